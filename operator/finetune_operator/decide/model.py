@@ -10,7 +10,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
-from finetune_operator.decide.versions import there_are
+from finetune_operator.decide.job.versions import there_are
 
 _AWAITED = frozenset({Reason.CONNECTION_NOT_FOUND, Reason.AWAITING_CONFIGURATION})
 """What a deployment waits for that its model's message is to name: it does not come by itself."""

@@ -19,9 +19,9 @@ from finetune_api.names import REPORT_PATH, UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, Report, ReportTarget
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.remote import SETTLE, JobKey, RemoteJob, is_of, run_of
-from finetune_operator.decide.run import Run
-from finetune_operator.decide.versions import compared_with
+from finetune_operator.decide.job.remote import SETTLE, JobKey, RemoteJob, is_of, run_of
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.versions import compared_with
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name, data_rules

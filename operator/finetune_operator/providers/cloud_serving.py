@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.server_state import Serving
-from finetune_operator.decide.serving_target import Target
+from finetune_operator.decide.deployment.server_state import Serving
+from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import Elsewhere, ProviderError, TryLater, Unknown
 

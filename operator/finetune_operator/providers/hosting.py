@@ -9,10 +9,10 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
 from finetune_api.job_status import ArtifactRef
 from finetune_api.model import ModelVersion
-from finetune_operator.decide.hosted import Hosted, Wanted
-from finetune_operator.decide.hosting_terms import terms_of
-from finetune_operator.decide.idle import Figures
-from finetune_operator.decide.serving_target import Target
+from finetune_operator.decide.deployment.hosted import Hosted, Wanted
+from finetune_operator.decide.deployment.hosting_terms import terms_of
+from finetune_operator.decide.deployment.idle import Figures
+from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.ports import HostingApi, HostRequest, Manifest

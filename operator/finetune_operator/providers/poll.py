@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import Metrics, RemoteJob
+from finetune_operator.decide.job.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import (
     Broken,
     Denied,

@@ -12,11 +12,11 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
-from finetune_operator.decide.hosted import Hosted
-from finetune_operator.decide.idle import Figures
-from finetune_operator.decide.job_view import Active
-from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
-from finetune_operator.decide.run import Run
+from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_operator.decide.deployment.idle import Figures
+from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.view import Active
 
 Manifest = dict[str, Any]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from finetune_operator.decide.remote import at
+from finetune_operator.decide.job.remote import at
 from finetune_operator.runtime.logs import redact
 
 logger = logging.getLogger(__name__)

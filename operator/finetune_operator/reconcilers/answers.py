@@ -10,7 +10,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderEvaluation
 from finetune_api.names import COMPONENT_LABEL
 from finetune_api.reasons import Reason
-from finetune_operator.decide import asking_cost, evaluation_hosts
+from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.desired.measure_job import COMPONENT
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.cloud import begun_at

@@ -11,11 +11,11 @@ from typing import Any
 from finetune_api.job_status import Asked, Failure, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide import cloud_job as decide
-from finetune_operator.decide import measuring
-from finetune_operator.decide.cloud_job import Adopt, Create, Wait, next_move
-from finetune_operator.decide.job_view import Decision, JobView
-from finetune_operator.decide.refused_pod import refusal_of_pod
+from finetune_operator.decide.cloud_job import measuring
+from finetune_operator.decide.cloud_job import steps as decide
+from finetune_operator.decide.cloud_job.steps import Adopt, Create, Wait, next_move
+from finetune_operator.decide.job.view import Decision, JobView
+from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers

@@ -10,7 +10,7 @@ from typing import Any
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import HuggingFace, LLMConnectionSpec, LLMConnectionStatus
 from finetune_operator.decide import connection as decide_connection
-from finetune_operator.decide.cloud_policy import closes
+from finetune_operator.decide.cloud_job.cloud_policy import closes
 from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.policy import selects
 from finetune_operator.desired import trial_job

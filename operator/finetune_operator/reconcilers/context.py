@@ -13,8 +13,8 @@ from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.connection import with_resolved
-from finetune_operator.decide.job_view import PATIENCE
-from finetune_operator.decide.reported import REPORT_INTERVAL
+from finetune_operator.decide.job.reported import REPORT_INTERVAL
+from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource

@@ -11,10 +11,10 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide import token_prices
-from finetune_operator.decide.cloud_policy import shuts_down
+from finetune_operator.decide.cloud_job.cloud_policy import shuts_down
 from finetune_operator.decide.conditions import is_true
-from finetune_operator.decide.deployment import (
+from finetune_operator.decide.deployment import token_prices
+from finetune_operator.decide.deployment.decision import (
     Beside,
     DeploymentDecision,
     DeploymentView,
@@ -22,11 +22,11 @@ from finetune_operator.decide.deployment import (
     is_no_news,
     not_served,
 )
-from finetune_operator.decide.idle import is_asleep
-from finetune_operator.decide.refused_pod import refusal_of_pod
-from finetune_operator.decide.run import CHANGES_BY_ITSELF
-from finetune_operator.decide.server_state import Serving, read_serving
-from finetune_operator.decide.serving_target import Target, find_target
+from finetune_operator.decide.deployment.idle import is_asleep
+from finetune_operator.decide.deployment.server_state import Serving, read_serving
+from finetune_operator.decide.deployment.serving_target import Target, find_target
+from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
+from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import serving
 from finetune_operator.providers.accounts import is_remote
 from finetune_operator.providers.catalogue import catalogue_name

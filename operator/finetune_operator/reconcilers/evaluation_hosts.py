@@ -11,11 +11,11 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus
-from finetune_operator.decide import evaluation_hosts as decide
-from finetune_operator.decide import measuring
-from finetune_operator.decide.evaluation_hosts import ONE_AT_A_TIME, Rise, Wanted
-from finetune_operator.decide.hosted import Hosted, address
-from finetune_operator.decide.job_view import Decision, JobView
+from finetune_operator.decide.cloud_job import evaluation_hosts as decide
+from finetune_operator.decide.cloud_job import measuring
+from finetune_operator.decide.cloud_job.evaluation_hosts import ONE_AT_A_TIME, Rise, Wanted
+from finetune_operator.decide.deployment.hosted import Hosted, address
+from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting

@@ -16,13 +16,13 @@ from finetune_api.deployment import (
 )
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide import hosted as decide
-from finetune_operator.decide import hosting_cost, idle, token_prices
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
-from finetune_operator.decide.deployment import DeploymentDecision, DeploymentView, going, is_no_news
-from finetune_operator.decide.hosted import Hosted, Plan
-from finetune_operator.decide.run import CHANGES_BY_ITSELF
-from finetune_operator.decide.serving_target import Target
+from finetune_operator.decide.deployment import hosted as decide
+from finetune_operator.decide.deployment import hosting_cost, idle, token_prices
+from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going, is_no_news
+from finetune_operator.decide.deployment.hosted import Hosted, Plan
+from finetune_operator.decide.deployment.serving_target import Target
+from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import ProviderError, Refused

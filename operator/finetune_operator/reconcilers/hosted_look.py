@@ -9,14 +9,14 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, Sleep
 from finetune_api.model import ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
-from finetune_operator.decide import attached, hosting_cost, idle, token_prices
-from finetune_operator.decide import hosted as decide
-from finetune_operator.decide.deployment import DeploymentView
-from finetune_operator.decide.hosted import Hosted, Plan, Wanted
-from finetune_operator.decide.hosting_cost import Rate
-from finetune_operator.decide.hosting_terms import terms_of
-from finetune_operator.decide.serving_target import Target
-from finetune_operator.decide.token_prices import TokenPrices
+from finetune_operator.decide.deployment import attached, hosting_cost, idle, token_prices
+from finetune_operator.decide.deployment import hosted as decide
+from finetune_operator.decide.deployment.decision import DeploymentView
+from finetune_operator.decide.deployment.hosted import Hosted, Plan, Wanted
+from finetune_operator.decide.deployment.hosting_cost import Rate
+from finetune_operator.decide.deployment.hosting_terms import terms_of
+from finetune_operator.decide.deployment.serving_target import Target
+from finetune_operator.decide.deployment.token_prices import TokenPrices
 from finetune_operator.providers import hosting
 
 Manifest = dict[str, Any]

@@ -9,13 +9,14 @@ from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
-from finetune_operator.decide import cloud_job, leftovers
+from finetune_operator.decide import leftovers
+from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.conditions import is_true, moment
-from finetune_operator.decide.job import decide, not_done, not_started, refused_by_policy
-from finetune_operator.decide.job_view import Decision, JobView
-from finetune_operator.decide.refused_pod import refusal_of_pod
-from finetune_operator.decide.run import Run
-from finetune_operator.decide.versions import Compared, compared_of, find_version
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.steps import decide, not_done, not_started, refused_by_policy
+from finetune_operator.decide.job.versions import Compared, compared_of, find_version
+from finetune_operator.decide.job.view import Decision, JobView
+from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import training_job
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs

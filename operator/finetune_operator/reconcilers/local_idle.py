@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide import idle
-from finetune_operator.decide.deployment import DeploymentView
+from finetune_operator.decide.deployment import idle
+from finetune_operator.decide.deployment.decision import DeploymentView
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics, Unread, is_answering
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.hosted_look import wake_of

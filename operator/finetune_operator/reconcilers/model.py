@@ -13,10 +13,10 @@ from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVe
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.conditions import merge, moment
-from finetune_operator.decide.job_view import JobView
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.versions import has_versions_of, of_record, recovered, registered
+from finetune_operator.decide.job.view import JobView
 from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
-from finetune_operator.decide.run import Run
-from finetune_operator.decide.versions import has_versions_of, of_record, recovered, registered
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.accounts import Accounts

@@ -10,8 +10,8 @@ from finetune_api.job_status import JobPhase
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
-from finetune_operator.decide.job import PASSING
-from finetune_operator.decide.pod import was_short_of_memory
+from finetune_operator.decide.job.steps import PASSING
+from finetune_operator.decide.pods.containers import was_short_of_memory
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
 from finetune_operator.reconcilers.context import has_condition, is_of_the_definition

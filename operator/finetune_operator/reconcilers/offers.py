@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.job_view import JobView
+from finetune_operator.decide.job.view import JobView
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key, Lane
 

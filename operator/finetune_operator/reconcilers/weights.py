@@ -9,7 +9,7 @@ from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.run import Run
+from finetune_operator.decide.job.run import Run
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import CannotMake, TryLater

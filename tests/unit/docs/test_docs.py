@@ -11,7 +11,8 @@ import yaml
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide import idle, leftovers
+from finetune_operator.decide import leftovers
+from finetune_operator.decide.deployment import idle
 from finetune_trainer.__main__ import COMMANDS
 from finetune_trainer.job.other_names import PLACES, REMARKS
 
@@ -95,7 +96,7 @@ def test_no_reason_is_documented_that_does_not_exist() -> None:
 
 def test_the_conditions_that_are_written_are_those_of_the_table() -> None:
     code = "".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "operator/finetune_operator/decide").glob("*.py")
+        path.read_text(encoding="utf-8") for path in (ROOT / "operator/finetune_operator/decide").rglob("*.py")
     )
     written = set(re.findall(r'\bFact\(\s*"(\w+)"', code)) | {idle.CONDITION, leftovers.CONDITION}
     table = REASONS_PAGE.read_text(encoding="utf-8").partition("## Conditions")[2].partition("\n## ")[0]

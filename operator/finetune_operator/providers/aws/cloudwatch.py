@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.idle import LAG, Figures, span
+from finetune_operator.decide.deployment.idle import LAG, Figures, span
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.errors import ProviderError, TryLater
 

@@ -12,7 +12,7 @@ from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredentia
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import JobKey, RemoteJob
+from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.desired import names
 from finetune_operator.providers.azure.deployments import AzureDeployments
 from finetune_operator.providers.connection_secret import AZURE_KEYS

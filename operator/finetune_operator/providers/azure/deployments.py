@@ -15,9 +15,9 @@ from finetune_api.azure import AzureOpenAI
 from finetune_api.catalogue import tuned_from
 from finetune_api.deployment import AzureServing, DeploymentTemplate
 from finetune_api.reasons import Reason
-from finetune_operator.decide.hosted import Hosted, HostedState
-from finetune_operator.decide.hosting_terms import azure_units, in_words
-from finetune_operator.decide.idle import Figures
+from finetune_operator.decide.deployment.hosted import Hosted, HostedState
+from finetune_operator.decide.deployment.hosting_terms import azure_units, in_words
+from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.azure.arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure.monitor import AzureMonitor
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.idle import FINE, LAG, Figures, span
+from finetune_operator.decide.deployment.idle import FINE, LAG, Figures, span
 from finetune_operator.providers.azure.arm import ArmRest
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater
 from finetune_operator.providers.values import when

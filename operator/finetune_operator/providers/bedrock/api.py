@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.aws import Bedrock
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
+from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.aws.client import Aws, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.bedrock import wire

@@ -12,8 +12,8 @@ from typing import Any
 
 from finetune_api.deployment import BedrockServing
 from finetune_api.reasons import Reason
-from finetune_operator.decide.hosted import Hosted, HostedState
-from finetune_operator.decide.idle import Figures
+from finetune_operator.decide.deployment.hosted import Hosted, HostedState
+from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import NO_OPERATION, Aws
 from finetune_operator.providers.errors import NotThere, Refused, TryLater

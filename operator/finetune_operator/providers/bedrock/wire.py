@@ -9,7 +9,7 @@ from finetune_api.bedrock import family_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
+from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.providers.values import csv_rows, plain

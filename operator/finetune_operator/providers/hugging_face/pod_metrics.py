@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
 from finetune_api.names import SERVER_CONTAINER
-from finetune_operator.decide.idle import PodUse
+from finetune_operator.decide.deployment.idle import PodUse
 from finetune_operator.desired.serving import PORT
 from finetune_operator.runtime.http_date import http_date
 from finetune_operator.runtime.server_clock import TOLERANCE

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.pod import starved
+from finetune_operator.decide.pods.containers import starved
 from finetune_operator.runtime.kube import EVENTS, PODS, Kube
 
 Manifest = dict[str, Any]

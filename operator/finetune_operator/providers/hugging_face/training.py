@@ -19,9 +19,9 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.refused_pod import refusal_of_pod
-from finetune_operator.decide.run import Run, has_ended, is_live, read_run, telling, with_log
-from finetune_operator.decide.versions import compared_with
+from finetune_operator.decide.job.run import Run, has_ended, is_live, read_run, telling, with_log
+from finetune_operator.decide.job.versions import compared_with
+from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.errors import CannotMake

@@ -18,7 +18,7 @@ from openai import BaseModel
 from openai.types import FileObject
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
+from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.errors import (
     Broken,
     Contested,

@@ -16,7 +16,7 @@ from typing import Any
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import UNDATED, Metrics, RemoteJob, RemoteState
+from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
 from finetune_operator.providers.ports import RemoteFile
 from finetune_operator.providers.values import csv_rows, number, plain, when
 

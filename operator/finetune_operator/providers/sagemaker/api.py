@@ -18,8 +18,8 @@ from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import CODE_CHANNEL, REPORT_FILE
 from finetune_api.trainer import Report, read_report
-from finetune_operator.decide.cloud_policy import ARCHIVE
-from finetune_operator.decide.remote import JobKey, Metrics, RemoteJob
+from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
+from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.aws.client import Aws, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown

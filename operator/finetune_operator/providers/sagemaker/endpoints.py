@@ -15,9 +15,9 @@ from finetune_api.aws import SageMaker
 from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERVING_PORT
-from finetune_operator.decide.cloud_policy import ARCHIVE
-from finetune_operator.decide.hosted import Hosted, HostedState
-from finetune_operator.decide.idle import Figures
+from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
+from finetune_operator.decide.deployment.hosted import Hosted, HostedState
+from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.desired.compare import covers
 from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import Aws

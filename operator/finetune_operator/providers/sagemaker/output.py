@@ -18,7 +18,7 @@ import orjson
 from finetune_api.job_status import ArtifactRef, Failure
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
-from finetune_operator.decide.cloud_policy import ARCHIVE
+from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
 from finetune_operator.providers.aws.client import STORE, Aws
 from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused

@@ -29,8 +29,8 @@ from finetune_api.sagemaker import (
     ContainerJob,
 )
 from finetune_api.trainer import ActiveVersionRef, Report
-from finetune_operator.decide.cloud_cost import instance_type, longest_seconds
-from finetune_operator.decide.remote import UNDATED, JobKey, RemoteJob, RemoteState
+from finetune_operator.decide.cloud_job.cloud_cost import instance_type, longest_seconds
+from finetune_operator.decide.job.remote import UNDATED, JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.aws.s3 import Bucket
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.runtime.logs import redact

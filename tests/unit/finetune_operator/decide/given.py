@@ -9,8 +9,8 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
-from finetune_operator.decide.job_view import JobView
-from finetune_operator.decide.run import Run
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.view import JobView
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 UID = "11111111-2222-3333-4444-555555555555"

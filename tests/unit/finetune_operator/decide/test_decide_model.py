@@ -8,8 +8,8 @@ import pytest
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_operator.decide.job.versions import there_are
 from finetune_operator.decide.model import DeploymentView, ModelView, active_version, beats, decide, prunable
-from finetune_operator.decide.versions import there_are
 from tests.unit.finetune_operator.decide.given import NOW, at, condition, kstatus
 
 

@@ -14,7 +14,7 @@ from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import policy
 from finetune_operator.decide.conditions import Fact, merge
 from finetune_operator.decide.connection import Checked
-from finetune_operator.decide.size import LIMIT_BYTES, fit
+from finetune_operator.decide.job.status_size import LIMIT_BYTES, fit
 from tests.contract.statuses import EVALUATION
 from tests.unit.finetune_operator.decide.given import (
     NOW,

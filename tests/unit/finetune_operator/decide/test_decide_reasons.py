@@ -2,13 +2,11 @@
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE
 from finetune_api.reasons import Reason
-from finetune_operator.decide.run import RETRIED
-from tests.unit.finetune_operator.decide import (
-    test_decide_cloud_job,
-    test_decide_deployment,
-    test_decide_job,
-    test_decide_model,
-)
+from finetune_operator.decide.job.run import RETRIED
+from tests.unit.finetune_operator.decide import test_decide_model
+from tests.unit.finetune_operator.decide.cloud_job import test_decide_cloud_job
+from tests.unit.finetune_operator.decide.deployment import test_decide_deployment
+from tests.unit.finetune_operator.decide.job import test_decide_job
 
 FROM_ELSEWHERE = {
     Reason.VALID,  # DatasetValid, as the trainer's verdict says

@@ -10,7 +10,7 @@ from finetune_api.aws import Bedrock
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import ProviderFile
 from finetune_api.verdict import SplitName
-from finetune_operator.decide.remote import JobKey
+from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.providers import hosting
 from finetune_operator.providers.bedrock import deployments as bedrock_deployments
 from finetune_operator.providers.bedrock import wire

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.job_status import ArtifactRef
 from finetune_api.model import ModelVersion
-from finetune_operator.decide.serving_target import Target
+from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.providers.cloud_serving import BAD_FOR, GOOD_FOR, CloudServing
 from tests.unit.finetune_operator.decide.given import NOW, openai_connection, stamp
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import Metrics, RemoteJob
+from finetune_operator.decide.job.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import (
     Busy,
     Contested,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.decide.hosted import Hosted
-from finetune_operator.decide.idle import Figures
+from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.hosting import Hosting
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -13,7 +13,7 @@ from bench.cloud.phase import busiest
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ProviderFile
-from finetune_operator.decide.remote import JobKey
+from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.gate import AT_ONCE, CALLS_PER_SECOND

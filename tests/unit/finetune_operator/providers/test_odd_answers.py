@@ -14,7 +14,7 @@ from aiohttp import web
 from finetune_api.aws import Bedrock
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import UNDATED, JobKey
+from finetune_operator.decide.job.remote import UNDATED, JobKey
 from finetune_operator.providers.bedrock import wire as bedrock_wire
 from finetune_operator.providers.bedrock.api import BedrockApi
 from finetune_operator.providers.errors import Refused, TryLater, Unreadable, understood

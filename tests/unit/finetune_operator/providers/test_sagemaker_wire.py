@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.remote import JobKey
+from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.providers.sagemaker import wire
 
 MADE = datetime(2026, 11, 26, tzinfo=UTC)

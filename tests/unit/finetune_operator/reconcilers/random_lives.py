@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from finetune_operator.decide.remote import SETTLE
+from finetune_operator.decide.job.remote import SETTLE
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster
 from tests.unit.finetune_operator.reconcilers.fake_kube import Killed

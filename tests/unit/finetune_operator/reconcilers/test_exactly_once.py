@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import example, given
 
-from finetune_operator.decide.remote import SETTLE
+from finetune_operator.decide.job.remote import SETTLE
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, rows, simulator, with_cloud_job

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.model import FineTunedModelStatus
-from finetune_operator.decide.versions import MOST_VERSIONS, registered
+from finetune_operator.decide.job.versions import MOST_VERSIONS, registered
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.queue import Key

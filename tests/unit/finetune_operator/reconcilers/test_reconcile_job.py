@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_api.model import FineTunedModelStatus
-from finetune_operator.decide.versions import find_version
+from finetune_operator.decide.job.versions import find_version
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, Transient
 from finetune_operator.runtime.kube import (
     CONNECTIONS,

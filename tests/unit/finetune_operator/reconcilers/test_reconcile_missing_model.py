@@ -2,11 +2,11 @@
 
 import pytest
 
-from finetune_operator.decide.deployment import Beside, decide
+from finetune_operator.decide.deployment.decision import Beside, decide
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
+from tests.unit.finetune_operator.decide.deployment.test_decide_deployment import view
 from tests.unit.finetune_operator.decide.given import condition
-from tests.unit.finetune_operator.decide.test_decide_deployment import view
 from tests.unit.finetune_operator.reconcilers.cluster import with_running_job
 
 MISSPELT = Key(MODEL_DEPLOYMENTS.kind, "team-a", "mine")

@@ -13,8 +13,8 @@ from finetune_operator.reconcilers.weights import is_at_provider
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, NAMESPACES
 from tests.simulators.conftest import start
+from tests.unit.finetune_operator.decide.deployment.test_decide_deployment import spec
 from tests.unit.finetune_operator.decide.given import openai_connection
-from tests.unit.finetune_operator.decide.test_decide_deployment import spec
 from tests.unit.finetune_operator.decide.test_decide_model import version, view
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, simulator, with_cloud_job
 from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster

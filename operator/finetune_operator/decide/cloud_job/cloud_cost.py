@@ -1,0 +1,147 @@
+"""What a job at a provider costs: by its tokens or, at SageMaker, by an instance's time. Pure; estimates, no bills."""
+
+from decimal import Decimal
+
+from finetune_api.aws import SageMaker
+from finetune_api.catalogue import (
+    AnswerPrices,
+    Price,
+    billed,
+    billed_time,
+    estimate,
+    exceeds,
+    longest_time,
+    unknown,
+)
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Cost, Failure
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Checked
+from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts, measuring
+from finetune_operator.decide.job.view import JobView
+
+LONGEST_RUN_SECONDS = 2419200
+"""28 days, as long as any job of SageMaker."""
+
+
+def instance_type(spec: FineTuneJobSpec, settings: SageMaker) -> str:
+    """What a job at SageMaker runs on."""
+    return spec.resources.instance_type or settings.instance_types[0]
+
+
+def longest_seconds(spec: FineTuneJobSpec, settings: SageMaker) -> int:
+    """When SageMaker stops a job by itself."""
+    return min(spec.active_deadline_seconds or settings.max_runtime_seconds, LONGEST_RUN_SECONDS)
+
+
+def expected(view: JobView, checked: Checked) -> Cost | None:
+    """What an attempt is likely to cost or, by time, costs at most; None of a spec that nobody can read.
+
+    What has no price that is known is not in it, and its basis says so.
+    """
+    if view.spec is None:
+        return None
+    settings = view.connection.sage_maker if view.connection else None
+    if settings is not None:
+        return _of_instances(view, view.spec, settings)
+    price, prices = _price_of_tokens(view), _price_of_answers(view)
+    evaluated = checked.evaluation is not None and measuring.is_wanted(view)
+    if price is None:
+        tuning, answers = f"tuning {view.spec.base_model}", ("its answers to the test set",) if evaluated else ()
+        return unknown(view.facts.hosting_currency, tuning, *answers)
+    cost = estimate(checked.tokens, view.spec.hyperparameters.epochs, price)
+    if checked.evaluation is None or not evaluated:
+        return cost
+    if prices is None:
+        return asking_cost.without(cost, "the evaluation, of which no price is known")
+    train = view.run.report.dataset.train if view.run.report and view.run.report.dataset else None
+    row_tokens = checked.tokens / train.rows if train and train.rows else 0.0
+    versions = evaluation_hosts.compares_versions(view)
+    amount = asking_cost.expected(view.spec, checked.evaluation, row_tokens, prices, versions=versions)
+    return asking_cost.with_expected(cost, amount, _an_hour(view, cost), checked.evaluation, prices)
+
+
+def _of_instances(view: JobView, spec: FineTuneJobSpec, settings: SageMaker) -> Cost:
+    sku, facts = instance_type(spec, settings), view.facts
+    per_hour = facts.price_per_hour(spec.base_model, sku)
+    if per_hour is None:
+        return unknown(facts.hosting_currency, f"an hour of {sku}")
+    return longest_time(facts, sku, per_hour, longest_seconds(spec, settings), spec.resources.nodes)
+
+
+def unpriced(view: JobView) -> Failure | None:  # noqa: PLR0911 - a table
+    """Why the budget cannot be held: something that the job is to pay has no price that is known, in its currency."""
+    spec, connection = view.spec, view.connection
+    if spec is None or spec.budget is None or spec.adopt is not None or connection is None:
+        return None
+    facts, currency = view.facts, spec.budget.currency
+    price, answers = _price_of_tokens(view), _price_of_answers(view)
+    if connection.sage_maker is not None:
+        sku = instance_type(spec, connection.sage_maker)
+        known = facts.price_per_hour(spec.base_model, sku) is not None and facts.hosting_currency == currency
+        return None if known else _no_price_of(f"an hour of {sku}", currency)
+    if price is None or price.currency != currency:
+        return _no_price_of(f"tuning {spec.base_model}", currency)
+    if spec.dataset.test is None or connection.provider not in measuring.MEASURED_AT:
+        return None
+    if answers is None:
+        return _no_price_of(f"asking {spec.base_model}", currency)
+    hour = evaluation_hosts.price_of_an_hour(view)
+    if hour is None or (hour and facts.hosting_currency != currency):
+        return _no_price_of("an hour of the evaluation's deployments", currency)
+    return None
+
+
+def _no_price_of(what: str, currency: str) -> Failure:
+    return Failure.because(Reason.PRICE_UNKNOWN, f"spec.budget: no price of {what} in {currency} is known")
+
+
+def over_budget(view: JobView, cost: Cost | None) -> Failure | None:
+    """The pod has refused what it could before it sent anything; a pod's word is not what money is spent on."""
+    budget = view.spec.budget if view.spec else None
+    refusal = unpriced(view)
+    if refusal is not None or budget is None or cost is None or not exceeds(cost, budget.max_cost):
+        return refusal
+    figures = f"the estimate of {cost.estimated} {cost.currency} is above maxCost {budget.max_cost}"
+    return Failure.because(Reason.BUDGET_EXCEEDED, f"spec.budget: {figures}: {cost.basis}")
+
+
+def with_bill(view: JobView) -> Cost | None:
+    """The cost in status with what the provider has billed, as far as it says."""
+    cost, report = view.status.cost, view.run.report
+    if cost is None or view.spec is None:
+        return cost
+    settings = view.connection.sage_maker if view.connection else None
+    if settings is not None:
+        per_hour = view.facts.price_per_hour(view.spec.base_model, instance_type(view.spec, settings))
+        seconds = view.run.billed_seconds  # of each instance
+        if per_hour is None or seconds is None or cost.estimated is None:
+            return cost
+        return billed_time(cost, per_hour, seconds * view.spec.resources.nodes)
+    result = (report and report.result) or view.status.result
+    price, tokens = _price_of_tokens(view), result.tokens if result else None
+    if price is not None and tokens is not None and price.currency == cost.currency and cost.estimated is not None:
+        cost = billed(cost, tokens, price)
+    prices, evaluation = _price_of_answers(view), view.provider.evaluation
+    answers = asking_cost.spent(evaluation, prices) if prices else Decimal(0)
+    in_currency = view.facts.hosting_currency == cost.currency
+    hosting = evaluation_hosts.cost(evaluation, view.now) if in_currency else Decimal(0)
+    return asking_cost.with_spent(cost, answers, hosting)
+
+
+def _an_hour(view: JobView, cost: Cost) -> Decimal | None:
+    """Of the deployments that the evaluation needs; None where that is not known in the cost's currency."""
+    price = evaluation_hosts.price_of_an_hour(view)
+    return price if not price or view.facts.hosting_currency == cost.currency else None
+
+
+def _price_of_answers(view: JobView) -> AnswerPrices | None:
+    """In the currency of the training's price: one figure cannot have two."""
+    facts = view.facts.model(view.spec.base_model) if view.spec else None
+    if facts is None or facts.answers is None or facts.training is None:
+        return None
+    return facts.answers if facts.answers.currency == facts.training.currency else None
+
+
+def _price_of_tokens(view: JobView) -> Price | None:
+    return view.facts.model(view.spec.base_model).training if view.spec else None

@@ -1,0 +1,426 @@
+"""What to do between a provider's job and the version that it makes: a pod here asks the model the test set.
+
+a model → active version recorded → deployments, where it needs them → pod → answers → result recorded → version
+
+Nothing that becomes of it costs the model: where it cannot be measured, the job succeeds all the same and says why.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from finetune_api.catalogue import ModelFacts
+from finetune_api.connection import place_of_models
+from finetune_api.job_status import (
+    Asked,
+    ComparedVersion,
+    EvaluationDeployment,
+    Failure,
+    FineTuneJobStatus,
+    ProviderEvaluation,
+    ProviderStatus,
+)
+from finetune_api.reasons import Reason
+from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
+from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, resting, stalled, timestamp
+from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_POD_CHECK_SECONDS
+from finetune_operator.decide.job.change import with_status
+from finetune_operator.decide.job.reported import AT_WORK, report_is_due, reported
+from finetune_operator.decide.job.run import CHANGES_BY_ITSELF, RETRIED, Run
+from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, pod_check_seconds
+from finetune_operator.decide.job.view import Change, Decision, JobView
+
+MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
+"""Provider blocks of those whose models are asked from here."""
+
+MOST_FAILURES = 3
+RETRY_DELAYS = (60, 600)
+"""Seconds before the second and the third pod: the pods themselves have been patient."""
+
+ASK_AGAIN_SECONDS = 60
+
+WORTH_ANOTHER_POD = RETRIED | {
+    Reason.PROVIDER_UNAVAILABLE,
+    Reason.RATE_LIMITED,
+    Reason.QUOTA_EXCEEDED,
+    Reason.CREDENTIALS_INVALID,
+    Reason.SECRET_NOT_FOUND,
+    Reason.STORE_UNAVAILABLE,
+}
+"""What may be otherwise in a while. Other failures would be met again."""
+
+ASKING = "waiting for the pod that asks the model the test set"
+DEPLOYING = "waiting for the deployments that are asked the test set"
+
+
+def is_wanted(view: JobView) -> bool:
+    """Whether the model is to be measured here."""
+    spec = view.spec
+    return spec is not None and spec.dataset.test is not None and view.provider.name in MEASURED_AT
+
+
+def measure(view: JobView) -> Decision | None:
+    """The step between the provider's end and the version's beginning."""
+    if view.run.state != "Succeeded" or not is_wanted(view):
+        return None
+    if _state(view).ended:
+        return let_go(view)
+    return next(found for step in STEPS if (found := step(view)) is not None)
+
+
+def let_go(view: JobView) -> Decision | None:
+    """What was deployed for it is asked to go before the version is made; the job goes on to see to it at its end."""
+    standing = evaluation_hosts.made(view.provider.evaluation)
+    if all(one.released for one in standing):
+        return None
+    return Decision(view.status, host="Down", requeue_after=0)
+
+
+def record(view: JobView) -> Decision | None:
+    """The pod is done: what came out is in status before anything else happens."""
+    report = _pod(view).report
+    if _pod(view).state != "Measured" or report is None:
+        return None
+    change = _change(view, reconciling(Reason.EVALUATING, "the tuned model was measured"), ended=True, failure=None)
+    progress = report.progress or view.status.progress
+    change.fields.update({"evaluation": report.evaluation, "progress": progress, "failure": None})
+    return Decision(with_status(view, change), requeue_after=0)
+
+
+def enforce_deadline(view: JobView) -> Decision | None:
+    """`activeDeadlineSeconds` ends the asking, not the job: the model is there and paid for."""
+    seconds, asked = view.spec.active_deadline_seconds if view.spec else None, view.provider.asked_at
+    if seconds is None or asked is None or view.now < moment(asked) + timedelta(seconds=seconds):
+        return None
+    return _given_up(view, Failure.because(Reason.DEADLINE_EXCEEDED, "spec.activeDeadlineSeconds is over"))
+
+
+def enforce_limits(view: JobView) -> Decision | None:
+    """What is billed by the hour ends some time, whatever the pod waits for; and with the budget."""
+    if view.spec is None or view.spec.suspend:
+        return None
+    overdue = evaluation_hosts.overdue(_state(view), view.now)
+    if overdue is not None:
+        found = view.status.failure
+        why = f"{overdue}: {found.message}" if found else overdue
+        return _given_up(view, Failure.because(found.reason if found else Reason.DEPLOYMENT_FAILED, why))
+    budget, price = view.spec.budget, view.status.cost
+    if budget is None or price is None or not evaluation_hosts.made(_state(view)):
+        return None
+    if not asking_cost.is_spent(budget, price, _trained(view), _facts(view), _spent(view)):
+        return None
+    message = f"tuning, deployments and answers so far come to budget.maxCost {budget.max_cost}"
+    return _given_up(view, Failure.because(Reason.BUDGET_EXCEEDED, message))
+
+
+def pause(view: JobView) -> Decision | None:
+    """`suspend`: the pod ends, then its deployments. With evaluation.output the next one goes on where it was."""
+    if view.spec is None or not view.spec.suspend:
+        return None
+    stopping = _pod(view).state in {"Queued", "Active"}
+    standing = bool(evaluation_hosts.made(_state(view)))
+    message = "stopping: answers so far are kept" if stopping else "suspended by spec.suspend"
+    facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
+    facts += [] if standing else nothing_left(view)
+    change = _change(view, facts, **_next_pod(view), retry_after=None, deploying_since=None)
+    change.fields.update({"phase": "Suspended", "failure": None})
+    again = LAST_POD_CHECK_SECONDS if stopping or standing else None
+    return Decision(
+        with_status(view, change),
+        measure="Stop" if stopping else None,
+        host="Down" if standing and not stopping else None,
+        requeue_after=again,
+    )
+
+
+def wait_before_retry(view: JobView) -> Decision | None:
+    """The pause before another pod or deployment, and the end of the pod before."""
+    after = _state(view).retry_after
+    left = (moment(after) - view.now).total_seconds() if after else 0.0
+    if _pod(view).state != "Absent" or _state(view).job_id is not None or (left <= 0 and not view.live_pods):
+        return None
+    return Decision(view.status, requeue_after=max(left, LAST_POD_CHECK_SECONDS))
+
+
+def prepare(view: JobView) -> Decision | None:
+    """The model, and the version that is active now, are in status before anybody is asked: they stay what they are."""
+    if view.provider.evaluation is not None:
+        return None
+    change = _change(view, reconciling(Reason.EVALUATING, ASKING), active_version=_active_version(view))
+    change.fields["failure"] = None
+    return Decision(with_status(view, change), requeue_after=0)
+
+
+def deploy(view: JobView) -> Decision | None:
+    """Where models answer in deployments only: each has one that answers before the pod begins."""
+    if view.spec is None or _pod(view).state != "Absent" or _state(view).job_id is not None:
+        return None
+    recorded = _state(view).deployments
+    tuned = evaluation_hosts.of(recorded, "tuned")
+    if tuned is not None and tuned.failure is not None:
+        return _given_up(view, Failure.because(Reason.DEPLOYMENT_FAILED, tuned.failure))
+    if evaluation_hosts.stand(recorded, evaluation_hosts.needed(view.spec, view.status, view.provider.name)):
+        return None
+    since = _state(view).deploying_since or timestamp(view.now)
+    if recorded and evaluation_hosts.is_late(_state(view), view.now):
+        # The tuned model answers, or `enforce_limits` would have had its say: what does not is a baseline.
+        left = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deployments=evaluation_hosts.given_up(recorded))
+        return Decision(with_status(view, left), requeue_after=0)
+    change = _change(view, _wanted_again(view), deploying_since=since)
+    status = with_status(view, change)
+    if view.status.failure is None or _state(view).retry_after is None:
+        status = deploying(view, status)  # else what is in the way stays in status until it is known not to be
+    return Decision(status, host="Up", requeue_after=LATE_POD_CHECK_SECONDS)
+
+
+def deploying(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """The status while what is needed comes to stand; `status`: as it was before."""
+    change = Change(reconciling(Reason.DEPLOYING, DEPLOYING), {"failure": None})
+    return with_status(replace(view, status=status), change)
+
+
+def _wanted_again(view: JobView) -> list[Fact]:
+    """What could not be deleted while the job was suspended is no trouble any more."""
+    left = any((one.type, one.status) == ("Released", "False") for one in view.status.conditions or ())
+    return [Fact("Released", "True", Reason.DEPLOYING, "they are wanted again")] if left else []
+
+
+def begin(view: JobView) -> Decision | None:
+    """No pod is there: it is started. Its name is fixed by its number, so it is never made twice."""
+    if _pod(view).state != "Absent" or _state(view).job_id is not None:
+        return None
+    change = _change(view, reconciling(Reason.EVALUATING, ASKING), retry_after=None, deploying_since=None)
+    change.fields["failure"] = None
+    return Decision(with_status(view, change), measure="Start", requeue_after=LATE_POD_CHECK_SECONDS)
+
+
+def wait_for_pod(view: JobView) -> Decision | None:
+    """It does not run yet: say why."""
+    pod = _pod(view)
+    if pod.state != "Queued":
+        return None
+    obstacle = pod.failure
+    say = reconciling if obstacle is None or obstacle.reason is Reason.UNSCHEDULABLE else stalled
+    facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
+    change = _change(view, facts, job_id=pod.job_id)
+    change.fields["failure"] = obstacle
+    return Decision(with_status(view, change), requeue_after=pod_check_seconds(pod, view.now))
+
+
+def follow(view: JobView) -> Decision | None:
+    """It asks: status says how far it is."""
+    pod = _pod(view)
+    if pod.state != "Active":
+        return None
+    again = LATE_POD_CHECK_SECONDS if pod.ending else None
+    said = view.status.phase == "Evaluating" and view.status.failure is None and _state(view).job_id == pod.job_id
+    if said and not report_is_due(pod.report, view.status, view.report_interval):
+        return Decision(view.status, requeue_after=again)
+    change = _change(view, reconciling(Reason.EVALUATING, AT_WORK["Evaluating"]), job_id=pod.job_id)
+    change.fields["failure"] = None
+    change.fields["progress"] = (pod.report and pod.report.progress) or view.status.progress
+    return Decision(with_status(view, change), requeue_after=again)
+
+
+def retry_or_give_up(view: JobView) -> Decision:
+    """It ended without a result, or is gone: another one, where that can help."""
+    gone = Failure.because(Reason.INTERRUPTED, "the pod that asks the model ended without reporting a result")
+    failure = _pod(view).failure or gone
+    before = _state(view).failures
+    if failure.reason not in WORTH_ANOTHER_POD or before + 1 >= MOST_FAILURES:
+        return _given_up(view, failure)
+    delay = RETRY_DELAYS[min(before, len(RETRY_DELAYS) - 1)]
+    after = timestamp(view.now + timedelta(seconds=delay))
+    message = f"the evaluation was interrupted ({failure.reason.value}); it continues at {after}: {failure.message}"
+    change = _change(
+        view,
+        reconciling(Reason.RETRYING, message),
+        **_next_pod(view),
+        retry_after=after,
+        deployments=evaluation_hosts.to_be_asked_again(_state(view).deployments),
+        failures=before + 1,
+        failure=failure,
+    )
+    change.fields["failure"] = None
+    return Decision(with_status(view, change), requeue_after=delay)
+
+
+STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
+    record,
+    prepare,
+    enforce_deadline,
+    enforce_limits,
+    pause,
+    wait_before_retry,
+    deploy,
+    begin,
+    wait_for_pod,
+    follow,
+    retry_or_give_up,
+)
+"""What is known comes before what is asked: answers that are there are not thrown away. A test holds the order."""
+
+
+def not_started(view: JobView, failure: Failure) -> Decision:
+    """The API server refuses the pod's Job."""
+    change = _change(view, stalled(failure.reason, failure.message))
+    change.fields["failure"] = failure
+    return Decision(with_status(view, change), requeue_after=REJECTED_CHECK_SECONDS)
+
+
+def trouble(view: JobView, status: FineTuneJobStatus, failure: Failure, again: float) -> Decision:
+    """What was to be deployed is not, for now; `status`: as it was written before."""
+    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
+    change = Change(say(failure.reason, failure.message), {"failure": failure})
+    return Decision(with_status(replace(view, status=status), change), requeue_after=max(1.0, again))
+
+
+def not_deployed(view: JobView, status: FineTuneJobStatus, failure: Failure, again: float) -> Decision:
+    """It could not be asked for. The pause is in status: what is written wakes the next look at once."""
+    paused = _recorded(status, retry_after=timestamp(view.now + timedelta(seconds=again)))
+    return trouble(view, paused, failure, again)
+
+
+def not_released(view: JobView, status: FineTuneJobStatus, names: Sequence[str], failure: Failure) -> Decision:
+    """What was deployed is to go, and cannot be deleted now."""
+    decision = trouble(view, status, failure, ASK_AGAIN_SECONDS)
+    facts = [unreleased(names, failure)]
+    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
+    return replace(decision, status=decision.status.model_copy(update={"conditions": conditions}))
+
+
+def unreleased(names: Sequence[str], failure: Failure) -> Fact:
+    """The condition Released while deployments that were made for an evaluation cannot be deleted."""
+    standing = ", ".join(names) or "of the evaluation"
+    message = f"deployment {standing} may stand at the provider, and be billed: {failure.message}"
+    return Fact("Released", "False", failure.reason, message)
+
+
+def nothing_left(view: JobView) -> list[Fact]:
+    """The condition Released once they are gone, where that was in doubt."""
+    was_left = any(condition.type == "Released" for condition in view.status.conditions or ())
+    return [Fact("Released", "True", Reason.SUCCEEDED, "nothing is left at the provider")] if was_left else []
+
+
+def deployed(status: FineTuneJobStatus, recorded: Sequence[EvaluationDeployment]) -> FineTuneJobStatus:
+    """The status with this record of deployments."""
+    return _recorded(status, deployments=list(recorded) or None)
+
+
+def fallen(status: FineTuneJobStatus, fall: evaluation_hosts.Fall) -> FineTuneJobStatus:
+    """The status with what is left of them, and what those have cost that are gone."""
+    evaluation = status.provider.evaluation if status.provider else None
+    if evaluation is None and not fall.recorded:
+        return status
+    hosting = evaluation.hosting if evaluation else None
+    if fall.cost is not None:
+        hosting = str((Decimal(hosting or "0") + fall.cost).quantize(Decimal("0.0001")))
+    return _recorded(status, deployments=list(fall.recorded) or None, hosting=hosting)
+
+
+def released(status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """The status once all that was made is to go, whether the provider has heard of it or not."""
+    evaluation = status.provider.evaluation if status.provider else None
+    if evaluation is None:
+        return status
+    return _recorded(status, deployments=evaluation_hosts.released(evaluation.deployments))
+
+
+def may_have_deployed(view: JobView) -> bool:
+    """Whether something that the evaluation needed may stand at the provider."""
+    there = view.provider.name in evaluation_hosts.IN_DEPLOYMENTS and view.status.result is not None
+    return there and (view.spec is None or view.spec.dataset.test is not None)
+
+
+def _recorded(status: FineTuneJobStatus, **fields: Any) -> FineTuneJobStatus:
+    provider = status.provider or ProviderStatus()
+    evaluation = (provider.evaluation or ProviderEvaluation()).model_copy(update=fields)
+    return status.model_copy(update={"provider": provider.model_copy(update={"evaluation": evaluation})})
+
+
+def started(status: FineTuneJobStatus, job_id: str) -> FineTuneJobStatus:
+    """The status once the pod's Job is there."""
+    if status.provider is None or status.provider.evaluation is None:
+        return status
+    return _recorded(status, job_id=job_id)
+
+
+def facts(view: JobView) -> list[Fact]:
+    """The condition Evaluated of a job whose model could not be measured."""
+    failure = view.provider.evaluation.failure if view.provider.evaluation else None
+    if failure is None:
+        return []
+    message = f"the model was made and is not measured: {failure.message}"
+    return [Fact("Evaluated", "False", failure.reason, message)]
+
+
+def _given_up(view: JobView, failure: Failure) -> Decision:
+    """The version is made without."""
+    message = f"the tuned model is not measured ({failure.reason.value}): {failure.message}"
+    change = _change(view, reconciling(Reason.EVALUATING, message), ended=True, failure=failure)
+    change.fields["failure"] = None
+    stop = _pod(view).state in {"Queued", "Active"}
+    return Decision(with_status(view, change), measure="Stop" if stop else None, requeue_after=0)
+
+
+def _facts(view: JobView) -> ModelFacts:
+    return view.facts.model(view.spec.base_model) if view.spec else ModelFacts()
+
+
+def _trained(view: JobView) -> int | None:
+    return view.status.result.tokens if view.status.result else None
+
+
+def _spent(view: JobView) -> Decimal:
+    prices = _facts(view).answers
+    asked = asking_cost.spent(_state(view), prices) if prices else Decimal(0)
+    return asked + evaluation_hosts.cost(_state(view), view.now)
+
+
+def _pod(view: JobView) -> Run:
+    return view.run.measuring or Run("Absent")
+
+
+def _state(view: JobView) -> ProviderEvaluation:
+    return view.provider.evaluation or ProviderEvaluation()
+
+
+def _next_pod(view: JobView) -> dict[str, Any]:
+    """A pod's number is used up once it was there."""
+    used = _state(view).job_id is not None or _pod(view).state != "Absent"
+    return {"job_id": None, "tries": _state(view).tries + used}
+
+
+def _active_version(view: JobView) -> ComparedVersion | None:
+    active = view.active if evaluation_hosts.compares_versions(view) else None
+    if active is None or view.spec is None:
+        return None
+    at = place_of_models(view.provider.name, view.provider.place)
+    here = active.connection == view.spec.connection_ref.name and active.place in {None, at}
+    return ComparedVersion(version=active.version, model=active.provider_model_id if here else None)
+
+
+def _change(view: JobView, told: list[Fact], **fields: Any) -> Change:
+    """New values of the evaluation, with what was asked by now; the model is in status as long as it is measured."""
+    report, state = view.run.report, _state(view)
+    evaluation = state.model_copy(
+        update={"tuned": _more(state.tuned, view.asked_tuned), "base": _more(state.base, view.asked_base), **fields}
+    )
+    return Change(
+        told,
+        {
+            "phase": "Evaluating",
+            **reported(report, view.status),
+            "provider": view.provider.model_copy(update={"evaluation": evaluation}),
+            "result": (report and report.result) or view.status.result,
+        },
+    )
+
+
+def _more(recorded: Asked | None, counted: Asked | None) -> Asked | None:
+    """What was counted since; an operator that has just begun counts from what is recorded."""
+    if recorded is None or counted is None:
+        return counted or recorded
+    return max(recorded, counted, key=lambda one: one.answers)

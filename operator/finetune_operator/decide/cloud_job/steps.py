@@ -1,0 +1,435 @@
+"""What to do about a FineTuneJob whose provider is outside of the cluster: the chain of `job`, with steps of its own.
+
+data checked in a pod → within budget? → look up → record that it is asked for → create → follow → version → tidy up
+
+What costs money is made once: a create is recorded before it is made, and while its outcome may still show at the
+provider, nothing is made again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.reasons import Reason
+from finetune_operator.decide import leftovers
+from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, measuring
+from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, stalled, timestamp
+from finetune_operator.decide.job import attempts
+from finetune_operator.decide.job import steps as job
+from finetune_operator.decide.job.change import fail, with_status
+from finetune_operator.decide.job.remote import SETTLE, RemoteJob, is_named, oldest
+from finetune_operator.decide.job.reported import dataset_facts
+from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
+from finetune_operator.decide.job.view import Change, Decision, JobView
+
+NAMING = timedelta(minutes=30)
+"""How long a job may be done at the provider before its model has a name."""
+
+_OF_ONE_RUN = ("progress", "loss", "train_loss", "eval_loss")
+"""Where no attempt goes on from a checkpoint, none of the attempt before is this one's."""
+
+LOOK_AGAIN_SECONDS = 15
+ASK_AGAIN_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """The job is there: take it for ours, and end what a repeated call has made beside it."""
+
+    job: RemoteJob
+    surplus: tuple[RemoteJob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A create was asked for, and what came of it may not show yet."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Create:
+    """Nothing is there, and nothing can be on its way."""
+
+
+def next_move(view: JobView, found: Sequence[RemoteJob]) -> Adopt | Wait | Create:
+    """What to do about a job that is to be made, from what the provider's look-up has found."""
+    if found:
+        first = oldest(found)
+        return Adopt(first, tuple(one for one in found if one.id != first.id and not one.ended))
+    left = unsettled(view)
+    return Wait(min(left, LOOK_AGAIN_SECONDS)) if left > 0 else Create()
+
+
+def unsettled(view: JobView) -> float:
+    """Seconds for which a create may still show at the provider; 0 where none was asked for, or its job is known."""
+    asked = view.provider.asked_at
+    if asked is None or is_submitted(view.provider):
+        return 0.0
+    return max(0.0, (moment(asked) + SETTLE - view.now).total_seconds())
+
+
+def is_to_be_held(view: JobView) -> bool:
+    """Whether something of it is at the provider, and the finalizer that sees to its end was taken off."""
+    brought = view.provider.asked_at is not None or view.provider.files is not None
+    return brought and view.remote and not (view.held or view.deleting or view.finished or _is_adopted(view))
+
+
+def is_submitted(provider: ProviderStatus) -> bool:
+    """Whether the provider has made the attempt's job: its name there is known."""
+    return provider.asked_at is not None and provider.job_id is not None
+
+
+def decide(view: JobView) -> Decision:
+    """The decision of the first step that has one, come back to before the deadline goes by."""
+    decision = next(found for step in STEPS if (found := step(view)) is not None)
+    left = _left_to_deadline(view)
+    if left is None or left <= 0:
+        return decision
+    again = left if decision.requeue_after is None else min(left, decision.requeue_after)
+    return replace(decision, requeue_after=again)
+
+
+def remember_files(view: JobView) -> Decision | None:
+    """What a pod has brought to the provider, before the pod may go: a list there may lack it for a while."""
+    checked = view.run.report.checked if view.run.report else None
+    if checked is None or view.provider.files is not None:
+        return None
+    provider = view.provider.model_copy(
+        update={"files": checked.files, "files_at": timestamp(view.now), "account": view.account}
+    )
+    return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
+
+
+def let_go(view: JobView) -> Decision | None:
+    """Being deleted: what runs is ended and what was brought there is deleted, then the object may go."""
+    if not view.deleting:
+        return None
+    if not view.held:
+        return Decision(view.status)
+    return Decision(view.status, stop=not view.finished and not view.abandoned, release=True)
+
+
+def keep_finished(view: JobView) -> Decision | None:
+    """An ended job leaves no files at the provider, and then needs no finalizer any more."""
+    decision = job.keep_finished(view)
+    if decision is None:
+        return None
+    # The attempt at the provider has ended, or was never begun: there is nothing to stop but the check's pod.
+    return replace(decision, stop=decision.stop and not is_submitted(view.provider), release=view.held)
+
+
+def take_over(view: JobView) -> Decision | None:
+    """A job that was made elsewhere is looked at from now on; nothing is made."""
+    adopted = view.spec.adopt if view.spec else None
+    if view.run.state != "Absent" or adopted is None or view.spec is None or view.connection is None:
+        return None
+    provider = view.provider.model_copy(
+        update={
+            "name": view.connection.provider,
+            "attempt": view.attempt,
+            "job_id": adopted.job_id,
+            "place": view.place,
+            "account": view.account,
+            "asked_at": timestamp(view.now),
+        }
+    )
+    fields = {
+        "phase": "Queued",
+        "failure": None,
+        "provider": provider,
+        "start_time": view.status.start_time or timestamp(view.now),
+        "observed_retry_nonce": view.spec.retry_nonce,
+    }
+    message = f"job {adopted.job_id} at the provider is looked up"
+    return Decision(with_status(view, Change(reconciling(Reason.QUEUED, message), fields)), requeue_after=0)
+
+
+def refuse_other_base(view: JobView) -> Decision | None:
+    """What was tuned elsewhere says itself what it was tuned from; with another base model it would answer nonsense."""
+    if not _is_adopted(view) or view.run.state not in {"Queued", "Active", "Succeeded"} or view.spec is None:
+        return None
+    result = view.run.report.result if view.run.report else None
+    base = view.run.base or (result.artifact.base_model if result else None)
+    if base in {None, view.spec.base_model} or (view.run.base and is_named(view.run.base, view.spec.base_model)):
+        return None
+    what = f"job {view.provider.job_id} is tuned" if view.run.base else "the job's adapter was tuned"
+    message = f"spec.baseModel: {what} from {base}, and not from {view.spec.base_model}"
+    step = f"Apply the job under a new name with baseModel: {base}."
+    return fail(view, Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step))
+
+
+def suspend(view: JobView) -> Decision | None:
+    """On request; a job that was made elsewhere is not ours to stop."""
+    return None if _is_adopted(view) else job.suspend(view)
+
+
+def _is_adopted(view: JobView) -> bool:
+    return view.spec is not None and view.spec.adopt is not None
+
+
+def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
+    """Fields that the provider, or the base model there, could not heed are refused, not ignored."""
+    if view.run.state != "Absent" or view.spec is None or view.connection is None:
+        return None
+    problem = cloud_policy.meaningless(view.spec, view.connection)
+    problem = problem or cloud_policy.cannot_learn_preferences(view.spec, view.facts)
+    active = view.active if evaluation_hosts.compares_versions(view) else None
+    problem = problem or cloud_policy.cannot_be_compared_with(active, view.connection)
+    return fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
+
+
+def refuse_what_is_not_there(view: JobView) -> Decision | None:
+    """A job to adopt that was never seen is one whose name is wrong."""
+    failure, adopted = view.run.failure, view.spec.adopt if view.spec else None
+    if adopted is None or failure is None or failure.reason != Reason.DELETED_AT_PROVIDER:
+        return None
+    if view.status.phase != "Queued" or view.status.progress is not None:
+        return None
+    where = f" ({view.provider.place})" if view.provider.place else ""
+    message = f"spec.adopt.jobID: there is no job {adopted.job_id} where the connection leads{where}"
+    step = "Apply the job under a new name, with the provider's name of a job that is there."
+    return fail(view, failure.model_copy(update={"message": message, "next_step": step}))
+
+
+def refuse_what_has_ended(view: JobView) -> Decision | None:
+    """A provider that has closed, or a base model that is shut down."""
+    if view.run.state not in {"Absent", "Checked"} or view.spec is None or view.provider.asked_at is not None:
+        return None
+    refusal = cloud_policy.retired(view.spec.base_model, view.facts, view.now.date())
+    return fail(view, refusal) if refusal else None
+
+
+def refuse_what_has_no_price(view: JobView) -> Decision | None:
+    """A budget that nobody can hold needs no pod to find that out."""
+    refusal = cloud_cost.unpriced(view) if view.run.state == "Absent" else None
+    return fail(view, refusal) if refusal else None
+
+
+def say_unreachable(view: JobView) -> Decision | None:
+    """The provider cannot be asked: the job goes on there, and status says why nothing new is known."""
+    failure = view.run.failure
+    if view.run.state != "Unreachable" or failure is None:
+        return None
+    return trouble(view, failure, ASK_AGAIN_SECONDS)
+
+
+def wait_for_news(view: JobView) -> Decision | None:
+    """Nothing is known of the job yet; the provider is being asked."""
+    return Decision(view.status) if view.run.state == "Unseen" else None
+
+
+def enforce_deadline(view: JobView) -> Decision | None:
+    """`activeDeadlineSeconds`, which no provider keeps for us: from when the job was asked for."""
+    left = _left_to_deadline(view)
+    if left is None or left > 0:
+        return None
+    message = "the job ran longer than spec.activeDeadlineSeconds and was cancelled"
+    return replace(fail(view, Failure.because(Reason.DEADLINE_EXCEEDED, message)), stop=True)
+
+
+def wait_for_the_name(view: JobView) -> Decision | None:
+    """A job that is done is followed until its model has a name, and not for ever: nobody could ask the model."""
+    if not view.run.nameless:
+        return None
+    since = view.provider.nameless_since
+    if since is None:
+        provider = view.provider.model_copy(update={"nameless_since": timestamp(view.now)})
+        return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
+    left = (moment(since) + NAMING - view.now).total_seconds()
+    if left > 0:
+        followed = job.follow(view)
+        return followed and replace(followed, requeue_after=left)
+    minutes = NAMING.total_seconds() / 60
+    message = f"job {view.provider.job_id} succeeded at the provider, which has named no model for {minutes:g} minutes"
+    step = (
+        "Look the job up at the provider. If its model has a name by now, apply a job with spec.adopt.jobID; else set "
+        "spec.retryNonce to pay for another attempt."
+    )
+    return fail(view, Failure(reason=Reason.PROVIDER_FAILED, message=message, next_step=step))
+
+
+def _left_to_deadline(view: JobView) -> float | None:
+    """Seconds for which the job may still run at the provider; None where it does not run, or has no deadline."""
+    seconds = view.spec.active_deadline_seconds if view.spec and not _is_adopted(view) else None
+    asked = view.provider.asked_at
+    if seconds is None or asked is None or not is_submitted(view.provider):
+        return None
+    if view.run.state not in {"Queued", "Active"}:
+        return None
+    return (moment(asked) + timedelta(seconds=seconds) - view.now).total_seconds()
+
+
+def submit(view: JobView) -> Decision | None:
+    """The data are at the provider: have the job made, if it is within its budget."""
+    if view.run.state != "Checked" or view.spec is None:
+        return None
+    after = view.provider.retry_after
+    left = (moment(after) - view.now).total_seconds() if after else 0.0
+    if left > 0:
+        return Decision(view.status, requeue_after=left)
+    checked = view.run.report.checked if view.run.report else None
+    if checked is None:
+        return Decision(_waiting_to_be_made(view), submit=True)
+    cost = cloud_cost.expected(view, checked)
+    refusal = cloud_cost.over_budget(view, cost)
+    if refusal is not None:
+        return fail(view, refusal)
+    status = _waiting_to_be_made(view)
+    return Decision(status.model_copy(update={"cost": cost}), submit=True)
+
+
+def _waiting_to_be_made(view: JobView) -> FineTuneJobStatus:
+    report = view.run.report
+    facts = [
+        *reconciling(Reason.QUEUED, "the data are at the provider; the job is being made there"),
+        *dataset_facts(report),
+        *retirement_facts(view),
+    ]
+    dataset = (report.dataset if report else None) or view.status.dataset
+    fields = {"phase": "Queued", "failure": None, "dataset": dataset}
+    return with_status(view, Change(facts, fields))
+
+
+def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
+    """The status that is written right before the provider is asked to make the job."""
+    provider = status.provider or ProviderStatus()
+    # The check is over: from here on jobID is the provider's name, once it is known.
+    fields = {"asked_at": timestamp(view.now), "job_id": None, "retry_after": None, "account": view.account}
+    goes_on = view.connection is not None and view.connection.sage_maker is not None
+    told = {} if goes_on else dict.fromkeys(_OF_ONE_RUN)
+    return status.model_copy(update={**told, "provider": provider.model_copy(update=fields)})
+
+
+def submitted(status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:
+    """The status once the provider's name of the job is known."""
+    provider = status.provider or ProviderStatus()
+    return status.model_copy(update={"provider": provider.model_copy(update={"job_id": made.id})})
+
+
+def refused(view: JobView, failure: Failure) -> Decision:
+    """The provider will not make this job."""
+    return fail(view, failure.model_copy(update={"attempt": view.attempt}))
+
+
+def trouble(view: JobView, failure: Failure, again: float) -> Decision:
+    """Something is in the way: said in status, whose phase stays, and tried again."""
+    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
+    status = with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
+    return Decision(status, requeue_after=max(1.0, again))
+
+
+def postponed(view: JobView, failure: Failure, again: float) -> Decision:
+    """The provider made nothing and asks for a pause, which no event shortens."""
+    after = timestamp(view.now + timedelta(seconds=max(1.0, again)))
+    provider = view.provider.model_copy(update={"retry_after": after})
+    return trouble(replace(view, status=view.status.model_copy(update={"provider": provider})), failure, again)
+
+
+def not_tidied(view: JobView, failure: Failure) -> Decision:
+    """What is left at the provider cannot be deleted now. A job that has ended stays what it is."""
+    what = "what the job left at the provider"
+    fact = leftovers.left(what, failure, leftovers.way_out("job"))
+    billed = view.provider.evaluation is not None and view.provider.evaluation.deployments is not None
+    again = ASK_AGAIN_SECONDS if billed else leftovers.pause(view.status.conditions, failure, view.now)
+    if not view.deleting:
+        return Decision(with_status(view, Change([fact])), requeue_after=again)
+    message = (
+        f"{what} cannot be deleted: {failure.message}; annotate the job with finetune.dev/abandon=true to let it go"
+    )
+    return _with(view, trouble(view, failure.model_copy(update={"message": message}), again), [fact])
+
+
+def tidied(view: JobView, decision: Decision) -> Decision:
+    """Nothing of the job is left at the provider that was to go, or nobody is to look for it any more."""
+    conditions = decision.status.conditions
+    facts = leftovers.let_go(conditions) if view.abandoned else leftovers.nothing_left(conditions)
+    return _with(view, decision, facts)
+
+
+def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again: float) -> Decision:
+    """Deployments that an evaluation needed are on their way out, or cannot be deleted now."""
+    if failure is None:
+        said = f"{', '.join(names)} is being deleted at the provider"
+        facts = reconciling(Reason.PENDING, said) if view.deleting else []
+        return Decision(with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=again)
+    facts = [measuring.unreleased(names, failure)]
+    decision = not_tidied(view, failure)
+    if not view.deleting:
+        decision = Decision(with_status(view, Change()))
+    return _with(view, replace(decision, requeue_after=ASK_AGAIN_SECONDS), facts, cost=cloud_cost.with_bill(view))
+
+
+def gone(view: JobView, decision: Decision) -> Decision:
+    """None of them is left: what they have cost is known, and what was in the way is not any more."""
+    left = measuring.nothing_left(view)
+    return _with(view, decision, left, provider=view.status.provider, cost=cloud_cost.with_bill(view))
+
+
+def complete(view: JobView) -> Decision | None:
+    """As anywhere, and with what the provider has billed."""
+    decision = job.complete(view)
+    if decision is None or decision.register:
+        return decision
+    # What it has at the provider goes next.
+    told = replace(decision, requeue_after=0)
+    return _with(view, told, measuring.facts(view), cost=cloud_cost.with_bill(view))
+
+
+def _with(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: Any) -> Decision:
+    """The decision with these facts in its conditions, too, and these fields of status."""
+    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
+    return replace(decision, status=decision.status.model_copy(update={**fields, "conditions": conditions}))
+
+
+def retry_or_fail(view: JobView) -> Decision | None:
+    """As anywhere; what has failed may be billed, too."""
+    return attempts.retry_or_fail(
+        replace(view, status=view.status.model_copy(update={"cost": cloud_cost.with_bill(view)}))
+    )
+
+
+def retirement_facts(view: JobView) -> list[Fact]:
+    """A warning while there is time: the provider closes, or the base model is shut down, on a day that is known."""
+    said = cloud_policy.retires(view.spec.base_model, view.facts) if view.spec else None
+    return [Fact("Retiring", "True", Reason.MODEL_RETIRES, said)] if said else []
+
+
+STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
+    remember_files,
+    let_go,
+    keep_finished,
+    job.refuse_invalid_spec,
+    job.restart,
+    say_unreachable,
+    wait_for_news,
+    suspend,
+    attempts.notice_loss,
+    job.remember,
+    job.hold_restored,
+    job.wait_for_connection,
+    job.refuse_by_policy,
+    refuse_what_has_no_meaning,
+    take_over,
+    refuse_what_has_ended,
+    refuse_what_has_no_price,
+    attempts.wait_for_last_pod,
+    attempts.wait_before_retry,
+    attempts.start,
+    attempts.adopt,
+    refuse_other_base,
+    enforce_deadline,
+    job.wait_for_pod,
+    submit,
+    job.notice_silence,
+    wait_for_the_name,
+    job.follow,
+    refuse_what_is_not_there,
+    retry_or_fail,
+    measuring.measure,
+    complete,
+)
+"""As the chain of jobs that train here. What is known comes before what is asked: a job that has succeeded is not
+cancelled. A test holds the order."""

@@ -1,0 +1,153 @@
+"""A deployment that somebody else has made and a ModelDeployment names: looked at, asked once, never changed. Pure.
+
+It must serve a version of the model. So nobody can attach, and then delete, what belongs to others in the same account.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from finetune_api.deployment import HostedDeployment
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import timestamp
+from finetune_operator.decide.deployment.hosted import (
+    Hosted,
+    Plan,
+    Wanted,
+    address,
+    changes,
+    deletable,
+    is_missed,
+    is_ready,
+    ours,
+    released,
+    unseen,
+    unshown,
+)
+from finetune_operator.decide.deployment.server_state import Serving
+
+_MOST_NAMES = 3
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the model's versions are called where the deployment is."""
+
+    model: str
+    """Name of the FineTunedModel."""
+    versions: Mapping[str, int]
+    """Versions by the provider's name of their tuned model; of the deployment's connection alone."""
+    names_have_case: bool = True
+    """Whether those that differ in capital letters alone are of two models."""
+
+    def version_of(self, model: str) -> int | None:
+        """The version that a provider's name of a model is of."""
+        if self.names_have_case:
+            return self.versions.get(model)
+        known = {name.casefold(): version for name, version in self.versions.items()}
+        return known.get(model.casefold())
+
+
+def plan(
+    recorded: Sequence[HostedDeployment],
+    found: Mapping[str, Hosted],
+    wanted: Wanted,
+    served: Served,
+    now: datetime,
+) -> Plan:
+    """What to do next. What was made for the object before is deleted when the attached one answers."""
+    made = tuple(one for one in ours(recorded, found, wanted.prefix, now) if not one.attached)
+    others = tuple(one for one in made if one.name != wanted.name)
+    before = next((one for one in others if one.answered and is_ready(found, one.name)), None)
+    serves = address(found, before.name) if before else None
+    there = _there(found, wanted)
+    entry = _entry(recorded, wanted, served, there, now)
+    kept = others if entry is None else (*others, entry)
+    failure = _failure(wanted, served, there, entry) if there or entry else _not_found(wanted, served, found)
+    if there is None and entry is not None and entry.answered and not is_missed(entry, now):
+        held = unshown(wanted) if entry.version == wanted.version else _meanwhile("Rolling", wanted, before)
+        return Plan(kept, held, serves)
+    if there is None or entry is None or there.state == "Failed":
+        return Plan(kept, _meanwhile("Failing", wanted, before, failure), serves)
+    if there.state != "Ready" or not entry.answered:
+        return Plan(kept, _meanwhile("Rolling", wanted, before), serves, ask=there.state == "Ready")
+    if failure is not None:
+        answers = Serving("Failing", wanted.version, 1, failure, answers=entry.version)
+        return Plan(kept, answers, address(found, wanted.name))
+    busy = wanted.one_at_a_time and changes(found)
+    delete = () if busy else deletable(others, found, now)
+    return Plan(
+        released(kept, delete, now), Serving("Serving", wanted.version, 1), address(found, wanted.name), delete=delete
+    )
+
+
+def _meanwhile(
+    state: Literal["Failing", "Rolling"],
+    wanted: Wanted,
+    before: HostedDeployment | None,
+    failure: Failure | None = None,
+) -> Serving:
+    """The attached one does not answer; what was made before may."""
+    available, version = (1, before.version) if before else (0, None)
+    return Serving(state, wanted.version, available, failure, answers=version)
+
+
+def _there(found: Mapping[str, Hosted], wanted: Wanted) -> Hosted | None:
+    there = found.get(wanted.name)
+    return there if there is not None and there.connection == wanted.connection else None
+
+
+def _entry(
+    recorded: Sequence[HostedDeployment], wanted: Wanted, served: Served, there: Hosted | None, now: datetime
+) -> HostedDeployment | None:
+    """The record of it, once it was seen to serve a version of the model; what it has served before does not count."""
+    entry = next((one for one in recorded if one.name == wanted.name and one.attached), None)
+    version = served.version_of(there.model) if there is not None else None
+    if there is None:
+        return entry and unseen(entry, now)
+    if version is None:
+        return None
+    if entry is not None:
+        return entry.model_copy(update={"version": version, "unseen_since": None})
+    return HostedDeployment(
+        name=wanted.name,
+        version=version,
+        connection=wanted.connection,
+        created_at=timestamp(min(there.created_at or now, now)),  # its provider's clock may be ahead
+        attached=True,
+    )
+
+
+def _not_found(wanted: Wanted, served: Served, found: Mapping[str, Hosted]) -> Failure:
+    """With those that may be meant: the one whose address it is, else all that serve a version of the model."""
+    others = (one for one in found.values() if not one.name.startswith(wanted.prefix))
+    near = [one for one in others if one.connection == wanted.connection]
+    meant = [one.name for one in near if one.address == wanted.name]
+    meant = meant or sorted(one.name for one in near if served.version_of(one.model) is not None)
+    write = " or ".join(meant[:_MOST_NAMES]) or "the name of one that is there"
+    said = f"spec.attach.id: LLMConnection {wanted.connection} has no deployment {wanted.name} at its provider"
+    return Failure.because(Reason.DEPLOYMENT_NOT_FOUND, f"{said}; write {write}")
+
+
+def _failure(wanted: Wanted, served: Served, there: Hosted | None, entry: HostedDeployment | None) -> Failure | None:
+    name = wanted.name
+    if there is None:
+        said = (
+            f"deployment {name}, which was attached, is not at the provider any more: it was deleted there, or has "
+            "expired; name another one in spec.attach.id, or remove spec.attach to have one made"
+        )
+        return Failure.because(Reason.DELETED_AT_PROVIDER, said)
+    if entry is None:
+        model = there.model or "a model that the provider does not name"
+        said = f"spec.attach.id: deployment {name} serves {model}, which is no version of FineTunedModel {served.model}"
+        return Failure.because(Reason.ATTACHED_DIFFERS, f"{said}; adopt its job, or attach another deployment")
+    if there.state == "Failed":
+        return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {name}, which is attached, failed there")
+    if entry.version != wanted.version:
+        said = f"deployment {name} serves version {entry.version}, and what is attached is never changed"
+        return Failure.because(
+            Reason.ATTACHED_DIFFERS, f"{said}: set spec.version: {entry.version}, or remove spec.attach"
+        )
+    return None

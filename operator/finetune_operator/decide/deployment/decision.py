@@ -1,0 +1,247 @@
+"""What to do about a ModelDeployment, and what its server's state means: phase, conditions, where it is asked. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import (
+    DeploymentCost,
+    DeploymentPhase,
+    Endpoint,
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+)
+from finetune_api.job_status import Failure
+from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
+from finetune_operator.decide.deployment.server_state import Serving
+from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Engine, Target, find_target
+from finetune_operator.decide.deployment.token_prices import TokenPrices, with_answers
+from finetune_operator.decide.pods.missing import with_field
+
+_STEPS = {
+    Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed
+    Reason.AWAITING_CONFIGURATION: None,
+    Reason.PROVIDER_REFUSED: "Read the message, and correct the provider's block; a new spec.retryNonce has it tried "
+    "again as it is.",
+}
+"""What to do about a deployment, where that is not what is to be done about a job."""
+
+
+MOST_NAMES = 10
+"""As many as help whoever has misspelt one."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Names of a namespace in which a model is looked for in vain."""
+
+    models: Sequence[str]
+    makers: Sequence[str]
+    """Jobs that have not ended, and make the model when they succeed."""
+
+
+@dataclass(frozen=True)
+class DeploymentView:
+    """All that is known of a ModelDeployment when a decision is made."""
+
+    name: str
+    namespace: str
+    generation: int
+    deleting: bool
+    spec: ModelDeploymentSpec | None
+    spec_error: str
+    status: ModelDeploymentStatus
+    model: FineTunedModelStatus | None
+    connections: Mapping[str, LLMConnectionSpec]
+    serving: Serving
+    now: datetime
+    serves: str | None = None
+    """Name of the deployment at a provider that answers."""
+    meanwhile: int | None = None
+    """Version that one at another place than the target's answers with, until the target does."""
+    cost: DeploymentCost | None = None
+    """What deployments at a provider cost."""
+    answers: TokenPrices | None = None
+    """What their answers cost beside that, where they are billed by tokens."""
+    retires: str | None = None
+    """What of the provider's model ends on a day that is known."""
+    idle: Fact | None = None
+    """Whether anybody asks it, where that was looked at."""
+    contested: str = ""
+    """What somebody else changes of what serves, again and again."""
+    beside: Beside | None = None
+    """What there is instead of the model, where that is not there."""
+
+
+@dataclass(frozen=True)
+class DeploymentDecision:
+    """What the deployment's status should be, and which version to serve with which connection, if any."""
+
+    status: ModelDeploymentStatus
+    serve: ModelVersion | None = None
+    engine: Engine = "Transformers"
+
+
+def decide(view: DeploymentView) -> DeploymentDecision:
+    """Find what to serve, or say why there is nothing; then read the server's state."""
+    if view.deleting:
+        return DeploymentDecision(view.status)
+    if view.spec is None:
+        return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error), billed=_billed(view))
+    target = find_target(view.spec, view.model, view.connections)
+    if isinstance(target, Failure):
+        return not_served(view, _with_names(target, view.beside), billed=_billed(view))
+    fields: dict[str, Any] = {
+        "target_version": target.version.version,
+        "engine": target.engine,
+        "replicas": view.serving.available if target.connection.hugging_face else None,
+        "selector": f"{DEPLOYMENT_LABEL}={view.name}" if target.connection.hugging_face else None,
+        "endpoint": view.status.endpoint if view.meanwhile else _endpoint(view, target),
+        "cost": with_answers(view.cost, view.answers),
+    }
+    phase, facts, served = _reading(view, target.version.version, _note(view))
+    fields |= {"phase": phase, "served_version": served}
+    return DeploymentDecision(_status(view, facts, fields), serve=target.version, engine=target.engine)
+
+
+def _with_names(failure: Failure, beside: Beside | None) -> Failure:
+    """Of a model that is not there: what is awaited, or what its name may have been meant to be."""
+    if failure.reason is not Reason.MODEL_NOT_FOUND or beside is None:
+        return failure
+    if beside.makers:
+        among = f", or another of {len(beside.makers)}," if len(beside.makers) > 1 else ""
+        awaited = f"it is made when FineTuneJob {beside.makers[0]}{among} succeeds"
+        return failure.model_copy(update={"message": f"{failure.message} yet; {awaited}", "next_step": None})
+    others = ", ".join(sorted(beside.models)[:MOST_NAMES])
+    left = f" and {more} more" if (more := len(beside.models) - MOST_NAMES) > 0 else ""
+    there = f"this namespace has {others}{left}" if others else "this namespace has none"
+    message = f"{failure.message}, and no FineTuneJob that is under way names it in spec.modelRef; {there}"
+    return failure.model_copy(update={"message": message})
+
+
+def _endpoint(view: DeploymentView, target: Target) -> Endpoint:
+    settings, model = target.connection.open_ai, target.version.artifact.provider_model_id
+    azure, bedrock = target.connection.azure_open_ai, target.connection.bedrock
+    if target.connection.sage_maker is not None:
+        return Endpoint(url=target.connection.sage_maker.runtime_url, model=view.serves or "", api="InvokeEndpoint")
+    if bedrock is not None:
+        return Endpoint(url=bedrock.runtime_url, model=view.serves or "", api="Converse")
+    if azure is not None:
+        return Endpoint(url=f"{(azure.endpoint or '').rstrip('/')}/openai/v1", model=view.serves or "")
+    if settings is not None:
+        return Endpoint(url=settings.base_url.rstrip("/"), model=model or "")
+    return Endpoint(url=f"http://{view.name}.{view.namespace}.svc/v1", model=view.name)
+
+
+def _reading(view: DeploymentView, target: int, note: str) -> tuple[DeploymentPhase, list[Fact], int | None]:
+    """Phase, conditions and the version that answers, from the server's state."""
+    serving = view.serving
+    if serving.state == "Idle" and serving.version == target and not view.contested:
+        return "Idle", _at_rest(view), None
+    if serving.state == "Serving" and serving.version == target:
+        return "Ready", ready(Reason.READY, f"version {target} answers{note}"), target
+    answering = _answering(view)
+    still = _still(answering, target)
+    if serving.state == "Failing" and serving.failure and serving.version == target:
+        facts = _failing(with_field(serving.failure, view.spec), target, still)
+        return ("Degraded" if answering else "Failed"), facts, answering
+    facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{note}{still}")
+    return ("Updating" if answering else "Deploying"), facts, answering
+
+
+def _note(view: DeploymentView) -> str:
+    return f"{view.serving.note}; {view.contested}" if view.contested else view.serving.note
+
+
+def _answering(view: DeploymentView) -> int | None:
+    """The version that answers, whichever is meant to."""
+    return (view.serving.answers or view.status.served_version) if view.serving.available else view.meanwhile
+
+
+def _still(answering: int | None, target: int) -> str:
+    if answering == target:
+        return "; it answers already"
+    return f"; version {answering} goes on answering" if answering else ""
+
+
+def _failing(failure: Failure, target: int, still: str) -> list[Fact]:
+    message = f"version {target} cannot be served: {failure.message}{still}"
+    # What a server said when it ended has its own next step.
+    step = None if failure.reason is Reason.DEPLOYMENT_FAILED else _of_deployment(failure).next_step
+    return stalled(failure.reason, failure.model_copy(update={"message": message, "next_step": step}).sentences)
+
+
+def _of_deployment(failure: Failure) -> Failure:
+    """With what there is to be done about a deployment, where whoever found the problem knows nothing better."""
+    reason = Reason(failure.reason)
+    if reason not in _STEPS or failure.next_step != NEXT_STEP[reason]:
+        return failure
+    return failure.model_copy(update={"next_step": _STEPS[reason]})
+
+
+def _at_rest(view: DeploymentView) -> list[Fact]:
+    if view.status.asleep is None:
+        return resting(Reason.SUSPENDED, "spec.huggingFace.replicas is 0: set it to 1 or more to bring the server back")
+    return resting(
+        Reason.IDLE,
+        f"it was stopped at {view.status.asleep.since} because nobody asked it: change the annotation "
+        f"{WAKE_ANNOTATION}, or the spec, to bring it back",
+    )
+
+
+def going(view: DeploymentView, facts: list[Fact]) -> DeploymentDecision:
+    """The object is being deleted, and what it made at a provider with it."""
+    return DeploymentDecision(_status(view, facts, {"phase": "Deleting", "served_version": None}))
+
+
+def _billed(view: DeploymentView) -> str:
+    """Names of what stands at a provider by the hour, as far as is known."""
+    return ", ".join(one.name for one in view.status.hosted or () if one.billed_since is not None)
+
+
+def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> DeploymentDecision:
+    """There is nothing to serve, or what serves cannot be made: what serves already is left alone.
+
+    What is `billed` though nothing is to be served is somebody's to end.
+    """
+    passes = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
+    passes = passes and not billed
+    waits = failure.reason is Reason.AWAITING_CONFIGURATION and not billed
+    said = _of_deployment(failure).sentences
+    if billed:
+        said = f"{said.rstrip('.')}. {billed} stands at the provider meanwhile, and is billed until this is deleted"
+    facts = (resting if waits else reconciling if passes else stalled)(Reason(failure.reason), said)
+    # What answers elsewhere is not asked for without its connection, and is none the worse for that.
+    served = view.status.served_version if view.status.engine in AT_PROVIDERS.values() else _answering(view)
+    answers = view.serving.available > 0 or served is not None
+    phase: DeploymentPhase = "Degraded" if answers else ("Pending" if passes or waits else "Failed")
+    fields = {"phase": phase, "replicas": view.serving.available, "served_version": served}
+    return DeploymentDecision(_status(view, facts, fields))
+
+
+def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> ModelDeploymentStatus:
+    if view.idle is not None:
+        facts = [*facts, view.idle]
+    if view.retires:
+        facts = [*facts, Fact("Retiring", "True", Reason.MODEL_RETIRES, view.retires)]
+    conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
+    return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
+
+
+def is_no_news(before: ModelDeploymentStatus, now: ModelDeploymentStatus) -> bool:
+    """Whether a change is written, and no reason to look again at once.
+
+    That is one of its cost, which grows by itself, and of what lists show: they may lack every third time what stands.
+    What an operation tells is asked for at the next look.
+    """
+
+    def said(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+        hosted = [one.model_copy(update={"unseen_since": None, "operation": None}) for one in status.hosted or ()]
+        return status.model_copy(update={"cost": None, "hosted": hosted})
+
+    return said(before) == said(now)

@@ -1,0 +1,122 @@
+"""What a ModelDeployment's deployments at a provider cost by the hour, and have cost so far. Pure; an estimate.
+
+What is gone has its price in `ended`, so that the sum goes on over new versions, sleep and attaching.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Decimal
+
+from finetune_api.deployment import DeploymentCost, HostedDeployment
+from finetune_operator.decide.conditions import moment, timestamp
+from finetune_operator.decide.deployment.hosted import LONG, Hosted, is_missed, stood_until, whole
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What an hour of a deployment is billed at."""
+
+    sku: str
+    """What the catalogue calls it."""
+    per_hour: str | None
+    """None where its price is not known."""
+    as_of: date | None = None
+    """The day of that price, where it is known."""
+
+
+Price = Callable[[Hosted], Rate | None]
+"""The rate of a deployment that stands; None where it is not billed by the hour."""
+
+UNKNOWN = "unknown"
+CENT = Decimal("0.01")
+
+
+def billed(
+    recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], price: Price, now: datetime
+) -> tuple[HostedDeployment, ...]:
+    """The record with what each deployment costs from when on. One that is gone is billed no more."""
+    return tuple(_billed(one, whole(found, one.name), price, now) for one in recorded)
+
+
+def _billed(one: HostedDeployment, there: Hosted | None, price: Price, now: datetime) -> HostedDeployment:
+    if there is None and one.answered and one.released_at is None and one.unseen_since and not is_missed(one, now):
+        return one  # one list lacks it
+    if there is None or there.connection != one.connection:
+        return one.model_copy(update={"billed_since": None})
+    rate = price(there)
+    if rate is None or (one.billed_since is None and there.state != "Ready"):
+        return one
+    since = one.billed_since or timestamp(_stands_since(one, now))
+    return one.model_copy(update={"billed_since": since, "per_hour": rate.per_hour or one.per_hour})
+
+
+def _stands_since(one: HostedDeployment, now: datetime) -> datetime:
+    """What is being made is not billed, so it is from the first look that shows it standing.
+
+    After hours without a look, it may have stood all the time. One that was taken for gone and is there again has its
+    earlier time in `ended`.
+    """
+    asked = moment(one.created_at)
+    return now if one.per_hour is not None or now - asked < LONG else asked
+
+
+def basis(rates: Iterable[Rate], currency: str) -> str | None:
+    """How the price of an hour comes about, in words; None where nothing that stands is billed by the hour."""
+    return "; ".join(sorted({_basis(rate, currency) for rate in rates})) or None
+
+
+def _basis(rate: Rate, currency: str) -> str:
+    if rate.per_hour is None:
+        return f"what an hour of {rate.sku} costs is not known: an admin may put it into the chart's providerCatalogue"
+    dated = f" of {rate.as_of}" if rate.as_of else ""
+    return f"{rate.sku} at {rate.per_hour} {currency} an hour, list price{dated}"
+
+
+def total(
+    before: DeploymentCost | None,
+    earlier: Sequence[HostedDeployment],
+    recorded: Sequence[HostedDeployment],
+    currency: str,
+    now: datetime,
+) -> DeploymentCost | None:
+    """Price of an hour of all that stands, and of all that ever stood; None where nothing was billed by the hour.
+
+    One price that is not known makes the sum unknown: what is left out would read as free.
+
+    Args:
+        before: the cost as status has it.
+        earlier: the record as status has it.
+        recorded: the record from now on, as `billed` gives it.
+        currency: of the catalogue's prices.
+        now: the time.
+    """
+    standing = {one.name: one for one in recorded if one.billed_since is not None}
+    gone = [one for one in earlier if one.billed_since is not None and one.name not in standing]
+    ended = Decimal(before.ended or "0") if before else Decimal(0)
+    ended += sum((_so_far(one, stood_until(one, now)) for one in gone), Decimal(0))
+    unpriced = (before is not None and before.unpriced is True) or any(one.per_hour is None for one in gone)
+    if not standing and not ended and not unpriced:
+        return None
+    known = all(one.per_hour is not None for one in standing.values())
+    per_hour = _money(sum((Decimal(one.per_hour or "0") for one in standing.values()), Decimal(0)))
+    so_far = ended + sum((_so_far(one, now) for one in standing.values()), Decimal(0))
+    return DeploymentCost(
+        per_hour=per_hour if known else None,
+        since_deployed=_money(so_far) if known and not unpriced else None,
+        ended=str(ended.quantize(Decimal("0.0001"))) if ended else None,
+        unpriced=unpriced or None,
+        display=f"{per_hour} {currency}" if known else UNKNOWN,
+        currency=currency,
+    )
+
+
+def _so_far(one: HostedDeployment, until: datetime) -> Decimal:
+    if one.billed_since is None or one.per_hour is None:
+        return Decimal(0)
+    hours = Decimal(max(0.0, (until - moment(one.billed_since)).total_seconds())) / 3600
+    return Decimal(one.per_hour) * hours
+
+
+def _money(amount: Decimal) -> str:
+    return str(amount.quantize(CENT, rounding=ROUND_HALF_UP))

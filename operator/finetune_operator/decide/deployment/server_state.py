@@ -1,0 +1,177 @@
+"""The state of a server from its apps/v1 Deployment and its pods: what answers, what keeps it from answering. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from finetune_api.job_status import Failure
+from finetune_api.names import SERVED_VERSION_LABEL
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.pods.containers import (
+    containers,
+    crashed_by_signal,
+    ended_before,
+    held_up,
+    is_ours,
+    memory_limit,
+    never_ran,
+    obstacle,
+    terminated,
+    unwell_beside,
+    waiting,
+)
+from finetune_operator.decide.pods.refused import refusal_of_pod
+from finetune_operator.decide.pods.unschedulable import unplaced
+
+Manifest = Mapping[str, Any]
+
+LONG_ENOUGH = timedelta(minutes=10)
+"""A server that has run so long was up: as the kubelet sees it, which then starts it again without a pause."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The state of the server, whatever provider runs it."""
+
+    state: Literal["Absent", "Rolling", "Serving", "Failing", "Idle"]
+    version: int | None = None
+    """Version that the server is meant to serve; all of its pods do when Serving."""
+    available: int = 0
+    """Pods that answer, of any version."""
+    failure: Failure | None = None
+    note: str = ""
+    """What is to be said beside, while it serves or rolls out."""
+    answers: int | None = None
+    """Version that answers now, where that is seen; else it is what status said before."""
+
+
+def read_serving(deployment: Manifest | None, pods: Sequence[Manifest]) -> Serving:
+    """The state of a server from its apps/v1 Deployment and its pods."""
+    if deployment is None:
+        return Serving("Absent")
+    spec, status = deployment["spec"], deployment.get("status", {})
+    version = _version(spec["template"]["metadata"].get("labels", {}))
+    wanted = spec.get("replicas", 1)
+    available = status.get("availableReplicas", 0)
+    seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    if wanted == 0:
+        return Serving("Idle", version, available)
+    rolled = (
+        seen
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("replicas", 0) == wanted
+        and available >= wanted
+    )
+    answers = _oldest_ready(pods)
+    if rolled:
+        return Serving("Serving", version, available, answers=answers)
+    of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {})) == version and not _is_over(pod)]
+    failure = _serving_failure(status if seen else {}, of_version)
+    if failure is not None:
+        return Serving("Failing", version, available, failure, answers=answers)
+    return Serving("Rolling", version, available, note=_waiting_for(of_version), answers=answers)
+
+
+def _oldest_ready(pods: Sequence[Manifest]) -> int | None:
+    """Version of the oldest server that is ready: while a new one is rolled out, that is the one before."""
+    up = [pod for pod in pods if pod["metadata"].get("deletionTimestamp") is None and _is_ready(pod)]
+    oldest = min(up, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+    return _version(oldest["metadata"].get("labels", {})) if oldest else None
+
+
+def _is_over(pod: Manifest) -> bool:
+    """Whether it was evicted, or not run by its node: it stays to be read, and what it was is not tried again."""
+    return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
+
+
+def _is_ready(pod: Manifest) -> bool:
+    ours = [one for one in pod.get("status", {}).get("containerStatuses") or () if is_ours(one)]
+    return bool(ours) and all(one.get("ready") for one in ours)
+
+
+def _version(labels: Manifest) -> int | None:
+    text = str(labels.get(SERVED_VERSION_LABEL, ""))
+    return int(text) if text.isdecimal() else None
+
+
+def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | None:
+    """Why pods of the new version do not come up; a pod that still starts, or waits for room, is no failure."""
+    for pod in pods:
+        if found := _pod_failure(pod):
+            return found
+    conditions: list[Manifest] = status.get("conditions") or []
+    without = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
+    if without:
+        return refusal_of_pod(str(without.get("message", "")))
+    late = next((c for c in conditions if c.get("reason") == "ProgressDeadlineExceeded"), None)
+    if late is None:
+        return None
+    waits = next((found for pod in pods if (found := unplaced(pod))), None)
+    return waits or Failure.because(Reason.DEPLOYMENT_FAILED, f"{late.get('message', '')}{_behind(pods)}")
+
+
+def _pod_failure(pod: Manifest) -> Failure | None:
+    found = obstacle(pod)
+    if found is not None and found.reason is not Reason.UNSCHEDULABLE:
+        return found
+    return next((crash for one in containers(pod) if _ends_again_and_again(one) and (crash := _crash(one))), None)
+
+
+def _ends_again_and_again(container: Manifest) -> bool:
+    """Whether it does, be it up again just now; one that has worked for long may end once."""
+    if waiting(container).get("reason") == "CrashLoopBackOff":
+        return True
+    return container.get("restartCount", 0) > 1 and not container.get("ready") and _was_short(ended_before(container))
+
+
+def _was_short(ended: Manifest) -> bool:
+    started, finished = ended.get("startedAt"), ended.get("finishedAt")
+    return started is not None and finished is not None and moment(finished) - moment(started) < LONG_ENOUGH
+
+
+def _crash(container: Manifest) -> Failure | None:
+    """How a container of ours has ended; what is not ours is told while it waits."""
+    ended = terminated(container) or ended_before(container)
+    if not ended or not is_ours(container):
+        return None
+    if ended.get("reason") == "OOMKilled":
+        limit = memory_limit(container)
+        message = f"the server used more memory than its limit{f' of {limit}' if limit else ''}"
+        step = "Ask for more memory in spec.huggingFace.resources."
+        return Failure(reason=Reason.OUT_OF_MEMORY, message=message, next_step=step)
+    if found := never_ran(ended):
+        return found
+    if found := crashed_by_signal(ended):
+        message = f"the server was ended by {found.message}. {found.next_step}"
+        return Failure.because(Reason.DEPLOYMENT_FAILED, message)
+    said = str(ended.get("message") or f"the server ended with exit code {ended.get('exitCode')}").strip()
+    return Failure.because(Reason.DEPLOYMENT_FAILED, _last_line_first(said[-800:]))
+
+
+def _last_line_first(said: str) -> str:
+    """Where a server has left no sentence, this is the end of its log, of which lists show the first line."""
+    before, _, last = said.rpartition("\n")
+    return f"{last.strip()}\n{before}" if before else said
+
+
+def _waiting_for(pods: Sequence[Manifest]) -> str:
+    """What pods that do not answer (yet) do instead, where it is known."""
+    waits = next((found for pod in pods if (found := unplaced(pod))), None)
+    if waits is not None:
+        return f"; a pod waits for a node: {waits.message}"
+    crashes = (_crash(one) for pod in pods for one in containers(pod) if not one.get("ready"))
+    crash = next((found for found in crashes if found), None)
+    return f"; a server ended and is started again: {crash.message}" if crash else _behind(pods)
+
+
+def _behind(pods: Sequence[Manifest]) -> str:
+    """What of somebody else's keeps a server from beginning, or its pod from being ready."""
+    name = next((found["name"] for pod in pods if (found := held_up(pod))), None)
+    if name:
+        return (
+            f"; container {name}, which a policy of the cluster has put before the server, has yet to end or to be up"
+        )
+    beside = next((unwell for pod in pods if (unwell := unwell_beside(pod))), None)
+    return f"; {beside.message}" if beside else ""

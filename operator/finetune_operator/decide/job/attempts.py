@@ -1,0 +1,214 @@
+"""The attempts of a job, one after the other: begun under a fixed number, missed, waited for, followed by the next.
+
+Steps of the chains in `job.py` and `cloud_job.py`. How many there may be, and how long the pauses are, is `retries.py`.
+"""
+
+from dataclasses import asdict, replace
+from datetime import timedelta
+from typing import Any
+
+from finetune_api.connection import HuggingFace
+from finetune_api.job_status import Failure, ProviderStatus
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_operator.decide.conditions import moment, reconciling, timestamp
+from finetune_operator.decide.job.change import fail, with_status
+from finetune_operator.decide.job.reported import reported
+from finetune_operator.decide.job.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
+from finetune_operator.decide.job.run import INTERRUPTIONS, RETRIED
+from finetune_operator.decide.job.view import Change, Decision, JobView
+
+LATE_POD_CHECK_SECONDS = 15
+LATEST_POD_CHECK_SECONDS = 60
+LAST_POD_CHECK_SECONDS = 10
+
+BEGUN_PER_SECOND = 5
+SAID_WITHIN_SECONDS = 300
+"""That a job has begun, and nothing else, is said of so many in a second, and of each within so long."""
+
+AWAITED = "waiting for the trainer to start"
+"""From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
+
+_FOREIGN_DEADLINE = (
+    "the attempt ran longer than the activeDeadlineSeconds that a policy of the cluster, or somebody, has put on its "
+    "batch Job: the job itself has none in its spec"
+)
+GOES_ON = "Nothing to do: the next attempt goes on from the last checkpoint."
+"""The step of an interruption that is followed by an attempt; its reason's own is for a job that was given up."""
+
+DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
+
+
+def notice_loss(view: JobView) -> Decision | None:
+    """The attempt was started and nothing is left of it: its number is used up, the next one goes on."""
+    if view.run.state != "Absent" or not view.begun:
+        return None
+    gone = Failure.because(Reason.INTERRUPTED, "the attempt is gone: its Job was deleted")
+    return _retry_or_give_up(view, gone, interrupted=True)
+
+
+def wait_for_last_pod(view: JobView) -> Decision | None:
+    """Two pods never write to one output folder: the last attempt's ends first."""
+    if view.run.state != "Absent" or not view.live_pods:
+        return None
+    said = "waiting for the last attempt's pod to end; delete it where nothing ends it any more (kubectl get pods)"
+    facts = reconciling(Reason.PENDING, said)
+    status = with_status(view, Change(facts, {"phase": "Pending"}))
+    return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
+
+
+def wait_before_retry(view: JobView) -> Decision | None:
+    """The pause before the next attempt."""
+    after = view.provider.retry_after
+    left = (moment(after) - view.now).total_seconds() if after else 0
+    # No pause is longer: another clock has written that one.
+    if view.run.state != "Absent" or after is None or not 0 < left <= RETRY_DELAYS[-1]:
+        return None
+    return Decision(with_status(view, _waiting(view.provider)), requeue_after=left)
+
+
+def start(view: JobView) -> Decision | None:
+    """No attempt is under way: start the one that status names. Its name is fixed, so it is never made twice."""
+    if view.run.state != "Absent" or view.spec is None:
+        return None
+    # An attempt of several nodes is found by what status says of it.
+    unsaid_for = _unsaid_for(view) if view.spec.resources.nodes == 1 else 0
+    later = unsaid_for > 0
+    # Nothing tells of a pod that cannot be made.
+    again = min(unsaid_for, LATE_POD_CHECK_SECONDS) if later else LATE_POD_CHECK_SECONDS
+    return Decision(with_status(view, _started(view)), start=True, later=later, requeue_after=again)
+
+
+def adopt(view: JobView) -> Decision | None:
+    """The attempt was started and the operator ended before it could say so: say so now."""
+    if not is_unsaid(view):
+        return None
+    said_all = view.run.state == "Queued" and view.run.failure is None
+    return Decision(adopted(view).status, requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
+
+
+def is_unsaid(view: JobView) -> bool:
+    """Whether an attempt is there of which status does not say that it was started."""
+    return view.run.state != "Absent" and view.run.job_id != view.provider.job_id
+
+
+def adopted(view: JobView) -> JobView:
+    """The view as if status had said so."""
+    change = _started(view)
+    change.fields["provider"] = change.fields["provider"].model_copy(update={"job_id": view.run.job_id})
+    return replace(view, status=with_status(view, change))
+
+
+def say_later(view: JobView) -> Decision | None:
+    """Of an attempt that status does not speak of yet nothing is to be said but that it was started not long ago.
+
+    Where many jobs begin at once, this would be half of all that is written about them.
+    """
+    run = view.run
+    waits = (run.state == "Queued" and run.failure is None and not run.note) or (run.state == "Active" and run.starting)
+    lasted = (view.now - run.made_at).total_seconds() if run.made_at else SAID_WITHIN_SECONDS
+    left = _unsaid_for(view) - lasted
+    if not waits or left <= 0:
+        return None
+    # What keeps thousands of pods from being made is their number: after the first look, one in a minute.
+    again = LATE_POD_CHECK_SECONDS if run.starting or lasted < LATE_POD_CHECK_SECONDS else LATEST_POD_CHECK_SECONDS
+    return Decision(view.status, later=True, requeue_after=min(left, again))
+
+
+def _unsaid_for(view: JobView) -> float:
+    """So many seconds after its start status may say nothing of a job of which it has never said anything.
+
+    The more such jobs there are, the busier the cluster is with their pods: no time where they are few. What status has
+    said before, of an attempt or of what the job waited for, is true no longer.
+    """
+    if view.status.observed_generation is not None:
+        return 0
+    return min(view.unsaid // BEGUN_PER_SECOND, SAID_WITHIN_SECONDS)
+
+
+def retry_or_fail(view: JobView) -> Decision | None:
+    """An attempt ended badly: the next one from the checkpoint if that can help and retries are left."""
+    failure = view.run.failure
+    if view.run.state == "ResultUnknown":
+        failure = Failure.because(Reason.INTERRUPTED, "the trainer ended without reporting a result")
+    elif view.run.state != "Failed" or failure is None:
+        return None
+    if failure.reason is Reason.DEADLINE_EXCEEDED and view.spec and view.spec.active_deadline_seconds is None:
+        failure = failure.model_copy(update={"message": _FOREIGN_DEADLINE})
+    if failure.reason not in RETRIED:
+        return fail(view, failure.model_copy(update={"attempt": view.attempt}))
+    return _retry_or_give_up(view, failure, interrupted=view.run.interrupted)
+
+
+def _started(view: JobView) -> Change:
+    """What status says of an attempt that has just been started."""
+    provider = view.provider.model_copy(
+        update={
+            "name": view.connection.provider if view.connection else view.provider.name,
+            "attempt": view.attempt,
+            "retry_after": None,
+            "artifact_uri": _output(view) or None,
+            "place": view.place,
+            "account": view.account,
+            "owner_uid": view.outside_uid if view.remote else None,
+        }
+    )
+    fields = {
+        "phase": "Queued",
+        "failure": None,
+        "provider": provider,
+        "start_time": view.status.start_time or timestamp(view.run.made_at or view.now),
+        "observed_retry_nonce": view.spec.retry_nonce if view.spec else None,
+    }
+    return Change(reconciling(Reason.QUEUED, AWAITED), fields)
+
+
+def _output(view: JobView) -> str:
+    """The folder of an earlier attempt that may hold a checkpoint, else where the connection says now."""
+    recorded = view.provider.artifact_uri
+    return recorded if recorded and view.status.progress else view.artifact_uri or recorded or ""
+
+
+def next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
+    """The provider's part of status for the attempt after this one; one that was never started is still to come."""
+    number = view.attempt + 1 if view.begun else view.provider.attempt
+    return view.provider.model_copy(
+        update={"attempt": number, "job_id": None, "files": None, "files_at": None, "asked_at": None}
+        | {"evaluation": None, "nameless_since": None, **fields}
+    )
+
+
+def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> Decision:
+    before, limit = Tally.of(view.provider), _retry_limit(view)
+    told = view.run.report.progress if view.run.report else None
+    after = before.after(saved(view.status.progress, told), interrupted)
+    failure = failure.model_copy(update={"attempt": view.attempt})
+    alike = view.run.at_its_limit and ended_alike(failure, view.provider.last_failure, before, after)
+    if limit and after.used <= limit and not alike:
+        return _retry(view, failure, after)
+    end = given_up(before, after, interrupted, alike=alike)
+    return fail(view, failure.model_copy(update={"message": failure.message[: 4096 - len(end)] + end}))
+
+
+def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:
+    after = timestamp(view.now + timedelta(seconds=tally.delay))
+    if failure.next_step == NEXT_STEP[failure.reason] and failure.reason in INTERRUPTIONS:
+        failure = failure.model_copy(update={"next_step": GOES_ON})
+    provider = next_attempt(view, **asdict(tally), retry_after=after, last_failure=failure)
+    change = _waiting(provider)
+    change.fields.update({"provider": provider, **reported(view.run.report, view.status)})
+    return Decision(with_status(view, change), requeue_after=tally.delay)
+
+
+def _waiting(provider: ProviderStatus) -> Change:
+    """The pause between two attempts."""
+    failure = provider.last_failure
+    ended = f"attempt {failure.attempt} ended ({failure.reason.value}); " if failure else ""
+    message = f"{ended}the next one starts at {provider.retry_after}"
+    return Change(reconciling(Reason.RETRYING, message), {"phase": "Pending", "failure": None})
+
+
+def _retry_limit(view: JobView) -> int:
+    """The connection's; while that is gone, the default one: the next attempt waits for the connection anyway."""
+    connection = view.connection
+    ours = (connection.hugging_face or connection.sage_maker) if connection else None
+    return ours.max_retries if ours else DEFAULT_RETRIES

@@ -1,0 +1,255 @@
+"""A job at a provider outside of the cluster, as every provider's file describes it, and the `Run` that it is. Pure."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Literal
+
+from finetune_api.job_status import (
+    LOSS_POINTS,
+    ArtifactRef,
+    Failure,
+    FineTuneJobStatus,
+    Loss,
+    LossPoint,
+    Progress,
+    TrainingResult,
+)
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Report, RunPhase, thin
+from finetune_operator.decide.conditions import timestamp
+from finetune_operator.decide.job.reported import AT_WORK
+from finetune_operator.decide.job.run import Run
+
+SETTLE = timedelta(seconds=120)
+"""How long what was made at a provider may be missing from what it shows. Longer than any call of ours takes."""
+
+UNDATED = datetime.fromtimestamp(0, UTC)
+"""When a job was made of which the provider does not say that."""
+
+RemoteState = Literal["Queued", "Active", "Succeeded", "Failed", "Cancelled", "Gone"]
+
+
+@dataclass(frozen=True)
+class JobKey:
+    """What tells an attempt apart at a provider: it goes along with everything that is made there."""
+
+    namespace: str
+    name: str
+    uid: str
+    attempt: int
+    created: datetime
+    """When the FineTuneJob was made: nothing at the provider that is older can be of it."""
+
+    @property
+    def token(self) -> str:
+        """The same for every call of this attempt, and for no other."""
+        return sha256(f"{self.uid}/{self.attempt}".encode()).hexdigest()[:32]
+
+    @property
+    def file_prefix(self) -> str:
+        """How the names of the job's files begin, of all its attempts."""
+        return f"finetune-{self.uid}-"
+
+    def file_name(self, split: str, digest: str) -> str:
+        """Name of a file: it tells whose it is, and what is in it."""
+        return f"{self.file_prefix}{self.attempt}-{split}-{digest[:16]}.jsonl"
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job as its provider shows it."""
+
+    id: str
+    state: RemoteState
+    created: datetime
+    note: str = ""
+    """What it is doing, in words."""
+    model: str | None = None
+    """Name of the tuned model or, where that is files, their URI, once there is one."""
+    nameless: bool = False
+    """Whether it has succeeded, and its model has no name yet: until then nobody can ask it."""
+    tokens: int | None = None
+    """Tokens that are billed, once they are known."""
+    billed_seconds: int | None = None
+    """Time that is billed, once it is known."""
+    ends: datetime | None = None
+    """When it ended or, while it runs, when the provider expects that."""
+    failure: Failure | None = None
+    results: tuple[str, ...] = ()
+    """Files with the record of the training."""
+    training_file: str = ""
+    base: str = ""
+    """What it is tuned from, as the provider names it."""
+    labels: dict[str, str] = field(default_factory=dict)
+    partial: bool = False
+    """From a list that lacks what only a look at the job itself tells: why it failed, say, or what it has written."""
+
+    @property
+    def dated(self) -> bool:
+        """Whether the provider says when it was made."""
+        return self.created > UNDATED
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing changes any more."""
+        return self.state not in {"Queued", "Active"}
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How the loss went, as far as the provider has said."""
+
+    train: tuple[LossPoint, ...] = ()
+    validation: tuple[LossPoint, ...] = ()
+    step: int = 0
+    total_steps: int = 0
+    report: Report | None = None
+    """The whole report, where the provider runs our own trainer."""
+
+
+def is_of(job: RemoteJob, key: JobKey, training_file: str) -> bool:
+    """Whether a job at the provider is that attempt: by its labels, where the provider keeps them, else by its data.
+
+    The training file was uploaded for this attempt alone, under a name that says so.
+    """
+    if "uid" in job.labels:
+        return job.labels["uid"] == key.uid and job.labels.get("attempt") == str(key.attempt)
+    return job.training_file == training_file
+
+
+def run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:
+    """The attempt's state, from its job at the provider."""
+    if job.labels.get("namespace", key.namespace) != key.namespace:
+        return Run("Failed", failure=_of_others(job), job_id=job.id)
+    return replace(_run_of(job, metrics, key, status, now), billed_seconds=job.billed_seconds, base=job.base)
+
+
+def _run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:
+    if job.state == "Gone":
+        gone = Failure.because(
+            Reason.DELETED_AT_PROVIDER, f"job {job.id} is not at the provider: it was deleted, or is of another account"
+        )
+        return Run("Failed", failure=gone, job_id=job.id)
+    if job.state == "Cancelled":
+        cancelled = Failure.because(Reason.CANCELLED_AT_PROVIDER, f"job {job.id} was cancelled at the provider")
+        return Run("Failed", report=_report("Failed", job, metrics, key, status, now), failure=cancelled, job_id=job.id)
+    told = metrics.report.failure if metrics.report else None
+    if job.state == "Failed" or (job.state == "Succeeded" and told is not None):
+        unknown = Failure.because(Reason.PROVIDER_FAILED, f"job {job.id} failed without a reason")
+        failure = told or job.failure or unknown
+        return Run("Failed", report=_report("Failed", job, metrics, key, status, now), failure=failure, job_id=job.id)
+    if job.state == "Succeeded":
+        return Run("Succeeded", report=_report("Succeeded", job, metrics, key, status, now), job_id=job.id)
+    report = _report("Running", job, metrics, key, status, now) if job.state == "Active" else None
+    return Run(job.state, report=report, job_id=job.id, note=job.note, nameless=job.nameless)
+
+
+def is_named(shown: str, asked: str) -> bool:
+    """Whether a provider's name of a model may be that of a manifest: with its date or version, or as an ARN."""
+    names = sorted((name.rpartition("/")[2].casefold() for name in (shown, asked)), key=len)
+    return names[1].startswith(names[0]) and re.match("(|[-:@]v?[0-9].*)$", names[1][len(names[0]) :]) is not None
+
+
+def _of_others(job: RemoteJob) -> Failure:
+    """Only one that is to be adopted can be: its model answers what it was taught in a namespace of somebody else's."""
+    message = f"spec.adopt.jobID: job {job.id} was made for a FineTuneJob of another namespace"
+    step = "Adopt it in that namespace, or write the ID of a job that was not made by this operator."
+    return Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step)
+
+
+def _report(  # noqa: PLR0917 - what a report is made of
+    phase: RunPhase, job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime
+) -> Report:
+    """What a pod would have reported."""
+    loss = merged(status.loss, metrics)
+    if metrics.report is not None:
+        return _own_report(phase, job, metrics.report, key, status, loss)
+    return Report(
+        namespace=key.namespace,
+        name=key.name,
+        uid=key.uid,
+        attempt=key.attempt,
+        phase=phase,
+        progress=_progress(job, metrics, status, now),
+        loss=loss,
+        result=_result(job, metrics, loss, status) if phase == "Succeeded" else None,
+    )
+
+
+def _own_report(  # noqa: PLR0917 - what a report is made of
+    phase: RunPhase, job: RemoteJob, said: Report, key: JobKey, status: FineTuneJobStatus, loss: Loss | None
+) -> Report:
+    """What our own trainer has said there. Of the data it saw what a check's pod had made of them: that is not said."""
+    train = status.dataset.train if status.dataset else None
+    result = said.result
+    if result is not None:
+        artifact = result.artifact.model_copy(update={"uri": job.model or result.artifact.uri})
+        result = result.model_copy(
+            update={"artifact": artifact, "dataset_sha256": train.sha256 if train else result.dataset_sha256}
+        )
+    return said.model_copy(
+        update={
+            "namespace": key.namespace,
+            "name": key.name,
+            "uid": key.uid,
+            "attempt": key.attempt,
+            "phase": said.phase if phase == "Running" and said.phase in AT_WORK else phase,
+            "loss": loss,
+            "dataset": None,
+            "result": result if phase == "Succeeded" else None,
+        }
+    )
+
+
+def merged(before: Loss | None, metrics: Metrics) -> Loss | None:
+    """The curves in status with what is new: a provider may show only its newest points."""
+    before = before or Loss()
+    train = _curve(before.train, metrics.train)
+    validation = _curve(before.validation, metrics.validation)
+    return Loss(train=train, validation=validation) if train or validation else None
+
+
+def _curve(before: Iterable[LossPoint], new: Iterable[LossPoint]) -> list[LossPoint]:
+    points = {point.step: point for point in (*before, *new)}
+    return thin([points[step] for step in sorted(points)], LOSS_POINTS)
+
+
+def _progress(job: RemoteJob, metrics: Metrics, status: FineTuneJobStatus, now: datetime) -> Progress | None:
+    """None where the provider does not say how many steps there are."""
+    if not metrics.total_steps:
+        return status.progress
+    left = (job.ends - now).total_seconds() if job.ends and not job.ended else None
+    return Progress(
+        step=metrics.step,
+        total_steps=metrics.total_steps,
+        percent=min(100, 100 * metrics.step // metrics.total_steps),
+        eta_seconds=max(0, round(left)) if left is not None else None,
+        updated_at=timestamp(now),
+    )
+
+
+def _result(job: RemoteJob, metrics: Metrics, loss: Loss | None, status: FineTuneJobStatus) -> TrainingResult:
+    train = status.dataset.train if status.dataset else None
+    return TrainingResult(
+        artifact=ArtifactRef(provider_model_id=job.model),
+        steps=metrics.step,
+        tokens=job.tokens,
+        train_loss=loss.last_train if loss else None,
+        eval_loss=loss.last_validation if loss else None,
+        **(loss.last_rewards if loss else {}),
+        runtime_seconds=round((job.ends - job.created).total_seconds()) if job.ends and job.dated else None,
+        dataset_sha256=train.sha256 if train else None,
+    )
+
+
+def oldest(jobs: Sequence[RemoteJob]) -> RemoteJob:
+    """The job that was made first."""
+    return min(jobs, key=lambda job: (job.created, job.id))
+
+
+def at(seconds: float) -> datetime:
+    """A moment from seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)

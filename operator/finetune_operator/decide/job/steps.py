@@ -1,0 +1,365 @@
+"""What to do about a FineTuneJob: one ordered chain of small steps, the first that has an answer decides.
+
+Provider-neutral: the state of the attempt comes as a `Run`, whatever runs it.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime, timedelta
+
+from finetune_api.dataset import DataFile
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.reasons import Reason
+from finetune_api.uris import UriError, parse_uri
+from finetune_api.verdict import SPLITS
+from finetune_operator.decide import policy
+from finetune_operator.decide.conditions import Fact, is_true, moment, ready, reconciling, resting, stalled, timestamp
+from finetune_operator.decide.job import unheard
+from finetune_operator.decide.job.attempts import (
+    AWAITED,
+    LAST_POD_CHECK_SECONDS,
+    LATE_POD_CHECK_SECONDS,
+    LATEST_POD_CHECK_SECONDS,
+    adopted,
+    is_unsaid,
+    next_attempt,
+    notice_loss,
+    retry_or_fail,
+    say_later,
+    start,
+    wait_before_retry,
+    wait_for_last_pod,
+)
+from finetune_operator.decide.job.change import fail, with_status
+from finetune_operator.decide.job.reported import (
+    AT_WORK,
+    dataset_facts,
+    evaluation_facts,
+    push_facts,
+    report_is_due,
+    reported,
+)
+from finetune_operator.decide.job.retries import Tally
+from finetune_operator.decide.job.run import STARTING, Run
+from finetune_operator.decide.job.versions import recorded_result
+from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.missing import with_field
+
+CONNECTION_GRACE = timedelta(seconds=60)
+"""A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
+
+REJECTED_CHECK_SECONDS = 60
+
+
+PASSING = frozenset({Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE, Reason.POD_NOT_STARTED})
+"""Obstacles of a pod that may pass without anybody doing something: another pod ends, a node gets well."""
+
+
+def decide(view: JobView) -> Decision:
+    """The decision of the first step that has one."""
+    return next(found for step in STEPS if (found := step(view)) is not None)
+
+
+def not_started(view: JobView, failure: Failure) -> Decision:
+    """The API server refuses the attempt's object: a quota, a policy, a field of the podTemplate, or its kind."""
+    facts = stalled(failure.reason, failure.message)
+    status = with_status(view, Change(facts, {"phase": "Pending", "failure": failure}))
+    return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
+
+
+def not_done(view: JobView, refusal: str) -> Decision:
+    """What is there already cannot be changed or ended: a policy or a webhook of the cluster refuses it.
+
+    A job that has ended stays what it is.
+    """
+    if view.finished:
+        return Decision(view.status, requeue_after=REJECTED_CHECK_SECONDS)
+    failure = Failure.because(Reason.WRITE_REFUSED, refusal)
+    status = with_status(view, Change(stalled(failure.reason, failure.message), {"failure": failure}))
+    return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
+
+
+def refused_by_policy(decision: Decision) -> bool:
+    """Whether the decision ends the job because of its connection: for good, so better not on a late watch's word."""
+    failure = decision.status.failure
+    return decision.status.phase == "Failed" and failure is not None and failure.reason in policy.REASONS
+
+
+def leave_deleted(view: JobView) -> Decision | None:
+    """Children go by their owner reference; where a stranger's finalizer keeps the job, what runs is ended already."""
+    runs = view.run.state in {"Queued", "Active"}
+    return Decision(view.status, stop=runs) if view.deleting else None
+
+
+def keep_finished(view: JobView) -> Decision | None:
+    """An ended job stays ended; a failed one keeps no pod, and none keeps a live one; its time to live may be over."""
+    if not view.finished or view.retry_asked:
+        return None
+    failed = is_true(view.status.conditions, "Failed")
+    # A container that a policy has put beside the trainer may go on for ever.
+    stop = view.run.state != "Absent" and (failed or view.live_pods)
+    status = with_status(view, Change())
+    ttl = view.spec.ttl_seconds_after_finished if view.spec else None
+    if ttl is None or view.status.completion_time is None:
+        return Decision(status, stop=stop)
+    left = (moment(view.status.completion_time) + timedelta(seconds=ttl) - view.now).total_seconds()
+    return Decision(status, stop=stop, delete=left <= 0, requeue_after=max(left, 0) or None)
+
+
+def refuse_invalid_spec(view: JobView) -> Decision | None:
+    """What the API server let through and the models do not know."""
+    problem = _unreadable_uri(view.spec) if view.spec else view.spec_error
+    return fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem is not None else None
+
+
+def restart(view: JobView) -> Decision | None:
+    """A new retryNonce: the next attempt, from the last checkpoint, with all its retries."""
+    if not view.finished or view.spec is None:
+        return None
+    if is_true(view.status.conditions, "Complete"):
+        seen = with_status(view, Change(fields={"observed_retry_nonce": view.spec.retry_nonce}))
+        return Decision(seen, requeue_after=0)  # its time to live goes on
+    facts = [
+        *reconciling(Reason.PENDING, "started again by spec.retryNonce"),
+        Fact("Failed", "False", Reason.PENDING),
+    ]
+    tally = asdict(Tally(saved_work=view.provider.saved_work))
+    provider = next_attempt(view, **tally, retry_after=None, last_failure=None)
+    fields = {
+        "phase": "Pending",
+        "failure": None,
+        "completion_time": None,
+        "observed_retry_nonce": view.spec.retry_nonce,
+        "provider": provider,
+    }
+    return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
+
+
+def suspend(view: JobView) -> Decision | None:
+    """On request: the pod ends with a checkpoint, and the next attempt goes on from it."""
+    if view.spec is None or not view.spec.suspend or view.run.state == "Succeeded":
+        return None
+    stopping = view.run.state != "Absent" or view.live_pods
+    message = "stopping: the trainer writes a checkpoint" if stopping else "suspended by spec.suspend"
+    facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
+    fields = {"phase": "Suspended", "failure": None, **reported(view.run.report, view.status)}
+    if view.begun:
+        fields["provider"] = next_attempt(view)
+    status = with_status(view, Change(facts, fields))
+    return Decision(status, stop=stopping, requeue_after=LAST_POD_CHECK_SECONDS if stopping else None)
+
+
+def remember(view: JobView) -> Decision | None:
+    """Somebody has emptied status, and the model still has this job's version: it is not made a second time."""
+    if view.status.provider is not None or view.run.state != "Absent" or view.version is None or view.spec is None:
+        return None
+    message = f"version {view.version} of FineTunedModel {view.spec.model_ref.name}, by the model's own record"
+    facts = [*ready(Reason.SUCCEEDED, message), Fact("Complete", "True", Reason.SUCCEEDED, message)]
+    fields = {
+        "phase": "Succeeded",
+        "model_version": view.version,
+        "completion_time": timestamp(view.now),
+        "observed_retry_nonce": view.spec.retry_nonce,
+    }
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
+
+
+def hold_restored(view: JobView) -> Decision | None:
+    """It comes from a backup, without its status: whether it has run, and was paid for, nobody knows any more."""
+    if view.restored is None or view.status.provider is not None or view.run.state != "Absent":
+        return None
+    message = f"restored from a backup ({view.restored}) without its status: whether it has run before is not known"
+    failure = Failure.because(Reason.RESTORED, message)
+    facts = stalled(failure.reason, message)
+    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": failure})))
+
+
+def wait_for_connection(view: JobView) -> Decision | None:
+    """A connection that is not there (yet), or by now is one to another provider."""
+    if view.run.state != "Absent" or view.spec is None or (view.connection and not view.began_with):
+        return None
+    missing = _missing(view, view.spec.connection_ref.name)
+    left = (view.created + CONNECTION_GRACE - view.now).total_seconds()
+    if left > 0:
+        facts = reconciling(missing.reason, missing.message)
+        return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
+    facts = stalled(missing.reason, missing.message)
+    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": missing})))
+
+
+def _missing(view: JobView, name: str) -> Failure:
+    """What is wrong with the connection."""
+    if view.connection is None:
+        message = f"spec.connectionRef: LLMConnection {name} does not exist"
+        return Failure.because(Reason.CONNECTION_NOT_FOUND, message)
+    message = (
+        f"spec.connectionRef: LLMConnection {name} leads to {view.connection.provider} now, and the job was "
+        f"started with {view.began_with}"
+    )
+    next_step = "Ask an admin to restore the connection as it was, or apply the job under a new name."
+    return Failure(reason=Reason.CONNECTION_NOT_FOUND, message=message, next_step=next_step)
+
+
+def refuse_by_policy(view: JobView) -> Decision | None:
+    """What the connection does not allow. A running attempt is not stopped by a later change of policy."""
+    if view.run.state != "Absent" or view.spec is None or view.connection is None:
+        return None
+    refusal = policy.refusal(policy.Request(view.spec, view.namespace, view.namespace_labels, view.connection))
+    if refusal is None:
+        return None
+    if refusal.reason in policy.MAY_BE_ALLOWED:
+        step = f"{refusal.next_step} Once the connection allows it, set spec.retryNonce."
+        refusal = refusal.model_copy(update={"next_step": step})
+    return fail(view, refusal)
+
+
+def adopt(view: JobView) -> Decision | None:
+    """The attempt was started and status does not say so: it does with whatever there is to say next."""
+    return (say_later(view) or decide(adopted(view))) if is_unsaid(view) else None
+
+
+def make_anew(view: JobView) -> Decision | None:
+    """Its pod cannot start, and an admin has changed the connection since: the next attempt's pod is made by that."""
+    failure = view.run.failure
+    if view.run.state != "Queued" or failure is None or not view.outdated:
+        return None
+    said = f"attempt {view.attempt} did not start ({failure.reason.value})"
+    facts = reconciling(Reason.PENDING, f"{said}; the next one is made as its connection says now")
+    fields = {"phase": "Pending", "failure": None, "provider": next_attempt(view)}
+    return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
+
+
+def wait_for_pod(view: JobView) -> Decision | None:
+    """The attempt exists and its pod does not run yet: say what it waits for."""
+    if view.run.state != "Queued":
+        return None
+    obstacle = _placed(view, view.run.failure)
+    if obstacle is None:
+        facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
+    elif obstacle.reason in PASSING:
+        facts = reconciling(obstacle.reason, obstacle.message)
+    else:
+        facts = stalled(obstacle.reason, obstacle.message)
+    status = with_status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
+    return Decision(status, requeue_after=pod_check_seconds(view.run, view.now))
+
+
+def _placed(view: JobView, obstacle: Failure | None) -> Failure | None:
+    """What keeps the pod from starting, with the field that names what is missing."""
+    name = view.spec.connection_ref.name if view.spec else ""
+    return with_field(obstacle, view.spec, name, view.connection) if obstacle else None
+
+
+def pod_check_seconds(run: Run, now: datetime) -> float | None:
+    """When to look again for what nothing tells of: when it has lasted twice as long.
+
+    Where thousands of Jobs wait for their pods, looking at each as often as at the first would be most of the work.
+    """
+    if run.ending:
+        return LATE_POD_CHECK_SECONDS
+    if not run.awaiting_pod:
+        return None
+    lasted = (now - run.since).total_seconds() if run.since else 0.0
+    return min(max(lasted, LATE_POD_CHECK_SECONDS), LATEST_POD_CHECK_SECONDS)
+
+
+def notice_silence(view: JobView) -> Decision | None:
+    """Nothing was heard of a trainer at work for long. It is left alone: its next report says that it is well."""
+    failure = unheard.failure(view)
+    if failure is None:
+        return None
+    facts = stalled(failure.reason, failure.message)
+    return Decision(with_status(view, Change(facts, {"failure": failure, **reported(view.run.report, view.status)})))
+
+
+def follow(view: JobView) -> Decision | None:
+    """The trainer is at work: status says how far it is."""
+    if view.run.state != "Active":
+        return None
+    if view.run.starting and _says(view.status, AWAITED) and view.status.observed_generation == view.generation:
+        return Decision(view.status, requeue_after=STARTING.total_seconds())
+    report = view.run.report
+    # Reading the data is what a trainer begins with, before its first report comes.
+    begun = "Running" if report else "Validating"
+    present = view.status.phase if view.status.phase in AT_WORK else begun
+    phase = report.phase if report and report.phase in AT_WORK else present
+    again = LATE_POD_CHECK_SECONDS if view.run.ending else unheard.left(view)
+    message = view.run.note or AT_WORK[phase]
+    seen = view.status.observed_generation == view.generation and view.status.failure is None
+    said = seen and _says(view.status, message) and phase == view.status.phase
+    if said and not report_is_due(report, view.status, view.report_interval):
+        return Decision(view.status, requeue_after=again)
+    facts = [*reconciling(Reason(phase), message), *dataset_facts(report)]
+    fields = {"phase": phase, "failure": None, **reported(view.run.report, view.status)}
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=again)
+
+
+def complete(view: JobView) -> Decision | None:
+    """The attempt made its artifact: register it as a version, then say so."""
+    report = view.run.report
+    if view.run.state != "Succeeded" or report is None or report.result is None or view.spec is None:
+        return None
+    if view.version is None:
+        return Decision(view.status, register=True)
+    message = f"version {view.version} of FineTunedModel {view.spec.model_ref.name}"
+    facts = [
+        *ready(Reason.SUCCEEDED, message),
+        Fact("Complete", "True", Reason.SUCCEEDED, message),
+        *dataset_facts(report),
+        *push_facts(report.result),
+        *evaluation_facts(report),
+    ]
+    fields = {
+        "phase": "Succeeded",
+        "failure": None,
+        "model_version": view.version,
+        "result": recorded_result(view, report.result),
+        "completion_time": timestamp(view.now),
+        **reported(view.run.report, view.status),
+    }
+    fields["train_loss"] = report.result.train_loss if report.result.train_loss is not None else fields["train_loss"]
+    fields["eval_loss"] = report.result.eval_loss if report.result.eval_loss is not None else fields["eval_loss"]
+    again = 0 if view.live_pods else view.spec.ttl_seconds_after_finished
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=again)
+
+
+STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
+    leave_deleted,
+    keep_finished,
+    refuse_invalid_spec,
+    restart,
+    suspend,
+    notice_loss,
+    remember,
+    hold_restored,
+    wait_for_connection,
+    refuse_by_policy,
+    wait_for_last_pod,
+    wait_before_retry,
+    start,
+    adopt,
+    make_anew,
+    wait_for_pod,
+    notice_silence,
+    follow,
+    retry_or_fail,
+    complete,
+)
+"""Ended before suspended before allowed before started before followed: a test holds the order."""
+
+
+def _unreadable_uri(spec: FineTuneJobSpec) -> str | None:
+    """What is wrong with a dataset's uri, if anything."""
+    for name in SPLITS:
+        file: DataFile | None = getattr(spec.dataset, name)
+        try:
+            if file is not None:
+                parse_uri(file.uri)
+        except UriError as error:
+            return f"spec.dataset.{name}.uri: {error}"
+    return None
+
+
+def _says(status: FineTuneJobStatus, message: str) -> bool:
+    return any(c.type == "Reconciling" and c.message == message for c in status.conditions or ())

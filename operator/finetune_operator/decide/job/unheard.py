@@ -1,0 +1,51 @@
+"""A trainer at work of which nothing is heard for long: it hangs, or its reports do not come through. Told, not ended.
+
+A trainer reports when it gets on, so what it says no more may be either; its end still comes by its pod's status.
+"""
+
+from datetime import datetime
+
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import moment, timestamp
+from finetune_operator.decide.job.view import JobView
+
+WHILE_LOADING = 4
+"""So many times longer may pass while data are read and a model is loaded: of that little is reported."""
+
+
+def left(view: JobView) -> float | None:
+    """Seconds until nothing has been heard for too long, 0 or less since; None where nothing is expected."""
+    since = _since(view)
+    if since is None:
+        return None
+    phase = view.run.report.phase if view.run.report else view.status.phase
+    patience = view.patience * (1 if phase in {"Running", "Evaluating"} else WHILE_LOADING)
+    return (since + patience - view.now).total_seconds()
+
+
+def failure(view: JobView) -> Failure | None:
+    """What is to be said of it, if anything; what another process has said stays until the trainer is heard."""
+    since, seconds, before = _since(view), left(view), view.status.failure
+    if since is None or seconds is None:
+        return None
+    if before is not None and before.reason is Reason.TRAINER_SILENT and view.run.report is None:
+        return before
+    if seconds > 0:
+        return None
+    progress = (view.run.report and view.run.report.progress) or view.status.progress
+    where = f", at step {progress.step} of {progress.total_steps}" if progress else ""
+    said = f"nothing was heard of the trainer since {timestamp(since)}{where}"
+    return Failure.because(Reason.TRAINER_SILENT, f"{said}: it hangs, or its reports do not come through")
+
+
+def _since(view: JobView) -> datetime | None:
+    """When the trainer was last heard, or has begun. Code of one's own need not report at all."""
+    report = view.run.report
+    mute = view.spec is not None and view.spec.code is not None and not (report and report.progress)
+    if view.run.state != "Active" or view.run.ending or view.heard_at is None or mute:
+        return None
+    # What status says of its progress another process may have heard: one before this, or beside it by mistake.
+    progress = view.status.progress
+    told = moment(progress.updated_at) if progress and progress.updated_at else None
+    return max(found for found in (view.heard_at, view.run.started_at, told) if found is not None)

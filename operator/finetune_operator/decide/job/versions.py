@@ -1,0 +1,234 @@
+"""Versions that jobs have made: found by the job's UID, numbered one after the other, several at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from finetune_api.connection import place_of_models
+from finetune_api.evaluation import EvaluationResult
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import ArtifactRef, FineTuneJobStatus, ProviderStatus, TrainingResult
+from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
+from finetune_operator.decide.conditions import is_true, moment, timestamp
+from finetune_operator.decide.job.view import Active, JobView
+
+MOST_VERSIONS = 200
+"""As many as status.versions holds; what does not fit waits until history has let older ones go."""
+
+RESTORED_TOGETHER = timedelta(days=1)
+"""Within so long a restore, or a tool that syncs from Git after it, brings back a model's jobs."""
+
+
+def find_version(model: Mapping[str, Any], job: Mapping[str, Any]) -> int | None:
+    """The version of a FineTunedModel that a job made, in its manifest: a list of hundreds is not worth parsing.
+
+    A version that is older than its model came from a backup, and so did the job of its name that came with the model:
+    its UID is another now. One that was made long after both is another job.
+    """
+    versions = (model.get("status") or {}).get("versions") or ()
+    uid, name, born = job["uid"], job["name"], moment(model["metadata"]["creationTimestamp"])
+    came_along = moment(job["creationTimestamp"]) - born < RESTORED_TOGETHER
+    for version in reversed(versions):
+        if version.get("jobUID") == uid:
+            return int(version["version"])
+        if came_along and version.get("job") == name and moment(version["createdAt"]) < born:
+            return int(version["version"])
+    return None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a model says of comparing a new version."""
+
+    if_better: bool = False
+    active: Active | None = None
+
+
+def compared_of(model: Mapping[str, Any]) -> Compared:
+    """From a FineTunedModel's manifest: of hundreds of versions one is read, whichever release has written it."""
+    status = model.get("status") or {}
+    number = status.get("activeVersion")
+    found = next((one for one in status.get("versions") or () if number and one.get("version") == number), None)
+    if_better = (model.get("spec") or {}).get("activation") == "IfBetter"
+    if found is None:
+        return Compared(if_better)
+    artifact = found.get("artifact") or {}
+    active = Active(
+        version=found["version"],
+        connection=found.get("connection", ""),
+        place=found.get("place"),
+        uri=artifact.get("uri"),
+        sha256=artifact.get("sha256"),
+        provider_model_id=artifact.get("providerModelID"),
+    )
+    return Compared(if_better, active)
+
+
+def compared_with(model: Mapping[str, Any] | None, spec: FineTuneJobSpec) -> Active | None:
+    """The active version, where the job names it as a baseline or its model's activation rests on it."""
+    if spec.dataset.test is None:
+        return None
+    compared = compared_of(model or {})
+    return compared.active if compared.if_better or spec.evaluation.has("activeVersion") else None
+
+
+def registered(status: FineTunedModelStatus, jobs: Iterable[JobView]) -> FineTunedModelStatus:
+    """The status with a version of each job, as far as there is room. A job that has one already gets no second one."""
+    versions = list(status.versions or ())
+    known = {version.job_uid for version in versions}
+    new = [job for job in jobs if job.uid not in known][: max(MOST_VERSIONS - len(versions), 0)]
+    if not new:
+        return status
+    latest = max([status.latest_version or 0, *(version.version for version in versions)])
+    versions += [new_version(job, number) for number, job in enumerate(new, start=latest + 1)]
+    return status.model_copy(update={"versions": versions, "latest_version": latest + len(new)})
+
+
+def recovered(
+    status: FineTunedModelStatus, records: Iterable[ModelVersion], served: int | None
+) -> FineTunedModelStatus:
+    """The status with the versions that it has lost and their jobs still tell of: those after its latest one.
+
+    What is no later was let go by history, or belongs to a job that is recorded.
+
+    Args:
+        status: as it is; somebody has emptied it, or has brought back an old one.
+        records: versions as jobs record them.
+        served: the version that the model's deployment serves: it was active, where nothing else says which was.
+    """
+    known = {version.job_uid for version in status.versions or ()}
+    latest = status.latest_version or 0
+    lost = {one.version: one for one in records if one.version > latest and one.job_uid not in known}
+    if not lost:
+        return status
+    room = MOST_VERSIONS - len(status.versions or ())
+    back = [lost[number] for number in sorted(lost)][-room:] if room > 0 else []
+    fields = {
+        "versions": [*(status.versions or ()), *back],
+        "latest_version": max(lost),
+        "active_version": status.active_version or (served if served in lost else None),
+    }
+    return status.model_copy(update=fields)
+
+
+def of_record(metadata: Mapping[str, Any], spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ModelVersion | None:
+    """The version that an ended job's own status tells of; None where it tells of none."""
+    result, ended = status.result, status.completion_time
+    if status.model_version is None or result is None or ended is None or not is_true(status.conditions, "Complete"):
+        return None
+    provider = status.provider or ProviderStatus()
+    return _version(
+        _Maker(metadata["name"], metadata["uid"], spec, provider),
+        status.model_version,
+        result,
+        status.evaluation,
+        by_provider=result.artifact.uri is None,
+        created_at=ended,
+    )
+
+
+def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
+    """The result with the artifact where the operator put it: a pod's word does not move it elsewhere.
+
+    Where a provider has put it, the operator has read there.
+    """
+    if result.artifact.uri is None or view.remote:
+        return result
+    uri = f"{view.provider.artifact_uri}/{_folder_told(view, result.artifact.uri)}"
+    return result.model_copy(update={"artifact": result.artifact.model_copy(update={"uri": uri})})
+
+
+def _folder_told(view: JobView, uri: str) -> str:
+    """In a store each attempt has a folder of its own, and an earlier one may have left the artifact."""
+    in_store = not (view.provider.artifact_uri or "").startswith("pvc://")
+    told = uri.rpartition("/")[2]
+    known = [artifact_folder(number) for number in range(1, view.attempt + 1)] if in_store else []
+    return told if told in known else ARTIFACT_FOLDER
+
+
+def has_versions_of(status: FineTunedModelStatus, jobs: Sequence[JobView]) -> list[JobView]:
+    """Those of the jobs whose version the status has."""
+    known = {version.job_uid for version in status.versions or ()}
+    return [job for job in jobs if job.uid in known]
+
+
+def new_version(view: JobView, number: int) -> ModelVersion:
+    """What a job made, as its model records it.
+
+    Raises:
+        ValueError: the job has no result.
+    """
+    report, spec = view.run.report, view.spec
+    if report is None or report.result is None or spec is None:
+        raise ValueError("only a job with a result makes a version")
+    result = recorded_result(view, report.result)
+    return _version(
+        _Maker(view.name, view.uid, spec, view.provider),
+        number,
+        result,
+        report.evaluation,
+        by_provider=view.remote and report.result.artifact.uri is None,
+        created_at=timestamp(view.now),
+    )
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """The job that made a version."""
+
+    name: str
+    uid: str
+    spec: FineTuneJobSpec
+    provider: ProviderStatus
+    """Where its model is."""
+
+
+def _version(
+    job: _Maker,
+    number: int,
+    result: TrainingResult,
+    evaluation: EvaluationResult | None,
+    *,
+    by_provider: bool,
+    created_at: str,
+) -> ModelVersion:
+    return ModelVersion(
+        version=number,
+        job=job.name,
+        job_uid=job.uid,
+        connection=job.spec.connection_ref.name,
+        place=place_of_models(job.provider.name, job.provider.place),
+        account=job.provider.account,
+        base_model=job.spec.base_model,
+        adopted=job.spec.adopt is not None,
+        method="ChosenByProvider" if by_provider else _method(job.spec, result.artifact),
+        lora_rank=None if by_provider else _rank(job.spec, result.artifact),
+        artifact=result.artifact,
+        dataset_sha256=result.dataset_sha256,
+        train_loss=result.train_loss,
+        eval_loss=result.eval_loss,
+        evaluation=evaluation.compact() if evaluation else None,
+        created_at=created_at,
+    )
+
+
+def _method(spec: FineTuneJobSpec, artifact: ArtifactRef) -> str:
+    """As the job asked; of one that was adopted its artifact knows better."""
+    if spec.adopt is None or (artifact.kind == "Full") == (spec.method == "Full"):
+        return spec.method
+    return "Full" if artifact.kind == "Full" else "LoRA"
+
+
+def _rank(spec: FineTuneJobSpec, artifact: ArtifactRef) -> int | None:
+    """The adapter's rank: as its artifact has it, else as the job asked."""
+    if artifact.kind == "Full" or spec.adapters is None or spec.adopt is not None:
+        return artifact.lora_rank
+    return artifact.lora_rank or spec.adapters.r
+
+
+def there_are(versions: Sequence[ModelVersion]) -> str:
+    """Which versions there are, after a semicolon."""
+    numbers = ", ".join(str(version.version) for version in versions)
+    return f"there {'is' if len(versions) == 1 else 'are'} {numbers or 'none yet'}"

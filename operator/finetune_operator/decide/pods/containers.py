@@ -1,0 +1,192 @@
+"""What a pod tells of its containers: why it does not start, and how they ended. Trainers and servers alike.
+
+A policy of the cluster may have put containers beside ours: a proxy, an agent that brings secrets.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune_api.job_status import Failure
+from finetune_api.names import FETCH_CONTAINER, SERVER_CONTAINER, TRAINER_CONTAINER
+from finetune_api.reasons import Reason
+from finetune_operator.decide.pods.unschedulable import unplaced
+
+Manifest = Mapping[str, Any]
+
+_OURS = frozenset({TRAINER_CONTAINER, SERVER_CONTAINER, FETCH_CONTAINER})
+
+_WAITING_REASONS = {
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "ImageInspectError": Reason.IMAGE_PULL_FAILED,
+    "RegistryUnavailable": Reason.IMAGE_PULL_FAILED,
+    "SignatureValidationFailed": Reason.IMAGE_PULL_FAILED,
+    "CreateContainerConfigError": Reason.CONTAINER_CONFIG_INVALID,
+}
+_NOT_EXECUTED = frozenset({126, 255})
+_OTHER_PROCESSOR = "exec format error"
+_FOREIGN_IMAGE = "the image is built for another processor architecture than the node's: its programs do not run there"
+_OWN_IMAGE = (
+    "Ask an admin for an image of the nodes' own kind (kubectl get nodes -L kubernetes.io/arch), or to choose nodes "
+    "that fit it by nodeSelector in the connection's podTemplate; then set spec.retryNonce."
+)
+
+_CRASHES = {
+    132: (
+        "SIGILL: its node's processor does not know an instruction of the program",
+        "Ask an admin for an image that fits the nodes' processors, or for newer nodes (nodeSelector in the "
+        "connection's podTemplate).",
+    ),
+    135: (
+        "SIGBUS: a file that it was reading was truncated or replaced meanwhile, or its volume failed",
+        "See to it that nobody changes base models, data or weights in place while they are in use, and have the "
+        "volume looked at.",
+    ),
+}
+"""Exit codes of signals that a program did not send itself and cannot outlive, with what they mean and what to do."""
+
+_UNSTARTABLE = frozenset({"CreateContainerError", "RunContainerError"})
+
+_BETWEEN_TRIES = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
+"""What the kubelet puts before the error of the last try while it waits for the next one."""
+
+
+def obstacle(pod: Manifest) -> Failure | None:
+    """What keeps a pending pod from starting, or None while all is well."""
+    return next((found for one in containers(pod) if (found := _waits(one))), None) or unplaced(pod)
+
+
+def held_up(pod: Manifest) -> Manifest | None:
+    """A container of somebody else's that runs before ours: it has yet to end, or, as a sidecar, to be up."""
+    status = pod.get("status", {})
+    ours = [one for one in status.get("containerStatuses") or () if is_ours(one)]
+    if all(waiting(one).get("reason") != "PodInitializing" for one in ours):
+        return None
+    before = [one for one in status.get("initContainerStatuses") or () if "running" in (one.get("state") or {})]
+    return before[-1] if before and not is_ours(before[-1]) else None
+
+
+def never_ran(ended: Manifest) -> Failure | None:
+    """Why a container of ours that has ended was never started: its image has no such program, a mount fails.
+
+    A program for another kind of processor is started, and ends at once: by the runtime's code or the shell's.
+    """
+    if ended.get("exitCode") in _NOT_EXECUTED and _OTHER_PROCESSOR in str(ended.get("message", "")).lower():
+        return Failure(reason=Reason.CONTAINER_CONFIG_INVALID, message=_FOREIGN_IMAGE, next_step=_OWN_IMAGE)
+    if ended.get("reason") not in {"StartError", "ContainerCannotRun"}:
+        return None
+    return _unstartable(str(ended.get("message") or ended["reason"]))
+
+
+def starved(said: str) -> Failure | None:
+    """A memory limit in which not even the start of a container fits: 8Mi, where 8Gi was meant. In runc's words."""
+    return Failure.because(Reason.INSUFFICIENT_MEMORY, said) if "memory limit too low" in said else None
+
+
+def crashed_by_signal(ended: Manifest) -> Failure | None:
+    """What the processor or the kernel found wrong, of which the program itself could say nothing any more."""
+    found = _CRASHES.get(ended.get("exitCode", 0))
+    return None if found is None else Failure(reason=Reason.TRAINER_CRASHED, message=found[0], next_step=found[1])
+
+
+def containers(pod: Manifest) -> Iterator[Manifest]:
+    """Status of every container, in the order in which they start."""
+    status = pod.get("status", {})
+    yield from status.get("initContainerStatuses") or ()
+    yield from status.get("containerStatuses") or ()
+
+
+def is_ours(container: Manifest) -> bool:
+    """Whether the operator has asked for this container."""
+    return container.get("name", TRAINER_CONTAINER) in _OURS
+
+
+def waiting(container: Manifest) -> Manifest:
+    """Why it waits, empty where it does not."""
+    found: Manifest = (container.get("state") or {}).get("waiting") or {}
+    return found
+
+
+def terminated(container: Manifest) -> Manifest:
+    """How it has ended, empty while it has not."""
+    found: Manifest = (container.get("state") or {}).get("terminated") or {}
+    return found
+
+
+def ended_before(container: Manifest) -> Manifest:
+    """How it ended the last time, where it was started again."""
+    found: Manifest = (container.get("lastState") or {}).get("terminated") or {}
+    return found
+
+
+def was_short_of_memory(container: Manifest) -> bool:
+    """Whether the kernel has ended it for want of memory, now or the last time."""
+    return "OOMKilled" in (terminated(container).get("reason"), ended_before(container).get("reason"))
+
+
+def memory_limit(container: Manifest) -> str:
+    """The most memory that a container which was ended for it may use, as its pod has it; empty where it has none."""
+    limits: Manifest = (container.get("resources") or {}).get("limits") or {}
+    return str(limits.get("memory", ""))
+
+
+def outlives(pod: Manifest) -> bool:
+    """Whether only containers that are not ours still run: one of ours has ended, and is not started again."""
+    beside = pod.get("status", {}).get("containerStatuses") or ()
+    ours = [one for one in beside if is_ours(one)]
+    runs = any("running" in (one.get("state") or {}) for one in beside if not is_ours(one))
+    return runs and bool(ours) and all(terminated(one) for one in ours)
+
+
+def failed_beside(pod: Manifest) -> Failure | None:
+    """The end of a container that is not ours, where it ended badly."""
+    for container in containers(pod):
+        ended = terminated(container)
+        if not is_ours(container) and ended.get("exitCode", 0) != 0:
+            return _of_another(container, _how(ended))
+    return None
+
+
+def unwell_beside(pod: Manifest) -> Failure | None:
+    """What a container that is not ours does, that is up: it was started again, or is not ready though ours are."""
+    ours_are_ready = all(one.get("ready") for one in containers(pod) if is_ours(one))
+    for container in containers(pod):
+        if is_ours(container) or "running" not in (container.get("state") or {}):
+            continue
+        if ended := ended_before(container):
+            return _of_another(container, f"{_how(ended)}, and was started again")
+        if ours_are_ready and not container.get("ready"):
+            return _of_another(container, "it is not ready, and so the pod is not")
+    return None
+
+
+def _how(ended: Manifest) -> str:
+    reason = str(ended.get("reason") or "Error")
+    return f"it ended with exit code {ended.get('exitCode')}{'' if reason == 'Error' else f' ({reason})'}"
+
+
+def _waits(container: Manifest) -> Failure | None:
+    state = waiting(container)
+    name = str(state.get("reason", ""))
+    said = str(state.get("message") or name)
+    if is_ours(container) and name in _WAITING_REASONS:
+        return Failure.because(_WAITING_REASONS[name], _BETWEEN_TRIES.sub("", said))
+    if is_ours(container):
+        return _unstartable(said) if name in _UNSTARTABLE else None
+    ended = ended_before(container)
+    if name == "CrashLoopBackOff":
+        return _of_another(container, _how(ended) if ended else said)
+    return _of_another(container, said) if name in _WAITING_REASONS or name in _UNSTARTABLE else None
+
+
+def _unstartable(said: str) -> Failure:
+    step = "Ask an admin: the message says what of the connection's image, or of the node, does not let it start."
+    return starved(said) or Failure(reason=Reason.CONTAINER_CONFIG_INVALID, message=said[:4096], next_step=step)
+
+
+def _of_another(container: Manifest, said: str) -> Failure:
+    message = f"container {container['name']}, which a policy of the cluster has put into the pod: {said}"
+    return Failure.because(Reason.SIDECAR_FAILED, message)

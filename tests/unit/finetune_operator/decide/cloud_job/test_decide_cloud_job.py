@@ -1,0 +1,452 @@
+"""What is decided about a job at a provider outside of the cluster: one row for each state that a person meets."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from finetune_api.catalogue import ProviderFacts
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.reasons import Reason
+from finetune_operator.decide.cloud_job import cloud_policy
+from finetune_operator.decide.cloud_job import steps as cloud_job
+from finetune_operator.decide.cloud_job.steps import NAMING, Adopt, Create, Wait, decide, next_move
+from finetune_operator.decide.job.remote import SETTLE, JobKey, Metrics, RemoteJob, is_of, run_of
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.view import JobView
+from tests.unit.finetune_operator.decide.given import (
+    NOW,
+    UID,
+    at,
+    azure_connection,
+    bedrock_connection,
+    condition,
+    failed,
+    job_spec,
+    kstatus,
+    openai_connection,
+    report,
+    stamp,
+    verdict,
+    view,
+)
+
+KEY = JobKey("team-a", "sentiment-1", UID, 1, NOW)
+FILE = ProviderFile(split="train", id="file-1", bytes=10, sha256="a" * 64)
+FACTS = ProviderFacts.model_validate(
+    {"models": {"gpt-*": {"training": {"perMillionTokens": "3.00", "asOf": "2026-11-01"}}}}
+)
+
+
+def spec(**fields: Any) -> FineTuneJobSpec:
+    return job_spec(**({"baseModel": "gpt-4o-mini"} | fields))
+
+
+def given(run: Run | None = None, status: FineTuneJobStatus | None = None, **fields: Any) -> JobView:
+    base: dict[str, Any] = {
+        "spec": spec(),
+        "connection": openai_connection(),
+        "remote": True,
+        "held": True,
+        "facts": FACTS,
+        "artifact_uri": "",
+    }
+    return view(run, status, **(base | fields))
+
+
+def status(**fields: Any) -> FineTuneJobStatus:
+    """Of a job that its provider has made."""
+    provider = {"name": "openAI", "attempt": 1, "job_id": "ftjob-1", "asked_at": stamp(), "files": [FILE]}
+    return FineTuneJobStatus(phase="Running", observed_generation=1, provider=ProviderStatus(**(provider | fields)))
+
+
+def checked(tokens: int = 1000) -> Run:
+    found = {"files": [FILE.wire()], "tokens": tokens}
+    return Run("Checked", report=report("Checked", dataset=verdict(), checked=found), job_id="sentiment-1-1")
+
+
+def checking(**fields: Any) -> FineTuneJobStatus:
+    return status(**({"job_id": "sentiment-1-1", "asked_at": None} | fields))
+
+
+def unreachable(reason: Reason) -> Run:
+    return Run("Unreachable", failure=Failure.because(reason, "because"), job_id="ftjob-1")
+
+
+def facts(**fields: Any) -> ProviderFacts:
+    return ProviderFacts.model_validate(FACTS.wire() | fields)
+
+
+def remote(state: Any, **fields: Any) -> RemoteJob:
+    return RemoteJob(id="ftjob-1", state=state, created=NOW, **fields)
+
+
+def at_provider(state: Any, metrics: Metrics | None = None, **fields: Any) -> Run:
+    return run_of(remote(state, **fields), metrics or Metrics(), KEY, status(), NOW)
+
+
+def broken(reason: Reason) -> Run:
+    return at_provider("Failed", failure=Failure.because(reason, "because"))
+
+
+STATES: dict[str, tuple[JobView, str, str, str]] = {
+    # what is given, then phase, reason of Ready, kstatus
+    "queued there": (given(at_provider("Queued", note="waiting"), status()), "Queued", "Queued", "InProgress"),
+    "running": (given(at_provider("Active"), status()), "Running", "Running", "InProgress"),
+    "paused there": (given(at_provider("Active", note="paused"), status()), "Running", "Running", "InProgress"),
+    "checked": (given(checked(), checking()), "Queued", "Queued", "InProgress"),
+    "no answer": (
+        given(unreachable(Reason.PROVIDER_UNAVAILABLE), status()),
+        "Running",
+        "ProviderUnavailable",
+        "InProgress",
+    ),
+    "a limit": (given(unreachable(Reason.RATE_LIMITED), status()), "Running", "RateLimited", "InProgress"),
+    "revoked key": (
+        given(unreachable(Reason.CREDENTIALS_INVALID), status()),
+        "Running",
+        "CredentialsInvalid",
+        "Failed",
+    ),
+    "no Secret": (given(unreachable(Reason.SECRET_NOT_FOUND), status()), "Running", "SecretNotFound", "Failed"),
+    "no connection any more": (
+        given(unreachable(Reason.CONNECTION_NOT_FOUND), status(), connection=None),
+        "Running",
+        "ConnectionNotFound",
+        "Failed",
+    ),
+    "failed there": (given(broken(Reason.PROVIDER_FAILED), status()), "Failed", "ProviderFailed", "Failed"),
+    "no credit": (given(broken(Reason.QUOTA_EXCEEDED), status()), "Failed", "QuotaExceeded", "Failed"),
+    "cancelled there": (given(at_provider("Cancelled"), status()), "Failed", "CancelledAtProvider", "Failed"),
+    "gone there": (given(at_provider("Gone"), status()), "Failed", "DeletedAtProvider", "Failed"),
+    "over budget": (
+        given(checked(10**9), checking(), spec=spec(budget={"maxCost": "5"})),
+        "Failed",
+        "BudgetExceeded",
+        "Failed",
+    ),
+    "no price": (
+        given(checked(), checking(), spec=spec(budget={"maxCost": "5"}), facts=ProviderFacts()),
+        "Failed",
+        "PriceUnknown",
+        "Failed",
+    ),
+    "closed": (given(facts=facts(closes="2026-01-01")), "Failed", "FineTuningClosed", "Failed"),
+    "model shut down": (
+        given(facts=facts(models={"gpt-*": {"shutdown": "2026-11-21"}})),
+        "Failed",
+        "ModelRetired",
+        "Failed",
+    ),
+    "field without meaning": (given(spec=spec(method="Full")), "Failed", "SpecInvalid", "Failed"),
+    "a base model without preferences": (
+        given(spec=spec(preference={}), facts=facts(preferenceModels=["gpt-4.1*"])),
+        "Failed",
+        "SpecInvalid",
+        "Failed",
+    ),
+    "data refused there": (given(broken(Reason.DATASET_INVALID), status()), "Failed", "DatasetInvalid", "Failed"),
+    "refused": (
+        given(failed(Reason.PROVIDER_REFUSED), checking()),
+        "Failed",
+        "ProviderRefused",
+        "Failed",
+    ),
+    "deadline": (
+        given(at_provider("Active"), status(), now=at(61), spec=spec(activeDeadlineSeconds=60)),
+        "Failed",
+        "DeadlineExceeded",
+        "Failed",
+    ),
+    "check's pod evicted": (given(failed(Reason.EVICTED), checking()), "Pending", "Retrying", "InProgress"),
+    "adopted": (given(spec=spec(adopt={"jobID": "ftjob-9"})), "Queued", "Queued", "InProgress"),
+    "suspended": (
+        given(at_provider("Active"), status(), spec=spec(suspend=True)),
+        "Suspended",
+        "Suspended",
+        "InProgress",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
+    seen, phase, reason, state = STATES[name]
+    new = decide(seen).status
+    ready = condition(new, "Ready")
+    assert (new.phase, ready.reason, kstatus(new)) == (phase, reason, state)
+    if state == "Failed":
+        assert new.failure is not None
+        assert new.failure.next_step
+
+
+def test_the_order_of_the_chain() -> None:
+    order = [step.__name__ for step in cloud_job.STEPS]
+    assert order == [
+        "remember_files",
+        "let_go",
+        "keep_finished",
+        "refuse_invalid_spec",
+        "restart",
+        "say_unreachable",
+        "wait_for_news",
+        "suspend",
+        "notice_loss",
+        "remember",
+        "hold_restored",
+        "wait_for_connection",
+        "refuse_by_policy",
+        "refuse_what_has_no_meaning",
+        "take_over",
+        "refuse_what_has_ended",
+        "refuse_what_has_no_price",
+        "wait_for_last_pod",
+        "wait_before_retry",
+        "start",
+        "adopt",
+        "refuse_other_base",
+        "enforce_deadline",
+        "wait_for_pod",
+        "submit",
+        "notice_silence",
+        "wait_for_the_name",
+        "follow",
+        "refuse_what_is_not_there",
+        "retry_or_fail",
+        "measure",
+        "complete",
+    ]
+
+
+def test_a_job_that_is_done_is_followed_until_its_model_has_a_name_and_not_for_ever() -> None:
+    done = Run("Active", job_id="ftjob-1", note="not named yet", nameless=True)
+    first = decide(given(done, status()))
+    assert (first.status.provider and first.status.provider.nameless_since, first.requeue_after) == (stamp(), 0)
+    waits = decide(given(done, first.status, now=at(60)))
+    assert (waits.status.phase, waits.requeue_after) == ("Running", NAMING.total_seconds() - 60)
+    ended = decide(given(done, waits.status, now=at(NAMING.total_seconds())))
+    assert (ended.status.phase, ended.stop) == ("Failed", False)
+    assert ended.status.failure is not None
+    assert "ftjob-1 succeeded at the provider" in ended.status.failure.message
+    assert "spec.adopt.jobID" in (ended.status.failure.next_step or "")
+
+
+def test_a_job_that_nothing_is_known_of_stays_as_it_is() -> None:
+    before = status()
+    decision = decide(given(Run("Unseen", job_id="ftjob-1"), before, spec=spec(suspend=True)))
+    assert (decision.status, decision.stop) == (before, False)
+
+
+def test_what_was_checked_is_submitted_with_its_files_and_an_estimate() -> None:
+    decision = decide(given(checked(1_000_000), checking()))
+    assert decision.submit
+    assert decision.status.provider.files == [FILE]
+    assert (decision.status.cost.estimated, decision.status.cost.currency) == ("9.00", "USD")
+    assert "1,000,000 tokens" in decision.status.cost.basis
+
+
+def test_files_are_recorded_before_the_pod_that_brought_them_may_go() -> None:
+    for fields in ({}, {"deleting": True}):
+        decision = decide(given(checked(), checking(files=None), **fields))
+        assert decision.status.provider.files == [FILE]
+        assert (decision.submit, decision.stop, decision.release) == (False, False, False)
+
+
+def test_a_pause_that_a_provider_asks_for_is_kept_whatever_wakes_the_job() -> None:
+    decision = decide(given(checked(), checking().model_copy(update={"provider": status(
+        asked_at=None, job_id="sentiment-1-1", retry_after=stamp(30)).provider})))  # fmt: skip
+    assert (decision.submit, decision.requeue_after) == (False, 30)
+
+
+def test_the_deadline_cancels() -> None:
+    decision = decide(STATES["deadline"][0])
+    assert decision.stop
+    assert decision.requeue_after == 0, "it is over: nothing is left to wait for"
+
+
+@pytest.mark.parametrize("state", ["Queued", "Active"])
+def test_a_job_is_looked_at_again_when_its_deadline_is_over(state: Any) -> None:
+    job = given(at_provider(state), status(), now=at(20), spec=spec(activeDeadlineSeconds=60))
+    assert decide(job).requeue_after == 40
+    assert decide(replace(job, spec=spec())).requeue_after is None
+    nameless = replace(job, run=Run("Active", job_id="ftjob-1", nameless=True), status=status(nameless_since=stamp()))
+    assert decide(nameless).requeue_after == 40, "the deadline is over before the model must have its name"
+    later = replace(nameless, spec=spec(activeDeadlineSeconds=7200))
+    assert decide(later).requeue_after == NAMING.total_seconds() - 20, "what comes before the deadline stays"
+
+
+FOUND = remote("Active")
+MOVES = {
+    "nothing there, nothing asked": (checking(), 0, [], Create()),
+    "there": (checking(), 0, [FOUND], Adopt(FOUND)),
+    "asked a moment ago": (status(job_id=None), 10, [], Wait(15)),
+    "asked, about to be certain": (status(job_id=None), SETTLE.total_seconds() - 5, [], Wait(5)),
+    "asked long ago": (status(job_id=None), SETTLE.total_seconds(), [], Create()),
+    "asked and found": (status(job_id=None), 10, [FOUND], Adopt(FOUND)),
+    "two, the older stays": (
+        status(job_id=None),
+        10,
+        [replace(FOUND, id="b", created=at(9)), replace(FOUND, id="a", created=at(1))],
+        Adopt(replace(FOUND, id="a", created=at(1)), (replace(FOUND, id="b", created=at(9)),)),
+    ),
+    "two, one has ended": (
+        status(job_id=None),
+        10,
+        [FOUND, replace(FOUND, id="z", state="Failed", created=at(9))],
+        Adopt(FOUND),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_what_is_asked_of_the_provider(name: str) -> None:
+    before, seconds, found, move = MOVES[name]
+    assert next_move(given(checked(), before, now=at(seconds)), found) == move
+
+
+def test_an_ended_job_is_released_and_does_not_cancel_what_has_ended() -> None:
+    ended = decide(given(broken(Reason.PROVIDER_FAILED), status())).status
+    decision = decide(given(Run("Unseen", job_id="ftjob-1"), ended))
+    assert (decision.release, decision.stop) == (True, False)
+    assert not decide(given(Run("Unseen", job_id="ftjob-1"), ended, held=False)).release
+
+
+DELETIONS = {
+    "running": ({}, True, True),
+    "let go by its owner": ({"abandoned": True}, False, True),
+    "nothing outside": ({"held": False}, False, False),
+}
+
+
+@pytest.mark.parametrize("name", DELETIONS)
+def test_a_deletion_ends_what_is_outside_first(name: str) -> None:
+    fields, stop, release = DELETIONS[name]
+    decision = decide(given(at_provider("Active"), status(), deleting=True, **fields))
+    assert (decision.stop, decision.release) == (stop, release)
+
+
+def test_an_adopted_job_is_never_cancelled() -> None:
+    adopted = spec(adopt={"jobID": "ftjob-1"}, suspend=True, activeDeadlineSeconds=1)
+    decision = decide(given(at_provider("Active"), status(), spec=adopted, now=at(100)))
+    assert (decision.stop, decision.status.phase) == (False, "Running")
+    assert not decide(given(spec=adopted)).start
+
+
+def test_a_job_that_was_asked_for_is_not_refused_on_the_day_its_provider_closes() -> None:
+    closed = facts(closes="2026-11-01")
+    assert decide(given(checked(), checking(), facts=closed)).status.failure.reason is Reason.FINE_TUNING_CLOSED
+    assert decide(given(checked(), status(job_id=None), facts=closed)).status.failure is None
+
+
+def test_what_ends_is_said_while_there_is_time() -> None:
+    told = facts(closes="2027-01-06", models={"gpt-*": {"shutdown": "2027-01-14"}})
+    new = decide(given(checked(), checking(), facts=told)).status
+    retiring = condition(new, "Retiring")
+    assert (retiring.status, retiring.reason) == ("True", "ModelRetires")
+    assert "2027-01-06" in retiring.message
+    assert "2027-01-14" in retiring.message
+    assert condition(decide(given(checked(), checking())).status, "Retiring") is None
+
+
+TEST_SET = {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.jsonl"}}
+
+
+def test_a_job_that_was_made_for_another_namespace_is_not_adopted() -> None:
+    labels = {"uid": "another", "attempt": "1", "namespace": "team-b", "job": "secret"}
+    adopted = spec(adopt={"jobID": "ftjob-1"})
+    decision = decide(given(at_provider("Succeeded", model="ft:secret", labels=labels), status(), spec=adopted))
+    failure = decision.status.failure
+    assert failure is not None
+    assert (decision.status.phase, failure.reason, decision.status.result) == ("Failed", Reason.SPEC_INVALID, None)
+    assert "spec.adopt.jobID" in failure.message
+    assert "team-b" not in failure.sentences, "whose it is stays theirs"
+    assert not decision.stop
+
+
+NAMED = {
+    "the same": ("gpt-4o-mini", "gpt-4o-mini", True),
+    "with its date": ("gpt-4o-mini-2024-07-18", "gpt-4o-mini", True),
+    "without its date": ("gpt-4o-mini", "gpt-4o-mini-2024-07-18", True),
+    "an ARN": ("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0", "amazon.nova-micro-v1:0", True),
+    "an ARN with its context": (
+        "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0:128k",
+        "amazon.nova-micro-v1:0",
+        True,
+    ),
+    "a tuned one": ("ft:gpt-4o-mini:org::1", "ft:gpt-4o-mini:org::1", True),
+    "nobody says": ("", "gpt-4o-mini", True),
+    "a smaller one": ("gpt-4o-mini-2024-07-18", "gpt-4o", False),
+    "a newer one": ("gpt-4.1-2025-04-14", "gpt-4", False),
+    "of another day": ("gpt-4o-2024-08-06", "gpt-4o-2024-05-13", False),
+    "another one": ("amazon.nova-lite-v1:0", "amazon.nova-micro-v1:0", False),
+}
+
+
+@pytest.mark.parametrize("state", ["Queued", "Active", "Succeeded"])
+@pytest.mark.parametrize("name", NAMED)
+def test_a_job_is_adopted_with_the_base_model_that_it_has(name: str, state: str) -> None:
+    base, asked, fits = NAMED[name]
+    adopted = spec(adopt={"jobID": "ftjob-1"}, baseModel=asked)
+    failure = decide(given(at_provider(state, model="ft:a", base=base), status(), spec=adopted)).status.failure
+    assert (failure is None) == fits
+    if failure is not None:
+        assert failure.reason is Reason.SPEC_INVALID
+        assert failure.message == f"spec.baseModel: job ftjob-1 is tuned from {base}, and not from {asked}"
+        assert failure.next_step == f"Apply the job under a new name with baseModel: {base}."
+
+
+def test_a_job_that_an_earlier_job_of_the_namespace_has_made_is_adopted() -> None:
+    labels = {"uid": "another", "attempt": "1", "namespace": KEY.namespace, "job": "earlier"}
+    assert at_provider("Succeeded", model="ft:own", labels=labels).state == "Succeeded"
+
+
+@pytest.mark.parametrize("connection", [openai_connection(), azure_connection(), bedrock_connection()])
+def test_the_data_of_an_adopted_job_are_not_asked(connection: LLMConnectionSpec) -> None:
+    adopted = spec(dataset=TEST_SET, adopt={"jobID": "ftjob-1"})
+    assert "spec.dataset.test:" in (cloud_policy.meaningless(adopted, connection) or "")
+
+
+OF_WHOM = {
+    "its labels": ({"labels": {"uid": UID, "attempt": "1"}, "training_file": "other"}, True),
+    "another attempt's": ({"labels": {"uid": UID, "attempt": "2"}, "training_file": "file-1"}, False),
+    "another job's": ({"labels": {"uid": "x", "attempt": "1"}, "training_file": "file-1"}, False),
+    "no labels, its file": ({"training_file": "file-1"}, True),
+    "no labels, another file": ({"training_file": "file-2"}, False),
+}
+
+
+@pytest.mark.parametrize("name", OF_WHOM)
+def test_whose_a_job_at_the_provider_is(name: str) -> None:
+    fields, own = OF_WHOM[name]
+    assert is_of(remote("Active", **fields), KEY, "file-1") is own
+
+
+def test_names_at_the_provider_tell_attempt_split_and_content_apart() -> None:
+    other = replace(KEY, attempt=2)
+    names = {
+        key.file_name(split, digest * 64)
+        for key in (KEY, other)
+        for split in ("train", "validation")
+        for digest in "ab"
+    }
+    assert len(names) == 8
+    assert all(name.startswith(KEY.file_prefix) and name.endswith(".jsonl") for name in names)
+    assert KEY.token != other.token
+
+
+def test_a_finished_job_is_never_started_again_by_its_provider() -> None:
+    done = decide(given(at_provider("Succeeded", model="ft:a"), status(), version=1)).status
+    for run in (at_provider("Failed"), at_provider("Gone"), checked(), Run("Absent")):
+        decision = decide(given(run, done))
+        assert (decision.start, decision.submit, decision.status.phase) == (False, False, "Succeeded")
+
+
+def test_progress_needs_to_know_how_many_steps_there_are() -> None:
+    ends = datetime(2026, 11, 21, 12, 5, tzinfo=UTC)
+    run = at_provider("Active", Metrics(step=5, total_steps=20), ends=ends)
+    progress = run.report.progress
+    assert (progress.percent, progress.eta_seconds) == (25, (ends - NOW) // timedelta(seconds=1))
+    assert at_provider("Active", Metrics(step=5)).report.progress is None

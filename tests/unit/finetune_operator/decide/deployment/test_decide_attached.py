@@ -1,0 +1,131 @@
+"""What is done about a deployment that somebody else has made: one row for each state of the world."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_api.deployment import HostedDeployment
+from finetune_api.reasons import Reason
+from finetune_operator.decide.deployment.attached import Served, plan
+from finetune_operator.decide.deployment.hosted import Hosted, Wanted
+from tests.unit.finetune_operator.decide.given import at, stamp
+
+WANTED = Wanted("prod", 2, "azure", "md-v", None)
+SERVED = Served("sentiment", {"ft-1": 1, "ft-2": 2})
+
+
+def record(answered: bool = True, **fields: Any) -> HostedDeployment:
+    base = {"name": "prod", "version": 2, "connection": "azure", "created_at": stamp(0), "attached": True}
+    return HostedDeployment(**(base | {"answered": answered} | fields))
+
+
+def there(model: str = "ft-2", state: Any = "Ready", name: str = "prod", connection: str = "azure") -> Hosted:
+    return Hosted(name, state, connection, model=model, created_at=at(-3600))
+
+
+MADE = record(name="md-v1", version=1, attached=False)
+MADE_THERE = there("ft-1", name="md-v1")
+WORLDS: dict[str, tuple[list[HostedDeployment], list[Hosted], str, Reason | None, dict[str, Any]]] = {
+    # recorded, found, state of the server, reason of a failure, what is done beside
+    "not there": ([], [], "Failing", Reason.DEPLOYMENT_NOT_FOUND, {}),
+    "there in another account": ([], [there(connection="other")], "Failing", Reason.DEPLOYMENT_NOT_FOUND, {}),
+    "there, not asked": ([], [there()], "Rolling", None, {"ask": True}),
+    "being made by somebody": ([], [there(state="Creating")], "Rolling", None, {}),
+    "failed there": ([], [there(state="Failed")], "Failing", Reason.DEPLOYMENT_FAILED, {}),
+    "answers": ([record()], [there()], "Serving", None, {"serves": "prod"}),
+    "one list lacks it": ([record()], [], "Serving", None, {}),
+    "gone behind our back": ([record(unseen_since=stamp(-60))], [], "Failing", Reason.DELETED_AT_PROVIDER, {}),
+    "on its way out": ([record()], [there(state="Deleting")], "Rolling", None, {}),
+    "of a stranger's model": ([], [there("ft-9")], "Failing", Reason.ATTACHED_DIFFERS, {}),
+    "of a model that is not told": ([], [there("")], "Failing", Reason.ATTACHED_DIFFERS, {}),
+    "of another version": ([record()], [there("ft-1")], "Failing", Reason.ATTACHED_DIFFERS, {"serves": "prod"}),
+    "changed to a stranger's model": ([record()], [there("ft-9")], "Failing", Reason.ATTACHED_DIFFERS, {}),
+    "one was made before, this does not answer yet": (
+        [MADE],
+        [MADE_THERE, there()],
+        "Rolling",
+        None,
+        {"ask": True, "serves": "md-v1"},
+    ),
+    "one was made before, this answers": (
+        [MADE, record()],
+        [MADE_THERE, there()],
+        "Serving",
+        None,
+        {"serves": "prod", "delete": ("md-v1",)},
+    ),
+    "one was made before, this is of another version": (
+        [MADE, record()],
+        [MADE_THERE, there("ft-1")],
+        "Failing",
+        Reason.ATTACHED_DIFFERS,
+        {"serves": "prod"},
+    ),
+    "one was made before, and something changes there": (
+        [MADE, record()],
+        [MADE_THERE, there(), there(state="Creating", name="other")],
+        "Serving",
+        None,
+        {"serves": "prod"},
+    ),
+    "another one was attached before": (
+        [record(name="old")],
+        [there("ft-1", name="old"), there()],
+        "Rolling",
+        None,
+        {"ask": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_world_has_its_plan_and_nothing_attached_is_ever_made_or_deleted(name: str) -> None:
+    recorded, found, state, reason, done = WORLDS[name]
+    made = plan(recorded, {one.name: one for one in found}, WANTED, SERVED, at(0))
+    failure = made.serving.failure
+    assert (made.serving.state, failure and failure.reason) == (state, reason)
+    actions = {"ask": made.ask, "delete": made.delete, "serves": made.serves}
+    assert actions == {"ask": False, "delete": (), "serves": None} | done
+    assert not made.make
+    assert not {"prod", "old"} & set(made.delete)
+
+
+ARN = "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/abc"
+NEAR: dict[str, tuple[list[Hosted], str]] = {
+    "nothing": ([], "write the name of one that is there"),
+    "some that serve the model": ([there(name="b"), there("ft-1", name="a"), there("ft-9", name="c")], "write a or b"),
+    "its address instead of its name": ([replace(there("ft-9", name="c"), address=ARN), there(name="a")], "write c"),
+    "one in another account": ([there(name="a", connection="other")], "write the name of one that is there"),
+    "one that was made for the object": ([MADE_THERE], "write the name of one that is there"),
+}
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_where_there_is_none_those_are_told_that_may_be_meant(name: str) -> None:
+    found, write = NEAR[name]
+    wanted = replace(WANTED, name=ARN)
+    failure = plan([], {one.name: one for one in found}, wanted, SERVED, at(0)).serving.failure
+    assert failure is not None
+    assert failure.message.endswith(f"has no deployment {ARN} at its provider; {write}")
+
+
+def test_what_it_serves_is_the_version_that_answers() -> None:
+    made = plan([record()], {"prod": there("ft-1")}, WANTED, SERVED, at(0))
+    assert made.serving.answers == 1
+    assert made.recorded[-1].version == 1
+    assert "spec.version: 1" in str(made.serving.failure)
+
+
+def test_it_is_as_old_as_its_provider_says() -> None:
+    assert plan([], {"prod": there()}, WANTED, SERVED, at(0)).recorded[-1].created_at == stamp(-3600)
+
+
+def test_what_serves_no_version_of_the_model_is_not_recorded_so_that_it_can_never_be_deleted() -> None:
+    assert plan([], {"prod": there("ft-9")}, WANTED, SERVED, at(0)).recorded == ()
+    assert plan([record()], {"prod": there("ft-9")}, WANTED, SERVED, at(0)).recorded == ()
+
+
+def test_what_was_made_in_the_future_by_its_providers_clock_is_recorded_as_made_now() -> None:
+    early = Hosted("prod", "Ready", "azure", model="ft-2", created_at=at(3 * 3600))
+    assert plan([], {"prod": early}, WANTED, SERVED, at(0)).recorded[0].created_at == stamp(0)

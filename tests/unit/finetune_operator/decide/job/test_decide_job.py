@@ -1,0 +1,373 @@
+"""What is done about a job: each step of the chain, and what status says of it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.reasons import Reason
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.steps import CONNECTION_GRACE, STEPS, decide
+from finetune_operator.decide.job.view import Decision, JobView
+from tests.unit.finetune_operator.decide.given import (
+    NOW,
+    at,
+    condition,
+    connection,
+    failed,
+    job_spec,
+    kstatus,
+    provider,
+    report,
+    run,
+    running,
+    stamp,
+    succeeded,
+    verdict,
+    view,
+)
+
+
+def ended_as(kind: str, **fields: Any) -> FineTuneJobStatus:
+    """Status of a job that has ended."""
+    its_run = run("Succeeded", report=succeeded()) if kind == "Complete" else failed(Reason.DATASET_INVALID)
+    return decide(view(its_run, running(), version=1, **fields)).status
+
+
+def test_the_order_of_the_chain() -> None:
+    assert [step.__name__ for step in STEPS] == [
+        "leave_deleted",
+        "keep_finished",
+        "refuse_invalid_spec",
+        "restart",
+        "suspend",
+        "notice_loss",
+        "remember",
+        "hold_restored",
+        "wait_for_connection",
+        "refuse_by_policy",
+        "wait_for_last_pod",
+        "wait_before_retry",
+        "start",
+        "adopt",
+        "make_anew",
+        "wait_for_pod",
+        "notice_silence",
+        "follow",
+        "retry_or_fail",
+        "complete",
+    ]
+
+
+ENDPOINT = {"name": "rag", "url": "https://rag.example.com", "model": "m"}
+
+# What decides, with the phase, the reason of Ready, and what kstatus makes of it: one row per state of a job.
+STATES: dict[str, tuple[JobView, str | None, str, str]] = {
+    "just applied": (view(), "Queued", "Queued", "InProgress"),
+    "spec that models do not know": (view(spec=None, spec_error="spec.x"), "Failed", "SpecInvalid", "Failed"),
+    "uri that cannot be read": (
+        view(spec=job_spec(dataset={"train": {"uri": "https://host/?q"}})),
+        "Failed",
+        "SpecInvalid",
+        "Failed",
+    ),
+    "connection not there yet": (view(connection=None), "Pending", "ConnectionNotFound", "InProgress"),
+    "connection not there": (
+        view(connection=None, now=NOW + CONNECTION_GRACE),
+        "Pending",
+        "ConnectionNotFound",
+        "Failed",
+    ),
+    "namespace not allowed": (
+        view(connection=connection(namespaceSelector={"matchLabels": {"team": "b"}})),
+        "Failed",
+        "NamespaceNotAllowed",
+        "Failed",
+    ),
+    "model not allowed": (
+        view(connection=connection(fineTuning={"allowedModels": ["other/*"]})),
+        "Failed",
+        "ModelNotAllowed",
+        "Failed",
+    ),
+    "endpoint not allowed": (
+        view(
+            spec=job_spec(evaluation={"baselines": [{"endpoint": ENDPOINT}]}),
+            connection=connection(fineTuning={"allowedEndpoints": []}),
+        ),
+        "Failed",
+        "EndpointNotAllowed",
+        "Failed",
+    ),
+    "fine-tuning off": (
+        view(connection=connection(fineTuning={"enabled": False})),
+        "Failed",
+        "FineTuningDisabled",
+        "Failed",
+    ),
+    "own code that is not allowed": (
+        view(spec=job_spec(code={"configMapRef": {"name": "my-recipe", "key": "train.py"}})),
+        "Failed",
+        "CodeNotAllowed",
+        "Failed",
+    ),
+    "last pod still there": (view(live_pods=True), "Pending", "Pending", "InProgress"),
+    "pod waits for room": (
+        view(run("Queued", failure=Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes")), running()),
+        "Queued",
+        "Unschedulable",
+        "InProgress",
+    ),
+    "image cannot be pulled": (
+        view(run("Queued", failure=Failure.because(Reason.IMAGE_PULL_FAILED, "not found")), running()),
+        "Queued",
+        "ImagePullFailed",
+        "Failed",
+    ),
+    "pod refused by a quota": (
+        view(run("Queued", failure=Failure.because(Reason.POD_REJECTED, "quota")), running()),
+        "Queued",
+        "PodRejected",
+        "Failed",
+    ),
+    "Secret missing": (
+        view(run("Queued", failure=Failure.because(Reason.CONTAINER_CONFIG_INVALID, "secret")), running()),
+        "Queued",
+        "ContainerConfigInvalid",
+        "Failed",
+    ),
+    "at work without a report": (
+        view(run("Active"), running(phase="Queued")),
+        "Validating",
+        "Validating",
+        "InProgress",
+    ),
+    "reading the data": (
+        view(run("Active", report=report("Validating")), running(phase="Queued")),
+        "Validating",
+        "Validating",
+        "InProgress",
+    ),
+    "not heard for long": (
+        view(run("Active", report=report("Running")), running(), heard_at=at(-900)),
+        "Running",
+        "TrainerSilent",
+        "Failed",
+    ),
+    "from a backup, without its status": (view(restored="monday"), "Pending", "Restored", "Failed"),
+    "tuning": (view(run("Active", report=report("Running")), running()), "Running", "Running", "InProgress"),
+    "measuring": (
+        view(run("Active", report=report("Evaluating")), running()),
+        "Evaluating",
+        "Evaluating",
+        "InProgress",
+    ),
+    "done, the pod not ended": (
+        view(run("Active", report=succeeded()), running(phase="Queued")),
+        "Running",
+        "Running",
+        "InProgress",
+    ),
+    "retrying": (view(failed(Reason.EVICTED), running()), "Pending", "Retrying", "InProgress"),
+    "suspended before the start": (view(spec=job_spec(suspend=True)), "Suspended", "Suspended", "InProgress"),
+    "suspended while running": (
+        view(run("Active"), running(), spec=job_spec(suspend=True)),
+        "Suspended",
+        "Suspended",
+        "InProgress",
+    ),
+    "failed": (view(failed(Reason.DATASET_INVALID), running()), "Failed", "DatasetInvalid", "Failed"),
+    "succeeded": (
+        view(run("Succeeded", report=succeeded()), running(), version=3),
+        "Succeeded",
+        "Succeeded",
+        "Current",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
+    given, phase, reason, for_tools = STATES[name]
+    status = decide(given).status
+    assert status.phase == phase
+    assert condition(status, "Ready").reason == reason
+    assert kstatus(status) == for_tools
+    assert status.observed_generation == given.generation
+    assert [c.status for c in status.conditions or () if c.type in {"Ready", "Reconciling", "Stalled"}].count(
+        "True"
+    ) == (0 if phase == "Suspended" else 1)
+
+
+@pytest.mark.parametrize("name", ["namespace not allowed", "model not allowed", "fine-tuning off"])
+def test_what_an_admin_may_allow_later_is_told_with_how_it_begins_then(name: str) -> None:
+    failure = decide(STATES[name][0]).status.failure
+    assert failure is not None
+    assert str(failure.next_step).endswith("Once the connection allows it, set spec.retryNonce.")
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_in_every_state_a_sentence_says_what_it_does_or_waits_for(name: str) -> None:
+    """`kubectl get -o wide` shows the message of Ready."""
+    found = condition(decide(STATES[name][0]).status, "Ready")
+    assert found is None or found.message, "nothing is written of what is on its way out"
+
+
+CHANGES_THE_WORLD = {
+    "just applied",
+    "spec that models do not know",
+    "uri that cannot be read",
+    "namespace not allowed",
+    "model not allowed",
+    "fine-tuning off",
+    "provider of another release",
+    "retrying",
+    "suspended while running",
+    "failed",
+}
+"""Decisions that start, stop or end something: the next one meets another world (see test_decide_simulation)."""
+
+
+@pytest.mark.parametrize("name", sorted(STATES.keys() - CHANGES_THE_WORLD))
+def test_deciding_again_on_the_same_world_changes_nothing(name: str) -> None:
+    first = decide(STATES[name][0])
+    assert decide(replace(STATES[name][0], status=first.status)).status == first.status
+
+
+@pytest.mark.parametrize("reason", [*Reason])
+def test_a_failure_of_any_reason_is_told_with_its_reason_and_attempt(reason: Reason) -> None:
+    decision = decide(view(failed(reason), running(), connection=connection({"maxRetries": 0})))
+    assert decision.status.phase == "Failed"
+    assert decision.status.failure is not None
+    assert (decision.status.failure.reason, decision.status.failure.attempt) == (reason, 1)
+    assert condition(decision.status, "Failed").reason == reason.value
+
+
+# Ended jobs.
+
+
+@pytest.mark.parametrize(
+    ("its_run", "stop"),
+    [(run("Active"), True), (run("Queued"), True), (Run("Absent"), False), (run("Succeeded"), False)],
+)
+def test_a_job_on_its_way_out_has_what_runs_ended_and_nothing_else(its_run: Run, stop: bool) -> None:
+    given = view(its_run, running(), deleting=True)
+    assert decide(given) == Decision(given.status, stop=stop)
+
+
+@pytest.mark.parametrize("its_run", [Run("Absent"), run("Active"), run("Queued"), failed(Reason.EVICTED)])
+def test_a_failed_job_stays_failed_and_keeps_no_pod(its_run: Run) -> None:
+    status = ended_as("Failed")
+    decision = decide(view(its_run, status))
+    assert decision.status == status
+    assert decision.stop == (its_run.state != "Absent")
+    assert not decision.start
+
+
+def test_a_succeeded_job_keeps_its_pod_and_is_never_started_again() -> None:
+    status = ended_as("Complete")
+    for its_run in (Run("Absent"), run("Succeeded", report=succeeded())):
+        assert decide(view(its_run, status, version=1)) == Decision(status)
+
+
+def test_a_succeeded_job_ends_a_pod_in_which_something_goes_on_beside_the_trainer() -> None:
+    status = ended_as("Complete")
+    given = view(run("Succeeded", report=succeeded()), status, version=1, live_pods=True)
+    assert decide(given) == Decision(status, stop=True)
+    assert decide(replace(given, run=Run("Absent"))) == Decision(status), "it is on its way out"
+
+
+def test_a_failure_is_written_before_its_pod_is_stopped() -> None:
+    decision = decide(view(failed(Reason.DATASET_INVALID), running()))
+    assert not decision.stop
+    assert decision.requeue_after == 0
+
+
+LOST: dict[str, tuple[ProviderStatus | None, int | None, str]] = {
+    "a version, and no status": (None, 3, "Succeeded"),
+    "a version of a model that was restored, and an attempt to come": (provider(job_id=None), 3, "Queued"),
+    "from a backup, and no status": (None, None, "Pending"),
+    "from a backup, and an attempt to come": (provider(job_id=None), None, "Queued"),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_was_lost_is_made_up_for_only_where_status_says_nothing_of_an_attempt(name: str) -> None:
+    recorded, version, phase = LOST[name]
+    restored = None if version else "monday"
+    decision = decide(view(status=FineTuneJobStatus(provider=recorded), version=version, restored=restored))
+    assert (decision.status.phase, decision.start) == (phase, phase == "Queued")
+
+
+@pytest.mark.parametrize(
+    ("ttl", "seconds", "delete", "again"),
+    [(None, 0, False, None), (60, 0, False, 60), (60, 59, False, 1), (60, 60, True, None), (0, 0, True, None)],
+)
+@pytest.mark.parametrize("kind", ["Complete", "Failed"])
+def test_time_to_live(kind: str, ttl: int | None, seconds: float, delete: bool, again: float | None) -> None:
+    given = view(status=ended_as(kind), spec=job_spec(ttlSecondsAfterFinished=ttl), now=at(seconds))
+    assert (decide(given).delete, decide(given).requeue_after) == (delete, again)
+
+
+def test_a_change_of_ttl_on_an_ended_job_is_observed_and_keeps_its_conditions() -> None:
+    status = ended_as("Complete")
+    after = decide(view(status=status, generation=2, now=at(60))).status
+    assert after.observed_generation == 2
+    assert after.conditions == of_generation(2, status)
+    assert kstatus(after, 2) == "Current"
+
+
+def of_generation(generation: int, status: Any) -> list[Any]:
+    """The same conditions, said of another generation of the spec: `kubectl wait` passes over those of an older one."""
+    return [c.model_copy(update={"observed_generation": generation}) for c in status.conditions]
+
+
+def test_what_was_found_of_the_data_holds_for_the_next_generation_of_a_running_job() -> None:
+    checked = decide(view(run("Active", report=report(dataset=verdict())), running())).status
+    after = decide(view(run("Active"), checked, generation=2)).status
+    assert condition(after, "DatasetValid").observed_generation == 2
+    assert condition(after, "DatasetValid").status == "True"
+
+
+def test_a_new_nonce_of_a_complete_job_leaves_what_kubectl_waits_for() -> None:
+    status = ended_as("Complete")
+    after = decide(view(status=status, spec=job_spec(retryNonce="1"), generation=2)).status
+    assert after.conditions == of_generation(2, status)
+
+
+# Connections.
+
+
+def test_a_missing_connection_is_no_alarm_for_a_minute_then_one_and_forgotten_when_it_comes() -> None:
+    early = decide(view(connection=None, now=at(59)))
+    assert early.status.failure is None
+    assert early.requeue_after == pytest.approx(1)
+    late = decide(view(status=early.status, connection=None, now=at(60)))
+    assert late.status.failure is not None
+    assert late.status.failure.reason is Reason.CONNECTION_NOT_FOUND
+    assert condition(late.status, "Stalled").status == "True"
+    found = decide(view(status=late.status, now=at(600)))
+    assert found.start
+    assert found.status.failure is None
+    assert kstatus(found.status) == "InProgress"
+
+
+@pytest.mark.parametrize(
+    "change", [connection(fineTuning={"enabled": False}), connection(namespaceSelector=None), None]
+)
+def test_a_running_attempt_does_not_mind_what_becomes_of_the_connection(change: Any) -> None:
+    decision = decide(view(run("Active", report=report()), running(), connection=change))
+    assert decision.status.phase == "Running"
+    assert not decision.stop
+
+
+def test_the_next_attempt_does_mind() -> None:
+    waiting = running(provider=provider(2, job_id=None, retry_after=stamp(0)))
+    off = connection(fineTuning={"enabled": False})
+    assert decide(view(status=waiting, connection=off)).status.phase == "Failed"
+
+
+def test_a_connection_that_is_gone_for_the_moment_takes_no_retries_away() -> None:
+    decision = decide(view(failed(Reason.NODE_LOST), running(), connection=None))
+    assert condition(decision.status, "Reconciling").reason == "Retrying"

@@ -1,0 +1,104 @@
+"""A Secret, ConfigMap or claim that a pod lacks is told with the field that names it."""
+
+import pytest
+
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+from finetune_operator.decide.deployment.decision import decide as decide_deployment
+from finetune_operator.decide.deployment.server_state import Serving
+from finetune_operator.decide.job.steps import decide
+from tests.unit.finetune_operator.decide.deployment.test_decide_deployment import spec as deployment_spec
+from tests.unit.finetune_operator.decide.deployment.test_decide_deployment import view as deployment_view
+from tests.unit.finetune_operator.decide.given import connection, job_spec, run, running, view
+
+HUB = {"name": "hub", "key": "token"}
+DATA = {"train": {"uri": "configmap://rows/a.csv"}, "secretRef": {"name": "keys"}}
+CODE = {"configMapRef": {"name": "recipe", "key": "train.py"}}
+RAG = {"name": "rag", "url": "https://rag.example.com/v1", "model": "m", "apiKeySecretRef": {"name": "rag", "key": "k"}}
+SPEC = job_spec(
+    hubTokenSecretRef=HUB,
+    dataset=DATA | {"test": {"uri": "pvc://tests/a.csv"}},
+    code=CODE,
+    evaluation={"baselines": [{"zeroShot": {}}, {"endpoint": RAG}]},
+)
+CONNECTION = connection(
+    {
+        "modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "cache"}}},
+        "podTemplate": {
+            "caBundleRef": {"name": "company-ca", "key": "ca.crt"},
+            "serviceAccountName": "trainer",
+            "priorityClassName": "batch",
+            "runtimeClassName": "gvisor",
+        },
+    }
+)
+
+
+def told(message: str, **fields: object) -> str:
+    waiting = run("Queued", failure=Failure.because(Reason.CONTAINER_CONFIG_INVALID, message))
+    decision = decide(view(waiting, running(), **({"spec": SPEC, "connection": CONNECTION} | fields)))
+    assert decision.status is not None
+    assert decision.status.failure is not None
+    facts = {one.type: one.message for one in decision.status.conditions}
+    assert facts["Stalled"] == decision.status.failure.message
+    return facts["Stalled"]
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ('secret "hub" not found', "spec.hubTokenSecretRef"),
+        ("couldn't find key token in Secret team-a/hub", "spec.hubTokenSecretRef"),
+        ('secret "keys" not found', "spec.dataset.secretRef"),
+        ('secret "rag" not found', "spec.evaluation.baselines[1].endpoint.apiKeySecretRef"),
+        ('MountVolume.SetUp failed for volume "code" : configmap "recipe" not found', "spec.code.configMapRef"),
+        ('configmap "rows" not found', "spec.dataset.train.uri"),
+        ('persistentvolumeclaim "tests" not found', "spec.dataset.test.uri"),
+        (
+            'persistentvolumeclaim "cache" not found',
+            "spec.huggingFace.modelCache.volume.persistentVolumeClaim.claimName of LLMConnection local",
+        ),
+        ('persistentvolumeclaim "models" not found', "spec.huggingFace.artifacts.uri of LLMConnection local"),
+        ('configmap "company-ca" not found', "spec.huggingFace.podTemplate.caBundleRef of LLMConnection local"),
+        (
+            'Error creating: its pod is forbidden: error looking up service account a/tr: serviceaccount "trainer" '
+            "not found",
+            "spec.huggingFace.podTemplate.serviceAccountName of LLMConnection local",
+        ),
+        (
+            "Error creating: its pod is forbidden: no PriorityClass with name batch was found",
+            "spec.huggingFace.podTemplate.priorityClassName of LLMConnection local",
+        ),
+        (
+            'Error creating: its pod is forbidden: pod rejected: RuntimeClass "gvisor" not found',
+            "spec.huggingFace.podTemplate.runtimeClassName of LLMConnection local",
+        ),
+    ],
+)
+def test_what_a_pod_lacks_is_told_with_its_field(message: str, field: str) -> None:
+    assert told(message) == f"{field}: {message}"
+
+
+def test_all_fields_that_name_it_are_told() -> None:
+    spec = job_spec(dataset={split: {"uri": f"pvc://data/{split}.csv"} for split in ("train", "test")})
+    message = 'persistentvolumeclaim "data" not found'
+    assert told(message, spec=spec) == f"spec.dataset.train.uri, spec.dataset.test.uri: {message}"
+
+
+@pytest.mark.parametrize("message", ['secret "local" not found', 'configmap "hub" not found', "no such file"])
+def test_what_no_field_names_is_told_as_it_is(message: str) -> None:
+    """A name is of one kind only: `local` is the connection's, and `hub` a Secret's."""
+    assert told(message) == message
+
+
+def test_a_server_that_lacks_its_key_says_so_by_the_field() -> None:
+    message = 'MountVolume.SetUp failed for volume "v3" : secret "nowhere" not found'
+    failing = Serving("Failing", 2, 0, Failure.because(Reason.CONTAINER_CONFIG_INVALID, message))
+    keyed = deployment_spec(apiKeySecretRef={"name": "nowhere", "key": "k"})
+    ready = decide_deployment(deployment_view(failing, spec=keyed)).status.conditions[0]
+    assert f"version 2 cannot be served: spec.apiKeySecretRef: {message}" in ready.message
+
+
+def test_without_a_connection_only_the_job_is_looked_through() -> None:
+    message = 'persistentvolumeclaim "models" not found'
+    assert told(message, connection=None) == message

@@ -1,0 +1,47 @@
+"""Why a pod has no node: what helps follows from the scheduler's words, which are Kubernetes 1.34's."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_operator.decide.pods.unschedulable import unplaced
+
+END = " no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+TAINT = "node(s) had untolerated taint "
+
+
+def pending(message: str) -> dict[str, Any]:
+    return {"status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": message}]}}
+
+
+@pytest.mark.parametrize(
+    ("why", "step"),
+    [
+        ("2 node(s) didn't match Pod's node affinity/selector.", "nodeSelector and affinity"),
+        (f"1 {TAINT}{{nvidia.com/gpu: present}}, 1 {TAINT}{{team: b}}.", "tolerations"),
+        (f"2 {TAINT}{{node.kubernetes.io/unreachable: }}.", "well again"),
+        ("2 node(s) had untolerated taint(s).", "tolerations"),
+        ("2 node(s) were unschedulable.", "well again"),
+        ("2 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by "
+         "another pod.", "ReadWriteMany"),
+        ("2 node(s) didn't match PersistentVolume's node affinity.", "kubectl describe pv"),
+        ("2 node(s) had volume node affinity conflict.", "kubectl describe pv"),
+        ("2 node(s) didn't find available persistent volumes to bind.", "kubectl describe pvc"),
+        ("pod has unbound immediate PersistentVolumeClaims.", "kubectl describe pvc"),
+    ],
+)  # fmt: skip
+def test_where_it_is_not_for_want_of_room_nobody_is_told_to_wait_for_room(why: str, step: str) -> None:
+    failure = unplaced(pending(f"0/2 nodes are available: {why}{END}"))
+    assert failure is not None
+    assert failure.reason is Reason.UNSCHEDULABLE
+    assert step in (failure.next_step or "")
+
+
+@pytest.mark.parametrize(
+    "why", ["2 Insufficient nvidia.com/gpu.", f"1 Insufficient memory, 1 {TAINT}{{a: b}}.", "2 Too many pods.", "?"]
+)
+def test_where_room_would_help_it_is_waited_for(why: str) -> None:
+    failure = unplaced(pending(f"0/2 nodes are available: {why}{END}"))
+    assert failure is not None
+    assert failure.next_step == NEXT_STEP[Reason.UNSCHEDULABLE]
