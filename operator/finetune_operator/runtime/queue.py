@@ -65,7 +65,7 @@ class WorkQueue:
     def __init__(
         self,
         reconcile: Callable[[Key], Awaitable[Requeue | None]],
-        workers: int = 16,
+        workers: int,
         *,
         backoff: Backoff | None = None,
         timeout: float = 300.0,

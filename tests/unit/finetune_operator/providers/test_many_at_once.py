@@ -20,6 +20,7 @@ from finetune_operator.providers.gate import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.providers.openai import client as openai_client
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
+from finetune_operator.runtime.settings import Settings
 from tests.simulators.clock import Clock
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve
@@ -45,7 +46,7 @@ class World:
 
     def __init__(self, urls: dict[str, str]) -> None:
         self.specs = {name: connection(url) for name, url in urls.items()}
-        self.queue = WorkQueue(self.reconcile)
+        self.queue = WorkQueue(self.reconcile, Settings.model_fields["workers"].default)
         self.accounts = Accounts(
             cast("Any", Secrets()),
             connection=self.specs.get,

@@ -9,7 +9,7 @@ from finetune_operator.runtime.settings import Settings, SettingsError
 
 def test_defaults_work_without_any_variable():
     settings = Settings.from_environment({"PATH": "/bin"})
-    assert settings.workers == 16
+    assert settings.workers == 24
     assert settings.watch_namespaces == ()
     assert settings.report_names == (
         "finetune-operator.finetune-system.svc",
@@ -26,7 +26,7 @@ def test_defaults_work_without_any_variable():
         ("FINETUNE_KUBE_QPS", "50.5", "kube_qps", 50.5),
         ("FINETUNE_TLS_DIR", "/etc/tls", "tls_dir", Path("/etc/tls")),
         ("FINETUNE_LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
-        ("FINETUNE_WORKERS", "", "workers", 16),
+        ("FINETUNE_WORKERS", "", "workers", 24),
     ],
 )
 def test_variables_are_read(variable, value, field, expected):

