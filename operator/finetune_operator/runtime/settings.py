@@ -48,8 +48,8 @@ class Settings(BaseModel):
         (), description="Namespaces to look after, separated by commas; default: all of the cluster."
     )
 
-    # A client that applies many jobs has some sixteen requests at once, and an API server that is busy gives each request
-    # the same share of its time: new jobs need as many as that, and ends of others and the rest some beside them.
+    # A busy API server gives each request the same share of its time; who applies many jobs has some sixteen at once:
+    # new jobs keep up with as many, and ends of others have some beside them.
     workers: int = Field(24, ge=1, le=256, description="Reconciles that may run at once.")
     resync_seconds: float = Field(
         600, ge=10, description="Every object is looked at again after this long, with jitter, even if nothing changed."

@@ -103,7 +103,7 @@ MODELS, NEW_PER_SECOND, PODS_PER_SECOND, ANSWER_SECONDS = 200, 25, 2.5, 1.0
 
 
 class SlowCluster(Cluster):
-    """An API server that takes a second for each write, more new jobs than that lets through, and many looks by time."""
+    """A second for each write, more new jobs than that lets through, and many looks by time."""
 
     def model_of(self, job):
         return str(job % MODELS)
@@ -138,15 +138,22 @@ FIRST_POD_ENDS_AFTER, QUICK_PODS_PER_SECOND = 8, 25
 
 
 class SharedCluster(Cluster):
-    """An API server that lets all requests have the same share of its time, those of the client that applies jobs too."""
+    """All requests have the same share of the API server's time, those of the client that applies jobs, too."""
 
     def __init__(self, workers=WORKERS):
         super().__init__(workers)
         self.at_once = 0
         self.sent = {}
+        self.all_sent_are_begun = asyncio.Event()
 
     def model_of(self, job):
         return str(job // JOBS_PER_MODEL)
+
+    async def look(self, key):
+        again = await super().look(key)
+        if len(self.begun) == len(self.sent):
+            self.all_sent_are_begun.set()
+        return again
 
     async def answer(self):
         self.at_once += 1
@@ -166,8 +173,7 @@ class SharedCluster(Cluster):
         numbers = iter(range(jobs))
         ending = asyncio.create_task(self._end())
         await asyncio.gather(*(self.apply(numbers) for _ in range(AT_ONCE_OF_THE_CLIENT)))
-        while len(self.begun) < jobs:
-            await asyncio.sleep(0.1)
+        await self.all_sent_are_begun.wait()
         ending.cancel()
         await self.queue.drain(0)
         waits = sorted(begun - self.sent[job] for job, begun in self.begun.items())
