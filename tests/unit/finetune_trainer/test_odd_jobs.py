@@ -257,6 +257,54 @@ def test_a_model_that_looks_at_what_follows_is_refused_before_it_learns_to_read_
     assert report.failure.next_step
 
 
+def of_kind(folder: Path, kind: str, **fields) -> None:
+    """Put a tiny model of another kind into a folder, in the place of the one that is there."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 400}
+    config = AutoConfig.for_model(kind, **small, **fields)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+ENDS_IN_TRAINING = {"kind": "xmod", "num_attention_heads": 4, "is_decoder": True}
+"""It wants to be told the language of a text, which nobody does."""
+ENDS_IN_ANSWERS = {"kind": "xlstm", "num_heads": 4, "num_blocks": 2, "chunk_size": 16}
+"""It begins with a state of another shape than the one it goes on with."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (ENDS_IN_TRAINING, "a pass on trial fails in its own code (ValueError at modeling_xmod.py:"),
+        (ENDS_IN_ANSWERS, "an answer on trial fails in its own code (ValueError at modeling_xlstm.py:"),
+    ],
+    ids=["training", "answers"],
+)
+def test_a_model_whose_own_code_fails_is_refused_before_it_is_trained(own_model, tmp_path, fields, said):
+    cache, folder = own_model
+    of_kind(folder, **fields)
+    code, report, _ = do(make_job(tmp_path, cache, splits=("train", "test"), hyperparameters={"epochs": 0.2}))
+    assert (code, report.failure.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
+    assert said in report.failure.message
+    assert "another base model" in report.failure.next_step
+    assert report.progress is None
+
+
+def test_a_model_that_can_be_trained_and_not_asked_is_trained_where_nothing_is_asked(own_model, tmp_path):
+    cache, folder = own_model
+    of_kind(folder, **ENDS_IN_ANSWERS)
+    assert do(make_job(tmp_path, cache, splits=("train",), hyperparameters={"epochs": 0.2}))[0] == ExitCode.OK
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError, MemoryError, TrainerError])
+def test_memory_and_devices_that_fail_are_no_fault_of_the_model(tmp_path, error):
+    given = TrainerError("SpecInvalid", "x") if error is TrainerError else error("x")
+    with pytest.raises(error) as raised, base_model.in_words(tmp_path, "a pass on trial"):
+        raise given
+    assert raised.value is given
+
+
 def test_trap_13_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):
     from transformers import AutoModelForCausalLM
 

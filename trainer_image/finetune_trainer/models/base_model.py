@@ -5,8 +5,11 @@ training and generation are elsewhere.
 """
 
 import errno
+import logging
 import os
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,20 @@ from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in
 from finetune_trainer.storage.durable import damage
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, why_silent
 
+logger = logging.getLogger(__name__)
+
 _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "pegasus", "t5", "umt5"})
 """Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
+
+_TRANSLATORS = frozenset({"fsmt", "m2m_100", "marian", "mbart", "nllb-moe", "plbart"})
+"""Kinds whose texts begin or end with a token for their language, another one for each side."""
+
+_LANGUAGES_IN_PROMPTS = (
+    "Name a T5, an mT5 or a causal model, whose prompts say what to do (translate German to English: ...), and apply "
+    "the job under a new name."
+)
 
 OF_UNKNOWN_STATE = frozenset({"rwkv"})
 """Kinds of causal models that can neither be given their state by a name that is known here, nor told of padding."""
@@ -32,6 +45,13 @@ PUT_THERE_AGAIN = (
 )
 
 _STORED_QUANTISED = "its weights are stored quantised, in a way that cannot be tuned here"
+
+_OF_THE_DEVICE = {"OutOfMemoryError", "AcceleratorError"}
+"""Errors of torch, by name: some of what asks for them has no torch yet."""
+
+_ANOTHER = (
+    "Name another base model, or use a trainer image in which that one works, and apply the job under a new name."
+)
 
 _PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
 
@@ -333,6 +353,9 @@ def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
     from transformers.models.auto import modeling_auto
 
     named = ", ".join(config.architectures or [config.model_type])
+    if config.model_type in _TRANSLATORS:
+        why = f"{named} is told the languages of both texts by tokens beside them, and rows name no languages"
+        raise unusable(folder, why, _LANGUAGES_IN_PROMPTS)
     if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
         raise unusable(
             folder,
@@ -361,6 +384,28 @@ def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
 def unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
     """The refusal of a base model."""
     return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
+
+
+@contextmanager
+def in_words(folder: Path, what: str) -> Iterator[None]:
+    """Say it in words where the model's own code, or a library below it, cannot do `what`. Never with rows of the job.
+
+    Nobody knows all kinds of models, nor what their next version will need: whether one works is tried.
+
+    Raises:
+        TrainerError: ModelUnusable. Memory and devices that fail are none of the model's faults, and pass.
+    """
+    try:
+        yield
+    except (TrainerError, MemoryError):
+        raise
+    except Exception as error:
+        if {kind.__name__ for kind in type(error).mro()} & _OF_THE_DEVICE:
+            raise
+        logger.warning("%s failed", what, exc_info=error)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+        raise unusable(folder, f"{what} fails in its own code ({where}: {_first_line(error)})", _ANOTHER) from error
 
 
 def _first_line(error: Exception) -> str:
