@@ -20,6 +20,7 @@ from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import loss_sum
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job, make_preference_job, write_rows
+from tests.unit.finetune_trainer.serving.served_models import make_adapter
 from tests.unit.finetune_trainer.test_train import do
 
 
@@ -289,6 +290,70 @@ def test_a_model_whose_own_code_fails_is_refused_before_it_is_trained(own_model,
     assert said in report.failure.message
     assert "another base model" in report.failure.next_step
     assert report.progress is None
+
+
+@pytest.mark.parametrize(
+    ("files", "said", "step"),
+    [
+        (("adapter_config.json",), "it is an adapter, and no model", f"Name what it is on ({NAME}), or a model that"),
+        (
+            ("adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors"),
+            "an adapter lies beside its weights",
+            f"Take the adapter out of the folder, or name what it is on ({NAME})",
+        ),
+    ],
+)
+@pytest.mark.parametrize("method", ["LoRA", "Full"])
+def test_an_adapter_is_no_base_model_and_is_put_on_none_unasked(own_model, tmp_path, files, said, step, method):
+    cache, folder = own_model
+    make_adapter(cache, tmp_path / "adapter")
+    shutil.copytree(tmp_path / "adapter", folder, dirs_exist_ok=True)
+    for name in ("config.json", "model.safetensors", "generation_config.json"):
+        if name not in files:
+            (folder / name).unlink()
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4, method=method))
+    assert code == ExitCode.MODEL_UNUSABLE
+    assert said in report.failure.message
+    assert report.failure.next_step.startswith(step)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("said", [None, {"quant_method": "of-tomorrow"}])
+def test_weights_in_bytes_are_not_taken_for_the_numbers_themselves(own_model, tmp_path, dtype, said):
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(weights | {name: weights[name].to(dtype)}, folder / "model.safetensors", {"format": "pt"})
+    edit(folder / "config.json", quantization_config=said)
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4))
+    assert code == ExitCode.MODEL_UNUSABLE
+    assert f"{name} is stored in 8 bits or fewer" in report.failure.message
+    assert "weights of 16 or 32 bits" in report.failure.next_step
+
+
+def test_numbers_that_are_none_are_the_models_fault_and_not_that_of_the_learning_rate(own_model, tmp_path):
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4))
+    assert code == ExitCode.MODEL_UNUSABLE
+    assert "before any training its loss is no finite number" in report.failure.message
+    assert "learningRate" not in report.failure.next_step
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "model.fp16.safetensors"])
+def test_weights_without_all_of_their_files_are_to_be_put_there_again(own_model, tmp_path, name):
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / name)
+    if "-of-" in name:
+        second = dict.fromkeys(list(weights)[5:], name.replace("00001-", "00002-"))
+        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name) | second}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4))
+    assert code == ExitCode.MODEL_UNUSABLE
+    assert report.failure.next_step.startswith("A file of weights is missing, damaged or not whole")
 
 
 def test_a_model_that_can_be_trained_and_not_asked_is_trained_where_nothing_is_asked(own_model, tmp_path):

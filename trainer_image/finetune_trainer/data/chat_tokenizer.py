@@ -21,7 +21,11 @@ from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.errors import TrainerError
 
 _FRAMED_TURNS = 8  # at most, of conversations that are put together from a frame: there are few orders of so many
-_NO_TOKENIZER_STEP = "Put a model with a tokenizer.json into the model cache."
+_NO_TOKENIZER_STEP = (
+    "Put a model with a tokenizer.json into the model cache. Where only the tokenizer's older files are there, "
+    "transformers writes it: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER'); of a tokenizer.model "
+    "with the packages sentencepiece and protobuf."
+)
 
 
 class TransformersTokenizer(Protocol):
@@ -88,7 +92,7 @@ class ChatTokenizer:
 
     @classmethod
     def _build(cls, backend: Tokenizer, template: str | None, special_tokens: Mapping[str, str]) -> Self:
-        if template is None:
+        if template is None or not template.strip():
             return cls(backend, _plain_template(backend, special_tokens), special_tokens, has_own_template=False)
         try:
             compiled(template)
@@ -118,6 +122,10 @@ class ChatTokenizer:
         if around is None:
             return render(self.template, turns, self.special_tokens, add_generation_prompt=add_generation_prompt)
         return around[0] + "".join([turn.content + text for turn, text in zip(turns, around[1:], strict=True)])
+
+    def writes_texts(self, turns: Sequence[Turn]) -> bool:
+        """Whether the texts of such turns are sure to be in the conversation as they are."""
+        return self.frame(tuple([turn.role for turn in turns]), add_generation_prompt=False) is not None
 
     def frame(self, roles: tuple[Role, ...], *, add_generation_prompt: bool) -> list[str] | None:
         """What stands around turns with these roles; None where the template has to be asked each time."""

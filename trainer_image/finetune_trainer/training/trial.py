@@ -14,8 +14,8 @@ _LENGTHS, _ASKED = (12, 7), 3
 """Tokens of the rows, and how many of each carry no loss: no more than any model can hold."""
 
 
-def learn(model: Any, compute_dtype: torch.dtype, decoder_start: int | None) -> None:
-    """Gradients of all that is trained, for rows of unlike length; then they are forgotten.
+def learn(model: Any, compute_dtype: torch.dtype, decoder_start: int | None) -> float:
+    """Gradients of all that is trained, for rows of unlike length; then they are forgotten. The loss comes back.
 
     Raises:
         Exception: whatever the model's own code raises.
@@ -30,6 +30,7 @@ def learn(model: Any, compute_dtype: torch.dtype, decoder_start: int | None) -> 
                 loss = loss_sum(model, batch)
             trained = [value for value in model.parameters() if value.requires_grad]
             torch.autograd.grad(loss, trained, allow_unused=True)
+            return float(loss.detach())
         finally:
             model.train(training)
 

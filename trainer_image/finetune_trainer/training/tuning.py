@@ -4,6 +4,7 @@ It reads no data and writes nothing. Libraries are imported where they are neede
 """
 
 import gc
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -170,8 +171,8 @@ def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | Non
 def require_works(job: TrainerJob, folder: Path, model: Any, decoder_start: int | None) -> None:
     """Try the model, where it will be trained, before hours are spent on it.
 
-    Refuses one whose own code cannot compute a pass, and one that looks at what follows a token: it would learn to read
-    answers off, and to give none.
+    Refuses one whose own code cannot compute a pass, one that computes no numbers, and one that looks at what follows a
+    token: it would learn to read answers off, and to give none.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -182,8 +183,11 @@ def require_works(job: TrainerJob, folder: Path, model: Any, decoder_start: int 
     dtype = compute_dtype_of(job)
     with base_model.in_words(folder, "a pass on trial"):
         _place(job, model)
-        trial.learn(model, dtype, decoder_start)
+        loss = trial.learn(model, dtype, decoder_start)
         ahead = decoder_start is None and looks_ahead(model, dtype)
+    if not math.isfinite(loss):
+        why = "before any training its loss is no finite number, be it for its weights or for the precision"
+        raise base_model.unusable(folder, why, base_model.OTHER_NUMBERS)
     if ahead:
         raise base_model.unusable(folder, "what it says of a token depends on those behind it: it is no causal model")
 
