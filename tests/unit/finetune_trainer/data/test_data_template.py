@@ -1,5 +1,6 @@
 """Conversations become the tokens that transformers makes of them, and loss lies on answers alone."""
 
+import json
 import os
 from pathlib import Path
 
@@ -270,6 +271,28 @@ def test_base_models_without_template_get_plain_text(make, text):
     assert not tokenizer.has_own_template
     assert tokenizer.render(THREE) == text
     assert labelled(tokenizer, one(tokenizer, THREE)).strip() == text.rpartition("\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("added_tokens.json", {"<|new|>": 1000, "<|newer|>": 1001}),
+        ("special_tokens_map.json", {"additional_special_tokens": ["<|new|>", "<|newer|>"]}),
+        ("tokenizer_config.json", {"additional_special_tokens": ["<|new|>", "<|newer|>"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": ["<|new|>", "<|newer|>"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"a_token": "<|new|>", "b_token": "<|newer|>"}}),
+    ],
+)
+def test_tokens_that_only_a_file_beside_the_tokenizer_names_are_tokens_as_for_transformers(tmp_path, file, fields):
+    byte_level(CHATML).save_pretrained(tmp_path)
+    path = tmp_path / file
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    before.pop("added_tokens_decoder", None)
+    path.write_text(json.dumps(before | fields))
+    text = "x <|new|> y<|newer|>"
+    own = AutoTokenizer.from_pretrained(tmp_path)(text, add_special_tokens=False).input_ids
+    assert ChatTokenizer.from_folder(tmp_path).ids([text]) == [own]
+    assert len(own) < 8
 
 
 @pytest.mark.parametrize("template", ["", " \n"])
