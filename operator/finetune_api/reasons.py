@@ -147,7 +147,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.STORE_UNAVAILABLE: "Try again by setting spec.retryNonce when the store answers.",
     Reason.MODEL_NOT_IN_CACHE: "Put the model into the connection's model cache with `finetune-trainer cache` "
     "(examples/model-cache), or check the spelling of spec.baseModel.",
-    Reason.MODEL_UNUSABLE: "Choose a causal language model, or a T5 or BART, that transformers can load.",
+    Reason.MODEL_UNUSABLE: "Choose a causal language model, or a T5, BART or Pegasus, that transformers can load.",
     Reason.INSUFFICIENT_MEMORY: "Ask for more memory, or change what the message names, and apply the job under a new "
     "name.",
     Reason.OUT_OF_MEMORY: "Ask for more memory in spec.resources or a larger GPU, or lower microBatchSize or "

@@ -31,7 +31,7 @@ from finetune_trainer.evaluation.contest import Contest
 from finetune_trainer.evaluation.kept import forget
 from finetune_trainer.evaluation.material import Material, prepare
 from finetune_trainer.evaluation.measuring import Measuring
-from finetune_trainer.evaluation.models import Model, Tuned
+from finetune_trainer.evaluation.models import Model, Tuned, require_answers
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
 from finetune_trainer.models import base_model, memory, memory_fit
@@ -55,7 +55,7 @@ from finetune_trainer.training.tuning import (
     fit_of,
     learning_rate_of,
     plan_of,
-    require_looks_back,
+    require_works,
     why_padded,
 )
 
@@ -223,9 +223,11 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     )
     held = Held.of(job, folder, world, shards)
     run = _prepare(attempt, folder, verdict, held.model, shards=shards)
-    run.padded = why_padded(job, run.model) if shards == 1 else None
-    if shards == 1:
-        require_looks_back(job, folder, run.model)
+    if shards == 1:  # shared out it has no weights yet
+        require_works(job, folder, run.model, run.chat.decoder_start)
+        if run.asked is not None:
+            require_answers(folder, Model(run.model, run.tokenizer, run.chat))
+        run.padded = why_padded(job, run.model)
     attempt.interruption.check()
     with world.formed():
         if shards > 1:

@@ -16,6 +16,8 @@ from finetune_trainer.__main__ import main
 from tests.assets.tiny_model import NAME as TINY
 from tests.unit.finetune_trainer.data.test_data_read import as_parquet
 
+TREE = '{"message_tree_id":"x","prompt":{"text":"a","role":"prompter","replies":[{"text":"b","role":"assistant"}]}}'
+
 GOOD = '{"prompt": "What colour is the sky?", "completion": "blue"}\n{"prompt": "And grass?", "completion": "green"}\n'
 
 
@@ -123,6 +125,13 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             '[{"role":"user","content":"a"}]\n' * 2,
             {},
             "Write one conversation a row: `jq -c '{messages: .}'",
+        ),
+        ("t.jsonl", f"{TREE}\n", {}, "takes the first reply each time"),
+        (
+            "t.jsonl",
+            '{"message_id":"x","parent_id":null,"role":"prompter","text":"a"}\n',
+            {},
+            "Each row is one message of a tree",
         ),
         ("t.parquet", as_parquet([{"translation": {"en": "a"}}]), {}, "json_normalize(read_parquet('FILE')"),
         ("t.csv", "404: Not Found", {}, "Let the file begin with a line of its columns' names, or map the names with"),

@@ -87,6 +87,15 @@ def test_columns_that_are_missing_are_named_with_those_that_were_meant(check, he
     assert mapping in result.verdict.next_step
 
 
+@pytest.mark.parametrize(
+    "row", ['{"prompt": "p", "completion": "a"}', '{"messages": [{"role": "user", "content": "a"}]}']
+)
+def test_a_dataset_of_one_answer_for_two_is_told_that_the_job_may_be_another(check, row):
+    result = check(train=("train.jsonl", f"{row}\n"), **PAIRS)
+    assert result.code == ExitCode.DATASET_INVALID
+    assert result.verdict.next_step.startswith("Remove spec.preference if each row has one answer")
+
+
 def test_a_dataset_of_one_answer_is_told_which_column_is_missing(check):
     result = check(train=("train.jsonl", '{"prompt": "p", "chosen": "a", "rejected": "b"}\n'))
     assert result.code == ExitCode.DATASET_INVALID

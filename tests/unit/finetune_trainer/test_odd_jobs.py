@@ -20,6 +20,7 @@ from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import loss_sum
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job, make_preference_job, write_rows
+from tests.unit.finetune_trainer.serving.served_models import make_adapter
 from tests.unit.finetune_trainer.test_train import do
 
 
@@ -255,6 +256,118 @@ def test_a_model_that_looks_at_what_follows_is_refused_before_it_learns_to_read_
     assert (code, report.failure.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
     assert "depends on those behind it: it is no causal model" in report.failure.message
     assert report.failure.next_step
+
+
+def of_kind(folder: Path, kind: str, **fields) -> None:
+    """Put a tiny model of another kind into a folder, in the place of the one that is there."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 400}
+    config = AutoConfig.for_model(kind, **small, **fields)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+ENDS_IN_TRAINING = {"kind": "xmod", "num_attention_heads": 4, "is_decoder": True}
+"""It wants to be told the language of a text, which nobody does."""
+ENDS_IN_ANSWERS = {"kind": "xlstm", "num_heads": 4, "num_blocks": 2, "chunk_size": 16}
+"""It begins with a state of another shape than the one it goes on with."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (ENDS_IN_TRAINING, "a pass on trial fails in its own code (ValueError at modeling_xmod.py:"),
+        (ENDS_IN_ANSWERS, "an answer on trial fails in its own code (ValueError at modeling_xlstm.py:"),
+    ],
+    ids=["training", "answers"],
+)
+def test_a_model_whose_own_code_fails_is_refused_before_it_is_trained(own_model, tmp_path, fields, said):
+    cache, folder = own_model
+    of_kind(folder, **fields)
+    code, report, _ = do(make_job(tmp_path, cache, splits=("train", "test"), hyperparameters={"epochs": 0.2}))
+    assert (code, report.failure.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
+    assert said in report.failure.message
+    assert "another base model" in report.failure.next_step
+    assert report.progress is None
+
+
+@pytest.mark.parametrize(
+    ("files", "said", "step"),
+    [
+        (("adapter_config.json",), "it is an adapter, and no model", f"Name what it is on ({NAME}), or a model that"),
+        (
+            ("adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors"),
+            "an adapter lies beside its weights",
+            f"Take the adapter out of the folder, or name what it is on ({NAME})",
+        ),
+    ],
+)
+@pytest.mark.parametrize("method", ["LoRA", "Full"])
+def test_an_adapter_is_no_base_model_and_is_put_on_none_unasked(own_model, tmp_path, files, said, step, method):
+    cache, folder = own_model
+    make_adapter(cache, tmp_path / "adapter")
+    shutil.copytree(tmp_path / "adapter", folder, dirs_exist_ok=True)
+    for name in ("config.json", "model.safetensors", "generation_config.json"):
+        if name not in files:
+            (folder / name).unlink()
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4, method=method))
+    assert code == ExitCode.MODEL_UNUSABLE
+    assert said in report.failure.message
+    assert report.failure.next_step.startswith(step)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("said", [None, {"quant_method": "of-tomorrow"}])
+def test_weights_in_bytes_are_not_taken_for_the_numbers_themselves(own_model, tmp_path, dtype, said):
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(weights | {name: weights[name].to(dtype)}, folder / "model.safetensors", {"format": "pt"})
+    edit(folder / "config.json", quantization_config=said)
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4))
+    assert code == ExitCode.MODEL_UNUSABLE
+    assert f"{name} is stored in 8 bits or fewer" in report.failure.message
+    assert "weights of 16 or 32 bits" in report.failure.next_step
+
+
+def test_numbers_that_are_none_are_the_models_fault_and_not_that_of_the_learning_rate(own_model, tmp_path):
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4))
+    assert code == ExitCode.MODEL_UNUSABLE
+    assert "before any training its loss is no finite number" in report.failure.message
+    assert "learningRate" not in report.failure.next_step
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "model.fp16.safetensors"])
+def test_weights_without_all_of_their_files_are_to_be_put_there_again(own_model, tmp_path, name):
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / name)
+    if "-of-" in name:
+        second = dict.fromkeys(list(weights)[5:], name.replace("00001-", "00002-"))
+        index = {"metadata": {}, "weight_map": dict.fromkeys(weights, name) | second}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    code, report, _ = do(job_with_rows(tmp_path, cache, 4))
+    assert code == ExitCode.MODEL_UNUSABLE
+    assert report.failure.next_step.startswith("A file of weights is missing, damaged or not whole")
+
+
+def test_a_model_that_can_be_trained_and_not_asked_is_trained_where_nothing_is_asked(own_model, tmp_path):
+    cache, folder = own_model
+    of_kind(folder, **ENDS_IN_ANSWERS)
+    assert do(make_job(tmp_path, cache, splits=("train",), hyperparameters={"epochs": 0.2}))[0] == ExitCode.OK
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError, MemoryError, TrainerError])
+def test_memory_and_devices_that_fail_are_no_fault_of_the_model(tmp_path, error):
+    given = TrainerError("SpecInvalid", "x") if error is TrainerError else error("x")
+    with pytest.raises(error) as raised, base_model.in_words(tmp_path, "a pass on trial"):
+        raise given
+    assert raised.value is given
 
 
 def test_trap_13_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):

@@ -153,12 +153,19 @@ def inner(model: Any) -> Any:
 def kept_apart(model: Any) -> Iterator[None]:
     """The model attends within documents; every forward pass in here needs `boundaries`."""
     net = inner(model)
-    before = net.config._attn_implementation  # noqa: SLF001 - the setting has no public name
+    before = _attentions(net.config)
     net.set_attn_implementation(NAME)
     try:
         yield
     finally:
         net.set_attn_implementation(before)
+
+
+def _attentions(config: Any) -> dict[str, Any]:
+    """What a model attends by, and its parts that hear or see: not all of these can attend as the whole does."""
+    parts = {name: part for name in config.sub_configs if (part := getattr(config, name)) is not None}
+    own = config._attn_implementation  # noqa: SLF001 - the setting has no public name
+    return {"": own, **{name: _attentions(part) for name, part in parts.items()}}
 
 
 def why_not_packed(model: Any, compute_dtype: torch.dtype) -> str | None:
@@ -181,9 +188,9 @@ def why_not_packed(model: Any, compute_dtype: torch.dtype) -> str | None:
         return _tried(model, net, compute_dtype)
     except NotKeptApartError as error:
         return str(error)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except (RuntimeError, IndexError) as error:  # kernels that do not know this GPU; fewer positions than are tried
+    except Exception as error:  # noqa: BLE001 - unknown GPUs, few positions, a model's own code: then rows are padded
         return f"its attention cannot be computed within rows here: {str(error).strip().partition(chr(10))[0]}"
     finally:
         model.train(training)

@@ -6,7 +6,7 @@ Encoder-decoders know no chat: their turns are plain text, and the tokenizer its
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -21,7 +21,11 @@ from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.errors import TrainerError
 
 _FRAMED_TURNS = 8  # at most, of conversations that are put together from a frame: there are few orders of so many
-_NO_TOKENIZER_STEP = "Put a model with a tokenizer.json into the model cache."
+_NO_TOKENIZER_STEP = (
+    "Put a model with a tokenizer.json into the model cache. Where only the tokenizer's older files are there, "
+    "transformers writes it: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER'); of a tokenizer.model "
+    "with the packages sentencepiece and protobuf."
+)
 
 
 class TransformersTokenizer(Protocol):
@@ -63,8 +67,9 @@ class ChatTokenizer:
             TrainerError: ModelUnusable, a file is missing or broken.
         """
         config = _json_or_nothing(folder / "tokenizer_config.json")
-        special_tokens = _special_tokens(folder, config)
-        backend = _backend(folder, config, special_tokens)
+        named = _named(folder, config)
+        special_tokens = _special_tokens(named)
+        backend = _backend(folder, config, [*special_tokens.values(), *_listed(named)])
         start = _decoder_start(folder)
         if start is not None:
             return cls(backend, JOINED_TEMPLATE, special_tokens, decoder_start=start)
@@ -88,7 +93,7 @@ class ChatTokenizer:
 
     @classmethod
     def _build(cls, backend: Tokenizer, template: str | None, special_tokens: Mapping[str, str]) -> Self:
-        if template is None:
+        if template is None or not template.strip():
             return cls(backend, _plain_template(backend, special_tokens), special_tokens, has_own_template=False)
         try:
             compiled(template)
@@ -118,6 +123,10 @@ class ChatTokenizer:
         if around is None:
             return render(self.template, turns, self.special_tokens, add_generation_prompt=add_generation_prompt)
         return around[0] + "".join([turn.content + text for turn, text in zip(turns, around[1:], strict=True)])
+
+    def writes_texts(self, turns: Sequence[Turn]) -> bool:
+        """Whether the texts of such turns are sure to be in the conversation as they are."""
+        return self.frame(tuple([turn.role for turn in turns]), add_generation_prompt=False) is not None
 
     def frame(self, roles: tuple[Role, ...], *, add_generation_prompt: bool) -> list[str] | None:
         """What stands around turns with these roles; None where the template has to be asked each time."""
@@ -195,16 +204,26 @@ def _unreadable(path: Path, error: Exception) -> TrainerError:
     return TrainerError(Reason.MODEL_UNUSABLE, message)
 
 
-def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The named tokens. An older special_tokens_map.json counts where the config lists no added tokens."""
+def _named(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config. An older special_tokens_map.json counts where it lists no added tokens."""
     old = folder / "special_tokens_map.json"
-    named: dict[str, Any] = dict(config)
-    if "added_tokens_decoder" not in config and old.is_file():
-        named |= _json(old)
-    if isinstance(extra := named.get("extra_special_tokens"), Mapping):
-        named |= extra
+    with_old = "added_tokens_decoder" not in config and old.is_file()
+    return {**config, **_json(old)} if with_old else dict(config)
+
+
+def _special_tokens(named: Mapping[str, Any]) -> dict[str, str]:
+    """The tokens that have names."""
+    extra = named.get("extra_special_tokens")
+    named = {**named, **extra} if isinstance(extra, Mapping) else named
     tokens = {name: _content(token) for name, token in named.items() if name.endswith("_token")}
     return {name: token for name, token in tokens.items() if token is not None}
+
+
+def _listed(named: Mapping[str, Any]) -> list[str]:
+    """Special tokens without names."""
+    lists = (named.get(name) for name in ("additional_special_tokens", "extra_special_tokens"))
+    tokens = (_content(token) for one in lists if isinstance(one, list) for token in one)
+    return [token for token in tokens if token is not None]
 
 
 def _content(token: Any) -> str | None:
@@ -213,7 +232,7 @@ def _content(token: Any) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Mapping[str, str]) -> Tokenizer:
+def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Sequence[str]) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise TrainerError(Reason.MODEL_UNUSABLE, "the base model has no tokenizer.json", _NO_TOKENIZER_STEP)
@@ -223,10 +242,10 @@ def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Mapping[st
         message = f"tokenizer.json of the base model cannot be read: {error}"
         raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    added = _added_tokens(config)
+    added = _added_tokens(config) or _added_earlier(folder, special_tokens)
     backend.add_tokens([token for token in added if token.content not in known])
     known |= {token.content for token in added}
-    missing = dict.fromkeys(token for token in special_tokens.values() if token not in known)
+    missing = dict.fromkeys(token for token in special_tokens if token not in known)
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
     return backend
 
@@ -240,6 +259,13 @@ def _added_tokens(config: Mapping[str, Any]) -> list[AddedToken]:
     except (TypeError, ValueError) as error:
         message = "tokenizer_config.json of the base model cannot be read: added_tokens_decoder"
         raise TrainerError(Reason.MODEL_UNUSABLE, message) from error
+
+
+def _added_earlier(folder: Path, special_tokens: Collection[str]) -> list[AddedToken]:
+    """Tokens that an older added_tokens.json adds, by their id."""
+    ids = _json_or_nothing(folder / "added_tokens.json")
+    tokens = sorted((token for token, number in ids.items() if isinstance(number, int)), key=ids.__getitem__)
+    return [AddedToken(one, special=one in special_tokens, normalized=one not in special_tokens) for one in tokens]
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:

@@ -108,9 +108,25 @@ def mapping(found: dict[str, str]) -> str:
     return f"{{{', '.join(inside)}}}"
 
 
-def are_of_messages(seen: Collection[str]) -> bool:
-    """Whether the columns are those of one message, as if each message were a row, and not each conversation."""
-    return any(pair <= set(seen) for pair in _OF_MESSAGES)
+def of_messages(names: set[str]) -> str | None:
+    """What to do where each message is a row, and not each conversation; or where conversations branch.
+
+    OpenAssistant has them so: a row is one way through such a tree.
+    """
+    if names >= {"prompt", "message_tree_id"}:
+        return (
+            "Write one conversation a row: `jq -c '{messages: [.prompt | recurse((.replies // [])[0]; . != null) | "
+            '{role, content: .text}]} | if .messages[-1].role == "prompter" then .messages |= .[:-1] else . end | '
+            "select(.messages != [])' FILE > ROWS.jsonl` takes the first reply each time."
+        )
+    if names >= {"message_id", "parent_id", "role"}:
+        return (
+            "Each row is one message of a tree: write the way from its first question to an answer as one row, "
+            '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.'
+        )
+    if any(pair <= names for pair in _OF_MESSAGES):
+        return "Write one conversation a row: `jq -c '{messages: .}' FILE` does it with lists of messages."
+    return None
 
 
 def lifted(parts: Sequence[str], file_format: str) -> str:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeVar
 from finetune_api.reasons import Reason
 from finetune_trainer.data.chat_template import TemplateRefusedError
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
-from finetune_trainer.data.rows import Position, Row
+from finetune_trainer.data.rows import Position, Row, Turn
 from finetune_trainer.data.shared_parts import SharedParts
 from finetune_trainer.errors import TrainerError
 
@@ -143,6 +143,7 @@ NOTE_PREFIX = (
     "the chat template writes a prompt differently when an answer follows: loss begins where the two texts part"
 )
 NOTE_TURNS = "the chat template rewrites earlier answers: only those that it leaves as they were carry loss"
+NOTE_TEXT = "the chat template leaves out or rewrites text of the {}: it is learnt as the template writes it"
 NOTE_EOS = "the chat template does not end the assistant's turn: the end-of-sequence token is added"
 NOTE_NO_EOS = "neither chat template nor tokenizer ends an answer: the tuned model stops only at its token limit"
 
@@ -205,7 +206,7 @@ def encode_all(
         yield from _encode_apart(rows, tokenizer, max_length, notes)
         return
     pending: _Pending | None = None
-    for piece, ids in _tokenised(_pieces(rows, tokenizer), tokenizer):
+    for piece, ids in _tokenised(_pieces(rows, tokenizer, notes), tokenizer):
         if piece.kind in ("whole", "refused"):
             if pending is not None:
                 yield pending.encoded(tokenizer, max_length, notes)
@@ -267,7 +268,7 @@ class _Piece(NamedTuple):
     text: str
 
 
-def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator[_Piece]:
+def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer, notes: set[str]) -> Iterator[_Piece]:
     for row in rows:
         last = len(row.turns) - 1
         try:
@@ -276,11 +277,20 @@ def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator[_Piece]:
         except TemplateRefusedError as error:
             yield _Piece(row.position, "refused", str(error))
             continue
+        if not tokenizer.writes_texts(row.turns):
+            notes.update(NOTE_TEXT.format(turn.role) for turn in _unwritten(row.turns, whole))
         yield _Piece(row.position, "whole", whole)
         for index, turn in enumerate(row.turns[:last]):
             if turn.role == "assistant" and index and row.rejected is None and index not in row.unlearnt:
                 yield from _earlier_turn(row, index, tokenizer)
         yield _Piece(row.position, "head", head)
+
+
+def _unwritten(turns: Sequence[Turn], whole: str) -> Iterator[Turn]:
+    """Turns whose texts are not in the conversation; of earlier answers that is known by their ends."""
+    for index, turn in enumerate(turns, 1):
+        if (turn.role != "assistant" or index == len(turns)) and turn.content.strip() not in whole:
+            yield turn
 
 
 def _earlier_turn(row: Row, index: int, tokenizer: ChatTokenizer) -> Iterator[_Piece]:

@@ -5,7 +5,7 @@ ShareGPT's: `{"from": "human", "value": "..."}`, or Gemini's: `{"role": "model",
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -43,6 +43,8 @@ ROLE_OF: dict[Any, Role] = {
     "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
 """Who speaks, by every word for it: OpenAI's later one for system, and those of ShareGPT, Gemini, Cohere and others."""
+_ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts")
+"""What a message has its speaker and its text by: one of each, or several that say the same."""
 _REASONING = ("reasoning_content", "thinking")
 """What some chat templates put before an answer, and others leave out."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
@@ -170,7 +172,7 @@ def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]
     kept = (one for one in enumerate(messages, 1) if _turn(one[1], one[0], column))
     for place, (index, message) in enumerate(kept):
         weight = message.get("weight")
-        if weight in (None, 1) or _role(message) != "assistant":
+        if weight in (None, 1) or _said(message, _ROLES, _as_role, index, column) != "assistant":
             continue  # of others it says nothing: they are never learnt
         if weight != 0:
             raise UnusableError("Malformed", f"message {index} has a weight other than 0 and 1", column)
@@ -202,13 +204,13 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     """One message; None for a system message without text."""
     if not isinstance(message, dict):
         raise UnusableError("Malformed", f"message {index} is no object with role and content", column)
-    role, content = _role(message), message.get("content", message.get("value", message.get("parts")))
+    role, what = _said(message, _ROLES, _as_role, index, column), f"content of message {index}"
     if role is None:
         raise UnusableError("Malformed", f"message {index} has no role", column)
     if role not in ROLES:
         raise UnusableError("Malformed", f"message {index} has a role other than {', '.join(ROLES)}", column)
-    what = f"content of message {index}"
-    if role == "system" and is_blank(_joined(content, what, column)):
+    content = _said(message, _CONTENTS, lambda said: _joined(said, what, column), index, column)
+    if role == "system" and is_blank(content):
         return None
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableError("Malformed", f"message {index} calls a tool, which cannot be learnt", column)
@@ -223,8 +225,21 @@ def is_message(value: Any) -> bool:
     return isinstance(value, dict) and ("role" in value or "from" in value)
 
 
-def _role(message: dict[str, Any]) -> Any:
-    said = message.get("role", message.get("from"))
+def _said(message: dict[str, Any], names: Sequence[str], read: Callable[[Any], Any], index: int, column: str) -> Any:
+    """What the message has by one of the names, None where by none.
+
+    Raises:
+        UnusableError: it has something else by another of them, which would be left out unsaid.
+    """
+    there = [name for name in names if message.get(name) is not None]
+    found = [read(message[name]) for name in there]
+    if any(other != found[0] for other in found):
+        what = f"message {index} has {' and '.join(there)}, which say different things: leave one of them out"
+        raise UnusableError("Malformed", what, column)
+    return found[0] if found else None
+
+
+def _as_role(said: Any) -> Any:
     return ROLE_OF.get(said.lower(), said) if isinstance(said, str) else said
 
 

@@ -311,24 +311,30 @@ class _SplitCheck:
         )
 
     def _how_to_name_columns(self) -> str:
-        columns = self.columns
+        columns, seen = self.columns, set(self.columns_seen)
         meant = column_names.meant(columns, self.columns_seen)
         unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
-        if column_names.are_of_messages(self.columns_seen):
-            return "Write one conversation a row: `jq -c '{messages: .}' FILE` does it with lists of messages."
+        if put_together := column_names.of_messages(seen):
+            return put_together
         if self.has_objects and not meant:
             return column_names.lifted(unnamed, self.format)
-        if {columns.chosen, columns.rejected} <= set(self.columns_seen) and not meant:
+        if {columns.chosen, columns.rejected} <= seen and not meant:
             return _WHOLE_PAIRS
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
-        if self.spec.preference is None and {"chosen", "rejected"} <= set(self.columns_seen):
-            return (
-                f"Write spec.preference: {{}} if the model is to learn which of two answers is better; or else m{named}"
-            )
+        if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):
+            return f"{otherwise}; or else m{named}"
         if self.format.startswith("CSV") and self._spoken_columns() == column_names.NO_HEADER:
             return f"Let the file begin with a line of its columns' names, or m{named}"
         return f"M{named}"
+
+    def _by_number_of_answers(self, seen: set[str], *, sought: bool) -> str | None:
+        """What to do with rows of two answers for a job that learns one, and the other way round."""
+        if self.spec.preference is None and {"chosen", "rejected"} <= seen:
+            return "Write spec.preference: {} if the model is to learn which of two answers is better"
+        if self.spec.preference is not None and not sought and {self.columns.completion, self.columns.messages} & seen:
+            return "Remove spec.preference if each row has one answer, which is to be learnt"
+        return None
 
     def warnings(self) -> Iterator[str]:
         """What is allowed but probably not meant."""

@@ -13,9 +13,18 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.evaluation.generate import generated
 from finetune_trainer.models import base_model
 from finetune_trainer.models.generation import plain_generation
 from finetune_trainer.serving.artifact import Artifact, open_artifact
+
+_NOT_ASKED = (
+    "Leave dataset.test out (then nothing is asked, and the tuned model needs a server of another kind), or name "
+    "another base model, and apply the job under a new name."
+)
+
+_ASKED = (1, 2, 3)
+"""Tokens that any model has."""
 
 _OTHER = "other"
 """Name of a second adapter while it is asked."""
@@ -69,6 +78,23 @@ class Tuned:
     def is_adapter(self) -> bool:
         """Whether the base model is in it, as it was."""
         return hasattr(self.model.net, "peft_config")
+
+
+def require_answers(folder: Path, model: Model) -> None:
+    """Refuse, before it is trained, a model that cannot be measured by its answers: its own code gives none.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    training, generation = model.net.training, model.generation
+    asked = [generation.bos_token_id or 0, *_ASKED]
+    try:
+        with base_model.in_words(folder, "an answer on trial"):
+            list(generated(model.net, [asked, asked[:2]], generation=generation, max_new_tokens=2, token_budget=64))
+    except TrainerError as error:
+        raise TrainerError(error.reason, error.message, _NOT_ASKED) from error
+    finally:
+        model.net.train(training)
 
 
 @contextmanager

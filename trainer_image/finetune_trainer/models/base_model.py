@@ -5,8 +5,12 @@ training and generation are elsewhere.
 """
 
 import errno
+import json
+import logging
 import os
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +19,46 @@ from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
+from finetune_trainer.models.model_shape import stored_in_bytes
 from finetune_trainer.storage.durable import damage
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, why_silent
+
+logger = logging.getLogger(__name__)
 
 _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "pegasus", "t5", "umt5"})
 """Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
 
+_TRANSLATORS = frozenset({"fsmt", "m2m_100", "marian", "mbart", "nllb-moe", "plbart"})
+"""Kinds whose texts begin or end with a token for their language, another one for each side."""
+
+_LANGUAGES_IN_PROMPTS = (
+    "Name a T5, an mT5 or a causal model, whose prompts say what to do (translate German to English: ...), and apply "
+    "the job under a new name."
+)
+
 OF_UNKNOWN_STATE = frozenset({"rwkv"})
 """Kinds of causal models that can neither be given their state by a name that is known here, nor told of padding."""
 
 PUT_THERE_AGAIN = (
-    "A file of weights is damaged or not whole: have the model put into the cache again (finetune-trainer cache), and "
-    "try again (in a cluster by spec.retryNonce)."
+    "A file of weights is missing, damaged or not whole: have the model put into the cache again (finetune-trainer "
+    "cache), and try again (in a cluster by spec.retryNonce)."
+)
+
+OTHER_NUMBERS = (
+    "Set hyperparameters.precision: Float32, have the model put into the cache again (finetune-trainer cache), or name "
+    "another one, and apply the job under a new name."
 )
 
 _STORED_QUANTISED = "its weights are stored quantised, in a way that cannot be tuned here"
+
+_OF_THE_DEVICE = {"OutOfMemoryError", "AcceleratorError"}
+"""Errors of torch, by name: some of what asks for them has no torch yet."""
+
+_ANOTHER = (
+    "Name another base model, or use a trainer image in which that one works, and apply the job under a new name."
+)
 
 _PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
 
@@ -202,6 +229,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             it cannot be quantised here.
     """
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
+    _require_numbers(folder, config)
     extra = _quantised(dtype) if four_bits else {}
     try:
         model, found = _kind(config).from_pretrained(
@@ -219,14 +247,34 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             raise
         if getattr(config, "quantization_config", None):
             raise unusable(folder, f"{_STORED_QUANTISED} ({_first_line(error)})", _PLAIN_WEIGHTS) from error
-        step = PUT_THERE_AGAIN if type(error).__name__ == "SafetensorError" else None
-        raise unusable(folder, f"it cannot be loaded: {_first_line(error)}", step) from error
+        raise unusable(folder, f"it cannot be loaded: {_first_line(error)}", _step_after(error)) from error
     require_whole(folder, found)
     if four_bits:
         four_bit.prepare(model)
     elif getattr(model, "is_quantized", False):
         raise unusable(folder, _STORED_QUANTISED, _PLAIN_WEIGHTS)
     return model
+
+
+def _step_after(error: Exception) -> str | None:
+    files = isinstance(error, OSError | json.JSONDecodeError) or type(error).__name__ == "SafetensorError"
+    return PUT_THERE_AGAIN if files else None
+
+
+def _require_numbers(folder: Path, config: Any) -> None:
+    """Refuse weights in 8 bits or fewer that nothing says how to read: they would be taken for the numbers themselves.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+    said = getattr(config, "quantization_config", None) or {}
+    if isinstance(said, dict) and said.get("quant_method") in AUTO_QUANTIZER_MAPPING:
+        return
+    if name := stored_in_bytes(folder):
+        why = f"{name} is stored in 8 bits or fewer, and config.json has no quantization_config that says how"
+        raise unusable(folder, why, _PLAIN_WEIGHTS)
 
 
 def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
@@ -238,7 +286,9 @@ def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
     missing = sorted(found["missing_keys"])
     if missing:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise unusable(folder, f"its weights are incomplete: {named} cannot be found in its safetensors")
+        raise unusable(
+            folder, f"its weights are incomplete: {named} cannot be found in its safetensors", PUT_THERE_AGAIN
+        )
 
 
 def _kind(config: Any) -> Any:
@@ -315,6 +365,7 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
     """
     import transformers
 
+    _require_no_adapter(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
@@ -329,10 +380,29 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
     return config
 
 
+def _require_no_adapter(folder: Path) -> None:
+    """Refuse an adapter by itself, and one beside weights: transformers would put that on, and nobody asked for it."""
+    try:
+        said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        said = {}
+    named = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+    with_weights = (folder / "config.json").is_file()
+    what = "an adapter lies beside its weights" if with_weights else "it is an adapter, and no model"
+    first = "Take the adapter out of the folder, or name" if with_weights else "Name"
+    step = f"{first} what it is on{f' ({str(named)[:100]})' if named else ''}, or a model that it is merged into"
+    raise unusable(folder, f"{what} (adapter_config.json)", f"{step}; apply the job under a new name.")
+
+
 def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
     from transformers.models.auto import modeling_auto
 
     named = ", ".join(config.architectures or [config.model_type])
+    if config.model_type in _TRANSLATORS:
+        why = f"{named} is told the languages of both texts by tokens beside them, and rows name no languages"
+        raise unusable(folder, why, _LANGUAGES_IN_PROMPTS)
     if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
         raise unusable(
             folder,
@@ -361,6 +431,28 @@ def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
 def unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
     """The refusal of a base model."""
     return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
+
+
+@contextmanager
+def in_words(folder: Path, what: str) -> Iterator[None]:
+    """Say it in words where the model's own code, or a library below it, cannot do `what`. Never with rows of the job.
+
+    Nobody knows all kinds of models, nor what their next version will need: whether one works is tried.
+
+    Raises:
+        TrainerError: ModelUnusable. Memory and devices that fail are none of the model's faults, and pass.
+    """
+    try:
+        yield
+    except (TrainerError, MemoryError):
+        raise
+    except Exception as error:
+        if {kind.__name__ for kind in type(error).mro()} & _OF_THE_DEVICE:
+            raise
+        logger.warning("%s failed", what, exc_info=error)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+        raise unusable(folder, f"{what} fails in its own code ({where}: {_first_line(error)})", _ANOTHER) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -45,9 +45,10 @@ def find_model(cache: Path | str, name: str) -> Path | None:
     """The folder of a cached model, or None where the cache has none of that name.
 
     A folder without a manifest counts too where it has a config.json: admins may mount caches that they filled by hand.
+    So does an adapter's: that it is no model is said by those who load it.
     """
     folder = model_path(Path(cache), name)
-    return folder if (folder / "config.json").is_file() else None
+    return folder if any((folder / file).is_file() for file in ("config.json", "adapter_config.json")) else None
 
 
 def models_in(cache: Path | str) -> list[str]:

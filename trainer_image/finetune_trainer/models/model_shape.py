@@ -36,6 +36,7 @@ _RESIDUAL_DROPOUTS = ("resid_pdrop", "dropout", "hidden_dropout")
 _DROPOUTS = ("dropout_rate", "attn_pdrop", "attention_dropout", "attn_dropout")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_BYTES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
 _ODD = ("experts", "A_log", "conv1d", "vision")
 """Parts of names of tensors whose layers keep another number of activations than is counted here."""
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "encoder_attention_heads")
@@ -189,16 +190,32 @@ def _headers(files: Iterable[Path]) -> tuple[dict[str, tuple[int, ...]], int, bo
     tensors: dict[str, tuple[int, ...]] = {}
     stored, plain = 0, True
     for path in files:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _HEADER_LIMIT:
-                raise ValueError(f"{path.name} has no header of safetensors")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+        header = _header(path)
         tensors |= {name: tuple(entry["shape"]) for name, entry in header.items()}
         plain = plain and all(entry["dtype"] in _FLOATS for entry in header.values())
         stored += path.stat().st_size
     return tensors, stored, plain
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Dtype and shape of each tensor of a file, by its name."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > _HEADER_LIMIT:
+            raise ValueError(f"{path.name} has no header of safetensors")
+        header: dict[str, Any] = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return header
+
+
+def stored_in_bytes(folder: Path) -> str | None:
+    """A matrix of weights whose numbers are stored in a byte each, or several in one; None where none is found."""
+    try:
+        entries = [entry for path in _weight_files(folder) for entry in _header(path).items()]
+        found = (name for name, entry in entries if name.endswith("weight") and entry["dtype"] in _BYTES)
+        return next((name for name in found), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return None
 
 
 def _shape(config: Mapping[str, Any], tensors: Tensors, stored: int, *, certain: bool) -> ModelShape | None:

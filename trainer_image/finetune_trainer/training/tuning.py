@@ -4,6 +4,7 @@ It reads no data and writes nothing. Libraries are imported where they are neede
 """
 
 import gc
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -60,11 +61,12 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty: bool = False) -> Any:
         return model
     from finetune_trainer.computing import adapted_linear, frozen_norm
 
-    tuned = with_adapters(model, job.spec.adapters, job.spec.base_model)
-    if job.spec.artifact.merge:
-        require_mergeable(tuned)
-    adapted_linear.fuse(tuned)
-    frozen_norm.fuse(tuned)
+    with base_model.in_words(folder, "putting adapters on it"):
+        tuned = with_adapters(model, job.spec.adapters, job.spec.base_model)
+        if job.spec.artifact.merge:
+            require_mergeable(tuned)
+        adapted_linear.fuse(tuned)
+        frozen_norm.fuse(tuned)
     return tuned
 
 
@@ -166,28 +168,46 @@ def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | Non
     return memory.Need(shape, setup, rows).fit(here.available, here.threads)
 
 
-def require_looks_back(job: TrainerJob, folder: Path, model: Any) -> None:
-    """Refuse a model that looks at what follows a token: it would learn to read answers off, and to give none.
+def require_works(job: TrainerJob, folder: Path, model: Any, decoder_start: int | None) -> None:
+    """Try the model, where it will be trained, before hours are spent on it.
+
+    Refuses one whose own code cannot compute a pass, one that computes no numbers, and one that looks at what follows a
+    token: it would learn to read answers off, and to give none.
 
     Raises:
         TrainerError: ModelUnusable.
     """
     from finetune_trainer.computing.attention import looks_ahead
+    from finetune_trainer.training import trial
 
-    if not model.config.is_encoder_decoder and looks_ahead(model, compute_dtype_of(job)):
+    dtype = compute_dtype_of(job)
+    with base_model.in_words(folder, "a pass on trial"):
+        _place(job, model)
+        loss = trial.learn(model, dtype, decoder_start)
+        ahead = decoder_start is None and looks_ahead(model, dtype)
+    if not math.isfinite(loss):
+        why = "before any training its loss is no finite number, be it for its weights or for the precision"
+        raise base_model.unusable(folder, why, base_model.OTHER_NUMBERS)
+    if ahead:
         raise base_model.unusable(folder, "what it says of a token depends on those behind it: it is no causal model")
 
 
 def why_padded(job: TrainerJob, model: Any) -> str | None:
     """Why rows are not packed, or None where they are. Moves the model to where it will be trained, and tries it."""
     from finetune_trainer.computing.attention import why_not_packed
-    from finetune_trainer.computing.sharding import is_sharded
 
     if not job.spec.hyperparameters.packing:
         return "hyperparameters.packing is off"
-    if job.spec.method != "QLoRA" and not is_sharded(model):  # which are there already
-        model.to(device())
+    _place(job, model)
     return why_not_packed(model, compute_dtype_of(job))
+
+
+def _place(job: TrainerJob, model: Any) -> None:
+    """Move the model to where it will be trained; quantised and sharded ones are there already."""
+    from finetune_trainer.computing.sharding import is_sharded
+
+    if job.spec.method != "QLoRA" and not is_sharded(model):
+        model.to(device())
 
 
 def build_trainer(

@@ -46,6 +46,14 @@ def store():
     return TokenStore(make_rows())
 
 
+DEEPSEEK = {
+    "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+    "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+    "moe_intermediate_size": 32, "first_k_dense_replace": 1, "index_n_heads": 2, "index_head_dim": 8, "index_topk": 8,
+}  # fmt: skip
+"""Sizes of a kind that chooses which tokens to attend to."""
+
+
 def make_model(kind, **changes):
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**SMALL, **changes})
@@ -247,6 +255,7 @@ def test_outside_of_training_a_model_attends_as_before():
         ("bloom", {"n_head": 4, "n_layer": 2}, "cannot be replaced"),
         ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "dropout"),
         ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}, "out of range"),
+        ("deepseek_v32", DEEPSEEK, "cannot be computed within rows here: 'NoneType' object"),
     ],
 )
 def test_models_that_cannot_keep_rows_apart_are_found_out(kind, changes, why):
@@ -258,6 +267,23 @@ def test_models_that_cannot_keep_rows_apart_are_found_out(kind, changes, why):
     assert why in str(why_not_packed(model.train(), torch.float32))
     assert torch.get_rng_state().equal(before)
     assert model.training
+
+
+def test_parts_that_hear_attend_afterwards_as_they_did_before():
+    text = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "global_head_dim": 8}
+    text |= {"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0}
+    of_others = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = AutoConfig.for_model(
+        "gemma4",
+        text_config={**SMALL, **text, "layer_types": ["sliding_attention", "full_attention"]},
+        vision_config={**of_others, "intermediate_size": 32},
+        audio_config={**of_others, "output_proj_dims": 32},
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    assert config.audio_config._attn_implementation == "eager"  # all that it can
+    assert why_not_packed(model, torch.float32) is None
+    parts = (config.text_config, config.vision_config, config.audio_config)
+    assert [part._attn_implementation for part in parts] == ["sdpa", "sdpa", "eager"]
 
 
 @pytest.mark.parametrize("kind", ["lfm2", "lfm2_moe"])

@@ -124,6 +124,12 @@ TALK = [USER, ANSWER, {**USER, "content": "c"}]
         ({"Instruction": "a", "Input": "i", "Output": "b", "System": "s"}, "system:s user:a\n\ni assistant:b", ()),
         ({"INSTRUCTION": "a", "response": "b"}, "user:a assistant:b", ()),
         ({"Conversations": [USER, ANSWER]}, "user:a assistant:b", ()),
+        ({"messages": [{**USER, "from": "human", "value": "a"}, ANSWER]}, "user:a assistant:b", ()),
+        (
+            {"messages": [{"role": None, "content": None, "from": "human", "value": "a"}, {**ANSWER, "value": None}]},
+            "user:a assistant:b",
+            (),
+        ),
     ],
 )
 def test_usable_rows_of_other_layouts(fields, turns, unlearnt):
@@ -147,6 +153,11 @@ OTHER = {"messages": [{**USER, "content": "another"}, ANSWER]}
         ({"prompt": "a", "completion": "b", "messages": json.dumps(OTHER["messages"])}, "messages", "messages says"),
         ({"prompt": "a", "completion": "b", "messages": [*TALK, ANSWER]}, "messages", "messages says something else"),
         ({"completion": "z", **OTHER}, "completion", "messages says something else than completion: leave one of"),
+        ({"messages": [{**USER, "from": "gpt"}, ANSWER]}, "messages", "message 1 has role and from, which say diff"),
+        ({"messages": [USER, {**ANSWER, "value": "z"}]}, "messages", "message 2 has content and value, which say diff"),
+        ({"messages": [USER, {**ANSWER, "content": "", "value": "z"}]}, "messages", "message 2 has content and value"),
+        ({"messages": [{**USER, **GEMINI, "content": "z"}, ANSWER]}, "messages", "message 1 has content and parts"),
+        ({"prompt": [{**USER, "from": "gpt"}], "completion": "b"}, "prompt", "message 1 has role and from"),
     ],
 )
 def test_a_row_that_says_two_things_is_refused(fields, field, what):

@@ -1,5 +1,6 @@
 """Conversations become the tokens that transformers makes of them, and loss lies on answers alone."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, TemplateRefusedError, Turn, encode
-from finetune_trainer.data.encode import NOTE_EOS, NOTE_NO_EOS, NOTE_PREFIX, NOTE_TURNS
+from finetune_trainer.data.encode import NOTE_EOS, NOTE_NO_EOS, NOTE_PREFIX, NOTE_TEXT, NOTE_TURNS
 from finetune_trainer.errors import TrainerError
 
 CORPUS = [
@@ -202,6 +203,22 @@ def test_earlier_answers_that_the_template_rewrites_carry_no_loss_and_are_noted(
     assert tally.notes == {NOTE_TURNS}
 
 
+@pytest.mark.parametrize(
+    ("left_out", "notes"),
+    [
+        ("{% if message.role != 'system' %}{{ message.content }}{% endif %}", {NOTE_TEXT.format("system")}),
+        ("{{ message.content | upper }}", {NOTE_TEXT.format(role) for role in ("system", "user", "assistant")}),
+        ("{{ message.content | trim }}", set()),
+    ],
+)
+def test_text_that_the_template_does_not_write_as_it_is_is_noted_by_who_said_it(left_out, notes):
+    start, end = "{{ '<|im_start|>' + message.role }}", "{{ '<|im_end|>' }}"
+    template = f"{{% for message in messages %}}{start}{left_out}{end}{{% endfor %}}"
+    tally = Tally()
+    one(ChatTokenizer.from_transformers(byte_level(template)), THREE, tally=tally)
+    assert tally.notes == notes
+
+
 def test_trap_02_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_texts_part():
     template = (  # as templates do that open a thought in the prompt
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
@@ -254,6 +271,43 @@ def test_base_models_without_template_get_plain_text(make, text):
     assert not tokenizer.has_own_template
     assert tokenizer.render(THREE) == text
     assert labelled(tokenizer, one(tokenizer, THREE)).strip() == text.rpartition("\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("added_tokens.json", {"<|new|>": 1000, "<|newer|>": 1001}),
+        ("special_tokens_map.json", {"additional_special_tokens": ["<|new|>", "<|newer|>"]}),
+        ("tokenizer_config.json", {"additional_special_tokens": ["<|new|>", "<|newer|>"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": ["<|new|>", "<|newer|>"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"a_token": "<|new|>", "b_token": "<|newer|>"}}),
+    ],
+)
+def test_tokens_that_only_a_file_beside_the_tokenizer_names_are_tokens_as_for_transformers(tmp_path, file, fields):
+    byte_level(CHATML).save_pretrained(tmp_path)
+    path = tmp_path / file
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    before.pop("added_tokens_decoder", None)
+    path.write_text(json.dumps(before | fields))
+    text = "x <|new|> y<|newer|>"
+    own = AutoTokenizer.from_pretrained(tmp_path)(text, add_special_tokens=False).input_ids
+    assert ChatTokenizer.from_folder(tmp_path).ids([text]) == [own]
+    assert len(own) < 8
+
+
+@pytest.mark.parametrize("template", ["", " \n"])
+def test_a_template_of_nothing_is_none(template):
+    tokenizer = ChatTokenizer.from_transformers(byte_level(template))
+    assert not tokenizer.has_own_template
+    assert "What colour" in tokenizer.render(THREE)
+
+
+def test_a_folder_of_older_tokenizer_files_is_answered_with_how_to_write_the_newer_one(tmp_path):
+    byte_level(CHATML).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").rename(tmp_path / "tokenizer.model")
+    with pytest.raises(TrainerError, match="has no tokenizer") as raised:
+        ChatTokenizer.from_folder(tmp_path)
+    assert "AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER')" in raised.value.next_step
 
 
 def test_a_model_saved_with_the_plain_template_is_asked_as_it_was_trained(tmp_path):

@@ -236,18 +236,31 @@ def test_full_tuning_of_an_encoder_decoder_can_be_stopped_and_goes_on_as_if_it_h
     assert tuned.config.is_encoder_decoder
 
 
-def test_an_encoder_decoder_of_another_kind_is_refused_with_those_that_work(cache, tmp_path):
-    from transformers import M2M100Config
+def refused_of_kind(cache, tmp_path, kind):
+    """How a job on an encoder-decoder of this kind ends."""
+    from transformers import AutoConfig
 
-    folder = tmp_path / "cache" / "test" / "m2m"
+    folder = tmp_path / "cache" / "test" / "other"
     folder.mkdir(parents=True)
-    M2M100Config(architectures=["M2M100ForConditionalGeneration"], decoder_start_token_id=0).save_pretrained(folder)
+    AutoConfig.for_model(kind, decoder_start_token_id=0).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         (folder / name).write_bytes((cache / T5 / name).read_bytes())
-    code, report, _ = do(seq2seq_job(tmp_path, tmp_path / "cache", "test/m2m", splits=("train",)))
+    code, report, _ = do(seq2seq_job(tmp_path, tmp_path / "cache", "test/other", splits=("train",)))
     assert code == ExitCode.MODEL_UNUSABLE
-    assert "of these only bart, longt5, mt5, pegasus, t5, umt5" in report.failure.message
-    assert report.failure.next_step
+    return report.failure
+
+
+def test_an_encoder_decoder_of_another_kind_is_refused_with_those_that_work(cache, tmp_path):
+    failure = refused_of_kind(cache, tmp_path, "blenderbot")
+    assert "of these only bart, longt5, mt5, pegasus, t5, umt5" in failure.message
+    assert "a T5, BART or Pegasus" in failure.next_step
+
+
+@pytest.mark.parametrize("kind", ["m2m_100", "marian", "mbart"])
+def test_a_translator_is_refused_as_rows_name_no_languages(cache, tmp_path, kind):
+    failure = refused_of_kind(cache, tmp_path, kind)
+    assert "rows name no languages" in failure.message
+    assert "translate German to English" in failure.next_step
 
 
 def test_trap_15_there_is_no_float16_to_tune_with():
