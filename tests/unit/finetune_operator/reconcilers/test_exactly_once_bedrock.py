@@ -64,7 +64,6 @@ OF_JOBS = courses(faults(CREATE, STOP, GET, LIST), WAITS)
 OF_DEPLOYMENTS = courses(faults(DEPLOY, UNDEPLOY, "ListCustomModelDeployments", "Converse"), WAITS)
 PROPERTY = of_lives(4)
 UNANSWERED = ("fault", {"operation": CREATE, "after_commit": True})
-NOT_DEPLOYED = ("fault", {"operation": DEPLOY, "after_commit": True})
 
 
 def live(provider: BedrockSimulator, life: Callable[[str], Awaitable[None]]) -> None:

@@ -12,12 +12,12 @@ from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JO
 from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET
+from tests.unit.finetune_operator.reconcilers.hosted import FAULTS, GONE, PUT
 from tests.unit.finetune_operator.reconcilers.random_lives import JOB, courses, is_over, live_step, of_lives, until
-from tests.unit.finetune_operator.reconcilers.test_exactly_once_hosted import GONE, OF_DEPLOYMENTS, PUT
 
 POD = (JOBS, "team-a", "sentiment-1-1-eval1")
 BY_HAND = {"spec": {"deployment": {"mode": "Manual"}}, "metadata": {"name": "sentiment", "namespace": "team-a"}}
-COURSES = courses(OF_DEPLOYMENTS, (20, 60, 150), kills=6, steps=8)
+COURSES = courses(FAULTS, (20, 60, 150), kills=6, steps=8)
 ENDS = st.sampled_from(["deleted", "asked in vain", "suspended"])
 
 

@@ -7,7 +7,7 @@ import pytest
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import cloud_cost
 from finetune_operator.decide.cloud_job.steps import decide
-from tests.unit.finetune_operator.decide.cloud_job.test_decide_cloud_job import (
+from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
     at_provider,
     checked,
     checking,

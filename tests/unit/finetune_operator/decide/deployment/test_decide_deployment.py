@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
+from finetune_api.deployment import HostedDeployment, ModelDeploymentStatus, Sleep
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.decision import DeploymentView, decide, not_served
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from finetune_operator.desired.serving import service
+from tests.unit.finetune_operator.decide.deployment.given_deployments import spec, view
 from tests.unit.finetune_operator.decide.given import (
-    NOW,
     at,
     azure_connection,
     bedrock_connection,
@@ -23,30 +23,9 @@ from tests.unit.finetune_operator.decide.given import (
     sagemaker_connection,
     stamp,
 )
-from tests.unit.finetune_operator.decide.test_decide_model import version
+from tests.unit.finetune_operator.decide.given_models import version
 
 LABEL = "finetune.dev/version"
-
-
-def spec(**fields: Any) -> ModelDeploymentSpec:
-    return ModelDeploymentSpec.model_validate({"modelRef": {"name": "sentiment"}} | fields)
-
-
-def view(serving: Serving | None = None, served: int | None = None, **fields: Any) -> DeploymentView:
-    base = DeploymentView(
-        name="sentiment",
-        namespace="team-a",
-        generation=1,
-        deleting=False,
-        spec=spec(),
-        spec_error="",
-        status=ModelDeploymentStatus(served_version=served),
-        model=FineTunedModelStatus(active_version=2, versions=[version(1), version(2)]),
-        connections={"local": connection()},
-        serving=serving or Serving("Absent"),
-        now=NOW,
-    )
-    return replace(base, **fields)
 
 
 BROKEN = Failure.because(Reason.DEPLOYMENT_FAILED, "crashed")
