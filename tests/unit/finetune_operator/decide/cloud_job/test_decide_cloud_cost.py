@@ -56,3 +56,28 @@ def test_an_instance_runs_no_longer_than_its_provider_lets_any(deadline: int | N
     settings = sagemaker_connection().sage_maker
     assert settings is not None
     assert cloud_cost.longest_seconds(job_spec(activeDeadlineSeconds=deadline), settings) == seconds
+
+
+HOURS = {"ml.g5.xlarge": "1.41"}
+
+
+@pytest.mark.parametrize(
+    ("prices", "currency", "reason"),
+    [
+        pytest.param(HOURS, "USD", None, id="known"),
+        pytest.param({}, "USD", Reason.PRICE_UNKNOWN, id="unknown"),
+        pytest.param({"ml.g5.2xlarge": "1.52"}, "USD", Reason.PRICE_UNKNOWN, id="of another instance"),
+        pytest.param(HOURS, "EUR", Reason.PRICE_UNKNOWN, id="of another currency"),
+    ],
+)
+def test_a_budget_needs_the_price_of_the_instances_hour(
+    prices: dict[str, str], currency: str, reason: Reason | None
+) -> None:
+    view = given(
+        spec=spec(budget={"maxCost": "9.00", "currency": currency}),
+        connection=sagemaker_connection(),
+        facts=facts(hosting=prices),
+    )
+    failure = cloud_cost.unpriced(view)
+    assert (failure and failure.reason) == reason
+    assert failure is None or "an hour of ml.g5.xlarge" in failure.message
