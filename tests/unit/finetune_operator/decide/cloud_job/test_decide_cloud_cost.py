@@ -58,26 +58,21 @@ def test_an_instance_runs_no_longer_than_its_provider_lets_any(deadline: int | N
     assert cloud_cost.longest_seconds(job_spec(activeDeadlineSeconds=deadline), settings) == seconds
 
 
-HOURS = {"ml.g5.xlarge": "1.41"}
-
-
 @pytest.mark.parametrize(
-    ("prices", "currency", "reason"),
+    ("asked", "currency", "unknown"),
     [
-        pytest.param(HOURS, "USD", None, id="known"),
-        pytest.param({}, "USD", Reason.PRICE_UNKNOWN, id="unknown"),
-        pytest.param({"ml.g5.2xlarge": "1.52"}, "USD", Reason.PRICE_UNKNOWN, id="of another instance"),
-        pytest.param(HOURS, "EUR", Reason.PRICE_UNKNOWN, id="of another currency"),
+        pytest.param({}, "USD", None, id="known"),
+        pytest.param({"instanceType": "ml.g5.2xlarge"}, "USD", "an hour of ml.g5.2xlarge in USD", id="unknown"),
+        pytest.param({}, "EUR", "an hour of ml.g5.xlarge in EUR", id="of another currency"),
     ],
 )
-def test_a_budget_needs_the_price_of_the_instances_hour(
-    prices: dict[str, str], currency: str, reason: Reason | None
+def test_a_budget_needs_the_price_of_an_hour_of_the_jobs_instance(
+    asked: dict[str, str], currency: str, unknown: str | None
 ) -> None:
-    view = given(
-        spec=spec(budget={"maxCost": "9.00", "currency": currency}),
-        connection=sagemaker_connection(),
-        facts=facts(hosting=prices),
-    )
+    wanted = spec(budget={"maxCost": "9.00", "currency": currency}, resources=asked)
+    view = given(spec=wanted, connection=sagemaker_connection(), facts=facts(hosting={"ml.g5.xlarge": "1.41"}))
     failure = cloud_cost.unpriced(view)
-    assert (failure and failure.reason) == reason
-    assert failure is None or "an hour of ml.g5.xlarge" in failure.message
+    assert (failure is None) == (unknown is None)
+    if failure is not None:
+        message = f"spec.budget: no price of {unknown} is known"
+        assert (failure.reason, failure.message) == (Reason.PRICE_UNKNOWN, message)
