@@ -3,17 +3,14 @@
 As test_exactly_once, for what is billed by the hour.
 """
 
-import asyncio
-
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
-from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import FAULTS, PUT
-from tests.unit.finetune_operator.reconcilers.random_lives import ADDRESS, courses, live_step, of_lives, until
+from tests.unit.finetune_operator.reconcilers.random_lives import ADDRESS, courses, live, live_step, of_lives, until
 
 COURSES = courses([*FAULTS, {"operation": "*", "status": 429}], (20, 300, 700), kills=6)
 
@@ -52,5 +49,4 @@ def test_one_deployment_is_made_and_none_is_left(course, deleted_after) -> None:
         await cluster.aclose()
         assert dict(provider.deployments.found) == {}
 
-    with serve(provider) as url:
-        asyncio.run(run(url))
+    live(provider, run)

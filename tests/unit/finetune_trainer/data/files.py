@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import zstandard
 
 from finetune_api.dataset import Columns, DataFile
+from finetune_trainer.data.columns import Layouts, Unusable, to_rows
 from finetune_trainer.data.read import SplitFile
-from finetune_trainer.data.rows import ROW_LIMIT
+from finetune_trainer.data.rows import ROW_LIMIT, Record, Row
 
 ROWS = [
     {"prompt": "one", "completion": "eins"},
@@ -58,3 +59,9 @@ GZIP, ZSTD, BZIP2, XZ = (
     lzma.compress(LINES),
 )
 PARQUET = as_parquet(ROWS)
+
+
+def to_row(record: Record, columns: Columns) -> Row | Unusable:
+    """What the check makes of a record by itself."""
+    (row,) = to_rows([record], Layouts(columns))
+    return row

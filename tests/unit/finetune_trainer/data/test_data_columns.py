@@ -5,9 +5,10 @@ import json
 import pytest
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.columns import Unusable, to_row
+from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.rows import Position, Record
 from finetune_trainer.data.turns import MESSAGES_LIMIT
+from tests.unit.finetune_trainer.data.files import to_row
 
 LINE = Position(line=17)
 SYSTEM = {"role": "system", "content": "s"}

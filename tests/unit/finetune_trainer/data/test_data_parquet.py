@@ -12,10 +12,18 @@ import pytest
 from pyarrow.parquet import encryption
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.columns import to_row
 from finetune_trainer.data.parquet import batch_rows
 from finetune_trainer.errors import TrainerError
-from tests.unit.finetune_trainer.data.files import BIG, PARQUET, ROWS, as_parquet, as_parquet_table, records, split_file
+from tests.unit.finetune_trainer.data.files import (
+    BIG,
+    PARQUET,
+    ROWS,
+    as_parquet,
+    as_parquet_table,
+    records,
+    split_file,
+    to_row,
+)
 
 
 def test_parquet_with_bytes_that_are_no_text_is_a_bad_row(tmp_path):
