@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from typing import Any, Literal
 
 import boto3
 
-from bench.scale.ours import API, OWN, free_port
+from bench.scale.ours import API, OWN
 from tests.cluster import processes
+from tests.cluster.ports import answers, free_port
 from tests.simulators import process
 from tests.simulators.process import Remote
 
@@ -163,17 +163,9 @@ def _s3(folder: Path) -> Iterator[str]:
     pid = processes.start(str(folder), "s3", command, folder / "s3.log")
     endpoint = f"http://127.0.0.1:{port}"
     try:
-        processes.wait_until(lambda: _answers(endpoint), "S3", timeout=60, pid=pid, log=folder / "s3.log")
+        processes.wait_until(lambda: answers(f"{endpoint}/moto-api/"), "S3", timeout=60, pid=pid, log=folder / "s3.log")
         keys = {"aws_access_key_id": "AKIASIMULATED", "aws_secret_access_key": "simulated-secret"}
         boto3.client("s3", region_name="us-east-1", endpoint_url=endpoint, **keys).create_bucket(Bucket=BUCKET)
         yield endpoint
     finally:
         processes.kill([pid])
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/moto-api/", timeout=5):
-            return True
-    except OSError:
-        return False

@@ -9,14 +9,15 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.scale import bars, edits, figures, ours, page, peer, pushes, world
 from bench.scale.load import Manifest, Times, play
-from bench.scale.page import PeerRow, Row
+from bench.scale.page import Row, Run
 from tests.cluster import processes
 
 EDITS = 200
@@ -36,7 +37,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="where the page is written; default: printed")
     options = parser.parse_args()
     rows: list[Row] = []
-    others: list[PeerRow] = []
+    others: list[Run] = []
     for count in options.jobs:
         rows.append(measure(count))
         _tell(_parts(rows, others), options.write)
@@ -49,7 +50,7 @@ def main() -> int:
     return 1 if any(row.failed for row in rows) or any(row.failed for row in others) else 0
 
 
-def _parts(rows: list[Row], others: list[PeerRow]) -> list[str]:
+def _parts(rows: list[Row], others: list[Run]) -> list[str]:
     beside = [page.peers(others), bars.table(bars.judged(rows, others))] if others else []
     return [page.table(rows), *beside]
 
@@ -78,13 +79,7 @@ def measure(count: int) -> Row:
     with fresh_world() as (made, folder):
         ours.install(made, count)
         with ours.running(made, folder) as operator:
-            before, others = figures.cpu_seconds(operator.pid), _others(made, operator.pid)
-            api = figures.cpu_seconds(made.api_server())
-            began = time.monotonic()
-            times = _play(made, count, ours, operator.check)
-            others = (_others(made, operator.pid) - others) / (time.monotonic() - began)
-            spent, peak = figures.cpu_seconds(operator.pid) - before, figures.peak_mib(operator.pid)
-            api = figures.cpu_seconds(made.api_server()) - api
+            run = _play(made, count, ours, (operator.pid,), operator.check)
         asked = figures.requests(made.audit_log, ours.USER)
         # The operator believes a pod that has ended well; on a busy machine Kubernetes itself is half a minute behind.
         processes.wait_until(lambda: world.is_at_rest(made), "every batch Job ended", timeout=120 + count / 10)
@@ -97,54 +92,52 @@ def measure(count: int) -> Row:
             names = [f"job-{number}" for number in range(count)]
             chosen = random.Random(count).sample(names, min(EDITS, count))
             edited = asyncio.run(edits.play(made.cluster.kubeconfig, ours.PATH, chosen))
-    for what, number in asked.most_common(12):
-        print(f"  {number / count:7.2f} per job  {what}")
-    created = times.until(times.job_created)
     return Row(
-        jobs=count,
-        created_p50=figures.percentile(created, 0.50),
-        created_p99=figures.percentile(created, 0.99),
-        all_complete=max(times.complete.values()) - min(times.sent.values()),
-        requests_per_job=sum(asked.values()) / count,
-        peak_mib=peak,
-        cpu_seconds=spent,
-        api_cpu_seconds=api,
+        **_figures(count, run, asked),
         restart=restart,
         edit_p50=figures.percentile(edited, 0.50),
         edit_p99=figures.percentile(edited, 0.99),
-        others=others,
-        failed=len(times.failed),
     )
 
 
-def measure_peer(count: int) -> PeerRow:
-    """One run of the peer's jobs, from their POST to their end."""
+def measure_peer(count: int) -> Run:
+    """One run of the peer's jobs, from their POST to their end; of its two managers, both together."""
     with fresh_world() as (made, folder):
         peer.install(made)
         with peer.running(made, folder) as managers:
-            began, others = time.monotonic(), _others(made)
-            spent, api = sum(map(figures.cpu_seconds, managers.pids)), figures.cpu_seconds(made.api_server())
-            times = _play(made, count, peer, managers.check)
-            spent = sum(map(figures.cpu_seconds, managers.pids)) - spent
-            api = figures.cpu_seconds(made.api_server()) - api
-            others = (_others(made) - others) / (time.monotonic() - began)
-            peak = sum(map(figures.peak_mib, managers.pids))
+            run = _play(made, count, peer, managers.pids, managers.check)
         asked = sum((figures.requests(made.audit_log, manager.user) for manager in peer.MANAGERS), Counter())
+    return Run(**_figures(count, run, asked))
+
+
+@dataclass(frozen=True)
+class _Played:
+    """What a run took; of who does the work, where nothing else is said."""
+
+    times: Times
+    peak_mib: float
+    cpu_seconds: float
+    api_cpu_seconds: float
+    others: float
+
+
+def _figures(count: int, run: _Played, asked: Counter[str]) -> dict[str, Any]:
+    """The fields of a `Run`; what was asked of the API server most is printed."""
     for what, number in asked.most_common(12):
         print(f"  {number / count:7.2f} per job  {what}")
-    created = times.until(times.job_created)
-    return PeerRow(
-        jobs=count,
-        created_p50=figures.percentile(created, 0.50),
-        created_p99=figures.percentile(created, 0.99),
-        all_complete=max(times.complete.values()) - min(times.sent.values()),
-        requests_per_job=sum(asked.values()) / count,
-        peak_mib=peak,
-        cpu_seconds=spent,
-        api_cpu_seconds=api,
-        others=others,
-        failed=len(times.failed),
-    )
+    times, created = run.times, run.times.until(run.times.job_created)
+    return {
+        "jobs": count,
+        "created_p50": figures.percentile(created, 0.50),
+        "created_p99": figures.percentile(created, 0.99),
+        "all_complete": max(times.complete.values()) - min(times.sent.values()),
+        "requests_per_job": sum(asked.values()) / count,
+        "peak_mib": run.peak_mib,
+        "cpu_seconds": run.cpu_seconds,
+        "api_cpu_seconds": run.api_cpu_seconds,
+        "others": run.others,
+        "failed": len(times.failed),
+    }
 
 
 class _Contender(Protocol):
@@ -157,8 +150,12 @@ class _Contender(Protocol):
     def owner_of(self, batch_job: Manifest) -> str | None: ...
 
 
-def _play(made: world.World, count: int, contender: _Contender, check: Callable[[], None]) -> Times:
-    return asyncio.run(
+def _play(
+    made: world.World, count: int, contender: _Contender, pids: Sequence[int], check: Callable[[], None]
+) -> _Played:
+    began, others = time.monotonic(), _others(made, *pids)
+    spent, api = sum(map(figures.cpu_seconds, pids)), figures.cpu_seconds(made.api_server())
+    times = asyncio.run(
         play(
             made.cluster.kubeconfig,
             contender.jobs(count),
@@ -168,6 +165,13 @@ def _play(made: world.World, count: int, contender: _Contender, check: Callable[
             check=check,
             seconds=120 + count,
         )
+    )
+    return _Played(
+        times,
+        peak_mib=sum(map(figures.peak_mib, pids)),
+        cpu_seconds=sum(map(figures.cpu_seconds, pids)) - spent,
+        api_cpu_seconds=figures.cpu_seconds(made.api_server()) - api,
+        others=(_others(made, *pids) - others) / (time.monotonic() - began),
     )
 
 

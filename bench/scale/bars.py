@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from bench.scale.page import PeerRow, Row
+from bench.scale.page import Row, Run
 
 MANY = 5000
 """From so many jobs on, more is asked."""
@@ -31,7 +31,7 @@ class Bar:
         return self.figure <= self.limit
 
 
-def judged(rows: Sequence[Row], peers: Sequence[PeerRow]) -> list[Bar]:
+def judged(rows: Sequence[Row], peers: Sequence[Run]) -> list[Bar]:
     """All demands, those beside the peer only where it ran with as many jobs."""
     beside = {peer.jobs: peer for peer in peers}
     found = [bar for row in rows for bar in _of(row, beside.get(row.jobs))]
@@ -39,7 +39,7 @@ def judged(rows: Sequence[Row], peers: Sequence[PeerRow]) -> list[Bar]:
     return found + [bar for smaller, larger in pairwise(ordered) for bar in _growth(smaller, larger)]
 
 
-def _of(row: Row, peer: PeerRow | None) -> list[Bar]:
+def _of(row: Row, peer: Run | None) -> list[Bar]:
     bars = [
         Bar(row.jobs, "requests per job", row.requests_per_job, 4.0),
         Bar(row.jobs, "cold restart", row.restart, 15.0, " s"),

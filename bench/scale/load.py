@@ -160,15 +160,20 @@ async def play(
         try:
             await asyncio.gather(*(_submit(api, path, waiting, times) for _ in range(WORKERS)))
             while len(times.complete) + len(times.failed) < wanted or len(times.job_created) < wanted:
-                await asyncio.sleep(0.05)
+                await asyncio.wait(watching, timeout=0.05)
                 check()
-                for task in watching:
-                    if task.done():
-                        task.result()
+                _raise_what_ended(watching)
         finally:
             for task in watching:
                 task.cancel()
     return times
+
+
+def _raise_what_ended(watching: Iterable[asyncio.Task[None]]) -> None:
+    """A watch ends by its error alone."""
+    for task in watching:
+        if task.done():
+            task.result()
 
 
 @asynccontextmanager

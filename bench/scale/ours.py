@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -20,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.scale.world import NAMESPACE, STAYS, World
 from tests.cluster import processes
+from tests.cluster.ports import answers, free_port
 
 ROOT = Path(__file__).parents[2]
 OWN, RELEASE = "finetune-system", "finetune-operator"
@@ -111,7 +111,7 @@ def running(world: World, folder: Path, more: Mapping[str, str] | None = None) -
         process = subprocess.Popen(command, env=environment, cwd="/", stdout=output, stderr=output)
     try:
         ready = f"http://127.0.0.1:{probe}/readyz"
-        processes.wait_until(lambda: _answers(ready), "the operator", timeout=120, pid=process.pid, log=log)
+        processes.wait_until(lambda: answers(ready), "the operator", timeout=120, pid=process.pid, log=log)
         yield Running(process, log, probe, report)
     finally:
         process.terminate()
@@ -180,7 +180,7 @@ def _service_account(world: World, folder: Path) -> dict[str, str]:
     """What a pod is given: the chart's service account as the kubelet mounts it, and the API server's address."""
     (cluster,) = (one["cluster"] for one in yaml.safe_load(world.cluster.kubeconfig.read_text())["clusters"])
     server = urlsplit(cluster["server"])
-    token = _token(world, OWN, RELEASE)
+    token = world.cluster.token(OWN, RELEASE)
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(token)
     (folder / "ca.crt").write_bytes(_authority(cluster))
@@ -191,38 +191,7 @@ def _service_account(world: World, folder: Path) -> dict[str, str]:
     }
 
 
-def _token(world: World, namespace: str, account: str) -> str:
-    """Of a service account, for a day."""
-    return world.cluster.kubectl("create", "token", account, "--namespace", namespace, "--duration=24h").strip()
-
-
 def _authority(cluster: Manifest) -> bytes:
     """The CA certificate of a kubeconfig's cluster."""
     inline = cluster.get("certificate-authority-data")
     return base64.b64decode(inline) if inline else Path(cluster["certificate-authority"]).read_bytes()
-
-
-def account_kubeconfig(world: World, path: Path, namespace: str, account: str) -> Path:
-    """The administrator's kubeconfig with the token of a service account."""
-    config: dict[str, Any] = yaml.safe_load(world.cluster.kubeconfig.read_text())
-    token = _token(world, namespace, account)
-    for user in config["users"]:
-        user["user"] = {"token": token}
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

@@ -15,9 +15,9 @@ from bench.scale.pushes import Pushed
 ROOT = Path(__file__).parents[2]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One run. Times in seconds."""
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of jobs, by whomever. Times in seconds."""
 
     jobs: int
     created_p50: float
@@ -26,35 +26,25 @@ class Row:
     all_complete: float
     """From the first POST until the last job is Complete."""
     requests_per_job: float
-    """Of the operator, watches left out, its start included."""
+    """Of who does the work, watches left out, its start included."""
     peak_mib: float
     cpu_seconds: float
     api_cpu_seconds: float
     """Of the API server meanwhile: most of what the jobs cost is there."""
-    restart: float
-    """From a start of the process with all jobs present until each was looked at and nothing waits."""
-    edit_p50: float
-    """From an edit of one of these jobs until its status speaks of it; the same for p99."""
-    edit_p99: float
     others: float
     """Processors that other work on the machine took meanwhile."""
     failed: int
 
 
-@dataclass(frozen=True)
-class PeerRow:
-    """One run of the peer's two managers; as `Row`, both together."""
+@dataclass(frozen=True, kw_only=True)
+class Row(Run):
+    """One run of the operator; with what it then does with all jobs present."""
 
-    jobs: int
-    created_p50: float
-    created_p99: float
-    all_complete: float
-    requests_per_job: float
-    peak_mib: float
-    cpu_seconds: float
-    api_cpu_seconds: float
-    others: float
-    failed: int
+    restart: float
+    """From a start of the process with all jobs present until each was looked at and nothing waits."""
+    edit_p50: float
+    """From an edit of one of these jobs until its status speaks of it; the same for p99."""
+    edit_p99: float
 
 
 def table(rows: list[Row]) -> str:
@@ -74,7 +64,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def peers(rows: list[PeerRow]) -> str:
+def peers(rows: list[Run]) -> str:
     """Runs of the peer as Markdown."""
     columns = (
         "TrainJobs | apply → Job p50 s | p99 s | all Complete s | requests per job | peak MiB | CPU s "

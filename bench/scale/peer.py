@@ -19,7 +19,6 @@ from typing import Any
 
 import yaml
 
-from bench.scale.ours import account_kubeconfig
 from bench.scale.world import NAMESPACE, World
 from tests.cluster import binaries, processes
 from tests.cluster.control_plane import answers
@@ -192,7 +191,7 @@ def _started(world: World, manager: Manager, folder: Path) -> Iterator[tuple[int
 
 def _flags(world: World, manager: Manager, folder: Path) -> list[str]:
     host, loopback = world.cluster.addresses.host, world.cluster.addresses.loopback
-    user = account_kubeconfig(world, folder / f"{manager.program}.kubeconfig", manager.namespace, manager.account)
+    user = world.cluster.kubeconfig_of(manager.namespace, manager.account, folder / f"{manager.program}.kubeconfig")
     health = f"{loopback}:{manager.health_port}"
     if manager is TRAINER:
         port = f"--webhook-server-port={manager.webhook_port}"

@@ -157,15 +157,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
     endpoint = Endpoint.model_validate(status["endpoint"])
     if endpoint.api == "Converse":
         return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_converse(endpoint, args))
-    messages = [{"role": "system", "content": args.system}] if args.system else []
-    body: dict[str, Any] = {
-        "model": endpoint.model,
-        "messages": [*messages, {"role": "user", "content": args.question}],
-    }
-    if args.max_tokens:
-        body["max_tokens"] = args.max_tokens
-    if args.temperature is not None:
-        body["temperature"] = args.temperature
+    body = _completion(endpoint.model, args)
     if endpoint.api == "InvokeEndpoint":
         region = environment.get(REGION_VARIABLE)
         return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_invoke_endpoint(endpoint, body, region))
@@ -177,6 +169,17 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
             )
         return await _in_cluster(kube, endpoint, args, body)
     return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
+
+
+def _completion(model: str | None, args: argparse.Namespace) -> dict[str, Any]:
+    """The question, as the chat completions of OpenAI's API take it."""
+    system = [{"role": "system", "content": args.system}] if args.system else []
+    body: dict[str, Any] = {"model": model, "messages": [*system, {"role": "user", "content": args.question}]}
+    if args.max_tokens:
+        body["max_tokens"] = args.max_tokens
+    if args.temperature is not None:
+        body["temperature"] = args.temperature
+    return body
 
 
 def _why(status: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from tests.chaos.picture import OWN, picture
 from tests.chaos.stage import Stage
 from tests.chaos.store_wire import Stored, open_store_wire
 from tests.chaos.walk import Fault, Killer, quiet
-from tests.chaos.wire import HangUp, open_wire
+from tests.chaos.wire import HangUp, Wire, open_wire
 from tests.lives import clouds
 from tests.lives.clouds import Cloud
 from tests.simulators import certificates
@@ -167,23 +167,27 @@ async def walk(
                         trouble(cloud)
                     operator = f"https://{address}:{REPORT_PORT}"
                     site = CloudSite(stage.site, stage.cluster, cloud, operator, calls.seen, clocks)
-                    began = time.monotonic()
-                    await live(site)
-                    await quiet(wire)
-                    served = await cloud_picture(site)
-                    cost = await cost_of(site, time.monotonic() - began)
-                    await site.leaves()
-                    await quiet(wire)
-                    end = await cloud_picture(site)
-                    points = [call.point for call in wire.seen] + calls.seen
-                    events = await events_of(site)
-                    return CloudTold(served, cost, end, events, known(cloud), points, killer.killed, warnings(log))
+                    return await _lived(site, live, wire, killer, log)
         except TimeoutError as error:
             left = json.dumps(await picture(stage.kube, stage.site.name), indent=1)
             error.add_note(f"points: {[call.point for call in wire.seen]}; {calls.seen}; left: {left}")
             raise
         finally:
             await killer.end()
+
+
+async def _lived(site: CloudSite, live: CloudLife, wire: Wire, killer: Killer, log: Path) -> CloudTold:
+    began = time.monotonic()
+    await live(site)
+    await quiet(wire)
+    served = await cloud_picture(site)
+    cost = await cost_of(site, time.monotonic() - began)
+    await site.leaves()
+    await quiet(wire)
+    end = await cloud_picture(site)
+    points = [*(call.point for call in wire.seen), *site.asked]
+    events = await events_of(site)
+    return CloudTold(served, cost, end, events, known(site.cloud), points, killer.killed, warnings(log))
 
 
 def warnings(log: Path) -> list[str]:

@@ -9,7 +9,7 @@ import aiohttp
 
 from finetune_operator.runtime.kube import Resource
 from tests.cluster import binaries
-from tests.unit.helm.test_argocd_health import health
+from tests.unit.helm.health import health
 
 Manifest = dict[str, Any]
 

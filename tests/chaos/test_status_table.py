@@ -14,13 +14,7 @@ from finetune_api.base import UNSEEN
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
 from finetune_api.names import DEPLOYMENT_LABEL, REPORT_PATH, TOKEN_AUDIENCE, TRAINER_CONTAINER
-from finetune_operator.runtime.kube import (
-    CONNECTIONS,
-    FINE_TUNE_JOBS,
-    FINE_TUNED_MODELS,
-    MODEL_DEPLOYMENTS,
-    Resource,
-)
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, Resource
 from tests.chaos import operators
 from tests.chaos.conftest import Outcome
 from tests.chaos.judges import Sight, columns, kstatus

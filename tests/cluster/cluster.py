@@ -91,6 +91,19 @@ class Cluster:
         """The administrator's kubeconfig file."""
         return self.folder / "kubeconfig"
 
+    def kubeconfig_of(self, namespace: str, account: str, path: Path) -> Path:
+        """Write the administrator's kubeconfig to `path` with the token of a service account instead."""
+        config = json.loads(self.kubeconfig.read_text())
+        for user in config["users"]:
+            user["user"] = {"token": self.token(namespace, account)}
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(config))
+        return path
+
+    def token(self, namespace: str, account: str) -> str:
+        """A service account's, for a day."""
+        return self.kubectl("create", "token", account, "--namespace", namespace, "--duration=24h").strip()
+
     @property
     def audit(self) -> AuditLog:
         """What service accounts have asked of its API server."""

@@ -6,7 +6,6 @@ changed moves.
 
 from __future__ import annotations
 
-import http.client
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from tests.cluster import binaries, processes, shell
 from tests.cluster.paths import cache_dir, cache_root, lock
+from tests.cluster.ports import answers
 
 BUILD_ADDRESS = "127.223.0.1:5000"
 """An address that no cluster takes (see network.BLOCKS)."""
@@ -38,7 +38,9 @@ def start(owner: str, address: str, folder: Path) -> None:
     configuration, log = folder / "registry.yaml", folder / "logs" / "registry.log"
     configuration.write_text(CONFIGURATION.format(store=store(), address=address))
     pid = processes.start(owner, "registry", [binaries.program("registry"), "serve", configuration], log)
-    processes.wait_until(lambda: _answers(address), f"registry on {address}", timeout=30, pid=pid, log=log)
+    processes.wait_until(
+        lambda: answers(f"http://{address}/v2/"), f"registry on {address}", timeout=30, pid=pid, log=log
+    )
 
 
 @contextmanager
@@ -85,14 +87,3 @@ def collect_garbage() -> None:
 
 def _tags(repository: str) -> Path:
     return store() / "docker/registry/v2/repositories" / repository / "_manifests/tags"
-
-
-def _answers(address: str) -> bool:
-    connection = http.client.HTTPConnection(address, timeout=2)
-    try:
-        connection.request("GET", "/v2/")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import yaml
 
 from finetune_api.asking import COMPLETIONS, Asker
 from finetune_api.base import UNSEEN
@@ -27,6 +25,7 @@ from finetune_api.job_status import ArtifactRef
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import PROVIDER_FINALIZER, TOKEN_AUDIENCE, UPLOAD_PATH, WEIGHTS_FINALIZER
 from tests.cluster.cluster import Cluster
+from tests.cluster.ports import answers, free_port
 from tests.cluster.processes import wait_until
 from tests.contract.conftest import ROOT, Server
 from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL, Manifest, changed
@@ -96,7 +95,7 @@ def metrics(
         "FINETUNE_POD_NAME": "operator",
         "FINETUNE_LEASE_NAME": RELEASE,
         "FINETUNE_TLS_SECRET": f"{RELEASE}-tls",
-        "FINETUNE_KUBECONFIG": str(kubeconfig(server, folder)),
+        "FINETUNE_KUBECONFIG": str(server.cluster.kubeconfig_of(OWN, RELEASE, folder / "kubeconfig")),
         "FINETUNE_PROBE_PORT": str(probe),
         "FINETUNE_REPORT_PORT": str(report_port),
         "FINETUNE_WATCH_NAMESPACES": ",".join(watched),
@@ -131,31 +130,6 @@ def own_pod() -> Manifest:
         "metadata": {"name": "operator", "namespace": OWN},
         "spec": {"serviceAccountName": RELEASE, "containers": [container]},
     }
-
-
-def kubeconfig(server: Server, folder: Path) -> Path:
-    """The administrator's kubeconfig with the service account's token instead."""
-    config: dict[str, Any] = yaml.safe_load(server.cluster.kubeconfig.read_text())
-    token = server.kubectl("create", "token", RELEASE, "--namespace", OWN).strip()
-    for user in config["users"]:
-        user["user"] = {"token": token}
-    path = folder / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 PLACES = {

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from finetune_api.push import Push
 from finetune_trainer.output.pushes import push_all
 from finetune_trainer.storage.durable import read_manifest, whole_folder
 from tests.cluster import binaries, processes
+from tests.cluster.ports import answers, free_port
 
 pytestmark = pytest.mark.cluster
 
@@ -26,21 +26,15 @@ http: {{addr: '{address}'}}
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     configuration, log = tmp_path / "registry.yaml", tmp_path / "registry.log"
     configuration.write_text(CONFIGURATION.format(store=tmp_path / "store", address=address))
     pid = processes.start(str(tmp_path), "registry", [binaries.program("registry"), "serve", configuration], log)
-    processes.wait_until(lambda: _answers(address), f"registry on {address}", timeout=30, pid=pid, log=log)
+    processes.wait_until(
+        lambda: answers(f"http://{address}/v2/"), f"registry on {address}", timeout=30, pid=pid, log=log
+    )
     yield address
     processes.kill([pid])
-
-
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(f"http://{address}/v2/").is_success
-    except httpx.TransportError:
-        return False
 
 
 def test_what_is_pushed_can_be_pulled_whole_and_a_second_push_changes_nothing(address: str, tmp_path: Path) -> None:

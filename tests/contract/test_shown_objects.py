@@ -10,11 +10,7 @@ from finetune_api.names import GROUP, VERSION
 from tests.cluster.errors import ClusterError
 from tests.contract import statuses
 from tests.contract.conftest import ROOT, Server
-from tests.contract.manifests import (
-    DEPLOYMENT,
-    Manifest,
-    changed,
-)
+from tests.contract.manifests import DEPLOYMENT, Manifest, changed
 
 pytestmark = pytest.mark.cluster
 

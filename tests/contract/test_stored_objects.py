@@ -33,8 +33,7 @@ from tests.contract.manifests import (
     Manifest,
     changed,
 )
-from tests.unit.docs.pages import inline_parts, snippets
-from tests.unit.docs.test_commands import CHART, fields
+from tests.unit.docs.pages import CHART, fields, inline_parts, snippets
 
 pytestmark = pytest.mark.cluster
 

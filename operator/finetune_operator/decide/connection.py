@@ -86,28 +86,28 @@ def decide(
         checked: what a check of credentials, or of pods, came to; None where none was made.
         retires: what of the provider ends on a day that is known.
     """
-    if spec is None:
-        facts, provider, models = stalled(Reason.SPEC_INVALID, spec_error), status.provider, status.models
-    else:
-        provider, models = spec.provider, spec.fine_tuning.allowed_models
-        if checked is not None and checked.failure is not None:
-            facts = stalled(checked.failure.reason, _of_connection(checked.failure).sentences)
-        elif spec.hugging_face is None and checked is None:
-            facts = stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {provider} connections")
-        elif not spec.fine_tuning.enabled:
-            facts = ready(Reason.FINE_TUNING_DISABLED, "deployments are served; new jobs are refused")
-        elif spec.namespace_selector is None:
-            facts = ready(Reason.READY, "no namespace may use it: spec.namespaceSelector is not set")
-        else:
-            facts = ready(Reason.READY, "jobs may use it")
+    facts = _usable(spec, checked) if spec is not None else stalled(Reason.SPEC_INVALID, spec_error)
     if retires:
         facts = [*facts, Fact("Retiring", "True", Reason.MODEL_RETIRES, retires)]
     return status.model_copy(
         update={
             "observed_generation": generation,
             "conditions": merge(status.conditions, facts, generation=generation, now=now),
-            "provider": provider,
-            "models": models,
+            "provider": spec.provider if spec else status.provider,
+            "models": spec.fine_tuning.allowed_models if spec else status.models,
             "last_checked": timestamp(now) if checked else status.last_checked,
         }
     )
+
+
+def _usable(spec: LLMConnectionSpec, checked: Checked | None) -> list[Fact]:
+    """Whether jobs can use it, or why they cannot."""
+    if checked is not None and checked.failure is not None:
+        return stalled(checked.failure.reason, _of_connection(checked.failure).sentences)
+    if spec.hugging_face is None and checked is None:
+        return stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
+    if not spec.fine_tuning.enabled:
+        return ready(Reason.FINE_TUNING_DISABLED, "deployments are served; new jobs are refused")
+    if spec.namespace_selector is None:
+        return ready(Reason.READY, "no namespace may use it: spec.namespaceSelector is not set")
+    return ready(Reason.READY, "jobs may use it")

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.unit.docs.test_docs import PAGES, ROOT, name_of
+ROOT = Path(__file__).parents[3]
+SKIPPED = {".venv", "out", "node_modules"}
+PAGES = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not SKIPPED & set(path.relative_to(ROOT).parts) and ".cache" not in path.parts
+)
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
 
 PROGRAMS = ("kubectl", "helm", "finetune-trainer", "finetune-operator", "aws", "docker")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -110,3 +123,17 @@ def _calls(page: Path, line: str) -> Iterator[Command]:
             call = ["redirected to"] if set(word) <= set("<>") else []
         else:
             call.append(word)
+
+
+Schema = dict[str, Any]
+CHART = json.loads((ROOT / "helm/finetune-operator/values.schema.json").read_text())
+
+
+def fields(schema: Schema, *, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
+    """Every field with its path; what is in lists and maps is below them."""
+    yield at, schema
+    for name, part in schema.get("properties", {}).items():
+        yield from fields(part, at=(*at, name))
+    for part in (schema.get("items"), schema.get("additionalProperties")):
+        if isinstance(part, Mapping):
+            yield from fields(dict(part), at=at)

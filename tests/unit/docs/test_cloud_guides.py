@@ -16,8 +16,7 @@ from botocore.model import ServiceModel
 from botocore.session import Session
 from botocore.validate import ParamValidator
 
-from tests.unit.docs.pages import Command, commands
-from tests.unit.docs.test_docs import ROOT
+from tests.unit.docs.pages import ROOT, Command, commands
 
 GUIDES, PROVIDERS = ROOT / "docs/guides", ROOT / "operator/finetune_operator/providers"
 OF_THE_CLI = {"--cli-binary-format", "--region", "--profile"}

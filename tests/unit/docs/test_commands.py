@@ -6,7 +6,6 @@ import argparse
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from itertools import pairwise
 from pathlib import Path
@@ -21,10 +20,19 @@ from finetune_api.crds import KINDS, object_schema
 from finetune_operator.__main__ import parser as operator_parser
 from finetune_trainer.__main__ import parser as trainer_parser
 from tests.cluster import binaries
-from tests.unit.docs.pages import PAGES, Command, commands, scripts, snippets, spans
-from tests.unit.docs.test_docs import ROOT, name_of
-
-Schema = dict[str, Any]
+from tests.unit.docs.pages import (
+    CHART,
+    PAGES,
+    ROOT,
+    Command,
+    Schema,
+    commands,
+    fields,
+    name_of,
+    scripts,
+    snippets,
+    spans,
+)
 
 SCHEMAS = {kind.kind: object_schema(kind) for kind in KINDS}
 OWN = {name: kind.kind for kind in KINDS for name in (kind.short, kind.plural, kind.plural[:-1])} | {
@@ -51,7 +59,6 @@ FLAGS_WITH_VALUES = {
     "--set",
     "--set-string",
 }
-CHART = json.loads((ROOT / "helm/finetune-operator/values.schema.json").read_text())
 DEFAULTS = yaml.safe_load((ROOT / "helm/finetune-operator/values.yaml").read_text())
 CATALOGUE = json.loads((ROOT / "helm/finetune-operator/files/providers.json").read_text())["providers"]
 NOT_FIELDS = re.compile(r"\.(py|ya?ml|jsonl?|html|svg|bin|txt|toml|tar|gz|com|dev|app)$")
@@ -78,16 +85,6 @@ def values(command: Command, *flags: str) -> list[str]:
     words = command.words
     apart = [after for word, after in pairwise(words) if word in flags]
     return apart + [word.partition("=")[2] for word in words if word.partition("=")[0] in flags and "=" in word]
-
-
-def fields(schema: Schema, *, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
-    """Every field with its path; what is in lists and maps is below them."""
-    yield at, schema
-    for name, part in schema.get("properties", {}).items():
-        yield from fields(part, at=(*at, name))
-    for part in (schema.get("items"), schema.get("additionalProperties")):
-        if isinstance(part, Mapping):
-            yield from fields(dict(part), at=at)
 
 
 PATHS = {kind: {path for path, _ in fields(schema)} for kind, schema in SCHEMAS.items()}

@@ -15,22 +15,11 @@ from finetune_operator.decide import leftovers
 from finetune_operator.decide.deployment import idle
 from finetune_trainer.__main__ import COMMANDS
 from finetune_trainer.job.other_names import PLACES, REMARKS
+from tests.unit.docs.pages import EXAMPLES, PAGES, ROOT, name_of
 
-ROOT = Path(__file__).parents[3]
-SKIPPED = {".venv", "out", "node_modules"}
-PAGES = sorted(
-    path
-    for path in ROOT.rglob("*.md")
-    if not SKIPPED & set(path.relative_to(ROOT).parts) and ".cache" not in path.parts
-)
-EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 REASONS_PAGE = ROOT / "docs" / "reference" / "reasons.md"
-
-
-def name_of(path: Path) -> str:
-    return str(path.relative_to(ROOT))
 
 
 def heading_anchors(text: str) -> set[str]:

@@ -10,7 +10,7 @@ import yaml
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_operator.decide import policy
-from tests.unit.docs.test_docs import EXAMPLES, name_of
+from tests.unit.docs.pages import EXAMPLES, name_of
 
 MANIFESTS: list[tuple[str, dict[str, Any]]] = [
     (name_of(path), manifest) for path in EXAMPLES for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from finetune_api.reasons import Reason
-from tests.unit.docs.test_docs import ROOT
+from tests.unit.docs.pages import ROOT
 
 PAGE = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
 RULES = (ROOT / "helm/finetune-operator/templates/prometheusrule.yaml").read_text(encoding="utf-8")

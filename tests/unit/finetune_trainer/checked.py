@@ -48,3 +48,6 @@ def check(tmp_path, capsys):
         return Checked(code, *capsys.readouterr())
 
     return run
+
+
+GOOD = '{"prompt": "What colour is the sky?", "completion": "blue"}\n{"prompt": "And grass?", "completion": "green"}\n'

@@ -14,11 +14,10 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.__main__ import main
 from tests.assets.tiny_model import NAME as TINY
-from tests.unit.finetune_trainer.data.test_data_read import as_parquet
+from tests.unit.finetune_trainer.checked import GOOD
+from tests.unit.finetune_trainer.data.files import as_parquet
 
 TREE = '{"message_tree_id":"x","prompt":{"text":"a","role":"prompter","replies":[{"text":"b","role":"assistant"}]}}'
-
-GOOD = '{"prompt": "What colour is the sky?", "completion": "blue"}\n{"prompt": "And grass?", "completion": "green"}\n'
 
 
 def test_a_good_dataset_is_valid(check):

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from finetune_api.exit_codes import ExitCode
-from tests.unit.finetune_trainer.test_check import GOOD
+from tests.unit.finetune_trainer.checked import GOOD
 
 
 def test_a_file_that_is_not_there(check, tmp_path):

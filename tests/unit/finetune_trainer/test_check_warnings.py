@@ -5,7 +5,7 @@ import json
 import pytest
 
 from finetune_api.exit_codes import ExitCode
-from tests.unit.finetune_trainer.test_check import GOOD
+from tests.unit.finetune_trainer.checked import GOOD
 
 
 def test_a_system_column_that_was_named_and_is_absent_is_warned_of(check):

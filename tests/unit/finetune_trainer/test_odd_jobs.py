@@ -21,7 +21,7 @@ from finetune_trainer.training.passes import loss_sum
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job, make_preference_job, write_rows
 from tests.unit.finetune_trainer.serving.served_models import make_adapter
-from tests.unit.finetune_trainer.test_train import do
+from tests.unit.finetune_trainer.training_runs import do
 
 
 @pytest.fixture

@@ -24,12 +24,12 @@ from finetune_trainer.training.passes import Cut, loss_sum, on_device, passes_of
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import NAME, make_tiny_model, make_tiny_tokenizer
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
-from tests.unit.finetune_trainer.attempt.test_interruption import terminate
-from tests.unit.finetune_trainer.computing.test_packing import MODELS, adapted, make_model, make_rows
+from tests.unit.finetune_trainer.attempt.stop_requests import terminate
+from tests.unit.finetune_trainer.computing.small_models import MODELS, adapted, make_model, make_rows
 from tests.unit.finetune_trainer.jobs import make_job, make_preference_job
 from tests.unit.finetune_trainer.serving.running_server import running_server
-from tests.unit.finetune_trainer.test_train import do
-from tests.unit.finetune_trainer.training.test_own_code import EXAMPLES, job_with
+from tests.unit.finetune_trainer.training.own_jobs import EXAMPLES, job_with
+from tests.unit.finetune_trainer.training_runs import do
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

@@ -2,8 +2,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,17 +19,7 @@ from finetune_trainer.training import objective, step_trainer
 from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import loss_sum
 from tests.unit.finetune_trainer.jobs import make_job
-
-
-def do(job, **kwargs):
-    """Run the job to its end: exit code, last report and the phases on the way."""
-    phases = []
-    reporter = Reporter(job, listener=lambda report: phases.append(report.phase), interval=0.0)
-    interruption = Interruption()
-    code = outcome.run_to_end(
-        lambda: execute(job, reporter, interruption, allow_local=True, **kwargs), reporter, interruption
-    )
-    return code, reporter.report, list(dict.fromkeys(phases))
+from tests.unit.finetune_trainer.training_runs import do, same_result
 
 
 @pytest.fixture(scope="module")
@@ -305,31 +293,6 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_attempt_ends_as_if_nothing_had
 
     assert do(broken)[0] == ExitCode.OK
     same_result(straight, broken)
-
-
-@contextmanager
-def broken_off_after(steps: int) -> Iterator[None]:
-    """Within the block runs fail after so many steps."""
-    from finetune_trainer.training.step_trainer import StepTrainer
-
-    original = StepTrainer.record_step
-
-    def fail(self, rate):
-        original(self, rate)
-        if self.state.global_step == steps:
-            raise OSError(28, "full")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StepTrainer, "record_step", fail)
-        yield
-
-
-def same_result(straight, broken, file="adapter_model.safetensors"):
-    """Weights bit by bit, and every line of the record once."""
-    weights = [load_file(Path(job.output) / "model" / file) for job in (straight, broken)]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
-    assert (Path(straight.output) / "metrics.jsonl").read_text() == (Path(broken.output) / "metrics.jsonl").read_text()
 
 
 def test_an_interruption_before_training_stops_at_once(tiny_model, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from tests.assets import mistral_by_mistral_common
 from tests.assets.real_tokenizers import BY_MISTRAL, real_tokenizer
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do
+from tests.unit.finetune_trainer.training_runs import do
 
 HERE = Path(__file__).parent
 TRAPS = range(1, 19)

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import yaml
-from lupa.lua51 import LuaRuntime, lua_type
 
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.crds import KINDS
@@ -13,9 +12,8 @@ from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus
+from tests.unit.helm.health import ARGOCD, SCRIPTS, health
 
-ARGOCD = Path(__file__).parents[3] / "helm/argocd"
-SCRIPTS = ARGOCD / "finetune.dev"
 KNOWN = {"Healthy", "Progressing", "Degraded", "Suspended"}
 MODELS: dict[str, tuple[type[Any], type[Any]]] = {
     "LLMConnection": (LLMConnectionSpec, LLMConnectionStatus),
@@ -25,17 +23,6 @@ MODELS: dict[str, tuple[type[Any], type[Any]]] = {
 }
 
 every_kind = pytest.mark.parametrize("kind", [kind.kind for kind in KINDS])
-
-
-def health(kind: str, obj: dict[str, Any]) -> tuple[str, str]:
-    """Status and message, as Argo CD takes them: the script sees the object as the global `obj`."""
-    lua = LuaRuntime(unpack_returned_tuples=True)
-    for library in ("io", "os", "package", "debug"):  # Argo CD gives scripts none of them
-        lua.globals()[library] = None
-    lua.globals().obj = lua.table_from(obj, recursive=True)
-    answer = lua.execute((SCRIPTS / kind / "health.lua").read_text())
-    assert lua_type(answer) == "table"
-    return answer["status"], answer["message"]
 
 
 def rows() -> list[Any]:

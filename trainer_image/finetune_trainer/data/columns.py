@@ -107,12 +107,8 @@ def _plain_pairs(block: Block, layout: Layout) -> Rows | None:
     return None
 
 
-def to_row(record: Record, columns: Columns) -> Row | Unusable:
-    """The row that a record holds, or the first thing that is wrong with it."""
-    return _row(record, Layouts(columns))
-
-
 def _row(record: Record, layouts: Layouts) -> Row | Unusable:
+    """The row that a record holds, or the first thing that is wrong with it."""
     if record.fields is None:
         return Unusable(record.position, "Malformed", record.problem or "the row cannot be read")
     layout = layouts.of(record.fields)

@@ -93,20 +93,7 @@ def contest(
         for name, one in found.items()
         if name != TUNED
     }
-    base = compared.get(ZERO_SHOT, compare.losses(losses.get(ZERO_SHOT)))
-    baselines = Baselines(
-        zero_shot=Compared.model_validate(base) if base else None,
-        few_shot=FewShotScores.model_validate(compared[FEW_SHOT]) if FEW_SHOT in compared else None,
-        active_version=(
-            ActiveVersionScores.model_validate(compared[ACTIVE_VERSION]) if ACTIVE_VERSION in compared else None
-        ),
-        endpoints=[
-            EndpointScores.model_validate(one | {"promptTokens": found[name].prompt_tokens})
-            for name, one in compared.items()
-            if name.startswith(endpoint_key(""))
-        ]
-        or None,
-    )
+    baselines = _baselines(compared, compare.losses(losses.get(ZERO_SHOT)), found)
     result = EvaluationResult(
         rows=len(asked.questions),
         metric=metrics[0],
@@ -118,6 +105,25 @@ def contest(
         missing=missing,
     )
     return Contest(asked, metrics, found, records, result)
+
+
+def _baselines(
+    compared: Mapping[str, Mapping[str, Any]], base_losses: Mapping[str, Any] | None, found: Mapping[str, Contestant]
+) -> Baselines:
+    """What was compared, each where it belongs; of a base model that was not asked there may be a loss."""
+    base = compared.get(ZERO_SHOT, base_losses)
+    active = compared.get(ACTIVE_VERSION)
+    endpoints = [
+        EndpointScores.model_validate({**one, "promptTokens": found[name].prompt_tokens})
+        for name, one in compared.items()
+        if name.startswith(endpoint_key(""))
+    ]
+    return Baselines(
+        zero_shot=Compared.model_validate(base) if base else None,
+        few_shot=FewShotScores.model_validate(compared[FEW_SHOT]) if FEW_SHOT in compared else None,
+        active_version=ActiveVersionScores.model_validate(active) if active else None,
+        endpoints=endpoints or None,
+    )
 
 
 def _portion(

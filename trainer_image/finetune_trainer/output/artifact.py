@@ -98,19 +98,9 @@ def write(
         TrainerError: ArtifactFailed.
     """
     numbers = {"training": result.wire(), "evaluation": contest.result.wire() if contest else None}
-    about = {
-        "baseModel": job.spec.base_model,
-        "method": job.spec.method,
-        "merged": job.spec.artifact.merge and not hasattr(model, "peft_config"),
-        "architecture": "Seq2SeqLM" if chat.encoder_decoder else "CausalLM",
-        "codeSHA256": sha256_of(Path(job.code)) if job.code else None,
-        "datasetSHA256": dataset.train.sha256 if dataset.train else None,
-        "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"finetune-trainer": RELEASE, **{name: version(name) for name in _LIBRARIES}},
-        "fingerprint": fingerprint,
-        **({BASE_PROBE: base} if hasattr(model, "peft_config") else {}),
-    }
+    adapter = hasattr(model, "peft_config")
+    about = _about(job, dataset, adapter=adapter, encoder_decoder=chat.encoder_decoder)
+    about |= {"fingerprint": fingerprint, **({BASE_PROBE: base} if adapter else {})}
     with whole_folder(folder_of(job), before_rename=before_rename, **about) as folder:
         save_weights(folder, model)
         save_tokenizer(folder, tokenizer, chat)
@@ -128,6 +118,21 @@ def write(
         if contest:
             contest.write_rows(folder / "evaluation.jsonl")
     return _reference(job)
+
+
+def _about(job: TrainerJob, dataset: DatasetVerdict, *, adapter: bool, encoder_decoder: bool) -> dict[str, Any]:
+    """What the manifest says of where the weights come from."""
+    return {
+        "baseModel": job.spec.base_model,
+        "method": job.spec.method,
+        "merged": job.spec.artifact.merge and not adapter,
+        "architecture": "Seq2SeqLM" if encoder_decoder else "CausalLM",
+        "codeSHA256": sha256_of(Path(job.code)) if job.code else None,
+        "datasetSHA256": dataset.train.sha256 if dataset.train else None,
+        "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"finetune-trainer": RELEASE, **{name: version(name) for name in _LIBRARIES}},
+    }
 
 
 def save_weights(folder: Path, model: Any) -> None:

@@ -10,6 +10,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.steps import decide
 from finetune_operator.decide.job.view import JobView
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -180,3 +181,9 @@ def kstatus(status: Any, generation: int = 1) -> str:
 
 def condition(status: Any, kind: str) -> Any:
     return next((c for c in status.conditions or () if c.type == kind), None)
+
+
+def ended_as(kind: str, **fields: Any) -> FineTuneJobStatus:
+    """Status of a job that has ended."""
+    its_run = run("Succeeded", report=succeeded()) if kind == "Complete" else failed(Reason.DATASET_INVALID)
+    return decide(view(its_run, running(), version=1, **fields)).status

@@ -7,29 +7,11 @@ import pytest
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult
-from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_api.model import ModelVersion
 from finetune_operator.decide.job.versions import there_are
 from finetune_operator.decide.model import DeploymentView, ModelView, active_version, beats, decide, prunable
-from tests.unit.finetune_operator.decide.given import NOW, at, condition, kstatus
-
-
-def version(number: int, exact: float | None = None, verdict: str = "Better") -> ModelVersion:
-    evaluation = None
-    if exact is not None:
-        evaluation = {"rows": 10, "tuned": {"exactMatch": exact}, "baselines": {}, "verdict": verdict}
-    return ModelVersion.model_validate(
-        {
-            "version": number,
-            "job": f"job-{number}",
-            "jobUID": f"uid-{number}",
-            "connection": "local",
-            "baseModel": "tiny/llama",
-            "method": "LoRA",
-            "artifact": {"uri": f"pvc://models/team-a/sentiment/job-{number}/model"},
-            "evaluation": evaluation,
-            "createdAt": "2026-11-21T12:00:00Z",
-        }
-    )
+from tests.unit.finetune_operator.decide.given import at, condition, kstatus
+from tests.unit.finetune_operator.decide.given_models import spec, version, view
 
 
 def measured(number: int, exact: float, against: int | None = None, **fields: Any) -> ModelVersion:
@@ -41,27 +23,6 @@ def measured(number: int, exact: float, against: int | None = None, **fields: An
     assert made.evaluation is not None
     body = made.evaluation.wire() | {"baselines": baselines} | fields
     return made.model_copy(update={"evaluation": EvaluationResult.model_validate(body)})
-
-
-def spec(**fields: Any) -> FineTunedModelSpec:
-    return FineTunedModelSpec.model_validate(fields)
-
-
-def view(*versions: ModelVersion, active: int | None = None, **fields: Any) -> ModelView:
-    status = FineTunedModelStatus(active_version=active, versions=list(versions) or None)
-    base = ModelView(
-        name="sentiment",
-        generation=1,
-        deleting=False,
-        spec=spec(),
-        spec_error="",
-        status=status,
-        deployments=(),
-        pruned=frozenset(),
-        pruning=frozenset(),
-        now=NOW,
-    )
-    return replace(base, **fields)
 
 
 def deployed(

@@ -7,9 +7,9 @@ import pytest
 from finetune_api.trainer import TrainerJob
 from finetune_operator.desired import jobset, names, training_job
 from tests.unit.finetune_operator.decide.given import job_spec
+from tests.unit.finetune_operator.desired.given_children import attempt, container_of, is_owned, job, owner, variables
 from tests.unit.finetune_operator.desired.given_names import LONG_NAME
-from tests.unit.finetune_operator.desired.test_children import attempt, container_of, is_owned, job, owner, variables
-from tests.unit.finetune_operator.desired.test_names_and_pods import TEMPLATE, hugging_face, restricted
+from tests.unit.finetune_operator.desired.given_pods import TEMPLATE, hugging_face, restricted
 
 
 def job_set(

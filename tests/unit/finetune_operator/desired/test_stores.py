@@ -8,8 +8,8 @@ from finetune_api.model import ModelVersion
 from finetune_api.trainer import TrainerJob
 from finetune_operator.desired import prune_job, training_job
 from tests.unit.finetune_operator.decide.given import job_spec
-from tests.unit.finetune_operator.decide.test_decide_model import version
-from tests.unit.finetune_operator.desired.test_children import (
+from tests.unit.finetune_operator.decide.given_models import version
+from tests.unit.finetune_operator.desired.given_children import (
     attempt,
     container_of,
     deployment,
@@ -19,7 +19,7 @@ from tests.unit.finetune_operator.desired.test_children import (
     served,
     variables,
 )
-from tests.unit.finetune_operator.desired.test_names_and_pods import hugging_face, restricted
+from tests.unit.finetune_operator.desired.given_pods import hugging_face, restricted
 
 FOLDER = "s3://tuned/models/team-a/sentiment/job-3"
 STORE = {

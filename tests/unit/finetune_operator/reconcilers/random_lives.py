@@ -3,8 +3,9 @@
 EXACTLY_ONCE_LIVES says how many of them a property is tried with, where its own number is not enough.
 """
 
+import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from finetune_operator.decide.job.remote import SETTLE
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
+from tests.simulators.server import serve
+from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster
 from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
 
@@ -48,6 +51,12 @@ def of_lives(count: int) -> settings:
     )
 
 
+def live(provider: Simulator, life: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    """A life beside the provider, from whose address it is begun."""
+    with serve(provider) as url:
+        asyncio.run(life(url))
+
+
 async def survive(cluster: CloudCluster, seconds: float) -> None:
     """Time passes; a killed operator is replaced at once by one that knows nothing."""
     try:
@@ -73,6 +82,17 @@ async def live_step(cluster: CloudCluster, step: Step) -> None:
     elif kind == "restart":
         await replace_operator(cluster)
     await survive(cluster, value if kind == "wait" else 1)
+
+
+async def live_until_deleted(cluster: CloudCluster, course: Sequence[Step]) -> None:
+    """The course, half way through which somebody deletes the job, unless it is gone by then."""
+    half = len(course) // 2
+    for step in course[:half]:
+        await live_step(cluster, step)
+    if JOB in cluster.kube.objects:
+        cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    for step in course[half:]:
+        await live_step(cluster, step)
 
 
 async def until(cluster: CloudCluster, condition: Callable[[], bool], *, pause: float = 120) -> None:

@@ -4,10 +4,11 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import boto3
+import pytest
 
 from finetune_api.aws import SageMaker
 from finetune_api.catalogue import Catalogue
@@ -16,7 +17,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.trainer import Report
 from finetune_operator.providers.aws import client as aws
 from finetune_operator.providers.sagemaker.api import SageMakerApi
-from finetune_operator.runtime.kube import CONNECTIONS, SECRETS
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, SECRETS
 from tests.simulators.aws.s3 import place
 from tests.simulators.clock import Clock
 from tests.simulators.sagemaker import SageMakerSettings, SageMakerSimulator
@@ -207,3 +208,31 @@ async def with_training_job(provider: SageMakerSimulator, url: str, **fields: An
     await cluster.check()
     await cluster.settle()
     return cluster
+
+
+def serve_on(cluster: SageMakerCluster, **serving: Any) -> None:
+    """What somebody writes into the model's template."""
+    spec = {"deployment": {"template": {"sageMaker": serving}}}
+    if (FINE_TUNED_MODELS, "team-a", "sentiment") in cluster.kube.objects:
+        cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=spec)
+    else:
+        cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+
+
+CREATE = "CreateTrainingJob"
+
+
+@pytest.fixture
+def provider(s3_endpoint: str) -> SageMakerSimulator:
+    return sagemaker(s3_endpoint)
+
+
+@pytest.fixture
+async def begin(provider: SageMakerSimulator, start: Any) -> Callable[..., Any]:
+    """Makes the clusters of a test."""
+    url = start(provider)
+
+    async def begun(**fields: Any) -> SageMakerCluster:
+        return await with_training_job(provider, url, **fields)
+
+    return begun

@@ -4,22 +4,21 @@ Each life is a random course of faults, kills and pauses over a real SDK and a s
 than the time that an unknown outcome is waited for. What lies beyond that no look-up can see: docs/decisions.
 """
 
-import asyncio
 from decimal import Decimal
 from typing import Any
 
 from hypothesis import example, given
 
 from finetune_operator.decide.job.remote import SETTLE
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS
-from tests.simulators.server import serve
-from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, rows, simulator, with_cloud_job
+from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, simulator, with_cloud_job
 from tests.unit.finetune_operator.reconcilers.random_lives import (
     JOB,
     LAGS,
     courses,
     is_over,
+    live,
     live_step,
+    live_until_deleted,
     of_lives,
     until,
 )
@@ -50,10 +49,7 @@ SLOW_LIST = SETTLE.total_seconds() - 30
 async def begin(lag: float, url: str, provider) -> CloudCluster:
     cluster = await with_cloud_job(provider, url)
     provider.set(list_lag_seconds=lag, job_limit=100)
-    cluster.run_pod()
-    await cluster.settle()
-    file = await cluster.send(rows())
-    cluster.end_pod(0, cluster.checked([file]))
+    await cluster.check()
     return cluster
 
 
@@ -76,8 +72,7 @@ def test_a_job_is_made_once_and_paid_for_once(course, lag) -> None:
         assert provider.cost() == Decimal(cluster.status()["result"]["tokens"]) * 3 / 1_000_000
         assert [one.name for one in provider.left() if (one.kind, one.state) == ("file", "fine-tune")] == []
 
-    with serve(provider) as url:
-        asyncio.run(run(url))
+    live(provider, run)
 
 
 @PROPERTY
@@ -89,18 +84,11 @@ def test_a_job_that_is_deleted_at_any_moment_leaves_nothing_that_runs(course, la
 
     async def run(url: str) -> None:
         cluster = await begin(lag, url, provider)
-        half = len(course) // 2
-        for step in course[:half]:
-            await live_step(cluster, step)
-        if JOB in cluster.kube.objects:
-            cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
-        for step in course[half:]:
-            await live_step(cluster, step)
+        await live_until_deleted(cluster, course)
         await until(cluster, lambda: is_over(cluster), pause=60)
         await cluster.aclose()
         assert JOB not in cluster.kube.objects
         assert provider.left() == []
         assert provider.count(CREATE) <= 1
 
-    with serve(provider) as url:
-        asyncio.run(run(url))
+    live(provider, run)

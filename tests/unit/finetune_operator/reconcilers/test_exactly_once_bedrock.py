@@ -2,18 +2,15 @@
 one deployment, and nothing is left behind. As test_exactly_once; with two guards of AWS's own, token and name.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.conftest import s3_endpoint
-from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.bedrock import (
     CREATE,
     GET,
@@ -31,7 +28,9 @@ from tests.unit.finetune_operator.reconcilers.random_lives import (
     LAGS,
     courses,
     is_over,
+    live,
     live_step,
+    live_until_deleted,
     of_lives,
     until,
 )
@@ -64,21 +63,12 @@ OF_JOBS = courses(faults(CREATE, STOP, GET, LIST), WAITS)
 OF_DEPLOYMENTS = courses(faults(DEPLOY, UNDEPLOY, "ListCustomModelDeployments", "Converse"), WAITS)
 PROPERTY = of_lives(4)
 UNANSWERED = ("fault", {"operation": CREATE, "after_commit": True})
-NOT_DEPLOYED = ("fault", {"operation": DEPLOY, "after_commit": True})
-
-
-def live(provider: BedrockSimulator, life: Callable[[str], Awaitable[None]]) -> None:
-    with serve(provider) as url:
-        asyncio.run(life(url))  # type: ignore[arg-type]
 
 
 async def begin(provider: BedrockSimulator, url: str, lag: float = 0, **fields: Any) -> BedrockCluster:
     cluster = await with_bedrock_job(provider, url, **fields)
     provider.set(list_lag_seconds=lag, job_limit=100)
-    cluster.run_pod()
-    await cluster.settle()
-    file = await cluster.send(conversations())
-    cluster.end_pod(0, cluster.checked([file]))
+    await cluster.check(conversations())
     return cluster
 
 
@@ -111,12 +101,7 @@ def test_a_job_that_is_deleted_at_any_moment_leaves_nothing_that_runs(s3_endpoin
 
     async def life(url: str) -> None:
         cluster = await begin(provider, url, lag)
-        for step in course[: len(course) // 2]:
-            await live_step(cluster, step)
-        if JOB in cluster.kube.objects:
-            cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
-        for step in course[len(course) // 2 :]:
-            await live_step(cluster, step)
+        await live_until_deleted(cluster, course)
         await until(cluster, lambda: is_over(cluster))
         await cluster.aclose()
         assert JOB not in cluster.kube.objects

@@ -3,21 +3,26 @@
 As test_exactly_once_hosted, for what is made for an evaluation alone.
 """
 
-import asyncio
-
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
-from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET
-from tests.unit.finetune_operator.reconcilers.random_lives import JOB, courses, is_over, live_step, of_lives, until
-from tests.unit.finetune_operator.reconcilers.test_exactly_once_hosted import GONE, OF_DEPLOYMENTS, PUT
+from tests.unit.finetune_operator.reconcilers.hosted import FAULTS, GONE, PUT
+from tests.unit.finetune_operator.reconcilers.random_lives import (
+    JOB,
+    courses,
+    is_over,
+    live,
+    live_step,
+    of_lives,
+    until,
+)
 
 POD = (JOBS, "team-a", "sentiment-1-1-eval1")
 BY_HAND = {"spec": {"deployment": {"mode": "Manual"}}, "metadata": {"name": "sentiment", "namespace": "team-a"}}
-COURSES = courses(OF_DEPLOYMENTS, (20, 60, 150), kills=6, steps=8)
+COURSES = courses(FAULTS, (20, 60, 150), kills=6, steps=8)
 ENDS = st.sampled_from(["deleted", "asked in vain", "suspended"])
 
 
@@ -70,5 +75,4 @@ def test_each_model_is_deployed_once_and_none_is_left(before, after, how) -> Non
         suspended = JOB in cluster.kube.objects and cluster.status().get("phase") == "Suspended"
         return suspended or is_over(cluster)
 
-    with serve(provider) as url:
-        asyncio.run(run(url))
+    live(provider, run)

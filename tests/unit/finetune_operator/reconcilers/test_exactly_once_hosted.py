@@ -3,29 +3,16 @@
 As test_exactly_once, for what is billed by the hour.
 """
 
-import asyncio
-
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
-from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.random_lives import ADDRESS, courses, live_step, of_lives, until
+from tests.unit.finetune_operator.reconcilers.hosted import FAULTS, PUT
+from tests.unit.finetune_operator.reconcilers.random_lives import ADDRESS, courses, live, live_step, of_lives, until
 
-PUT, GONE, LIST = "deployments.create_or_update", "deployments.delete", "deployments.list"
-OF_DEPLOYMENTS = (
-    {"operation": PUT, "after_commit": True},
-    {"operation": PUT, "outcome": "cut", "after_commit": True},
-    {"operation": PUT, "status": 503},
-    {"operation": PUT, "status": 409, "code": "RequestConflict"},
-    {"operation": GONE, "after_commit": True},
-    {"operation": GONE, "status": 409, "code": "RequestConflict"},
-    {"operation": LIST, "status": 500},
-    {"operation": "chat.completions.create", "status": 500},
-)
-COURSES = courses([*OF_DEPLOYMENTS, {"operation": "*", "status": 429}], (20, 300, 700), kills=6)
+COURSES = courses([*FAULTS, {"operation": "*", "status": 429}], (20, 300, 700), kills=6)
 
 
 async def begin(provider, url: str) -> AzureCluster:
@@ -62,5 +49,4 @@ def test_one_deployment_is_made_and_none_is_left(course, deleted_after) -> None:
         await cluster.aclose()
         assert dict(provider.deployments.found) == {}
 
-    with serve(provider) as url:
-        asyncio.run(run(url))
+    live(provider, run)

@@ -2,16 +2,13 @@
 nothing is left behind. As test_exactly_once; the guard of AWS's own is a name that is taken once.
 """
 
-import asyncio
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint
-from tests.simulators.server import serve
-from tests.unit.finetune_operator.reconcilers.cloud import rows
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.random_lives import (
     ADDRESS,
@@ -19,7 +16,9 @@ from tests.unit.finetune_operator.reconcilers.random_lives import (
     LAGS,
     courses,
     is_over,
+    live,
     live_step,
+    live_until_deleted,
     of_lives,
     until,
 )
@@ -63,10 +62,7 @@ async def begin(provider: Any, url: str, lag: float) -> SageMakerCluster:
     cluster.add_cloud_job()
     await cluster.settle()
     provider.set(list_lag_seconds=lag)
-    cluster.run_pod()
-    await cluster.settle()
-    file = await cluster.send(rows())
-    cluster.end_pod(0, cluster.checked([file]))
+    await cluster.check()
     return cluster
 
 
@@ -87,8 +83,7 @@ def test_a_job_is_made_once_and_leaves_its_model_alone(s3_endpoint, course, lag)
         assert {name.split("/")[2] for name in cluster.objects.names()} == {"models"}
         assert provider.left() == []
 
-    with serve(provider) as url:
-        asyncio.run(life(url))
+    live(provider, life)
 
 
 @PROPERTY
@@ -99,18 +94,12 @@ def test_a_job_that_is_deleted_at_any_moment_leaves_nothing(s3_endpoint, course,
 
     async def life(url: str) -> None:
         cluster = await begin(provider, url, lag)
-        for step in course[: len(course) // 2]:
-            await live_step(cluster, step)
-        if JOB in cluster.kube.objects:
-            cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
-        for step in course[len(course) // 2 :]:
-            await live_step(cluster, step)
+        await live_until_deleted(cluster, course)
         await until(cluster, lambda: is_over(cluster))
         assert (JOB in cluster.kube.objects, provider.left(), cluster.objects.names()) == (False, [], [])
         assert provider.count(CREATE) <= 1
 
-    with serve(provider) as url:
-        asyncio.run(life(url))
+    live(provider, life)
 
 
 @PROPERTY
@@ -138,5 +127,4 @@ def test_one_endpoint_is_made_and_nothing_is_left(s3_endpoint, course, deleted_a
         await until(cluster, lambda: ADDRESS not in cluster.kube.objects)
         assert provider.left() == []
 
-    with serve(provider) as url:
-        asyncio.run(life(url))
+    live(provider, life)

@@ -14,9 +14,7 @@ from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.decide.given import at
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, client
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
-from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker, with_training_job
-from tests.unit.finetune_operator.reconcilers.test_reconcile_bedrock_hosted import (
+from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
     BOUND,
     DEPLOY,
     HOURLY,
@@ -28,7 +26,8 @@ from tests.unit.finetune_operator.reconcilers.test_reconcile_bedrock_hosted impo
     hosts,
     tune,
 )
-from tests.unit.finetune_operator.reconcilers.test_reconcile_sagemaker_endpoint import serve_on
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker, serve_on, with_training_job
 
 __all__ = ["s3_endpoint", "start"]
 

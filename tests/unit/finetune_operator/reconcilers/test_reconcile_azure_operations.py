@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import HOUR
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import (
+from tests.unit.finetune_operator.reconcilers.hosted import (
     ADDRESS,
     GONE,
     PUT,
@@ -21,25 +21,20 @@ from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import (
     deployed,
     go_on,
     hosts,
+    provider,
     tune,
+    with_model,
 )
 
-__all__ = ["start"]
+__all__ = ["provider", "start"]
 
 WHY = "no room in the rack"
 
 
 @pytest.fixture
-def provider() -> AzureSimulator:
-    return azure()
-
-
-@pytest.fixture
 async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
     """With a model that is to be deployed once its job ends."""
-    made = await with_azure_job(provider, start(provider))
-    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
-    made.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    made = await with_model(provider, start(provider))
     yield made
     await made.aclose()
 

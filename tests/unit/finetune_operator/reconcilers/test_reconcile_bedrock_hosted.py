@@ -1,59 +1,37 @@
 """Deployments at Bedrock, on demand and provisioned: made once, new before old, asked before they count, then gone."""
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
-from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import s3_endpoint, start
-from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
+from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster
+from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
+    BOUND,
+    DEPLOY,
+    HOURLY,
+    PROVISION,
+    RELEASE,
+    UNDEPLOY,
+    begin,
+    change,
+    cluster,
+    deployed,
+    go_on,
+    hosts,
+    provider,
+    tune,
+)
 from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 
-__all__ = ["s3_endpoint", "start"]
+__all__ = ["cluster", "provider", "s3_endpoint", "start"]
 
-DEPLOY, UNDEPLOY = "CreateCustomModelDeployment", "DeleteCustomModelDeployment"
-PROVISION, RELEASE = "CreateProvisionedModelThroughput", "DeleteProvisionedModelThroughput"
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
-HOURLY = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
-BOUND = HOURLY | {"commitment": "OneMonth"}
 ALWAYS = 10_000
-
-
-@pytest.fixture
-def provider(s3_endpoint: str) -> BedrockSimulator:
-    return bedrock(s3_endpoint)
-
-
-@pytest.fixture
-async def cluster(provider: BedrockSimulator, start: Any) -> AsyncIterator[BedrockCluster]:
-    made = BedrockCluster(provider, start(provider))
-    yield made
-    await made.aclose()
-
-
-async def begin(cluster: BedrockCluster, block: dict[str, Any] | None = None) -> None:
-    """A model whose first version is being deployed."""
-    template = {"deployment": {"template": {"bedrock": block} if block else {}}}
-    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
-    await tune(cluster, "sentiment-1")
-
-
-async def tune(cluster: BedrockCluster, job: str) -> None:
-    cluster.add_cloud_job(job)
-    await cluster.settle()
-    await cluster.check(conversations(answer=f"{job} says"), job=job)
-    await cluster.settle()
-    await cluster.pass_time(HOUR)
-
-
-async def go_on(cluster: BedrockCluster, seconds: float, step: float = 60) -> None:
-    for _ in range(int(seconds / step)):
-        await cluster.pass_time(step)
 
 
 async def until(cluster: BedrockCluster, is_so: Callable[[], bool]) -> None:
@@ -64,31 +42,11 @@ async def until(cluster: BedrockCluster, is_so: Callable[[], bool]) -> None:
     raise AssertionError(cluster.status(DEPLOYMENT))
 
 
-async def deployed(cluster: BedrockCluster, seconds: float = 420) -> str:
-    """Its ARN."""
-    await go_on(cluster, seconds)
-    status = cluster.status(DEPLOYMENT)
-    assert status["phase"] == "Ready", status
-    return str(status["endpoint"]["model"])
-
-
 async def delete(cluster: BedrockCluster) -> None:
     """As a person would: the model too, which would have it made again."""
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
     await cluster.settle()
-
-
-def change(cluster: BedrockCluster, **fields: Any) -> None:
-    """The model's template: what the operator applies to the deployment."""
-    spec = {"deployment": {"template": fields}}
-    cluster.kube.put(
-        FINE_TUNED_MODELS, {**cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"], "spec": spec}
-    )
-
-
-def hosts(provider: BedrockSimulator) -> list[str]:
-    return [*provider.account.deployments, *provider.account.throughputs]
 
 
 def answer(cluster: BedrockCluster, arn: str) -> str:

@@ -10,13 +10,7 @@ from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JO
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import Failure
-from tests.unit.finetune_operator.reconcilers.cloud import (
-    MINI,
-    begin,
-    provider,
-    rows,
-    with_cloud_job,
-)
+from tests.unit.finetune_operator.reconcilers.cloud import MINI, begin, provider, rows, with_cloud_job
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
 
 __all__ = ["begin", "provider", "start"]

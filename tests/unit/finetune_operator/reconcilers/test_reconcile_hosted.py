@@ -1,8 +1,6 @@
 """Deployments at Azure OpenAI: made once, new before old, asked before they count, gone before their object goes."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -12,75 +10,27 @@ from finetune_operator.reconcilers.observed import show_unreleased
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY
 from finetune_operator.runtime.queue import Key, Requeue
-from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
 from tests.simulators.flapping import Flapping
-from tests.unit.finetune_operator.reconcilers.cloud import (
-    UNANSWERED,
-    AzureCluster,
-    azure,
-    catalogue,
-    rows,
-    with_azure_job,
-)
+from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED, AzureCluster, catalogue, rows
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import (
+    ADDRESS,
+    CHAT,
+    GONE,
+    PUT,
+    STRANGER,
+    cluster,
+    delete,
+    deployed,
+    go_on,
+    hosts,
+    provider,
+    tune,
+)
 
-__all__ = ["start"]
-
-PUT, GONE, CHAT = "deployments.create_or_update", "deployments.delete", "chat.completions.create"
-ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
-STRANGER = {
-    "sku": {"name": "Standard", "capacity": 1},
-    "properties": {"model": {"name": "gpt-4o-mini", "version": "2024-07-18"}},
-}
-
-
-@pytest.fixture
-def provider() -> AzureSimulator:
-    return azure()
-
-
-@pytest.fixture
-async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
-    """With a model whose first version is being deployed."""
-    made = await with_azure_job(provider, start(provider))
-    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
-    made.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
-    await tune(made, "sentiment-1")
-    yield made
-    await made.aclose()
-
-
-async def tune(cluster: AzureCluster, job: str) -> None:
-    await cluster.settle()
-    await cluster.check(b"\xef\xbb\xbf" + rows(), job=job)
-    await cluster.settle()
-    await cluster.pass_time(3600)
-    assert cluster.status(DEPLOYMENT)["phase"] in {"Deploying", "Updating"}
-
-
-async def go_on(cluster: AzureCluster, seconds: float, step: float = 60) -> None:
-    for _ in range(int(seconds / step)):
-        await cluster.pass_time(step)
-
-
-async def delete(cluster: AzureCluster) -> None:
-    """As a person would: the model too, which would have it made again."""
-    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
-    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
-    await cluster.settle()
-
-
-def hosts(provider: AzureSimulator) -> list[str]:
-    return sorted(provider.deployments.found)
-
-
-async def deployed(cluster: AzureCluster) -> str:
-    await go_on(cluster, 1200)
-    status = cluster.status(DEPLOYMENT)
-    assert status["phase"] == "Ready", status
-    return str(status["endpoint"]["model"])
+__all__ = ["cluster", "provider", "start"]
 
 
 async def test_it_is_ready_when_it_answers_and_not_when_arm_says_so(cluster, provider):

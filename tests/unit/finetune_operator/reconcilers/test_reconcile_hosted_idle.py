@@ -13,27 +13,29 @@ from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import ADDRESS, PUT, deployed, go_on, hosts, tune
+from tests.unit.finetune_operator.reconcilers.hosted import (
+    ADDRESS,
+    PUT,
+    deployed,
+    go_on,
+    hosts,
+    provider,
+    tune,
+    with_model,
+)
 
-__all__ = ["start"]
+__all__ = ["provider", "start"]
 
 WARNED = ("ModelDeployment", "Warning", "BilledWhileIdle")
 IDLE = {"afterSeconds": 7200, "action": "Delete"}
 
 
 @pytest.fixture
-def provider() -> AzureSimulator:
-    return azure()
-
-
-@pytest.fixture
 async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
     """With a model whose first version answers."""
-    made = await with_azure_job(provider, start(provider))
-    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
-    made.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    made = await with_model(provider, start(provider))
     await tune(made, "sentiment-1")
     await deployed(made)
     yield made

@@ -5,7 +5,7 @@ import pytest
 from finetune_operator.decide.deployment.decision import Beside, decide
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
-from tests.unit.finetune_operator.decide.deployment.test_decide_deployment import view
+from tests.unit.finetune_operator.decide.deployment.given_deployments import view
 from tests.unit.finetune_operator.decide.given import condition
 from tests.unit.finetune_operator.reconcilers.cluster import with_running_job
 

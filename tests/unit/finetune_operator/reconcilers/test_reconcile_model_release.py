@@ -13,13 +13,13 @@ from finetune_operator.reconcilers.weights import is_at_provider
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, NAMESPACES
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.decide.deployment.test_decide_deployment import spec
+from tests.unit.finetune_operator.decide.deployment.given_deployments import spec
 from tests.unit.finetune_operator.decide.given import openai_connection
-from tests.unit.finetune_operator.decide.test_decide_model import version, view
+from tests.unit.finetune_operator.decide.given_models import version, view
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, simulator, with_cloud_job
 from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster
 from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
-from tests.unit.finetune_operator.reconcilers.test_reconcile_models import add_version, with_version
+from tests.unit.finetune_operator.reconcilers.versions import add_version, with_version
 
 __all__ = ["start"]
 

@@ -14,7 +14,7 @@ from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUN
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.decide.given import connection
-from tests.unit.finetune_operator.decide.test_decide_model import version
+from tests.unit.finetune_operator.decide.given_models import version
 from tests.unit.finetune_operator.reconcilers.cloud import (
     AzureCluster,
     CloudCluster,

@@ -9,14 +9,7 @@ from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import (
-    cluster,
-    deployed,
-    go_on,
-    hosts,
-    provider,
-    tune,
-)
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, go_on, hosts, provider, tune
 
 __all__ = ["cluster", "provider", "start"]
 

@@ -11,11 +11,7 @@ from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.sagemaker import SageMakerSimulator
 from tests.unit.finetune_operator.reconcilers.cloud import rows
 from tests.unit.finetune_operator.reconcilers.cluster import MODEL
-from tests.unit.finetune_operator.reconcilers.sagemaker import (
-    SageMakerCluster,
-    channels,
-)
-from tests.unit.finetune_operator.reconcilers.test_reconcile_sagemaker_job import CREATE, begin, provider
+from tests.unit.finetune_operator.reconcilers.sagemaker import CREATE, SageMakerCluster, begin, channels, provider
 
 __all__ = ["begin", "provider", "s3_endpoint", "start"]
 

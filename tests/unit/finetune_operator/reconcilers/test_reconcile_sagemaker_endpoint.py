@@ -21,6 +21,7 @@ from tests.unit.finetune_operator.reconcilers.sagemaker import (
     ROLE,
     SageMakerCluster,
     sagemaker,
+    serve_on,
     with_training_job,
 )
 
@@ -48,15 +49,6 @@ async def begin(provider: SageMakerSimulator, start: Any) -> Callable[..., Any]:
         return cluster
 
     return begun
-
-
-def serve_on(cluster: SageMakerCluster, **serving: Any) -> None:
-    """What somebody writes into the model's template."""
-    spec = {"deployment": {"template": {"sageMaker": serving}}}
-    if (FINE_TUNED_MODELS, "team-a", "sentiment") in cluster.kube.objects:
-        cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=spec)
-    else:
-        cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
 
 
 async def tune_again(cluster: SageMakerCluster) -> None:

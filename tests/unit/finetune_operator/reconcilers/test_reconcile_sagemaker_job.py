@@ -1,8 +1,6 @@
 """A FineTuneJob's whole life at a simulated SageMaker, over boto3: data, reports and artifact in S3."""
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -10,37 +8,19 @@ from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.trainer import Report
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from tests.simulators.conftest import s3_endpoint, start
-from tests.simulators.sagemaker import SageMakerSimulator
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import (
+    CREATE,
     IMAGE,
     ROLE,
     SageMakerCluster,
+    begin,
     channels,
     progress,
-    sagemaker,
-    with_training_job,
+    provider,
 )
 
-__all__ = ["s3_endpoint", "start"]
-
-CREATE = "CreateTrainingJob"
-
-
-@pytest.fixture
-def provider(s3_endpoint: str) -> SageMakerSimulator:
-    return sagemaker(s3_endpoint)
-
-
-@pytest.fixture
-async def begin(provider: SageMakerSimulator, start: Any) -> Callable[..., Any]:
-    """Makes the clusters of a test."""
-    url = start(provider)
-
-    async def begun(**fields: Any) -> SageMakerCluster:
-        return await with_training_job(provider, url, **fields)
-
-    return begun
+__all__ = ["begin", "provider", "s3_endpoint", "start"]
 
 
 async def test_a_job_becomes_a_version_whose_artifact_is_in_s3(provider, begin):

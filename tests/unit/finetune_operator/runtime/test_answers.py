@@ -10,7 +10,7 @@ from finetune_api.asking import QUESTION_MAX_BYTES, Reply
 from finetune_api.names import ANSWERS_PATH
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.refusals import Refusal
-from tests.unit.finetune_operator.runtime.test_reports import server, token
+from tests.unit.finetune_operator.runtime.report_server import server, token
 
 TEXT = "the row's own text"
 QUESTION = {"model": "tuned", "messages": [{"role": "user", "content": TEXT}], "max_tokens": 8, "temperature": 0}

@@ -14,21 +14,15 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.training import objective
 from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import loss_sum
+from tests.unit.finetune_trainer.attempt.stop_requests import STOPPED, terminate
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do, same_result
-
-
-def terminate(number: signal.Signals = signal.SIGTERM) -> None:
-    signal.raise_signal(number)
+from tests.unit.finetune_trainer.training_runs import do, same_result
 
 
 def ends(work, tmp_path, interruption=None) -> tuple[int, str]:
     reporter = Reporter(make_job(tmp_path, tmp_path))
     code = outcome.run_to_end(lambda: work(interruption), reporter, interruption or Interruption())
     return code, reporter.report.phase
-
-
-STOPPED = (ExitCode.INTERRUPTED, "Interrupted")
 
 
 def test_a_library_that_takes_every_error_for_its_own_does_not_swallow_it(tmp_path):

@@ -16,7 +16,7 @@ from finetune_trainer.output import artifact
 from finetune_trainer.train import execute
 from finetune_trainer.training import checkpoint, own_code
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do
+from tests.unit.finetune_trainer.training_runs import do
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from finetune_trainer.computing.cpu_attention import attended
-from tests.unit.finetune_trainer.models.test_memory import saved_bytes
+from tests.unit.finetune_trainer.models.estimates import saved_bytes
 
 HEADS, KEYS, WIDTH = 6, 2, 8
 

@@ -14,31 +14,21 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import finetune_trainer.computing.attention
 from bench.four_bits import quantise
-from finetune_api.job import LoRA
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.computing.adapted_linear import AdaptedLinear, fuse
 from finetune_trainer.computing.attention import NAME, attention, boundaries, kept_apart, looks_ahead, why_not_packed
 from finetune_trainer.computing.compiled_layers import in_training
 from finetune_trainer.data import IGNORED
-from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.train import execute
 from finetune_trainer.training.batches import Plan, packed_rows
 from finetune_trainer.training.passes import Cut, filler_of, labelled, loss_sum, on_device, packed, passes_of
 from finetune_trainer.training.steps import PASSES, Steps
 from finetune_trainer.training.token_store import TokenStore
+from tests.unit.finetune_trainer.computing.small_models import MODELS, SMALL, adapted, make_model, make_rows
 from tests.unit.finetune_trainer.jobs import make_job
 
-LENGTHS = (6, 3, 9, 2, 30, 1)
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 64, "num_attention_heads": 4}
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-
-
-def make_rows():
-    chance = torch.Generator().manual_seed(1)
-    for length in LENGTHS:
-        ids = torch.randint(1, 64, (length,), generator=chance).tolist()
-        yield ids, [IGNORED if place < max(1, length // 2) else token for place, token in enumerate(ids)]
 
 
 @pytest.fixture(scope="module")
@@ -52,38 +42,6 @@ DEEPSEEK = {
     "moe_intermediate_size": 32, "first_k_dense_replace": 1, "index_n_heads": 2, "index_head_dim": 8, "index_topk": 8,
 }  # fmt: skip
 """Sizes of a kind that chooses which tokens to attend to."""
-
-
-def make_model(kind, **changes):
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **{**SMALL, **changes})
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.mul_(4)  # small random weights attend to all tokens alike, and hide much
-    return model
-
-
-def adapted(model, **lora):
-    torch.manual_seed(3)
-    tuned = with_adapters(model, LoRA(**{"r": 4, "alpha": 8, **lora}), "x")
-    with torch.no_grad():
-        for name, value in tuned.named_parameters():
-            if "lora_B" in name:
-                value.normal_(std=0.1)
-    return tuned
-
-
-MODELS = {
-    "llama": ("llama", {"num_key_value_heads": 2}),
-    "llama, head width 12": ("llama", {"num_key_value_heads": 1, "head_dim": 12}),
-    "qwen2": ("qwen2", {"num_key_value_heads": 2}),
-    "qwen3": ("qwen3", {"num_key_value_heads": 2, "head_dim": 16}),
-    "mistral with a window": ("mistral", {"num_key_value_heads": 2, "sliding_window": 4}),
-    "gemma3": ("gemma3_text", {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4}),
-    "phi3": ("phi3", {"num_key_value_heads": 2, "pad_token_id": 0}),
-    "learned positions": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "attn_pdrop": 0.0}),
-}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Position, Row, Rows, Turn, element_places, line_places
 from finetune_trainer.errors import TrainerError
-from tests.unit.finetune_trainer.data.test_data_fuzz import EDITS, edited
+from tests.unit.finetune_trainer.data.edits import EDITS, edited
 
 READING = "finetune_trainer.data"
 CAREFULLY = {

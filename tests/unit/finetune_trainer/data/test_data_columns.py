@@ -5,9 +5,10 @@ import json
 import pytest
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.columns import Unusable, to_row
+from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.rows import Position, Record
 from finetune_trainer.data.turns import MESSAGES_LIMIT
+from tests.unit.finetune_trainer.data.files import to_row
 
 LINE = Position(line=17)
 SYSTEM = {"role": "system", "content": "s"}
@@ -32,6 +33,7 @@ def row_of(fields, **columns):
         ({"prompt": "a", "completion": "b", "system": "\u200b"}, "user:a assistant:b"),
         ({"messages": [USER, ANSWER]}, "user:a assistant:b"),
         ({"prompt": None, "completion": None, "messages": [USER, ANSWER]}, "user:a assistant:b"),
+        ({"messages": [USER, ANSWER], "conversations": [{"from": "human", "value": "c"}]}, "user:a assistant:b"),
         ({"messages": [SYSTEM, USER, ANSWER]}, "system:s user:a assistant:b"),
         ({"messages": [{"role": "system", "content": None}, USER, ANSWER]}, "user:a assistant:b"),
         ({"messages": [USER, ANSWER, USER, ANSWER]}, "user:a assistant:b user:a assistant:b"),
@@ -366,3 +368,9 @@ def test_a_mapped_column_is_called_by_both_names():
 @pytest.mark.parametrize("fields", [{"prompt": "secret", "completion": 1}, {"messages": [{"role": "secret"}]}])
 def test_no_text_of_the_row_is_quoted(fields):
     assert "secret" not in row_of(fields).named("t").model_dump_json()
+
+
+def test_what_is_said_of_a_row_is_as_long_as_a_verdict_may_hold():
+    said = Unusable(LINE, "Malformed", "it is " + "very " * 100 + "long").named("t").message
+    assert said.startswith("line 17: it is very")
+    assert len(said) == 300

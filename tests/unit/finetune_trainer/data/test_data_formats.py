@@ -5,7 +5,7 @@ import lzma
 import pytest
 
 from finetune_trainer.errors import TrainerError
-from tests.unit.finetune_trainer.data.test_data_read import COMPRESSIONS, GZIP, LINES, records, split_file
+from tests.unit.finetune_trainer.data.files import COMPRESSIONS, GZIP, LINES, records, split_file
 
 
 @pytest.mark.parametrize("name", ["data", "data.txt", "data.gz"])

@@ -21,6 +21,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.data import ChatTokenizer, check_dataset
 from tests.assets.tiny_model import NAME
+from tests.unit.finetune_trainer.data.edits import EDITS, edited
 
 SECRET = "Sekret!"  # no name that a column could have: those are shown, and an edit may put text where a name was
 USER, ANSWER = {"role": "user", "content": f'a "{SECRET}"\n'}, {"role": "assistant", "content": SECRET}
@@ -53,36 +54,6 @@ COMPRESSED = {
 }
 KINDS = [(ending, compression) for ending in GOOD for compression in COMPRESSED if compression not in (".bz2", ".xz")]
 KINDS += [("json", ".bz2"), ("tsv", ".xz")]
-SPLINTERS = [
-    b"",
-    b"\0",
-    b";",
-    b"\t",
-    b"\xff\xfe",
-    b'"',
-    b"\n",
-    b"\r",
-    b",",
-    b"[",
-    b"]",
-    b"{",
-    b"}",
-    b"\\",
-    b"\xff",
-    b"9" * 400,
-    b"PAR1",
-    b"NaN",
-]
-EDIT = st.tuples(st.floats(0, 1), st.floats(0, 0.2), st.sampled_from(SPLINTERS) | st.binary(max_size=8))
-EDITS = st.lists(EDIT, max_size=4)
-
-
-def edited(data: bytes, edits: list[tuple[float, float, bytes]]) -> bytes:
-    """The data with pieces of it replaced: where, how much of it, and by what."""
-    for place, length, put in edits:
-        start = int(place * len(data))
-        data = data[:start] + put + data[start + int(length * len(data)) :]
-    return data
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ import pytest
 from finetune_api.dataset import Columns
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, Turn, encode, encode_pairs
 from finetune_trainer.data.audit import as_text, audit_pairs
-from finetune_trainer.data.columns import Unusable, to_row
+from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.fingerprints import fingerprint
 from finetune_trainer.data.rows import Record
 from tests.assets.tiny_model import NAME
+from tests.unit.finetune_trainer.data.files import to_row
 
 LINE = Position(line=17)
 SYSTEM, USER = {"role": "system", "content": "s"}, {"role": "user", "content": "a"}

@@ -12,10 +12,9 @@ import pytest
 from pyarrow.parquet import encryption
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.columns import to_row
 from finetune_trainer.data.parquet import batch_rows
 from finetune_trainer.errors import TrainerError
-from tests.unit.finetune_trainer.data.test_data_read import (
+from tests.unit.finetune_trainer.data.files import (
     BIG,
     PARQUET,
     ROWS,
@@ -23,6 +22,7 @@ from tests.unit.finetune_trainer.data.test_data_read import (
     as_parquet_table,
     records,
     split_file,
+    to_row,
 )
 
 

@@ -11,26 +11,33 @@ import re
 import time
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_api.dataset import Columns, DataFile, Dataset
+from finetune_api.dataset import DataFile, Dataset
 from finetune_trainer.data import load_rows
 from finetune_trainer.data.blocks import one_by_one
 from finetune_trainer.data.csv_rows import read_csv
 from finetune_trainer.data.json_array import read_json_array
-from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import ROW_LIMIT, Position
 from finetune_trainer.errors import TrainerError
-
-ROWS = [
-    {"prompt": "one", "completion": "eins"},
-    {"prompt": 'line\nbreak, and "quotes"', "completion": "ä\r\nö"},
-    {"prompt": "three 🙂", "completion": "drei"},
-]
+from tests.unit.finetune_trainer.data.files import (
+    BIG,
+    BZIP2,
+    COMPRESSIONS,
+    GZIP,
+    LINES,
+    PARQUET,
+    ROWS,
+    XZ,
+    ZSTD,
+    as_parquet,
+    as_parquet_table,
+    records,
+    split_file,
+)
 
 
 def as_csv(rows):
@@ -41,39 +48,12 @@ def as_csv(rows):
     return text.getvalue().encode()
 
 
-def as_parquet(rows, row_group_size=2):
-    return as_parquet_table(pa.Table.from_pylist(rows), row_group_size=row_group_size)
-
-
-def as_parquet_table(table, **options):
-    sink = io.BytesIO()
-    pq.write_table(table, sink, **options)
-    return sink.getvalue()
-
-
 WRITERS = {
     "csv": as_csv,
     "jsonl": lambda rows: b"".join(json.dumps(row).encode() + b"\n" for row in rows),
     "json": lambda rows: json.dumps(rows, indent=2).encode(),
     "parquet": as_parquet,
 }
-COMPRESSIONS = {
-    "": lambda data: data,
-    ".gz": gzip.compress,
-    ".zst": zstandard.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-}
-
-
-def split_file(path, *, data_format="Auto", **columns):
-    data = DataFile(uri=f"file://{path}", format=data_format)
-    return SplitFile(data, "train", Columns(**columns), allow_local=True, air_gapped=False)
-
-
-def records(path, **kwargs):
-    with split_file(path, **kwargs) as file:
-        return list(file.records())
 
 
 def stream(data: bytes) -> io.BufferedReader:
@@ -250,9 +230,6 @@ def test_bad_rows_are_found_where_they_are(name, data, expected, tmp_path):
         assert problem is None or re.search(problem, record.problem)
 
 
-BIG = b"x" * (ROW_LIMIT + 200_000)
-
-
 @pytest.mark.parametrize(
     ("name", "data", "problems"),
     [
@@ -274,14 +251,6 @@ def test_rows_over_the_limit_are_bad_rows(name, data, problems, tmp_path):
         assert problem is None or problem in record.problem
 
 
-LINES = b'{"a":1}\n' * 1000
-GZIP, ZSTD, BZIP2, XZ = (
-    gzip.compress(LINES, mtime=0),
-    zstandard.compress(LINES),
-    bz2.compress(LINES),
-    lzma.compress(LINES),
-)
-PARQUET = as_parquet(ROWS)
 WIDE_XZ = lzma.compress(LINES, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 28}])
 
 WIDE = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=30)).compressobj()

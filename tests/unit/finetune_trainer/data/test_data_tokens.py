@@ -14,7 +14,7 @@ from finetune_trainer.data.encode import Refused, encode_all
 from finetune_trainer.data.frames import frame
 from finetune_trainer.data.rows import Rows, line_places
 from finetune_trainer.data.shared_parts import SharedParts, marks, stands_alone
-from tests.unit.finetune_trainer.data.test_data_template import CASES, CHATML, NO_END, NO_SYSTEM, THINKING, byte_level
+from tests.unit.finetune_trainer.data.chat_templates import CASES, CHATML, NO_END, NO_SYSTEM, THINKING, byte_level
 
 TEXT = st.text("ab \nä<>|_/[]") | st.sampled_from(
     ["<|im_start|>", "\n\n", " <|im_end|>", "<s>", "</s> [INST]", "assistant"]

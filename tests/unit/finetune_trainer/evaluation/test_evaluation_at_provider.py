@@ -18,24 +18,9 @@ from finetune_trainer.evaluation import endpoint
 from finetune_trainer.evaluation.endpoint import AgainError, FailedError, Way
 from finetune_trainer.evaluation.operator_way import explain
 from finetune_trainer.measure import measure
-from tests.unit.finetune_trainer.evaluation.test_evaluation_endpoint import Service
 
 BASELINES = [{"zeroShot": {}}, {"fewShot": {"examples": 2}}, {"activeVersion": {}}]
 ROWS = 4
-
-
-@pytest.fixture
-def serve():
-    running = []
-
-    def start(answer):
-        running.append(Service(answer))
-        return running[-1]
-
-    yield start
-    for service in running:
-        service.server.shutdown()
-        service.server.server_close()
 
 
 def said(text, tokens=7):

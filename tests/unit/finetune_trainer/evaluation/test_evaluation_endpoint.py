@@ -1,6 +1,5 @@
 """Answers of a service over HTTP: bounded, repeated where that can help, counted where it cannot, never quoted."""
 
-import json
 import os
 import signal
 import threading
@@ -15,57 +14,6 @@ from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.endpoint import TRIES, ask, asked_pause
 
 SECRET = "the row's own text"
-
-
-class Service:
-    """An OpenAI-compatible server whose `answer` gets the body of each request: status, body and headers."""
-
-    def __init__(self, answer):
-        self.requests, self.together, self.most = [], 0, 0
-        lock = threading.Lock()
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    service.requests.append((self.path, self.headers.get("Authorization"), body))
-                    service.together += 1
-                    service.most = max(service.most, service.together)
-                status, content, headers = answer(body)
-                with lock:
-                    service.together -= 1
-                data = content if isinstance(content, bytes) else json.dumps(content).encode()
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.handle_error = lambda *_: None  # a client that has gone
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def endpoint(self, **fields):
-        url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        return Endpoint.model_validate({"name": "rag", "url": url, "model": "m", "concurrency": 1} | fields)
-
-
-@pytest.fixture
-def serve():
-    running = []
-
-    def start(answer):
-        running.append(Service(answer))
-        return running[-1]
-
-    yield start
-    for service in running:
-        service.server.shutdown()
-        service.server.server_close()
 
 
 def good(text="red", tokens=7):

@@ -36,9 +36,9 @@ from finetune_trainer.models.memory_fit import Room, advice, bytes_of, doubt, ju
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import BART, T5, make_tiny_bart, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do
+from tests.unit.finetune_trainer.models.estimates import GIB, LLAMA_8B, saved_bytes, spec_of
+from tests.unit.finetune_trainer.training_runs import do
 
-GIB = 2**30
 TOKENS = 256
 WIDE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4}
 WIDE |= {"num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100}
@@ -72,23 +72,6 @@ FAMILIES = {
         decoder_ffn_dim=256,
     ),
 }
-
-
-def saved_bytes(model, call, *, autocast):
-    """Bytes of all tensors that a forward pass keeps for its backward pass, the model's own weights aside."""
-    own = {value.untyped_storage().data_ptr() for value in model.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage  # keeps it alive, so that no other one gets its place
-        return tensor
-
-    keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with keeping, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        call(model)
-    return sum(storage.nbytes() for storage in kept.values())
 
 
 def built(config, adapters, dtype):
@@ -218,56 +201,6 @@ def test_a_folder_that_tells_no_shape_is_left_to_those_who_load_it(tmp_path, spo
     folder = make_tiny_model(tmp_path)
     spoil(folder)
     assert model_shape.of_folder(folder) is None
-
-
-def llama(hidden, intermediate, layers, keys, vocabulary):
-    """A Llama's shape from its figures."""
-    blocks = []
-    for number in range(layers):
-        attention, feed = f"layers.{number}.self_attn", f"layers.{number}.mlp"
-        blocks += [
-            model_shape.Matrix(f"{attention}.q_proj", hidden, hidden),
-            model_shape.Matrix(f"{attention}.k_proj", keys, hidden),
-            model_shape.Matrix(f"{attention}.v_proj", keys, hidden),
-            model_shape.Matrix(f"{attention}.o_proj", hidden, hidden),
-            model_shape.Matrix(f"{feed}.gate_proj", intermediate, hidden),
-            model_shape.Matrix(f"{feed}.up_proj", intermediate, hidden),
-            model_shape.Matrix(f"{feed}.down_proj", hidden, intermediate),
-        ]
-    linear = sum(one.outputs * one.inputs for one in blocks)
-    return model_shape.ModelShape(
-        parameters=linear + 2 * vocabulary * hidden,
-        matrices=tuple(blocks),
-        norms=(model_shape.Norm(hidden, False, False),) * 2 * layers,
-        blocks=layers,
-        hidden=hidden,
-        vocabulary=vocabulary,
-        heads=32,
-        activation="silu",
-        file_bytes=0,
-        is_encoder_decoder=False,
-        scores_kept=False,
-        scores_by_hand=False,
-        biased=False,
-        dropout=0.0,
-        certain=True,
-    )
-
-
-LLAMA_8B = llama(4096, 14336, 32, 1024, 128256)
-
-
-def spec_of(method="LoRA", **hyper):
-    return FineTuneJobSpec.model_validate(
-        {
-            "connectionRef": {"name": "local"},
-            "baseModel": "meta-llama/Llama-3.1-8B",
-            "modelRef": {"name": "model"},
-            "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
-            "method": method,
-            "hyperparameters": hyper,
-        }
-    )
 
 
 def need_of(spec, longest=2048):

@@ -9,7 +9,7 @@ from finetune_trainer.models import memory_fit, model_shape
 from finetune_trainer.models.memory_fit import Room
 from finetune_trainer.training.tuning import compute_dtype_of
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.models.test_memory import GIB, LLAMA_8B, spec_of
+from tests.unit.finetune_trainer.models.estimates import GIB, LLAMA_8B, spec_of
 
 ON_CPU = {"gpusPerNode": 0}
 

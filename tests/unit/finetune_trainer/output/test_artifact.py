@@ -16,7 +16,7 @@ from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do
+from tests.unit.finetune_trainer.training_runs import do
 
 MERGE = {"merge": True}
 

@@ -9,18 +9,16 @@ from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
-from finetune_trainer.attempt import outcome
 from finetune_trainer.attempt.fence import StoreFence
-from finetune_trainer.attempt.interruption import Interrupted, Interruption
-from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.attempt.interruption import Interrupted
 from finetune_trainer.output import keeping
 from finetune_trainer.output.keeping import StoreKeeping, followed, kept
 from finetune_trainer.storage import store
 from finetune_trainer.storage.artifact_store import fetch
 from finetune_trainer.storage.durable import read_manifest
 from finetune_trainer.storage.store import Store
-from finetune_trainer.train import execute
 from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.output.kept_runs import at_step, run
 
 
 @pytest.fixture(autouse=True)
@@ -55,25 +53,6 @@ def attempt(template, bucket, folder: str, tmp_path: Path, number: int):
     scratch = tmp_path / f"node-{number}"
     changes = {"attempt": number, "output": str(scratch), "store": bucket.ref(folder)}
     return template.model_copy(update=changes)
-
-
-def run(job, listener=None):
-    interruption = Interruption()
-    reporter = Reporter(job, listener=listener and (lambda report: listener(report, interruption)), interval=0.0)
-    code = outcome.run_to_end(lambda: execute(job, reporter, interruption, allow_local=True), reporter, interruption)
-    return code, reporter.report
-
-
-def at_step(step: int, action):
-    """A listener that does something once, after this step."""
-    done = []
-
-    def listen(report, interruption):
-        if report.progress and report.progress.step >= step and not done:
-            done.append(step)
-            action(interruption)
-
-    return listen
 
 
 def same_learning(bucket, folder: str, uri: str, undisturbed: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from finetune_trainer.models.adapters import with_adapters
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import broken_off_after, do, same_result
+from tests.unit.finetune_trainer.training_runs import broken_off_after, do, same_result
 
 SHORT = {"epochs": 0.6}
 

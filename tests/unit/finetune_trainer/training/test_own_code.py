@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import recipe
 from finetune_trainer.attempt import outcome
@@ -27,10 +26,8 @@ from finetune_trainer.training import own_code, own_model
 from finetune_trainer.training.own_code import canonical
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do
-
-EXAMPLES = Path(__file__).resolve().parents[4] / "examples" / "custom-code"
-REFERENCE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}
+from tests.unit.finetune_trainer.training.own_jobs import EXAMPLES, REFERENCE, job_with
+from tests.unit.finetune_trainer.training_runs import do
 
 
 @pytest.fixture(autouse=True)
@@ -58,16 +55,6 @@ def in_this_process(monkeypatch):
         return subprocess.Popen(["true"], start_new_session=True)
 
     monkeypatch.setattr(own_code, "_start", start)
-
-
-def job_with(code: str | Path, folder: Path, cache: Path, **spec) -> TrainerJob:
-    """A job whose ConfigMap is a folder of this machine."""
-    splits = spec.pop("splits", ("train",))
-    job = make_job(folder, cache, splits=splits, code=REFERENCE, **spec)
-    path = folder / "configmap" / "train.py"
-    path.parent.mkdir()
-    path.write_text(code.read_text() if isinstance(code, Path) else code)
-    return job.model_copy(update={"code": str(path)})
 
 
 @pytest.mark.parametrize(

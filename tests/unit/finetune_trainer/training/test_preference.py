@@ -19,10 +19,10 @@ from finetune_trainer.training.passes import Cut
 from finetune_trainer.training.reference import Reference
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
-from tests.unit.finetune_trainer.attempt.test_interruption import STOPPED, terminate
+from tests.unit.finetune_trainer.attempt.stop_requests import STOPPED, terminate
 from tests.unit.finetune_trainer.computing import ranks
 from tests.unit.finetune_trainer.jobs import COLOURS, make_preference_job
-from tests.unit.finetune_trainer.test_train import broken_off_after, do, same_result
+from tests.unit.finetune_trainer.training_runs import broken_off_after, do, same_result
 
 SHORT = {"epochs": 0.6}
 

@@ -15,7 +15,7 @@ from finetune_trainer.training.passes import Cut, labelled, loss_sum, padded, pa
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_seq2seq import BART, PEGASUS, T5, make_tiny_bart, make_tiny_pegasus, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import broken_off_after, do, same_result
+from tests.unit.finetune_trainer.training_runs import broken_off_after, do, same_result
 
 SYSTEM, PROMPT, ANSWER = "Answer with one word.", "What colour is number 7 very red?", "red"
 ROW = Row(Position(1), (Turn("system", SYSTEM), Turn("user", PROMPT), Turn("assistant", ANSWER)))

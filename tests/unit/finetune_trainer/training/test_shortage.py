@@ -21,7 +21,7 @@ from finetune_trainer.training.steps import PASSES, Steps
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do
+from tests.unit.finetune_trainer.training_runs import do
 
 WIDE = {"epochs": 0.6, "batchSize": 8, "microBatchSize": 8}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -16,7 +16,7 @@ from finetune_trainer.training.passes import loss_sum
 from finetune_trainer.training.side_by_side import why_in_order
 from finetune_trainer.training.step_trainer import StepTrainer
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.test_train import do, same_result
+from tests.unit.finetune_trainer.training_runs import do, same_result
 
 PASSES = [{"input_ids": torch.tensor([number])} for number in range(6)]
 SHORT = 64

@@ -7,7 +7,7 @@ import pytest
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import cloud_cost
 from finetune_operator.decide.cloud_job.steps import decide
-from tests.unit.finetune_operator.decide.cloud_job.test_decide_cloud_job import (
+from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
     at_provider,
     checked,
     checking,
@@ -56,3 +56,23 @@ def test_an_instance_runs_no_longer_than_its_provider_lets_any(deadline: int | N
     settings = sagemaker_connection().sage_maker
     assert settings is not None
     assert cloud_cost.longest_seconds(job_spec(activeDeadlineSeconds=deadline), settings) == seconds
+
+
+@pytest.mark.parametrize(
+    ("asked", "currency", "unknown"),
+    [
+        pytest.param({}, "USD", None, id="known"),
+        pytest.param({"instanceType": "ml.g5.2xlarge"}, "USD", "an hour of ml.g5.2xlarge in USD", id="unknown"),
+        pytest.param({}, "EUR", "an hour of ml.g5.xlarge in EUR", id="of another currency"),
+    ],
+)
+def test_a_budget_needs_the_price_of_an_hour_of_the_jobs_instance(
+    asked: dict[str, str], currency: str, unknown: str | None
+) -> None:
+    wanted = spec(budget={"maxCost": "9.00", "currency": currency}, resources=asked)
+    view = given(spec=wanted, connection=sagemaker_connection(), facts=facts(hosting={"ml.g5.xlarge": "1.41"}))
+    failure = cloud_cost.unpriced(view)
+    assert (failure is None) == (unknown is None)
+    if failure is not None:
+        message = f"spec.budget: no price of {unknown} is known"
+        assert (failure.reason, failure.message) == (Reason.PRICE_UNKNOWN, message)

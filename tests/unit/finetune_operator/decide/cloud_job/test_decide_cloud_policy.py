@@ -7,7 +7,7 @@ import pytest
 from finetune_api.job import FineTuneJobSpec, Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import cloud_policy
-from tests.unit.finetune_operator.decide.cloud_job.test_decide_cloud_job import facts, spec
+from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import facts, spec
 from tests.unit.finetune_operator.decide.given import bedrock_connection, openai_connection
 
 RETIRED = {

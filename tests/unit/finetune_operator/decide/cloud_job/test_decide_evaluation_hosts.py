@@ -168,3 +168,15 @@ def test_questions_stay_where_the_training_data_do_and_a_base_model_is_on_no_dev
     cheap = azure.model_copy(update={"azure_open_ai": block})
     assert hosts.template(cheap, "tuned").azure_open_ai.sku == "DeveloperTier"
     assert hosts.template(cheap, "base").azure_open_ai.sku == "GlobalStandard"
+
+
+@pytest.mark.parametrize(
+    ("ready", "told"),
+    [
+        pytest.param(hosts.STAND - timedelta(seconds=1), None, id="not yet"),
+        pytest.param(hosts.STAND, f"deployment {TUNED.name} has stood for 24 hours, and may be billed", id="too long"),
+    ],
+)
+def test_a_deployment_of_an_evaluation_stands_only_so_long(ready: timedelta, told: str | None) -> None:
+    one = entry(address="x", ready_at=stamp(-ready.total_seconds()))
+    assert hosts.overdue(ProviderEvaluation(deployments=[one]), NOW) == told

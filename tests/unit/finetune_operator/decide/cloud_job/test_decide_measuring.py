@@ -76,6 +76,18 @@ def test_before_anybody_is_asked_status_names_model_and_active_version() -> None
     assert kstatus(decision.status) == "InProgress"
 
 
+@pytest.mark.parametrize(
+    ("told", "recorded"), [(True, False), (False, True)], ids=["the provider has just said it", "status has it already"]
+)
+def test_the_models_result_is_in_status_while_it_is_measured(told: bool, recorded: bool) -> None:
+    before = status(prepared=False)
+    run = made() if told else replace(made(), report=report("Succeeded"))
+    result = decide(given(run, before if recorded else before.model_copy(update={"result": None}))).status.result
+    assert result is not None
+    assert result.artifact is not None
+    assert result.artifact.provider_model_id == "ft:a"
+
+
 COMPARED = {
     "nobody asks for it": ({}, False, None),
     "its activation rests on it": ({}, True, "ft:old"),

@@ -16,6 +16,7 @@ from finetune_operator.decide.deployment.hosted import (
     Plan,
     Wanted,
     answered,
+    bound,
     leave,
     ours,
     plan,
@@ -406,3 +407,20 @@ def test_what_is_going_is_not_asked_to_go_again() -> None:
     going = there(md_v1="Deleting")
     assert sleep([OLD], going, replace(WANTED, one_at_a_time=False), at(0)).delete == ()
     assert leave([OLD], going, at(0), answers=True) == ((OLD,), ())
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        pytest.param(
+            Hosted("md-v1", "Ready", "aws", bound_until=at(1)),
+            f"; md-v1 cannot be deleted, and is billed, until {stamp(1)}: its commitment",
+            id="within its commitment",
+        ),
+        pytest.param(Hosted("md-v1", "Ready", "aws", bound_until=at(-1)), "", id="its commitment is over"),
+        pytest.param(Hosted("md-v1", "Ready", "aws"), "", id="it has none"),
+        pytest.param(Hosted("md-v2", "Ready", "aws", bound_until=at(1)), "", id="another's"),
+    ],
+)
+def test_a_commitment_that_is_still_billed_is_told_with_its_end(there: Hosted, told: str) -> None:
+    assert bound([OLD], {there.name: there}, at(0)) == told

@@ -15,6 +15,7 @@ from tests.unit.finetune_operator.decide.given import (
     at,
     condition,
     connection,
+    ended_as,
     failed,
     job_spec,
     kstatus,
@@ -27,12 +28,6 @@ from tests.unit.finetune_operator.decide.given import (
     verdict,
     view,
 )
-
-
-def ended_as(kind: str, **fields: Any) -> FineTuneJobStatus:
-    """Status of a job that has ended."""
-    its_run = run("Succeeded", report=succeeded()) if kind == "Complete" else failed(Reason.DATASET_INVALID)
-    return decide(view(its_run, running(), version=1, **fields)).status
 
 
 def test_the_order_of_the_chain() -> None:

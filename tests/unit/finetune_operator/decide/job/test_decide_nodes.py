@@ -7,16 +7,7 @@ import pytest
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
 from finetune_operator.decide.job.run import read_run, telling
-from tests.unit.finetune_operator.decide.given import (
-    NOW,
-    batch_job,
-    ended,
-    pod,
-    report,
-    stamp,
-    succeeded,
-    waiting,
-)
+from tests.unit.finetune_operator.decide.given import NOW, batch_job, ended, pod, report, stamp, succeeded, waiting
 
 BACKOFF = ("Failed", "BackoffLimitExceeded")
 

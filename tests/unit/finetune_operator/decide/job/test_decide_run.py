@@ -1,6 +1,5 @@
 """One attempt read from its batch Job, its pod and its report."""
 
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
-from finetune_operator.decide.job.run import RETRIED, is_live, newest, read_run, with_log
+from finetune_operator.decide.job.run import RETRIED, is_live, newest, with_log
 from finetune_operator.decide.job.steps import decide
 from finetune_operator.decide.pods.containers import obstacle
 from finetune_operator.reconcilers.observed import make_store
@@ -31,25 +30,15 @@ from tests.unit.finetune_operator.decide.given import (
     view,
     waiting,
 )
-
-BACKOFF = ("Failed", "BackoffLimitExceeded")
-
+from tests.unit.finetune_operator.decide.job.given_pods import BACKOFF, read, target
 
 NO_CLAIM = '0/1 nodes are available: persistentvolumeclaim "data" not found. preemption: not helpful'
 
 LOST_CLAIM = '0/1 nodes are available: persistentvolumeclaim "a" bound to non-existent persistentvolume "b".'
 
 
-def waiting_for(reason: str) -> dict[str, Any]:
-    return {"waiting": {"reason": reason, "message": "no"}}
-
-
 def unplaced(message: str) -> dict[str, Any]:
     return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-
-
-def target(reason: str, message: str = "") -> dict[str, Any]:
-    return {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]}
 
 
 LOW = "The node was low on resource: ephemeral-storage. Threshold quantity: 2705531679, available: 2491552Ki. "
@@ -66,10 +55,6 @@ OVER_A_VOLUME = 'Usage of EmptyDir volume "v0" exceeds the limit "1Gi". '
 
 def evicted(message: str) -> dict[str, Any]:
     return pod("Failed", reason="Evicted", message=message)
-
-
-def read(job: dict[str, Any] | None, pods: list[dict[str, Any]], posted: Any = None, now: datetime = NOW) -> Any:
-    return read_run(job, pods, posted, now)
 
 
 @pytest.mark.parametrize(

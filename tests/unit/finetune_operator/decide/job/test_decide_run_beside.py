@@ -6,15 +6,8 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
-from tests.unit.finetune_operator.decide.given import (
-    batch_job,
-    ended,
-    pod,
-    stamp,
-    succeeded,
-    waiting,
-)
-from tests.unit.finetune_operator.decide.job.test_decide_run import BACKOFF, read, target, waiting_for
+from tests.unit.finetune_operator.decide.given import batch_job, ended, pod, stamp, succeeded, waiting
+from tests.unit.finetune_operator.decide.job.given_pods import BACKOFF, read, target, waiting_for
 
 
 def beside(trainer: dict[str, Any], **state: Any) -> dict[str, Any]:
@@ -26,8 +19,6 @@ UP = {"running": {"startedAt": stamp()}}
 BROKEN = {"terminated": {"exitCode": 3, "reason": "Error"}}
 DONE = ended(0, message=termination_message(succeeded()))
 NOT_BEGUN = waiting("PodInitializing")
-PULLS, LOOPS = (beside(NOT_BEGUN, **waiting_for(reason)) for reason in ("ErrImagePull", "CrashLoopBackOff"))
-DRAIN = target("EvictionByEvictionAPI")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from finetune_operator.decide.job.steps import decide
 from tests.unit.finetune_operator.decide.given import (
     condition,
     connection,
+    ended_as,
     failed,
     job_spec,
     kstatus,
@@ -24,7 +25,6 @@ from tests.unit.finetune_operator.decide.given import (
     succeeded,
     view,
 )
-from tests.unit.finetune_operator.decide.job.test_decide_job import ended_as
 
 # retryNonce.
 

@@ -7,8 +7,8 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.decision import decide as decide_deployment
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.job.steps import decide
-from tests.unit.finetune_operator.decide.deployment.test_decide_deployment import spec as deployment_spec
-from tests.unit.finetune_operator.decide.deployment.test_decide_deployment import view as deployment_view
+from tests.unit.finetune_operator.decide.deployment.given_deployments import spec as deployment_spec
+from tests.unit.finetune_operator.decide.deployment.given_deployments import view as deployment_view
 from tests.unit.finetune_operator.decide.given import connection, job_spec, run, running, view
 
 HUB = {"name": "hub", "key": "token"}

@@ -1,0 +1,48 @@
+"""A FineTunedModel as the tests of decisions have it: versions, and a look at them."""
+
+from dataclasses import replace
+from typing import Any
+
+from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_operator.decide.model import ModelView
+from tests.unit.finetune_operator.decide.given import NOW
+
+
+def version(number: int, exact: float | None = None, verdict: str = "Better") -> ModelVersion:
+    evaluation = None
+    if exact is not None:
+        evaluation = {"rows": 10, "tuned": {"exactMatch": exact}, "baselines": {}, "verdict": verdict}
+    return ModelVersion.model_validate(
+        {
+            "version": number,
+            "job": f"job-{number}",
+            "jobUID": f"uid-{number}",
+            "connection": "local",
+            "baseModel": "tiny/llama",
+            "method": "LoRA",
+            "artifact": {"uri": f"pvc://models/team-a/sentiment/job-{number}/model"},
+            "evaluation": evaluation,
+            "createdAt": "2026-11-21T12:00:00Z",
+        }
+    )
+
+
+def spec(**fields: Any) -> FineTunedModelSpec:
+    return FineTunedModelSpec.model_validate(fields)
+
+
+def view(*versions: ModelVersion, active: int | None = None, **fields: Any) -> ModelView:
+    status = FineTunedModelStatus(active_version=active, versions=list(versions) or None)
+    base = ModelView(
+        name="sentiment",
+        generation=1,
+        deleting=False,
+        spec=spec(),
+        spec_error="",
+        status=status,
+        deployments=(),
+        pruned=frozenset(),
+        pruning=frozenset(),
+        now=NOW,
+    )
+    return replace(base, **fields)

@@ -1,0 +1,69 @@
+"""Deployments of a model at Bedrock: made, deployed, taken away."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS
+from tests.simulators.bedrock import BedrockSimulator
+from tests.simulators.clock import HOUR
+from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+
+DEPLOY, UNDEPLOY = "CreateCustomModelDeployment", "DeleteCustomModelDeployment"
+PROVISION, RELEASE = "CreateProvisionedModelThroughput", "DeleteProvisionedModelThroughput"
+HOURLY = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
+BOUND = HOURLY | {"commitment": "OneMonth"}
+
+
+@pytest.fixture
+def provider(s3_endpoint: str) -> BedrockSimulator:
+    return bedrock(s3_endpoint)
+
+
+@pytest.fixture
+async def cluster(provider: BedrockSimulator, start: Any) -> AsyncIterator[BedrockCluster]:
+    made = BedrockCluster(provider, start(provider))
+    yield made
+    await made.aclose()
+
+
+async def begin(cluster: BedrockCluster, block: dict[str, Any] | None = None) -> None:
+    """A model whose first version is being deployed."""
+    template = {"deployment": {"template": {"bedrock": block} if block else {}}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    await tune(cluster, "sentiment-1")
+
+
+async def tune(cluster: BedrockCluster, job: str) -> None:
+    cluster.add_cloud_job(job)
+    await cluster.settle()
+    await cluster.check(conversations(answer=f"{job} says"), job=job)
+    await cluster.settle()
+    await cluster.pass_time(HOUR)
+
+
+async def go_on(cluster: BedrockCluster, seconds: float, step: float = 60) -> None:
+    for _ in range(int(seconds / step)):
+        await cluster.pass_time(step)
+
+
+async def deployed(cluster: BedrockCluster, seconds: float = 420) -> str:
+    """Its ARN."""
+    await go_on(cluster, seconds)
+    status = cluster.status(DEPLOYMENT)
+    assert status["phase"] == "Ready", status
+    return str(status["endpoint"]["model"])
+
+
+def change(cluster: BedrockCluster, **fields: Any) -> None:
+    """The model's template: what the operator applies to the deployment."""
+    spec = {"deployment": {"template": fields}}
+    cluster.kube.put(
+        FINE_TUNED_MODELS, {**cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"], "spec": spec}
+    )
+
+
+def hosts(provider: BedrockSimulator) -> list[str]:
+    return [*provider.account.deployments, *provider.account.throughputs]

@@ -1,0 +1,81 @@
+"""Deployments of a model at Azure: made, deployed, taken away."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from tests.simulators.azure import AzureSimulator
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+
+PUT, GONE, CHAT = "deployments.create_or_update", "deployments.delete", "chat.completions.create"
+ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+FAULTS = (
+    {"operation": PUT, "after_commit": True},
+    {"operation": PUT, "outcome": "cut", "after_commit": True},
+    {"operation": PUT, "status": 503},
+    {"operation": PUT, "status": 409, "code": "RequestConflict"},
+    {"operation": GONE, "after_commit": True},
+    {"operation": GONE, "status": 409, "code": "RequestConflict"},
+    {"operation": "deployments.list", "status": 500},
+    {"operation": CHAT, "status": 500},
+)
+STRANGER = {
+    "sku": {"name": "Standard", "capacity": 1},
+    "properties": {"model": {"name": "gpt-4o-mini", "version": "2024-07-18"}},
+}
+
+
+@pytest.fixture
+def provider() -> AzureSimulator:
+    return azure()
+
+
+async def with_model(provider: AzureSimulator, url: str) -> AzureCluster:
+    """A cluster whose job makes a version of a model that is to be deployed."""
+    made = await with_azure_job(provider, url)
+    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
+    made.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    return made
+
+
+@pytest.fixture
+async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
+    """With a model whose first version is being deployed."""
+    made = await with_model(provider, start(provider))
+    await tune(made, "sentiment-1")
+    yield made
+    await made.aclose()
+
+
+async def tune(cluster: AzureCluster, job: str) -> None:
+    await cluster.settle()
+    await cluster.check(b"\xef\xbb\xbf" + rows(), job=job)
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    assert cluster.status(DEPLOYMENT)["phase"] in {"Deploying", "Updating"}
+
+
+async def go_on(cluster: AzureCluster, seconds: float, step: float = 60) -> None:
+    for _ in range(int(seconds / step)):
+        await cluster.pass_time(step)
+
+
+async def delete(cluster: AzureCluster) -> None:
+    """As a person would: the model too, which would have it made again."""
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+
+
+def hosts(provider: AzureSimulator) -> list[str]:
+    return sorted(provider.deployments.found)
+
+
+async def deployed(cluster: AzureCluster) -> str:
+    await go_on(cluster, 1200)
+    status = cluster.status(DEPLOYMENT)
+    assert status["phase"] == "Ready", status
+    return str(status["endpoint"]["model"])

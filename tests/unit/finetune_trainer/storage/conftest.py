@@ -1,0 +1,21 @@
+"""Stores that fail are asked again at once."""
+
+import asyncio
+
+import pytest
+
+from finetune_trainer.storage import store
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """No pauses between tries."""
+    monkeypatch.setattr(store.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(asyncio, "sleep", _no_sleep)
+
+
+async def _no_sleep(_seconds):
+    await _yield(0)
+
+
+_yield = asyncio.sleep

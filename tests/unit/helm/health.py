@@ -1,0 +1,20 @@
+"""An object's health as Argo CD's scripts judge it."""
+
+from pathlib import Path
+from typing import Any
+
+from lupa.lua51 import LuaRuntime, lua_type
+
+ARGOCD = Path(__file__).parents[3] / "helm/argocd"
+SCRIPTS = ARGOCD / "finetune.dev"
+
+
+def health(kind: str, obj: dict[str, Any]) -> tuple[str, str]:
+    """Status and message, as Argo CD takes them: the script sees the object as the global `obj`."""
+    lua = LuaRuntime(unpack_returned_tuples=True)
+    for library in ("io", "os", "package", "debug"):  # Argo CD gives scripts none of them
+        lua.globals()[library] = None
+    lua.globals().obj = lua.table_from(obj, recursive=True)
+    answer = lua.execute((SCRIPTS / kind / "health.lua").read_text())
+    assert lua_type(answer) == "table"
+    return answer["status"], answer["message"]
