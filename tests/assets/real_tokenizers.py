@@ -100,7 +100,9 @@ def _from_mistral(_name: str, folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     written = folder / BY_MISTRAL
-    tools = subprocess.run(["scripts/python-tools.sh"], cwd=_ROOT, capture_output=True, text=True, check=True)
+    tools = subprocess.run(["scripts/python-tools.sh"], cwd=_ROOT, capture_output=True, text=True, check=False)
+    if tools.returncode != 0:
+        pytest.skip(f"{_MISTRAL} is not in the cache, and there is no uv to install it")
     uv = f"{tools.stdout.strip()}/bin/uv"
     script = Path(mistral_by_mistral_common.__file__)
     command = [uv, "run", "--quiet", "--no-project", "--with", _MISTRAL, "python", str(script), str(written)]

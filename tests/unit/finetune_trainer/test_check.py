@@ -319,8 +319,11 @@ def manifest_of(folder: Path, data: Path) -> Path:
     return folder / "job.json"
 
 
-def test_check_imports_neither_torch_nor_transformers(tmp_path, tiny_model):
+def test_check_imports_neither_torch_nor_transformers_nor_pandas(tmp_path, tiny_model, monkeypatch):
+    """Pandas is not in the image, but on many machines; pyarrow imports it as soon as it has a question for it."""
     (tmp_path / "t.jsonl").write_text(GOOD)
+    (tmp_path / "pandas.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     program = (
         "import sys; from finetune_trainer.__main__ import main; code = main(sys.argv[1:]);"
         "heavy = {'torch', 'transformers', 'peft', 'accelerate', 'datasets', 'pandas'} & set(sys.modules);"

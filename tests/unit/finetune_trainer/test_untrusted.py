@@ -6,9 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import wandb
 from mlflow.exceptions import MlflowException
-from wandb.errors import CommError
 
 from finetune_api.evaluation import Endpoint
 from finetune_api.names import REGISTRY_KEYS_VARIABLE, TRACKERS_PREFIX
@@ -83,10 +81,11 @@ def test_mlflow(server, tiny_model, tmp_path, monkeypatch):
 
 
 def test_weights_and_biases(server, tiny_model, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv(f"{TRACKERS_PREFIX}WANDB_API_KEY", "k" * 40)
     asked = {"wandb": {"secretRef": {"name": "wandb"}, "baseURL": server}}
     job = make_job(tmp_path, tiny_model, trackers=asked).model_copy(update={"uid": "untrusted"})
-    with pytest.raises(CommError) as raised:
+    with pytest.raises(wandb.errors.CommError) as raised:
         trackers._MAKERS["wandb"](job, 0)
     wandb.teardown()
     assert UNTRUSTED in trackers._said(raised.value)

@@ -123,7 +123,7 @@ class _Buckets:
         """Put all rows into their buckets."""
         pairs = array("q", bytes(_PAIR * len(self._hashes)))
         pairs[::2], pairs[1::2] = self._hashes, self._places
-        numbers = pc.bit_wise_and(_integers(self._hashes), _BUCKETS - 1).cast(pa.uint8())
+        numbers = pc.bit_wise_and(_integers(self._hashes), _LOW_BITS).cast(pa.uint8())
         stored = pa.FixedSizeBinaryArray.from_buffers(pa.binary(_PAIR), len(numbers), [None, pa.py_buffer(pairs)])
         ordered = memoryview(stored.take(pc.array_sort_indices(numbers)).buffers()[1])
         start = 0
@@ -152,3 +152,7 @@ class _Buckets:
 
 def _integers(values: "array[int]") -> pa.Array:
     return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+
+
+_LOW_BITS = _integers(array("q", [_BUCKETS - 1]))[0]
+"""Those that name a bucket. Of a number of Python's own pyarrow asks pandas, where there is one, and imports it."""

@@ -5,7 +5,6 @@ import os
 import time
 
 import pytest
-from wandb.errors import CommError
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
@@ -15,6 +14,8 @@ from tests.unit.finetune_trainer.attempt.wandb_server import KEY, FakeWandB
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
 from tests.unit.finetune_trainer.places import serving
+
+wandb = pytest.importorskip("wandb", reason="needs the extra package trackers")
 
 
 @pytest.fixture
@@ -26,8 +27,6 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setattr(trackers, "LAST_SECONDS", 60.0)
     with serving(FakeWandB()) as found:
         yield found
-    import wandb
-
     wandb.teardown()
 
 
@@ -111,7 +110,9 @@ def test_why_its_server_does_not_take_a_run_is_said(server, tiny_model, tmp_path
     ],
 )
 def test_why_its_server_is_not_heard_is_said_and_no_address(its_words, why):
-    said = trackers._said(CommError(f"Failed to get resume status: POST http://wandb.invalid/graphql {its_words}"))
+    said = trackers._said(
+        wandb.errors.CommError(f"Failed to get resume status: POST http://wandb.invalid/graphql {its_words}")
+    )
     assert said == f"it does not answer as it should (CommError): {why}"
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.utils import send_to_device
-from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -486,21 +485,6 @@ def test_after_training_a_model_forgets_gradients_as_any_other():
         assert model.config._attn_implementation == NAME
     assert model.config._attn_implementation != NAME
     assert "zero_grad" not in vars(model)
-
-
-def test_all_layers_of_a_model_are_compiled_as_one(store, monkeypatch):
-    """The first one's input would need no gradient: it would be compiled for itself, for half of the time."""
-    counted, compile_ = CompileCounter(), torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **how: compile_(layer, backend=counted, **how))
-    model = adapted(make_model("llama", num_hidden_layers=3))
-    fuse(model)
-    trained = [value for value in model.parameters() if value.requires_grad]
-    with in_training(model, trained, packed=False, compile_layers=True):
-        assert torch._dynamo.config.recompile_limit > 8  # torch's own, after which layers are as they were
-        (batch,) = passes_of(store, [0, 1, 2], Cut(None, 3))
-        loss_sum(model, batch).backward()
-    assert counted.frame_count == 1
-    torch._dynamo.reset()
 
 
 def test_accelerate_leaves_the_passes_of_a_step_where_they_are(store):
