@@ -1,4 +1,4 @@
-"""Objects that earlier releases have stored: the present definitions keep and show them whole, and the models read them."""
+"""Objects that earlier releases have stored: the definitions keep them whole, and the models read them as they are."""
 
 from collections.abc import Iterator
 from itertools import chain

@@ -23,4 +23,4 @@ RELEASES = tuple(sorted(path.parent.name for path in FOLDER.glob(f"*/{WHOLE}.yam
 def objects(release: str, name: str) -> list[Manifest]:
     """All objects of a world, or of `WHOLE`."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return list(yaml.load_all((FOLDER / release / f"{name}.yaml").read_text(), loader))  # noqa: S506 - it is a safe one
+    return list(yaml.load_all((FOLDER / release / f"{name}.yaml").read_text(), loader))
