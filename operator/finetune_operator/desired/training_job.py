@@ -165,8 +165,12 @@ def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace,
 
 def _ranks_per_node(spec: FineTuneJobSpec, connection: HuggingFace) -> int:
     """One for each GPU that the pod asks for, itself or by the connection; code of one's own uses them as it likes."""
+    return max(_gpus(spec, connection), 1) if spec.code is None else 1
+
+
+def _gpus(spec: FineTuneJobSpec, connection: HuggingFace) -> int:
     gpus = str(resources(spec, connection).get("limits", {}).get(connection.gpu_resource, 0))
-    return int(gpus) if gpus.isdecimal() and int(gpus) > 1 and spec.code is None else 1
+    return int(gpus) if gpus.isdecimal() else 0
 
 
 def _rendezvous(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> str | None:
@@ -212,7 +216,8 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
     if attempt.active and attempt.active.artifact_uri and (active := _claim_of(attempt.active.artifact_uri)):
         volumes.claim(active.root, read_only=True)
     volumes.at(TOKEN_PATH.rpartition("/")[0], token_volume(), read_only=True)
-    if _ranks_per_node(spec, connection) > 1 or spec.resources.gpus_per_node:
+    # Code of one's own loads its data in processes of its own, on a CPU too.
+    if _gpus(spec, connection) or spec.code is not None:
         volumes.shared_memory()
     container: Manifest = {
         "name": TRAINER_CONTAINER,

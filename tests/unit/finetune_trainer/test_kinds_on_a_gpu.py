@@ -12,7 +12,7 @@ from finetune_trainer.computing.attention import why_not_packed
 from finetune_trainer.computing.compiled_layers import in_training
 from finetune_trainer.training.passes import Cut, labelled, loss_sum, on_device, passes_of
 from finetune_trainer.training.token_store import TokenStore
-from tests.unit.finetune_trainer.computing.test_packing import adapted, make_model, make_rows
+from tests.unit.finetune_trainer.computing.small_models import adapted, make_model, make_rows
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

@@ -120,14 +120,14 @@ class _Sender:
     def _run(self) -> None:
         failures = 0
         while (report := self._next()) is not None:
-            wait = _post(self._url, report)
+            done, pause = _post(self._url, report)
             now = time.monotonic()
-            if wait is None:
+            if done:
                 failures, self._sent_phase = 0, report.phase
-                self._not_before = now + self._interval
+                self._not_before = now + max(self._interval, pause)
                 continue
             failures += 1
-            self._not_before = now + max(wait, min(2.0 ** (failures - 1), _LONGEST_WAIT_SECONDS))
+            self._not_before = now + max(pause, min(2.0 ** (failures - 1), _LONGEST_WAIT_SECONDS))
             self._put_back(report)
 
     def _next(self) -> Report | None:
@@ -159,23 +159,24 @@ class _Sender:
                 self._newest = report
 
 
-def _post(url: str, report: Report) -> float | None:
-    """Send one report. None when the server has it or will never take it, else seconds to wait before another try."""
+def _post(url: str, report: Report) -> tuple[bool, float]:
+    """Send one report: whether the server has it or will never take it, and seconds to wait before another one."""
     try:
         status, pause = _request(url, _body(report))
         if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             status, pause = _request(url, _body(_shortened(report)))
     except (OSError, http.client.HTTPException, ValueError) as error:
         logger.warning("The report did not reach the operator (%s); the run goes on.", error)
-        return 0.0
+        return False, 0.0
     if status < 300:
-        return None
+        return True, 0.0
     if status == http.HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
-        return pause
+        return False, pause
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) and report.phase in _END:
-        return pause  # the token may just be being renewed, and there is no later report
+        return False, pause  # the token may just be being renewed, and there is no later report
     logger.warning("The operator refused a report with status %d; the run goes on.", status)
-    return None
+    # Its job is gone, for a job deleted with --cascade=orphan to the end of the run: no need to say so every 2 seconds.
+    return True, _LONGEST_WAIT_SECONDS if status == http.HTTPStatus.GONE else 0.0
 
 
 def _request(url: str, body: bytes) -> tuple[int, float]:

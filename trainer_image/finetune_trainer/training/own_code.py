@@ -237,6 +237,9 @@ def _end_group(leader: int) -> None:
 def _failed(exit_code: int) -> TrainerError:
     if exit_code == -signal.SIGKILL:
         return TrainerError(Reason.OUT_OF_MEMORY, "the code of spec.code was killed: probably over the memory limit")
+    if exit_code == -signal.SIGBUS:
+        why = "a file that it has mapped into memory was truncated, or its volume (/dev/shm?) is full"
+        return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with signal SIGBUS: {why}")
     how = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
     return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}; the end of its output says why")
 

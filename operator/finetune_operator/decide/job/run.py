@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
-from finetune_api.job_status import Failure
+from finetune_api.job_status import Failure, Progress
 from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message
@@ -52,7 +52,7 @@ LONG_BEFORE = timedelta(minutes=10)
 """What runs before the trainer for longer holds it up, and does not come to its end by itself."""
 
 _MEMORY_AFTER_TRAINING = (
-    "Training is done and kept. Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "
+    "Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "
     "where spec.resources.memory is the limit, apply the job under a new name with more, or without what it did then: "
     "dataset.test or artifact.merge."
 )
@@ -350,15 +350,10 @@ def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> 
     found = found or _by_container(pod)
     if found.reason is not Reason.OUT_OF_MEMORY:
         return found
-    if _is_trained(report):
-        return _after_training(found)
+    if report is not None and report.progress is not None and report.progress.step >= report.progress.total_steps > 0:
+        return _after_training(found, report.progress)
     begins = report is not None and report.phase == "Validating" and _was_short_of_memory(pod)
     return _before_training(found) if begins else found
-
-
-def _is_trained(report: Report | None) -> bool:
-    progress = report.progress if report else None
-    return progress is not None and (progress.saved_step or 0) >= max(progress.total_steps, 1)
 
 
 def _before_training(failure: Failure) -> Failure:
@@ -367,10 +362,14 @@ def _before_training(failure: Failure) -> Failure:
     return failure.model_copy(update={"message": message, "next_step": _MEMORY_BEFORE_TRAINING})
 
 
-def _after_training(failure: Failure) -> Failure:
-    """It was measured, merged or written by then: smaller steps would change nothing, and none is made again."""
-    message = f"{failure.message}, after its last training step"
-    return failure.model_copy(update={"message": message, "next_step": _MEMORY_AFTER_TRAINING})
+def _after_training(failure: Failure, progress: Progress) -> Failure:
+    """It was measured, merged or written by then: smaller steps would change nothing.
+
+    In a store the last checkpoint may have come to its end with the pod: the steps after the one before are made again.
+    """
+    message, saved = f"{failure.message}, after its last training step", progress.saved_step or 0
+    kept = "Training is done and kept." if saved >= progress.total_steps else f"Training is kept up to step {saved}."
+    return failure.model_copy(update={"message": message, "next_step": f"{kept} {_MEMORY_AFTER_TRAINING}"})
 
 
 def _by_cluster(pod: Manifest | None) -> Failure | None:

@@ -10,6 +10,8 @@ _NAME_OF_A_TRY = re.compile(r'\bpods? "[^"]*" ', re.IGNORECASE)
 _AGAIN = "It is tried again by itself."
 
 _STEPS = {
+    r"\bexceeded quota: .*requested: count/jobs\.batch=": "Delete Jobs of the namespace that have ended, by the job "
+    f"that each belongs to, or ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less under a new name, or ask an admin "
     f"for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     r"\bfailed quota: ": "Ask an admin to name what the ResourceQuota wants of each pod in podTemplate.resources of "

@@ -189,9 +189,22 @@ def test_resources(template: Any, asked: Any, made: Any) -> None:
     assert training_job.resources(job_spec(resources=asked), local) == made
 
 
-def test_shared_memory_comes_with_gpus_only() -> None:
-    assert "/dev/shm" in mounts(job(resources={"gpusPerNode": 1}))
-    assert "/dev/shm" not in mounts(job(resources={"gpusPerNode": 0}))
+@pytest.mark.parametrize(
+    ("template", "fields", "comes"),
+    [
+        ({}, {}, False),
+        ({}, {"resources": {"gpusPerNode": 1}}, True),
+        ({"limits": {"nvidia.com/gpu": 1}}, {}, True),
+        ({"limits": {"nvidia.com/gpu": 1}}, {"resources": {"gpusPerNode": 0}}, False),
+        ({}, {"code": {"configMapRef": {"name": "recipe", "key": "train.py"}}}, True),
+    ],
+)
+def test_shared_memory_comes_with_gpus_whoever_asks_for_them_and_for_code_of_ones_own(
+    template: Any, fields: Any, comes: bool
+) -> None:
+    """64 MiB, a container's own, end a DataLoader with workers by SIGBUS."""
+    local = {"podTemplate": {"resources": template}}
+    assert ("/dev/shm" in mounts(job(local=local, **fields))) is comes
 
 
 # Pruning.

@@ -240,6 +240,22 @@ async def test_a_job_that_the_api_server_refuses_says_so_and_is_tried_again(erro
     assert "failure" not in cluster.status()
 
 
+@pytest.mark.parametrize(("counted", "goes"), [("count/jobs.batch", True), ("pods", False)])
+async def test_an_ended_attempt_does_not_keep_the_next_one_out_of_a_quota_of_jobs(counted: str, goes: bool) -> None:
+    cluster = await with_running_job()
+    said = f'jobs.batch "sentiment-1-2" is forbidden: exceeded quota: q, requested: {counted}=1, used: {counted}=1'
+    cluster.kube.refusals["create", "jobs"] = Forbidden(403, "Forbidden", said)
+    cluster.end_pod(75)
+    await cluster.settle()
+    await cluster.wait(5)
+    assert ((JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects) is goes
+    assert cluster.status()["failure"]["reason"] == "PodRejected"
+    cluster.kube.refusals.clear()
+    await cluster.wait(60)
+    assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Queued", 2)
+    assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
+
+
 async def test_a_pod_that_cannot_be_made_is_explained_by_the_events_of_its_own_job() -> None:
     cluster = await with_job()
     uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]["uid"]

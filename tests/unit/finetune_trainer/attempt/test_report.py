@@ -209,6 +209,20 @@ def test_an_attempt_that_is_over_for_the_operator_ends_at_once(operator, tmp_pat
     assert [status for status, *_ in server.got] == [204, 410]
 
 
+def test_a_run_whose_job_is_gone_says_so_no_more_every_moment_and_ends_at_once(operator, tmp_path):
+    """Deleted with --cascade=orphan, it is at work for hours of which nobody wants to hear."""
+    server = operator([410] * 100)
+    reporter = reporter_for(tmp_path, server)
+    until(lambda: server.got)
+    for step in range(20):
+        reporter.update(phase="Validating", progress=Progress(step=step, total_steps=50))
+        time.sleep(0.02)
+    assert [got.phase for _, got, _, _ in server.got] == ["Validating"], "the interval has passed eight times"
+    reporter.update(phase="Succeeded")
+    reporter.close()
+    assert [got.phase for _, got, _, _ in server.got] == ["Validating", "Succeeded"]
+
+
 def test_without_an_operator_the_run_goes_on_and_closing_is_bounded(tmp_path, monkeypatch, pem):
     monkeypatch.setenv(REPORT_CA_VARIABLE, pem[1])
     monkeypatch.setattr(report, "FINAL_SECONDS", 0.5)

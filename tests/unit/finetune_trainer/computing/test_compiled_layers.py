@@ -8,7 +8,7 @@ from finetune_trainer.computing.adapted_linear import fuse
 from finetune_trainer.computing.compiled_layers import in_training
 from finetune_trainer.training.passes import Cut, loss_sum, passes_of
 from finetune_trainer.training.token_store import TokenStore
-from tests.unit.finetune_trainer.computing.test_packing import adapted, make_model, make_rows
+from tests.unit.finetune_trainer.computing.small_models import adapted, make_model, make_rows
 
 
 @pytest.fixture(scope="module")

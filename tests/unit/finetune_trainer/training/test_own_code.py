@@ -153,6 +153,7 @@ FAILING = {
     "an exception": ("raise KeyError('x')", "exit code 1"),
     "its own exit code": ("import sys; sys.exit(7)", "exit code 7"),
     "a signal": ("import os, signal; os.kill(os.getpid(), signal.SIGABRT)", "signal SIGABRT"),
+    "no room in shared memory": ("import os, signal; os.kill(os.getpid(), signal.SIGBUS)", "SIGBUS: a file that it"),
     "no model": (
         "from finetune_trainer import recipe; recipe.context()",
         "neither adapter_config.json nor config.json",

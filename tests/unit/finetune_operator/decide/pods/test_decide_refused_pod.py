@@ -14,6 +14,8 @@ INVALID = 'Error creating: Pod "a-1-7d577" is invalid: spec.containers[0].resour
     [
         (FORBIDDEN + "exceeded quota: q, requested: requests.memory=300Mi, used: requests.memory=0, limited: "
          "requests.memory=100Mi", "larger ResourceQuota"),
+        ('jobs.batch "a-1" is forbidden: exceeded quota: q, requested: count/jobs.batch=1, used: count/jobs.batch=1',
+         "Delete Jobs of the namespace that have ended"),
         (FORBIDDEN + "failed quota: q: must specify limits.memory for: trainer", "podTemplate.resources"),
         (FORBIDDEN + "minimum memory usage per Container is 1Gi, but request is 300Mi", "LimitRange allows"),
         (FORBIDDEN + "maximum cpu usage per Pod is 2, but limit is 4", "LimitRange allows"),
