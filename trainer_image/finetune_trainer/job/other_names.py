@@ -147,6 +147,10 @@ VALUES: dict[str, tuple[str, ...]] = {
 """What fields can have, and what others write for it; a value that only looks different is known without."""
 
 
+PREFERENCE = frozenset({"dpo", "ipo", "kto", "orpo", "simpo", "rlhf", "preference"})
+"""Methods elsewhere that learn from two answers; here that is no method of its own."""
+
+
 def plain(name: str) -> str:
     """A name without what spellings differ in: `lora_r`, `lora-r` and `loraR` are one."""
     return re.sub("[-_. ]", "", name).lower()

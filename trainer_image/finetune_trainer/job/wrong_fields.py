@@ -149,12 +149,15 @@ def _is_union_tag(part: str | int) -> bool:
 
 def _fields_below(path: Path, value: object) -> str:
     model = _model_at(path)
-    names = [] if model is None else _field_names(model)
-    needed = (
-        [] if model is None else [info.alias or name for name, info in model.model_fields.items() if info.is_required()]
-    )
-    if len(needed) == 1 and isinstance(value, str | int | float):
-        return f"write {{{needed[0]}: …}} instead of a value alone"
+    if model is None:
+        return "write {}: it has no fields"
+    names = _field_names(model)
+    needed = [info.alias or name for name, info in model.model_fields.items() if info.is_required()]
+    only = names if len(names) == 1 else needed
+    if value in names:
+        return f"write {{{value}: {{}}}}"
+    if len(only) == 1 and isinstance(value, str | int | float):
+        return f"write {{{only[0]}: …}} instead of a value alone"
     if isinstance(value, list):
         return f"write its fields, no list: {', '.join(names)}"
     return f"write fields below it: {', '.join(names)}" if names else "write {}: it has no fields"

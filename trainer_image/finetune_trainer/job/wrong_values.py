@@ -4,7 +4,7 @@ import difflib
 import re
 from typing import Any
 
-from finetune_trainer.job.other_names import meaning_of, plain
+from finetune_trainer.job.other_names import PREFERENCE, meaning_of, plain
 
 _NEAR = 0.6
 """How alike values are that may be one misspelt, as difflib counts."""
@@ -32,7 +32,9 @@ def instead(kind: str, said: str, value: Any) -> str:
 
 def _choice(choices: list[str], value: Any) -> str:
     if not isinstance(value, str):
-        return ""
+        return ": write one of them alone"
+    if plain(value) in PREFERENCE and "LoRA" in choices:
+        return "; learning from two answers is spec.preference: {}, with any method"
     same = {plain(one): one for one in choices}
     meant = same.get(plain(value)) or next((one for one in choices if one == meaning_of(value)), None)
     near = difflib.get_close_matches(plain(value), same, n=1, cutoff=_NEAR)

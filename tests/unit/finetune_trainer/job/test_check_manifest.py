@@ -212,6 +212,13 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("retryNonce: 1", "spec.retryNonce: input should be a valid string: write it in quotes"),
         ("method: full", "'Full'; did you mean Full? (LoRA: train"),
         ("method: Q-LoRA", "'Full'; did you mean QLoRA? (LoRA: train"),
+        ("method: DPO", "'Full'; learning from two answers is spec.preference: {}, with any method (LoRA"),
+        ("method: [LoRA]", "'Full': write one of them alone (LoRA"),
+        ("evaluation: {baselines: [zeroShot]}", "spec.evaluation.baselines[0]: write {zeroShot: {}}"),
+        (
+            "evaluation: {baselines: [{fewShot: 4}]}",
+            "baselines[0].fewShot: write {examples: …} instead of a value alone",
+        ),
         ("method: SFT", "'Full'; did you mean LoRA? (LoRA: train"),
         ("hyperparameters: {precision: bf16}", "'Float32'; did you mean BFloat16?"),
         ("hyperparameters: {schedule: constant_with_warmup}", "'Constant'; did you mean Constant?"),
