@@ -1,7 +1,9 @@
 """What to write where a field of a manifest has a value of another type, or none of those that it can have."""
 
 import difflib
+import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from finetune_trainer.job.other_names import PREFERENCE, meaning_of, plain
@@ -17,17 +19,12 @@ _BOOLEAN = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
 def instead(kind: str, said: str, value: Any) -> str:
     """What to write instead, if that is known: by pydantic's kind of error, what it says, and what is there."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return ": write a finite number"
     if kind == "literal_error":
         return _choice(_CHOICE.findall(said), value)
-    if kind in ("int_type", "float_type", "int_from_float"):
-        return _number(value) if isinstance(value, str) else ""
-    if kind == "bool_type":
-        return _boolean(value)
-    if kind == "list_type":
-        return ": write [ and ] around its items" if isinstance(value, str) else ": write - before each item"
-    if kind == "string_type":
-        return _text(value)
-    return ""
+    words = _WORDS.get(kind)
+    return words(value) if words else ""
 
 
 def _choice(choices: list[str], value: Any) -> str:
@@ -42,7 +39,9 @@ def _choice(choices: list[str], value: Any) -> str:
     return f"; did you mean {meant}?" if meant else ""
 
 
-def _number(value: str) -> str:
+def _number(value: Any) -> str:
+    if not isinstance(value, str):
+        return ""
     if _is_number(value):
         return ": write it without quotes"
     if _WITH_UNIT.fullmatch(value.strip()):
@@ -71,3 +70,17 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ": write one text, no list"
     return ": write the text alone, without fields below it" if isinstance(value, dict) else ""
+
+
+def _list(value: Any) -> str:
+    return ": write [ and ] around its items" if isinstance(value, str) else ": write - before each item"
+
+
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "int_type": _number,
+    "float_type": _number,
+    "bool_type": _boolean,
+    "list_type": _list,
+    "string_type": _text,
+}
+"""What is said of a value by the type that its field has."""

@@ -233,6 +233,10 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("lora: {dropout: 5%}", "spec.lora.dropout: input should be a valid number: write the number alone"),
         ("hyperparameters: {maxSequenceLength: 4k}", "a valid integer: write the number alone, without a unit"),
         ("hyperparameters: {batchSize: auto}", "a valid integer: leave the field out for its default"),
+        (
+            "hyperparameters: {epochs: .nan}",
+            "spec.hyperparameters.epochs: input should be less than or equal to 1000: write a",
+        ),
         ("suspend: 'True'", "spec.suspend: input should be a valid boolean: write true or false, without quotes"),
         ("suspend: 0", "spec.suspend: input should be a valid boolean: write true or false"),
         ("lora: {targetModules: [q_proj]}", "spec.lora.targetModules: input should be a valid string: write one text"),
