@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, HttpUrl, Name, Never, ObjectRef, rules
+from finetune_api.base import FILLED_IN, ApiModel, HttpUrl, Name, Never, ObjectRef, rules
 
 
 class AzureCredentials(ApiModel):
@@ -65,9 +65,11 @@ class AzureOpenAI(ApiModel):
         description="Endpoint of the Azure OpenAI resource, for example "
         "https://NAME.openai.azure.com; optional with workspace.",
     )
-    subscription_id: Annotated[str, Field(max_length=64)] = Field(description="Azure subscription.")
-    resource_group: Annotated[str, Field(max_length=90)] = Field(description="Resource group of the account.")
-    account: Annotated[str, Field(max_length=64)] | None = Field(
+    subscription_id: Annotated[str, Field(max_length=64), FILLED_IN] = Field(description="Azure subscription.")
+    resource_group: Annotated[str, Field(max_length=90), FILLED_IN] = Field(
+        description="Resource group of the account."
+    )
+    account: Annotated[str, Field(max_length=64), FILLED_IN] | None = Field(
         None, description="Azure OpenAI account; optional with workspace."
     )
     workspace: AzureWorkspace | None = Field(

@@ -10,6 +10,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
+from finetune_api.uris import PLACEHOLDER, PLACEHOLDER_HELP
+
 
 def alias(name: str) -> str:
     """CamelCase as Kubernetes spells it: acronyms keep their capitals at the end of a name."""
@@ -87,6 +89,9 @@ class Never:
         return text
 
 
+FILLED_IN = Never(PLACEHOLDER, PLACEHOLDER_HELP)
+"""Of a text that examples leave to whoever copies them."""
+
 ONE_CALL = Never(
     "/(chat/completions|completions|responses|fine_tuning/jobs)/?$",
     "write the root of the API, such as https://HOST/v1, without the path of one call",
@@ -99,6 +104,7 @@ HttpUrl = Annotated[
         r"^https?://[^/@?#\s]+(/[^?#\s]*)?$",
         "write a whole URL without credentials, queries and white space, such as https://HOST or https://HOST/v1",
     ),
+    FILLED_IN,
 ]
 ApiRoot = Annotated[HttpUrl, ONE_CALL]
 """Where an API with OpenAI's calls begins."""

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from finetune_api.aws import Bedrock, SageMaker
 from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.base import (
+    FILLED_IN,
     ApiModel,
     ApiRoot,
     Conditions,
@@ -43,6 +44,7 @@ ImageName = Annotated[
         "write an image alone, such as registry.example.com/name:1.0, its name in small letters, without https:// and "
         "white space",
     ),
+    FILLED_IN,
 ]
 
 PLACE_LENGTH = 512
@@ -181,7 +183,7 @@ class Artifacts(ApiModel):
             ),
         )
     )
-    uri: Annotated[str, Field(min_length=1, max_length=512)] = Field(
+    uri: Annotated[str, Field(min_length=1, max_length=512), FILLED_IN] = Field(
         description="pvc://CLAIM/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
         "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX; the prefix is optional. The claim is that of the "
         "job's namespace. With an object store, pods work on scratch space and upload from it."

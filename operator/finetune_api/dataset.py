@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, ObjectRef, rules
-from finetune_api.uris import HUB_HELP, OBJECT_SHAPE, SIGNED, SIGNED_HELP
+from finetune_api.uris import HUB_HELP, OBJECT_SHAPE, PLACEHOLDER, PLACEHOLDER_HELP, SIGNED, SIGNED_HELP
 
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
 
@@ -26,6 +26,7 @@ _URI_RULES = rules(
         "uri holds credentials: put them into a Secret and name it in dataset.secretRef",
     ),
     (f"!self.matches('{SIGNED}')", SIGNED_HELP),
+    (f"!self.matches('{PLACEHOLDER}')", PLACEHOLDER_HELP),
     (
         "!self.startsWith('configmap://') || self.matches('^configmap://[^/]+/[^/]+$')",
         "a ConfigMap key has no '/': write configmap://NAME/KEY",

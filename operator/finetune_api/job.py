@@ -10,6 +10,7 @@ from finetune_api.base import (
     ConfigMapKeyRef,
     ModelRef,
     Name,
+    Never,
     ObjectRef,
     Quantity,
     SecretKeyRef,
@@ -33,6 +34,12 @@ _MODEL_NAME = shaped(
 )
 
 
+_ALL_LINEAR = Never(
+    "^(?i:all[_ ]?linear)$|^A(?i:ll-linear)$|^(?i:all-)L(?i:inear)$",
+    "write all-linear in small letters and with a hyphen, or names of modules with commas",
+)
+
+
 class LoRA(ApiModel):
     """Low-rank adapters."""
 
@@ -43,7 +50,7 @@ class LoRA(ApiModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Dropout: fraction of the adapters' input that is dropped at random during training."
     )
-    target_modules: Annotated[str, Field(min_length=1, max_length=512)] = Field(
+    target_modules: Annotated[str, Field(min_length=1, max_length=512), _ALL_LINEAR] = Field(
         "all-linear",
         description="all-linear, or a comma-separated list of module names, for example q_proj,v_proj.",
     )

@@ -173,7 +173,8 @@ NEXT_STEP: dict[Reason, str] = {
     "name with resources.nodes: 1.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
     "the pod goes on by itself. If only the name is wrong, correct it; a job is then applied under a new name.",
-    Reason.UNSCHEDULABLE: "Wait for room, or ask for fewer resources; kubectl get pvc shows which claim is not bound.",
+    Reason.UNSCHEDULABLE: "Wait for room (kubectl describe nodes shows what nodes have, and what of it is requested), "
+    "or ask for fewer resources: a pod that asks for more than any node has waits for ever.",
     Reason.VOLUME_UNAVAILABLE: "End what else uses the volume, or ask an admin to mend it (kubectl describe pvc); the "
     "pod goes on by itself.",
     Reason.POD_NOT_STARTED: "Ask an admin to look at the pod's node; kubectl delete pod has it placed anew.",

@@ -43,6 +43,11 @@ SIGNED_HELP = (
     "abfs://, s3:// or gs://, put the key or the SAS token into a Secret, and name that in spec.dataset.secretRef"
 )
 
+PLACEHOLDER = "<[^<>]*>|[$][{(]|[{][{]"
+"""What nobody has filled in: `<bucket>`, `${BUCKET}`, `{{ bucket }}`."""
+
+PLACEHOLDER_HELP = "write what the placeholder stands for, without the brackets around it"
+
 _OTHER_NAMES = {
     "abfss": "abfs", "az": "abfs", "adl": "abfs", "wasb": "abfs", "wasbs": "abfs", "s3a": "s3", "s3n": "s3",
     "gcs": "gs", "http": "https", "huggingface": "hf", "claim": "pvc", "cm": "configmap",
@@ -112,6 +117,8 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
         raise UriError(f"the uri names no {'file' if split.netloc else 'place'}; {allowed}")
     if re.search(SIGNED, text):
         raise UriError(SIGNED_HELP)
+    if split.scheme != LOCAL_SCHEME and re.search(PLACEHOLDER, text):
+        raise UriError(PLACEHOLDER_HELP)
     uri = Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
     _require_its_form(uri)
     return uri

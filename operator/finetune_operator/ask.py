@@ -153,7 +153,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
         wake = f"kubectl -n {args.namespace} annotate md {args.model} --overwrite {WAKE_ANNOTATION}=$(date +%s)"
         raise CannotAsk(f"ModelDeployment {args.model} was stopped because nobody asked it; bring it back: {wake}")
     if status.get("servedVersion") is None or not status.get("endpoint"):
-        raise CannotAsk(f"ModelDeployment {args.model} answers not yet (phase {status.get('phase')}){_why(status)}")
+        raise CannotAsk(f"ModelDeployment {args.model} does not answer yet (phase {status.get('phase')}){_why(status)}")
     endpoint = Endpoint.model_validate(status["endpoint"])
     if endpoint.api == "Converse":
         return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_converse(endpoint, args))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.names import FIELD_MANAGER, PROVIDER_FINALIZER
+from tests.cluster.errors import ClusterError
 from tests.contract import statuses
 from tests.contract.conftest import Manifest, Server
 from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL, changed
@@ -52,6 +53,13 @@ def test_applying_it_again_changes_nothing_and_takes_nothing_from_the_operator(
     assert server.get(kind, name) == before
     assert before["metadata"]["finalizers"] == [PROVIDER_FINALIZER]
     assert before["status"]["conditions"]
+
+
+def test_a_misspelt_field_is_refused_also_where_a_tool_asks_for_no_validation(server: Server) -> None:
+    """Flux asks for none: the field would be dropped, and the job train with a default."""
+    misspelt = changed(changed(JOB, "metadata.name", "misspelt"), "spec.hyperparameters", {"n_epochs": 10})
+    with pytest.raises(ClusterError, match=r"spec\.hyperparameters\.n_epochs: field not declared in schema"):
+        server.kubectl("apply", *TOOL, "--validate=false", "-f", "-", stdin=json.dumps(misspelt))
 
 
 def test_replacing_it_leaves_its_status(server: Server, applied: Applied) -> None:

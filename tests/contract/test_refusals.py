@@ -62,6 +62,12 @@ JOBS: list[Refused] = [
         (JOB, TRAIN, f"pvc://data/{path}", (f"{TRAIN}: ", "a space at its end or another character that is not seen"))
         for path in ("x.csv ", "x.csv\u00a0", "x\u200b.csv", "\ufeffx.csv")
     ),
+    *(
+        (JOB, TRAIN, text, (f"{TRAIN}: ", "write what the placeholder stands for"))
+        for text in ("s3://<bucket>/x.csv", "pvc://data/${FILE}", "https://host/{{ name }}.csv")
+    ),
+    (JOB, "spec.lora.targetModules", "All-Linear", ("spec.lora.targetModules", "write all-linear in small letters")),
+    (JOB, "spec.lora.targetModules", "all_linear", ("spec.lora.targetModules", "write all-linear in small letters")),
     (JOB, TRAIN, "https://me:secret@host/x.csv", (f"{TRAIN}: ", "dataset.secretRef")),
     (JOB, TRAIN, "configmap://rows/a/b", (f"{TRAIN}: ", "write configmap://NAME/KEY")),
     (
@@ -367,6 +373,11 @@ CONNECTIONS: list[Refused] = [
             ":1",
         )
     ),
+    (LOCAL, "spec.huggingFace.trainerImage", "ghcr.io/<org>/trainer:1", ("trainerImage", "placeholder stands for")),
+    (LOCAL, "spec.huggingFace.artifacts.uri", "s3://bucket/<team>", ("artifacts.uri", "placeholder stands for")),
+    (OPENAI, "spec.openAI.baseURL", "https://${HOST}/v1", ("openAI.baseURL", "placeholder stands for")),
+    (AZURE, "spec.azureOpenAI.endpoint", "https://<res>.openai.azure.com", ("endpoint", "placeholder stands for")),
+    (AZURE, "spec.azureOpenAI.subscriptionID", "<subscription>", ("subscriptionID", "placeholder stands for")),
     (LOCAL, "spec.huggingFace.trainerImage", "https://ghcr.io/a/b:1", ("trainerImage", "without https://")),
     (LOCAL, "spec.huggingFace.artifacts.uri", "hf://bucket/x", ("artifacts.uri: write pvc://CLAIM", "gs://BUCKET")),
     (LOCAL, "spec.huggingFace.artifacts.uri", "s3://key:x@bucket", ("artifacts.uri: write pvc://", "s3://BUCKET")),

@@ -1,6 +1,6 @@
 """Conditions as kstatus reads them: Ready, Reconciling and Stalled from the first write on, never two at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -96,3 +96,13 @@ def merge(
 def is_true(conditions: list[Condition] | None, condition_type: str) -> bool:
     """Whether the condition is there and True."""
     return any(c.type == condition_type and c.status == "True" for c in conditions or ())
+
+
+_MOST_NAMES = 10
+"""As many as help whoever has misspelt one."""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Names as a message lists them, not more than help; empty where there are none."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

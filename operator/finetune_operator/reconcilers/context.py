@@ -15,6 +15,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.connection import with_resolved
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
+from finetune_operator.decide.policy import selects
 from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
@@ -182,6 +183,13 @@ class Context:
             spec = with_resolved(spec, parse_status(LLMConnectionStatus, found))
         self._connections[name] = version, spec
         return spec
+
+    def connections_of(self, namespace: str) -> tuple[str, ...]:
+        """Names of the connections whose namespaceSelector selects a namespace."""
+        labels = ((self.store.get(NAMESPACES, namespace) or {}).get("metadata") or {}).get("labels") or {}
+        names = sorted(name for _, name in self.store.addresses(CONNECTIONS))
+        specs = {name: self.connection(name) for name in names}
+        return tuple(name for name, spec in specs.items() if spec and selects(spec.namespace_selector, labels))
 
 
 def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:

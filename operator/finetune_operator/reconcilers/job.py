@@ -161,6 +161,7 @@ class JobReconciler:
             spec_error=spec_error,
             status=status,
             connection=connection,
+            usable_connections=() if connection else self._context.connections_of(metadata["namespace"]),
             namespace_labels=namespace["metadata"].get("labels", {}),
             run=run,
             live_pods=provider.has_live_pods(job),

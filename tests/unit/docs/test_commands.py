@@ -102,6 +102,21 @@ def test_a_shell_can_read_every_block_of_commands(page: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_variable_of_a_command_is_set_or_told_on_its_page(page: Path) -> None:
+    typed = "\n".join(scripts(page))
+    used = set(re.findall(r"(?<!\\)\$\{?([A-Za-z_]\w*)", typed))
+    known = set(re.findall(r"(\w+)=", typed)) | set(re.findall(r"(?:for|read -r) (\w+)", typed)) | set(spans(page))
+    assert used <= known, f"{name_of(page)}: {used - known}"
+
+
+def test_what_is_copied_into_the_model_cache_is_what_the_example_reads_there() -> None:
+    read = [text for path in (ROOT / "examples/model-cache").glob("*.yaml") for text in path.read_text().split()]
+    copied = [found for page in PAGES for found in re.findall(r"> (/model-cache/[^\s'\"$]+)['\"]", page.read_text())]
+    assert copied
+    assert [path for path in copied if not any(word.endswith(f"={path}") for word in read)] == []
+
+
 @pytest.mark.parametrize("command", MADE_BY_TRAINER, ids=str)
 def test_our_own_commands_take_the_flags_that_are_told(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     parser: argparse.ArgumentParser = trainer_parser() if command.program == "finetune-trainer" else operator_parser()

@@ -58,6 +58,9 @@ def test_a_good_uri_is_taken_apart(text: str, scheme: str, root: str, path: str,
         ("pvc://data/t.csv ", "begins or ends with a space or a quotation mark"),
         ("s3:///t.csv", "names no place"),
         ("https:///t.csv", "names no place"),
+        ("s3://<bucket>/t.csv", "write what the placeholder stands for"),
+        ("pvc://data/${FILE}", "write what the placeholder stands for"),
+        ("gs://{{ bucket }}/t.csv", "write what the placeholder stands for"),
     ],
 )
 def test_a_bad_uri_is_refused_with_what_to_write(text: str, says: str) -> None:

@@ -117,3 +117,26 @@ def test_a_folder_of_the_path_that_is_not_there_is_named(check, tmp_path):
     result = check(spec={"dataset": {"train": {"uri": uri}}})
     assert result.code == ExitCode.DATASET_NOT_FOUND
     assert result.verdict.message.endswith(f"; there is no folder {str(tmp_path / 'data' / 'data').lstrip('/')}")
+
+
+@pytest.mark.parametrize(("path", "found"), [("data/rows.jsonl", True), ("mnt/data/rows.jsonl", True), ("a/b", False)])
+def test_a_path_that_repeats_where_its_claim_is_mounted_is_answered_with_the_file(
+    check, tmp_path, monkeypatch, path, found
+):
+    monkeypatch.setattr("finetune_api.uris.CLAIMS_PATH", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.jsonl").write_text(GOOD)
+    message = check(spec={"dataset": {"train": {"uri": f"pvc://data/{path}"}}}).verdict.message
+    assert f"; there is no folder {path.split('/')[0]}" in message
+    assert message.endswith("; there is rows.jsonl") == found
+
+
+def test_a_key_that_a_config_map_lacks_is_answered_with_those_that_it_has(check, tmp_path, monkeypatch):
+    monkeypatch.setattr("finetune_api.uris.CONFIG_MAPS_PATH", str(tmp_path))
+    folder = tmp_path / "rows" / "..2026_11_27"
+    folder.mkdir(parents=True)
+    (tmp_path / "rows" / "..data").symlink_to(folder)
+    for key in ("colours.csv", "sizes.csv"):
+        (tmp_path / "rows" / key).write_text("prompt,completion\na,b\n")
+    message = check(spec={"dataset": {"train": {"uri": "configmap://rows/train.jsonl"}}}).verdict.message
+    assert message.endswith("; there are colours.csv, sizes.csv")

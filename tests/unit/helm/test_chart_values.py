@@ -113,6 +113,8 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"checkImage": None}, "missing property 'checkImage'"),
         ({"checkImages": {"repository": "ghcr.io/x/y"}}, "checkImages"),
         ({"extraEnv": [{"name": "X", "value": 1}]}, "/extraEnv/0/value"),
+        ({"extraEnv": [{"name": "X", "val": "y"}]}, "additional properties 'val' not allowed"),
+        ({"extraEnv": [{"name": "X", "secretKeyRef": {}}]}, "additional properties 'secretKeyRef' not allowed"),
         ({"crds": {"enabled": True}}, "enabled"),
         ({"crds": {"keep": "yes"}}, "keep"),
         ({"watchNamespaces": "team-a"}, "watchNamespaces"),

@@ -24,6 +24,8 @@ from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, chain, 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
 BUFFER = 1 << 17
 """Of a stream: rows are looked at by buffers, and what is made of one should stay in the processor's cache."""
+_MOST_KEYS = 5
+
 _ONE_FILE = (
     "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
     "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
@@ -266,7 +268,8 @@ def _instead(uri: Uri) -> str:
     if mounted is None:
         return ""
     if (folder := _first_missing(uri, mounted)) is not None:
-        return f"; there is no folder {folder}"
+        shorter = None if uri.scheme == LOCAL_SCHEME else _shorter(uri, mounted)
+        return f"; there is no folder {folder}" + (f"; there is {shorter}" if shorter else "")
     try:
         names = [path.name for path in Path(mounted).parent.iterdir() if path.name != uri.file_name]
     except (OSError, ValueError):
@@ -275,7 +278,20 @@ def _instead(uri: Uri) -> str:
     near = difflib.get_close_matches(_stem(wanted), {_stem(name) for name in names}, n=1, cutoff=0.7)
     found = {name.lower(): name for name in names if _stem(name) in near}
     best = difflib.get_close_matches(wanted, found, n=1, cutoff=0)
-    return f"; there is {found[best[0]]}" if best else ""
+    if best:
+        return f"; there is {found[best[0]]}"
+    keys = sorted(name for name in names if not name.startswith("..")) if uri.scheme == "configmap" else []
+    return f"; there {'is' if len(keys) == 1 else 'are'} {', '.join(keys[:_MOST_KEYS])}" if keys else ""
+
+
+def _shorter(uri: Uri, mounted: str) -> str | None:
+    """The end of the path that is a file: its beginning repeats the claim's name, or where a pod has it mounted."""
+    root, parts = Path(mounted.removesuffix(uri.path)), Path(uri.path).parts
+    ends = (Path(*parts[skipped:]) for skipped in range(1, len(parts)))
+    try:
+        return next((str(end) for end in ends if (root / end).is_file()), None)
+    except (OSError, ValueError):
+        return None
 
 
 def _first_missing(uri: Uri, mounted: str) -> str | None:

@@ -24,7 +24,9 @@ PLACES: dict[str, tuple[str, ...]] = {
         "data_path",
         "data_files",
         "data",
+        *("path", "file", "url", "location", "source", "training_file", "train_data", "train_dataset", "dataset_uri"),
     ),
+    "spec.modelRef": ("suffix", "output_model", "tuned_model", "fine_tuned_model"),
     "spec.dataset.validation": ("eval", "val", "dev", "valid", "eval_dataset", "validation_file", "test_datasets"),
     "spec.method": ("adapter", "finetuning_type", "stage", "peft_type", "peft_method", "load_in_4bit", "load_in_8bit"),
     "spec.lora.r": ("lora_r", "lora_rank", "rank"),
@@ -41,7 +43,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "spec.hyperparameters.microBatchSize": ("per_device_train_batch_size", "per_device_batch_size"),
     "spec.hyperparameters.maxSequenceLength": (
         *("sequence_len", "sequence_length", "cutoff_len", "max_seq_length", "max_seq_len", "max_length", "block_size"),
-        "model_max_length",
+        *("model_max_length", "max_tokens", "seq_len", "context_length"),
     ),
     "spec.hyperparameters.warmupRatio": ("warmup_steps", "warmup"),
     "spec.hyperparameters.schedule": ("lr_scheduler", "lr_scheduler_type", "scheduler"),
@@ -70,7 +72,27 @@ REMARKS: dict[str, tuple[str, ...]] = {
         "gradient_accumulation_steps",
         "gradient_accumulation",
     ),
-    "the optimizer is AdamW": ("optimizer", "optim"),
+    "the optimizer is AdamW": ("optimizer", "optim", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    "loss is computed on completions only": (
+        *("train_on_inputs", "train_on_responses_only", "completion_only_loss", "assistant_only_loss", "mask_prompt"),
+    ),
+    "rows are shuffled, by hyperparameters.seed": ("shuffle", "shuffle_seed", "data_seed"),
+    "the trainer validates, logs and keeps checkpoints by itself": (
+        *("eval_steps", "eval_strategy", "evaluation_strategy", "logging_steps", "save_total_limit"),
+    ),
+    "a training goes on to its end: look at status.loss and choose epochs": (
+        *("early_stopping", "early_stopping_patience", "load_best_model_at_end", "patience"),
+    ),
+    "beside the adapters nothing is trained, and with method Full everything": (
+        *("modules_to_save", "bias", "lora_modules_to_save", "lora_bias", "unfrozen_parameters", "freeze_layers"),
+    ),
+    "the trainer knows it by the base model": (
+        "task_type",
+        "model_type",
+        "tokenizer",
+        "tokenizer_type",
+        "init_lora_weights",
+    ),
     "the trainer decides it by itself, see status.memory": (
         "gradient_checkpointing",
         "deepspeed",
@@ -102,12 +124,41 @@ REMARKS: dict[str, tuple[str, ...]] = {
 """What to do about names that mean no field of ours, and those names."""
 
 
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "prompt": ("input", "question", "query", "text", "instruction", "user", "source"),
+    "completion": ("output", "answer", "response", "label", "target", "assistant"),
+    "messages": ("conversations", "conversation", "chat", "dialogue"),
+    "system": ("system_prompt", "system_message", "context"),
+}
+"""Keys of dataset.columns, and what others call them."""
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "BFloat16": ("bf16",),
+    "Float32": ("fp32", "full", "float"),
+    "JSONLines": ("jsonl", "ndjson"),
+    "CSV": ("tsv",),
+    "Parquet": ("pq",),
+    "Constant": ("constant_with_warmup",),
+    "LoRA": ("peft", "sft", "supervised"),
+    "exactMatch": ("accuracy", "em", "exact_match_accuracy"),
+    "tokenF1": ("f1", "squad"),
+    "rougeL": ("rouge",),
+}
+"""What fields can have, and what others write for it; a value that only looks different is known without."""
+
+
+PREFERENCE = frozenset({"dpo", "ipo", "kto", "orpo", "simpo", "rlhf", "preference"})
+"""Methods elsewhere that learn from two answers; here that is no method of its own."""
+
+
 def plain(name: str) -> str:
     """A name without what spellings differ in: `lora_r`, `lora-r` and `loraR` are one."""
     return re.sub("[-_. ]", "", name).lower()
 
 
 _PLACE_OF = {plain(name): place for place, names in PLACES.items() for name in names}
+_COLUMN_OF = {plain(name): column for column, names in COLUMNS.items() for name in names}
+_MEANING_OF = {plain(name): value for value, names in VALUES.items() for name in names}
 _REMARK_ON = {plain(name): remark for remark, names in REMARKS.items() for name in names}
 
 
@@ -119,3 +170,13 @@ def place_of(name: str) -> str | None:
 def remark_on(name: str) -> str | None:
     """What to do where another tool has such a field, and we have none."""
     return _REMARK_ON.get(plain(name))
+
+
+def column_of(name: str) -> str | None:
+    """The key of dataset.columns that is called so elsewhere."""
+    return _COLUMN_OF.get(plain(name))
+
+
+def meaning_of(value: str) -> str | None:
+    """What of ours another tool calls so, as the value of a field."""
+    return _MEANING_OF.get(plain(value))

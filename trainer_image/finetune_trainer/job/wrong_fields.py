@@ -1,8 +1,11 @@
-"""What is wrong with a field of a manifest, in words: its path, what to write, and which field was probably meant."""
+"""What is wrong with a field of a manifest, in words: its path, what to write, and which field was probably meant.
+
+What to write instead of a value is `wrong_values.py`.
+"""
 
 import difflib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, get_args
 
@@ -11,24 +14,21 @@ from pydantic_core import ErrorDetails
 
 from finetune_api.base import RULES
 from finetune_api.job import FineTuneJobManifest
-from finetune_trainer.job.other_names import place_of, plain, remark_on
+from finetune_trainer.job.other_names import column_of, place_of, plain, remark_on
+from finetune_trainer.job.wrong_values import instead
 
 Path = Sequence[str | int]
 
 _NEAR = 0.65
 """How alike names are that may be one misspelt, as difflib counts: `url` and `uri` are, `namespace` and `name` not."""
 
+_COLUMNS = "spec.dataset.columns"
+
 _HABITS = frozenset(
     {"the manifest", "spec", "spec.hyperparameters", "spec.lora", "spec.resources", "spec.dataset", "spec.trackers"}
+    | {f"spec.dataset.{split}" for split in ("train", "validation", "test")}
 )
 """Parts in which a name that is not theirs may be meant for another part: elsewhere it says too little."""
-
-_UNQUOTED: dict[str, Callable[[str], object]] = {
-    "int_type": int,
-    "float_type": float,
-    "bool_type": {"true": True, "false": False}.__getitem__,
-}
-"""How a text is read that should have been a number or a boolean."""
 
 
 class WrongFields:
@@ -48,43 +48,48 @@ class WrongFields:
         if error["type"] == "missing":
             return f"{where} is required{f': {described}' if described else ''}"
         if error["type"] in ("model_type", "dict_type"):
-            return f"{where}: {_fields_below(path)}"
+            return f"{where}: {_fields_below(path, _value_at(self._manifest, path))}"
         if error["type"] == "string_pattern_mismatch" and (said := _rule_of(path)):
             return f"{where}: {said}"
         said = error["msg"].removeprefix("Value error, ")
-        quotes = self._about_quotes(error["type"], path)
-        return f"{where}: {said[:1].lower()}{said[1:]}{quotes}" + (f" ({described})" if described else "")
+        better = instead(error["type"], said, _value_at(self._manifest, path))
+        told = f"{where}: {said[:1].lower()}{said[1:]}{better}"
+        return told if not described or described in told else f"{told} ({described})"
 
     def _meant(self, path: Path) -> str:
         """The field that was probably meant, else those that there are."""
         model, parent = _model_at(path[:-1]), shown(path[:-1])
         if model is None:
             return ""
-        name, names = str(path[-1]), _field_names(model)
-        if same := {plain(one): one for one in names}.get(plain(name)):
-            return f"; did you mean {same}?"
-        if parent in _HABITS and (elsewhere := _elsewhere(name, parent)):
-            return elsewhere
-        by_lower = {one.lower(): one for one in names}
-        if near := difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=_NEAR):
-            return f"; did you mean {by_lower[near[0]]}?"
+        names = _field_names(model)
+        if meant := self._likely(path, parent, names):
+            return meant
         if parent in self._listed:
             return ""
         self._listed.add(parent)
-        return f"; there are {', '.join(names)}"
+        return f"; there is only {names[0]}" if len(names) == 1 else f"; there are {', '.join(names)}"
 
-    def _about_quotes(self, kind: str, path: Path) -> str:
-        """Whether only quotes are wrong: one too many, or one that is missing."""
-        value = _value_at(self._manifest, path)
-        if kind == "string_type":
-            return ": write it in quotes" if isinstance(value, int | float) else ""
-        if kind not in _UNQUOTED or not isinstance(value, str):
-            return ""
-        try:
-            _UNQUOTED[kind](value.strip())
-        except (ValueError, KeyError):
-            return ""
-        return ": write it without quotes"
+    def _likely(self, path: Path, parent: str, names: list[str]) -> str:
+        """The field that was probably meant, or what to do instead; empty where nothing is likely."""
+        name = str(path[-1])
+        same = next((one for one in names if plain(one) == plain(name)), None)
+        found = f"; did you mean {same}?" if same else ""
+        if not found and parent == _COLUMNS:
+            found = self._column(path, names)
+        if not found and parent.endswith("Ref") and name == "namespace":
+            found = "; leave it out: connections have no namespace, and all else is in the job's own"
+        if not found and parent in _HABITS:
+            found = _elsewhere(name, parent, names)
+        near = _near(name, names)
+        return found or (f"; did you mean {near}?" if near else "")
+
+    def _column(self, path: Path, names: list[str]) -> str:
+        """Of a column: the mapping that is meant the other way round, or what other tools call it."""
+        value, name = _value_at(self._manifest, path), path[-1]
+        if value in names:
+            return f"; the other way round: {value}: {name}"
+        meant = column_of(str(name))
+        return f"; did you mean {meant}?" if meant else ""
 
 
 def shown(path: Path) -> str:
@@ -95,11 +100,20 @@ def shown(path: Path) -> str:
     return text or "the manifest"
 
 
-def _elsewhere(name: str, parent: str) -> str:
+def _near(name: str, names: list[str]) -> str | None:
+    """The name that may be meant: one that is alike, or that the name ends with, as `secretName` does."""
+    by_lower = {one.lower(): one for one in names}
+    if near := difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=_NEAR):
+        return by_lower[near[0]]
+    ends = [one for one in names if len(one) > 1 and plain(name).endswith(plain(one))]
+    return max(ends, key=len, default=None)
+
+
+def _elsewhere(name: str, parent: str, names: list[str]) -> str:
     """Where what was meant stands, if the name is another tool's, or that of one field of another part."""
     remark = remark_on(name)
     place = place_of(name) or (None if remark else _only_place(plain(name)))
-    if place is not None and place.rpartition(".")[0] == parent:
+    if place is not None and place.rpartition(".")[2] in names:
         return f"; did you mean {place.rpartition('.')[2]}?"
     if place is not None and place != parent:
         return f"; here it is {place}"
@@ -133,9 +147,19 @@ def _is_union_tag(part: str | int) -> bool:
     return part in ("str", "int", "float")
 
 
-def _fields_below(path: Path) -> str:
+def _fields_below(path: Path, value: object) -> str:
     model = _model_at(path)
-    names = [] if model is None else _field_names(model)
+    if model is None:
+        return "write {}: it has no fields"
+    names = _field_names(model)
+    needed = [info.alias or name for name, info in model.model_fields.items() if info.is_required()]
+    only = names if len(names) == 1 else needed
+    if value in names:
+        return f"write {{{value}: {{}}}}"
+    if len(only) == 1 and isinstance(value, str | int | float):
+        return f"write {{{only[0]}: …}} instead of a value alone"
+    if isinstance(value, list):
+        return f"write its fields, no list: {', '.join(names)}"
     return f"write fields below it: {', '.join(names)}" if names else "write {}: it has no fields"
 
 

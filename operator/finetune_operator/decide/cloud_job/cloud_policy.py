@@ -1,7 +1,10 @@
 """What a provider outside of the cluster could not do with a job, and what it will not do any more. Pure."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import date
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from finetune_api import bedrock
 from finetune_api.aws import SageMaker
@@ -172,6 +175,20 @@ def cannot_learn_preferences(spec: FineTuneJobSpec, facts: ProviderFacts) -> str
     known = ", ".join(facts.preference_models or ())
     instead = f"set baseModel to one that does ({known}), or leave preference out" if known else "leave preference out"
     return f"spec.preference: {spec.base_model} does not learn from two answers at this provider; {instead}"
+
+
+def meant(base_model: str, facts: ProviderFacts) -> str | None:
+    """The catalogue's model whose name is like this one, or begins with it; None where it is listed, or none is."""
+    if any(fnmatchcase(base_model, glob) for glob in facts.models):
+        return None
+    listed = {_plain(name): name for name in sorted(facts.models, key=len) if "*" not in name}
+    begins = (name for plain, name in listed.items() if plain.startswith(_plain(base_model)))
+    near = get_close_matches(_plain(base_model), listed, n=1, cutoff=0.75)
+    return next(begins, None) or (listed[near[0]] if near else None)
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def retired(base_model: str, facts: ProviderFacts, today: date) -> Failure | None:

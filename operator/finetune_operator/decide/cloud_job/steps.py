@@ -310,7 +310,10 @@ def submitted(status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:
 
 
 def refused(view: JobView, failure: Failure) -> Decision:
-    """The provider will not make this job."""
+    """The provider will not make this job: where that may be for the model's name, one that is known is told."""
+    meant = view.spec and cloud_policy.meant(view.spec.base_model, view.facts)
+    if failure.reason is Reason.PROVIDER_REFUSED and meant:
+        failure = failure.model_copy(update={"message": f"{failure.message}; did you mean spec.baseModel: {meant}?"})
     return fail(view, failure.model_copy(update={"attempt": view.attempt}))
 
 

@@ -17,7 +17,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, stalled
+from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, some_of, stalled
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Engine, Target, find_target
 from finetune_operator.decide.deployment.token_prices import TokenPrices, with_answers
@@ -30,10 +30,6 @@ _STEPS = {
     "again as it is.",
 }
 """What to do about a deployment, where that is not what is to be done about a job."""
-
-
-MOST_NAMES = 10
-"""As many as help whoever has misspelt one."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +113,7 @@ def _with_names(failure: Failure, beside: Beside | None) -> Failure:
         among = f", or another of {len(beside.makers)}," if len(beside.makers) > 1 else ""
         awaited = f"it is made when FineTuneJob {beside.makers[0]}{among} succeeds"
         return failure.model_copy(update={"message": f"{failure.message} yet; {awaited}", "next_step": None})
-    others = ", ".join(sorted(beside.models)[:MOST_NAMES])
-    left = f" and {more} more" if (more := len(beside.models) - MOST_NAMES) > 0 else ""
-    there = f"this namespace has {others}{left}" if others else "this namespace has none"
+    there = f"this namespace has {some_of(sorted(beside.models)) or 'none'}"
     message = f"{failure.message}, and no FineTuneJob that is under way names it in spec.modelRef; {there}"
     return failure.model_copy(update={"message": message})
 

@@ -14,7 +14,17 @@ from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
 from finetune_operator.decide import policy
-from finetune_operator.decide.conditions import Fact, is_true, moment, ready, reconciling, resting, stalled, timestamp
+from finetune_operator.decide.conditions import (
+    Fact,
+    is_true,
+    moment,
+    ready,
+    reconciling,
+    resting,
+    some_of,
+    stalled,
+    timestamp,
+)
 from finetune_operator.decide.job import unheard
 from finetune_operator.decide.job.attempts import (
     AWAITED,
@@ -191,7 +201,7 @@ def wait_for_connection(view: JobView) -> Decision | None:
 def _missing(view: JobView, name: str) -> Failure:
     """What is wrong with the connection."""
     if view.connection is None:
-        message = f"spec.connectionRef: LLMConnection {name} does not exist"
+        message = f"spec.connectionRef: LLMConnection {name} does not exist; {_usable(view.usable_connections)}"
         return Failure.because(Reason.CONNECTION_NOT_FOUND, message)
     message = (
         f"spec.connectionRef: LLMConnection {name} leads to {view.connection.provider} now, and the job was "
@@ -199,6 +209,11 @@ def _missing(view: JobView, name: str) -> Failure:
     )
     next_step = "Ask an admin to restore the connection as it was, or apply the job under a new name."
     return Failure(reason=Reason.CONNECTION_NOT_FOUND, message=message, next_step=next_step)
+
+
+def _usable(names: tuple[str, ...]) -> str:
+    """What the name may have been meant to be: the user may see no connections, and is to name one."""
+    return f"this namespace may use {some_of(names)}" if names else "no LLMConnection serves this namespace"
 
 
 def refuse_by_policy(view: JobView) -> Decision | None:

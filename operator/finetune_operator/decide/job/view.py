@@ -58,6 +58,8 @@ class JobView:
     now: datetime
     unsaid: int = 0
     """How many jobs there are of which status has said nothing yet, this one among them."""
+    usable_connections: tuple[str, ...] = ()
+    """Connections that serve its namespace, where the one that it names is not there."""
     remote: bool = False
     """Whether its provider is outside of the cluster."""
     outdated: bool = False

@@ -12,6 +12,11 @@ _LACKED = re.compile(
     r"|key \S+ in (?P<of>secret|configmap) \S*/(?P<key>\S+)|no (?P<class>priorityclass) with name (?P<rank>\S+)",
     re.IGNORECASE,
 )
+_KEY_OF_VOLUME = re.compile(r"references non-existent (?P<kind>secret|config) key: (?P<key>\S+)")
+_OBJECTS = {"secret": "Secret", "config": "ConfigMap"}
+_MOUNTING = re.compile(r'^MountVolume[.]SetUp failed for volume "[^"]*" : ')
+"""Says nothing that the rest does not: the volume's name is our own."""
+
 _REFERENCES = {"secretref": "secret", "configmapref": "configmap", "cabundleref": "configmap"}
 _NAMES = {
     "claimName": "persistentvolumeclaim",
@@ -26,8 +31,13 @@ def with_field(
     failure: Failure, spec: ApiModel | None, connection: str = "", of_connection: ApiModel | None = None
 ) -> Failure:
     """The same failure, beginning with the field that names the missing Secret, ConfigMap or claim, where one does."""
+    if spec is None:
+        return failure
+    failure = failure.model_copy(update={"message": _MOUNTING.sub("", failure.message)})
+    if key := _KEY_OF_VOLUME.search(failure.message):
+        return _without_key(failure, spec, key["kind"], key["key"])
     found = _LACKED.search(failure.message)
-    if found is None or spec is None:
+    if found is None:
         return failure
     lacked = (
         str(found["kind"] or found["of"] or found["class"]).lower(),
@@ -39,6 +49,25 @@ def with_field(
         fields = [field for field, named in _named(of_connection.wire(), "spec") if named == lacked]
         where = f"{', '.join(fields)} of LLMConnection {connection}"
     return failure.model_copy(update={"message": f"{where}: {failure.message}"[:4096]}) if fields else failure
+
+
+def _without_key(failure: Failure, spec: ApiModel, kind: str, key: str) -> Failure:
+    """Of a mounted Secret or ConfigMap the kubelet names the key alone: whose it is, where one field says so."""
+    lacking = [(path, name) for path, of, name, wanted in _keys(spec.wire(), "spec") if (of, wanted) == (kind, key)]
+    if len(lacking) != 1:
+        return failure
+    path, name = lacking[0]
+    return failure.model_copy(update={"message": f"{path}: {_OBJECTS[kind]} {name} has no key {key}"})
+
+
+def _keys(part: Any, path: str) -> Iterator[tuple[str, str, str, str]]:
+    """Every reference below to a key of an object: its path, `secret` or `config`, the object's name and the key."""
+    if isinstance(part, Mapping):
+        for name, value in part.items():
+            yield from _keys(value, f"{path}.{name}")
+        kind = "config" if path.lower().endswith(("configmapref", "cabundleref")) else "secret"
+        if path.endswith("Ref") and {"name", "key"} <= part.keys():
+            yield path, kind, str(part["name"]), str(part["key"])
 
 
 def _named(part: Any, path: str) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -12,6 +12,9 @@ _CLAIM_MISSING = re.compile(
 )
 """More room would not help such a pod."""
 
+_PREEMPTION = re.compile(r" (no new claims to deallocate|preemption:).*", re.DOTALL)
+"""What the scheduler adds about pods that it could evict for this one: nothing that somebody here could do."""
+
 _NO_ROOM = re.compile("Insufficient |Too many pods")
 
 _STEPS = (
@@ -55,6 +58,6 @@ def unplaced(pod: Mapping[str, Any]) -> Failure | None:
         # How many nodes were asked says nothing: none of them could have it.
         said = missing[0] if missing[1] == "not found" else message
         return Failure.because(Reason.CONTAINER_CONFIG_INVALID, said)
-    failure = Failure.because(Reason.UNSCHEDULABLE, message)
+    failure = Failure.because(Reason.UNSCHEDULABLE, _PREEMPTION.sub("", message))
     step = next((step for words, step in _STEPS if re.search(words, message)), None)
     return failure if step is None or _NO_ROOM.search(message) else failure.model_copy(update={"next_step": step})

@@ -217,8 +217,12 @@ async def test_a_missing_connection_is_waited_for() -> None:
     await cluster.settle()
     assert cluster.condition("Reconciling")["status"] == "True"
     assert cluster.told == []
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "cloud"}, "spec": openai_connection().wire()})
+    others = openai_connection().wire() | {"namespaceSelector": {"matchLabels": {"team": "another"}}}
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "not-ours"}, "spec": others})
     await cluster.wait(60)
     assert cluster.condition("Stalled")["reason"] == "ConnectionNotFound"
+    assert cluster.condition("Stalled")["message"].endswith("does not exist; this namespace may use cloud")
     cluster.add_connection()
     await cluster.settle()
     assert cluster.status()["phase"] == "Queued"
@@ -301,7 +305,7 @@ async def test_a_pod_whose_volume_cannot_be_mounted_is_explained_by_its_events()
     cluster.kube.events.clear()
     await cluster.wait(15)
     failure = cluster.status()["failure"]
-    assert (failure["reason"], failure["message"]) == ("ContainerConfigInvalid", NO_CONFIG_MAP)
+    assert (failure["reason"], failure["message"]) == ("ContainerConfigInvalid", 'configmap "recipes" not found')
     assert cluster.condition("Stalled")["status"] == "True"
     cluster.kube.change(PODS, pod["name"], status={"conditions": [MOUNTED]})
     cluster.kube.events.clear()

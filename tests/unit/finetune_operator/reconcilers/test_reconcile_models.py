@@ -43,7 +43,7 @@ async def test_a_server_whose_secret_is_missing_says_so() -> None:
     await cluster.wait(15)
     condition = cluster.condition("Stalled", DEPLOYMENT)
     assert (condition["status"], condition["reason"]) == ("True", "ContainerConfigInvalid")
-    assert NO_SECRET in condition["message"]
+    assert 'cannot be served: secret "sentiment-key" not found' in condition["message"]
     cluster.kube.change(PODS, "sentiment-x", status={"phase": "Running"})
     cluster.roll_out()
     await cluster.settle()

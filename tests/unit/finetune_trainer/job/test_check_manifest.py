@@ -98,7 +98,7 @@ def test_a_date_is_text(write):
         (("dataset:", "zzz:"), "spec.zzz: no such field; there are activeDeadlineSeconds, adopt, artifact"),
         (("metadata: {name: sentiment-1, annotations: {a: b}}", "metadata: {}"), "metadata.name is required"),
         (("v1alpha1", "v1"), "apiVersion: input should be 'finetune.dev/v1alpha1'"),
-        (("modelRef: {name: sentiment}", "modelRef: sentiment"), "line 7: spec.modelRef: write fields below it: name"),
+        (("modelRef: {name: sentiment}", "modelRef: sentiment"), "line 7: spec.modelRef: write {name: …} instead"),
         (("{name: sentiment}", "{name: 3}"), "spec.modelRef.name: input should be a valid string"),
         (("file:///data", "ftp://data"), "spec.dataset.train.uri: ftp: not a place that a dataset is read from"),
         (("file:///data", "s3://b/../c"), "spec.dataset.train.uri: the uri has a '..' segment"),
@@ -142,7 +142,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("method: QLora", "spec.method: input should be 'LoRA', 'QLoRA' or 'Full' (LoRA: train small adapters"),
+        ("method: QLora", "spec.method: input should be 'LoRA', 'QLoRA' or 'Full'; did you mean QLoRA? (LoRA: train"),
         ("hyperparameters: {epochs: 0}", "spec.hyperparameters.epochs: input should be greater than 0"),
         ("hyperparameters: {batchsize: 4}", "spec.hyperparameters.batchsize: no such field; did you mean batchSize?"),
         ("hyperparameters: {batchSize: 4, microBatchSize: 3}", "microBatchSize must be a divisor of batchSize"),
@@ -195,7 +195,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
             "spec.nodeSelector: no such field; pods are shaped by the connection's huggingFace.pod",
         ),
         ("output: x", "spec.output: no such field; weights are kept where the connection's huggingFace.artifacts says"),
-        ("evaluation: {baselines: [{fewShot: {shots: 4}}]}", "fewShot.shots: no such field; there are examples"),
+        ("evaluation: {baselines: [{fewShot: {shots: 4}}]}", "fewShot.shots: no such field; there is only examples"),
         ("evaluation: {judge: {url: 'http://x', model: m}}", "spec.evaluation.judge.url: write the root of an OpenAI-"),
         (
             "evaluation: {baselines: [{endpoint: {name: a, url: 'http://x', model: m}}]}",
@@ -206,10 +206,57 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("suspend: 'true'", "spec.suspend: input should be a valid boolean: write it without quotes"),
         (
             "activeDeadlineSeconds: 6h",
-            "activeDeadlineSeconds: input should be a valid integer (Seconds after which an attempt",
+            "activeDeadlineSeconds: input should be a valid integer: write the number alone, without a unit (Seconds",
         ),
         ("budget: {maxCost: 25}", "spec.budget.maxCost: input should be a valid string: write it in quotes"),
         ("retryNonce: 1", "spec.retryNonce: input should be a valid string: write it in quotes"),
+        ("method: full", "'Full'; did you mean Full? (LoRA: train"),
+        ("method: Q-LoRA", "'Full'; did you mean QLoRA? (LoRA: train"),
+        ("method: DPO", "'Full'; learning from two answers is spec.preference: {}, with any method (LoRA"),
+        ("method: [LoRA]", "'Full': write one of them alone (LoRA"),
+        ("evaluation: {baselines: [zeroShot]}", "spec.evaluation.baselines[0]: write {zeroShot: {}}"),
+        (
+            "evaluation: {baselines: [{fewShot: 4}]}",
+            "baselines[0].fewShot: write {examples: …} instead of a value alone",
+        ),
+        ("method: SFT", "'Full'; did you mean LoRA? (LoRA: train"),
+        ("hyperparameters: {precision: bf16}", "'Float32'; did you mean BFloat16?"),
+        ("hyperparameters: {schedule: constant_with_warmup}", "'Constant'; did you mean Constant?"),
+        ("hyperparameters: {schedule: cosin}", "'Constant'; did you mean Cosine?"),
+        ("evaluation: {metrics: [ExactMatch, rouge]}", "'jsonFields'; did you mean exactMatch?; line"),
+        (
+            "evaluation: {metrics: rougeL}",
+            "spec.evaluation.metrics: input should be a valid list: write [ and ] around",
+        ),
+        ("evaluation: {baselines: {zeroShot: {}}}", "input should be a valid list: write - before each item"),
+        ("activeDeadlineSeconds: 6h", "input should be a valid integer: write the number alone, without a unit"),
+        ("lora: {dropout: 5%}", "spec.lora.dropout: input should be a valid number: write the number alone"),
+        ("hyperparameters: {maxSequenceLength: 4k}", "a valid integer: write the number alone, without a unit"),
+        ("hyperparameters: {batchSize: auto}", "a valid integer: leave the field out for its default"),
+        (
+            "hyperparameters: {epochs: .nan}",
+            "spec.hyperparameters.epochs: input should be less than or equal to 1000: write a",
+        ),
+        ("suspend: 'True'", "spec.suspend: input should be a valid boolean: write true or false, without quotes"),
+        ("suspend: 0", "spec.suspend: input should be a valid boolean: write true or false"),
+        ("lora: {targetModules: [q_proj]}", "spec.lora.targetModules: input should be a valid string: write one text"),
+        ("code: train.py", "spec.code: write {configMapRef: …} instead of a value alone"),
+        ("lora: [{r: 8}]", "spec.lora: write its fields, no list: alpha, dropout"),
+        ("suffix: mine", "spec.suffix: no such field; did you mean modelRef?"),
+        ("trainingFile: a", "spec.trainingFile: no such field; here it is spec.dataset.train.uri"),
+        (
+            "lora: {modulesToSave: [a]}",
+            "spec.lora.modulesToSave: no such field; beside the adapters nothing is trained",
+        ),
+        ("hyperparameters: {early_stopping_patience: 2}", "no such field; a training goes on to its end"),
+        (
+            "hubTokenSecretRef: {secretName: a, key: b}",
+            "hubTokenSecretRef.secretName: no such field; did you mean name?",
+        ),
+        (
+            "hubTokenSecretRef: {name: a, key: b, namespace: c}",
+            "hubTokenSecretRef.namespace: no such field; leave it out: connections have no namespace",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_field(write, more, said):
@@ -296,6 +343,29 @@ def test_aliases_do_not_multiply_what_is_read(write):
     bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
     assert "a0: no such field" in refusal(write(bomb + JOB)).message
     assert "spec.connectionRef.name" in refusal(write(JOB.replace("{name: local-gpu}", "&x {name: *x}"))).message
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("columns: {text: prompt}", "spec.dataset.columns.text: no such field; the other way round: prompt: text"),
+        ("columns: {question: q}", "spec.dataset.columns.question: no such field; did you mean prompt?"),
+        ("columns: {output: q}", "spec.dataset.columns.output: no such field; did you mean completion?"),
+        ("columns: [prompt]", "spec.dataset.columns: write its fields, no list: chosen, completion"),
+        ("validation: pvc://a/b.csv", "spec.dataset.validation: write {uri: …} instead of a value alone"),
+        ("validation: {path: pvc://a/b.csv}", "spec.dataset.validation.path: no such field; did you mean uri?"),
+        ("test: {uri: pvc://a/b.csv, split: test}", "spec.dataset.test.split: no such field; rows are split before"),
+        ("test: {uri: pvc://a/b.csv, columns: {}}", "test.columns: no such field; here it is spec.dataset.columns"),
+        ("test: {uri: pvc://a/b.csv, format: jsonl}", "'Parquet'; did you mean JSONLines?"),
+    ],
+)
+def test_a_wrong_dataset_is_refused_with_what_was_meant(write, part, said):
+    assert said in refusal(write(f"{JOB}    {part}\n")).message
+
+
+def test_the_value_of_a_secret_that_stands_where_its_name_belongs_is_not_told(write):
+    message = refusal(write(f"{JOB}  hubTokenSecretRef: hf_SECRET\n")).message
+    assert "SECRET" not in message
 
 
 def test_the_fields_of_a_part_are_listed_once(write):

@@ -219,6 +219,36 @@ def test_a_pause_that_a_provider_asks_for_is_kept_whatever_wakes_the_job() -> No
     assert (decision.submit, decision.requeue_after) == (False, 30)
 
 
+LISTED: dict[str, Any] = {
+    name: {}
+    for name in (
+        *("gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18", "gpt-4.1-mini-2025-04-14", "gpt-4.1-2025-04-14"),
+        "amazon.nova-*",
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("base_model", "reason", "said"),
+    [
+        ("gpt4o-mini", Reason.PROVIDER_REFUSED, "; did you mean spec.baseModel: gpt-4o-mini-2024-07-18?"),
+        ("gpt-4o-mini", Reason.PROVIDER_REFUSED, "; did you mean spec.baseModel: gpt-4o-mini-2024-07-18?"),
+        ("GPT-4.1", Reason.PROVIDER_REFUSED, "; did you mean spec.baseModel: gpt-4.1-2025-04-14?"),
+        ("gpt-4o-2024-08-06", Reason.PROVIDER_REFUSED, "they refuse"),
+        ("mistral-large", Reason.PROVIDER_REFUSED, "they refuse"),
+        ("gpt4o-mini", Reason.CREDENTIALS_INVALID, "they refuse"),
+    ],
+)
+def test_a_model_that_the_provider_does_not_take_is_answered_with_one_that_is_known(
+    base_model: str, reason: Reason, said: str
+) -> None:
+    asked = given(checked(), checking(), spec=spec(baseModel=base_model), facts=facts(models=LISTED))
+    failure = cloud_job.refused(asked, Failure.because(reason, "they refuse")).status.failure  # type: ignore[union-attr]
+    assert failure is not None
+    assert failure.message.startswith("they refuse")
+    assert failure.message.endswith(said)
+
+
 def test_the_deadline_cancels() -> None:
     decision = decide(STATES["deadline"][0])
     assert decision.stop

@@ -334,6 +334,23 @@ def test_a_new_nonce_of_a_complete_job_leaves_what_kubectl_waits_for() -> None:
 # Connections.
 
 
+@pytest.mark.parametrize(
+    ("usable", "said"),
+    [
+        (("local-cpu", "openai"), "; this namespace may use local-cpu, openai"),
+        (tuple(f"c{n:02}" for n in range(12)), "c08, c09 and 2 more"),
+        ((), "; no LLMConnection serves this namespace"),
+    ],
+)
+def test_of_a_connection_that_is_not_there_those_are_named_that_the_namespace_may_use(
+    usable: tuple[str, ...], said: str
+) -> None:
+    failure = decide(view(connection=None, usable_connections=usable, now=at(60))).status.failure  # type: ignore[union-attr]
+    assert failure is not None
+    assert failure.message.startswith("spec.connectionRef: LLMConnection local does not exist")
+    assert failure.message.endswith(said)
+
+
 def test_a_missing_connection_is_no_alarm_for_a_minute_then_one_and_forgotten_when_it_comes() -> None:
     early = decide(view(connection=None, now=at(59)))
     assert early.status.failure is None

@@ -11,6 +11,7 @@ from tests.unit.finetune_operator.decide.deployment.given_deployments import spe
 from tests.unit.finetune_operator.decide.deployment.given_deployments import view as deployment_view
 from tests.unit.finetune_operator.decide.given import connection, job_spec, run, running, view
 
+MOUNTING = 'MountVolume.SetUp failed for volume "code" : '
 HUB = {"name": "hub", "key": "token"}
 DATA = {"train": {"uri": "configmap://rows/a.csv"}, "secretRef": {"name": "keys"}}
 CODE = {"configMapRef": {"name": "recipe", "key": "train.py"}}
@@ -76,7 +77,18 @@ def told(message: str, **fields: object) -> str:
     ],
 )
 def test_what_a_pod_lacks_is_told_with_its_field(message: str, field: str) -> None:
-    assert told(message) == f"{field}: {message}"
+    assert told(message) == f"{field}: {message.removeprefix(MOUNTING)}"
+
+
+@pytest.mark.parametrize("kind", ["secret", "config"])
+def test_a_key_that_a_mounted_object_lacks_is_told_with_its_field(kind: str) -> None:
+    """Of a volume the kubelet names the key alone."""
+    message = f'MountVolume.SetUp failed for volume "v3" : references non-existent {kind} key: train.py'
+    spec = job_spec(code=CODE, hubTokenSecretRef={"name": "hub", "key": "train.py"})
+    field, named = (
+        ("code.configMapRef", "ConfigMap recipe") if kind == "config" else ("hubTokenSecretRef", "Secret hub")
+    )
+    assert told(message, spec=spec) == f"spec.{field}: {named} has no key train.py"
 
 
 def test_all_fields_that_name_it_are_told() -> None:
@@ -96,7 +108,7 @@ def test_a_server_that_lacks_its_key_says_so_by_the_field() -> None:
     failing = Serving("Failing", 2, 0, Failure.because(Reason.CONTAINER_CONFIG_INVALID, message))
     keyed = deployment_spec(apiKeySecretRef={"name": "nowhere", "key": "k"})
     ready = decide_deployment(deployment_view(failing, spec=keyed)).status.conditions[0]
-    assert f"version 2 cannot be served: spec.apiKeySecretRef: {message}" in ready.message
+    assert 'version 2 cannot be served: spec.apiKeySecretRef: secret "nowhere" not found' in ready.message
 
 
 def test_without_a_connection_only_the_job_is_looked_through() -> None:

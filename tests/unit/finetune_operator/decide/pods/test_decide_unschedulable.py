@@ -45,3 +45,12 @@ def test_where_room_would_help_it_is_waited_for(why: str) -> None:
     failure = unplaced(pending(f"0/2 nodes are available: {why}{END}"))
     assert failure is not None
     assert failure.next_step == NEXT_STEP[Reason.UNSCHEDULABLE]
+    assert failure.message == f"0/2 nodes are available: {why}", "what preemption found helps nobody"
+
+
+@pytest.mark.parametrize("end", [END, END.replace("no new claims to deallocate, ", ""), ""])
+def test_of_the_schedulers_words_those_about_nodes_are_told(end: str) -> None:
+    failure = unplaced(pending(f"0/2 nodes are available: 2 Insufficient cpu.{end}"))
+    assert failure is not None
+    assert failure.message == "0/2 nodes are available: 2 Insufficient cpu."
+    assert "kubectl describe nodes" in (failure.next_step or "")
