@@ -1,5 +1,6 @@
 """What a provider outside of the cluster could not do with a job, and what it will not do any more. Pure."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import date
 
@@ -8,6 +9,8 @@ from finetune_api.aws import SageMaker
 from finetune_api.base import alias
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.dataset import Dataset
+from finetune_api.evaluation import Evaluation
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
@@ -41,6 +44,10 @@ _CHECKS: tuple[Check, ...] = (
     (
         lambda spec: spec.resources != Resources(),
         "resources: the job needs none of this cluster; leave them out",
+    ),
+    (
+        lambda spec: spec.hub_token_secret_ref is not None and not _is_on_a_hub(spec.dataset),
+        "hubTokenSecretRef: the base model is the provider's, and no data are hf://, so no hub is asked; leave it out",
     ),
     _DATA_OF_ADOPTED,
 )
@@ -103,8 +110,34 @@ def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | N
         sentences += _of_our_recipe(spec.hyperparameters)
     if connection.bedrock:
         sentences += bedrock.out_of_bounds(spec)
+    sentences = _of_adopted(spec, sentences)
     found = [f"spec.{sentence}" for sentence in sentences]
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
+
+
+def _of_adopted(spec: FineTuneJobSpec, sentences: list[str]) -> list[str]:
+    """With what says how a job is to be made, and when to end, of one that was made elsewhere; each field once."""
+    if spec.adopt is None:
+        return sentences
+    asked = {
+        "lora": spec.lora is not None,
+        "preference": spec.preference is not None,
+        "hyperparameters": spec.hyperparameters != _NOT_ASKED,
+        "resources": spec.resources != Resources(),
+        "artifact": spec.artifact != ArtifactOptions(),
+        "code": spec.code is not None,
+        "evaluation": spec.evaluation != Evaluation(),
+        "budget": spec.budget is not None,
+        "activeDeadlineSeconds": spec.active_deadline_seconds is not None,
+    }
+    fields = [field for field, is_asked in asked.items() if is_asked]
+    others = [one for one in sentences if re.split("[.:]", one)[0] not in fields]
+    return [f"{field}: the job of adopt.jobID was made elsewhere; leave it out" for field in fields] + others
+
+
+def _is_on_a_hub(dataset: Dataset) -> bool:
+    files = (dataset.train, dataset.validation, dataset.test)
+    return any(file.uri.startswith("hf://") for file in files if file is not None)
 
 
 def _of_our_recipe(asked: Hyperparameters) -> Iterator[str]:
