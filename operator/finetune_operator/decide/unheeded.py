@@ -10,7 +10,7 @@ from finetune_api.aws import SageMakerSpot
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec
 from finetune_api.evaluation import Evaluation
-from finetune_api.job import FineTuneJobSpec
+from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
 from finetune_api.model import FineTunedModelSpec
 from finetune_api.names import ABANDON_ANNOTATION, DIGEST_ANNOTATION, GROUP, WAKE_ANNOTATION
 
@@ -27,10 +27,29 @@ def of_job(spec: FineTuneJobSpec, annotations: Mapping[str, str], connection: Co
 
 
 def _of_job(spec: FineTuneJobSpec) -> Iterator[str]:
-    if spec.adopt is not None and spec.suspend:
-        yield "spec.suspend: a job that was adopted is only observed, and goes on"
-    if spec.dataset.test is None and spec.evaluation != Evaluation():
+    if spec.adopt is not None:
+        yield from (
+            f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed" for field in _asked(spec)
+        )
+    elif spec.dataset.test is None and spec.evaluation != Evaluation():
         yield "spec.evaluation: there is no dataset.test, so nothing is evaluated"
+
+
+def _asked(spec: FineTuneJobSpec) -> Iterator[str]:
+    """The fields that say how a job is made, paid and ended; what the API server fills in says nothing."""
+    fields = {
+        "lora": spec.lora is not None,
+        "preference": spec.preference is not None,
+        "hyperparameters": spec.hyperparameters != Hyperparameters(),
+        "resources": spec.resources != Resources(),
+        "artifact": spec.artifact != ArtifactOptions(),
+        "code": spec.code is not None,
+        "evaluation": spec.evaluation != Evaluation(),
+        "budget": spec.budget is not None,
+        "suspend": spec.suspend,
+        "activeDeadlineSeconds": spec.active_deadline_seconds is not None,
+    }
+    return (field for field, is_asked in fields.items() if is_asked)
 
 
 def of_model(spec: FineTunedModelSpec, annotations: Mapping[str, str]) -> list[str]:

@@ -1,6 +1,5 @@
 """What a provider outside of the cluster could not do with a job, and what it will not do any more. Pure."""
 
-import re
 from collections.abc import Callable, Iterator
 from datetime import date
 
@@ -10,7 +9,6 @@ from finetune_api.base import alias
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.dataset import Dataset
-from finetune_api.evaluation import Evaluation
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
@@ -110,29 +108,8 @@ def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | N
         sentences += _of_our_recipe(spec.hyperparameters)
     if connection.bedrock:
         sentences += bedrock.out_of_bounds(spec)
-    sentences = _of_adopted(spec, sentences)
     found = [f"spec.{sentence}" for sentence in sentences]
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
-
-
-def _of_adopted(spec: FineTuneJobSpec, sentences: list[str]) -> list[str]:
-    """With what says how a job is to be made, and when to end, of one that was made elsewhere; each field once."""
-    if spec.adopt is None:
-        return sentences
-    asked = {
-        "lora": spec.lora is not None,
-        "preference": spec.preference is not None,
-        "hyperparameters": spec.hyperparameters != _NOT_ASKED,
-        "resources": spec.resources != Resources(),
-        "artifact": spec.artifact != ArtifactOptions(),
-        "code": spec.code is not None,
-        "evaluation": spec.evaluation != Evaluation(),
-        "budget": spec.budget is not None,
-        "activeDeadlineSeconds": spec.active_deadline_seconds is not None,
-    }
-    fields = [field for field, is_asked in asked.items() if is_asked]
-    others = [one for one in sentences if re.split("[.:]", one)[0] not in fields]
-    return [f"{field}: the job of adopt.jobID was made elsewhere; leave it out" for field in fields] + others
 
 
 def _is_on_a_hub(dataset: Dataset) -> bool:

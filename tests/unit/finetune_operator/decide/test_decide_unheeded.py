@@ -34,6 +34,28 @@ JOBS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
 }
 
 
+OF_ADOPTED: dict[str, Any] = {
+    "hyperparameters": {"epochs": 2},
+    "evaluation": {"metrics": ["rougeL"]},
+    "preference": {},
+    "lora": {"r": 8},
+    "code": {"configMapRef": {"name": "recipe", "key": "train.py"}},
+    "artifact": {"merge": True},
+    "resources": {"instanceType": "ml.g5.2xlarge"},
+    "budget": {"maxCost": "1"},
+    "suspend": True,
+    "activeDeadlineSeconds": 60,
+}
+
+
+@pytest.mark.parametrize("field", OF_ADOPTED)
+def test_what_was_made_elsewhere_is_made_in_no_other_way_and_that_is_told(field: str) -> None:
+    asked = job_spec(**ADOPT, **{field: OF_ADOPTED[field]})
+    said = [f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed"]
+    assert unheeded.of_job(asked, {}, sagemaker_connection()) == said
+    assert unheeded.of_job(job_spec(**ADOPT), {}, sagemaker_connection()) == []
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_what_does_nothing_on_a_job_is_named(name: str) -> None:
     its_connection, fields, annotations, said = JOBS[name]

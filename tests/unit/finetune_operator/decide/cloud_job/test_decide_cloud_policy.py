@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec, Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import cloud_policy
@@ -14,7 +13,6 @@ from tests.unit.finetune_operator.decide.given import (
     azure_connection,
     bedrock_connection,
     openai_connection,
-    sagemaker_connection,
 )
 
 NOVA = "amazon.nova-micro-v1:0:128k"
@@ -63,18 +61,6 @@ HEEDED = {
 """Fields that mean the same at a provider."""
 
 HUB_DATA = {"train": {"uri": "hf://datasets/team/tone/train.jsonl"}}
-OF_ADOPTED: dict[str, tuple[LLMConnectionSpec, dict[str, Any]]] = {
-    "budget": (openai_connection(), {"budget": {"maxCost": "1"}}),
-    "activeDeadlineSeconds": (openai_connection(), {"activeDeadlineSeconds": 60}),
-    "hyperparameters": (bedrock_connection(), {"hyperparameters": {"epochs": 2}, "baseModel": NOVA}),
-    "evaluation": (openai_connection(), {"evaluation": {"metrics": ["rougeL"]}}),
-    "preference": (azure_connection(), {"preference": {}}),
-    "lora": (sagemaker_connection(), {"lora": {"r": 8}}),
-    "code": (sagemaker_connection(), {"code": {"configMapRef": {"name": "recipe", "key": "train.py"}}}),
-    "artifact": (sagemaker_connection(), {"artifact": {"merge": True}}),
-    "resources": (sagemaker_connection(), {"resources": {"instanceType": "ml.g5.2xlarge"}}),
-}
-"""Fields of what is made, on jobs that were made already, elsewhere."""
 
 PREFERENCES: dict[str, tuple[str, list[str] | None, str | None]] = {
     "one of them": ("gpt-4.1-mini-2025-04-14", ["gpt-4.1*"], None),
@@ -137,15 +123,3 @@ def test_a_hubs_token_is_for_data_on_a_hub_alone(connect: Any) -> None:
     token = {"hubTokenSecretRef": {"name": "hub", "key": "token"}, "baseModel": NOVA}
     assert "spec.hubTokenSecretRef:" in str(cloud_policy.meaningless(spec(**token), connect()))
     assert cloud_policy.meaningless(spec(**token, dataset=HUB_DATA), connect()) is None
-
-
-@pytest.mark.parametrize("field", OF_ADOPTED)
-def test_what_was_made_elsewhere_is_made_in_no_other_way(field: str) -> None:
-    connection, fields = OF_ADOPTED[field]
-    base = {"baseModel": NOVA} if connection.bedrock else {}
-    adopt = {"adopt": {"jobID": "job-1"}}
-    message = cloud_policy.meaningless(spec(**(base | adopt | fields)), connection)
-    assert message is not None
-    assert f"spec.{field}: " in message
-    assert "adopt" in message
-    assert cloud_policy.meaningless(spec(**(base | adopt)), connection) is None
