@@ -7,6 +7,7 @@ import openai
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
+    BRING_AGAIN,
     Broken,
     Contested,
     NotThere,
@@ -65,14 +66,13 @@ def of_the_wish(error: Refused) -> Refused:
     """The refusal of a job that was asked for, with the job's own field, and with what can be done about it."""
     code, param = getattr(error, "code", ""), getattr(error, "param", "")
     field = "baseModel" if code.startswith("model_not") else _FIELDS.get(param.rpartition(".")[2])
-    if field is not None:
-        error.message = f"spec.{field}: {error.message}"
-    if param in {"training_file", "validation_file"} or _NO_FILE.search(error.message):
-        error.next_step = (
-            "The file is not there any more, or is not taken: set spec.retryNonce to have the data checked and "
-            "brought there again."
-        )
-    return error
+    named = f"spec.{field}: {error.message}" if field else error.message
+    # A file may only not show yet; of a model no waiting helps.
+    absent = isinstance(error, NotThere) and field != "baseModel"
+    found = NotThere(error.reason, named) if absent else Refused(error.reason, named)
+    if param in {"training_file", "validation_file"} or _NO_FILE.search(named):
+        found.next_step = BRING_AGAIN
+    return found
 
 
 def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
