@@ -287,7 +287,7 @@ _OF_CLIENT: tuple[tuple[str, Reason, str, str | None], ...] = (
     ),
     (
         r"with more memory",
-        Reason.OUT_OF_MEMORY,
+        Reason.INSUFFICIENT_MEMORY,  # the same instance would meet it again
         "",
         "Apply the job under a new name with a larger resources.instanceType, or a lower microBatchSize.",
     ),

@@ -35,7 +35,7 @@ KEY = JobKey("team-a", "sentiment-1", "0b54ae66-0b37-4bd5-9a3d-1f4cf1fcd52f", 12
         ("ClientError: Data download failed:Insufficient disk space", Reason.ARTIFACT_FAILED, "disk is full"),
         ("ClientError: Artifact upload failed:Error 28: No space left on device", Reason.ARTIFACT_FAILED, "No space"),
         ("ClientError: Please use an instance type with more memory, or reduce the size of training data processed on "
-         "an instance.", Reason.OUT_OF_MEMORY, "more memory"),
+         "an instance.", Reason.INSUFFICIENT_MEMORY, "more memory"),
         ("ClientError: Access denied for repository: trainer in registry ID: 123456789012. Please check if your ECR "
          "repository and image exist and role has proper pull permissions", Reason.IMAGE_PULL_FAILED, "repository"),
         ("ClientError: Cannot pull algorithm container. Either the image does not exist or its permissions are "
