@@ -114,7 +114,8 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
     what, pause = f"status {error.status_code} {code}".rstrip(), retry_after(error)
     if is_page(error) and error.status_code < 500:
         return Unreadable(f"{host} answers with a web page and status {error.status_code}")
-    if error.status_code == HTTPStatus.PAYMENT_REQUIRED or is_quota(error):
+    # Azure calls too many questions at once quotaExceeded: that is none of money, and passes by itself.
+    if error.status_code == HTTPStatus.PAYMENT_REQUIRED or (code and is_quota(error)):
         return TryLater(Reason.QUOTA_EXCEEDED, f"{host} answers no more ({what})", pause or 300.0)
     match error.status_code:
         case 401 | 403:
