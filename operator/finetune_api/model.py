@@ -28,8 +28,9 @@ class FineTunedModelSpec(ApiModel):
 
     activation: Literal["Automatic", "IfBetter", "Manual"] = Field(
         "Automatic",
-        description="How a version becomes active. Automatic: the newest is active. IfBetter: the first, then each "
-        "that its evaluation found better than the active version and its base model. Manual: activeVersion decides.",
+        description="How a version becomes active. Automatic: the newest is active. IfBetter: what is active "
+        "stays, at first the first, until the evaluation of a later one finds it better than the active one and its "
+        "base model. Manual: activeVersion decides.",
     )
     active_version: Annotated[int, Field(ge=1)] | None = Field(
         None,

@@ -18,6 +18,7 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 SERVED_VERSION_LABEL = f"{GROUP}/version"
 ABANDON_ANNOTATION = f"{GROUP}/abandon"  # "true": let go of what is left at a provider that cannot be asked any more
 WAKE_ANNOTATION = f"{GROUP}/wake"  # another value brings back what was stopped because nobody asked it
+DIGEST_ANNOTATION = f"{GROUP}/applied"  # on all that the operator has made: what it has asked for
 PROVIDER_FINALIZER = f"{GROUP}/provider"  # something of this object is outside of the cluster
 WEIGHTS_FINALIZER = f"{GROUP}/weights"  # weights of this model are to be deleted with it
 OWNER_ANNOTATION = f"{GROUP}/owner"  # the owner's whole name, where a label is too short for it

@@ -35,7 +35,18 @@ SERVICE_PORT = "http"
 DEFAULT_NAMESPACE = "default"
 _NAME = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _HOTTEST = 2
+_MOST_TOLD = 300
 OK, FAILED, INTERRUPTED = 0, 1, 130
+ANSWER_SECONDS = 120.0
+"""For one answer: long ones are written word by word."""
+_HINTS = {
+    403: "it lets this key do other things alone",
+    404: "it is not there (any more): kubectl get md shows what is served",
+    429: "ask again in a while",
+    502: "nothing behind the address answers: ask again in a while",
+    503: "no server is ready: kubectl get md shows why",
+}
+"""What to do about an answer that is a refusal, by its status."""
 
 
 class CannotAsk(Exception):  # noqa: N818 - said as it is
@@ -209,9 +220,21 @@ def _content(reply: bytes) -> str:
 
 async def _in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, body: dict[str, Any]) -> str:
     path = "v1/chat/completions"
-    reply = await kube.post_to_service(args.namespace, args.model, SERVICE_PORT, path, orjson.dumps(body))
+    try:
+        reply = await kube.post_to_service(args.namespace, args.model, SERVICE_PORT, path, orjson.dumps(body))
+    except KubeError as error:
+        if error.status == 0:
+            raise  # the API server itself is silent
+        raise CannotAsk(f"ModelDeployment {args.model}: {_hinted(error.status, error.message)}") from None
     with _read(endpoint):
         return _content(reply)
+
+
+def _hinted(status: int, said: str) -> str:
+    """Somebody's words, with what there is to be done about them."""
+    words = "it answers with a page" if said.lstrip().startswith("<") else said[:_MOST_TOLD] or "it refuses"
+    hint = _HINTS.get(status, "")
+    return f"{words} ({status}){f'; {hint}' if hint else ''}"
 
 
 async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> str:
@@ -219,11 +242,13 @@ async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> st
         raise CannotAsk(f"{endpoint.url} asks for a key: put yours into {KEY_VARIABLE}")
     import openai
 
-    async with openai.AsyncOpenAI(base_url=endpoint.url, api_key=key, max_retries=1) as client:
-        try:
-            reply = await client.chat.completions.create(**body)
-        except openai.OpenAIError as error:
-            raise CannotAsk(f"{endpoint.url}: {_said(error)}") from None
+    provider = openai.AsyncOpenAI(base_url=endpoint.url, api_key=key, max_retries=1, timeout=ANSWER_SECONDS)
+    async with provider as client:
+        with _read(endpoint):  # the SDK lets through what JSON's own parser raises
+            try:
+                reply = await client.chat.completions.create(**body)
+            except openai.OpenAIError as error:
+                raise CannotAsk(f"{endpoint.url}: {_said(error)}") from None
     with _read(endpoint):
         return reply.choices[0].message.content or ""
 
@@ -262,7 +287,7 @@ def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | 
 
 def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
     """With credentials of one's own, from wherever boto3 finds them."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, NoRegionError
 
     try:
         return ask()
@@ -273,9 +298,12 @@ def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
         raise CannotAsk(f"{endpoint.url} does not say its region: set {REGION_VARIABLE}") from None
     except ClientError as error:
         code, said = (error.response["Error"].get(key, "") for key in ("Code", "Message"))
-        raise CannotAsk(f"{endpoint.url}: {code}: {said}") from None
-    except BotoCoreError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        raise CannotAsk(f"{endpoint.url}: {_hinted(status, f'{code}: {said}')}") from None
+    except HTTPClientError as error:
         raise CannotAsk(f"{endpoint.url} does not answer ({type(error).__name__})") from None
+    except BotoCoreError as error:
+        raise CannotAsk(f"AWS's settings of this shell: {error}") from None
 
 
 def _said(error: "openai.OpenAIError") -> str:
@@ -284,4 +312,11 @@ def _said(error: "openai.OpenAIError") -> str:
 
     if isinstance(error, openai.AuthenticationError):
         return f"the key in {KEY_VARIABLE} is refused"
+    if isinstance(error, openai.APITimeoutError):
+        return f"no answer within {ANSWER_SECONDS:g} s: ask again in a while"
+    if isinstance(error, openai.APIStatusError):
+        told = error.body.get("message") if isinstance(error.body, dict) else error.body
+        return _hinted(error.status_code, str(told or ""))
+    if isinstance(error, openai.APIConnectionError):
+        return "nothing answers there, or the connection broke before the answer was whole"
     return error.message if isinstance(error, openai.APIError) else type(error).__name__

@@ -111,16 +111,17 @@ def active_version(spec: FineTunedModelSpec, versions: Sequence[ModelVersion], p
 
 
 def _best(versions: Sequence[ModelVersion], present: int | None) -> int | None:
-    """The first version, then each that beats its base model and the version that is active until then.
+    """The version that is active, then each later one that beats it: what works is taken out of service for no less.
 
-    When history has let the first one go, a version that was found worse does not become active for being the oldest.
+    Where none is active, from the first version on. When history has let the first one go, a version that was found
+    worse does not become active for being the oldest.
     """
-    active: ModelVersion | None = None
+    active = next((version for version in versions if version.version == present), None)
     for version in versions:
-        is_first = version.version == 1 or present is None or version.version == present
-        if active is None and not is_first and not beats(version.evaluation, None):
-            continue
-        if active is None or beats(version.evaluation, active):
+        if active is None:
+            is_first = version.version == 1 or present is None
+            active = version if is_first or beats(version.evaluation, None) else None
+        elif version.version > active.version and beats(version.evaluation, active):
             active = version
     return active.version if active else None
 

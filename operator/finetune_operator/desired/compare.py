@@ -6,9 +6,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.names import FIELD_MANAGER, GROUP, MANAGED_BY_LABEL
-
-DIGEST_ANNOTATION = f"{GROUP}/applied"
+from finetune_api.names import DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL
 
 Manifest = dict[str, Any]
 

@@ -26,6 +26,7 @@ from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name, data_rules
 from finetune_operator.providers.errors import (
+    BRING_AGAIN,
     Busy,
     Elsewhere,
     Ended,
@@ -378,7 +379,7 @@ class CloudTraining:
             try:
                 found = await self._call(job, partial(_file, file_id=file.id))
             except NotThere as absent:
-                raise self._unshown(provider.files_at) or absent from None
+                raise self._unshown(provider.files_at) or _gone(file, absent) from None
             if found.name != key.file_name(file.split, file.sha256):
                 raise Refused(Reason.PROVIDER_REFUSED, f"file {file.id} at the provider is not of this job")
             if found.unusable:
@@ -438,6 +439,13 @@ def _hidden(job_id: str, file: ProviderFile) -> Failure:
 def _is_adopted(job: Manifest) -> bool:
     """Whether somebody has written the name of the job at the provider: then it may be a wrong one."""
     return job["spec"].get("adopt") is not None
+
+
+def _gone(file: ProviderFile, absent: NotThere) -> NotThere:
+    """Said of a file that was there."""
+    found = NotThere(absent.reason, f"spec.dataset.{file.split}: its file is not there any more: {absent.message}")
+    found.next_step = BRING_AGAIN
+    return found
 
 
 def _connection(job: Manifest) -> str:

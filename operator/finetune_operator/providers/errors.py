@@ -27,6 +27,12 @@ from finetune_api.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
+BRING_AGAIN = (
+    "Somebody has deleted the file there, or it is not taken: set spec.retryNonce to have the data checked and brought "
+    "there again."
+)
+"""What to do about a file that was brought to a provider, and is not there when it is needed."""
+
 
 class CannotMake(Exception):  # noqa: N818 - named as what is so
     """What is to be made on this cluster cannot be: it does not know the kind, or somebody else has the name.

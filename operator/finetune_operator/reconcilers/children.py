@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_operator.desired.compare import DIGEST_ANNOTATION, differences, is_managed, is_ours, stamped
+from finetune_api.names import DIGEST_ANNOTATION
+from finetune_operator.desired.compare import differences, is_managed, is_ours, stamped
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.kube import Resource

@@ -10,6 +10,7 @@ from typing import Any
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import HuggingFace, LLMConnectionSpec, LLMConnectionStatus
 from finetune_operator.decide import connection as decide_connection
+from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import closes
 from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.policy import selects
@@ -17,7 +18,7 @@ from finetune_operator.desired import trial_job
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Busy, ProviderError
-from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
+from finetune_operator.reconcilers.context import Context, annotations_of, parse_spec, parse_status
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
@@ -44,6 +45,8 @@ class ConnectionReconciler:
         if connection is None:
             return None
         spec, spec_error = parse_spec(LLMConnectionSpec, connection)
+        if spec is not None:
+            await self._context.tell_unheeded(connection, unheeded.of_connection(spec, annotations_of(connection)))
         status = parse_status(LLMConnectionStatus, connection)
         generation, now = connection["metadata"]["generation"], self._context.clock()
         checked, again = None, None

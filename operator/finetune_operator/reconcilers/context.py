@@ -1,7 +1,7 @@
 """What every reconciler works with, and how it reads objects and writes their status."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -12,6 +12,7 @@ from finetune_api.base import UNSEEN, ApiModel
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_api.reasons import Reason
+from finetune_operator.decide import unheeded
 from finetune_operator.decide.connection import with_resolved
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
@@ -119,6 +120,12 @@ class Context:
         step = _OTHER_DEFINITIONS if _FIELD_OF_STATUS in refusal.message else ""
         logger.warning("%s: %s%s", what, refusal.message, step)
         await self.announce(obj, "Warning", Reason.WRITE_REFUSED, f"{what}: {refusal.message}{step}")
+
+    async def tell_unheeded(self, obj: Mapping[str, Any], sentences: Iterable[str]) -> None:
+        """An Event about what is allowed, and changes nothing."""
+        said = "; ".join(sentences)
+        if said:
+            await self.announce(obj, "Warning", unheeded.EVENT, said)
 
     async def hold(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
         """Put a finalizer of ours on the object, unless it is there: from now on it does not go before we let it.
@@ -259,9 +266,14 @@ def has_finalizer(obj: Mapping[str, Any], name: str) -> bool:
     return name in (obj["metadata"].get("finalizers") or ())
 
 
+def annotations_of(obj: Mapping[str, Any]) -> Mapping[str, str]:
+    """What others have written beside the spec."""
+    return obj["metadata"].get("annotations") or {}
+
+
 def is_abandoned(obj: Mapping[str, Any]) -> bool:
     """Whether somebody wants the object let go, though what it has elsewhere cannot be deleted."""
-    return (obj["metadata"].get("annotations") or {}).get(ABANDON_ANNOTATION) == "true"
+    return annotations_of(obj).get(ABANDON_ANNOTATION) == "true"
 
 
 def has_condition(obj: Mapping[str, Any], kind: str, status: str) -> bool:

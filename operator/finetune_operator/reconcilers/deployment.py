@@ -11,6 +11,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
+from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import shuts_down
 from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.deployment import token_prices
@@ -35,7 +36,14 @@ from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
-from finetune_operator.reconcilers.context import Context, has_finalizer, parse_spec, parse_status, wants_deletion
+from finetune_operator.reconcilers.context import (
+    Context,
+    annotations_of,
+    has_finalizer,
+    parse_spec,
+    parse_status,
+    wants_deletion,
+)
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import wake_of
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
@@ -92,6 +100,9 @@ class DeploymentReconciler:
             return None
         view = self._observe(deployment)
         target = self._target(view)
+        if view.spec is not None:
+            said = unheeded.of_deployment(view.spec, annotations_of(deployment), target.connection if target else None)
+            await self._context.tell_unheeded(deployment, said)
         again: float | None = None
         if view.deleting and has_finalizer(deployment, PROVIDER_FINALIZER):
             decision = await self._hosted.release(deployment, view)

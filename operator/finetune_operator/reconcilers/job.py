@@ -9,7 +9,7 @@ from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
-from finetune_operator.decide import leftovers
+from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.conditions import is_true, moment
 from finetune_operator.decide.job.run import Run
@@ -22,6 +22,7 @@ from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
+    annotations_of,
     has_finalizer,
     is_abandoned,
     parse_spec,
@@ -61,6 +62,7 @@ class JobReconciler:
             self._reports.forget_named(key.namespace, key.name)
             return None
         view, decision = await self._look(job)
+        await self._tell_unheeded(job, view)
         if decision.register and view.spec is not None:
             offered, model = replace(view, status=decision.status), view.spec.model_ref.name
             refused = self._offers.make(offered, model, self._under_way(key.namespace, model))
@@ -238,6 +240,11 @@ class JobReconciler:
             return job, not_started(view, error.failure)
         recorded = decision.status.provider.model_copy(update={"job_id": job_id})
         return job, replace(decision, status=decision.status.model_copy(update={"provider": recorded}))
+
+    async def _tell_unheeded(self, job: Manifest, view: JobView) -> None:
+        if view.spec is not None and (view.deleting or not view.finished):
+            said = unheeded.of_job(view.spec, annotations_of(job), view.connection)
+            await self._context.tell_unheeded(job, said)
 
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
         """An Event for what a person would want to see; failures are counted too."""

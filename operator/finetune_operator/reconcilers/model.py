@@ -11,7 +11,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide import leftovers
+from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.conditions import merge, moment
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import has_versions_of, of_record, recovered, registered
@@ -24,6 +24,7 @@ from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.context import (
     Context,
+    annotations_of,
     has_condition,
     is_abandoned,
     parse_spec,
@@ -114,6 +115,8 @@ class ModelReconciler:
         if model is None:
             return None
         view = self._observe(model)
+        if view.spec is not None:
+            await self._context.tell_unheeded(model, unheeded.of_model(view.spec, annotations_of(model)))
         if view.deleting and is_held(model):
             return await self._release.release(model, view)
         with suppress(*REFUSALS):  # an Event has told of it

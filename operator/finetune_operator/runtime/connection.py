@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -240,6 +240,13 @@ def kubeconfig_path() -> Path:
     return Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
 
 
+def _words(status: Mapping[str, Any]) -> str:
+    """What a Status object says or, where a Service was asked through the proxy, an error of OpenAI's shape."""
+    error = status.get("error")
+    told = error.get("message") if isinstance(error, dict) else error
+    return str(status.get("message") or told or "")
+
+
 def _error(response: aiohttp.ClientResponse, body: bytes) -> KubeError:
     """The exception for an answer that is a Status object, or whatever a proxy on the way has made of it."""
     try:
@@ -252,7 +259,7 @@ def _error(response: aiohttp.ClientResponse, body: bytes) -> KubeError:
     return error_for(
         response.status,
         str(status.get("reason") or response.reason or "Unknown"),
-        str(status.get("message") or ""),
+        _words(status),
         _retry_after(response.headers.get("Retry-After"), details.get("retryAfterSeconds")),
     )
 

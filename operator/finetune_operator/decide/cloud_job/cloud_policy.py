@@ -11,6 +11,7 @@ from finetune_api.aws import SageMaker
 from finetune_api.base import alias
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.dataset import Dataset
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
@@ -44,6 +45,10 @@ _CHECKS: tuple[Check, ...] = (
     (
         lambda spec: spec.resources != Resources(),
         "resources: the job needs none of this cluster; leave them out",
+    ),
+    (
+        lambda spec: spec.hub_token_secret_ref is not None and not _is_on_a_hub(spec.dataset),
+        "hubTokenSecretRef: the base model is the provider's, and no data are hf://, so no hub is asked; leave it out",
     ),
     _DATA_OF_ADOPTED,
 )
@@ -108,6 +113,11 @@ def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | N
         sentences += bedrock.out_of_bounds(spec)
     found = [f"spec.{sentence}" for sentence in sentences]
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
+
+
+def _is_on_a_hub(dataset: Dataset) -> bool:
+    files = (dataset.train, dataset.validation, dataset.test)
+    return any(file.uri.startswith("hf://") for file in files if file is not None)
 
 
 def _of_our_recipe(asked: Hyperparameters) -> Iterator[str]:

@@ -79,6 +79,8 @@ _ELSEWHERE = frozenset(
 """S3's ways to say that a bucket is in another region."""
 _UNHEARD = frozenset({"RequestTimeout", "RequestTimeoutException", "IDPCommunicationError", "BadGateway"})
 """Refusals with a 4xx status that tell nothing of what was asked: it, or part of it, did not come through."""
+_NO_ANSWER = frozenset({408, 424})
+"""Of a model that took too long, or broke: it may answer the next question."""
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "OptInRequired", "403"})
 _THROTTLED = frozenset(
     {
@@ -103,6 +105,18 @@ NO_OPERATION = "UnknownOperationException"
 _CONFLICT = frozenset({"ConflictException", "ResourceInUse", "ResourceInUseException", "409"})
 _ROLE = re.compile(r"(could not|unable to|cannot) assume|iam:PassRole|trust (policy|relationship)", re.IGNORECASE)
 """In messages about the role that a service is to take: AWS has no code for that."""
+
+_OF_BUCKET = re.compile(
+    r"bucket[^.]{0,80} (is in|not in|different|another|same) [^.]{0,20}region",
+    re.IGNORECASE,
+)
+"""In messages about the place of the data, for which AWS has no code either."""
+
+_NO_DATA = "No S3 objects found"
+_NO_DATA_STEP = (
+    "If the connection's role may list the bucket, somebody has deleted the data there: set spec.retryNonce to have "
+    "them checked and brought there again."
+)
 
 
 class Signer(Protocol):
@@ -294,6 +308,9 @@ def _of_the_asker(  # noqa: PLR0911 - a table
     if service == STORE and code in _ELSEWHERE:
         message = f"the connection's S3 bucket is in another region than the connection ({code})"
         return TryLater(Reason.BUCKET_NOT_FOUND, message, ROLE_PAUSE_SECONDS)
+    if _OF_BUCKET.search(said):
+        message = f"{service} cannot use the connection's s3.bucket ({code}): {said}"
+        return TryLater(Reason.BUCKET_NOT_FOUND, message, ROLE_PAUSE_SECONDS)
     if _ROLE.search(said):
         message = f"{service} cannot use the connection's roleARN: {said}"
         return TryLater(Reason.ROLE_NOT_USABLE, message, ROLE_PAUSE_SECONDS)
@@ -320,6 +337,8 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
         return NotThere(Reason.PROVIDER_REFUSED, f"{service} has no such thing ({code}): {said}")
     if code in _CONFLICT:
         return TryLater(Reason.PROVIDER_BUSY, f"{service} ({code}): {said}", CONFLICT_PAUSE_SECONDS)
+    if status in _NO_ANSWER:
+        return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} gives no answer ({code})")
     if code in _UNHEARD:
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} did not get the request ({code})")
     if status >= 500 or not status:
@@ -328,7 +347,9 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
         # Asked by the SDK, before the service was: what the connection wants was never looked at.
         message = f"the operator's pod gets no credentials at AWS ({code}): {said}"
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
-    return _refused(error, service, code)(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}")
+    refused = _refused(error, service, code)(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}")
+    refused.next_step = _NO_DATA_STEP if _NO_DATA in said else None
+    return refused
 
 
 def _refused(error: boto.ClientError, service: str, code: str) -> type[Refused]:

@@ -17,8 +17,9 @@ from finetune_operator.desired import names
 from finetune_operator.providers.azure.deployments import AzureDeployments
 from finetune_operator.providers.connection_secret import AZURE_KEYS
 from finetune_operator.providers.errors import TryLater
-from finetune_operator.providers.openai.api import KEY_PAUSE_SECONDS, OpenAIApi
+from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
+from finetune_operator.providers.openai.refusals import KEY_PAUSE_SECONDS
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
 SUFFIX_LIMIT = 18

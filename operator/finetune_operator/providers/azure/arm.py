@@ -1,5 +1,6 @@
 """ARM's REST interface where one GET is all that is wanted of it; and what its refusals mean to us."""
 
+import re
 from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -23,6 +24,29 @@ CONFLICT_PAUSE_SECONDS = 20.0
 CALL_SECONDS = 30
 LONGEST_PATH = 512
 """Of what status keeps."""
+
+
+_ACTION = re.compile(r"action '([A-Za-z./]{1,128})'")
+_SUBSCRIPTION = "Ask an admin to look at the Azure subscription; it is tried again by itself."
+_IN_THE_WAY = {
+    "ScopeLocked": (
+        "a lock is on the account, its resource group or subscription",
+        "Ask an admin to take the lock off (az lock list); it is tried again by itself.",
+    ),
+    "RequestDisallowed": (
+        "a policy of Azure denies it",
+        "Ask an admin for an exemption from the policy, or ask for what it allows; it is tried again by itself.",
+    ),
+    "SubscriptionRegistration": (
+        "the resource provider Microsoft.CognitiveServices is not registered in the subscription",
+        "Ask an admin to register it (az provider register); it is tried again by itself.",
+    ),
+    "SubscriptionNotRegistered": ("the subscription is not registered for this", _SUBSCRIPTION),
+    "DisabledSubscription": ("the subscription is disabled", _SUBSCRIPTION),
+    "SubscriptionDisabled": ("the subscription is disabled", _SUBSCRIPTION),
+    "ResourceGroupBeingDeleted": ("the resource group is being deleted", _SUBSCRIPTION),
+}
+"""What people have put in the way, by a part of ARM's code, whatever the status: said, with what to do about it."""
 
 
 class Forbidden(TryLater):
@@ -108,7 +132,7 @@ def _refused(error: HttpResponseError) -> ProviderError:
         return _no_token(error)
     if status in range(200, 300):
         return Unreadable(f"ARM's address answers with something else, {type(error).__name__}")
-    return _translated(error)
+    return _in_the_way(error) or _translated(error)
 
 
 def _is_page(error: HttpResponseError) -> bool:
@@ -128,11 +152,13 @@ def _no_token(error: AzureError) -> ProviderError:
 
 def _translated(error: HttpResponseError) -> ProviderError:
     """ARM's refusals; a 409 is another operation on the account, of whomever."""
-    status, code = error.status_code or 0, str(getattr(error.error, "code", "") or "")
+    status, code = error.status_code or 0, _code(error)
     said, pause = f"{code}: {_said(error)}", asked_pause(_headers(error), datetime.now(UTC))
     if status in {401, 403}:
         kind = Forbidden if status == 403 else TryLater
-        return kind(Reason.CREDENTIALS_INVALID, f"ARM refuses the operator's identity ({status} {code})", 60.0)
+        lacks = _ACTION.search(_said(error))
+        right = f": it lacks the right {lacks[1]}" if lacks else ""
+        return kind(Reason.CREDENTIALS_INVALID, f"ARM refuses the operator's identity ({status} {code}){right}", 60.0)
     if status == 409:
         said = f"the account is busy with another deployment ({code})"
         return TryLater(Reason.RATE_LIMITED, said, pause or CONFLICT_PAUSE_SECONDS)
@@ -143,6 +169,21 @@ def _translated(error: HttpResponseError) -> ProviderError:
     if status >= 500 or not status:
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"ARM answers with status {status}", pause)
     return Refused(Reason.PROVIDER_REFUSED, f"ARM refuses ({status}): {said}")
+
+
+def _in_the_way(error: HttpResponseError) -> Forbidden | None:
+    """A refusal because of what people have put in the way; None where it is another one."""
+    code = _code(error)
+    what, step = next((said for words, said in _IN_THE_WAY.items() if words in code), ("", ""))
+    if not what:
+        return None
+    found = Forbidden(Reason.PROVIDER_REFUSED, f"ARM refuses ({error.status_code} {code}): {what}", 60.0)
+    found.next_step = step
+    return found
+
+
+def _code(error: HttpResponseError) -> str:
+    return str(getattr(error.error, "code", "") or "")
 
 
 def _said(error: HttpResponseError) -> str:

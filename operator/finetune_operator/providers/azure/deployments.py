@@ -127,7 +127,9 @@ class AzureDeployments:
             return
         except Forbidden as error:
             # What answers is none the worse for one that may not be deleted.
-            raise Denied(error.reason, error.message, error.retry_after) from None
+            denied = Denied(error.reason, error.message, error.retry_after)
+            denied.next_step = error.next_step
+            raise denied from None
 
     async def answers(self, hosted: Hosted) -> bool:
         """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does."""

@@ -8,7 +8,6 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,8 +19,6 @@ from openai.types import FileObject
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.errors import (
-    Broken,
-    Contested,
     NotThere,
     ProviderError,
     Refused,
@@ -31,7 +28,8 @@ from finetune_operator.providers.errors import (
 )
 from finetune_operator.providers.openai import wire
 from finetune_operator.providers.openai.client import FORM
-from finetune_operator.providers.openai.models import OpenAIModels, is_page, retry_after
+from finetune_operator.providers.openai.models import OpenAIModels
+from finetune_operator.providers.openai.refusals import Barred, of_the_wish, translated
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.silence import unanswered
 from finetune_operator.providers.values import plain
@@ -44,9 +42,6 @@ UPLOAD_SILENCE_SECONDS = 60.0
 PAGE = 100
 EVENT_PAGES = 10
 RESULTS_MAX_BYTES = 16 * 1024 * 1024
-QUOTA_PAUSE_SECONDS = 300.0
-KEY_PAUSE_SECONDS = 60.0
-FILE_PAUSE_SECONDS = 10.0
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
 
@@ -142,8 +137,10 @@ class OpenAIApi:
             body["validation_file"] = validation
         try:
             made = await self._ask(self._sdk.fine_tuning.jobs.create(**body, **self._more(request)))
-        except _Forbidden as error:
+        except Barred as error:
             raise self._closed(error) from None
+        except Refused as error:
+            raise of_the_wish(error) from None
         return self._noted(wire.job(_fields(made)))
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:
@@ -191,7 +188,7 @@ class OpenAIApi:
         """What one record of the losses has, unless the service does not have it, or shows it to others."""
         try:
             return await read(job)
-        except (Refused, _Forbidden, Unreadable) as error:
+        except (Refused, Barred, Unreadable) as error:
             logger.info("no losses of %s: %s", job.id, error.message)
             return Metrics()
 
@@ -210,8 +207,12 @@ class OpenAIApi:
         return wire.metrics_of_events(await self._events(job))
 
     async def _kept(self, job: RemoteJob) -> Metrics:
-        page = await self._ask(self._sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=PAGE))
-        return wire.metrics_of_checkpoints(_rows(page))
+        found: list[dict[str, Any]] = []
+        async for page in self._pages(self._sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=PAGE)):
+            found += page
+            if len(found) >= PAGE * EVENT_PAGES:
+                break
+        return wire.metrics_of_checkpoints(found)
 
     async def cancel(self, job_id: str) -> None:
         """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so.
@@ -338,7 +339,7 @@ class OpenAIApi:
         """Arguments of create that only a kindred provider has."""
         return {}
 
-    def _closed(self, error: "_Forbidden") -> ProviderError:
+    def _closed(self, error: "Barred") -> ProviderError:
         """OpenAI forbids new jobs to those whom it has closed fine-tuning for; their keys are good for all else."""
         if not wire.is_openai(self._host) and "closed" not in error.code:
             return error
@@ -351,7 +352,7 @@ class OpenAIApi:
                 await self._turn()
             answer = await call
         except openai.APIStatusError as error:
-            raise _translated(error, self._host) from None
+            raise translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
             if isinstance(error.__cause__, ProviderError):
                 raise error.__cause__ from None
@@ -361,15 +362,6 @@ class OpenAIApi:
         if answer is None or isinstance(answer, list | int | float):  # nor does it look at what JSON says
             raise Unreadable(f"{self._host} answers with JSON that is no object")
         return answer
-
-
-class _Forbidden(TryLater):
-    """403: the key is good, and may not do this."""
-
-    def __init__(self, reason: Reason, message: str, retry_after: float, code: str, said: str) -> None:
-        super().__init__(reason, message, retry_after)
-        self.code = code
-        self.said = said
 
 
 def labels(request: JobRequest) -> dict[str, str]:
@@ -391,40 +383,6 @@ def _rows(page: Any) -> list[dict[str, Any]]:
     """
     empty = page.data is None and "data" in page.model_fields_set
     return [] if empty else [_fields(one) for one in page.data]
-
-
-def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
-    code, said = plain(error.code or "")[:64], plain(_message(error))
-    pause = retry_after(error)
-    if is_page(error) and error.status_code < 500:
-        return Unreadable(f"{host} answers with a web page and status {error.status_code}")
-    match error.status_code:
-        case 401:
-            # Not the provider's own words: they hold parts of the key.
-            return TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not accept the API key (401)", KEY_PAUSE_SECONDS)
-        case 403:
-            message = f"{host} does not let this key do that (403): {said}"
-            return _Forbidden(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, code, said)
-        case 404:
-            return NotThere(Reason.PROVIDER_REFUSED, f"{host} has no such thing (404): {said}")
-        case 429 if "quota" in code or "billing" in code:
-            return TryLater(Reason.QUOTA_EXCEEDED, f"{host}: {code}: {said}", pause or QUOTA_PAUSE_SECONDS)
-        case 429:
-            return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience: {code or said}", pause or 30.0)
-        case 409:
-            return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409): {said}", pause)
-        case status if (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status == 408:
-            return Broken(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
-        case 400 if "not ready" in said:
-            return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)
-    return Refused(Reason.PROVIDER_REFUSED, f"{host} refuses ({error.status_code} {code}): {said}")
-
-
-def _message(error: openai.APIStatusError) -> str:
-    """What the provider said; the SDK puts the whole body in place of it."""
-    body = error.body if isinstance(error.body, dict) else {"message": error.body}
-    told = (body.get(name) for name in ("message", "detail", "error"))  # detail: as services made with FastAPI say it
-    return next((one for one in told if isinstance(one, str) and one), error.message)
 
 
 def _envelope(name: str) -> tuple[bytes, bytes, str]:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -95,6 +96,13 @@ def retry_after(error: openai.APIStatusError) -> float | None:
     return asked_pause(error.response.headers, datetime.now(UTC))
 
 
+def is_quota(error: openai.APIStatusError) -> bool:
+    """Whether a refusal is one for money, or for what an account may have at once: by its code, or by its type."""
+    body = error.body if isinstance(error.body, dict) else {}
+    told = f"{error.code or ''} {body.get('type') or ''}".casefold()
+    return error.status_code < 500 and any(word in told for word in _QUOTA)
+
+
 def is_page(error: openai.APIStatusError) -> bool:
     """Whether a refusal is a page for people, of a proxy or of another address: no such API says no in that form."""
     return not isinstance(error.body, dict) and looks_like_page(error.response.content)
@@ -106,13 +114,14 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
     what, pause = f"status {error.status_code} {code}".rstrip(), retry_after(error)
     if is_page(error) and error.status_code < 500:
         return Unreadable(f"{host} answers with a web page and status {error.status_code}")
+    # Azure calls too many questions at once quotaExceeded: that is none of money, and passes by itself.
+    if error.status_code == HTTPStatus.PAYMENT_REQUIRED or (code and is_quota(error)):
+        return TryLater(Reason.QUOTA_EXCEEDED, f"{host} answers no more ({what})", pause or 300.0)
     match error.status_code:
         case 401 | 403:
             return TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not let this key ask ({what})", pause or 60.0)
         case 404:
             return NotThere(Reason.PROVIDER_REFUSED, f"{host} has no such model to ask ({what})")
-        case 429 if any(word in code for word in _QUOTA):
-            return TryLater(Reason.QUOTA_EXCEEDED, f"{host} answers no more ({what})", pause or 300.0)
         case 429:
             return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience ({what})", pause or 10.0)
         case status if status >= 500 or status in {408, 409}:

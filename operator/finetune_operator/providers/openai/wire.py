@@ -45,11 +45,21 @@ _NOTES = {
     "pausing": "being paused at the provider",
     "paused": "paused at the provider: somebody has to resume or cancel it there",
 }
-_QUOTA = frozenset({"exceeded_quota", "insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
-_DATA = re.compile(r"invalid_(training|validation)_file|invalid_n_examples|invalid_file", re.IGNORECASE)
+_QUOTA = frozenset(
+    {"exceeded_quota", "insufficient_quota", "billing_hard_limit_reached", "quota_exceeded", "quotaexceeded"}
+)
+_DATA = re.compile(r"invalid_?(training|validation)_?file|invalid_n_examples|invalid_?file", re.IGNORECASE)
 _WORD_LIMIT = 64
+_UNSAFE_STEP = (
+    "Take out the rows that break the provider's usage policies (its moderation API names them), and apply the job "
+    "under a new name."
+)
 _STEP = re.compile(r"^Step (\d+)/(\d+)")
-_LINE = re.compile(r"\b[Ll]ine (\d+)\b")
+_LINE = re.compile(r"\b(lines?|examples?|rows?|records?) #?(\d+)\b", re.IGNORECASE)
+_UNSAFE = re.compile(
+    r"moderation|unsafe|usage polic|content (policy|filter)|harmful|responsible ai|\brai\b", re.IGNORECASE
+)
+"""In the provider's words: its rules of what may be learnt are why, and not the form of the data."""
 _LARGEST = 2**53
 """What JSON's numbers hold exactly."""
 
@@ -150,10 +160,12 @@ def failure(error: Any) -> Failure:
     message = str(told.get("message") or "")
     if _DATA.search(code) or param in {"training_file", "validation_file"}:
         line = _LINE.search(message)
-        where = f" at line {line[1]}" if line else ""
-        text = f"the provider refuses the {param or 'training_file'}{where} ({code or 'no code'})"
-        return Failure.because(Reason.DATASET_INVALID, text)
-    reason = Reason.QUOTA_EXCEEDED if code in _QUOTA else Reason.PROVIDER_FAILED
+        where = f" at {line[1].lower()} {line[2]}" if line else ""
+        unsafe = ": its moderation blocks what is in it" if _UNSAFE.search(message) else ""
+        text = f"the provider refuses the {param or 'training_file'}{where} ({code or 'no code'}){unsafe}"
+        found = Failure.because(Reason.DATASET_INVALID, text)
+        return found.model_copy(update={"next_step": _UNSAFE_STEP}) if unsafe else found
+    reason = Reason.QUOTA_EXCEEDED if code.casefold() in _QUOTA else Reason.PROVIDER_FAILED
     return Failure.because(reason, f"{code or 'no code'}: {plain(message) or 'no message'}")
 
 

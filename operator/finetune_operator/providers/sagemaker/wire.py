@@ -269,7 +269,7 @@ def failure_of(said: str) -> Failure:
     """Why a job failed, from FailureReason: a kind, and for our own container the failure file and the exit code."""
     kind, _, rest = said.partition(":")
     text = redact(rest.strip())[:MESSAGE_LIMIT]
-    if kind == "CapacityError" or "Insufficient" in said[:200]:
+    if kind == "CapacityError" or "InsufficientCapacity" in said[:200].replace(" ", ""):
         return Failure.because(Reason.NO_CAPACITY, f"SageMaker has no such instance now: {text}")
     if kind == "ClientError":
         return _client_failure(text)
@@ -278,16 +278,44 @@ def failure_of(said: str) -> Failure:
     return Failure.because(Reason.PROVIDER_FAILED, redact(said)[:MESSAGE_LIMIT] or "SageMaker gives no reason")
 
 
+_OF_CLIENT: tuple[tuple[str, Reason, str, str | None], ...] = (
+    (
+        r"disk space|no space left",
+        Reason.ARTIFACT_FAILED,
+        "the instance's disk is full: ",
+        "Ask an admin to raise sageMaker.volumeSize on the connection, then set spec.retryNonce.",
+    ),
+    (
+        r"with more memory",
+        Reason.INSUFFICIENT_MEMORY,  # the same instance would meet it again
+        "",
+        "Apply the job under a new name with a larger resources.instanceType, or a lower microBatchSize.",
+    ),
+    (r"algorithm container|\bECR\b|repository|registry", Reason.IMAGE_PULL_FAILED, "", None),
+    (
+        r"access ?denied|not authorized|forbidden|403",
+        Reason.ROLE_NOT_USABLE,
+        "the connection's role may not do what the job needs: ",
+        None,
+    ),
+    (
+        f"(/|channel ){BASE_CHANNEL}",
+        Reason.MODEL_NOT_IN_CACHE,
+        "the connection's modelCache has no such base model: ",
+        None,
+    ),
+    (r"no such bucket|NoSuchBucket|bucket .*does not exist", Reason.BUCKET_NOT_FOUND, "", None),
+    (r"\b(image|manifest)\b", Reason.IMAGE_PULL_FAILED, "", None),
+)
+"""In what words, why, what is said before them, and what to do where it is not what the reason leads to."""
+
+
 def _client_failure(text: str) -> Failure:
     """What SageMaker could not do with what it was given, before or after the container ran."""
-    if re.search(r"access ?denied|not authorized|forbidden|403", text, re.IGNORECASE):
-        return Failure.because(Reason.ROLE_NOT_USABLE, f"the connection's role may not do what the job needs: {text}")
-    if f"/{BASE_CHANNEL}" in text or f"channel {BASE_CHANNEL}" in text:
-        return Failure.because(Reason.MODEL_NOT_IN_CACHE, f"the connection's modelCache has no such base model: {text}")
-    if re.search(r"no such bucket|NoSuchBucket|bucket .*does not exist", text, re.IGNORECASE):
-        return Failure.because(Reason.BUCKET_NOT_FOUND, text)
-    if re.search(r"\b(image|ECR|manifest)\b", text):
-        return Failure.because(Reason.IMAGE_PULL_FAILED, text)
+    for pattern, reason, what, step in _OF_CLIENT:
+        if re.search(pattern, text, re.IGNORECASE):
+            found = Failure.because(reason, f"{what}{text}")
+            return found.model_copy(update={"next_step": step}) if step else found
     return Failure.because(Reason.PROVIDER_FAILED, text)
 
 

@@ -83,8 +83,15 @@ V = [version(1), version(2), version(3)]
         # Worse than an endpoint is no reason to keep an older version.
         (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.9, verdict="Worse")], 1, 2),
         (spec(activation="IfBetter"), [measured(1, 0.5), measured(2, 0.9, base="NoDifference")], 1, 1),
-        # A pin on a worse one was taken away.
-        (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.6), version(3, 0.4, "Worse")], 3, 2),
+        # What is active stays, whatever made it so (Automatic, a pin): only a better one replaces it.
+        (spec(activation="IfBetter"), V, 3, 3),
+        (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.6), version(3, 0.4, "Worse")], 3, 3),
+        (spec(activation="IfBetter"), [version(1), version(2, 0.9), version(3), version(4)], 3, 3),
+        (spec(activation="IfBetter"), [version(1), version(2), version(3, 0.6), version(4)], 2, 3),
+        # After a rollback each newer one is judged against what is active.
+        (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.4), version(3, 0.6)], 1, 3),
+        # A status that has lost which one was active is rebuilt from all versions.
+        (spec(activation="IfBetter"), [version(1, 0.5), version(2, 0.6), version(3, 0.4, "Worse")], None, 2),
     ],
 )
 def test_the_active_version(

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_api.names import DIGEST_ANNOTATION
 from finetune_api.uris import parse_artifact_uri, parse_uri
 from finetune_operator.desired import names, pod
-from finetune_operator.desired.compare import DIGEST_ANNOTATION, covers, stamped
+from finetune_operator.desired.compare import covers, stamped
 from tests.unit.finetune_operator.desired.given_names import LONG_NAME
 from tests.unit.finetune_operator.desired.given_pods import TEMPLATE, hugging_face, restricted
 

@@ -165,6 +165,13 @@ def by_role(code: str, status: int = 400) -> boto.ClientError:
 UNASSUMABLE = "Could not assume provided IAM role."
 NOT_PASSED = "not authorized to perform: iam:PassRole"
 POD = "User: arn:aws:sts::123456789012:assumed-role/pod/x is not authorized to perform: bedrock:CreateThing"
+NO_INSTANCES = "The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances"
+NO_OBJECTS = (
+    "No S3 objects found under S3 URL s3://tuning/a given in input data source. Please ensure that the bucket exists "
+    "in the selected region (us-east-1), that objects exist under that S3 prefix, and that the role may list them."
+)
+ELSEWHERE = "The bucket tuning is in another region than the job (us-west-2)."
+NO_KMS = "User: x is not authorized to perform: kms:GenerateDataKey on resource: y"
 REFUSALS = {
     "keys": (refusal("UnrecognizedClientException", 403), TryLater, Reason.CREDENTIALS_INVALID),
     "signature": (refusal("SignatureDoesNotMatch", 403), TryLater, Reason.CREDENTIALS_INVALID),
@@ -173,6 +180,17 @@ REFUSALS = {
     "pass role": (refusal("AccessDeniedException", 403, NOT_PASSED), TryLater, Reason.ROLE_NOT_USABLE),
     "bucket": (refusal("NoSuchBucket", 404), TryLater, Reason.BUCKET_NOT_FOUND),
     "throttled": (refusal("ThrottlingException", 429), TryLater, Reason.RATE_LIMITED),
+    "throttled by a list": (refusal("TooManyRequestsException", 429), TryLater, Reason.RATE_LIMITED),
+    "model too slow": (refusal("ModelTimeoutException", 408), Unknown, Reason.PROVIDER_UNAVAILABLE),
+    "model broken": (refusal("ModelErrorException", 424), Unknown, Reason.PROVIDER_UNAVAILABLE),
+    "container broken": (refusal("ModelError", 424), Unknown, Reason.PROVIDER_UNAVAILABLE),
+    "a service behind it": (refusal("InternalDependencyException", 530), Unknown, Reason.PROVIDER_UNAVAILABLE),
+    "instances": (refusal("ResourceLimitExceeded", message=NO_INSTANCES), TryLater, Reason.QUOTA_EXCEEDED),
+    "data gone": (refusal("ValidationException", message=NO_OBJECTS), Refused, Reason.PROVIDER_REFUSED),
+    "bucket elsewhere": (refusal("ValidationException", message=ELSEWHERE), TryLater, Reason.BUCKET_NOT_FOUND),
+    "keys of KMS": (refusal("AccessDenied", 403, NO_KMS), Denied, Reason.CREDENTIALS_INVALID),
+    "too many tags": (refusal("TooManyTagsException"), Refused, Reason.PROVIDER_REFUSED),
+    "in use": (refusal("ResourceInUseException"), TryLater, Reason.PROVIDER_BUSY),
     "not ready": (refusal("ModelNotReadyException", 429), TryLater, Reason.RATE_LIMITED),
     "quota": (refusal("ServiceQuotaExceededException"), TryLater, Reason.QUOTA_EXCEEDED),
     "absent": (refusal("ResourceNotFoundException", 404), NotThere, Reason.PROVIDER_REFUSED),
@@ -221,6 +239,11 @@ def test_every_refusal_is_one_of_ours(error: Any, kind: type, reason: Reason) ->
     found = translated(error, "bedrock")
     assert (type(found), found.reason) == (kind, reason)
     assert found.failure().next_step
+
+
+def test_data_that_are_gone_are_brought_again() -> None:
+    found = translated(refusal("ValidationException", message=NO_OBJECTS), "sagemaker").failure()
+    assert "spec.retryNonce" in str(found.next_step)
 
 
 @pytest.mark.parametrize("code", ["PermanentRedirect", "301", "AuthorizationHeaderMalformed"])

@@ -13,10 +13,11 @@ from azure.mgmt.cognitiveservices import models as arm
 from finetune_api.azure import AzureOpenAI
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.reasons import Reason
+from finetune_operator.decide.deployment.hosted import Hosted
 from finetune_operator.providers.azure.arm import ask
 from finetune_operator.providers.azure.deployments import AzureDeployments, named_base, shown
 from finetune_operator.providers.azure.monitor import figures
-from finetune_operator.providers.errors import ProviderError, Refused, TryLater, Unreadable
+from finetune_operator.providers.errors import Denied, ProviderError, Refused, TryLater, Unreadable
 from finetune_operator.providers.ports import HostRequest
 from tests.simulators.azure import AzureSimulator
 from tests.unit.finetune_operator.reconcilers.cloud import Token
@@ -157,3 +158,73 @@ def test_a_request_shows_however_azure_monitor_spells_it(name: str, stamp: str) 
     points = [{"timeStamp": stamp, "total": 2.0}, {"timeStamp": "2026-11-21T11:30:00Z"}]
     answer = {"value": [METRICS[name] | {"timeseries": [{"data": points}]}]}
     assert figures(answer, timedelta(minutes=5), NOON).last == NOON - timedelta(minutes=55)
+
+
+_LOCK = "The scope '/x' cannot perform delete operation because following scope(s) are locked: '/x'."
+_RIGHT = (
+    "The client '1' with object id '2' does not have authorization to perform action "
+    "'Microsoft.CognitiveServices/accounts/deployments/write' over scope '/x' or the scope is invalid."
+)
+_SKU = "The specified SKU 'Standard' for model 'm' is not supported in this region 'westus'."
+_QUOTA = "The specified capacity '9' of account deployment is bigger than available capacity '0'"
+INVALID, QUOTA, NO = Reason.CREDENTIALS_INVALID, Reason.QUOTA_EXCEEDED, Reason.PROVIDER_REFUSED
+REFUSED: dict[str, tuple[int, str, str, Reason, str, str]] = {
+    "another operation": (
+        409,
+        "RequestConflict",
+        "try again later",
+        Reason.RATE_LIMITED,
+        "another deployment",
+        "Nothing",
+    ),
+    "another operation, in other words": (
+        409,
+        "Conflict",
+        "busy",
+        Reason.RATE_LIMITED,
+        "another deployment",
+        "Nothing",
+    ),
+    "a lock": (409, "ScopeLocked", _LOCK, NO, "a lock is on the account", "take the lock off"),
+    "a policy": (403, "RequestDisallowedByPolicy", "no", NO, "policy of Azure denies", "exemption"),
+    "not registered": (409, "MissingSubscriptionRegistration", "no", NO, "CognitiveServices is not", "register it"),
+    "disabled": (409, "ReadOnlyDisabledSubscription", "no", NO, "is disabled", "subscription"),
+    "group goes": (409, "ResourceGroupBeingDeleted", "no", NO, "being deleted", "subscription"),
+    "a right": (403, "AuthorizationFailed", _RIGHT, INVALID, "the right Microsoft.CognitiveServices/acc", "admin"),
+    "expired": (401, "ExpiredAuthenticationToken", "no", INVALID, "(401 ExpiredAuthenticationToken)", "admin"),
+    "no SKU there": (400, "InvalidResourceProperties", _SKU, NO, "SKU 'Standard' for model 'm'", "Read the message"),
+    "no model there": (400, "DeploymentModelNotSupported", "no such", NO, "no such", "Read the message"),
+    "no capacity": (400, "InsufficientQuota", _QUOTA, QUOTA, "capacity '0'", "Raise the quota"),
+    "throttled": (429, "TooManyRequests", "no", Reason.RATE_LIMITED, "patience", "Nothing"),
+    "broken": (500, "InternalServerError", "no", Reason.PROVIDER_UNAVAILABLE, "500", "Nothing"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_each_refusal_of_arm_has_its_reason_and_what_can_be_done(name: str) -> None:
+    status, code, message, reason, words, step = REFUSED[name]
+
+    async def refused() -> None:
+        error = HttpResponseError(response=answer(status))
+        error.error = SimpleNamespace(code=code, message=message)  # type: ignore[assignment]
+        raise error
+
+    with pytest.raises(ProviderError) as caught:
+        await ask(refused())
+    found = caught.value.failure()
+    assert (found.reason, words in found.message, step in str(found.next_step)) == (reason, True, True), found
+
+
+async def test_a_lock_is_in_the_way_of_one_deletion_and_of_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = deployments()
+
+    async def delete(*_: Any, **__: Any) -> None:
+        error = HttpResponseError(response=answer(409))
+        error.error = SimpleNamespace(code="ScopeLocked", message=_LOCK)  # type: ignore[assignment]
+        raise error
+
+    monkeypatch.setattr(made._arm, "deployments", SimpleNamespace(begin_delete=delete))
+    with pytest.raises(Denied) as caught:
+        await made.delete(Hosted("md-v1", "Ready"))
+    assert (caught.value.reason, "lock" in str(caught.value.failure().next_step)) == (NO, True)
+    await made.close()

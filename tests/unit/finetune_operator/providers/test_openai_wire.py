@@ -73,6 +73,40 @@ ERRORS: dict[str, tuple[dict[str, Any], Reason, str]] = {
         Reason.DATASET_INVALID,
         "the provider refuses the validation_file (x)",
     ),
+    "a bad row by its number": (
+        {
+            "code": "invalid_training_file",
+            "message": "Invalid file format. Example 6174 message contains an invalid token",
+            "param": "training_file",
+        },
+        Reason.DATASET_INVALID,
+        "the provider refuses the training_file at example 6174 (invalid_training_file)",
+    ),
+    "unsafe": (
+        {
+            "code": "invalid_training_file",
+            "param": "training_file",
+            "message": "The job failed due to an unsafe training "
+            "file. This training file was blocked by our moderation system because it contains 'my secret text'",
+        },
+        Reason.DATASET_INVALID,
+        "the provider refuses the training_file (invalid_training_file): its moderation blocks what is in it",
+    ),
+    "harmful, as Azure says": (
+        {"code": "invalidTrainingFile", "message": "exceeds the content filter's threshold for harmful content: hate"},
+        Reason.DATASET_INVALID,
+        "the provider refuses the training_file (invalidTrainingFile): its moderation blocks what is in it",
+    ),
+    "the model is unsafe": (
+        {"code": "model_safety", "message": "Error while running moderation eval refusals_v3"},
+        Reason.PROVIDER_FAILED,
+        "model_safety: Error while running moderation eval refusals_v3",
+    ),
+    "quota of Azure": (
+        {"code": "quotaExceeded", "message": "hard limit"},
+        Reason.QUOTA_EXCEEDED,
+        "quotaExceeded: hard limit",
+    ),
     "quota": (
         {"code": "exceeded_quota", "message": "hard limit"},
         Reason.QUOTA_EXCEEDED,

@@ -32,6 +32,17 @@ KEY = JobKey("team-a", "sentiment-1", "0b54ae66-0b37-4bd5-9a3d-1f4cf1fcd52f", 12
         ("ClientError: Artifact upload failed: bucket tuning does not exist", Reason.BUCKET_NOT_FOUND, "tuning"),
         ("ClientError: Cannot pull algorithm container. Either the image does not exist or ECR denies it.",
          Reason.IMAGE_PULL_FAILED, "algorithm container"),
+        ("ClientError: Data download failed:Insufficient disk space", Reason.ARTIFACT_FAILED, "disk is full"),
+        ("ClientError: Artifact upload failed:Error 28: No space left on device", Reason.ARTIFACT_FAILED, "No space"),
+        ("ClientError: Please use an instance type with more memory, or reduce the size of training data processed on "
+         "an instance.", Reason.INSUFFICIENT_MEMORY, "more memory"),
+        ("ClientError: Access denied for repository: trainer in registry ID: 123456789012. Please check if your ECR "
+         "repository and image exist and role has proper pull permissions", Reason.IMAGE_PULL_FAILED, "repository"),
+        ("ClientError: Cannot pull algorithm container. Either the image does not exist or its permissions are "
+         "incorrect.", Reason.IMAGE_PULL_FAILED, "permissions"),
+        ("InternalServerError: EC2 Insufficient Capacity Error", Reason.NO_CAPACITY, "no such instance now"),
+        ("ClientError: Data download failed:AccessDeniedException: not authorized to perform: kms:Decrypt",
+         Reason.ROLE_NOT_USABLE, "kms:Decrypt"),
         ("ClientError: something else", Reason.PROVIDER_FAILED, "something else"),
         ("InternalServerError: We encountered an internal error. Try again.", Reason.PROVIDER_FAILED, "internal"),
         ("", Reason.PROVIDER_FAILED, "no reason"),

@@ -161,6 +161,9 @@ async def test_a_name_that_is_taken_by_a_stranger_is_refused(provider, start):
         ({"unassumable_roles": {ROLE}}, "RoleNotUsable", False),
         ({"instance_limits": {"ml.g5.xlarge": 0}}, "QuotaExceeded", False),
         ({"fail_next_job": "InternalServerError: We encountered an internal error."}, "ProviderFailed", True),
+        ({"fail_next_job": "ClientError: Data download failed:Insufficient disk space"}, "ArtifactFailed", True),
+        ({"fail_next_job": "ClientError: Please use an instance type with more memory"}, "InsufficientMemory", True),
+        ({"fail_next_job": "ClientError: Access denied for repository: trainer"}, "ImagePullFailed", True),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -172,6 +175,9 @@ async def test_what_goes_wrong_has_its_reason_and_next_step(provider, begin, set
     failure = status.get("failure") or status["provider"]["lastFailure"]
     assert (failure["reason"], status["phase"] == "Failed") == (reason, ends), status
     assert failure["nextStep"]
+    if ends:
+        await cluster.pass_time(3600)
+        assert provider.count(CREATE) == 1, "what would be met again is not paid for again"
 
 
 async def test_a_lack_of_instances_is_tried_again_and_then_said(provider, begin):

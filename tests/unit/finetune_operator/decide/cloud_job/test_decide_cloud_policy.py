@@ -1,6 +1,7 @@
 """What a provider outside of the cluster cannot heed, and what it has ceased to offer."""
 
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,9 @@ from finetune_api.job import FineTuneJobSpec, Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import cloud_policy
 from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import facts, spec
-from tests.unit.finetune_operator.decide.given import bedrock_connection, openai_connection
+from tests.unit.finetune_operator.decide.given import azure_connection, bedrock_connection, openai_connection
+
+NOVA = "amazon.nova-micro-v1:0:128k"
 
 RETIRED = {
     "the day before": (date(2027, 1, 5), None),
@@ -44,13 +47,16 @@ MEANINGLESS = {
     "artifact": {"artifact": {"merge": True}},
     "resources": {"resources": {"gpusPerNode": 1}},
     "trackers": {"trackers": {"tensorBoard": {}}},
+    "hubTokenSecretRef": {"hubTokenSecretRef": {"name": "hub", "key": "token"}},
 }
 HEEDED = {
     "connectionRef", "baseModel", "modelRef", "adopt", "budget", "suspend", "activeDeadlineSeconds",
-    "ttlSecondsAfterFinished", "retryNonce", "hubTokenSecretRef", "dataset", "evaluation",
+    "ttlSecondsAfterFinished", "retryNonce", "dataset", "evaluation",
     "hyperparameters.batchSize", "hyperparameters.learningRateMultiplier",
 }  # fmt: skip
-"""Fields that mean the same at a provider, and the token for tokenizers, which the check may need."""
+"""Fields that mean the same at a provider."""
+
+HUB_DATA = {"train": {"uri": "hf://datasets/team/tone/train.jsonl"}}
 
 PREFERENCES: dict[str, tuple[str, list[str] | None, str | None]] = {
     "one of them": ("gpt-4.1-mini-2025-04-14", ["gpt-4.1*"], None),
@@ -86,7 +92,7 @@ def test_which_base_models_learn_from_two_answers(name: str) -> None:
 
 
 def test_bedrock_learns_from_one_answer() -> None:
-    asked = spec(baseModel="amazon.nova-micro-v1:0:128k", preference={})
+    asked = spec(baseModel=NOVA, preference={})
     message = cloud_policy.meaningless(asked, bedrock_connection())
     assert message is not None
     assert "spec.preference: Bedrock's jobs learn from one answer for each prompt" in message
@@ -106,3 +112,10 @@ def test_a_field_that_the_provider_could_not_heed_is_refused(field: str) -> None
     assert message is not None
     assert f"spec.{field}:" in message
     assert cloud_policy.meaningless(spec(), openai_connection()) is None
+
+
+@pytest.mark.parametrize("connect", [openai_connection, azure_connection, bedrock_connection])
+def test_a_hubs_token_is_for_data_on_a_hub_alone(connect: Any) -> None:
+    token = {"hubTokenSecretRef": {"name": "hub", "key": "token"}, "baseModel": NOVA}
+    assert "spec.hubTokenSecretRef:" in str(cloud_policy.meaningless(spec(**token), connect()))
+    assert cloud_policy.meaningless(spec(**token, dataset=HUB_DATA), connect()) is None

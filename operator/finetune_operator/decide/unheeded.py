@@ -1,0 +1,103 @@
+"""What an object's owner has written that changes nothing, though it is allowed: told by an Event. Pure.
+
+What a provider could not heed is refused (`cloud_policy`). Here is what a definition cannot see, and what may be
+written before it comes to mean something: annotations, and fields beside which another one decides.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from finetune_api.aws import SageMakerSpot
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec
+from finetune_api.evaluation import Evaluation
+from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
+from finetune_api.model import FineTunedModelSpec
+from finetune_api.names import ABANDON_ANNOTATION, DIGEST_ANNOTATION, GROUP, WAKE_ANNOTATION
+
+EVENT = "NoEffect"
+_SHOWN = 32
+"""Letters of a value that are repeated."""
+
+Connection = LLMConnectionSpec | None
+
+
+def of_job(spec: FineTuneJobSpec, annotations: Mapping[str, str], connection: Connection) -> list[str]:
+    """Sentences, each beginning with the field. `connection`: the job's, where it is there."""
+    return [*_annotations("FineTuneJob", annotations, (ABANDON_ANNOTATION,), connection), *_of_job(spec)]
+
+
+def _of_job(spec: FineTuneJobSpec) -> Iterator[str]:
+    if spec.adopt is not None:
+        yield from (
+            f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed" for field in _asked(spec)
+        )
+    elif spec.dataset.test is None and spec.evaluation != Evaluation():
+        yield "spec.evaluation: there is no dataset.test, so nothing is evaluated"
+
+
+def _asked(spec: FineTuneJobSpec) -> Iterator[str]:
+    """The fields that say how a job is made, paid and ended; what the API server fills in says nothing."""
+    fields = {
+        "lora": spec.lora is not None,
+        "preference": spec.preference is not None,
+        "hyperparameters": spec.hyperparameters != Hyperparameters(),
+        "resources": spec.resources != Resources(),
+        "artifact": spec.artifact != ArtifactOptions(),
+        "code": spec.code is not None,
+        "evaluation": spec.evaluation != Evaluation(),
+        "budget": spec.budget is not None,
+        "suspend": spec.suspend,
+        "activeDeadlineSeconds": spec.active_deadline_seconds is not None,
+    }
+    return (field for field, is_asked in fields.items() if is_asked)
+
+
+def of_model(spec: FineTunedModelSpec, annotations: Mapping[str, str]) -> list[str]:
+    """Sentences, each beginning with the field."""
+    found = [*_annotations("FineTunedModel", annotations, (ABANDON_ANNOTATION,))]
+    if spec.deployment.mode == "Manual" and spec.deployment.template != DeploymentTemplate():
+        found.append("spec.deployment.template: with mode Manual no deployment is made of it")
+    return found
+
+
+def of_deployment(spec: ModelDeploymentSpec, annotations: Mapping[str, str], connection: Connection) -> list[str]:
+    """Sentences, each beginning with the field. `connection`: that of the version, where it is known."""
+    known = (ABANDON_ANNOTATION, WAKE_ANNOTATION)
+    found = [*_annotations("ModelDeployment", annotations, known, connection)]
+    alone = connection is not None and connection.open_ai is not None
+    if spec.retry_nonce is not None and (alone or _is_here(connection)):
+        found.append("spec.retryNonce: it deploys again what is at a provider, where this has no deployment")
+    if spec.idle is not None and alone:
+        found.append("spec.idle: the provider serves without a deployment, so nothing can be idle")
+    return found
+
+
+def of_connection(spec: LLMConnectionSpec, annotations: Mapping[str, str]) -> list[str]:
+    """Sentences, each beginning with the field."""
+    found = [*_annotations("LLMConnection", annotations, ())]
+    if spec.fine_tuning.allow_code and spec.hugging_face is None and spec.sage_maker is None:
+        found.append(f"spec.fineTuning.allowCode: {spec.provider} runs no custom code")
+    spot = spec.sage_maker.spot if spec.sage_maker else SageMakerSpot()
+    if not spot.enabled and spot != SageMakerSpot():
+        found.append("spec.sageMaker.spot.maxWaitSeconds: nothing waits for spot instances without spot.enabled: true")
+    return found
+
+
+def _annotations(
+    kind: str, annotations: Mapping[str, str], known: Iterable[str], connection: Connection = None
+) -> Iterator[str]:
+    """Those of our group that nobody reads on this kind, or whose value says nothing."""
+    for name, value in annotations.items():
+        if not name.startswith(f"{GROUP}/") or name == DIGEST_ANNOTATION:
+            continue
+        if name not in known:
+            there = f" (there {'are' if len(list(known)) > 1 else 'is'} {', '.join(known)})" if known else ""
+            yield f"metadata.annotations: {name[:64]} means nothing to a {kind}{there}"
+        elif name == ABANDON_ANNOTATION and value != "true":
+            yield f'metadata.annotations: {name} is "{value[:_SHOWN]}", and only "true" lets the object go'
+        elif name == ABANDON_ANNOTATION and _is_here(connection):
+            yield f"metadata.annotations: {name}: this {kind} has nothing at a provider to let go of"
+
+
+def _is_here(connection: Connection) -> bool:
+    return connection is not None and connection.hugging_face is not None

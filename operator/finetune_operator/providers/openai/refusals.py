@@ -1,0 +1,110 @@
+"""Refusals of OpenAI's API, and of services that have it, in our own terms. What models are asked is `models`'s."""
+
+import re
+from http import HTTPStatus
+
+import openai
+
+from finetune_api.reasons import Reason
+from finetune_operator.providers.errors import (
+    BRING_AGAIN,
+    Broken,
+    Contested,
+    NotThere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unreadable,
+)
+from finetune_operator.providers.openai.models import is_page, is_quota, retry_after
+from finetune_operator.providers.values import plain
+
+QUOTA_PAUSE_SECONDS = 300.0
+KEY_PAUSE_SECONDS = 60.0
+FILE_PAUSE_SECONDS = 10.0
+
+_NO_FILE = re.compile("no such file", re.IGNORECASE)
+
+
+class Barred(TryLater):
+    """403: the key is good, and may not do this."""
+
+    def __init__(self, reason: Reason, message: str, retry_after: float, code: str, said: str) -> None:
+        super().__init__(reason, message, retry_after)
+        self.code = code
+        self.said = said
+
+
+class Wrong(Refused):
+    """Something of what was asked is wrong."""
+
+    def __init__(self, message: str, code: str, param: str) -> None:
+        super().__init__(Reason.PROVIDER_REFUSED, message)
+        self.code = code
+        self.param = param
+
+
+class Missing(Wrong, NotThere):
+    """Something that was named is not there."""
+
+
+_FIELDS = {
+    "model": "baseModel",
+    "training_file": "dataset.train",
+    "validation_file": "dataset.validation",
+    "n_epochs": "hyperparameters.epochs",
+    "batch_size": "hyperparameters.batchSize",
+    "learning_rate_multiplier": "hyperparameters.learningRateMultiplier",
+    "seed": "hyperparameters.seed",
+    "beta": "preference.beta",
+    "type": "preference",  # of method
+}
+"""Ours, by the last part of the name of theirs."""
+
+
+def of_the_wish(error: Refused) -> Refused:
+    """The refusal of a job that was asked for, with the job's own field, and with what can be done about it."""
+    code, param = getattr(error, "code", ""), getattr(error, "param", "")
+    field = "baseModel" if code.startswith("model_not") else _FIELDS.get(param.rpartition(".")[2])
+    named = f"spec.{field}: {error.message}" if field else error.message
+    # A file may only not show yet; of a model no waiting helps.
+    absent = isinstance(error, NotThere) and field != "baseModel"
+    found = NotThere(error.reason, named) if absent else Refused(error.reason, named)
+    if param in {"training_file", "validation_file"} or _NO_FILE.search(named):
+        found.next_step = BRING_AGAIN
+    return found
+
+
+def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
+    """What a refusal means. `host`: whose it is, for people."""
+    code, param, said = plain(error.code or "")[:64], plain(error.param or "")[:64], plain(_message(error))
+    pause = retry_after(error)
+    if is_page(error) and error.status_code < 500:
+        return Unreadable(f"{host} answers with a web page and status {error.status_code}")
+    if error.status_code == HTTPStatus.PAYMENT_REQUIRED or is_quota(error):
+        return TryLater(Reason.QUOTA_EXCEEDED, f"{host}: {code}: {said}", pause or QUOTA_PAUSE_SECONDS)
+    match error.status_code:
+        case 401:
+            # Not the provider's own words: they hold parts of the key.
+            return TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not accept the API key (401)", KEY_PAUSE_SECONDS)
+        case 403:
+            message = f"{host} does not let this key do that (403): {said}"
+            return Barred(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, code, said)
+        case 404:
+            return Missing(f"{host} has no such thing (404): {said}", code, param)
+        case 429:
+            return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience: {code or said}", pause or 30.0)
+        case 409:
+            return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409): {said}", pause)
+        case status if (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status == 408:
+            return Broken(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
+        case 400 if "not ready" in said:
+            return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)
+    return Wrong(f"{host} refuses ({error.status_code} {code}): {said}", code, param)
+
+
+def _message(error: openai.APIStatusError) -> str:
+    """What the provider said; the SDK puts the whole body in place of it."""
+    body = error.body if isinstance(error.body, dict) else {"message": error.body}
+    told = (body.get(name) for name in ("message", "detail", "error"))  # detail: as services made with FastAPI say it
+    return next((one for one in told if isinstance(one, str) and one), error.message)

@@ -1,0 +1,132 @@
+"""What does nothing, and is told: annotations that nobody reads, fields beside which another one decides."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import ModelDeploymentSpec
+from finetune_api.model import FineTunedModelSpec
+from finetune_operator.decide import unheeded
+from tests.unit.finetune_operator.decide.given import (
+    azure_connection,
+    bedrock_connection,
+    connection,
+    job_spec,
+    openai_connection,
+    sagemaker_connection,
+)
+
+ABANDON, WAKE = "finetune.dev/abandon", "finetune.dev/wake"
+ADOPT = {"adopt": {"jobID": "ftjob-1"}}
+JOBS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
+    "nothing": (openai_connection(), {}, {}, []),
+    "annotations of others": (connection(), {}, {"example.com/abandon": "yes"}, []),
+    "let go": (openai_connection(), {}, {ABANDON: "true"}, []),
+    "let go with another word": (openai_connection(), {}, {ABANDON: "yes"}, [f'{ABANDON} is "yes", and only "true"']),
+    "let go in capitals": (bedrock_connection(), {}, {ABANDON: "True"}, [f'{ABANDON} is "True", and only "true"']),
+    "let go on this cluster": (connection(), {}, {ABANDON: "true"}, ["has nothing at a provider"]),
+    "of another kind": (openai_connection(), {}, {WAKE: "1"}, [f"{WAKE} means nothing to a FineTuneJob"]),
+    "a slip of the pen": (sagemaker_connection(), {}, {"finetune.dev/abandn": "true"}, ["finetune.dev/abandn means"]),
+    "stop what was adopted": (openai_connection(), {**ADOPT, "suspend": True}, {}, ["spec.suspend: "]),
+    "evaluate nothing": (connection(), {"evaluation": {"metrics": ["rougeL"]}}, {}, ["spec.evaluation: "]),
+    "a connection that is not there": (None, {}, {ABANDON: "true"}, []),
+}
+
+
+OF_ADOPTED: dict[str, Any] = {
+    "hyperparameters": {"epochs": 2},
+    "evaluation": {"metrics": ["rougeL"]},
+    "preference": {},
+    "lora": {"r": 8},
+    "code": {"configMapRef": {"name": "recipe", "key": "train.py"}},
+    "artifact": {"merge": True},
+    "resources": {"instanceType": "ml.g5.2xlarge"},
+    "budget": {"maxCost": "1"},
+    "suspend": True,
+    "activeDeadlineSeconds": 60,
+}
+
+
+@pytest.mark.parametrize("field", OF_ADOPTED)
+def test_what_was_made_elsewhere_is_made_in_no_other_way_and_that_is_told(field: str) -> None:
+    asked = job_spec(**ADOPT, **{field: OF_ADOPTED[field]})
+    said = [f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed"]
+    assert unheeded.of_job(asked, {}, sagemaker_connection()) == said
+    assert unheeded.of_job(job_spec(**ADOPT), {}, sagemaker_connection()) == []
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_what_does_nothing_on_a_job_is_named(name: str) -> None:
+    its_connection, fields, annotations, said = JOBS[name]
+    found = unheeded.of_job(job_spec(**fields), annotations, its_connection)
+    assert len(found) == len(said), found
+    assert all(words in sentence for words, sentence in zip(said, found, strict=True)), found
+
+
+MODELS: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
+    "served by itself": ({"deployment": {"template": {"azureOpenAI": {}}}}, {ABANDON: "true"}, []),
+    "a template for nobody": (
+        {"deployment": {"mode": "Manual", "template": {"azureOpenAI": {}}}},
+        {},
+        ["spec.deployment.template: with mode Manual"],
+    ),
+    "by hand": ({"deployment": {"mode": "Manual"}}, {ABANDON: "1"}, [f'{ABANDON} is "1"']),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_does_nothing_on_a_model_is_named(name: str) -> None:
+    fields, annotations, said = MODELS[name]
+    found = unheeded.of_model(FineTunedModelSpec.model_validate(fields), annotations)
+    assert len(found) == len(said), found
+    assert all(words in sentence for words, sentence in zip(said, found, strict=True)), found
+
+
+DEPLOYMENTS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
+    "both annotations": (azure_connection(), {"retryNonce": "1"}, {ABANDON: "true", WAKE: "2"}, []),
+    "made by the operator": (azure_connection(), {}, {"finetune.dev/applied": "0123"}, []),
+    "again, on this cluster": (connection(), {"retryNonce": "1"}, {}, ["spec.retryNonce: "]),
+    "again, without a deployment": (openai_connection(), {"retryNonce": "1"}, {}, ["spec.retryNonce: "]),
+    "idle, without a deployment": (openai_connection(), {"idle": {"afterSeconds": 600}}, {}, ["spec.idle: "]),
+    "idle, on this cluster": (connection(), {"idle": {"afterSeconds": 600}}, {}, []),
+    "let go on this cluster": (connection(), {}, {ABANDON: "true"}, ["has nothing at a provider"]),
+    "nobody knows where": (None, {"retryNonce": "1"}, {ABANDON: "no"}, [f'{ABANDON} is "no"']),
+}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_what_does_nothing_on_a_deployment_is_named(name: str) -> None:
+    its_connection, fields, annotations, said = DEPLOYMENTS[name]
+    spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": "sentiment"}, **fields})
+    found = unheeded.of_deployment(spec, annotations, its_connection)
+    assert len(found) == len(said), found
+    assert all(words in sentence for words, sentence in zip(said, found, strict=True)), found
+
+
+def changed(of: LLMConnectionSpec, **fields: Any) -> LLMConnectionSpec:
+    return LLMConnectionSpec.model_validate(of.wire() | fields)
+
+
+CONNECTIONS: dict[str, tuple[LLMConnectionSpec, dict[str, str], list[str]]] = {
+    "code here": (changed(connection(), fineTuning={"allowCode": True}), {}, []),
+    "code at SageMaker": (changed(sagemaker_connection(), fineTuning={"allowCode": True}), {}, []),
+    "code at OpenAI": (changed(openai_connection(), fineTuning={"allowCode": True}), {}, ["spec.fineTuning.allowCode"]),
+    "waiting for what is not asked for": (
+        changed(
+            sagemaker_connection(),
+            sageMaker=sagemaker_connection().wire()["sageMaker"] | {"spot": {"maxWaitSeconds": 90000}},
+        ),
+        {},
+        ["spec.sageMaker.spot.maxWaitSeconds"],
+    ),
+    "an annotation": (azure_connection(), {ABANDON: "true"}, ["means nothing to a LLMConnection"]),
+}
+
+
+@pytest.mark.parametrize("name", CONNECTIONS)
+def test_what_does_nothing_on_a_connection_is_named(name: str) -> None:
+    its_spec, annotations, said = CONNECTIONS[name]
+    found = unheeded.of_connection(its_spec, annotations)
+    assert len(found) == len(said), found
+    assert all(words in sentence for words, sentence in zip(said, found, strict=True)), found

@@ -1,0 +1,64 @@
+"""Azure refuses a deployment, or its deletion: said with what to do, and done once nothing is in the way."""
+
+from typing import Any
+
+import pytest
+
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import (
+    ADDRESS,
+    GONE,
+    PUT,
+    cluster,
+    delete,
+    deployed,
+    go_on,
+    hosts,
+    provider,
+)
+from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import tune_denied
+
+__all__ = ["cluster", "provider", "start"]
+
+IN_THE_WAY: dict[str, tuple[int, str, str, str]] = {
+    "a lock": (409, "ScopeLocked", "ProviderRefused", "take the lock off"),
+    "a policy": (403, "RequestDisallowedByPolicy", "ProviderRefused", "exemption"),
+    "not registered": (409, "MissingSubscriptionRegistration", "ProviderRefused", "az provider register"),
+    "disabled": (409, "ReadOnlyDisabledSubscription", "ProviderRefused", "Azure subscription"),
+    "no SKU in the region": (400, "InvalidResourceProperties", "ProviderRefused", "correct the provider's block"),
+    "no capacity": (400, "InsufficientQuota", "QuotaExceeded", "Raise the quota"),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+async def test_a_new_version_that_is_refused_leaves_the_old_one_and_comes_when_it_may(
+    cluster: Any, provider: Any, name: str
+) -> None:
+    status, code, reason, step = IN_THE_WAY[name]
+    first = await deployed(cluster)
+    provider.fault(PUT, status=status, code=code, message="no", times=10_000)
+    cluster.add_cloud_job("sentiment-2")
+    await tune_denied(cluster)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["reason"], step in stalled["message"]) == (reason, True), stalled
+    assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Degraded", [first])
+    provider.faults.clear()
+    await go_on(cluster, 6000, 300)
+    assert (cluster.status(DEPLOYMENT)["servedVersion"], len(hosts(provider))) == (2, 1)
+
+
+async def test_a_deletion_that_a_lock_is_in_the_way_of_says_so_and_is_done_once_it_is_off(
+    cluster: Any, provider: Any
+) -> None:
+    first = await deployed(cluster)
+    provider.fault(GONE, status=409, code="ScopeLocked", message="locked", times=10_000)
+    await delete(cluster)
+    await go_on(cluster, 600)
+    assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Deleting", [first])
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["reason"], "a lock is on the account" in stalled["message"]) == ("ProviderRefused", True), stalled
+    assert "finetune.dev/abandon=true" in stalled["message"]
+    provider.faults.clear()
+    await go_on(cluster, 900)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])

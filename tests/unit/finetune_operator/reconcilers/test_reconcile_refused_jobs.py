@@ -1,0 +1,97 @@
+"""Jobs that a provider refuses or fails: said, retried only where that helps, and nothing left there that is billed."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows, with_cloud_job
+from tests.unit.finetune_operator.reconcilers.cluster import JOB
+
+__all__ = ["begin", "provider", "start"]
+
+CREATE = "fine_tuning.jobs.create"
+
+
+async def refused(begin: Any, provider: Any, **fault: Any) -> CloudCluster:
+    """A job whose create was refused once, right now."""
+    cluster: CloudCluster = await begin(with_cloud_job)
+    provider.fault(CREATE, **fault)
+    await cluster.check()
+    await cluster.settle()
+    return cluster
+
+
+PASSING: dict[str, tuple[dict[str, Any], str, float]] = {
+    "no credit": ({"status": 429, "code": "insufficient_quota"}, "QuotaExceeded", 300),
+    "hard limit": ({"status": 400, "code": "billing_hard_limit_reached"}, "QuotaExceeded", 300),
+    "payment required": ({"status": 402}, "QuotaExceeded", 300),
+    "throttled, without a pause": ({"status": 429, "code": "rate_limit_exceeded"}, "RateLimited", 30),
+    "throttled for a while": (
+        {"status": 429, "code": "rate_limit_exceeded", "headers": {"Retry-After": "90"}},
+        "RateLimited",
+        90,
+    ),
+    "key renewed later": ({"status": 401, "code": "invalid_api_key"}, "CredentialsInvalid", 60),
+    "a right given later": ({"status": 403, "code": "missing_scope"}, "CredentialsInvalid", 60),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+async def test_what_somebody_can_mend_is_waited_for_and_tried_once_more(begin: Any, provider: Any, name: str) -> None:
+    fault, reason, pause = PASSING[name]
+    cluster = await refused(begin, provider, **fault)
+    failure = cluster.status()["failure"]
+    assert (failure["reason"], bool(failure["nextStep"]), cluster.status()["phase"]) == (reason, True, "Queued")
+    await cluster.pass_time(pause - 10)
+    assert provider.count(CREATE, committed=False) == 1, "nobody is asked before the pause is over"
+    await cluster.pass_time(pause)
+    await cluster.pass_time(61)
+    assert provider.count(CREATE) == 1
+    await cluster.pass_time(7200)
+    assert (cluster.status()["phase"], "failure" in cluster.status()) == ("Succeeded", False)
+
+
+FINAL: dict[str, tuple[dict[str, Any], str]] = {
+    "no such model": ({"status": 404, "code": "model_not_found"}, "spec.baseModel: "),
+    "not for tuning": ({"status": 400, "code": "model_not_available"}, "spec.baseModel: "),
+    "a value": ({"status": 422, "code": "unprocessable"}, "(422 unprocessable)"),
+    "too large": ({"status": 413}, "(413"),
+}
+
+
+@pytest.mark.parametrize("name", FINAL)
+async def test_what_nobody_can_mend_ends_the_job_and_leaves_nothing(begin: Any, provider: Any, name: str) -> None:
+    fault, words = FINAL[name]
+    cluster = await refused(begin, provider, **fault)
+    await cluster.pass_time(61)
+    failure = cluster.status()["failure"]
+    assert (cluster.status()["phase"], failure["reason"]) == ("Failed", "ProviderRefused")
+    assert words in failure["message"]
+    assert failure["nextStep"]
+    await cluster.pass_time(7200)
+    assert (provider.count(CREATE, committed=False), provider.left()) == (1, [])
+
+
+async def test_a_file_that_was_deleted_there_is_brought_again_by_a_new_nonce(begin: Any, provider: Any) -> None:
+    cluster = await begin(with_cloud_job)
+    cluster.run_pod()
+    await cluster.settle()
+    file = await cluster.send(rows())
+    await (await cluster.accounts.of("openai")._api()).delete_file(file.id)
+    cluster.end_pod(0, cluster.checked([file]))
+    await cluster.settle()
+    for _ in range(12):
+        await cluster.pass_time(10)
+    failure = cluster.status()["failure"]
+    assert (failure["reason"], "spec.retryNonce" in failure["nextStep"]) == ("ProviderRefused", True)
+    assert "spec.dataset.train: " in failure["message"]
+    spec = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", JOB.name]["spec"]
+    cluster.kube.change(FINE_TUNE_JOBS, JOB.name, "team-a", spec={**spec, "retryNonce": "1"})
+    await cluster.settle()
+    await cluster.check(attempt=2)
+    await cluster.settle()
+    await cluster.pass_time(7200)
+    await cluster.pass_time(61)
+    assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 1)
