@@ -57,8 +57,10 @@ async def picture(kube: Kube, namespace: str, differs: Differs = ()) -> dict[str
     for resource, obj in objects:
         text = json.dumps(_own(obj) if resource in OWN else _child(obj), sort_keys=True)
         for uid, meaning in uids.items():
-            text = text.replace(uid, f"UID of {meaning}").replace(uid[:8], f"first 8 of the UID of {meaning}")
-            text = text.replace(uid[-6:], f"last 6 of the UID of {meaning}")
+            text = text.replace(uid, f"UID of {meaning}")
+            for part, which in ((uid[:8], "first 8"), (uid[-6:], "last 6")):
+                # Not within a digest, where the same letters stand by chance.
+                text = re.sub(rf"(?<![0-9a-f]){part}(?![0-9a-f])", f"{which} of the UID of {meaning}", text)
         for pattern, instead in (*_DIFFERS, *differs):
             text = pattern.sub(instead, text)
         key = f"{obj['kind']}/{_name(obj)}".replace(namespace, "NAMESPACE")

@@ -42,6 +42,15 @@ def trouble(cloud: Cloud) -> None:
     simulator.meddle = meddle
 
 
+def by_turns(cloud: Cloud) -> None:
+    """Each call that changes something, and each list, is refused by 429, by 500, and by 429 again, and then done."""
+    points = [points for life, points in POINTS.items() if life.endswith(f" at {cloud.name}")]
+    for operation in [*sorted(set().union(*map(at_providers, points))), "*.list", "List*"]:
+        for status in (429, 500, 429):
+            headers = {"Retry-After": "1"} if status == 429 else {}
+            cloud.simulator.fault(operation, status=status, headers=headers, skip=3 if "*" in operation else 0)
+
+
 def walks(life: str, trouble: Callable[[Cloud], None] | None = None) -> Play:
     async def play(stage: Stage) -> CloudTold:
         return await walk(stage, *LIVES[life], trouble=trouble)
@@ -54,16 +63,20 @@ class AtABadOne:
     """A life where a bad provider is in its way; by its name alone it is the undisturbed one."""
 
     life: str
+    how: Callable[[Cloud], None] = trouble
 
     def __str__(self) -> str:
-        return self.life
+        return self.life if self.how is trouble else f"{self.life}, {self.how.__name__}"
 
 
 MENDED = {"is_deployed_in_vain at azure"}
 """A PUT whose answer is lost is repeated, and what failed stands then without anybody's doing."""
-BAD = [AtABadOne(life) for life in LIVES if life not in MENDED]
+BAD = [
+    *(AtABadOne(life) for life in LIVES if life not in MENDED),
+    *(AtABadOne(f"is_served at {provider}", by_turns) for provider in ("openai", "azure", "bedrock", "sagemaker")),
+]
 PLAYS = Plays(
-    beside={bad: walks(bad.life, trouble) for bad in BAD} | {life: walks(life) for life in LIVES},
+    beside={bad: walks(bad.life, bad.how) for bad in BAD} | {life: walks(life) for life in LIVES},
     compared={bad: bad.life for bad in BAD},
 )
 

@@ -96,7 +96,11 @@ def are_late(cloud: Cloud) -> None:
 
 
 class Freezer(Killer):
-    """Freezes an operator that has looked at the files; when another one has had the job made, it goes on."""
+    """Freezes an operator that is about to have something made; when another one has had that made, it goes on."""
+
+    after = ""
+    """How the point begins that comes first; only then is it frozen at the fault's."""
+    creates = frozenset(CREATES.values())
 
     def __init__(self, site: Site, settings: dict[str, str], log: Path, fault: Fault | None) -> None:
         times = {"LEASE_DURATION": 10, "LEASE_RENEW": 8, "LEASE_RETRY": 1}
@@ -104,17 +108,19 @@ class Freezer(Killer):
         super().__init__(site, short, log, fault)
         self.frozen: Operator | None = None
         self.code: int | None = None
+        self._written = False
 
     async def at(self, point: str, forward: Callable[[], Awaitable[T]]) -> T:
         """See Killer."""
         assert self._fault is not None
         answer = await forward()
-        if self.frozen is None and point == self._fault.point:
+        self._written = self._written or point.startswith(self.after)
+        if self.frozen is None and self._written and point == self._fault.point:
             self.frozen = self.operator
             self.frozen.send(signal.SIGSTOP)
             other = self._settings | {"FINETUNE_POD_NAME": "other", "FINETUNE_REPORT_PORT": "0"}
             self.operator = operators.fork(other, self._log)
-        elif self.frozen is not None and self.code is None and point in CREATES.values():
+        elif self.frozen is not None and self.code is None and point in self.creates:
             self.frozen.send(signal.SIGCONT)
             self.code = await self.frozen.ended()
         return answer
@@ -127,6 +133,18 @@ class Freezer(Killer):
         assert self.code == FAILED
 
 
+class FreezerAtEntra(Freezer):
+    """Freezes it while Entra gives the token for the call that makes the deployment."""
+
+    after = "patch_status modeldeployments"
+    creates = frozenset({"deployments.create_or_update"})
+
+
+def gives_tokens_for_a_moment(cloud: Cloud) -> None:
+    """Each call needs another one."""
+    cloud.simulator.set(token_seconds=1)
+
+
 @dataclass(frozen=True)
 class Unanswered:
     """What happens while a create is unanswered, and where the operator is killed meanwhile."""
@@ -136,16 +154,18 @@ class Unanswered:
     position: Position | None = None
     trouble: Callable[[Cloud], None] | None = None
     killer_of: type[Killer] = Killer
+    point: str = ""
+    """Where it is killed, or frozen, if that is not the create."""
 
     def __str__(self) -> str:
-        happens = self.trouble.__name__ if self.trouble else self.killer_of.__name__ if self.freezes else "deleted"
+        happens = self.killer_of.__name__ if self.freezes else self.trouble.__name__ if self.trouble else "deleted"
         killed = f", killed {self.position} it" if self.position and not self.freezes else ""
         return f"{happens} at {self.provider}{killed}"
 
     @property
     def freezes(self) -> bool:
         """Whether another operator goes on."""
-        return self.killer_of is Freezer
+        return issubclass(self.killer_of, Freezer)
 
     @property
     def jobs(self) -> int:
@@ -155,18 +175,23 @@ class Unanswered:
 
 def plays(one: Unanswered) -> Play:
     async def play(stage: Stage) -> CloudTold:
-        point = "files.retrieve" if one.freezes else CREATES[one.provider]
+        point = one.point or CREATES[one.provider]
         fault = Fault(str(one), point, one.position) if one.position else None
         return await walk(stage, one.live, one.provider, fault, one.trouble, killer_of=one.killer_of)
 
     return play
 
 
+AT_ENTRA = Unanswered(is_served, "azure", "after", gives_tokens_for_a_moment, FreezerAtEntra, "entra.token")
 POSITIONS: tuple[Position | None, ...] = (None, "before", "after")
 ALL = [
     *(Unanswered(is_deleted_meanwhile, provider, position) for provider in CREATES for position in POSITIONS),
     *(Unanswered(is_served, provider, trouble=are_late) for provider in CREATES),
-    *(Unanswered(is_served, provider, "after", killer_of=Freezer) for provider in ("openai", "azure")),
+    *(
+        Unanswered(is_served, provider, "after", killer_of=Freezer, point="files.retrieve")
+        for provider in ("openai", "azure")
+    ),
+    AT_ENTRA,
 ]
 PLAYS = Plays(beside={one: plays(one) for one in ALL})
 
@@ -176,3 +201,9 @@ PLAYS = Plays(beside={one: plays(one) for one in ALL})
 def test_nothing_is_made_twice_and_nothing_is_left(outcome: Outcome, one: Unanswered) -> None:
     told = outcome(one).provider
     assert (told.jobs, told.left, told.objects, told.running, told.defects) == (one.jobs, [], [], [], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one", [AT_ENTRA], ids=str)
+def test_a_replica_that_was_frozen_asks_for_no_deployment_any_more(outcome: Outcome, one: Unanswered) -> None:
+    assert outcome(one).points.count("deployments.create_or_update") == 1

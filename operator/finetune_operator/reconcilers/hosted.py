@@ -107,8 +107,10 @@ class HostedDeployments:
         serving = replace(plan.serving, note=plan.serving.note + self._told_of_namesakes(look))
         view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)
         view = replace(view, answers=look.answers(plan.serves))
-        if serving.state == "Serving" and plan.serves is None:
-            view = replace(view, meanwhile=serving.version, idle=None)  # not shown at the moment: as it was
+        if serving.available and plan.serves is None:
+            view = replace(view, meanwhile=view.status.served_version)  # not shown at the moment: asked as it was
+        if serving.state == "Unshown":
+            view = replace(view, idle=None)
         return written, view
 
     @staticmethod

@@ -9,6 +9,7 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, Sleep
 from finetune_api.model import ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
+from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import attached, hosting_cost, idle, token_prices
 from finetune_operator.decide.deployment import hosted as decide
 from finetune_operator.decide.deployment.decision import DeploymentView
@@ -53,7 +54,16 @@ class Look:
             return decide.sleep(recorded, self.found, self.wanted, now)
         if self.spec.attach is not None:
             return attached.plan(recorded, self.found, self.wanted, self._served(), now)
-        return decide.plan(recorded, self.found, self.wanted, now)
+        return decide.plan(recorded, self.found, self.wanted, now, failed=self._is_told_to_have_failed())
+
+    def _is_told_to_have_failed(self) -> bool:
+        """By the status, of what is wanted now."""
+        status, view = self.view.status, self.view
+        is_same = status.observed_generation == view.generation and status.target_version == self.wanted.version
+        return is_same and any(
+            c.type == "Stalled" and c.status == "True" and c.reason == Reason.DEPLOYMENT_FAILED
+            for c in status.conditions or ()
+        )
 
     def _served(self) -> attached.Served:
         versions = (self.view.model.versions if self.view.model else None) or ()

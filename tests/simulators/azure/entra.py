@@ -14,7 +14,6 @@ from tests.simulators.ids import Ids
 DATA_PLANE, ARM = "https://cognitiveservices.azure.com", "https://management.azure.com"
 AUDIENCES = {ARM: ARM, DATA_PLANE: DATA_PLANE, "https://ai.azure.com": DATA_PLANE}
 EXCHANGE = "api://AzureADTokenExchange"
-LIFETIME_SECONDS = 3599
 
 
 class Entra:
@@ -60,7 +59,8 @@ class Entra:
             raise ApiError(400, "invalid_scope", "The provided value for scope is not valid.", number=70011)
         given = self._ids.new("token-", 40)
         self._given[given] = audience
-        return Reply.json({"token_type": "Bearer", "expires_in": LIFETIME_SECONDS, "ext_expires_in": LIFETIME_SECONDS,
+        seconds = self._settings.token_seconds
+        return Reply.json({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds,
                            "access_token": given})  # fmt: skip
 
     def _known_tenant(self, call: Call) -> None:

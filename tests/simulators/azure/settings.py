@@ -43,6 +43,7 @@ class AzureSettings(OpenAISettings):
     )
 
     tenant: str = "tenant-simulated"
+    token_seconds: int = 3599
     clients: dict[str, str] = Field(default={"client-simulated": "client-secret"})
     federated_subjects: frozenset[str] = frozenset()
     static_tokens: frozenset[str] = frozenset({"simulated-token"})

@@ -10,7 +10,7 @@ import logging
 import os
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -267,11 +267,12 @@ def _require_numbers(folder: Path, config: Any) -> None:
     Raises:
         TrainerError: ModelUnusable.
     """
-    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+    from transformers.quantizers.auto import AutoHfQuantizer
 
-    said = getattr(config, "quantization_config", None) or {}
-    if isinstance(said, dict) and said.get("quant_method") in AUTO_QUANTIZER_MAPPING:
-        return
+    said = getattr(config, "quantization_config", None)
+    with suppress(ValueError):  # it names no method
+        if isinstance(said, dict) and AutoHfQuantizer.supports_quant_method(said):  # type: ignore[no-untyped-call]
+            return
     if name := stored_in_bytes(folder):
         why = f"{name} is stored in 8 bits or fewer, and config.json has no quantization_config that says how"
         raise unusable(folder, why, _PLAIN_WEIGHTS)

@@ -97,12 +97,19 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         "engine": target.engine,
         "replicas": view.serving.available if target.connection.hugging_face else None,
         "selector": f"{DEPLOYMENT_LABEL}={view.name}" if target.connection.hugging_face else None,
-        "endpoint": view.status.endpoint if view.meanwhile else _endpoint(view, target),
+        "endpoint": view.status.endpoint if view.meanwhile or _is_unshown(view, target) else _endpoint(view, target),
         "cost": with_answers(view.cost, view.answers),
     }
     phase, facts, served = _reading(view, target.version.version, _note(view))
+    if _is_unshown(view, target):
+        phase, facts, served = view.status.phase or phase, [], view.status.served_version
     fields |= {"phase": phase, "served_version": served}
     return DeploymentDecision(_status(view, facts, fields), serve=target.version, engine=target.engine)
+
+
+def _is_unshown(view: DeploymentView, target: Target) -> bool:
+    """Whether what was told of the wanted version stands."""
+    return view.serving.state == "Unshown" and view.status.target_version == target.version.version
 
 
 def _with_names(failure: Failure, beside: Beside | None) -> Failure:

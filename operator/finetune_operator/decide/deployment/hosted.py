@@ -92,21 +92,32 @@ class Plan:
     delete: tuple[str, ...] = ()
 
 
-def plan(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
-    """What to do next. `found` is all of the account: it may take one change at a time."""
+def plan(
+    recorded: Sequence[HostedDeployment],
+    found: Mapping[str, Hosted],
+    wanted: Wanted,
+    now: datetime,
+    *,
+    failed: bool = False,
+) -> Plan:
+    """What to do next. `found` is all of the account: it may take one change at a time.
+
+    `failed`: the wanted one was told to have failed. Nobody has it made anew because one list lacks it.
+    """
     others = [one for one in _made(recorded, found, wanted, now) if one.name != wanted.name]
     there = whole(found, wanted.name)
     entry = _entry(recorded, wanted, there, now)
-    answering = next((one.name for one in others if one.answered and is_ready(found, one.name)), None)
+    answering = next((one.name for one in others if _answers(one, found)), None)
     busy = wanted.one_at_a_time and changes(found)
     ask = False
     make = not busy and _is_asked_anew(entry, wanted, there)
     if make:
         entry = entry.model_copy(update={"terms": wanted.terms, "nonce": wanted.nonce})
-    delete = () if busy else _useless(others, found, now, answers=answering is not None)
+    delete = () if busy else _useless(others, found, now, answers=is_ready(found, answering))
     note = _said_of_waiting(found if busy else {}, entry, there, now)
     serving = Serving("Rolling", wanted.version, 1 if answering else 0, note=note)
-    if there is None and entry.answered and entry.nonce == wanted.nonce:
+    stood = entry.answered or (failed and not is_missed(entry, now))
+    if there is None and stood and entry.nonce == wanted.nonce:
         serving = _missing(entry, wanted, answering, serving, now)
     elif there is None:
         make = not busy and entry.released_at is None
@@ -333,7 +344,7 @@ def stood_until(one: HostedDeployment | EvaluationDeployment, now: datetime) -> 
 
 def unshown(wanted: Wanted) -> Serving:
     """What answered a moment ago, and one list lacks: that alone is no news."""
-    return Serving("Serving", wanted.version, 1)
+    return Serving("Unshown", wanted.version, 1)
 
 
 def unseen(one: HostedDeployment, now: datetime, *, anew: bool = False) -> HostedDeployment:
@@ -369,9 +380,15 @@ def _is_ending(one: HostedDeployment, now: datetime) -> bool:
     return one.released_at is not None and timedelta() <= now - moment(one.released_at) < ENDING
 
 
-def is_ready(found: Mapping[str, Hosted], name: str) -> bool:
+def is_ready(found: Mapping[str, Hosted], name: str | None) -> bool:
     """Whether a deployment is there and ready, as its provider says."""
-    return name in found and found[name].state == "Ready"
+    there = found.get(name) if name is not None else None
+    return there is not None and there.state == "Ready"
+
+
+def _answers(one: HostedDeployment, found: Mapping[str, Hosted]) -> bool:
+    """Whether it is ready, or is not shown for a moment: that is no news of what has answered."""
+    return one.answered and (is_ready(found, one.name) or (one.name not in found and one.released_at is None))
 
 
 def _version(name: str, prefix: str) -> int | None:

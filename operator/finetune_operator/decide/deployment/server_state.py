@@ -35,7 +35,8 @@ LONG_ENOUGH = timedelta(minutes=10)
 class Serving:
     """The state of the server, whatever provider runs it."""
 
-    state: Literal["Absent", "Rolling", "Serving", "Failing", "Idle"]
+    state: Literal["Absent", "Rolling", "Serving", "Failing", "Idle", "Unshown"]
+    """Unshown: what stood a moment ago, and one list of its provider lacks. What was told of it stands."""
     version: int | None = None
     """Version that the server is meant to serve; all of its pods do when Serving."""
     available: int = 0

@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError
@@ -21,6 +21,8 @@ from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.openai.refusals import KEY_PAUSE_SECONDS
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
+
+T = TypeVar("T")
 
 SUFFIX_LIMIT = 18
 _OWN_ADDRESS = re.compile(r"([a-z0-9-]+)\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)")
@@ -63,6 +65,7 @@ class AzureOpenAIApi(OpenAIApi):
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message)
         tokens = token_of(credential, scope_of(settings.endpoint))
         super().__init__(client(f"{settings.endpoint.rstrip('/')}/openai/v1/", tokens))
+        self._token = tokens
         self._endpoint = settings.endpoint
         self._credential = credential
         self._deployments = AzureDeployments(settings, credential, self._sdk)
@@ -73,6 +76,11 @@ class AzureOpenAIApi(OpenAIApi):
         await super().close()
         await self._deployments.close()
         await self._credential.close()
+
+    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Each request waits, those to ARM too."""
+        super().keep_pace(wait)
+        self._deployments.keep_pace(wait)
 
     async def account(self) -> str | None:
         """The resource whose endpoint it is, where that is one of Azure's own addresses."""
@@ -89,6 +97,11 @@ class AzureOpenAIApi(OpenAIApi):
     def hosting(self) -> HostingApi:
         """Deployments of the account, by ARM."""
         return self._deployments
+
+    async def _ask(self, call: Awaitable[T]) -> T:
+        """As OpenAI's; a new token comes before the turn, and not between that and the request."""
+        await self._token()
+        return await super()._ask(call)
 
     def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - the same for every job
         """Without a training type Azure says that the base model cannot be tuned."""

@@ -1,13 +1,14 @@
-"""ARM's REST interface where one GET is all that is wanted of it; and what its refusals mean to us."""
+"""ARM's REST interface where one GET is all that is wanted of it; what its refusals mean, and whose turn it is."""
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from azure.core import AsyncPipelineClient
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
+from azure.core.pipeline.transport._aiohttp import AioHttpTransport  # typed, as the public name is not
 from azure.core.rest import HttpRequest
 
 from finetune_api.reasons import Reason
@@ -53,20 +54,35 @@ class Forbidden(TryLater):
     """403: the identity is good, and may not do this."""
 
 
+class InTurn(AioHttpTransport):
+    """Sends a request when it is its turn: it has its token by then, which Entra may have taken its time for."""
+
+    turn: Callable[[], Awaitable[None]] | None = None
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        """See AioHttpTransport."""
+        if self.turn is not None:
+            await self.turn()
+        return await super().send(request, **options)
+
+
 class ArmRest:
     """GETs with a credential's token.
 
     Args:
         base: ARM's address.
         credential: what azure-identity has.
+        transport: sends them.
     """
 
-    def __init__(self, base: str | None, credential: Any) -> None:
+    def __init__(self, base: str | None, credential: Any, transport: InTurn | None = None) -> None:
         base = (base or MANAGEMENT).rstrip("/")
         self._base = base
         policy = AsyncBearerTokenCredentialPolicy(credential, f"{base}/.default")
         self._options: dict[str, Any] = {"enforce_https": not base.startswith("http://"), "read_timeout": CALL_SECONDS}
-        self._client: AsyncPipelineClient[Any, Any] = AsyncPipelineClient(base_url=base, policies=[policy])
+        self._client: AsyncPipelineClient[Any, Any] = AsyncPipelineClient(
+            base_url=base, policies=[policy], transport=transport
+        )
 
     async def close(self) -> None:
         """Close the connections."""

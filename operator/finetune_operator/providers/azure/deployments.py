@@ -1,6 +1,7 @@
 """Deployments of an Azure OpenAI account by ARM: listed, made by name, deleted, and asked whether they answer."""
 
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
@@ -18,7 +19,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.hosted import Hosted, HostedState
 from finetune_operator.decide.deployment.hosting_terms import azure_units, in_words
 from finetune_operator.decide.deployment.idle import Figures
-from finetune_operator.providers.azure.arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, ask
+from finetune_operator.providers.azure.arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, InTurn, ask
 from finetune_operator.providers.azure.monitor import AzureMonitor
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable
 from finetune_operator.providers.openai.models import OpenAIModels
@@ -50,21 +51,27 @@ class AzureDeployments:
         base = settings.management_endpoint or MANAGEMENT
         self._place = (settings.resource_group, settings.account or "")
         self._options: dict[str, Any] = {"enforce_https": not base.startswith("http://"), "read_timeout": CALL_SECONDS}
+        self._transport = InTurn()
         self._arm = CognitiveServicesManagementClient(
             credential,
             settings.subscription_id,
             base_url=base,
             retry_total=0,
             credential_scopes=[f"{base.rstrip('/')}/.default"],
+            transport=self._transport,
         )
         self._sdk = sdk
-        self._rest = ArmRest(base, credential)
+        self._rest = ArmRest(base, credential, self._transport)
         self._monitor = AzureMonitor(self._rest, account_path(settings))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._arm.close()
         await self._rest.close()
+
+    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Each request to ARM waits."""
+        self._transport.turn = wait
 
     async def list(self) -> list[Hosted]:
         """All deployments of the account."""

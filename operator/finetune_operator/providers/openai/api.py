@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 UPLOAD_SILENCE_SECONDS = 60.0
 PAGE = 100
 EVENT_PAGES = 10
+LOOKS = 2
+"""How often a job is looked for in lists before it counts as gone."""
+
 RESULTS_MAX_BYTES = 16 * 1024 * 1024
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
@@ -262,11 +265,12 @@ class OpenAIApi:
         await self._gone(deletion, lambda: self._sdk.models.retrieve(model), f"model {model}")
 
     async def _results_of(self, model: str) -> tuple[str, ...]:
-        """Only the job knows them, and it is found by the model's name alone."""
-        async for page in self._pages(self._sdk.fine_tuning.jobs.list(limit=PAGE)):
-            for made in map(wire.job, page):
-                if made.model == model:
-                    return made.results
+        """Only the job knows them, and it is found by the model's name alone; one list may lack it."""
+        for _ in range(LOOKS):
+            async for page in self._pages(self._sdk.fine_tuning.jobs.list(limit=PAGE)):
+                for made in map(wire.job, page):
+                    if made.model == model:
+                        return made.results
         return ()
 
     def hosting(self) -> HostingApi | None:

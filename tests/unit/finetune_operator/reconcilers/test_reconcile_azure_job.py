@@ -4,14 +4,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from azure.core.credentials import AccessToken
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.api import token_of
 from finetune_operator.providers.errors import TryLater
+from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS, PODS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.simulators.http import Reply
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, Token, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
 
 __all__ = ["start"]
@@ -57,6 +60,27 @@ async def test_a_job_becomes_a_version(provider, begin):
     assert len(status["loss"]["train"]) == 3
     assert ".ft-" in cluster.status(MODEL)["versions"][0]["artifact"]["providerModelID"]
     assert [one for one in provider.left() if (one.kind, one.state) == ("file", "fine-tune")] == []
+
+
+async def test_a_replica_that_loses_its_lease_while_entra_gives_a_token_makes_no_job(provider, begin, monkeypatch):
+    cluster = await begin()
+    await cluster.check(MARKED)
+    looked_up: list[str] = []
+
+    async def freeze(*_: Any, **__: Any) -> AccessToken:
+        cluster.leads = cluster.leads and not looked_up
+        return AccessToken("simulated-token", 2**40)
+
+    async def look(operation: str, carry_out: Callable[[], Reply]) -> Reply:
+        recorded = "askedAt" in cluster.status().get("provider", {})
+        looked_up.extend([operation] if recorded and operation == "files.retrieve" else [])
+        return carry_out()
+
+    monkeypatch.setattr(Token, "get_token", freeze)
+    provider.meddle = look
+    with pytest.raises(LeadershipLost):
+        await cluster.settle()
+    assert (cluster.leads, provider.count(CREATE, committed=False)) == (False, 0)
 
 
 async def test_a_job_whose_status_somebody_emptied_is_not_paid_for_again(provider, begin):

@@ -116,6 +116,55 @@ async def test_a_life_at_a_provider_that_misses_every_third_thing(begin, served,
     assert standing(provider) == []
 
 
+FAILS = {"azure": "deployment", "on demand": "deployment", "sagemaker": "endpoint"}
+MAKES = {
+    "azure": "deployments.create_or_update",
+    "on demand": "CreateCustomModelDeployment",
+    "sagemaker": "CreateEndpoint",
+}
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("served", FAILS)
+async def test_what_has_failed_stays_failed_while_one_list_lacks_it(begin, served, first):
+    cluster = begin(served)
+    provider = cluster.provider
+    provider.set(**{f"fail_next_{FAILS[served]}": "no room"})
+    await tuned(cluster, "sentiment-1", DATA[served]())
+    await cluster.pass_time(7200)
+    await until(cluster, lambda: cluster.status(DEPLOYMENT)["phase"] == "Failed", "its failure")
+    asked, before = provider.count(MAKES[served], committed=False), cluster.status(DEPLOYMENT)["conditions"]
+    provider.meddle = Flapping(provider, 3, first, reads=False)
+    for _ in range(9):
+        await cluster.pass_time(20)
+        cluster.wake(DEPLOYMENT)
+        await cluster.settle()
+        status = cluster.status(DEPLOYMENT)
+        assert (status["phase"], status["conditions"]) == ("Failed", before)
+    assert provider.count(MAKES[served], committed=False) == asked
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("served", SERVED)
+async def test_what_answers_is_told_to_while_one_list_lacks_it_and_a_new_one_is_made(begin, served, first):
+    cluster = begin(served)
+    await tuned(cluster, "sentiment-1", DATA[served]())
+    await cluster.pass_time(7200)
+    await until(cluster, lambda: alone(cluster, 1), "version 1")
+    endpoint = cluster.status(DEPLOYMENT)["endpoint"]
+    await tuned(cluster, "sentiment-2", DATA[served]())
+    cluster.provider.meddle = Flapping(cluster.provider, 3, first, reads=False)
+    await cluster.pass_time(3600)
+    looks = 0
+    while cluster.status(DEPLOYMENT)["servedVersion"] == 1:
+        assert cluster.status(DEPLOYMENT)["endpoint"] == endpoint
+        await cluster.pass_time(20)
+        cluster.wake(DEPLOYMENT)
+        await cluster.settle()
+        looks += 1
+    assert (looks > 3, cluster.status(DEPLOYMENT)["servedVersion"]) == (True, 2)
+
+
 @pytest.mark.parametrize("first", [0, 1, 2])
 async def test_a_file_that_was_brought_twice_goes_though_one_list_lacks_it(start, first):
     provider = simulator()
@@ -135,6 +184,22 @@ async def test_a_file_that_was_brought_twice_goes_though_one_list_lacks_it(start
         await cluster.pass_time(61)
     assert cluster.status()["phase"] == "Succeeded"
     assert [one for one in provider.left() if one.state == "fine-tune"] == []
+    await cluster.aclose()
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+async def test_the_results_of_a_job_go_with_its_model_though_one_list_lacks_the_job(start, first):
+    provider = simulator()
+    cluster = CloudCluster(provider, start(provider))
+    spec = {"deletionPolicy": "Delete", "deployment": {"mode": "Manual"}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+    await tuned(cluster, "sentiment-1", rows())
+    await cluster.pass_time(3600)
+    assert {one.state for one in provider.left() if one.kind == "file"} == {"fine-tune-results"}
+    provider.meddle = Flapping(provider, 3, first, reads=False)
+    cluster.kube.mark_deleted(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    assert ((FINE_TUNED_MODELS, "team-a", "sentiment") in cluster.kube.objects, provider.left()) == (False, [])
     await cluster.aclose()
 
 

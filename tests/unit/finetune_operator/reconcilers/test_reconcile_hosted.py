@@ -1,19 +1,29 @@
 """Deployments at Azure OpenAI: made once, new before old, asked before they count, gone before their object goes."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from azure.core.credentials import AccessToken
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.reconcilers.observed import show_unreleased
+from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY
 from finetune_operator.runtime.queue import Key, Requeue
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
 from tests.simulators.flapping import Flapping
-from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED, AzureCluster, catalogue, rows
+from tests.unit.finetune_operator.reconcilers.cloud import (
+    UNANSWERED,
+    AzureCluster,
+    Token,
+    catalogue,
+    rows,
+    with_azure_job,
+)
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import (
     ADDRESS,
@@ -79,6 +89,26 @@ async def test_a_price_that_is_not_known_is_said_to_be_unknown(cluster):
     for _ in range(30):
         await cluster.pass_time(6000)
     assert "at a price that is not known" in cluster.condition("Idle", DEPLOYMENT)["message"]
+
+
+async def test_a_replica_that_loses_its_lease_while_entra_gives_a_token_makes_no_deployment(
+    provider, start, monkeypatch
+):
+    """Another one may have made it meanwhile, and deleted it with its object: nobody would know of this one."""
+    cluster = await with_azure_job(provider, start(provider))
+    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+
+    async def freeze(*_: Any, **__: Any) -> AccessToken:
+        recorded = cluster.kube.objects.get(ADDRESS, {}).get("status", {}).get("hosted")
+        cluster.leads = cluster.leads and not recorded
+        return AccessToken("simulated-token", 0)
+
+    monkeypatch.setattr(Token, "get_token", freeze)
+    with pytest.raises(LeadershipLost):
+        await tune(cluster, "sentiment-1")
+    assert (cluster.leads, provider.count(PUT, committed=False)) == (False, 0)
+    await cluster.aclose()
 
 
 async def test_nothing_is_made_for_an_object_that_was_forced_away_a_moment_ago(cluster, provider):

@@ -34,7 +34,7 @@ WORLDS: dict[str, tuple[list[HostedDeployment], list[Hosted], str, Reason | None
     "being made by somebody": ([], [there(state="Creating")], "Rolling", None, {}),
     "failed there": ([], [there(state="Failed")], "Failing", Reason.DEPLOYMENT_FAILED, {}),
     "answers": ([record()], [there()], "Serving", None, {"serves": "prod"}),
-    "one list lacks it": ([record()], [], "Serving", None, {}),
+    "one list lacks it": ([record()], [], "Unshown", None, {}),
     "gone behind our back": ([record(unseen_since=stamp(-60))], [], "Failing", Reason.DELETED_AT_PROVIDER, {}),
     "on its way out": ([record()], [there(state="Deleting")], "Rolling", None, {}),
     "of a stranger's model": ([], [there("ft-9")], "Failing", Reason.ATTACHED_DIFFERS, {}),

@@ -49,7 +49,7 @@ WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str
     "made, not asked": ([entry()], there(md_v2="Ready"), "Rolling", {"ask": True}),
     "answers": ([entry(answered=True)], there(md_v2="Ready"), "Serving", {"serves": "md-v2"}),
     "failed": ([entry()], there(md_v2="Failed"), "Failing", {}),
-    "not shown by one list": ([entry(answered=True)], {}, "Serving", {}),
+    "not shown by one list": ([entry(answered=True)], {}, "Unshown", {}),
     "deleted there": ([entry(answered=True, unseen_since=stamp(-60))], {}, "Failing", {}),
     "deleted there, asked for again": ([entry(answered=True, nonce="old")], {}, "Rolling", {"make": True}),
     "old one answers": ([OLD], there(md_v1="Ready"), "Rolling", {"make": True, "serves": "md-v1"}),
@@ -257,9 +257,25 @@ def test_what_one_list_lacks_is_not_gone(one: HostedDeployment, most: timedelta,
 
 def test_what_answered_is_not_expired_by_one_list_that_lacks_it() -> None:
     missed = plan([entry(answered=True)], {}, WANTED, at(0))
-    assert (missed.serving, missed.serves, missed.make) == (Serving("Serving", 2, 1), None, False)
+    assert (missed.serving, missed.serves, missed.make) == (Serving("Unshown", 2, 1), None, False)
     back = plan(missed.recorded, there(md_v2="Ready"), WANTED, at(20))
     assert (back.serving.state, back.serves, back.recorded[0].unseen_since) == ("Serving", "md-v2", None)
+
+
+def test_what_was_told_to_have_failed_is_made_anew_by_nobody_because_one_list_lacks_it() -> None:
+    lacks = plan([entry()], {}, WANTED, at(0), failed=True)
+    assert (lacks.serving, lacks.make) == (Serving("Unshown", 2, 1), False)
+    shown = plan(lacks.recorded, there(md_v2="Failed"), WANTED, at(20), failed=True)
+    assert (shown.serving.state, shown.make) == ("Failing", False)
+    gone = plan(lacks.recorded, {}, WANTED, at(0) + MISSED, failed=True)
+    assert (gone.serving.state, gone.make) == ("Rolling", True), "somebody has deleted it"
+
+
+def test_what_answered_goes_on_answering_though_one_list_lacks_it_while_a_new_one_is_made() -> None:
+    lacks = plan([OLD, entry(unseen_since=stamp(0))], {}, WANTED, at(0))
+    assert (lacks.serving.state, lacks.serving.available, lacks.serves) == ("Rolling", 1, None)
+    gone = plan(lacks.recorded, {}, WANTED, at(0) + MISSED)
+    assert (gone.serving.available, names(gone.recorded)) == (0, ["md-v2"])
 
 
 def test_what_was_asked_to_go_is_gone_when_two_looks_lack_it() -> None:
