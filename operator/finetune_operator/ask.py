@@ -164,7 +164,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
         wake = f"kubectl -n {args.namespace} annotate md {args.model} --overwrite {WAKE_ANNOTATION}=$(date +%s)"
         raise CannotAsk(f"ModelDeployment {args.model} was stopped because nobody asked it; bring it back: {wake}")
     if status.get("servedVersion") is None or not status.get("endpoint"):
-        raise CannotAsk(f"ModelDeployment {args.model} does not answer yet (phase {status.get('phase')}){_why(status)}")
+        raise CannotAsk(f"ModelDeployment {args.model} does not answer yet ({_why(status)})")
     endpoint = Endpoint.model_validate(status["endpoint"])
     if endpoint.api == "Converse":
         return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_converse(endpoint, args))
@@ -194,9 +194,11 @@ def _completion(model: str | None, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _why(status: Mapping[str, Any]) -> str:
-    """What its condition Ready says."""
+    """Its phase, and what its condition Ready says."""
+    if not status.get("phase"):
+        return "it has no status: see whether the operator runs"
     said = (one.get("message") for one in status.get("conditions") or () if one.get("type") == "Ready")
-    return "".join(f": {message}" for message in said if message)
+    return ": ".join([f"phase {status['phase']}", *filter(None, said)])
 
 
 @contextmanager

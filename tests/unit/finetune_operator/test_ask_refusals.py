@@ -178,12 +178,12 @@ def test_aws_that_refuses_is_told_in_a_line(name: str) -> None:
 
 
 STATUSES: dict[str, tuple[dict[str, Any], str]] = {
-    "being made": ({"phase": "Deploying"}, "answers not yet (phase Deploying)"),
+    "being made": ({"phase": "Deploying"}, "does not answer yet (phase Deploying)"),
     "no replicas": (
         {"phase": "Idle", "conditions": [{"type": "Ready", "message": "spec.huggingFace.replicas is 0: set it to 1"}]},
-        "(phase Idle): spec.huggingFace.replicas is 0",
+        "(phase Idle: spec.huggingFace.replicas is 0",
     ),
-    "nobody has looked yet": ({}, "answers not yet (phase None)"),
+    "nobody has looked yet": ({}, "does not answer yet (it has no status: see whether the operator runs)"),
     "stopped": (
         {"phase": "Idle", "asleep": {"since": "2026-11-01T00:00:00Z", "generation": 1}},
         "finetune.dev/wake=",
