@@ -129,7 +129,7 @@ def given_row(count=1000, **fields):
 
 
 def given_peer(count=1000):
-    return page.PeerRow(
+    return page.Run(
         jobs=count, created_p50=50.0 * count / 1000, created_p99=100.0 * count / 1000, all_complete=60.0 * count / 1000,
         requests_per_job=7.0, peak_mib=200.0, cpu_seconds=16.0, api_cpu_seconds=65.0, others=0.0, failed=0,
     )  # fmt: skip

@@ -186,7 +186,7 @@ async def test_what_cannot_answer_is_said() -> None:
         await answer(cluster, args(), {})
     why: Any = [{"type": "Stalled", "message": "x"}, {"type": "Ready", "message": "mood has no version 7"}]
     cluster.deploy("http://mood.team-a.svc/v1", "mood", served=None, conditions=why)
-    with pytest.raises(CannotAsk, match=r"does not answer yet \(phase Ready\): mood has no version 7"):
+    with pytest.raises(CannotAsk, match=r"does not answer yet \(phase Ready: mood has no version 7\)"):
         await answer(cluster, args(), {})
 
 
