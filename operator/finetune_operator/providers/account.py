@@ -8,7 +8,8 @@ from typing import TypeVar
 from finetune_api.asking import Question, Reply
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Refused, understood
-from finetune_operator.providers.gate import Gate, Pace
+from finetune_operator.providers.gate import Gate
+from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.poll import Poller
 from finetune_operator.providers.ports import ClosableApi, FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.runtime.queue import Key

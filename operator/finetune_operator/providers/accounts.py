@@ -18,7 +18,7 @@ from finetune_operator.providers import sdks
 from finetune_operator.providers.account import Account
 from finetune_operator.providers.connection_secret import NAMES, lacks, secret_of
 from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, TryLater, understood
-from finetune_operator.providers.gate import CALLS_PER_SECOND, Pace
+from finetune_operator.providers.pace import CALLS_PER_SECOND, Pace
 from finetune_operator.providers.poll import POLL_SECONDS
 from finetune_operator.providers.ports import ClosableApi, Credential
 from finetune_operator.runtime.errors import Forbidden
@@ -246,7 +246,7 @@ class Accounts:
             await sdks.imported(spec.provider)
             # The one before is left to the garbage collector: calls may still be on their way through it.
             api = self._build(spec, secret)
-            api.keep_pace(self._paces.setdefault(name, Pace(self._rate, guard=self._guard)).wait)
+            api.keep_pace(self._paces.setdefault(name, Pace(self._rate, guard=self._guard)))
         before = built.account if built is not None else None
         known = built is not None and built.api is api and built.told
         account, told = (before, True) if known else await _whose(api)

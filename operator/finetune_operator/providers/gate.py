@@ -21,10 +21,9 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
 )
+from finetune_operator.providers.pace import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.runtime.limits import TokenBucket
 
-CALLS_PER_SECOND = 10.0
-AT_ONCE = 4
 SILENCE_SECONDS = 30.0
 """How long a provider that did not answer is left alone where it has not asked for longer, and with a bad key."""
 
@@ -36,32 +35,6 @@ CLOSING = frozenset({Reason.RATE_LIMITED, Reason.CREDENTIALS_INVALID, Reason.SEC
 
 MENDED_BY_PEOPLE = CLOSING - {Reason.RATE_LIMITED}
 """Of these the pause is our own guess; that of a limit, and of an outage, is the provider's own wish."""
-
-
-class Pace:
-    """The rate of a connection's calls, whoever makes them.
-
-    Args:
-        rate: calls per second in the long run; as many as may be on their way at once go out without waiting.
-        clock: seconds, never running backwards.
-        guard: raises where a call must not be made any more by the time that its turn comes.
-    """
-
-    def __init__(
-        self,
-        rate: float = CALLS_PER_SECOND,
-        clock: Callable[[], float] = time.monotonic,
-        guard: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._bucket = TokenBucket(rate, AT_ONCE, clock)
-        self._guard = guard
-
-    async def wait(self) -> None:
-        """Return when it is this call's turn: first come, first served."""
-        seconds = self._bucket.reserve()
-        if seconds > 0:
-            await asyncio.sleep(seconds)
-        self._guard()
 
 
 class Gate:

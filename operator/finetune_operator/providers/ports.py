@@ -1,6 +1,6 @@
 """What a provider must be able to do. Whatever runs the training, the reconciler sees a `Run`."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Active
+from finetune_operator.providers.pace import Pace
 
 Manifest = dict[str, Any]
 
@@ -275,7 +276,7 @@ class FineTuningApi(Protocol):
 class ClosableApi(FineTuningApi, Protocol):
     """An API with connections of its own."""
 
-    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+    def keep_pace(self, pace: Pace) -> None:
         """Have each call wait for its turn first; what moves data to and from a store need not."""
         ...
 

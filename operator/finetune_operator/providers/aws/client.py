@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -33,6 +33,7 @@ from finetune_operator.providers.errors import (
     Unreadable,
     looks_like_page,
 )
+from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.silence import unanswered
 from finetune_operator.providers.values import plain
@@ -174,7 +175,7 @@ class Aws:
         self._endpoints = endpoints or {}
         self._patience = patience or {}
         self._clients: dict[str, Any] = {}
-        self._turn: Callable[[], Awaitable[None]] | None = None
+        self._pace: Pace | None = None
         self._building = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
 
@@ -184,9 +185,9 @@ class Aws:
         for client in self._clients.values():
             client.close()
 
-    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+    def keep_pace(self, pace: Pace) -> None:
         """Each request waits, but for those to S3: its limits are a thousand times as high, and nobody else's."""
-        self._turn = wait
+        self._pace = pace
 
     async def account(self) -> str | None:
         """Whose keys sign, by STS, which asks for no right; None where private endpoints leave it out.
@@ -230,8 +231,8 @@ class Aws:
         Raises:
             ProviderError: as `translated` says.
         """
-        if self._turn is not None and paced and service != STORE:
-            await self._turn()
+        if self._pace is not None and paced and service != STORE:
+            await self._pace.wait()
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, partial(self._run, service, do))
@@ -256,9 +257,15 @@ class Aws:
                     s3={"addressing_style": "path"} if endpoint else None,
                 )
                 client = self._session.create_client(service, endpoint_url=endpoint, config=config)
+                client.meta.events.register("before-send", self._require_pace)
                 client.meta.events.register("before-parse", _require_no_page)
                 self._clients[service] = client
             return self._clients[service]
+
+    def _require_pace(self, **_: Any) -> None:
+        """A thread may have waited for its start, or for credentials, after its turn had come."""
+        if self._pace is not None:
+            self._pace.require()
 
 
 def _require_no_page(operation_model: OperationModel, response_dict: Mapping[str, Any], **_: Any) -> None:

@@ -20,6 +20,7 @@ from finetune_operator.providers.errors import TryLater
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.openai.refusals import KEY_PAUSE_SECONDS
+from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
 T = TypeVar("T")
@@ -77,10 +78,10 @@ class AzureOpenAIApi(OpenAIApi):
         await self._deployments.close()
         await self._credential.close()
 
-    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+    def keep_pace(self, pace: Pace) -> None:
         """Each request waits, those to ARM too."""
-        super().keep_pace(wait)
-        self._deployments.keep_pace(wait)
+        super().keep_pace(pace)
+        self._deployments.keep_pace(pace)
 
     async def account(self) -> str | None:
         """The resource whose endpoint it is, where that is one of Azure's own addresses."""

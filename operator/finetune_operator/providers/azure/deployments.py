@@ -1,7 +1,6 @@
 """Deployments of an Azure OpenAI account by ARM: listed, made by name, deleted, and asked whether they answer."""
 
 import re
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
@@ -23,6 +22,7 @@ from finetune_operator.providers.azure.arm import CALL_SECONDS, MANAGEMENT, ArmR
 from finetune_operator.providers.azure.monitor import AzureMonitor
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable
 from finetune_operator.providers.openai.models import OpenAIModels
+from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.values import plain
 
@@ -69,9 +69,9 @@ class AzureDeployments:
         await self._arm.close()
         await self._rest.close()
 
-    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+    def keep_pace(self, pace: Pace) -> None:
         """Each request to ARM waits."""
-        self._transport.turn = wait
+        self._transport.turn = pace.wait
 
     async def list(self) -> list[Hosted]:
         """All deployments of the account."""

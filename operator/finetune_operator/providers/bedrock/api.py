@@ -6,7 +6,7 @@ attempt: Bedrock makes one job for one token, however often it is asked, and a l
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from finetune_operator.providers.bedrock import wire
 from finetune_operator.providers.bedrock.deployments import BedrockDeployments
 from finetune_operator.providers.bedrock.models import ANSWER_SECONDS, RUNTIME, BedrockModels
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,9 @@ class BedrockApi:
         """Close the connections."""
         await self._aws.close()
 
-    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+    def keep_pace(self, pace: Pace) -> None:
         """Each request waits, but for S3's."""
-        self._aws.keep_pace(wait)
+        self._aws.keep_pace(pace)
 
     async def check(self) -> None:
         """Ask for one job, and whether the bucket is there."""

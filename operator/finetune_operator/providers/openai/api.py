@@ -30,6 +30,7 @@ from finetune_operator.providers.openai import wire
 from finetune_operator.providers.openai.client import FORM
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.openai.refusals import Barred, of_the_wish, translated
+from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.silence import unanswered
 from finetune_operator.providers.values import plain
@@ -63,9 +64,9 @@ class OpenAIApi:
         """Close the connections."""
         await self._sdk.close()
 
-    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+    def keep_pace(self, pace: Pace) -> None:
         """Each request waits."""
-        self._turn = wait
+        self._turn = pace.wait
 
     async def check(self) -> None:
         """Ask for one job: the key is good, and fine-tuning is there."""

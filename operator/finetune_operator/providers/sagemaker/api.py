@@ -4,7 +4,7 @@ Data, checkpoints and artifact are in S3. So is the report: no container reaches
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -23,6 +23,7 @@ from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.aws.client import Aws, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.sagemaker import wire
 from finetune_operator.providers.sagemaker.endpoints import SERVICE, SageMakerEndpoints, cached
@@ -57,9 +58,9 @@ class SageMakerApi:
         """Close the connections."""
         await self._aws.close()
 
-    def keep_pace(self, wait: Callable[[], Awaitable[None]]) -> None:
+    def keep_pace(self, pace: Pace) -> None:
         """Each request waits, but for S3's."""
-        self._aws.keep_pace(wait)
+        self._aws.keep_pace(pace)
 
     async def check(self) -> None:
         """Ask for one job and for the bucket: the keys are good for both."""

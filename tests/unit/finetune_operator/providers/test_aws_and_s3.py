@@ -1,12 +1,14 @@
 """S3 over boto3 and moto's server: nothing half written, nothing left; and what AWS's refusals become."""
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import botocore.session
 import pytest
 from botocore import exceptions as boto
+from botocore.credentials import DeferredRefreshableCredentials
 
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
@@ -14,6 +16,8 @@ from finetune_operator.providers.aws import s3
 from finetune_operator.providers.aws.client import Aws, session_of, translated
 from finetune_operator.providers.aws.s3 import Bucket, in_parts, place_of
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unknown
+from finetune_operator.providers.pace import Pace
+from finetune_operator.runtime.errors import LeadershipLost
 from tests.simulators.conftest import s3_endpoint
 
 __all__ = ["s3_endpoint"]
@@ -55,6 +59,33 @@ async def bucket(aws: Aws, request: pytest.FixtureRequest) -> Bucket:
     name = request.node.name.partition("[")[0].replace("_", "-")[:60].strip("-")
     await aws.call("s3", "create_bucket", Bucket=name)
     return Bucket(aws, S3Location(bucket=name, prefix="team/tuning"))
+
+
+async def test_a_replica_that_loses_its_lease_while_credentials_are_renewed_has_nothing_made(
+    aws: Aws, s3_endpoint: str
+) -> None:
+    leads = True
+
+    def renew() -> dict[str, str]:
+        nonlocal leads
+        leads = False
+        expires = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        return {"access_key": "AKIASIMULATED", "secret_key": "simulated", "token": "x", "expiry_time": expires}
+
+    def guard() -> None:
+        if not leads:
+            raise LeadershipLost("another one leads")
+
+    session = session_of(BY_SECRET, KEYS, "us-east-1")
+    session._credentials = DeferredRefreshableCredentials(renew, "simulated")
+    late = Aws(session, {"s3": s3_endpoint})
+    late.keep_pace(Pace(guard=guard))
+    with pytest.raises(LeadershipLost):
+        await late.call("s3", "create_bucket", Bucket="made-too-late")
+    assert not leads
+    await late.close()
+    with pytest.raises(NotThere):
+        await aws.call("s3", "head_bucket", Bucket="made-too-late")
 
 
 async def chunks(content: bytes, size: int = MIB // 2, fails: bool = False) -> AsyncIterator[bytes]:

@@ -16,8 +16,8 @@ from finetune_api.job_status import ProviderFile
 from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
-from finetune_operator.providers.gate import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.providers.openai import client as openai_client
+from finetune_operator.providers.pace import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
 from finetune_operator.runtime.settings import Settings

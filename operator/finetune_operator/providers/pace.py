@@ -1,0 +1,40 @@
+"""How fast calls on one connection's provider go out, and whether this replica may still make them."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from finetune_operator.runtime.limits import TokenBucket
+
+CALLS_PER_SECOND = 10.0
+AT_ONCE = 4
+
+
+class Pace:
+    """The rate of a connection's calls, whoever makes them.
+
+    Args:
+        rate: calls per second in the long run; as many as may be on their way at once go out without waiting.
+        clock: seconds, never running backwards.
+        guard: raises where a call must not be made any more by the time that its turn comes.
+    """
+
+    def __init__(
+        self,
+        rate: float = CALLS_PER_SECOND,
+        clock: Callable[[], float] = time.monotonic,
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._bucket = TokenBucket(rate, AT_ONCE, clock)
+        self._guard = guard
+
+    async def wait(self) -> None:
+        """Return when it is this call's turn: first come, first served."""
+        seconds = self._bucket.reserve()
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+        self.require()
+
+    def require(self) -> None:
+        """Raise where a call must not be made any more, whose turn it was; from any thread."""
+        self._guard()
