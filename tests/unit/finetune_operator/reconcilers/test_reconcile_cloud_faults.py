@@ -143,7 +143,9 @@ async def test_a_connection_that_is_restricted_in_mid_life_ends_no_job_and_takes
     assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
 
 
-async def test_a_file_that_is_deleted_there_before_the_job_is_made_says_so(provider, begin):
+async def test_a_file_that_is_deleted_there_before_the_job_is_made_says_so_and_is_brought_again_by_a_new_nonce(
+    provider, begin
+):
     cluster = await begin(with_cloud_job)
     cluster.run_pod()
     await cluster.settle()
@@ -156,12 +158,17 @@ async def test_a_file_that_is_deleted_there_before_the_job_is_made_says_so(provi
         await cluster.pass_time(10)
     await cluster.pass_time(10)
     failure = cluster.status()["failure"]
-    assert (failure["reason"], "404" in failure["message"], bool(failure["nextStep"])) == (
-        "ProviderRefused",
-        True,
-        True,
-    )
+    assert (failure["reason"], "404" in failure["message"]) == ("ProviderRefused", True)
+    assert ("spec.dataset.train: " in failure["message"], "spec.retryNonce" in failure["nextStep"]) == (True, True)
     assert provider.count(CREATE, committed=False) == 0
+    spec = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", JOB.name]["spec"]
+    cluster.kube.change(FINE_TUNE_JOBS, JOB.name, "team-a", spec={**spec, "retryNonce": "1"})
+    await cluster.settle()
+    await cluster.check(attempt=2)
+    await cluster.settle()
+    await cluster.pass_time(7200)
+    await cluster.pass_time(61)
+    assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 1)
 
 
 async def test_a_model_that_is_deleted_there_while_it_is_served_is_missed(begin):

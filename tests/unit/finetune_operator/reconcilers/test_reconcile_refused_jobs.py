@@ -4,10 +4,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.cluster import JOB
+from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, with_cloud_job
 
 __all__ = ["begin", "provider", "start"]
 
@@ -72,26 +70,3 @@ async def test_what_nobody_can_mend_ends_the_job_and_leaves_nothing(begin: Any, 
     assert failure["nextStep"]
     await cluster.pass_time(7200)
     assert (provider.count(CREATE, committed=False), provider.left()) == (1, [])
-
-
-async def test_a_file_that_was_deleted_there_is_brought_again_by_a_new_nonce(begin: Any, provider: Any) -> None:
-    cluster = await begin(with_cloud_job)
-    cluster.run_pod()
-    await cluster.settle()
-    file = await cluster.send(rows())
-    await (await cluster.accounts.of("openai")._api()).delete_file(file.id)
-    cluster.end_pod(0, cluster.checked([file]))
-    await cluster.settle()
-    for _ in range(12):
-        await cluster.pass_time(10)
-    failure = cluster.status()["failure"]
-    assert (failure["reason"], "spec.retryNonce" in failure["nextStep"]) == ("ProviderRefused", True)
-    assert "spec.dataset.train: " in failure["message"]
-    spec = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", JOB.name]["spec"]
-    cluster.kube.change(FINE_TUNE_JOBS, JOB.name, "team-a", spec={**spec, "retryNonce": "1"})
-    await cluster.settle()
-    await cluster.check(attempt=2)
-    await cluster.settle()
-    await cluster.pass_time(7200)
-    await cluster.pass_time(61)
-    assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 1)
