@@ -33,11 +33,11 @@ from finetune_trainer.training.steps import CUT, PASSES, Step, Steps, largest
 logger = logging.getLogger(__name__)
 
 
-class StepAbandoned(Exception):  # noqa: N818 - no error: somebody asked to stop in the middle of a step
+class StepAbandoned(Exception):
     """The step under way was given up; the model is as the step before left it."""
 
 
-class ShortOfMemory(Exception):  # noqa: N818 - becomes OutOfMemory when a checkpoint is written
+class ShortOfMemory(Exception):
     """A step failed for want of memory, twice in this attempt or with nothing left to make smaller."""
 
     def __init__(self, tokens: int) -> None:

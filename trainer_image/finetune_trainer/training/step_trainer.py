@@ -218,7 +218,7 @@ class StepTrainer(Trainer):
         self.lr_scheduler = LambdaLR(optimizer or cast("Optimizer", self.optimizer), part_of_peak)
         return self.lr_scheduler
 
-    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
+    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
         """The gradients of one optimizer step; returns this rank's part of its mean loss.
 
         Raises:
@@ -228,7 +228,7 @@ class StepTrainer(Trainer):
             model.train()
         return self._gradients.of_step(model, inputs, self.state.global_step)
 
-    def _clip_grad_norm(self, model: Any) -> Any:  # noqa: ARG002
+    def _clip_grad_norm(self, model: Any) -> Any:
         """Clips, and looks at loss and norm, before the optimizer could spoil the weights.
 
         Gradients may overflow where the loss does not. It is the one place of a step where the host waits for a GPU.
@@ -246,7 +246,7 @@ class StepTrainer(Trainer):
             raise TrainerError(Reason.TRAINING_DIVERGED, f"the gradients of step {step} are no finite numbers")
         return norm
 
-    def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
+    def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the formula of transformers wants another shape of batch."""
         return 0
 
@@ -286,7 +286,7 @@ class StepTrainer(Trainer):
         *of_all, rows_or_tokens, stopped = self.world.sums(*sums.tolist(), weight, given_up)
         return [value / rows_or_tokens for value in of_all] if rows_or_tokens and not stopped else None
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self._gradients.are_sharded and not self.world.is_first:
             checkpoint.follow(self._net, cast("Optimizer", self.optimizer))
         self.world.tell(f"checkpoint {self.state.global_step}", self._write_checkpoint)
@@ -310,7 +310,7 @@ class StepTrainer(Trainer):
             before_rename=self.interruption.before_writing,
         )
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint.load_model(Path(resume_from_checkpoint), self._net)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -349,16 +349,16 @@ class _Pacer(TrainerCallback):
         self._trainer = trainer
         self._learning_rate = 0.0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """A validation that the interruption of an earlier attempt cut off comes first."""
         if state.global_step and self._trainer.course.pace.validates(state.global_step):
             self._trainer.evaluate()
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """Look at the learning rate while it is this step's."""
         self._learning_rate = self._trainer._get_learning_rate()  # noqa: SLF001 - transformers' own accessor
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
         """Write the step down, and say what comes now: validation, a checkpoint, the end."""
         self._trainer.record_step(self._learning_rate)
         step, stopping = state.global_step, self._trainer.stopping()
