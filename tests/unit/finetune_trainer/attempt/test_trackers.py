@@ -18,7 +18,7 @@ from finetune_trainer.attempt import trackers
 from finetune_trainer.attempt.interruption import Interruption
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
-from tests.unit.finetune_trainer.places import Place, serving
+from tests.unit.finetune_trainer.push_targets import Place, serving
 
 
 class FakeMLflow(Place):

@@ -5,7 +5,7 @@ import gzip
 import json
 from typing import Any
 
-from tests.unit.finetune_trainer.places import Answer, Place
+from tests.unit.finetune_trainer.push_targets import Answer, Place
 
 KEY = f"local-{'0123456789' * 4}"
 _BASIC = base64.b64encode(f"api:{KEY}".encode()).decode()
