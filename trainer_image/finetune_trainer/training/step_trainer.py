@@ -29,7 +29,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.computing.compiled_layers import in_training
-from finetune_trainer.computing.ranks import ALONE, World
+from finetune_trainer.computing.ranks import World
 from finetune_trainer.computing.sharding import gathered
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.training import checkpoint
@@ -77,7 +77,7 @@ class StepTrainer(Trainer):
         metrics: Metrics,
         interruption: Interruption,
         on_step: Callable[[int, int], None],
-        world: World = ALONE,
+        world: World,
     ) -> None:
         steps = Steps(course.train, course.plan, settings.cut, world, course.objective)
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=only, callbacks=[_Pacer(self)])
