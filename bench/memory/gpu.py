@@ -23,6 +23,7 @@ from finetune_trainer.computing.adapted_linear import fuse
 from finetune_trainer.data import IGNORED
 from finetune_trainer.models import memory, model_shape
 from finetune_trainer.models.adapters import with_adapters
+from finetune_trainer.training.origin import Origin
 from finetune_trainer.training.token_store import TokenStore
 from finetune_trainer.training.tuning import build_trainer, compute_dtype_of, why_padded
 
@@ -85,7 +86,7 @@ def _train(folder: Path, name: str, job: TrainerJob, length: int, *, checkpointi
         None,
         fit=memory.Fit(1, activation_checkpointing=checkpointing),
         packed=why_padded(job, model) is None,
-        fingerprint="bench",
+        origin=Origin("bench"),
         metrics=Metrics(folder / "metrics.jsonl"),
         interruption=Interruption(),
         on_step=lambda _step, _tokens: None,

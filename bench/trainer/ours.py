@@ -50,10 +50,9 @@ def run(task: work.Task) -> dict[str, Any]:
     from bench.four_bits import quantise
     from finetune_trainer.attempt.interruption import Interruption
     from finetune_trainer.attempt.metrics import Metrics
-    from finetune_trainer.computing import adapted_linear, frozen_norm
-    from finetune_trainer.models.adapters import with_adapters
     from finetune_trainer.models.base_model import quiet_libraries
     from finetune_trainer.training import passes, tuning
+    from finetune_trainer.training.origin import Origin
 
     quiet_libraries()
     _compile_or_not(task.contender)
@@ -68,11 +67,7 @@ def run(task: work.Task) -> dict[str, Any]:
             quantise(model)
         clock = Clock(task)
         torch.manual_seed(0)
-        model = with_adapters(model, one.spec.adapters, "bench/model")
-        work.fill_adapters(model)
-        if "unfused" not in task.contender:
-            adapted_linear.fuse(model)
-            frozen_norm.fuse(model)
+        model = _adapted(model, one, task)
         interruption = Interruption()
 
         def on_step(_step: int, tokens: int) -> None:
@@ -84,7 +79,7 @@ def run(task: work.Task) -> dict[str, Any]:
         why = tuning.why_padded(one, model)
         sys.stderr.write(f"{task.contender}: {fit}, {why or 'packed'}\n")
         trainer = tuning.build_trainer(
-            one, model, store, None, fit=fit, packed=why is None, fingerprint="", metrics=metrics,
+            one, model, store, None, fit=fit, packed=why is None, origin=Origin(""), metrics=metrics,
             interruption=interruption, on_step=on_step,
         )  # fmt: skip
         trainer._save_checkpoint = lambda *_: None  # type: ignore[method-assign]  # noqa: SLF001 - no part of the race
@@ -98,6 +93,19 @@ def run(task: work.Task) -> dict[str, Any]:
         losses = [json.loads(line)["loss"] for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
     held_out = work.held_out_loss(model, task.lengths, task.held_out) if task.held_out else None
     return clock.result(losses, held_out)
+
+
+def _adapted(model: Any, one: Any, task: work.Task) -> Any:
+    """With adapters that have learnt something, on layers as a job has them."""
+    from finetune_trainer.computing import adapted_linear, frozen_norm
+    from finetune_trainer.models.adapters import with_adapters
+
+    model = with_adapters(model, one.spec.adapters, "bench/model")
+    work.fill_adapters(model)
+    if "unfused" not in task.contender:
+        adapted_linear.fuse(model)
+        frozen_norm.fuse(model)
+    return model
 
 
 def _compile_or_not(contender: str) -> None:

@@ -17,22 +17,22 @@ class Watch(TrainerCallback):
         self._losses: list[float] = []
         self._held_out: float | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **about: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: Any, state: Any, control: Any, **about: Any) -> None:
         """Adapters are there by now, whoever made them."""
         work.fill_adapters(about["model"])
 
-    def on_log(self, args: Any, state: Any, control: Any, **about: Any) -> None:  # noqa: ARG002
+    def on_log(self, args: Any, state: Any, control: Any, **about: Any) -> None:
         """A step's loss."""
         if "loss" in about.get("logs", {}):
             self._losses.append(float(about["logs"]["loss"]))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_about: Any) -> Any:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **_about: Any) -> Any:
         """One more step."""
         if self._clock.step(self._tokens_of_step(state.global_step)):
             control.should_training_stop = True
         return control
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **about: Any) -> None:  # noqa: ARG002
+    def on_train_end(self, args: Any, state: Any, control: Any, **about: Any) -> None:
         """What was learnt."""
         task = self._clock.task
         if task.held_out:

@@ -10,8 +10,7 @@ import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,22 +21,8 @@ from finetune_operator.handlers.observer import Observer
 from finetune_operator.handlers.watches import CannotWatch, start
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
-from finetune_operator.providers.cloud import CloudTraining
-from finetune_operator.providers.cloud_serving import CloudServing
-from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
-from finetune_operator.providers.hugging_face.training import HuggingFaceTraining
-from finetune_operator.reconcilers.answers import Answers
-from finetune_operator.reconcilers.children import Children
-from finetune_operator.reconcilers.cloud_job import CloudJobs
-from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.deployment import DeploymentReconciler
-from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
-from finetune_operator.reconcilers.hosted import HostedDeployments
-from finetune_operator.reconcilers.job import JobReconciler
-from finetune_operator.reconcilers.local_idle import LocalIdle
-from finetune_operator.reconcilers.model import ModelReconciler
 from finetune_operator.reconcilers.observed import (
     count_objects,
     make_store,
@@ -45,22 +30,13 @@ from finetune_operator.reconcilers.observed import (
     show_stuck,
     show_unreleased,
 )
-from finetune_operator.reconcilers.offers import Offers
-from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
-from finetune_operator.reconcilers.uploads import Uploads
+from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
 from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster, Transient
 from finetune_operator.runtime.events import record
-from finetune_operator.runtime.kube import (
-    CONNECTIONS,
-    FINE_TUNE_JOBS,
-    FINE_TUNED_MODELS,
-    MODEL_DEPLOYMENTS,
-    PODS,
-    Kube,
-)
+from finetune_operator.runtime.kube import PODS, Kube
 from finetune_operator.runtime.lease import unique_identity
 from finetune_operator.runtime.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
@@ -83,8 +59,6 @@ YOUNG_OBJECTS = 5_000
 
 OK, FAILED, MISCONFIGURED = 0, 1, 2
 
-Reconcile = Callable[[Key], Awaitable[Requeue | None]]
-
 
 class Operator:
     """One replica: everything that is made once and lives as long as the process."""
@@ -105,82 +79,37 @@ class Operator:
         self._reconcilers = self._make_reconcilers()
         self._working = False
 
-    def _make_context(self) -> Context:
-        return Context(
+    def _make_reconcilers(self) -> Reconcilers:
+        settings = self._settings
+        context = Context(
             kube=self._guarded,
             store=self._store,
             announce=self._announce,
             enqueue=self._queue.add,
             clock=self._kube.now,
-            report_interval=timedelta(seconds=self._settings.progress_write_seconds),
-            patience=timedelta(seconds=self._settings.trainer_silence_seconds),
+            report_interval=timedelta(seconds=settings.progress_write_seconds),
+            patience=timedelta(seconds=settings.trainer_silence_seconds),
         )
-
-    def _make_accounts(self, context: Context) -> Accounts:
-        return Accounts(
+        self._accounts = Accounts(
             self._guarded,
             connection=context.connection,
-            namespace=self._settings.namespace,
+            namespace=settings.namespace,
             guard=self._leadership.assert_held,
             wake=self._queue.add,
-            poll_seconds=self._settings.provider_poll_seconds,
+            poll_seconds=settings.provider_poll_seconds,
         )
-
-    def _make_reconcilers(self) -> Mapping[str, Reconcile]:
-        context = self._make_context()
-        local = HuggingFaceTraining(
-            self._guarded,
-            self._store,
-            last_report=self._reports.last,
-            service=self._settings.report_names[0],
-            report_ca=lambda: self._certificates.bundle,
-            clock=context.clock,
-        )
-        catalogue = CatalogueFile(self._settings.provider_catalogue).read
-        accounts = self._accounts = self._make_accounts(context)
-        remote = CloudTraining(
-            self._guarded,
-            self._store,
-            accounts,
-            pods=local,
-            service=self._settings.report_names[0],
-            report_ca=lambda: self._certificates.bundle,
-            check_image=self._settings.check_image,
-            catalogue=catalogue,
-            clock=context.clock,
-        )
-        self._uploads = Uploads(context, accounts)
-        offers = Offers(self._queue.add_after)
-        providers = Providers(local, remote, catalogue)
-        self._answers = Answers(context, accounts, self._reports, providers)
-        hosting = Hosting(accounts, lambda: self._kube.now() - datetime.now(UTC))
-        hosts = EvaluationHosts(
+        return Reconcilers(
             context,
-            hosting,
-            self._leadership.assert_held,
-            moving_seconds=self._settings.provider_poll_seconds,
+            self._accounts,
+            self._reports,
+            settings,
+            guard=self._leadership.assert_held,
+            enqueue_after=self._queue.add_after,
+            catalogue=CatalogueFile(settings.provider_catalogue).read,
+            report_ca=lambda: self._certificates.bundle,
+            pod_metrics=PodMetrics(context.clock),
+            ahead=lambda: self._kube.now() - datetime.now(UTC),
         )
-        cloud = CloudJobs(context, remote, self._leadership.assert_held, self._answers, hosts)
-        serving = CloudServing(accounts, context.clock)
-        hosted = HostedDeployments(
-            context,
-            hosting,
-            catalogue,
-            self._leadership.assert_held,
-            warn_after=timedelta(seconds=self._settings.billed_idle_seconds),
-            moving_seconds=self._settings.provider_poll_seconds,
-        )
-        idle = LocalIdle(context, PodMetrics(context.clock))
-        children = Children(context, time.monotonic)
-        deployments = DeploymentReconciler(context, children, serving, hosted, idle, catalogue=catalogue)
-        models = ModelReconciler(context, children, accounts, offers, local.observe_alone)
-        connections = ConnectionReconciler(context, accounts, catalogue, self._settings.watch_namespaces)
-        return {
-            CONNECTIONS.kind: connections.reconcile,
-            FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self._reports, cloud, offers).reconcile,
-            FINE_TUNED_MODELS.kind: models.reconcile,
-            MODEL_DEPLOYMENTS.kind: deployments.reconcile,
-        }
 
     async def run(self, stop: asyncio.Event) -> int:
         """Serve probes, wait for the Lease, work until `stop` or until the Lease is lost; the exit code."""
@@ -204,8 +133,8 @@ class Operator:
             authorise=self._reports.authorise,
             accept=self._reports.accept,
             is_leader=lambda: self._working and self._leadership.is_held(),
-            upload=self._uploads.accept,
-            answering=self._answers,
+            upload=self._reconcilers.uploads.accept,
+            answering=self._reconcilers.answers,
         )
         probes = ProbeServer(
             settings.probe_bind,
@@ -252,7 +181,7 @@ class Operator:
 
     async def _reconcile(self, key: Key) -> Requeue | None:
         with logs.about(key.kind, key.namespace, key.name):
-            return await self._reconcilers[key.kind](key)
+            return await self._reconcilers.reconcile(key)
 
     async def _announce(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
         kind: Any = event_type

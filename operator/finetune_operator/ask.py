@@ -49,7 +49,7 @@ _HINTS = {
 """What to do about an answer that is a refusal, by its status."""
 
 
-class CannotAsk(Exception):  # noqa: N818 - said as it is
+class CannotAsk(Exception):
     """The question reached nobody; the message says why and what to do."""
 
 

@@ -74,7 +74,7 @@ class CheckPod:
             return ProviderFile.model_validate(await answer.json())
 
 
-class BrokenOff(Exception):  # noqa: N818 - named as what happens
+class BrokenOff(Exception):
     """The pod is gone in the middle of its file."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import botocore.session
 from botocore import xform_name
 
-from tests.chaos.source import TREES
+from tests.chaos.operator_code import TREES
 from tests.chaos.walk import Fault, faults_at
 
 POINTS: dict[str, tuple[str, ...]] = {

@@ -79,18 +79,17 @@ async def is_robbed(site: CloudSite) -> None:
     await site.passes(HOUR)
     strangers.delete_what_serves(site.cloud)
     await site.annotate(MODEL, "example.com/look", "gone")
-    await site.says(_lacks_one, "missed", MODEL_DEPLOYMENTS, MODEL)
-    site.clocks.pass_time(2 * MINUTE)
-    await site.stalls("Expired", MODEL_DEPLOYMENTS, MODEL)
-    await site.edit(MODEL_DEPLOYMENTS, MODEL, {"retryNonce": "again"})
-    await site.answers()
-    await site.passes(HOUR)
+    await _is_missed_and_made_anew(site)
 
 
 async def expires(site: CloudSite) -> None:
     """Azure deletes what nobody has asked for 15 days; somebody has it made anew."""
     await site.serves()
     await site.passes(15 * DAY + 1)
+    await _is_missed_and_made_anew(site)
+
+
+async def _is_missed_and_made_anew(site: CloudSite) -> None:
     await site.says(_lacks_one, "missed", MODEL_DEPLOYMENTS, MODEL)
     site.clocks.pass_time(2 * MINUTE)
     await site.stalls("Expired", MODEL_DEPLOYMENTS, MODEL)

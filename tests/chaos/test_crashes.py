@@ -10,9 +10,9 @@ from finetune_operator.runtime.kube import Resource
 from tests.chaos import cloud_points
 from tests.chaos.conftest import Outcome
 from tests.chaos.lives import LIVES
+from tests.chaos.operator_code import TREES
 from tests.chaos.picture import assert_same
 from tests.chaos.points import FAULTS, POINTS, QUICK
-from tests.chaos.source import TREES
 from tests.chaos.stage import Play, Plays, Stage
 from tests.chaos.walk import Fault, Told, walk
 

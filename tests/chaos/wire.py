@@ -60,7 +60,7 @@ class Answer(NamedTuple):
     headers: dict[str, str]
 
 
-class HangUp(Exception):  # noqa: N818
+class HangUp(Exception):
     """Raised by a meddler: the connection is cut without an answer."""
 
 

@@ -8,6 +8,9 @@ API = "finetune.dev/v1alpha1"
 REMOVE = object()
 """As a value in `changed`: the field goes."""
 
+Refused = tuple[Manifest, str, Any, tuple[str, ...]]
+"""A good manifest, one field of it, what is written there, and what the refusal has to say."""
+
 JOB: Manifest = {
     "apiVersion": API,
     "kind": "FineTuneJob",

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.simulators.aws.moto import moto
+from tests.simulators.aws.sdk import aws
 from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
 
@@ -15,6 +16,14 @@ def s3_endpoint() -> Iterator[str]:
     """Moto's S3."""
     with moto() as url:
         yield url
+
+
+@pytest.fixture
+def empty_bucket(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
+    """Of this test alone."""
+    name: str = request.node.name.partition("[")[0].replace("_", "-")[:60].strip("-")
+    aws("s3", s3_endpoint).create_bucket(Bucket=name)
+    return name
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class Reply:
         return cls(status, orjson.dumps(body), headers or {})
 
 
-class Cut(Exception):  # noqa: N818 - named as what happens
+class Cut(Exception):
     """Raised in the way of a call: its connection is closed without an answer."""
 
 

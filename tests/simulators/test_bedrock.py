@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from tests.simulators.aws.sdk import aws
 from tests.simulators.bedrock import BedrockSettings, BedrockSimulator
 from tests.simulators.clock import DAY, HOUR
 
@@ -28,21 +28,12 @@ def conversations(count: int, answer: str = "answer") -> bytes:
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
 
-def aws(service, url, secret="simulated-secret", key="AKIASIMULATED", timeout=5):
-    return boto3.client(
-        service, endpoint_url=url, region_name="us-east-1", aws_access_key_id=key, aws_secret_access_key=secret,
-        config=Config(retries={"max_attempts": 0}, read_timeout=timeout),
-    )  # fmt: skip
-
-
 @pytest.fixture
-def bucket(s3_endpoint, request) -> str:
-    name = request.node.name.partition("[")[0].replace("_", "-")[:60].strip("-")
+def bucket(s3_endpoint, empty_bucket) -> str:
     s3 = aws("s3", s3_endpoint)
-    s3.create_bucket(Bucket=name)
-    s3.put_object(Bucket=name, Key="train.jsonl", Body=conversations(20))
-    s3.put_object(Bucket=name, Key="valid.jsonl", Body=conversations(5))
-    return name
+    s3.put_object(Bucket=empty_bucket, Key="train.jsonl", Body=conversations(20))
+    s3.put_object(Bucket=empty_bucket, Key="valid.jsonl", Body=conversations(5))
+    return empty_bucket
 
 
 @pytest.fixture

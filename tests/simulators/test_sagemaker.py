@@ -3,11 +3,10 @@
 import json
 from decimal import Decimal
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.simulators.aws.sdk import aws
 from tests.simulators.clock import HOUR
 from tests.simulators.sagemaker import SageMakerSettings, SageMakerSimulator
 
@@ -15,20 +14,10 @@ ROLE = "arn:aws:iam::123456789012:role/tuning"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/trainer:1"
 
 
-def aws(service, url, secret="simulated-secret"):
-    return boto3.client(
-        service, endpoint_url=url, region_name="us-east-1", aws_access_key_id="AKIASIMULATED",
-        aws_secret_access_key=secret, config=Config(retries={"max_attempts": 0}),
-    )  # fmt: skip
-
-
 @pytest.fixture
-def bucket(s3_endpoint, request) -> str:
-    name = request.node.name.partition("[")[0].replace("_", "-")[:60].strip("-")
-    s3 = aws("s3", s3_endpoint)
-    s3.create_bucket(Bucket=name)
-    s3.put_object(Bucket=name, Key="data/train.jsonl", Body=b"{}")
-    return name
+def bucket(s3_endpoint, empty_bucket) -> str:
+    aws("s3", s3_endpoint).put_object(Bucket=empty_bucket, Key="data/train.jsonl", Body=b"{}")
+    return empty_bucket
 
 
 @pytest.fixture
@@ -236,9 +225,7 @@ def test_an_endpoint_answers_and_is_billed_until_it_is_gone(simulator, sagemaker
     assert simulator.ledger.running() == []
 
 
-def test_an_endpoint_gets_another_configuration(simulator, sagemaker, url):
-    host(sagemaker)
-    simulator.advance(300)
+def configure_smaller(sagemaker):
     variant = {
         "VariantName": "AllTraffic",
         "ModelName": "mood",
@@ -246,6 +233,12 @@ def test_an_endpoint_gets_another_configuration(simulator, sagemaker, url):
         "InitialInstanceCount": 1,
     }
     sagemaker.create_endpoint_config(EndpointConfigName="small", ProductionVariants=[variant])
+
+
+def test_an_endpoint_gets_another_configuration(simulator, sagemaker, url):
+    host(sagemaker)
+    simulator.advance(300)
+    configure_smaller(sagemaker)
     sagemaker.update_endpoint(EndpointName="mood", EndpointConfigName="small")
     found = sagemaker.describe_endpoint(EndpointName="mood")
     assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("Updating", "mood")
@@ -259,13 +252,7 @@ def test_a_change_that_fails_is_rolled_back(simulator, sagemaker, url):
     host(sagemaker)
     simulator.advance(300)
     sagemaker.delete_endpoint_config(EndpointConfigName="mood")
-    variant = {
-        "VariantName": "AllTraffic",
-        "ModelName": "mood",
-        "InstanceType": "ml.m5.large",
-        "InitialInstanceCount": 1,
-    }
-    sagemaker.create_endpoint_config(EndpointConfigName="small", ProductionVariants=[variant])
+    configure_smaller(sagemaker)
     simulator.set(fail_next_endpoint="No capacity.")
     sagemaker.update_endpoint(EndpointName="mood", EndpointConfigName="small")
     simulator.advance(300)

@@ -165,6 +165,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
     from finetune_trainer.output.finished import fingerprint
     from finetune_trainer.storage.durable import sha256_of
     from finetune_trainer.training.objective import by_loss
+    from finetune_trainer.training.origin import Origin
     from finetune_trainer.training.tuning import build_trainer, fit_of, why_padded
 
     train, validation = tokenised(run), tokenised(run, "validation") if "validation" in run.data else None
@@ -172,7 +173,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
 
     def on_step(step: int, tokens: int) -> None:
         last = record.lines[-1]
-        about: dict[str, Any] = {"step": step, "total_steps": trainer.plan.total_steps, "epoch": last["epoch"]}
+        about: dict[str, Any] = {"step": step, "total_steps": trainer.course.plan.total_steps, "epoch": last["epoch"]}
         run.report(**about, loss=last.get("loss"), validation_loss=last.get("validationLoss"), tokens=tokens)
 
     trainer = build_trainer(
@@ -180,9 +181,9 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
         model,
         train,
         validation,
-        fingerprint=fingerprint(run.job, *map(sha256_of, run.data.values())),
         fit=fit_of(run.job, model, train, validation),
         packed=loss_sum is None and why_padded(run.job, model) is None,
+        origin=Origin(fingerprint(run.job, *map(sha256_of, run.data.values()))),
         metrics=record,
         interruption=run.interruption,
         on_step=on_step,

@@ -42,6 +42,7 @@ from finetune_trainer.output.keeping import Keeping, followed, kept
 from finetune_trainer.storage.durable import write_errors
 from finetune_trainer.training import diverged, own_code, own_model
 from finetune_trainer.training.batches import Plan
+from finetune_trainer.training.origin import Origin
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.progress import Pulse
 from finetune_trainer.training.token_store import TokenStore
@@ -313,12 +314,11 @@ def _train(run: Run) -> "StepTrainer":
         run.validation,
         fit=run.fit,
         packed=run.padded is None,
-        fingerprint=run.learnt,
-        base=run.base,
+        origin=Origin(run.learnt, run.base),
         metrics=run.metrics,
-        world=world,
         interruption=interruption,
         on_step=on_step,
+        world=world,
     )
     reporter.update(phase="Running", progress=pulse.progress(_saved_step(run)))
     followers = trackers.Trackers(run.job, trainer.args, run.model)

@@ -29,7 +29,7 @@ IN_A_ROW = 25
 """Events that are told before other work gets its turn: a listing comes by the hundreds."""
 
 
-class CannotWatch(Exception):  # noqa: N818 - says what is the case
+class CannotWatch(Exception):
     """The API server refuses to list or watch a kind: rights were taken away, or the kind is gone."""
 
 

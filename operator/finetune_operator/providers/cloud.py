@@ -91,7 +91,7 @@ class CloudTraining:
         self._catalogue = catalogue
         self._clock = clock
 
-    def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:  # noqa: ARG002
+    def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:  # noqa: ARG002 - the port's
         """Nowhere: what the job makes stays at the provider."""
         return ""
 

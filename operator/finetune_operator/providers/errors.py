@@ -34,7 +34,7 @@ BRING_AGAIN = (
 """What to do about a file that was brought to a provider, and is not there when it is needed."""
 
 
-class CannotMake(Exception):  # noqa: N818 - named as what is so
+class CannotMake(Exception):
     """What is to be made on this cluster cannot be: it does not know the kind, or somebody else has the name.
 
     Args:
@@ -69,7 +69,7 @@ class ProviderError(Exception):
         return found.model_copy(update={"next_step": self.next_step}) if self.next_step else found
 
 
-class Refused(ProviderError):  # noqa: N818 - named as what happened
+class Refused(ProviderError):
     """A no that stays one."""
 
 
@@ -77,7 +77,7 @@ class NotThere(Refused):
     """It does not exist."""
 
 
-class TryLater(ProviderError):  # noqa: N818 - named as what to do
+class TryLater(ProviderError):
     """A no for now."""
 
     @classmethod
@@ -104,7 +104,7 @@ class Ended(TryLater):
     """There was nothing to cancel any more: it has succeeded."""
 
 
-class Unknown(ProviderError):  # noqa: N818 - named as what is known
+class Unknown(ProviderError):
     """Nobody knows whether it was done."""
 
 

@@ -24,7 +24,7 @@ PAUSE_SECONDS = 30.0
 REMEMBERED = 4096
 
 
-class NameTaken(Exception):  # noqa: N818 - named as the API's reasons are
+class NameTaken(Exception):
     """An object of somebody else has the name of one that is to be made."""
 
 

@@ -131,30 +131,42 @@ class CloudJobs:
 
     async def release(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """End what runs, delete what was brought there, and take the finalizer off."""
+        deployed = measuring.may_have_deployed(view) and not view.abandoned
         try:
             if decision.stop:
                 await self._stop(job, view)
             if not view.abandoned:
                 async with self._training.turn(job):
-                    if measuring.may_have_deployed(view):
-                        left = await self._hosts.down(job, view)
-                        job, view = left.job, replace(view, status=left.status)
-                        if left.names or left.error is not None:
-                            again = self._hosts.moving_seconds
-                            return job, decide.not_gone(view, left.names, left.failure, again)
-                        decision = decide.gone(view, decision)
-                    await self._end_strays(job, view)
-                    await self._training.clean(job, view.provider.files or ())
-        except Busy as error:
-            return job, Decision(view.status, requeue_after=error.retry_after)
+                    job, view, waits = await self._tidy(job, view)
+                if waits is not None:
+                    return job, waits
         except ProviderError as error:
-            logger.warning("what is left at the provider cannot be deleted: %s", error.message)
-            return job, decide.not_tidied(view, error.failure())
+            return job, _not_tidied(view, error)
+        if deployed:
+            decision = decide.gone(view, decision)
         if view.abandoned:
             note = "the job is let go; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
         job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
         return job, decide.tidied(view, decision)
+
+    async def _tidy(self, job: Manifest, view: JobView) -> tuple[Manifest, JobView, Decision | None]:
+        """Delete what was brought there; with a decision where the job has to wait for that.
+
+        Raises:
+            ProviderError: deployments could not be looked at.
+        """
+        if measuring.may_have_deployed(view):
+            left = await self._hosts.down(job, view)
+            job, view = left.job, replace(view, status=left.status)
+            if left.names or left.error is not None:
+                return job, view, decide.not_gone(view, left.names, left.failure, self._hosts.moving_seconds)
+        try:
+            await self._end_strays(job, view)
+            await self._training.clean(job, view.provider.files or ())
+        except ProviderError as error:
+            return job, view, _not_tidied(view, error)
+        return job, view, None
 
     async def _stop(self, job: Manifest, view: JobView) -> None:
         try:
@@ -203,3 +215,11 @@ class CloudJobs:
         await self._training.cancel(job, surplus)
         note = f"job {surplus} at the provider was made beside {kept} and is cancelled"
         await self._context.announce(job, "Warning", "Duplicate", note)
+
+
+def _not_tidied(view: JobView, error: ProviderError) -> Decision:
+    """Busy is nobody's fault: the job's turn comes."""
+    if isinstance(error, Busy):
+        return Decision(view.status, requeue_after=error.retry_after)
+    logger.warning("what is left at the provider cannot be deleted: %s", error.message)
+    return decide.not_tidied(view, error.failure())

@@ -21,7 +21,6 @@ from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.hosted import MOVING_SECONDS
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 
 logger = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class EvaluationHosts:
         calls: Hosting,
         guard: Callable[[], None],
         *,
-        moving_seconds: float = MOVING_SECONDS,
+        moving_seconds: float,
     ) -> None:
         self._context = context
         self._calls = calls

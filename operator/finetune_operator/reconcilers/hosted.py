@@ -62,7 +62,7 @@ class HostedDeployments:
         guard: Callable[[], None],
         *,
         warn_after: timedelta,
-        moving_seconds: float = MOVING_SECONDS,
+        moving_seconds: float,
     ) -> None:
         self._context = context
         self._calls = calls

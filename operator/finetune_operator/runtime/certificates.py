@@ -29,7 +29,7 @@ _ATTEMPTS = 8
 logger = logging.getLogger(__name__)
 
 
-class CertificatesUnusable(Exception):  # noqa: N818
+class CertificatesUnusable(Exception):
     """There is no certificate to serve with; the message says what to do."""
 
 

@@ -26,27 +26,27 @@ class KubeError(Exception):
         self.message = message
 
 
-class NotFound(KubeError):  # noqa: N818 - named as the API's reasons are
+class NotFound(KubeError):
     """404."""
 
 
-class Conflict(KubeError):  # noqa: N818
+class Conflict(KubeError):
     """409: AlreadyExists, or a resourceVersion (or UID) that is no longer the current one."""
 
 
-class Forbidden(KubeError):  # noqa: N818
+class Forbidden(KubeError):
     """403; the message says which rule, quota or policy refused."""
 
 
-class Invalid(KubeError):  # noqa: N818
+class Invalid(KubeError):
     """400, 422, or 500 for a field that apply does not know; the message is the server's own and names the field."""
 
 
-class Gone(KubeError):  # noqa: N818
+class Gone(KubeError):
     """410: a continue token that expired while a long list was read."""
 
 
-class Transient(KubeError):  # noqa: N818
+class Transient(KubeError):
     """Worth another try later; `retry_after` are the seconds that the server asked for, if it did."""
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
@@ -66,7 +66,7 @@ REFUSALS = (Forbidden, Invalid, Unadmitted)
 """A write that somebody has to do something about: said in status, and tried again."""
 
 
-class LeadershipLost(Exception):  # noqa: N818
+class LeadershipLost(Exception):
     """This replica does not hold the Lease, or cannot be sure that it does."""
 
 
@@ -107,5 +107,5 @@ def error_for(status: int, reason: str, message: str, retry_after: float | None 
     return _BY_STATUS.get(status, KubeError)(status, reason, message)
 
 
-class NoCluster(Exception):  # noqa: N818 - says what is the case
+class NoCluster(Exception):
     """There are no credentials for a cluster, or they cannot be read."""

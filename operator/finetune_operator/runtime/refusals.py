@@ -5,7 +5,7 @@ import math
 from aiohttp import hdrs, web
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):
     """An answer other than that all is well.
 
     Args:

@@ -23,7 +23,7 @@ _MAX_LENGTH = 7 * 1024
 _JWT = re.compile(r"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}")
 
 
-class TooManyUnknownTokens(Exception):  # noqa: N818
+class TooManyUnknownTokens(Exception):
     """One address sends new tokens faster than they are looked up for it."""
 
     def __init__(self, retry_after: float) -> None:

@@ -19,6 +19,7 @@ from tests.unit.docs.pages import EXAMPLES, PAGES, ROOT, name_of
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+MAKE = re.compile(r"(?:^|`)make ([a-z][a-z0-9-]*)", re.MULTILINE)
 REASONS_PAGE = ROOT / "docs" / "reference" / "reasons.md"
 
 
@@ -47,7 +48,7 @@ def test_every_link_leads_to_a_file_or_a_heading(page: Path) -> None:
 def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = page.read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)", text, re.MULTILINE))
+    named = set(MAKE.findall(text))
     assert named <= targets, f"{name_of(page)}: {named - targets}"
 
 
@@ -120,10 +121,20 @@ def test_names_of_other_tools_are_told_to_people_as_the_check_knows_them() -> No
     assert {remark: tuple(re.findall(r"`(.+?)`", cell)) for remark, cell in remarks.items()} == REMARKS
 
 
-def test_bare_make_lists_every_target_that_is_meant_for_people() -> None:
+def listed_targets() -> set[str]:
+    """What bare `make` shows."""
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {line.split()[1] for line in listed.splitlines() if line.startswith("  make ")}
+
+
+def test_bare_make_lists_every_target_that_is_meant_for_people() -> None:
     phony = set(re.findall(r"^\.PHONY: ([a-z0-9-]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {line.split()[1] for line in listed.splitlines() if line.startswith("  make ")} == phony - {"help", "tools"}
+    assert listed_targets() == phony - {"help", "tools"}
+
+
+def test_every_listed_make_target_is_told_of_on_a_page() -> None:
+    told = {target for page in PAGES for target in MAKE.findall(page.read_text(encoding="utf-8"))}
+    assert listed_targets() <= told, listed_targets() - told
 
 
 def test_a_benchmark_gets_no_number_that_is_meant_for_another() -> None:

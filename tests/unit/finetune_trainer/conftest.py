@@ -16,7 +16,7 @@ from tests.unit.finetune_trainer.checked import check
 from tests.unit.finetune_trainer.storage.azure_store import AzureBucket
 from tests.unit.finetune_trainer.storage.google_store import GoogleBucket
 from tests.unit.finetune_trainer.storage.object_server import MemoryBucket, served
-from tests.unit.finetune_trainer.storage.stores import Bucket, serving
+from tests.unit.finetune_trainer.storage.s3_store import Bucket, serving
 
 __all__ = ["check"]
 

@@ -18,8 +18,9 @@ from finetune_trainer.output import registry
 from finetune_trainer.output.pushes import push_all
 from finetune_trainer.output.registry import PushError, Reference, keys_for
 from finetune_trainer.storage.durable import read_manifest, whole_folder
+from tests.unit.finetune_trainer.fake_service import serving
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.places import BASIC, PASSWORD, TOKEN, USER, FakeHub, FakeRegistry, serving
+from tests.unit.finetune_trainer.push_targets import BASIC, PASSWORD, TOKEN, USER, FakeHub, FakeRegistry
 from tests.unit.finetune_trainer.training_runs import do
 
 

@@ -180,7 +180,7 @@ def why_not_packed(model: Any, compute_dtype: torch.dtype) -> str | None:
     net = inner(model)
     if net.config.is_encoder_decoder:
         return "it is an encoder-decoder"
-    if not net._can_set_attn_implementation() or not getattr(net, "_supports_attention_backend", False):  # noqa: SLF001
+    if not net._can_set_attn_implementation() or not getattr(net, "_supports_attention_backend", False):  # noqa: SLF001 - no public name
         return "its attention cannot be replaced"
     training = model.training
     model.eval()

@@ -33,7 +33,7 @@ def compiled(model: Any) -> Iterator[None]:
     from torch._dynamo import config  # not before: torch's compiler is large
 
     net = inner(model)
-    repeated = [module for module in net.modules() if type(module).__name__ in (net._no_split_modules or ())]  # noqa: SLF001
+    repeated = [module for module in net.modules() if type(module).__name__ in (net._no_split_modules or ())]  # noqa: SLF001 - no public name
     for layer in repeated:
         layer.compile(dynamic=True)
     alike = net.get_input_embeddings().register_forward_hook(_as_if_learnt)

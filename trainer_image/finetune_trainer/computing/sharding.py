@@ -46,7 +46,7 @@ def spread(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtyp
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    model._apply(lambda value: torch.empty_like(value, device=device) if value.is_meta else value.to(device))  # noqa: SLF001
+    model._apply(lambda value: torch.empty_like(value, device=device) if value.is_meta else value.to(device))  # noqa: SLF001 - `to` and `to_empty` know one case each
     _fill(model, whole)
 
 

@@ -29,9 +29,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from finetune_api.reasons import Reason
 from finetune_trainer.computing.sharding import gathered, like
-from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.durable import manifest_now, remove_unfinished, whole_folder
 from finetune_trainer.training.checkpoint_names import checkpoints_in, folder_name
+from finetune_trainer.training.origin import of_another_base
 
 KEPT = 2
 """Checkpoints that are kept: the newest may turn out to be damaged."""
@@ -126,13 +127,6 @@ def load_model(folder: Path, model: torch.nn.Module) -> None:
             raise of_another_base(folder)
         for name, parameter in trained.items():
             parameter.copy_(like(parameter, saved.tensor(name)))
-
-
-def of_another_base(folder: Path | str, name: str = "") -> TrainerError:
-    """What to say of a checkpoint that is not of the base model which is there by now; `name` is of what differs."""
-    seen = f": its {name} differs" if name else ""
-    message = f"{folder} is a checkpoint of another base model of the same name{seen}"
-    return TrainerError(Reason.SPEC_INVALID, message, ANOTHER_OUTPUT)
 
 
 def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> None:

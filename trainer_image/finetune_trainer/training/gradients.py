@@ -11,6 +11,7 @@ import gc
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,31 @@ from finetune_trainer.training.steps import CUT, PASSES, Step, Steps, largest
 logger = logging.getLogger(__name__)
 
 
-class StepAbandoned(Exception):  # noqa: N818 - no error: somebody asked to stop in the middle of a step
+class StepAbandoned(Exception):
     """The step under way was given up; the model is as the step before left it."""
 
 
-class ShortOfMemory(Exception):  # noqa: N818 - becomes OutOfMemory when a checkpoint is written
+class ShortOfMemory(Exception):
     """A step failed for want of memory, twice in this attempt or with nothing left to make smaller."""
 
     def __init__(self, tokens: int) -> None:
         super().__init__(tokens)
         self.tokens = tokens
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """How this machine computes a training. What is learnt is the same, but for rounding."""
+
+    cut: Cut
+    """How steps are cut into passes, the halvings of `lesson` included."""
+    dtype: torch.dtype
+    """What products are computed in."""
+    at_once: int = 1
+    """Passes that are computed side by side, if the model can."""
+    compile_layers: bool = False
+    lesson: Lesson = field(default_factory=Lesson)
+    """What earlier shortages of memory taught."""
 
 
 class Gradients:
@@ -51,12 +67,9 @@ class Gradients:
         net: the model.
         steps: each step's passes.
         objective: what is minimised.
-        cut: how steps are cut into passes.
-        lesson: what earlier shortages of memory taught; a new one is written to `checkpoints`.
-        checkpoints: the folder that outlives a pod.
+        settings: how passes are computed; shortages of memory change that.
+        checkpoints: the folder that outlives a pod, and keeps what a shortage taught.
         seed: of the job.
-        compute_dtype: what products are computed in.
-        at_once: passes that are computed side by side, if the model can.
         device: where the model is.
         world: the ranks that share a step.
         interruption: looked at before each pass.
@@ -68,22 +81,19 @@ class Gradients:
         net: Any,
         steps: Steps,
         objective: Objective,
+        settings: ComputeSettings,
         *,
-        cut: Cut,
-        lesson: Lesson,
         checkpoints: Path,
         seed: int,
-        compute_dtype: torch.dtype,
-        at_once: int,
         device: torch.device,
         world: World,
         interruption: Interruption,
         backward: Callable[[torch.Tensor], None],
     ) -> None:
         self._net, self._steps, self._objective = net, steps, objective
-        self.cut, self.lesson, self._retried = cut, lesson, False
+        self.cut, self.lesson, self._retried = settings.cut, settings.lesson, False
         self._checkpoints, self._seed = checkpoints, seed
-        self._compute_dtype, self._device, self._at_once = compute_dtype, device, at_once
+        self._compute_dtype, self._device, self._at_once = settings.dtype, device, settings.at_once
         self._world, self._interruption, self._backward = world, interruption, backward
         trained = [value for value in net.parameters() if value.requires_grad]
         self.own = [value for value in trained if not isinstance(value, DTensor)]

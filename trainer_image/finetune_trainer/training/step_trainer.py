@@ -24,86 +24,79 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from finetune_api.job import Hyperparameters
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.computing.compiled_layers import in_training
-from finetune_trainer.computing.ranks import ALONE, World
+from finetune_trainer.computing.ranks import World
 from finetune_trainer.computing.sharding import gathered
-from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
-from finetune_trainer.models.base_probe import Probe, differs
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.training import checkpoint
-from finetune_trainer.training.batches import SORTED_TOGETHER, Plan
+from finetune_trainer.training.batches import SORTED_TOGETHER
 from finetune_trainer.training.checkpoint import load_optimizer, load_random_states
-from finetune_trainer.training.gradients import Gradients, ShortOfMemory, StepAbandoned
-from finetune_trainer.training.objective import LIKELIHOOD, Objective
-from finetune_trainer.training.pace import Pace
+from finetune_trainer.training.course import Course
+from finetune_trainer.training.gradients import ComputeSettings, Gradients, ShortOfMemory, StepAbandoned
+from finetune_trainer.training.origin import Origin
 from finetune_trainer.training.pair_store import PairStore
-from finetune_trainer.training.passes import Cut
 from finetune_trainer.training.reference import Reference
 from finetune_trainer.training.schedule import factor, warmup_steps
-from finetune_trainer.training.shortage import Lesson, halved, out_of_memory
+from finetune_trainer.training.shortage import Lesson, out_of_memory
 from finetune_trainer.training.steps import Step, Steps, Store, only
 
 
 class StepTrainer(Trainer):
-    """Trainer whose batch is a whole optimizer step. `run` trains from the newest checkpoint, or from the start."""
+    """Trainer whose batch is a whole optimizer step. `run` trains from the newest checkpoint, or from the start.
+
+    Args:
+        model: with its adapters, or to be trained as a whole.
+        args: of transformers' loop.
+        spec: the job's.
+        course: what is learnt.
+        settings: how it is computed.
+        checkpoints: the folder that outlives a pod.
+        origin: of which checkpoints this run goes on.
+        metrics: the record of steps and validations.
+        interruption: looked at before each pass.
+        on_step: told the step, and its tokens, or 0 after a validation.
+        world: the ranks that share a step.
+    """
 
     loss_is_scaled_for_ga = True  # training_step divides by the step's labelled tokens itself
 
     def __init__(
         self,
-        *,
         model: Any,
         args: TrainingArguments,
-        hyper: Hyperparameters,
-        train: Store,
-        validation: Store | None,
-        plan: Plan,
-        pace: Pace,
-        cut: Cut,
-        compute_dtype: torch.dtype,
-        at_once: int = 1,
-        compile_layers: bool,
+        spec: FineTuneJobSpec,
+        course: Course,
+        settings: ComputeSettings,
+        *,
         checkpoints: Path,
-        fingerprint: str,
-        base: Probe | None = None,
+        origin: Origin,
         metrics: Metrics,
         interruption: Interruption,
         on_step: Callable[[int, int], None],
-        world: World = ALONE,
-        lesson: Lesson | None = None,
-        lora_plus_ratio: float | None = None,
-        objective: Objective = LIKELIHOOD,
+        world: World,
     ) -> None:
-        lesson = lesson or Lesson()
-        cut = halved(cut, lesson.halvings)
-        steps = Steps(train, plan, cut, world, objective)
+        steps = Steps(course.train, course.plan, settings.cut, world, course.objective)
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=only, callbacks=[_Pacer(self)])
         self.remove_callback(PrinterCallback)
         self._net: Any = model
-        self.world = world
-        self.plan, self.pace, self.metrics_record, self.interruption = plan, pace, metrics, interruption
-        self._train, self._validation = train, validation
-        self._compile = compile_layers
-        self._checkpoints, self._fingerprint, self._on_step = checkpoints, fingerprint, on_step
-        self._base = base or {}
-        self._objective = objective
-        self._hyper, self._lora_plus_ratio = hyper, lora_plus_ratio
+        self._spec, self.course, self.world = spec, course, world
+        self.metrics_record, self.interruption, self._on_step = metrics, interruption, on_step
+        self._checkpoints, self._origin = checkpoints, origin
+        self._compile = settings.compile_layers
         self._last_means, self._last_grad_norm = [math.nan], math.nan
         self._trained = [value for value in model.parameters() if value.requires_grad]
         self._saved_step = 0
         self._gradients = Gradients(
             model,
             steps,
-            objective,
-            cut=cut,
-            lesson=lesson,
+            course.objective,
+            settings,
             checkpoints=checkpoints,
-            seed=hyper.seed,
-            compute_dtype=compute_dtype,
-            at_once=at_once,
+            seed=spec.hyperparameters.seed,
             device=args.device,
             world=world,
             interruption=interruption,
@@ -137,17 +130,18 @@ class StepTrainer(Trainer):
         except ShortOfMemory as short:
             if self.world.size == 1:  # the others are in the middle of the step
                 self._save_progress()
-            tokens = short.tokens // self._objective.texts
-            raise out_of_memory(self.state.global_step + 1, tokens, self.lesson, self._hyper) from short
+            tokens, hyper = short.tokens // self.course.objective.texts, self._spec.hyperparameters
+            raise out_of_memory(self.state.global_step + 1, tokens, self.lesson, hyper) from short
 
     def _refer(self) -> None:
         """Have the model as it is before training say what rows with two answers are compared with."""
-        if not isinstance(self._train, PairStore):
+        course = self.course
+        if not isinstance(course.train, PairStore):
             return
         reference = Reference(
             self._net,
             self._checkpoints,
-            self._fingerprint,
+            self._origin.fingerprint,
             cut=self._gradients.cut,
             autocast=self._gradients.autocast,
             with_idle=self._gradients.with_idle,
@@ -156,9 +150,9 @@ class StepTrainer(Trainer):
             world=self.world,
             interruption=self.interruption,
         )
-        reference.fill("train", self._train)
-        if isinstance(self._validation, PairStore):
-            reference.fill("validation", self._validation)
+        reference.fill("train", course.train)
+        if isinstance(course.validation, PairStore):
+            reference.fill("validation", course.validation)
 
     def _save_progress(self) -> None:
         if self.state.global_step > self._saved_step:
@@ -185,15 +179,7 @@ class StepTrainer(Trainer):
         if not Path(folder).is_dir():  # a claim that only one node can mount, or another one in its place
             message = f"{folder} is the checkpoint to go on from, and is not there on every node"
             raise TrainerError(Reason.ARTIFACT_FAILED, message, "Keep artifacts on a ReadWriteMany claim.")
-        if notes["fingerprint"] != self._fingerprint:
-            raise TrainerError(
-                Reason.SPEC_INVALID,
-                f"{Path(folder).parent} holds checkpoints of a job with another spec or other data: for the same "
-                "job, a file of spec.dataset has changed since they were made",
-                ANOTHER_OUTPUT,
-            )
-        if name := differs(notes.get("base", {}), self._base):
-            raise checkpoint.of_another_base(folder, name)
+        self._origin.require_same(Path(folder), notes)
         self.seconds_before, self._saved_step = notes["seconds"], step
         self.metrics_record.keep_until(step)
 
@@ -205,13 +191,15 @@ class StepTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
         """Transformers' AdamW; with LoRA+ the second halves of the adapters get a learning rate of their own."""
-        if self._lora_plus_ratio is None or self.optimizer is not None:
+        adapters = self._spec.adapters
+        ratio = adapters.lora_plus_ratio if adapters else None
+        if ratio is None or self.optimizer is not None:
             return super().create_optimizer(model)
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, self._net)
         optimizer: Optimizer = create_loraplus_optimizer(
             self._net,
             kind,
-            loraplus_lr_ratio=self._lora_plus_ratio,
+            loraplus_lr_ratio=ratio,
             loraplus_weight_decay=self.args.weight_decay,
             **options,
         )
@@ -220,16 +208,17 @@ class StepTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
         """Transformers' own schedules begin with a learning rate of 0."""
+        hyper = self._spec.hyperparameters
         part_of_peak = partial(
             factor,
-            schedule=self._hyper.schedule,
-            warmup=warmup_steps(self._hyper.warmup_ratio, num_training_steps),
+            schedule=hyper.schedule,
+            warmup=warmup_steps(hyper.warmup_ratio, num_training_steps),
             total_steps=num_training_steps,
         )
         self.lr_scheduler = LambdaLR(optimizer or cast("Optimizer", self.optimizer), part_of_peak)
         return self.lr_scheduler
 
-    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
+    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
         """The gradients of one optimizer step; returns this rank's part of its mean loss.
 
         Raises:
@@ -239,7 +228,7 @@ class StepTrainer(Trainer):
             model.train()
         return self._gradients.of_step(model, inputs, self.state.global_step)
 
-    def _clip_grad_norm(self, model: Any) -> Any:  # noqa: ARG002
+    def _clip_grad_norm(self, model: Any) -> Any:
         """Clips, and looks at loss and norm, before the optimizer could spoil the weights.
 
         Gradients may overflow where the loss does not. It is the one place of a step where the host waits for a GPU.
@@ -257,13 +246,13 @@ class StepTrainer(Trainer):
             raise TrainerError(Reason.TRAINING_DIVERGED, f"the gradients of step {step} are no finite numbers")
         return norm
 
-    def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002
+    def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the formula of transformers wants another shape of batch."""
         return 0
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Measure and write down the validation loss after this step, unless that was done before."""
-        step, store = self.state.global_step, self._validation
+        step, store = self.state.global_step, self.course.validation
         known = self.world.tell(f"validation {step}", lambda: self.metrics_record.has_validation(step))
         means = None if store is None or known else self._validation_means(store)
         if means is not None:
@@ -271,8 +260,8 @@ class StepTrainer(Trainer):
                 raise TrainerError(
                     Reason.TRAINING_DIVERGED, f"the validation loss after step {step} is no finite number"
                 )
-            measures = dict(zip(self._objective.measures, means[1:], strict=True))
-            self._write_down(step=step, epoch=self.plan.epochs_after(step), validationLoss=means[0], **measures)
+            measures = dict(zip(self.course.objective.measures, means[1:], strict=True))
+            self._write_down(step=step, epoch=self.course.plan.epochs_after(step), validationLoss=means[0], **measures)
             self._on_step(step, 0)
         return {}
 
@@ -283,21 +272,21 @@ class StepTrainer(Trainer):
         """
         self._net.eval()
         ways = self._gradients
-        sums, weight, given_up = np.zeros(1 + len(self._objective.measures)), 0, False
+        sums, weight, given_up = np.zeros(1 + len(self.course.objective.measures)), 0, False
         for start in range(0, len(store), SORTED_TOGETHER):
             rows = range(start, min(start + SORTED_TOGETHER, len(store)))
             mine = self.world.share(rows, store.lengths[start : rows.stop])
-            passes = ways.with_idle(self._objective.passes(store, mine, ways.cut))
+            passes = ways.with_idle(self.course.objective.passes(store, mine, ways.cut))
             for (batch, counts), of_pass in zip(passes, ways.measured([one for one, _ in passes]), strict=False):
                 if of_pass is None:
                     given_up = True
                     break
                 sums += counts * np.asarray(of_pass)
-                weight += counts * self._objective.weight(batch)
+                weight += counts * self.course.objective.weight(batch)
         *of_all, rows_or_tokens, stopped = self.world.sums(*sums.tolist(), weight, given_up)
         return [value / rows_or_tokens for value in of_all] if rows_or_tokens and not stopped else None
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self._gradients.are_sharded and not self.world.is_first:
             checkpoint.follow(self._net, cast("Optimizer", self.optimizer))
         self.world.tell(f"checkpoint {self.state.global_step}", self._write_checkpoint)
@@ -317,11 +306,11 @@ class StepTrainer(Trainer):
             optimizer=cast("Optimizer", self.optimizer),
             scheduler=cast("LRScheduler", self.lr_scheduler),
             trainer_state=asdict(self.state),
-            notes={"fingerprint": self._fingerprint, "seconds": self.seconds, "base": self._base},
+            notes=self._origin.notes() | {"seconds": self.seconds},
             before_rename=self.interruption.before_writing,
         )
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint.load_model(Path(resume_from_checkpoint), self._net)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -337,13 +326,13 @@ class StepTrainer(Trainer):
         step = self.state.global_step
         self._write_down(
             step=step,
-            epoch=self.plan.epochs_after(step),
+            epoch=self.course.plan.epochs_after(step),
             loss=self._last_means[0],
-            **dict(zip(self._objective.measures, self._last_means[1:], strict=True)),
+            **dict(zip(self.course.objective.measures, self._last_means[1:], strict=True)),
             learningRate=learning_rate,
             gradNorm=self._last_grad_norm,
             tokens=self._gradients.tokens,
-            **{self._objective.unit: self._gradients.weight},
+            **{self.course.objective.unit: self._gradients.weight},
         )
         self._on_step(step, self._gradients.tokens)
 
@@ -360,20 +349,20 @@ class _Pacer(TrainerCallback):
         self._trainer = trainer
         self._learning_rate = 0.0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """A validation that the interruption of an earlier attempt cut off comes first."""
-        if state.global_step and self._trainer.pace.validates(state.global_step):
+        if state.global_step and self._trainer.course.pace.validates(state.global_step):
             self._trainer.evaluate()
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:  # noqa: ARG002
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """Look at the learning rate while it is this step's."""
         self._learning_rate = self._trainer._get_learning_rate()  # noqa: SLF001 - transformers' own accessor
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
         """Write the step down, and say what comes now: validation, a checkpoint, the end."""
         self._trainer.record_step(self._learning_rate)
         step, stopping = state.global_step, self._trainer.stopping()
-        control.should_evaluate = self._trainer.pace.validates(step) and not stopping
-        control.should_save = self._trainer.pace.saves(step) or stopping
+        control.should_evaluate = self._trainer.course.pace.validates(step) and not stopping
+        control.should_save = self._trainer.course.pace.saves(step) or stopping
         control.should_training_stop = control.should_training_stop or stopping
         return control

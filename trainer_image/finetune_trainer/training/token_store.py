@@ -46,8 +46,7 @@ class TokenStore:
         self.labelled = 0
         """Tokens that carry loss."""
         with write_errors(folder, MORE_SCRATCH):
-            # It lives as long as the store.
-            self._file: Any = path.open("w+b") if path else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            self._file: Any = path.open("w+b") if path else tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
             for ids, labels in rows:
                 signed = np.asarray(ids, dtype=np.int32)
                 self.largest_id = max(self.largest_id, int(signed.max(initial=-1)))

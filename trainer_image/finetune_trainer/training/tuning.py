@@ -5,20 +5,27 @@ It reads no data and writes nothing. Libraries are imported where they are neede
 
 import gc
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.trainer import TrainerJob
-from finetune_trainer.computing.ranks import World
+from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.metrics import Metrics
+from finetune_trainer.computing.ranks import ALONE, World
 from finetune_trainer.models import base_model, memory, memory_fit, model_shape
 from finetune_trainer.models.adapters import require_mergeable, with_adapters
 from finetune_trainer.training.batches import Plan
+from finetune_trainer.training.origin import Origin
 
 if TYPE_CHECKING:
+    from finetune_trainer.training.course import Course
+    from finetune_trainer.training.gradients import ComputeSettings
     from finetune_trainer.training.objective import Objective
+    from finetune_trainer.training.shortage import Lesson
     from finetune_trainer.training.step_trainer import StepTrainer
     from finetune_trainer.training.steps import Store
 
@@ -218,73 +225,86 @@ def build_trainer(
     *,
     fit: memory.Fit,
     packed: bool,
+    origin: Origin,
+    metrics: Metrics,
+    interruption: Interruption,
+    on_step: Callable[[int, int], None],
+    world: World = ALONE,
     objective: "Objective | None" = None,
-    **others: Any,
 ) -> "StepTrainer":
-    """The trainer of a job's hyperparameters, by the job's objective or another; `others` are StepTrainer's own."""
+    """The trainer of a job's hyperparameters; by the job's objective where none is given."""
     from finetune_trainer.training.loop import arguments
-    from finetune_trainer.training.objective import objective_of
-    from finetune_trainer.training.pace import pace_of
-    from finetune_trainer.training.passes import Cut
     from finetune_trainer.training.shortage import Lesson
     from finetune_trainer.training.step_trainer import StepTrainer
 
-    hyper, plan = job.spec.hyperparameters, plan_of(job, train)
     lesson = Lesson.read(checkpoints_of(job))
     checkpointing = fit.activation_checkpointing or lesson.checkpointing
     if checkpointing:
         model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
+    course = _course_of(job, train, validation, objective)
+    settings = _compute_settings(job, fit, lesson, packed=packed)
+    if packed and not checkpointing:
+        at_once = fit.at_once if objective is None else 1  # nobody knows whether users' own is safe in threads
+        settings = replace(settings, at_once=at_once, compile_layers=_to_be_compiled(model, course))
     return StepTrainer(
-        model=model,
-        args=arguments(
-            hyper,
+        model,
+        arguments(
+            job.spec.hyperparameters,
             learning_rate=learning_rate_of(job.spec),
-            total_steps=plan.total_steps,
+            total_steps=course.plan.total_steps,
             output=Path(job.output),
             activation_checkpointing=checkpointing,
         ),
-        hyper=hyper,
-        train=train,
-        validation=validation,
-        plan=plan,
-        pace=pace_of(
-            plan,
-            hyper.checkpoint_steps,
-            train_tokens=train.tokens,
-            validation_tokens=validation.tokens if validation else 0,
-        ),
-        cut=Cut(
-            None if hyper.micro_batch_size else fit.token_budget,
-            hyper.micro_batch_size,
-            packed=packed,
-            filled=packed and device() == "cuda",
-        ),
-        compute_dtype=compute_dtype_of(job),
-        at_once=fit.at_once if packed and not checkpointing and objective is None else 1,
-        compile_layers=packed and not checkpointing and _to_be_compiled(model, plan, train),
+        job.spec,
+        course,
+        settings,
         checkpoints=checkpoints_of(job),
-        lesson=lesson,
-        objective=objective or objective_of(job.spec.preference),
-        lora_plus_ratio=job.spec.adapters.lora_plus_ratio if job.spec.adapters else None,
-        **others,
+        origin=origin,
+        metrics=metrics,
+        interruption=interruption,
+        on_step=on_step,
+        world=world,
     )
 
 
-def _to_be_compiled(model: Any, plan: Plan, train: "Store") -> bool:
+def _course_of(job: TrainerJob, train: "Store", validation: "Store | None", objective: "Objective | None") -> "Course":
+    from finetune_trainer.training.course import Course
+    from finetune_trainer.training.objective import objective_of
+    from finetune_trainer.training.pace import pace_of
+
+    plan = plan_of(job, train)
+    pace = pace_of(
+        plan,
+        job.spec.hyperparameters.checkpoint_steps,
+        train_tokens=train.tokens,
+        validation_tokens=validation.tokens if validation else 0,
+    )
+    return Course(train, validation, plan, pace, objective or objective_of(job.spec.preference))
+
+
+def _compute_settings(job: TrainerJob, fit: memory.Fit, lesson: "Lesson", *, packed: bool) -> "ComputeSettings":
+    """Passes one after the other, through layers as they are."""
+    from finetune_trainer.training.gradients import ComputeSettings
+    from finetune_trainer.training.passes import Cut
+    from finetune_trainer.training.shortage import halved
+
+    rows_each = job.spec.hyperparameters.micro_batch_size
+    cut = Cut(None if rows_each else fit.token_budget, rows_each, packed=packed, filled=packed and device() == "cuda")
+    return ComputeSettings(halved(cut, lesson.halvings), compute_dtype_of(job), lesson=lesson)
+
+
+def _to_be_compiled(model: Any, course: "Course") -> bool:
     """Sharding hooks into layers, as checkpointing does: not measured together with their compilation."""
     from finetune_trainer.computing.compiled_layers import why_not_compiled
     from finetune_trainer.computing.sharding import is_sharded
 
-    return not is_sharded(model) and _worth_compiling(plan, train) and not why_not_compiled()
+    tokens = course.plan.epochs_after(course.plan.total_steps) * course.train.tokens
+    return not is_sharded(model) and tokens > _WORTH_COMPILING and not why_not_compiled()
 
 
 _WORTH_COMPILING = 15e6
 """Tokens from which on layers are compiled: that is won back after 5 (8B) to 10 million (0.5B) on an H200, and
 earlier where the GPU is slower (docs/decisions/2026-11-26-training-speed.md)."""
-
-
-def _worth_compiling(plan: Plan, train: "Store") -> bool:
-    return plan.epochs_after(plan.total_steps) * train.tokens > _WORTH_COMPILING
 
 
 def checkpoints_of(job: TrainerJob) -> Path:

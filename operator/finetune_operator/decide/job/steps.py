@@ -25,7 +25,7 @@ from finetune_operator.decide.conditions import (
     stalled,
     timestamp,
 )
-from finetune_operator.decide.job import unheard
+from finetune_operator.decide.job import silent_trainer
 from finetune_operator.decide.job.attempts import (
     AWAITED,
     LAST_POD_CHECK_SECONDS,
@@ -281,7 +281,7 @@ def pod_check_seconds(run: Run, now: datetime) -> float | None:
 
 def notice_silence(view: JobView) -> Decision | None:
     """Nothing was heard of a trainer at work for long. It is left alone: its next report says that it is well."""
-    failure = unheard.failure(view)
+    failure = silent_trainer.failure(view)
     if failure is None:
         return None
     facts = stalled(failure.reason, failure.message)
@@ -299,7 +299,7 @@ def follow(view: JobView) -> Decision | None:
     begun = "Running" if report else "Validating"
     present = view.status.phase if view.status.phase in AT_WORK else begun
     phase = report.phase if report and report.phase in AT_WORK else present
-    again = LATE_POD_CHECK_SECONDS if view.run.ending else unheard.left(view)
+    again = LATE_POD_CHECK_SECONDS if view.run.ending else silent_trainer.left(view)
     message = view.run.note or AT_WORK[phase]
     seen = view.status.observed_generation == view.generation and view.status.failure is None
     said = seen and _says(view.status, message) and phase == view.status.phase

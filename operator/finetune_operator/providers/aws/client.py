@@ -35,7 +35,7 @@ from finetune_operator.providers.errors import (
 )
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.silence import unanswered
+from finetune_operator.providers.unanswered import unanswered
 from finetune_operator.providers.values import plain
 
 T = TypeVar("T")

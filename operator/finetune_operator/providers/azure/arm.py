@@ -14,7 +14,7 @@ from azure.core.rest import HttpRequest
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.silence import unanswered
+from finetune_operator.providers.unanswered import unanswered
 from finetune_operator.providers.values import plain
 from finetune_operator.runtime.http_date import http_date
 

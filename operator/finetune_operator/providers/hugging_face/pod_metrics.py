@@ -28,7 +28,7 @@ _VLLM_COUNTS = ("vllm:request_success_total", "vllm:prompt_tokens_total")
 """The second one moves for requests, too, whose client left: the first one does not in each release."""
 
 
-class Unread(Exception):  # noqa: N818 - named as what it is
+class Unread(Exception):
     """A server did not tell of its requests; the message says why."""
 
 

@@ -32,7 +32,7 @@ from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.openai.refusals import Barred, of_the_wish, translated
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
-from finetune_operator.providers.silence import unanswered
+from finetune_operator.providers.unanswered import unanswered
 from finetune_operator.providers.values import plain
 
 T = TypeVar("T")

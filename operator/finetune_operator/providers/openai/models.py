@@ -22,7 +22,7 @@ from finetune_operator.providers.errors import (
     looks_like_page,
 )
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.silence import unanswered
+from finetune_operator.providers.unanswered import unanswered
 
 ANSWER_SECONDS = 120.0
 """For one answer: long ones are written word by word."""

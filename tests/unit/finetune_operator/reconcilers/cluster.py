@@ -10,27 +10,11 @@ from finetune_operator.desired.compare import is_managed
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.providers.accounts import Accounts, Build, SignIn
 from finetune_operator.providers.azure.api import credential_of
-from finetune_operator.providers.cloud import CloudTraining
-from finetune_operator.providers.cloud_serving import CloudServing
-from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
-from finetune_operator.providers.hugging_face.training import HuggingFaceTraining
-from finetune_operator.reconcilers.answers import Answers
-from finetune_operator.reconcilers.children import Children
-from finetune_operator.reconcilers.cloud_job import CloudJobs
-from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.deployment import DeploymentReconciler
-from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
-from finetune_operator.reconcilers.hosted import HostedDeployments
-from finetune_operator.reconcilers.job import JobReconciler
-from finetune_operator.reconcilers.local_idle import LocalIdle
-from finetune_operator.reconcilers.model import ModelReconciler
 from finetune_operator.reconcilers.observed import CHILDREN, make_store
-from finetune_operator.reconcilers.offers import Offers
-from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
-from finetune_operator.reconcilers.uploads import Uploads
+from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -44,12 +28,15 @@ from finetune_operator.runtime.kube import (
     Resource,
 )
 from finetune_operator.runtime.queue import Key, Lane, Requeue
+from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.decide.given import NOW, connection, ended, job_spec
 from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
 
 JOB = Key(FINE_TUNE_JOBS.kind, "team-a", "sentiment-1")
 MODEL = Key(FINE_TUNED_MODELS.kind, "team-a", "sentiment")
 DEPLOYMENT = Key(MODEL_DEPLOYMENTS.kind, "team-a", "sentiment")
+
+SETTINGS = Settings(namespace="finetune", service_name="reports", check_image="check:1")
 
 
 class Cluster:
@@ -78,11 +65,10 @@ class Cluster:
         for place in self.observer.places():
             self.observer.listed(*place, self.observer.listing(*place))
         context = Context(self.kube, self.store, self.announce, self.wake, lambda: self.now)
-        provider = self.training()
         self.accounts = Accounts(
             self.kube,
             connection=context.connection,
-            namespace="finetune",
+            namespace=SETTINGS.namespace,
             guard=self.guard,
             wake=self.wake,
             background=False,
@@ -91,49 +77,19 @@ class Cluster:
             clock=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
             rate=1e6,
         )
-        remote = CloudTraining(
-            self.kube,
-            self.store,
+        self.reconcilers = Reconcilers(
+            context,
             self.accounts,
-            pods=provider,
-            service="reports.finetune.svc",
-            report_ca=lambda: "CA",
-            check_image="check:1",
+            self.reports,
+            SETTINGS,
+            guard=self.guard,
+            enqueue_after=self.wake_later,
             catalogue=lambda: self.catalogue,
-            clock=lambda: self.now,
-        )
-        self.uploads = Uploads(context, self.accounts)
-        offers = Offers(self.wake_later)
-        providers = Providers(provider, remote, lambda: self.catalogue)
-        self.answers = Answers(context, self.accounts, self.reports, providers)
-        hosts = EvaluationHosts(context, Hosting(self.accounts), self.guard)
-        cloud = CloudJobs(context, remote, self.guard, self.answers, hosts)
-        serving = CloudServing(self.accounts, lambda: self.now)
-        warn_after = timedelta(days=1)
-        hosted = HostedDeployments(
-            context, Hosting(self.accounts), lambda: self.catalogue, self.guard, warn_after=warn_after
-        )
-        idle = LocalIdle(context, self.metrics)
-        children = Children(context, lambda: self.now.timestamp())  # noqa: PLW0108 - now moves on
-        self.reconcilers = {
-            FINE_TUNE_JOBS.kind: JobReconciler(context, providers, self.reports, cloud, offers),
-            FINE_TUNED_MODELS.kind: ModelReconciler(context, children, self.accounts, offers, provider.observe_alone),
-            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(
-                context, children, serving, hosted, idle, catalogue=lambda: self.catalogue
-            ),
-            CONNECTIONS.kind: ConnectionReconciler(context, self.accounts, lambda: self.catalogue),
-        }
-
-    def training(self) -> HuggingFaceTraining:
-        """What runs jobs in pods."""
-        return HuggingFaceTraining(
-            self.kube,
-            self.store,
-            last_report=self.reports.last,
-            service="reports.finetune.svc",
             report_ca=lambda: "CA",
-            clock=lambda: self.now,
+            pod_metrics=self.metrics,
+            seconds=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
         )
+        self.uploads, self.answers = self.reconcilers.uploads, self.reconcilers.answers
 
     def guard(self) -> None:
         if not self.leads:
@@ -154,7 +110,7 @@ class Cluster:
         assert note
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        return await self.reconcilers[key.kind].reconcile(key)
+        return await self.reconcilers.reconcile(key)
 
     async def settle(self) -> None:
         """Until neither watches nor queue have anything; what asks to run later at once does, the rest is kept."""

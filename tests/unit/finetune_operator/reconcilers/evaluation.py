@@ -3,10 +3,13 @@
 import asyncio
 import json
 import ssl
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.job_status import ProviderFile
@@ -87,6 +90,20 @@ class MeasuredCluster(CloudCluster):
     async def aclose(self) -> None:
         await self.servers.aclose()
         await super().aclose()
+
+    async def begin(self, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+        """Up to where the job's model is made and waits to be measured."""
+        await self.serve(monkeypatch)
+        self.add_cloud_job(**({"dataset": DATASET} | fields))
+        await self.settle()
+        await self.tune()
+
+    async def go_on(self, until: Callable[[], bool], seconds: float = 60, looks: int = 60) -> None:
+        for _ in range(looks):
+            if until():
+                return
+            await self.pass_time(seconds)
+        raise AssertionError(f"it does not come to that: {self.status()}")
 
     def checked(self, files: list[ProviderFile], tokens: int = 1000, **of: Any) -> Report:
         checked = {"files": [file.wire() for file in files], "tokens": tokens, "evaluation": SIZE}

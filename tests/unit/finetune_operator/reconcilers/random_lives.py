@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from finetune_operator.decide.job.remote import SETTLE
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
 
 JOB = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
@@ -93,6 +94,26 @@ async def live_until_deleted(cluster: CloudCluster, course: Sequence[Step]) -> N
         cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
     for step in course[half:]:
         await live_step(cluster, step)
+
+
+async def live_with_a_model(
+    cluster: CloudCluster, course: Sequence[Step], deleted_after: int, standing: Callable[[], int]
+) -> None:
+    """The course beside a version that is served, until somebody deletes its model after so many steps, and to the end.
+
+    `standing`: how many deployments there are at the provider.
+    """
+    for step in course[:deleted_after]:
+        await live_step(cluster, step)
+        assert standing() <= 1
+    if deleted_after >= len(course):
+        await until(cluster, lambda: cluster.status(DEPLOYMENT).get("phase") == "Ready")
+        assert standing() == 1
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    for step in course[deleted_after:]:
+        await live_step(cluster, step)
+    await until(cluster, lambda: ADDRESS not in cluster.kube.objects)
 
 
 async def until(cluster: CloudCluster, condition: Callable[[], bool], *, pause: float = 120) -> None:

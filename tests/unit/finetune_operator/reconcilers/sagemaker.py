@@ -34,7 +34,7 @@ _AWS: dict[tuple[str, ...], aws.Aws] = {}
 """Clients by address: boto3 takes long to make them, and an operator is killed often here."""
 
 
-class ContainerFailed(Exception):  # noqa: N818 - named as what happened
+class ContainerFailed(Exception):
     """A container that ended with the failure file's text and an exit code."""
 
     def __init__(self, text: str, exit_code: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS
 from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.conftest import s3_endpoint
 from tests.unit.finetune_operator.reconcilers.bedrock import (
@@ -21,9 +21,7 @@ from tests.unit.finetune_operator.reconcilers.bedrock import (
     conversations,
     with_bedrock_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.random_lives import (
-    ADDRESS,
     JOB,
     LAGS,
     courses,
@@ -31,6 +29,7 @@ from tests.unit.finetune_operator.reconcilers.random_lives import (
     live,
     live_step,
     live_until_deleted,
+    live_with_a_model,
     of_lives,
     until,
 )
@@ -133,17 +132,7 @@ def test_one_deployment_is_made_and_none_is_left(s3_endpoint, block, course, del
         await cluster.settle()
         provider.set(list_lag_seconds=lag)
         await cluster.pass_time(3600)
-        for step in course[:deleted_after]:
-            await live_step(cluster, step)
-            assert sum(map(len, standing)) <= 1
-        if deleted_after >= len(course):
-            await until(cluster, lambda: cluster.status(DEPLOYMENT).get("phase") == "Ready")
-            assert sum(map(len, standing)) == 1
-        cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
-        cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
-        for step in course[deleted_after:]:
-            await live_step(cluster, step)
-        await until(cluster, lambda: ADDRESS not in cluster.kube.objects)
+        await live_with_a_model(cluster, course, deleted_after, lambda: sum(map(len, standing)))
         await cluster.aclose()
         assert sum(map(len, standing)) == 0
 

@@ -6,11 +6,10 @@ As test_exactly_once, for what is billed by the hour.
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import FAULTS, PUT
-from tests.unit.finetune_operator.reconcilers.random_lives import ADDRESS, courses, live, live_step, of_lives, until
+from tests.unit.finetune_operator.reconcilers.random_lives import courses, live, live_with_a_model, of_lives
 
 COURSES = courses([*FAULTS, {"operation": "*", "status": 429}], (20, 300, 700), kills=6)
 
@@ -35,17 +34,7 @@ def test_one_deployment_is_made_and_none_is_left(course, deleted_after) -> None:
 
     async def run(url: str) -> None:
         cluster = await begin(provider, url)
-        for step in course[:deleted_after]:
-            await live_step(cluster, step)
-            assert len(provider.deployments.found) <= 1
-        if deleted_after >= len(course):
-            await until(cluster, lambda: cluster.status(DEPLOYMENT).get("phase") == "Ready")
-            assert len(provider.deployments.found) == 1
-        cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
-        cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
-        for step in course[deleted_after:]:
-            await live_step(cluster, step)
-        await until(cluster, lambda: ADDRESS not in cluster.kube.objects)
+        await live_with_a_model(cluster, course, deleted_after, lambda: len(provider.deployments.found))
         await cluster.aclose()
         assert dict(provider.deployments.found) == {}
 

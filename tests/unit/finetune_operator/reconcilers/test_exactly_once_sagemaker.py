@@ -7,11 +7,9 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS
 from tests.simulators.conftest import s3_endpoint
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.random_lives import (
-    ADDRESS,
     JOB,
     LAGS,
     courses,
@@ -19,6 +17,7 @@ from tests.unit.finetune_operator.reconcilers.random_lives import (
     live,
     live_step,
     live_until_deleted,
+    live_with_a_model,
     of_lives,
     until,
 )
@@ -114,17 +113,7 @@ def test_one_endpoint_is_made_and_nothing_is_left(s3_endpoint, course, deleted_a
         spec = {"deployment": {"template": {"sageMaker": {"instanceType": "ml.g5.xlarge"}}}}
         cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
         await cluster.pass_time(3600)
-        for step in course[:deleted_after]:
-            await live_step(cluster, step)
-            assert len(provider.hosting.endpoints) <= 1
-        if deleted_after >= len(course):
-            await until(cluster, lambda: cluster.status(DEPLOYMENT).get("phase") == "Ready")
-            assert len(provider.hosting.endpoints) == 1
-        cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
-        cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
-        for step in course[deleted_after:]:
-            await live_step(cluster, step)
-        await until(cluster, lambda: ADDRESS not in cluster.kube.objects)
+        await live_with_a_model(cluster, course, deleted_after, lambda: len(provider.hosting.endpoints))
         assert provider.left() == []
 
     live(provider, life)

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from finetune_operator.providers.openai.api import OpenAIApi
-from finetune_operator.providers.silence import unanswered
+from finetune_operator.providers.unanswered import unanswered
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, NAMESPACES, SECRETS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows, with_cloud_job

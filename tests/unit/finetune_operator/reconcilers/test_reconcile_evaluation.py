@@ -44,10 +44,7 @@ async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> A
     async def begun(**fields: Any) -> MeasuredCluster:
         cluster = MeasuredCluster(provider, start(provider), tmp_path)
         made.append(cluster)
-        await cluster.serve(monkeypatch)
-        cluster.add_cloud_job(**({"dataset": DATASET} | fields))
-        await cluster.settle()
-        await cluster.tune()
+        await cluster.begin(monkeypatch, **fields)
         return cluster
 
     yield begun

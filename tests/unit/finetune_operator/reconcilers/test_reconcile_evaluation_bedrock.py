@@ -10,7 +10,7 @@ from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JO
 from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.bedrock import bedrock
-from tests.unit.finetune_operator.reconcilers.evaluation import DATASET, ROWS, BedrockMeasured
+from tests.unit.finetune_operator.reconcilers.evaluation import ROWS, BedrockMeasured
 
 __all__ = ["s3_endpoint", "start"]
 
@@ -32,11 +32,8 @@ async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> A
     async def begun() -> BedrockMeasured:
         cluster = BedrockMeasured(provider, start(provider), tmp_path)
         made.append(cluster)
-        await cluster.serve(monkeypatch)
         cluster.kube.put(FINE_TUNED_MODELS, BY_HAND)
-        cluster.add_cloud_job(dataset=DATASET)
-        await cluster.settle()
-        await cluster.tune()
+        await cluster.begin(monkeypatch)
         return cluster
 
     yield begun
@@ -44,22 +41,16 @@ async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> A
         await cluster.aclose()
 
 
-async def go_on(cluster: BedrockMeasured, until: Callable[[], bool]) -> None:
-    for _ in range(30):
-        if until():
-            return
-        await cluster.pass_time(60)
-    raise AssertionError(f"it does not come to that: {cluster.status()}")
-
-
 async def alone(cluster: BedrockMeasured, provider: BedrockSimulator) -> None:
-    await go_on(cluster, lambda: not cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers"))
+    await cluster.go_on(
+        lambda: not cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers"), looks=30
+    )
     assert not provider.account.deployments
 
 
 async def test_a_tuned_model_is_compared_with_its_base_model(provider, begin):
     cluster = await begin()
-    await go_on(cluster, lambda: POD in cluster.kube.objects)
+    await cluster.go_on(lambda: POD in cluster.kube.objects, looks=30)
     assert [one["candidate"] for one in cluster.evaluation["deployments"]] == ["tuned"]
     last = await cluster.measure()
     assert last.phase == "Measured"
@@ -85,7 +76,7 @@ async def test_it_is_made_once_and_none_is_left_whatever_becomes_of_a_call(provi
     provider.fault(**fault)
     cluster = await begin()
     await cluster.begin_anew()
-    await go_on(cluster, lambda: POD in cluster.kube.objects)
+    await cluster.go_on(lambda: POD in cluster.kube.objects, looks=30)
     assert (len(provider.account.deployments), provider.count(DEPLOY)) == (1, 1)
     provider.fault(UNDEPLOY, after_commit=True, outcome="cut")
     cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")

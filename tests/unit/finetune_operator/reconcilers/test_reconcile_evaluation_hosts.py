@@ -43,11 +43,8 @@ async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> A
         if hosting_alone:
             hosting = {"hosting": {"Standard": "1.70"}}
             cluster.catalogue = Catalogue.model_validate({"providers": {"azureOpenAI": hosting}})
-        await cluster.serve(monkeypatch)
         cluster.kube.put(FINE_TUNED_MODELS, BY_HAND)
-        cluster.add_cloud_job(**({"dataset": DATASET} | fields))
-        await cluster.settle()
-        await cluster.tune()
+        await cluster.begin(monkeypatch, **fields)
         return cluster
 
     yield begun
@@ -55,22 +52,14 @@ async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> A
         await cluster.aclose()
 
 
-async def go_on(cluster: AzureMeasured, until: Callable[[], bool], seconds: float = 60) -> None:
-    for _ in range(60):
-        if until():
-            return
-        await cluster.pass_time(seconds)
-    raise AssertionError(f"it does not come to that: {cluster.status()}")
-
-
 async def deployed(cluster: AzureMeasured) -> None:
     """Until the pod is there, which asks what stands."""
-    await go_on(cluster, lambda: POD in cluster.kube.objects)
+    await cluster.go_on(lambda: POD in cluster.kube.objects)
 
 
 async def alone(cluster: AzureMeasured, provider: AzureSimulator) -> None:
     """Until nothing is deployed, and the job holds nothing any more."""
-    await go_on(cluster, lambda: not provider.deployments.found and not finalizers(cluster))
+    await cluster.go_on(lambda: not provider.deployments.found and not finalizers(cluster))
     before = provider.cost()
     provider.advance(DAY)
     assert provider.cost() == before, "nothing is billed any more"
@@ -194,11 +183,11 @@ async def test_deployments_go_while_a_job_is_suspended_and_come_back(provider, b
     await deployed(cluster)
     cluster.change_job(suspend=True)
     await cluster.settle()
-    await go_on(cluster, lambda: not provider.deployments.found)
+    await cluster.go_on(lambda: not provider.deployments.found)
     assert (cluster.status()["phase"], finalizers(cluster) != []) == ("Suspended", True)
     cluster.change_job(suspend=False)
     await cluster.settle()
-    await go_on(cluster, lambda: any(name == "sentiment-1-1-eval2" for _, _, name in cluster.kube.objects))
+    await cluster.go_on(lambda: any(name == "sentiment-1-1-eval2" for _, _, name in cluster.kube.objects))
     await cluster.measure(2)
     await alone(cluster, provider)
     assert cluster.status()["evaluation"]["verdict"] == "Better"
@@ -236,8 +225,8 @@ async def test_what_a_suspended_job_cannot_delete_is_told_until_it_is_gone_or_wa
     released = cluster.condition("Released")
     assert (cluster.status()["phase"], released["status"], is_shown(cluster)) == ("Suspended", "False", 1)
     provider.set(may_deploy=True)
-    await go_on(cluster, lambda: not provider.deployments.found)
-    await go_on(cluster, lambda: cluster.condition("Released")["status"] == "True")
+    await cluster.go_on(lambda: not provider.deployments.found)
+    await cluster.go_on(lambda: cluster.condition("Released")["status"] == "True")
     assert is_shown(cluster) is None
 
 
@@ -259,7 +248,7 @@ async def test_a_job_can_be_let_go_though_its_deployments_stand(provider, begin)
 async def test_a_deployment_that_fails_costs_the_evaluation_and_not_the_model(provider, begin):
     provider.set(fail_next_deployment="no room in the rack")
     cluster = await begin()
-    await go_on(cluster, lambda: cluster.status()["phase"] == "Succeeded")
+    await cluster.go_on(lambda: cluster.status()["phase"] == "Succeeded")
     evaluated = cluster.condition("Evaluated")
     assert (evaluated["status"], evaluated["reason"]) == ("False", "DeploymentFailed")
     assert cluster.status()["modelVersion"] == 1
@@ -280,13 +269,13 @@ async def test_a_base_model_that_cannot_be_deployed_is_a_baseline_with_a_problem
 async def test_a_refusal_that_lasts_is_told_once_until_it_is_over(provider, begin):
     provider.set(may_deploy=False)
     cluster = await begin()
-    await go_on(cluster, lambda: cluster.condition("Stalled")["status"] == "True")
+    await cluster.go_on(lambda: cluster.condition("Stalled")["status"] == "True")
     first = cluster.condition("Stalled")
     for _ in range(5):
         await cluster.pass_time(60)
         assert cluster.condition("Stalled") == first, "asking again changes nothing"
     provider.set(may_deploy=True)
-    await go_on(cluster, lambda: cluster.condition("Stalled")["status"] == "False")
+    await cluster.go_on(lambda: cluster.condition("Stalled")["status"] == "False")
     assert not cluster.status().get("failure")
     await deployed(cluster)
 
@@ -294,7 +283,7 @@ async def test_a_refusal_that_lasts_is_told_once_until_it_is_over(provider, begi
 async def test_nothing_is_waited_for_for_ever(provider, begin):
     provider.set(may_deploy=False)
     cluster = await begin()
-    await go_on(cluster, lambda: cluster.status()["phase"] == "Succeeded", seconds=600)
+    await cluster.go_on(lambda: cluster.status()["phase"] == "Succeeded", seconds=600)
     evaluated = cluster.condition("Evaluated")
     assert (evaluated["reason"], "after 2 hours" in evaluated["message"]) == ("CredentialsInvalid", True)
 
@@ -325,7 +314,7 @@ async def test_a_model_that_is_deployed_anyhow_is_asked_there(provider, begin):
     await alone(cluster, provider)
     cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=SERVED)
     await cluster.settle()
-    await go_on(cluster, lambda: len(provider.deployments.found) == 1)
+    await cluster.go_on(lambda: len(provider.deployments.found) == 1)
     await cluster.pass_time(1200)
     [standing] = provider.deployments.found
     cluster.add_cloud_job("sentiment-2", dataset=DATASET)
@@ -333,7 +322,7 @@ async def test_a_model_that_is_deployed_anyhow_is_asked_there(provider, begin):
     await cluster.check(cluster.content, job="sentiment-2")
     await cluster.settle()
     await cluster.pass_time(3600)
-    await go_on(cluster, lambda: (JOBS, "team-a", "sentiment-2-1-eval1") in cluster.kube.objects)
+    await cluster.go_on(lambda: (JOBS, "team-a", "sentiment-2-1-eval1") in cluster.kube.objects)
     job = cluster.start_pod(job="sentiment-2")
     await cluster.settle()
     last = await cluster.ask(job)

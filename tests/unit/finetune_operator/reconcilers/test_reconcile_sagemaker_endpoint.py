@@ -20,21 +20,16 @@ from tests.unit.finetune_operator.reconcilers.sagemaker import (
     IMAGE,
     ROLE,
     SageMakerCluster,
-    sagemaker,
+    provider,
     serve_on,
     with_training_job,
 )
 
-__all__ = ["s3_endpoint", "start"]
+__all__ = ["provider", "s3_endpoint", "start"]
 
 CREATE = "CreateEndpoint"
 PROD = Key(MODEL_DEPLOYMENTS.kind, "team-a", "prod")
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
-
-
-@pytest.fixture
-def provider(s3_endpoint: str) -> SageMakerSimulator:
-    return sagemaker(s3_endpoint)
 
 
 @pytest.fixture

@@ -60,20 +60,26 @@ class World:
 
 
 @asynccontextmanager
-async def server(answering=None, **settings):
+async def serving(world, path, options, **handlers):
+    """`world` beside a report server that asks it; it gets a session, and the URL of `path`."""
     shown = await certificates()
-    world = World()
-    options = {"report_port": 0, "report_bind": "127.0.0.1", "report_burst": 100} | settings
     made = ReportServer(
-        Settings(**options), shown.context, review=world.review, authorise=world.authorise,
-        accept=world.accept, is_leader=lambda: world.leads, answering=answering,
+        Settings(**{"report_port": 0, "report_bind": "127.0.0.1"} | options), shown.context, review=world.review,
+        authorise=world.authorise, is_leader=lambda: world.leads, **handlers,
     )  # fmt: skip
     await made.start()
     world.port = made.port
-    world.url = f"https://localhost:{made.port}{REPORT_PATH}"
+    world.url = f"https://localhost:{made.port}{path}"
     world.tls = ssl.create_default_context(cadata=shown.bundle)
     async with aiohttp.ClientSession() as world.session:
         try:
             yield world
         finally:
             await made.stop()
+
+
+@asynccontextmanager
+async def server(answering=None, **settings):
+    world, options = World(), {"report_burst": 100} | settings
+    async with serving(world, REPORT_PATH, options, accept=world.accept, answering=answering):
+        yield world

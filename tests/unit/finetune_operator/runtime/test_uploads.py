@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import ssl
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -11,14 +10,10 @@ import pytest
 from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_MAX_BYTES, UPLOAD_PATH
 from finetune_operator.runtime import uploads
-from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.refusals import Refusal
-from finetune_operator.runtime.reports import ReportServer
-from finetune_operator.runtime.settings import Settings
-from tests.unit.finetune_operator.runtime.tls import certificates
+from tests.unit.finetune_operator.runtime.report_server import POD, serving, token
 
-POD = TokenIdentity("system:serviceaccount:team:default", "s", (), "team", "default", "job-1-abc", "pod-uid")
-TOKEN = "head.claims-pod.signature"
+TOKEN = token()
 BODY = b"line\n" * 1000
 
 
@@ -67,20 +62,9 @@ class World:
 
 @asynccontextmanager
 async def server(**settings):
-    shown = await certificates()
     world = World()
-    made = ReportServer(
-        Settings(report_port=0, report_bind="127.0.0.1", **settings), shown.context, review=world.review,
-        authorise=world.authorise, accept=lambda _: None, is_leader=lambda: world.leads, upload=world.upload,
-    )  # fmt: skip
-    await made.start()
-    world.url = f"https://localhost:{made.port}{UPLOAD_PATH}"
-    world.tls = ssl.create_default_context(cadata=shown.bundle)
-    async with aiohttp.ClientSession() as world.session:
-        try:
-            yield world
-        finally:
-            await made.stop()
+    async with serving(world, UPLOAD_PATH, settings, accept=lambda _: None, upload=world.upload):
+        yield world
 
 
 async def test_a_file_is_passed_on_in_small_pieces():

@@ -16,12 +16,12 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_trainer.attempt import trackers
 from finetune_trainer.attempt.interruption import Interruption
+from tests.unit.finetune_trainer.fake_service import FakeService, serving
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
-from tests.unit.finetune_trainer.places import Place, serving
 
 
-class FakeMLflow(Place):
+class FakeMLflow(FakeService):
     """MLflow's REST API as far as a run needs it, with a token."""
 
     def __init__(self) -> None:

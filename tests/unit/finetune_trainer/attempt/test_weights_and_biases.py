@@ -11,9 +11,9 @@ from finetune_api.names import TRACKERS_PREFIX
 from finetune_trainer.attempt import trackers, weights_and_biases
 from finetune_trainer.attempt.interruption import Interruption
 from tests.unit.finetune_trainer.attempt.wandb_server import KEY, FakeWandB
+from tests.unit.finetune_trainer.fake_service import serving
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
-from tests.unit.finetune_trainer.places import serving
 
 wandb = pytest.importorskip("wandb", reason="needs the extra package trackers")
 

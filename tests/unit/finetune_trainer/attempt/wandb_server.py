@@ -5,13 +5,13 @@ import gzip
 import json
 from typing import Any
 
-from tests.unit.finetune_trainer.places import Answer, Place
+from tests.unit.finetune_trainer.fake_service import Answer, FakeService
 
 KEY = f"local-{'0123456789' * 4}"
 _BASIC = base64.b64encode(f"api:{KEY}".encode()).decode()
 
 
-class FakeWandB(Place):
+class FakeWandB(FakeService):
     """Who has the key may write. All that comes is in `bodies` too."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from tests.unit.finetune_trainer.storage.object_server import BUCKET, PAGE, Answer, MemoryBucket, Request, fault_status
-from tests.unit.finetune_trainer.storage.stores import Fault
+from tests.unit.finetune_trainer.storage.s3_store import Fault
 
 ACCOUNT = "modelstore"
 SIGNATURE = "c2lnbmF0dXJl"

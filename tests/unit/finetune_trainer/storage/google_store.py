@@ -13,7 +13,7 @@ from google.auth import jwt
 
 from finetune_trainer.storage import store_clients
 from tests.unit.finetune_trainer.storage.object_server import BUCKET, PAGE, Answer, MemoryBucket, Request, fault_status
-from tests.unit.finetune_trainer.storage.stores import Fault
+from tests.unit.finetune_trainer.storage.s3_store import Fault
 
 ACCOUNT = "trainer@project.iam.gserviceaccount.com"
 _AUDIENCE = "https://oauth2.googleapis.com/token"  # whatever the address of the token service

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from finetune_api.trainer import StoreRef
-from tests.unit.finetune_trainer.storage.stores import BUCKET, STATUS, Fault
+from tests.unit.finetune_trainer.storage.s3_store import BUCKET, STATUS, Fault
 
 PAGE = 3
 """Objects in one answer to a listing: stores may give fewer than they are asked for."""

@@ -1,7 +1,6 @@
 """Learning from two answers, a chosen and a rejected one: whole runs, and what they are compared with."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,16 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
-from finetune_trainer.attempt.interruption import Interruption
-from finetune_trainer.computing.ranks import ALONE
 from finetune_trainer.data import IGNORED
 from finetune_trainer.training import objective, reference
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.passes import Cut
-from finetune_trainer.training.reference import Reference
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.attempt.stop_requests import STOPPED, terminate
 from tests.unit.finetune_trainer.computing import ranks
 from tests.unit.finetune_trainer.jobs import COLOURS, make_preference_job
+from tests.unit.finetune_trainer.training import references
 from tests.unit.finetune_trainer.training_runs import broken_off_after, do, same_result
 
 SHORT = {"epochs": 0.6}
@@ -199,20 +196,8 @@ def store():
 
 def asked(model, folder, fingerprint):
     """The margins by a model, or by what is kept in the folder."""
-    made = Reference(
-        model,
-        folder,
-        fingerprint,
-        cut=Cut(64),
-        autocast=nullcontext,
-        with_idle=lambda passes: [(one, 1) for one in passes],
-        asked=lambda: False,
-        device="cpu",
-        world=ALONE,
-        interruption=Interruption(),
-    )
     found = store()
-    made.fill("train", found)
+    references.fill(found, model, folder, fingerprint, Cut(64))
     return found.reference.tolist()
 
 

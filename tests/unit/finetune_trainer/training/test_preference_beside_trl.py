@@ -8,17 +8,15 @@ import torch
 
 from finetune_api.job import LoRA
 from finetune_api.preference import Preference
-from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing.adapted_linear import fuse
 from finetune_trainer.computing.attention import kept_apart
-from finetune_trainer.computing.ranks import ALONE
 from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.training.objective import by_preference
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.passes import Cut
-from finetune_trainer.training.reference import Reference
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets import preference_by_trl as case
+from tests.unit.finetune_trainer.training import references
 
 TRL = json.loads(case.FIGURES.read_text())
 CUTS = [Cut(None, 5), Cut(None, 1), Cut(24), Cut(24, packed=True), Cut(4096, packed=True)]
@@ -33,19 +31,7 @@ def model():
 
 def store_of(model, folder, cut):
     store = PairStore(TokenStore(case.documents()))
-    reference = Reference(
-        model,
-        folder,
-        "1",
-        cut=cut,
-        autocast=nullcontext,
-        with_idle=lambda passes: [(one, 1) for one in passes],
-        asked=lambda: False,
-        device="cpu",
-        world=ALONE,
-        interruption=Interruption(),
-    )
-    reference.fill("train", store)
+    references.fill(store, model, folder, "1", cut)
     return store
 
 

@@ -1,35 +1,18 @@
-"""Places that artifacts are pushed to, as small real HTTP servers: an OCI registry with a token service, and a hub."""
+"""What artifacts are pushed to: an OCI registry with a token service, and a hub."""
 
 import base64
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.unit.finetune_trainer.fake_service import Answer, FakeService
 
 USER, PASSWORD, TOKEN = "robot", "push-secret", "hub-token"
 BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
-Answer = tuple[int, dict[str, str], bytes]
 
-
-class Place:
-    """What both have: every request in `asked`, and faults by method and path ("break", or a status)."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self.fault: Callable[[str, str], Any] = lambda _method, _path: None
-        self.address = ""
-
-    def answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
-        """What the place says."""
-        raise NotImplementedError
-
-
-class FakeRegistry(Place):
+class FakeRegistry(FakeService):
     """The distribution API: pushes need a token, the token service wants user and password."""
 
     def __init__(self) -> None:
@@ -98,7 +81,7 @@ class FakeRegistry(Place):
         return (201 if method == "PUT" else 200), {"Docker-Content-Digest": digest}, b""
 
 
-class FakeHub(Place):
+class FakeHub(FakeService):
     """The part of the hub's API that a commit needs; weights go by LFS, all else within the commit."""
 
     def __init__(self) -> None:
@@ -169,48 +152,3 @@ class FakeHub(Place):
                 self.files[said["value"]["path"]] = self._objects[said["value"]["oid"]]
         self.commits.append(f"{len(self.commits) + 1:040x}")
         return {"commitUrl": f"{self.address}/team/model/commit/{self.commits[-1]}", "commitOid": self.commits[-1]}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    place: Place
-
-    def _serve(self) -> None:
-        self.place.asked.append((self.command, self.path))
-        fault = self.place.fault(self.command, self.path)
-        length = int(self.headers.get("Content-Length", 0))
-        if fault == "break":
-            self.rfile.read(length // 2)
-            self.close_connection = True
-            self.connection.close()
-            return
-        body = self.rfile.read(length)
-        status, headers, said = (
-            (fault, {}, b"") if fault else self.place.answer(self.command, self.path, self.headers, body)
-        )
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", "0" if self.command == "HEAD" else str(len(said)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(said)
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = _serve  # noqa: N815 - http.server's names
-
-    def log_message(self, *_args: Any) -> None:
-        """Requests are in `asked`."""
-
-
-@contextmanager
-def serving(place: Place) -> Iterator[Any]:
-    """The place on a port of this machine."""
-    handler = type("Handler", (_Handler,), {"place": place})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    place.address = f"http://127.0.0.1:{server.server_address[1]}"
-    yield place
-    server.shutdown()
-    server.server_close()

@@ -1,0 +1,116 @@
+"""How the reconcilers are put together: each part is made once, and given what it works with.
+
+The process does so with its cluster, a test with one of its own. Nothing is decided here, and nobody asked.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+
+from finetune_api.catalogue import Catalogue
+from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.cloud import CloudTraining
+from finetune_operator.providers.cloud_serving import CloudServing
+from finetune_operator.providers.hosting import Hosting
+from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
+from finetune_operator.providers.hugging_face.training import HuggingFaceTraining
+from finetune_operator.reconcilers.answers import Answers
+from finetune_operator.reconcilers.children import Children
+from finetune_operator.reconcilers.cloud_job import CloudJobs
+from finetune_operator.reconcilers.connection import ConnectionReconciler
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.deployment import DeploymentReconciler
+from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
+from finetune_operator.reconcilers.hosted import HostedDeployments
+from finetune_operator.reconcilers.job import JobReconciler
+from finetune_operator.reconcilers.local_idle import LocalIdle
+from finetune_operator.reconcilers.model import ModelReconciler
+from finetune_operator.reconcilers.offers import Offers
+from finetune_operator.reconcilers.providers import Providers
+from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.reconcilers.uploads import Uploads
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.queue import Key, Lane, Requeue
+from finetune_operator.runtime.settings import Settings
+
+Reconcile = Callable[[Key], Awaitable[Requeue | None]]
+
+
+class Reconcilers:
+    """One of each kind, and what takes in the data and questions of their jobs' pods.
+
+    Args:
+        context: the world.
+        accounts: the providers'.
+        reports: what pods have reported.
+        settings: of the process.
+        guard: raises LeadershipLost where another replica may lead by now.
+        enqueue_after: has an object looked at in so many seconds.
+        catalogue: prices and dates of providers as they are known now.
+        report_ca: the CA certificate of the report server now, PEM.
+        pod_metrics: asks serving pods whether they are used.
+        ahead: how far the API server's clock is ahead of this process's own.
+        seconds: seconds, never running backwards.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        accounts: Accounts,
+        reports: ReportBox,
+        settings: Settings,
+        *,
+        guard: Callable[[], None],
+        enqueue_after: Callable[[Key, float, Lane], None],
+        catalogue: Callable[[], Catalogue],
+        report_ca: Callable[[], str],
+        pod_metrics: PodMetrics,
+        ahead: Callable[[], timedelta] = timedelta,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        moving_seconds = settings.provider_poll_seconds
+        local = HuggingFaceTraining(
+            context.kube,
+            context.store,
+            last_report=reports.last,
+            service=settings.report_names[0],
+            report_ca=report_ca,
+            clock=context.clock,
+        )
+        remote = CloudTraining(
+            context.kube,
+            context.store,
+            accounts,
+            pods=local,
+            service=settings.report_names[0],
+            report_ca=report_ca,
+            check_image=settings.check_image,
+            catalogue=catalogue,
+            clock=context.clock,
+        )
+        offers, providers = Offers(enqueue_after), Providers(local, remote, catalogue)
+        children, hosting = Children(context, seconds), Hosting(accounts, ahead)
+        self.uploads = Uploads(context, accounts)
+        self.answers = Answers(context, accounts, reports, providers)
+        hosts = EvaluationHosts(context, hosting, guard, moving_seconds=moving_seconds)
+        cloud = CloudJobs(context, remote, guard, self.answers, hosts)
+        serving = CloudServing(accounts, context.clock)
+        warn_after = timedelta(seconds=settings.billed_idle_seconds)
+        hosted = HostedDeployments(
+            context, hosting, catalogue, guard, warn_after=warn_after, moving_seconds=moving_seconds
+        )
+        idle = LocalIdle(context, pod_metrics)
+        connections = ConnectionReconciler(context, accounts, catalogue, settings.watch_namespaces)
+        jobs = JobReconciler(context, providers, reports, cloud, offers)
+        models = ModelReconciler(context, children, accounts, offers, local.observe_alone)
+        deployments = DeploymentReconciler(context, children, serving, hosted, idle, catalogue=catalogue)
+        self._of_kind: Mapping[str, Reconcile] = {
+            CONNECTIONS.kind: connections.reconcile,
+            FINE_TUNE_JOBS.kind: jobs.reconcile,
+            FINE_TUNED_MODELS.kind: models.reconcile,
+            MODEL_DEPLOYMENTS.kind: deployments.reconcile,
+        }
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        """One look at an object, by the reconciler of its kind."""
+        return await self._of_kind[key.kind](key)

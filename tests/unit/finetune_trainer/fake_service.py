@@ -1,0 +1,67 @@
+"""Services that a run talks to, as small real HTTP servers: a subclass of FakeService says what one answers."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class FakeService:
+    """What all have: every request in `asked`, and faults by method and path ("break", or a status)."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.fault: Callable[[str, str], Any] = lambda _method, _path: None
+        self.address = ""
+
+    def answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
+        """What the service says."""
+        raise NotImplementedError
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    service: FakeService
+
+    def _serve(self) -> None:
+        self.service.asked.append((self.command, self.path))
+        fault = self.service.fault(self.command, self.path)
+        length = int(self.headers.get("Content-Length", 0))
+        if fault == "break":
+            self.rfile.read(length // 2)
+            self.close_connection = True
+            self.connection.close()
+            return
+        body = self.rfile.read(length)
+        status, headers, said = (
+            (fault, {}, b"") if fault else self.service.answer(self.command, self.path, self.headers, body)
+        )
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "0" if self.command == "HEAD" else str(len(said)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(said)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = _serve  # noqa: N815 - http.server's names
+
+    def log_message(self, *_args: Any) -> None:
+        """Requests are in `asked`."""
+
+
+@contextmanager
+def serving(service: FakeService) -> Iterator[Any]:
+    """The service on a port of this machine."""
+    handler = type("Handler", (_Handler,), {"service": service})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    service.address = f"http://127.0.0.1:{server.server_address[1]}"
+    yield service
+    server.shutdown()
+    server.server_close()
