@@ -46,7 +46,7 @@ from finetune_operator.reconcilers.context import (
 )
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import wake_of
-from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
+from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
 from finetune_operator.reconcilers.observed import pods_of_deployment, under_way
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import (
@@ -173,7 +173,7 @@ class DeploymentReconciler:
         facts, here = self._catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not is_hosted(target.connection):
-            view = replace(view, answers=token_prices.of_tuned(facts, target.version.base_model))
+            view = replace(not_looked_at(view), answers=token_prices.of_tuned(facts, target.version.base_model))
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for

@@ -17,7 +17,8 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, some_of, stalled
+from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, retiring, some_of, stalled
+from finetune_operator.decide.deployment.hosting_cost import past
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Engine, Target, find_target
 from finetune_operator.decide.deployment.token_prices import TokenPrices, with_answers
@@ -98,11 +99,12 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         "replicas": view.serving.available if target.connection.hugging_face else None,
         "selector": f"{DEPLOYMENT_LABEL}={view.name}" if target.connection.hugging_face else None,
         "endpoint": view.status.endpoint if view.meanwhile or _is_unshown(view, target) else _endpoint(view, target),
-        "cost": with_answers(view.cost, view.answers),
+        "cost": with_answers(view.cost or past(view.status.cost), view.answers),
     }
     phase, facts, served = _reading(view, target.version.version, _note(view))
     if _is_unshown(view, target):
         phase, facts, served = view.status.phase or phase, [], view.status.served_version
+    facts = [*facts, *retiring(view.retires, view.status.conditions)]
     fields |= {"phase": phase, "served_version": served}
     return DeploymentDecision(_status(view, facts, fields), serve=target.version, engine=target.engine)
 
@@ -228,8 +230,6 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
 def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> ModelDeploymentStatus:
     if view.idle is not None:
         facts = [*facts, view.idle]
-    if view.retires:
-        facts = [*facts, Fact("Retiring", "True", Reason.MODEL_RETIRES, view.retires)]
     conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
     return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
 
