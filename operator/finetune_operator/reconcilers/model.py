@@ -228,19 +228,15 @@ class ModelReconciler:
         namesake = store.get(MODEL_DEPLOYMENTS, metadata["name"], namespace)
         if namesake is not None and all(d["metadata"]["name"] != metadata["name"] for d in found):
             found.append(namesake)
-        views = []
-        for deployment in found:
-            spec, _ = parse_spec(ModelDeploymentSpec, deployment)
-            if spec is not None:
-                views.append(
-                    DeploymentView(
-                        name=deployment["metadata"]["name"],
-                        owned=_made_for(deployment, model),
-                        spec=spec,
-                        status=parse_status(ModelDeploymentStatus, deployment),
-                    )
-                )
-        return views
+        return [
+            DeploymentView(
+                name=deployment["metadata"]["name"],
+                owned=_made_for(deployment, model),
+                spec=_spec_of(deployment),
+                status=parse_status(ModelDeploymentStatus, deployment),
+            )
+            for deployment in found
+        ]
 
     async def _prune_all(self, model: Manifest, surplus: Sequence[ModelVersion]) -> Pruning:
         """Have the weights of versions deleted, as far as that can be."""
@@ -303,6 +299,13 @@ def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Prun
         facts = leftovers.nothing_left(status.conditions)
     conditions = merge(status.conditions, facts, generation=view.generation, now=view.now)
     return status.model_copy(update={"conditions": conditions})
+
+
+def _spec_of(deployment: Manifest) -> ModelDeploymentSpec:
+    """Its spec; of one that another release wrote, what of it weights rest on."""
+    spec, _ = parse_spec(ModelDeploymentSpec, deployment)
+    named = {key: deployment["spec"][key] for key in ("modelRef", "version") if key in deployment["spec"]}
+    return spec or ModelDeploymentSpec.model_validate(named)
 
 
 def _made_for(deployment: Manifest, model: Manifest) -> bool:

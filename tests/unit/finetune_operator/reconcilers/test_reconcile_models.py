@@ -193,6 +193,21 @@ async def test_history_deletes_the_weights_before_it_forgets_the_version() -> No
     assert cluster.status(MODEL)["latestVersion"] == 3
 
 
+@pytest.mark.parametrize("asks", [{}, {"version": 1}], ids=["serves", "asks"])
+async def test_weights_stay_that_a_deployment_needs_of_which_a_newer_release_wrote_the_spec(asks) -> None:
+    cluster = await with_version(historyLimit=1)
+    cluster.roll_out()
+    await cluster.settle()
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={"modelRef": {"name": "sentiment"}, "newer": 1, **asks})
+    own = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]
+    cluster.kube.put(FINE_TUNED_MODELS, {**own, "spec": {"historyLimit": 1, "deployment": {"mode": "Manual"}}})
+    await cluster.settle()
+    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "SpecInvalid"
+    await add_version(cluster, 2)
+    assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]
+    assert [v["version"] for v in cluster.status(MODEL)["versions"]] == [1, 2]
+
+
 async def test_a_server_outlives_the_record_of_its_job() -> None:
     cluster = await with_version(deployment={"template": {"huggingFace": {"gpus": 1}}})
     cluster.roll_out()
