@@ -117,8 +117,9 @@ class ModelReconciler:
         view = self._observe(model)
         if view.spec is not None:
             await self._context.tell_unheeded(model, unheeded.of_model(view.spec, annotations_of(model)))
-        if view.deleting and is_held(model):
-            return await self._release.release(model, view)
+        if view.deleting:
+            # What is offered waits: the model is made anew once this one is gone.
+            return await self._release.release(model, view) if is_held(model) else None
         with suppress(*REFUSALS):  # an Event has told of it
             model = await self._release.hold(model, view)
         return await self._settle(key, model, view, offered)

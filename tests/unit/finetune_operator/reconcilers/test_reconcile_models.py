@@ -208,6 +208,21 @@ async def test_weights_stay_that_a_deployment_needs_of_which_a_newer_release_wro
     assert [v["version"] for v in cluster.status(MODEL)["versions"]] == [1, 2]
 
 
+async def test_a_result_is_not_given_to_a_model_that_is_on_its_way_out() -> None:
+    """As by `kubectl delete --cascade=foreground`: it is there until all that it owns is gone."""
+    cluster = await with_running_job()
+    going = {"name": "sentiment", "namespace": "team-a", "finalizers": ["foregroundDeletion"]}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": going, "spec": {}})
+    cluster.kube.mark_deleted(FINE_TUNED_MODELS, "sentiment")
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert cluster.status()["phase"] != "Succeeded"
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"
+    assert [v["job"] for v in cluster.status(MODEL)["versions"]] == ["sentiment-1"]
+
+
 async def test_a_server_outlives_the_record_of_its_job() -> None:
     cluster = await with_version(deployment={"template": {"huggingFace": {"gpus": 1}}})
     cluster.roll_out()
