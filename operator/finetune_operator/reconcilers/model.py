@@ -183,8 +183,21 @@ class ModelReconciler:
         # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
         recorded = {version.version for version in before.versions or ()}
         surplus = [version for version in decision.prune if version.version in recorded]
+        if any(version.version not in view.pruning for version in surplus):
+            await self._require_unchanged(model)
         pruning = await self._prune_all(model, surplus)
         return (decide(replace(view, pruned=view.pruned | pruning.gone)) if pruning.gone else decision), pruning
+
+    async def _require_unchanged(self, model: Manifest) -> None:
+        """Deleting is for good, so better not on a late watch's word: somebody may have asked for the version just now.
+
+        Raises:
+            Conflict: the model has changed since it was read.
+        """
+        metadata = model["metadata"]
+        now = await self._context.kube.get(FINE_TUNED_MODELS, metadata["name"], metadata["namespace"])
+        if now is None or now["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+            raise Conflict(409, "Conflict", "the model has changed since it was read")
 
     def _recovered(self, model: Manifest, view: ModelView) -> FineTunedModelStatus:
         """The status with what it has lost; a model that was made anew by its user does not have an earlier one's."""

@@ -223,6 +223,20 @@ async def test_a_result_is_not_given_to_a_model_that_is_on_its_way_out() -> None
     assert [v["job"] for v in cluster.status(MODEL)["versions"]] == ["sentiment-1"]
 
 
+async def test_weights_that_were_asked_for_a_moment_ago_are_not_deleted_on_a_late_watchs_word() -> None:
+    cluster = await with_version(historyLimit=2)
+    await add_version(cluster, 2)
+    cluster.roll_out()
+    await cluster.settle()
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"historyLimit": 1})
+    cluster.hear()
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"historyLimit": 1, "activeVersion": 1})
+    await cluster.reconcile(MODEL)
+    await cluster.settle()
+    assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]
+    assert cluster.status(MODEL)["activeVersion"] == 1
+
+
 async def test_a_server_outlives_the_record_of_its_job() -> None:
     cluster = await with_version(deployment={"template": {"huggingFace": {"gpus": 1}}})
     cluster.roll_out()
