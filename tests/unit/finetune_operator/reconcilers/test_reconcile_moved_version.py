@@ -10,7 +10,7 @@ from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, go_on, hosts, provider, tune
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, delete, deployed, go_on, hosts, provider, tune
 
 __all__ = ["cluster", "provider", "start"]
 
@@ -157,3 +157,14 @@ async def test_a_server_that_was_left_comes_back_with_its_version(moved_out, pro
     await cluster.settle()
     await go_on(cluster, 300)
     assert (hosts(provider), cluster.status(DEPLOYMENT)["servedVersion"]) == ([], 2)
+
+
+@pytest.mark.parametrize("policy", [{"deletionPolicy": "Retain"}, {}])
+async def test_what_is_to_stay_stays_though_another_release_wrote_the_rest_of_the_spec(cluster, provider, policy):
+    name = await deployed(cluster)
+    spec = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, **policy, "newer": 1})
+    await delete(cluster)
+    await go_on(cluster, 300)
+    assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
+    assert hosts(provider) == ([name] if policy else [])
