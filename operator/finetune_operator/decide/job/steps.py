@@ -44,6 +44,7 @@ from finetune_operator.decide.job.attempts import (
 from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.reported import (
     AT_WORK,
+    at_rest,
     dataset_facts,
     evaluation_facts,
     push_facts,
@@ -164,7 +165,7 @@ def suspend(view: JobView) -> Decision | None:
     stopping = view.run.state != "Absent" or view.live_pods
     message = "stopping: the trainer writes a checkpoint" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    fields = {"phase": "Suspended", "failure": None, **reported(view.run.report, view.status)}
+    fields = {"phase": "Suspended", "failure": None, **at_rest(view.run.report, view.status)}
     if view.begun:
         fields["provider"] = next_attempt(view)
     status = with_status(view, Change(facts, fields))
