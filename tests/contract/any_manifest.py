@@ -114,9 +114,10 @@ BASES = (JOB, JOB, JOB, MODEL, DEPLOYMENT, LOCAL, OPENAI, AZURE, BEDROCK)
 
 
 @st.composite
-def manifests(draw: st.DrawFn) -> Manifest:
-    """A good manifest of any kind with up to three fields changed, removed or spoiled, and perhaps an odd name."""
-    base = draw(st.sampled_from(BASES))
+def manifests(draw: st.DrawFn, *bases: Manifest) -> Manifest:
+    """A good manifest of any kind, or one of `bases`, with up to three fields changed, removed or spoiled, and perhaps
+    an odd name."""
+    base = draw(st.sampled_from(bases or BASES))
     choices = dict(fields(schema_of(base["kind"]), "spec"))
     breaks = draw(st.sampled_from([False, False, True]))
     manifest = base

@@ -10,6 +10,8 @@ from finetune_api.reasons import Reason
 
 State = Literal["True", "False", "Unknown"]
 
+RETIRING = "Retiring"
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -65,6 +67,13 @@ def resting(reason: Reason, message: str) -> list[Fact]:
         Fact("Reconciling", "False", reason, message),
         Fact("Stalled", "False", reason),
     ]
+
+
+def retiring(said: str | None, before: list[Condition] | None) -> list[Fact]:
+    """What of a provider ends on a day that is known; once nothing does any more, the condition says that."""
+    if said:
+        return [Fact(RETIRING, "True", Reason.MODEL_RETIRES, said)]
+    return [Fact(RETIRING, "False", Reason.READY)] if is_true(before, RETIRING) else []
 
 
 def merge(

@@ -22,10 +22,11 @@ from finetune_operator.decide.deployment.decision import (
     decide,
     is_no_news,
     not_served,
+    wanted,
 )
 from finetune_operator.decide.deployment.idle import is_asleep
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
-from finetune_operator.decide.deployment.serving_target import Target, find_target
+from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import serving
@@ -46,7 +47,7 @@ from finetune_operator.reconcilers.context import (
 )
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import wake_of
-from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again
+from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
 from finetune_operator.reconcilers.observed import pods_of_deployment, under_way
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import (
@@ -173,7 +174,7 @@ class DeploymentReconciler:
         facts, here = self._catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not is_hosted(target.connection):
-            view = replace(view, answers=token_prices.of_tuned(facts, target.version.base_model))
+            view = replace(not_looked_at(view), answers=token_prices.of_tuned(facts, target.version.base_model))
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
@@ -236,7 +237,7 @@ class DeploymentReconciler:
         """What is to be served, and where, if anything is."""
         if view.spec is None or view.deleting:
             return None
-        target = find_target(view.spec, view.model, view.connections)
+        target = wanted(view, view.spec)
         return target if isinstance(target, Target) else None
 
     def _observe(self, deployment: Manifest) -> DeploymentView:
@@ -257,6 +258,7 @@ class DeploymentReconciler:
             connections=self._connections(status),
             serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name)),
             now=self._context.clock(),
+            namespace_labels=self._context.labels_of(namespace),
             beside=self._beside(namespace, spec.model_ref.name) if spec and model is None else None,
         )
 

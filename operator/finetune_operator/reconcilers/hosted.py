@@ -277,7 +277,7 @@ class HostedDeployments:
         if is_abandoned(deployment):
             note = "let go; deployments that it left at the provider are billed until somebody deletes them"
             await self._context.announce(deployment, "Warning", "Abandoned", note)
-        elif view.spec is not None and view.spec.keeps:
+        elif view.spec.keeps if view.spec else _is_to_stay(deployment):
             await self._tell_retained(deployment, view)
         else:
             try:
@@ -389,6 +389,11 @@ def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -
         return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
     message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
     return stalled(error.reason, f"its deployments cannot be deleted: {message}")
+
+
+def _is_to_stay(deployment: Manifest) -> bool:
+    """The policy of a spec whose other fields another release wrote."""
+    return bool(deployment["spec"].get("deletionPolicy") == "Retain")
 
 
 def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[HostedDeployment]) -> list[Fact]:

@@ -102,12 +102,15 @@ class JobReconciler:
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
 
     async def _end_of_time(self, job: Manifest) -> Requeue | None:
-        """Delete a job whose time to live is over; one that a policy protects stays, and is asked about again."""
-        metadata = job["metadata"]
+        """Delete a job whose time to live is over; one that a policy protects stays, and is asked about again.
+
+        Raises:
+            Conflict: somebody has edited it since it was read: its time may be another one, or it is to begin again.
+        """
+        metadata, kube = job["metadata"], self._context.kube
+        unchanged = {"uid": metadata["uid"], "version": metadata["resourceVersion"]}
         try:
-            await self._context.kube.delete(
-                FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], uid=metadata["uid"]
-            )
+            await kube.delete(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], **unchanged)
         except REFUSALS as refusal:
             await self._context.tell_refused(job, "it cannot be deleted at the end of its time to live", refusal)
             return Requeue(cloud_job.ASK_AGAIN_SECONDS)

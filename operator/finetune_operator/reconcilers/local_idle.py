@@ -36,9 +36,7 @@ class LocalIdle:
         wake, status = wake_of(deployment), view.status
         limit = view.spec.idle if view.spec else None
         if limit is None:
-            looked_at = any(one.type == idle.CONDITION for one in status.conditions or ())
-            status = status.model_copy(update={"asleep": None, "usage": None})
-            return deployment, replace(view, status=status, idle=idle.not_looked_at() if looked_at else None)
+            return deployment, not_looked_at(view)
         if status.asleep is not None and idle.is_asleep(status.asleep, view.generation, wake):
             return deployment, replace(view, idle=idle.sleeping(status.asleep, status.usage))
         status = status.model_copy(update={"asleep": None})
@@ -63,6 +61,13 @@ class LocalIdle:
         except Unread as error:
             return idle.Activity(unknown=str(error))
         return idle.of_pods(list(uses), view.status.usage, view.now)
+
+
+def not_looked_at(view: DeploymentView) -> DeploymentView:
+    """The view where nobody wants to know whether it is asked: nothing is asleep, and what was known is no news."""
+    looked_at = any(one.type == idle.CONDITION for one in view.status.conditions or ())
+    status = view.status.model_copy(update={"asleep": None, "usage": None})
+    return replace(view, status=status, idle=idle.not_looked_at() if looked_at else None)
 
 
 def looks_again(view: DeploymentView) -> float | None:

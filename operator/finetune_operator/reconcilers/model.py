@@ -117,8 +117,9 @@ class ModelReconciler:
         view = self._observe(model)
         if view.spec is not None:
             await self._context.tell_unheeded(model, unheeded.of_model(view.spec, annotations_of(model)))
-        if view.deleting and is_held(model):
-            return await self._release.release(model, view)
+        if view.deleting:
+            # What is offered waits: the model is made anew once this one is gone.
+            return await self._release.release(model, view) if is_held(model) else None
         with suppress(*REFUSALS):  # an Event has told of it
             model = await self._release.hold(model, view)
         return await self._settle(key, model, view, offered)
@@ -182,8 +183,21 @@ class ModelReconciler:
         # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
         recorded = {version.version for version in before.versions or ()}
         surplus = [version for version in decision.prune if version.version in recorded]
+        if any(version.version not in view.pruning for version in surplus):
+            await self._require_unchanged(model)
         pruning = await self._prune_all(model, surplus)
         return (decide(replace(view, pruned=view.pruned | pruning.gone)) if pruning.gone else decision), pruning
+
+    async def _require_unchanged(self, model: Manifest) -> None:
+        """Deleting is for good, so better not on a late watch's word: somebody may have asked for the version just now.
+
+        Raises:
+            Conflict: the model has changed since it was read.
+        """
+        metadata = model["metadata"]
+        now = await self._context.kube.get(FINE_TUNED_MODELS, metadata["name"], metadata["namespace"])
+        if now is None or now["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+            raise Conflict(409, "Conflict", "the model has changed since it was read")
 
     def _recovered(self, model: Manifest, view: ModelView) -> FineTunedModelStatus:
         """The status with what it has lost; a model that was made anew by its user does not have an earlier one's."""
@@ -228,19 +242,15 @@ class ModelReconciler:
         namesake = store.get(MODEL_DEPLOYMENTS, metadata["name"], namespace)
         if namesake is not None and all(d["metadata"]["name"] != metadata["name"] for d in found):
             found.append(namesake)
-        views = []
-        for deployment in found:
-            spec, _ = parse_spec(ModelDeploymentSpec, deployment)
-            if spec is not None:
-                views.append(
-                    DeploymentView(
-                        name=deployment["metadata"]["name"],
-                        owned=_made_for(deployment, model),
-                        spec=spec,
-                        status=parse_status(ModelDeploymentStatus, deployment),
-                    )
-                )
-        return views
+        return [
+            DeploymentView(
+                name=deployment["metadata"]["name"],
+                owned=_made_for(deployment, model),
+                spec=_spec_of(deployment),
+                status=parse_status(ModelDeploymentStatus, deployment),
+            )
+            for deployment in found
+        ]
 
     async def _prune_all(self, model: Manifest, surplus: Sequence[ModelVersion]) -> Pruning:
         """Have the weights of versions deleted, as far as that can be."""
@@ -303,6 +313,13 @@ def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Prun
         facts = leftovers.nothing_left(status.conditions)
     conditions = merge(status.conditions, facts, generation=view.generation, now=view.now)
     return status.model_copy(update={"conditions": conditions})
+
+
+def _spec_of(deployment: Manifest) -> ModelDeploymentSpec:
+    """Its spec; of one that another release wrote, what of it weights rest on."""
+    spec, _ = parse_spec(ModelDeploymentSpec, deployment)
+    named = {key: deployment["spec"][key] for key in ("modelRef", "version") if key in deployment["spec"]}
+    return spec or ModelDeploymentSpec.model_validate(named)
 
 
 def _made_for(deployment: Manifest, model: Manifest) -> bool:

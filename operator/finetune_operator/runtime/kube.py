@@ -287,12 +287,23 @@ class Kube:
         )
 
     async def delete(
-        self, resource: Resource, name: str, namespace: str | None = None, *, uid: str | None = None
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        version: str | None = None,
     ) -> bool:
-        """Asks for deletion. False when the object is gone already, or another one (by `uid`) bears its name now."""
+        """Asks for deletion. False when the object is gone already, or another one (by `uid`) bears its name now.
+
+        Raises:
+            Conflict: it has changed since this resourceVersion.
+        """
         options: dict[str, Any] = {"propagationPolicy": "Background"}
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
+        conditions = {"uid": uid, "resourceVersion": version}
+        if told := {key: value for key, value in conditions.items() if value is not None}:
+            options["preconditions"] = told
         path = resource.path(namespace, name)
         try:
             await self._change(Request("delete", resource.plural, "DELETE", path, body=orjson.dumps(options)))

@@ -1,7 +1,7 @@
 """What to do about a ModelDeployment, and what its server's state means: phase, conditions, where it is asked. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +17,13 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, some_of, stalled
+from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, retiring, some_of, stalled
+from finetune_operator.decide.deployment.hosting_cost import past
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Engine, Target, find_target
 from finetune_operator.decide.deployment.token_prices import TokenPrices, with_answers
 from finetune_operator.decide.pods.missing import with_field
+from finetune_operator.decide.policy import selects
 
 _STEPS = {
     Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed
@@ -72,6 +74,7 @@ class DeploymentView:
     """What somebody else changes of what serves, again and again."""
     beside: Beside | None = None
     """What there is instead of the model, where that is not there."""
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         return DeploymentDecision(view.status)
     if view.spec is None:
         return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error), billed=_billed(view))
-    target = find_target(view.spec, view.model, view.connections)
+    target = wanted(view, view.spec)
     if isinstance(target, Failure):
         return not_served(view, _with_names(target, view.beside), billed=_billed(view))
     fields: dict[str, Any] = {
@@ -98,13 +101,25 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         "replicas": view.serving.available if target.connection.hugging_face else None,
         "selector": f"{DEPLOYMENT_LABEL}={view.name}" if target.connection.hugging_face else None,
         "endpoint": view.status.endpoint if view.meanwhile or _is_unshown(view, target) else _endpoint(view, target),
-        "cost": with_answers(view.cost, view.answers),
+        "cost": with_answers(view.cost or past(view.status.cost), view.answers),
     }
     phase, facts, served = _reading(view, target.version.version, _note(view))
     if _is_unshown(view, target):
         phase, facts, served = view.status.phase or phase, [], view.status.served_version
+    facts = [*facts, *retiring(view.retires, view.status.conditions)]
     fields |= {"phase": phase, "served_version": served}
     return DeploymentDecision(_status(view, facts, fields), serve=target.version, engine=target.engine)
+
+
+def wanted(view: DeploymentView, spec: ModelDeploymentSpec) -> Target | Failure:
+    """What to serve, or why there is nothing. What was begun goes on when its connection serves others, as jobs do."""
+    target = find_target(spec, view.model, view.connections)
+    if isinstance(target, Failure) or view.status.engine is not None:
+        return target
+    if selects(target.connection.namespace_selector, view.namespace_labels):
+        return target
+    of = f"LLMConnection {target.version.connection} of version {target.version.version}"
+    return Failure.because(Reason.NAMESPACE_NOT_ALLOWED, f"{of} does not serve namespace {view.namespace}")
 
 
 def _is_unshown(view: DeploymentView, target: Target) -> bool:
@@ -228,8 +243,6 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
 def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> ModelDeploymentStatus:
     if view.idle is not None:
         facts = [*facts, view.idle]
-    if view.retires:
-        facts = [*facts, Fact("Retiring", "True", Reason.MODEL_RETIRES, view.retires)]
     conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
     return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
 

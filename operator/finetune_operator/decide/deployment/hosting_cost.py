@@ -47,7 +47,9 @@ def _billed(one: HostedDeployment, there: Hosted | None, price: Price, now: date
     rate = price(there)
     if rate is None or (one.billed_since is None and there.state != "Ready"):
         return one
-    since = one.billed_since or timestamp(_stands_since(one, now))
+    # Hours at an earlier price are in the sum as what is gone is: a provider may change capacity in place.
+    changed = None not in {rate.per_hour, one.per_hour} and rate.per_hour != one.per_hour
+    since = timestamp(now) if changed else one.billed_since or timestamp(_stands_since(one, now))
     return one.model_copy(update={"billed_since": since, "per_hour": rate.per_hour or one.per_hour})
 
 
@@ -82,7 +84,7 @@ def total(
 ) -> DeploymentCost | None:
     """Price of an hour of all that stands, and of all that ever stood; None where nothing was billed by the hour.
 
-    One price that is not known makes the sum unknown: what is left out would read as free.
+    One price that is not known, or in another currency, makes the sum unknown: what is left out would read as free.
 
     Args:
         before: the cost as status has it.
@@ -92,10 +94,12 @@ def total(
         now: the time.
     """
     standing = {one.name: one for one in recorded if one.billed_since is not None}
-    gone = [one for one in earlier if one.billed_since is not None and one.name not in standing]
-    ended = Decimal(before.ended or "0") if before else Decimal(0)
+    gone = [one for one in earlier if one.billed_since is not None and _is_over(one, standing.get(one.name))]
+    foreign = before is not None and before.ended is not None and before.currency != currency
+    ended = Decimal(before.ended or "0") if before and not foreign else Decimal(0)
     ended += sum((_so_far(one, stood_until(one, now)) for one in gone), Decimal(0))
-    unpriced = (before is not None and before.unpriced is True) or any(one.per_hour is None for one in gone)
+    unpriced = foreign or (before is not None and before.unpriced is True)
+    unpriced |= any(one.per_hour is None for one in gone)
     if not standing and not ended and not unpriced:
         return None
     known = all(one.per_hour is not None for one in standing.values())
@@ -109,6 +113,19 @@ def total(
         display=f"{per_hour} {currency}" if known else UNKNOWN,
         currency=currency,
     )
+
+
+def _is_over(one: HostedDeployment, now: HostedDeployment | None) -> bool:
+    """Whether it is gone, or stands at another price since."""
+    return now is None or (one.per_hour is not None and now.per_hour != one.per_hour)
+
+
+def past(cost: DeploymentCost | None) -> DeploymentCost | None:
+    """What is left of the cost where no deployment of a provider is needed any more: what those that are gone were."""
+    if cost is None or not (cost.ended or cost.unpriced):
+        return None
+    so_far = None if cost.unpriced else _money(Decimal(cost.ended or "0"))
+    return DeploymentCost(since_deployed=so_far, ended=cost.ended, unpriced=cost.unpriced, currency=cost.currency)
 
 
 def _so_far(one: HostedDeployment, until: datetime) -> Decimal:

@@ -82,15 +82,16 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
     if activity.last is None or activity.until is None:
         why = f"nobody knows when it was last asked, so it is not taken for idle: {activity.unknown}"
         return Found(usage, Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, why))
-    quiet = activity.until - activity.last
-    usage = _moved(usage, activity, limits)
+    last = min(activity.last, now)  # of a time to come another clock has told
+    quiet = activity.until - last
+    usage = _moved(usage, last, activity.counted, limits)
     since = f"nobody has asked it since {usage.last_request_at}"
     if limits.idle is not None and quiet >= timedelta(seconds=limits.idle.after_seconds):
         stops = limits.idle.action != "None"
         if stops or limits.warn_after is None or quiet < limits.warn_after:
             return Found(usage, Fact(CONDITION, "True", Reason.IDLE, since), sleeps=stops)
     if limits.warn_after is not None and quiet >= limits.warn_after:
-        due = usage.warned_at is None or now - moment(usage.warned_at) >= REMIND_AFTER
+        due = usage.warned_at is None or not timedelta() <= now - moment(usage.warned_at) < REMIND_AFTER
         if due:
             usage = usage.model_copy(update={"warned_at": timestamp(now)})
         said = f"{since}, and it is billed{limits.price}: delete it, or set spec.idle, if nobody needs it"
@@ -99,12 +100,12 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
     return Found(usage, Fact(CONDITION, "False", Reason.IN_USE))
 
 
-def _moved(usage: DeploymentUsage, activity: Activity, limits: Limits) -> DeploymentUsage:
-    """The record, moved on where the last request has by more than a part of the limit."""
-    last, grain = activity.last, (limits.shortest or timedelta()) / GRAIN
-    if last is None or (usage.last_request_at is not None and last < moment(usage.last_request_at) + grain):
+def _moved(usage: DeploymentUsage, last: datetime, counted: int | None, limits: Limits) -> DeploymentUsage:
+    """The record, moved on by more than a part of the limit, or back from a time to come."""
+    grain, before = (limits.shortest or timedelta()) / GRAIN, usage.last_request_at
+    if before is not None and moment(before) <= last < moment(before) + grain:
         return usage
-    return usage.model_copy(update={"last_request_at": timestamp(last), "counted": activity.counted})
+    return usage.model_copy(update={"last_request_at": timestamp(last), "counted": counted})
 
 
 def fall_asleep(generation: int, wake: str | None, now: datetime) -> Sleep:
@@ -135,7 +136,7 @@ def not_yet() -> Fact:
 
 def not_looked_at() -> Fact:
     """The condition once nobody wants to know any more."""
-    return Fact(CONDITION, "False", Reason.IN_USE, "spec.idle is not set")
+    return Fact(CONDITION, "False", Reason.IN_USE, "spec.idle is not set, or nothing stands that could be stopped")
 
 
 @dataclass(frozen=True)

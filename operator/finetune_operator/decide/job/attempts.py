@@ -12,7 +12,7 @@ from finetune_api.job_status import Failure, ProviderStatus
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.conditions import moment, reconciling, timestamp
 from finetune_operator.decide.job.change import fail, with_status
-from finetune_operator.decide.job.reported import reported
+from finetune_operator.decide.job.reported import at_rest
 from finetune_operator.decide.job.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
 from finetune_operator.decide.job.run import INTERRUPTIONS, RETRIED
 from finetune_operator.decide.job.view import Change, Decision, JobView
@@ -195,7 +195,7 @@ def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:
         failure = failure.model_copy(update={"next_step": GOES_ON})
     provider = next_attempt(view, **asdict(tally), retry_after=after, last_failure=failure)
     change = _waiting(provider)
-    change.fields.update({"provider": provider, **reported(view.run.report, view.status)})
+    change.fields.update({"provider": provider, **at_rest(view.run.report, view.status)})
     return Decision(with_status(view, change), requeue_after=tally.delay)
 
 

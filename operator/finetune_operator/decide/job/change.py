@@ -3,7 +3,7 @@
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, stalled, timestamp
-from finetune_operator.decide.job.reported import dataset_facts, reported
+from finetune_operator.decide.job.reported import at_rest, dataset_facts
 from finetune_operator.decide.job.status_size import fit
 from finetune_operator.decide.job.view import Change, Decision, JobView
 
@@ -30,7 +30,7 @@ def fail(view: JobView, failure: Failure) -> Decision:
         "failure": failure,
         "completion_time": timestamp(view.now),
         "observed_retry_nonce": view.spec.retry_nonce if view.spec else view.status.observed_retry_nonce,
-        **reported(view.run.report, view.status),
+        **at_rest(view.run.report, view.status),
     }
     # The pod is stopped by `keep_finished`, once the failure is safely in status.
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)

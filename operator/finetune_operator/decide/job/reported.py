@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from finetune_api.evaluation import EvaluationResult
-from finetune_api.job_status import FineTuneJobStatus, TrainingResult
+from finetune_api.job_status import FineTuneJobStatus, Progress, TrainingResult
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import Fact, moment
@@ -33,6 +33,13 @@ def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]
         "evaluation": (report and report.evaluation) or status.evaluation,
         "trackers": (report and report.trackers) or status.trackers,
     }
+
+
+def at_rest(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
+    """The same of a trainer that is not at work any more: nobody knows how long it takes."""
+    fields = reported(report, status)
+    progress: Progress | None = fields["progress"]
+    return fields | {"progress": progress and progress.model_copy(update={"eta_seconds": None})}
 
 
 def report_is_due(report: Report | None, status: FineTuneJobStatus, interval: timedelta) -> bool:

@@ -44,6 +44,7 @@ from finetune_operator.decide.job.attempts import (
 from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.reported import (
     AT_WORK,
+    at_rest,
     dataset_facts,
     evaluation_facts,
     push_facts,
@@ -61,6 +62,8 @@ CONNECTION_GRACE = timedelta(seconds=60)
 
 REJECTED_CHECK_SECONDS = 60
 
+
+_BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it goes on by itself."
 
 PASSING = frozenset({Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE, Reason.POD_NOT_STARTED})
 """Obstacles of a pod that may pass without anybody doing something: another pod ends, a node gets well."""
@@ -118,9 +121,18 @@ def keep_finished(view: JobView) -> Decision | None:
 
 
 def refuse_invalid_spec(view: JobView) -> Decision | None:
-    """What the API server let through and the models do not know."""
+    """What the API server let through and the models do not know.
+
+    A job that has begun was begun by another release: what runs, and may be paid for, is left to that one.
+    """
     problem = _unreadable_uri(view.spec) if view.spec else view.spec_error
-    return fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem is not None else None
+    if problem is None:
+        return None
+    failure = Failure.because(Reason.SPEC_INVALID, problem)
+    if not view.begun and view.status.start_time is None:
+        return fail(view, failure)
+    failure = failure.model_copy(update={"next_step": _BY_ITS_OWN_RELEASE})
+    return Decision(with_status(view, Change(stalled(failure.reason, problem), {"failure": failure})))
 
 
 def restart(view: JobView) -> Decision | None:
@@ -153,7 +165,7 @@ def suspend(view: JobView) -> Decision | None:
     stopping = view.run.state != "Absent" or view.live_pods
     message = "stopping: the trainer writes a checkpoint" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    fields = {"phase": "Suspended", "failure": None, **reported(view.run.report, view.status)}
+    fields = {"phase": "Suspended", "failure": None, **at_rest(view.run.report, view.status)}
     if view.begun:
         fields["provider"] = next_attempt(view)
     status = with_status(view, Change(facts, fields))

@@ -197,6 +197,17 @@ def test_the_status_of_a_connection_to_a_provider_follows_the_check_of_its_crede
     assert decide_connection.check_is_due(status, generation=2, now=at(50)) == 0
 
 
+def test_a_day_that_an_admin_has_put_right_is_not_told_of_any_more() -> None:
+    told, checked = LLMConnectionStatus(), Checked()
+    for retires, state in (("it closes", "True"), (None, "False"), (None, "False"), ("it closes", "True")):
+        told = decide_connection.decide(
+            openai_connection(), "", told, generation=1, now=NOW, checked=checked, retires=retires
+        )
+        assert (condition(told, "Retiring").status, condition(told, "Retiring").message) == (state, retires or "")
+    unknown = decide_connection.decide(None, "spec.x: wrong", told, generation=2, now=NOW)
+    assert condition(unknown, "Retiring").status == "True", "of a spec that cannot be read nothing new is known"
+
+
 FITTING = {
     "spec.adopt": {"adopt": {"jobID": "j"}},
     "spec.budget": {"budget": {"maxCost": "5"}},

@@ -125,11 +125,14 @@ class FakeKube:
         namespace: str | None = None,
         *,
         uid: str | None = None,
+        version: str | None = None,
     ) -> bool:
         self._ask("delete", resource)
         present = self.objects.get((resource, namespace or "", name))
         if present is None or uid not in {None, present["metadata"]["uid"]}:
             return False
+        if version not in {None, present["metadata"]["resourceVersion"]}:
+            raise Conflict(409, "Conflict", "changed meanwhile")
         if present["metadata"].get("finalizers"):
             self.mark_deleted(resource, name, namespace)
         else:

@@ -5,12 +5,21 @@ from copy import deepcopy
 import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import Fact, merge
 from finetune_operator.runtime.errors import LeadershipLost, Transient
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, SECRETS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, SECRETS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import Failure
-from tests.unit.finetune_operator.reconcilers.cloud import MINI, begin, provider, rows, with_cloud_job
+from tests.unit.finetune_operator.reconcilers.cloud import (
+    MINI,
+    begin,
+    provider,
+    rows,
+    with_cloud_job,
+    with_submitted_job,
+)
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
 
 __all__ = ["begin", "provider", "start"]
@@ -48,6 +57,25 @@ async def test_a_job_becomes_a_version_that_is_served(provider, begin):
     assert deployment["cost"]["display"] == "by tokens"
     model = version["artifact"]["providerModelID"]
     assert deployment["endpoint"] == {"url": f"{cluster.url}/v1", "model": model, "api": "OpenAI"}
+
+
+async def test_what_slept_at_another_provider_is_awake_where_nothing_has_to_stand(begin):
+    """Its spec is another one since: without `idle`, as this provider demands."""
+    cluster = await begin(with_submitted_job)
+    await cluster.pass_time(3600)
+    stopped = Fact("Idle", "True", Reason.IDLE, "so it was stopped")
+    before = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["status"]
+    conditions = [c.wire() for c in merge(None, [stopped], generation=1, now=cluster.now)]
+    slept = {
+        "asleep": {"since": "2026-11-21T12:00:00Z", "generation": 0},
+        "usage": {"lastRequestAt": "2026-11-21T10:00:00Z"},
+        "conditions": [*before["conditions"], *conditions],
+    }
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status={**before, **slept})
+    await cluster.settle()
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], {"asleep", "usage"} & set(status)) == ("Ready", 1, set())
+    assert cluster.condition("Idle", DEPLOYMENT)["status"] == "False"
 
 
 async def test_a_job_that_has_ended_leaves_its_model_and_nothing_else(provider, begin):

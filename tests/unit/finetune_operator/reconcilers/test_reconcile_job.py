@@ -1,5 +1,8 @@
 """A FineTuneJob's whole life over the API port."""
 
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, Transient
@@ -432,6 +435,21 @@ async def test_time_to_live_deletes_the_job_and_keeps_the_version() -> None:
     await cluster.wait(60)
     assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
     assert len(cluster.status(MODEL)["versions"]) == 1
+
+
+@pytest.mark.parametrize("edit", [{"ttlSecondsAfterFinished": 600}, {"retryNonce": "again"}])
+async def test_a_job_that_was_edited_a_moment_before_the_end_of_its_time_stays(edit: dict[str, Any]) -> None:
+    """The watch is late: by what is known the time is over."""
+    cluster = await with_running_job(ttlSecondsAfterFinished=60)
+    cluster.end_pod(65)
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Failed"
+    cluster.change_job(**edit)
+    cluster.now += timedelta(seconds=61)
+    with pytest.raises(Conflict):
+        await cluster.reconcile(JOB)
+    await cluster.settle()
+    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") in cluster.kube.objects
 
 
 async def test_a_job_of_the_same_name_does_not_take_its_forerunners_pods_for_its_own() -> None:

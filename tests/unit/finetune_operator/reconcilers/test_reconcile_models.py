@@ -193,6 +193,67 @@ async def test_history_deletes_the_weights_before_it_forgets_the_version() -> No
     assert cluster.status(MODEL)["latestVersion"] == 3
 
 
+@pytest.mark.parametrize("asks", [{}, {"version": 1}], ids=["serves", "asks"])
+async def test_weights_stay_that_a_deployment_needs_of_which_a_newer_release_wrote_the_spec(asks) -> None:
+    cluster = await with_version(historyLimit=1)
+    cluster.roll_out()
+    await cluster.settle()
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={"modelRef": {"name": "sentiment"}, "newer": 1, **asks})
+    own = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]
+    cluster.kube.put(FINE_TUNED_MODELS, {**own, "spec": {"historyLimit": 1, "deployment": {"mode": "Manual"}}})
+    await cluster.settle()
+    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "SpecInvalid"
+    await add_version(cluster, 2)
+    assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]
+    assert [v["version"] for v in cluster.status(MODEL)["versions"]] == [1, 2]
+
+
+async def test_a_result_is_not_given_to_a_model_that_is_on_its_way_out() -> None:
+    """As by `kubectl delete --cascade=foreground`: it is there until all that it owns is gone."""
+    cluster = await with_running_job()
+    going = {"name": "sentiment", "namespace": "team-a", "finalizers": ["foregroundDeletion"]}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": going, "spec": {}})
+    cluster.kube.mark_deleted(FINE_TUNED_MODELS, "sentiment")
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert cluster.status()["phase"] != "Succeeded"
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"
+    assert [v["job"] for v in cluster.status(MODEL)["versions"]] == ["sentiment-1"]
+
+
+async def test_weights_that_were_asked_for_a_moment_ago_are_not_deleted_on_a_late_watchs_word() -> None:
+    cluster = await with_version(historyLimit=2)
+    await add_version(cluster, 2)
+    cluster.roll_out()
+    await cluster.settle()
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"historyLimit": 1})
+    cluster.hear()
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"historyLimit": 1, "activeVersion": 1})
+    await cluster.reconcile(MODEL)
+    await cluster.settle()
+    assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]
+    assert cluster.status(MODEL)["activeVersion"] == 1
+
+
+async def test_a_deployment_waits_until_its_connection_serves_the_namespace() -> None:
+    """The job was allowed, and the namespace's label was taken off before anything was served."""
+    cluster = await with_running_job()
+    cluster.add_connection(namespaceSelector={"matchLabels": {"finetune": "yes"}})
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"
+    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "NamespaceNotAllowed"
+    assert (DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
+    cluster.add_namespace(finetune="yes")
+    await cluster.settle()
+    assert served_version(cluster) == "1"
+    cluster.add_namespace()
+    await cluster.settle()
+    assert (served_version(cluster), cluster.condition("Stalled", DEPLOYMENT)["status"]) == ("1", "False")
+
+
 async def test_a_server_outlives_the_record_of_its_job() -> None:
     cluster = await with_version(deployment={"template": {"huggingFace": {"gpus": 1}}})
     cluster.roll_out()

@@ -1,5 +1,6 @@
 """A version that is served elsewhere than the one before, or nowhere: what is billed meanwhile is ended, or told of."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
 from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, go_on, hosts, provider, tune
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, delete, deployed, go_on, hosts, provider, tune
 
 __all__ = ["cluster", "provider", "start"]
 
 SERVER = (DEPLOYMENTS, "team-a", "sentiment")
+PAST = {"sinceDeployed", "ended", "currency"}
+"""What is left of the cost: nothing stands that has a price by the hour."""
 AZURE = {"azureOpenAI": {"sku": "Standard"}}
 
 
@@ -54,8 +57,9 @@ async def test_what_stands_at_a_provider_answers_until_the_clusters_own_server_d
     status = cluster.status(DEPLOYMENT)
     assert (status["phase"], status["servedVersion"]) == ("Ready", 2)
     assert status["endpoint"]["url"] == "http://sentiment.team-a.svc/v1"
-    assert (hosts(provider), status.get("hosted") or [], "cost" in status) == ([], [], False)
     before = provider.cost()
+    assert (hosts(provider), status.get("hosted") or [], set(status["cost"])) == ([], [], PAST)
+    assert abs(Decimal(status["cost"]["sinceDeployed"]) - before) < Decimal("0.05")
     provider.advance(DAY)
     assert provider.cost() == before, "nothing is billed any more"
 
@@ -131,7 +135,9 @@ async def test_the_clusters_own_server_answers_until_the_provider_does_and_then_
     assert (status["phase"], status["servedVersion"]) == ("Updating", 2)
     assert status["endpoint"]["url"] == "http://sentiment.team-a.svc/v1"
     assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 1
+    earlier = Decimal(cluster.status(DEPLOYMENT)["cost"]["ended"])
     name = await deployed(cluster)
+    assert Decimal(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > earlier > 0, "the sum goes on"
     assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 0
     writes = cluster.kube.objects[SERVER]["metadata"]["resourceVersion"]
     await go_on(cluster, 600)
@@ -151,3 +157,14 @@ async def test_a_server_that_was_left_comes_back_with_its_version(moved_out, pro
     await cluster.settle()
     await go_on(cluster, 300)
     assert (hosts(provider), cluster.status(DEPLOYMENT)["servedVersion"]) == ([], 2)
+
+
+@pytest.mark.parametrize("policy", [{"deletionPolicy": "Retain"}, {}])
+async def test_what_is_to_stay_stays_though_another_release_wrote_the_rest_of_the_spec(cluster, provider, policy):
+    name = await deployed(cluster)
+    spec = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, **policy, "newer": 1})
+    await delete(cluster)
+    await go_on(cluster, 300)
+    assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
+    assert hosts(provider) == ([name] if policy else [])

@@ -238,9 +238,12 @@ async def test_status_is_replaced_as_a_whole_and_guarded_by_the_resource_version
 async def test_delete_says_whether_there_was_something_to_delete(tmp_path):
     async with fake_api.serve(tmp_path) as (api, client):
         api.answer({"kind": "Status"}).refuse(404, "NotFound")
-        assert await client.delete(PODS, "a", "team", uid="u1")
+        assert await client.delete(PODS, "a", "team", uid="u1", version="7")
         assert not await client.delete(PODS, "a", "team")
-    assert api.seen[0].body == {"propagationPolicy": "Background", "preconditions": {"uid": "u1"}}
+    assert api.seen[0].body == {
+        "propagationPolicy": "Background",
+        "preconditions": {"uid": "u1", "resourceVersion": "7"},
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.deployment import HostedDeployment, ModelDeploymentStatus, Sleep
+from finetune_api.deployment import DeploymentCost, HostedDeployment, ModelDeploymentStatus, Sleep
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
@@ -183,6 +183,16 @@ def test_idle_with_nothing_to_do_is_no_refusal() -> None:
     assert decide(view(spec=spec(idle={"action": "None"}))).serve is not None
 
 
+def test_a_namespace_that_the_connection_does_not_serve_gets_no_new_server_and_keeps_what_it_has() -> None:
+    theirs = {"local": connection(namespaceSelector={"matchLabels": {"team": "b"}})}
+    refused = decide(view(connections=theirs, namespace_labels={"team": "a"}))
+    assert (refused.serve, condition(refused.status, "Stalled").reason) == (None, "NamespaceNotAllowed")
+    assert "LLMConnection local of version 2 does not serve namespace team-a" in refused.status.conditions[0].message
+    assert decide(view(connections=theirs, namespace_labels={"team": "b"})).serve is not None
+    begun = ModelDeploymentStatus(engine="Transformers")
+    assert decide(view(connections=theirs, namespace_labels={"team": "a"}, status=begun)).serve is not None
+
+
 def test_a_number_stays_with_its_version() -> None:
     decision = decide(view(spec=spec(version=1)))
     assert decision.serve is not None
@@ -265,3 +275,27 @@ def test_a_provider_s_deployment_that_was_scaled_by_kubectl_says_what_has_writte
     message = condition(decide(scaled).status, "Stalled").message
     assert message.startswith("spec.huggingFace: version 2 is served by azureOpenAI")
     assert "leave it out. kubectl scale and autoscalers write it: they are for servers on the cluster" in message
+
+
+def test_a_day_on_which_another_base_model_ends_is_not_told_of_the_version_that_is_served_now() -> None:
+    serving, said = Serving("Serving", 2, 1), "gpt-4.1 and what was tuned from it are shut down on 2027-01-06"
+    told = decide(view(serving, retires=said)).status
+    assert (condition(told, "Retiring").status, condition(told, "Retiring").message) == ("True", said)
+    gone = decide(view(serving, status=told, model=None)).status
+    assert condition(gone, "Retiring").status == "True", "of what is not there to be looked at nothing new is known"
+    after = decide(view(serving, status=told)).status
+    assert (condition(after, "Retiring").status, condition(after, "Retiring").message) == ("False", "")
+    assert condition(decide(view(serving)).status, "Retiring") is None
+
+
+def test_what_deployments_at_a_provider_have_cost_stays_known_where_none_is_needed_any_more() -> None:
+    cost = DeploymentCost(
+        per_hour="0.00", since_deployed="17.00", ended="17.0000", display="0.00 USD", basis="b", currency="USD"
+    )
+    past = DeploymentCost(since_deployed="17.00", ended="17.0000", currency="USD")
+    serving = Serving("Serving", 2, 1)
+    here = decide(view(serving, status=ModelDeploymentStatus(cost=cost))).status
+    assert here.cost == past
+    assert decide(view(serving, status=here)).status.cost == past
+    free = cost.model_copy(update={"ended": None, "since_deployed": "0.00"})
+    assert decide(view(serving, status=ModelDeploymentStatus(cost=free))).status.cost is None

@@ -126,3 +126,31 @@ def test_the_basis_names_price_day_and_what_is_not_known() -> None:
     assert "what an hour of ProvisionedManaged costs is not known" in said
     assert "Own at 2.00 USD an hour, list price;" in said
     assert basis([], "USD") is None
+
+
+def test_hours_before_a_change_in_place_keep_their_price() -> None:
+    """Azure changes capacity in place: ten units cost ten times as much from now on, and not since the first hour."""
+    rates = {"units": "1.00"}
+    standing = billed([FIRST], there("v1"), lambda _: Rate("ProvisionedManaged", rates["units"]), at(0))
+    cost = total(None, [FIRST], standing, "USD", at(10 * HOUR))
+    rates["units"] = "10.00"
+    more = billed(standing, there("v1"), lambda _: Rate("ProvisionedManaged", rates["units"]), at(10 * HOUR))
+    cost = total(cost, standing, more, "USD", at(10 * HOUR))
+    assert cost is not None
+    assert (cost.per_hour, cost.since_deployed) == ("10.00", "10.00")
+    for hours in (11, 12):
+        cost = total(
+            cost,
+            more,
+            billed(more, there("v1"), lambda _: Rate("P", "10.00"), at(hours * HOUR)),
+            "USD",
+            at(hours * HOUR),
+        )
+        assert cost is not None
+    assert (cost.per_hour, cost.since_deployed) == ("10.00", "30.00")
+
+
+def test_money_of_two_currencies_is_no_sum() -> None:
+    before = DeploymentCost(since_deployed="17.00", ended="17.0000", currency="EUR")
+    cost = total(before, [FIRST], billed([FIRST], there("v1"), price, at(0)), "USD", at(HOUR))
+    assert cost == DeploymentCost(per_hour="1.70", unpriced=True, display="1.70 USD", currency="USD")

@@ -1,5 +1,6 @@
 """Whether a deployment is idle, and what that means: one row for each state of knowledge."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -149,3 +150,25 @@ PODS: dict[str, tuple[list[PodUse], DeploymentUsage | None, float | None]] = {
 def test_what_servers_tell_is_put_together_and_doubt_counts_as_a_request(name: str) -> None:
     pods, usage, known = PODS[name]
     assert of_pods(pods, usage, at(0)).last == (None if known is None else at(known))
+
+
+YEAR = 365 * 86400
+TELLS: dict[str, Callable[[DeploymentUsage, float], Activity]] = {
+    "pods": lambda usage, now: of_pods([PodUse(at(-9000), last=at(-8000))], usage, at(now)),
+    "counts": lambda usage, now: of_pods([PodUse(at(-9000), counted=7)], usage, at(now)),
+    "figures": lambda usage, now: of_figures(Figures(None, at(now)), usage, at(-9000)),
+}
+
+
+@pytest.mark.parametrize("tells", TELLS)
+def test_a_time_to_come_that_another_clock_has_written_keeps_nothing_awake_for_a_year(tells: str) -> None:
+    limits, usage = Limits(STOPS, None), recorded(YEAR, counted=7)
+    found = look(usage, TELLS[tells](usage, 0), limits, at(0))
+    assert (found.sleeps, found.usage.last_request_at) == (False, stamp(0))
+    later = look(found.usage, TELLS[tells](found.usage, 3600), limits, at(3600))
+    assert later.sleeps
+
+
+def test_a_warning_of_a_time_to_come_does_not_stand_for_the_next_one() -> None:
+    usage = recorded(-86400, warned_at=stamp(YEAR))
+    assert look(usage, quiet(86400), Limits(None, DAY), at(0)).warns

@@ -7,6 +7,7 @@ import pytest
 
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
+from finetune_operator.decide.cloud_job.steps import decide as decide_remote
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import CONNECTION_GRACE, STEPS, decide
 from finetune_operator.decide.job.view import Decision, JobView
@@ -383,3 +384,25 @@ def test_the_next_attempt_does_mind() -> None:
 def test_a_connection_that_is_gone_for_the_moment_takes_no_retries_away() -> None:
     decision = decide(view(failed(Reason.NODE_LOST), running(), connection=None))
     assert condition(decision.status, "Reconciling").reason == "Retrying"
+
+
+@pytest.mark.parametrize("chain", [decide, decide_remote])
+@pytest.mark.parametrize("state", ["Queued", "Active", "Succeeded", "Failed", "Absent"])
+def test_an_attempt_of_a_spec_that_another_release_wrote_is_neither_ended_nor_given_up(state: Any, chain: Any) -> None:
+    """As after a rollback of the operator: what runs, and may be paid for, goes on until the newer one is back."""
+    its_run = failed(Reason.TRAINER_CRASHED) if state == "Failed" else run(state, report=succeeded())
+    status = running(start_time=stamp())
+    given = view(
+        its_run,
+        status,
+        spec=None,
+        spec_error="spec.newer: Extra inputs are not permitted",
+        remote=chain is decide_remote,
+    )
+    decision = chain(given)
+    told = condition(decision.status, "Stalled")
+    assert (told.status, told.reason, decision.status.phase) == ("True", "SpecInvalid", "Running")
+    assert (decision.stop, decision.start, condition(decision.status, "Failed")) == (False, False, None)
+    assert "goes on by itself" in (decision.status.failure.next_step or "")
+    again = chain(replace(given, status=decision.status))
+    assert (again.status, again.stop) == (decision.status, False)

@@ -9,6 +9,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.retries import RETRY_DELAYS
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide
+from finetune_operator.decide.job.view import JobView
 from tests.unit.finetune_operator.decide.given import (
     condition,
     connection,
@@ -172,3 +173,18 @@ def test_a_resumed_job_goes_on_in_the_same_folder_as_another_attempt() -> None:
     assert resumed.start
     assert resumed.status.provider is not None
     assert (resumed.status.provider.attempt, resumed.status.provider.artifact_uri) == (2, folder)
+
+
+LEFT = {"step": 60, "totalSteps": 100, "percent": 60, "etaSeconds": 95, "tokensPerSecond": 412, "updatedAt": stamp()}
+AT_REST: dict[str, JobView] = {
+    "suspended": view(run("Active", report=report(progress=LEFT)), running(), spec=job_spec(suspend=True)),
+    "failed": view(failed(Reason.TRAINER_CRASHED, report=report("Failed", progress=LEFT)), running()),
+    "to be retried": view(failed(Reason.NODE_LOST, report=report(progress=LEFT)), running()),
+}
+
+
+@pytest.mark.parametrize("name", AT_REST)
+def test_nobody_is_told_how_long_it_takes_where_nothing_is_at_work(name: str) -> None:
+    progress = decide(AT_REST[name]).status.progress
+    assert progress is not None
+    assert (progress.step, progress.tokens_per_second, progress.eta_seconds) == (60, 412, None)

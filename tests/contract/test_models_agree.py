@@ -1,0 +1,74 @@
+"""What the API server takes the models read, and the same; what it refuses of a job, `finetune-trainer check` refuses.
+
+Manifests are made by hypothesis: rules stand twice, as CEL for the one and in Python for the others.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from kubernetes.client import ApiException
+
+from finetune_api.base import ApiModel
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import ModelDeploymentSpec
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.model import FineTunedModelSpec
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.job.manifest import read_job
+from tests.contract.any_manifest import manifests
+from tests.contract.conftest import Server
+from tests.contract.manifests import JOB, Manifest
+
+pytestmark = pytest.mark.cluster
+
+MODELS: dict[str, type[ApiModel]] = {
+    "LLMConnection": LLMConnectionSpec,
+    "FineTuneJob": FineTuneJobSpec,
+    "FineTunedModel": FineTunedModelSpec,
+    "ModelDeployment": ModelDeploymentSpec,
+}
+MANY: Any = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+"""A third of them is taken."""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs") / "job.json"
+
+
+def answer(server: Server, manifest: Manifest) -> Manifest | str:
+    """The object as it would be stored, or the refusal."""
+    try:
+        return server.accept(manifest)
+    except ApiException as error:
+        return str(error.body)
+
+
+def complaint(file: Path) -> str:
+    """What `check` has to say against a job's manifest; "" for nothing."""
+    try:
+        read_job(file)
+    except TrainerError as error:
+        return error.message
+    return ""
+
+
+@MANY
+@given(manifests())
+def test_whatever_the_api_server_takes_the_models_read_the_same(server: Server, manifest: Manifest) -> None:
+    model, stored = MODELS[manifest["kind"]], answer(server, manifest)
+    event("refused" if isinstance(stored, str) else "taken")
+    if not isinstance(stored, str):
+        assert model.model_validate(stored["spec"]) == model.model_validate(manifest.get("spec", {}))
+
+
+@MANY
+@given(manifests(JOB))
+def test_check_takes_of_jobs_what_the_api_server_takes(server: Server, file: Path, manifest: Manifest) -> None:
+    file.write_bytes(orjson.dumps(manifest))
+    stored, said = answer(server, manifest), complaint(file)
+    event("refused" if isinstance(stored, str) else "taken")
+    assert isinstance(stored, str) == bool(said), f"{manifest}: check: {said!r}, API server: {stored}"
