@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -204,12 +205,24 @@ def _said(error: Exception) -> str:
 
 def _mlflow(job: TrainerJob, _step: int) -> Any:
     os.environ |= _mlflow_environment(job, cast("MLflow", job.spec.trackers and job.spec.trackers.mlflow))
+    from mlflow import MlflowClient
     from transformers.integrations.integration_utils import MLflowCallback
+
+    run = _runs(job).get("mlflow")
+
+    @cache
+    def told(name: str) -> int:
+        """The last step of which the run has this number: a killed attempt's last ones come once more."""
+        return max((one.step for one in MlflowClient().get_metric_history(run, name)), default=-1) if run else -1
 
     class Integration(MLflowCallback):
         """It has a thread already; with another one behind it nobody would hear of errors."""
 
         _async_log = property(lambda _self: False, lambda _self, _value: None)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **more: Any) -> None:
+            new = {name: value for name, value in logs.items() if state.global_step > told(name)}
+            super().on_log(args, state, control, new, **more)  # type: ignore[no-untyped-call]
 
     return Integration()  # type: ignore[no-untyped-call]
 

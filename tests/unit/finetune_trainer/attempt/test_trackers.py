@@ -1,11 +1,13 @@
 """Experiment trackers get a run's numbers, once and in one run; what is wrong with them never stops a training."""
 
 import json
+import shutil
 import socket
 import time
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qs
 
 import pytest
 import requests
@@ -16,6 +18,8 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_trainer.attempt import trackers
 from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.training.checkpoint_names import checkpoints_in
+from finetune_trainer.training.tuning import checkpoints_of
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
 from tests.unit.finetune_trainer.places import Place, serving
@@ -50,6 +54,10 @@ class FakeMLflow(Place):
             return {"experiment_id": "7"}
         if call == "experiments/get":
             return {"experiment": self._experiment(next(iter(self.experiments)))}
+        if call == "metrics/get-history":
+            key = parse_qs(query)["metric_key"][0]
+            told = [{"key": key, "value": value, "step": step, "timestamp": 1} for step, value in self.metrics[key]]
+            return {"metrics": told}
         if call == "runs/create":
             run_id = f"run{len(self.runs)}"
             self.runs[run_id] = {"status": "RUNNING", "name": asked.get("run_name"), "tags": asked.get("tags", [])}
@@ -138,7 +146,18 @@ def test_an_attempt_that_goes_on_goes_on_in_the_same_run(server, tiny_model, tmp
     assert code == ExitCode.OK
     assert list(server.runs) == ["run0"]
     assert report.trackers[0].url.endswith("/runs/run0")
-    assert sorted({step for step, _ in server.metrics["loss"]}) == list(range(1, 11))
+    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
+
+
+def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_model, tmp_path):
+    asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
+    assert run(asked, at_step(5, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    shutil.rmtree(checkpoints_in(checkpoints_of(asked))[-1])  # a kill leaves none of the last step
+    code, report = run(asked.model_copy(update={"attempt": 2}))
+    assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
+    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
+    told = [step for step, _ in server.metrics["eval_loss"]]
+    assert told == sorted(set(told))
 
 
 @pytest.mark.parametrize("fault", ["break", 401, 500])
