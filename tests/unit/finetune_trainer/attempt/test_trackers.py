@@ -55,9 +55,10 @@ class FakeMLflow(Place):
         if call == "experiments/get":
             return {"experiment": self._experiment(next(iter(self.experiments)))}
         if call == "metrics/get-history":
-            key = parse_qs(query)["metric_key"][0]
-            told = [{"key": key, "value": value, "step": step, "timestamp": 1} for step, value in self.metrics[key]]
-            return {"metrics": told}
+            return {"metrics": self._history(parse_qs(query)["metric_key"][0])}
+        return self._of_run(call, asked, query)
+
+    def _of_run(self, call, asked, query):
         if call == "runs/create":
             run_id = f"run{len(self.runs)}"
             self.runs[run_id] = {"status": "RUNNING", "name": asked.get("run_name"), "tags": asked.get("tags", [])}
@@ -79,6 +80,9 @@ class FakeMLflow(Place):
             self.runs[run_id]["status"] = asked.get("status", "RUNNING")
             return {"run_info": self._info(run_id)}
         return {"run": {"info": self._info(run_id), "data": {}}}
+
+    def _history(self, key):
+        return [{"key": key, "value": value, "step": step, "timestamp": 1} for step, value in self.metrics[key]]
 
     def _experiment(self, name):
         return {"experiment_id": self.experiments[name], "name": name, "lifecycle_stage": "active"}
