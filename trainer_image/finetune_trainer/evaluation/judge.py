@@ -14,6 +14,7 @@ from finetune_api.evaluation import Judged
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.compare import interval, verdict
 from finetune_trainer.evaluation.material import Question
+from finetune_trainer.evaluation.measures import spoken
 from finetune_trainer.evaluation.stored import Each
 
 Ruling = Literal["win", "tie", "loss"]
@@ -44,7 +45,8 @@ def pairs(
         row, order = divmod(number, 2)
         question = asked[row]
         request = "\n".join(f"{turn.role}: {turn.content}" for turn in question.turns)
-        a, b = (tuned[row], other[row]) if order == 0 else (other[row], tuned[row])
+        both = (tuned[row], other[row]) if order == 0 else (other[row], tuned[row])
+        a, b = (spoken(said or "") for said in both)
         text = _PAIR.format(request=request, reference=question.completion, a=a, b=b)
         return number, (system, Turn("user", text))
 
@@ -85,7 +87,7 @@ def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | 
 
 
 def _word(text: str) -> str | None:
-    found = _WORD.match(text)
+    found = _WORD.match(spoken(text))
     return found.group(1).lower() if found else None
 
 

@@ -38,6 +38,8 @@ def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
         ("Absolutely", "B", None),
         ("", "B", None),
         ("A", None, None),
+        ("<think>\nB is short. A is right.\n</think>\n\nA", "<think></think>B", "win"),
+        ("<think>\nA is right, and", "B", None),
     ],
 )
 def test_an_answer_wins_only_where_it_wins_in_both_orders(first, second, ruling):
