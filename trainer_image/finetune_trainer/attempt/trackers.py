@@ -220,9 +220,9 @@ def _mlflow(job: TrainerJob, _step: int) -> Any:
 
         _async_log = property(lambda _self: False, lambda _self, _value: None)
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **more: Any) -> None:
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **more: Any) -> None:
             new = {name: value for name, value in logs.items() if state.global_step > told(name)}
-            super().on_log(args, state, control, new, **more)  # type: ignore[no-untyped-call]
+            super().on_log(args, state, control, new, model, **more)  # type: ignore[no-untyped-call]
 
     return Integration()  # type: ignore[no-untyped-call]
 

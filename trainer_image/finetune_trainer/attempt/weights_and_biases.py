@@ -96,10 +96,9 @@ def integration(job: TrainerJob, _step: int) -> Any:
         A killed attempt's last steps come once more, and are not told again.
         """
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **more: Any) -> None:
-            is_next = state.global_step > told or (state.global_step == told and "eval_loss" in logs)
-            if is_next:
-                super().on_log(args, state, control, logs=logs, **more)  # type: ignore[no-untyped-call]
+        def on_log(self, args: Any, state: Any, control: Any, model: Any = None, logs: Any = None, **more: Any) -> None:
+            if state.global_step > told or (state.global_step == told and "eval_loss" in logs):
+                super().on_log(args, state, control, model, logs, **more)  # type: ignore[no-untyped-call]
 
         def on_train_end(self, *_args: Any, **_keywords: Any) -> None:
             wandb.finish()
@@ -116,7 +115,7 @@ def integration(job: TrainerJob, _step: int) -> Any:
         settings=settings,
     )
     wandb.termsetup(settings, heard)
-    told = run.summary.get("train/global_step", -1)
+    told = run.summary.get("train/global_step", -1)  # type: ignore[no-untyped-call]
     return Integration()  # type: ignore[no-untyped-call]
 
 
