@@ -99,6 +99,8 @@ class Standing:
 
     own: dict[Metric, Spread] = field(default_factory=dict)
     behind: dict[Metric, Spread] = field(default_factory=dict)
+    unsaid: int = 0
+    """Answers that are an unfinished thought."""
 
     def add(self, tuned: Measured, own: Measured) -> None:
         """A portion of the rows, as both answered it."""

@@ -21,7 +21,7 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 """Scripts whose words nothing stands between: each of their letters counts as a word, as is usual for Chinese."""
 
 
-_END_OF_THOUGHT = "</think>"
+_THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"
 
 
 def spoken(text: str) -> str:
@@ -30,6 +30,11 @@ def spoken(text: str) -> str:
     Such a model learns it with the answer, and says it again. A thought that was not finished stays: nothing was said.
     """
     return text.rpartition(_END_OF_THOUGHT)[2].strip()
+
+
+def is_unfinished_thought(text: str) -> bool:
+    """Whether a limit of tokens ended it before anything was said."""
+    return text.lstrip().startswith(_THOUGHT) and _END_OF_THOUGHT not in text
 
 
 def exact_match(answer: str, completion: str) -> float:
