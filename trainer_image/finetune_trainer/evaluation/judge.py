@@ -55,7 +55,7 @@ def pairs(
 
 def _numbers(tuned: Sequence[str | None], other: Sequence[str | None]) -> Iterator[int]:
     for row, (said, beside) in enumerate(zip(tuned, other, strict=True)):
-        if said is not None and beside is not None and said != beside:
+        if said is not None and beside is not None and not _alike(said, beside):
             yield from (2 * row, 2 * row + 1)
 
 
@@ -76,7 +76,7 @@ def rulings(
 def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:
     if tuned is None or other is None:
         return None
-    if tuned == other:
+    if _alike(tuned, other):
         return "tie"
     first, second = (_word(text or "") for text in said)
     if first is None or second is None:
@@ -84,6 +84,10 @@ def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | 
     if (first, second) == ("a", "b"):
         return "win"
     return "loss" if (first, second) == ("b", "a") else "tie"
+
+
+def _alike(one: str, other: str) -> bool:
+    return spoken(one) == spoken(other)
 
 
 def _word(text: str) -> str | None:

@@ -157,13 +157,15 @@ def _require_json(evaluation: Evaluation, asked: Sequence[Question]) -> None:
 
 
 def answer_limit(evaluation: Evaluation, completion_tokens: Iterable[int]) -> int:
-    """Tokens of an answer at most.
+    """Tokens of an answer at most: what the job says, for it may know of thoughts before answers.
 
-    Exact matches need no more than the longest completion and a little; other measures look at the whole answer.
+    Else exact matches need no more than the longest completion and a little; other measures look at the whole answer.
     """
+    if evaluation.max_new_tokens is not None:
+        return evaluation.max_new_tokens
     longest = max(completion_tokens, default=0)
-    wanted = evaluation.max_new_tokens or min(longest + longest // 8 + _SPARE_TOKENS, _LONGEST_ANSWER)
-    return min(wanted, longest + _SPARE_TOKENS) if evaluation.metrics == ["exactMatch"] else wanted
+    more = 0 if evaluation.metrics == ["exactMatch"] else longest // 8
+    return min(longest + more + _SPARE_TOKENS, _LONGEST_ANSWER)
 
 
 def examples(rows: Iterable[Row], asked: Sequence[Question], count: int, *, seed: int) -> list[Row]:

@@ -47,7 +47,7 @@ def test_an_answer_wins_only_where_it_wins_in_both_orders(first, second, ruling)
 
 
 def test_rows_that_need_no_judge_are_none_of_its_errors():
-    found = rulings(["x", "x", "x"], ["x", None, "y"], [None] * 4 + ["A", "?"])
+    found = rulings(["x", "x", "x"], ["<think>?</think>x", None, "y"], [None] * 4 + ["A", "?"])
     assert found == ["tie", None, None]
     judged = tally(found, answered=2)
     assert (judged.wins, judged.ties, judged.losses, judged.errors) == (0, 1, 0, 1)

@@ -95,7 +95,8 @@ def test_a_long_prompt_keeps_its_end(chat):
     [
         ({}, [3, 10], 18),
         ({"maxNewTokens": 4}, [3, 10], 4),
-        ({"maxNewTokens": 500}, [3, 10], 18),
+        ({"maxNewTokens": 500}, [3, 10], 500),
+        ({}, [5000], 1024),
         ({"metrics": ["rougeL"], "maxNewTokens": 500}, [3, 10], 500),
         ({"metrics": ["exactMatch", "rougeL"]}, [80], 98),
         ({"metrics": ["rougeL"]}, [5000], 1024),
