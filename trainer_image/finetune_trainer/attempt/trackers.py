@@ -127,7 +127,9 @@ class Trackers:
             return
         if self._thread.ident is None:
             self._thread.start()
-            self._put(lambda: self._begin(line["step"]))
+            # A validation that was cut off before comes first: the training's own line of that step is there already.
+            first = line["step"] + ("validationLoss" in line)
+            self._put(lambda: self._begin(first))
         of = "eval_" if "validationLoss" in line else ""
         numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
         state = _state(line["step"])

@@ -204,23 +204,25 @@ def test_a_tracker_that_hangs_does_not_hold_up_the_run(server, tiny_model, tmp_p
     assert report.trackers[0].problem == "it did not answer in time"
 
 
-def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [4, 5], ids=["between validations", "before a validation"])
+def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path, monkeypatch, step):
     same_second = SimpleNamespace(time=lambda: 1_700_000_000.0)  # which is all that names of its files have
     monkeypatch.setattr("tensorboardX.event_file_writer.time", same_second)
     asked = job(tmp_path, tiny_model, tensorBoard={})
-    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert run(asked, at_step(step, Interruption.ask))[0] == ExitCode.INTERRUPTED
     code, report = run(asked.model_copy(update={"attempt": 2}))
     assert code == ExitCode.OK
     assert [(one.name, one.url, one.problem) for one in report.trackers] == [("tensorBoard", "tensorboard", None)]
     found = scalars(Path(asked.output) / "model" / "tensorboard")
     assert sorted(found["loss"]) == list(range(1, 11))
+    assert sorted(found["eval/loss"]) == [5, 10]
     assert found["eval/loss"][10] == pytest.approx(report.loss.last_validation, rel=1e-5)
     assert not (Path(asked.output) / "tensorboard").exists()
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """What TensorBoard would show: event files are length-framed protobuf messages."""
-    from tensorboardX.proto.event_pb2 import Event
+    """What TensorBoard would show: event files are length-framed protobuf messages; a start discards later steps."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for path in sorted(folder.glob("events.*")):
@@ -229,6 +231,10 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
             length = int.from_bytes(data[place : place + 8], "little")
             event = Event.FromString(data[place + 12 : place + 12 + length])
             place += 16 + length
+            if event.session_log.status == SessionLog.START:
+                for steps in found.values():
+                    for late in [step for step in steps if step >= event.step]:
+                        del steps[late]
             for value in event.summary.value:
                 if value.HasField("simple_value"):
                     found[value.tag][event.step] = value.simple_value
