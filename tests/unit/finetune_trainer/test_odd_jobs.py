@@ -19,6 +19,7 @@ from finetune_trainer.training.gradients import Gradients
 from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import loss_sum
 from tests.assets.tiny_model import NAME
+from tests.unit.finetune_trainer.data.chat_templates import THINKING
 from tests.unit.finetune_trainer.jobs import make_job, make_preference_job, write_rows
 from tests.unit.finetune_trainer.serving.served_models import make_adapter
 from tests.unit.finetune_trainer.training_runs import do
@@ -169,6 +170,19 @@ def test_a_base_model_without_template_pad_or_end_of_sequence_is_tuned(own_model
     code, report, _ = do(job)
     assert code == ExitCode.OK, report.failure
     assert any("the tuned model stops only at its token limit" in warning for warning in report.dataset.warnings)
+
+
+def test_what_a_model_that_reasons_thinks_is_not_measured(own_model, tmp_path):
+    """It learns the empty thought that its template writes before each answer, as Qwen3 does."""
+    cache, folder = own_model
+    (folder / "chat_template.jinja").write_text(THINKING)
+    spec = {"epochs": 12, "learningRate": 0.01}
+    job = make_job(tmp_path, cache, splits=("train", "test"), method="Full", hyperparameters=spec)
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    first = json.loads((Path(job.output) / "model" / "evaluation.jsonl").read_text().splitlines()[0])
+    assert first["answers"]["tuned"]["answer"].startswith("<think>")
+    assert report.evaluation.tuned.exact_match > 0.8
 
 
 SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 20}

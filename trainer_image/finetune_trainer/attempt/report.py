@@ -170,7 +170,7 @@ def _post(url: str, report: Report) -> tuple[bool, float]:
         return False, 0.0
     if status < 300:
         return True, 0.0
-    if status == http.HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
+    if status in (http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.REQUEST_TIMEOUT) or status >= 500:
         return False, pause
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) and report.phase in _END:
         return False, pause  # the token may just be being renewed, and there is no later report

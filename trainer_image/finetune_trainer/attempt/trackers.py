@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -126,7 +127,9 @@ class Trackers:
             return
         if self._thread.ident is None:
             self._thread.start()
-            self._put(lambda: self._begin(line["step"]))
+            # A validation that was cut off before comes first: the training's own line of that step is there already.
+            first = line["step"] + ("validationLoss" in line)
+            self._put(lambda: self._begin(first))
         of = "eval_" if "validationLoss" in line else ""
         numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
         state = _state(line["step"])
@@ -204,12 +207,24 @@ def _said(error: Exception) -> str:
 
 def _mlflow(job: TrainerJob, _step: int) -> Any:
     os.environ |= _mlflow_environment(job, cast("MLflow", job.spec.trackers and job.spec.trackers.mlflow))
+    from mlflow import MlflowClient
     from transformers.integrations.integration_utils import MLflowCallback
+
+    run = _runs(job).get("mlflow")
+
+    @cache
+    def told(name: str) -> int:
+        """The last step of which the run has this number: a killed attempt's last ones come once more."""
+        return max((one.step for one in MlflowClient().get_metric_history(run, name)), default=-1) if run else -1
 
     class Integration(MLflowCallback):
         """It has a thread already; with another one behind it nobody would hear of errors."""
 
         _async_log = property(lambda _self: False, lambda _self, _value: None)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **more: Any) -> None:
+            new = {name: value for name, value in logs.items() if state.global_step > told(name)}
+            super().on_log(args, state, control, new, model, **more)  # type: ignore[no-untyped-call]
 
     return Integration()  # type: ignore[no-untyped-call]
 

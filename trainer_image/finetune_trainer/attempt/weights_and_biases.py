@@ -91,7 +91,14 @@ def integration(job: TrainerJob, _step: int) -> Any:
     from transformers.integrations.integration_utils import WandbCallback
 
     class Integration(WandbCallback):
-        """With an end: transformers leaves it to the end of the process, which must not wait."""
+        """With an end: transformers leaves it to the end of the process, which must not wait.
+
+        A killed attempt's last steps come once more, and are not told again.
+        """
+
+        def on_log(self, args: Any, state: Any, control: Any, model: Any = None, logs: Any = None, **more: Any) -> None:
+            if state.global_step > told or (state.global_step == told and "eval_loss" in logs):
+                super().on_log(args, state, control, model, logs, **more)  # type: ignore[no-untyped-call]
 
         def on_train_end(self, *_args: Any, **_keywords: Any) -> None:
             wandb.finish()
@@ -99,7 +106,7 @@ def integration(job: TrainerJob, _step: int) -> Any:
                 raise NotTakenError
 
     settings, heard = _settings(asked), _Heard()
-    wandb.init(
+    run = wandb.init(
         id=job.uid,
         resume="allow",
         name=f"{job.namespace}/{job.name}",
@@ -108,6 +115,7 @@ def integration(job: TrainerJob, _step: int) -> Any:
         settings=settings,
     )
     wandb.termsetup(settings, heard)
+    told = run.summary.get("train/global_step", -1)  # type: ignore[no-untyped-call]
     return Integration()  # type: ignore[no-untyped-call]
 
 

@@ -71,7 +71,7 @@ class Asking:
             one,
             os.environ.get(endpoint_key_variable(one.name)),
             left,
-            max_tokens=self._material.max_new_tokens,
+            max_tokens=self._material.service_tokens,
             on_answer=lambda answer: self._keep(kept, [answer]),
         )
         self._advance(outcome.errors)

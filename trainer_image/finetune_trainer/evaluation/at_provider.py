@@ -125,7 +125,7 @@ class AskingProvider(Asking):
             service,
             None,
             left,
-            max_tokens=self._material.max_new_tokens,
+            max_tokens=self._material.service_tokens,
             on_answer=lambda answer: self._keep(kept, [answer]),
             way=self._way,
         )

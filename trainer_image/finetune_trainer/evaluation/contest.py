@@ -23,6 +23,7 @@ from finetune_api.evaluation import (
 from finetune_trainer.evaluation import compare
 from finetune_trainer.evaluation.judge import Ruling, tally
 from finetune_trainer.evaluation.material import Material
+from finetune_trainer.evaluation.measures import is_unfinished_thought
 from finetune_trainer.evaluation.stored import Lines, spans
 
 Record = dict[str, Any]
@@ -89,7 +90,7 @@ def contest(
         records.extend(_portion(asked, metrics, found, standings, span))
     compared = {
         name: standings[name].compared(metrics[0], loss=losses.get(name)).wire()
-        | {"problem": one.problem, "judged": _judged(one, found[TUNED]), **one.notes}
+        | {"problem": _problem(one, standings[name].unsaid), "judged": _judged(one, found[TUNED]), **one.notes}
         for name, one in found.items()
         if name != TUNED
     }
@@ -140,6 +141,7 @@ def _portion(
     measured = {name: compare.measured(metrics, said, completions) for name, said in answers.items()}
     for name, standing in standings.items():
         standing.add(measured[TUNED], measured[name])
+        standing.unsaid += sum(said is not None and is_unfinished_thought(said) for said in answers[name])
     rulings = {name: one.rulings[part] for name, one in found.items() if one.rulings is not None}
     for place, question in enumerate(questions):
         said: dict[str, Any] = {}
@@ -148,6 +150,12 @@ def _portion(
             if name in rulings:
                 said[name]["judge"] = rulings[name][place]
         yield {"row": question.place, "completion": question.completion, "answers": said}
+
+
+def _problem(one: Contestant, unsaid: int) -> str | None:
+    """Why it answered less than it might have."""
+    cut = f"{unsaid} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
+    return "; ".join(filter(None, (one.problem, cut if unsaid else None)))[:300] or None
 
 
 def _judged(one: Contestant, tuned: Contestant) -> Judged | None:

@@ -298,10 +298,14 @@ def asked_pause(headers: Mapping[str, str]) -> float | None:
 def _answer(row: int, content: bytes) -> Answer:
     text: Any = None
     tokens: Any = None
+    finish: Any = None
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
         body = orjson.loads(content)
+        finish = body["choices"][0].get("finish_reason")
         text = body["choices"][0]["message"]["content"]
         tokens = (body.get("usage") or {}).get("prompt_tokens")
+    if not text and finish == "length":  # no wrong answer, but none
+        raise FailedError("its tokens were used up before it said anything (a model that reasons needs more of them)")
     if not isinstance(text, str):
         raise FailedError("an answer has no choices[0].message.content")
     return Answer(row, text.strip(), tokens if isinstance(tokens, int) else None)

@@ -14,6 +14,7 @@ from finetune_api.evaluation import Judged
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.compare import interval, verdict
 from finetune_trainer.evaluation.material import Question
+from finetune_trainer.evaluation.measures import spoken
 from finetune_trainer.evaluation.stored import Each
 
 Ruling = Literal["win", "tie", "loss"]
@@ -44,7 +45,8 @@ def pairs(
         row, order = divmod(number, 2)
         question = asked[row]
         request = "\n".join(f"{turn.role}: {turn.content}" for turn in question.turns)
-        a, b = (tuned[row], other[row]) if order == 0 else (other[row], tuned[row])
+        both = (tuned[row], other[row]) if order == 0 else (other[row], tuned[row])
+        a, b = (spoken(said or "") for said in both)
         text = _PAIR.format(request=request, reference=question.completion, a=a, b=b)
         return number, (system, Turn("user", text))
 
@@ -53,7 +55,7 @@ def pairs(
 
 def _numbers(tuned: Sequence[str | None], other: Sequence[str | None]) -> Iterator[int]:
     for row, (said, beside) in enumerate(zip(tuned, other, strict=True)):
-        if said is not None and beside is not None and said != beside:
+        if said is not None and beside is not None and not _alike(said, beside):
             yield from (2 * row, 2 * row + 1)
 
 
@@ -74,7 +76,7 @@ def rulings(
 def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:
     if tuned is None or other is None:
         return None
-    if tuned == other:
+    if _alike(tuned, other):
         return "tie"
     first, second = (_word(text or "") for text in said)
     if first is None or second is None:
@@ -84,8 +86,12 @@ def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | 
     return "loss" if (first, second) == ("b", "a") else "tie"
 
 
+def _alike(one: str, other: str) -> bool:
+    return spoken(one) == spoken(other)
+
+
 def _word(text: str) -> str | None:
-    found = _WORD.match(text)
+    found = _WORD.match(spoken(text))
     return found.group(1).lower() if found else None
 
 

@@ -64,6 +64,7 @@ class KeptAnswers:
         """Keep more of them; the system decides when they reach the disk, but only ever as whole lines."""
         new = [(answer, _line(answer)) for answer in answers]
         with write_errors(self._path), self._path.open("ab") as file:
+            self._size = file.tell()  # a pod that is being replaced may have written meanwhile
             file.write(b"".join(line for _, line in new))
         for answer, line in new:
             self._note(answer, line)

@@ -17,10 +17,10 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob, TrainerJob
 from finetune_api.verdict import DatasetVerdict, SplitName
-from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, load_rows
+from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode, load_rows
 from finetune_trainer.data.fingerprints import fingerprint
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.evaluation.measures import json_valid
+from finetune_trainer.evaluation.measures import json_valid, spoken
 from finetune_trainer.evaluation.stored import Lines, portions
 
 _SPARE_TOKENS = 8
@@ -51,6 +51,8 @@ class Material:
     examples: list[Row] = field(default_factory=list)
     sha256: str | None = None
     """Of the test file."""
+    service_tokens: int = _LONGEST_ANSWER
+    """The limit for services, whose tokenizers nobody knows: no right answer is cut, whatever it is for them."""
 
 
 def prepare(job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, *, allow_local: bool) -> Material | None:
@@ -70,14 +72,23 @@ def prepare(job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, *, al
             expected_sha256=known.sha256 if known else None,
         )
 
+    before = _written_before(chat)
+
     def tokens(completions: list[str]) -> list[int]:
-        return [len(ids) for ids in chat.ids(completions)]
+        return [before + len(ids) for ids in chat.ids(completions)]
 
     return collected(job.spec, verdict, rows, tokens)
 
 
+def _written_before(chat: ChatTokenizer) -> int:
+    """Tokens that the chat template has the model write before an answer, such as an empty thought."""
+    text = "a"
+    row = Row(Position(), (Turn("user", text), Turn("assistant", text)))
+    return max(0, next(encode([row], chat, _LONGEST_ANSWER)).loss_tokens - len(chat.ids([text])[0]) - 1)
+
+
 def prepare_by_length(job: MeasureJob) -> Material | None:
-    """The same where no tokenizer is at hand: no text has more tokens than bytes, so no right answer is cut.
+    """The same where no tokenizer is at hand: lengths are in bytes.
 
     Raises:
         TrainerError: as `prepare`.
@@ -87,10 +98,12 @@ def prepare_by_length(job: MeasureJob) -> Material | None:
         known = getattr(job.dataset, split)
         return load_rows(job.spec.data, split, allow_local=False, expected_sha256=known.sha256 if known else None)
 
-    def tokens(completions: list[str]) -> list[int]:
-        return [len(text.encode(errors="replace")) for text in completions]
+    return collected(job.spec, job.dataset, rows, _bytes)
 
-    return collected(job.spec, job.dataset, rows, tokens)
+
+def _bytes(completions: list[str]) -> list[int]:
+    """No text has more tokens than bytes."""
+    return [len(text.encode(errors="replace")) for text in completions]
 
 
 def collected(
@@ -105,15 +118,20 @@ def collected(
     evaluation = spec.evaluation
     asked = questions(rows("test"))
     _require_json(evaluation, asked)
-    lengths = (length for part in portions(asked) for length in tokens([one.completion for one in part]))
+
+    def limit(lengths: Callable[[list[str]], list[int]]) -> int:
+        each = (length for part in portions(asked) for length in lengths([one.completion for one in part]))
+        return answer_limit(evaluation, each)
+
     chosen: list[Row] = []
     if evaluation.few_shot is not None:
         chosen = examples(rows("train"), asked, evaluation.few_shot.examples, seed=spec.hyperparameters.seed)
     return Material(
         questions=asked,
-        max_new_tokens=answer_limit(evaluation, lengths),
+        max_new_tokens=limit(tokens),
         examples=chosen,
         sha256=verdict.test.sha256 if verdict.test else None,
+        service_tokens=limit(_bytes),
     )
 
 
@@ -130,7 +148,7 @@ def _question(line: Any) -> Question:
 
 def _require_json(evaluation: Evaluation, asked: Sequence[Question]) -> None:
     """Fields of JSON can be compared only where there are some."""
-    if "jsonFields" in evaluation.metrics and not any(json_valid(one.completion, "") for one in asked):
+    if "jsonFields" in evaluation.metrics and not any(json_valid(spoken(one.completion), "") for one in asked):
         raise TrainerError(
             Reason.DATASET_INVALID,
             "spec.evaluation.metrics: jsonFields compares fields of JSON, and no completion of dataset.test is JSON",
@@ -139,26 +157,28 @@ def _require_json(evaluation: Evaluation, asked: Sequence[Question]) -> None:
 
 
 def answer_limit(evaluation: Evaluation, completion_tokens: Iterable[int]) -> int:
-    """Tokens of an answer at most.
+    """Tokens of an answer at most: what the job says, for it may know of thoughts before answers.
 
-    Exact matches need no more than the longest completion and a little; other measures look at the whole answer.
+    Else exact matches need no more than the longest completion and a little; other measures look at the whole answer.
     """
+    if evaluation.max_new_tokens is not None:
+        return evaluation.max_new_tokens
     longest = max(completion_tokens, default=0)
-    wanted = evaluation.max_new_tokens or min(longest + longest // 8 + _SPARE_TOKENS, _LONGEST_ANSWER)
-    return min(wanted, longest + _SPARE_TOKENS) if evaluation.metrics == ["exactMatch"] else wanted
+    more = 0 if evaluation.metrics == ["exactMatch"] else longest // 8
+    return min(longest + more + _SPARE_TOKENS, _LONGEST_ANSWER)
 
 
 def examples(rows: Iterable[Row], asked: Sequence[Question], count: int, *, seed: int) -> list[Row]:
     """`count` rows drawn with equal chance (reservoir sampling, Vitter 1985), fewer where there are not so many.
 
-    Never one whose prompt stands in the test set: it would give an answer away.
+    Never one that answers a prompt of the test set, be it on the way to its last answer: it would give that away.
     """
     taken = np.unique(np.fromiter((prompt_fingerprint(one.turns) for one in asked), dtype=np.int64, count=len(asked)))
     chance = random.Random(seed)  # noqa: S311 - a draw that can be repeated, no secret
     chosen: list[Row] = []
     seen = 0
     for row in rows:
-        if _stands_in(taken, prompt_fingerprint(row.prompt)):
+        if any(_stands_in(taken, prompt_fingerprint(one)) for one in _prompts_in(row)):
             continue
         seen += 1
         place = seen - 1 if seen <= count else chance.randrange(seen)
@@ -173,9 +193,14 @@ def _stands_in(ordered: NDArray[np.int64], value: int) -> bool:
     return place < len(ordered) and int(ordered[place]) == value
 
 
+def _prompts_in(row: Row) -> Iterator[tuple[Turn, ...]]:
+    """What each answer of a row is the answer to."""
+    return (row.turns[:place] for place, turn in enumerate(row.turns) if turn.role == "assistant")
+
+
 def prompt_fingerprint(turns: tuple[Turn, ...]) -> int:
-    """64 bits of what is asked."""
-    return fingerprint(Row(Position(), turns))
+    """64 bits of what is asked, without a system message: examples are shown without theirs."""
+    return fingerprint(Row(Position(), tuple(turn for turn in turns if turn.role != "system")))
 
 
 class Prompt(NamedTuple):

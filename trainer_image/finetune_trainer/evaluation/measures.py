@@ -1,6 +1,7 @@
 """One answer against one completion, by each metric: 0 is nothing right, 1 is all right.
 
-White space around both counts nowhere. What else is normalised stands with each measure. It knows no models.
+White space around both counts nowhere, nor does what was thought before it was said (`spoken`). What else is normalised
+stands with each measure. It knows no models.
 """
 
 import re
@@ -18,6 +19,22 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 """Scripts whose words nothing stands between: each of their letters counts as a word, as is usual for Chinese."""
+
+
+_THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"
+
+
+def spoken(text: str) -> str:
+    """What was said behind a thought. Templates of models that reason write an empty one before an answer without any.
+
+    Such a model learns it with the answer, and says it again. A thought that was not finished stays: nothing was said.
+    """
+    return text.rpartition(_END_OF_THOUGHT)[2].strip()
+
+
+def is_unfinished_thought(text: str) -> bool:
+    """Whether a limit of tokens ended it before anything was said."""
+    return text.lstrip().startswith(_THOUGHT) and _END_OF_THOUGHT not in text
 
 
 def exact_match(answer: str, completion: str) -> float:
@@ -60,7 +77,7 @@ def rouge_l(answer: str, completion: str) -> float:
 def _word() -> Any:
     import regex  # Python's own parts words of Hindi at their vowel signs
 
-    return regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[\w--{_UNSPACED}]+", regex.VERSION1)
+    return regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[\w--_{_UNSPACED}]+", regex.VERSION1)
 
 
 def chr_f(answer: str, completion: str) -> float:

@@ -159,12 +159,13 @@ def test_between_two_reports_of_a_phase_lies_the_interval_and_only_the_newest_is
     assert all(later[1] - earlier[1] >= 0.35 for earlier, later in itertools.pairwise(running))
 
 
-def test_a_busy_operator_gets_the_last_report_later(operator, tmp_path):
-    server = operator([429, 500, 503], retry_after="1")
+@pytest.mark.parametrize("refusals", [[429, 500, 503], [408]])
+def test_a_busy_operator_gets_the_last_report_later(operator, tmp_path, refusals):
+    server = operator(list(refusals), retry_after="1")
     reporter = reporter_for(tmp_path, server)
     reporter.update(phase="Succeeded")
     reporter.close()
-    assert [status for status, *_ in server.got][:3] == [429, 500, 503]
+    assert [status for status, *_ in server.got][: len(refusals)] == refusals
     assert server.phases[-1] == "Succeeded"
     times = [at for *_, at in server.got]
     assert all(later - earlier >= 0.95 for earlier, later in itertools.pairwise(times[:4])), times

@@ -1,11 +1,13 @@
 """Experiment trackers get a run's numbers, once and in one run; what is wrong with them never stops a training."""
 
 import json
+import shutil
 import socket
 import time
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qs
 
 import pytest
 import requests
@@ -16,6 +18,8 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_trainer.attempt import trackers
 from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.training.checkpoint_names import checkpoints_in
+from finetune_trainer.training.tuning import checkpoints_of
 from tests.unit.finetune_trainer.fake_service import FakeService, serving
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
@@ -50,6 +54,11 @@ class FakeMLflow(FakeService):
             return {"experiment_id": "7"}
         if call == "experiments/get":
             return {"experiment": self._experiment(next(iter(self.experiments)))}
+        if call == "metrics/get-history":
+            return {"metrics": self._history(parse_qs(query)["metric_key"][0])}
+        return self._of_run(call, asked, query)
+
+    def _of_run(self, call, asked, query):
         if call == "runs/create":
             run_id = f"run{len(self.runs)}"
             self.runs[run_id] = {"status": "RUNNING", "name": asked.get("run_name"), "tags": asked.get("tags", [])}
@@ -71,6 +80,9 @@ class FakeMLflow(FakeService):
             self.runs[run_id]["status"] = asked.get("status", "RUNNING")
             return {"run_info": self._info(run_id)}
         return {"run": {"info": self._info(run_id), "data": {}}}
+
+    def _history(self, key):
+        return [{"key": key, "value": value, "step": step, "timestamp": 1} for step, value in self.metrics[key]]
 
     def _experiment(self, name):
         return {"experiment_id": self.experiments[name], "name": name, "lifecycle_stage": "active"}
@@ -138,7 +150,18 @@ def test_an_attempt_that_goes_on_goes_on_in_the_same_run(server, tiny_model, tmp
     assert code == ExitCode.OK
     assert list(server.runs) == ["run0"]
     assert report.trackers[0].url.endswith("/runs/run0")
-    assert sorted({step for step, _ in server.metrics["loss"]}) == list(range(1, 11))
+    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
+
+
+def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_model, tmp_path):
+    asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
+    assert run(asked, at_step(5, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    shutil.rmtree(checkpoints_in(checkpoints_of(asked))[-1])  # a kill leaves none of the last step
+    code, report = run(asked.model_copy(update={"attempt": 2}))
+    assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
+    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
+    told = [step for step, _ in server.metrics["eval_loss"]]
+    assert told == sorted(set(told))
 
 
 @pytest.mark.parametrize("fault", ["break", 401, 500])
@@ -181,23 +204,25 @@ def test_a_tracker_that_hangs_does_not_hold_up_the_run(server, tiny_model, tmp_p
     assert report.trackers[0].problem == "it did not answer in time"
 
 
-def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [4, 5], ids=["between validations", "before a validation"])
+def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path, monkeypatch, step):
     same_second = SimpleNamespace(time=lambda: 1_700_000_000.0)  # which is all that names of its files have
     monkeypatch.setattr("tensorboardX.event_file_writer.time", same_second)
     asked = job(tmp_path, tiny_model, tensorBoard={})
-    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert run(asked, at_step(step, Interruption.ask))[0] == ExitCode.INTERRUPTED
     code, report = run(asked.model_copy(update={"attempt": 2}))
     assert code == ExitCode.OK
     assert [(one.name, one.url, one.problem) for one in report.trackers] == [("tensorBoard", "tensorboard", None)]
     found = scalars(Path(asked.output) / "model" / "tensorboard")
     assert sorted(found["loss"]) == list(range(1, 11))
+    assert sorted(found["eval/loss"]) == [5, 10]
     assert found["eval/loss"][10] == pytest.approx(report.loss.last_validation, rel=1e-5)
     assert not (Path(asked.output) / "tensorboard").exists()
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """What TensorBoard would show: event files are length-framed protobuf messages."""
-    from tensorboardX.proto.event_pb2 import Event
+    """What TensorBoard would show: event files are length-framed protobuf messages; a start discards later steps."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for path in sorted(folder.glob("events.*")):
@@ -206,6 +231,10 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
             length = int.from_bytes(data[place : place + 8], "little")
             event = Event.FromString(data[place + 12 : place + 12 + length])
             place += 16 + length
+            if event.session_log.status == SessionLog.START:
+                for steps in found.values():
+                    for late in [step for step in steps if step >= event.step]:
+                        del steps[late]
             for value in event.summary.value:
                 if value.HasField("simple_value"):
                     found[value.tag][event.step] = value.simple_value

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -10,6 +11,8 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_trainer.attempt import trackers, weights_and_biases
 from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.training.checkpoint_names import checkpoints_in
+from finetune_trainer.training.tuning import checkpoints_of
 from tests.unit.finetune_trainer.attempt.wandb_server import KEY, FakeWandB
 from tests.unit.finetune_trainer.fake_service import serving
 from tests.unit.finetune_trainer.jobs import make_job
@@ -69,7 +72,17 @@ def test_an_attempt_that_goes_on_goes_on_in_the_same_run(server, tiny_model, tmp
     code, report = run(asked.model_copy(update={"attempt": 2}))
     assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
     assert list(server.runs) == ["1234"]
-    assert sorted(set(steps(server, "train/loss"))) == list(range(1, 11))
+    assert steps(server, "train/loss") == list(range(1, 11))
+
+
+def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_model, tmp_path):
+    asked = job(tmp_path, tiny_model, server)
+    assert run(asked, at_step(5, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    shutil.rmtree(checkpoints_in(checkpoints_of(asked))[-1])  # a kill leaves none of the last step
+    code, report = run(asked.model_copy(update={"attempt": 2}))
+    assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
+    assert steps(server, "train/loss") == list(range(1, 11))
+    assert steps(server, "eval/loss") == sorted(set(steps(server, "eval/loss")))
 
 
 @pytest.mark.parametrize("fault", ["break", 401])

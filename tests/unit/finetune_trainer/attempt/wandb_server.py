@@ -59,7 +59,16 @@ class FakeWandB(FakeService):
         lines = {"historyLineCount": len(self.history), "eventsLineCount": 0, "logLineCount": 0}
         tails = {"historyTail": json.dumps([json.dumps(self.history[-1])] if self.history else []), "eventsTail": "[]"}
         about = {"id": "1", "name": name, "displayName": run.get("displayName"), "config": run.get("config", "{}")}
-        return about | lines | tails | {"project": project, "summaryMetrics": "{}", "wandbConfig": "{}", "tags": []}
+        return (
+            about
+            | lines
+            | tails
+            | {"project": project, "summaryMetrics": self._summary(), "wandbConfig": '{"t": 1}', "tags": []}
+        )
+
+    def _summary(self) -> str:
+        """The last value of each number."""
+        return json.dumps({name: value for line in self.history for name, value in line.items()})
 
     def _stream(self, path: str, asked: dict[str, Any]) -> dict[str, Any]:
         run = self.runs[path.split("/")[-2]]

@@ -20,7 +20,7 @@ from finetune_trainer.evaluation.operator_way import explain
 from finetune_trainer.measure import measure
 
 BASELINES = [{"zeroShot": {}}, {"fewShot": {"examples": 2}}, {"activeVersion": {}}]
-ROWS = 4
+ROWS = 6
 
 
 def said(text, tokens=7):

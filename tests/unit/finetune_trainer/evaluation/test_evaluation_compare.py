@@ -26,10 +26,14 @@ def against(tuned, baseline, decisive):
         ([1] * 10 + [0] * 90, [1] * 80 + [0] * 20, "Worse"),
         ([1] * 50 + [0] * 50, [1] * 50 + [0] * 50, "NoDifference"),
         ([1] * 52 + [0] * 48, [0] * 48 + [1] * 52, "NoDifference"),
-        ([1] * 3, [0] * 3, "Better"),
+        ([1] * 6, [0] * 6, "Better"),
+        ([1] * 5, [0] * 5, "NoDifference"),
+        ([0], [1], "NoDifference"),
+        ([1] * 100, [1] * 95 + [0] * 5, "NoDifference"),
+        ([1] * 100, [1] * 94 + [0] * 6, "Better"),
         ([1, 0], [0, 1], "NoDifference"),
         ([0.1 + 0.2] * 9, [0.3] * 9, "NoDifference"),
-        ([1, 1, 1, math.nan], [0, 0, 0, 1], "Better"),
+        ([1] * 6 + [math.nan], [0] * 6 + [1], "Better"),
         ([], [], None),
         ([1, 1], [math.nan, math.nan], None),
     ],
@@ -49,6 +53,15 @@ def test_the_interval_is_that_of_drawing_rows():
     assert found == compare.interval(differences)
 
 
+@pytest.mark.parametrize(("rows", "most"), [(1, 0), (5, 0), (8, 0.05), (20, 0.08), (100, 0.08)])
+def test_models_that_are_alike_are_seldom_told_apart(rows, most):
+    """The part of test sets that tell two models apart which are right as often: 5 % are meant, whatever their size."""
+    chance = np.random.default_rng(rows)
+    seen = (compare.interval(chance.choice([-1.0, 0, 1], p=[0.25, 0.5, 0.25], size=rows)) for _ in range(200))
+    told = sum(compare.verdict(one) != "NoDifference" for one in seen)
+    assert told / 200 <= most
+
+
 def test_the_first_metric_decides_and_all_have_intervals():
     tuned = compare.Measured({"exactMatch": np.zeros(30), "rougeL": np.full(30, 0.9)})
     base = compare.Measured({"exactMatch": np.zeros(30), "rougeL": np.full(30, 0.2)})
@@ -64,6 +77,14 @@ def test_rows_without_an_answer_count_nowhere():
     standing.add(found, found)
     assert standing.means() == {"exact_match": 0.5, "json_fields": None}
     assert found.of_row(1) == {}
+
+
+def test_an_answer_is_what_was_said_behind_a_thought():
+    said = ["<think>\n\n</think>\n\nred", "red", "<think>\nIt is red", '<think>a</think>{"a": 1}']
+    wanted = ["red", "<think>It is.</think>red", "red", '{"a": 1}']
+    found = compare.measured(["exactMatch", "jsonFields"], said, wanted)
+    assert found.values["exactMatch"].tolist() == [1, 1, 0, 1]
+    assert found.of_row(3)["jsonFields"] == 1
 
 
 def test_rows_in_portions_are_the_same_rows_and_many_of_them_take_no_more_memory():

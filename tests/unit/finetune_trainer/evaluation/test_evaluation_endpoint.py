@@ -24,6 +24,11 @@ def bad(status, **headers):
     return status, {"error": {"message": SECRET}}, {name.replace("_", "-"): value for name, value in headers.items()}
 
 
+def thought(text):
+    """All that is left to say of a model that has reasoned up to its limit."""
+    return 200, {"choices": [{"message": {"content": text}, "finish_reason": "length"}]}, {}
+
+
 def put(service, rows=3, key=None, **fields):
     answers = []
     asked = [(row, (Turn("system", "s"), Turn("user", f"{SECRET} {row}"))) for row in range(rows)]
@@ -80,6 +85,8 @@ def test_what_may_pass_is_tried_again(serve, failure):
         (bad(401), 1, "3 rows were not answered: HTTP 401: it does not accept the key"),
         (bad(404), 1, "HTTP 404: there is no such path or model"),
         ((200, {"choices": []}, {}), 3, "an answer has no choices[0].message.content"),
+        (thought(""), 3, "its tokens were used up before it said anything"),
+        (thought(None), 3, "its tokens were used up before it said anything"),
         ((200, b"<html>", {}), 3, "an answer has no choices[0].message.content"),
         ((200, b"x" * (1 << 20) + b"x", {}), 3, "an answer is longer than 1 MiB"),
     ],
@@ -90,6 +97,13 @@ def test_what_does_not_pass_is_counted_and_told(serve, failure, requests, says):
     assert (outcome.errors, answers) == (3, [])
     assert len(service.requests) == requests
     assert says in outcome.problem
+
+
+def test_what_was_said_before_the_limit_is_an_answer(serve):
+    outcome, answers = put(serve(lambda _: thought(" \n")), rows=1)
+    assert (outcome.errors, [answer.text for answer in answers]) == (0, [""])
+    outcome, answers = put(serve(lambda _: thought("It is a re")), rows=1)
+    assert (outcome.errors, [answer.text for answer in answers]) == (0, ["It is a re"])
 
 
 def test_some_rows_without_an_answer_cost_only_themselves(serve):

@@ -38,6 +38,8 @@ def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
         ("Absolutely", "B", None),
         ("", "B", None),
         ("A", None, None),
+        ("<think>\nB is short. A is right.\n</think>\n\nA", "<think></think>B", "win"),
+        ("<think>\nA is right, and", "B", None),
     ],
 )
 def test_an_answer_wins_only_where_it_wins_in_both_orders(first, second, ruling):
@@ -45,7 +47,7 @@ def test_an_answer_wins_only_where_it_wins_in_both_orders(first, second, ruling)
 
 
 def test_rows_that_need_no_judge_are_none_of_its_errors():
-    found = rulings(["x", "x", "x"], ["x", None, "y"], [None] * 4 + ["A", "?"])
+    found = rulings(["x", "x", "x"], ["<think>?</think>x", None, "y"], [None] * 4 + ["A", "?"])
     assert found == ["tie", None, None]
     judged = tally(found, answered=2)
     assert (judged.wins, judged.ties, judged.losses, judged.errors) == (0, 1, 0, 1)

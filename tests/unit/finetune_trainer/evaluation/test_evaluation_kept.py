@@ -29,3 +29,12 @@ def test_answers_to_other_questions_do_not_count(tmp_path):
     KeptAnswers(tmp_path, "tuned", "data", 8).add(SAID)
     for who, *depends_on in (("tuned", "data", 9), ("tuned", "other", 8), ("zeroShot", "data", 8)):
         assert KeptAnswers(tmp_path, who, *depends_on).by_row == {}
+
+
+def test_a_pod_that_is_being_replaced_may_write_beside_its_successor(tmp_path):
+    old, new = (KeptAnswers(tmp_path, "tuned", "key") for _ in range(2))
+    for row in range(3):
+        old.add([Answer(row, f"old {row}")])
+        new.add([Answer(row, f"{row}: new")])
+    assert list(new.texts(3)) == [f"{row}: new" for row in range(3)]
+    assert len(KeptAnswers(tmp_path, "tuned", "key").by_row) == 3

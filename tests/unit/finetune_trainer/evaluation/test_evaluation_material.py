@@ -5,10 +5,19 @@ from collections import Counter
 import pytest
 
 from finetune_api.evaluation import Evaluation
-from finetune_trainer.data import ChatTokenizer, Position, Row, Turn
+from finetune_api.verdict import DatasetVerdict
+from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, check_dataset
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import material
-from finetune_trainer.evaluation.material import after_examples, answer_limit, examples, prepare, questions
+from finetune_trainer.evaluation.material import (
+    after_examples,
+    answer_limit,
+    collected,
+    examples,
+    prepare,
+    questions,
+)
+from tests.unit.finetune_trainer.data.chat_templates import CHATML, THINKING, byte_level
 from tests.unit.finetune_trainer.jobs import make_job
 
 
@@ -32,6 +41,14 @@ def test_an_example_is_never_asked_in_the_test_set_not_even_with_another_answer(
     train = [row(10, "Known?", "other"), row(11, "Question 2?"), row(12), row(13)]
     for seed in range(20):
         assert {one.position.line for one in examples(train, asked, 4, seed=seed)} == {12, 13}
+
+
+def test_no_example_gives_an_answer_away_that_it_has_in_another_place_or_after_another_instruction():
+    asked = questions([row(1, "Known?")])
+    turns = (Turn("user", "Known?"), Turn("assistant", "red"), Turn("user", "More?"), Turn("assistant", "green"))
+    longer = Row(Position(line=11), turns)
+    train = [row(10, "Known?", system="Be brief."), longer, row(12)]
+    assert [one.position.line for one in examples(train, asked, 4, seed=0)] == [12]
 
 
 def test_examples_are_drawn_by_seed_and_each_row_has_the_same_chance():
@@ -78,7 +95,8 @@ def test_a_long_prompt_keeps_its_end(chat):
     [
         ({}, [3, 10], 18),
         ({"maxNewTokens": 4}, [3, 10], 4),
-        ({"maxNewTokens": 500}, [3, 10], 18),
+        ({"maxNewTokens": 500}, [3, 10], 500),
+        ({}, [5000], 1024),
         ({"metrics": ["rougeL"], "maxNewTokens": 500}, [3, 10], 500),
         ({"metrics": ["exactMatch", "rougeL"]}, [80], 98),
         ({"metrics": ["rougeL"]}, [5000], 1024),
@@ -89,9 +107,25 @@ def test_an_answer_is_as_long_as_its_measure_needs(spec, completions, limit):
     assert answer_limit(Evaluation.model_validate(spec), completions) == limit
 
 
-def test_fields_of_json_are_not_compared_where_there_are_none(tiny_model, tmp_path, chat):
-    from finetune_trainer.data import check_dataset
+def test_an_answer_has_room_for_what_the_template_writes_before_it(tiny_model, tmp_path):
+    job = make_job(tmp_path, tiny_model, splits=("train", "test"))
+    tokenizers = [ChatTokenizer.from_transformers(byte_level(template)) for template in (CHATML, THINKING)]
+    verdict = check_dataset(job.spec, tokenizer=None, allow_local=True)
+    plain, thinking = (prepare(job, one, verdict, allow_local=True).max_new_tokens for one in tokenizers)
+    thought = "<think>\n\n</think>\n\n"
+    assert thinking - plain == len(tokenizers[1].ids([thought])[0]) > 0
 
+
+def test_no_right_answer_of_a_service_is_cut_because_it_has_more_tokens_there(tiny_model, tmp_path):
+    job = make_job(tmp_path, tiny_model, splits=("train", "test"))
+    found = collected(
+        job.spec, DatasetVerdict(valid=True, reason="Valid", message=""), lambda _: iter([row(1, completion="今天")]),
+        lambda texts: [1] * len(texts),
+    )  # fmt: skip
+    assert (found.max_new_tokens, found.service_tokens) == (1 + 8, len("今天".encode()) + 8)
+
+
+def test_fields_of_json_are_not_compared_where_there_are_none(tiny_model, tmp_path, chat):
     job = make_job(tmp_path, tiny_model, splits=("train", "test"), evaluation={"metrics": ["jsonFields"]})
     verdict = check_dataset(job.spec, tokenizer=chat, allow_local=True)
     with pytest.raises(TrainerError, match=r"no completion of dataset\.test is JSON") as caught:

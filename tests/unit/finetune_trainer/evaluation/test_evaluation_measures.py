@@ -28,6 +28,7 @@ DEEP = "[" * 1000 + "]" * 1000
         ("rougeL", "police kill the gunman", "police killed the gunman", 0.75),
         ("rougeL", "the gunman kill police", "police killed the gunman", 0.5),
         ("rougeL", "the gunman police killed", "police killed the gunman", 0.5),
+        ("rougeL", "read_the_file(name)", "read_the_line(name)", 3 / 4),
         ("rougeL", "Grün, und blau", "grün und blau", 1),
         ("rougeL", "猫", "犬", 0),
         # Google's script finds no words here at all. Chinese is taken letter by letter, marks belong to their letters.

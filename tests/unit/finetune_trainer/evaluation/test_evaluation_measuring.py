@@ -13,10 +13,11 @@ from finetune_api.job import LoRA
 from finetune_api.trainer import ActiveVersionRef
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.data import ChatTokenizer, check_dataset, encode, load_rows
+from finetune_trainer.data import ChatTokenizer, Turn, check_dataset, encode, load_rows
 from finetune_trainer.evaluation import generate, measuring, stored
+from finetune_trainer.evaluation.contest import TUNED, ZERO_SHOT, Contestant, contest
 from finetune_trainer.evaluation.losses import loss_on
-from finetune_trainer.evaluation.material import prepare
+from finetune_trainer.evaluation.material import Material, Question, prepare
 from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned, base_of, version_in
 from finetune_trainer.models import base_model
@@ -281,6 +282,16 @@ def test_a_training_set_without_examples_is_told(tiny_model, tmp_path):
     found = bench.measure().result.baselines
     assert "there are no examples" in found.few_shot.problem
     assert found.zero_shot.verdict
+
+
+def test_a_baseline_that_has_no_room_to_think_is_told_so():
+    asked = Material([Question(f"line {row}", (Turn("user", "?"),), "red") for row in range(8)], 8)
+    thinking = Contestant(["<think>\nOkay, so the"] * 7 + ["<think></think>red"], problem="1 row was not answered")
+    found = contest(asked, ["exactMatch"], {TUNED: Contestant(["red"] * 8), ZERO_SHOT: thinking}, {})
+    assert found.result.baselines.zero_shot.exact_match == 1 / 8
+    assert found.result.baselines.zero_shot.problem == (
+        "1 row was not answered; 7 of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
+    )
 
 
 def test_an_endpoint_that_is_not_there_costs_only_its_own_column(tiny_model, tmp_path, monkeypatch):

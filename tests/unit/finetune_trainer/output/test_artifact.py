@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.data import IGNORED
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
-from finetune_trainer.output import merge
+from finetune_trainer.output import artifact, merge
+from finetune_trainer.storage import durable
 from finetune_trainer.training.passes import padded
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import NAME, make_tiny_model
@@ -85,6 +87,19 @@ def test_a_merge_that_would_lose_the_adapter_is_refused(cache, tmp_path, monkeyp
     assert (code, report.failure.reason) == (ExitCode.ARTIFACT_FAILED, "ArtifactFailed")
     assert "artifact.merge: the adapter cannot be merged: its logits differ" in report.failure.message
     assert "without artifact.merge" in report.failure.next_step
+
+
+def test_a_tuned_model_that_cannot_be_read_at_the_moment_is_not_trained_anew(tmp_path, monkeypatch):
+    job = make_job(tmp_path, tmp_path / "cache", splits=("train",))
+    with durable.whole_folder(artifact.folder_of(job)) as draft:
+        (draft / "adapter_model.safetensors").write_bytes(b"x")
+
+    def stale(_path):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(durable, "sha256_of", stale)
+    with pytest.raises(TrainerError, match="holds a tuned model that cannot be read: Stale file handle"):
+        artifact.finished(job)
 
 
 def test_the_card_says_what_on_which_data_how_and_how_well(cache, tmp_path):
