@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError
@@ -13,7 +12,6 @@ from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredentia
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
-from finetune_operator.desired import names
 from finetune_operator.providers.azure.deployments import AzureDeployments
 from finetune_operator.providers.connection_secret import AZURE_KEYS
 from finetune_operator.providers.errors import TryLater
@@ -23,9 +21,6 @@ from finetune_operator.providers.openai.refusals import KEY_PAUSE_SECONDS
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
-T = TypeVar("T")
-
-SUFFIX_LIMIT = 18
 _OWN_ADDRESS = re.compile(r"([a-z0-9-]+)\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)")
 TRAINING_TYPES = {"Standard": "Standard", "GlobalStandard": "GlobalStandard", "DeveloperTier": "developerTier"}
 """Our words and Azure's."""
@@ -60,6 +55,8 @@ def scope_of(endpoint: str) -> str:
 class AzureOpenAIApi(OpenAIApi):
     """A FineTuningApi over OpenAI's SDK and Azure's `/openai/v1`."""
 
+    suffix_limit = 18
+
     def __init__(self, settings: AzureOpenAI, credential: Credential) -> None:
         if settings.endpoint is None:
             message = "azureOpenAI.workspace has not been resolved yet: the status of its LLMConnection says why"
@@ -87,10 +84,6 @@ class AzureOpenAIApi(OpenAIApi):
         """The resource whose endpoint it is, where that is one of Azure's own addresses."""
         return resource_of(self._endpoint)
 
-    async def create(self, request: JobRequest) -> RemoteJob:
-        """As OpenAI's, with a suffix as short as Azure wants it."""
-        return await super().create(replace(request, suffix=names.fit(request.suffix, SUFFIX_LIMIT)))
-
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - see there
         """All jobs since then: Azure may keep no labels, and a filter by them would hide what is there."""
         return await self.jobs(since)
@@ -99,10 +92,10 @@ class AzureOpenAIApi(OpenAIApi):
         """Deployments of the account, by ARM."""
         return self._deployments
 
-    async def _ask(self, call: Awaitable[T]) -> T:
+    async def _wait(self) -> None:
         """As OpenAI's; a new token comes before the turn, and not between that and the request."""
         await self._token()
-        return await super()._ask(call)
+        await super()._wait()
 
     def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - the same for every job
         """Without a training type Azure says that the base model cannot be tuned."""
