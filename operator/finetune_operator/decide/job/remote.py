@@ -120,8 +120,8 @@ class Metrics:
 def is_of(job: RemoteJob, key: JobKey, training_file: str) -> bool:
     """Whether a job at the provider is that attempt: by its labels, where the provider keeps them, else by its data.
 
-    The training file was uploaded for this attempt alone, under a name that says so. Of a job that has ended it is gone,
-    and may have been brought again since: then the model tells, whose name has the attempt's mark.
+    The training file was uploaded for this attempt alone, under a name that says so. When a job has ended it is gone,
+    and may be brought again under another ID: then the model tells, whose name has the attempt's mark.
     """
     if "uid" in job.labels:
         return job.labels["uid"] == key.uid and job.labels.get("attempt") == str(key.attempt)
