@@ -169,6 +169,7 @@ def test_the_order_of_the_chain() -> None:
         "enforce_deadline",
         "wait_for_pod",
         "submit",
+        "say_untaken",
         "notice_silence",
         "wait_for_the_name",
         "follow",
