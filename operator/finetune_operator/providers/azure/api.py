@@ -1,40 +1,27 @@
 """Azure OpenAI's data plane: OpenAI's API with a training type, shorter names, and tokens of Entra instead of a key."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError
-from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredential
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.providers.azure.deployments import AzureDeployments
-from finetune_operator.providers.connection_secret import AZURE_KEYS
+from finetune_operator.providers.azure.entra import no_token
 from finetune_operator.providers.errors import TryLater
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
-from finetune_operator.providers.openai.refusals import KEY_PAUSE_SECONDS
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
 _OWN_ADDRESS = re.compile(r"([a-z0-9-]+)\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)")
 TRAINING_TYPES = {"Standard": "Standard", "GlobalStandard": "GlobalStandard", "DeveloperTier": "developerTier"}
 """Our words and Azure's."""
-
-
-def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credential:
-    """The operator's identity at Azure: a client with its secret, or the pod's own federated one."""
-    authority: dict[str, Any] = {}
-    if settings.authority_host is not None:
-        authority = {"authority": settings.authority_host, "disable_instance_discovery": True}
-    if settings.credentials.secret_ref is None:
-        return WorkloadIdentityCredential(**authority)
-    tenant, client_id, client_secret = (secret[key] for key in AZURE_KEYS)
-    return ClientSecretCredential(tenant, client_id, client_secret, **authority)
 
 
 def resource_of(endpoint: str) -> str | None:
@@ -112,8 +99,6 @@ def token_of(credential: Credential, scope: str) -> Callable[[], Awaitable[str]]
         try:
             return str((await credential.get_token(scope)).token)
         except AzureError as error:
-            kind = type(error).__name__
-            message = f"Entra gives no token for the connection's credentials ({kind})"
-            raise TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS) from None
+            raise no_token(error, "the connection's credentials") from None
 
     return token
