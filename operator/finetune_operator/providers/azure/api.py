@@ -1,5 +1,6 @@
 """Azure OpenAI's data plane: OpenAI's API with a training type, shorter names, and tokens of Entra instead of a key."""
 
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -13,11 +14,13 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.providers.azure.deployments import AzureDeployments
 from finetune_operator.providers.azure.entra import no_token
-from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
+
+logger = logging.getLogger(__name__)
 
 _OWN_ADDRESS = re.compile(r"([a-z0-9-]+)\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)")
 TRAINING_TYPES = {"Standard": "Standard", "GlobalStandard": "GlobalStandard", "DeveloperTier": "developerTier"}
@@ -66,6 +69,20 @@ class AzureOpenAIApi(OpenAIApi):
         """Each request waits, those to ARM too."""
         super().keep_pace(pace)
         self._deployments.keep_pace(pace)
+
+    async def check(self) -> None:
+        """As OpenAI's; and whether ARM has the account, which would else show when a job has been paid for.
+
+        Whether ARM may be asked is another question: tuning needs no right there.
+        """
+        await super().check()
+        try:
+            await self._deployments.list()
+        except NotThere as error:
+            message = f"subscriptionID, resourceGroup or account of azureOpenAI is wrong: {error.message}"
+            raise Refused(Reason.PROVIDER_REFUSED, message) from None
+        except ProviderError as error:
+            logger.info("ARM cannot be asked about the account: %s", error.message)
 
     async def account(self) -> str | None:
         """The resource whose endpoint it is, where that is one of Azure's own addresses."""

@@ -174,6 +174,29 @@ async def test_a_connection_whose_token_is_refused_is_not_ready(provider, begin)
     assert (ready["status"], ready["reason"]) == ("False", "CredentialsInvalid")
 
 
+@pytest.mark.parametrize("field", ["subscriptionID", "resourceGroup", "account"])
+async def test_an_account_that_arm_does_not_have_is_told_before_a_job_is_paid_for(begin, field):
+    cluster = await begin()
+    assert cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"][0]["status"] == "True"
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    wrong = {**spec, "azureOpenAI": spec["azureOpenAI"] | {field: "another"}}
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "openai", "generation": 2}, "spec": wrong})
+    await cluster.settle()
+    ready = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"][0]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "False", "ProviderRefused")
+    assert "subscriptionID, resourceGroup or account of azureOpenAI is wrong: ARM has no such" in ready["message"]
+
+
+@pytest.mark.parametrize("fault", [{"status": 403}, {"status": 503}, {"status": 429}])
+async def test_a_connection_that_may_tune_and_not_ask_arm_is_ready(provider, start, fault):
+    provider.fault("deployments.list", **fault, times=10)
+    cluster = await with_azure_job(provider, start(provider))
+    assert provider.count("deployments.list", committed=False) > 0
+    ready = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"][0]
+    assert (ready["type"], ready["status"]) == ("Ready", "True")
+    await cluster.aclose()
+
+
 async def test_a_refusal_by_entra_says_no_secret():
     from azure.core.exceptions import ClientAuthenticationError
 
