@@ -88,6 +88,8 @@ def of_deployment(spec: ModelDeploymentSpec, annotations: Mapping[str, str], con
         found.append("spec.retryNonce: it deploys again what is at a provider, where this has no deployment")
     if spec.idle is not None and alone:
         found.append("spec.idle: the provider serves without a deployment, so nothing can be idle")
+    if WAKE_ANNOTATION in annotations and alone:
+        found.append(f"metadata.annotations: {WAKE_ANNOTATION}: the provider serves without a deployment to be woken")
     return found
 
 

@@ -126,6 +126,8 @@ DEPLOYMENTS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = 
     "again, on this cluster": (connection(), {"retryNonce": "1"}, {}, ["spec.retryNonce: "]),
     "again, without a deployment": (openai_connection(), {"retryNonce": "1"}, {}, ["spec.retryNonce: "]),
     "idle, without a deployment": (openai_connection(), {"idle": {"afterSeconds": 600}}, {}, ["spec.idle: "]),
+    "woken, without a deployment": (openai_connection(), {}, {WAKE: "1"}, [f"{WAKE}: the provider serves without"]),
+    "woken, on this cluster": (connection(), {}, {WAKE: "1"}, []),
     "idle, on this cluster": (connection(), {"idle": {"afterSeconds": 600}}, {}, []),
     "let go on this cluster": (connection(), {}, {ABANDON: "true"}, ["has nothing at a provider"]),
     "nobody knows where": (None, {"retryNonce": "1"}, {ABANDON: "no"}, [f'{ABANDON} is "no"']),
