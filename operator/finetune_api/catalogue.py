@@ -95,6 +95,12 @@ class ProviderFacts(ApiModel):
         None, description="Globs of the base models that learn from two answers; absent where that is not known."
     )
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="By glob of the base model's name.")
+    entry: str = Field("", exclude=True, description="Name of the entry, which the catalogue itself fills in.")
+
+    @property
+    def where(self) -> str:
+        """Where an admin writes what is not known."""
+        return f"the chart's providerCatalogue, under {self.entry}" if self.entry else "the chart's providerCatalogue"
 
     def price_per_hour(self, base_model: str, sku: str) -> str | None:
         """Price of an hour of one unit of a deployment; None where it is not known, or not billed by the hour."""
@@ -131,7 +137,7 @@ class Catalogue(ApiModel):
 
     def of(self, provider: str) -> ProviderFacts:
         """The facts of a provider; none where it is not listed."""
-        return self.providers.get(provider, ProviderFacts())
+        return self.providers.get(provider, ProviderFacts()).model_copy(update={"entry": provider})
 
 
 def estimate(tokens: int, epochs: float, price: Price) -> Cost:

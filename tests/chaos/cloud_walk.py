@@ -37,6 +37,9 @@ _DIFFERS = (
     (re.compile(r"\b(file|ftjob)-\w+"), r"\1-ID"),
     # The operator counts by its own clock, on which seconds pass; `Cost` holds it to the bill.
     (re.compile(r'"(sinceDeployed|ended|hosting|evaluation)": "\d+\.\d+"'), r'"\1": "DOLLARS"'),
+    # Of the job's UID; a job that somebody else has made has none.
+    (re.compile(r"\b(ft-[0-9a-f]{32}-[\w-]+)-[0-9a-f]{8}\b"), r"\1-MARK"),
+    (re.compile(r'(ft:[^":]+:[^":]*:[^":]*)-[0-9a-f]{8}:'), r"\1-MARK:"),
     (re.compile(r"\bft-[0-9a-f]{32}\b"), "ft-ID"),
     (re.compile(r'(arn:aws:bedrock:[^"]+/)\w+"'), r'\1ID"'),
     (re.compile(r'(ft:[^":]+:[^":]*:[^":]*):\w+'), r"\1:ID"),

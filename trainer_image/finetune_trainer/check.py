@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,9 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
         tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     except TrainerError as error:
         tokenizer, why_not = None, error.message
+    counted = _counted_by(job.spec, provider) if provider else None
     verdict = check_dataset(
-        job.spec, tokenizer=tokenizer, no_tokens=why_not, allow_local=True, air_gapped=is_air_gapped()
+        job.spec, tokenizer=tokenizer, no_tokens=counted or why_not, allow_local=True, air_gapped=is_air_gapped()
     )
     if provider and verdict.valid:
         return by_rules(job.spec, verdict, provider)
@@ -107,6 +109,14 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
         step = _NEXT_STEP_HERE.get(verdict.reason, verdict.next_step)
         return verdict.model_copy(update={"next_step": step})
     return verdict
+
+
+def _counted_by(spec: FineTuneJobSpec, provider: str) -> str | None:
+    """Why the tokens of a provider's own model need no cache, as the pod says it; None where the trainer trains."""
+    with suppress(TrainerError):  # what it could not tune at all is told with the rows
+        rules = rules_for(provider, spec)
+        return f"{rules.title} counts them" if rules.billed_by_tokens else None
+    return None
 
 
 def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, provider: str) -> DatasetVerdict:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
+from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
@@ -80,7 +80,8 @@ def decide(view: ModelView) -> ModelDecision:
         facts = stalled(Reason.SPEC_INVALID, view.spec_error)
         return ModelDecision(_status(view, facts, view.status.active_version, view.versions))
     active = active_version(view.spec, view.usable, view.status.active_version)
-    deploy = view.spec.deployment.mode == "Automatic" and active is not None and not _name_is_taken(view)
+    named = _of_its_name(view)
+    deploy = view.spec.deployment.mode == "Automatic" and active is not None and (named is None or named.owned)
     return ModelDecision(
         status=_status(view, _facts(view, active), active, view.versions),
         deploy=deploy,
@@ -170,12 +171,21 @@ def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:
     return [version for version in surplus if version.version not in used]
 
 
-def _name_is_taken(view: ModelView) -> bool:
-    return any(deployment.name == view.name and not deployment.owned for deployment in view.deployments)
+def _of_its_name(view: ModelView) -> DeploymentView | None:
+    return next((one for one in view.deployments if one.name == view.name), None)
 
 
 def _automatic(view: ModelView) -> DeploymentView | None:
-    return next((d for d in view.deployments if d.name == view.name and d.owned), None)
+    """The deployment of the model's name that follows its active version, whoever made it.
+
+    Objects of one commit come in any order: one that was applied before the model is the same one as would have been
+    configured after it. Beside a template that says otherwise it is not.
+    """
+    found = _of_its_name(view)
+    if found is None or found.owned:
+        return found
+    follows = found in view.serving and found.spec.version == "Active"
+    return found if follows and view.spec and view.spec.deployment.template == DeploymentTemplate() else None
 
 
 def _facts(view: ModelView, active: int | None) -> list[Fact]:
@@ -192,13 +202,14 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
         return reconciling(Reason.NO_VERSION, hint)
     if spec is None or spec.deployment.mode == "Manual":
         return ready(Reason.READY, f"version {active} is active{_passed_over(view, active)}")
-    if _name_is_taken(view):
+    deployment = _automatic(view)
+    if deployment is None and _of_its_name(view) is not None:
         return stalled(
             Reason.NAME_CONFLICT,
             f"ModelDeployment {view.name} exists and was not made by this model: rename it, or set "
             "spec.deployment.mode: Manual",
         )
-    return _deployment_facts(_automatic(view), active, _passed_over(view, active))
+    return _deployment_facts(deployment, active, _passed_over(view, active))
 
 
 def _none_yet(view: ModelView) -> str:

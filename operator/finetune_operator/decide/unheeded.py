@@ -18,21 +18,38 @@ EVENT = "NoEffect"
 _SHOWN = 32
 """Letters of a value that are repeated."""
 
+_IN_THE_NAMESPACE = frozenset({"pvc", "configmap"})
+"""Where data are that pods mount; all others they fetch, with keys, through proxies, or by certificates of a Secret."""
+
 Connection = LLMConnectionSpec | None
 
 
 def of_job(spec: FineTuneJobSpec, annotations: Mapping[str, str], connection: Connection) -> list[str]:
     """Sentences, each beginning with the field. `connection`: the job's, where it is there."""
-    return [*_annotations("FineTuneJob", annotations, (ABANDON_ANNOTATION,), connection), *_of_job(spec)]
+    return [*_annotations("FineTuneJob", annotations, (ABANDON_ANNOTATION,), connection), *_of_job(spec, connection)]
 
 
-def _of_job(spec: FineTuneJobSpec) -> Iterator[str]:
+def _of_job(spec: FineTuneJobSpec, connection: Connection) -> Iterator[str]:
     if spec.adopt is not None:
         yield from (
             f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed" for field in _asked(spec)
         )
-    elif spec.dataset.test is None and spec.evaluation != Evaluation():
+        return
+    if spec.dataset.test is None and spec.evaluation != Evaluation():
         yield "spec.evaluation: there is no dataset.test, so nothing is evaluated"
+    if spec.code is None:  # it finds both in its environment
+        yield from _secrets_for_nobody(spec, connection)
+
+
+def _secrets_for_nobody(spec: FineTuneJobSpec, connection: Connection) -> Iterator[str]:
+    """Keys that open nothing of what the job reads."""
+    files = (spec.dataset.train, spec.dataset.validation, spec.dataset.test)
+    schemes = {file.uri.partition("://")[0] for file in files if file is not None}
+    if spec.dataset.secret_ref is not None and schemes <= _IN_THE_NAMESPACE:
+        yield "spec.dataset.secretRef: all data are in volumes or ConfigMaps of the namespace, which need no keys"
+    local = connection.hugging_face if connection else None
+    if spec.hub_token_secret_ref is not None and local is not None and local.air_gapped:
+        yield "spec.hubTokenSecretRef: the connection is airGapped, so no hub is asked"
 
 
 def _asked(spec: FineTuneJobSpec) -> Iterator[str]:
@@ -48,6 +65,8 @@ def _asked(spec: FineTuneJobSpec) -> Iterator[str]:
         "budget": spec.budget is not None,
         "suspend": spec.suspend,
         "activeDeadlineSeconds": spec.active_deadline_seconds is not None,
+        "dataset.secretRef": spec.dataset.secret_ref is not None,
+        "hubTokenSecretRef": spec.hub_token_secret_ref is not None,
     }
     return (field for field, is_asked in fields.items() if is_asked)
 
@@ -69,6 +88,8 @@ def of_deployment(spec: ModelDeploymentSpec, annotations: Mapping[str, str], con
         found.append("spec.retryNonce: it deploys again what is at a provider, where this has no deployment")
     if spec.idle is not None and alone:
         found.append("spec.idle: the provider serves without a deployment, so nothing can be idle")
+    if WAKE_ANNOTATION in annotations and alone:
+        found.append(f"metadata.annotations: {WAKE_ANNOTATION}: the provider serves without a deployment to be woken")
     return found
 
 

@@ -7,12 +7,13 @@ from typing import TypeVar
 
 from finetune_api.asking import Question, Reply
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Refused, understood
+from finetune_operator.providers.errors import Busy, ProviderError, Refused, understood
 from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.poll import Poller
 from finetune_operator.providers.ports import ClosableApi, FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.recent import Recent
 
 T = TypeVar("T")
 
@@ -26,6 +27,9 @@ ANSWERS_PER_SECOND = 20.0
 
 ANSWER_SILENCE = 5.0
 """Seconds without questions after one that was not answered: one in a thousand is not, and the next one is."""
+
+REMEMBERED = 1024
+"""Files whose pods are known to wait."""
 
 
 class Account:
@@ -46,6 +50,7 @@ class Account:
         self._gate = Gate(clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
         self._sent: list[str] = []
+        self._untaken: Recent[ProviderError] = Recent(REMEMBERED, lambda _: False)
         self._answers = Gate(at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, clock=clock)
         self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
         self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
@@ -127,12 +132,27 @@ class Account:
         finally:
             self._sent.remove(name)
 
+    def untaken(self, prefix: str) -> ProviderError | None:
+        """Why the last try to pass on a file whose name begins so came to nothing; None where none has."""
+        return next((why for name, why in self._untaken.items() if name.startswith(prefix)), None)
+
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
 
         Raises:
             ProviderError: as `call`.
         """
+        try:
+            file = await self._upload(name, size, body)
+        except Busy:
+            raise  # our own limit, and no news of the provider
+        except ProviderError as error:
+            self._untaken.put(name, error)
+            raise
+        self._untaken.drop(name)
+        return file
+
+    async def _upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         async with self._uploads.passing():
             api = await self._api()
             with understood(), self._on_its_way(name):

@@ -103,7 +103,7 @@ class CloudTraining:
         """The check's pod, until its data are there; then what the poller has seen of the provider's job."""
         provider = status.provider or ProviderStatus()
         if provider.asked_at is None:
-            return await self._pods.observe(_check_of(job), status)
+            return self._with_trouble(job, provider, await self._pods.observe(_check_of(job), status))
         if provider.job_id is None:
             return Run("Checked")
         if status.completion_time is not None:
@@ -118,6 +118,14 @@ class CloudTraining:
         run = self._polled(job, provider, provider.job_id, provider.asked_at, status)
         gone = run.failure is not None and run.failure.reason == Reason.DELETED_AT_PROVIDER
         return await self._out_of_sight(job, provider, run) if gone else run
+
+    def _with_trouble(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
+        """The check's run, and what keeps its pod from passing the data on: it waits, and says nothing of that."""
+        if check.state != "Active":
+            return check
+        key = key_of(job, provider)
+        why = self._accounts.of(_connection(job)).untaken(f"{key.file_prefix}{key.attempt}-")
+        return replace(check, failure=why.failure()) if why is not None else check
 
     async def _require_place(self, job: Manifest, provider: ProviderStatus) -> None:
         """As `Accounts.require_same`. Who is led elsewhere looks each minute whether the key is another one by now.

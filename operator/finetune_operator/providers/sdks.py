@@ -58,9 +58,9 @@ def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi
 
 def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credential:
     """The operator's identity at Azure."""
-    from finetune_operator.providers.azure import api as azure_openai
+    from finetune_operator.providers.azure import entra
 
-    return azure_openai.credential_of(settings, secret)
+    return entra.credential_of(settings, secret)
 
 
 async def resolve(azure: AzureOpenAI, workspace: AzureWorkspace, credential: Credential) -> AzureResolved:

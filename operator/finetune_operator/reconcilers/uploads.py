@@ -13,6 +13,7 @@ from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.reconcilers.context import Context, parse_status, wants_deletion
 from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
+from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.refusals import Refusal
 
 Manifest = dict[str, Any]
@@ -44,6 +45,7 @@ class Uploads:
         except Refused as error:
             raise Refusal(424, error.message, close=True) from None
         except ProviderError as error:
+            self._context.enqueue(Key(FINE_TUNE_JOBS.kind, target.namespace, target.name))  # its status is to say so
             pause = error.retry_after or PAUSE_SECONDS
             raise Refusal(503, f"{error.reason.value}: {error.message}", retry_after=pause, close=True) from None
         return ProviderFile(split=target.split, id=file.id, bytes=size, sha256=target.sha256)

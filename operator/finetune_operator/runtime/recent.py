@@ -1,7 +1,7 @@
 """What was used lately, and no more than so much of it: what stands for itself may be forgotten. Knows no clock."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -34,6 +34,10 @@ class Recent(Generic[V]):
         while len(self._values) > self._limit or self._oldest_is_spent(but=key):
             self._values.popitem(last=False)
         return value
+
+    def items(self) -> ItemsView[str, V]:
+        """All of them, the oldest first."""
+        return self._values.items()
 
     def drop(self, key: str) -> None:
         """Forgets the value, if there is one."""

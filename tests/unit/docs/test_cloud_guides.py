@@ -5,18 +5,23 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
+from collections import defaultdict
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from botocore import xform_name
 from botocore.model import ServiceModel
 from botocore.session import Session
 from botocore.validate import ParamValidator
 
-from tests.unit.docs.pages import ROOT, Command, commands
+from finetune_api.connection import LLMConnectionSpec
+from finetune_operator.providers.connection_secret import secret_of
+from tests.unit.docs.pages import ROOT, Command, commands, scripts
 
 GUIDES, PROVIDERS = ROOT / "docs/guides", ROOT / "operator/finetune_operator/providers"
 OF_THE_CLI = {"--cli-binary-format", "--region", "--profile"}
@@ -100,3 +105,34 @@ def test_docker_is_told_files_and_stages_that_exist(command: Command) -> None:
     stages = re.findall(r"^FROM .* AS (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
     assert Path(file).exists()
     assert "--target" not in words or words[words.index("--target") + 1] in stages
+
+
+Manifest = dict[str, Any]
+
+
+def typed(guide: str) -> tuple[dict[str, list[Manifest]], dict[str, set[str]]]:
+    """What somebody has who typed the guide's first block: objects by kind, and the keys of each Secret."""
+    objects, secrets = defaultdict[str, list[Manifest]](list), dict[str, set[str]]()
+    for line in scripts(GUIDES / guide)[0].splitlines():
+        words = shlex.split(line, comments=True)
+        if "secret" in words:
+            given = [word.partition("=")[2] for word in words if word.startswith("--from-")]
+            secrets[words[words.index("generic") + 1]] = {pair.partition("=")[0] for pair in given}
+        for file in (after for word, after in pairwise(words) if word == "-f" and after.startswith("examples/")):
+            for manifest in yaml.safe_load_all((ROOT / file).read_text(encoding="utf-8")):
+                objects[manifest["kind"]].append(manifest)
+    return objects, secrets
+
+
+@pytest.mark.parametrize("guide", ["openai.md", "azure-openai.md", "bedrock.md", "sagemaker.md"])
+def test_who_types_a_guides_first_block_has_all_that_its_job_names(guide: str) -> None:
+    objects, secrets = typed(guide)
+    names = {kind: {one["metadata"]["name"] for one in found} for kind, found in objects.items()}
+    (connection,) = objects["LLMConnection"]
+    name, keys = secret_of(LLMConnectionSpec.model_validate(connection["spec"])) or ("", ())
+    assert secrets == {name: set(keys)}
+    (job,) = objects["FineTuneJob"]
+    assert job["metadata"]["namespace"] in names["Namespace"]
+    assert job["spec"]["connectionRef"]["name"] == connection["metadata"]["name"]
+    uris = [data["uri"] for data in job["spec"]["dataset"].values() if "uri" in data]
+    assert {uri.removeprefix("pvc://").partition("/")[0] for uri in uris} <= names["PersistentVolumeClaim"]

@@ -234,6 +234,24 @@ def test_without_the_model_there_are_no_counts_and_it_says_so(check, tmp_path):
         assert [w for w in result.verdict.warnings if w.startswith(f"tokens were not counted: {why}")]
 
 
+COUNTED = {
+    "openAI": ("gpt-4o-mini-2024-07-18", "OpenAI counts them"),
+    "openAICompatible": ("llama", "the service counts them"),
+    "azureOpenAI": ("gpt-4o-mini-2024-07-18", "Azure OpenAI counts them"),
+    "bedrock": ("amazon.nova-micro-v1:0:128k", "Bedrock (Nova) counts them"),
+    "sageMaker": (TINY, "no model cache was given (--model-cache DIR)"),
+}
+
+
+@pytest.mark.parametrize("provider", COUNTED)
+def test_of_a_providers_own_model_no_cache_is_asked_for(check, provider):
+    model, why = COUNTED[provider]
+    rows = "".join(f'{{"prompt": "p{n}", "completion": "c{n}"}}\n' for n in range(20))
+    result = check("--provider", provider, train=("train.jsonl", rows), spec={"baseModel": model})
+    assert result.code == ExitCode.OK, result.err
+    assert [w for w in result.verdict.warnings if w.startswith("tokens")] == [f"tokens were not counted: {why}"]
+
+
 def test_tokens_are_those_that_training_will_see(check, tiny_model):
     from transformers import AutoTokenizer
 

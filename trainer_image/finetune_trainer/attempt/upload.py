@@ -69,6 +69,7 @@ def upload(
             why, asked_pause = _sentence(answer), answer.pause
             if not _is_passing(answer.status, patient=clock() < deadline - UPLOAD_SECONDS + _ADMISSION_SECONDS):
                 raise TrainerError(Reason.PROVIDER_REFUSED, why)
+            logger.warning("The file is not taken yet (%s); again.", why)
         wait = max(pause, asked_pause)
         if clock() + wait > deadline:
             raise TrainerError(Reason.STORE_UNAVAILABLE, f"{file.path.name} could not be passed on: {why}")

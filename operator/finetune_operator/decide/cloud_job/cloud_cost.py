@@ -79,21 +79,27 @@ def unpriced(view: JobView) -> Failure | None:  # noqa: PLR0911 - a table
     if connection.sage_maker is not None:
         sku = instance_type(spec, connection.sage_maker)
         known = facts.price_per_hour(spec.base_model, sku) is not None and facts.hosting_currency == currency
-        return None if known else _no_price_of(f"an hour of {sku}", currency)
+        return None if known else _no_price_of(f"an hour of {sku}", view)
     if price is None or price.currency != currency:
-        return _no_price_of(f"tuning {spec.base_model}", currency)
+        return _no_price_of(f"tuning {spec.base_model}", view)
     if spec.dataset.test is None or connection.provider not in measuring.MEASURED_AT:
         return None
     if answers is None:
-        return _no_price_of(f"asking {spec.base_model}", currency)
+        return _no_price_of(f"asking {spec.base_model}", view)
     hour = evaluation_hosts.price_of_an_hour(view)
     if hour is None or (hour and facts.hosting_currency != currency):
-        return _no_price_of("an hour of the evaluation's deployments", currency)
+        return _no_price_of("an hour of the evaluation's deployments", view)
     return None
 
 
-def _no_price_of(what: str, currency: str) -> Failure:
-    return Failure.because(Reason.PRICE_UNKNOWN, f"spec.budget: no price of {what} in {currency} is known")
+def _no_price_of(what: str, view: JobView) -> Failure:
+    currency = view.spec.budget.currency if view.spec and view.spec.budget else ""
+    failure = Failure.because(Reason.PRICE_UNKNOWN, f"spec.budget: no price of {what} in {currency} is known")
+    step = (
+        f"Ask an admin to add it to {view.facts.where}, and set spec.retryNonce when the operator has read it, two "
+        "minutes later; or apply the job under a new name without budget."
+    )
+    return failure.model_copy(update={"next_step": step})
 
 
 def over_budget(view: JobView, cost: Cost | None) -> Failure | None:

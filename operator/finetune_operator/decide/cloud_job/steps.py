@@ -216,6 +216,14 @@ def say_unreachable(view: JobView) -> Decision | None:
     return trouble(view, failure, ASK_AGAIN_SECONDS)
 
 
+def say_untaken(view: JobView) -> Decision | None:
+    """The data have been read, and their provider does not take them: the check's pod tries again for a while."""
+    failure = view.run.failure
+    if view.run.state != "Active" or failure is None or is_submitted(view.provider):
+        return None
+    return trouble(view, failure, ASK_AGAIN_SECONDS)
+
+
 def wait_for_news(view: JobView) -> Decision | None:
     """Nothing is known of the job yet; the provider is being asked."""
     return Decision(view.status) if view.run.state == "Unseen" else None
@@ -426,6 +434,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     enforce_deadline,
     job.wait_for_pod,
     submit,
+    say_untaken,
     job.notice_silence,
     wait_for_the_name,
     job.follow,

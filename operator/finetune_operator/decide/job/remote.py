@@ -49,6 +49,11 @@ class JobKey:
         return sha256(f"{self.uid}/{self.attempt}".encode()).hexdigest()[:32]
 
     @property
+    def mark(self) -> str:
+        """Enough of the token to know the attempt's model by, in a name that people read."""
+        return f"-{self.token[:8]}"
+
+    @property
     def file_prefix(self) -> str:
         """How the names of the job's files begin, of all its attempts."""
         return f"finetune-{self.uid}-"
@@ -83,6 +88,8 @@ class RemoteJob:
     training_file: str = ""
     base: str = ""
     """What it is tuned from, as the provider names it."""
+    suffix: str = ""
+    """What its model's name is to have in it, where the provider shows that before there is a model."""
     labels: dict[str, str] = field(default_factory=dict)
     partial: bool = False
     """From a list that lacks what only a look at the job itself tells: why it failed, say, or what it has written."""
@@ -113,11 +120,13 @@ class Metrics:
 def is_of(job: RemoteJob, key: JobKey, training_file: str) -> bool:
     """Whether a job at the provider is that attempt: by its labels, where the provider keeps them, else by its data.
 
-    The training file was uploaded for this attempt alone, under a name that says so.
+    The training file was uploaded for this attempt alone, under a name that says so. When a job has ended it is gone,
+    and may be brought again under another ID: then the model tells, whose name has the attempt's mark.
     """
     if "uid" in job.labels:
         return job.labels["uid"] == key.uid and job.labels.get("attempt") == str(key.attempt)
-    return job.training_file == training_file
+    named = (job.suffix, (job.model or "").replace(job.base, ""))  # a tuned base has another attempt's mark
+    return job.training_file == training_file or any(key.mark in name for name in named)
 
 
 def run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:

@@ -83,7 +83,7 @@ class Run:
     state: RunState
     report: Report | None = None
     failure: Failure | None = None
-    """Why it failed; while Queued, what keeps it from starting."""
+    """Why it failed; while Queued, what keeps it from starting; of an Active check, its data from the provider."""
     job_id: str | None = None
     """The provider's name of the attempt."""
     interrupted: bool = False

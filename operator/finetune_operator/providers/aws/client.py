@@ -281,6 +281,12 @@ def _require_no_page(operation_model: OperationModel, response_dict: Mapping[str
         raise Unreadable(f"{operation_model.service_model.service_name} answers with a web page and status {status}")
 
 
+_NO_IDENTITY = (
+    "Ask an admin to give the operator's service account an identity (EKS Pod Identity, or a role in the chart's "
+    "serviceAccount.annotations), or to name a Secret in credentials.secretRef."
+)
+
+
 def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> ProviderError:
     """AWS's refusal, or its silence, in our own terms. Raise it `from None`: requests have signatures."""
     if isinstance(error, boto.ClientError):
@@ -288,7 +294,9 @@ def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> Pr
     kind = type(error).__name__
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
         message = f"the operator's pod has no identity at AWS ({kind}): check its service account"
-        return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
+        refused = TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
+        refused.next_step = _NO_IDENTITY
+        return refused
     if isinstance(error, boto.ParamValidationError | boto.InvalidRegionError):
         return Refused(Reason.PROVIDER_REFUSED, f"{service} cannot be asked that ({kind})")
     return unanswered(error, service)

@@ -1,45 +1,30 @@
 """Azure OpenAI's data plane: OpenAI's API with a training type, shorter names, and tokens of Entra instead of a key."""
 
+import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError
-from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredential
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
-from finetune_operator.desired import names
 from finetune_operator.providers.azure.deployments import AzureDeployments
-from finetune_operator.providers.connection_secret import AZURE_KEYS
-from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.azure.entra import no_token
+from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
-from finetune_operator.providers.openai.refusals import KEY_PAUSE_SECONDS
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
-SUFFIX_LIMIT = 18
 _OWN_ADDRESS = re.compile(r"([a-z0-9-]+)\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)")
 TRAINING_TYPES = {"Standard": "Standard", "GlobalStandard": "GlobalStandard", "DeveloperTier": "developerTier"}
 """Our words and Azure's."""
-
-
-def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credential:
-    """The operator's identity at Azure: a client with its secret, or the pod's own federated one."""
-    authority: dict[str, Any] = {}
-    if settings.authority_host is not None:
-        authority = {"authority": settings.authority_host, "disable_instance_discovery": True}
-    if settings.credentials.secret_ref is None:
-        return WorkloadIdentityCredential(**authority)
-    tenant, client_id, client_secret = (secret[key] for key in AZURE_KEYS)
-    return ClientSecretCredential(tenant, client_id, client_secret, **authority)
 
 
 def resource_of(endpoint: str) -> str | None:
@@ -59,6 +44,8 @@ def scope_of(endpoint: str) -> str:
 
 class AzureOpenAIApi(OpenAIApi):
     """A FineTuningApi over OpenAI's SDK and Azure's `/openai/v1`."""
+
+    suffix_limit = 18
 
     def __init__(self, settings: AzureOpenAI, credential: Credential) -> None:
         if settings.endpoint is None:
@@ -83,13 +70,23 @@ class AzureOpenAIApi(OpenAIApi):
         super().keep_pace(pace)
         self._deployments.keep_pace(pace)
 
+    async def check(self) -> None:
+        """As OpenAI's; and whether ARM has the account, which would else show when a job has been paid for.
+
+        Whether ARM may be asked is another question: tuning needs no right there.
+        """
+        await super().check()
+        try:
+            await self._deployments.list()
+        except NotThere as error:
+            message = f"subscriptionID, resourceGroup or account of azureOpenAI is wrong: {error.message}"
+            raise Refused(Reason.PROVIDER_REFUSED, message) from None
+        except ProviderError as error:
+            logger.info("ARM cannot be asked about the account: %s", error.message)
+
     async def account(self) -> str | None:
         """The resource whose endpoint it is, where that is one of Azure's own addresses."""
         return resource_of(self._endpoint)
-
-    async def create(self, request: JobRequest) -> RemoteJob:
-        """As OpenAI's, with a suffix as short as Azure wants it."""
-        return await super().create(replace(request, suffix=names.fit(request.suffix, SUFFIX_LIMIT)))
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - see there
         """All jobs since then: Azure may keep no labels, and a filter by them would hide what is there."""
@@ -99,10 +96,10 @@ class AzureOpenAIApi(OpenAIApi):
         """Deployments of the account, by ARM."""
         return self._deployments
 
-    async def _ask(self, call: Awaitable[T]) -> T:
+    async def _wait(self) -> None:
         """As OpenAI's; a new token comes before the turn, and not between that and the request."""
         await self._token()
-        return await super()._ask(call)
+        await super()._wait()
 
     def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - the same for every job
         """Without a training type Azure says that the base model cannot be tuned."""
@@ -119,8 +116,6 @@ def token_of(credential: Credential, scope: str) -> Callable[[], Awaitable[str]]
         try:
             return str((await credential.get_token(scope)).token)
         except AzureError as error:
-            kind = type(error).__name__
-            message = f"Entra gives no token for the connection's credentials ({kind})"
-            raise TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS) from None
+            raise no_token(error, "the connection's credentials") from None
 
     return token

@@ -12,6 +12,7 @@ from azure.core.pipeline.transport._aiohttp import AioHttpTransport  # typed, as
 from azure.core.rest import HttpRequest
 
 from finetune_api.reasons import Reason
+from finetune_operator.providers.azure.entra import no_token
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
 from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.unanswered import unanswered
@@ -133,7 +134,7 @@ async def ask(call: Awaitable[T]) -> T:
     except AzureError as error:
         kind = type(error).__name__
         if "Authentication" in kind or "Credential" in kind:
-            raise _no_token(error) from None
+            raise no_token(error, "ARM") from None
         raise unanswered(error, "ARM") from None
 
 
@@ -145,7 +146,7 @@ def _refused(error: HttpResponseError) -> ProviderError:
         return NotThere(Reason.PROVIDER_REFUSED, f"ARM has no such thing: {_said(error)}")
     # ARM says 401 or 403; with any other status it is Entra that refused, before ARM was asked.
     if isinstance(error, ClientAuthenticationError) and status not in {401, 403}:
-        return _no_token(error)
+        return no_token(error, "ARM")
     if status in range(200, 300):
         return Unreadable(f"ARM's address answers with something else, {type(error).__name__}")
     return _in_the_way(error) or _translated(error)
@@ -159,11 +160,6 @@ def _is_page(error: HttpResponseError) -> bool:
 def _headers(error: HttpResponseError) -> dict[str, str]:
     found = getattr(error.response, "headers", None) or {}
     return {str(name).casefold(): str(value) for name, value in found.items()}
-
-
-def _no_token(error: AzureError) -> ProviderError:
-    """Without Entra's own words: they may hold parts of a secret."""
-    return TryLater(Reason.CREDENTIALS_INVALID, f"Entra gives no token for ARM ({type(error).__name__})", 60.0)
 
 
 def _translated(error: HttpResponseError) -> ProviderError:

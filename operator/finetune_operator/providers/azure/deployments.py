@@ -78,12 +78,13 @@ class AzureDeployments:
 
         async def read() -> dict[str, Hosted]:
             found: dict[str, Hosted] = {}
-            listed = self._arm.deployments.list(*self._place, **self._options)
-            async for page in listed.by_page():
-                here = {one.name: one for one in [shown(each) async for each in page]}
-                if here.keys() <= found.keys():
+            links = set[str]()
+            pages: Any = self._arm.deployments.list(*self._place, **self._options).by_page()
+            async for page in pages:  # one may be empty, and others follow
+                found |= {one.name: one for one in [shown(each) async for each in page]}
+                if pages.continuation_token in links:
                     break  # a list may give one page for ever
-                found |= here
+                links.add(pages.continuation_token)
             return found
 
         return [*(await ask(read())).values()]

@@ -6,7 +6,7 @@ The SDK repeats nothing here: a create that was answered with 500 may have been 
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -52,6 +52,8 @@ DELETE_PAUSE_SECONDS = 10.0
 
 class OpenAIApi:
     """A FineTuningApi over OpenAI's SDK."""
+
+    suffix_limit = 40
 
     def __init__(self, sdk: openai.AsyncOpenAI) -> None:
         self._sdk = sdk
@@ -133,7 +135,7 @@ class OpenAIApi:
             "training_file": request.file("train"),
             "method": wire.method(request.spec),
             "seed": request.spec.hyperparameters.seed,
-            "suffix": request.suffix,
+            "suffix": self._suffix(request),
             "metadata": labels(request),
         }
         validation = request.file("validation")
@@ -340,6 +342,11 @@ class OpenAIApi:
             message = f"{what} was to be deleted at {self._host}, and is still there"
             raise TryLater(Reason.PROVIDER_BUSY, message, DELETE_PAUSE_SECONDS)
 
+    def _suffix(self, request: JobRequest) -> str:
+        """With the attempt's mark, except at OpenAI: others may keep no labels, and show nothing else of an old job."""
+        mark = "" if wire.is_openai(self._host) else request.key.mark
+        return request.suffix[: self.suffix_limit - len(mark)].rstrip("-") + mark
+
     def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - for providers that take more
         """Arguments of create that only a kindred provider has."""
         return {}
@@ -350,11 +357,19 @@ class OpenAIApi:
             return error
         return Refused(Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs: {error.said}")
 
+    async def _wait(self) -> None:
+        """Until a call may go out.
+
+        Raises:
+            ProviderError: it may not.
+        """
+        if self._turn is not None:
+            await self._turn()
+
     async def _ask(self, call: Awaitable[T]) -> T:
         """The answer, or the error in our own terms; `from None`, as the SDK's errors carry the request's headers."""
         try:
-            if self._turn is not None:
-                await self._turn()
+            await self._wait()
             answer = await call
         except openai.APIStatusError as error:
             raise translated(error, self._host) from None
@@ -362,6 +377,9 @@ class OpenAIApi:
             if isinstance(error.__cause__, ProviderError):
                 raise error.__cause__ from None
             raise unanswered(error, self._host) from None
+        finally:
+            if isinstance(call, Coroutine):
+                call.close()  # one that did not go out would be complained about; else it has ended
         if isinstance(answer, str):  # the SDK's way to hand over what is not JSON
             raise Unreadable(f"{self._host} answers with a page of text")
         if answer is None or isinstance(answer, list | int | float):  # nor does it look at what JSON says

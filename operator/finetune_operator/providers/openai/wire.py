@@ -91,6 +91,7 @@ def job(wire: Wire) -> RemoteJob:
         results=tuple(str(_fields(one).get("id") or one) for one in _list(wire.get("result_files"))),
         training_file=str(wire.get("training_file") or ""),
         base=plain(str(wire.get("model") or ""))[:256],
+        suffix=str(wire.get("suffix") or wire.get("user_provided_suffix") or ""),
         labels={str(key): str(value) for key, value in _fields(wire.get("metadata")).items()},
     )
 

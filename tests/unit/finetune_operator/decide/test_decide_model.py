@@ -142,7 +142,31 @@ STATES: dict[str, tuple[ModelView, str, str, bool]] = {
     ),
     "served by hand": (view(*V, spec=spec(deployment={"mode": "Manual"})), "Ready", "Current", False),
     "pin that does not exist": (view(*V, active=2, spec=spec(activeVersion=9)), "VersionNotFound", "Failed", True),
-    "name taken": (view(*V, deployments=[deployed(owned=False)]), "NameConflict", "Failed", False),
+    "name taken": (view(*V, deployments=[deployed(owned=False, of="other")]), "NameConflict", "Failed", False),
+    "name taken for one version": (
+        view(*V, deployments=[deployed(owned=False, wants=1)]),
+        "NameConflict",
+        "Failed",
+        False,
+    ),
+    "name taken beside a template": (
+        view(*V, deployments=[deployed(owned=False)], spec=spec(deployment={"template": {"azureOpenAI": {}}})),
+        "NameConflict",
+        "Failed",
+        False,
+    ),
+    "its user's own deployment follows": (
+        view(*V, deployments=[deployed(owned=False)]),
+        "Deploying",
+        "InProgress",
+        False,
+    ),
+    "its user's own deployment answers": (
+        view(*V, deployments=[deployed(3, owned=False, conditions=[READY])]),
+        "Ready",
+        "Current",
+        False,
+    ),
     "spec that models do not know": (view(*V, active=2, spec=None, spec_error="x"), "SpecInvalid", "Failed", False),
 }
 

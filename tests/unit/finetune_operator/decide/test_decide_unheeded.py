@@ -34,6 +34,41 @@ JOBS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
 }
 
 
+DATA_KEYS, HUB_KEY = {"secretRef": {"name": "keys"}}, {"hubTokenSecretRef": {"name": "hub", "key": "token"}}
+CODE = {"code": {"configMapRef": {"name": "recipe", "key": "train.py"}}}
+AIR_GAPPED = connection({"airGapped": True, "modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "c"}}}})
+NO_KEYS, NO_HUB = "spec.dataset.secretRef: all data are in volumes or ConfigMaps", "spec.hubTokenSecretRef: the connect"
+
+
+def data(*uris: str) -> dict[str, Any]:
+    return {
+        "dataset": dict(zip(("train", "validation", "test"), ({"uri": uri} for uri in uris), strict=False)) | DATA_KEYS
+    }
+
+
+SECRETS: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
+    "a volume": (connection(), data("pvc://d/t.jsonl"), [NO_KEYS]),
+    "a ConfigMap, at a provider": (openai_connection(), data("configmap://c/t.jsonl"), [NO_KEYS]),
+    "a volume and a store": (connection(), data("pvc://d/t.jsonl", "s3://b/v.jsonl"), []),
+    "a test set in a store": (connection(), data("pvc://d/t.jsonl", "pvc://d/v.jsonl", "hf://datasets/a/b/c"), []),
+    "a web server, by a proxy of the Secret": (connection(), data("https://example.com/t.jsonl"), []),
+    "code of one's own": (connection(), data("pvc://d/t.jsonl") | CODE, []),
+    "a hub": (connection(), HUB_KEY, []),
+    "no hub": (AIR_GAPPED, HUB_KEY, [NO_HUB]),
+    "no hub, code of one's own": (AIR_GAPPED, HUB_KEY | CODE, []),
+    "neither": (AIR_GAPPED, HUB_KEY | data("pvc://d/t.jsonl"), [NO_KEYS, NO_HUB]),
+    "nobody knows which": (None, HUB_KEY, []),
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_opens_nothing_is_named(name: str) -> None:
+    its_connection, fields, said = SECRETS[name]
+    found = unheeded.of_job(job_spec(**fields), {}, its_connection)
+    assert len(found) == len(said), found
+    assert all(sentence.startswith(words) for words, sentence in zip(said, found, strict=True)), found
+
+
 OF_ADOPTED: dict[str, Any] = {
     "hyperparameters": {"epochs": 2},
     "evaluation": {"metrics": ["rougeL"]},
@@ -45,12 +80,14 @@ OF_ADOPTED: dict[str, Any] = {
     "budget": {"maxCost": "1"},
     "suspend": True,
     "activeDeadlineSeconds": 60,
+    "hubTokenSecretRef": {"name": "hub", "key": "token"},
+    "dataset.secretRef": {"train": {"uri": "s3://bucket/train.jsonl"}, "secretRef": {"name": "keys"}},
 }
 
 
 @pytest.mark.parametrize("field", OF_ADOPTED)
 def test_what_was_made_elsewhere_is_made_in_no_other_way_and_that_is_told(field: str) -> None:
-    asked = job_spec(**ADOPT, **{field: OF_ADOPTED[field]})
+    asked = job_spec(**ADOPT, **{field.partition(".")[0]: OF_ADOPTED[field]})
     said = [f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed"]
     assert unheeded.of_job(asked, {}, sagemaker_connection()) == said
     assert unheeded.of_job(job_spec(**ADOPT), {}, sagemaker_connection()) == []
@@ -89,6 +126,8 @@ DEPLOYMENTS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = 
     "again, on this cluster": (connection(), {"retryNonce": "1"}, {}, ["spec.retryNonce: "]),
     "again, without a deployment": (openai_connection(), {"retryNonce": "1"}, {}, ["spec.retryNonce: "]),
     "idle, without a deployment": (openai_connection(), {"idle": {"afterSeconds": 600}}, {}, ["spec.idle: "]),
+    "woken, without a deployment": (openai_connection(), {}, {WAKE: "1"}, [f"{WAKE}: the provider serves without"]),
+    "woken, on this cluster": (connection(), {}, {WAKE: "1"}, []),
     "idle, on this cluster": (connection(), {"idle": {"afterSeconds": 600}}, {}, []),
     "let go on this cluster": (connection(), {}, {ABANDON: "true"}, ["has nothing at a provider"]),
     "nobody knows where": (None, {"retryNonce": "1"}, {ABANDON: "no"}, [f'{ABANDON} is "no"']),

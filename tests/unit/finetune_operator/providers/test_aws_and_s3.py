@@ -272,6 +272,11 @@ def test_every_refusal_is_one_of_ours(error: Any, kind: type, reason: Reason) ->
     assert found.failure().next_step
 
 
+def test_a_pod_without_an_identity_is_told_to_get_one_and_not_to_renew_a_secret_that_it_does_not_have() -> None:
+    step = str(translated(boto.NoCredentialsError(), "bedrock").failure().next_step)
+    assert ("serviceAccount.annotations" in step, "renew" in step) == (True, False)
+
+
 def test_data_that_are_gone_are_brought_again() -> None:
     found = translated(refusal("ValidationException", message=NO_OBJECTS), "sagemaker").failure()
     assert "spec.retryNonce" in str(found.next_step)

@@ -66,21 +66,43 @@ async def test_arm_is_left_alone_as_long_as_it_asks_for(status: int) -> None:
     assert error.value.retry_after == 77
 
 
-async def test_a_list_that_gives_one_page_for_ever_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = deployments()
-    page = {"value": [{"name": "one"}], "nextLink": "https://models.example/again"}
+FOR_EVER = {"value": [{"name": "one"}], "nextLink": "again"}
+LISTS: dict[str, tuple[dict[str | None, dict[str, Any]], list[str]]] = {
+    "one page for ever": ({None: FOR_EVER, "again": FOR_EVER}, ["one"]),
+    "an empty page for ever": (
+        {None: {"value": [], "nextLink": "again"}, "again": {"value": [], "nextLink": "again"}},
+        [],
+    ),
+    "empty pages between": (
+        {
+            None: {"value": [], "nextLink": "2"},
+            "2": {"value": [{"name": "one"}], "nextLink": "3"},
+            "3": {"value": [], "nextLink": "4"},
+            "4": {"value": [{"name": "two"}], "nextLink": None},
+        },
+        ["one", "two"],
+    ),
+}
 
+
+@pytest.mark.parametrize("name", LISTS)
+async def test_a_list_is_read_over_empty_pages_to_its_end_and_never_for_ever(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """For a page that has nothing, what comes after it would be taken for deleted."""
+    pages, names = LISTS[name]
+    made = deployments()
     nothing = {"properties": None, "sku": None, "system_data": None}
 
-    async def get_next(_: str | None) -> dict[str, Any]:
-        return page
+    async def get_next(link: str | None) -> dict[str, Any]:
+        return pages[link]
 
-    async def extract(found: dict[str, Any]) -> tuple[str, AsyncList[Any]]:
+    async def extract(found: dict[str, Any]) -> tuple[str | None, AsyncList[Any]]:
         return found["nextLink"], AsyncList([SimpleNamespace(**nothing, **one) for one in found["value"]])
 
-    endless = SimpleNamespace(list=lambda *_, **__: AsyncItemPaged(get_next, extract))
-    monkeypatch.setattr(made._arm, "deployments", endless)
-    assert [one.name for one in await made.list()] == ["one"]
+    listed = SimpleNamespace(list=lambda *_, **__: AsyncItemPaged(get_next, extract))
+    monkeypatch.setattr(made._arm, "deployments", listed)
+    assert [one.name for one in await made.list()] == names
     await made.close()
 
 

@@ -9,7 +9,7 @@ from finetune_api.trainer import Report, termination_message
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.providers.accounts import Accounts, Build, SignIn
-from finetune_operator.providers.azure.api import credential_of
+from finetune_operator.providers.azure.entra import credential_of
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN, make_store

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from azure.core.credentials import AccessToken
 
+from finetune_api.job_status import ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.api import token_of
+from finetune_operator.providers.cloud import key_of
 from finetune_operator.providers.errors import TryLater
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS, PODS
@@ -141,11 +143,15 @@ async def test_a_training_type_that_the_model_does_not_have_is_refused(provider,
     assert "does not support fine-tuning" in cluster.status()["failure"]["message"]
 
 
-async def test_a_long_name_of_a_model_becomes_a_short_suffix(provider, begin):
-    cluster = await begin(modelRef={"name": "a-model-with-a-name-that-is-rather-long"})
+@pytest.mark.parametrize(("name", "part"), [("a-model-with-a-name-that-is-rather-long", "a-model-w"), ("tone", "tone")])
+async def test_a_tuned_models_name_has_the_beginning_of_the_models_and_the_attempts_mark(provider, begin, name, part):
+    cluster = await begin(modelRef={"name": name})
     await cluster.check(MARKED)
     await cluster.settle()
-    assert provider.count(CREATE) == 1
+    (job,) = provider.jobs.jobs.values()
+    metadata = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
+    key = key_of({"metadata": metadata}, ProviderStatus(attempt=1))
+    assert job.request["suffix"] == f"{part}{key.mark}"
 
 
 async def test_rights_that_are_taken_away_are_named(provider, begin):
@@ -166,6 +172,29 @@ async def test_a_connection_whose_token_is_refused_is_not_ready(provider, begin)
     conditions = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"]
     ready = next(c for c in conditions if c["type"] == "Ready")
     assert (ready["status"], ready["reason"]) == ("False", "CredentialsInvalid")
+
+
+@pytest.mark.parametrize("field", ["subscriptionID", "resourceGroup", "account"])
+async def test_an_account_that_arm_does_not_have_is_told_before_a_job_is_paid_for(begin, field):
+    cluster = await begin()
+    assert cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"][0]["status"] == "True"
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    wrong = {**spec, "azureOpenAI": spec["azureOpenAI"] | {field: "another"}}
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "openai", "generation": 2}, "spec": wrong})
+    await cluster.settle()
+    ready = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"][0]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "False", "ProviderRefused")
+    assert "subscriptionID, resourceGroup or account of azureOpenAI is wrong: ARM has no such" in ready["message"]
+
+
+@pytest.mark.parametrize("fault", [{"status": 403}, {"status": 503}, {"status": 429}])
+async def test_a_connection_that_may_tune_and_not_ask_arm_is_ready(provider, start, fault):
+    provider.fault("deployments.list", **fault, times=10)
+    cluster = await with_azure_job(provider, start(provider))
+    assert provider.count("deployments.list", committed=False) > 0
+    ready = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"][0]
+    assert (ready["type"], ready["status"]) == ("Ready", "True")
+    await cluster.aclose()
 
 
 async def test_a_refusal_by_entra_says_no_secret():

@@ -1,12 +1,15 @@
 """Files that a pod brings to a simulated OpenAI: whose they are, sent once, and whole or not at all."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from finetune_api.job_status import FineTuneJobStatus
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import begin, provider, rows, with_cloud_job
+from tests.unit.finetune_operator.decide.given import kstatus
+from tests.unit.finetune_operator.reconcilers.cloud import KEY, begin, provider, rows, with_cloud_job
 
 __all__ = ["begin", "provider", "start"]
 
@@ -52,3 +55,46 @@ async def test_files_are_taken_of_the_present_attempt_only(begin):
     with pytest.raises(Refusal) as refused:
         await cluster.send(rows(13))
     assert (refused.value.status, "attempt" in refused.value.sentence) == (403, True)
+
+
+IN_THE_WAY: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a key that is not good": ({"keys": frozenset({"another"})}, "CredentialsInvalid", "Failed"),
+    "no answer": ({}, "ProviderUnavailable", "InProgress"),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+async def test_what_keeps_data_from_their_provider_is_told_while_the_pod_waits(provider, begin, name):
+    settings, reason, state = IN_THE_WAY[name]
+    cluster = await begin(with_cloud_job)
+    cluster.run_pod()
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status().get("failure")) == ("Validating", None)
+    if settings:
+        provider.set(**settings)
+    else:
+        provider.fault("files.*", status=503)
+    with pytest.raises(Refusal) as refused:
+        await cluster.send(rows())
+    await cluster.settle()
+    status = cluster.status()
+    assert (refused.value.status, status["phase"], status["failure"]["reason"]) == (503, "Validating", reason)
+    assert kstatus(FineTuneJobStatus.model_validate(status)) == state
+    provider.set(keys=frozenset({KEY}))
+    await cluster.wait(60)
+    file = await cluster.send(rows())
+    cluster.end_pod(0, cluster.checked([file]))
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status().get("failure")) == ("Queued", None)
+
+
+async def test_a_job_whose_data_are_not_taken_can_be_suspended(provider, begin):
+    cluster = await begin(with_cloud_job)
+    cluster.run_pod()
+    provider.set(keys=frozenset({"another"}))
+    with pytest.raises(Refusal):
+        await cluster.send(rows())
+    await cluster.settle()
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Suspended"

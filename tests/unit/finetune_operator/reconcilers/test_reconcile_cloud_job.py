@@ -207,7 +207,9 @@ async def test_a_budget_below_the_estimate_is_refused_before_any_job(provider, b
 
 async def test_a_budget_without_a_known_price_is_refused_before_a_pod_is_made(begin):
     cluster = await begin(with_cloud_job, budget={"maxCost": "5", "currency": "EUR"})
-    assert cluster.status()["failure"]["reason"] == "PriceUnknown"
+    failure = cluster.status()["failure"]
+    assert failure["reason"] == "PriceUnknown"
+    assert f"providerCatalogue, under {cluster.url.removeprefix('http://')}, and" in failure["nextStep"]
     assert JOBS not in {resource for resource, _, _ in cluster.kube.objects}
 
 

@@ -162,6 +162,20 @@ async def test_in_a_namespace_that_ends_no_deployment_is_made_again() -> None:
     assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
 
 
+async def test_a_deployment_that_was_applied_before_its_model_serves_it_as_one_applied_after_it_does() -> None:
+    cluster = await with_running_job()
+    mine = {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"modelRef": {"name": "sentiment"}}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, mine)
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert served_version(cluster) == "1"
+    assert (cluster.status(MODEL)["deployment"], cluster.condition("Stalled", MODEL)["status"]) == (
+        "sentiment",
+        "False",
+    )
+    assert cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"] == mine["spec"]
+
+
 async def test_a_deployment_of_another_model_with_the_models_name_is_left_alone_until_it_goes() -> None:
     cluster = await with_running_job()
     metadata = {"name": "sentiment", "namespace": "team-a"}

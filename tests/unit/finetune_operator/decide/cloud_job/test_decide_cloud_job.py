@@ -169,6 +169,7 @@ def test_the_order_of_the_chain() -> None:
         "enforce_deadline",
         "wait_for_pod",
         "submit",
+        "say_untaken",
         "notice_silence",
         "wait_for_the_name",
         "follow",
@@ -403,6 +404,16 @@ OF_WHOM = {
     "another job's": ({"labels": {"uid": "x", "attempt": "1"}, "training_file": "file-1"}, False),
     "no labels, its file": ({"training_file": "file-1"}, True),
     "no labels, another file": ({"training_file": "file-2"}, False),
+    "another file, its mark": ({"training_file": "file-2", "model": f"gpt.ft-1{KEY.mark}", "base": "gpt"}, True),
+    "another file, its mark on the way": ({"training_file": "file-2", "suffix": f"own{KEY.mark}"}, True),
+    "tuned from its model": (
+        {"training_file": "file-2", "model": f"gpt.ft-1{KEY.mark}.ft-2-other", "base": f"gpt.ft-1{KEY.mark}"},
+        False,
+    ),
+    "its mark on another job's": (
+        {"labels": {"uid": "x", "attempt": "1"}, "training_file": "file-2", "model": f"gpt{KEY.mark}"},
+        False,
+    ),
 }
 
 

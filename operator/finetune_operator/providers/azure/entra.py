@@ -1,0 +1,69 @@
+"""Who the operator is at Entra ID, and what Entra's refusals mean: by their codes, since its words may hold secrets."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from azure.core.exceptions import AzureError
+from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredential
+
+from finetune_api.azure import AzureOpenAI
+from finetune_api.reasons import Reason
+from finetune_operator.providers.connection_secret import AZURE_KEYS
+from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.ports import Credential
+
+PAUSE_SECONDS = 60.0
+
+_CODE = re.compile(r"AADSTS(\d{4,8})")
+_MEANS = {
+    "90002": "there is no tenant tenantID",
+    "900023": "tenantID is not the ID of a tenant",
+    "700016": "the tenant has no application clientID",
+    "7000215": "clientSecret is not the value of a secret of that application",
+    "7000222": "clientSecret has expired",
+    "70021": "no federated credential of that application matches the service account of the operator's pod",
+    "700213": "no federated credential of that application matches the service account of the operator's pod",
+}
+"""By Entra's number, as its documentation of AADSTS codes has them."""
+
+_NO_WORKLOAD_IDENTITY = (
+    "Ask an admin to set the annotation and the label that Azure's workload identity requires, in the chart's "
+    "serviceAccount.annotations and podLabels, or to name a Secret in azureOpenAI.credentials.secretRef."
+)
+
+
+def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credential:
+    """The operator's identity at Azure: a client with its secret, or the pod's own federated one.
+
+    Raises:
+        TryLater: the pod has none, or what the Secret has can be no client's.
+    """
+    authority: dict[str, Any] = {}
+    if settings.authority_host is not None:
+        authority = {"authority": settings.authority_host, "disable_instance_discovery": True}
+    try:
+        if settings.credentials.secret_ref is None:
+            return WorkloadIdentityCredential(**authority)
+        tenant, client_id, client_secret = (secret[key] for key in AZURE_KEYS)
+        return ClientSecretCredential(tenant, client_id, client_secret, **authority)
+    except ValueError:
+        raise _no_identity(settings) from None
+
+
+def _no_identity(settings: AzureOpenAI) -> TryLater:
+    if settings.credentials.secret_ref is not None:
+        message = "tenantID of the connection's Secret is not the ID or the domain of a tenant"
+        return TryLater(Reason.CREDENTIALS_INVALID, message, PAUSE_SECONDS)
+    message = "the operator's pod has no workload identity of Azure: its environment lacks what Azure's webhook adds"
+    error = TryLater(Reason.CREDENTIALS_INVALID, message, PAUSE_SECONDS)
+    error.next_step = _NO_WORKLOAD_IDENTITY
+    return error
+
+
+def no_token(error: AzureError, what: str) -> TryLater:
+    """Entra's refusal to give a token. `what`: for whom."""
+    found = _CODE.search(str(error))
+    why = found[0] if found else type(error).__name__
+    means = f": {_MEANS[found[1]]}" if found and found[1] in _MEANS else ""
+    return TryLater(Reason.CREDENTIALS_INVALID, f"Entra gives no token for {what} ({why}){means}", PAUSE_SECONDS)
