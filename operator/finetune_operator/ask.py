@@ -10,6 +10,7 @@ import math
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -167,11 +168,11 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
         raise CannotAsk(f"ModelDeployment {args.model} does not answer yet ({_why(status)})")
     endpoint = Endpoint.model_validate(status["endpoint"])
     if endpoint.api == "Converse":
-        return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_converse(endpoint, args))
+        return await _beside(lambda: _asked_at_aws(endpoint, lambda: _by_converse(endpoint, args)))
     body = _completion(endpoint.model, args)
     if endpoint.api == "InvokeEndpoint":
         region = environment.get(REGION_VARIABLE)
-        return await asyncio.to_thread(_asked_at_aws, endpoint, lambda: _by_invoke_endpoint(endpoint, body, region))
+        return await _beside(lambda: _asked_at_aws(endpoint, lambda: _by_invoke_endpoint(endpoint, body, region)))
     if (urlsplit(endpoint.url).hostname or "").endswith(".svc"):
         if (deployment.get("spec") or {}).get("apiKeySecretRef"):
             raise CannotAsk(
@@ -285,6 +286,23 @@ def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | 
     reply = client.invoke_endpoint(EndpointName=endpoint.model, ContentType="application/json", Body=orjson.dumps(body))
     with _read(endpoint):
         return _content(reply["Body"].read())
+
+
+async def _beside(call: Callable[[], str]) -> str:
+    """In a thread that ends with the process: asyncio's own are waited for, even after Ctrl-C."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[str] = loop.create_future()
+
+    def run() -> None:
+        try:
+            said = call()
+        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+            loop.call_soon_threadsafe(answered.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(answered.set_result, said)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await answered
 
 
 def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _check_flags(check: argparse.ArgumentParser) -> None:
-    check.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
+    check.add_argument("-f", "--file", type=Path, required=True, help="manifests (YAML or JSON), of jobs above all")
     check.add_argument("--model-cache", type=Path, help="folder of the model cache, for token counts")
     check.add_argument(
         "--gpu-memory",

@@ -1,5 +1,7 @@
 """`finetune-trainer check`: reads the datasets of a FineTuneJob manifest and prints the verdict as JSON.
 
+Fields of the other kinds in the same file are looked at too.
+
 Neither a cluster nor the base model is needed: without the model's tokenizer there are no token counts, and the
 verdict says so. Imports no torch and no transformers.
 """
@@ -26,7 +28,7 @@ from finetune_trainer.data.provider_rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.job.manifest import read_jobs
+from finetune_trainer.job.manifest import read_all
 from finetune_trainer.job.yaml_documents import shown
 from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
 from finetune_trainer.models.model_cache import find_model, is_air_gapped
@@ -39,8 +41,15 @@ _NEXT_STEP_HERE = {
 """What to do at a shell, where the reason's own next step speaks of a job on a cluster."""
 
 
+_FIELD_BY_FIELD = (
+    "each field is right by itself; rules between fields are known to the API server alone: "
+    "kubectl apply --dry-run=server -f FILE"
+)
+"""Of kinds other than jobs, which are checked whole."""
+
+
 def main(args: argparse.Namespace) -> int:
-    """Print one verdict for each FineTuneJob in the file; the exit code is that of the first bad one."""
+    """Print one verdict for each object of ours in the file; the exit code is that of the first bad one."""
     try:
         codes = [_show(verdict, name, memory) for name, verdict, memory in _verdicts(args)]
     except TrainerError as error:
@@ -51,10 +60,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict, list[MemoryUse]]]:
     try:
-        jobs = read_jobs(args.file)
+        others, jobs = read_all(args.file)
     except TrainerError as error:
         yield shown(args.file), failed(error), []
         return
+    for name in others:
+        yield name, DatasetVerdict(valid=True, reason=Reason.VALID, message=f"{name}: {_FIELD_BY_FIELD}"), []
     for job in jobs:
         verdict = check_job(job, args.model_cache, args.provider)
         memory: list[MemoryUse] = []

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -296,6 +299,43 @@ def test_who_interrupts_it_reads_no_traceback(
     monkeypatch.setattr(asyncio, "run", interrupted)
     assert main(["ask", "mood", "q"]) == ask.INTERRUPTED
     assert capsys.readouterr().err == ""
+
+
+WAITS_FOR_AWS = """
+import contextlib, sys, time
+from finetune_operator import ask
+from finetune_operator.__main__ import main
+
+class Cluster:
+    async def get(self, *names):
+        return {"status": {"servedVersion": 1, "endpoint": {"url": "https://a", "model": "m", "api": "Converse"}}}
+
+@contextlib.asynccontextmanager
+async def connect(settings):
+    yield Cluster()
+
+def converse(endpoint, args):
+    print("asked", flush=True)
+    time.sleep(60)
+
+ask.Kube.connect, ask._by_converse = connect, converse
+sys.exit(main(["ask", "mood", "q", "-n", "team-a"]))
+"""
+
+
+def test_who_interrupts_an_answer_of_aws_does_not_wait_for_it() -> None:
+    asking = subprocess.Popen(
+        [sys.executable, "-c", WAITS_FOR_AWS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with asking:
+        assert asking.stdout is not None
+        try:
+            assert asking.stdout.readline() == "asked\n"
+            asking.send_signal(signal.SIGINT)
+            _, said = asking.communicate(timeout=30)
+        finally:
+            asking.kill()
+    assert (asking.returncode, said) == (ask.INTERRUPTED, "")
 
 
 def test_help_says_what_the_command_does_alone(capsys: pytest.CaptureFixture[str]) -> None:

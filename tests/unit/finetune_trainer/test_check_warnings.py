@@ -98,6 +98,11 @@ def test_a_row_with_anything_in_it_is_none_of_empty_cells(check):
     [
         ({"history": [["a", "b"]]}, "t.jsonl: column history is not read: earlier turns are left out"),
         ({"label": False}, "t.jsonl: column label is not read: answers that it calls bad are learnt like any other"),
+        ({"images": ["a.png"]}, "t.jsonl: column images is not read: rows are learnt without what it shows"),
+        ({"Video": "a.mp4"}, "t.jsonl: column Video is not read: rows are learnt without what it shows"),
+        ({"Complex_CoT": "c"}, "t.jsonl: column Complex_CoT is not read: answers are learnt without it"),
+        ({"weight": 0}, "t.jsonl: column weight is not read: all rows count the same"),
+        ({"split": "test"}, "t.jsonl: column split is not read: all rows of the file are taken, of whatever split"),
     ],
 )
 def test_columns_that_say_more_of_an_answer_are_not_left_out_without_a_word(check, row, warning):
@@ -140,6 +145,10 @@ def test_texts_that_mean_no_value_are_warned_of(check, word):
         (
             "prompt,completion\na,stra\ufffde\n",
             "1 row with the sign for a character that was lost (U+FFFD) (the first: ",
+        ),
+        (
+            "prompt,completion\na,schÃ¶n\nItâ€™s,b\nKOÅ\x81Ã“W,b\nNÃO,Â!\n",
+            "3 rows with letters such as Ã¼ where ü was meant (the first: line 2): the text was read in another encodi",
         ),
         ('prompt, completion\n"a", "b"\n', "the first row has quotes around its cells, which are learnt with them"),
         ("prompt,completion\n'a','b'\n", "the first row has quotes around its cells, which are learnt with them"),

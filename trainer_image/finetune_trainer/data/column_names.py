@@ -23,7 +23,15 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
 _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
 _OF_MESSAGES = ({"role", "content"}, {"from", "value"})
-_TOOLS = ("tools", "functions")
+_LEFT_OUT = {
+    "earlier turns are left out": ("history",),
+    "rows are learnt as if the model had no tools": ("tools", "functions"),
+    "rows are learnt without what it shows": ("image", "images", "audio", "audios", "video", "videos"),
+    "answers are learnt without it": ("reasoning", "reasoningcontent", "thinking", "cot", "complexcot"),
+    "all rows count the same": ("weight", "sampleweight"),
+    "all rows of the file are taken, of whatever split": ("split",),
+}
+"""What comes of it that columns with some plain names are not read."""
 ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 """Names that messages may show."""
 
@@ -86,13 +94,16 @@ def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
         if columns.prompt == "instruction":
             how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
         yield f"column {below} is not read: where {columns.prompt} needs it, {how}"
-    if "history" in free:
-        yield "column history is not read: earlier turns are left out"
     if "label" in free and {columns.prompt, columns.completion} <= set(seen):
         yield "column label is not read: answers that it calls bad are learnt like any other"
-    tools = next((name for name in _TOOLS if name in free), None)
-    if tools:
-        yield f"column {tools} is not read: rows are learnt as if the model had no tools"
+    for then, names in _LEFT_OUT.items():
+        if column := next((name for name in free if _plain(name) in names), None):
+            yield f"column {column} is not read: {then}"
+
+
+def has_two_answers(seen: Sequence[str]) -> bool:
+    """Whether rows seem to have a better and a worse answer, by whatever names."""
+    return all({part, *_USUAL_NAMES[part]}.intersection(seen) for part in ("chosen", "rejected"))
 
 
 def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:

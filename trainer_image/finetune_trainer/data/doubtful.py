@@ -1,5 +1,6 @@
 """Rows that can be learnt from and were probably not meant so: found by a look at their text, counted, warned of."""
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import chain
 from operator import eq
@@ -59,14 +60,29 @@ def answered_as_asked(found: Row | Rows) -> Sequence[int]:
 
 def with_character(one: str) -> Look:
     """Finds rows that have a character in them which nobody writes: it is left of what an earlier program did."""
+    return _with(lambda text: one in text)
+
+
+def encoded_twice() -> Look:
+    """Finds rows of UTF-8 that an earlier program read as Windows-1252, and wrote as UTF-8 then."""
+    return _with(lambda text: not text.isascii() and _TWICE.search(text) is not None)
+
+
+_BEHIND = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
+_TWICE = re.compile(f"Ã[{_BEHIND}]|Â[\xa0-\xbf]|â€[{_BEHIND}]")
+"""Letters of western languages, signs such as ©, and typographic quotes and dashes, as they look then."""
+
+
+def _with(has_it: Callable[[str], bool]) -> Look:
+    """Finds rows any of whose texts has something in it, which texts put together have too."""
 
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):
-            return _one(found) if any(one in text for text in _texts(found)) else ()
-        if not any(one in "".join(texts) for texts in found.contents):
+            return _one(found) if any(map(has_it, _texts(found))) else ()
+        if not any(has_it("".join(texts)) for texts in found.contents):
             return ()
         rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
-        return [place for place, texts in rows if any(one in text for text in texts)]
+        return [place for place, texts in rows if any(map(has_it, texts))]
 
     return look
 

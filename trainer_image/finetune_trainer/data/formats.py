@@ -157,3 +157,6 @@ def require_own_kind(start: bytes, file_format: FileFormat, file_name: str) -> N
     for pattern, what, step in _FOREIGN[1:] if in_parquet else _FOREIGN + _NO_TEXT:
         if pattern.match(start):
             raise broken_file(file_name, what, step)
+    if in_parquet and start and not _FOREIGN[0][0].match(start):
+        step = "Set the format that it has, CSV, JSONLines or JSON; if it should be Parquet, write it anew."
+        raise broken_file(file_name, "is no Parquet file: it begins otherwise", step)

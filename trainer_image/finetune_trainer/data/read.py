@@ -142,7 +142,7 @@ class SplitFile:
         stream = decompressed(self._source.stream, self.format.compression, self.name)
         if self.format.format == "Parquet":
             require_own_kind(stream.peek(_START), self.format, self.name)
-            return self._parquet(stream)
+            return self._parquet(stream) if stream.peek(1) else iter(())
         if utf16.is_utf16(stream.peek(_START)):
             self._found_out(utf16.NAME)
             stream = utf16.as_utf8(stream, self.name)

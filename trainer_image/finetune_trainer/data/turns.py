@@ -45,8 +45,10 @@ ROLE_OF: dict[Any, Role] = {
 """Who speaks, by every word for it: OpenAI's later one for system, and those of ShareGPT, Gemini, Cohere and others."""
 _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts")
 """What a message has its speaker and its text by: one of each, or several that say the same."""
-_REASONING = ("reasoning_content", "thinking")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 """What some chat templates put before an answer, and others leave out."""
+_WEIGHTS = ("weight", "train", "loss")
+"""What says whether an answer is learnt: OpenAI's and Mistral's word, Axolotl's, and ms-swift's."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _OTHER_PARTS = (("image", "an image"), ("audio", "audio"), ("video", "a video"), ("file", "a file"))
 
@@ -161,26 +163,34 @@ def _decoded(messages: str, column: str) -> Any:
 
 
 def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]:
-    """Which turns of a list of messages carry OpenAI's weight 0: answers that are not to be learnt.
+    """Which turns of a list of messages have a weight of 0, by any word for it: answers that are not to be learnt.
 
     Raises:
-        UnusableError: a weight is another number, or the last answer's is 0.
+        UnusableError: a weight is something else than 0 and 1, or the last answer's is 0.
     """
-    if all(message.get("weight") in (None, 1) for message in messages):
+    if all(_weight(message)[1] == 1 for message in messages):
         return ()
     found = []
     kept = (one for one in enumerate(messages, 1) if _turn(one[1], one[0], column))
     for place, (index, message) in enumerate(kept):
-        weight = message.get("weight")
-        if weight in (None, 1) or _said(message, _ROLES, _as_role, index, column) != "assistant":
+        name, weight = _weight(message)
+        if weight == 1 or _said(message, _ROLES, _as_role, index, column) != "assistant":
             continue  # of others it says nothing: they are never learnt
         if weight != 0:
-            raise UnusableError("Malformed", f"message {index} has a weight other than 0 and 1", column)
+            what = f"message {index} has a {name} other than 0 and 1, or false and true"
+            raise UnusableError("Malformed", what, column)
         if index == len(messages):
-            what = f"message {index} has weight 0, but the last answer is always learnt: remove the weight, or the row"
+            said = "false" if weight is False else "0"
+            what = f"message {index} has {name} {said}, but the last answer is always learnt: remove {name}, or the row"
             raise UnusableError("Malformed", what, column)
         found.append(place)
     return tuple(found)
+
+
+def _weight(message: dict[str, Any]) -> tuple[str, Any]:
+    """By which name a message says how much it is learnt, and what it says: the least where it does so twice."""
+    said = [(name, message[name]) for name in _WEIGHTS if message.get(name) is not None]
+    return next((one for one in said if one[1] != 1), ("", 1))
 
 
 def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:

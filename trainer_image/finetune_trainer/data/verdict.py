@@ -21,6 +21,7 @@ from finetune_trainer.data.csv_rows import EmptyRows
 from finetune_trainer.data.doubtful import (
     Doubtful,
     answered_as_asked,
+    encoded_twice,
     in_quotes,
     says_no_value,
     with_character,
@@ -49,6 +50,7 @@ _WHOLE_PAIRS = (
     "Write what both answer into a column prompt, or write chosen and rejected as lists of messages, "
     '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]; text has no turns.'
 )
+_AS_READ = ": the text was read in another encoding before it was saved; export it anew as UTF-8"
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "name": 256}
 MOST_WARNINGS = 16
@@ -157,6 +159,7 @@ class _SplitCheck:
             Doubtful(says_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
             Doubtful(answered_as_asked, "an answer that is the question"),
             Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
+            Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
             Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", "; it is learnt like any other"),
         ]
         if self.tokenizer:
@@ -324,13 +327,19 @@ class _SplitCheck:
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):
             return f"{otherwise}; or else m{named}"
-        if self.format.startswith("CSV") and self._spoken_columns() == column_names.NO_HEADER:
+        if self._may_have_no_header:
             return f"Let the file begin with a line of its columns' names, or m{named}"
-        return f"M{named}"
+        too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
+        absent, all_of = " and ".join(unnamed), ", ".join(columns.needed)
+        return f"The file has no column for {absent}: write a column for each of {all_of}." if too_few else f"M{named}"
+
+    @property
+    def _may_have_no_header(self) -> bool:
+        return self.format.startswith("CSV") and self._spoken_columns() == column_names.NO_HEADER
 
     def _by_number_of_answers(self, seen: set[str], *, sought: bool) -> str | None:
         """What to do with rows of two answers for a job that learns one, and the other way round."""
-        if self.spec.preference is None and {"chosen", "rejected"} <= seen:
+        if self.spec.preference is None and column_names.has_two_answers(self.columns_seen):
             return "Write spec.preference: {} if the model is to learn which of two answers is better"
         if self.spec.preference is not None and not sought and {self.columns.completion, self.columns.messages} & seen:
             return "Remove spec.preference if each row has one answer, which is to be learnt"

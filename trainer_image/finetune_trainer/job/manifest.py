@@ -1,19 +1,23 @@
 """FineTuneJob manifests from files, for `check` and `run`: YAML or JSON, one or several documents.
 
-What the API server would refuse is refused here too, with the line, the field and what to write. Other kinds in the
-same file are passed over. Reading YAML is `yaml_documents.py`, what a wrong field is told as `wrong_fields.py`.
+What the API server would refuse is refused here too, with the line, the field and what to write. Other kinds of ours in
+the same file are looked at by `check` alone, field by field. Reading YAML is `yaml_documents.py`, what a wrong field is
+told as `wrong_fields.py`.
 """
 
 import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError, create_model
 
-from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME
+from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME, ApiModel
+from finetune_api.connection import PROVIDERS, LLMConnectionSpec
+from finetune_api.crds import KINDS, Kind
 from finetune_api.dataset import Columns
-from finetune_api.job import FineTuneJobManifest, Resources
+from finetune_api.job import FineTuneJobManifest, ManifestMetadata, Resources
 from finetune_api.names import API_VERSION
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS
@@ -24,10 +28,20 @@ from finetune_trainer.job.wrong_fields import WrongFields
 from finetune_trainer.job.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
+_OTHERS = {kind.kind: kind for kind in KINDS if kind.kind != _KIND}
+_Model = TypeVar("_Model", bound=BaseModel)
 _NAMED_ERRORS = 10
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _TEXT_OF_A_LABEL = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
+
+
+class OtherManifest(ApiModel):
+    """What a manifest of another kind has beside its spec."""
+
+    api_version: Literal["finetune.dev/v1alpha1"] = Field(description="finetune.dev/v1alpha1")
+    kind: str = Field(description="LLMConnection, FineTunedModel or ModelDeployment")
+    metadata: ManifestMetadata = Field(description="Name and namespace.")
 
 
 def read_job(path: Path) -> FineTuneJobManifest:
@@ -51,7 +65,22 @@ def read_jobs(path: Path) -> list[FineTuneJobManifest]:
     Raises:
         TrainerError: SpecInvalid, the file or a manifest in it cannot be used; names each wrong field.
     """
+    return _jobs(read_documents(path), path)
+
+
+def read_all(path: Path) -> tuple[list[str], list[FineTuneJobManifest]]:
+    """Kinds and names of the other objects of ours in a file, whose fields are right, and all FineTuneJobs in it.
+
+    Raises:
+        TrainerError: SpecInvalid, as read_jobs; a file without jobs needs another object of ours.
+    """
     documents = read_documents(path)
+    others = [_other(document, kind) for document in documents if (kind := _OTHERS.get(document.kind))]
+    has_jobs = any(document.kind == _KIND for document in documents)
+    return others, _jobs(documents, path) if has_jobs or not others else []
+
+
+def _jobs(documents: list[Document], path: Path) -> list[FineTuneJobManifest]:
     found = [document for document in documents if document.kind == _KIND]
     if not found:
         kinds = [document.kind for document in documents if document.kind]
@@ -71,20 +100,7 @@ def parse_job(document: Document) -> FineTuneJobManifest:
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
     """
-    if octal := document.octal():
-        step = "Write the number without a zero before it, or in quotes where text is meant."
-        raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
-    # kubectl get -o yaml shows a status, which is no part of what is asked for
-    value = {name: field for name, field in document.value.items() if name != "status"}
-    try:
-        job = FineTuneJobManifest.model_validate(value, strict=True, by_alias=True, by_name=False)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        words = WrongFields(value)
-        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {words.of(one)}" for one in found))
-        more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
-        message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
-        raise TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.") from None
+    job = _parsed(document, FineTuneJobManifest)
     for field, broken, step in _rules(job):
         if broken:
             raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {broken}", step))
@@ -97,6 +113,45 @@ def parse_job(document: Document) -> FineTuneJobManifest:
     return job
 
 
+def _other(document: Document, kind: Kind) -> str:
+    """Kind and name of another object of ours, each field of which is right by itself.
+
+    Raises:
+        TrainerError: SpecInvalid, names each wrong field by its line and path.
+    """
+    spec: Any = (kind.spec | None, None) if kind.spec_optional else (kind.spec, ...)
+    metadata = _parsed(document, create_model(kind.kind, __base__=OtherManifest, spec=spec)).metadata
+    for field, broken, step in (*_of_metadata(metadata), *_of_kind(document, kind, metadata.name)):
+        if broken:
+            raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {broken}", step))
+    return f"{kind.kind} {metadata.name}"
+
+
+def _parsed(document: Document, model: type[_Model]) -> _Model:
+    if octal := document.octal():
+        step = "Write the number without a zero before it, or in quotes where text is meant."
+        raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
+    # kubectl get -o yaml shows a status, which is no part of what is asked for
+    value = _named({name: field for name, field in document.value.items() if name != "status"})
+    try:
+        return model.model_validate(value, strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        words = WrongFields(value, model)
+        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {words.of(one)}" for one in found))
+        more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
+        message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
+        raise TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.") from None
+
+
+def _named(value: dict[str, Any]) -> dict[str, Any]:
+    """With a name where `kubectl create` has the API server make one of metadata.generateName."""
+    metadata = value.get("metadata")
+    if not isinstance(metadata, dict) or "name" in metadata or not isinstance(metadata.get("generateName"), str):
+        return value
+    return {**value, "metadata": {**metadata, "name": f"{metadata['generateName']}xxxxx"}}
+
+
 def _at(document: Document, field: str, error: TrainerError) -> TrainerError:
     """The error with its place in the file."""
     place = f"{document.file_name} line {document.line(field.split('.'))}"
@@ -105,14 +160,8 @@ def _at(document: Document, field: str, error: TrainerError) -> TrainerError:
 
 def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     """What the API server asks for beyond the bounds of fields: field, what is wrong if it is, and what to write."""
-    spec, names = job.spec, job.metadata
-    wrong = not _OBJECT_NAME.fullmatch(names.name)
-    yield "metadata.name", "this is no name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
-    wrong = names.namespace is not None and not _LABEL.fullmatch(names.namespace)
-    yield "metadata.namespace", "this is no name of a namespace" if wrong else None, "Write a-z, 0-9 and '-' only."
-    unfit = next((name for name, text in (names.labels or {}).items() if not _is_label(name, text)), None)
-    step = "Write at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', with a letter or a digit at both ends."
-    yield "metadata.labels", None if unfit is None else f"{unfit}: this is no label", step
+    spec = job.spec
+    yield from _of_metadata(job.metadata)
     wrong = spec.method == "Full" and spec.lora is not None
     meaningless = f"lora has no meaning with method {spec.method}" if wrong else None
     yield "spec.lora", meaningless, "Remove spec.lora, or set spec.method to LoRA or QLoRA."
@@ -146,6 +195,27 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
     yield from _quantities(spec.resources)
+
+
+def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str]]:
+    wrong = not _OBJECT_NAME.fullmatch(names.name)
+    yield "metadata.name", "this is no name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
+    wrong = names.namespace is not None and not _LABEL.fullmatch(names.namespace)
+    yield "metadata.namespace", "this is no name of a namespace" if wrong else None, "Write a-z, 0-9 and '-' only."
+    unfit = next((name for name, text in (names.labels or {}).items() if not _is_label(name, text)), None)
+    step = "Write at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', with a letter or a digit at both ends."
+    yield "metadata.labels", None if unfit is None else f"{unfit}: this is no label", step
+
+
+def _of_kind(document: Document, kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:
+    """Of the rules between fields of the other kinds those that are broken most."""
+    unfit = kind.names_service and not re.fullmatch(SERVICE_NAME, name)
+    step = "Write at most 63 of a-z, 0-9 and -, beginning with a letter and ending with a letter or a digit."
+    yield "metadata.name", "it becomes the name of a Service" if unfit else None, step
+    if kind.spec is LLMConnectionSpec:
+        blocks = [name for name in PROVIDERS if document.value["spec"].get(name) is not None]
+        wrong = None if len(blocks) == 1 else "it needs exactly one provider block"
+        yield "spec", wrong, f"Write one of {', '.join(PROVIDERS)}."
 
 
 def _is_label(name: str, text: str) -> bool:

@@ -34,8 +34,9 @@ _HABITS = frozenset(
 class WrongFields:
     """Words for the errors of one manifest. What fields there are is told once for each part of it."""
 
-    def __init__(self, manifest: dict[str, Any]) -> None:
+    def __init__(self, manifest: dict[str, Any], root: type[BaseModel] = FineTuneJobManifest) -> None:
         self._manifest = manifest
+        self._root = root
         self._listed: set[str] = set()
 
     def of(self, error: ErrorDetails) -> str:
@@ -44,12 +45,12 @@ class WrongFields:
         where = shown(path)
         if error["type"] == "extra_forbidden":
             return f"{where}: no such field{self._meant(path)}"
-        described = _description(path)
+        described = _description(path, self._root)
         if error["type"] == "missing":
             return f"{where} is required{f': {described}' if described else ''}"
         if error["type"] in ("model_type", "dict_type"):
-            return f"{where}: {_fields_below(path, _value_at(self._manifest, path))}"
-        if error["type"] == "string_pattern_mismatch" and (said := _rule_of(path)):
+            return f"{where}: {_fields_below(_model_at(path, self._root), _value_at(self._manifest, path))}"
+        if error["type"] == "string_pattern_mismatch" and (said := _rule_of(path, self._root)):
             return f"{where}: {said}"
         said = error["msg"].removeprefix("Value error, ")
         better = instead(error["type"], said, _value_at(self._manifest, path))
@@ -58,7 +59,7 @@ class WrongFields:
 
     def _meant(self, path: Path) -> str:
         """The field that was probably meant, else those that there are."""
-        model, parent = _model_at(path[:-1]), shown(path[:-1])
+        model, parent = _model_at(path[:-1], self._root), shown(path[:-1])
         if model is None:
             return ""
         names = _field_names(model)
@@ -78,7 +79,7 @@ class WrongFields:
             found = self._column(path, names)
         if not found and parent.endswith("Ref") and name == "namespace":
             found = "; leave it out: connections have no namespace, and all else is in the job's own"
-        if not found and parent in _HABITS:
+        if not found and parent in _HABITS and self._root is FineTuneJobManifest:
             found = _elsewhere(name, parent, names)
         near = _near(name, names)
         return found or (f"; did you mean {near}?" if near else "")
@@ -136,7 +137,7 @@ def _places() -> dict[str, list[str]]:
 
 
 def _paths(path: list[str]) -> Iterator[list[str]]:
-    model = _model_at(path)
+    model = _model_at(path, FineTuneJobManifest)
     for name in _field_names(model) if model else ():
         yield [*path, name]
         yield from _paths([*path, name])
@@ -147,8 +148,7 @@ def _is_union_tag(part: str | int) -> bool:
     return part in ("str", "int", "float")
 
 
-def _fields_below(path: Path, value: object) -> str:
-    model = _model_at(path)
+def _fields_below(model: type[BaseModel] | None, value: object) -> str:
     if model is None:
         return "write {}: it has no fields"
     names = _field_names(model)
@@ -167,16 +167,16 @@ def _field_names(model: type[BaseModel]) -> list[str]:
     return sorted(info.alias or name for name, info in model.model_fields.items())
 
 
-def _rule_of(path: Path) -> str:
+def _rule_of(path: Path, root: type[BaseModel]) -> str:
     """What the API server says about the shape of the field's text."""
-    model = _model_at(path[:-1])
+    model = _model_at(path[:-1], root)
     schema = {} if model is None else model.model_json_schema(by_alias=True)["properties"].get(path[-1], {})
     rules = schema.get(RULES, [])
     return rules[0]["message"] if rules else ""
 
 
-def _description(path: Path) -> str:
-    model = _model_at(path[:-1])
+def _description(path: Path, root: type[BaseModel]) -> str:
+    model = _model_at(path[:-1], root)
     if model is None:
         return ""
     info = next((info for name, info in model.model_fields.items() if path[-1] in (name, info.alias)), None)
@@ -192,9 +192,9 @@ def _value_at(value: Any, path: Path) -> Any:
     return value
 
 
-def _model_at(path: Path) -> type[BaseModel] | None:
+def _model_at(path: Path, root: type[BaseModel]) -> type[BaseModel] | None:
     """The model whose field the path leads to; the elements of a list have its own."""
-    model: type[BaseModel] = FineTuneJobManifest
+    model = root
     for part in path:
         if isinstance(part, int):
             continue

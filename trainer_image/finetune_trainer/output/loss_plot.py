@@ -24,7 +24,7 @@ def draw(record: Metrics, *, title: str) -> str:
         axes.set_title(title, color=_INK, fontsize=11, loc="left")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"loss ({unit(record)})")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(color="#e6e6e6")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -44,7 +44,8 @@ def _curves(axes: Any, record: Metrics) -> None:
     checks = [line for line in record.lines if "validationLoss" in line]
     numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
     many = len(losses) > 20
-    axes.plot(numbers, losses, color=_TRAIN, linewidth=1, alpha=0.6 if many else 1, label="training, each step")
+    style = {"alpha": 0.6} if many else {"marker": "."}  # a line through one step alone is not seen
+    axes.plot(numbers, losses, color=_TRAIN, linewidth=1, label="training, each step", **style)
     if many:
         axes.plot(numbers, running_mean(losses), color="#2f6db3", linewidth=2, label="training, running mean")
     if checks:

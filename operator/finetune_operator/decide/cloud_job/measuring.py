@@ -29,7 +29,7 @@ from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_P
 from finetune_operator.decide.job.change import with_status
 from finetune_operator.decide.job.reported import AT_WORK, report_is_due, reported
 from finetune_operator.decide.job.run import CHANGES_BY_ITSELF, RETRIED, Run
-from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, pod_check_seconds
+from finetune_operator.decide.job.steps import PASSING, REJECTED_CHECK_SECONDS, grace_left, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
@@ -202,11 +202,12 @@ def wait_for_pod(view: JobView) -> Decision | None:
     if pod.state != "Queued":
         return None
     obstacle = pod.failure
-    say = reconciling if obstacle is None or obstacle.reason is Reason.UNSCHEDULABLE else stalled
+    say = reconciling if obstacle is None or obstacle.reason in PASSING else stalled
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
     change = _change(view, facts, job_id=pod.job_id)
-    change.fields["failure"] = obstacle
-    return Decision(with_status(view, change), requeue_after=pod_check_seconds(pod, view.now))
+    left = grace_left(pod, view.now)
+    change.fields["failure"] = None if left else obstacle
+    return Decision(with_status(view, change), requeue_after=left or pod_check_seconds(pod, view.now))
 
 
 def follow(view: JobView) -> Decision | None:

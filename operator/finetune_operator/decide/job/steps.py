@@ -62,6 +62,8 @@ CONNECTION_GRACE = timedelta(seconds=60)
 
 REJECTED_CHECK_SECONDS = 60
 
+ROOM_GRACE = timedelta(seconds=60)
+"""Most pods that find no room at once find it within seconds, when another has ended or a node has come up."""
 
 _BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it goes on by itself."
 
@@ -268,8 +270,16 @@ def wait_for_pod(view: JobView) -> Decision | None:
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
         facts = stalled(obstacle.reason, obstacle.message)
-    status = with_status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
-    return Decision(status, requeue_after=pod_check_seconds(view.run, view.now))
+    left = grace_left(view.run, view.now)
+    status = with_status(view, Change(facts, {"phase": "Queued", "failure": None if left else obstacle}))
+    return Decision(status, requeue_after=left or pod_check_seconds(view.run, view.now))
+
+
+def grace_left(run: Run, now: datetime) -> float:
+    """Seconds for which conditions alone say what keeps its pod from starting: a failure is a Warning Event too."""
+    if run.failure is None or run.failure.reason not in PASSING or run.since is None:
+        return 0.0
+    return max(0.0, (run.since + ROOM_GRACE - now).total_seconds())
 
 
 def _placed(view: JobView, obstacle: Failure | None) -> Failure | None:

@@ -1,6 +1,7 @@
 """The record of a run, its curves and its picture; how far a run is; what fits into memory."""
 
 import json
+import re
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -86,8 +87,14 @@ def test_the_picture_names_its_curves_and_axes(tmp_path):
         assert f"<!-- {text} -->" in comments
 
 
-def test_a_picture_of_one_step_without_validation_is_drawn(tmp_path):
-    assert len(draw(record(tmp_path / "metrics.jsonl", 1), title="short")) > 1000
+@pytest.mark.parametrize(("steps", "dots"), [(1, 1), (3, 3), (30, 0)])
+def test_the_picture_of_a_few_steps_shows_each_of_them_and_counts_whole_steps(tmp_path, steps, dots):
+    picture = draw(record(tmp_path / "metrics.jsonl", steps, every=50), title="short")
+    in_legend = 1 if dots else 0
+    assert len(re.findall('<use [^>]*style="fill: #8fb3d9', picture)) == dots + in_legend
+    texts = re.findall("<!-- (.+?) -->", picture)
+    numbers = texts[: texts.index("optimizer step")]
+    assert all(re.fullmatch("(\N{MINUS SIGN})?[0-9]+", number) for number in numbers), numbers
 
 
 def test_the_running_mean_begins_with_the_first_value():

@@ -274,7 +274,6 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.jsonl.xz", XZ[:20] + b"\0\0\0\0" + XZ[24:], "t.jsonl.xz: the xz compression is broken"),
         ("t.jsonl.xz", WIDE_XZ, "t.jsonl.xz: the xz compression needs a window of more than 128 MiB"),
         ("t.parquet", b"PAR1 nothing", "t.parquet: is no Parquet file, or its end is missing"),
-        ("t.parquet", b"", "t.parquet: is no Parquet file, or its end is missing"),
         ("t.parquet", PARQUET[:-5], "t.parquet: is no Parquet file, or its end is missing"),
         ("t.parquet", b"PAR1" + b"\xff" * 60 + PARQUET[64:], "t.parquet: row group 0 is broken after row 0"),
         ("t.jsonl.gz", gzip.compress(GZIP, mtime=0), "t.jsonl.gz: is compressed twice"),

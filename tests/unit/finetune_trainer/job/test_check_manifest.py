@@ -314,6 +314,13 @@ def test_a_manifest_can_come_from_standard_input(monkeypatch):
     assert read_job(Path("-")).metadata.name == "sentiment-1"
 
 
+def test_a_name_that_the_api_server_makes_is_as_good_as_one(write):
+    text = JOB.replace("name: sentiment-1, annotations", "generateName: sentiment-, annotations")
+    assert read_job(write(text)).metadata.name == "sentiment-xxxxx"
+    with pytest.raises(TrainerError, match=r"metadata\.name: this is no name of an object"):
+        read_job(write(text.replace("sentiment-,", "Sentiment_,")))
+
+
 def test_many_errors_are_bounded(write):
     error = refusal(write(JOB + "".join(f"  field{n}: 1\n" for n in range(300))))
     assert "; and 290 more" in error.message

@@ -12,7 +12,7 @@ from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job.attempts import LATE_POD_CHECK_SECONDS
 from finetune_operator.decide.job.retries import RETRY_DELAYS
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import decide
+from finetune_operator.decide.job.steps import ROOM_GRACE, decide
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
@@ -297,6 +297,24 @@ def test_a_late_pod_is_looked_for_again() -> None:
     assert decide(view(run("Queued", awaiting_pod=True), running())).requeue_after == 15
     assert decide(view(run("Queued"), running())).requeue_after is None
     assert decide(view(run("Active", ending=True), running())).requeue_after == 15
+
+
+@pytest.mark.parametrize("reason", [Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE])
+def test_what_may_pass_by_itself_is_no_failure_before_it_has_lasted_for_a_while(reason: Reason) -> None:
+    waits = run("Queued", failure=Failure.because(reason, "0/2 nodes"), since=NOW - ROOM_GRACE + timedelta(seconds=5))
+    early = decide(view(waits, running(phase="Queued")))
+    assert (early.status.failure, early.requeue_after) == (None, 5)
+    ready = next(one for one in early.status.conditions or () if one.type == "Ready")
+    assert (ready.reason, ready.message) == (reason.value, "0/2 nodes")
+    late = decide(view(waits, early.status, now=at(5)))
+    assert (late.status.failure and late.status.failure.reason, late.requeue_after) == (reason, None)
+
+
+def test_what_does_not_pass_by_itself_is_a_failure_at_once() -> None:
+    waits = run("Queued", failure=Failure.because(Reason.IMAGE_PULL_FAILED, "not found"), since=NOW)
+    failure = decide(view(waits, running(phase="Queued"))).status.failure
+    assert failure is not None
+    assert failure.reason is Reason.IMAGE_PULL_FAILED
 
 
 @pytest.mark.parametrize(

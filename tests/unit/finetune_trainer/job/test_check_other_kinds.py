@@ -1,0 +1,108 @@
+"""`finetune-trainer check` of connections, models and deployments: each of their fields, by line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from finetune_trainer.__main__ import main
+
+EXAMPLES = Path(__file__).parents[4] / "examples"
+CONNECTION = """\
+apiVersion: finetune.dev/v1alpha1
+kind: LLMConnection
+metadata: {name: openai}
+spec:
+  namespaceSelector: {}
+  openAI:
+    apiKeySecretRef: {name: openai, key: api-key}
+"""
+MODEL = """\
+apiVersion: finetune.dev/v1alpha1
+kind: FineTunedModel
+metadata: {name: sentiment, namespace: team-a}
+"""
+DEPLOYMENT = """\
+apiVersion: finetune.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: sentiment, namespace: team-a}
+spec:
+  modelRef: {name: sentiment}
+"""
+JOB = """\
+apiVersion: finetune.dev/v1alpha1
+kind: FineTuneJob
+metadata: {name: job}
+spec:
+  connectionRef: {name: openai}
+  baseModel: org/model
+  modelRef: {name: sentiment}
+  dataset: {train: {uri: "file:///nowhere.jsonl"}}
+"""
+
+
+@pytest.fixture
+def check(tmp_path, capsys):
+    """Exit code, and what is said to people, of a file with some manifests."""
+
+    def run(*manifests):
+        (tmp_path / "m.yaml").write_text("---\n".join(manifests))
+        code = main(["check", "-f", str(tmp_path / "m.yaml")])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize("path", sorted([*EXAMPLES.glob("connections/*"), *EXAMPLES.glob("deployments/*")]), ids=str)
+def test_the_examples_are_said_to_be_right_field_by_field(path, capsys):
+    main(["check", "-f", str(path)])
+    out, err = capsys.readouterr()
+    assert json.JSONDecoder().raw_decode(out)[0]["valid"]
+    assert "each field is right by itself; rules between fields are known to the API server alone" in err
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (CONNECTION.replace("openAI:", "openai:"), "m.yaml line 6: spec.openai: no such field; did you mean openAI?"),
+        (CONNECTION.replace(", key: api-key", ""), "line 7: spec.openAI.apiKeySecretRef.key is required"),
+        (
+            CONNECTION + "    learningRate: 1\n",
+            "line 8: spec.openAI.learningRate: no such field; there are apiKeySecretRef",
+        ),
+        (
+            CONNECTION + "  bedrock: null\n  huggingFace: {trainerImage: a/b, artifacts: {uri: 'pvc://a'}}\n",
+            "line 4: spec: it needs exactly one provider",
+        ),
+        (CONNECTION.partition("  openAI")[0], "line 4: spec: it needs exactly one provider block"),
+        (MODEL + "spec: {activation: automatic}\n", "line 4: spec.activation: input should be 'Automatic', 'IfBetter'"),
+        (
+            MODEL + "spec: {historyLimit: '3'}\n",
+            "line 4: spec.historyLimit: input should be a valid integer: write it with",
+        ),
+        (MODEL.replace("sentiment", "Sentiment"), "line 3: metadata.name: this is no name of an object"),
+        (MODEL.replace("sentiment", "a.b"), "line 3: metadata.name: it becomes the name of a Service"),
+        (DEPLOYMENT.partition("spec")[0], "line 1: spec is required"),
+        (DEPLOYMENT + "  deletionPolicy: Keep\n", "line 6: spec.deletionPolicy: input should be 'Delete' or 'Retain'"),
+        (
+            DEPLOYMENT + "  huggingFace: {replicas: two}\n",
+            "line 6: spec.huggingFace.replicas: input should be a valid int",
+        ),
+        (DEPLOYMENT.replace("v1alpha1", "v1"), "line 1: apiVersion: input should be 'finetune.dev/v1alpha1'"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_line_and_what_to_write(check, manifest, said):
+    code, err = check(manifest)
+    assert code == ExitCode.SPEC_INVALID
+    assert said in err
+
+
+def test_all_objects_of_a_file_are_told_of_and_others_passed_over(check):
+    code, err = check(CONNECTION, MODEL, JOB, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")
+    assert code == ExitCode.DATASET_NOT_FOUND
+    assert [line.partition(":")[0] for line in err.splitlines() if not line.startswith(" ")] == [
+        "LLMConnection openai",
+        "FineTunedModel sentiment",
+        "job",
+    ]
