@@ -42,6 +42,7 @@ from finetune_operator.runtime.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
 from finetune_operator.runtime.reports import ReportServer
+from finetune_operator.runtime.service_account import changed_trust
 from finetune_operator.runtime.settings import PREFIX, Settings, SettingsError
 
 logger = logging.getLogger("finetune_operator")
@@ -77,6 +78,7 @@ class Operator:
         self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
         self._reports = ReportBox(self._store, self._queue.add, kube.now)
         self._reconcilers = self._make_reconcilers()
+        self._trust_has_changed = changed_trust(settings.service_account)
         self._working = False
 
     def _make_reconcilers(self) -> Reconcilers:
@@ -139,7 +141,7 @@ class Operator:
         probes = ProbeServer(
             settings.probe_bind,
             settings.probe_port,
-            live={"queue": self._queue_is_stuck},
+            live={"queue": self._queue_is_stuck, "trust": self._trust_has_changed},
             ready={"listing": self._is_taking_over},
         )
         for server in (reports, probes):

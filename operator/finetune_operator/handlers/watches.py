@@ -5,6 +5,7 @@ records that serve handlers of changes, of which there are none here: half of th
 """
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -12,9 +13,11 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
+import aiohttp
 import kopf
 from kopf._cogs.clients.errors import APIError, APIServerError, APITooManyRequestsError
-from kopf._cogs.clients.watching import Bookmark, continuous_watch
+from kopf._cogs.clients.fetching import fetch_objs
+from kopf._cogs.clients.watching import Bookmark, watch_objs
 from kopf._cogs.structs import references
 
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
@@ -27,6 +30,16 @@ logger = logging.getLogger(__name__)
 
 IN_A_ROW = 25
 """Events that are told before other work gets its turn: a listing comes by the hundreds."""
+
+PAUSE_SECONDS = 1.0
+"""Before what has just been begun is begun anew: whatever ends listings or watches at once would have us ask without
+an end."""
+
+CHANGES = {"ADDED", "MODIFIED", "DELETED"}
+
+
+class _Broken(Exception):  # noqa: N818 - says what is the case
+    """A watch says that it cannot go on; the message is the server's."""
 
 
 class CannotWatch(Exception):
@@ -100,8 +113,11 @@ async def _watch(
         try:
             with suppress(APITooManyRequestsError, APIServerError):  # kopf has waited and asked again several times
                 await _tell(_stream(settings, resource, namespace), listener, resource, namespace, listing)
+        except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
+            logger.warning("the watch of %s broke, they are listed anew: %s", resource.plural, error)
         except APIError as error:
-            raise CannotWatch(f"{resource.plural}: {error.status} {_said(resource, error)}") from error
+            if error.status != HTTPStatus.GONE:  # so are the pages of a listing that took too long
+                raise CannotWatch(f"{resource.plural}: {error.status} {_said(resource, error)}") from error
         await asyncio.sleep(settings.watching.reconnect_backoff)
 
 
@@ -121,8 +137,6 @@ async def _tell(
         if event is Bookmark.LISTED:
             listener.listed(resource, namespace, listing)
             continue
-        if event["type"] == "BOOKMARK":
-            continue  # it is of no object
         if event["type"] is None:
             listing.has(event["object"])
         try:
@@ -135,17 +149,39 @@ async def _tell(
             await asyncio.sleep(0)
 
 
-def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace: str | None) -> AsyncIterator[Any]:
-    """Of kopf: a listing, then watches that bear broken, silent and half-open connections, until 410 Gone."""
+async def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace: str | None) -> AsyncIterator[Any]:
+    """A listing, then watches by kopf that bear broken, silent and half-open connections, until one cannot go on.
+
+    Raises:
+        _Broken: a watch says so; not where it is only too old.
+    """
     reference = references.Resource(
         resource.group, resource.version, resource.plural, resource.kind, namespaced=resource.namespaced
     )
-    return continuous_watch(
-        settings=settings,
-        resource=reference,
-        namespace=references.NamespaceName(namespace) if namespace else None,
-        operator_pause_waiter=asyncio.get_running_loop().create_future(),  # it is never paused
-    )
+    place = references.NamespaceName(namespace) if namespace else None
+    version: str | None = None
+    async for chunk, listed in fetch_objs(settings=settings, resource=reference, namespace=place, logger=logger):
+        version = listed
+        for obj in chunk:
+            yield {"type": None, "object": obj}
+    yield Bookmark.LISTED
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        never = loop.create_future()  # it is never paused
+        async for event in watch_objs(
+            settings=settings, resource=reference, namespace=place, since=version, operator_pause_waiter=never
+        ):
+            told: Any = event["object"]
+            if event["type"] == "ERROR":
+                if told.get("code") == HTTPStatus.GONE:
+                    return
+                raise _Broken(f"{told.get('code')} {told.get('message')}")
+            version = told["metadata"].get("resourceVersion", version)
+            if event["type"] in CHANGES:  # a bookmark is of no object
+                yield event
+        if loop.time() - began < PAUSE_SECONDS:
+            await asyncio.sleep(settings.watching.reconnect_backoff)
 
 
 def make_registry(settings: Settings) -> kopf.OperatorRegistry:
@@ -176,6 +212,7 @@ def make_settings(own: Settings) -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.networking.request_timeout = 30
     settings.watching.server_timeout = 240
+    settings.watching.reconnect_backoff = PAUSE_SECONDS
     settings.watching.chunk_size = 250  # a page of pods stops all other work while it is read
     settings.watching.inactivity_timeout = own.watch_silence_seconds
     for resource in CHILDREN:

@@ -107,6 +107,7 @@ class Account:
             answering = (await self._api()).answering()
             if answering is None:
                 raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider's models answer in deployments only")
+            self._guard()
             with understood():
                 return await answering.answer(model, question)
 
@@ -155,8 +156,10 @@ class Account:
     async def _upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         async with self._uploads.passing():
             api = await self._api()
+            self._guard()
             with understood(), self._on_its_way(name):
                 there = next((file for file in await api.files(name) if file.bytes == size), None)
+                self._guard()  # who leads by now may have deleted all that the job had there
                 if there is None:
                     return await api.upload(name, size, body)
             async for _ in body:

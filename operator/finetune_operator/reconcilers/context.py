@@ -1,7 +1,7 @@
 """What every reconciler works with, and how it reads objects and writes their status."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -18,7 +18,7 @@ from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.policy import selects
 from finetune_operator.reconcilers.unread import with_unread
-from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
+from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
@@ -36,6 +36,9 @@ _OTHER_DEFINITIONS = (
 
 _READING_ROUNDS = 8
 """Taking a field away may leave another one incomplete; a status is no deeper than this."""
+
+_WRITING_ROUNDS = 4
+_MARKS = {"annotations", "labels", "managedFields", "resourceVersion"}
 
 _OF_THE_DEFINITION = {"observedGeneration", "phase", "conditions"}
 """What a definition's default of the status has."""
@@ -97,11 +100,11 @@ class Context:
         if old == new:
             return obj
         metadata = obj["metadata"]
-        namespace = metadata.get("namespace")
+        name, namespace = metadata["name"], metadata.get("namespace")
         body = with_unread(_said(obj), old, new)
         try:
-            written = await self.kube.patch_status(
-                resource, metadata["name"], namespace, body, metadata["resourceVersion"]
+            written = await self._onto(
+                resource, obj, lambda version: self.kube.patch_status(resource, name, namespace, body, version)
             )
         except NotFound:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
@@ -154,15 +157,37 @@ class Context:
             return obj
 
     async def _with_finalizers(self, resource: Resource, obj: Manifest, finalizers: list[str]) -> Manifest:
-        metadata = obj["metadata"]
-        body = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
+        name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
+
+        def write(version: str) -> Awaitable[Manifest]:
+            body = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
+            return self.kube.merge_patch(resource, name, namespace, body)
+
         try:
-            patched = await self.kube.merge_patch(resource, metadata["name"], metadata["namespace"], body)
+            patched = await self._onto(resource, obj, write)
         except REFUSALS as refusal:
             await self.tell_refused(obj, "its finalizers cannot be changed", refusal)
             raise
         self.store.put(resource, patched)
         return patched
+
+    async def _onto(self, resource: Resource, obj: Manifest, write: Callable[[str], Awaitable[Manifest]]) -> Manifest:
+        """Write onto the version that was read, or onto a newer one that differs in labels and annotations alone.
+
+        Who writes those again and again would else keep everybody from writing anything.
+
+        Raises:
+            Conflict: something else has changed, or they change too fast.
+        """
+        for _ in range(_WRITING_ROUNDS):
+            try:
+                return await write(obj["metadata"]["resourceVersion"])
+            except Conflict:
+                now = await self.kube.get(resource, obj["metadata"]["name"], obj["metadata"].get("namespace"))
+                if now is None or _without_marks(now) != _without_marks(obj):
+                    raise
+                obj = now
+        return await write(obj["metadata"]["resourceVersion"])
 
     async def refresh(self, resource: Resource, name: str, namespace: str | None = None) -> None:
         """Ask the API where an answer for good must not rest on a watch that is a moment late."""
@@ -253,6 +278,12 @@ def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | s
         numbered = enumerate(value)
         return [_without(inner, unread, (*path, at)) for at, inner in numbered if (*path, at) not in unread]
     return value
+
+
+def _without_marks(obj: Manifest) -> tuple[Any, ...]:
+    """What an object is, without what anybody may write beside it."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in _MARKS}
+    return metadata, obj.get("spec"), obj.get("status")
 
 
 def wants_deletion(obj: Mapping[str, Any]) -> bool:

@@ -164,7 +164,7 @@ def make_store() -> Store:
             MODEL_DEPLOYMENTS: _index_deployment,
             CONNECTIONS: _index_stuck,
         },
-        trims={PODS: _trim_pod, JOBS: _trim_batch_job},
+        trims={NAMESPACES: _trim_namespace, PODS: _trim_pod, JOBS: _trim_batch_job},
     )
 
 
@@ -278,6 +278,12 @@ def _trim_batch_job(job: Manifest) -> Manifest:
     status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
     status["conditions"] = _telling(status.get("conditions") or ())
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
+
+
+def _trim_namespace(namespace: Manifest) -> Manifest:
+    """Others write into annotations of namespaces every so often; each news of one is a look at all of its jobs."""
+    phase = namespace.get("status", {}).get("phase")
+    return {"metadata": _without(namespace["metadata"], _UNREAD_OF_METADATA), "status": {"phase": phase}}
 
 
 def is_only_asked_for(resource: Resource, obj: Mapping[str, Any], store: Store) -> bool:

@@ -4,7 +4,7 @@ KubeError                 any answer that is not a success
 ├── NotFound              404: the object (or its kind, or its namespace) is not there
 ├── Conflict              409: it exists already, or it changed since it was read
 ├── Forbidden             403: RBAC or quota; whatever status an admission policy or a webhook denies with
-├── Invalid               400, 422: the server cannot take the object; repeating it does not help
+├── Invalid               400, 413, 422: the server cannot take the object; repeating it does not help
 ├── Gone                  410: a page token that expired
 └── Transient             no answer, a time-out, 5xx; may carry the seconds to wait
     ├── TooManyRequests   429
@@ -39,7 +39,10 @@ class Forbidden(KubeError):
 
 
 class Invalid(KubeError):
-    """400, 422, or 500 for a field that apply does not know; the message is the server's own and names the field."""
+    """400, 413, 422, or 500 for a field that apply does not know, or for what etcd finds too large.
+
+    The message is the server's own, and names the field.
+    """
 
 
 class Gone(KubeError):
@@ -79,6 +82,7 @@ _DENIED = re.compile(
 )
 # To a patch the server repeats the whole object before it says what is wrong with it.
 _UNKNOWN_FIELD = re.compile(r"strict decoding error: .*", re.DOTALL)
+_TOO_LARGE = "etcdserver: request is too large"
 _NOT_ASKED = "failed calling webhook"
 _BY_STATUS: dict[int, type[KubeError]] = {
     400: Invalid,
@@ -86,6 +90,7 @@ _BY_STATUS: dict[int, type[KubeError]] = {
     404: NotFound,
     409: Conflict,
     410: Gone,
+    413: Invalid,
     422: Invalid,
 }
 
@@ -94,7 +99,7 @@ def error_for(status: int, reason: str, message: str, retry_after: float | None 
     """The exception for an answer of the API server."""
     if status == 422 and (unknown := _UNKNOWN_FIELD.search(message)):
         message = unknown[0]
-    if status == 500 and message.startswith(_BAD_PATCH):
+    if status == 500 and message.startswith((_BAD_PATCH, _TOO_LARGE)):
         return Invalid(status, reason, message)
     if _DENIED.search(message):
         return Forbidden(status, reason, message)

@@ -37,6 +37,10 @@ _NAMED = re.compile(
     (?: b?"(?:[^"\\]|\\.)*" | b?'(?:[^'\\]|\\.)*' | [^\s,;&"'}\])]+ )
     """
 )
+# https://user:x@host, s3://key:x@bucket, and https://x@host, but not abfs://container@account
+_IN_ADDRESS = re.compile(
+    r"""((?:(?<=http://)|(?<=https://))|(?<=://)[^\s/?#"'<>@:]{0,256}:)[^\s/?#"'<>]{1,1024}(?=@)"""
+)
 _KNOWN_SHAPES = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}"
     r"|xox[abprs]-[A-Za-z0-9-]{10,})"
@@ -67,6 +71,7 @@ def redact(text: str) -> str:
     text = _PRIVATE_KEY.sub(REDACTED, text)
     text = _JWT.sub(REDACTED, text)
     text = _SCHEME.sub(rf"\1 {REDACTED}", text)
+    text = _IN_ADDRESS.sub(rf"\1{REDACTED}", text)
     text = _NAMED.sub(rf"\1{REDACTED}", text)
     return _KNOWN_SHAPES.sub(REDACTED, text)
 

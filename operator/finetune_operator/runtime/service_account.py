@@ -9,6 +9,8 @@ from pathlib import Path
 
 from finetune_operator.runtime.errors import NoCluster
 
+CA_FILE = "ca.crt"
+
 TOKEN_SECONDS = 60.0
 """How long a token is used before it is read again; the kubelet renews it long before it ends."""
 
@@ -35,7 +37,7 @@ class ServiceAccount:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.server = _server(environment)
-        self.ca = folder / "ca.crt"
+        self.ca = folder / CA_FILE
         self._file = folder / "token"
         self._clock = clock
         self._read_at = 0.0
@@ -67,6 +69,27 @@ class ServiceAccount:
         if not token:
             raise NoCluster(f"no token for the API server: {self._file} is empty")
         self.token, self._read_at = token, self._clock()
+
+
+def changed_trust(folder: Path) -> Callable[[], str | None]:
+    """A check for as long as this process lives: what is wrong once the cluster has another CA than now.
+
+    Whoever connects has read it once, kopf too: a replica that waits for the Lease would wait for ever.
+    """
+    known = _ca_of(folder)
+    return lambda: (
+        "the cluster has another CA than the one that this process has read"
+        if _ca_of(folder) not in {known, None}
+        else None
+    )
+
+
+def _ca_of(folder: Path) -> bytes | None:
+    """None where it cannot be read, as it may be while the kubelet changes it."""
+    try:
+        return (folder / CA_FILE).read_bytes()
+    except OSError:
+        return None
 
 
 def is_in_cluster(environment: Mapping[str, str] = os.environ) -> bool:

@@ -1,12 +1,16 @@
 """kopf as an informer: what is watched, what is passed on, and that nothing is written to any object."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import kopf
 import pytest
 from kopf._cogs.clients.errors import (
+    APIClientError,
     APIError,
     APIForbiddenError,
     APINotFoundError,
@@ -61,13 +65,13 @@ class Told:
 
 @pytest.fixture
 def streams(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """kopf's watch tells this, one stream after the other; an exception is raised."""
+    """Listings and watches tell this, one stream after the other; an exception is raised."""
 
     def play(*planned: list[Event]) -> None:
         left = list(planned)
 
-        async def stream(**where: Any) -> AsyncIterator[Event]:
-            assert (where["resource"].plural, where["namespace"]) == ("pods", "a")
+        async def stream(_: Any, resource: Resource, namespace: str | None) -> AsyncIterator[Event]:
+            assert (resource, namespace) == (PODS, "a")
             for event in left.pop(0) if left else []:
                 if isinstance(event, Exception):
                     raise event
@@ -75,7 +79,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             if not left:
                 await asyncio.Event().wait()
 
-        monkeypatch.setattr(watches, "continuous_watch", stream)
+        monkeypatch.setattr(watches, "_stream", stream)
 
     return play
 
@@ -95,7 +99,6 @@ async def test_a_listing_and_each_change_are_told(streams: Callable[..., None]) 
     streams([
         {"type": None, "object": pod("x")},
         Bookmark.LISTED,
-        {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}},
         {"type": "MODIFIED", "object": pod("x")},
         {"type": "DELETED", "object": pod("x")},
     ])  # fmt: skip
@@ -110,16 +113,94 @@ async def test_after_a_broken_watch_a_new_listing_tells_what_is_gone(streams: Ca
     assert (await told(7))[4:] == ["listing", "None y", "without ['x']"]
 
 
-@pytest.mark.parametrize(("error", "status"), [(APITooManyRequestsError, 429), (APIServerError, 503)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        APITooManyRequestsError({"message": "later"}, status=429, headers={}),
+        APIServerError({"message": "later"}, status=503, headers={}),
+        APIClientError({"message": "The provided continue parameter is too old"}, status=410, headers={}),
+        aiohttp.ClientConnectionError("reset"),
+        aiohttp.ClientPayloadError("it broke off"),
+        TimeoutError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 async def test_half_a_listing_and_a_server_that_is_busy_are_tried_again(
-    streams: Callable[..., None], error: type[APIError], status: int
+    streams: Callable[..., None], error: Exception
 ) -> None:
     streams(
         [{"type": None, "object": pod("x")}],
-        [error({"message": "later"}, status=status, headers={})],
+        [error],
         [{"type": None, "object": pod("y")}, Bookmark.LISTED],
     )
     assert await told(6) == ["listing", "None x", "listing", "listing", "None y", "without ['x']"]
+
+
+@dataclass
+class Server:
+    """Of pods: one listing after the other, and what each watch tells before it ends."""
+
+    watches: list[list[Event]]
+    listings: int = 0
+    since: list[str | None] = field(default_factory=list)
+
+    async def list(self, **_: Any) -> AsyncIterator[tuple[list[Event], str]]:
+        self.listings += 1
+        yield [pod("x")], "5"
+
+    async def watch(self, since: str | None, **_: Any) -> AsyncIterator[Event]:
+        self.since.append(since)
+        for event in self.watches.pop(0) if self.watches else []:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+        if not self.watches:
+            await asyncio.Event().wait()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Server]:
+    def begin(*planned: list[Event]) -> Server:
+        server = Server(list(planned))
+        monkeypatch.setattr(watches, "fetch_objs", server.list)
+        monkeypatch.setattr(watches, "watch_objs", server.watch)
+        return server
+
+    return begin
+
+
+def refused(code: int) -> Event:
+    return {"type": "ERROR", "object": {"kind": "Status", "code": code, "message": "by the test"}}
+
+
+async def test_a_watch_that_ends_goes_on_from_what_it_told_last(serve: Callable[..., Server]) -> None:
+    bookmark = {"type": "BOOKMARK", "object": {"kind": "Pod", "metadata": {"resourceVersion": "7"}}}
+    news = {"type": "MODIFIED", "object": {"metadata": {**pod("x")["metadata"], "resourceVersion": "9"}}}
+    server = serve([], [bookmark], [{"type": "STRANGE", "object": pod("z")}, news])
+    assert await told(4) == ["listing", "None x", "without []", "MODIFIED x"]
+    assert server.since == ["5", "5", "7"]
+    assert server.listings == 1
+
+
+@pytest.mark.parametrize(
+    "end",
+    [refused(410), refused(500), refused(504), json.JSONDecodeError("half a line", '{"type"', 0)],
+    ids=["too old", "no leader of etcd", "too large a version", "half a line"],
+)
+async def test_a_watch_that_cannot_go_on_is_no_reason_to_end(serve: Callable[..., Server], end: Event) -> None:
+    server = serve([end], [])
+    assert (await told(6))[3:] == ["listing", "None x", "without []"]
+    assert server.listings == 2
+
+
+async def test_watches_that_end_at_once_are_not_begun_without_a_pause(serve: Callable[..., Server]) -> None:
+    server = serve(*([] for _ in range(10_000)))
+    settings = make_settings(Settings())
+    watching = asyncio.create_task(watches.watch_all(settings, Told(0)))
+    await asyncio.wait([watching], timeout=0.3)
+    watching.cancel()
+    assert len(server.since) == 1
+    assert settings.watching.reconnect_backoff >= 1
 
 
 async def test_other_work_gets_its_turn_while_a_listing_is_told(streams: Callable[..., None]) -> None:

@@ -103,6 +103,27 @@ async def test_an_older_state_wakes_nobody_and_is_not_kept() -> None:
     assert present["status"]["phase"] == "Validating"
 
 
+@pytest.mark.parametrize(
+    ("change", "wakes"),
+    [
+        ({"metadata": {"annotations": {"cattle.io/status": "2"}}}, False),
+        ({"status": {"phase": "Active", "conditions": [{"type": "X", "status": "True"}]}}, False),
+        ({"metadata": {"labels": {"finetune": "no"}}}, True),
+        ({"status": {"phase": "Terminating"}}, True),
+    ],
+    ids=lambda value: "" if isinstance(value, bool) else str(value),
+)
+async def test_what_nobody_reads_of_a_namespace_wakes_none_of_its_jobs(change: dict[str, Any], wakes: bool) -> None:
+    cluster = await with_running_job()
+    cluster.kube.change(NAMESPACES, "team-a", None, status={"phase": "Active"})
+    await cluster.settle()
+    before = cluster.kube.objects[NAMESPACES, "", "team-a"]
+    after = {**before, **change, "metadata": {**before["metadata"], **change.get("metadata", {})}}
+    cluster.kube.put(NAMESPACES, after)
+    cluster.hear()
+    assert cluster.queue == ([JOB] if wakes else [])
+
+
 async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> None:
     cluster = await with_running_job()
     cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")

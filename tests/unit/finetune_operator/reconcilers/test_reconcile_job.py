@@ -14,6 +14,7 @@ from finetune_operator.runtime.kube import (
     JOBS,
     NAMESPACES,
     PODS,
+    Resource,
 )
 from tests.unit.finetune_operator.decide.given import openai_connection
 from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job, with_running_job
@@ -128,6 +129,36 @@ async def test_a_status_that_changed_meanwhile_is_a_conflict_for_the_queue() -> 
     cluster = await with_running_job()
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={**cluster.status(), "phase": "Queued"})
     cluster.kube.events.clear()
+    cluster.reports.accept(cluster.report("Evaluating"))
+    with pytest.raises(Conflict):
+        await cluster.reconcile(JOB)
+
+
+async def annotate_before_each_write(cluster: Cluster, times: int) -> None:
+    """Somebody is quicker than each write of a status, so often, and writes beside it."""
+    write, left = cluster.kube.patch_status, list(range(times))
+
+    async def late(resource: Resource, name: str, *args: Any) -> dict[str, Any]:
+        if left:
+            metadata = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", name]["metadata"]
+            marks = {"annotations": {"example.com/seen": str(left.pop())}}
+            cluster.kube.change(FINE_TUNE_JOBS, name, metadata={**metadata, **marks})
+        return await write(resource, name, *args)
+
+    cluster.kube.patch_status = late  # type: ignore[method-assign]
+
+
+async def test_who_writes_annotations_all_the_time_does_not_keep_a_status_from_being_written() -> None:
+    cluster = await with_running_job()
+    await annotate_before_each_write(cluster, 4)
+    cluster.reports.accept(cluster.report("Evaluating"))
+    await cluster.reconcile(JOB)
+    assert cluster.status()["phase"] == "Evaluating"
+
+
+async def test_a_write_that_is_always_late_is_a_conflict_for_the_queue() -> None:
+    cluster = await with_running_job()
+    await annotate_before_each_write(cluster, 100)
     cluster.reports.accept(cluster.report("Evaluating"))
     with pytest.raises(Conflict):
         await cluster.reconcile(JOB)

@@ -50,7 +50,7 @@ LOCAL = Key(CONNECTIONS.kind, "", "local")
         (418, DENIED, Forbidden),
         (413, POLICY, Forbidden),
         (422, POLICY, Forbidden),
-        (413, "Request entity too large: limit is 3145728", KubeError),
+        (413, "Request entity too large: limit is 3145728", Invalid),
         (500, "etcdserver: leader changed", Transient),
     ],
 )
@@ -228,7 +228,14 @@ async def test_an_ended_job_that_may_not_be_deleted_stays_and_is_asked_about_aga
     assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
 
 
-@BOTH
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error_for(500, "InternalError", DOWN),
+        error_for(409, "Conflict", DENIED),
+        error_for(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728"),
+    ],
+)
 async def test_a_status_that_may_not_be_written_is_told_by_an_event(refusal: KubeError) -> None:
     cluster = await with_job()
     refuse(cluster, "patch_status", "finetunejobs", refusal)

@@ -95,6 +95,7 @@ async def test_a_list_whose_page_token_expired_is_read_anew_as_a_whole(tmp_path)
     ("status", "reason", "error"),
     [(400, "BadRequest", Invalid), (403, "Forbidden", Forbidden), (404, "NotFound", NotFound),
      (409, "Conflict", Conflict), (409, "AlreadyExists", Conflict), (410, "Gone", Gone), (422, "Invalid", Invalid),
+     (413, "RequestEntityTooLarge", Invalid),
      (429, "TooManyRequests", TooManyRequests), (500, "InternalError", Transient), (503, "Unavailable", Transient),
      (405, "MethodNotAllowed", KubeError)],
 )  # fmt: skip
@@ -137,6 +138,13 @@ async def test_a_field_that_apply_does_not_know_is_invalid_although_the_server_s
         )
         with pytest.raises(Invalid, match="selektor"):
             await client.apply(JOBS, {"metadata": {"name": "a", "namespace": "team"}})
+
+
+async def test_what_etcd_finds_too_large_is_invalid_although_the_server_says_500(tmp_path):
+    async with fake_api.serve(tmp_path) as (api, client):
+        api.refuse(500, "", "etcdserver: request is too large")
+        with pytest.raises(Invalid, match="too large"):
+            await client.patch_status(FINE_TUNE_JOBS, "a", "team", {})
 
 
 async def test_what_a_proxy_answers_is_kept_as_the_message(tmp_path):
