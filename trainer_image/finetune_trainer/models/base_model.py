@@ -20,6 +20,7 @@ from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
 from finetune_trainer.models.model_shape import stored_in_bytes
+from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.storage.durable import damage
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, why_silent
 
@@ -198,7 +199,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = by_its_file(AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code), folder)
+    except TrainerError:
+        raise
     except Exception as error:
         raise unusable(folder, f"its tokenizer cannot be loaded: {_first_line(error)}") from error
     if tokenizer.pad_token is None:
