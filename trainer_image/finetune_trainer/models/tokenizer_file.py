@@ -11,7 +11,7 @@ from typing import Any
 from finetune_trainer.data import ChatTokenizer
 
 _TEXTS = (" two  spaces", "don't: \n\n\t12345", "Éé e\u0301 \ufb01 \u2460 \uff21 你好 🙂")
-_AROUND_A_TOKEN = "x{0} y{0}\nz{0}[w]"
+_AROUND = "x{0} y{0}\nz{0}[w]"
 """Words right behind a special token, and with white space between."""
 
 
@@ -32,7 +32,7 @@ def by_its_file(tokenizer: Any, folder: Path) -> Any:
 
 def _reads_alike(backend: Any, folder: Path) -> bool:
     chat = ChatTokenizer.from_folder(folder)
-    around = [_AROUND_A_TOKEN.format(token) for token in chat.special_tokens.values()]
+    around = [_AROUND.format(token) for token in chat.special_tokens.values()]
     found = [backend.encode(text, add_special_tokens=chat.encoder_decoder).ids for text in (*_TEXTS, *around)]
     return found == chat.ids([*_TEXTS, *around]) and all(
         backend.decode(ids) == chat.backend.decode(ids) for ids in found
