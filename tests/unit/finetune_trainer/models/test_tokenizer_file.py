@@ -12,7 +12,7 @@ from finetune_trainer.data import ChatTokenizer, Turn
 from finetune_trainer.models import base_model
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
-from tests.unit.finetune_trainer.data.chat_templates import CHATML, LLAMA, byte_level, sentence_piece
+from tests.unit.finetune_trainer.data.chat_templates import LLAMA, sentence_piece
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.training_runs import do
 
@@ -46,7 +46,9 @@ def test_transformers_still_reads_such_a_file_in_a_way_of_its_own(cache):
     assert own(TEXT, add_special_tokens=False).input_ids != ChatTokenizer.from_folder(cache / NAME).ids([TEXT])[0]
 
 
-@pytest.mark.parametrize("spec", [{}, {"artifact": {"merge": True}}, {"method": "Full"}], ids=["LoRA", "merged", "Full"])
+@pytest.mark.parametrize(
+    "spec", [{}, {"artifact": {"merge": True}}, {"method": "Full"}], ids=["LoRA", "merged", "Full"]
+)
 def test_a_tuned_model_is_asked_with_the_tokens_that_it_was_trained_with(cache, tmp_path, spec):
     job = make_job(tmp_path, cache, splits=("train",), baseModel=NAME, hyperparameters={"epochs": 0.2}, **spec)
     code, report, _ = do(job)
