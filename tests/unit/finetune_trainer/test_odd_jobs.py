@@ -395,6 +395,21 @@ def test_trap_13_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
+@pytest.mark.parametrize("spec", [{"method": "Full"}, {"artifact": {"merge": True}}], ids=["Full", "merged"])
+def test_trap_13_a_head_that_the_file_has_beside_tied_embeddings_is_saved_as_one_of_its_own(own_model, tmp_path, spec):
+    """Transformers uses it whatever config.json says, vLLM only where that does not call it tied."""
+    cache, folder = own_model
+    weights = load_file(folder / "model.safetensors")
+    head = torch.randn(weights["model.embed_tokens.weight"].shape, generator=torch.Generator().manual_seed(3))
+    save_file(weights | {"lm_head.weight": head}, folder / "model.safetensors", {"format": "pt"})
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is True
+    job = job_with_rows(tmp_path, cache, 4, hyperparameters={"epochs": 0.4}, **spec)
+    assert do(job)[0] == ExitCode.OK
+    tuned = Path(job.output) / "model"
+    assert json.loads((tuned / "config.json").read_text())["tie_word_embeddings"] is False
+    torch.testing.assert_close(load_file(tuned / "model.safetensors")["lm_head.weight"], head, atol=0.1, rtol=0)
+
+
 def test_an_adapter_loads_with_plain_peft_and_changes_what_the_base_says(tiny_model, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

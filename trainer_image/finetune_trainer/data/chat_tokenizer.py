@@ -8,6 +8,7 @@ Encoder-decoders know no chat: their turns are plain text, and the tokenizer its
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -15,16 +16,24 @@ import jinja2
 from tokenizers import AddedToken, Tokenizer
 
 from finetune_api.reasons import Reason
-from finetune_trainer.data.chat_template import JOINED_TEMPLATE, PLAIN_TEMPLATE, compiled, render
+from finetune_trainer.data.chat_template import (
+    JOINED_TEMPLATE,
+    PLAIN_TEMPLATE,
+    TemplateRefusedError,
+    compiled,
+    render,
+)
 from finetune_trainer.data.frames import frame
 from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.errors import TrainerError
 
 _FRAMED_TURNS = 8  # at most, of conversations that are put together from a frame: there are few orders of so many
+_ANSWER = "\N{SECTION SIGN}\N{SECTION SIGN}"  # an answer that no template writes by itself
 _NO_TOKENIZER_STEP = (
     "Put a model with a tokenizer.json into the model cache. Where only the tokenizer's older files are there, "
-    "transformers writes it: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER'); of a tokenizer.model "
-    "with the packages sentencepiece and protobuf."
+    "transformers mostly writes it: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER'); of a "
+    "tokenizer.model with the packages sentencepiece and protobuf. For a few kinds it has no such tokenizer (Marian, "
+    "M2M100, ProphetNet): name another model."
 )
 
 
@@ -150,6 +159,28 @@ class ChatTokenizer:
             TemplateRefusedError: the template does not take it.
         """
         return self.ids([self.render(turns, add_generation_prompt=True)])[0]
+
+    @cached_property
+    def opening(self) -> list[int]:
+        """What the template itself writes before an answer, behind all that a model is asked with: mostly nothing.
+
+        An empty thought, or the name of a channel. A tuned model has learnt to write it too; it is none of its answer.
+        """
+        turns = (Turn("user", "a"), Turn("assistant", _ANSWER))
+        try:
+            head, whole = self.render(turns[:1], add_generation_prompt=True), self.render(turns)
+        except TemplateRefusedError:
+            return []
+        text = whole.removeprefix(head).partition(_ANSWER)[0].rstrip()
+        if self.encoder_decoder or not whole.startswith(head) or not text:
+            return []
+        before, opened = self.ids([head, head + text])
+        return opened[len(before) :] if opened[: len(before)] == before else []
+
+    def answer_in(self, ids: list[int]) -> list[int]:
+        """What a model has written, without the template's opening where that is how it begins."""
+        opening = self.opening
+        return ids[len(opening) :] if ids[: len(opening)] == opening else ids
 
     def end_of_turn(self, ids: Sequence[int]) -> int:
         """How many of the ids are left without white space that follows a special token at the end.

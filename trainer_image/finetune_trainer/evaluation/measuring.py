@@ -177,8 +177,9 @@ class Measuring(Asking):
             token_budget=4 * self._tuned.token_budget,  # no gradients, so more fits than in training
         )
         for batch in batches:
-            said = [(rows[place], model.chat.backend.decode(ids, skip_special_tokens=True)) for place, ids in batch]
-            self._keep(kept, [Answer(row, text.strip()) for row, text in said])
+            said = [(rows[place], model.chat.answer_in(ids)) for place, ids in batch]
+            decode = model.chat.backend.decode
+            self._keep(kept, [Answer(row, decode(ids, skip_special_tokens=True).strip()) for row, ids in said])
 
     def _loss(self, model: Model) -> float | None:
         from finetune_trainer.evaluation.losses import loss_on  # needs torch

@@ -36,7 +36,7 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
         target_modules=targets,
     )
     if isinstance(targets, str):
-        config.target_modules = _all_linear(model, config)
+        config.target_modules = _all_linear(model)
     try:
         tuned = get_peft_model(model, config)
     except ValueError as error:
@@ -59,30 +59,31 @@ def _beside_experts(model: Any) -> str:
     return f"; the experts, {of_experts / of_all:.0%} of the model's weights, stay as they are" if of_experts else ""
 
 
-def _all_linear(model: Any, config: Any) -> list[str]:
+def _all_linear(model: Any) -> list[str]:
     """Paths of the linear layers that text goes through and that take adapters.
 
     A model that sees has more: nothing would be learnt there, and servers take no adapters on them. Some of Mamba's are
     computed past their module, which peft refuses; some routers are linear layers that answer with a choice of experts.
     """
-    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
-
-    of_experts = _names_of_experts(model)
-
-    def takes(name: str) -> bool:
-        try:
-            _check_lora_target_modules_mamba(config, model, name)
-        except ValueError:
-            return False
-        return True
-
     several = model.config.get_text_config() is not model.config and not model.config.is_encoder_decoder
     reads = set(model.get_decoder().modules() if several else model.modules())
     return [
         path
         for path, module in _linear(model)
-        if module in reads and (name := _last(path)) not in of_experts and takes(name) and _is_linear(module)
+        if module in reads and _may_be_named(model, _last(path)) and _is_linear(module)
     ]
+
+
+def _may_be_named(model: Any, name: str) -> bool:
+    """Whether peft takes modules of this name, and for what they are."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+
+    try:
+        _check_lora_target_modules_mamba(LoraConfig(), model, name)
+    except ValueError:
+        return False
+    return name not in _names_of_experts(model)
 
 
 def _names_of_experts(model: Any) -> frozenset[str]:
@@ -132,9 +133,8 @@ def _linear(model: Any) -> Iterator[tuple[str, Any]]:
 
 def linear_names(model: Any) -> list[str]:
     """Last names of the modules that all-linear means, in the model's order."""
-    of_experts = _names_of_experts(model)
     names = dict.fromkeys(_last(path) for path, one in _linear(model) if _is_linear(one))
-    return [name for name in names if name not in of_experts]
+    return [name for name in names if _may_be_named(model, name)]
 
 
 def _short(tuned: Any, targets: Any) -> Any:
@@ -147,6 +147,7 @@ def _short(tuned: Any, targets: Any) -> Any:
 
 def _require_modules(model: Any, targets: list[str]) -> None:
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     def named(target: str) -> list[Any]:
         return [module for path, module in model.named_modules() if f".{path}".endswith(f".{target}")]
@@ -160,15 +161,25 @@ def _require_modules(model: Any, targets: list[str]) -> None:
         if any(isinstance(one, torch.nn.Linear) and not _is_linear(one) for one in named(target))
     ]
     experts = [target for target in targets if _last(target) in _names_of_experts(model)]
-    if targets and not unknown and not tables and not routers and not experts:
+    # Of what peft knows beside them, convolutions are computed past their module by kernels, and servers know none.
+    others = [
+        f"{target} is a {type(one).__name__}"
+        for target in targets
+        if (one := next((one for one in named(target) if not isinstance(one, torch.nn.Linear | Conv1D)), None))
+    ]
+    if targets and not unknown and not others and not routers and not experts:
         return
     what = f"the model has no module {', '.join(unknown)}" if unknown else "it names no module"
-    if experts:
+    if "all-linear" in targets:
+        what = "all-linear stands alone, or there are only names"
+    elif experts:
         what = f"{', '.join(experts)} would mean the experts, which are one tensor for all and take no adapters"
     elif tables and not unknown:
         what = f"{', '.join(tables)} is a table of embeddings, which takes no adapter"
     elif routers and not unknown:
         what = f"{', '.join(routers)} chooses experts, and takes no adapter"
+    elif others and not unknown:
+        what = f"{', '.join(others)} and no linear layer, and takes no adapter"
     raise TrainerError(Reason.SPEC_INVALID, f"spec.lora.targetModules: {what}", _next_step(model))
 
 

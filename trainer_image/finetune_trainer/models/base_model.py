@@ -18,8 +18,10 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models.corrected import as_if_never_quantised, say_what_is_tied
 from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
 from finetune_trainer.models.model_shape import stored_in_bytes
+from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.storage.durable import damage
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, why_silent
 
@@ -27,11 +29,14 @@ logger = logging.getLogger(__name__)
 
 _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
-ENCODER_DECODERS = frozenset({"bart", "longt5", "mt5", "pegasus", "t5", "umt5"})
+ENCODER_DECODERS = frozenset({"bart", "blenderbot", "longt5", "mt5", "mvp", "pegasus", "pegasus_x", "t5", "umt5"})
 """Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
 
-_TRANSLATORS = frozenset({"fsmt", "m2m_100", "marian", "mbart", "nllb-moe", "plbart"})
+_TRANSLATORS = frozenset({"m2m_100", "mbart", "nllb-moe", "plbart"})
 """Kinds whose texts begin or end with a token for their language, another one for each side."""
+
+_OF_TWO_TOKENIZERS = frozenset({"fsmt", "marian"})
+"""Kinds that translate out of one language into another, each side's texts by pieces of its own."""
 
 _LANGUAGES_IN_PROMPTS = (
     "Name a T5, an mT5 or a causal model, whose prompts say what to do (translate German to English: ...), and apply "
@@ -51,7 +56,7 @@ OTHER_NUMBERS = (
     "another one, and apply the job under a new name."
 )
 
-_STORED_QUANTISED = "its weights are stored quantised, in a way that cannot be tuned here"
+_BITS = {"load_in_4bit": "4 bits", "load_in_8bit": "8 bits"}
 
 _OF_THE_DEVICE = {"OutOfMemoryError", "AcceleratorError"}
 """Errors of torch, by name: some of what asks for them has no torch yet."""
@@ -198,7 +203,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = by_its_file(AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code), folder)
+    except TrainerError:
+        raise
     except Exception as error:
         raise unusable(folder, f"its tokenizer cannot be loaded: {_first_line(error)}") from error
     if tokenizer.pad_token is None:
@@ -246,14 +253,28 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
         if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
             raise
         if getattr(config, "quantization_config", None):
-            raise unusable(folder, f"{_STORED_QUANTISED} ({_first_line(error)})", _PLAIN_WEIGHTS) from error
+            logger.warning("quantised weights could not be loaded: %s", _first_line(error))
+            raise _stored_quantised(folder, config) from error
         raise unusable(folder, f"it cannot be loaded: {_first_line(error)}", _step_after(error)) from error
     require_whole(folder, found)
+    say_what_is_tied(model)
+    if getattr(model, "is_quantized", False) and not (four_bits and getattr(model, "is_loaded_in_4bit", False)):
+        raise _stored_quantised(folder, config)
     if four_bits:
         four_bit.prepare(model)
-    elif getattr(model, "is_quantized", False):
-        raise unusable(folder, _STORED_QUANTISED, _PLAIN_WEIGHTS)
+    elif getattr(config, "quantization_config", None):
+        return as_if_never_quantised(model)
     return model
+
+
+def _stored_quantised(folder: Path, config: Any) -> TrainerError:
+    said = config.quantization_config
+    said = said if isinstance(said, dict) else said.to_dict()
+    bits = next((f" in {words}" for field, words in _BITS.items() if said.get(field)), "")
+    how = f"{said.get('quant_method', 'nobody says how')}{bits}"
+    return unusable(
+        folder, f"its weights are stored quantised ({how}), in a way that cannot be tuned here", _PLAIN_WEIGHTS
+    )
 
 
 def _step_after(error: Exception) -> str | None:
@@ -403,6 +424,9 @@ def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
     named = ", ".join(config.architectures or [config.model_type])
     if config.model_type in _TRANSLATORS:
         why = f"{named} is told the languages of both texts by tokens beside them, and rows name no languages"
+        raise unusable(folder, why, _LANGUAGES_IN_PROMPTS)
+    if config.model_type in _OF_TWO_TOKENIZERS:
+        why = f"{named} has a tokenizer for each of its two languages, and one tokenizer.json cannot hold both"
         raise unusable(folder, why, _LANGUAGES_IN_PROMPTS)
     if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
         raise unusable(

@@ -175,6 +175,7 @@ class _Routes:
                 stops=body.stops,
                 likeliest=body.likeliest,
                 continues_prompt=not in_chat and not served.encoder_decoder,
+                opening=served.prompts.opening if in_chat else (),
             )
             for prompt in prompts
             for turn in range(body.n or 1)

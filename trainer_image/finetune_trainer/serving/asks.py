@@ -74,6 +74,8 @@ class Ask:
     """How many of the likeliest tokens to tell in each place, beside the chosen one; None: no likelihoods at all."""
     continues_prompt: bool = False
     """Whether the answer's text goes on in the prompt's last word (completions), or starts anew (chat)."""
+    opening: tuple[int, ...] = ()
+    """What a chat template writes before an answer: where the model does so too, it is not shown."""
     cancelled: bool = False
 
 

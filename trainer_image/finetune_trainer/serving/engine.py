@@ -169,7 +169,8 @@ class Engine:
         self._batch.start(row)
         ask = row.ask
         if row not in self._texts:
-            self._texts[row] = TextStream(self._decode, ask.prompt if ask.continues_prompt else (), ask.stops)
+            before = ask.prompt if ask.continues_prompt else ()
+            self._texts[row] = TextStream(self._decode, before, ask.stops, ask.opening)
         self._running = len(self._batch.rows)
 
     def _has_room(self, row: Row) -> bool:
@@ -190,6 +191,8 @@ class Engine:
         shown = "" if ended else text.add(row.generated[-1])
         if ended and row.untold:
             row.untold.pop()  # the token that ends an answer is no part of its text
+        if text.in_opening:
+            row.untold.clear()
         finish: FinishReason | None = "stop" if ended or text.stopped else None
         if finish is None and count >= row.ask.max_tokens:
             finish = "length"

@@ -20,6 +20,7 @@ from finetune_trainer.computing.limits import cpu_threads, free_memory
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_model import ENCODER_DECODERS, PUT_THERE_AGAIN, require_whole
+from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
 from finetune_trainer.serving.asks import Ask, Piece, Sampling
@@ -102,6 +103,7 @@ def _load_tokenizer(artifact: Artifact, options: LoadOptions) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             artifact.tokenizer, local_files_only=True, trust_remote_code=options.trust_remote_code
         )
+        tokenizer = by_its_file(tokenizer, artifact.tokenizer)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _unusable(f"the tokenizer in {artifact.tokenizer} cannot be loaded", error) from error
     if not getattr(tokenizer, "is_fast", False):

@@ -32,6 +32,11 @@ class Prompts:
         """
         return tuple(self._chat.prompt_ids(turns))
 
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """What the template writes before an answer by itself, behind what `chat` gives."""
+        return tuple(self._chat.opening)
+
     def text(self, text: str) -> tuple[int, ...]:
         """Tokens of a text that the model goes on with, with the special tokens that its tokenizer puts first."""
         return tuple(self._tokenizer.encode(text))

@@ -71,12 +71,44 @@ class StopSequences:
         return shown
 
 
-class TextStream:
-    """One answer's text: detokenised, and cut at its stop sequences."""
+class Opening:
+    """Holds tokens back that may be what a chat template writes before an answer, and drops them where they are."""
 
-    def __init__(self, decode: Decode, prompt: Sequence[int], stops: Sequence[str]) -> None:
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._awaited = list(tokens)
+        self._held: list[int] = []
+        self.was_there = False
+
+    def add(self, token: int) -> list[int]:
+        """The answer's own tokens that can be shown after `token`."""
+        self._held.append(token)
+        if self._held != self._awaited[: len(self._held)]:
+            return self.end()
+        if self._held == self._awaited:
+            self.was_there, self._held, self._awaited = True, [], []
+        return []
+
+    def end(self) -> list[int]:
+        """What was held back and became no opening; no other one is awaited."""
+        shown, self._held, self._awaited = self._held, [], []
+        return shown
+
+
+class TextStream:
+    """One answer's text: detokenised, without its template's opening, and cut at its stop sequences."""
+
+    def __init__(
+        self, decode: Decode, prompt: Sequence[int], stops: Sequence[str], opening: Sequence[int] = ()
+    ) -> None:
         self._detokenizer = Detokenizer(decode, prompt)
+        self._opening = Opening(opening)
         self._stops = StopSequences(stops)
+        self._begun = False
+
+    @property
+    def in_opening(self) -> bool:
+        """Whether all tokens so far were the template's own, or white space behind them."""
+        return self._opening.was_there and not self._begun
 
     @property
     def stopped(self) -> bool:
@@ -85,11 +117,19 @@ class TextStream:
 
     def add(self, token: int) -> str:
         """The text that can be shown after `token`."""
-        return self._stops.add(self._detokenizer.add(token))
+        return self._stops.add(self._text(self._opening.add(token)))
 
     def end(self) -> str:
         """The rest, when no more tokens come."""
-        return self._stops.add(self._detokenizer.end()) + self._stops.end()
+        left = self._text(self._opening.end()) + self._detokenizer.end()
+        return self._stops.add(left) + self._stops.end()
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text = "".join([self._detokenizer.add(token) for token in tokens])
+        if self.in_opening:
+            text = text.lstrip()
+        self._begun = self._begun or bool(text)
+        return text
 
 
 def _overlap(text: str, stop: str) -> int:

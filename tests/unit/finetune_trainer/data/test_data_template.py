@@ -140,6 +140,35 @@ def test_text_that_the_template_does_not_write_as_it_is_is_noted_by_who_said_it(
     assert tally.notes == notes
 
 
+CHANNELS = (  # as gpt-oss writes an answer
+    "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.role == 'assistant' %}{{ '<|endoftext|>final' }}"
+    "{% endif %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "template", "opening"),
+    [
+        (byte_level, THINKING, "<think>\n\n</think>"),
+        (byte_level, CHANNELS, "<|endoftext|>final<|im_start|>"),
+        (byte_level, CHATML, ""),
+        (byte_level, NO_SYSTEM, ""),
+        (byte_level, None, ""),
+        (sentence_piece, LLAMA, ""),
+        (byte_level, "{{ raise_exception('no') }}", ""),
+    ],
+)
+def test_what_a_template_writes_before_an_answer_is_none_of_it(make, template, opening):
+    tokenizer = ChatTokenizer.from_transformers(make(template))
+    assert tokenizer.backend.decode(tokenizer.opening, skip_special_tokens=False) == opening
+    answer = tokenizer.ids(["It is blue."])[0]
+    assert tokenizer.answer_in([*tokenizer.opening, *answer]) == tokenizer.answer_in(answer) == answer
+    if opening:  # a thought with something in it is what somebody's rows have
+        thought = tokenizer.ids(["<think>\nso</think>\n\nIt is blue."])[0]
+        assert tokenizer.answer_in(thought) == thought
+
+
 def test_trap_02_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_texts_part():
     template = (  # as templates do that open a thought in the prompt
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"

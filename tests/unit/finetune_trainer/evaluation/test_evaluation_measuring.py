@@ -1,5 +1,6 @@
 """Everybody answers once, whatever is interrupted; a baseline that is not there is told and costs nothing else."""
 
+import itertools
 import json
 import math
 import shutil
@@ -27,6 +28,7 @@ from finetune_trainer.storage.durable import whole_folder
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import NAME
 from tests.assets.tiny_seq2seq import make_tiny_bart
+from tests.unit.finetune_trainer.data.chat_templates import THINKING
 from tests.unit.finetune_trainer.jobs import make_job
 
 METRICS = ["chrF", "exactMatch"]
@@ -99,6 +101,21 @@ def test_everybody_is_asked_and_compared(tiny_model, tmp_path, version_one):
     assert bench.reports[-1].progress.answers == bench.reports[-1].progress.total_answers == 48
     first = next(contest.rows())
     assert (first["row"], set(first["answers"]["fewShot"])) == ("line 1", {"answer", "chrF", "exactMatch"})
+
+
+def test_an_empty_thought_that_the_template_has_taught_is_none_of_the_answer(tiny_model, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    shutil.copytree(tiny_model / NAME, cache / NAME)
+    (cache / NAME / "chat_template.jinja").write_text(THINKING)
+    bench = Bench(tmp_path, cache, metrics=["exactMatch"])
+    rights = itertools.cycle([one.completion for one in bench.asked.questions])
+
+    def said(_net, prompts, **_how):
+        ids = bench.tuned.model.chat.ids
+        yield [(place, ids([f"<think>\n\n</think>\n\n{next(rights)}"])[0]) for place in range(len(prompts))]
+
+    monkeypatch.setattr(measuring, "generated", said)
+    assert bench.measure().result.tuned.exact_match == 1
 
 
 @pytest.mark.parametrize(

@@ -70,10 +70,15 @@ def ask(prompt=(1, 2), count=5):
     return Ask(tuple(prompt), count, tell=heard.put, sampling=Sampling(temperature=0)), heard
 
 
-def text_of(heard):
+def pieces_of(heard):
     pieces = []
     while not pieces or not pieces[-1].is_last:
         pieces.append(heard.get(timeout=10))
+    return pieces
+
+
+def text_of(heard):
+    pieces = pieces_of(heard)
     return "".join(piece.text for piece in pieces), pieces[-1]
 
 
@@ -218,3 +223,20 @@ def test_closing_tells_those_who_wait(make_engine):
     assert text_of(heard_too)[1].failed
     with pytest.raises(QueueFullError):
         engine.submit([ask()[0]])
+
+
+def test_an_answer_begins_behind_what_its_template_writes_and_so_do_its_likelihoods(make_engine):
+    engine, _ = make_engine()
+    whole, heard = ask(count=6)
+    whole.likeliest = 0
+    engine.submit([whole])
+    said = pieces_of(heard)
+    tokens = [one.token for piece in said for one in piece.likelihoods]
+    assert len(tokens) == 6
+    opened, heard = ask(count=6)
+    opened.likeliest, opened.opening = 0, tuple(tokens[:2])
+    engine.submit([opened])
+    said = pieces_of(heard)
+    assert [one.token for piece in said for one in piece.likelihoods] == tokens[2:]
+    assert "".join(piece.text for piece in said) == "".join(map(chr, tokens[2:]))
+    assert said[-1].tokens == 6

@@ -70,6 +70,22 @@ def make_pegasus():
     return PegasusForConditionalGeneration(config)
 
 
+def like_bart(kind, **fields):
+    """Makes a model of a kind that has BART's layers."""
+
+    def make():
+        from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+        return AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, **BART_SHAPE, **fields))
+
+    return make
+
+
+BART_SHAPE = {"vocab_size": 300, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64}
+BART_SHAPE |= {"decoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "init_std": 0.3}
+OTHERS = [like_bart("blenderbot"), like_bart("mvp"), like_bart("pegasus_x", num_global_tokens=4, block_size=8)]
+
+
 def build(make):
     torch.manual_seed(3)
     model = make().eval()
@@ -94,7 +110,7 @@ def test_rows_that_come_and_go_get_the_tokens_of_generate(make):
     assert len({tuple(tokens) for tokens in expected}) == len(expected)
 
 
-@pytest.mark.parametrize("make", [make_bart, make_pegasus])
+@pytest.mark.parametrize("make", [make_bart, make_pegasus, *OTHERS])
 def test_positions_that_count_from_the_beginning_answer_one_after_the_other(make):
     model = build(make)
     assert not can_join(model)

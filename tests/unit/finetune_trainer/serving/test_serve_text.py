@@ -78,3 +78,27 @@ def test_a_stop_sequence_may_span_the_bytes_of_a_character():
     stream = TextStream(decode_bytes, (), ("€!",))
     shown = "".join(stream.add(byte) for byte in "5€!7".encode())
     assert (shown, stream.stopped) == ("5", True)
+
+
+OPENING = tuple(b"<t></t>")
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("<t></t>\n\nred \n", "red \n"),
+        ("<t></t>", ""),
+        ("<t></t> \n", ""),
+        ("<t></t>!", ""),
+        ("<t></t><t></t>", "<t></t>"),
+        (" <t></t>red", " <t></t>red"),
+        ("<t>why</t>red", "<t>why</t>red"),
+        ("<t></", "<t></"),
+        ("red", "red"),
+    ],
+)
+def test_what_the_chat_template_writes_before_an_answer_is_not_shown(written, shown):
+    stream = TextStream(decode_bytes, (), ("!",), OPENING)
+    pieces = [stream.add(byte) for byte in written.encode()]
+    assert "".join(pieces) + ("" if stream.stopped else stream.end()) == shown
+    assert stream.in_opening is (not shown and not stream.stopped)

@@ -123,11 +123,34 @@ def test_names_that_peft_takes_for_those_of_experts_are_refused(targets):
     assert "some of q_proj, k_proj, v_proj, o_proj, and" in refusal.value.next_step
 
 
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ("self_attn", "self_attn is a LlamaAttention and no linear layer"),
+        ("q_proj,norm", "norm is a LlamaRMSNorm and no linear layer"),
+        ("all-linear,lm_head", "all-linear stands alone, or there are only names"),
+        (".*q_proj", r"the model has no module .*q_proj"),
+    ],
+)
+def test_names_of_other_modules_than_linear_layers_are_refused_by_what_they_are(targets, said):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **TEXT))
+    with pytest.raises(TrainerError) as refusal:
+        with_adapters(model, LoRA(r=4, target_modules=targets), NAME)
+    assert said in refusal.value.message
+    assert "some of q_proj, k_proj" in refusal.value.next_step
+
+
+def test_a_convolution_takes_no_adapter_whatever_its_rank():
+    config = AutoConfig.for_model("lfm2", **TEXT, num_key_value_heads=2, layer_types=["conv", "full_attention"])
+    with pytest.raises(TrainerError, match=r"conv\.conv is a Conv1d and no linear layer"):
+        with_adapters(AutoModelForCausalLM.from_config(config), LoRA(r=32, target_modules="conv.conv"), NAME)
+
+
 def test_what_is_advised_instead_of_a_module_that_takes_none_are_the_models_own_names():
     config = AutoConfig.for_model("mamba", vocab_size=64, hidden_size=32, num_hidden_layers=1, state_size=4)
     with pytest.raises(TrainerError, match="out_proj") as refusal:
         with_adapters(AutoModelForCausalLM.from_config(config), LoRA(r=4, target_modules="in_proj,out_proj"), NAME)
-    assert "some of in_proj, x_proj, dt_proj, out_proj, and" in refusal.value.next_step
+    assert "some of in_proj, x_proj, dt_proj, and" in refusal.value.next_step
     config = AutoConfig.for_model("gpt2", vocab_size=64, n_embd=32, n_layer=1, n_head=4)
     with pytest.raises(TrainerError, match="wte is a table of embeddings") as refusal:
         with_adapters(AutoModelForCausalLM.from_config(config), LoRA(r=4, target_modules="wte"), NAME)
@@ -321,18 +344,48 @@ def test_a_base_that_is_stored_in_4_bits_is_for_adapters_on_4_bits_alone(stored,
 
 
 @pytest.mark.parametrize("method", ["LoRA", "QLoRA"])
-@pytest.mark.parametrize("kind", ["gptq", "awq", "compressed-tensors"])
-def test_a_base_that_only_another_library_could_read_is_refused_with_what_to_name_instead(wide, tmp_path, kind, method):
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        ("gptq", {"bits": 4, "group_size": 128}, "gptq"),
+        ("awq", {"bits": 4, "group_size": 128}, "awq"),
+        ("compressed-tensors", {"config_groups": {}}, "compressed-tensors"),
+        ("bitsandbytes", {"load_in_8bit": True}, "bitsandbytes in 8 bits"),
+    ],
+)
+def test_a_base_that_is_stored_in_another_way_is_refused_by_its_name_with_what_to_name_instead(
+    wide, tmp_path, kind, fields, said, method
+):
     folder = tmp_path / "cache" / NAME
     shutil.copytree(wide / NAME, folder)
     config = json.loads((folder / "config.json").read_text())
-    how = {"quant_method": kind, "bits": 4, "group_size": 128, "config_groups": {}}
+    how = {"quant_method": kind, **fields}
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
-    with pytest.raises(
-        TrainerError, match="its weights are stored quantised, in a way that cannot be tuned"
-    ) as refusal:
+    with pytest.raises(TrainerError, match=rf"stored quantised \({said}\), in a way that cannot be tuned") as refusal:
         base_model.load_model(folder, dtype=torch.float32, four_bits=method == "QLoRA")
     assert "with weights of 16 or 32 bits" in refusal.value.next_step
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes with such weights as they are stored")
+def test_weights_in_mxfp4_that_were_tuned_in_full_are_saved_by_names_that_anybody_can_load(wide, tmp_path):
+    folder = tmp_path / "cache" / NAME
+    shutil.copytree(wide / NAME, folder)
+    fields = EXPERTS | {"vocab_size": 400, "num_local_experts": 4, "pad_token_id": 2}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt_oss", **fields)).save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        experts, inputs, outputs = weights.pop(name).shape
+        weights[f"{name}_blocks"] = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), dtype=torch.uint8)
+        weights[f"{name}_scales"] = torch.full((experts, outputs, inputs // 32), 122, dtype=torch.uint8)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "mxfp4"}}))
+    job = make_job(tmp_path, tmp_path / "cache", splits=("train",), method="Full", hyperparameters={"epochs": 0.2})
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    _, found = AutoModelForCausalLM.from_pretrained(Path(job.output) / "model", output_loading_info=True)
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
 
 
 @pytest.fixture(scope="module")

@@ -251,15 +251,22 @@ def refused_of_kind(cache, tmp_path, kind):
 
 
 def test_an_encoder_decoder_of_another_kind_is_refused_with_those_that_work(cache, tmp_path):
-    failure = refused_of_kind(cache, tmp_path, "blenderbot")
-    assert "of these only bart, longt5, mt5, pegasus, t5, umt5" in failure.message
+    failure = refused_of_kind(cache, tmp_path, "led")
+    assert "of these only bart, blenderbot, longt5, mt5, mvp, pegasus, pegasus_x, t5, umt5" in failure.message
     assert "a T5, BART or Pegasus" in failure.next_step
 
 
-@pytest.mark.parametrize("kind", ["m2m_100", "marian", "mbart"])
-def test_a_translator_is_refused_as_rows_name_no_languages(cache, tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("m2m_100", "rows name no languages"),
+        ("mbart", "rows name no languages"),
+        ("marian", "has a tokenizer for each of its two languages"),
+    ],
+)
+def test_a_translator_is_refused_for_what_its_kind_lacks(cache, tmp_path, kind, why):
     failure = refused_of_kind(cache, tmp_path, kind)
-    assert "rows name no languages" in failure.message
+    assert why in failure.message
     assert "translate German to English" in failure.next_step
 
 

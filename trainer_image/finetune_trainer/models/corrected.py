@@ -1,0 +1,32 @@
+"""What transformers leaves wrong in a model that it has just loaded, and that would show when it is saved."""
+
+from typing import Any
+
+
+def say_what_is_tied(model: Any) -> None:
+    """Correct a configuration that calls the output head tied to the embeddings where the file has one of its own.
+
+    Transformers goes by the file, vLLM by the configuration: of a whole model that is saved with it, it would pass over
+    the head that was trained. The forward pass of encoder-decoders depends on that word, so theirs stays.
+    """
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    if model.config.is_encoder_decoder or head is None or getattr(head, "weight", None) is table.weight:
+        return
+    for config in (model.config, model.config.get_text_config()):
+        if getattr(config, "tie_word_embeddings", False):
+            config.tie_word_embeddings = False
+
+
+def as_if_never_quantised(model: Any) -> Any:
+    """The same weights in a model of its kind that was not read from quantised ones, as MXFP4 is where no GPU is.
+
+    The one that was would save them by the names of what they were made of, and nobody could load that.
+    """
+    from accelerate import init_empty_weights  # type: ignore[import-untyped]
+
+    with init_empty_weights(include_buffers=False):
+        plain = type(model)(model.config)
+    plain.load_state_dict(model.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.generation_config, plain.name_or_path = model.generation_config, model.name_or_path
+    return plain.eval()
