@@ -238,6 +238,10 @@ class CloudTraining:
         recorded = evaluation.job_id == name
         return replace(run, measuring=await self._pods.observe_beside(job, name, key.attempt, recorded=recorded))
 
+    async def end_earlier(self, job: Manifest, attempt: int) -> None:
+        """Delete the checks of the attempts before this one."""
+        await self._pods.end_earlier(_check_of(job), attempt)
+
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """End the check's pod and cancel the provider's job.
 

@@ -55,6 +55,7 @@ from finetune_operator.decide.job.run import STARTING, Run
 from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.pods.missing import with_field
+from finetune_operator.decide.pods.refused import counts_what_has_ended
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
@@ -257,7 +258,8 @@ def wait_for_pod(view: JobView) -> Decision | None:
     else:
         facts = stalled(obstacle.reason, obstacle.message)
     status = with_status(view, Change(facts, {"phase": "Queued", "failure": obstacle}))
-    return Decision(status, requeue_after=pod_check_seconds(view.run, view.now))
+    clear = counts_what_has_ended(obstacle)
+    return Decision(status, clear=clear, requeue_after=pod_check_seconds(view.run, view.now))
 
 
 def _placed(view: JobView, obstacle: Failure | None) -> Failure | None:
