@@ -47,8 +47,8 @@ class TrainingProvider(Protocol):
         """End the attempt that status names, and whatever runs of another one, giving it time for a checkpoint."""
         ...
 
-    async def end_earlier(self, job: Manifest, attempt: int) -> None:
-        """Delete what the attempts before this one have left on the cluster for people to look at."""
+    async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
+        """Delete what came before the pod that status names, and has ended: it is kept for people to look at."""
         ...
 
 

@@ -215,7 +215,7 @@ class JobReconciler:
         if decision.stop:
             await provider.stop(job, view.status)
         if decision.clear:
-            await provider.end_earlier(job, view.attempt)
+            await provider.end_earlier(job, view.status)
         if decision.submit:
             return await self._cloud.submit(job, view, decision)
         if decision.host:
@@ -239,7 +239,7 @@ class JobReconciler:
         except REFUSALS as error:
             refused = refusal_of_pod(error.message)
             if counts_what_has_ended(refused):
-                await provider.end_earlier(job, view.attempt)  # the next try may be taken
+                await provider.end_earlier(job, decision.status)  # the next try may be taken
             return job, not_started(view, refused)
         except CannotMake as error:
             return job, not_started(view, error.failure)

@@ -31,6 +31,7 @@ from finetune_operator.decide.job.reported import AT_WORK, report_is_due, report
 from finetune_operator.decide.job.run import CHANGES_BY_ITSELF, RETRIED, Run
 from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.refused import counts_what_has_ended
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
 """Provider blocks of those whose models are asked from here."""
@@ -206,7 +207,8 @@ def wait_for_pod(view: JobView) -> Decision | None:
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
     change = _change(view, facts, job_id=pod.job_id)
     change.fields["failure"] = obstacle
-    return Decision(with_status(view, change), requeue_after=pod_check_seconds(pod, view.now))
+    clear = counts_what_has_ended(obstacle)
+    return Decision(with_status(view, change), clear=clear, requeue_after=pod_check_seconds(pod, view.now))
 
 
 def follow(view: JobView) -> Decision | None:

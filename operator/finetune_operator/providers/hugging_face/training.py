@@ -221,9 +221,9 @@ class HuggingFaceTraining:
             if batch_job is not None:
                 await self._end(batch_job)
 
-    async def end_earlier(self, job: Manifest, attempt: int) -> None:
+    async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """Delete the batch Jobs of the attempts before this one, which are kept for people to look at."""
-        for before in range(1, attempt):
+        for before in range(1, status.provider.attempt if status.provider else 0):
             await self.end_beside(job, _batch_job(job, before))
 
     async def end_beside(self, job: Manifest, name: str) -> None:
