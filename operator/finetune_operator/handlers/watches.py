@@ -38,7 +38,7 @@ an end."""
 CHANGES = {"ADDED", "MODIFIED", "DELETED"}
 
 
-class _Broken(Exception):  # noqa: N818 - says what is the case
+class _Broken(Exception):
     """A watch says that it cannot go on; the message is the server's."""
 
 

@@ -246,6 +246,17 @@ class CloudTraining:
         recorded = evaluation.job_id == name
         return replace(run, measuring=await self._pods.observe_beside(job, name, key.attempt, recorded=recorded))
 
+    async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
+        """Delete the checks of earlier attempts; of one whose model is there, its own, and pods that have asked it."""
+        await self._pods.end_earlier(_check_of(job), status)
+        evaluation = status.provider.evaluation if status.provider else None
+        if status.provider is None or evaluation is None:
+            return
+        name, attempt = job["metadata"]["name"], max(status.provider.attempt, 1)
+        asked = (names.measuring_job(name, attempt, before) for before in range(1, evaluation.tries))
+        for ended in (names.batch_job(name, attempt, 1), *asked):
+            await self._pods.end_beside(job, ended)
+
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """End the check's pod and cancel the provider's job.
 

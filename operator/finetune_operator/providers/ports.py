@@ -47,6 +47,10 @@ class TrainingProvider(Protocol):
         """End the attempt that status names, and whatever runs of another one, giving it time for a checkpoint."""
         ...
 
+    async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
+        """Delete what came before the pod that status names, and has ended: it is kept for people to look at."""
+        ...
+
 
 class RemoteTraining(TrainingProvider, Protocol):
     """Runs attempts outside of the cluster: a pod checks the data (`start`), then the provider makes a job.

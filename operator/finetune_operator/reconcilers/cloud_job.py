@@ -15,7 +15,7 @@ from finetune_operator.decide.cloud_job import measuring
 from finetune_operator.decide.cloud_job import steps as decide
 from finetune_operator.decide.cloud_job.steps import Adopt, Create, Wait, next_move
 from finetune_operator.decide.job.view import Decision, JobView
-from finetune_operator.decide.pods.refused import refusal_of_pod
+from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers
@@ -124,7 +124,10 @@ class CloudJobs:
         try:
             job_id = await self._training.measure(job, view.spec, view.connection, decision.status)
         except REFUSALS as error:
-            return measuring.not_started(view, refusal_of_pod(error.message))
+            refused = refusal_of_pod(error.message)
+            if counts_what_has_ended(refused):
+                await self._training.end_earlier(job, decision.status)  # the next try may be taken
+            return measuring.not_started(view, refused)
         except CannotMake as error:
             return measuring.not_started(view, error.failure)
         return replace(decision, status=measuring.started(decision.status, job_id))

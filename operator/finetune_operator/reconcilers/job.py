@@ -16,7 +16,7 @@ from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide, not_done, not_started, refused_by_policy
 from finetune_operator.decide.job.versions import Compared, compared_of, find_version
 from finetune_operator.decide.job.view import Decision, JobView
-from finetune_operator.decide.pods.refused import refusal_of_pod
+from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.desired import training_job
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
@@ -217,6 +217,8 @@ class JobReconciler:
             return await self._cloud.release(job, view, decision)
         if decision.stop:
             await provider.stop(job, view.status)
+        if decision.clear:
+            await provider.end_earlier(job, view.status)
         if decision.submit:
             return await self._cloud.submit(job, view, decision)
         if decision.host:
@@ -238,7 +240,10 @@ class JobReconciler:
         try:
             job_id = await provider.start(job, spec, connection, decision.status)
         except REFUSALS as error:
-            return job, not_started(view, refusal_of_pod(error.message))
+            refused = refusal_of_pod(error.message)
+            if counts_what_has_ended(refused):
+                await provider.end_earlier(job, decision.status)  # the next try may be taken
+            return job, not_started(view, refused)
         except CannotMake as error:
             return job, not_started(view, error.failure)
         recorded = decision.status.provider.model_copy(update={"job_id": job_id})

@@ -4,17 +4,20 @@ import argparse
 import errno
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 import zstandard
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.reasons import Reason
 from finetune_trainer import cache
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model, model_cache
@@ -324,6 +327,33 @@ def test_a_name_that_is_not_there_is_answered_with_those_like_it(tmp_path, asked
     error = model_cache.not_in_cache(tmp_path, asked)
     assert f"{asked} is not in the model cache; {words}" in error.message
     assert error.exit_code == ExitCode.MODEL_NOT_FOUND
+
+
+@pytest.mark.parametrize("closed", ["some-model", "some-model/model.safetensors"])
+def test_a_model_that_this_user_may_not_read_is_said_to_be_closed_and_not_missing(tmp_path, monkeypatch, closed):
+    """Libraries say that such weights are not there; tests may run as root, who may read all."""
+    model, shut = tmp_path / NAME, tmp_path / "org" / closed
+    model.mkdir(parents=True)
+    for file in ("config.json", "model.safetensors"):
+        (model / file).write_text("{}")
+    may, listed = os.access, Path.iterdir
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != shut and may(path, mode))
+
+    def listing(folder):
+        if folder == shut:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", listing)
+    with pytest.raises(TrainerError) as refused:
+        model_cache.find_model(tmp_path, NAME)
+    assert refused.value.reason is Reason.ACCESS_DENIED
+    assert refused.value.message == f"{NAME}: {shut} in the model cache does not let it be read (Permission denied)"
+    assert "chmod" in refused.value.next_step
+    (model.parent / "open").mkdir()
+    (model.parent / "open" / "config.json").write_text("{}")
+    others = model_cache.not_in_cache(tmp_path, "org/opened").message
+    assert "org/open" in others, "a name that is not there is answered all the same"
 
 
 def test_looking_a_model_up_needs_no_torch():

@@ -46,9 +46,27 @@ def find_model(cache: Path | str, name: str) -> Path | None:
 
     A folder without a manifest counts too where it has a config.json: admins may mount caches that they filled by hand.
     So does an adapter's: that it is no model is said by those who load it.
+
+    Raises:
+        TrainerError: AccessDenied, it is there and this user may not read all of it; SpecInvalid.
     """
     folder = model_path(Path(cache), name)
+    _require_readable(folder, name)
     return folder if any((folder / file).is_file() for file in ("config.json", "adapter_config.json")) else None
+
+
+def _require_readable(folder: Path, name: str) -> None:
+    """Libraries call a file that they may not read missing, or crash."""
+    try:
+        closed = next((path for path in (folder, *folder.iterdir()) if not os.access(path, os.R_OK)), None)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except PermissionError:
+        closed = folder
+    if closed is not None:
+        step = f"Ask an admin to let everybody read the model cache, or user {os.geteuid()} (chmod -R a+rX)."
+        said = f"{name}: {closed} in the model cache does not let it be read (Permission denied)"
+        raise TrainerError(Reason.ACCESS_DENIED, said, f"{step} Then set spec.retryNonce.")
 
 
 def models_in(cache: Path | str) -> list[str]:
@@ -79,7 +97,7 @@ def _nearest(name: str, there: list[str]) -> list[str]:
 
 def _names(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
     for child in folder.iterdir():
-        if child.name.startswith(".") or not child.is_dir():
+        if child.name.startswith(".") or not child.is_dir() or not os.access(child, os.R_OK | os.X_OK):
             continue
         if (child / "config.json").is_file():
             yield prefix + child.name

@@ -31,6 +31,7 @@ from finetune_operator.decide.job.reported import AT_WORK, report_is_due, report
 from finetune_operator.decide.job.run import CHANGES_BY_ITSELF, RETRIED, Run
 from finetune_operator.decide.job.steps import PASSING, REJECTED_CHECK_SECONDS, grace_left, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.refused import counts_what_has_ended
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
 """Provider blocks of those whose models are asked from here."""
@@ -207,7 +208,8 @@ def wait_for_pod(view: JobView) -> Decision | None:
     change = _change(view, facts, job_id=pod.job_id)
     left = grace_left(pod, view.now)
     change.fields["failure"] = None if left else obstacle
-    return Decision(with_status(view, change), requeue_after=left or pod_check_seconds(pod, view.now))
+    clear = counts_what_has_ended(obstacle)
+    return Decision(with_status(view, change), clear=clear, requeue_after=left or pod_check_seconds(pod, view.now))
 
 
 def follow(view: JobView) -> Decision | None:

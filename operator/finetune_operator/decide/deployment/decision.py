@@ -166,7 +166,10 @@ def _reading(view: DeploymentView, target: int, note: str) -> tuple[DeploymentPh
     if serving.state == "Failing" and serving.failure and serving.version == target:
         facts = _failing(with_field(serving.failure, view.spec), target, still)
         return ("Degraded" if answering else "Failed"), facts, answering
-    facts = reconciling(Reason.DEPLOYING, f"version {target} is being deployed{note}{still}")
+    what, ready_now = "is being deployed", f"{serving.available} of {serving.short_of} servers are ready"
+    if serving.short_of and serving.version == target:
+        what, still = f"is deployed; {ready_now}", ""
+    facts = reconciling(Reason.DEPLOYING, f"version {target} {what}{note}{still}")
     return ("Updating" if answering else "Deploying"), facts, answering
 
 

@@ -46,6 +46,8 @@ class Serving:
     """What is to be said beside, while it serves or rolls out."""
     answers: int | None = None
     """Version that answers now, where that is seen; else it is what status said before."""
+    short_of: int = 0
+    """How many servers there are to be, where all of them were up once and some do not answer (any more)."""
 
 
 def read_serving(deployment: Manifest | None, pods: Sequence[Manifest]) -> Serving:
@@ -59,20 +61,21 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest]) -> Servi
     seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
     if wanted == 0:
         return Serving("Idle", version, available)
-    rolled = (
-        seen
-        and status.get("updatedReplicas", 0) == wanted
-        and status.get("replicas", 0) == wanted
-        and available >= wanted
-    )
+    placed = seen and status.get("updatedReplicas", 0) == status.get("replicas", 0) == wanted
     answers = _oldest_ready(pods)
-    if rolled:
+    if placed and available >= wanted:
         return Serving("Serving", version, available, answers=answers)
     of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {})) == version and not _is_over(pod)]
     failure = _serving_failure(status if seen else {}, of_version)
     if failure is not None:
         return Serving("Failing", version, available, failure, answers=answers)
-    return Serving("Rolling", version, available, note=_waiting_for(of_version), answers=answers)
+    short_of = wanted if placed and _was_rolled_out(status) else 0
+    return Serving("Rolling", version, available, note=_waiting_for(of_version), answers=answers, short_of=short_of)
+
+
+def _was_rolled_out(status: Manifest) -> bool:
+    """Whether the newest pod template was up once: the Deployment says so until the next one comes."""
+    return any(condition.get("reason") == "NewReplicaSetAvailable" for condition in status.get("conditions") or ())
 
 
 def _oldest_ready(pods: Sequence[Manifest]) -> int | None:

@@ -186,7 +186,8 @@ def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> 
     if limit and after.used <= limit and not alike:
         return _retry(view, failure, after)
     end = given_up(before, after, interrupted, alike=alike)
-    return fail(view, failure.model_copy(update={"message": failure.message[: 4096 - len(end)] + end}))
+    said = failure.message.rstrip(".") if end else failure.message
+    return fail(view, failure.model_copy(update={"message": said[: 4096 - len(end)] + end}))
 
 
 def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:

@@ -89,7 +89,7 @@ class Run:
     interrupted: bool = False
     """Whether it failed by no fault of its own: the cluster, or somebody who may delete its pod, ended it."""
     at_its_limit: bool = False
-    """Whether the kernel ended it at the memory limit of its own container, which the next attempt has as well."""
+    """Whether it was ended at a limit of its own pod, of memory or of disk, which the next attempt has as well."""
     wants_log: bool = False
     """Whether the reason alone does not explain the failure."""
     awaiting_pod: bool = False
@@ -325,9 +325,16 @@ def _failed(condition: Manifest, pod: Manifest | None, report: Report | None) ->
         report=report,
         failure=found.model_copy(update={"exit_code": exit_code}),
         interrupted=_is_interruption(found, pod),
-        at_its_limit=_was_short_of_memory(pod) and memory_limit(_container(pod)) != "",
+        at_its_limit=_is_at_its_limit(found, pod),
         wants_log=wants_log,
     )
+
+
+def _is_at_its_limit(found: Failure, pod: Manifest | None) -> bool:
+    """By the kernel for memory, or by the kubelet for what it has written."""
+    if found.reason is Reason.EVICTED:
+        return is_over_a_limit(found)
+    return _was_short_of_memory(pod) and memory_limit(_container(pod)) != ""
 
 
 def _is_interruption(found: Failure, pod: Manifest | None) -> bool:

@@ -56,6 +56,7 @@ from finetune_operator.decide.job.run import STARTING, Run
 from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.pods.missing import with_field
+from finetune_operator.decide.pods.refused import counts_what_has_ended
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
@@ -272,7 +273,8 @@ def wait_for_pod(view: JobView) -> Decision | None:
         facts = stalled(obstacle.reason, obstacle.message)
     left = grace_left(view.run, view.now)
     status = with_status(view, Change(facts, {"phase": "Queued", "failure": None if left else obstacle}))
-    return Decision(status, requeue_after=left or pod_check_seconds(view.run, view.now))
+    clear = counts_what_has_ended(obstacle)
+    return Decision(status, clear=clear, requeue_after=left or pod_check_seconds(view.run, view.now))
 
 
 def grace_left(run: Run, now: datetime) -> float:

@@ -150,6 +150,8 @@ class Decision:
     """Have the deployments stand that an evaluation asks, or go."""
     measure: Literal["Start", "Stop"] | None = None
     """Start or end the pod that asks a model at a provider the test set."""
+    clear: bool = False
+    """End what earlier attempts have left to be looked at: it may keep this one out."""
     register: bool = False
     release: bool = False
     """Tidy up at the provider and take our finalizer off."""

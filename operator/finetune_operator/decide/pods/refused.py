@@ -9,9 +9,12 @@ _NAME_OF_A_TRY = re.compile(r'\bpods? "[^"]*" ', re.IGNORECASE)
 
 _AGAIN = "It is tried again by itself."
 
+_COUNTS_ENDED = r"\bexceeded quota: .*requested: count/(jobs\.batch|pods)="
+"""A quota of objects: unlike one of `pods`, it has no place for what has ended and is still there to be looked at."""
+
 _STEPS = {
-    r"\bexceeded quota: .*requested: count/jobs\.batch=": "Delete Jobs of the namespace that have ended, by the job "
-    f"that each belongs to, or ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
+    _COUNTS_ENDED: "Delete Jobs of the namespace that have ended, with their pods, by the job that each belongs to, or "
+    f"ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less under a new name, or ask an admin "
     f"for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     r"\bfailed quota: ": "Ask an admin to name what the ResourceQuota wants of each pod in podTemplate.resources of "
@@ -34,3 +37,8 @@ def refusal_of_pod(said: str) -> Failure:
     failure = Failure.because(Reason.POD_REJECTED, _NAME_OF_A_TRY.sub("its pod ", said))
     step = next((step for words, step in _STEPS.items() if re.search(words, said)), failure.next_step)
     return failure.model_copy(update={"next_step": step})
+
+
+def counts_what_has_ended(refusal: Failure | None) -> bool:
+    """Whether the attempts before it may be what keeps it out."""
+    return refusal is not None and re.search(_COUNTS_ENDED, refusal.message) is not None

@@ -26,7 +26,7 @@ from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp, Told
-from finetune_operator.runtime.errors import Conflict, Forbidden, KubeError, NotFound
+from finetune_operator.runtime.errors import Conflict, KubeError, NotFound
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube, Resource
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
@@ -37,9 +37,6 @@ Manifest = dict[str, Any]
 
 POD_IS_LATE = timedelta(seconds=10)
 """A Job without a pod after this has been refused one: its events say why."""
-
-OVER_A_QUOTA_OF_JOBS = "requested: count/jobs.batch="
-"""How the API server refuses a Job that a ResourceQuota leaves no place for. Those that have ended count, too."""
 
 BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
 """By which the Job controller marks a Job's pods."""
@@ -190,12 +187,7 @@ class HuggingFaceTraining:
         if spec.resources.nodes > 1:
             return await self._start_set(job, jobset.build(job, spec, _settings(connection), attempt))
         manifest = training_job.build(job, spec, _settings(connection), attempt)
-        try:
-            self._store.put(JOBS, await create_job(self._kube, manifest), told=True)
-        except Forbidden as refusal:
-            if OVER_A_QUOTA_OF_JOBS in refusal.message:
-                await self._end_earlier(job, number)  # the next try may be taken
-            raise
+        self._store.put(JOBS, await create_job(self._kube, manifest), told=True)
         return str(manifest["metadata"]["name"])
 
     async def _start_set(self, job: Manifest, manifest: Manifest) -> str:
@@ -229,9 +221,9 @@ class HuggingFaceTraining:
             if batch_job is not None:
                 await self._end(batch_job)
 
-    async def _end_earlier(self, job: Manifest, number: int) -> None:
+    async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """Delete the batch Jobs of the attempts before this one, which are kept for people to look at."""
-        for before in range(1, number):
+        for before in range(1, status.provider.attempt if status.provider else 0):
             await self.end_beside(job, _batch_job(job, before))
 
     async def end_beside(self, job: Manifest, name: str) -> None:

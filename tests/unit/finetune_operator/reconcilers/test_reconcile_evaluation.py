@@ -16,7 +16,8 @@ from finetune_api.asking import Asker, Question
 from finetune_api.catalogue import Catalogue
 from finetune_api.job_status import Asked
 from finetune_api.trainer import MeasureJob
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
+from finetune_operator.runtime.errors import Forbidden
+from finetune_operator.runtime.kube import EVENTS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
@@ -319,6 +320,31 @@ async def test_a_suspended_evaluation_goes_on_with_a_new_pod(provider, begin):
     await cluster.measure(2)
     assert cluster.status()["phase"] == "Succeeded"
     assert provider.count(CHAT) == 2 * ROWS
+
+
+@pytest.mark.parametrize("counted", ["count/jobs.batch", "count/pods"])
+async def test_what_has_ended_before_does_not_keep_the_pod_that_asks_out_of_a_quota(begin, counted):
+    """A deployment may be billed while it waits: the check and the pod before are there to be looked at only."""
+    cluster = await begin()
+    cluster.start_pod()
+    cluster.finish_pod(None, 75)
+    said = f"is forbidden: exceeded quota: q, requested: {counted}=1, used: {counted}=2, limited: {counted}=2"
+    if counted == "count/jobs.batch":
+        cluster.kube.refusals["create", "jobs"] = Forbidden(403, "Forbidden", f'jobs.batch "a" {said}')
+    await cluster.settle()
+    await cluster.pass_time(60)
+    if counted == "count/pods":
+        uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1-eval2"]["metadata"]["uid"]
+        body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedCreate", "regarding": {"uid": uid}}
+        cluster.kube.put(EVENTS, {**body, "note": f'Error creating: pods "a" {said}'})
+        await cluster.pass_time(60)
+    assert cluster.status()["failure"]["reason"] == "PodRejected"
+    left = {name for resource, _, name in cluster.kube.objects if resource is JOBS}
+    assert left == ({"sentiment-1-1-eval2"} if counted == "count/pods" else set())
+    cluster.kube.refusals.clear()
+    await cluster.pass_time(60)
+    await cluster.measure(2)
+    assert cluster.status()["phase"] == "Succeeded"
 
 
 async def test_a_job_that_is_deleted_ends_its_evaluation(begin):

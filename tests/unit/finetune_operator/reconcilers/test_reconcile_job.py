@@ -290,6 +290,24 @@ async def test_an_ended_attempt_does_not_keep_the_next_one_out_of_a_quota_of_job
     assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
 
 
+@pytest.mark.parametrize(("counted", "goes"), [("count/pods", True), ("pods", False)])
+async def test_the_pod_of_an_ended_attempt_does_not_keep_the_next_one_out_of_a_quota_of_pods(
+    counted: str, goes: bool
+) -> None:
+    cluster = await with_running_job()
+    cluster.end_pod(75)
+    await cluster.settle()
+    await cluster.wait(5)
+    uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-2"]["metadata"]["uid"]
+    note = f'Error creating: pods "sentiment-1-2-x" is forbidden: exceeded quota: q, requested: {counted}=1, used: 1'
+    body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedCreate", "regarding": {"uid": uid}}
+    cluster.kube.put(EVENTS, {**body, "note": note})
+    await cluster.wait(15)
+    assert cluster.status()["failure"]["reason"] == "PodRejected"
+    assert ((JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects) is goes
+    assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
+
+
 async def test_a_pod_that_cannot_be_made_is_explained_by_the_events_of_its_own_job() -> None:
     cluster = await with_job()
     uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]["uid"]

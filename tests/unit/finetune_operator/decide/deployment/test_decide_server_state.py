@@ -175,6 +175,18 @@ def test_a_server_that_is_back_with_fewer_pods_than_asked_for_says_so() -> None:
     assert said == "version 2 is being deployed; it answers already"
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("NewReplicaSetAvailable", "version 2 is deployed; 0 of 1 servers are ready"),
+        ("ReplicaSetUpdated", "version 2 is being deployed"),
+    ],
+)
+def test_a_server_that_was_up_and_does_not_answer_is_not_said_to_be_deployed_just_now(reason: str, said: str) -> None:
+    silent = deployment(availableReplicas=0, conditions=[{"type": "Progressing", "status": "True", "reason": reason}])
+    assert condition(decide(view(read_serving(silent, [server()]))).status, "Ready").message == said
+
+
 def test_a_server_that_ended_and_comes_back_says_why_it_ended() -> None:
     serving = read_serving(deployment(availableReplicas=0), [server(1, ran=900)])
     said = condition(decide(view(serving)).status, "Ready").message

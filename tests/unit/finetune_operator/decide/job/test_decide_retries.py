@@ -155,10 +155,11 @@ def test_what_is_saved_is_steps_of_checkpoints_and_answers(told: list[dict[str, 
     assert saved(None, *(Progress.model_validate(progress() | one) for one in told)) == work
 
 
-def test_a_pod_that_is_too_large_for_its_limit_twice_at_the_same_place_is_not_made_a_third_time() -> None:
+@pytest.mark.parametrize("reason", [Reason.OUT_OF_MEMORY, Reason.EVICTED])
+def test_a_pod_that_is_too_large_for_its_limit_twice_at_the_same_place_is_not_made_a_third_time(reason: Reason) -> None:
     def too_large(number: int, step: int, before: FineTuneJobStatus) -> FineTuneJobStatus:
         told = report("Running", number, progress=progress() | {"savedStep": step})
-        its_run = failed(Reason.OUT_OF_MEMORY, "it ended", attempt=number, report=told, at_its_limit=True)
+        its_run = failed(reason, "it ended.", attempt=number, report=told, at_its_limit=True)
         given = running(number, provider=_begun(before.provider, number), progress=before.progress)
         return decide(view(its_run, given, connection=connection({"maxRetries": 5}))).status
 

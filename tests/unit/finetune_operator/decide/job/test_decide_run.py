@@ -291,6 +291,17 @@ def test_who_used_too_much_memory_is_told_how_much_there_was(limits: Any, said: 
 
 
 @pytest.mark.parametrize(
+    ("said", "at_its_limit"),
+    [(OVER_ITS_LIMIT, True), (OVER_A_CONTAINERS, True), (OVER_A_VOLUME, True), (f"{LOW}{LARGER}", False)],
+)
+def test_who_was_evicted_for_a_limit_of_its_own_is_told_from_who_was_on_a_full_node(
+    said: str, at_its_limit: bool
+) -> None:
+    found = read(batch_job(BACKOFF), [evicted(said)])
+    assert (found.failure.reason, found.at_its_limit) == (Reason.EVICTED, at_its_limit)
+
+
+@pytest.mark.parametrize(
     ("step", "saved", "kept"),
     [
         (99, 99, None),
