@@ -93,6 +93,13 @@ def merge(
     return list(merged.values())
 
 
+def retiring(said: str | None, previous: list[Condition] | None) -> list[Fact]:
+    """The warning while something ends on a day that is known; taken back where that day was corrected."""
+    if said:
+        return [Fact("Retiring", "True", Reason.MODEL_RETIRES, said)]
+    return [Fact("Retiring", "False", Reason.READY, "no last day is known")] if is_true(previous, "Retiring") else []
+
+
 def is_true(conditions: list[Condition] | None, condition_type: str) -> bool:
     """Whether the condition is there and True."""
     return any(c.type == condition_type and c.status == "True" for c in conditions or ())

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.conditions import Fact, is_true, merge, moment, ready, stalled, timestamp
+from finetune_operator.decide.conditions import Fact, is_true, merge, moment, ready, retiring, stalled, timestamp
 
 GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
 """How long a check's result is believed."""
@@ -87,8 +87,7 @@ def decide(
         retires: what of the provider ends on a day that is known.
     """
     facts = _usable(spec, checked) if spec is not None else stalled(Reason.SPEC_INVALID, spec_error)
-    if retires:
-        facts = [*facts, Fact("Retiring", "True", Reason.MODEL_RETIRES, retires)]
+    facts = [*facts, *retiring(retires, status.conditions)]
     return status.model_copy(
         update={
             "observed_generation": generation,

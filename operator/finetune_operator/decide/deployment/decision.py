@@ -17,7 +17,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, some_of, stalled
+from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, retiring, some_of, stalled
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Engine, Target, find_target
 from finetune_operator.decide.deployment.token_prices import TokenPrices, with_answers
@@ -228,8 +228,7 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
 def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> ModelDeploymentStatus:
     if view.idle is not None:
         facts = [*facts, view.idle]
-    if view.retires:
-        facts = [*facts, Fact("Retiring", "True", Reason.MODEL_RETIRES, view.retires)]
+    facts = [*facts, *retiring(view.retires, view.status.conditions)]
     conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
     return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
 
