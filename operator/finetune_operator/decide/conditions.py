@@ -73,7 +73,7 @@ def retiring(said: str | None, before: list[Condition] | None) -> list[Fact]:
     """What of a provider ends on a day that is known; once nothing does any more, the condition says that."""
     if said:
         return [Fact(RETIRING, "True", Reason.MODEL_RETIRES, said)]
-    return [Fact(RETIRING, "False", Reason.READY)] if is_true(before, RETIRING) else []
+    return [Fact(RETIRING, "False", Reason.READY, "no last day is known")] if is_true(before, RETIRING) else []
 
 
 def merge(

@@ -16,7 +16,7 @@ from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
 from finetune_operator.providers.account import Account
-from finetune_operator.providers.connection_secret import NAMES, lacks, secret_of
+from finetune_operator.providers.connection_secret import NAMES, lacks, not_alone, secret_of
 from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, TryLater, understood
 from finetune_operator.providers.pace import CALLS_PER_SECOND, Pace
 from finetune_operator.providers.poll import POLL_SECONDS
@@ -285,13 +285,12 @@ class Accounts:
         if missing:
             told = f"Secret {self._namespace}/{name} {lacks(missing, secret)}"
             raise TryLater(Reason.SECRET_NOT_FOUND, told)
-        garbled = [key for key, value in values.items() if not (value.isascii() and value.isprintable())]
-        if garbled:
+        garbled = {key: why for key, value in values.items() if (why := not_alone(value))}
+        for key, why in garbled.items():
             message = (
-                f"Secret {self._namespace}/{name}: {', '.join(garbled)} has line breaks or letters beyond ASCII, as no "
-                "key has: write the key alone, once, and not the file or the Base64 that it came in"
+                f"Secret {self._namespace}/{name}: {key} has {why}, as no key has: write the key alone, once, and "
             )
-            raise TryLater(Reason.CREDENTIALS_INVALID, message)
+            raise TryLater(Reason.CREDENTIALS_INVALID, f"{message}not the file, the line or the Base64 that it came in")
         return values
 
 

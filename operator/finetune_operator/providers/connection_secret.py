@@ -16,6 +16,9 @@ _WORD = re.compile("[A-Za-z][-A-Za-z_.]{0,39}")
 
 _MOST_KEYS = 8
 
+_AROUND = re.compile(r"[\"']|[A-Z][A-Z0-9]*_[A-Z0-9_]*=|.*\s")
+"""What shells, files of variables and headers (`Bearer …`) have around a key."""
+
 
 def secret_of(spec: LLMConnectionSpec) -> tuple[str, tuple[str, ...]] | None:
     """Name and keys of a connection's Secret; None where it needs none."""
@@ -40,3 +43,10 @@ def lacks(missing: Sequence[str], secret: Mapping[str, Any]) -> str:
         return f"has nothing in {', '.join(empty)}"
     words = [key for key in sorted(there) if _WORD.fullmatch(key)][:_MOST_KEYS]
     return f"has no {', '.join(missing)}; it has {', '.join(words) or 'other keys, or none'}"
+
+
+def not_alone(value: str) -> str:
+    """What a value has beside a key, in words; "" where it may be one."""
+    if not (value.isascii() and value.isprintable()):
+        return "line breaks or letters beyond ASCII"
+    return "quotation marks, spaces or a name in or around it" if _AROUND.match(value) else ""

@@ -192,6 +192,8 @@ def test_the_status_of_a_connection_to_a_provider_follows_the_check_of_its_crede
     ready = condition(status, "Ready")
     assert (ready.reason, ready.status, status.last_checked) == (reason, state, stamp())
     assert condition(status, "Retiring").message == "it closes"
+    later = decide_connection.decide(openai_connection(), "", status, generation=1, now=NOW, checked=checked)
+    assert (condition(later, "Retiring").status, condition(later, "Ready")) == ("False", ready)
     wait = decide_connection.check_is_due(status, generation=1, now=at(50))
     assert wait == (3550 if state == "True" else 10)
     assert decide_connection.check_is_due(status, generation=2, now=at(50)) == 0

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.providers.connection_secret import AWS_KEYS, lacks
+from finetune_operator.providers.connection_secret import AWS_KEYS, lacks, not_alone
 
 VALUE = "c2VjcmV0"
 LACKING: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
@@ -28,3 +28,23 @@ LACKING: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
 def test_what_a_secret_has_instead_is_told(name: str) -> None:
     missing, secret, told = LACKING[name]
     assert lacks(missing, secret) == told
+
+
+ALONE: dict[str, bool] = {
+    "sk-proj-a1B2_c3": True,
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY": True,
+    "Ab8Q~x.Y-z_0": True,
+    "eyJhbGciOiJI.eyJzdWIi==.c2ln": True,
+    '"sk-1"': False,
+    "'sk-1'": False,
+    "Bearer sk-1": False,
+    "OPENAI_API_KEY=sk-1": False,
+    "sk-1 sk-2": False,
+    "sk-1\nsk-2": False,
+    "sk-\u00e4": False,
+}
+
+
+@pytest.mark.parametrize("value", ALONE)
+def test_what_stands_around_a_key_is_seen_before_its_provider_is_asked(value: str) -> None:
+    assert (not not_alone(value)) is ALONE[value]

@@ -95,16 +95,19 @@ async def test_a_replica_that_loses_its_lease_while_entra_gives_a_token_makes_no
     provider, start, monkeypatch
 ):
     """Another one may have made it meanwhile, and deleted it with its object: nobody would know of this one."""
-    cluster = await with_azure_job(provider, start(provider))
-    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
-    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
+    frozen: list[AzureCluster] = []
 
     async def freeze(*_: Any, **__: Any) -> AccessToken:
-        recorded = cluster.kube.objects.get(ADDRESS, {}).get("status", {}).get("hosted")
-        cluster.leads = cluster.leads and not recorded
+        for one in frozen:
+            recorded = one.kube.objects.get(ADDRESS, {}).get("status", {}).get("hosted")
+            one.leads = one.leads and not recorded
         return AccessToken("simulated-token", 0)
 
-    monkeypatch.setattr(Token, "get_token", freeze)
+    monkeypatch.setattr(Token, "get_token", freeze)  # from the first token on: the SDK keeps those that last
+    cluster = await with_azure_job(provider, start(provider))
+    frozen.append(cluster)
+    template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
     with pytest.raises(LeadershipLost):
         await tune(cluster, "sentiment-1")
     assert (cluster.leads, provider.count(PUT, committed=False)) == (False, 0)
