@@ -15,7 +15,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, measuring
-from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, stalled, timestamp
+from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, retiring, stalled, timestamp
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import fail, with_status
@@ -397,7 +397,7 @@ def retry_or_fail(view: JobView) -> Decision | None:
 def retirement_facts(view: JobView) -> list[Fact]:
     """A warning while there is time: the provider closes, or the base model is shut down, on a day that is known."""
     said = cloud_policy.retires(view.spec.base_model, view.facts) if view.spec else None
-    return [Fact("Retiring", "True", Reason.MODEL_RETIRES, said)] if said else []
+    return retiring(said, view.status.conditions)
 
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
