@@ -165,8 +165,8 @@ class Cost(ApiModel):
     )
     actual: Money | None = Field(
         None,
-        description="Cost after the job: tokens or time that the provider billed, at list price. Absent if a price is "
-        "unknown.",
+        description="Cost after the job: tokens or time that the provider billed for the last attempt, at list price. "
+        "Absent if a price is unknown.",
     )
     hosting: Money | None = Field(
         None, description="Part of the cost for deployments of the evaluation so far, by their hours at list price."

@@ -10,8 +10,6 @@ from finetune_api.reasons import Reason
 
 State = Literal["True", "False", "Unknown"]
 
-RETIRING = "Retiring"
-
 
 @dataclass(frozen=True)
 class Fact:
@@ -72,8 +70,8 @@ def resting(reason: Reason, message: str) -> list[Fact]:
 def retiring(said: str | None, before: list[Condition] | None) -> list[Fact]:
     """What of a provider ends on a day that is known; once nothing does any more, the condition says that."""
     if said:
-        return [Fact(RETIRING, "True", Reason.MODEL_RETIRES, said)]
-    return [Fact(RETIRING, "False", Reason.READY, "no last day is known")] if is_true(before, RETIRING) else []
+        return [Fact("Retiring", "True", Reason.MODEL_RETIRES, said)]
+    return [Fact("Retiring", "False", Reason.READY, "no last day is known")] if is_true(before, "Retiring") else []
 
 
 def merge(

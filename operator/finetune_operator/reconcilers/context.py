@@ -200,10 +200,6 @@ class Context:
         found = self.store.get(NAMESPACES, namespace) or {}
         return bool((found.get("status") or {}).get("phase") == "Terminating")
 
-    def labels_of(self, namespace: str) -> Mapping[str, str]:
-        """The labels by which connections select a namespace."""
-        return ((self.store.get(NAMESPACES, namespace) or {}).get("metadata") or {}).get("labels") or {}
-
     def connection(self, name: str) -> LLMConnectionSpec | None:
         """A connection's spec, resolved; None where it is not there or cannot be read (its own status says why)."""
         version = self.store.version(CONNECTIONS, name)
@@ -222,7 +218,7 @@ class Context:
 
     def connections_of(self, namespace: str) -> tuple[str, ...]:
         """Names of the connections whose namespaceSelector selects a namespace."""
-        labels = self.labels_of(namespace)
+        labels = ((self.store.get(NAMESPACES, namespace) or {}).get("metadata") or {}).get("labels") or {}
         names = sorted(name for _, name in self.store.addresses(CONNECTIONS))
         specs = {name: self.connection(name) for name in names}
         return tuple(name for name, spec in specs.items() if spec and selects(spec.namespace_selector, labels))

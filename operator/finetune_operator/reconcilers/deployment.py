@@ -22,11 +22,10 @@ from finetune_operator.decide.deployment.decision import (
     decide,
     is_no_news,
     not_served,
-    wanted,
 )
 from finetune_operator.decide.deployment.idle import is_asleep
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
-from finetune_operator.decide.deployment.serving_target import Target
+from finetune_operator.decide.deployment.serving_target import Target, find_target
 from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import serving
@@ -237,7 +236,7 @@ class DeploymentReconciler:
         """What is to be served, and where, if anything is."""
         if view.spec is None or view.deleting:
             return None
-        target = wanted(view, view.spec)
+        target = find_target(view.spec, view.model, view.connections)
         return target if isinstance(target, Target) else None
 
     def _observe(self, deployment: Manifest) -> DeploymentView:
@@ -258,7 +257,6 @@ class DeploymentReconciler:
             connections=self._connections(status),
             serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name)),
             now=self._context.clock(),
-            namespace_labels=self._context.labels_of(namespace),
             beside=self._beside(namespace, spec.model_ref.name) if spec and model is None else None,
         )
 

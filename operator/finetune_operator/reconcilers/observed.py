@@ -320,7 +320,6 @@ def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Itera
         yield from _keys(FINE_TUNED_MODELS, store.addresses(FINE_TUNED_MODELS, UNCLEANED))
     elif resource is NAMESPACES:
         yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, in_namespace(name)))
-        yield from _keys(MODEL_DEPLOYMENTS, [at for at in store.addresses(MODEL_DEPLOYMENTS) if at[0] == name])
     elif resource is FINE_TUNED_MODELS:
         yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS, of_model(namespace, name)))
     elif resource is MODEL_DEPLOYMENTS:

@@ -1,7 +1,7 @@
 """What to do about a ModelDeployment, and what its server's state means: phase, conditions, where it is asked. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,6 @@ from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Engine, Target, find_target
 from finetune_operator.decide.deployment.token_prices import TokenPrices, with_answers
 from finetune_operator.decide.pods.missing import with_field
-from finetune_operator.decide.policy import selects
 
 _STEPS = {
     Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed
@@ -74,7 +73,6 @@ class DeploymentView:
     """What somebody else changes of what serves, again and again."""
     beside: Beside | None = None
     """What there is instead of the model, where that is not there."""
-    namespace_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         return DeploymentDecision(view.status)
     if view.spec is None:
         return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error), billed=_billed(view))
-    target = wanted(view, view.spec)
+    target = find_target(view.spec, view.model, view.connections)
     if isinstance(target, Failure):
         return not_served(view, _with_names(target, view.beside), billed=_billed(view))
     fields: dict[str, Any] = {
@@ -109,17 +107,6 @@ def decide(view: DeploymentView) -> DeploymentDecision:
     facts = [*facts, *retiring(view.retires, view.status.conditions)]
     fields |= {"phase": phase, "served_version": served}
     return DeploymentDecision(_status(view, facts, fields), serve=target.version, engine=target.engine)
-
-
-def wanted(view: DeploymentView, spec: ModelDeploymentSpec) -> Target | Failure:
-    """What to serve, or why there is nothing. What was begun goes on when its connection serves others, as jobs do."""
-    target = find_target(spec, view.model, view.connections)
-    if isinstance(target, Failure) or view.status.engine is not None:
-        return target
-    if selects(target.connection.namespace_selector, view.namespace_labels):
-        return target
-    of = f"LLMConnection {target.version.connection} of version {target.version.version}"
-    return Failure.because(Reason.NAMESPACE_NOT_ALLOWED, f"{of} does not serve namespace {view.namespace}")
 
 
 def _is_unshown(view: DeploymentView, target: Target) -> bool:

@@ -52,19 +52,18 @@ def obj(name: str, namespace: str = "team-a", owner: tuple[str, str] | None = No
 
 JOBS_OF_A = {("FineTuneJob", "team-a", "one"), ("FineTuneJob", "team-a", LONG_NAME)}
 
-DEPLOYMENTS_OF_A = {("ModelDeployment", "team-a", "m"), ("ModelDeployment", "team-a", "side")}
-
 
 @pytest.mark.parametrize(
     ("resource", "changed", "woken"),
     [
         (FINE_TUNE_JOBS, obj("one"), {("FineTuneJob", "team-a", "one")}),
-        (NAMESPACES, {"metadata": {"name": "team-a"}}, JOBS_OF_A | DEPLOYMENTS_OF_A),
-        (NAMESPACES, {"metadata": {"name": "team-b"}}, {("FineTuneJob", "team-b", "other")}),
+        (NAMESPACES, {"metadata": {"name": "team-a"}}, JOBS_OF_A),
         (
             CONNECTIONS,
             {"metadata": {"name": "local"}},
-            JOBS_OF_A | {("LLMConnection", "", "local")} | DEPLOYMENTS_OF_A,
+            JOBS_OF_A
+            | {("LLMConnection", "", "local")}
+            | {("ModelDeployment", "team-a", "m"), ("ModelDeployment", "team-a", "side")},
         ),
         (FINE_TUNED_MODELS, obj("m"), {("FineTunedModel", "team-a", "m"), ("ModelDeployment", "team-a", "m")}),
         (

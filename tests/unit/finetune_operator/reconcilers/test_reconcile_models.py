@@ -251,23 +251,6 @@ async def test_weights_that_were_asked_for_a_moment_ago_are_not_deleted_on_a_lat
     assert cluster.status(MODEL)["activeVersion"] == 1
 
 
-async def test_a_deployment_waits_until_its_connection_serves_the_namespace() -> None:
-    """The job was allowed, and the namespace's label was taken off before anything was served."""
-    cluster = await with_running_job()
-    cluster.add_connection(namespaceSelector={"matchLabels": {"finetune": "yes"}})
-    cluster.end_pod(0, cluster.result())
-    await cluster.settle()
-    assert cluster.status()["phase"] == "Succeeded"
-    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "NamespaceNotAllowed"
-    assert (DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
-    cluster.add_namespace(finetune="yes")
-    await cluster.settle()
-    assert served_version(cluster) == "1"
-    cluster.add_namespace()
-    await cluster.settle()
-    assert (served_version(cluster), cluster.condition("Stalled", DEPLOYMENT)["status"]) == ("1", "False")
-
-
 async def test_a_server_outlives_the_record_of_its_job() -> None:
     cluster = await with_version(deployment={"template": {"huggingFace": {"gpus": 1}}})
     cluster.roll_out()

@@ -338,6 +338,8 @@ def test_what_ends_is_said_while_there_is_time() -> None:
     assert "2027-01-06" in retiring.message
     assert "2027-01-14" in retiring.message
     assert condition(decide(given(checked(), checking())).status, "Retiring") is None
+    told_before = checking().model_copy(update={"conditions": [retiring]})
+    assert condition(decide(given(checked(), told_before)).status, "Retiring").status == "False", "it was put right"
 
 
 TEST_SET = {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.jsonl"}}

@@ -183,16 +183,6 @@ def test_idle_with_nothing_to_do_is_no_refusal() -> None:
     assert decide(view(spec=spec(idle={"action": "None"}))).serve is not None
 
 
-def test_a_namespace_that_the_connection_does_not_serve_gets_no_new_server_and_keeps_what_it_has() -> None:
-    theirs = {"local": connection(namespaceSelector={"matchLabels": {"team": "b"}})}
-    refused = decide(view(connections=theirs, namespace_labels={"team": "a"}))
-    assert (refused.serve, condition(refused.status, "Stalled").reason) == (None, "NamespaceNotAllowed")
-    assert "LLMConnection local of version 2 does not serve namespace team-a" in refused.status.conditions[0].message
-    assert decide(view(connections=theirs, namespace_labels={"team": "b"})).serve is not None
-    begun = ModelDeploymentStatus(engine="Transformers")
-    assert decide(view(connections=theirs, namespace_labels={"team": "a"}, status=begun)).serve is not None
-
-
 def test_a_number_stays_with_its_version() -> None:
     decision = decide(view(spec=spec(version=1)))
     assert decision.serve is not None
