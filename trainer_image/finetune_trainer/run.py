@@ -120,9 +120,7 @@ def _require_own(folder: Path) -> None:
         raise TrainerError(Reason.ARTIFACT_FAILED, message, "Name a new or an empty folder with --output.")
 
 
-def local_job(
-    manifest: FineTuneJobManifest, output: Path, model_cache: Path | None, code: Path | None = None
-) -> TrainerJob:
+def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | None, code: Path | None) -> TrainerJob:
     """The job as the operator would hand it to a pod, with folders of this machine.
 
     Raises:

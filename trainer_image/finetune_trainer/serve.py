@@ -91,7 +91,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def prepare_environment(*, allow_hub: bool = False) -> None:
+def prepare_environment(*, allow_hub: bool) -> None:
     """Settings that libraries read when they are imported: no hub, no telemetry, threads as the quota allows."""
     if not allow_hub:
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"

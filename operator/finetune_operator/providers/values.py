@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,10 +39,10 @@ def when(value: Any) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def number(value: Any, kind: Callable[[Any], float] = float) -> float | None:
-    """A finite number, as `kind` reads it; None where it is none."""
+def number(value: Any) -> float | None:
+    """A finite number; None where it is none."""
     try:
-        found = kind(value)
+        found = float(value)
     except (TypeError, ValueError):
         return None
     return found if found == found and abs(found) != float("inf") else None  # noqa: PLR0124 - NaN is not itself

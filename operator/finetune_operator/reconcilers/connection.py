@@ -32,7 +32,7 @@ class ConnectionReconciler:
     """Tells whether a connection can be used."""
 
     def __init__(
-        self, context: Context, accounts: Accounts, catalogue: Callable[[], Catalogue], namespaces: tuple[str, ...] = ()
+        self, context: Context, accounts: Accounts, catalogue: Callable[[], Catalogue], namespaces: tuple[str, ...]
     ) -> None:
         self._context = context
         self._namespaces = namespaces

@@ -12,7 +12,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,7 +62,7 @@ class OwnAuthority:
         namespace: str,
         secret: str,
         names: tuple[str, ...],
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime],
     ) -> None:
         self._kube = kube
         self._namespace = namespace

@@ -20,6 +20,9 @@ SSLProtocol.max_size = 32 * 1024
 """asyncio holds a buffer of this size for each TLS connection as long as it is open. Of its own 256 KiB, as many as may
 be open would be all the memory that the chart grants; a record of TLS is 16 KiB at most."""
 
+_HANDSHAKE_SECONDS = 10.0
+"""A TLS handshake that takes longer is given up."""
+
 
 class Listener:
     """Serves an application on one port until `stop`.
@@ -31,7 +34,6 @@ class Listener:
         tls: for HTTPS; may be reloaded in place, new connections then get the new certificate.
         max_connections: further ones are closed as soon as they are there.
         idle_seconds: a connection on which no whole request head arrives for this long is closed.
-        handshake_seconds: for TLS.
     """
 
     def __init__(
@@ -41,9 +43,8 @@ class Listener:
         port: int,
         *,
         tls: ssl.SSLContext | None = None,
-        max_connections: int = 256,
+        max_connections: int,
         idle_seconds: float = 30.0,
-        handshake_seconds: float = 10.0,
     ) -> None:
         app.middlewares.append(self._watched)
         # Compressed bodies are not unpacked: a small one could become a large one.
@@ -54,7 +55,6 @@ class Listener:
         self._tls = tls
         self._max_connections = max_connections
         self._idle_seconds = idle_seconds
-        self._handshake_seconds = handshake_seconds
         self._server: asyncio.Server | None = None
         self._deadlines: dict[asyncio.BaseProtocol, asyncio.TimerHandle] = {}
 
@@ -75,7 +75,7 @@ class Listener:
         await self._runner.setup()
         tls: dict[str, Any] = {}
         if self._tls is not None:
-            tls = {"ssl": self._tls, "ssl_handshake_timeout": self._handshake_seconds, "ssl_shutdown_timeout": 5.0}
+            tls = {"ssl": self._tls, "ssl_handshake_timeout": _HANDSHAKE_SECONDS, "ssl_shutdown_timeout": 5.0}
         host, port = self._address
         self._server = await asyncio.get_running_loop().create_server(self._protocol, host, port, backlog=512, **tls)
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from finetune_operator.runtime.listener import Listener
@@ -23,7 +22,6 @@ class ProbeServer:
         port: 0 picks a free one.
         live: a failing one gets the pod restarted: only what a restart can heal belongs here.
         ready: a failing one takes the pod out of its Services.
-        registry: what /metrics shows.
     """
 
     def __init__(
@@ -33,11 +31,9 @@ class ProbeServer:
         *,
         live: Mapping[str, Check],
         ready: Mapping[str, Check],
-        registry: CollectorRegistry = REGISTRY,
     ) -> None:
         self._live = live
         self._ready = ready
-        self._registry = registry
         self._failing: set[str] = set()
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
@@ -66,7 +62,7 @@ class ProbeServer:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+        return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
 
     def _verdict(self, probe: str, checks: Mapping[str, Check]) -> web.Response:
         """200 with `ok` for each check, or 503 with what is wrong; a change is logged once."""

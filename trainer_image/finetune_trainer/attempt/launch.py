@@ -88,10 +88,10 @@ def told_to_report(job: TrainerJob) -> TrainerJob:
     return job if speaks() else job.model_copy(update={"report": None})
 
 
-def message_path(alone: Path = Path(TERMINATION_MESSAGE_PATH)) -> Path:
-    """Where this process leaves its termination message: `alone`, unless it is one of several that share it."""
+def message_path() -> Path:
+    """Where this process leaves its termination message: the pod's, unless it is one of several that share it."""
     folder = os.environ.get(_FOLDER_VARIABLE)
-    return Path(folder) / os.environ[RANK_VARIABLE] if folder else alone
+    return Path(folder) / os.environ[RANK_VARIABLE] if folder else Path(TERMINATION_MESSAGE_PATH)
 
 
 def of_this_node(name: str) -> Path:

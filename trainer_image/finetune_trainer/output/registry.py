@@ -80,17 +80,16 @@ def keys_for(host: str, docker_config: str | None) -> tuple[str, str] | None:
 
 
 class Registry:
-    """One repository of a registry, as it is pushed to. `pause` is in seconds."""
+    """One repository of a registry, as it is pushed to."""
 
     def __init__(
         self,
         reference: Reference,
         keys: tuple[str, str] | None,
         *,
-        plain_http: bool = False,
-        pause: float = PAUSE_SECONDS,
+        plain_http: bool,
     ) -> None:
-        self._reference, self._pause = reference, pause
+        self._reference = reference
         root = f"{'http' if plain_http else 'https'}://{reference.host}/v2/{reference.repository}/"
         self._client = httpx.Client(
             base_url=root, auth=_Keys(keys, httpx.URL(root)), timeout=_TIMEOUT, follow_redirects=False
@@ -171,7 +170,7 @@ class Registry:
                     raise PushError(f"the registry does not answer as it should for {what} ({said})") from error
             except OSError as error:  # none of httpx's is one
                 raise PushError(f"{what} cannot be read: {error.strerror}") from error
-            time.sleep(self._pause * 2 ** (tried - 1))
+            time.sleep(PAUSE_SECONDS * 2 ** (tried - 1))
         raise AssertionError("the last try returns or raises")
 
 
