@@ -75,14 +75,12 @@ class ChatTokenizer:
         Raises:
             TrainerError: ModelUnusable, a file is missing or broken.
         """
-        config = _json_or_nothing(folder / "tokenizer_config.json")
-        named = _named(folder, config)
-        special_tokens = _special_tokens(named)
-        backend = _backend(folder, config, [*special_tokens.values(), *_listed(named)])
+        backend, special_tokens = filed_tokens(folder)
         start = _decoder_start(folder)
         if start is not None:
             return cls(backend, JOINED_TEMPLATE, special_tokens, decoder_start=start)
-        return cls._build(backend, _template(folder, config), special_tokens)
+        template = _template(folder, _json_or_nothing(folder / "tokenizer_config.json"))
+        return cls._build(backend, template, special_tokens)
 
     @classmethod
     def from_transformers(cls, tokenizer: TransformersTokenizer, *, decoder_start: int | None = None) -> Self:
@@ -200,11 +198,29 @@ class ChatTokenizer:
         return known
 
 
-def _decoder_start(folder: Path) -> int | None:
-    """The token where the folder has an encoder-decoder, or an adapter on one; None where its model is causal."""
+def is_encoder_decoder(folder: Path) -> bool:
+    """Whether the folder has an encoder-decoder, or an adapter on one."""
     config, adapter = _json_or_nothing(folder / "config.json"), _json_or_nothing(folder / "adapter_config.json")
-    if config.get("is_encoder_decoder") is not True and adapter.get("task_type") != "SEQ_2_SEQ_LM":
+    return config.get("is_encoder_decoder") is True or adapter.get("task_type") == "SEQ_2_SEQ_LM"
+
+
+def filed_tokens(folder: Path) -> tuple[Tokenizer, dict[str, str]]:
+    """What tokenises by the files in the folder, and the tokens that have names.
+
+    Raises:
+        TrainerError: ModelUnusable, a file is missing or broken.
+    """
+    config = _json_or_nothing(folder / "tokenizer_config.json")
+    named = _named(folder, config)
+    special_tokens = _special_tokens(named)
+    return _backend(folder, config, [*special_tokens.values(), *_listed(named)]), special_tokens
+
+
+def _decoder_start(folder: Path) -> int | None:
+    """The token where answers begin; None where the folder's model is causal."""
+    if not is_encoder_decoder(folder):
         return None
+    config = _json_or_nothing(folder / "config.json")
     start = {**_json_or_nothing(folder / "generation_config.json"), **config}.get("decoder_start_token_id")
     if not isinstance(start, int):
         raise TrainerError(Reason.MODEL_UNUSABLE, "config.json of the base model has no decoder_start_token_id")
