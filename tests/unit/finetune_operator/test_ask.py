@@ -302,9 +302,11 @@ def test_who_interrupts_it_reads_no_traceback(
 
 
 WAITS_FOR_AWS = """
-import contextlib, sys, time
+import contextlib, signal, sys, time
 from finetune_operator import ask
 from finetune_operator.__main__ import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without
 
 class Cluster:
     async def get(self, *names):

@@ -186,6 +186,12 @@ def test_an_array_of_other_things_than_objects_is_told_how_rows_are_made_of_it(c
     assert "`jq -c '.[] | {messages: .}' FILE`" in result.verdict.next_step
 
 
+def test_rows_that_were_written_as_text_are_told_how_they_become_objects(check):
+    result = check(train=("t.jsonl", json.dumps(json.dumps({"prompt": "a", "completion": "b"})) + "\n"))
+    assert "line 1: the line is no JSON object" in result.verdict.message
+    assert "`jq -c fromjson FILE` of lines that are objects written as text" in result.verdict.next_step
+
+
 def test_a_row_of_a_json_array_is_named_by_its_line_too(check):
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "", "completion": "b"}]
     result = check(train=("t.json", json.dumps(rows, indent=2)), test=("v.json", json.dumps(rows[:1] * 2)))

@@ -65,12 +65,14 @@ def with_character(one: str) -> Look:
 
 def encoded_twice() -> Look:
     """Finds rows of UTF-8 that an earlier program read as Windows-1252, and wrote as UTF-8 then."""
-    return _with(lambda text: not text.isascii() and _TWICE.search(text) is not None)
+    return _with(lambda text: any(map(text.__contains__, _BEGUN)) and _TWICE.search(text) is not None)
 
 
 _BEHIND = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
 _TWICE = re.compile(f"Ã[{_BEHIND}]|Â[\xa0-\xbf]|â€[{_BEHIND}]")
 """Letters of western languages, signs such as ©, and typographic quotes and dashes, as they look then."""
+_BEGUN = ("Ã", "Â", "â€")
+"""How all of them begin: to look for these alone takes a thousandth of the time, and most texts have none."""
 
 
 def _with(has_it: Callable[[str], bool]) -> Look:

@@ -38,6 +38,9 @@ from finetune_trainer.data.source import Source, broken_file
 from finetune_trainer.data.turns import is_message
 from finetune_trainer.errors import TrainerError
 
+_ON_A_HUB = re.compile(r"\w[\w.-]*/[\w-]+")
+"""What hubs call a data set, OWNER/NAME, and may be a path too: one of a file has an ending."""
+
 
 def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
     """The parsed uri of a split.
@@ -48,10 +51,12 @@ def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
     field = f"spec.dataset.{split}.uri"
     path = _path_of_this_machine(data.uri) if allow_local and data.uri == data.uri.strip(AROUND) else None
     if path is not None:
+        on_a_hub = _ON_A_HUB.fullmatch(data.uri) and not path.exists()
+        or_there = f", or hf://datasets/{data.uri}/PATH for a file of this data set of a hub" if on_a_hub else ""
         raise TrainerError(
             Reason.SPEC_INVALID,
             f"{field}: a file of this machine needs file:// and an absolute path, with three slashes",
-            f"Write {path.as_uri()}",
+            f"Write {path.as_uri()}{or_there}",
         )
     try:
         return parse_uri(data.uri, allow_local=allow_local)

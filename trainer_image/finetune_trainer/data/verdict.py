@@ -44,7 +44,8 @@ _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
 
 _OBJECTS = (
     "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
-    "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts."
+    "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts, and `jq -c fromjson FILE` of "
+    "lines that are objects written as text."
 )
 _WHOLE_PAIRS = (
     "Write what both answer into a column prompt, or write chosen and rejected as lists of messages, "

@@ -390,3 +390,15 @@ def test_names_of_other_tools_lead_to_fields_that_are_there(write):
 def test_no_name_of_another_tool_means_two_things():
     names = [plain(name) for table in (PLACES, REMARKS) for found in table.values() for name in found]
     assert len(names) == len(set(names))
+
+
+def test_who_names_a_data_set_of_a_hub_is_told_its_uri(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hint = ", or hf://datasets/tatsu-lab/alpaca/PATH for a file of this data set of a hub"
+    manifest = write(JOB.replace("file:///data/train.jsonl", "tatsu-lab/alpaca"))
+    for is_there in (False, True):
+        with pytest.raises(TrainerError) as raised:
+            read_job(manifest)
+        assert raised.value.next_step.endswith(hint) != is_there
+        (tmp_path / "tatsu-lab").mkdir(exist_ok=True)
+        (tmp_path / "tatsu-lab/alpaca").touch()
