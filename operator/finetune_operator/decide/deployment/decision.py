@@ -149,14 +149,13 @@ def _reading(view: DeploymentView, target: int, note: str) -> tuple[DeploymentPh
     if serving.state == "Serving" and serving.version == target:
         return "Ready", ready(Reason.READY, f"version {target} answers{note}"), target
     answering = _answering(view)
-    still = _still(answering, target)
     if serving.state == "Failing" and serving.failure and serving.version == target:
-        facts = _failing(with_field(serving.failure, view.spec), target, still)
+        facts = _failing(with_field(serving.failure, view.spec), target, answering)
         return ("Degraded" if answering else "Failed"), facts, answering
-    what, ready_now = "is being deployed", f"{serving.available} of {serving.short_of} servers are ready"
+    what = f"is being deployed{note}{_still(answering, target)}"
     if serving.short_of and serving.version == target:
-        what, still = f"is deployed; {ready_now}", ""
-    facts = reconciling(Reason.DEPLOYING, f"version {target} {what}{note}{still}")
+        what = f"is deployed; {serving.available} of {serving.short_of} servers are ready{note}"
+    facts = reconciling(Reason.DEPLOYING, f"version {target} {what}")
     return ("Updating" if answering else "Deploying"), facts, answering
 
 
@@ -175,8 +174,10 @@ def _still(answering: int | None, target: int) -> str:
     return f"; version {answering} goes on answering" if answering else ""
 
 
-def _failing(failure: Failure, target: int, still: str) -> list[Fact]:
-    message = f"version {target} cannot be served: {failure.message}{still}"
+def _failing(failure: Failure, target: int, answering: int | None) -> list[Fact]:
+    message = f"version {target} cannot be served: {failure.message}{_still(answering, target)}"
+    if answering == target:  # in other pods, or on other terms, than those that it is to have now
+        message = f"version {target} answers, and is not deployed as spec says now: {failure.message}"
     # What a server said when it ended has its own next step.
     step = None if failure.reason is Reason.DEPLOYMENT_FAILED else _of_deployment(failure).next_step
     return stalled(failure.reason, failure.model_copy(update={"message": message, "next_step": step}).sentences)

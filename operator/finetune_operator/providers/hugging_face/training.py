@@ -14,7 +14,7 @@ from typing import Any
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.names import JOB_UID_LABEL, MADE_BY_LABEL, REPORT_PATH, TRAINER_CONTAINER
+from finetune_api.names import JOB_UID_LABEL, MADE_BY_LABEL, QUEUE_LABEL, REPORT_PATH, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
@@ -341,7 +341,9 @@ def _goes_by_itself(job: Manifest) -> bool:
 def _held(batch_job: Manifest) -> str:
     """What keeps it from having a pod at all: it is suspended, or somebody has changed it. Empty where nothing does."""
     if batch_job["spec"].get("suspend"):
-        return "suspended: by its queue until it is admitted, or by hand"
+        queue = (batch_job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+        step = " (kubectl describe workloads says why not yet)" if queue else ""
+        return f"suspended: by {f'queue {queue}' if queue else 'its queue'} until it is admitted{step}, or by hand"
     return "held back: somebody has set its spec.parallelism to 0" if batch_job["spec"].get("parallelism") == 0 else ""
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.names import QUEUE_LABEL
 from finetune_api.trainer import termination_message
 from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS, Resource, TokenIdentity
 from tests.unit.finetune_operator.decide.given import ended
@@ -81,6 +82,19 @@ async def test_a_job_that_is_held_back_says_so(held: dict[str, Any], said: str) 
     message = cluster.condition("Reconciling")["message"]
     assert message.startswith("Job sentiment-1-1 is ")
     assert said in message
+
+
+async def test_a_job_that_waits_in_a_queue_says_where_that_tells_why() -> None:
+    cluster = await with_job()
+    made = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]
+    labels = {**made["metadata"]["labels"], QUEUE_LABEL: "gpus"}
+    metadata, spec = {**made["metadata"], "labels": labels}, {**made["spec"], "suspend": True}
+    cluster.kube.change(JOBS, "sentiment-1-1", metadata=metadata, spec=spec)
+    await cluster.settle()
+    assert cluster.condition("Reconciling")["message"] == (
+        "Job sentiment-1-1 is suspended: by queue gpus until it is admitted (kubectl describe workloads says why "
+        "not yet), or by hand"
+    )
 
 
 async def test_a_job_that_somebody_deleted_is_followed_by_the_next_attempt_once_its_pod_is_gone() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.decision import decide
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
@@ -185,6 +186,14 @@ def test_a_server_that_is_back_with_fewer_pods_than_asked_for_says_so() -> None:
 def test_a_server_that_was_up_and_does_not_answer_is_not_said_to_be_deployed_just_now(reason: str, said: str) -> None:
     silent = deployment(availableReplicas=0, conditions=[{"type": "Progressing", "status": "True", "reason": reason}])
     assert condition(decide(view(read_serving(silent, [server()]))).status, "Ready").message == said
+
+
+def test_a_version_that_answers_is_not_said_to_be_unservable_where_its_new_server_fails() -> None:
+    failing = Serving("Failing", 2, 1, Failure.because(Reason.OUT_OF_MEMORY, "too large"), answers=2)
+    found = decide(view(failing, 2)).status
+    assert (found.phase, found.served_version) == ("Degraded", 2)
+    said = condition(found, "Stalled").message
+    assert said.startswith("version 2 answers, and is not deployed as spec says now: too large")
 
 
 def test_a_server_that_ended_and_comes_back_says_why_it_ended() -> None:
