@@ -1,8 +1,13 @@
 """How tests are spread over pytest's workers: those with nodes on one, those with an API server alone on another, both
 first and in order; the rest by file, over all workers."""
 
+import builtins
+import gc
 import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path, PurePosixPath
+from threading import RLock
 from typing import Any
 
 import pytest
@@ -20,6 +25,32 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # Properties hold however slow the machine is; what a profile says besides, of CI for one, stays.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+def undisturbed(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Of `compile`: one at a time, and without the garbage collector.
+
+    What that ends may be a task whose exception nobody has asked for: it is written out, for which Python 3.11 makes a
+    tree in the middle of another and loses that one ("AST constructor recursion depth mismatch"). pytest makes one to
+    show a failure, and without it ended the whole run.
+    """
+    turn = RLock()
+
+    @wraps(make)
+    def compiled(*args: Any, **options: Any) -> Any:
+        with turn:
+            collects = gc.isenabled()
+            gc.disable()
+            try:
+                return make(*args, **options)
+            finally:
+                if collects:
+                    gc.enable()
+
+    return compiled
+
+
+builtins.compile = undisturbed(builtins.compile)
 
 
 class ByCluster(LoadScopeScheduling):

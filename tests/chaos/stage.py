@@ -18,7 +18,7 @@ import pytest
 
 from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.settings import Settings
-from tests.chaos.site import Site, make_connection
+from tests.chaos.site import PATIENCE, Site, make_connection
 from tests.cluster.cluster import Cluster
 
 AT_ONCE = 10
@@ -113,7 +113,8 @@ async def _perform(cluster: Cluster, waves: Waves, folder: Path, outcomes: Outco
                 error.add_note(f"see {own}")
                 outcomes[name].set_exception(error)
 
-    async with Kube.connect(Settings(kubeconfig=cluster.kubeconfig)) as kube:
+    # The plays' own questions wait as long as they do: a server that is busy with all of them answers in the end.
+    async with Kube.connect(Settings(kubeconfig=cluster.kubeconfig, kube_timeout_seconds=PATIENCE)) as kube:
         await make_connection(kube)
         beside, calm, alone = waves
         for wave in (beside, calm):

@@ -162,7 +162,9 @@ class Wire:
 
     async def _forward_whole(self, request: web.Request, call: Call, body: bytes) -> Answer:
         """What has been sent arrives, whatever becomes of the sender."""
-        return await asyncio.shield(asyncio.ensure_future(self._forward(request, call, body)))
+        sent = asyncio.ensure_future(self._forward(request, call, body))
+        sent.add_done_callback(lambda over: over.cancelled() or over.exception())  # the sender may ask no more
+        return await asyncio.shield(sent)
 
     async def _forward(self, request: web.Request, call: Call, body: bytes) -> Answer:
         assert self._session is not None

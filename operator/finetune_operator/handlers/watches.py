@@ -115,6 +115,9 @@ async def _watch(
                 await _tell(_stream(settings, resource, namespace), listener, resource, namespace, listing)
         except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
             logger.warning("the watch of %s broke, they are listed anew: %s", resource.plural, error)
+        except kopf.LoginError as error:
+            # It has signed in anew, and been refused again: a new process reads all that it signs in with.
+            raise CannotWatch(f"{resource.plural}: 401 the API server refuses the operator's credentials") from error
         except APIError as error:
             if error.status != HTTPStatus.GONE:  # so are the pages of a listing that took too long
                 raise CannotWatch(f"{resource.plural}: {error.status} {_said(resource, error)}") from error

@@ -230,6 +230,12 @@ async def test_a_watch_that_cannot_go_on_ends_all(
         await watches.watch_all(make_settings(Settings()), Told(9))
 
 
+async def test_credentials_that_stay_refused_are_told_in_a_sentence(streams: Callable[..., None]) -> None:
+    streams([kopf.LoginError("Consider installing an API client library")])
+    with pytest.raises(watches.CannotWatch, match="pods: 401 the API server refuses"):
+        await watches.watch_all(make_settings(Settings()), Told(9))
+
+
 def test_kopf_handles_nothing_by_itself() -> None:
     made = make_registry(Settings.from_environment({"POD_NAMESPACE": "finetune", "POD_NAME": "operator-0"}))
     for handlers in (made._watching, made._changing, made._spawning, made._indexing, made._webhooks):
