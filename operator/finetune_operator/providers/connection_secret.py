@@ -16,7 +16,7 @@ _WORD = re.compile("[A-Za-z][-A-Za-z_.]{0,39}")
 
 _MOST_KEYS = 8
 
-_AROUND = re.compile(r"[\"']|[A-Z][A-Z0-9]*_[A-Z0-9_]*=|.*\s")
+_AROUND = re.compile(r"([\"']).*\1$|[A-Z][A-Z0-9]*_[A-Z0-9_]*=|(?i:bearer)\s|\s|.*\s$")
 """What shells, files of variables and headers (`Bearer …`) have around a key."""
 
 
@@ -49,4 +49,4 @@ def not_alone(value: str) -> str:
     """What a value has beside a key, in words; "" where it may be one."""
     if not (value.isascii() and value.isprintable()):
         return "line breaks or letters beyond ASCII"
-    return "quotation marks, spaces or a name in or around it" if _AROUND.match(value) else ""
+    return "quotation marks, spaces or a name around it" if _AROUND.match(value) else ""

@@ -205,7 +205,8 @@ def test_a_day_that_an_admin_has_put_right_is_not_told_of_any_more() -> None:
         told = decide_connection.decide(
             openai_connection(), "", told, generation=1, now=NOW, checked=checked, retires=retires
         )
-        assert (condition(told, "Retiring").status, condition(told, "Retiring").message) == (state, retires or "")
+        said = condition(told, "Retiring")
+        assert (said.status, said.message) == (state, retires or "no last day is known")
     unknown = decide_connection.decide(None, "spec.x: wrong", told, generation=2, now=NOW)
     assert condition(unknown, "Retiring").status == "True", "of a spec that cannot be read nothing new is known"
 

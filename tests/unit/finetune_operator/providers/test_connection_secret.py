@@ -39,7 +39,8 @@ ALONE: dict[str, bool] = {
     "'sk-1'": False,
     "Bearer sk-1": False,
     "OPENAI_API_KEY=sk-1": False,
-    "sk-1 sk-2": False,
+    "sk-1 ": False,
+    "a company's own key": True,
     "sk-1\nsk-2": False,
     "sk-\u00e4": False,
 }

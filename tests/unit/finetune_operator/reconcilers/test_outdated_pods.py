@@ -42,6 +42,7 @@ def correct(cluster: Cluster) -> None:
 @pytest.mark.parametrize("reason", OBSTACLES)
 async def test_it_is_made_anew_as_the_connection_says_now_and_no_retry_is_used_up(reason: str) -> None:
     cluster = await held_up(OBSTACLES[reason])
+    await cluster.wait(60)  # a pod without room is a failure only then
     assert cluster.status()["failure"]["reason"] == reason
     correct(cluster)
     await cluster.wait(60)
