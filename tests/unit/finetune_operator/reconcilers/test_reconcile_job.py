@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, Transient
+from finetune_operator.runtime.errors import Conflict, Transient
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
-    EVENTS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
     JOBS,
@@ -256,115 +255,6 @@ async def test_a_missing_connection_is_waited_for() -> None:
     cluster.add_connection()
     await cluster.settle()
     assert cluster.status()["phase"] == "Queued"
-
-
-@pytest.mark.parametrize("error", [Forbidden(403, "Forbidden", "quota of jobs"), Invalid(422, "Invalid", "bad field")])
-async def test_a_job_that_the_api_server_refuses_says_so_and_is_tried_again(error: Exception) -> None:
-    cluster = Cluster()
-    cluster.kube.refusals["create", "jobs"] = error
-    cluster.add_namespace()
-    cluster.add_connection()
-    cluster.add_job()
-    await cluster.settle()
-    assert cluster.status()["failure"]["reason"] == "PodRejected"
-    assert cluster.condition("Stalled")["status"] == "True"
-    cluster.kube.refusals.clear()
-    await cluster.wait(60)
-    assert cluster.status()["phase"] == "Queued"
-    assert "failure" not in cluster.status()
-
-
-@pytest.mark.parametrize(("counted", "goes"), [("count/jobs.batch", True), ("pods", False)])
-async def test_an_ended_attempt_does_not_keep_the_next_one_out_of_a_quota_of_jobs(counted: str, goes: bool) -> None:
-    cluster = await with_running_job()
-    said = f'jobs.batch "sentiment-1-2" is forbidden: exceeded quota: q, requested: {counted}=1, used: {counted}=1'
-    cluster.kube.refusals["create", "jobs"] = Forbidden(403, "Forbidden", said)
-    cluster.end_pod(75)
-    await cluster.settle()
-    await cluster.wait(5)
-    assert ((JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects) is goes
-    assert cluster.status()["failure"]["reason"] == "PodRejected"
-    cluster.kube.refusals.clear()
-    await cluster.wait(60)
-    assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Queued", 2)
-    assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
-
-
-@pytest.mark.parametrize(("counted", "goes"), [("count/pods", True), ("pods", False)])
-async def test_the_pod_of_an_ended_attempt_does_not_keep_the_next_one_out_of_a_quota_of_pods(
-    counted: str, goes: bool
-) -> None:
-    cluster = await with_running_job()
-    cluster.end_pod(75)
-    await cluster.settle()
-    await cluster.wait(5)
-    uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-2"]["metadata"]["uid"]
-    note = f'Error creating: pods "sentiment-1-2-x" is forbidden: exceeded quota: q, requested: {counted}=1, used: 1'
-    body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedCreate", "regarding": {"uid": uid}}
-    cluster.kube.put(EVENTS, {**body, "note": note})
-    await cluster.wait(15)
-    assert cluster.status()["failure"]["reason"] == "PodRejected"
-    assert ((JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects) is goes
-    assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
-
-
-async def test_a_pod_that_cannot_be_made_is_explained_by_the_events_of_its_own_job() -> None:
-    cluster = await with_job()
-    uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]["uid"]
-    for name, of, note in (("a", "another-uid", "of an earlier Job"), ("b", uid, "exceeded quota: gpus")):
-        regarding = {"name": "sentiment-1-1", "uid": of}
-        body = {"metadata": {"name": name, "namespace": "team-a"}, "reason": "FailedCreate", "regarding": regarding}
-        cluster.kube.put(EVENTS, {**body, "note": note})
-    cluster.kube.events.clear()
-    await cluster.wait(15)
-    failure = cluster.status()["failure"]
-    assert (failure["reason"], failure["message"]) == ("PodRejected", "exceeded quota: gpus")
-    cluster.run_pod()
-    await cluster.settle()
-    assert "failure" not in cluster.status()
-
-
-async def test_that_each_try_to_make_a_pod_has_another_name_is_no_news() -> None:
-    cluster = await with_job()
-    uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]["uid"]
-    written = []
-    for name in ("98mjf", "crpmr"):
-        note = f'Error creating: pods "sentiment-1-1-{name}" is forbidden: exceeded quota: gpus'
-        body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedCreate", "regarding": {"uid": uid}}
-        cluster.kube.put(EVENTS, {**body, "note": note})
-        await cluster.wait(15)
-        written.append(cluster.kube.asked("patch_status", "finetunejobs"))
-    assert cluster.status()["failure"]["message"] == "Error creating: its pod is forbidden: exceeded quota: gpus"
-    assert written[0] == written[1]
-
-
-NO_CONFIG_MAP = 'MountVolume.SetUp failed for volume "v1" : configmap "recipes" not found'
-
-
-async def test_a_pod_whose_volume_cannot_be_mounted_is_explained_by_its_events() -> None:
-    cluster = await with_job()
-    cluster.run_pod(phase="Pending")
-    await cluster.settle()
-    assert "failure" not in cluster.status()
-    pod = cluster.kube.objects[PODS, "team-a", "sentiment-1-1-x"]["metadata"]
-    regarding = {"kind": "Pod", "uid": pod["uid"]}
-    body = {"metadata": {"name": "a", "namespace": "team-a"}, "type": "Warning", "reason": "FailedMount"}
-    cluster.kube.put(EVENTS, {**body, "regarding": regarding, "note": NO_CONFIG_MAP})
-    cluster.kube.events.clear()
-    await cluster.wait(15)
-    failure = cluster.status()["failure"]
-    assert (failure["reason"], failure["message"]) == ("ContainerConfigInvalid", 'configmap "recipes" not found')
-    assert cluster.condition("Stalled")["status"] == "True"
-    cluster.kube.change(PODS, pod["name"], status={"conditions": [MOUNTED]})
-    cluster.kube.events.clear()
-    await cluster.wait(15)
-    assert "failure" not in cluster.status()
-
-
-MOUNTED = {"type": "PodReadyToStartContainers", "status": "True"}
-
-
-# Failures.
 
 
 async def test_a_crash_brings_the_end_of_the_log_without_secrets_and_its_pod_is_deleted() -> None:

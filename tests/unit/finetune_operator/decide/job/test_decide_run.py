@@ -10,8 +10,6 @@ from finetune_api.trainer import termination_message
 from finetune_operator.decide.job.run import RETRIED, is_live, newest, with_log
 from finetune_operator.decide.job.steps import decide
 from finetune_operator.decide.pods.containers import obstacle
-from finetune_operator.reconcilers.observed import make_store
-from finetune_operator.runtime.kube import PODS
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
@@ -20,7 +18,6 @@ from tests.unit.finetune_operator.decide.given import (
     ended,
     failed,
     pod,
-    progress,
     report,
     run,
     running,
@@ -30,7 +27,19 @@ from tests.unit.finetune_operator.decide.given import (
     view,
     waiting,
 )
-from tests.unit.finetune_operator.decide.job.given_pods import BACKOFF, read, target
+from tests.unit.finetune_operator.decide.job.given_pods import (
+    BACKOFF,
+    EARLIER,
+    LARGER,
+    LOW,
+    OVER_A_CONTAINERS,
+    OVER_A_VOLUME,
+    OVER_ITS_LIMIT,
+    PRESSED,
+    evicted,
+    read,
+    target,
+)
 
 NO_CLAIM = '0/1 nodes are available: persistentvolumeclaim "data" not found. preemption: not helpful'
 
@@ -39,22 +48,6 @@ LOST_CLAIM = '0/1 nodes are available: persistentvolumeclaim "a" bound to non-ex
 
 def unplaced(message: str) -> dict[str, Any]:
     return {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-
-
-LOW = "The node was low on resource: ephemeral-storage. Threshold quantity: 2705531679, available: 2491552Ki. "
-LARGER = "Container trainer was using 52Ki, request is 0, has larger consumption of ephemeral-storage. "
-LOW_ON_MEMORY = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 92764Ki. "
-LARGER_IN_MEMORY = "Container trainer was using 812Mi, request is 300Mi, has larger consumption of memory. "
-EARLIER = "The node was low on resource: memory. Container trainer was using 1Gi, which exceeds its request of 300Mi. "
-PRESSED = "The node had condition: [DiskPressure]. "
-OVER_ITS_LIMIT = "Pod ephemeral local storage usage exceeds the total limit of containers 50Mi. "
-OVER_A_CONTAINERS = 'Container trainer exceeded its local ephemeral storage limit "50Mi". '
-OVER_A_VOLUME = 'Usage of EmptyDir volume "v0" exceeds the limit "1Gi". '
-"""The kubelet's own words, of 1.34 but for EARLIER. Who has asked for no disk is over that with a few KiB."""
-
-
-def evicted(message: str) -> dict[str, Any]:
-    return pod("Failed", reason="Evicted", message=message)
 
 
 @pytest.mark.parametrize(
@@ -163,25 +156,6 @@ def test_an_interruption_is_no_fault_of_the_job(its_pod: Any, interrupted: bool)
 
 
 @pytest.mark.parametrize(
-    ("said", "step"),
-    [
-        (OVER_ITS_LIMIT, "Apply the job under a new name with more spec.resources.ephemeralStorage"),
-        (OVER_A_CONTAINERS, "Apply the job under a new name with more spec.resources.ephemeralStorage"),
-        (OVER_A_VOLUME, "Ask an admin to raise the limit that a policy of the cluster has put on this volume"),
-        (f"{LOW}{LARGER}", "Have the pod ask for as much ephemeral-storage as it uses, in spec.resources or"),
-        (f"{LOW_ON_MEMORY}{LARGER_IN_MEMORY}", "Have the pod ask for as much memory as it uses, in spec.resources or"),
-        (EARLIER, "Have the pod ask for as much as it uses, in spec.resources or"),
-        (LOW, "Set spec.retryNonce to go on from the last checkpoint when the node has room."),
-        (PRESSED, "Set spec.retryNonce to go on from the last checkpoint when the node has room."),
-    ],
-)
-def test_who_was_evicted_by_the_kubelet_is_told_what_helps(said: str, step: str) -> None:
-    failure = read(batch_job(BACKOFF), [evicted(said)]).failure
-    assert (failure.reason, failure.message) == (Reason.EVICTED, f"the training pod was evicted: {said.strip()}")
-    assert failure.next_step.startswith(step)
-
-
-@pytest.mark.parametrize(
     ("its_pod", "said"),
     [
         (
@@ -268,73 +242,6 @@ def test_what_the_cluster_did_comes_before_what_the_trainer_said() -> None:
     told = report("Failed", failure={"reason": "TrainerCrashed", "message": "allocation failed"})
     found = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told)
     assert found.failure.reason is Reason.OUT_OF_MEMORY
-
-
-@pytest.mark.parametrize(
-    ("limits", "said", "at_its_limit"),
-    [
-        (
-            {"memory": "300Mi", "cpu": "1"},
-            "the kernel ended the trainer: it used more memory than its limit of 300Mi",
-            True,
-        ),
-        ({"cpu": "1"}, "the kernel ended the trainer: it used more memory than its limit", False),
-    ],
-)
-def test_who_used_too_much_memory_is_told_how_much_there_was(limits: Any, said: str, at_its_limit: bool) -> None:
-    raw = pod("Failed", **ended(137, "OOMKilled"))
-    raw["spec"] = {"containers": [{"name": "trainer", "resources": {"limits": limits}}]}
-    store = make_store()
-    store.put(PODS, raw)
-    found = read(batch_job(BACKOFF), [store.get(PODS, "pod-1", "team-a")])
-    assert (found.failure.message, found.at_its_limit) == (said, at_its_limit)
-
-
-@pytest.mark.parametrize(
-    ("said", "at_its_limit"),
-    [(OVER_ITS_LIMIT, True), (OVER_A_CONTAINERS, True), (OVER_A_VOLUME, True), (f"{LOW}{LARGER}", False)],
-)
-def test_who_was_evicted_for_a_limit_of_its_own_is_told_from_who_was_on_a_full_node(
-    said: str, at_its_limit: bool
-) -> None:
-    found = read(batch_job(BACKOFF), [evicted(said)])
-    assert (found.failure.reason, found.at_its_limit) == (Reason.EVICTED, at_its_limit)
-
-
-@pytest.mark.parametrize(
-    ("step", "saved", "kept"),
-    [
-        (99, 99, None),
-        (100, None, "up to step 0."),
-        (100, 99, "up to step 99."),
-        (100, 100, "Training is done and kept."),
-    ],
-)
-@pytest.mark.parametrize("phase", ["Running", "Evaluating"])
-def test_who_used_too_much_memory_after_training_is_not_told_to_train_in_smaller_steps(
-    phase: Any, step: int, saved: int | None, kept: str | None
-) -> None:
-    """In a store the newest checkpoint may not be there yet: the model was merged all the same."""
-    trained = kept is not None
-    told = report(phase, progress=progress(step) | ({"savedStep": saved} if saved else {}))
-    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told).failure
-    assert failure.reason is Reason.OUT_OF_MEMORY
-    assert failure.message.endswith(", after its last training step") is trained
-    assert ("microBatchSize" in failure.next_step) is not trained
-    assert (kept or "lower microBatchSize") in failure.next_step
-
-
-@pytest.mark.parametrize(
-    ("told", "begins"), [(report("Validating"), True), (report("Running", progress=progress(0)), False), (None, False)]
-)
-def test_who_used_too_much_memory_before_training_is_not_told_to_train_in_smaller_steps(
-    told: Any, begins: bool
-) -> None:
-    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told).failure
-    assert failure.reason is Reason.OUT_OF_MEMORY
-    assert failure.message.endswith(", before its first training step") is begins
-    assert ("microBatchSize" in failure.next_step) is not begins
-    assert failure.next_step.startswith("Ask for more memory")
 
 
 def test_the_termination_message_has_the_last_word_and_the_posted_report_the_curves() -> None:

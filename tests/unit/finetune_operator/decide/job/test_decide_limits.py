@@ -1,0 +1,116 @@
+"""Ends at a limit of memory or disk: whose limit it was, and what helps."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.reasons import Reason
+from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.runtime.kube import PODS
+from tests.unit.finetune_operator.decide.given import (
+    batch_job,
+    ended,
+    pod,
+    progress,
+    report,
+)
+from tests.unit.finetune_operator.decide.job.given_pods import (
+    BACKOFF,
+    EARLIER,
+    LARGER,
+    LARGER_IN_MEMORY,
+    LOW,
+    LOW_ON_MEMORY,
+    OVER_A_CONTAINERS,
+    OVER_A_VOLUME,
+    OVER_ITS_LIMIT,
+    PRESSED,
+    evicted,
+    read,
+)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said", "at_its_limit"),
+    [
+        (
+            {"memory": "300Mi", "cpu": "1"},
+            "the kernel ended the trainer: it used more memory than its limit of 300Mi",
+            True,
+        ),
+        ({"cpu": "1"}, "the kernel ended the trainer: it used more memory than its limit", False),
+    ],
+)
+def test_who_used_too_much_memory_is_told_how_much_there_was(limits: Any, said: str, at_its_limit: bool) -> None:
+    raw = pod("Failed", **ended(137, "OOMKilled"))
+    raw["spec"] = {"containers": [{"name": "trainer", "resources": {"limits": limits}}]}
+    store = make_store()
+    store.put(PODS, raw)
+    found = read(batch_job(BACKOFF), [store.get(PODS, "pod-1", "team-a")])
+    assert (found.failure.message, found.at_its_limit) == (said, at_its_limit)
+
+
+@pytest.mark.parametrize(
+    ("said", "at_its_limit"),
+    [(OVER_ITS_LIMIT, True), (OVER_A_CONTAINERS, True), (OVER_A_VOLUME, True), (f"{LOW}{LARGER}", False)],
+)
+def test_who_was_evicted_for_a_limit_of_its_own_is_told_from_who_was_on_a_full_node(
+    said: str, at_its_limit: bool
+) -> None:
+    found = read(batch_job(BACKOFF), [evicted(said)])
+    assert (found.failure.reason, found.at_its_limit) == (Reason.EVICTED, at_its_limit)
+
+
+@pytest.mark.parametrize(
+    ("step", "saved", "kept"),
+    [
+        (99, 99, None),
+        (100, None, "up to step 0."),
+        (100, 99, "up to step 99."),
+        (100, 100, "Training is done and kept."),
+    ],
+)
+@pytest.mark.parametrize("phase", ["Running", "Evaluating"])
+def test_who_used_too_much_memory_after_training_is_not_told_to_train_in_smaller_steps(
+    phase: Any, step: int, saved: int | None, kept: str | None
+) -> None:
+    """In a store the newest checkpoint may not be there yet: the model was merged all the same."""
+    trained = kept is not None
+    told = report(phase, progress=progress(step) | ({"savedStep": saved} if saved else {}))
+    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told).failure
+    assert failure.reason is Reason.OUT_OF_MEMORY
+    assert failure.message.endswith(", after its last training step") is trained
+    assert ("microBatchSize" in failure.next_step) is not trained
+    assert (kept or "lower microBatchSize") in failure.next_step
+
+
+@pytest.mark.parametrize(
+    ("told", "begins"), [(report("Validating"), True), (report("Running", progress=progress(0)), False), (None, False)]
+)
+def test_who_used_too_much_memory_before_training_is_not_told_to_train_in_smaller_steps(
+    told: Any, begins: bool
+) -> None:
+    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told).failure
+    assert failure.reason is Reason.OUT_OF_MEMORY
+    assert failure.message.endswith(", before its first training step") is begins
+    assert ("microBatchSize" in failure.next_step) is not begins
+    assert failure.next_step.startswith("Ask for more memory")
+
+
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [
+        (OVER_ITS_LIMIT, "Apply the job under a new name with more spec.resources.ephemeralStorage"),
+        (OVER_A_CONTAINERS, "Apply the job under a new name with more spec.resources.ephemeralStorage"),
+        (OVER_A_VOLUME, "Ask an admin to raise the limit that a policy of the cluster has put on this volume"),
+        (f"{LOW}{LARGER}", "Have the pod ask for as much ephemeral-storage as it uses, in spec.resources or"),
+        (f"{LOW_ON_MEMORY}{LARGER_IN_MEMORY}", "Have the pod ask for as much memory as it uses, in spec.resources or"),
+        (EARLIER, "Have the pod ask for as much as it uses, in spec.resources or"),
+        (LOW, "Set spec.retryNonce to go on from the last checkpoint when the node has room."),
+        (PRESSED, "Set spec.retryNonce to go on from the last checkpoint when the node has room."),
+    ],
+)
+def test_who_was_evicted_by_the_kubelet_is_told_what_helps(said: str, step: str) -> None:
+    failure = read(batch_job(BACKOFF), [evicted(said)]).failure
+    assert (failure.reason, failure.message) == (Reason.EVICTED, f"the training pod was evicted: {said.strip()}")
+    assert failure.next_step.startswith(step)
