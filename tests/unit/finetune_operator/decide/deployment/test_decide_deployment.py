@@ -273,8 +273,8 @@ def test_a_day_on_which_another_base_model_ends_is_not_told_of_the_version_that_
     assert (condition(told, "Retiring").status, condition(told, "Retiring").message) == ("True", said)
     gone = decide(view(serving, status=told, model=None)).status
     assert condition(gone, "Retiring").status == "True", "of what is not there to be looked at nothing new is known"
-    after = decide(view(serving, status=told)).status
-    assert (condition(after, "Retiring").status, condition(after, "Retiring").message) == ("False", "no last day is known")
+    after = condition(decide(view(serving, status=told)).status, "Retiring")
+    assert (after.status, after.message) == ("False", "no last day is known")
     assert condition(decide(view(serving)).status, "Retiring") is None
 
 
