@@ -6,7 +6,7 @@ Memory is bounded by the pages of the columns that are read, not by rows or row 
 
 import shutil
 import tempfile
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, groupby
 from typing import IO, Any
@@ -15,18 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune_api.reasons import Reason
-from finetune_trainer.data.ahead import ahead
 from finetune_trainer.data.blocks import Block, Table
 from finetune_trainer.data.lines import TOO_LONG
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, group_places
 from finetune_trainer.data.source import broken_file
 from finetune_trainer.errors import TrainerError
 
-_BATCH_ROWS = 4096
-"""Decoded at once, in a thread of its own."""
-_BLOCK_ROWS = 256
-"""Looked at together: what is made of them should stay in the processor's cache."""
-_BATCH_BYTES = 32 * 1024 * 1024  # of three batches: one is looked at, one waits, one is decoded
+_BATCH_ROWS = 256
+_BATCH_BYTES = 64 * 1024 * 1024
 _SMALL_GROUP = 16 * 1024 * 1024
 
 
@@ -78,7 +74,7 @@ class ParquetRows:
         """
         places = _Places(self._places(groups))
         places.take(passed)
-        batches = ahead(_behind(passed, self._parquet.iter_batches(rows, groups, columns, use_threads=False)))
+        batches = _behind(passed, self._parquet.iter_batches(rows, groups, columns, use_threads=False))
         while True:
             try:
                 batch = next(batches, None)
@@ -90,8 +86,7 @@ class ParquetRows:
                 raise broken_file(self._file_name, "holds another number of rows than its end says")
             if batch is None:
                 return
-            for start in range(0, batch.num_rows, _BLOCK_ROWS):
-                yield from _blocks(batch.slice(start, _BLOCK_ROWS), taken[start : start + _BLOCK_ROWS])
+            yield from _blocks(batch, taken)
 
     def _up_to_the_broken(
         self, groups: list[int], columns: list[str], rows: int, place: int | None, error: Exception
@@ -124,7 +119,7 @@ class _Places:
         return taken
 
 
-def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
+def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The batches without their first rows."""
     for batch in batches:
         if rows < batch.num_rows:

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import io
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -17,14 +17,11 @@ from urllib.parse import urljoin
 
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
-from finetune_trainer.data.ahead import ahead
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.store_clients import GOOGLE_KEY, google_files
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, chain, reason_of, status_of, trouble_of
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
-_PIECE = 8 * 1024 * 1024
-"""Read and hashed at once: rows take longer to look at than it waits for Python's lock, 5 ms each time."""
 BUFFER = 1 << 17
 """Of a stream: rows are looked at by buffers, and what is made of one should stay in the processor's cache."""
 _MOST_KEYS = 5
@@ -66,12 +63,12 @@ class Source:
     @property
     def size(self) -> int | None:
         """Bytes of the file as stored."""
-        return self._raw.size
+        return self._raw.count if self._raw.finished else None
 
     @property
     def sha256(self) -> str | None:
         """SHA-256 of the file as stored, in hexadecimal."""
-        return self._raw.sha256
+        return self._raw.digest.hexdigest() if self._raw.finished else None
 
     def drain(self) -> None:
         """Read what is left, for size and hash alone."""
@@ -119,40 +116,30 @@ class Filled(io.RawIOBase):
 
 
 class _StoredBytes(Filled):
-    """What the store gives, read and hashed ahead; its errors are already those of the trainer."""
+    """What the store gives, counted and hashed; its errors are already those of the trainer."""
 
     def __init__(self, uri: Uri, stored: io.RawIOBase, least: int) -> None:
         self._uri = uri
         self._stored = stored
         self._least = least
         """Bytes that there were at the beginning: where fewer come, somebody has written the file anew meanwhile."""
-        self._digest, self._count = hashlib.sha256(), 0
-        self._pieces = ahead(self._hashed())
-        self._left = memoryview(b"")
-        """Of the piece at hand."""
-        self.size: int | None = None
-        self.sha256: str | None = None
+        self.digest = hashlib.sha256()
+        self.count = 0
+        self.finished = False
 
     def some(self, view: memoryview) -> int:
-        if not self._left:
-            self._left = memoryview(next(self._pieces, b""))
-            if not self._left:
-                self.size, self.sha256 = self._count, self._digest.hexdigest()
-        size = min(len(view), len(self._left))
-        view[:size], self._left = self._left[:size], self._left[size:]
-        return size
-
-    def _hashed(self) -> Generator[bytes, None, None]:
-        while piece := guarded(self._uri, lambda: self._stored.read(_PIECE)):
-            self._digest.update(piece)
-            self._count += len(piece)
-            yield piece
-        if self._count < self._least:
+        if self.finished and self._uri.mounted_path() is None:  # HTTP's client warns of it, with a stack
+            return 0
+        size: int = guarded(self._uri, lambda: self._stored.readinto(view))
+        self.digest.update(view[:size])
+        self.count += size
+        self.finished = self.finished or not size
+        if self.finished and self.count < self._least:
             raise _changed(self._uri)
+        return size
 
     def close(self) -> None:
         if not self.closed:
-            self._pieces.close()
             self._stored.close()
         super().close()
 
