@@ -181,7 +181,7 @@ def test_what_a_model_that_reasons_thinks_is_not_measured(own_model, tmp_path):
     code, report, _ = do(job)
     assert code == ExitCode.OK, report.failure
     first = json.loads((Path(job.output) / "model" / "evaluation.jsonl").read_text().splitlines()[0])
-    assert first["answers"]["tuned"]["answer"].startswith("<think>")
+    assert "think" not in first["answers"]["tuned"]["answer"]
     assert report.evaluation.tuned.exact_match > 0.8
 
 
