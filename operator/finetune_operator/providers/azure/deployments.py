@@ -79,7 +79,8 @@ class AzureDeployments:
         async def read() -> dict[str, Hosted]:
             found: dict[str, Hosted] = {}
             links = set[str]()
-            pages: Any = self._arm.deployments.list(*self._place, **self._options).by_page()
+            standing: Any = self._arm.deployments.list(*self._place, **self._options)
+            pages = standing.by_page()
             async for page in pages:  # one may be empty, and others follow
                 found |= {one.name: one for one in [shown(each) async for each in page]}
                 if pages.continuation_token in links:
