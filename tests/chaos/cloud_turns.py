@@ -85,7 +85,6 @@ async def is_robbed(site: CloudSite) -> None:
 async def expires(site: CloudSite) -> None:
     """Azure deletes what nobody has asked for 15 days; somebody has it made anew."""
     await site.serves()
-    await site.says(_shows_all, "shown", MODEL_DEPLOYMENTS, MODEL)  # what the last look lacked would be billed up to it
     await site.passes(15 * DAY + 1)
     await _is_missed_and_made_anew(site)
 
@@ -145,10 +144,6 @@ async def is_attached(site: CloudSite) -> None:
 
 async def _is_gone(site: CloudSite) -> bool:
     return await site.kube.get(MODEL_DEPLOYMENTS, "prod", site.name) is None
-
-
-def _shows_all(status: Manifest) -> bool:
-    return not _lacks_one(status)
 
 
 def _lacks_one(status: Manifest) -> bool:
