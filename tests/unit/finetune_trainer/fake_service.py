@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -22,20 +22,34 @@ class FakeService:
         raise NotImplementedError
 
 
+class Faulty(Protocol):
+    """What may go wrong, and is told of each request."""
+
+    asked: Any
+    fault: Callable[[str, str], Any]
+
+
+def take(handler: BaseHTTPRequestHandler, service: Faulty) -> tuple[Any, bytes] | None:
+    """The fault that a request is to meet, and its body; None where the connection has been broken in its middle."""
+    service.asked.append((handler.command, handler.path))
+    fault = service.fault(handler.command, handler.path)
+    length = int(handler.headers.get("Content-Length", 0))
+    if fault == "break":
+        handler.rfile.read(length // 2)
+        handler.close_connection = True
+        handler.connection.close()
+        return None
+    return fault, handler.rfile.read(length)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     service: FakeService
 
     def _serve(self) -> None:
-        self.service.asked.append((self.command, self.path))
-        fault = self.service.fault(self.command, self.path)
-        length = int(self.headers.get("Content-Length", 0))
-        if fault == "break":
-            self.rfile.read(length // 2)
-            self.close_connection = True
-            self.connection.close()
+        if (taken := take(self, self.service)) is None:
             return
-        body = self.rfile.read(length)
+        fault, body = taken
         status, headers, said = (
             (fault, {}, b"") if fault else self.service.answer(self.command, self.path, self.headers, body)
         )

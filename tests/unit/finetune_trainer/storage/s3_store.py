@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import boto3
 
 from finetune_api.trainer import StoreRef
+from tests.unit.finetune_trainer.fake_service import take
 
 BUCKET = "models"
 KEYS = {"AWS_ACCESS_KEY_ID": "key\n", "AWS_SECRET_ACCESS_KEY": "secret\n", "AWS_REGION": "us-east-1"}
@@ -73,15 +74,9 @@ class _Proxy(BaseHTTPRequestHandler):
     behind: ClassVar[str]
 
     def _pass(self) -> None:
-        self.bucket.asked.append((self.command, self.path))
-        fault = self.bucket.fault(self.command, self.path)
-        length = int(self.headers.get("Content-Length", 0))
-        if fault == "break":
-            self.rfile.read(length // 2)
-            self.close_connection = True
-            self.connection.close()
+        if (taken := take(self, self.bucket)) is None:
             return
-        body = self.rfile.read(length)
+        fault, body = taken
         if fault is not None:
             self._answer(STATUS[fault], [], b"")
             return
