@@ -285,12 +285,13 @@ class Accounts:
         if missing:
             told = f"Secret {self._namespace}/{name} {lacks(missing, secret)}"
             raise TryLater(Reason.SECRET_NOT_FOUND, told)
-        garbled = {key: why for key, value in values.items() if (why := not_alone(value))}
-        for key, why in garbled.items():
-            message = (
-                f"Secret {self._namespace}/{name}: {key} has {why}, as no key has: write the key alone, once, and "
-            )
-            raise TryLater(Reason.CREDENTIALS_INVALID, f"{message}not the file, the line or the Base64 that it came in")
+        for key, value in values.items():
+            if why := not_alone(value):
+                message = (
+                    f"Secret {self._namespace}/{name}: {key} has {why}, as no key has: write the key alone, once, and "
+                    "not the file, the line or the Base64 that it came in"
+                )
+                raise TryLater(Reason.CREDENTIALS_INVALID, message)
         return values
 
 
