@@ -29,7 +29,10 @@ kinds; and short passes have kernels of their own."""
 
 @contextmanager
 def compiled(model: Any) -> Iterator[None]:
-    """Layers are compiled at their first pass, for any number of tokens, until the end of the block."""
+    """Layers are compiled at their first pass, for any number of tokens, until the end of the block.
+
+    An adapter's scale is a part of the code: as an input it would be a number of the CPU, for which torch builds C++.
+    """
     from torch._dynamo import config  # not before: torch's compiler is large
 
     net = inner(model)
@@ -38,7 +41,7 @@ def compiled(model: Any) -> Iterator[None]:
         layer.compile(dynamic=True)
     alike = net.get_input_embeddings().register_forward_hook(_as_if_learnt)
     try:
-        with config.patch(recompile_limit=_MOST_WAYS):
+        with config.patch(recompile_limit=_MOST_WAYS, specialize_float=True):
             yield
     finally:
         alike.remove()

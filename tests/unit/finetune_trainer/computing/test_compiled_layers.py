@@ -36,6 +36,26 @@ def test_all_layers_of_a_model_are_compiled_as_one(store, monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("way", [{}, {"use_dora": True}, {"dropout": 0.1}], ids=["LoRA", "DoRA", "dropout"])
+def test_a_compiled_layer_has_nothing_to_compute_beside_the_gpu(store, monkeypatch, way):
+    """A scale as a number of the CPU makes torch build C++ for it: the image has a C compiler, and none for C++."""
+    of_the_cpu = []
+
+    def backend(graph, given):
+        of_the_cpu.extend(value for value in given if isinstance(value, torch.Tensor) and value.dim() == 0)
+        return graph
+
+    compiled_by(backend, monkeypatch)
+    model = adapted(make_model("llama"), **way)
+    fuse(model)
+    trained = [value for value in model.parameters() if value.requires_grad]
+    with in_training(model, trained, packed=False, compile_layers=True):
+        (batch,) = passes_of(store, [0, 1, 2], Cut(None, 3))
+        loss_sum(model, batch).backward()
+    torch._dynamo.reset()
+    assert not of_the_cpu
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_layers_learn_what_layers_as_they_are_do(store, monkeypatch, dtype):
     """Torch 2.11 gave fused layers whose sum is made in place gradients of zero, and said nothing."""
