@@ -1,8 +1,8 @@
 """FineTuneJob manifests from files, for `check` and `run`: YAML or JSON, one or several documents.
 
 What the API server would refuse is refused here too, with the line, the field and what to write. Other kinds of ours in
-the same file are looked at by `check` alone, field by field. Reading YAML is `yaml_documents.py`, what a wrong field is
-told as `wrong_fields.py`.
+the same file are looked at by `check` alone. Reading YAML is `yaml_documents.py`, what a wrong field is told as
+`wrong_fields.py`, rules between fields of the other kinds are `rules_between.py`.
 """
 
 import difflib
@@ -14,17 +14,19 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME, ApiModel
-from finetune_api.connection import PROVIDERS, LLMConnectionSpec
 from finetune_api.crds import KINDS, Kind
 from finetune_api.dataset import Columns
 from finetune_api.job import FineTuneJobManifest, ManifestMetadata, Resources
 from finetune_api.names import API_VERSION
 from finetune_api.reasons import Reason
+from finetune_api.schema import structural_schema
 from finetune_api.verdict import SPLITS
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.quantities import LEAST_SIZE, amount
+from finetune_trainer.job.rules_between import broken
 from finetune_trainer.job.wrong_fields import WrongFields
+from finetune_trainer.job.wrong_fields import shown as field_path
 from finetune_trainer.job.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
@@ -114,16 +116,20 @@ def parse_job(document: Document) -> FineTuneJobManifest:
 
 
 def _other(document: Document, kind: Kind) -> str:
-    """Kind and name of another object of ours, each field of which is right by itself.
+    """Kind and name of another object of ours that the API server would take.
 
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
     """
     spec: Any = (kind.spec | None, None) if kind.spec_optional else (kind.spec, ...)
-    metadata = _parsed(document, create_model(kind.kind, __base__=OtherManifest, spec=spec)).metadata
-    for field, broken, step in (*_of_metadata(metadata), *_of_kind(document, kind, metadata.name)):
-        if broken:
-            raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {broken}", step))
+    manifest = _parsed(document, create_model(kind.kind, __base__=OtherManifest, spec=spec))
+    metadata = manifest.metadata
+    for field, wrong, step in (*_of_metadata(metadata), *_of_service(kind, metadata.name)):
+        if wrong:
+            raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {wrong}", step))
+    found = broken(structural_schema(kind.spec), manifest.wire().get("spec", {}), ("spec",))
+    if said := [f"line {document.line(path)}: {field_path(path)}: {message}" for path, message in found]:
+        raise _wrong_fields(document, said)
     return f"{kind.kind} {metadata.name}"
 
 
@@ -139,9 +145,13 @@ def _parsed(document: Document, model: type[_Model]) -> _Model:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         words = WrongFields(value, model)
         said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {words.of(one)}" for one in found))
-        more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
-        message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
-        raise TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.") from None
+        raise _wrong_fields(document, said) from None
+
+
+def _wrong_fields(document: Document, said: list[str]) -> TrainerError:
+    more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
+    message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
+    return TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.")
 
 
 def _named(value: dict[str, Any]) -> dict[str, Any]:
@@ -207,15 +217,10 @@ def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str
     yield "metadata.labels", None if unfit is None else f"{unfit}: this is no label", step
 
 
-def _of_kind(document: Document, kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:
-    """Of the rules between fields of the other kinds those that are broken most."""
+def _of_service(kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:
     unfit = kind.names_service and not re.fullmatch(SERVICE_NAME, name)
     step = "Write at most 63 of a-z, 0-9 and -, beginning with a letter and ending with a letter or a digit."
     yield "metadata.name", "it becomes the name of a Service" if unfit else None, step
-    if kind.spec is LLMConnectionSpec:
-        blocks = [name for name in PROVIDERS if document.value["spec"].get(name) is not None]
-        wrong = None if len(blocks) == 1 else "it needs exactly one provider block"
-        yield "spec", wrong, f"Write one of {', '.join(PROVIDERS)}."
 
 
 def _is_label(name: str, text: str) -> bool:
