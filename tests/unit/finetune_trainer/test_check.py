@@ -313,6 +313,7 @@ def test_a_wrong_manifest_is_a_verdict_too(tmp_path, capsys):
 def test_each_job_of_a_file_gets_its_verdict_and_the_worst_its_exit_code(tmp_path, capsys):
     (tmp_path / "good.jsonl").write_text(GOOD)
     manifests = [manifest_of(tmp_path, tmp_path / name).read_text() for name in ("good.jsonl", "none.jsonl")]
+    manifests[1] = manifests[1].replace('"name": "job"', '"name": "another"')
     (tmp_path / "jobs.yaml").write_text("\n---\n".join(manifests))
     assert main(["check", "-f", str(tmp_path / "jobs.yaml")]) == ExitCode.DATASET_NOT_FOUND
     found, out = [], capsys.readouterr().out

@@ -13,7 +13,7 @@ from finetune_api.base import RULES, SERVICE_NAME, SIZES
 from finetune_api.connection import PROVIDERS
 from finetune_api.schema import Schema
 from finetune_api.uris import ARTIFACT_SHAPES
-from finetune_trainer.job.quantities import LEAST_SIZE, amount
+from finetune_trainer.job.quantities import LEAST_SIZE, amount, nearest
 
 Path = tuple[str | int, ...]
 
@@ -41,20 +41,23 @@ def _is_place(artifacts: Any) -> bool:
 
 HOLDS: dict[str, Callable[[Any], bool]] = {
     "spec needs exactly one provider block": lambda it: sum(name in it for name in PROVIDERS) == 1,
-    "huggingFace.airGapped needs": lambda it: "modelCache" in (local := it.get("huggingFace", {}))
-    or not local.get("airGapped"),
+    "huggingFace.airGapped needs": lambda it: (
+        "modelCache" in (local := it.get("huggingFace", {})) or not local.get("airGapped")
+    ),
     "checkPod is for": lambda it: not {"huggingFace", "checkPod"} <= it.keys(),
     "In and NotIn need values": lambda it: (it["operator"] in ("In", "NotIn")) == bool(it.get("values")),
     "artifacts.uri: write": _is_place,
     "artifacts.uri may not have": lambda it: ".." not in it["uri"].split("/"),
-    "artifacts.endpointURL and": lambda it: not it["uri"].startswith("pvc://")
-    or it.keys().isdisjoint(("endpointURL", "secretRef")),
+    "artifacts.endpointURL and": lambda it: (
+        not it["uri"].startswith("pvc://") or it.keys().isdisjoint(("endpointURL", "secretRef"))
+    ),
     "azureOpenAI needs endpoint": lambda it: "workspace" in it or {"endpoint", "account"} <= it.keys(),
     "credentials are either secretRef or workload": lambda it: ("secretRef" in it) != it.get("workloadIdentity", False),
     "credentials are either secretRef or pod": lambda it: ("secretRef" in it) != it.get("podIdentity", False),
     "roleARN is of another partition": lambda it: it["roleARN"].startswith(f"arn:{partition_of(it['region'])}:"),
-    "sageMaker.spot.maxWaitSeconds counts": lambda it: not it["spot"]["enabled"]
-    or it["spot"]["maxWaitSeconds"] >= it["maxRuntimeSeconds"],
+    "sageMaker.spot.maxWaitSeconds counts": lambda it: (
+        not it["spot"]["enabled"] or it["spot"]["maxWaitSeconds"] >= it["maxRuntimeSeconds"]
+    ),
     "sageMaker.networkIsolation needs": lambda it: not it["networkIsolation"] or "modelCache" in it,
     "name at most one of": lambda it: _engines(it) <= 1,
     "idle.action Delete ends": lambda it: "huggingFace" not in it or _action(it) != "Delete",
@@ -63,26 +66,29 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "version is Active or": lambda it: it["version"] == "Active" or (type(it["version"]) is int and it["version"] > 0),
     "attach names a cloud": lambda it: "attach" not in it or not _engines(it),
     "an attached deployment is never": lambda it: "attach" not in it or _action(it) == "None",
-    "type ProvisionedThroughput is billed": lambda it: it["type"] == "OnDemand"
-    or {"modelUnits", "commitment"} <= it.keys(),
-    "type OnDemand is billed": lambda it: it["type"] != "OnDemand"
-    or it.keys().isdisjoint(("modelUnits", "commitment")),
+    "type ProvisionedThroughput is billed": lambda it: (
+        it["type"] == "OnDemand" or {"modelUnits", "commitment"} <= it.keys()
+    ),
+    "type OnDemand is billed": lambda it: (
+        it["type"] != "OnDemand" or it.keys().isdisjoint(("modelUnits", "commitment"))
+    ),
     "write a quantity": lambda it: amount(it) is not None,
     "memory and ephemeral-storage:": _are_sizes,
 }
 """How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""
 
 
-def broken(schema: Schema, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def broken_rules(schema: Schema, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     """The rules that a part does not keep: the field that each blames, and its message."""
     for rule in schema.get(RULES, ()):
         message = rule["message"]
         holds = next((holds for begins, holds in HOLDS.items() if message.startswith(begins)), None)
         if holds and not holds(value):
             below = rule.get("fieldPath", "").strip(".")
-            yield (*path, *(below.split(".") if below else ())), message
+            near = nearest(value) if isinstance(value, str) else None
+            yield (*path, *(below.split(".") if below else ())), message + (f"; did you mean {near}?" if near else "")
     for name, part in _parts(schema, value):
-        yield from broken(part, value[name], (*path, name))
+        yield from broken_rules(part, value[name], (*path, name))
 
 
 def _parts(schema: Schema, value: Any) -> Iterator[tuple[str | int, Schema]]:

@@ -19,6 +19,7 @@ LOCAL = CONNECTION + "  huggingFace:\n    trainerImage: a/b:1\n    artifacts: {u
 AZURE = "  azureOpenAI: {{subscriptionID: a, resourceGroup: b, credentials: {}, {}}}\n"
 AWS = "roleARN: 'arn:aws:iam::123456789012:role/x', s3: {bucket: abc}"
 SAGEMAKER = f"  sageMaker: {{region: us-east-1, {AWS}, trainerImage: a, instanceTypes: [ml.x], credentials: "
+GPU = "  huggingFace:\n    resources:\n      limits:\n        nvidia.com/gpu: 1\n"
 OPENAI = "  openAI: {apiKeySecretRef: {name: a, key: b}}\n"
 
 
@@ -40,7 +41,10 @@ def complaint(tmp_path, capsys):
         (DEPLOYMENT + "  version: '2'\n", "line 6: spec.version: version is Active or a positive number"),
         (DEPLOYMENT + "  version: active\n", "line 6: spec.version: version is Active or a positive number"),
         (DEPLOYMENT + "  version: 0\n", "line 6: spec.version: version is Active or a positive number"),
-        (DEPLOYMENT.replace("modelRef: {name: a}", "modelRef: {name: A.b}"), "line 5: spec.modelRef.name: modelRef.name becomes"),
+        (
+            DEPLOYMENT.replace("modelRef: {name: a}", "modelRef: {name: A.b}"),
+            "line 5: spec.modelRef.name: modelRef.name becomes",
+        ),
         (DEPLOYMENT + "  bedrock: {}\n  huggingFace: {}\n", "line 4: spec: name at most one of huggingFace"),
         (DEPLOYMENT + "  huggingFace: {}\n  idle: {action: Delete}\n", "line 7: spec.idle.action: idle.action Delete"),
         (DEPLOYMENT + "  bedrock: {}\n  idle: {action: ScaleToZero}\n", "line 7: spec.idle.action: idle.action Scale"),
@@ -49,29 +53,47 @@ def complaint(tmp_path, capsys):
         (DEPLOYMENT + "  bedrock: {type: ProvisionedThroughput}\n", "line 6: spec.bedrock: type ProvisionedThroughput"),
         (DEPLOYMENT + "  bedrock: {modelUnits: 1}\n", "line 6: spec.bedrock: type OnDemand is billed by tokens"),
         (
-            DEPLOYMENT + "  huggingFace:\n    resources:\n      limits:\n        nvidia.com/gpu: 1\n        memory: 16GB\n",
+            DEPLOYMENT + GPU + "        memory: 16GB\n",
             "line 10: spec.huggingFace.resources.limits.memory: write a quantity such as 2, 500m or 16Gi",
         ),
         (
             DEPLOYMENT + "  huggingFace: {resources: {requests: {ephemeral-storage: 20}}}\n",
             "spec.huggingFace.resources.requests: memory and ephemeral-storage: a number alone is bytes",
         ),
-        (MODEL + "      bedrock: {}\n      sageMaker: {instanceType: ml.x}\n", "line 6: spec.deployment.template: name"),
-        (MODEL + "      idle: {action: Delete}\n      huggingFace: {}\n", "line 7: spec.deployment.template.idle.action"),
+        (
+            MODEL + "      bedrock: {}\n      sageMaker: {instanceType: ml.x}\n",
+            "line 6: spec.deployment.template: name",
+        ),
+        (
+            MODEL + "      idle: {action: Delete}\n      huggingFace: {}\n",
+            "line 7: spec.deployment.template.idle.action",
+        ),
         (MODEL + "      bedrock: {commitment: OneMonth}\n", "line 7: spec.deployment.template.bedrock: type OnDemand"),
         (CONNECTION + "  fineTuning: {}\n", "line 4: spec: spec needs exactly one provider block"),
         (LOCAL + "    airGapped: true\n", "line 8: spec.huggingFace.airGapped: huggingFace.airGapped needs"),
         (LOCAL + "  checkPod: {}\n", "line 8: spec.checkPod: checkPod is for providers outside of the cluster"),
         (LOCAL.replace("pvc://", "/mnt/"), "line 7: spec.huggingFace.artifacts.uri: artifacts.uri: write pvc://CLAIM"),
-        (LOCAL.replace("models", "m/../x"), "line 7: spec.huggingFace.artifacts.uri: artifacts.uri may not have a '..'"),
-        (LOCAL.replace("models", "m, secretRef: {name: a}"), "line 7: spec.huggingFace.artifacts: artifacts.endpointURL"),
+        (
+            LOCAL.replace("models", "m/../x"),
+            "line 7: spec.huggingFace.artifacts.uri: artifacts.uri may not have a '..'",
+        ),
+        (
+            LOCAL.replace("models", "m, secretRef: {name: a}"),
+            "line 7: spec.huggingFace.artifacts: artifacts.endpointURL",
+        ),
         (
             CONNECTION + "  namespaceSelector:\n    matchExpressions:\n    - {key: a, operator: In}\n" + OPENAI,
             "line 7: spec.namespaceSelector.matchExpressions[0]: In and NotIn need values",
         ),
         (CONNECTION + AZURE.format("{secretRef: {name: a}}", "account: a"), "spec.azureOpenAI: azureOpenAI needs"),
-        (CONNECTION + AZURE.format("{}", "account: a, endpoint: https://a"), "credentials are either secretRef or work"),
-        (CONNECTION + f"  bedrock: {{region: cn-north-1, {AWS}, credentials: {{podIdentity: true}}}}\n", "roleARN is of"),
+        (
+            CONNECTION + AZURE.format("{}", "account: a, endpoint: https://a"),
+            "credentials are either secretRef or work",
+        ),
+        (
+            CONNECTION + f"  bedrock: {{region: cn-north-1, {AWS}, credentials: {{podIdentity: true}}}}\n",
+            "roleARN is of",
+        ),
         (CONNECTION + SAGEMAKER + "{podIdentity: false}}\n", "credentials are either secretRef or podIdentity: true"),
         (CONNECTION + SAGEMAKER + "{podIdentity: true}, networkIsolation: true}\n", "sageMaker.networkIsolation needs"),
         (
@@ -79,7 +101,7 @@ def complaint(tmp_path, capsys):
             "line 5: spec.sageMaker.spot.maxWaitSeconds: sageMaker.spot.maxWaitSeconds counts training and waiting",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_broken_rule_between_fields_is_told_as_the_api_server_tells_it(complaint, manifest, said):
     assert said in complaint(manifest)
 
