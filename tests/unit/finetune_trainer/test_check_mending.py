@@ -35,6 +35,7 @@ def mended(check, tmp_path):
     ("name", "data"),
     [
         ("quotes.jsonl", "".join(f"{row}\n" for row in ROWS)),
+        ("quotes.json", str(ROWS)),
         ("none.jsonl", "".join(f"{ {**row, 'note': None} }\n" for row in ROWS)),
         ("commas.jsonl", "".join(f"{line},\n" for line in LINES)),
         ("commas.jsonl", "".join(f"{line}, \r\n" for line in LINES)),
@@ -89,6 +90,11 @@ def test_numbers_in_parquet_are_answered_with_pandas(check):
 )
 def test_what_is_wrong_with_all_rows_decides_what_to_do(check, line, step):
     assert step in check(train=("t.jsonl", f"{line}\n")).verdict.next_step
+
+
+def test_one_line_that_is_no_row_is_not_taken_for_a_file_without_any(check):
+    step = check(train=("t.jsonl", "\n".join([*LINES, "5"]))).verdict.next_step
+    assert step.startswith("Correct the rows")
 
 
 def test_pythons_constants_are_told_apart_from_other_text(check):

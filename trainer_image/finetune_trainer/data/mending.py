@@ -3,7 +3,7 @@
 Problems are known by their words, as they are told to people.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.json_lines import NO_OBJECT
@@ -14,11 +14,13 @@ _OBJECTS = (
     "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts, and `jq -c fromjson FILE` of "
     "lines that are objects written as text."
 )
-_LINES = 'sys.stdout.reconfigure(encoding="utf-8"); [print({}) for line in sys.stdin.buffer]\' < FILE > ROWS.jsonl`'
 _OF_PYTHON = (
     "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
-    f"{_LINES.format('json.dumps(ast.literal_eval(line.decode()), ensure_ascii=False)')} does it with such lines."
+    'sys.stdout.reconfigure(encoding="utf-8"); [print(json.dumps(row, ensure_ascii=False)) for row in {}]\' < FILE > '
+    "ROWS.jsonl` does it with those that there are."
 )
+_EACH_LINE = "(ast.literal_eval(line.decode()) for line in sys.stdin.buffer if line.strip())"
+_WHOLE = "ast.literal_eval(sys.stdin.buffer.read().decode())"
 _SOME_AS_UTF8 = (
     " If other lines of the file are UTF-8 already, that would garble them: `python3 -c 'import codecs, sys; "
     'codecs.register_error("old", lambda e: (e.object[e.start:e.end].decode("cp1252", "replace"), e.end)); '
@@ -29,12 +31,10 @@ _SOME_AS_UTF8 = (
 _AS_JSON = "Write rows by a library that escapes text: json.dumps of Python, JSON.stringify, to_json of pandas."
 _STEPS = (
     ("has NaN or Infinity", "Write null, or leave the column out: to_json of pandas does."),
-    ("Python's", _OF_PYTHON),
     ("a comma follows its end", "`sed 's/,[[:space:]]*$//' FILE > ROWS.jsonl` takes the commas away."),
     ("something follows the array", "`jq -c '.[]' FILE > ROWS.jsonl` makes one object a line of several arrays."),
     ("tabs and line breaks within text", _AS_JSON),
     ("a backslash", _AS_JSON),
-    (NO_OBJECT, _OBJECTS),
 )
 """What is said of each of the rows, and what helps."""
 
@@ -49,18 +49,28 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
         file_format: As which it was read.
         field: Of the job, that says which format the file has.
     """
-    alike: Callable[[str], bool] = lambda what: all(what in problem.what for problem in problems)  # noqa: E731
-    if alike("UTF-8"):
+    if _all_say(problems, "UTF-8"):
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows else "")
     columns = {problem.field for problem in problems}
-    if (alike("is a number, not text") or alike("is true or false, not text")) and len(columns) == 1:
+    if len(columns) == 1 and any(_all_say(problems, f"is {kind}, not text") for kind in ("a number", "true or false")):
         return _as_text(columns.pop() or "", file_format)
-    if not file_format.startswith("JSON"):
-        return None
-    if known := next((step for what, step in _STEPS if alike(what)), None):
+    is_unread = bad_rows == rows and all(problem.field is None and "JSON" in problem.what for problem in problems)
+    return _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
+
+
+def _all_say(problems: Sequence[Unusable], what: str) -> bool:
+    return all(what in problem.what for problem in problems)
+
+
+def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -> str | None:
+    """The same of JSON. `field` is the job's where no row could be read, so that it may be something else."""
+    if _all_say(problems, "Python's"):
+        return _OF_PYTHON.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
+    known = next((step for what, step in _STEPS if _all_say(problems, what)), None)
+    if known or field is None:
         return known
-    if bad_rows < rows or any(problem.field is not None or "JSON" not in problem.what for problem in problems):
-        return None
+    if _all_say(problems, NO_OBJECT):
+        return _OBJECTS
     return (
         f"The file was read as {file_format}: set {field} if it is something else, or write one object a line "
         "(`jq -c . FILE` does it with objects over several lines)."

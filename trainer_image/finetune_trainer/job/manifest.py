@@ -36,14 +36,15 @@ _OTHERS = {kind.kind: kind for kind in KINDS if kind.kind != _KIND}
 _Model = TypeVar("_Model", bound=BaseModel)
 _NAMED_ERRORS = 10
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_OBJECT_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _OF_THE_SERVER = frozenset(
     {"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation"}
     | {"managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"}
 )
 """What objects have in their metadata beside what a manifest says."""
 
-_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?(?=.{1,63}$)[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?", re.ASCII)
+_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_SUBDOMAIN}")
+_KEY = re.compile(rf"({_SUBDOMAIN}/)?(?=[^/]{{1,63}}$)[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?", re.ASCII)
 _TEXT_OF_A_LABEL = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
 
 
@@ -256,7 +257,7 @@ def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str
     unfit = next((name for name, text in (names.labels or {}).items() if not _is_label(name, text)), None)
     step = "Write at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', with a letter or a digit at both ends."
     yield "metadata.labels", None if unfit is None else f"{unfit}: this is no label", step
-    unfit = next((name for name in names.annotations or {} if not _KEY.fullmatch(name)), None)
+    unfit = next((name for name in names.annotations or {} if not _KEY.fullmatch(name.lower())), None)
     yield "metadata.annotations", None if unfit is None else f"{unfit}: this is no key", step
 
 

@@ -189,7 +189,7 @@ class _Loader(yaml.SafeLoader):
             if key.value in known and key.value != "<<":
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
             known.add(key.value)
-        for key, value in node.value:
+        for key, value in node.value if node.flow_style else ():
             if key.tag.endswith((":int", ":float")) and value.tag.endswith(":null"):
                 problem = f"{key.value} stands alone: is the comma before it one within a number?"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)

@@ -75,7 +75,13 @@ def test_numbers_are_read_as_kubernetes_reads_them(write, number):
 
 
 @pytest.mark.parametrize(
-    "metadata", [f"name: {'a' * 253}", f"name: {'a' * 64}.b", "name: a, labels: {a.b/C: X_1.y, d: ''}"]
+    "metadata",
+    [
+        f"name: {'a' * 253}",
+        f"name: {'a' * 64}.b",
+        "name: a, labels: {a.b/C: X_1.y, d: ''}",
+        "name: a, annotations: {A.B/c: ' x', d: ''}",
+    ],
 )
 def test_names_and_labels_that_the_api_server_takes_are_taken(write, metadata):
     assert read_job(write(JOB.replace("name: sentiment-1, annotations: {a: b}", metadata))).metadata.name.startswith(
@@ -95,6 +101,11 @@ def test_two_objects_of_one_name_in_a_file_are_refused_with_both_lines(write, ki
     assert raised.value.next_step
     apart = text.replace("metadata: {", "metadata: {namespace: b, ")
     assert read_all(write(f"{text}---\n{apart}"))
+
+
+def test_numbers_as_names_of_somebody_elses_objects_are_nobodys_mistake(write):
+    other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  80:\n  443:\n"
+    assert read_jobs(write(f"{other}---\n{JOB}"))
 
 
 def test_two_objects_with_generated_names_are_two(write):
@@ -171,6 +182,8 @@ def test_a_date_is_text(write):
         (("annotations: {a: b}", "spec: {}"), "line 3: metadata.spec: no such field; here it is spec"),
         (("annotations: {a: b}", "annotations: {my team: b}"), "line 3: metadata.annotations: my team: this is no key"),
         (("annotations: {a: b}", "labels: {my team: b}"), "line 3: metadata.labels: my team: this is no label"),
+        (("annotations: {a: b}", "labels: {A.b/c: d}"), "line 3: metadata.labels: A.b/c: this is no label"),
+        (("annotations: {a: b}", "annotations: {a..b/c: d}"), "line 3: metadata.annotations: a..b/c: this is no key"),
         (("annotations: {a: b}", "labels: {/a: b}"), "line 3: metadata.labels: /a: this is no label"),
         (("annotations: {a: b}", "labels: [a]"), "line 3: metadata.labels: write names with their values below it"),
         (("\n  baseModel", "\n  {{- toYaml .x }}\n  baseModel"), "; line 6 has a placeholder of a template"),
