@@ -17,6 +17,9 @@ from finetune_trainer.errors import TrainerError
 _MOST_BYTES = 3 * 1024 * 1024  # what the API server takes as one request
 _STDIN = Path("-")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_JSON_ENDS = re.compile(r"\}(\s*\n)(?=\{)")
+"""Where an object of JSON ends and the next begins: kubectl reads both, YAML wants a mark between them."""
+
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$\{|<%")
 _UNSEEN = re.compile("[\xa0\u1680\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]")
 
@@ -76,7 +79,7 @@ def read_documents(path: Path) -> list[Document]:
     name = shown(path)
     text = _text(path, name)
     try:
-        loader = _Loader(text)
+        loader = _Loader(_JSON_ENDS.sub(r"}\1--- ", text) if text.lstrip().startswith("{") else text)
         found: list[Document] = []
         while loader.check_node():
             node = loader.get_node()

@@ -103,6 +103,21 @@ def test_two_objects_of_one_name_in_a_file_are_refused_with_both_lines(write, ki
     assert read_all(write(f"{text}---\n{apart}"))
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_objects_one_behind_the_other_are_read_as_kubectl_reads_them(write, indent):
+    jobs = [yaml.safe_load(JOB.replace("sentiment-1", name)) for name in ("a", "b")]
+    text = "\n".join(json.dumps(job, indent=indent) for job in jobs)
+    assert [job.metadata.name for job in read_jobs(write(text))] == ["a", "b"]
+    lines = text.count("\n") + 1
+    assert f"job.yaml line {lines + 1}: FineTuneJob b stands on" in said_of_all(write(f"{text}\n{json.dumps(jobs[1])}"))
+
+
+def said_of_all(path):
+    with pytest.raises(TrainerError) as raised:
+        read_all(path)
+    return raised.value.message
+
+
 def test_numbers_as_names_of_somebody_elses_objects_are_nobodys_mistake(write):
     other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  80:\n  443:\n"
     assert read_jobs(write(f"{other}---\n{JOB}"))
