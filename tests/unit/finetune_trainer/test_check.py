@@ -181,6 +181,13 @@ def test_names_in_json_are_not_repeated_where_they_may_be_data(check, rows):
     assert "Ada" not in result.verdict.model_dump_json() + result.err
 
 
+def test_questions_that_are_names_of_their_answers_become_rows_by_a_command(check):
+    rows = "".join(json.dumps({f"Ada {number}": "yes"}) + "\n" for number in range(3))
+    verdict = check(train=("t.jsonl", rows)).verdict
+    assert verdict.message.endswith("; the names of its columns look like data")
+    assert verdict.next_step.startswith("`jq -c 'to_entries[] | {prompt: .key, completion: .value}' FILE > ROWS.jsonl`")
+
+
 @pytest.mark.parametrize(
     ("header", "mapping"),
     [

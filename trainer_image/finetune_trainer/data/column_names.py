@@ -57,7 +57,14 @@ ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 _SENTENCE = re.compile(r"(\S+ ){3}|[0-9]{6}")
 """What names of columns hardly have in them, and data that stand in their place do."""
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
-NO_HEADER = "the names of its columns look like data: the header may be missing"
+DATA = "the names of its columns look like data"
+NO_HEADER = f"{DATA}: the header may be missing"
+KEYS = (
+    "`jq -c 'to_entries[] | {prompt: .key, completion: .value}' FILE > ROWS.jsonl` makes rows of objects that have "
+    "questions for names and answers for values."
+)
+"""What to do where objects have data for names."""
+
 _SPOKEN = 16
 _MANY = 64
 
@@ -195,7 +202,7 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
     elif not is_header:
         shown = [name for name in shown if _is_usual(name) or not _SENTENCE.search(name)]
     if not shown:
-        return NO_HEADER
+        return DATA
     more = len(names) - len(shown[:_SPOKEN])
     return f"its columns are {', '.join(shown[:_SPOKEN])}{f' and {more} more' if more else ''}"
 

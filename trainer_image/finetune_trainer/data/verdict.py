@@ -280,8 +280,9 @@ class _SplitCheck:
         return f"{self.called}: {none} {wanted}; {self._spoken_columns()}"
 
     def _spoken_columns(self) -> str:
-        maybe_data = self.format.startswith("CSV") or self.names_vary
-        return column_names.spoken(self.columns_seen, self.columns, maybe_data=maybe_data)
+        in_text = self.format.startswith("CSV")
+        said = column_names.spoken(self.columns_seen, self.columns, maybe_data=in_text or self.names_vary)
+        return column_names.NO_HEADER if in_text and said == column_names.DATA else said
 
     def next_step(self) -> str | None:
         """What to do about it, where this place knows better than the reason."""
@@ -311,15 +312,12 @@ class _SplitCheck:
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):
             return f"{otherwise}; or else m{named}"
-        if self._may_have_no_header:
-            return f"Let the file begin with a line of its columns' names, or m{named}"
+        if (said := self._spoken_columns()) in (column_names.DATA, column_names.NO_HEADER):
+            with_header = f"Let the file begin with a line of its columns' names, or m{named}"
+            return column_names.KEYS if said == column_names.DATA else with_header
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
         absent, all_of = " and ".join(unnamed), ", ".join(columns.needed)
         return f"The file has no column for {absent}: write a column for each of {all_of}." if too_few else f"M{named}"
-
-    @property
-    def _may_have_no_header(self) -> bool:
-        return self.format.startswith("CSV") and self._spoken_columns() == column_names.NO_HEADER
 
     def _by_number_of_answers(self, seen: set[str], *, sought: bool) -> str | None:
         """What to do with rows of two answers for a job that learns one, and the other way round."""
