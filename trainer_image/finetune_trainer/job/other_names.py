@@ -147,7 +147,7 @@ _ONE_NAMESPACE = "write matchLabels: {kubernetes.io/metadata.name: NAME} for one
 OF_CONNECTIONS: dict[str, str] = {
     **dict.fromkeys(("provider", "type", "kind"), _BY_BLOCK),
     **dict.fromkeys(("namespaces", "allowednamespaces"), "here it is spec.namespaceSelector"),
-    **dict.fromkeys(("matchname", "matchnames", "names", "name"), _ONE_NAMESPACE),
+    **dict.fromkeys(("matchname", "matchnames"), _ONE_NAMESPACE),
     **dict.fromkeys(("accesskeyid", "secretaccesskey", "clientsecret", "token", "password"), _KEYS),
 }
 """What to do about plain names in an LLMConnection that mean none of its fields."""
