@@ -149,6 +149,24 @@ def test_a_kind_that_is_misspelt_is_not_passed_over_as_one_of_somebody_else(chec
     assert f"m.yaml line 6: finetune.dev has no kind {written}{told}" in err
 
 
+def test_manifests_are_checked_where_their_data_are_not_at_hand(tmp_path, capsys):
+    """In the CI of a repository there is no volume: the verdict on the data would be that they are not there."""
+    (tmp_path / "m.yaml").write_text(f"{MODEL}---\n{JOB}")
+    assert main(["check", "-f", str(tmp_path / "m.yaml"), "--manifest-only"]) == ExitCode.OK
+    out, err = capsys.readouterr()
+    assert json.loads(out[out.index("{\n", 1) :])["valid"]
+    assert "job: the manifest is right by itself; its data were not looked at" in err
+    (tmp_path / "m.yaml").write_text(JOB.replace("dataset:", "data:"))
+    assert main(["check", "-f", str(tmp_path / "m.yaml"), "--manifest-only"]) == ExitCode.SPEC_INVALID
+    assert "line 8: spec.data: no such field" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("jobs/*.yaml")), ids=lambda path: path.stem)
+def test_the_example_jobs_pass_where_their_data_are_not_at_hand(path, capsys):
+    assert main(["check", "-f", str(path), "--manifest-only"]) == ExitCode.OK
+    assert "its data were not looked at" in capsys.readouterr().err
+
+
 def test_all_objects_of_a_file_are_told_of_and_others_passed_over(check):
     code, err = check(CONNECTION, MODEL, JOB, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")
     assert code == ExitCode.DATASET_NOT_FOUND
