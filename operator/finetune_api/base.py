@@ -47,6 +47,9 @@ class ApiModel(BaseModel):
 RULES = "x-kubernetes-validations"
 """Where a schema has its CEL rules."""
 
+CLOSED = "x-closed"
+"""Says of a part that it means more when a field of it is lost: one that it does not know is refused, not left out."""
+
 
 def rules(*told: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
     """CEL rules that the API server enforces: (expression, message that says what to write instead, field to blame).

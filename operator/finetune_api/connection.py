@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from finetune_api.aws import Bedrock, SageMaker
 from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.base import (
+    CLOSED,
     FILLED_IN,
     ApiModel,
     ApiRoot,
@@ -73,8 +74,9 @@ class LabelSelectorRequirement(ApiModel):
 
 
 class LabelSelector(ApiModel):
-    """A label selector, as in meta/v1. Empty matches everything."""
+    """A label selector, as in meta/v1. Empty matches everything, so that a misspelt one must not become empty."""
 
+    model_config = ConfigDict(json_schema_extra={CLOSED: True})
     match_labels: StringMap | None = Field(None, description="Labels that a namespace must have.")
     match_expressions: Annotated[list[LabelSelectorRequirement], Field(max_length=16)] | None = Field(
         None, description="Label expressions that a namespace must fulfil."

@@ -414,9 +414,8 @@ class FineTuneJobManifest(ApiModel):
 class ManifestMetadata(ApiModel):
     """The part of an object's metadata that matters without a cluster."""
 
-    model_config = ConfigDict(extra="ignore")
-    name: Name = Field(description="Name of the job.")
-    namespace: Annotated[str, Field(max_length=63)] | None = Field(None, description="Namespace of the job.")
+    name: Name = Field(description="Name of the object.")
+    namespace: Annotated[str, Field(max_length=63)] | None = Field(None, description="Namespace of the object.")
     labels: StringMap | None = Field(None, description="Labels.")
     annotations: dict[str, str] | None = Field(None, description="Annotations.")
 

@@ -3,13 +3,14 @@
 Knows Kubernetes' rules for schemas and no kind of ours; names, columns and scope of the kinds stand in `crds`.
 """
 
+from itertools import combinations
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, NoDefault
 from pydantic_core import core_schema
 
-from finetune_api.base import ApiModel
+from finetune_api.base import CLOSED, ApiModel
 
 Schema = dict[str, Any]
 
@@ -68,6 +69,8 @@ def _structural(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Sch
     if "const" in node:
         out["enum"] = [node["const"]]
     out |= _children(node, defs, defaults=defaults)
+    if node.get(CLOSED):
+        out |= _closed(list(out["properties"]))
     if not defaults:
         out.pop("default", None)
     return _described(out)
@@ -114,6 +117,18 @@ def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schem
     if isinstance(values, dict):
         return {"additionalProperties": _structural(values, defs, defaults=defaults)}
     return {}
+
+
+def _closed(names: list[str]) -> Schema:
+    """Nothing but these names, whoever writes the object: only clients that ask for it have unknown fields refused.
+
+    Structural schemas have no word for it, but they count. The first choice is the one that refusals speak of.
+    """
+    choices = [one for size in (*range(1, len(names) + 1), 0) for one in combinations(names, size)]
+    return {
+        "x-kubernetes-preserve-unknown-fields": True,
+        "anyOf": [{"maxProperties": len(one)} | ({"required": list(one)} if one else {}) for one in choices],
+    }
 
 
 def _described(out: Schema) -> Schema:

@@ -35,6 +35,8 @@ HUB_HELP = (
 )
 
 
+_PAGE_OF_A_HUB = "https://(www[.])?(huggingface|hf)[.]co/datasets/[^/]+/[^/?#]+/?($|[?#]|(tree|blob|viewer)/)"
+
 SIGNED = "^https://.*[?&](?i:sig|signature|x-(amz|goog|oss)-signature|([a-z]+_)?token|api_?key)="
 """An address with a signature or a key in its query, as a regular expression: whoever reads the job could use it."""
 
@@ -161,6 +163,8 @@ def _require_its_form(uri: Uri) -> None:
         raise UriError(f"no {objects[uri.scheme]} can be called so; its name has a-z, 0-9, '-' and '.' only")
     if uri.scheme == "configmap" and "/" in uri.path:
         raise UriError("a ConfigMap key has no '/'; write configmap://NAME/KEY")
+    if re.match(_PAGE_OF_A_HUB, uri.text):
+        raise UriError(f"this is a page of a hub, and no file: {HUB_HELP}")
     if uri.scheme == "hf" and not re.fullmatch("datasets/[^/]+/[^/]+/.+", f"{uri.root}/{uri.path}"):
         raise UriError(HUB_HELP)
 

@@ -17,6 +17,7 @@ Schema = dict[str, Any]
 Values = st.SearchStrategy[Any]
 
 LONG = 300
+KEPT = "x-kubernetes-preserve-unknown-fields"
 ODD_TEXTS = (
     "", " ", "-", ".", "..", "../../etc/passwd", "/etc/passwd", "a/../b", "a//b", "%2e%2e/x", "$(HOME)", "{{ .x }}",
     "a\u0000b", "line\nbreak", "\u202egnp", "\U0001f600" * 8, "null", "true", "0x1", "1e999", "x" * LONG,
@@ -56,7 +57,7 @@ def good(schema: Schema) -> Values:
         return st.sampled_from(schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
         return st.sampled_from(QUANTITIES) | st.integers(0, 9)
-    if schema.get("x-kubernetes-preserve-unknown-fields"):
+    if schema.get(KEPT) and "properties" not in schema:
         return st.dictionaries(st.sampled_from(["a", "b"]), st.integers() | st.text(max_size=5), max_size=2)
     match schema.get("type"):
         case "object":
@@ -76,7 +77,7 @@ def bad(schema: Schema) -> Values:
     """Values of the wrong type, out of bounds, out of the enum, or with a field that nobody knows."""
     wrong = {"string": 7, "integer": "seven", "number": "seven", "boolean": "yes", "array": {}, "object": []}
     kinds = [st.just(wrong.get(schema.get("type", ""), [[]]))]
-    if schema.get("type") == "object" and not schema.get("x-kubernetes-preserve-unknown-fields"):
+    if schema.get("type") == "object" and ("properties" in schema or not schema.get(KEPT)):
         kinds.append(good(schema).map(lambda value: {**value, "noSuchField": 1}))
     if "enum" in schema:
         kinds.append(st.just("NoSuchValue"))

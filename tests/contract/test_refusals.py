@@ -1,9 +1,11 @@
 """What the API server itself refuses, and that it says which field is wrong and what to write instead."""
 
+import json
 from typing import Any
 
 import pytest
 
+from tests.cluster.errors import ClusterError
 from tests.contract.conftest import Server
 from tests.contract.manifests import (
     DEPLOYMENT,
@@ -382,6 +384,17 @@ def test_keys_in_a_uri_are_not_quoted(server: Server) -> None:
 def test_no_kind_takes_a_field_that_it_does_not_know(server: Server, kind: str) -> None:
     good = {"FineTuneJob": JOB, "FineTunedModel": MODEL, "ModelDeployment": DEPLOYMENT, "LLMConnection": LOCAL}[kind]
     assert 'unknown field "spec.nonsense"' in server.refusal(changed(good, "spec.nonsense", 1))
+
+
+@pytest.mark.parametrize("selector", [{"matchLables": {"a": "b"}}, {"team": "a"}, {"matchLabels": {}, "names": []}])
+def test_a_selector_that_would_serve_everybody_without_its_misspelt_field_is_refused_whoever_writes_it(
+    server: Server, selector: Manifest
+) -> None:
+    """kubectl has unknown fields refused; clients that do not would have them pruned, and {} is every namespace."""
+    misspelt = json.dumps(changed(LOCAL, "spec.namespaceSelector", selector))
+    for way in ("--validate=ignore", "--server-side"):
+        with pytest.raises(ClusterError, match=r"spec\.namespaceSelector"):
+            server.kubectl("apply", "--dry-run=server", way, "-f", "-", stdin=misspelt)
 
 
 @pytest.mark.parametrize("manifest", [JOB, MODEL, DEPLOYMENT, LOCAL], ids=name)

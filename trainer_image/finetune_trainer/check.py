@@ -41,11 +41,13 @@ _NEXT_STEP_HERE = {
 """What to do at a shell, where the reason's own next step speaks of a job on a cluster."""
 
 
-_FIELD_BY_FIELD = (
-    "each field is right by itself; rules between fields are known to the API server alone: "
-    "kubectl apply --dry-run=server -f FILE"
+_AS_IT_IS = (
+    "the manifest is right by itself; what it names, and what may be changed of an object that exists, the cluster "
+    "knows: kubectl apply --dry-run=server -f FILE"
 )
-"""Of kinds other than jobs, which are checked whole."""
+"""Of kinds other than jobs."""
+
+_WITHOUT_DATA = "the manifest is right by itself; its data were not looked at (--manifest-only)"
 
 
 def main(args: argparse.Namespace) -> int:
@@ -65,8 +67,11 @@ def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict, l
         yield shown(args.file), failed(error), []
         return
     for name in others:
-        yield name, DatasetVerdict(valid=True, reason=Reason.VALID, message=f"{name}: {_FIELD_BY_FIELD}"), []
+        yield name, DatasetVerdict(valid=True, reason=Reason.VALID, message=f"{name}: {_AS_IT_IS}"), []
     for job in jobs:
+        if args.manifest_only:
+            yield job.metadata.name, DatasetVerdict(valid=True, reason=Reason.VALID, message=_WITHOUT_DATA), []
+            continue
         verdict = check_job(job, args.model_cache, args.provider)
         memory: list[MemoryUse] = []
         if verdict.valid and not args.provider:

@@ -220,7 +220,7 @@ def closed(schema: Any, *, whole: bool) -> Any:
     if not isinstance(schema, dict):
         return schema
     told = {key: closed(part, whole=whole) for key, part in schema.items() if whole or key != "required"}
-    if isinstance(told.get("properties"), dict) and not told.get("x-kubernetes-preserve-unknown-fields"):
+    if isinstance(told.get("properties"), dict):
         told.setdefault("additionalProperties", False)
     return told
 

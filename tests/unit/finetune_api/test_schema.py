@@ -3,10 +3,11 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
+import jsonschema
 import pytest
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, Quantity, rules, shaped
+from finetune_api.base import CLOSED, ApiModel, Quantity, rules, shaped
 from finetune_api.schema import SchemaError, structural_schema
 
 
@@ -121,6 +122,21 @@ PART = {
 )
 def test_each_construct_becomes_what_kubernetes_calls_it(field: str, expected: dict[str, Any]) -> None:
     assert structural_schema(Whole)["properties"][field] == expected
+
+
+def test_a_part_that_a_lost_field_would_widen_keeps_what_it_does_not_know_and_is_then_refused() -> None:
+    class Selector(ApiModel):
+        model_config = ConfigDict(json_schema_extra={CLOSED: True})
+        first: str | None = Field(None, description="One.")
+        second: str | None = Field(None, description="Another.")
+
+    schema = structural_schema(Selector)
+    assert schema["x-kubernetes-preserve-unknown-fields"] is True
+    assert CLOSED not in schema
+    taken = jsonschema.Draft7Validator(schema).is_valid
+    known = ({}, {"first": "a"}, {"second": "a"}, {"first": "a", "second": "b"})
+    assert all(map(taken, known))
+    assert not any(taken({**one, name: 1}) for one in known for name in ("frist", "x"))
 
 
 def test_int_or_string_has_no_type_of_its_own() -> None:

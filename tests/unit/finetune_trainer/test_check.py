@@ -167,6 +167,47 @@ def test_the_first_line_of_a_csv_is_not_repeated_where_it_may_be_data(check, hea
     assert "Ada" not in result.verdict.model_dump_json() + result.err
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"Ada card": "4111"}, {"Ada other card": "4222"}],  # what is asked stands as the name of what is answered
+        [{"My name is Ada and I live here": "yes", "label": "b"}],
+        [{"Ada 4111111111111111": "yes", "label": "b"}],
+    ],
+)
+def test_names_in_json_are_not_repeated_where_they_may_be_data(check, rows):
+    result = check(train=("t.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert "its columns are" in result.verdict.message or "look like data" in result.verdict.message
+    assert "Ada" not in result.verdict.model_dump_json() + result.err
+
+
+def test_questions_that_are_names_of_their_answers_become_rows_by_a_command(check):
+    rows = "".join(json.dumps({f"Ada {number}": "yes"}) + "\n" for number in range(3))
+    verdict = check(train=("t.jsonl", rows)).verdict
+    assert verdict.message.endswith("; the names of its columns look like data")
+    assert verdict.next_step.startswith("`jq -c 'to_entries[] | {prompt: .key, completion: .value}' FILE > ROWS.jsonl`")
+
+
+@pytest.mark.parametrize(
+    ("header", "mapping"),
+    [
+        ("Frage;Antwort", "{prompt: Frage, completion: Antwort}"),
+        ("pregunta,respuesta", "{prompt: pregunta, completion: respuesta}"),
+        ("質問,回答", '{prompt: "質問", completion: "回答"}'),
+        ("input_text,output_text", "{prompt: input_text, completion: output_text}"),
+    ],
+)
+def test_usual_names_of_other_languages_and_services_are_known(check, header, mapping):
+    result = check(train=("t.csv", f"{header}\na;b,c\n"))
+    assert mapping in json.loads(json.dumps(result.verdict.next_step))
+
+
+def test_a_column_of_objects_is_no_prompt_and_no_completion(check):
+    row = {"custom_id": "1", "response": {"body": {"choices": []}}}
+    step = check(train=("t.jsonl", json.dumps(row) + "\n")).verdict.next_step
+    assert "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE > ROWS.jsonl` takes them out of objects." in step
+
+
 def test_names_are_not_repeated_where_there_are_so_many_that_they_may_be_data(check):
     rows = "".join(json.dumps({f"Ada {number}": "a", "label": "b"}) + "\n" for number in range(70))
     result = check(train=("t.jsonl", rows))
@@ -313,6 +354,7 @@ def test_a_wrong_manifest_is_a_verdict_too(tmp_path, capsys):
 def test_each_job_of_a_file_gets_its_verdict_and_the_worst_its_exit_code(tmp_path, capsys):
     (tmp_path / "good.jsonl").write_text(GOOD)
     manifests = [manifest_of(tmp_path, tmp_path / name).read_text() for name in ("good.jsonl", "none.jsonl")]
+    manifests[1] = manifests[1].replace('"name": "job"', '"name": "another"')
     (tmp_path / "jobs.yaml").write_text("\n---\n".join(manifests))
     assert main(["check", "-f", str(tmp_path / "jobs.yaml")]) == ExitCode.DATASET_NOT_FOUND
     found, out = [], capsys.readouterr().out

@@ -212,3 +212,15 @@ def test_what_a_prompt_may_need_beside_it_is_not_left_out_without_a_word(check, 
     columns = {"prompt": prompt, "completion": "output"}
     result = check(train=("t.jsonl", data), spec={"dataset": {"columns": columns}})
     assert any(one.startswith(f"t.jsonl: column {below} is not read: {how}") for one in result.verdict.warnings)
+
+
+def test_one_answer_to_everything_is_warned_of(check):
+    rows = [{"prompt": f"p{number}", "completion": "train"} for number in range(20)]
+    warned = "t.jsonl: all 20 rows have the same answer: a model learns to say it whatever it is asked"
+    assert warned in check(train=("t.jsonl", as_lines(rows))).verdict.warnings
+    for others in (rows[:5], [*rows[:19], {"prompt": "p", "completion": "test"}]):
+        assert "the same answer" not in " ".join(check(train=("t.jsonl", as_lines(others))).verdict.warnings)
+
+
+def as_lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)

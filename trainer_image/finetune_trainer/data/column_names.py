@@ -12,8 +12,27 @@ from finetune_api.dataset import Columns
 from finetune_trainer.data.layouts import BELOW, Layout
 
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
-    "prompt": ("instruction", "question", "input", "query", "text", "source", "user", "human", "context", "sentence"),
-    "completion": ("output", "answer", "response", "label", "target", "assistant", "chosen", "reply", "summary"),
+    "prompt": (
+        *("instruction", "question", "input", "query", "text", "source", "user", "human", "context", "sentence"),
+        *(
+            "inputtext",
+            "frage",
+            "eingabe",
+            "pregunta",
+            "entrada",
+            "pergunta",
+            "domanda",
+            "вопрос",
+            "质问",
+            "问题",
+            "質問",
+        ),
+    ),
+    "completion": (
+        *("output", "answer", "response", "label", "target", "assistant", "chosen", "reply", "summary"),
+        *("outputtext", "antwort", "ausgabe", "respuesta", "salida", "resposta", "risposta", "réponse", "ответ"),
+        *("答案", "回答"),
+    ),
     "system": ("instruction", "system_prompt", "context"),
     "messages": ("conversation", "conversations", "dialog", "dialogue", "chat", "turns"),
     "chosen": ("preferred", "preferred_output", "chosen_response", "winner"),
@@ -35,8 +54,17 @@ _LEFT_OUT = {
 ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 """Names that messages may show."""
 
+_SENTENCE = re.compile(r"(\S+ ){3}|[0-9]{6}")
+"""What names of columns hardly have in them, and data that stand in their place do."""
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
-NO_HEADER = "the names of its columns look like data: the header may be missing"
+DATA = "the names of its columns look like data"
+NO_HEADER = f"{DATA}: the header may be missing"
+KEYS = (
+    "`jq -c 'to_entries[] | {prompt: .key, completion: .value}' FILE > ROWS.jsonl` makes rows of objects that have "
+    "questions for names and answers for values."
+)
+"""What to do where objects have data for names."""
+
 _SPOKEN = 16
 _MANY = 64
 
@@ -115,7 +143,10 @@ def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | No
 
 def mapping(found: dict[str, str]) -> str:
     """As a manifest has it: `{prompt: question}`."""
-    inside = (f"{part}: {name if _PLAIN_YAML.fullmatch(name) else json.dumps(name)}" for part, name in found.items())
+    inside = (
+        f"{part}: {name if _PLAIN_YAML.fullmatch(name) else json.dumps(name, ensure_ascii=False)}"
+        for part, name in found.items()
+    )
     return f"{{{', '.join(inside)}}}"
 
 
@@ -165,10 +196,13 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
     So may a great many be: of objects that are not rows, but have what rows hold for names.
     """
     shown = [name for name in names if ORDINARY_NAME.fullmatch(name)]
-    if len(names) > _MANY or (maybe_data and not set(columns.named.values()).intersection(names)):
+    is_header = bool(set(columns.named.values()).intersection(names))
+    if len(names) > _MANY or (maybe_data and not is_header):
         shown = [name for name in shown if _is_usual(name)]
+    elif not is_header:
+        shown = [name for name in shown if _is_usual(name) or not _SENTENCE.search(name)]
     if not shown:
-        return NO_HEADER
+        return DATA
     more = len(names) - len(shown[:_SPOKEN])
     return f"its columns are {', '.join(shown[:_SPOKEN])}{f' and {more} more' if more else ''}"
 

@@ -15,6 +15,8 @@ Look = Callable[[Row | Rows], Sequence[int]]
 
 _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
+_FEW = 10
+"""Rows that may all have one answer."""
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
 
 
@@ -36,6 +38,29 @@ class Doubtful:
         if places and self.first is None:
             self.first = Position.unpacked(places[0])
         self.rows += len(places)
+
+
+class SameAnswer:
+    """Whether all rows have one answer: mostly a column was taken that says something of the file, not of its rows."""
+
+    def __init__(self) -> None:
+        self._answer: str | None = None
+        self._rows = 0
+        self._differs = False
+
+    def add(self, found: Row | Rows) -> None:
+        """Look at one row, or at many."""
+        if self._differs:
+            return
+        answers = (found.completion,) if isinstance(found, Row) else found.contents[-1]
+        self._answer = answers[0] if self._answer is None else self._answer
+        self._rows += len(answers)
+        self._differs = any(answer != self._answer for answer in answers)
+
+    @property
+    def is_so(self) -> bool:
+        """Whether there are enough rows to say so."""
+        return not self._differs and self._rows >= _FEW
 
 
 def says_no_value(found: Row | Rows) -> Sequence[int]:

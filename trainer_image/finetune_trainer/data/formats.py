@@ -83,6 +83,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         "is a web page, not data",
         "Name the address of the file itself; the place may want a login, or show the file in a viewer.",
     ),
+    (re.compile(rb"\s*```"), "begins with a fence of Markdown", "Remove the lines with ``` from it."),
     (
         re.compile(rb"(\+--|[^\n|]*+\|[^\n]*+\n[ \t|]*+:?--)[-:|+ \t]*+(\r?\n|\Z)"),
         "is a table drawn for people, as Markdown and databases do",

@@ -28,6 +28,7 @@ _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _TRAILS = "trailing characters"
 _TYPOGRAPHIC = ("\N{LEFT DOUBLE QUOTATION MARK}".encode(), "\N{RIGHT DOUBLE QUOTATION MARK}".encode())
+_OF_PYTHON = re.compile(rb"(None|True|False)\b")
 _NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
 
 
@@ -127,6 +128,7 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
     trails = _TRAILS in said
     known = (
         (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
+        (_OF_PYTHON.match(text, place) is not None, "None, True and False are Python's: JSON has null, true, false"),
         (begun.startswith(BOM), "a byte order mark stands before the object"),
         (b"\0" in text, "a NUL byte is in it"),
         (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),

@@ -39,8 +39,9 @@ class ParquetRows:
             self._parquet = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
             self.columns: list[str] = list(self._parquet.schema_arrow.names)
             """Names of all columns."""
-            self.has_objects = any(map(pa.types.is_struct, self._parquet.schema_arrow.types))
-            """Whether any column holds objects."""
+            kinds = zip(self.columns, self._parquet.schema_arrow.types, strict=True)
+            self.of_objects = frozenset(name for name, kind in kinds if pa.types.is_struct(kind))
+            """Names of those that hold objects."""
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise broken_file(file_name, "is no Parquet file, or its end is missing") from error
         self._group: Any = self._parquet.metadata.row_group

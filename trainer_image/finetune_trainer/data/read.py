@@ -84,8 +84,10 @@ class SplitFile:
         """File name, for messages."""
         self.columns_seen: dict[str, None] = {}
         """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
-        self.has_objects = False
-        """Whether columns of the first row hold objects; those of CSV hold text."""
+        self.of_objects: frozenset[str] = frozenset()
+        """Columns that hold objects in the first row; those of CSV hold text."""
+        self.names_vary = False
+        """Whether later rows have columns that the first one has not."""
         self.empty_rows = EmptyRows()
         """Of CSV: those that separators alone stand for."""
         self._layouts = Layouts(columns)
@@ -132,8 +134,12 @@ class SplitFile:
             names = found.names() if isinstance(found, Block) else (found.fields or {}).keys()
             if not self.columns_seen:
                 first = next(iter(one_by_one([found]))).fields or {}
-                self.has_objects = any(map(_is_row, first.values()))
+                self.of_objects = frozenset(
+                    name for name, value in first.items() if _is_row(value) and not _asks(value)
+                )
+                self._note_columns(first)
             if not self.columns_seen.keys() >= names:
+                self.names_vary = True
                 for fields in found.fields() if isinstance(found, Block) else (names,):
                     self._note_columns(fields)
             yield found
@@ -211,7 +217,7 @@ class SplitFile:
             else:
                 parquet = ParquetRows(files.enter_context(spooled(stream, self.name)), self.name)
             self._note_columns(parquet.columns)
-            self.has_objects = parquet.has_objects
+            self.of_objects = parquet.of_objects
             yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
             self._source.require_same()
 
@@ -246,6 +252,11 @@ def _are_alike(values: list[Any]) -> bool:
 
 def _is_row(value: Any) -> bool:
     return isinstance(value, dict) and not is_message(value)
+
+
+def _asks(value: dict[str, Any]) -> bool:
+    """Whether a prompt is in it, as OpenAI has those of preferences."""
+    return isinstance(value.get("messages"), list)
 
 
 def _is_list(value: Any) -> bool:

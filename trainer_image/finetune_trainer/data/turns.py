@@ -43,6 +43,8 @@ ROLE_OF: dict[Any, Role] = {
     "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
 """Who speaks, by every word for it: OpenAI's later one for system, and those of ShareGPT, Gemini, Cohere and others."""
+_TOOLS = frozenset({"tool", "function", "function_call", "tool_call", "observation", "tool_response", "ipython"})
+"""Who speaks where tools are called, and where they answer."""
 _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts")
 """What a message has its speaker and its text by: one of each, or several that say the same."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -217,6 +219,8 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     role, what = _said(message, _ROLES, _as_role, index, column), f"content of message {index}"
     if role is None:
         raise UnusableError("Malformed", f"message {index} has no role", column)
+    if role in _TOOLS:
+        raise UnusableError("Malformed", f"message {index} is a tool's, which cannot be learnt", column)
     if role not in ROLES:
         raise UnusableError("Malformed", f"message {index} has a role other than {', '.join(ROLES)}", column)
     content = _said(message, _CONTENTS, lambda said: _joined(said, what, column), index, column)

@@ -20,6 +20,7 @@ from finetune_trainer.data.counting import count, count_pairs
 from finetune_trainer.data.csv_rows import EmptyRows
 from finetune_trainer.data.doubtful import (
     Doubtful,
+    SameAnswer,
     answered_as_asked,
     encoded_twice,
     in_quotes,
@@ -28,12 +29,11 @@ from finetune_trainer.data.doubtful import (
     with_special_tokens,
 )
 from finetune_trainer.data.encode import Refused, Tally
-from finetune_trainer.data.json_lines import NO_OBJECT
 from finetune_trainer.data.layouts import Layouts
+from finetune_trainer.data.mending import mending
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
-from finetune_trainer.data.source import AS_UTF8
 from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -42,11 +42,6 @@ if TYPE_CHECKING:
 _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
 """How datasets names the files of a split that it writes as several."""
 
-_OBJECTS = (
-    "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
-    "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts, and `jq -c fromjson FILE` of "
-    "lines that are objects written as text."
-)
 _WHOLE_PAIRS = (
     "Write what both answer into a column prompt, or write chosen and rejected as lists of messages, "
     '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]; text has no turns.'
@@ -144,8 +139,10 @@ class _SplitCheck:
     tally: Tally = field(default_factory=Tally)
     size: int | None = None
     sha256: str | None = None
-    has_objects: bool = False
-    """Whether columns of the first row hold objects."""
+    of_objects: frozenset[str] = frozenset()
+    """Columns that hold objects."""
+    names_vary: bool = False
+    """Whether rows have other columns than the first one."""
     written_out: bool = False
     """Whether the first row has messages written out as JSON where text is learnt."""
     in_quotes: bool = False
@@ -156,6 +153,7 @@ class _SplitCheck:
 
     def __post_init__(self) -> None:
         self.layouts = Layouts(self.spec.data.columns)
+        self.same_answer = SameAnswer()
         self.doubts = [
             Doubtful(says_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
             Doubtful(answered_as_asked, "an answer that is the question"),
@@ -184,7 +182,8 @@ class _SplitCheck:
                     self._count_tokens(self._usable(file))
                 finally:
                     self.format = str(file.format)  # some is known only once the file is read
-                self.columns_seen, self.has_objects = tuple(file.columns_seen), file.has_objects
+                self.columns_seen, self.of_objects = tuple(file.columns_seen), file.of_objects
+                self.names_vary = file.names_vary
                 self.size, self.sha256 = file.size, file.sha256
         except TrainerError as error:
             self.error = error
@@ -202,6 +201,7 @@ class _SplitCheck:
                 self._bad(found)
             else:
                 self.fingerprints.add(self.index, found)
+                self.same_answer.add(found)
                 for doubtful in self.doubts:
                     doubtful.add(found)
                 yield found
@@ -229,12 +229,6 @@ class _SplitCheck:
     @property
     def _has_loss(self) -> bool:
         return self.tokenizer is None or self.tally.rows > self.tally.unlabelled
-
-    @property
-    def _is_no_json(self) -> bool:
-        """Whether no row could be read, of a file that was taken for JSON."""
-        unread = all(problem.field is None and "JSON" in problem.what for problem in self.problems)
-        return self.format.startswith("JSON") and 0 < self.rows == self.bad_rows and unread
 
     def verdict(self) -> SplitVerdict | None:
         """The split's part; None where the file could not be opened."""
@@ -286,8 +280,9 @@ class _SplitCheck:
         return f"{self.called}: {none} {wanted}; {self._spoken_columns()}"
 
     def _spoken_columns(self) -> str:
-        maybe_data = self.format.startswith("CSV")
-        return column_names.spoken(self.columns_seen, self.columns, maybe_data=maybe_data)
+        in_text = self.format.startswith("CSV")
+        said = column_names.spoken(self.columns_seen, self.columns, maybe_data=in_text or self.names_vary)
+        return column_names.NO_HEADER if in_text and said == column_names.DATA else said
 
     def next_step(self) -> str | None:
         """What to do about it, where this place knows better than the reason."""
@@ -296,31 +291,20 @@ class _SplitCheck:
         if self.absent:
             return self._how_to_name_columns()
         if self.bad_rows:
-            return self._how_to_mend_rows()
+            field = f"spec.dataset.{self.split}.format"
+            return mending(self.problems, self.rows, self.bad_rows, self.format, field)
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
         return "Raise hyperparameters.maxSequenceLength, or shorten the prompts."
 
-    def _how_to_mend_rows(self) -> str | None:
-        if all("UTF-8" in problem.what for problem in self.problems):
-            return AS_UTF8
-        if not self._is_no_json:
-            return None
-        if all(problem.what.endswith(NO_OBJECT) for problem in self.problems):
-            return _OBJECTS
-        field = f"spec.dataset.{self.split}.format"
-        return (
-            f"The file was read as {self.format}: set {field} if it is something else, or write one object a line "
-            "(`jq -c . FILE` does it with objects over several lines)."
-        )
-
     def _how_to_name_columns(self) -> str:
         columns, seen = self.columns, set(self.columns_seen)
-        meant = column_names.meant(columns, self.columns_seen)
+        free = [name for name in self.columns_seen if name not in self.of_objects]
+        meant = column_names.meant(columns, free)
         unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
         if put_together := column_names.of_messages(seen):
             return put_together
-        if self.has_objects and not meant:
+        if self.of_objects and not meant and not column_names.has_two_answers(self.columns_seen):
             return column_names.lifted(unnamed, self.format)
         if {columns.chosen, columns.rejected} <= seen and not meant:
             return _WHOLE_PAIRS
@@ -328,15 +312,12 @@ class _SplitCheck:
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):
             return f"{otherwise}; or else m{named}"
-        if self._may_have_no_header:
-            return f"Let the file begin with a line of its columns' names, or m{named}"
+        if (said := self._spoken_columns()) in (column_names.DATA, column_names.NO_HEADER):
+            with_header = f"Let the file begin with a line of its columns' names, or m{named}"
+            return column_names.KEYS if said == column_names.DATA else with_header
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
         absent, all_of = " and ".join(unnamed), ", ".join(columns.needed)
         return f"The file has no column for {absent}: write a column for each of {all_of}." if too_few else f"M{named}"
-
-    @property
-    def _may_have_no_header(self) -> bool:
-        return self.format.startswith("CSV") and self._spoken_columns() == column_names.NO_HEADER
 
     def _by_number_of_answers(self, seen: set[str], *, sought: bool) -> str | None:
         """What to do with rows of two answers for a job that learns one, and the other way round."""
@@ -372,6 +353,9 @@ class _SplitCheck:
             yield f"{self.called}: {unread}"
 
     def _of_texts(self) -> Iterator[str]:
+        if self.same_answer.is_so:
+            said = "have the same answer: a model learns to say it whatever it is asked"
+            yield f"{self.called}: all {_rows(self.rows - self.bad_rows)} {said}"
         for one in self.doubts:
             if one.rows:
                 yield f"{self.called}: {_rows(one.rows)} with {one.what} (the first: {one.first}){one.then}"

@@ -1,8 +1,8 @@
 """FineTuneJob manifests from files, for `check` and `run`: YAML or JSON, one or several documents.
 
 What the API server would refuse is refused here too, with the line, the field and what to write. Other kinds of ours in
-the same file are looked at by `check` alone, field by field. Reading YAML is `yaml_documents.py`, what a wrong field is
-told as `wrong_fields.py`.
+the same file are looked at by `check` alone. Reading YAML is `yaml_documents.py`, what a wrong field is told as
+`wrong_fields.py`, rules between fields of the other kinds are `rules_between.py`.
 """
 
 import difflib
@@ -14,25 +14,37 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME, ApiModel
-from finetune_api.connection import PROVIDERS, LLMConnectionSpec
 from finetune_api.crds import KINDS, Kind
 from finetune_api.dataset import Columns
 from finetune_api.job import FineTuneJobManifest, ManifestMetadata, Resources
-from finetune_api.names import API_VERSION
+from finetune_api.names import API_VERSION, GROUP
 from finetune_api.reasons import Reason
+from finetune_api.schema import structural_schema
 from finetune_api.verdict import SPLITS
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.job.quantities import LEAST_SIZE, amount
+from finetune_trainer.job.fields import shown as field_path
+from finetune_trainer.job.quantities import LEAST_SIZE, amount, nearest
+from finetune_trainer.job.rules_between import broken_rules
 from finetune_trainer.job.wrong_fields import WrongFields
 from finetune_trainer.job.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
+_OURS = frozenset(kind.kind for kind in KINDS)
+_KINDS = ", ".join(sorted(_OURS))
 _OTHERS = {kind.kind: kind for kind in KINDS if kind.kind != _KIND}
 _Model = TypeVar("_Model", bound=BaseModel)
 _NAMED_ERRORS = 10
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_OBJECT_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_OF_THE_SERVER = frozenset(
+    {"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation"}
+    | {"managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"}
+)
+"""What objects have in their metadata beside what a manifest says."""
+
+_SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_SUBDOMAIN}")
+_KEY = re.compile(rf"({_SUBDOMAIN}/)?(?=[^/]{{1,63}}$)[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?", re.ASCII)
 _TEXT_OF_A_LABEL = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
 
 
@@ -65,7 +77,7 @@ def read_jobs(path: Path) -> list[FineTuneJobManifest]:
     Raises:
         TrainerError: SpecInvalid, the file or a manifest in it cannot be used; names each wrong field.
     """
-    return _jobs(read_documents(path), path)
+    return _jobs(_read(path), path)
 
 
 def read_all(path: Path) -> tuple[list[str], list[FineTuneJobManifest]]:
@@ -74,23 +86,52 @@ def read_all(path: Path) -> tuple[list[str], list[FineTuneJobManifest]]:
     Raises:
         TrainerError: SpecInvalid, as read_jobs; a file without jobs needs another object of ours.
     """
-    documents = read_documents(path)
+    documents = _read(path)
     others = [_other(document, kind) for document in documents if (kind := _OTHERS.get(document.kind))]
     has_jobs = any(document.kind == _KIND for document in documents)
     return others, _jobs(documents, path) if has_jobs or not others else []
 
 
+def _read(path: Path) -> list[Document]:
+    """The objects in a file.
+
+    Raises:
+        TrainerError: SpecInvalid, as read_documents; or one of ours stands there twice, or has a kind that is none.
+    """
+    documents, lines = read_documents(path), dict[tuple[str, ...], int]()
+    for document in documents:
+        _require_kind(document)
+        metadata = document.value.get("metadata")
+        if document.kind in _OURS and isinstance(metadata, dict) and "name" in metadata:
+            key = (document.kind, str(metadata.get("namespace", "")), str(metadata["name"]))
+            before = lines.setdefault(key, line := document.line(()))
+            if before != line:
+                again = f"{document.kind} {key[2]} stands on line {before} already, and would be changed to this one"
+                message = f"{document.file_name} line {line}: {again}"
+                raise TrainerError(Reason.SPEC_INVALID, message, "Give each a name of its own, or remove one of them.")
+    return documents
+
+
+def _require_kind(document: Document) -> None:
+    """Refuse a kind of our group that is none.
+
+    Raises:
+        TrainerError: SpecInvalid, with the one that was probably meant.
+    """
+    kind = document.kind
+    if kind in _OURS or not str(document.value.get("apiVersion")).startswith(f"{GROUP}/"):
+        return
+    near = difflib.get_close_matches(kind.lower(), {one.lower(): one for one in _OURS}, n=1, cutoff=0.7)
+    meant = next((f"; did you mean {one}?" for one in _OURS if near and one.lower() == near[0]), "")
+    wrong = TrainerError(Reason.SPEC_INVALID, f"{GROUP} has no kind {kind}{meant}", f"Write one of {_KINDS}.")
+    raise _at(document, "kind", wrong)
+
+
 def _jobs(documents: list[Document], path: Path) -> list[FineTuneJobManifest]:
     found = [document for document in documents if document.kind == _KIND]
     if not found:
-        kinds = [document.kind for document in documents if document.kind]
-        near = difflib.get_close_matches(_KIND.lower(), [kind.lower() for kind in kinds], n=1, cutoff=0.8)
-        meant = next((kind for kind in kinds if near and kind.lower() == near[0]), None)
-        raise TrainerError(
-            Reason.SPEC_INVALID,
-            f"{shown(path)} has no FineTuneJob" + (f"; did you mean {_KIND} by kind {meant}?" if meant else ""),
-            f"Write a manifest with apiVersion: {API_VERSION} and kind: {_KIND}.",
-        )
+        step = f"Write a manifest with apiVersion: {API_VERSION} and kind: {_KIND}."
+        raise TrainerError(Reason.SPEC_INVALID, f"{shown(path)} has no FineTuneJob", step)
     return [parse_job(document) for document in found]
 
 
@@ -114,16 +155,20 @@ def parse_job(document: Document) -> FineTuneJobManifest:
 
 
 def _other(document: Document, kind: Kind) -> str:
-    """Kind and name of another object of ours, each field of which is right by itself.
+    """Kind and name of another object of ours that the API server would take.
 
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
     """
     spec: Any = (kind.spec | None, None) if kind.spec_optional else (kind.spec, ...)
-    metadata = _parsed(document, create_model(kind.kind, __base__=OtherManifest, spec=spec)).metadata
-    for field, broken, step in (*_of_metadata(metadata), *_of_kind(document, kind, metadata.name)):
-        if broken:
-            raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {broken}", step))
+    manifest = _parsed(document, create_model(kind.kind, __base__=OtherManifest, spec=spec))
+    metadata = manifest.metadata
+    for field, wrong, step in (*_of_metadata(metadata), *_of_service(kind, metadata.name)):
+        if wrong:
+            raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {wrong}", step))
+    found = broken_rules(structural_schema(kind.spec), manifest.wire().get("spec", {}), ("spec",))
+    if said := [f"line {document.line(path)}: {field_path(path)}: {message}" for path, message in found]:
+        raise _wrong_fields(document, said)
     return f"{kind.kind} {metadata.name}"
 
 
@@ -132,24 +177,31 @@ def _parsed(document: Document, model: type[_Model]) -> _Model:
         step = "Write the number without a zero before it, or in quotes where text is meant."
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
     # kubectl get -o yaml shows a status, which is no part of what is asked for
-    value = _named({name: field for name, field in document.value.items() if name != "status"})
+    value = _asked({name: field for name, field in document.value.items() if name != "status"})
     try:
         return model.model_validate(value, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         words = WrongFields(value, model)
         said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {words.of(one)}" for one in found))
-        more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
-        message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
-        raise TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.") from None
+        raise _wrong_fields(document, said) from None
 
 
-def _named(value: dict[str, Any]) -> dict[str, Any]:
-    """With a name where `kubectl create` has the API server make one of metadata.generateName."""
+def _wrong_fields(document: Document, said: list[str]) -> TrainerError:
+    more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
+    message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
+    return TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.")
+
+
+def _asked(value: dict[str, Any]) -> dict[str, Any]:
+    """Without what the API server writes into metadata; with a name where it makes one of generateName."""
     metadata = value.get("metadata")
-    if not isinstance(metadata, dict) or "name" in metadata or not isinstance(metadata.get("generateName"), str):
+    if not isinstance(metadata, dict):
         return value
-    return {**value, "metadata": {**metadata, "name": f"{metadata['generateName']}xxxxx"}}
+    asked = {name: field for name, field in metadata.items() if name not in _OF_THE_SERVER}
+    if "name" not in metadata and isinstance(metadata.get("generateName"), str):
+        asked["name"] = f"{metadata['generateName']}xxxxx"
+    return {**value, "metadata": asked}
 
 
 def _at(document: Document, field: str, error: TrainerError) -> TrainerError:
@@ -205,21 +257,18 @@ def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str
     unfit = next((name for name, text in (names.labels or {}).items() if not _is_label(name, text)), None)
     step = "Write at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', with a letter or a digit at both ends."
     yield "metadata.labels", None if unfit is None else f"{unfit}: this is no label", step
+    unfit = next((name for name in names.annotations or {} if not _KEY.fullmatch(name.lower())), None)
+    yield "metadata.annotations", None if unfit is None else f"{unfit}: this is no key", step
 
 
-def _of_kind(document: Document, kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:
-    """Of the rules between fields of the other kinds those that are broken most."""
+def _of_service(kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:
     unfit = kind.names_service and not re.fullmatch(SERVICE_NAME, name)
     step = "Write at most 63 of a-z, 0-9 and -, beginning with a letter and ending with a letter or a digit."
     yield "metadata.name", "it becomes the name of a Service" if unfit else None, step
-    if kind.spec is LLMConnectionSpec:
-        blocks = [name for name in PROVIDERS if document.value["spec"].get(name) is not None]
-        wrong = None if len(blocks) == 1 else "it needs exactly one provider block"
-        yield "spec", wrong, f"Write one of {', '.join(PROVIDERS)}."
 
 
 def _is_label(name: str, text: str) -> bool:
-    return all(map(_TEXT_OF_A_LABEL.fullmatch, (name.rpartition("/")[2], text)))
+    return _KEY.fullmatch(name) is not None and _TEXT_OF_A_LABEL.fullmatch(text) is not None
 
 
 def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
@@ -230,7 +279,8 @@ def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
         found = None if value is None else amount(value)
         fraction = 'a fraction needs quotes or the unit m: write "0.5" or 500m' if isinstance(value, float) else None
         yield f"spec.resources.{field}", fraction, "Write a quantity such as 2, 500m or 16Gi."
-        quantity = "this is no quantity" if value is not None and found is None else None
+        near = f"; did you mean {meant}?" if (meant := nearest(value)) else ""
+        quantity = f"this is no quantity{near}" if value is not None and found is None else None
         yield f"spec.resources.{field}", quantity, "Write a quantity such as 2, 500m or 16Gi."
         small = found is not None and field != "cpu" and found < LEAST_SIZE
         unit = "a number alone is bytes, and this is less than 64Ki" if small else None

@@ -14,6 +14,7 @@ PLACES: dict[str, tuple[str, ...]] = {
         "model_id",
         "model",
         "base_model_name_or_path",
+        "base_model_identifier",
         "pretrained",
     ),
     "spec.dataset.train.uri": (
@@ -25,10 +26,18 @@ PLACES: dict[str, tuple[str, ...]] = {
         "data_files",
         "data",
         *("path", "file", "url", "location", "source", "training_file", "train_data", "train_dataset", "dataset_uri"),
+        *("training_data", "training_data_config", "training_dataset", "s3_uri"),
     ),
-    "spec.modelRef": ("suffix", "output_model", "tuned_model", "fine_tuned_model"),
-    "spec.dataset.validation": ("eval", "val", "dev", "valid", "eval_dataset", "validation_file", "test_datasets"),
-    "spec.method": ("adapter", "finetuning_type", "stage", "peft_type", "peft_method", "load_in_4bit", "load_in_8bit"),
+    "spec.connectionRef": ("connection", "llm_connection"),
+    "spec.modelRef": ("suffix", "output_model", "tuned_model", "fine_tuned_model", "custom_model_name"),
+    "spec.dataset.validation": (
+        *("eval", "val", "dev", "valid", "eval_dataset", "validation_file", "test_datasets"),
+        *("validation_data", "validation_data_config"),
+    ),
+    "spec.method": (
+        *("adapter", "finetuning_type", "stage", "peft_type", "peft_method", "load_in_4bit", "load_in_8bit"),
+        *("customization_type", "quantization", "peft"),
+    ),
     "spec.lora.r": ("lora_r", "lora_rank", "rank"),
     "spec.lora.alpha": ("lora_alpha",),
     "spec.lora.dropout": ("lora_dropout",),
@@ -37,7 +46,12 @@ PLACES: dict[str, tuple[str, ...]] = {
     "spec.lora.useDoRA": ("use_dora", "peft_use_dora"),
     "spec.lora.loraPlusRatio": ("loraplus_lr_ratio", "loraplus_ratio"),
     "spec.preference": ("rl", "pref_loss", "pref_beta", "dpo", "dpo_beta"),
-    "spec.hyperparameters.epochs": ("num_train_epochs", "num_epochs", "n_epochs", "epoch", "max_steps"),
+    "spec.hyperparameters": ("params", "parameters", "config", "training_args", "training_arguments"),
+    "spec.hyperparameters.epochs": (
+        *("num_train_epochs", "num_epochs", "n_epochs", "epoch", "epoch_count", "max_steps", "training_steps"),
+        "max_steps_per_epoch",
+    ),
+    "spec.hyperparameters.seed": ("random_state", "random_seed"),
     "spec.hyperparameters.learningRate": ("lr",),
     "spec.hyperparameters.batchSize": ("train_batch_size", "global_batch_size"),
     "spec.hyperparameters.microBatchSize": ("per_device_train_batch_size", "per_device_batch_size"),
@@ -47,22 +61,24 @@ PLACES: dict[str, tuple[str, ...]] = {
     ),
     "spec.hyperparameters.warmupRatio": ("warmup_steps", "warmup"),
     "spec.hyperparameters.schedule": ("lr_scheduler", "lr_scheduler_type", "scheduler"),
-    "spec.hyperparameters.maxGradNorm": ("gradient_clipping", "grad_clip"),
+    "spec.hyperparameters.maxGradNorm": ("gradient_clipping", "grad_clip", "clip_grad_norm"),
     "spec.hyperparameters.precision": ("bf16", "fp16", "tf32", "dtype", "torch_dtype", "mixed_precision", "float16"),
     "spec.hyperparameters.packing": ("sample_packing", "pad_to_sequence_len"),
-    "spec.hyperparameters.checkpointSteps": ("save_steps", "saves_per_epoch", "save_strategy"),
-    "spec.resources.gpusPerNode": ("gpu", "gpus", "num_gpus", "gpu_count", "nproc_per_node", "nvidia.com/gpu"),
-    "spec.resources.nodes": ("num_nodes", "nnodes", "num_workers", "workers", "replicas"),
+    "spec.hyperparameters.checkpointSteps": ("save_steps", "saves_per_epoch", "save_strategy", "n_checkpoints"),
+    "spec.resources.gpusPerNode": (
+        *("gpu", "gpus", "num_gpus", "gpu_count", "nproc_per_node", "num_proc_per_node", "nvidia.com/gpu"),
+    ),
+    "spec.resources.nodes": ("num_nodes", "nnodes", "num_workers", "workers", "replicas", "instance_count"),
     "spec.resources.ephemeralStorage": ("storage", "disk"),
     "spec.resources": ("limits", "requests", "resources_per_node"),
-    "spec.activeDeadlineSeconds": ("timeout", "timeout_seconds", "max_runtime_seconds"),
+    "spec.activeDeadlineSeconds": ("timeout", "timeout_seconds", "max_runtime_seconds", "max_run"),
     "spec.ttlSecondsAfterFinished": ("ttl", "ttl_seconds"),
-    "spec.trackers": ("report_to", "use_wandb", "logger"),
-    "spec.trackers.wandb": ("wandb_project", "wandb_entity", "wandb_run_name"),
+    "spec.trackers": ("report_to", "use_wandb", "logger", "integrations"),
+    "spec.trackers.wandb": ("wandb_project", "wandb_entity", "wandb_run_name", "wandb_api_key"),
     "spec.trackers.mlflow": ("mlflow_tracking_uri", "mlflow_experiment_name"),
     "spec.evaluation": ("metrics_for_best_model", "compute_metrics", "eval_metrics"),
     "spec.hubTokenSecretRef": ("hf_token", "hub_token", "use_auth_token", "token"),
-    "spec.artifact.push": ("push_to_hub", "hub_model_id", "push_to_hub_model_id"),
+    "spec.artifact.push": ("push_to_hub", "hub_model_id", "push_to_hub_model_id", "hub"),
     "spec.artifact.merge": ("merge_lora", "merge_and_unload"),
 }
 """Fields of ours, and names that mean them elsewhere."""
@@ -94,10 +110,8 @@ REMARKS: dict[str, tuple[str, ...]] = {
         "init_lora_weights",
     ),
     "the trainer decides it by itself, see status.memory": (
-        "gradient_checkpointing",
-        "deepspeed",
-        "fsdp",
-        "fsdp_config",
+        *("gradient_checkpointing", "use_gradient_checkpointing", "activation_checkpointing"),
+        *("deepspeed", "fsdp", "fsdp_config", "compile", "torch_compile"),
     ),
     "attention is chosen by what the model and the GPU can": ("flash_attention", "flash_attn", "attn_implementation"),
     "the base model's own chat template is taken": ("chat_template", "prompt_template", "special_tokens"),
@@ -107,10 +121,13 @@ REMARKS: dict[str, tuple[str, ...]] = {
     ),
     "weights are kept where the connection's huggingFace.artifacts says": ("output_dir", "output", "save_dir"),
     "the connection's trainerImage is the code environment; Python of your own is spec.code": (
-        "image",
-        "command",
-        "args",
+        *("image", "command", "args", "runtime_ref", "trainer"),
     ),
+    "roles, buckets and disks are in the connection": (
+        *("role_arn", "execution_role", "output_data_config", "volume_size", "use_spot_instances"),
+    ),
+    "the job's name is metadata.name": ("name", "job_name", "run_name"),
+    "a job runs once: what repeats it applies one with a new name each time": ("cron", "cron_schedule"),
     f"pods are shaped by {_TEMPLATE}": (
         *("env", "node_selector", "tolerations", "affinity", "service_account_name", "priority_class_name", "labels"),
         *("image_pull_secrets", "runtime_class_name", "volumes", "volume_mounts", "pod_template", "pod_spec_overrides"),
@@ -123,6 +140,17 @@ REMARKS: dict[str, tuple[str, ...]] = {
 }
 """What to do about names that mean no field of ours, and those names."""
 
+
+_BY_BLOCK = "the provider is told by its block, such as openAI or huggingFace"
+_KEYS = "keys are in a Secret of the operator's namespace, which the provider's block names"
+_ONE_NAMESPACE = "write matchLabels: {kubernetes.io/metadata.name: NAME} for one by its name"
+OF_CONNECTIONS: dict[str, str] = {
+    **dict.fromkeys(("provider", "type", "kind"), _BY_BLOCK),
+    **dict.fromkeys(("namespaces", "allowednamespaces"), "here it is spec.namespaceSelector"),
+    **dict.fromkeys(("matchname", "matchnames"), _ONE_NAMESPACE),
+    **dict.fromkeys(("accesskeyid", "secretaccesskey", "clientsecret", "token", "password"), _KEYS),
+}
+"""What to do about plain names in an LLMConnection that mean none of its fields."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "prompt": ("input", "question", "query", "text", "instruction", "user", "source"),
@@ -139,6 +167,9 @@ VALUES: dict[str, tuple[str, ...]] = {
     "CSV": ("tsv",),
     "Parquet": ("pq",),
     "Constant": ("constant_with_warmup",),
+    "Cosine": ("cosine_with_restarts", "cosine_with_min_lr"),
+    "Retain": ("keep", "orphan", "preserve"),
+    "ProvisionedManaged": ("ptu", "provisioned"),
     "LoRA": ("peft", "sft", "supervised"),
     "exactMatch": ("accuracy", "em", "exact_match_accuracy"),
     "tokenF1": ("f1", "squad"),

@@ -19,3 +19,12 @@ def amount(quantity: str | float) -> float | None:
     number, exponent, unit = found.groups()
     value = float(f"{number}e{exponent}") if exponent else float(number) * _UNITS[unit or ""]
     return value if math.isfinite(value) else None
+
+
+_SPOKEN = re.compile(r"([0-9]+(?:[.,][0-9]+)?) *([kmgtpe])i?b?", re.IGNORECASE)
+
+
+def nearest(text: object) -> str | None:
+    """The quantity that is meant by 16GB, 16gi or "16 Gi"; None where that is not known."""
+    found = _SPOKEN.fullmatch(str(text).strip())
+    return f"{found[1].replace(',', '.')}{found[2].upper()}i" if found else None

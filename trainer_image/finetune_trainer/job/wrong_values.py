@@ -39,7 +39,18 @@ def _choice(choices: list[str], value: Any) -> str:
     return f"; did you mean {meant}?" if meant else ""
 
 
+def of_no_type(value: Any) -> str:
+    """What to write where a field takes a number or text, and has neither."""
+    if isinstance(value, list):
+        return "write one number or text, no list"
+    return "write one number or text" + (", without fields below it" if isinstance(value, dict) else "")
+
+
 def _number(value: Any) -> str:
+    if isinstance(value, list):
+        return ": write one number, no list"
+    if isinstance(value, dict):
+        return ": write the number alone, without fields below it"
     if not isinstance(value, str):
         return ""
     if _is_number(value):

@@ -1,5 +1,6 @@
 """YAML and JSON files as kubectl reads them: documents with their lines. What is in a document is not its concern."""
 
+import codecs
 import os
 import re
 import sys
@@ -15,6 +16,12 @@ from finetune_trainer.errors import TrainerError
 
 _MOST_BYTES = 3 * 1024 * 1024  # what the API server takes as one request
 _STDIN = Path("-")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_JSON_ENDS = re.compile(r"\}(\s*\n)(?=\{)")
+"""Where an object of JSON ends and the next begins: kubectl reads both, YAML wants a mark between them."""
+
+_TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$\{|<%")
+_UNSEEN = re.compile("[\xa0\u1680\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def read_documents(path: Path) -> list[Document]:
     name = shown(path)
     text = _text(path, name)
     try:
-        loader = _Loader(text)
+        loader = _Loader(_JSON_ENDS.sub(r"}\1--- ", text) if text.lstrip().startswith("{") else text)
         found: list[Document] = []
         while loader.check_node():
             node = loader.get_node()
@@ -84,7 +91,7 @@ def read_documents(path: Path) -> list[Document]:
         line = text.count("\n", 0, error.position) + 1
         raise _wrong(name, f" line {line}: it has a character that YAML does not allow") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise _wrong(name, _place(error)) from None
+        raise _wrong(name, _place(error) + _why(error, text)) from None
     return found
 
 
@@ -120,7 +127,7 @@ def _text(path: Path, name: str) -> str:
                 f"{name} is larger than {_MOST_BYTES // 1024**2} MiB, so it is no manifest",
                 "Name the manifest with -f FILE; it names the data.",
             )
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-16" if raw.startswith(_UTF16) else "utf-8-sig")
     except OSError as error:
         raise TrainerError(
             Reason.SPEC_INVALID, f"{name} cannot be read: {error.strerror}", "Name the manifest with -f FILE."
@@ -133,6 +140,18 @@ def _place(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "it is not valid YAML"
     return f": {problem}" if mark is None else f" line {mark.line + 1}: {problem}"
+
+
+def _why(error: Exception, text: str) -> str:
+    """What is known of lines that are no YAML: a template that nobody has filled in, a space that is none."""
+    mark = getattr(error, "problem_mark", None)
+    lines = text.splitlines()[: None if mark is None else mark.line + 1]
+    if template := next((number for number, line in enumerate(lines, 1) if _TEMPLATE.search(line)), None):
+        return f"; line {template} has a placeholder of a template: fill it in first, as helm template and envsubst do"
+    for number, line in enumerate(lines[-2:], max(1, len(lines) - 1)):
+        if found := _UNSEEN.search(line):
+            return f"; line {number} has a character that only looks like a space (U+{ord(found[0]):04X})"
+    return ""
 
 
 def _wrong(name: str, what: str) -> TrainerError:
@@ -168,11 +187,15 @@ class _Loader(yaml.SafeLoader):
         known: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                problem = "a key is no text; is it a template that was not filled in?"
+                problem = "a key is no text"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             if key.value in known and key.value != "<<":
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
             known.add(key.value)
+        for key, value in node.value if node.flow_style else ():
+            if key.tag.endswith((":int", ":float")) and value.tag.endswith(":null"):
+                problem = f"{key.value} stands alone: is the comma before it one within a number?"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         made = super().construct_mapping(node, deep)
         return {str(key): value for key, value in made.items() if value is not None}
 

@@ -298,10 +298,22 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
             "content of message 2 has something other than text in it",
         ),
         ({"contents": "a", "label": "b"}, "Missing", "prompt", "prompt is missing"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "Malformed", "messages", "message 1 has a role other than"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "Malformed",
+            "messages",
+            "message 1 is a tool's, which cannot",
+        ),
         ({"messages": [{"value": "a"}]}, "Malformed", "messages", "message 1 has no role"),
         ({"messages": [{"from": "human", "value": "a"}]}, "NoCompletion", "messages", "the last message is not"),
         ({"messages": [USER, CALL, ANSWER]}, "Malformed", "messages", "message 2 calls a tool"),
+        (
+            {"messages": [USER, {"from": "observation", "value": "x"}, ANSWER]},
+            "Malformed",
+            "messages",
+            "message 2 is a t",
+        ),
+        ({"messages": [{"from": "function_call", "value": "x"}]}, "Malformed", "messages", "message 1 is a tool's"),
         (
             {"messages": [USER, {**ANSWER, "weight": 0.5}, USER, ANSWER]},
             "Malformed",

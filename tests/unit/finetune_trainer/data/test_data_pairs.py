@@ -90,7 +90,7 @@ def test_usable_rows(fields, turns):
         ({"prompt": "a", "chosen": [USER], "rejected": "c"}, "NoCompletion", "chosen", "the last message is not"),
         ({"prompt": "z", "chosen": [USER], "rejected": "c"}, "NoCompletion", "chosen", "the last message is not"),
         ({"chosen": [USER, GOOD], "rejected": [BAD]}, "Missing", "prompt", "prompt is missing"),
-        ({"chosen": [{"role": "tool"}], "rejected": "c"}, "Malformed", "chosen", "message 1 has a role other than"),
+        ({"chosen": [{"role": "tool"}], "rejected": "c"}, "Malformed", "chosen", "message 1 is a tool's"),
         (
             {"prompt": "a", "chosen": "b", "rejected": "b"},
             "SameAnswers",

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.job.manifest import read_job, read_jobs
+from finetune_trainer.job.manifest import read_all, read_job, read_jobs
 from finetune_trainer.job.other_names import PLACES, REMARKS, plain
 
 JOB = """\
@@ -75,12 +75,70 @@ def test_numbers_are_read_as_kubernetes_reads_them(write, number):
 
 
 @pytest.mark.parametrize(
-    "metadata", [f"name: {'a' * 253}", f"name: {'a' * 64}.b", "name: a, labels: {a.b/C: X_1.y, d: ''}"]
+    "metadata",
+    [
+        f"name: {'a' * 253}",
+        f"name: {'a' * 64}.b",
+        "name: a, labels: {a.b/C: X_1.y, d: ''}",
+        "name: a, annotations: {A.B/c: ' x', d: ''}",
+    ],
 )
 def test_names_and_labels_that_the_api_server_takes_are_taken(write, metadata):
     assert read_job(write(JOB.replace("name: sentiment-1, annotations: {a: b}", metadata))).metadata.name.startswith(
         "a"
     )
+
+
+@pytest.mark.parametrize("kind", ["FineTuneJob", "ModelDeployment"])
+def test_two_objects_of_one_name_in_a_file_are_refused_with_both_lines(write, kind):
+    """The second would be applied over the first: a job's spec cannot be changed, and of the others the last wins."""
+    other = (
+        "apiVersion: finetune.dev/v1alpha1\nkind: ModelDeployment\nmetadata: {name: a}\nspec: {modelRef: {name: a}}\n"
+    )
+    text = {"FineTuneJob": JOB, "ModelDeployment": other}[kind]
+    with pytest.raises(TrainerError, match=rf"job\.yaml line \d+: {kind} \S+ stands on line 1 already") as raised:
+        read_all(write(f"{text}---\n{text}"))
+    assert raised.value.next_step
+    apart = text.replace("metadata: {", "metadata: {namespace: b, ")
+    assert read_all(write(f"{text}---\n{apart}"))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_objects_one_behind_the_other_are_read_as_kubectl_reads_them(write, indent):
+    jobs = [yaml.safe_load(JOB.replace("sentiment-1", name)) for name in ("a", "b")]
+    text = "\n".join(json.dumps(job, indent=indent) for job in jobs)
+    assert [job.metadata.name for job in read_jobs(write(text))] == ["a", "b"]
+    lines = text.count("\n") + 1
+    assert f"job.yaml line {lines + 1}: FineTuneJob b stands on" in said_of_all(write(f"{text}\n{json.dumps(jobs[1])}"))
+
+
+def said_of_all(path):
+    with pytest.raises(TrainerError) as raised:
+        read_all(path)
+    return raised.value.message
+
+
+def test_numbers_as_names_of_somebody_elses_objects_are_nobodys_mistake(write):
+    other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  80:\n  443:\n"
+    assert read_jobs(write(f"{other}---\n{JOB}"))
+
+
+def test_two_objects_with_generated_names_are_two(write):
+    text = JOB.replace("name: sentiment-1, annotations", "generateName: sentiment-, annotations")
+    assert len(read_jobs(write(f"{text}---\n{text}"))) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_manifest_is_read_in_the_encodings_that_kubectl_reads(tmp_path, encoding):
+    (tmp_path / "job.yaml").write_text(JOB, encoding=encoding)
+    assert read_job(tmp_path / "job.yaml").metadata.name == "sentiment-1"
+
+
+@pytest.mark.parametrize(
+    "more", ["uid: a", "finalizers: [a/b]", "creationTimestamp: 2026-01-01T00:00:00Z", "generation: 1"]
+)
+def test_what_kubernetes_keeps_in_metadata_is_passed_over(write, more):
+    assert read_job(write(JOB.replace("name: sentiment-1,", f"name: sentiment-1, {more},")))
 
 
 def test_a_date_is_text(write):
@@ -105,10 +163,11 @@ def test_a_date_is_text(write):
         (("file:///data", "https://user:pw@host"), "spec.dataset.train.uri: the uri holds credentials"),
         (("file:///data", "file://data"), "spec.dataset.train.uri: a file of this machine needs file:// and"),
         (("file:///data/train.jsonl", "train.jsonl"), "needs file:// and an absolute path, with three slashes"),
-        (("kind: FineTuneJob", "kind: Job"), "job.yaml has no FineTuneJob"),
+        (("kind: FineTuneJob", "kind: Job"), "job.yaml line 2: finetune.dev has no kind Job"),
+        (("apiVersion: finetune.dev/v1alpha1", "apiVersion: v1"), "line 1: apiVersion: input should be"),
         (("kind:", " kind:"), "job.yaml line 2: "),
         (("kind:", "kind: a\nkind:"), "job.yaml line 3: kind stands twice"),
-        (("kind: FineTuneJob", "kind: FinetuneJob"), "job.yaml has no FineTuneJob; did you mean FineTuneJob by kind"),
+        (("kind: FineTuneJob", "kind: FinetuneJob"), "has no kind FinetuneJob; did you mean FineTuneJob?"),
         (("sentiment-1", "{{ name }}"), "job.yaml line 3: a key is no text"),
         (("sentiment-1", "a\x07b"), "job.yaml line 3: it has a character that YAML does not allow"),
         (("sentiment-1", "!!binary aGk="), "job.yaml line 3: could not determine a constructor"),
@@ -133,6 +192,20 @@ def test_a_date_is_text(write):
         (("{name: sentiment}", "{name: y}"), "spec.modelRef.name: input should be a valid string"),
         (("{name: sentiment}", "{name: =}"), "spec.modelRef.name: modelRef.name becomes the name of a Service"),
         (("\n  baseModel", "\n\tbaseModel"), "job.yaml line 6: found character '\\t'"),
+        (("annotations: {a: b}", "lables: {a: b}"), "line 3: metadata.lables: no such field; did you mean labels?"),
+        (("name: sentiment-1", "nmae: sentiment-1"), "line 3: metadata.nmae: no such field; did you mean name?"),
+        (("annotations: {a: b}", "spec: {}"), "line 3: metadata.spec: no such field; here it is spec"),
+        (("annotations: {a: b}", "annotations: {my team: b}"), "line 3: metadata.annotations: my team: this is no key"),
+        (("annotations: {a: b}", "labels: {my team: b}"), "line 3: metadata.labels: my team: this is no label"),
+        (("annotations: {a: b}", "labels: {A.b/c: d}"), "line 3: metadata.labels: A.b/c: this is no label"),
+        (("annotations: {a: b}", "annotations: {a..b/c: d}"), "line 3: metadata.annotations: a..b/c: this is no key"),
+        (("annotations: {a: b}", "labels: {/a: b}"), "line 3: metadata.labels: /a: this is no label"),
+        (("annotations: {a: b}", "labels: [a]"), "line 3: metadata.labels: write names with their values below it"),
+        (("\n  baseModel", "\n  {{- toYaml .x }}\n  baseModel"), "; line 6 has a placeholder of a template"),
+        (("kind:", "{# a note #}\nkind:"), "; line 2 has a placeholder of a template"),
+        (("{name: sentiment}", "{name: ${MODEL}}"), "; line 7 has a placeholder of a template"),
+        (("  baseModel", "\u00a0\u00a0baseModel"), "; line 6 has a character that only looks like a space (U+00A0)"),
+        (("baseModel", "base\u200bModel"), "spec.base\\u200bModel: no such field; did you mean baseModel?"),
     ],
 )
 def test_a_wrong_manifest_is_refused_by_field(write, change, said):
@@ -174,7 +247,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("resources: {memory: 16m}", "spec.resources.memory: a number alone is bytes, and this is less than 64Ki"),
         ("budget: {maxCost: 25 USD}", "spec.budget.maxCost: write the amount alone"),
         ("budget: {maxCost: '25', currency: usd}", "spec.budget.currency: write the ISO 4217 code"),
-        ("resources: {cpu: []}", "spec.resources.cpu: input should be"),
+        ("resources: {cpu: []}", "spec.resources.cpu: write one number or text, no list"),
         ("resources: {nodes: 0}", "spec.resources.nodes: input should be greater than or equal to 1"),
         ("resources: {nodes: 17}", "spec.hyperparameters.batchSize: 17 GPUs or nodes are more than a step has rows"),
         ("resources: {nodes: 3, gpusPerNode: 8}", "spec.hyperparameters.batchSize: 24 GPUs or nodes are more than"),
@@ -242,6 +315,28 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("lora: {targetModules: [q_proj]}", "spec.lora.targetModules: input should be a valid string: write one text"),
         ("code: train.py", "spec.code: write {configMapRef: …} instead of a value alone"),
         ("lora: [{r: 8}]", "spec.lora: write its fields, no list: alpha, dropout"),
+        ("hyperparameters: {epochs: 1,5}", "line 10: 5 stands alone: is the comma before it one within a number?"),
+        (
+            "hyperparameters: {batchSize: 1,000}",
+            "line 10: 000 stands alone: is the comma before it one within a number?",
+        ),
+        ("hyperparameters: {learningRate: [1e-4]}", "should be a valid number: write one number, no list"),
+        ("resources: {gpusPerNode: {a: 1}}", "a valid integer: write the number alone, without fields below it"),
+        ("resources: {memory: 16GB}", "spec.resources.memory: this is no quantity; did you mean 16Gi?"),
+        ("resources: {memory: '1,5 gb'}", "spec.resources.memory: this is no quantity; did you mean 1.5Gi?"),
+        (
+            "hubTokenSecretRef: {secretKeyRef: {name: a, key: b}}",
+            "secretKeyRef: no such field; what is below it stands",
+        ),
+        ("trackers: {mlflow: {uri: http://a}}", "spec.trackers.mlflow.uri: no such field; did you mean trackingURI?"),
+        ("hyperparameters: {schedule: cosine_with_restarts}", "'Constant'; did you mean Cosine?"),
+        ("instance_count: 2", "spec.instance_count: no such field; here it is spec.resources.nodes"),
+        ("roleArn: a", "spec.roleArn: no such field; roles, buckets and disks are in the connection"),
+        ("jobName: a", "spec.jobName: no such field; the job's name is metadata.name"),
+        (
+            "trainer: {numNodes: 2}",
+            "spec.trainer: no such field; the connection's trainerImage is the code environment",
+        ),
         ("suffix: mine", "spec.suffix: no such field; did you mean modelRef?"),
         ("trainingFile: a", "spec.trainingFile: no such field; here it is spec.dataset.train.uri"),
         (
@@ -297,7 +392,7 @@ def test_a_wrong_field_is_named_with_file_and_line(write, change, line):
 
 
 def test_jobs_in_a_list_are_found_and_a_status_is_passed_over(write):
-    jobs = [yaml.safe_load(JOB) | {"status": {"phase": "Running"}}, yaml.safe_load(JOB)]
+    jobs = [yaml.safe_load(JOB) | {"status": {"phase": "Running"}}, yaml.safe_load(JOB.replace("sentiment-1", "b"))]
     assert len(read_jobs(write(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": jobs})))) == 2
 
 
@@ -363,11 +458,23 @@ def test_aliases_do_not_multiply_what_is_read(write):
         ("validation: {path: pvc://a/b.csv}", "spec.dataset.validation.path: no such field; did you mean uri?"),
         ("test: {uri: pvc://a/b.csv, split: test}", "spec.dataset.test.split: no such field; rows are split before"),
         ("test: {uri: pvc://a/b.csv, columns: {}}", "test.columns: no such field; here it is spec.dataset.columns"),
+        ("test: {s3: {bucket: b}}", "test.s3: no such field; a file is named by its uri, such as pvc://CLAIM/PATH,"),
+        ("test: {configMapRef: {name: b, key: c}}", "test.configMapRef: no such field; a file is named by its uri"),
+        (
+            "test: {file: {uri: pvc://a/b.csv}}",
+            "test.file: no such field; what is below it stands in spec.dataset.test",
+        ),
         ("test: {uri: pvc://a/b.csv, format: jsonl}", "'Parquet'; did you mean JSONLines?"),
     ],
 )
 def test_a_wrong_dataset_is_refused_with_what_was_meant(write, part, said):
     assert said in refusal(write(f"{JOB}    {part}\n")).message
+
+
+def test_a_value_of_no_type_that_a_field_has_is_told_once(write):
+    message = refusal(write(f"{JOB}  resources: {{memory: [16Gi]}}\n")).message
+    assert message.count("spec.resources.memory") == 1
+    assert "spec.resources.memory: write one number or text, no list" in message
 
 
 def test_the_value_of_a_secret_that_stands_where_its_name_belongs_is_not_told(write):

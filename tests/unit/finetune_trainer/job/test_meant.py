@@ -1,0 +1,43 @@
+"""A field whose name is misspelt is answered with the one that was meant, in every part of every kind."""
+
+import re
+
+import pytest
+from pydantic import create_model
+
+from finetune_api.crds import KINDS
+from finetune_api.job import FineTuneJobManifest
+from finetune_trainer.job.fields import field_names, model_at, places
+from finetune_trainer.job.manifest import OtherManifest
+from finetune_trainer.job.meant import meant
+
+SHORT = 3
+"""Letters of names of which too little is left when one is gone."""
+
+EITHER = ("instance",)
+"""What may mean instances as well as instanceType."""
+
+
+def misspelt(name: str) -> set[str]:
+    """With a letter less, with two letters in the wrong order, and in the spellings of other languages."""
+    without = {name[:place] + name[place + 1 :] for place in range(len(name))}
+    swapped = {name[:place] + name[place + 1] + name[place] + name[place + 2 :] for place in range(len(name) - 1)}
+    apart = [re.sub(r"(?<!^)(?=[A-Z])", mark, name).lower() for mark in "_-"]
+    return {*without, *swapped, *apart, name.lower(), name.upper()}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_the_field_that_was_meant_is_told(kind):
+    other = create_model(kind.kind, __base__=OtherManifest, spec=(kind.spec, ...))
+    root = FineTuneJobManifest if kind.kind == "FineTuneJob" else other
+    tried, missed = 0, []
+    for place in (place for found in places(root).values() for place in found if place.startswith("spec.")):
+        *above, name = place.split(".")
+        for written in (
+            misspelt(name).difference(EITHER, field_names(model_at(above, root))) if len(name) > SHORT else ()
+        ):
+            tried += 1
+            said = meant([*above, written], {"kind": kind.kind}, root)
+            missed += [] if f"did you mean {name}?" in said else [f"{place}: {written}{said}"]
+    assert tried > len(field_names(kind.spec)) * 5
+    assert missed == []

@@ -1,0 +1,86 @@
+"""What to do about rows that cannot be used, where all of them have the same thing wrong: a command that mends it.
+
+Problems are known by their words, as they are told to people.
+"""
+
+from collections.abc import Sequence
+
+from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.json_lines import NO_OBJECT
+from finetune_trainer.data.source import AS_UTF8
+
+_OBJECTS = (
+    "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
+    "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts, and `jq -c fromjson FILE` of "
+    "lines that are objects written as text."
+)
+_OF_PYTHON = (
+    "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
+    'sys.stdout.reconfigure(encoding="utf-8"); [print(json.dumps(row, ensure_ascii=False)) for row in {}]\' < FILE > '
+    "ROWS.jsonl` does it with those that there are."
+)
+_EACH_LINE = "(ast.literal_eval(line.decode()) for line in sys.stdin.buffer if line.strip())"
+_WHOLE = "ast.literal_eval(sys.stdin.buffer.read().decode())"
+_SOME_AS_UTF8 = (
+    " If other lines of the file are UTF-8 already, that would garble them: `python3 -c 'import codecs, sys; "
+    'codecs.register_error("old", lambda e: (e.object[e.start:e.end].decode("cp1252", "replace"), e.end)); '
+    'sys.stdout.reconfigure(encoding="utf-8", newline=""); '
+    '[print(line.decode("utf-8", "old"), end="") for line in sys.stdin.buffer]\' < FILE > ROWS.jsonl` takes '
+    "only the rest for WINDOWS-1252."
+)
+_AS_JSON = "Write rows by a library that escapes text: json.dumps of Python, JSON.stringify, to_json of pandas."
+_STEPS = (
+    ("has NaN or Infinity", "Write null, or leave the column out: to_json of pandas does."),
+    ("a comma follows its end", "`sed 's/,[[:space:]]*$//' FILE > ROWS.jsonl` takes the commas away."),
+    ("something follows the array", "`jq -c '.[]' FILE > ROWS.jsonl` makes one object a line of several arrays."),
+    ("tabs and line breaks within text", _AS_JSON),
+    ("a backslash", _AS_JSON),
+)
+"""What is said of each of the rows, and what helps."""
+
+
+def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, field: str) -> str | None:
+    """What to do about the rows; None where nothing better is known than to correct them.
+
+    Args:
+        problems: Those that are named, perhaps not all.
+        rows: Of the file.
+        bad_rows: How many of them have a problem.
+        file_format: As which it was read.
+        field: Of the job, that says which format the file has.
+    """
+    if _all_say(problems, "UTF-8"):
+        return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows else "")
+    columns = {problem.field for problem in problems}
+    if len(columns) == 1 and any(_all_say(problems, f"is {kind}, not text") for kind in ("a number", "true or false")):
+        return _as_text(columns.pop() or "", file_format)
+    is_unread = bad_rows == rows and all(problem.field is None and "JSON" in problem.what for problem in problems)
+    return _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
+
+
+def _all_say(problems: Sequence[Unusable], what: str) -> bool:
+    return all(what in problem.what for problem in problems)
+
+
+def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -> str | None:
+    """The same of JSON. `field` is the job's where no row could be read, so that it may be something else."""
+    if _all_say(problems, "Python's"):
+        return _OF_PYTHON.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
+    known = next((step for what, step in _STEPS if _all_say(problems, what)), None)
+    if known or field is None:
+        return known
+    if _all_say(problems, NO_OBJECT):
+        return _OBJECTS
+    return (
+        f"The file was read as {file_format}: set {field} if it is something else, or write one object a line "
+        "(`jq -c . FILE` does it with objects over several lines)."
+    )
+
+
+def _as_text(column: str, file_format: str) -> str:
+    """How numbers become text: which text that is, is for their author to say."""
+    if file_format.startswith("Parquet"):
+        return f"Only text is learnt: frame['{column}'].astype(str) of pandas makes it of numbers; better are words."
+    each = ".[] | " if file_format.startswith("JSON") and not file_format.startswith("JSONLines") else ""
+    how = f"jq -c '{each}.[\"{column}\"] |= tostring' FILE > ROWS.jsonl"
+    return f"Only text is learnt: `{how}` makes it of numbers; of classes better write the words."

@@ -1,0 +1,116 @@
+"""Which field was probably meant by a name that is none where it stands.
+
+One that is alike, one of another part, or one that another tool calls so.
+"""
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel
+
+from finetune_api.job import FineTuneJobManifest
+from finetune_trainer.job.fields import Path, field_names, model_at, places, required, shown, value_at
+from finetune_trainer.job.other_names import OF_CONNECTIONS, column_of, place_of, plain, remark_on
+
+_NEAR = 0.65
+"""How alike names are that may be one misspelt, as difflib counts: `url` and `uri` are, `namespace` and `name` not."""
+
+_PART_OF_A_NAME = 3
+"""Letters of a name with which another may begin or end, as `uri` ends trackingURI."""
+
+_FEW = 2
+"""Places of one name that are all told."""
+
+_COLUMNS = "spec.dataset.columns"
+_SPLITS = frozenset(f"spec.dataset.{split}" for split in ("train", "validation", "test"))
+_HABITS = _SPLITS | {"the manifest", "metadata", "spec", "spec.hyperparameters", "spec.lora", "spec.resources"}
+_HABITS |= {"spec.dataset", "spec.trackers"}
+"""Parts of a job in which a name that is not theirs may be meant for another part: elsewhere it says too little."""
+
+_A_FILE = (
+    "; a file is named by its uri, such as pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY or "
+    "hf://datasets/OWNER/NAME/PATH"
+)
+_OWN_NAMESPACE = {
+    "FineTuneJob": "connections have no namespace, and all else is in the job's own",
+    "LLMConnection": "Secrets of a connection are in the operator's namespace, what its pods need in the job's",
+}
+
+
+def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
+    """The field that was probably meant, or what to do instead; empty where nothing is likely."""
+    parent, name = shown(path[:-1]), str(path[-1])
+    model = model_at(path[:-1], root)
+    names = field_names(model) if model else []
+    kind = str(manifest.get("kind"))
+    if same := next((one for one in names if plain(one) == plain(name)), None):
+        return f"; did you mean {same}?"
+    if parent == _COLUMNS and (found := _column(name, value_at(manifest, path), names)):
+        return found
+    if parent.endswith("Ref") and name == "namespace":
+        return f"; leave it out: {_OWN_NAMESPACE.get(kind, 'it is in the namespace of the object itself')}"
+    below = value_at(manifest, path)
+    if isinstance(below, dict) and below and below.keys() <= set(names):
+        return f"; what is below it stands in {parent} itself"
+    near = _near(name, names, required(model) if model else [])
+    near = f"; did you mean {near}?" if near else ""
+    if root is FineTuneJobManifest:
+        return _of_a_job(name, parent, names) or near or (_A_FILE if parent in _SPLITS else "")
+    remark = OF_CONNECTIONS.get(plain(name)) if kind == "LLMConnection" else None
+    return f"; {remark}" if remark else near or _elsewhere(name, root)
+
+
+def _column(name: str, value: object, names: list[str]) -> str:
+    """Of a column: the mapping that is meant the other way round, or what other tools call it."""
+    if value in names:
+        return f"; the other way round: {value}: {name}"
+    known = column_of(name)
+    return f"; did you mean {known}?" if known else ""
+
+
+def _near(name: str, names: list[str], needed: list[str]) -> str | None:
+    """The name that may be meant: one that is alike, or one that begins or ends with the other, as `secretName` does.
+
+    Of several those that have to be there are likelier.
+    """
+    by_lower = {one.lower(): one for one in names}
+    sought = plain(name)
+    longer = [one for one in names if plain(one).startswith(sought) or plain(one).endswith(sought)]
+    if len(sought) >= _PART_OF_A_NAME and len(only := [one for one in longer if one in needed] or longer) == 1:
+        return only[0]
+    if near := difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=_NEAR):
+        return by_lower[near[0]]
+    ends = [one for one in names if len(one) > 1 and sought.endswith(plain(one))]
+    return max(ends, key=len, default=None)
+
+
+def _of_a_job(name: str, parent: str, names: list[str]) -> str:
+    """Where what was meant stands in a job, if the name is another tool's, or that of one field of another part."""
+    if parent not in _HABITS:
+        return ""
+    remark = remark_on(name)
+    place = place_of(name) or (None if remark else _only_place(name, parent))
+    if place is not None and place.rpartition(".")[2] in names:
+        return f"; did you mean {place.rpartition('.')[2]}?"
+    if place is not None and place != parent:
+        return f"; here it is {place}"
+    return f"; {remark}" if remark else ""
+
+
+def _only_place(name: str, parent: str) -> str | None:
+    """The one field of a job that is called so; None where there are none, or several. Files are like no other part."""
+    found = _called(name, FineTuneJobManifest)
+    if parent in _SPLITS:
+        found = [place for place in found if place.startswith("spec.dataset.")]
+    return found[0] if len(found) == 1 else None
+
+
+def _elsewhere(name: str, root: type[BaseModel]) -> str:
+    """Where fields of this name stand in the object."""
+    found = _called(name, root)
+    return f"; here it is {' or '.join(found)}" if 0 < len(found) <= _FEW else ""
+
+
+def _called(name: str, root: type[BaseModel]) -> list[str]:
+    """Paths of the fields that are called so, in whatever letters."""
+    return [path for called, paths in places(root).items() if plain(called) == plain(name) for path in paths]

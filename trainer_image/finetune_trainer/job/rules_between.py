@@ -1,0 +1,100 @@
+"""Rules between fields of connections, models and deployments: what the definitions say in CEL, here in Python.
+
+The message of a broken rule is the definition's own; by how it begins its rule is found. Patterns of one text are known
+to the models, and what may be changed is for the API server alone.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from finetune_api.aws import partition_of
+from finetune_api.base import RULES, SERVICE_NAME, SIZES
+from finetune_api.connection import PROVIDERS
+from finetune_api.schema import Schema
+from finetune_api.uris import ARTIFACT_SHAPES
+from finetune_trainer.job.quantities import LEAST_SIZE, amount, nearest
+
+Path = tuple[str | int, ...]
+
+_ENGINES = ("huggingFace", "azureOpenAI", "bedrock", "sageMaker")
+
+
+def _engines(spec: Any) -> int:
+    return sum(name in spec for name in _ENGINES)
+
+
+def _action(spec: Any) -> str:
+    """What is done with an idle deployment."""
+    return str(spec["idle"]["action"]) if "idle" in spec else "None"
+
+
+def _are_sizes(resources: Any) -> bool:
+    sizes = [amount(resources[name]) for name in SIZES if name in resources]
+    return all(size is None or size >= LEAST_SIZE for size in sizes)
+
+
+def _is_place(artifacts: Any) -> bool:
+    places = (rf"{scheme}://{shape}(/.*)?" for scheme, shape in ARTIFACT_SHAPES.items())
+    return any(re.fullmatch(place, artifacts["uri"]) for place in places)
+
+
+HOLDS: dict[str, Callable[[Any], bool]] = {
+    "spec needs exactly one provider block": lambda it: sum(name in it for name in PROVIDERS) == 1,
+    "huggingFace.airGapped needs": lambda it: (
+        "modelCache" in (local := it.get("huggingFace", {})) or not local.get("airGapped")
+    ),
+    "checkPod is for": lambda it: not {"huggingFace", "checkPod"} <= it.keys(),
+    "In and NotIn need values": lambda it: (it["operator"] in ("In", "NotIn")) == bool(it.get("values")),
+    "artifacts.uri: write": _is_place,
+    "artifacts.uri may not have": lambda it: ".." not in it["uri"].split("/"),
+    "artifacts.endpointURL and": lambda it: (
+        not it["uri"].startswith("pvc://") or it.keys().isdisjoint(("endpointURL", "secretRef"))
+    ),
+    "azureOpenAI needs endpoint": lambda it: "workspace" in it or {"endpoint", "account"} <= it.keys(),
+    "credentials are either secretRef or workload": lambda it: ("secretRef" in it) != it.get("workloadIdentity", False),
+    "credentials are either secretRef or pod": lambda it: ("secretRef" in it) != it.get("podIdentity", False),
+    "roleARN is of another partition": lambda it: it["roleARN"].startswith(f"arn:{partition_of(it['region'])}:"),
+    "sageMaker.spot.maxWaitSeconds counts": lambda it: (
+        not it["spot"]["enabled"] or it["spot"]["maxWaitSeconds"] >= it["maxRuntimeSeconds"]
+    ),
+    "sageMaker.networkIsolation needs": lambda it: not it["networkIsolation"] or "modelCache" in it,
+    "name at most one of": lambda it: _engines(it) <= 1,
+    "idle.action Delete ends": lambda it: "huggingFace" not in it or _action(it) != "Delete",
+    "idle.action ScaleToZero stops": lambda it: "huggingFace" in it or not _engines(it) or _action(it) != "ScaleToZero",
+    "modelRef.name becomes": lambda it: re.fullmatch(SERVICE_NAME, it["modelRef"]["name"]) is not None,
+    "version is Active or": lambda it: it["version"] == "Active" or (type(it["version"]) is int and it["version"] > 0),
+    "attach names a cloud": lambda it: "attach" not in it or not _engines(it),
+    "an attached deployment is never": lambda it: "attach" not in it or _action(it) == "None",
+    "type ProvisionedThroughput is billed": lambda it: (
+        it["type"] == "OnDemand" or {"modelUnits", "commitment"} <= it.keys()
+    ),
+    "type OnDemand is billed": lambda it: (
+        it["type"] != "OnDemand" or it.keys().isdisjoint(("modelUnits", "commitment"))
+    ),
+    "write a quantity": lambda it: amount(it) is not None,
+    "memory and ephemeral-storage:": _are_sizes,
+}
+"""How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""
+
+
+def broken_rules(schema: Schema, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """The rules that a part does not keep: the field that each blames, and its message."""
+    for rule in schema.get(RULES, ()):
+        message = rule["message"]
+        holds = next((holds for begins, holds in HOLDS.items() if message.startswith(begins)), None)
+        if holds and not holds(value):
+            below = rule.get("fieldPath", "").strip(".")
+            near = nearest(value) if isinstance(value, str) else None
+            yield (*path, *(below.split(".") if below else ())), message + (f"; did you mean {near}?" if near else "")
+    for name, part in _parts(schema, value):
+        yield from broken_rules(part, value[name], (*path, name))
+
+
+def _parts(schema: Schema, value: Any) -> Iterator[tuple[str | int, Schema]]:
+    """The names or indices in a value, with the schema of what each leads to."""
+    if isinstance(value, dict):
+        known, other = schema.get("properties", {}), schema.get("additionalProperties")
+        yield from ((name, part) for name in value if (part := known.get(name, other)))
+    elif isinstance(value, list) and "items" in schema:
+        yield from ((index, schema["items"]) for index in range(len(value)))
