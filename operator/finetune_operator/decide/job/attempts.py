@@ -134,9 +134,14 @@ def retry_or_fail(view: JobView) -> Decision | None:
         return None
     if failure.reason is Reason.DEADLINE_EXCEEDED and view.spec and view.spec.active_deadline_seconds is None:
         failure = failure.model_copy(update={"message": _FOREIGN_DEADLINE})
-    if failure.reason not in RETRIED:
+    if not _may_pass(view, failure.reason):
         return fail(view, failure.model_copy(update={"attempt": view.attempt}))
     return _retry_or_give_up(view, failure, interrupted=view.run.interrupted)
+
+
+def _may_pass(view: JobView, reason: Reason) -> bool:
+    """Whether the next attempt may not meet it. A store may be back by then; what is paid for does not try that out."""
+    return reason in RETRIED or (reason is Reason.STORE_UNAVAILABLE and view.provider.asked_at is None)
 
 
 def _started(view: JobView) -> Change:

@@ -451,3 +451,9 @@ def test_progress_needs_to_know_how_many_steps_there_are() -> None:
     progress = run.report.progress
     assert (progress.percent, progress.eta_seconds) == (25, (ends - NOW) // timedelta(seconds=1))
     assert at_provider("Active", Metrics(step=5)).report.progress is None
+
+
+def test_a_store_that_was_away_is_asked_again_as_long_as_nothing_is_paid_for() -> None:
+    away = failed(Reason.STORE_UNAVAILABLE, "s3://data does not answer")
+    assert decide(given(away, checking())).status.phase == "Pending"
+    assert decide(given(broken(Reason.STORE_UNAVAILABLE), status())).status.phase == "Failed"
