@@ -64,6 +64,7 @@ ARTIFACTS_PREFIX = "FINETUNE_ARTIFACTS_"  # of variables with the keys of the Se
 OUTPUT_PATH = "/tmp/output"  # noqa: S108 - a job's output folder where it is kept in a store: on the pod's own scratch
 FETCHED_PATH = "/var/lib/finetune/fetched"  # artifacts that a pod fetched from a store
 
+NO_BACKUP_LABEL = "velero.io/exclude-from-backup"  # Velero's, on what it shall not bring back beside its owner
 RESTORE_LABEL = "velero.io/restore-name"  # Velero's, on what it has brought back from a backup
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

@@ -41,7 +41,7 @@ from finetune_operator.desired.pod import (
     Manifest,
     Volumes,
     from_secret,
-    labels,
+    labels_of_work,
     owner_reference,
     pod_metadata,
     pod_spec,
@@ -112,7 +112,7 @@ def made_by(connection: HuggingFace) -> str:
 
 def own_labels(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> dict[str, str]:
     """Labels of all that is made for an attempt."""
-    return labels(
+    return labels_of_work(
         **{
             JOB_LABEL: names.fit(owner["metadata"]["name"]),
             MODEL_LABEL: names.fit(spec.model_ref.name),

@@ -28,6 +28,11 @@ SAID_WITHIN_SECONDS = 300
 AWAITED = "waiting for the trainer to start"
 """From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
 
+_LAST_POD = (
+    "waiting for the last attempt's pod to end, or for a Job that an earlier job of this name has left (kubectl get "
+    "jobs,pods): where nothing ends it any more, delete it, or take off the finalizer that keeps it"
+)
+
 _FOREIGN_DEADLINE = (
     "the attempt ran longer than the activeDeadlineSeconds that a policy of the cluster, or somebody, has put on its "
     "batch Job: the job itself has none in its spec"
@@ -50,9 +55,8 @@ def wait_for_last_pod(view: JobView) -> Decision | None:
     """Two pods never write to one output folder: the last attempt's ends first."""
     if view.run.state != "Absent" or not view.live_pods:
         return None
-    said = "waiting for the last attempt's pod to end; delete it where nothing ends it any more (kubectl get pods)"
-    facts = reconciling(Reason.PENDING, said)
-    status = with_status(view, Change(facts, {"phase": "Pending"}))
+    facts = reconciling(Reason.PENDING, _LAST_POD)
+    status = with_status(view, Change(facts, {"phase": "Pending", "failure": None}))
     return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
 
 
