@@ -35,6 +35,7 @@ TERMINATION_MESSAGE_MAX_BYTES = 4096  # the kubelet's own limit
 # The trainer's environment.
 JOB_VARIABLE = "FINETUNE_JOB"  # a TrainerJob as JSON
 REPORT_CA_VARIABLE = "FINETUNE_REPORT_CA"  # PEM
+GPUS_VARIABLE = "FINETUNE_GPUS"  # how many the pod has asked for, where it has asked for any
 SERVE_FLAGS_VARIABLE = "FINETUNE_SERVE_FLAGS"  # flags of `serve`, as a shell reads them
 DATA_PREFIX = "FINETUNE_DATA_"  # of variables with the keys of the Secret for a job's data
 PUSH_PREFIX = "FINETUNE_PUSH_"

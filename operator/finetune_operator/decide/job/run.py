@@ -31,6 +31,7 @@ RunState = Literal[
 RETRIED = frozenset(
     {
         Reason.OUT_OF_MEMORY,
+        Reason.GPU_UNAVAILABLE,
         Reason.EVICTED,
         Reason.NODE_LOST,
         Reason.INTERRUPTED,
@@ -40,7 +41,7 @@ RETRIED = frozenset(
 )
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
-INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
+INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED, Reason.GPU_UNAVAILABLE})
 
 CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
 """Obstacles that pass without anybody doing something."""

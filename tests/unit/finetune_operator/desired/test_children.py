@@ -207,6 +207,20 @@ def test_shared_memory_comes_with_gpus_whoever_asks_for_them_and_for_code_of_one
     assert ("/dev/shm" in mounts(job(local=local, **fields))) is comes
 
 
+@pytest.mark.parametrize(
+    ("template", "fields", "gpus"),
+    [
+        ({}, {}, None),
+        ({}, {"resources": {"gpusPerNode": 2}}, "2"),
+        ({"limits": {"nvidia.com/gpu": 1}}, {}, "1"),
+        ({"limits": {"nvidia.com/gpu": 1}}, {"resources": {"gpusPerNode": 0}}, None),
+    ],
+)
+def test_a_trainer_is_told_of_the_gpus_that_its_pod_has_asked_for(template: Any, fields: Any, gpus: str | None) -> None:
+    made = job(local={"podTemplate": {"resources": template}}, **fields)
+    assert variables(made).get("FINETUNE_GPUS") == gpus
+
+
 # Pruning.
 
 
