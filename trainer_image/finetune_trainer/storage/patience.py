@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.store_errors import UNTRUSTED
+from finetune_trainer.storage.store_errors import may_be_back
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def patiently(action: Callable[[], T], seconds: float, *, progress: Callable[[],
             now, reached = time.monotonic(), progress()
             if until is None or reached != before:
                 before, until, pause = reached, now + seconds, 1.0
-            passes = error.reason is Reason.STORE_UNAVAILABLE and UNTRUSTED not in error.message
+            passes = error.reason is Reason.STORE_UNAVAILABLE and may_be_back(error)
             if not passes or now + pause > until:
                 raise
             logger.warning("%s; trying again in %d s.", error.message, pause)

@@ -144,8 +144,15 @@ def retry_or_fail(view: JobView) -> Decision | None:
 
 
 def _may_pass(view: JobView, reason: Reason) -> bool:
-    """Whether the next attempt may not meet it. A store may be back by then; what is paid for does not try that out."""
-    return reason in RETRIED or (reason is Reason.STORE_UNAVAILABLE and view.provider.asked_at is None)
+    """Whether the next attempt may not meet it.
+
+    A store that was there once may be back by then: what it was to be reached by is right. One that nobody has reached
+    is told at once; and what is paid for does not try it out.
+    """
+    told = view.run.report.progress if view.run.report else None
+    was_there = max(view.provider.saved_work, saved(view.status.progress, told)) > 0
+    away = reason is Reason.STORE_UNAVAILABLE and was_there and view.provider.asked_at is None
+    return reason in RETRIED or away
 
 
 def _started(view: JobView) -> Change:

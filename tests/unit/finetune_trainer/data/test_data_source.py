@@ -150,7 +150,7 @@ def test_a_store_that_is_not_there_is_unavailable():
 @pytest.mark.usefixtures("s3")
 def test_in_a_pod_a_store_that_does_not_answer_is_asked_again_for_a_while(clock, monkeypatch):
     """A proxy beside the trainer, a network policy or a name server may come up after it."""
-    opening, fails = source._open_remote, [ConnectionRefusedError(111, "x"), socket.gaierror(-3, "x")]
+    opening, fails = source._open_remote, [ConnectionRefusedError(111, "x"), socket.gaierror(socket.EAI_AGAIN, "x")]
 
     def comes_up(uri):
         if fails:
@@ -161,7 +161,7 @@ def test_in_a_pod_a_store_that_does_not_answer_is_asked_again_for_a_while(clock,
     with pytest.raises(TrainerError, match="its name cannot be resolved"):
         Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=False)
     assert clock.now == 0
-    fails.append(socket.gaierror(-3, "Temporary failure in name resolution"))
+    fails.append(socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
     with Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=False, patient=True) as opened:
         assert opened.stream.read() == DATA
     assert clock.now == 1 + 2

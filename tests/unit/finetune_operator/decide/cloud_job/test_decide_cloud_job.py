@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.job_status import Failure
+from finetune_api.job_status import Failure, Progress
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import cloud_policy
 from finetune_operator.decide.cloud_job import steps as cloud_job
@@ -453,7 +453,7 @@ def test_progress_needs_to_know_how_many_steps_there_are() -> None:
     assert at_provider("Active", Metrics(step=5)).report.progress is None
 
 
-def test_a_store_that_was_away_is_asked_again_as_long_as_nothing_is_paid_for() -> None:
-    away = failed(Reason.STORE_UNAVAILABLE, "s3://data does not answer")
-    assert decide(given(away, checking())).status.phase == "Pending"
-    assert decide(given(broken(Reason.STORE_UNAVAILABLE), status())).status.phase == "Failed"
+def test_a_store_that_is_away_from_what_is_paid_for_ends_the_job() -> None:
+    """It would be paid for again, to find out that the store is still away."""
+    going = status().model_copy(update={"progress": Progress(step=9, total_steps=10, saved_step=9)})
+    assert decide(given(broken(Reason.STORE_UNAVAILABLE), going)).status.phase == "Failed"

@@ -69,7 +69,12 @@ def test_a_store_that_was_away_when_an_attempt_began_anew_does_not_end_a_job_of_
     assert status.phase == "Pending"
     assert status.provider is not None
     assert Tally.of(status.provider).used == 1
-    assert lives(*["StoreUnavailable"] * 3).phase == "Failed", "it uses up a retry: one that stays away is told"
+    assert lives("Evicted 900", *["StoreUnavailable"] * 3).phase == "Failed", "it uses up a retry each time"
+
+
+def test_a_store_that_no_attempt_has_reached_is_told_at_once() -> None:
+    """Its address may be misspelt: who waits for an answer waits for the pod's own minute alone."""
+    assert lives("StoreUnavailable").phase == "Failed"
 
 
 def _begun(before: ProviderStatus | None, number: int) -> ProviderStatus:
