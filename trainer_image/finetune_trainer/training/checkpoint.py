@@ -28,7 +28,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from finetune_trainer.computing.sharding import gathered, like
-from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.durable import manifest_now, of_volume, remove_unfinished, whole_folder
 from finetune_trainer.training.checkpoint_names import checkpoints_in, folder_name
 from finetune_trainer.training.origin import of_another_base

@@ -3,6 +3,7 @@
 They check data and pass them on, or ask a model the test set; what is decided about them is what is about any pod.
 """
 
+import re
 from dataclasses import replace
 
 from finetune_api.job_status import Failure
@@ -10,6 +11,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.run import Run
 
 _WORDS = {"the training pod": "the pod", "the trainer": "the pod", ", before its first training step": ""}
+_TEMPLATE = re.compile(r"((huggingFace|checkPod)\.)?podTemplate")
 _RESOURCES = "checkPod.podTemplate.resources of the connection"
 _STEPS = {
     Reason.OUT_OF_MEMORY: f"Ask an admin for more memory in {_RESOURCES}; then set spec.retryNonce where the job has "
@@ -29,5 +31,5 @@ def in_its_words(failure: Failure) -> Failure:
     message = failure.message
     for words, ours in _WORDS.items():
         message = message.replace(words, ours)
-    step = _STEPS.get(failure.reason) or (failure.next_step or "").replace("podTemplate", "checkPod.podTemplate")
+    step = _STEPS.get(failure.reason) or _TEMPLATE.sub("checkPod.podTemplate", failure.next_step or "")
     return failure.model_copy(update={"message": message, "next_step": step or None})
