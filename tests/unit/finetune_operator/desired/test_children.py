@@ -361,6 +361,15 @@ def test_a_server_without_gpus_takes_none_from_the_template_and_quantities_are_t
     assert container_of(deployment(served(local=template), huggingFace=own))["resources"] == {"requests": {"cpu": "1"}}
 
 
+def test_a_server_by_transformers_is_told_of_its_gpus() -> None:
+    """vLLM ends by itself where it sees none; ours would answer from the CPU."""
+    template = {"podTemplate": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}
+    assert variables(deployment(served(local=template)))["FINETUNE_GPUS"] == "1"
+    assert variables(deployment(served(), huggingFace={"gpus": 2}))["FINETUNE_GPUS"] == "2"
+    assert "FINETUNE_GPUS" not in variables(deployment(served(local=template), huggingFace={"gpus": 0}))
+    assert "FINETUNE_GPUS" not in variables(deployment(served("vLLM"), huggingFace={"gpus": 2}))
+
+
 def test_the_connections_pod_template_reaches_servers() -> None:
     made = deployment(served(local={"podTemplate": TEMPLATE}))
     assert pod_of(made)["runtimeClassName"] == "nvidia"
