@@ -145,6 +145,9 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
 
 def _of_its_word(report: Report | None) -> Run:
     """A batch Job that is gone, by a TTL that a policy puts on all of them: what was heard at its very end stands."""
+    if report is not None and report.phase == "Failed" and report.failure is not None:
+        interrupted = _is_interruption(report.failure, None)
+        return Run("Failed", report=report, failure=report.failure, interrupted=interrupted)
     end = _end(report)
     return Run("Absent" if end == "ResultUnknown" else end, report=report)
 

@@ -27,6 +27,17 @@ async def test_a_result_that_was_heard_stands_though_its_batch_job_is_gone() -> 
     assert (status["phase"], status["modelVersion"], status["provider"]["attempt"]) == ("Succeeded", 1, 1)
 
 
+async def test_a_failure_that_was_heard_is_not_taken_for_a_deleted_job_and_tried_again() -> None:
+    cluster = await with_running_job()
+    failure = {"reason": "DatasetInvalid", "message": "train.jsonl line 17: completion is empty"}
+    cluster.reports.accept(cluster.report("Failed", failure=failure))
+    take_away(cluster)
+    await cluster.settle()
+    status = cluster.status()
+    assert (status["phase"], status["failure"]["reason"]) == ("Failed", "DatasetInvalid")
+    assert status["failure"]["message"] == failure["message"]
+
+
 async def test_a_result_that_nobody_heard_is_made_again_by_the_next_attempt() -> None:
     cluster = await with_running_job()
     cluster.reports.accept(cluster.report("Running"))
