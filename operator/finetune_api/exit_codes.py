@@ -36,6 +36,8 @@ class ExitCode(IntEnum):
     """The user's own code ended badly, or left no model that can be served."""
     INSUFFICIENT_MEMORY = 84
     """The job cannot fit into this device's memory; nothing was tried."""
+    GPU_UNAVAILABLE = 85
+    """The pod has asked for GPUs and can use none, or one has failed on the way."""
     BUDGET_EXCEEDED = 90
     PRICE_UNKNOWN = 91
     PROVIDER_REFUSED = 92
@@ -56,6 +58,7 @@ REASON_OF_EXIT_CODE = {
     ExitCode.MODEL_UNUSABLE: Reason.MODEL_UNUSABLE,
     ExitCode.CODE_FAILED: Reason.CODE_FAILED,
     ExitCode.INSUFFICIENT_MEMORY: Reason.INSUFFICIENT_MEMORY,
+    ExitCode.GPU_UNAVAILABLE: Reason.GPU_UNAVAILABLE,
     ExitCode.BUDGET_EXCEEDED: Reason.BUDGET_EXCEEDED,
     ExitCode.PRICE_UNKNOWN: Reason.PRICE_UNKNOWN,
     ExitCode.PROVIDER_REFUSED: Reason.PROVIDER_REFUSED,

@@ -35,6 +35,7 @@ TERMINATION_MESSAGE_MAX_BYTES = 4096  # the kubelet's own limit
 # The trainer's environment.
 JOB_VARIABLE = "FINETUNE_JOB"  # a TrainerJob as JSON
 REPORT_CA_VARIABLE = "FINETUNE_REPORT_CA"  # PEM
+GPUS_VARIABLE = "FINETUNE_GPUS"  # how many the pod has asked for, where it has asked for any
 SERVE_FLAGS_VARIABLE = "FINETUNE_SERVE_FLAGS"  # flags of `serve`, as a shell reads them
 DATA_PREFIX = "FINETUNE_DATA_"  # of variables with the keys of the Secret for a job's data
 PUSH_PREFIX = "FINETUNE_PUSH_"
@@ -64,6 +65,7 @@ ARTIFACTS_PREFIX = "FINETUNE_ARTIFACTS_"  # of variables with the keys of the Se
 OUTPUT_PATH = "/tmp/output"  # noqa: S108 - a job's output folder where it is kept in a store: on the pod's own scratch
 FETCHED_PATH = "/var/lib/finetune/fetched"  # artifacts that a pod fetched from a store
 
+NO_BACKUP_LABEL = "velero.io/exclude-from-backup"  # Velero's, on what it shall not bring back beside its owner
 RESTORE_LABEL = "velero.io/restore-name"  # Velero's, on what it has brought back from a backup
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     # The training run.
     INSUFFICIENT_MEMORY = "InsufficientMemory"
     OUT_OF_MEMORY = "OutOfMemory"
+    GPU_UNAVAILABLE = "GPUUnavailable"
     EVICTED = "Evicted"
     NODE_LOST = "NodeLost"
     INTERRUPTED = "Interrupted"
@@ -152,6 +153,8 @@ NEXT_STEP: dict[Reason, str] = {
     "name.",
     Reason.OUT_OF_MEMORY: "Ask for more memory in spec.resources or a larger GPU, or lower microBatchSize or "
     "maxSequenceLength.",
+    Reason.GPU_UNAVAILABLE: "Ask an admin to look at the node's GPUs and driver (nvidia-smi, dmesg), and whether the "
+    "connection's podTemplate lacks a runtimeClassName; then set spec.retryNonce.",
     Reason.EVICTED: "Set spec.retryNonce to go on from the last checkpoint when the node has room.",
     Reason.NODE_LOST: "Set spec.retryNonce to go on from the last checkpoint.",
     Reason.INTERRUPTED: "Set spec.retryNonce to go on from the last checkpoint.",

@@ -20,7 +20,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.attempt import outcome
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_model
+from finetune_trainer.models import base_fetch, base_model
 from finetune_trainer.models.model_cache import model_path
 from finetune_trainer.storage.archive import unpack
 from finetune_trainer.storage.durable import UNFINISHED, read_manifest, remove_unfinished, whole_folder, write_errors
@@ -133,7 +133,7 @@ def _source(args: argparse.Namespace, final: Path) -> Iterator[tuple[Path, dict[
             unpack(args.from_archive, Path(scratch))
             yield Path(scratch), {"source": "archive"}
         else:
-            base_model.fetch(args.model, revision=args.revision, into=Path(scratch))
+            base_fetch.fetch(args.model, revision=args.revision, into=Path(scratch))
             yield Path(scratch), {"source": "hub", "revision": args.revision}
 
 

@@ -48,6 +48,7 @@ _NEXT_STEP_HERE = {
     "the spelling of spec.baseModel.",
     Reason.INSUFFICIENT_MEMORY: "Use a machine with more memory, or change the manifest.",
     Reason.OUT_OF_MEMORY: "Lower hyperparameters.microBatchSize or maxSequenceLength.",
+    Reason.GPU_UNAVAILABLE: "Look at the GPU and its driver (nvidia-smi), then " + _AGAIN,
     Reason.TRAINING_DIVERGED: "Lower hyperparameters.learningRate and choose another output folder.",
     Reason.CODE_FAILED: "Read the code's output above, correct it and run the same command again.",
     Reason.ARTIFACT_FAILED: "Make room on the disk, or name a folder that you may write to with --output; then "

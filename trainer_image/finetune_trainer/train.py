@@ -20,7 +20,7 @@ from finetune_trainer.attempt import launch, outcome, trackers
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.attempt.report import Reporter, pod_reporter
-from finetune_trainer.computing import four_bit, torch_settings
+from finetune_trainer.computing import four_bit, gpus, torch_settings
 from finetune_trainer.computing.limits import cpu_threads
 from finetune_trainer.computing.ranks import World, join
 from finetune_trainer.data import ChatTokenizer
@@ -89,6 +89,8 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         TrainerError: what the user can mend.
         Interrupted: somebody asked to stop; the newest checkpoint is whole.
     """
+    if job.spec.code is None:  # which may be for other devices
+        gpus.require()
     torch_settings.prepare(max(1, cpu_threads() // job.ranks_per_node))
     world = join(job.ranks_per_node)
     with kept(job) if world.is_first else followed(job, world.rank) as keeping:

@@ -11,6 +11,7 @@ from finetune_api.names import (
     FIELD_MANAGER,
     MANAGED_BY_LABEL,
     MODEL_CACHE_PATH,
+    NO_BACKUP_LABEL,
     QUEUE_LABEL,
     SCRATCH_PATH,
     TRUST_PATH,
@@ -60,6 +61,11 @@ CONTAINER_SECURITY: Manifest = {
 def labels(**more: str) -> dict[str, str]:
     """Labels of everything that the operator makes."""
     return {MANAGED_BY_LABEL: FIELD_MANAGER, **more}
+
+
+def labels_of_work(**more: str) -> dict[str, str]:
+    """Labels of batch Jobs and their pods. A backup that brought one back would have it train beside its successor."""
+    return labels(**{NO_BACKUP_LABEL: "true", **more})
 
 
 def owner_reference(owner: Mapping[str, Any]) -> Manifest:

@@ -8,7 +8,7 @@ from finetune_api.model import ModelVersion
 from finetune_api.names import COMPONENT_LABEL, MODEL_LABEL, TRAINER_CONTAINER
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.desired import artifacts, names
-from finetune_operator.desired.pod import Manifest, Volumes, labels, owner_reference, pod_metadata, pod_spec
+from finetune_operator.desired.pod import Manifest, Volumes, labels_of_work, owner_reference, pod_metadata, pod_spec
 
 KEPT_SECONDS = 3600
 
@@ -52,7 +52,7 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
     else:
         flags = artifacts.endpoint_flag(version.artifact.uri, connection.artifacts)
     folder = dirname(names.claim_path(uri) if uri.is_claim else uri.text)
-    own_labels = labels(**{MODEL_LABEL: names.fit(owner["metadata"]["name"]), COMPONENT_LABEL: "prune"})
+    own_labels = labels_of_work(**{MODEL_LABEL: names.fit(owner["metadata"]["name"]), COMPONENT_LABEL: "prune"})
     container: Manifest = {
         "name": TRAINER_CONTAINER,
         "image": connection.check_image or connection.trainer_image,

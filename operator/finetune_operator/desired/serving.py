@@ -12,6 +12,7 @@ from finetune_api.names import (
     DEPLOYMENT_LABEL,
     FETCH_CONTAINER,
     FETCHED_PATH,
+    GPUS_VARIABLE,
     MODEL_CACHE_PATH,
     MODEL_LABEL,
     SERVED_VERSION_LABEL,
@@ -186,7 +187,9 @@ def _transformers(name: str, spec: ModelDeploymentSpec, local: LocalServing, ser
         args.append("--allow-hub")
     if served.connection.trust_remote_code:
         args.append("--trust-remote-code")
-    return {"image": served.connection.trainer_image, "args": args}
+    made: Manifest = {"image": served.connection.trainer_image, "args": args}
+    gpus = _resources(local, served.connection).get("limits", {}).get(served.connection.gpu_resource)
+    return made | ({"env": [{"name": GPUS_VARIABLE, "value": gpus}]} if gpus else {})
 
 
 def _vllm(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Served, folder: str) -> Manifest:

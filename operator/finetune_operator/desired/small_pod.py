@@ -25,7 +25,7 @@ from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
     Manifest,
     Volumes,
-    labels,
+    labels_of_work,
     owner_reference,
     pod_metadata,
     pod_spec,
@@ -43,7 +43,7 @@ def job_of(
 ) -> Manifest:
     """The Job of that name around the pod's `spec`, tried once: the operator knows whether another one helps."""
     owner_name = owner["metadata"]["name"]
-    own_labels = labels(
+    own_labels = labels_of_work(
         **{
             JOB_LABEL: names.fit(owner_name),
             MODEL_LABEL: names.fit(job.spec.model_ref.name),

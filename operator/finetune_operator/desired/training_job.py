@@ -15,6 +15,7 @@ from finetune_api.names import (
     ATTEMPT_LABEL,
     COMPONENT_LABEL,
     CONFIG_MAPS_PATH,
+    GPUS_VARIABLE,
     HUB_TOKEN_VARIABLE,
     JOB_LABEL,
     JOB_UID_LABEL,
@@ -41,7 +42,7 @@ from finetune_operator.desired.pod import (
     Manifest,
     Volumes,
     from_secret,
-    labels,
+    labels_of_work,
     owner_reference,
     pod_metadata,
     pod_spec,
@@ -112,7 +113,7 @@ def made_by(connection: HuggingFace) -> str:
 
 def own_labels(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> dict[str, str]:
     """Labels of all that is made for an attempt."""
-    return labels(
+    return labels_of_work(
         **{
             JOB_LABEL: names.fit(owner["metadata"]["name"]),
             MODEL_LABEL: names.fit(spec.model_ref.name),
@@ -240,6 +241,8 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace
         {"name": JOB_VARIABLE, "value": orjson.dumps(job.wire()).decode()},
         {"name": REPORT_CA_VARIABLE, "value": attempt.report_ca},
     ]
+    if gpus := _gpus(spec, connection):
+        variables.append({"name": GPUS_VARIABLE, "value": str(gpus)})
     if connection.air_gapped:
         variables.append({"name": "HF_HUB_OFFLINE", "value": "1"})
     return [*variables, *hub_token(spec), *keys_of_services(spec.evaluation), *_keys_of_pushes(spec.artifact.push)]

@@ -18,6 +18,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluati
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, Report, ReportTarget
+from finetune_operator.decide.cloud_job.small_pods import of_small_pod
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.remote import SETTLE, JobKey, RemoteJob, is_of, run_of
 from finetune_operator.decide.job.run import Run
@@ -103,7 +104,8 @@ class CloudTraining:
         """The check's pod, until its data are there; then what the poller has seen of the provider's job."""
         provider = status.provider or ProviderStatus()
         if provider.asked_at is None:
-            return self._with_trouble(job, provider, await self._pods.observe(_check_of(job), status))
+            check = await self._pods.observe(_check_of(job), status)
+            return self._with_trouble(job, provider, of_small_pod(check))
         if provider.job_id is None:
             return Run("Checked")
         if status.completion_time is not None:
@@ -244,7 +246,8 @@ class CloudTraining:
             return run
         name = names.measuring_job(key.name, key.attempt, evaluation.tries)
         recorded = evaluation.job_id == name
-        return replace(run, measuring=await self._pods.observe_beside(job, name, key.attempt, recorded=recorded))
+        asking = await self._pods.observe_beside(job, name, key.attempt, recorded=recorded)
+        return replace(run, measuring=of_small_pod(asking))
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """Delete the checks of earlier attempts; of one whose model is there, its own, and pods that have asked it."""

@@ -13,6 +13,7 @@ from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import measuring
 from finetune_operator.decide.cloud_job import steps as decide
+from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.cloud_job.steps import Adopt, Create, Wait, next_move
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
@@ -124,7 +125,7 @@ class CloudJobs:
         try:
             job_id = await self._training.measure(job, view.spec, view.connection, decision.status)
         except REFUSALS as error:
-            refused = refusal_of_pod(error.message)
+            refused = in_its_words(refusal_of_pod(error.message))
             if counts_what_has_ended(refused):
                 await self._training.end_earlier(job, decision.status)  # the next try may be taken
             return measuring.not_started(view, refused)

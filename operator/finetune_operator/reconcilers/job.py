@@ -11,6 +11,7 @@ from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.cloud_job import steps as cloud_job
+from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.conditions import is_true, moment
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide, not_done, not_started, refused_by_policy
@@ -241,6 +242,7 @@ class JobReconciler:
             job_id = await provider.start(job, spec, connection, decision.status)
         except REFUSALS as error:
             refused = refusal_of_pod(error.message)
+            refused = in_its_words(refused) if view.remote else refused
             if counts_what_has_ended(refused):
                 await provider.end_earlier(job, decision.status)  # the next try may be taken
             return job, not_started(view, refused)

@@ -75,7 +75,9 @@ class TokenReviewer:
             metrics.TOKEN_REVIEWS.labels("cached").inc()
             return known.identity
         if digest not in self._asking:
-            self._throttle(address)
+            # One that was good a minute ago is no stranger: behind a proxy all pods may have one address.
+            if known is None or known.identity is None:
+                self._throttle(address)
             self._asking[digest] = asyncio.ensure_future(self._ask(token, digest))
         # Shielded: one client that hangs up must not take the answer from the others.
         return await asyncio.shield(self._asking[digest])

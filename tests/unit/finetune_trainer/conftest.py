@@ -13,12 +13,13 @@ from finetune_api.names import ARTIFACTS_PREFIX
 from finetune_trainer.computing import four_bit
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.checked import check
+from tests.unit.finetune_trainer.still_clock import clock
 from tests.unit.finetune_trainer.storage.azure_store import AzureBucket
 from tests.unit.finetune_trainer.storage.google_store import GoogleBucket
 from tests.unit.finetune_trainer.storage.object_server import MemoryBucket, served
 from tests.unit.finetune_trainer.storage.s3_store import Bucket, serving
 
-__all__ = ["check"]
+__all__ = ["check", "clock"]
 
 AnyBucket = TypeVar("AnyBucket", Bucket, GoogleBucket, AzureBucket)
 

@@ -10,7 +10,10 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class FakeService:
-    """What all have: every request in `asked`, and faults by method and path ("break", or a status)."""
+    """What all have: every request in `asked`, and faults by method and path ("break", "cut", or a status).
+
+    What is broken gets no answer, what is cut half of one.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -50,8 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
         if (taken := take(self, self.service)) is None:
             return
         fault, body = taken
+        refused = fault if isinstance(fault, int) else None
         status, headers, said = (
-            (fault, {}, b"") if fault else self.service.answer(self.command, self.path, self.headers, body)
+            (refused, {}, b"") if refused else self.service.answer(self.command, self.path, self.headers, body)
         )
         self.send_response(status)
         for name, value in headers.items():
@@ -60,7 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0" if self.command == "HEAD" else str(len(said)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(said)
+            self.wfile.write(said[: len(said) // 2] if fault == "cut" else said)
+        self.close_connection = fault == "cut"
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = _serve  # noqa: N815 - http.server's names
 

@@ -464,6 +464,7 @@ def test_an_archive_that_was_damaged_on_its_way_is_an_error_for_people(tmp_path,
         (ConnectionError(), ExitCode.SERVICE_UNAVAILABLE),
     ],
 )
+@pytest.mark.usefixtures("clock")
 def test_a_full_disk_is_not_taken_for_a_hub_that_is_away(tmp_path, monkeypatch, error, code, capsys):
     def fails(*_args, **_kwargs):
         raise error
@@ -474,6 +475,7 @@ def test_a_full_disk_is_not_taken_for_a_hub_that_is_away(tmp_path, monkeypatch, 
     assert list((tmp_path / "cache" / "org").iterdir()) == []
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_hub_that_breaks_off_in_the_middle_of_a_file_is_an_error_for_people(tmp_path, monkeypatch):
     import httpx
 

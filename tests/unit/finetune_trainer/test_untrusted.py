@@ -15,7 +15,7 @@ from finetune_trainer.attempt import trackers
 from finetune_trainer.data import Turn
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import endpoint
-from finetune_trainer.models import base_model
+from finetune_trainer.models import base_fetch
 from finetune_trainer.output import pushes, registry
 from finetune_trainer.output.model_pack import Packed
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED
@@ -47,7 +47,7 @@ def test_a_hub_of_base_models(server, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(TrainerError) as raised:
-        base_model.fetch("org/model")
+        base_fetch.fetch("org/model")
     assert UNTRUSTED in raised.value.message
     assert raised.value.next_step == TRUST_STEP
 

@@ -6,6 +6,7 @@ A stack trace is for bugs alone and goes to the log. What the run does is its ow
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -21,6 +22,18 @@ from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError
 
 logger = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MORE_ROOM = (
+    "Make room there. A pod's own disk grows with spec.resources.ephemeralStorage of a job under a new name, or with "
+    "ephemeral-storage in the connection's podTemplate; then try again (in a cluster by spec.retryNonce)."
+)
+_GPU_BROKEN = re.compile(
+    r"uncorrectable (ECC|NVLink) error|hardware stack error|CUDA-capable device\(s\) is/are busy or unavailable"
+    r"|over nvlink or a hardware error|GPU is lost|no CUDA-capable device is detected|system not yet initialized",
+    re.IGNORECASE,
+)
+"""Of CUDA's own sentences those that speak of the machine. What may as well be a bug of a kernel is a crash."""
 
 
 def run_to_end(work: Callable[[], None], reporter: Reporter, interruption: Interruption) -> int:
@@ -107,6 +120,11 @@ def _stdout() -> TextIO:
 
 
 def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = error.filename or "a temporary file"
+        return fail(reporter, TrainerError(Reason.ARTIFACT_FAILED, f"{where}: {os.strerror(error.errno)}", _MORE_ROOM))
+    if isinstance(error, RuntimeError) and (broken := _GPU_BROKEN.search(str(error))):
+        return fail(reporter, TrainerError(Reason.GPU_UNAVAILABLE, f"a GPU has failed: {broken[0]}"))
     if _is_out_of_device_memory(error):
         # The words of torch's error are about sizes, never about data.
         return fail(reporter, TrainerError(Reason.OUT_OF_MEMORY, str(error).split(". ")[0]))

@@ -206,7 +206,7 @@ def spooled(stream: IO[bytes], file_name: str) -> Iterator[IO[bytes]]:
     """The stream as a temporary file that can be read from its end.
 
     Raises:
-        TrainerError: StoreUnavailable, no room for it.
+        TrainerError: ArtifactFailed, no room for it.
     """
     with tempfile.TemporaryFile(prefix="dataset-") as file:
         try:
@@ -214,7 +214,7 @@ def spooled(stream: IO[bytes], file_name: str) -> Iterator[IO[bytes]]:
             file.flush()
         except OSError as error:
             raise TrainerError(
-                Reason.STORE_UNAVAILABLE,
+                Reason.ARTIFACT_FAILED,
                 f"{file_name}: no room for a temporary copy ({error.strerror})",
                 "Set resources.ephemeralStorage to more than the file needs, or put the file on a volume.",
             ) from error

@@ -92,7 +92,7 @@ class SplitFile:
         """Of CSV: those that separators alone stand for."""
         self._layouts = Layouts(columns)
         self._wanted = frozenset(self._layouts.asked.names)
-        self._source = Source(uri, air_gapped=air_gapped)
+        self._source = Source(uri, air_gapped=air_gapped, patient=not allow_local)
         start = self._source.stream.peek(_START)
         self.format = FileFormat(
             data_format(self.name, data.format, f"spec.dataset.{split}"), compression_of(self.name, start)

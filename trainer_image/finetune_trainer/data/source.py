@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.store_clients import GOOGLE_KEY, google_files
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, chain, reason_of, status_of, trouble_of
 
@@ -47,9 +48,10 @@ class Source:
     Errors of the store become TrainerError wherever they happen: when opened, and in the middle of reading.
     """
 
-    def __init__(self, uri: Uri, *, air_gapped: bool) -> None:
+    def __init__(self, uri: Uri, *, air_gapped: bool, patient: bool = False) -> None:
+        """`patient`: a store that does not answer is asked again for a while, as nobody is there to do it."""
         self.uri = uri
-        stored = _open(uri, air_gapped=air_gapped)
+        stored = _open(uri, air_gapped=air_gapped, patience=PATIENCE_SECONDS if patient else 0.0)
         self._opened = None if self.local_path is None else os.fstat(stored.fileno())
         self._raw = _StoredBytes(uri, stored, 0 if self._opened is None else self._opened.st_size)
         self.stream: io.BufferedReader = io.BufferedReader(self._raw, buffer_size=BUFFER)
@@ -162,7 +164,7 @@ def guarded(uri: Uri, action: Callable[[], Any]) -> Any:
         raise store_error(uri, error) from error
 
 
-def _open(uri: Uri, *, air_gapped: bool) -> io.RawIOBase:
+def _open(uri: Uri, *, air_gapped: bool, patience: float) -> io.RawIOBase:
     mounted = uri.mounted_path()
     if mounted is not None:
         stored: io.RawIOBase = guarded(uri, lambda: _open_mounted(Path(mounted)))
@@ -173,7 +175,7 @@ def _open(uri: Uri, *, air_gapped: bool) -> io.RawIOBase:
             f"{uri.file_name}: hf:// is on a hub, and this site is air-gapped: no hub is asked",
             "Copy the file to a volume or an object store inside the site and name it there; " + SCHEME_HELP + ".",
         )
-    fetched: io.RawIOBase = guarded(uri, lambda: _open_remote(uri))
+    fetched: io.RawIOBase = patiently(lambda: guarded(uri, lambda: _open_remote(uri)), patience)
     return fetched
 
 

@@ -4,7 +4,6 @@ Weights come from safetensors only, and code only from transformers unless the j
 training and generation are elsewhere.
 """
 
-import errno
 import json
 import logging
 import os
@@ -18,16 +17,15 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models.base_fetch import fetch, in_hub_cache
 from finetune_trainer.models.corrected import as_if_never_quantised, say_what_is_tied
 from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
 from finetune_trainer.models.model_shape import stored_in_bytes
 from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.storage.durable import damage
-from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, why_silent
+from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED
 
 logger = logging.getLogger(__name__)
-
-_OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 ENCODER_DECODERS = frozenset({"bart", "blenderbot", "longt5", "mt5", "mvp", "pegasus", "pegasus_x", "t5", "umt5"})
 """Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
@@ -66,9 +64,6 @@ _ANOTHER = (
 )
 
 _PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
-
-HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
-"""What is fetched from a hub: weights without pickle, configuration, tokenizer."""
 
 
 def locate(job: TrainerJob) -> Path:
@@ -140,58 +135,6 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that it would fetch from a hub
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|peft|accelerate|torch")
-
-
-def fetch(name: str, revision: str | None = None, into: Path | None = None) -> Path:
-    """Fetch a model from the hub, into the hub's own cache or a folder. HF_TOKEN and HF_ENDPOINT count.
-
-    Raises:
-        TrainerError: ModelNotInCache (the hub has none of that name), AccessDenied, StoreUnavailable, ArtifactFailed
-            (no room for it), SpecInvalid.
-    """
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if not is_safe_name(name):
-        raise TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name} is no name of a model on a hub")
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, local_dir=into))
-    except GatedRepoError as error:
-        raise TrainerError(
-            Reason.ACCESS_DENIED,
-            f"{name} is gated: the hub wants a token of somebody who accepted its terms",
-            "Put such a token into a Secret and name it in spec.hubTokenSecretRef.",
-        ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise TrainerError(
-            Reason.MODEL_NOT_IN_CACHE,
-            f"{name} is neither in the model cache nor on the hub",
-            "Check the spelling of spec.baseModel; a private model needs spec.hubTokenSecretRef.",
-        ) from error
-    except OSError as error:
-        if error.errno in _OF_THIS_DISK:
-            raise TrainerError(Reason.ARTIFACT_FAILED, f"{name} could not be stored: {error.strerror}") from error
-        raise _no_answer(name, error) from error
-    except httpx.HTTPError as error:  # in the middle of a file
-        raise _no_answer(name, error) from error
-
-
-def in_hub_cache(name: str) -> Path | None:
-    """What the hub's client fetched to this machine earlier. No call goes out."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-
-
-def _no_answer(name: str, error: Exception) -> TrainerError:
-    why = why_silent(error)
-    message = f"{name} could not be fetched: the hub did not answer ({why})"
-    return TrainerError(Reason.STORE_UNAVAILABLE, message, TRUST_STEP if why == UNTRUSTED else None)
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:

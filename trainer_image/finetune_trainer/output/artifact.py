@@ -24,17 +24,22 @@ from finetune_api import RELEASE
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import ArtifactRef, Loss, TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
-from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt import metrics
 from finetune_trainer.attempt.trackers import TENSORBOARD_FOLDER
 from finetune_trainer.data import ChatTokenizer
-from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_probe import BASE_PROBE, Probe
 from finetune_trainer.models.generation import generation_config
 from finetune_trainer.output import model_card
-from finetune_trainer.storage.durable import bytes_of, manifest_now, remove_unfinished, sha256_of, whole_folder
+from finetune_trainer.storage.durable import (
+    bytes_of,
+    manifest_now,
+    of_volume,
+    remove_unfinished,
+    sha256_of,
+    whole_folder,
+)
 
 if TYPE_CHECKING:
     from finetune_trainer.evaluation.contest import Contest
@@ -62,15 +67,15 @@ def finished(job: TrainerJob) -> Finished | None:
     """What an earlier attempt finished, or None where there is nothing whole.
 
     Raises:
-        TrainerError: ArtifactFailed, it is there and cannot be read at the moment; to train anew would replace it.
+        TrainerError: StoreUnavailable or ArtifactFailed, it is there and cannot be read at the moment; to train anew
+            would replace it.
     """
     folder = folder_of(job)
     remove_unfinished(folder.parent)
     try:
         manifest = manifest_now(folder)
     except OSError as error:
-        message = f"{folder} holds a tuned model that cannot be read: {error.strerror}"
-        raise TrainerError(Reason.ARTIFACT_FAILED, message) from error
+        raise of_volume(f"{folder} holds a tuned model that cannot be read", error) from error
     if manifest is None:
         return None
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))

@@ -25,6 +25,9 @@ UNFINISHED = ".unfinished-"
 QUICK_BYTES = 1 << 30
 """Folders up to this size have their checksums compared wherever they are opened: about a second."""
 
+_AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
+"""What a volume says that does not answer; mounted anew, by the next pod, it may."""
+
 _STEPS = {
     errno.EROFS: "It is mounted read-only: have it mounted for writing, and try again (in a cluster by "
     "spec.retryNonce).",
@@ -33,7 +36,7 @@ _STEPS = {
         "Let the trainer's user (in a pod 65532) write there, and try again (in a cluster by spec.retryNonce).",
     ),
     **dict.fromkeys(
-        (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN),
+        _AWAY,
         "Have the volume looked at, which does not answer as it should, and try again (in a cluster by "
         "spec.retryNonce): it goes on from the last checkpoint.",
     ),
@@ -161,7 +164,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
-    """Turn errors of writing into ArtifactFailed with the place and the system's own words.
+    """Turn errors of writing into ArtifactFailed, or StoreUnavailable, with the place and the system's own words.
 
     `next_step` is for places other than the job's output.
 
@@ -170,16 +173,18 @@ def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        step = _STEPS.get(error.errno or 0, next_step)
-        raise _artifact_failed(target, error.strerror or type(error).__name__, step) from error
+        raise of_volume(f"{target} could not be written", error, next_step) from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
-        raise _artifact_failed(target, str(error), next_step) from error
+        raise TrainerError(Reason.ARTIFACT_FAILED, f"{target} could not be written: {error}", next_step) from error
 
 
-def _artifact_failed(target: Path, why: str, next_step: str | None) -> TrainerError:
-    return TrainerError(Reason.ARTIFACT_FAILED, f"{target} could not be written: {why}", next_step)
+def of_volume(what: str, error: OSError, next_step: str | None = None) -> TrainerError:
+    """What has happened to a volume, by the system's error; `next_step` where that itself says nothing better."""
+    reason = Reason.STORE_UNAVAILABLE if error.errno in _AWAY else Reason.ARTIFACT_FAILED
+    step = _STEPS.get(error.errno or 0, next_step)
+    return TrainerError(reason, f"{what}: {error.strerror or type(error).__name__}", step)
 
 
 def damage(folder: Path, *, all_checksums: bool = False) -> str | None:

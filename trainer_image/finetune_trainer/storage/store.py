@@ -4,8 +4,6 @@ Whatever goes wrong becomes a TrainerError; what may pass by itself is tried aga
 """
 
 import functools
-import logging
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,15 +12,12 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
 from finetune_api.uris import parse_artifact_uri
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.store_clients import Client, connect
 from finetune_trainer.storage.store_errors import reason_of, status_of, trouble_of
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 60.0
-"""How long one call is tried again while the store does not answer."""
-
-_LONGEST_PAUSE = 20.0
 _STEPS = {
     Reason.ARTIFACT_FAILED: "Ask an admin to correct artifacts.uri of the connection, or to make the bucket.",
     Reason.ACCESS_DENIED: "Check the Secret of this namespace that the connection's artifacts.secretRef names, or the "
@@ -31,8 +26,6 @@ _STEPS = {
     "checkpoint there. If it lasts, check artifacts.endpointURL of the connection and the way out of this namespace.",
 }
 _TWIN_STEP = "Two pods ran one attempt. Set spec.retryNonce: the next attempt has a folder of its own."
-
-logger = logging.getLogger(__name__)
 
 
 class _NotThereError(TrainerError):
@@ -128,19 +121,16 @@ class Store:
 
     def _try(self, action: Callable[[], T], name: str) -> T:
         """Do it until it succeeds or patience ends."""
-        until, pause = time.monotonic() + self._patience, 1.0
-        while True:
+
+        def once() -> T:
             try:
                 return action()
             except TrainerError:
                 raise
             except Exception as error:
-                reason = reason_of(error)
-                if reason != Reason.STORE_UNAVAILABLE or time.monotonic() + pause > until:
-                    raise self._failed(name, error, reason) from error
-                logger.warning("The store did not take %s (%s); trying again.", name, type(error).__name__)
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+                raise self._failed(name, error, reason_of(error)) from error
+
+        return patiently(once, self._patience)
 
     def _failed(self, name: str, error: Exception, reason: Reason) -> TrainerError:
         """The store's own text is not shown: it may hold signed addresses or keys."""

@@ -1,6 +1,7 @@
 """What the errors of stores and servers mean: fsspec's, and those of the libraries below it. Quotes none of them."""
 
 import errno
+import socket
 from collections.abc import Iterator
 
 from finetune_api.reasons import Reason
@@ -92,6 +93,12 @@ def trouble_of(error: BaseException) -> str | None:
         return "it does not speak TLS"
     names = {type(one).__name__ for one in found}
     return next((why for name, why in _TROUBLES.items() if name in names), None)
+
+
+def may_be_back(error: BaseException) -> bool:
+    """Whether what was not heard may be heard in a while: not under a name that nobody has, nor untrusted."""
+    unknown = any(isinstance(one, socket.gaierror) and one.errno == socket.EAI_NONAME for one in chain(error))
+    return not unknown and trouble_of(error) != UNTRUSTED
 
 
 def why_silent(error: BaseException) -> str:

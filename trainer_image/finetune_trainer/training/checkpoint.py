@@ -27,10 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from finetune_api.reasons import Reason
 from finetune_trainer.computing.sharding import gathered, like
-from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.durable import manifest_now, remove_unfinished, whole_folder
+from finetune_trainer.storage.durable import manifest_now, of_volume, remove_unfinished, whole_folder
 from finetune_trainer.training.checkpoint_names import checkpoints_in, folder_name
 from finetune_trainer.training.origin import of_another_base
 
@@ -94,7 +92,7 @@ def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
     """The newest whole checkpoint: its folder, step and notes. Half-written and damaged ones are deleted.
 
     Raises:
-        TrainerError: ArtifactFailed, there are some, and the volume gives none of them at the moment.
+        TrainerError: StoreUnavailable or ArtifactFailed, there are some, and the volume gives none of them now.
     """
     remove_unfinished(root)
     trouble: OSError | None = None
@@ -110,7 +108,7 @@ def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
         logger.warning("%s is damaged and is deleted; the run goes on from an earlier step.", folder.name)
         shutil.rmtree(folder, ignore_errors=True)
     if trouble is not None:  # to begin anew would write over them
-        raise TrainerError(Reason.ARTIFACT_FAILED, f"{root} has checkpoints that cannot be read: {trouble.strerror}")
+        raise of_volume(f"{root} has checkpoints that cannot be read", trouble)
     return None
 
 

@@ -28,6 +28,11 @@ SAID_WITHIN_SECONDS = 300
 AWAITED = "waiting for the trainer to start"
 """From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
 
+_LAST_POD = (
+    "waiting for the last attempt's pod to end, or for a Job that an earlier job of this name has left (kubectl get "
+    "jobs,pods): where nothing ends it any more, delete it, or take off the finalizer that keeps it"
+)
+
 _FOREIGN_DEADLINE = (
     "the attempt ran longer than the activeDeadlineSeconds that a policy of the cluster, or somebody, has put on its "
     "batch Job: the job itself has none in its spec"
@@ -50,9 +55,8 @@ def wait_for_last_pod(view: JobView) -> Decision | None:
     """Two pods never write to one output folder: the last attempt's ends first."""
     if view.run.state != "Absent" or not view.live_pods:
         return None
-    said = "waiting for the last attempt's pod to end; delete it where nothing ends it any more (kubectl get pods)"
-    facts = reconciling(Reason.PENDING, said)
-    status = with_status(view, Change(facts, {"phase": "Pending"}))
+    facts = reconciling(Reason.PENDING, _LAST_POD)
+    status = with_status(view, Change(facts, {"phase": "Pending", "failure": None}))
     return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
 
 
@@ -134,9 +138,21 @@ def retry_or_fail(view: JobView) -> Decision | None:
         return None
     if failure.reason is Reason.DEADLINE_EXCEEDED and view.spec and view.spec.active_deadline_seconds is None:
         failure = failure.model_copy(update={"message": _FOREIGN_DEADLINE})
-    if failure.reason not in RETRIED:
+    if not _may_pass(view, failure.reason):
         return fail(view, failure.model_copy(update={"attempt": view.attempt}))
     return _retry_or_give_up(view, failure, interrupted=view.run.interrupted)
+
+
+def _may_pass(view: JobView, reason: Reason) -> bool:
+    """Whether the next attempt may not meet it.
+
+    A store that was there once may be back by then: what it was to be reached by is right. One that nobody has reached
+    is told at once; and what is paid for does not try it out.
+    """
+    told = view.run.report.progress if view.run.report else None
+    was_there = max(view.provider.saved_work, saved(view.status.progress, told)) > 0
+    away = reason is Reason.STORE_UNAVAILABLE and was_there and view.provider.asked_at is None
+    return reason in RETRIED or away
 
 
 def _started(view: JobView) -> Change:

@@ -31,6 +31,7 @@ RunState = Literal[
 RETRIED = frozenset(
     {
         Reason.OUT_OF_MEMORY,
+        Reason.GPU_UNAVAILABLE,
         Reason.EVICTED,
         Reason.NODE_LOST,
         Reason.INTERRUPTED,
@@ -40,7 +41,7 @@ RETRIED = frozenset(
 )
 """Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
 
-INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED})
+INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED, Reason.GPU_UNAVAILABLE})
 
 CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
 """Obstacles that pass without anybody doing something."""
@@ -125,7 +126,7 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     state, which alone tells how it ended.
     """
     if job is None:
-        return Run("Absent", report=report)
+        return _of_its_word(report)
     report = _latest(report, _termination_report(_first(pods)))
     live = [pod for pod in _present(pods) if is_live(pod, now)]
     if not all(map(outlives, live)):
@@ -140,6 +141,15 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     if _job_condition(job, "Complete") or _has_done_it_all(pods, report):
         return Run(_end(report), report=report)
     return Run("Active" if pod is not None else "Queued", report=report, ending=pod is not None)
+
+
+def _of_its_word(report: Report | None) -> Run:
+    """A batch Job that is gone, by a TTL that a policy puts on all of them: what was heard at its very end stands."""
+    if report is not None and report.phase == "Failed" and report.failure is not None:
+        interrupted = _is_interruption(report.failure, None)
+        return Run("Failed", report=report, failure=report.failure, interrupted=interrupted)
+    end = _end(report)
+    return Run("Absent" if end == "ResultUnknown" else end, report=report)
 
 
 def _trainers_are_done(pods: Sequence[Manifest], failed: Manifest | None) -> bool:

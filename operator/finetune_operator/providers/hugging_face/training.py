@@ -108,7 +108,7 @@ class HuggingFaceTraining:
             return Run("Queued", job_id=job_id, awaiting_pod=True, note="waiting for JobSet to make the pods' Job")
         run = await self._run_of(job, batch_job, attempt, under_way=under_way)
         if batch_job is None:
-            return run
+            return run if run.state == "Absent" else replace(run, job_id=job_id)
         metadata = batch_job["metadata"]
         made_by = (metadata.get("labels") or {}).get(MADE_BY_LABEL, "")
         return replace(run, job_id=job_id, made_by=made_by, made_at=moment(metadata["creationTimestamp"]))
@@ -116,6 +116,8 @@ class HuggingFaceTraining:
     async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
         """The same of another batch Job of the attempt, by its name; `recorded`: status says that it was started."""
         batch_job = await self._batch_job(job, name, ask=recorded)
+        if batch_job is None and not recorded:
+            return Run("Absent")  # what was heard is of another Job of the attempt
         run = await self._run_of(job, batch_job, attempt, under_way=True)
         return replace(run, job_id=name) if batch_job else run
 

@@ -37,7 +37,7 @@ def container_of(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def variables(manifest: dict[str, Any]) -> dict[str, Any]:
-    return {v["name"]: v.get("value", v.get("valueFrom")) for v in container_of(manifest)["env"]}
+    return {v["name"]: v.get("value", v.get("valueFrom")) for v in container_of(manifest).get("env", ())}
 
 
 def mounts(manifest: dict[str, Any]) -> dict[str, bool]:

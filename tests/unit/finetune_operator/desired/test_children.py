@@ -207,6 +207,20 @@ def test_shared_memory_comes_with_gpus_whoever_asks_for_them_and_for_code_of_one
     assert ("/dev/shm" in mounts(job(local=local, **fields))) is comes
 
 
+@pytest.mark.parametrize(
+    ("template", "fields", "gpus"),
+    [
+        ({}, {}, None),
+        ({}, {"resources": {"gpusPerNode": 2}}, "2"),
+        ({"limits": {"nvidia.com/gpu": 1}}, {}, "1"),
+        ({"limits": {"nvidia.com/gpu": 1}}, {"resources": {"gpusPerNode": 0}}, None),
+    ],
+)
+def test_a_trainer_is_told_of_the_gpus_that_its_pod_has_asked_for(template: Any, fields: Any, gpus: str | None) -> None:
+    made = job(local={"podTemplate": {"resources": template}}, **fields)
+    assert variables(made).get("FINETUNE_GPUS") == gpus
+
+
 # Pruning.
 
 
@@ -345,6 +359,15 @@ def test_a_server_without_gpus_takes_none_from_the_template_and_quantities_are_t
     }
     own = {"resources": {"requests": {"cpu": 1}}}
     assert container_of(deployment(served(local=template), huggingFace=own))["resources"] == {"requests": {"cpu": "1"}}
+
+
+def test_a_server_by_transformers_is_told_of_its_gpus() -> None:
+    """vLLM ends by itself where it sees none; ours would answer from the CPU."""
+    template = {"podTemplate": {"resources": {"limits": {"nvidia.com/gpu": 1}}}}
+    assert variables(deployment(served(local=template)))["FINETUNE_GPUS"] == "1"
+    assert variables(deployment(served(), huggingFace={"gpus": 2}))["FINETUNE_GPUS"] == "2"
+    assert "FINETUNE_GPUS" not in variables(deployment(served(local=template), huggingFace={"gpus": 0}))
+    assert "FINETUNE_GPUS" not in variables(deployment(served("vLLM"), huggingFace={"gpus": 2}))
 
 
 def test_the_connections_pod_template_reaches_servers() -> None:

@@ -56,6 +56,23 @@ async def test_what_a_deletion_that_orphans_has_left_is_told_and_not_waited_for_
     assert cluster.status()["failure"]["reason"] == "NameConflict"
 
 
+async def test_a_batch_job_of_an_earlier_job_that_a_strangers_finalizer_keeps_is_told_of() -> None:
+    cluster = await with_running_job()
+    kept = {"finalizers": ["example.com/audit"], "deletionTimestamp": "2026-11-21T12:00:00Z"}
+    metadata = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]
+    cluster.kube.change(JOBS, "sentiment-1-1", metadata=metadata | kept)
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
+    cluster.add_job()
+    await cluster.settle()
+    message = cluster.condition("Reconciling")["message"]
+    assert "a Job that an earlier job of this name has left (kubectl get jobs,pods)" in message
+    assert "the finalizer that keeps it" in message
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    await cluster.wait(10)
+    assert cluster.status()["phase"] == "Queued"
+
+
 async def test_a_job_whose_status_somebody_emptied_is_not_trained_again() -> None:
     cluster = await with_running_job()
     cluster.end_pod(0, cluster.result())

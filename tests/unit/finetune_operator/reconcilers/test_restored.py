@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from finetune_api.names import RESTORE_LABEL
+from finetune_api.names import NO_BACKUP_LABEL, RESTORE_LABEL
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
+    JOBS,
     MODEL_DEPLOYMENTS,
     NAMESPACES,
+    PODS,
     SECRETS,
     Resource,
 )
@@ -226,3 +228,33 @@ async def test_a_job_at_work_on_the_cluster_goes_on_with_its_next_attempt_in_its
     after = cluster.status()["provider"]
     assert (after["attempt"], after["artifactURI"]) == (before["attempt"] + 1, before["artifactURI"])
     assert cluster.status()["phase"] == "Queued"
+
+
+async def test_a_backup_leaves_out_what_runs_and_keeps_what_remembers() -> None:
+    """An attempt that came back beside its successor would train to its end for nobody, on nodes that cost money."""
+    cluster = await with_running_job()
+    (work,) = (obj for (kind, _, _), obj in cluster.kube.objects.items() if kind is JOBS)
+    (pod,) = (obj for (kind, _, _), obj in cluster.kube.objects.items() if kind is PODS)
+    assert work["metadata"]["labels"]["velero.io/exclude-from-backup"] == "true"
+    assert pod["metadata"]["labels"]["velero.io/exclude-from-backup"] == "true"
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    remembered = [obj for (kind, _, _), obj in cluster.kube.objects.items() if kind in OURS]
+    assert {obj["metadata"]["name"] for obj in remembered} == {"local", "sentiment", "sentiment-1"}
+    assert not [obj for obj in remembered if NO_BACKUP_LABEL in obj["metadata"].get("labels", {})]
+
+
+async def test_who_takes_the_label_off_a_restored_job_while_its_old_pod_runs_is_told_of_that_pod_alone() -> None:
+    """A backup of another tool had the pod as well."""
+    cluster = await with_running_job()
+    pod = deepcopy(cluster.kube.objects[PODS, "team-a", "sentiment-1-1-x"])
+    del pod["metadata"]["ownerReferences"], pod["metadata"]["uid"]
+    await restore(cluster, NONE, **{RESTORE_LABEL: "monday"})
+    cluster.kube.put(PODS, pod)
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "Restored"
+    job = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=job["metadata"] | {"labels": {}})
+    await cluster.settle()
+    assert "the last attempt's pod to end" in cluster.condition("Ready")["message"]
+    assert "failure" not in cluster.status()

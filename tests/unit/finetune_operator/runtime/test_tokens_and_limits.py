@@ -79,6 +79,24 @@ async def test_unknown_tokens_are_limited_per_address_and_known_ones_are_not():
     assert await identify.identify("aaaa.bbbb.9999", "10.0.0.1") is None
 
 
+async def test_trainers_that_report_from_behind_one_address_are_strangers_once():
+    """A proxy beside the operator, or a network that hides pods behind a node, gives all of them one address."""
+    pods = {f"aaaa.bbbb.{number:04d}": POD for number in range(400)}
+    identify, clock, asked = reviewer(pods)
+    refused = []
+    for _round in range(30):
+        refused.append(0)
+        for token in pods:
+            try:
+                assert await identify.identify(token, "127.0.0.6") == POD
+            except TooManyUnknownTokens:
+                refused[-1] += 1
+            clock.now += 10 / len(pods)
+    assert refused[0] > 0, "new ones come slowly"
+    assert refused[-5:] == [0] * 5
+    assert len(asked) <= len(pods) * 5, "and are asked about once a minute"
+
+
 @pytest.mark.parametrize("token", ["", "a.b.c", "aaaa.bbbb", "aaaa.bbbb.cc cc", "aaaa.bbbb.cccc\n", "x" * 9000])
 async def test_what_is_no_token_at_all_is_not_asked_about(token):
     identify, _, asked = reviewer({})

@@ -274,6 +274,14 @@ def crashes():
     raise RuntimeError("whatever")
 
 
+def fills_the_disk():
+    raise OSError(28, "No space left on device", "/tmp/fingerprints-1")
+
+
+def loses_its_gpu():
+    raise RuntimeError("CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be reported later")
+
+
 @pytest.mark.parametrize(
     ("work", "code", "phase", "reason"),
     [
@@ -281,6 +289,8 @@ def crashes():
         (fails, 65, "Failed", "DatasetInvalid"),
         (stops, 75, "Interrupted", None),
         (crashes, 1, "Failed", "TrainerCrashed"),
+        (fills_the_disk, 73, "Failed", "ArtifactFailed"),
+        (loses_its_gpu, 85, "Failed", "GPUUnavailable"),
     ],
 )
 def test_every_end_leaves_a_termination_message_that_the_kubelet_takes_whole(tmp_path, work, code, phase, reason):
@@ -290,6 +300,18 @@ def test_every_end_leaves_a_termination_message_that_the_kubelet_takes_whole(tmp
     message = read_termination_message(text)
     assert (message.phase, message.failure.reason if message.failure else None) == (phase, reason)
     assert json.loads(text)["uid"] == "1234"
+
+
+@pytest.mark.parametrize(
+    ("work", "said", "step"),
+    [
+        (fills_the_disk, "/tmp/fingerprints-1: No space left on device", "spec.resources.ephemeralStorage"),
+        (loses_its_gpu, "a GPU has failed: uncorrectable ECC error", "nvidia-smi"),
+    ],
+)
+def test_what_a_node_lacks_is_told_as_that_and_not_as_a_bug(tmp_path, work, said, step):
+    failure = read_termination_message(ends(work, tmp_path)[1]).failure
+    assert (failure.message, step in failure.next_step) == (said, True)
 
 
 def test_a_path_without_a_kubelet_is_no_error(tmp_path):

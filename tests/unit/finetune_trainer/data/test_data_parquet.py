@@ -12,6 +12,7 @@ import pytest
 from pyarrow.parquet import encryption
 
 from finetune_api.dataset import Columns
+from finetune_trainer.data import parquet
 from finetune_trainer.data.parquet import batch_rows
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.files import (
@@ -149,3 +150,19 @@ def test_parquet_that_changes_while_it_is_read_is_refused(how, tmp_path):
         with pytest.raises(TrainerError, match=r"t\.parquet( has changed|: has changed| is not in)") as raised:
             list(found)
     assert raised.value.next_step
+
+
+def test_a_copy_for_which_there_is_no_room_is_no_store_that_is_away(monkeypatch):
+    """The next attempt would not find more room."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parquet.shutil, "copyfileobj", full)
+    with (
+        pytest.raises(TrainerError, match="no room for a temporary copy") as raised,
+        parquet.spooled(io.BytesIO(), "t"),
+    ):
+        pass
+    assert raised.value.reason == "ArtifactFailed"
+    assert "resources.ephemeralStorage" in raised.value.next_step

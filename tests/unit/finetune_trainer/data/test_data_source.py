@@ -5,6 +5,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.uris import parse_uri
+from finetune_trainer.data import source
 from finetune_trainer.data.source import Source, store_error
 from finetune_trainer.errors import TrainerError
 
@@ -143,6 +145,26 @@ def test_a_store_that_is_not_there_is_unavailable():
     with pytest.raises(TrainerError) as raised:
         Source(parse_uri("https://127.0.0.1:9/train.jsonl"), air_gapped=True)
     assert raised.value.exit_code == ExitCode.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.usefixtures("s3")
+def test_in_a_pod_a_store_that_does_not_answer_is_asked_again_for_a_while(clock, monkeypatch):
+    """A proxy beside the trainer, a network policy or a name server may come up after it."""
+    opening, fails = source._open_remote, [ConnectionRefusedError(111, "x"), socket.gaierror(socket.EAI_AGAIN, "x")]
+
+    def comes_up(uri):
+        if fails:
+            raise fails.pop()
+        return opening(uri)
+
+    monkeypatch.setattr(source, "_open_remote", comes_up)
+    with pytest.raises(TrainerError, match="its name cannot be resolved"):
+        Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=False)
+    assert clock.now == 0
+    fails.append(socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
+    with Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=False, patient=True) as opened:
+        assert opened.stream.read() == DATA
+    assert clock.now == 1 + 2
 
 
 class StatusError(Exception):

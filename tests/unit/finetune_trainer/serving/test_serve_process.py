@@ -12,6 +12,7 @@ import httpx
 import pytest
 from running_server import wait_until
 
+from finetune_api.names import GPUS_VARIABLE
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serve import listen
 
@@ -92,6 +93,16 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_the_reasons_code(st
     assert "ModelNotInCache: test/tiny-llama is not in the model cache; the cache is empty" in said
     assert "next step: Put the model into the connection's model cache" in said
     assert "Traceback" not in said
+
+
+def test_a_server_that_was_given_a_gpu_and_sees_none_does_not_answer_from_the_cpu(
+    start, adapter, tiny_model, monkeypatch
+):
+    monkeypatch.setenv(GPUS_VARIABLE, "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    process, _, log = start("--model", adapter, "--model-cache", tiny_model)
+    assert process.wait(60) == 85
+    assert "GPUUnavailable: the pod has asked for 1 GPUs and can use none" in log.read_text()
 
 
 def test_a_port_that_is_taken_is_said_before_a_model_is_loaded():

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from finetune_trainer.storage import store
+from finetune_trainer.storage import patience
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """No pauses between tries."""
-    monkeypatch.setattr(store.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(patience.time, "sleep", lambda _seconds: None)
     monkeypatch.setattr(asyncio, "sleep", _no_sleep)
 
 

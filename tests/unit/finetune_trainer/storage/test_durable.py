@@ -75,19 +75,23 @@ def test_a_name_does_not_lead_out_of_its_folder(name, within):
 
 
 @pytest.mark.parametrize(
-    ("number", "step"),
+    ("number", "reason", "step"),
     [
-        (errno.ENOSPC, NEXT_STEP[Reason.ARTIFACT_FAILED]),
-        (errno.EDQUOT, NEXT_STEP[Reason.ARTIFACT_FAILED]),
-        (errno.EROFS, "It is mounted read-only"),
-        (errno.EACCES, "65532"),
-        (errno.ESTALE, "Have the volume looked at"),
-        (errno.ENOENT, "Somebody has deleted the folder"),
+        (errno.ENOSPC, "ArtifactFailed", NEXT_STEP[Reason.ARTIFACT_FAILED]),
+        (errno.EDQUOT, "ArtifactFailed", NEXT_STEP[Reason.ARTIFACT_FAILED]),
+        (errno.EROFS, "ArtifactFailed", "It is mounted read-only"),
+        (errno.EACCES, "ArtifactFailed", "65532"),
+        (errno.ESTALE, "StoreUnavailable", "Have the volume looked at"),
+        (errno.EIO, "StoreUnavailable", "Have the volume looked at"),
+        (errno.ENOTCONN, "StoreUnavailable", "Have the volume looked at"),
+        (errno.ENOENT, "ArtifactFailed", "Somebody has deleted the folder"),
     ],
 )
-def test_what_to_do_about_a_volume_depends_on_what_is_wrong_with_it(tmp_path, number, step):
+def test_what_to_do_about_a_volume_depends_on_what_is_wrong_with_it(tmp_path, number, reason, step):
+    """One that does not answer is met by the next attempt: its pod mounts it anew."""
     with pytest.raises(TrainerError, match=os.strerror(number)) as caught, write_errors(tmp_path):
         raise OSError(number, os.strerror(number))
+    assert caught.value.reason == reason
     assert step in caught.value.next_step
     assert "spec.retryNonce" in caught.value.next_step
 

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.job_status import Failure
+from finetune_api.job_status import Failure, Progress
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import cloud_policy
 from finetune_operator.decide.cloud_job import steps as cloud_job
@@ -451,3 +451,9 @@ def test_progress_needs_to_know_how_many_steps_there_are() -> None:
     progress = run.report.progress
     assert (progress.percent, progress.eta_seconds) == (25, (ends - NOW) // timedelta(seconds=1))
     assert at_provider("Active", Metrics(step=5)).report.progress is None
+
+
+def test_a_store_that_is_away_from_what_is_paid_for_ends_the_job() -> None:
+    """It would be paid for again, to find out that the store is still away."""
+    going = status().model_copy(update={"progress": Progress(step=9, total_steps=10, saved_step=9)})
+    assert decide(given(broken(Reason.STORE_UNAVAILABLE), going)).status.phase == "Failed"

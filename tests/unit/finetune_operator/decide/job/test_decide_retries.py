@@ -63,6 +63,20 @@ def test_what_helps_against_an_end_is_said_of_an_attempt_that_is_followed_by_ano
     assert provider.last_failure.next_step == NEXT_STEP[Reason.OUT_OF_MEMORY]
 
 
+def test_a_store_that_was_away_when_an_attempt_began_anew_does_not_end_a_job_of_days() -> None:
+    """Nothing of it is wrong: the hub, the bucket or the cluster's DNS did not answer for some minutes."""
+    status = lives("Evicted 900", "StoreUnavailable")
+    assert status.phase == "Pending"
+    assert status.provider is not None
+    assert Tally.of(status.provider).used == 1
+    assert lives("Evicted 900", *["StoreUnavailable"] * 3).phase == "Failed", "it uses up a retry each time"
+
+
+def test_a_store_that_no_attempt_has_reached_is_told_at_once() -> None:
+    """Its address may be misspelt: who waits for an answer waits for the pod's own minute alone."""
+    assert lives("StoreUnavailable").phase == "Failed"
+
+
 def _begun(before: ProviderStatus | None, number: int) -> ProviderStatus:
     assert before is not None
     return before.model_copy(update={"attempt": number, "job_id": f"sentiment-1-{number}", "retry_after": None})

@@ -91,6 +91,7 @@ def test_state(job: Any, pods: Any, posted: Any, state: str) -> None:
         (("Failed", "DeadlineExceeded"), None, None, Reason.DEADLINE_EXCEEDED),
         (BACKOFF, pod("Failed", **ended(137, "OOMKilled")), None, Reason.OUT_OF_MEMORY),
         (BACKOFF, pod("Failed", **ended(79)), None, Reason.OUT_OF_MEMORY),
+        (BACKOFF, pod("Failed", **ended(85)), None, Reason.GPU_UNAVAILABLE),
         (BACKOFF, pod("Failed", **target("EvictionByEvictionAPI")), None, Reason.EVICTED),
         (BACKOFF, pod("Failed", **target("PreemptionByScheduler")), None, Reason.EVICTED),
         (BACKOFF, pod("Failed", **target("TerminationByKubelet")), None, Reason.EVICTED),
@@ -148,6 +149,7 @@ def test_why_an_attempt_failed(condition: Any, its_pod: Any, posted: Any, reason
         pytest.param(evicted(f"{LOW} {LARGER}"), True, id="its node's disk is full, and it had asked for less"),
         pytest.param(evicted(LOW), True, id="its node's disk is full, by others"),
         pytest.param(pod("Failed", **ended(1)), False, id="crash"),
+        pytest.param(pod("Failed", **ended(85)), True, id="its node's GPU has failed, or shows none"),
     ],
 )
 def test_an_interruption_is_no_fault_of_the_job(its_pod: Any, interrupted: bool) -> None:
@@ -308,7 +310,7 @@ def test_what_keeps_a_pod_from_starting(its_pod: Any, reason: Reason | None) -> 
 
 def test_data_errors_and_crashes_are_not_retried() -> None:
     passing = {Reason.OUT_OF_MEMORY, Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED, Reason.NO_CAPACITY}
-    assert passing | {Reason.SIDECAR_FAILED} == RETRIED
+    assert passing | {Reason.SIDECAR_FAILED, Reason.GPU_UNAVAILABLE} == RETRIED
 
 
 @pytest.mark.parametrize(

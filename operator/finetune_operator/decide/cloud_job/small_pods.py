@@ -1,0 +1,35 @@
+"""What is said of the small pods of a job at a provider: nobody trains in them, and an admin alone gives them more.
+
+They check data and pass them on, or ask a model the test set; what is decided about them is what is about any pod.
+"""
+
+import re
+from dataclasses import replace
+
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+from finetune_operator.decide.job.run import Run
+
+_WORDS = {"the training pod": "the pod", "the trainer": "the pod", ", before its first training step": ""}
+_TEMPLATE = re.compile(r"((huggingFace|checkPod)\.)?podTemplate")
+_RESOURCES = "checkPod.podTemplate.resources of the connection"
+_STEPS = {
+    Reason.OUT_OF_MEMORY: f"Ask an admin for more memory in {_RESOURCES}; then set spec.retryNonce where the job has "
+    "failed.",
+    Reason.EVICTED: f"Ask an admin to have {_RESOURCES} name as much memory and ephemeral-storage as the pod uses; "
+    "then set spec.retryNonce where the job has failed.",
+}
+
+
+def of_small_pod(run: Run) -> Run:
+    """The same run, with what it says in words of such a pod."""
+    return run if run.failure is None else replace(run, failure=in_its_words(run.failure))
+
+
+def in_its_words(failure: Failure) -> Failure:
+    """The same failure, where its words are of a pod that trains."""
+    message = failure.message
+    for words, ours in _WORDS.items():
+        message = message.replace(words, ours)
+    step = _STEPS.get(failure.reason) or _TEMPLATE.sub("checkPod.podTemplate", failure.next_step or "")
+    return failure.model_copy(update={"message": message, "next_step": step or None})

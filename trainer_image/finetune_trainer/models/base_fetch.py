@@ -1,0 +1,119 @@
+"""A base model from a hub, into the hub's own cache or a folder: again and again for a while, or told why not."""
+
+import errno
+import os
+import re
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.models.model_cache import is_safe_name
+from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
+from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, status_of, why_silent
+
+_OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+_DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+_MORE_ROOM = (
+    "Have the model put into the model cache (finetune-trainer cache), or make room for it: in a pod its own disk, of "
+    "which a job under a new name gets more by spec.resources.ephemeralStorage."
+)
+
+_ANOTHER_KEY = (
+    "Put a token that may read the model into the Secret that spec.hubTokenSecretRef names (at a shell: HF_TOKEN), and "
+    "try again (in a cluster by spec.retryNonce)."
+)
+
+_XET = (
+    "Open the way to it as well (at huggingface.co: *.hf.co and *.xethub.hf.co), or put the model into the "
+    "model cache (finetune-trainer cache); then try again (in a cluster by spec.retryNonce)."
+)
+
+_IN_RUSTS_WORDS = re.compile(r"\(os error (\d+)\)")
+
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
+"""What is fetched from a hub: weights without pickle, configuration, tokenizer."""
+
+
+def fetch(name: str, revision: str | None = None, into: Path | None = None) -> Path:
+    """Fetch a model from the hub, into the hub's own cache or a folder. HF_TOKEN and HF_ENDPOINT count.
+
+    Raises:
+        TrainerError: ModelNotInCache (the hub has none of that name), AccessDenied, StoreUnavailable, ArtifactFailed
+            (no room for it), SpecInvalid.
+    """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if not is_safe_name(name):
+        raise TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name} is no name of a model on a hub")
+    place = into or Path(HF_HUB_CACHE)
+    one_try = partial(_fetched, name, revision, into, place)
+    return patiently(one_try, PATIENCE_SECONDS, progress=lambda: _files_below(place))
+
+
+def _fetched(name: str, revision: str | None, into: Path | None, place: Path) -> Path:
+    """One try. Files that have come whole stay for the next one."""
+    import httpx
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        if into and any(into.iterdir()):
+            # Where the hub is away, snapshot_download would take what an earlier try has left there for all.
+            HfApi().model_info(name, revision=revision)
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, local_dir=into))
+    except GatedRepoError as error:
+        raise TrainerError(
+            Reason.ACCESS_DENIED,
+            f"{name} is gated: the hub wants a token of somebody who accepted its terms",
+            "Put such a token into a Secret and name it in spec.hubTokenSecretRef.",
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise TrainerError(
+            Reason.MODEL_NOT_IN_CACHE,
+            f"{name} is neither in the model cache nor on the hub",
+            "Check the spelling of spec.baseModel; a private model needs spec.hubTokenSecretRef.",
+        ) from error
+    except (OSError, httpx.HTTPError, RuntimeError) as error:  # the last one is of Xet's own client
+        if why := _full_or_closed(error):
+            message = f"{name} could not be stored in {place}: {why}"
+            raise TrainerError(Reason.ARTIFACT_FAILED, message, None if into else _MORE_ROOM) from error
+        raise _no_answer(name, error) from error
+
+
+def _full_or_closed(error: Exception) -> str | None:
+    """What of this machine's disk is in the way, if anything is. Xet's client has it in its words alone."""
+    numbers = (getattr(error, "errno", None), *map(int, _IN_RUSTS_WORDS.findall(str(error))))
+    return next((os.strerror(number) for number in numbers if number in _OF_THIS_DISK), None)
+
+
+def _files_below(folder: Path) -> int:
+    """How many have come whole."""
+    return sum(not path.name.endswith((".incomplete", ".lock")) for path in folder.rglob("*"))
+
+
+def in_hub_cache(name: str) -> Path | None:
+    """What the hub's client fetched to this machine earlier. No call goes out."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _no_answer(name: str, error: Exception) -> TrainerError:
+    status = status_of(error)
+    if status in _DENIED:
+        message = f"{name}: the hub does not let it be read (status {status})"
+        return TrainerError(Reason.ACCESS_DENIED, message, _ANOTHER_KEY)
+    if isinstance(error, RuntimeError):
+        message = f"{name} could not be fetched: the hub's storage of large files (Xet) did not answer"
+        return TrainerError(Reason.STORE_UNAVAILABLE, message, _XET)
+    why = f"status {status}" if status else why_silent(error)
+    message = f"{name} could not be fetched: the hub did not answer ({why})"
+    return TrainerError(Reason.STORE_UNAVAILABLE, message, TRUST_STEP if why == UNTRUSTED else None)
