@@ -142,7 +142,7 @@ class FreezerAtEntra(Freezer):
 
 def gives_tokens_for_a_moment(cloud: Cloud) -> None:
     """Each call needs another one."""
-    cloud.simulator.set(token_seconds=1)
+    cloud.simulator.set(token_seconds=0)
 
 
 @dataclass(frozen=True)
