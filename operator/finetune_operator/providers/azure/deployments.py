@@ -57,6 +57,7 @@ class AzureDeployments:
             settings.subscription_id,
             base_url=base,
             retry_total=0,
+            permit_redirects=False,
             credential_scopes=[f"{base.rstrip('/')}/.default"],
             transport=self._transport,
         )

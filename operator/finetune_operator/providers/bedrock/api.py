@@ -144,10 +144,10 @@ class BedrockApi:
     async def has_model(self, model: str) -> bool:
         """GetCustomModel."""
         try:
-            await self._aws.call(SERVICE, "get_custom_model", modelIdentifier=model)
+            shown = await self._aws.call(SERVICE, "get_custom_model", modelIdentifier=model)
         except NotThere:
             return False
-        return True
+        return bool(shown["modelArn"])
 
     async def delete_model(self, model: str) -> None:
         """The results of its job first, where they were kept: without the model nobody knows where they are."""
