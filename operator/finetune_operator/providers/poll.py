@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import (
@@ -55,6 +56,8 @@ class Seen:
 
     job: RemoteJob
     metrics: Metrics = field(default_factory=Metrics)
+    unread: Failure | None = None
+    """Why the report cannot be read that alone tells what the job has made."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,10 @@ class Poller:
                 self._seen.pop(job_id, None)
                 self._asked.pop(job_id, None)
                 self._unread.pop(job_id, None)
+
+    def watchers(self) -> set[Key]:
+        """Who wants to know of a job."""
+        return {key for watched in self._watched.values() for key in watched.keys}
 
     async def close(self) -> None:
         """Ask no more."""
@@ -220,7 +227,7 @@ class Poller:
 
     def _is_over(self, job_id: str) -> bool:
         seen = self._seen.get(job_id)
-        return seen is not None and seen.job.ended
+        return seen is not None and seen.job.ended and seen.unread is None
 
     async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
         """A job that the list lacks: a list may lag behind, so it is asked for by its name.
@@ -236,13 +243,14 @@ class Poller:
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
         """The job and its losses. A record that cannot be read holds up no other job, and its own not for ever."""
         known, tries = self._metrics(job.id), self._unread.get(job.id, 0)
-        if job.state in {"Queued", "Gone"} or tries >= METRICS_TRIES:
+        needed = job.told_by_report and job.state == "Succeeded"
+        if job.state in {"Queued", "Gone"} or (tries >= METRICS_TRIES and not needed):
             return Seen(job, known)
         try:
             with understood():
                 new = await api.metrics(job)
-        except (Refused, Denied, Unreadable):
-            return Seen(job, known)
+        except (Refused, Denied, Unreadable) as error:
+            return Seen(job, known, error.failure() if needed else None)
         except Unknown as error:
             self._unread[job.id] = tries + 1
             if not isinstance(error, Broken):
