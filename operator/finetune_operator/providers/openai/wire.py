@@ -18,7 +18,7 @@ from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
 from finetune_operator.providers.ports import RemoteFile
-from finetune_operator.providers.values import csv_rows, number, plain, when
+from finetune_operator.providers.values import Spread, csv_rows, number, plain, when
 
 Wire = Mapping[str, Any]
 
@@ -60,6 +60,7 @@ _UNSAFE = re.compile(
     r"moderation|unsafe|usage polic|content (policy|filter)|harmful|responsible ai|\brai\b", re.IGNORECASE
 )
 """In the provider's words: its rules of what may be learnt are why, and not the form of the data."""
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*")
 _LARGEST = 2**53
 """What JSON's numbers hold exactly."""
 
@@ -210,22 +211,24 @@ def metrics_of_results(content: bytes) -> Metrics:
 
 
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
-    train, validation, step = [], [], 0
+    train, validation, step = Spread[LossPoint](), Spread[LossPoint](), 0
     for row in rows:
         here = _count(_first(row, "step", "step_number"))
         if here is None:
             continue
         step = max(step, here)
-        train += _point(here, row, *_TRAIN)
-        validation += _point(here, row, *_VALIDATION)
-    return Metrics(_in_order(train), _in_order(validation), step, step)
+        train.add(_point(here, row, *_TRAIN))
+        validation.add(_point(here, row, *_VALIDATION))
+    return Metrics(_in_order(train.found()), _in_order(validation.found()), step, step)
 
 
 def _decoded(content: bytes) -> bytes:
-    if b"," in content[:256]:
+    """What base64 holds, in lines or not, as far as it was read."""
+    if not _BASE64.fullmatch(content[:256]):
         return content
+    packed = b"".join(content.split())
     try:
-        return base64.b64decode(content, validate=True)
+        return base64.b64decode(packed[: len(packed) // 4 * 4], validate=True)
     except binascii.Error:
         return content
 
