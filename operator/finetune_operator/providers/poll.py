@@ -57,7 +57,7 @@ class Seen:
     job: RemoteJob
     metrics: Metrics = field(default_factory=Metrics)
     unread: Failure | None = None
-    """Why the report cannot be read that alone tells what the job has made."""
+    """Why nothing newer is known of it alone: its answer, or the report that alone tells what it has made, is none."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,12 @@ class Poller:
             async with limit:
                 if job_id not in self._watched:
                     return  # forgotten meanwhile
-                self._see(await self._look(api, job_id, listed.get(job_id)), again=again)
+                try:
+                    with understood():
+                        seen = await self._look(api, job_id, listed.get(job_id))
+                except Unreadable as error:  # the list could be read: it is this one's answer alone
+                    seen = self._not_understood(job_id, error)
+                self._see(seen, again=again)
 
         await _together(look(job_id) for job_id in sorted(chosen, key=lambda job_id: self._asked.get(job_id, 0)))
 
@@ -212,6 +217,12 @@ class Poller:
         self._asked[job_id] = self._turn
         job = listed if listed is not None and not (listed.partial and listed.ended) else await self._one(api, job_id)
         return await self._with_metrics(api, job)
+
+    def _not_understood(self, job_id: str, error: Unreadable) -> Seen:
+        """What is told of a job whose own answer nobody can read; it is asked about again."""
+        known = self._seen.get(job_id)
+        job = known.job if known else RemoteJob(job_id, "Queued", self._watched[job_id].created)
+        return Seen(job, self._metrics(job_id), error.failure())
 
     def _see(self, seen: Seen, *, again: bool) -> None:
         """Have those who want to know told, if it is news or if there was trouble before."""

@@ -13,7 +13,7 @@ from finetune_operator.providers.openai import wire
 from finetune_operator.runtime.kube import CONNECTIONS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
 
 __all__ = ["begin", "provider", "start"]
 
@@ -188,3 +188,27 @@ def test_status_has_room_for_the_longest_name_of_a_job_and_a_model(letters):
     assert ArtifactRef(provider_model_id=name).provider_model_id == name
     assert Endpoint(url="https://a", model=name).model == name
     assert Adopt(job_id=name).job_id == name
+
+
+async def test_a_job_whose_own_answer_is_none_holds_up_no_other_one(provider, begin, monkeypatch, caplog):
+    cluster = await begin()
+    odd = cluster.status()["provider"]["jobID"]
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(rows(13), job="sentiment-2")
+    await cluster.settle()
+    provider.set(list_lag_seconds=1e6)  # each is asked for by its name
+    job = wire.job
+
+    def broken(shown: Any) -> Any:
+        return job({} if shown.get("id") == odd else shown)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "job", broken)
+        for _ in range(3):
+            await cluster.pass_time(3600)
+        assert cluster.status(JOB._replace(name="sentiment-2"))["phase"] == "Succeeded"
+        assert cluster.status()["failure"]["reason"] == "ProviderUnavailable"
+    await succeed(cluster)
+    assert provider.count(CREATE) == 2
+    assert [record for record in caplog.records if record.exc_info] == []
