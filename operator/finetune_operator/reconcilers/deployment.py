@@ -221,7 +221,7 @@ class DeploymentReconciler:
         view = replace(
             view,
             status=status,
-            serving=Serving(state, number, len(answering)),
+            serving=Serving(state, number, len(answering), note="" if state == "Serving" else f"; {error.message}"),
             serves=status.endpoint.model if answering and status.endpoint else None,
             cost=status.cost,
         )

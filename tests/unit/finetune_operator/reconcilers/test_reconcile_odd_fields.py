@@ -3,15 +3,19 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
 import pytest
 
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
+from tests.simulators.flapping import standing
 from tests.simulators.http import Reply
 from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.reconcilers.bedrock import bedrock, conversations, with_bedrock_job
+from tests.unit.finetune_operator.reconcilers.bedrock_hosted import HOURLY, PROVISION
 from tests.unit.finetune_operator.reconcilers.cloud import (
     CloudCluster,
     azure,
@@ -20,7 +24,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_azure_job,
     with_cloud_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker, with_training_job
 
 __all__ = ["s3_endpoint", "start"]
@@ -40,13 +44,17 @@ def times(change: Callable[[float], Any]) -> Change:
     def changed(name: str, value: Any) -> Any:
         if not is_time(name, value):
             return value
-        return change(datetime.fromisoformat(value).timestamp() if isinstance(value, str) else float(value))
+        if isinstance(value, int | float):
+            return change(float(value))
+        found = change(datetime.fromisoformat(value).timestamp())
+        return iso(found) if isinstance(found, int | float) else found
 
     return changed
 
 
 def iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    """What was text stays text."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds < 1e11 else "99999-01-01T00:00:00Z"
 
 
 OPTIONAL = frozenset(
@@ -93,9 +101,11 @@ CHANGES: dict[str, Change] = {
 TOLD = {
     ("bedrock", "times are before all others"),
     ("bedrock", "times are beyond the calendar"),
+    ("bedrock", "there are more fields"),  # a block of an answer is of one kind
     ("sagemaker", "times are beyond the calendar"),
+    ("azure", "times are beyond the calendar"),
 }
-"""What AWS's SDK does not take: the job says that it cannot be followed, until it can."""
+"""What the SDKs of AWS and of ARM do not take: status says that nothing can be read, until it can."""
 
 
 @dataclass
@@ -173,4 +183,77 @@ async def test_a_job_whose_provider_answers_oddly_succeeds_once(
     assert len(cluster.status(MODEL)["versions"]) == 1
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
     assert provider.defects == []
+    await cluster.aclose()
+
+
+HOSTED = {
+    "azure": ({"azureOpenAI": {"sku": "Standard"}}, "deployments.create_or_update"),
+    "bedrock": ({"bedrock": HOURLY}, PROVISION),
+    "sagemaker": ({"sageMaker": {"instanceType": "ml.g5.xlarge"}}, "CreateEndpoint"),
+}
+"""How a version is deployed, and the operation that makes what is billed."""
+MOST = Decimal(100)
+"""Dollars that a day of any of them costs less than."""
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("of", HOSTED)
+async def test_a_deployment_whose_provider_answers_oddly_is_made_once_and_goes(
+    of: str, name: str, s3_endpoint: str, start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, begin, _ = PROVIDERS[of]
+    template, creates = HOSTED[of]
+    provider = make(s3_endpoint)
+    provider.meddle = oddly = Oddly(CHANGES[name], on=False)
+    cluster = await begin(provider, start(provider))
+    model = {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"deployment": {"template": template}}}
+    cluster.kube.put(FINE_TUNED_MODELS, model)
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    oddly.on = True
+    for _ in range(30):
+        await cluster.pass_time(60)
+    status = cluster.status(DEPLOYMENT)
+    if status["phase"] != "Ready":
+        assert (of, name) in TOLD, status
+        assert "is not the provider's API" in cluster.condition("Ready", DEPLOYMENT)["message"]
+        oddly.on = False
+        for _ in range(30):
+            await cluster.pass_time(60)
+        status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], provider.count(creates)) == ("Ready", 1), status
+    assert Decimal(status["cost"]["sinceDeployed"]) < MOST
+    oddly.on = (of, name) not in TOLD
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    for _ in range(15):
+        await cluster.pass_time(60)
+    assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
+    assert standing(provider) == []
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+    await cluster.aclose()
+
+
+@pytest.mark.parametrize("name", [name for name in CHANGES if "times" in name and "calendar" not in name])
+async def test_what_is_attached_is_not_billed_from_before_there_was_any_such_thing(name: str, start: Any) -> None:
+    provider = azure()
+    cluster = await azure_job(provider, start(provider))
+    spec = {"deployment": {"mode": "Manual"}}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+    await cluster.settle()
+    await cluster.pass_time(3600)
+    served = cluster.status(MODEL)["versions"][0]["artifact"]["providerModelID"]
+    request = {"sku": {"name": "Standard", "capacity": 1}, "properties": {"model": {"name": served, "version": "1"}}}
+    provider.deployments.put("by-hand", request, provider.models)
+    provider.advance(1000)
+    provider.meddle = Oddly(CHANGES[name])
+    spec = {"modelRef": {"name": "sentiment"}, "attach": {"id": "by-hand"}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+    await cluster.settle()
+    for _ in range(3):
+        await cluster.pass_time(60)
+    status = cluster.status(DEPLOYMENT)
+    assert status["phase"] == "Ready", status
+    assert Decimal(status["cost"]["sinceDeployed"]) < MOST
     await cluster.aclose()
