@@ -97,7 +97,7 @@ async def _lead_nowhere_else(response: httpx2.Response) -> None:
         return
     location = str(response.headers.get("location"))
     there, kept = asked.url.join(location), isinstance(asked.stream, httpx2.ByteStream)
-    stays = there.host == asked.url.host and there.scheme in {asked.url.scheme, "https"}
+    stays = there.origin == asked.url.origin or (there.scheme == "https" and there.host == asked.url.host)
     if asked.method == "GET" and (stays or asked.url.path.endswith(CONTENT)):
         return
     if stays and kept and response.status_code in {HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT}:

@@ -56,6 +56,8 @@ class OpenAIModels:
         except openai.APIStatusError as error:
             raise _translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
+            if isinstance(error.__cause__, ProviderError):
+                raise error.__cause__ from None  # of our own client, which the SDK wraps
             raise unanswered(error, self._host) from None
         return _reply(said)
 

@@ -230,3 +230,11 @@ async def test_a_question_that_a_proxy_refuses_is_no_answer_of_a_model() -> None
             with pytest.raises((Refused, TryLater)):
                 await READS["has_model"](api, "openai")
             await api.close()
+
+
+async def test_a_question_that_would_go_to_another_host_is_told_as_that() -> None:
+    async with listening(NONE["elsewhere by 307"]) as strange:
+        api = PROVIDERS["openai"](strange.url)
+        with pytest.raises(TryLater, match=r"to another address \(307, http://elsewhere.invalid/v1\)"):
+            await answer(api, "openai")
+        await api.close()
