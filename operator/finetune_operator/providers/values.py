@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-KEPT_POINTS = 10 * LOSS_POINTS
+KEPT_POINTS = 4 * LOSS_POINTS
 """Of a curve at its provider: status thins them once more, together with what it has."""
 
 _MESSAGE_LIMIT, _READ_LIMIT = 500, 16 * 1024
