@@ -5,7 +5,7 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -66,15 +66,14 @@ class Spread(Generic[T]):
         self._kept: list[T] = []
         self._last: list[T] = []
 
-    def add(self, things: Iterable[T]) -> None:
+    def add(self, thing: T) -> None:
         """What comes next."""
-        for thing in things:
-            self._last = [thing]
-            if self._seen % self._every == 0:
-                self._kept.append(thing)
-            self._seen += 1
-            if len(self._kept) > self._most:
-                self._kept, self._every = self._kept[::2], 2 * self._every
+        self._last = [thing]
+        if self._seen % self._every == 0:
+            self._kept.append(thing)
+        self._seen += 1
+        if len(self._kept) > self._most:
+            self._kept, self._every = self._kept[::2], 2 * self._every
 
     def found(self) -> list[T]:
         """Those that are kept."""
@@ -90,8 +89,10 @@ def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
     text = io.TextIOWrapper(io.BytesIO(content), encoding, errors="replace", newline="")
     head = text.readline(_READ_LIMIT)
     text.seek(0)
+    rows = csv.reader(text, delimiter=max(",;\t", key=head.count))
     try:
-        for row in csv.DictReader(text, delimiter=max(",;\t", key=head.count)):
-            yield {name.strip().casefold(): value for name, value in row.items() if name is not None}
+        names = [name.strip().casefold() for name in next(rows, ())]
+        for row in rows:
+            yield dict(zip(names, row, strict=False))
     except csv.Error:
         logger.warning("a provider's record of losses is no CSV from some line on")

@@ -193,10 +193,9 @@ def _result(shown: Wire, path: str) -> str:
 
 
 def _curve(content: bytes, column: str) -> tuple[LossPoint, ...]:
-    points = Spread[LossPoint]()
+    points = Spread[tuple[int, float]]()
     for row in csv_rows(content):
         step, value = number(row.get("step_number")), number(row.get(column))
         if step is not None and value is not None and 0 <= step < LARGEST_STEP:
-            points.add([LossPoint(step=int(step) + 1, value=value)])
-    by_step = {point.step: point for point in points.found()}
-    return tuple(by_step[step] for step in sorted(by_step))
+            points.add((int(step) + 1, value))
+    return tuple(LossPoint(step=step, value=value) for step, value in sorted(dict(points.found()).items()))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
@@ -211,15 +212,18 @@ def metrics_of_results(content: bytes) -> Metrics:
 
 
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
-    train, validation, step = Spread[LossPoint](), Spread[LossPoint](), 0
+    curves, step = {of: Spread[tuple[int, Wire]]() for of in (_TRAIN, _VALIDATION)}, 0
     for row in rows:
         here = _count(_first(row, "step", "step_number"))
         if here is None:
             continue
         step = max(step, here)
-        train.add(_point(here, row, *_TRAIN))
-        validation.add(_point(here, row, *_VALIDATION))
-    return Metrics(_in_order(train.found()), _in_order(validation.found()), step, step)
+        for of, curve in curves.items():
+            if _has_loss(row, of):
+                curve.add((here, row))
+    found = {of: [_point(at, row, *of) for at, row in curve.found()] for of, curve in curves.items()}
+    train, validation = (_in_order(chain.from_iterable(found[of])) for of in (_TRAIN, _VALIDATION))
+    return Metrics(train, validation, step, step)
 
 
 def _decoded(content: bytes) -> bytes:
@@ -246,6 +250,12 @@ def _point(step: int, row: Wire, *of: str) -> list[LossPoint]:
     if value is None or value < 0:
         return []
     return [LossPoint(step=step, value=value, reward_accuracy=accuracy, reward_margin=margin)]
+
+
+def _has_loss(row: Wire, of: Sequence[str]) -> bool:
+    """Whether a row has a point of a curve: points are made of those alone that are kept."""
+    value = number(_first(row, *(f"{start}_loss" for start in of)))
+    return value is not None and value >= 0
 
 
 def _first(row: Wire, *names: str) -> Any:
