@@ -197,6 +197,12 @@ class SageMaker(ApiModel):
         json_schema_extra=rules(
             _role_rule(),
             (
+                "self.trainerImage.matches('^[0-9]{12}[.]dkr[.-]ecr(-fips)?[.]' + self.region + '[.][a-z0-9.:-]+/.+')",
+                "SageMaker runs images of ECR in its own region alone: write "
+                "ACCOUNT.dkr.ecr.REGION.amazonaws.com/finetune-trainer:TAG, with the connection's region",
+                ".trainerImage",
+            ),
+            (
                 "!self.spot.enabled || self.spot.maxWaitSeconds >= self.maxRuntimeSeconds",
                 "sageMaker.spot.maxWaitSeconds counts training and waiting: write at least maxRuntimeSeconds",
                 ".spot.maxWaitSeconds",
@@ -213,7 +219,7 @@ class SageMaker(ApiModel):
         description="IAM role of the containers: it reads data and base models, and writes results."
     )
     trainer_image: Annotated[str, Field(min_length=1, max_length=255)] = Field(
-        description="The trainer's image for SageMaker, in ECR."
+        description="The trainer's image for SageMaker, in ECR of the same region."
     )
     s3: S3Location = Field(alias="s3", description="Bucket through which data and models pass.")
     instance_types: Annotated[

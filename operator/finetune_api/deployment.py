@@ -220,7 +220,7 @@ class Endpoint(ApiModel):
     """How to call it."""
 
     url: Annotated[str, Field(max_length=512)] = Field(description="Base URL; with /v1 for OpenAI's API.")
-    model: Annotated[str, Field(max_length=253)] = Field(
+    model: Annotated[str, Field(max_length=1024)] = Field(
         description="Name for the request's model field; for Converse its modelId, for InvokeEndpoint its EndpointName."
     )
     api: Literal["OpenAI", "Converse", "InvokeEndpoint"] = Field(

@@ -225,7 +225,7 @@ class Resources(ApiModel):
 class Adopt(ApiModel):
     """A job that was made elsewhere."""
 
-    job_id: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+    job_id: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
         description="ID of the job at the provider, for example ftjob-abc123; at AWS its ARN or its name."
     )
 

@@ -110,7 +110,7 @@ class ArtifactRef(ApiModel):
     """Where a version's weights are."""
 
     uri: Annotated[str, Field(max_length=1024)] | None = Field(None, description="Folder with the weights.")
-    provider_model_id: Annotated[str, Field(max_length=512)] | None = Field(
+    provider_model_id: Annotated[str, Field(max_length=1024)] | None = Field(
         None, alias="providerModelID", description="The provider's name of the model."
     )
     kind: Literal["Adapter", "Full"] | None = Field(None, description="Adapter: a LoRA adapter. Full: a whole model.")
@@ -256,7 +256,7 @@ class ProviderStatus(ApiModel):
     """What runs the job. Written before it is made, so that nothing is ever made twice."""
 
     name: Annotated[str, Field(max_length=32)] | None = Field(None, description="Provider block of the connection.")
-    job_id: Annotated[str, Field(max_length=253)] | None = Field(
+    job_id: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="Name of the batch Job, or ID of the provider's job, of the current attempt."
     )
     place: Annotated[str, Field(max_length=512)] | None = Field(

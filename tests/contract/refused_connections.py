@@ -128,6 +128,13 @@ CONNECTIONS: list[Refused] = [
     (SAGEMAKER, "spec.sageMaker.region", "US", ("spec.sageMaker.region", "such as us-east-1")),
     (SAGEMAKER, "spec.sageMaker.roleARN", "sagemaker", ("roleARN", "arn:aws:iam::ACCOUNT:role/NAME")),
     (SAGEMAKER, "spec.sageMaker.trainerImage", REMOVE, ("spec.sageMaker.trainerImage: Required",)),
+    *(
+        (SAGEMAKER, "spec.sageMaker.trainerImage", image, ("spec.sageMaker.trainerImage", "images of ECR in its own"))
+        for image in (
+            "ghcr.io/example/finetune-trainer:0.1.0-sagemaker",
+            "111122223333.dkr.ecr.eu-west-1.amazonaws.com/finetune-trainer:1",
+        )
+    ),
     (SAGEMAKER, "spec.sageMaker.instanceTypes", [], ("spec.sageMaker.instanceTypes", "at least 1")),
     (SAGEMAKER, "spec.sageMaker.instanceTypes", ["g5.xlarge"], ("instanceTypes[0]", "such as ml.g5.xlarge")),
     (SAGEMAKER, "spec.sageMaker.s3.bucket", "s3://data", ("spec.sageMaker.s3.bucket", "without s3://")),

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 SECRET_SECONDS = 60.0
 """How long a Secret's value is used before it is read again."""
 
+RETIRE_SECONDS = 600.0
+"""How long a client that nobody is given any more is kept open: longer than any call through it."""
+
 DOUBTS = 3
 """How often it is asked whose account a key leads to, before what was made with it is said to be in another."""
 
@@ -98,6 +101,8 @@ class Accounts:
         self._accounts: dict[str, Account] = {}
         self._paces: dict[str, Pace] = {}
         self._built: dict[str, _Built] = {}
+        self._retired: list[tuple[float, ClosableApi]] = []
+        """Clients that nobody is given any more, and since when."""
         self._doubted_at: dict[str, float] = {}
         """When a connection seemed last to lead to another account than what was made through it."""
 
@@ -203,6 +208,21 @@ class Accounts:
         for account in self._accounts.values():
             account.poller.forget(key)
 
+    async def drop(self, name: str) -> None:
+        """A connection is gone, and with it its client: names come and go as long as the operator runs.
+
+        Whoever waits for news of a job is told to look: the next poller says why there are none.
+        """
+        account, built = self._accounts.pop(name, None), self._built.pop(name, None)
+        self._paces.pop(name, None)
+        self._doubted_at.pop(name, None)
+        if built is not None:
+            await self._retire(built.api)
+        if account is not None:
+            await account.poller.close()
+            for key in account.poller.watchers():
+                self._wake(key)
+
     async def resolve(self, name: str, spec: LLMConnectionSpec) -> AzureResolved | None:
         """Where the AzureML workspace of a connection leads; None where the connection names none.
 
@@ -229,8 +249,15 @@ class Accounts:
         """End polling and close all connections."""
         for account in self._accounts.values():
             await account.poller.close()
-        for built in self._built.values():
-            await built.api.close()
+        for api in [*(built.api for built in self._built.values()), *(api for _, api in self._retired)]:
+            await api.close()
+
+    async def _retire(self, api: ClosableApi) -> None:
+        """Calls may still be on their way through a client: it is closed when they must have ended."""
+        now = self._clock()
+        self._retired.append((now, api))
+        while self._retired and now - self._retired[0][0] >= RETIRE_SECONDS:
+            await self._retired.pop(0)[1].close()
 
     async def _api(self, name: str) -> ClosableApi:
         spec = self._connection(name)
@@ -244,8 +271,9 @@ class Accounts:
             api = built.api
         else:
             await sdks.imported(spec.provider)
-            # The one before is left to the garbage collector: calls may still be on their way through it.
             api = self._build(spec, secret)
+            if built is not None:
+                await self._retire(built.api)
             api.keep_pace(self._paces.setdefault(name, Pace(self._rate, guard=self._guard)))
         before = built.account if built is not None else None
         known = built is not None and built.api is api and built.told

@@ -36,6 +36,8 @@ from finetune_operator.providers.errors import (
     Refused,
     TryLater,
     Unknown,
+    Unreadable,
+    understood,
 )
 from finetune_operator.providers.hugging_face.training import HuggingFaceTraining, create_job
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
@@ -170,10 +172,16 @@ class CloudTraining:
             return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)
         if seen is None:
             return Run("Unseen", job_id=job_id)
+        if seen.unread is not None:
+            return Run("Unreachable", failure=seen.unread, job_id=job_id)
         if seen.job.state == "Gone" and not _is_adopted(job) and self._settles_in(asked_at):
             poller.look_again(job_id)
             return Run("Queued", job_id=job_id, note="made a moment ago, and not shown by the provider yet")
-        return run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
+        try:
+            with understood():  # a name, say, that is longer than any
+                return run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
+        except Unreadable as error:
+            return Run("Unreachable", failure=error.failure(), job_id=job_id)
 
     async def start(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus

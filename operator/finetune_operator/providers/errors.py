@@ -20,6 +20,7 @@ Messages are for people and go into status: they name no secret and quote no dat
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import extract_tb
 from typing import Self
 
 from finetune_api.job_status import Failure
@@ -142,10 +143,13 @@ def understood() -> Iterator[None]:
     """Around a call and the reading of its answer: a proxy, or a service of the same API, may say what nobody foresaw.
 
     Raises:
-        Unreadable: the answer lacks what it must have, or is of another shape; the log has the rest.
+        Unreadable: the answer lacks what it must have, or is of another shape; the log says where that was found.
     """
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        logger.exception("a provider's answer is not of the shape that its API has")
-        raise Unreadable(type(error).__name__) from None
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # The error's own words may quote the answer, and it comes again at every look.
+        kind, found = type(error).__name__, extract_tb(error.__traceback__)[-1]
+        place = f"{found.name} ({found.filename.rpartition('/')[2]}, line {found.lineno})"
+        logger.warning("a provider's answer is not of the shape that its API has: %s in %s", kind, place)
+        raise Unreadable(kind) from None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import (
@@ -55,6 +56,8 @@ class Seen:
 
     job: RemoteJob
     metrics: Metrics = field(default_factory=Metrics)
+    unread: Failure | None = None
+    """Why nothing newer is known of it alone: its answer, or the report that alone tells what it has made, is none."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,10 @@ class Poller:
                 self._seen.pop(job_id, None)
                 self._asked.pop(job_id, None)
                 self._unread.pop(job_id, None)
+
+    def watchers(self) -> set[Key]:
+        """Who wants to know of a job."""
+        return {key for watched in self._watched.values() for key in watched.keys}
 
     async def close(self) -> None:
         """Ask no more."""
@@ -188,7 +195,12 @@ class Poller:
             async with limit:
                 if job_id not in self._watched:
                     return  # forgotten meanwhile
-                self._see(await self._look(api, job_id, listed.get(job_id)), again=again)
+                try:
+                    with understood():
+                        seen = await self._look(api, job_id, listed.get(job_id))
+                except Unreadable as error:  # the list could be read: it is this one's answer alone
+                    seen = self._not_understood(job_id, error)
+                self._see(seen, again=again)
 
         await _together(look(job_id) for job_id in sorted(chosen, key=lambda job_id: self._asked.get(job_id, 0)))
 
@@ -206,6 +218,12 @@ class Poller:
         job = listed if listed is not None and not (listed.partial and listed.ended) else await self._one(api, job_id)
         return await self._with_metrics(api, job)
 
+    def _not_understood(self, job_id: str, error: Unreadable) -> Seen:
+        """What is told of a job whose own answer nobody can read; it is asked about again."""
+        known = self._seen.get(job_id)
+        job = known.job if known else RemoteJob(job_id, "Queued", self._watched[job_id].created)
+        return Seen(job, self._metrics(job_id), error.failure())
+
     def _see(self, seen: Seen, *, again: bool) -> None:
         """Have those who want to know told, if it is news or if there was trouble before."""
         job_id = seen.job.id
@@ -220,7 +238,7 @@ class Poller:
 
     def _is_over(self, job_id: str) -> bool:
         seen = self._seen.get(job_id)
-        return seen is not None and seen.job.ended
+        return seen is not None and seen.job.ended and seen.unread is None
 
     async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
         """A job that the list lacks: a list may lag behind, so it is asked for by its name.
@@ -236,13 +254,14 @@ class Poller:
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
         """The job and its losses. A record that cannot be read holds up no other job, and its own not for ever."""
         known, tries = self._metrics(job.id), self._unread.get(job.id, 0)
-        if job.state in {"Queued", "Gone"} or tries >= METRICS_TRIES:
+        needed = job.told_by_report and job.state == "Succeeded"
+        if job.state in {"Queued", "Gone"} or (tries >= METRICS_TRIES and not needed):
             return Seen(job, known)
         try:
             with understood():
                 new = await api.metrics(job)
-        except (Refused, Denied, Unreadable):
-            return Seen(job, known)
+        except (Refused, Denied, Unreadable) as error:
+            return Seen(job, known, error.failure() if needed else None)
         except Unknown as error:
             self._unread[job.id] = tries + 1
             if not isinstance(error, Broken):

@@ -8,7 +8,10 @@ import ssl
 from collections.abc import Iterator
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Unknown, Unreached
+from finetune_operator.providers.errors import TryLater, Unknown, Unreached
+from finetune_operator.providers.values import plain
+
+MOVED_PAUSE_SECONDS = 60.0
 
 _NEVER_SENT = frozenset(
     {
@@ -27,6 +30,21 @@ def unanswered(error: BaseException, who: str) -> Unknown:
     found = list(_causes(error))
     kind = Unreached if any(type(one).__name__ in _NEVER_SENT for one in found) else Unknown
     return kind(Reason.PROVIDER_UNAVAILABLE, f"{who} {_why(found)}")
+
+
+def moved(who: str, status: int, location: str, asked: str = "asked for") -> TryLater:
+    """Where an answer leads to another address: neither key nor data follow, so nothing was done.
+
+    Args:
+        who: what was asked, as people know it.
+        status: of the answer.
+        location: as the answer has it; what may be secret of it, its query, is not told.
+        asked: how it was asked.
+    """
+    where = plain(location.partition("?")[0])[:200]
+    told = f"{status}, {where}" if where else str(status)
+    message = f"{who} sends what is {asked} to another address ({told}): let the LLMConnection lead there itself"
+    return TryLater(Reason.PROVIDER_UNAVAILABLE, message, MOVED_PAUSE_SECONDS)
 
 
 def _why(found: list[BaseException]) -> str:

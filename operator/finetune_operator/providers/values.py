@@ -1,17 +1,24 @@
 """Values in the answers of every provider: sentences, moments, numbers, rows of CSV. Pure."""
 
+import codecs
 import csv
 import io
 import logging
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from finetune_api.job_status import LOSS_POINTS
 from finetune_operator.decide.job.remote import at
 from finetune_operator.runtime.logs import redact
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+KEPT_POINTS = 4 * LOSS_POINTS
+"""Of a curve at its provider: status thins them once more, together with what it has."""
 
 _MESSAGE_LIMIT, _READ_LIMIT = 500, 16 * 1024
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
@@ -48,11 +55,44 @@ def number(value: Any) -> float | None:
     return found if found == found and abs(found) != float("inf") else None  # noqa: PLR0124 - NaN is not itself
 
 
+class Spread(Generic[T]):
+    """Some of many things that come one after the other, evenly spread, the first and the last among them.
+
+    A record of losses has a row for each step, of which there may be millions, and status shows a hundred.
+    """
+
+    def __init__(self, most: int = KEPT_POINTS) -> None:
+        self._most, self._every, self._seen = most, 1, 0
+        self._kept: list[T] = []
+        self._last: list[T] = []
+
+    def add(self, thing: T) -> None:
+        """What comes next."""
+        self._last = [thing]
+        if self._seen % self._every == 0:
+            self._kept.append(thing)
+        self._seen += 1
+        if len(self._kept) > self._most:
+            self._kept, self._every = self._kept[::2], 2 * self._every
+
+    def found(self) -> list[T]:
+        """Those that are kept."""
+        return self._kept if self._kept[-1:] == self._last else self._kept + self._last
+
+
 def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
-    """Rows of CSV by the names of their columns, in small letters; up to where it is none any more."""
-    text = content.decode("utf-8-sig", errors="replace")
+    """Rows of CSV by the names of their columns, in small letters; up to where it is none any more.
+
+    What parts its columns is what there is most of in its first line: a comma, a semicolon, a tab.
+    """
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    text = io.TextIOWrapper(io.BytesIO(content), encoding, errors="replace", newline="")
+    head = text.readline(_READ_LIMIT)
+    text.seek(0)
+    rows = csv.reader(text, delimiter=max(",;\t", key=head.count))
     try:
-        for row in csv.DictReader(io.StringIO(text)):
-            yield {name.strip().casefold(): value for name, value in row.items() if name is not None}
+        names = [name.strip().casefold() for name in next(rows, ())]
+        for row in rows:
+            yield dict(zip(names, row, strict=False))
     except csv.Error:
         logger.warning("a provider's record of losses is no CSV from some line on")

@@ -43,6 +43,7 @@ class ConnectionReconciler:
         """One look at a connection."""
         connection = await self._context.read(CONNECTIONS, key)
         if connection is None:
+            await self._accounts.drop(key.name)
             return None
         spec, spec_error = parse_spec(LLMConnectionSpec, connection)
         if spec is not None:

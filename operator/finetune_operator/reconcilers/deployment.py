@@ -221,7 +221,7 @@ class DeploymentReconciler:
         view = replace(
             view,
             status=status,
-            serving=Serving(state, number, len(answering)),
+            serving=Serving(state, number, len(answering), note="" if state == "Serving" else f"; {error.message}"),
             serves=status.endpoint.model if answering and status.endpoint else None,
             cost=status.cost,
         )
@@ -244,7 +244,7 @@ class DeploymentReconciler:
         namespace, name = metadata["namespace"], metadata["name"]
         spec, spec_error = parse_spec(ModelDeploymentSpec, deployment)
         model = store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) if spec else None
-        status = parse_status(FineTunedModelStatus, model) if model else None
+        status, now = parse_status(FineTunedModelStatus, model) if model else None, self._context.clock()
         return DeploymentView(
             name=name,
             namespace=namespace,
@@ -255,8 +255,8 @@ class DeploymentReconciler:
             status=parse_status(ModelDeploymentStatus, deployment),
             model=status,
             connections=self._connections(status),
-            serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name)),
-            now=self._context.clock(),
+            serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name), now),
+            now=now,
             beside=self._beside(namespace, spec.model_ref.name) if spec and model is None else None,
         )
 
@@ -269,7 +269,7 @@ class DeploymentReconciler:
 
     def _serving_of(self, view: DeploymentView, present: Manifest | None) -> Serving:
         """The state of the server on this cluster, if there is one."""
-        return read_serving(present, self._pods_of(view.namespace, view.name))
+        return read_serving(present, self._pods_of(view.namespace, view.name), view.now)
 
     def _pods_of(self, namespace: str, name: str) -> list[Manifest]:
         return self._context.store.select(PODS, pods_of_deployment(namespace, name))

@@ -27,9 +27,9 @@ from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
-from finetune_operator.reconcilers.context import Context, is_abandoned
+from finetune_operator.reconcilers.context import Context, is_abandoned, wants_deletion
 from finetune_operator.reconcilers.hosted_look import Look
-from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS, NAMESPACES
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ Manifest = dict[str, Any]
 
 MOVING_SECONDS, RESTING_SECONDS = 20.0, 600.0
 """Between two looks, while something changes at the provider and while nothing does."""
+
+UNSERVED_PAUSE_SECONDS = 60.0
 
 CLOCK_MARGIN = timedelta(minutes=5)
 """By how much a provider's clock may differ that takes our signatures: our own question may be dated earlier by it."""
@@ -104,7 +106,8 @@ class HostedDeployments:
         if trouble is not None and plan.serving.state != "Failing":
             raise trouble
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
-        serving = replace(plan.serving, note=plan.serving.note + self._told_of_namesakes(look))
+        note = self._told_of_namesakes(look) + self._told_of_others(view, status)
+        serving = replace(plan.serving, note=plan.serving.note + note)
         view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)
         view = replace(view, answers=look.answers(plan.serves))
         if serving.available and plan.serves is None:
@@ -125,6 +128,12 @@ class HostedDeployments:
             f"; {names} at the provider may be billed, and was made for an earlier object of this name, or in another "
             "cluster: attach it (spec.attach.id), or delete it there"
         )
+
+    def _told_of_others(self, view: DeploymentView, status: ModelDeploymentStatus) -> str:
+        """Who else has what is attached: its cost is told by each of them, and billed once."""
+        attached = [one for one in status.hosted or () if one.attached]
+        found = {other for one in attached for other in self._others_with(view, one)}
+        return f"; {', '.join(sorted(found))} has it too, and it is billed once" if found else ""
 
     async def leave(
         self, deployment: Manifest, view: DeploymentView, target: Target | None
@@ -275,7 +284,8 @@ class HostedDeployments:
     async def release(self, deployment: Manifest, view: DeploymentView) -> DeploymentDecision | None:
         """End what was made, and take the finalizer off once the provider says that it is gone; None when it is."""
         if is_abandoned(deployment):
-            note = "let go; deployments that it left at the provider are billed until somebody deletes them"
+            names = ", ".join(one.name for one in view.status.hosted or () if not one.attached)
+            note = f"let go; {names or 'what it left'} at the provider is billed until somebody deletes it there"
             await self._context.announce(deployment, "Warning", "Abandoned", note)
         elif view.spec.keeps if view.spec else _is_to_stay(deployment):
             await self._tell_retained(deployment, view)
@@ -291,6 +301,7 @@ class HostedDeployments:
             if left:
                 return going(view, _still_there(deployment, view, left))
             await self._tell_unknown(deployment, view)
+            await self._tell_shared(deployment, view)
         await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
         return None
 
@@ -311,6 +322,28 @@ class HostedDeployments:
             )
             await self._context.announce(deployment, "Warning", "Retained", note)
 
+    async def _tell_shared(self, deployment: Manifest, view: DeploymentView) -> None:
+        """An attached one that was to go along, and that others rest on: it goes with the last of them."""
+        for one in view.status.hosted or ():
+            others = self._others_with(view, one) if one.attached else []
+            if others:
+                note = f"{one.name} is not deleted, and is billed at the provider: {', '.join(others)} has it too"
+                await self._context.announce(deployment, "Warning", "Retained", note)
+
+    def _others_with(self, view: DeploymentView, one: HostedDeployment) -> list[str]:
+        """Objects other than this one that have a deployment in their status, whether it was made for them or not."""
+        store, named = self._context.store, (one.name.casefold(), one.place)
+        found = []
+        for namespace, name in store.addresses(MODEL_DEPLOYMENTS):
+            other = store.get(MODEL_DEPLOYMENTS, name, namespace)
+            if other is None or wants_deletion(other) or (namespace, name) == (view.namespace, view.name):
+                continue
+            theirs = (other.get("status") or {}).get("hosted") or ()
+            if any((held["name"].casefold(), held.get("place")) == named for held in theirs):
+                own = namespace == view.namespace
+                found.append(f"ModelDeployment {name}" if own else "a ModelDeployment of another namespace")
+        return sorted(set(found))
+
     async def _end(
         self, deployment: Manifest, view: DeploymentView
     ) -> tuple[list[HostedDeployment], ProviderError | None]:
@@ -320,7 +353,11 @@ class HostedDeployments:
             The record of all that are left, as they were seen whatever came of that; and what did.
         """
         chosen = view.spec.attach.id if view.spec and view.spec.attach else None
-        recorded = [one for one in view.status.hosted or () if not one.attached or one.name == chosen]
+        recorded = [
+            one
+            for one in view.status.hosted or ()
+            if not one.attached or (one.name == chosen and not self._others_with(view, one))
+        ]
         for one in recorded:
             await self._calls.require_place(one)
         found = await self._found(sorted({one.connection for one in recorded}), recorded)
@@ -346,11 +383,28 @@ class HostedDeployments:
         """
         if not plan.make:
             return status
+        await self._require_served(look.view.namespace, look.wanted.connection)
         recorded = next(one for one in plan.recorded if one.name == look.wanted.name)
         request = hosting.request(look.deployment, look.spec, look.target, recorded)
         operation = await self._calls.make(look.wanted.connection, request)
         followed = decide.followed(status.hosted or (), look.wanted.name, operation)
         return status.model_copy(update={"hosted": list(followed)})
+
+    async def _require_served(self, namespace: str, connection: str) -> None:
+        """What is made there is billed to the connection's account, whose selector says for whom that may be.
+
+        Raises:
+            Refused: not for this namespace, whatever watches say.
+        """
+        context = self._context
+        if connection in context.connections_of(namespace):
+            return
+        await context.refresh(NAMESPACES, namespace)
+        await context.refresh(CONNECTIONS, connection)
+        if connection not in context.connections_of(namespace):
+            said = f"LLMConnection {connection} does not serve namespace {namespace}"
+            message = f"{said}: nothing new is made at its provider, and what stands there goes on"
+            raise Refused(Reason.NAMESPACE_NOT_ALLOWED, message, UNSERVED_PAUSE_SECONDS)
 
     async def _delete(self, look: Look, plan: Plan) -> Plan:
         """Delete one of what is to go. What answers does so whether that goes or not.

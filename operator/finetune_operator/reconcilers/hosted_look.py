@@ -90,7 +90,9 @@ class Look:
         return Rate(f"{units} {sku}" if units > 1 else sku, amount, self.facts.price_is_of(base_model, sku))
 
     def answers(self, serves: str | None) -> TokenPrices:
-        """What answers cost by their tokens, as the deployment stands that gives them."""
+        """What answers cost by their tokens, as the deployment stands that gives them, or is made to."""
+        if serves is None and self.spec.attach is not None:
+            return TokenPrices("", self.facts.hosting_currency)  # nothing is, and nothing will be by itself
         there = next((one for one in self.found.values() if serves in {one.name, one.address}), None)
         sku = there.sku if there and there.sku else terms_of(self.spec).sku
         if not token_prices.are_billed(self.target.connection.provider, sku):

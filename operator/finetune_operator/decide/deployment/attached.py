@@ -5,7 +5,7 @@ It must serve a version of the model. So nobody can attach, and then delete, wha
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from finetune_api.deployment import HostedDeployment
@@ -29,6 +29,9 @@ from finetune_operator.decide.deployment.hosted import (
 from finetune_operator.decide.deployment.server_state import Serving
 
 _MOST_NAMES = 3
+
+EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
+"""No provider had deployments of tuned models before."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,15 @@ def _entry(
         name=wanted.name,
         version=version,
         connection=wanted.connection,
-        created_at=timestamp(min(there.created_at or now, now)),  # its provider's clock may be ahead
+        created_at=timestamp(_made_at(there, now)),
         attached=True,
     )
+
+
+def _made_at(there: Hosted, now: datetime) -> datetime:
+    """Since when it may be billed. Its provider's clock may be ahead; a time from before all of them tells nothing."""
+    made = there.created_at
+    return now if made is None or made < EARLIEST else min(made, now)
 
 
 def _not_found(wanted: Wanted, served: Served, found: Mapping[str, Hosted]) -> Failure:

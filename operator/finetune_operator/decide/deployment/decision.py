@@ -27,6 +27,8 @@ from finetune_operator.decide.pods.missing import with_field
 _STEPS = {
     Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed
     Reason.AWAITING_CONFIGURATION: None,
+    Reason.QUOTA_EXCEEDED: "Raise the quota of the provider's account, ask for less in the provider's block, or delete "
+    "what nobody needs there; it is tried again by itself.",
     Reason.PROVIDER_REFUSED: "Read the message, and correct the provider's block; a new spec.retryNonce has it tried "
     "again as it is.",
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from finetune_api.job_status import Failure
@@ -50,8 +50,8 @@ class Serving:
     """How many servers there are to be, where all of them were up once and some do not answer (any more)."""
 
 
-def read_serving(deployment: Manifest | None, pods: Sequence[Manifest]) -> Serving:
-    """The state of a server from its apps/v1 Deployment and its pods."""
+def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: datetime | None = None) -> Serving:
+    """The state of a server from its apps/v1 Deployment and its pods. `now`: where it counts how long none answers."""
     if deployment is None:
         return Serving("Absent")
     spec, status = deployment["spec"], deployment.get("status", {})
@@ -67,10 +67,24 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest]) -> Servi
         return Serving("Serving", version, available, answers=answers)
     of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {})) == version and not _is_over(pod)]
     failure = _serving_failure(status if seen else {}, of_version)
+    if failure is None and placed and available == 0 and _was_rolled_out(status):
+        failure = _silent(status, of_version, now)
     if failure is not None:
         return Serving("Failing", version, available, failure, answers=answers)
     short_of = wanted if placed and _was_rolled_out(status) else 0
     return Serving("Rolling", version, available, note=_waiting_for(of_version), answers=answers, short_of=short_of)
+
+
+def _silent(status: Manifest, pods: Sequence[Manifest], now: datetime | None) -> Failure | None:
+    """Why a server that was up has not answered for long: the Deployment's own deadline ends when it is up once."""
+    since = next(
+        (c.get("lastTransitionTime") for c in status.get("conditions") or () if c["type"] == "Available"), None
+    )
+    if since is None or now is None or now - moment(since) < LONG_ENOUGH:
+        return None
+    waits = next((found for pod in pods if (found := unplaced(pod))), None)
+    said = f"the server was up, and none of its pods has passed its health check since {since}{_waiting_for(pods)}"
+    return waits or Failure.because(Reason.DEPLOYMENT_FAILED, said)
 
 
 def _was_rolled_out(status: Manifest) -> bool:

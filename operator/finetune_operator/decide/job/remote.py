@@ -91,6 +91,8 @@ class RemoteJob:
     suffix: str = ""
     """What its model's name is to have in it, where the provider shows that before there is a model."""
     labels: dict[str, str] = field(default_factory=dict)
+    told_by_report: bool = False
+    """Whether its trainer's report alone tells what it has made: without it there is no version."""
     partial: bool = False
     """From a list that lacks what only a look at the job itself tells: why it failed, say, or what it has written."""
 

@@ -5,6 +5,7 @@ SDK repeats nothing here: whether a call that was not answered was done, only a 
 """
 
 import asyncio
+import json
 import os
 import re
 import threading
@@ -35,7 +36,7 @@ from finetune_operator.providers.errors import (
 )
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.unanswered import unanswered
+from finetune_operator.providers.unanswered import moved, unanswered
 from finetune_operator.providers.values import plain
 
 T = TypeVar("T")
@@ -78,6 +79,9 @@ _ELSEWHERE = frozenset(
     }
 )
 """S3's ways to say that a bucket is in another region."""
+_OF_AWS = frozenset({"x-amz-request-id", "x-amzn-requestid", "x-amz-bucket-region"})
+"""Headers by which an answer is known to be AWS's own."""
+_IN_JSON = frozenset({"json", "rest-json"})
 _UNHEARD = frozenset({"RequestTimeout", "RequestTimeoutException", "IDPCommunicationError", "BadGateway"})
 """Refusals with a 4xx status that tell nothing of what was asked: it, or part of it, did not come through."""
 _NO_ANSWER = frozenset({408, 424})
@@ -238,7 +242,7 @@ class Aws:
             return await loop.run_in_executor(self._threads, partial(self._run, service, do))
         except (boto.ClientError, boto.BotoCoreError) as error:
             raise translated(error, service) from None
-        except ResponseParserError:
+        except (ResponseParserError, RuntimeError):  # the second one of moments that no calendar has
             raise Unreadable(f"{service} answers with something else") from None
 
     def _run(self, service: str, do: Callable[[Any], T]) -> T:
@@ -258,7 +262,7 @@ class Aws:
                 )
                 client = self._session.create_client(service, endpoint_url=endpoint, config=config)
                 client.meta.events.register("before-send", self._require_pace)
-                client.meta.events.register("before-parse", _require_no_page)
+                client.meta.events.register("before-parse", _require_answer)
                 self._clients[service] = client
             return self._clients[service]
 
@@ -268,17 +272,38 @@ class Aws:
             self._pace.require()
 
 
-def _require_no_page(operation_model: OperationModel, response_dict: Mapping[str, Any], **_: Any) -> None:
-    """Botocore's parsers take a proxy's page for an answer without fields: a list would be empty, a deletion done.
+def _require_answer(operation_model: OperationModel, response_dict: Mapping[str, Any], **_: Any) -> None:
+    """Botocore's parsers take what is no answer for one without fields: a list would be empty, a deletion done.
 
     Raises:
-        Unreadable: it is a page. Only what streams, as an object of S3, may be one; no refusal is.
+        Unreadable: it is a page, is cut short, or is of another form. Only what streams, as an object of S3, may be.
+        TryLater: it leads elsewhere, and not to another region as S3's own words do, where botocore follows.
     """
-    status = response_dict["status_code"]
+    service, status = operation_model.service_model.service_name, response_dict["status_code"]
+    headers = {name.casefold(): value for name, value in response_dict["headers"].items()}
+    if status in range(300, 400) and not _OF_AWS & headers.keys():
+        raise moved(service, status, headers.get("location", ""))
     if status >= 500 or (operation_model.has_streaming_output and status < 300):
         return
     if looks_like_page(response_dict["body"]):
-        raise Unreadable(f"{operation_model.service_model.service_name} answers with a web page and status {status}")
+        raise Unreadable(f"{service} answers with a web page and status {status}")
+    if status < 300 and _is_something_else(operation_model, response_dict["body"]):
+        raise Unreadable(f"{service} answers with something else")
+
+
+def _is_something_else(operation_model: OperationModel, body: bytes) -> bool:
+    """Whether a body is of another form than the operation's model says, or lacks where that has fields."""
+    shape = operation_model.output_shape
+    if shape is None or "payload" in shape.serialization:
+        return False  # nothing of it is read, or all of it by whoever has asked
+    if not body:
+        return any("location" not in one.serialization for one in shape.members.values())  # else in headers
+    if operation_model.service_model.resolved_protocol not in _IN_JSON:
+        return False  # its parser tells
+    try:
+        return not isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return True
 
 
 _NO_IDENTITY = (
@@ -358,6 +383,8 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} did not get the request ({code})")
     if status >= 500 or not status:
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} answers with status {status} ({code})")
+    if status < 400:
+        return moved(service, status, "")
     if _action(error).startswith("AssumeRole"):
         # Asked by the SDK, before the service was: what the connection wants was never looked at.
         message = f"the operator's pod gets no credentials at AWS ({code}): {said}"

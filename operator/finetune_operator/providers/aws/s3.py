@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws.client import STORE, Aws
-from finetune_operator.providers.errors import NotThere, ProviderError, TryLater
+from finetune_operator.providers.errors import NotThere, ProviderError, TryLater, Unreadable, looks_like_page
 
 PART_BYTES = 8 * 1024 * 1024
 """S3 takes parts from 5 MiB on, and 10,000 of them: files of up to 80 GB."""
@@ -70,17 +70,21 @@ class Bucket:
         return S3Object(name, found["ContentLength"])
 
     async def read(self, name: str, limit: int) -> bytes:
-        """The content, as far as `limit` bytes.
+        """The content, as far as `limit` bytes. None that is read here is a page for people.
 
         Raises:
             NotThere: there is none.
+            Unreadable: a proxy answers, whose page would be taken for a report that has gone bad.
         """
 
         def read(client: Any) -> bytes:
             with client.get_object(**self._at(name))["Body"] as body:
                 return bytes(body.read(limit))
 
-        return await self._aws.run(STORE, read)
+        content = await self._aws.run(STORE, read)
+        if looks_like_page(content):
+            raise Unreadable(f"s3 answers with a web page in the place of {name}")
+        return content
 
     async def write(self, name: str, body: AsyncIterator[bytes]) -> None:
         """Pass an object on as it comes. One that broke off is not there, and costs nothing."""

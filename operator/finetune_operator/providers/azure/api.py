@@ -13,7 +13,7 @@ from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.providers.azure.deployments import AzureDeployments
-from finetune_operator.providers.azure.entra import no_token
+from finetune_operator.providers.azure.entra import untold
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
@@ -109,13 +109,14 @@ class AzureOpenAIApi(OpenAIApi):
 def token_of(credential: Credential, scope: str) -> Callable[[], Awaitable[str]]:
     """What the SDK calls for each request; azure-identity has its own cache.
 
-    The function raises TryLater where Entra gives no token. Its own words stay away: they may hold parts of a secret.
+    The function raises ProviderError where Entra gives no token. Its own words stay away: they may hold parts of a
+    secret.
     """
 
     async def token() -> str:
         try:
             return str((await credential.get_token(scope)).token)
         except AzureError as error:
-            raise no_token(error, "the connection's credentials") from None
+            raise untold(error, "the connection's credentials") from None
 
     return token

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import aiohttp
 from azure.core import AsyncPipelineClient
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
@@ -13,9 +14,16 @@ from azure.core.rest import HttpRequest
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.entra import no_token
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unknown, Unreadable
+from finetune_operator.providers.errors import (
+    NotThere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unknown,
+    Unreadable,
+)
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.unanswered import unanswered
+from finetune_operator.providers.unanswered import moved, unanswered
 from finetune_operator.providers.values import plain
 from finetune_operator.runtime.http_date import http_date
 
@@ -26,6 +34,8 @@ CONFLICT_PAUSE_SECONDS = 20.0
 CALL_SECONDS = 30
 LONGEST_PATH = 512
 """Of what status keeps."""
+
+ANSWER_MAX_BYTES = 32 * 1024 * 1024
 
 
 _ACTION = re.compile(r"action '([A-Za-z./]{1,128})'")
@@ -55,16 +65,46 @@ class Forbidden(TryLater):
     """403: the identity is good, and may not do this."""
 
 
+class _Bounded(aiohttp.ClientResponse):
+    """Is read as far as it can be ARM's: what comes compressed may be a thousand times as long."""
+
+    async def read(self) -> bytes:
+        """See aiohttp.ClientResponse."""
+        content = bytearray()
+        async for chunk in self.content.iter_any():
+            content += chunk
+            if len(content) > ANSWER_MAX_BYTES:
+                self.close()
+                raise aiohttp.ClientPayloadError("too long")
+        return bytes(content)
+
+
 class InTurn(AioHttpTransport):
     """Sends a request when it is its turn: it has its token by then, which Entra may have taken its time for."""
 
     turn: Callable[[], Awaitable[None]] | None = None
 
+    async def open(self) -> None:
+        """See AioHttpTransport, whose own session would hold an answer and what it is uncompressed, however long."""
+        if self.session is None and not self._has_been_opened:
+            self.session = aiohttp.ClientSession(
+                trust_env=True, cookie_jar=aiohttp.DummyCookieJar(), response_class=_Bounded
+            )
+        await super().open()  # type: ignore[no-untyped-call]
+
     async def send(self, request: Any, **options: Any) -> Any:
-        """See AioHttpTransport."""
+        """See AioHttpTransport.
+
+        Raises:
+            Unreadable: a proxy answers. To the SDK its page is as good as no body, and a deletion done.
+        """
         if self.turn is not None:
             await self.turn()
-        return await super().send(request, **options)
+        response: Any = await super().send(request, **options)
+        if response.status_code < 300 and "html" in str(response.content_type).casefold():
+            await response.close()
+            raise Unreadable(f"ARM's address answers with a web page and status {response.status_code}")
+        return response
 
 
 class ArmRest:
@@ -114,11 +154,26 @@ class ArmRest:
             response = await self._client.send_request(request, **self._options)
             if response.status_code == 404:
                 raise ResourceNotFoundError(response=response)
-            response.raise_for_status()
-            found: dict[str, Any] = response.json() if response.content else {}
-            return found, http_date(response.headers.get("Date"))
+            if response.status_code >= 300:
+                raise HttpResponseError(response=response)
+            return _object(response), http_date(response.headers.get("Date"))
 
         return await ask(read())
+
+
+def _object(response: Any) -> dict[str, Any]:
+    """The JSON object of an answer; one without a body is empty.
+
+    Raises:
+        Unreadable: it has something else.
+    """
+    try:
+        found = response.json() if response.content else {}
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Unreadable("ARM's address answers with something else")
+    return found
 
 
 async def ask(call: Awaitable[T]) -> T:
@@ -149,6 +204,8 @@ def _refused(error: HttpResponseError) -> ProviderError:
         return no_token(error, "ARM")
     if status in range(200, 300):
         return Unreadable(f"ARM's address answers with something else, {type(error).__name__}")
+    if status in range(300, 400):
+        return moved("ARM", status, _headers(error).get("location", ""))
     return _in_the_way(error) or _translated(error)
 
 

@@ -57,6 +57,7 @@ class AzureDeployments:
             settings.subscription_id,
             base_url=base,
             retry_total=0,
+            permit_redirects=False,
             credential_scopes=[f"{base.rstrip('/')}/.default"],
             transport=self._transport,
         )
@@ -129,9 +130,10 @@ class AzureDeployments:
         return self._rest.path_of(followed[-1]) if followed else None
 
     async def delete(self, hosted: Hosted) -> None:
-        """DELETE a deployment; one that is not there is no error."""
+        """DELETE a deployment by its own spelling, which may not be ours; one that is not there is no error."""
+        name = hosted.address or hosted.name
         try:
-            await ask(self._arm.deployments.begin_delete(*self._place, hosted.name, polling=False, **self._options))
+            await ask(self._arm.deployments.begin_delete(*self._place, name, polling=False, **self._options))
         except NotThere:
             return
         except Forbidden as error:

@@ -4,14 +4,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from azure.core.exceptions import AzureError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredential
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.providers.connection_secret import AZURE_KEYS
-from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable
 from finetune_operator.providers.ports import Credential
+from finetune_operator.providers.unanswered import unanswered
 
 PAUSE_SECONDS = 60.0
 
@@ -59,6 +60,15 @@ def _no_identity(settings: AzureOpenAI) -> TryLater:
     error = TryLater(Reason.CREDENTIALS_INVALID, message, PAUSE_SECONDS)
     error.next_step = _NO_WORKLOAD_IDENTITY
     return error
+
+
+def untold(error: AzureError, what: str) -> ProviderError:
+    """Why there is no token: Entra refuses it, does not answer, or something else does. `what`: for whom."""
+    if isinstance(error, ClientAuthenticationError):
+        return no_token(error, what)
+    if isinstance(error, HttpResponseError):
+        return Unreadable(f"Entra's address answers with something else, {type(error).__name__}")
+    return unanswered(error, "Entra")
 
 
 def no_token(error: AzureError, what: str) -> TryLater:

@@ -119,7 +119,8 @@ class BedrockApi:
         """The two files that Bedrock writes to S3; without them nothing is known yet."""
         results = job.results or (await self.job(job.id)).results
         contents = await asyncio.gather(*(self._content(uri) for uri in results))
-        return wire.metrics(contents[0], contents[1] if len(contents) > 1 else b"")
+        training, validation = contents[0], contents[1] if len(contents) > 1 else b""
+        return await asyncio.to_thread(wire.metrics, training, validation)  # they may be long
 
     async def cancel(self, job_id: str) -> None:
         """StopModelCustomizationJob. Refused where the job has ended, or is being stopped: then that is so.
@@ -144,10 +145,10 @@ class BedrockApi:
     async def has_model(self, model: str) -> bool:
         """GetCustomModel."""
         try:
-            await self._aws.call(SERVICE, "get_custom_model", modelIdentifier=model)
+            shown = await self._aws.call(SERVICE, "get_custom_model", modelIdentifier=model)
         except NotThere:
             return False
-        return True
+        return bool(shown["modelArn"])
 
     async def delete_model(self, model: str) -> None:
         """The results of its job first, where they were kept: without the model nobody knows where they are."""

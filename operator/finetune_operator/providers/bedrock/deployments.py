@@ -97,7 +97,7 @@ class BedrockDeployments:
         """Whether it answers a question of one token by Converse: it may say that it is there before it does."""
         question = [{"role": "user", "content": [{"text": "ok?"}]}]
         try:
-            await self._aws.call(
+            said = await self._aws.call(
                 RUNTIME, "converse", modelId=hosted.address, messages=question, inferenceConfig={"maxTokens": 1}
             )
         except NotThere:
@@ -106,7 +106,7 @@ class BedrockDeployments:
             if error.reason != Reason.RATE_LIMITED:
                 raise
             return False  # ModelNotReadyException is a 429
-        return True
+        return bool(said["output"])
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
         """When it was last asked, by CloudWatch."""

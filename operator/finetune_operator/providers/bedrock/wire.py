@@ -12,7 +12,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.values import csv_rows, plain
+from finetune_operator.providers.values import Spread, csv_rows, number, plain
 
 Wire = Mapping[str, Any]
 
@@ -20,6 +20,8 @@ NAME_LIMIT = 63
 TOKEN_LETTERS = 12
 """Of a model's name: enough to tell attempts apart."""
 RESULTS = "results"
+LARGEST_STEP = 2**53
+"""What a float holds exactly."""
 
 _STATES: dict[str, RemoteState] = {
     "InProgress": "Queued",
@@ -191,12 +193,9 @@ def _result(shown: Wire, path: str) -> str:
 
 
 def _curve(content: bytes, column: str) -> tuple[LossPoint, ...]:
-    points = {}
+    points = Spread[tuple[int, float]]()
     for row in csv_rows(content):
-        try:
-            step, value = int(float(row["step_number"])) + 1, float(row[column])
-        except (KeyError, TypeError, ValueError):
-            continue
-        if abs(value) != float("inf") and value == value:  # noqa: PLR0124 - NaN is not itself
-            points[step] = LossPoint(step=step, value=value)
-    return tuple(points[step] for step in sorted(points))
+        step, value = number(row.get("step_number")), number(row.get(column))
+        if step is not None and value is not None and 0 <= step < LARGEST_STEP:
+            points.add((int(step) + 1, value))
+    return tuple(LossPoint(step=step, value=value) for step, value in sorted(dict(points.found()).items()))

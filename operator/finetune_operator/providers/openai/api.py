@@ -72,7 +72,7 @@ class OpenAIApi:
 
     async def check(self) -> None:
         """Ask for one job: the key is good, and fine-tuning is there."""
-        await self._ask(self._sdk.fine_tuning.jobs.list(limit=1))
+        _rows(await self._ask(self._sdk.fine_tuning.jobs.list(limit=1)))
 
     async def account(self) -> str | None:
         """As OpenAI's answers tell it: the key's project or, of keys that have none, its organization."""
@@ -243,13 +243,14 @@ class OpenAIApi:
     async def has_model(self, model: str) -> bool:
         """GET /models/NAME, else the list; of a service that has neither the model itself is asked, for one token."""
         try:
-            await self._ask(self._sdk.models.retrieve(model))
+            shown = _fields(await self._ask(self._sdk.models.retrieve(model)))
         except Refused:
             return await self._is_listed(model)
         except Unreadable:  # a proxy's page, or how a service says that it has no such path: then another one tells
             if not await self._is_listed(model):
                 raise
-        return True
+            return True
+        return bool(shown["id"])
 
     async def _is_listed(self, model: str) -> bool:
         try:

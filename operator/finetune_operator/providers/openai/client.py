@@ -7,16 +7,20 @@ import ssl
 from collections.abc import Awaitable, Callable
 from functools import cache
 from http import HTTPStatus
+from typing import Any
 
 import httpx2
 import openai
 
-from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import TryLater
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.errors import Unreadable
+from finetune_operator.providers.unanswered import moved
 
 CALL_SECONDS = 20.0
-MOVED_PAUSE_SECONDS = 60.0
+CONTENT = "/content"
+"""How the path of a file's content ends: many keep it in a store of another host."""
+
+ANSWER_MAX_BYTES = 32 * 1024 * 1024
+"""Of an answer that is read at once, uncompressed: the longest list of a thousand files has one of these."""
 
 FORM = "Multipart/form-data"
 """The type of a form to the SDK: with a small m it makes a form of its own, which cannot be streamed."""
@@ -36,12 +40,40 @@ def client(
         organization=organization,
         project=project,
         max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(
+        http_client=_Client(
             verify=_trust(),
             timeout=httpx2.Timeout(CALL_SECONDS, connect=5.0),
             event_hooks={"request": [_in_small_letters], "response": [_lead_nowhere_else]},
         ),
     )
+
+
+class _Client(openai.DefaultAsyncHttpxClient):
+    """Reads answers as far as they can be this API's: what comes compressed may be a thousand times as long."""
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
+        """See httpx2.AsyncClient.
+
+        Raises:
+            Unreadable: the answer is too long.
+        """
+        response = await super().send(request, stream=True, **options)
+        if stream and response.is_success:
+            return response  # whoever asked for that reads no further than is good
+        content = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > ANSWER_MAX_BYTES:
+                    raise Unreadable(f"{request.url.host} answers with more than {ANSWER_MAX_BYTES // 2**20} MiB")
+        finally:
+            await response.aclose()
+        headers = [(name, value) for name, value in response.headers.items() if name not in _OF_THE_BODY]
+        return httpx2.Response(response.status_code, headers=headers, content=bytes(content), request=response.request)
+
+
+_OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+"""Headers that say how a body came."""
 
 
 async def _in_small_letters(request: httpx2.Request) -> None:
@@ -52,23 +84,25 @@ async def _in_small_letters(request: httpx2.Request) -> None:
 
 
 async def _lead_nowhere_else(response: httpx2.Response) -> None:
-    """Of what is asked for elsewhere by a redirect a POST would be a GET there, and a file has passed by and is gone.
+    """What is asked for is followed to the same host alone, but for a file's content, whose store needs no key.
+
+    Another host would be given data, and its answer be taken for the provider's. Of what a redirect leads elsewhere a
+    POST would be a GET there, and a file has passed by and is gone.
 
     Raises:
-        TryLater: it would; nothing was done.
+        TryLater: it leads elsewhere; nothing was done.
     """
     asked = response.request
-    kept = response.status_code in {HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT}
-    if not response.has_redirect_location or asked.method == "GET":
+    if not response.has_redirect_location:
         return
-    if kept and isinstance(asked.stream, httpx2.ByteStream):
+    location = str(response.headers.get("location"))
+    there, kept = asked.url.join(location), isinstance(asked.stream, httpx2.ByteStream)
+    stays = there.origin == asked.url.origin or (there.scheme == "https" and there.host == asked.url.host)
+    if asked.method == "GET" and (stays or asked.url.path.endswith(CONTENT)):
         return
-    where = plain(str(response.headers.get("location")).partition("?")[0])[:200]
-    message = (
-        f"{asked.url.host} sends what is asked for by {asked.method} to another address ({response.status_code}, "
-        f"{where}): let the LLMConnection lead there itself"
-    )
-    raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, MOVED_PAUSE_SECONDS)
+    if stays and kept and response.status_code in {HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT}:
+        return
+    raise moved(asked.url.host, response.status_code, location, f"asked for by {asked.method}")
 
 
 @cache

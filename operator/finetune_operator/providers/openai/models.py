@@ -22,13 +22,18 @@ from finetune_operator.providers.errors import (
     looks_like_page,
 )
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.unanswered import unanswered
+from finetune_operator.providers.unanswered import moved, unanswered
 
 ANSWER_SECONDS = 120.0
 """For one answer: long ones are written word by word."""
 
 _CODE = re.compile(r"[a-z0-9_.]{1,64}")
 _QUOTA = ("quota", "billing")
+_FAULT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
+
+
+class Faulted(Refused):
+    """Something of the question is wrong: the model has read it."""
 
 
 class OpenAIModels:
@@ -51,6 +56,8 @@ class OpenAIModels:
         except openai.APIStatusError as error:
             raise _translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
+            if isinstance(error.__cause__, ProviderError):
+                raise error.__cause__ from None  # of our own client, which the SDK wraps
             raise unanswered(error, self._host) from None
         return _reply(said)
 
@@ -64,7 +71,7 @@ class OpenAIModels:
             await self.answer(model, question)
         except NotThere:
             return False
-        except Refused:
+        except Faulted:
             return True
         except TryLater as error:
             if error.reason != Reason.RATE_LIMITED:
@@ -103,17 +110,23 @@ def is_quota(error: openai.APIStatusError) -> bool:
     return error.status_code < 500 and any(word in told for word in _QUOTA)
 
 
-def is_page(error: openai.APIStatusError) -> bool:
-    """Whether a refusal is a page for people, of a proxy or of another address: no such API says no in that form."""
-    return not isinstance(error.body, dict) and looks_like_page(error.response.content)
+def of_something_else(error: openai.APIStatusError, host: str) -> ProviderError | None:
+    """What is told where no such API has answered: a proxy by its page, or an address that leads to another one."""
+    status, body = error.status_code, error.body
+    if status < 400:
+        return moved(host, status, str(error.response.headers.get("location", "")))
+    if status < 500 and not isinstance(body, dict) and looks_like_page(error.response.content):
+        return Unreadable(f"{host} answers with a web page and status {status}")
+    return None
 
 
 def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
     """The provider's own words are left out: they may quote the question."""
-    code = error.code if error.code and _CODE.fullmatch(error.code) else ""
+    code = str(error.code or "")
+    code = code if _CODE.fullmatch(code) else ""
     what, pause = f"status {error.status_code} {code}".rstrip(), retry_after(error)
-    if is_page(error) and error.status_code < 500:
-        return Unreadable(f"{host} answers with a web page and status {error.status_code}")
+    if (strange := of_something_else(error, host)) is not None:
+        return strange
     # Azure calls too many questions at once quotaExceeded: that is none of money, and passes by itself.
     if error.status_code == HTTPStatus.PAYMENT_REQUIRED or (code and is_quota(error)):
         return TryLater(Reason.QUOTA_EXCEEDED, f"{host} answers no more ({what})", pause or 300.0)
@@ -126,4 +139,5 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
             return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience ({what})", pause or 10.0)
         case status if status >= 500 or status in {408, 409}:
             return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{host} gives no answer ({what})", pause)
-    return Refused(Reason.PROVIDER_REFUSED, f"{host} refuses a question ({what})")
+    kind = Faulted if error.status_code in _FAULT else Refused
+    return kind(Reason.PROVIDER_REFUSED, f"{host} refuses a question ({what})")

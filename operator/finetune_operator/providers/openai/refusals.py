@@ -14,9 +14,8 @@ from finetune_operator.providers.errors import (
     ProviderError,
     Refused,
     TryLater,
-    Unreadable,
 )
-from finetune_operator.providers.openai.models import is_page, is_quota, retry_after
+from finetune_operator.providers.openai.models import is_quota, of_something_else, retry_after
 from finetune_operator.providers.values import plain
 
 QUOTA_PAUSE_SECONDS = 300.0
@@ -77,10 +76,10 @@ def of_the_wish(error: Refused) -> Refused:
 
 def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
     """What a refusal means. `host`: whose it is, for people."""
-    code, param, said = plain(error.code or "")[:64], plain(error.param or "")[:64], plain(_message(error))
-    pause = retry_after(error)
-    if is_page(error) and error.status_code < 500:
-        return Unreadable(f"{host} answers with a web page and status {error.status_code}")
+    code, param = (plain(str(part or ""))[:64] for part in (error.code, error.param))
+    said, pause = plain(_message(error)), retry_after(error)
+    if (strange := of_something_else(error, host)) is not None:
+        return strange
     if error.status_code == HTTPStatus.PAYMENT_REQUIRED or is_quota(error):
         return TryLater(Reason.QUOTA_EXCEEDED, f"{host}: {code}: {said}", pause or QUOTA_PAUSE_SECONDS)
     match error.status_code:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
@@ -18,7 +19,7 @@ from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
 from finetune_operator.providers.ports import RemoteFile
-from finetune_operator.providers.values import csv_rows, number, plain, when
+from finetune_operator.providers.values import Spread, csv_rows, number, plain, when
 
 Wire = Mapping[str, Any]
 
@@ -60,6 +61,7 @@ _UNSAFE = re.compile(
     r"moderation|unsafe|usage polic|content (policy|filter)|harmful|responsible ai|\brai\b", re.IGNORECASE
 )
 """In the provider's words: its rules of what may be learnt are why, and not the form of the data."""
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*")
 _LARGEST = 2**53
 """What JSON's numbers hold exactly."""
 
@@ -210,22 +212,27 @@ def metrics_of_results(content: bytes) -> Metrics:
 
 
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
-    train, validation, step = [], [], 0
+    curves, step = {of: Spread[tuple[int, Wire]]() for of in (_TRAIN, _VALIDATION)}, 0
     for row in rows:
         here = _count(_first(row, "step", "step_number"))
         if here is None:
             continue
         step = max(step, here)
-        train += _point(here, row, *_TRAIN)
-        validation += _point(here, row, *_VALIDATION)
-    return Metrics(_in_order(train), _in_order(validation), step, step)
+        for of, curve in curves.items():
+            if _has_loss(row, of):
+                curve.add((here, row))
+    found = {of: [_point(at, row, *of) for at, row in curve.found()] for of, curve in curves.items()}
+    train, validation = (_in_order(chain.from_iterable(found[of])) for of in (_TRAIN, _VALIDATION))
+    return Metrics(train, validation, step, step)
 
 
 def _decoded(content: bytes) -> bytes:
-    if b"," in content[:256]:
+    """What base64 holds, in lines or not, as far as it was read."""
+    if not _BASE64.fullmatch(content[:256]):
         return content
+    packed = b"".join(content.split())
     try:
-        return base64.b64decode(content, validate=True)
+        return base64.b64decode(packed[: len(packed) // 4 * 4], validate=True)
     except binascii.Error:
         return content
 
@@ -243,6 +250,12 @@ def _point(step: int, row: Wire, *of: str) -> list[LossPoint]:
     if value is None or value < 0:
         return []
     return [LossPoint(step=step, value=value, reward_accuracy=accuracy, reward_margin=margin)]
+
+
+def _has_loss(row: Wire, of: Sequence[str]) -> bool:
+    """Whether a row has a point of a curve: points are made of those alone that are kept."""
+    value = number(_first(row, *(f"{start}_loss" for start in of)))
+    return value is not None and value >= 0
 
 
 def _first(row: Wire, *names: str) -> Any:

@@ -22,7 +22,16 @@ from finetune_operator.desired.compare import covers
 from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.s3 import Bucket
-from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import (
+    Denied,
+    NotThere,
+    ProviderError,
+    Refused,
+    TryLater,
+    Unknown,
+    Unreadable,
+    looks_like_page,
+)
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.sagemaker.wire import vpc
 from finetune_operator.runtime.logs import redact
@@ -31,6 +40,8 @@ SERVICE, RUNTIME = "sagemaker", "sagemaker-runtime"
 VARIANT = "AllTraffic"
 PAGE = {"PageSize": 100}
 BUSY_PAUSE_SECONDS = 20.0
+PAGE_BEGINS = 64
+"""Bytes by which a page for people is known."""
 STARTUP_SECONDS = 1800
 """How long a container may take to load its model."""
 
@@ -118,18 +129,20 @@ class SageMakerEndpoints:
         """Whether it answers a question of one token."""
         name = hosted.name
         question = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "ok?"}]}
+        asked = {"EndpointName": name, "ContentType": "application/json", "Body": orjson.dumps(question)}
+
+        def begin(client: Any) -> bytes:
+            with client.invoke_endpoint(**asked)["Body"] as body:
+                return bytes(body.read(PAGE_BEGINS))
+
         try:
-            await self._aws.call(
-                RUNTIME,
-                "invoke_endpoint",
-                EndpointName=name,
-                ContentType="application/json",
-                Body=orjson.dumps(question),
-            )
+            said = await self._aws.run(RUNTIME, begin)
         except NotThere:
             return False
         except Refused as error:
             raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"endpoint {name} does not answer: {error.message}") from None
+        if looks_like_page(said):
+            raise Unreadable(f"{RUNTIME} answers with a web page")
         return True
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:

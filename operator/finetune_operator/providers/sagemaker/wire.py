@@ -211,6 +211,7 @@ def job_of(wire: Wire) -> RemoteJob:
         failure=overrun or (failure_of(str(wire.get("FailureReason") or "")) if state == "Failed" else None),
         results=(f"{reports}/{REPORT_FILE}",) if reports else (),
         labels=told,
+        told_by_report=True,
         partial=not output,
     )
 

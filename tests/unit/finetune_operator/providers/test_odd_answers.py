@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from finetune_operator.providers.openai import wire
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.sdks import build_api
-from finetune_operator.providers.values import plain, when
+from finetune_operator.providers.values import KEPT_POINTS, plain, when
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve
 
@@ -342,3 +343,37 @@ async def test_a_model_at_bedrock_whose_results_are_not_told_is_deleted_all_the_
     await api.delete_model("m")
     assert asked == ["get_custom_model", "delete_custom_model"]
     await api.close()
+
+
+MORE_RECORDS: dict[str, tuple[bytes, list[int]]] = {
+    "semicolons": (b"\xef\xbb\xbfstep;train_loss;valid_loss\n1;0.5;\n2;0.4;0.3\n", [1, 2]),
+    "tabs": (b"step\ttrain_loss\n1\t0.5\n", [1]),
+    "UTF-16": ("step,train_loss\n1,0.5\n".encode("utf-16"), [1]),
+    "base64 in lines": (base64.encodebytes(b"step,train_loss\n" + b"1,0.5\n" * 40 + b"2,0.4\n"), [1, 2]),
+    "base64 that was read in part": (base64.b64encode(b"step,train_loss\n1,0.5\n2,0.4\n")[:-6], [1]),
+    "losses that are none": (b"step,train_loss\n1,NaN\n2,Infinity\n3,-Infinity\n4,\n5,0.4\n", [5]),
+    "the same step again and again, in no order": (b"step,train_loss\n3,0.3\n1,0.5\n3,0.3\n2,0.4\n", [1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("name", MORE_RECORDS)
+def test_a_record_of_losses_in_another_form_is_read(name):
+    content, steps = MORE_RECORDS[name]
+    assert sorted({point.step for point in wire.metrics_of_results(content).train}) == steps
+
+
+MANY = 200_000
+
+
+@pytest.mark.parametrize("of", [wire.metrics_of_results, lambda content: bedrock_wire.metrics(content, content)])
+def test_of_a_record_with_a_row_for_each_of_many_steps_only_what_is_shown_is_held(of):
+    head = b"step,step_number,train_loss,training_loss,validation_loss\n"
+    rows = b"".join(b"%d,%d,0.5,0.5,0.5\n" % (step, step - 1) for step in range(1, MANY + 1))
+    found = of(head + rows)
+    for curve in (found.train, found.validation):
+        steps = [point.step for point in curve]
+        assert len(steps) <= KEPT_POINTS + 2
+        assert (steps[0], steps[-1]) == (1, MANY)
+        gaps = {after - before for before, after in pairwise(steps[:-1])}
+        assert len(gaps) == 1, "evenly spread"
+    assert found.step == MANY

@@ -183,3 +183,42 @@ async def test_what_arm_leaves_out_is_not_needed(cluster, provider, monkeypatch)
     assert (cluster.status(PROD)["phase"], cluster.status(PROD)["servedVersion"]) == ("Ready", 1)
     await delete(cluster)
     assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, ["by-hand"])
+
+
+async def attach_twin(cluster: AzureCluster, **fields: Any) -> Key:
+    spec = {"modelRef": {"name": "sentiment"}, "attach": {"id": "BY-HAND"}, **fields}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "twin", "namespace": "team-a"}, "spec": spec})
+    await cluster.settle()
+    await go_on(cluster, 120)
+    return Key(MODEL_DEPLOYMENTS.kind, "team-a", "twin")
+
+
+async def test_what_two_objects_have_attached_is_told_by_both_and_deleted_with_the_last(cluster, provider):
+    await attach(cluster, deletionPolicy="Delete")
+    twin = await attach_twin(cluster, deletionPolicy="Delete")
+    assert (cluster.status(PROD)["phase"], cluster.status(twin)["phase"]) == ("Ready", "Ready")
+    said = cluster.condition("Ready", twin)["message"]
+    assert said == "version 1 answers; ModelDeployment prod has it too, and it is billed once"
+    await delete(cluster)
+    assert (provider.count(GONE), hosts(provider)) == (0, ["by-hand"])
+    assert ("ModelDeployment", "Warning", "Retained") in cluster.told
+    await go_on(cluster, 1200, 600)
+    assert cluster.condition("Ready", twin)["message"] == "version 1 answers"
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "twin")
+    await cluster.settle()
+    await go_on(cluster, 300)
+    assert (provider.count(GONE), hosts(provider)) == (1, [])
+
+
+async def test_two_that_are_deleted_together_do_not_wait_for_each_other(cluster, provider):
+    await attach(cluster, deletionPolicy="Delete")
+    await attach_twin(cluster, deletionPolicy="Delete")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "twin")
+    await delete(cluster)
+    await go_on(cluster, 300)
+    assert hosts(provider) == []
+
+
+async def test_nothing_is_said_of_prices_of_answers_that_nobody_gives(cluster):
+    await attach(cluster, "by-hnad")
+    assert "cost" not in cluster.status(PROD)

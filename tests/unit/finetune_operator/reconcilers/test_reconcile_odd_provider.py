@@ -1,13 +1,19 @@
 """A provider, or a proxy before it, that answers oddly in mid-life: nothing is made twice, lost or taken for gone."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from finetune_api.deployment import Endpoint
+from finetune_api.job import Adopt
+from finetune_api.job_status import ArtifactRef, ProviderStatus
+from finetune_operator.providers.openai import wire
 from finetune_operator.runtime.kube import CONNECTIONS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
 
 __all__ = ["begin", "provider", "start"]
 
@@ -138,3 +144,71 @@ async def test_a_connection_that_is_deleted_and_made_again_in_mid_life_goes_on(p
     await cluster.settle()
     await succeed(cluster)
     assert provider.count(CREATE) == 1
+
+
+async def test_a_connection_that_is_gone_leaves_no_client_behind_and_its_jobs_say_so(begin):
+    cluster = await begin()
+    await cluster.pass_time(20)
+    for number in range(3):
+        name = f"other-{number}"
+        spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+        cluster.kube.put(CONNECTIONS, {"metadata": {"name": name}, "spec": spec})
+        await cluster.settle()
+        cluster.kube.drop(CONNECTIONS, name, None)
+        await cluster.settle()
+    cluster.kube.drop(CONNECTIONS, "openai", None)
+    await cluster.settle()
+    assert cluster.accounts._built == {}
+    assert cluster.accounts._accounts.keys() <= {"openai"}, "for the job that is still there"
+    await cluster.poll()
+    assert cluster.status()["failure"]["reason"] == "ConnectionNotFound"
+
+
+async def test_a_name_that_is_longer_than_any_ends_no_look(provider, begin, monkeypatch, caplog):
+    job = wire.job
+
+    def long_named(shown: Any) -> Any:
+        found = job(shown)
+        return replace(found, model="m" * 5000) if found.model else found
+
+    cluster = await begin()
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "job", long_named)
+        await cluster.pass_time(3600)
+        await cluster.pass_time(61)
+        assert cluster.status()["failure"]["reason"] == "ProviderUnavailable"
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert provider.count(CREATE) == 1
+
+
+@pytest.mark.parametrize("letters", [300, 1011])
+def test_status_has_room_for_the_longest_name_of_a_job_and_a_model(letters):
+    name = "arn:aws:bedrock:" + "a" * (letters - 16)
+    assert ProviderStatus(job_id=name).job_id == name
+    assert ArtifactRef(provider_model_id=name).provider_model_id == name
+    assert Endpoint(url="https://a", model=name).model == name
+    assert Adopt(job_id=name).job_id == name
+
+
+async def test_a_job_whose_own_answer_is_none_holds_up_no_other_one(provider, begin, monkeypatch, caplog):
+    cluster = await begin()
+    odd = cluster.status()["provider"]["jobID"]
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(rows(13), job="sentiment-2")
+    await cluster.settle()
+    provider.set(list_lag_seconds=1e6)  # each is asked for by its name
+    job = wire.job
+
+    def broken(shown: Any) -> Any:
+        return job({} if shown.get("id") == odd else shown)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "job", broken)
+        for _ in range(3):
+            await cluster.pass_time(3600)
+        assert cluster.status(JOB._replace(name="sentiment-2"))["phase"] == "Succeeded"
+        assert cluster.status()["failure"]["reason"] == "ProviderUnavailable"
+    await succeed(cluster)
+    assert provider.count(CREATE) == 2
+    assert [record for record in caplog.records if record.exc_info] == []

@@ -9,7 +9,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.decision import decide
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from tests.unit.finetune_operator.decide.deployment.given_deployments import view
-from tests.unit.finetune_operator.decide.given import condition, stamp
+from tests.unit.finetune_operator.decide.given import at, condition, stamp
 
 LABEL = "finetune.dev/version"
 
@@ -186,6 +186,32 @@ def test_a_server_that_is_back_with_fewer_pods_than_asked_for_says_so() -> None:
 def test_a_server_that_was_up_and_does_not_answer_is_not_said_to_be_deployed_just_now(reason: str, said: str) -> None:
     silent = deployment(availableReplicas=0, conditions=[{"type": "Progressing", "status": "True", "reason": reason}])
     assert condition(decide(view(read_serving(silent, [server()]))).status, "Ready").message == said
+
+
+def silent_since(seconds: float, **status: Any) -> dict[str, Any]:
+    conditions = [
+        {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"},
+        {"type": "Available", "status": "False", "lastTransitionTime": stamp(-seconds)},
+    ]
+    return deployment(**{"availableReplicas": 0, "conditions": conditions} | status)
+
+
+def test_a_server_that_was_up_and_fails_its_health_check_for_long_is_a_failure() -> None:
+    assert read_serving(silent_since(540), [server()], at(0)).state == "Rolling"
+    serving = read_serving(silent_since(660), [server()], at(0))
+    found = decide(view(serving, 2)).status
+    assert (serving.state, found.phase, condition(found, "Stalled").reason) == ("Failing", "Failed", "DeploymentFailed")
+    assert f"has passed its health check since {stamp(-660)}" in condition(found, "Stalled").message
+
+
+def test_one_of_several_that_answers_is_no_failure() -> None:
+    assert read_serving(silent_since(660, availableReplicas=1), [server()], at(0)).failure is None
+
+
+def test_a_server_that_was_up_and_finds_no_node_for_long_says_that() -> None:
+    serving = read_serving(silent_since(660), [unplaced("0/2 nodes: Insufficient nvidia.com/gpu")], at(0))
+    assert serving.failure is not None
+    assert serving.failure.reason is Reason.UNSCHEDULABLE
 
 
 def test_a_version_that_answers_is_not_said_to_be_unservable_where_its_new_server_fails() -> None:

@@ -1,0 +1,183 @@
+"""A server that answers whatever is asked in one way, and the four providers' APIs that lead to it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from finetune_api.asking import Message, Question
+from finetune_api.azure import AzureOpenAI
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import DeploymentTemplate
+from finetune_api.job_status import ProviderFile
+from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_operator.decide.job.remote import JobKey, RemoteJob
+from finetune_operator.providers.azure.api import AzureOpenAIApi
+from finetune_operator.providers.ports import ClosableApi, HostRequest, JobRequest
+from finetune_operator.providers.sdks import build_api
+from tests.unit.finetune_operator.decide.given import NOW, job_spec
+from tests.unit.finetune_operator.reconcilers.bedrock import NOVA
+from tests.unit.finetune_operator.reconcilers.cloud import MINI, Token
+from tests.unit.finetune_operator.reconcilers.sagemaker import IMAGE, ROLE
+
+KEY = JobKey("team-a", "sentiment-1", "11111111-2222-3333-4444-555555555555", 1, NOW)
+SECRETS = ("sk-of-the-connection", "simulated-token", "secret-of-the-connection")
+"""What the connections sign with."""
+
+Answer = Callable[[web.Request], web.StreamResponse]
+
+
+@dataclass
+class Strange:
+    """Answers everything as it is told, and keeps what was asked."""
+
+    answer: Answer
+    url: str = ""
+    asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        await request.read()
+        self.asked.append((request.method, request.path, dict(request.headers)))
+        return self.answer(request)
+
+
+@asynccontextmanager
+async def listening(answer: Answer) -> AsyncIterator[Strange]:
+    """The server, for as long as it is wanted."""
+    strange = Strange(answer)
+    app = web.Application(client_max_size=2**30)
+    app.router.add_route("*", "/{path:.*}", strange.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    strange.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield strange
+    finally:
+        await runner.cleanup()
+
+
+def openai(url: str) -> ClosableApi:
+    block = {"baseURL": f"{url}/v1", "apiKeySecretRef": {"name": "openai", "key": "api-key"}}
+    return build_api(LLMConnectionSpec.model_validate({"openAI": block}), {"api-key": SECRETS[0]})
+
+
+def azure(url: str) -> ClosableApi:
+    block = {"endpoint": url, "managementEndpoint": url, "subscriptionID": "sub", "resourceGroup": "group"}
+    credentials = {"account": "res", "credentials": {"workloadIdentity": True}}
+    return AzureOpenAIApi(AzureOpenAI.model_validate(block | credentials), Token())
+
+
+def aws(url: str, name: str, **block: Any) -> ClosableApi:
+    endpoints = dict.fromkeys(("control", "runtime", "s3", "cloudwatch", "sts"), url)
+    shared = {"region": "us-east-1", "roleARN": ROLE, "s3": {"bucket": "tuning", "prefix": "team"}}
+    spec = {name: shared | {"endpoints": endpoints, "credentials": {"secretRef": {"name": "aws"}}} | block}
+    keys = {"accessKeyID": "AKIASTRANGE", "secretAccessKey": SECRETS[2]}
+    return build_api(LLMConnectionSpec.model_validate(spec), keys)
+
+
+def bedrock(url: str) -> ClosableApi:
+    return aws(url, "bedrock")
+
+
+def sagemaker(url: str) -> ClosableApi:
+    return aws(url, "sageMaker", trainerImage=IMAGE, instanceTypes=["ml.g5.xlarge"])
+
+
+PROVIDERS: dict[str, Callable[[str], ClosableApi]] = {
+    "openai": openai,
+    "azure": azure,
+    "bedrock": bedrock,
+    "sagemaker": sagemaker,
+}
+BASE = {"openai": MINI, "azure": MINI, "bedrock": NOVA, "sagemaker": "tiny/llama"}
+JOB = {
+    "openai": "ftjob-1",
+    "azure": "ftjob-1",
+    "bedrock": "arn:aws:bedrock:us-east-1:123456789012:model-customization-job/amazon.nova/abc123def456",
+    "sagemaker": f"finetune-{KEY.uid}-1",
+}
+MODEL = {
+    "openai": "ft:gpt-4o-mini:org::abc",
+    "azure": "gpt-4o-mini.ft-1",
+    "bedrock": "arn:aws:bedrock:us-east-1:123456789012:custom-model/amazon.nova/abc123def456",
+    "sagemaker": f"s3://tuning/team/models/finetune-{KEY.uid}-1/output/model/model",
+}
+BLOCK = {"azure": {"azureOpenAI": {"sku": "Standard"}}, "sagemaker": {"sageMaker": {"instanceType": "ml.g5.xlarge"}}}
+TRAIN = ProviderFile(split="train", id="file-1", bytes=4, sha256="0" * 64)
+
+
+async def body() -> AsyncIterator[bytes]:
+    yield b"row\n"
+
+
+def request(provider: str) -> JobRequest:
+    return JobRequest(KEY, job_spec(baseModel=BASE[provider]), "sentiment", [TRAIN])
+
+
+def host(provider: str) -> HostRequest:
+    template = DeploymentTemplate.model_validate(BLOCK.get(provider, {}))
+    return HostRequest("md-v1", MODEL[provider], template, "uid", base_model=BASE[provider])
+
+
+def ended(provider: str) -> RemoteJob:
+    """A job that is done, as far as is known, and whose losses are to be read."""
+    results = {"bedrock": ("s3://tuning/team/a.csv",), "sagemaker": ()}.get(provider, ("file-9",))
+    labels = {"uid": KEY.uid, "attempt": "1"} if provider == "sagemaker" else {}
+    return RemoteJob(JOB[provider], "Succeeded", NOW, model=MODEL[provider], results=results, labels=labels)
+
+
+Call = Callable[[ClosableApi, str], Awaitable[Any]]
+QUESTION = Question(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
+
+
+def hosting(api: ClosableApi) -> Any:
+    found = api.hosting()
+    assert found is not None
+    return found
+
+
+def standing(provider: str) -> Hosted:
+    return Hosted("md-v1", "Ready", address=MODEL[provider])
+
+
+READS: dict[str, Call] = {
+    "check": lambda api, _: api.check(),
+    "file": lambda api, _: api.file("file-1"),
+    "files": lambda api, _: api.files("finetune-"),
+    "find": lambda api, _: api.find(KEY, NOW),
+    "jobs": lambda api, _: api.jobs(NOW),
+    "job": lambda api, provider: api.job(JOB[provider]),
+    "has_model": lambda api, provider: api.has_model(MODEL[provider]),
+}
+"""What must not take an answer that is none for an answer: an empty list would have a job made again."""
+CHANGES: dict[str, Call] = {
+    "create": lambda api, provider: api.create(request(provider)),
+    "cancel": lambda api, provider: api.cancel(JOB[provider]),
+}
+DATA: dict[str, Call] = {
+    "upload": lambda api, _: api.upload("finetune-1.jsonl", 4, body()),
+    "delete_file": lambda api, _: api.delete_file("file-1"),
+    "delete_model": lambda api, provider: api.delete_model(MODEL[provider]),
+}
+TOLD: dict[str, Call] = {
+    "account": lambda api, _: api.account(),
+    "metrics": lambda api, provider: api.metrics(ended(provider)),
+    "end_uploads": lambda api, _: api.end_uploads("finetune-"),
+}
+"""Where an answer that is none may be nothing."""
+HOSTED: dict[str, Call] = {
+    "list": lambda api, _: hosting(api).list(),
+    "make": lambda api, provider: hosting(api).make(host(provider)),
+    "delete": lambda api, provider: hosting(api).delete(standing(provider)),
+    "answers": lambda api, provider: hosting(api).answers(standing(provider)),
+    "usage": lambda api, provider: hosting(api).usage(standing(provider), NOW.replace(hour=1), NOW),
+}
+SERVED: dict[str, Call] = {"details": lambda api, provider: hosting(api).details(standing(provider))}
+
+
+async def answer(api: ClosableApi, provider: str) -> Any:
+    answering = api.answering()
+    return None if answering is None else await answering.answer(MODEL[provider], QUESTION)
