@@ -252,7 +252,10 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     with world.formed():
         if shards > 1:
             held.spread(run.compute_dtype)
-            padded = why_padded(job, run.model)  # every rank computes in it
+            require_works(
+                job, folder, run.model, run.chat.decoder_start
+            )  # every rank computes in it, and comes to the same
+            padded = why_padded(job, run.model)
             run.padded = world.tell("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
         trainer = _train(run)
@@ -266,9 +269,11 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
     """The user's code; no model is loaded here before it has ended. It has its pod to itself: there are no ranks."""
     job, interruption = attempt.job, attempt.interruption
     reading = {"allow_local": attempt.allow_local, "air_gapped": job.air_gapped}
-    result = own_code.train(job, folder, verdict, attempt.reporter, interruption, **reading)
+    learnt = fingerprint(job, *data_hashes(verdict))
+    result = own_code.train(job, folder, verdict, attempt.reporter, interruption, learnt=learnt, **reading)
     base_model.quiet_libraries()
     model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, compute_dtype_of(job))
+    own_code.found_good(job, learnt, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
     interruption.check()
     return run, result
