@@ -19,6 +19,7 @@ from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing import four_bit
 from finetune_trainer.computing.ranks import is_end_of_line
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import kinds
 from finetune_trainer.models.corrected import as_if_never_quantised, say_that_nothing_is_tied, say_what_is_tied
 from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
 from finetune_trainer.models.tokenizer_file import by_its_file
@@ -29,23 +30,6 @@ from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, why_sil
 logger = logging.getLogger(__name__)
 
 _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-
-ENCODER_DECODERS = frozenset({"bart", "blenderbot", "longt5", "mt5", "mvp", "pegasus", "pegasus_x", "t5", "umt5"})
-"""Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
-
-_TRANSLATORS = frozenset({"m2m_100", "mbart", "nllb-moe", "plbart"})
-"""Kinds whose texts begin or end with a token for their language, another one for each side."""
-
-_OF_TWO_TOKENIZERS = frozenset({"fsmt", "marian"})
-"""Kinds that translate out of one language into another, each side's texts by pieces of its own."""
-
-_LANGUAGES_IN_PROMPTS = (
-    "Name a T5, an mT5 or a causal model, whose prompts say what to do (translate German to English: ...), and apply "
-    "the job under a new name."
-)
-
-OF_UNKNOWN_STATE = frozenset({"rwkv"})
-"""Kinds of causal models that can neither be given their state by a name that is known here, nor told of padding."""
 
 PUT_THERE_AGAIN = (
     "A file of weights is missing, damaged or not whole: have the model put into the cache again (finetune-trainer "
@@ -408,7 +392,8 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
         raise unusable(
             folder, f"transformers {transformers.__version__} cannot read its configuration: {_first_line(error)}"
         ) from error
-    _require_kind(folder, config, own_code=trust_remote_code)
+    if refused := kinds.why_not(config, own_code=trust_remote_code):
+        raise unusable(folder, *refused)
     if not any(folder.glob("*.safetensors")):
         raise unusable(
             folder, "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded: they can run code"
@@ -430,41 +415,6 @@ def _require_no_adapter(folder: Path) -> None:
     first = "Take the adapter out of the folder, or name" if with_weights else "Name"
     step = f"{first} what it is on{f' ({str(named)[:100]})' if named else ''}, or a model that it is merged into"
     raise unusable(folder, f"{what} (adapter_config.json)", f"{step}; apply the job under a new name.")
-
-
-def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
-    from transformers.models.auto import modeling_auto
-
-    named = ", ".join(config.architectures or [config.model_type])
-    if config.model_type in _TRANSLATORS:
-        why = f"{named} is told the languages of both texts by tokens beside them, and rows name no languages"
-        raise unusable(folder, why, _LANGUAGES_IN_PROMPTS)
-    if config.model_type in _OF_TWO_TOKENIZERS:
-        why = f"{named} has a tokenizer for each of its two languages, and one tokenizer.json cannot hold both"
-        raise unusable(folder, why, _LANGUAGES_IN_PROMPTS)
-    if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
-        raise unusable(
-            folder,
-            f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used",
-        )
-    if config.model_type in OF_UNKNOWN_STATE:
-        raise unusable(
-            folder,
-            f"{named} keeps its state of a text in a way of its own: it could be neither measured nor served",
-        )
-    own_code = own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    known = (
-        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-        if config.is_encoder_decoder
-        else modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    )
-    usable = {name for names in known.values() for name in _names(names)}
-    if config.architectures and not own_code and not usable.intersection(config.architectures):
-        raise unusable(folder, f"{named} is no language model that answers")
-
-
-def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
 
 
 def unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
