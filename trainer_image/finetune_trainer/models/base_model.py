@@ -306,7 +306,7 @@ def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         why = f"its weights are incomplete: {named} cannot be found in {promised_in(folder, missing[0])}"
         raise unusable(folder, why, PUT_THERE_AGAIN)
-    for name, stored, expected in found["mismatched_keys"]:
+    for name, stored, expected in sorted(found["mismatched_keys"]):
         why = f"{name} in {file_of(folder, name)} is {tuple(stored)}, and by config.json {tuple(expected)}"
         raise unusable(folder, f"its weights are another model's: {why}", PUT_THERE_AGAIN)
 

@@ -75,7 +75,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "of another size": (
         edit(lambda one: {name: torch.zeros(len(value) + 1, *value.shape[1:]) for name, value in one.items()}),
-        f"in {SECOND} is (33, 64), and by config.json (32, 64)",
+        f"model.layers.0.input_layernorm.weight in {SECOND} is (33,), and by config.json (32,)",
         PUT_THERE_AGAIN,
     ),
     "whole numbers": (as_dtype(torch.int32), f"in {SECOND} is stored as numbers that are no weights", PLAIN),
