@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.job_status import ArtifactRef, TrainingResult
+from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt import launch, outcome, trackers
@@ -28,7 +29,7 @@ from finetune_trainer.data.audit import Audited
 from finetune_trainer.data.verdict import check_dataset, require_valid
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.contest import Contest
-from finetune_trainer.evaluation.kept import forget
+from finetune_trainer.evaluation.kept import FOLDER as ANSWERS
 from finetune_trainer.evaluation.material import Material, prepare
 from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned, require_answers
@@ -50,7 +51,6 @@ from finetune_trainer.training.tokenised import Tokenised
 from finetune_trainer.training.tuning import (
     Held,
     build_trainer,
-    checkpoints_of,
     compute_dtype_of,
     device,
     fit_of,
@@ -112,11 +112,10 @@ class Attempt:
 
 def _execute(keeping: Keeping, attempt: Attempt) -> None:
     job, world, interruption = attempt.job, attempt.world, attempt.interruption
-    reporter = attempt.reporter
     if world.is_first:  # first of all: what an earlier attempt is writing at the moment goes, and must not come after
         with write_errors(Path(job.output)):
             interruption.stop_when_passed(keeping.fence)
-    if world.tell("finished", lambda: was_finished(job, reporter, allow_local=attempt.allow_local)):
+    if world.tell("finished", lambda: _was_finished(attempt)):
         return
     trackers.require(job)
     folder = base_model.locate(job)
@@ -131,8 +130,16 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
         _finish(run, result, keeping)
 
 
+def _was_finished(attempt: Attempt) -> bool:
+    """Whether an earlier attempt wrote the artifact; killed right then, it has left what it needed on the way."""
+    found = was_finished(attempt.job, attempt.reporter, allow_local=attempt.allow_local)
+    if found:
+        _clear(attempt.job)
+    return found
+
+
 def _finish(run: "Run", result: TrainingResult, keeping: Keeping) -> None:
-    """Measure, merge, write the artifact and tell of it; what was needed on the way goes."""
+    """Measure, merge, write the artifact and tell of it."""
     job, interruption = run.job, run.attempt.interruption
     contest = _evaluate(run)
     interruption.check()
@@ -140,13 +147,25 @@ def _finish(run: "Run", result: TrainingResult, keeping: Keeping) -> None:
     interruption.check()
     interruption.before_writing()
     reference = keeping.publish(_written(run, result, contest))
-    for rest in (own_code.MODEL_FOLDER, trackers.RUNS_FOLDER, trackers.TENSORBOARD_FOLDER):
-        shutil.rmtree(Path(job.output) / rest, ignore_errors=True)
-    if not job.artifact_folder:  # one that a platform has yet to take may be lost: then the checkpoints make it again
-        shutil.rmtree(checkpoints_of(job), ignore_errors=True)
-    forget(Path(job.output))
+    _clear(job)
     result = result.model_copy(update={"artifact": reference})
     run.attempt.reporter.update(phase="Succeeded", result=with_pushes(job, result))
+
+
+def _clear(job: TrainerJob) -> None:
+    """What was needed on the way to the artifact goes.
+
+    One that a platform has yet to take may be lost: then all of this makes it again, and nothing is done twice.
+    """
+    if not job.artifact_folder:
+        for rest in (
+            CHECKPOINTS_FOLDER,
+            ANSWERS,
+            own_code.MODEL_FOLDER,
+            trackers.RUNS_FOLDER,
+            trackers.TENSORBOARD_FOLDER,
+        ):
+            shutil.rmtree(Path(job.output) / rest, ignore_errors=True)
 
 
 def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
@@ -235,7 +254,10 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     with world.formed():
         if shards > 1:
             held.spread(run.compute_dtype)
-            padded = why_padded(job, run.model)  # every rank computes in it
+            require_works(
+                job, folder, run.model, run.chat.decoder_start
+            )  # every rank computes in it, and comes to the same
+            padded = why_padded(job, run.model)
             run.padded = world.tell("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
         trainer = _train(run)
@@ -249,9 +271,11 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
     """The user's code; no model is loaded here before it has ended. It has its pod to itself: there are no ranks."""
     job, interruption = attempt.job, attempt.interruption
     reading = {"allow_local": attempt.allow_local, "air_gapped": job.air_gapped}
-    result = own_code.train(job, folder, verdict, attempt.reporter, interruption, **reading)
+    learnt = fingerprint(job, *data_hashes(verdict))
+    result = own_code.train(job, folder, verdict, attempt.reporter, interruption, learnt=learnt, **reading)
     base_model.quiet_libraries()
     model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, compute_dtype_of(job))
+    own_code.found_good(job, learnt, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
     interruption.check()
     return run, result
@@ -307,7 +331,7 @@ def _train(run: Run) -> "StepTrainer":
         if reporter.due() or not tokens or step == run.plan.total_steps:
             reporter.update(progress=pulse.progress(step), loss=run.metrics.curves(), trackers=followers.tracked)
         if world.is_first:
-            followers.log(run.metrics.lines[-1])
+            followers.log(run.metrics.lines)
 
     trainer = build_trainer(
         run.job,
@@ -327,6 +351,8 @@ def _train(run: Run) -> "StepTrainer":
     try:
         with interruption.deferred():
             trainer.run()
+        if world.is_first:
+            followers.catch_up(run.metrics.lines)
     finally:
         followers.end()
         reached = max(trainer.state.global_step, _saved_step(run))

@@ -1,6 +1,7 @@
 """Whole runs with a tiny model: what they leave behind, what they say, and how they end."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.attempt import outcome
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.evaluation.kept import KeptAnswers
 from finetune_trainer.output.finished import fingerprint
 from finetune_trainer.storage.durable import read_manifest, whole_folder
 from finetune_trainer.train import execute
@@ -293,6 +295,23 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_attempt_ends_as_if_nothing_had
 
     assert do(broken)[0] == ExitCode.OK
     same_result(straight, broken)
+
+
+def test_an_artifact_that_a_platform_has_lost_is_made_again_and_nothing_is_done_twice(
+    tiny_model, tmp_path, monkeypatch
+):
+    spec = {"hyperparameters": {"epochs": 0.4}, "evaluation": {"maxNewTokens": 2}, "trackers": {"tensorBoard": {}}}
+    job = make_job(tmp_path, tiny_model, splits=("train", "test"), **spec)
+    job = job.model_copy(update={"artifact_folder": str(tmp_path / "to-be-taken" / "model")})
+    code, before, _ = do(job)
+    assert code == ExitCode.OK
+    shutil.rmtree(tmp_path / "to-be-taken")
+    monkeypatch.setattr(KeptAnswers, "add", lambda *_: pytest.fail("it was asked again"))
+    monkeypatch.setattr(step_trainer.StepTrainer, "record_step", lambda *_: pytest.fail("it learnt again"))
+    code, after, _ = do(job)
+    assert code == ExitCode.OK
+    assert after.evaluation == before.evaluation
+    assert (tmp_path / "to-be-taken" / "model" / "tensorboard").is_dir()
 
 
 def test_an_interruption_before_training_stops_at_once(tiny_model, tmp_path, monkeypatch):

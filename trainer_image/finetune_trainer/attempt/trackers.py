@@ -1,7 +1,8 @@
 """The record of a run goes to experiment trackers too, by transformers' own integrations.
 
 One thread talks to all of them, so that a tracker that hangs holds up nothing. What goes wrong there is said in status
-and changes nothing else. A run that goes on after an interruption goes on in the same run of the tracker.
+and changes nothing else. A run that goes on after an interruption goes on in the same run of the tracker. It goes
+through the record from its beginning: a killed attempt may have had lines under way. What has arrived comes once.
 """
 
 import importlib.util
@@ -9,10 +10,11 @@ import json
 import logging
 import os
 import queue
+import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -121,19 +123,21 @@ class Trackers:
         """How each is doing by now."""
         return [one.tracked for one in list(self._followers)] or None
 
-    def log(self, line: dict[str, Any]) -> None:
-        """Pass on a line of the record. The first one begins the run there, or goes on with it."""
+    def log(self, record: Sequence[dict[str, Any]]) -> None:
+        """Pass on the last line of the record; the first time all of it, to a run that begins or goes on there."""
         if not _asked(self._job):
             return
         if self._thread.ident is None:
             self._thread.start()
-            # A validation that was cut off before comes first: the training's own line of that step is there already.
-            first = line["step"] + ("validationLoss" in line)
-            self._put(lambda: self._begin(first))
-        of = "eval_" if "validationLoss" in line else ""
-        numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
-        state = _state(line["step"])
-        self._put(lambda: self._each(lambda one: one.on_log(self._arguments, state, None, logs=dict(numbers))))
+            self._put(self._begin)
+            self._put(partial(self._tell, list(record)))
+        else:
+            self._put(partial(self._tell, record[-1:]))
+
+    def catch_up(self, record: Sequence[dict[str, Any]]) -> None:
+        """Where nothing was left to learn no line came, and yet an earlier attempt may have told them less than all."""
+        if self._thread.ident is None:
+            self.log(record)
 
     def end(self) -> None:
         """No more lines come; what is on its way may take LAST_SECONDS."""
@@ -159,11 +163,17 @@ class Trackers:
         while (call := self._calls.get()) is not None:
             call()
 
-    def _begin(self, step: int) -> None:
+    def _tell(self, lines: Sequence[dict[str, Any]]) -> None:
+        for line in lines:
+            of = "eval_" if "validationLoss" in line else ""
+            numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
+            self._each(partial(_passed_on, self._arguments, _state(line["step"]), numbers))
+
+    def _begin(self) -> None:
         for name in _asked(self._job):
             try:
-                integration = _MAKERS[name](self._job, step)
-                integration.on_train_begin(self._arguments, _state(step), None, model=self._model)
+                integration = _MAKERS[name](self._job)
+                integration.on_train_begin(self._arguments, _state(0), None, model=self._model)
                 tracked = Tracked(name=name, url=_URLS[name](self._job))
                 self._followers.append(_Follower(tracked, integration))
             except Exception as error:
@@ -183,6 +193,10 @@ class Trackers:
     def _blame(self, one: _Follower, problem: str) -> None:
         if one.tracked.problem is None:
             one.tracked = one.tracked.model_copy(update={"problem": problem})
+
+
+def _passed_on(arguments: Any, state: Any, numbers: dict[str, Any], integration: Any) -> None:
+    integration.on_log(arguments, state, None, logs=dict(numbers))
 
 
 def _asked(job: TrainerJob) -> list[TrackerName]:
@@ -205,7 +219,7 @@ def _said(error: Exception) -> str:
     return f"it does not answer as it should ({type(error).__name__})" + (f": {why}" if why else "")
 
 
-def _mlflow(job: TrainerJob, _step: int) -> Any:
+def _mlflow(job: TrainerJob) -> Any:
     os.environ |= _mlflow_environment(job, cast("MLflow", job.spec.trackers and job.spec.trackers.mlflow))
     from mlflow import MlflowClient
     from transformers.integrations.integration_utils import MLflowCallback
@@ -223,8 +237,8 @@ def _mlflow(job: TrainerJob, _step: int) -> Any:
         _async_log = property(lambda _self: False, lambda _self, _value: None)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **more: Any) -> None:
-            new = {name: value for name, value in logs.items() if state.global_step > told(name)}
-            super().on_log(args, state, control, new, model, **more)  # type: ignore[no-untyped-call]
+            if new := {name: value for name, value in logs.items() if state.global_step > told(name)}:
+                super().on_log(args, state, control, new, model, **more)  # type: ignore[no-untyped-call]
 
     return Integration()  # type: ignore[no-untyped-call]
 
@@ -270,18 +284,16 @@ def _runs_file(job: TrainerJob) -> Path:
     return Path(job.output) / RUNS_FOLDER / "runs.json"
 
 
-def _tensor_board(job: TrainerJob, step: int) -> Any:
+def _tensor_board(job: TrainerJob) -> Any:
     from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
     from transformers.integrations.integration_utils import TensorBoardCallback
 
-    # Steps that an interrupted attempt wrote after its last checkpoint come once more: the old ones do not count.
-    # And of the time its files' names have but the second: two attempts that share one would share a file.
-    folder, suffix = Path(job.output) / TENSORBOARD_FOLDER, f".{job.attempt:06}"
-    writer = SummaryWriter(str(folder), purge_step=step, filename_suffix=suffix)
-    return TensorBoardCallback(writer)  # type: ignore[no-untyped-call]
+    folder = Path(job.output) / TENSORBOARD_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)  # it keeps the last minutes in memory: a killed attempt's have gaps
+    return TensorBoardCallback(SummaryWriter(str(folder)))  # type: ignore[no-untyped-call]
 
 
-_MAKERS: dict[TrackerName, Callable[[TrainerJob, int], Any]] = {
+_MAKERS: dict[TrackerName, Callable[[TrainerJob], Any]] = {
     "mlflow": _mlflow,
     "tensorBoard": _tensor_board,
     "wandb": weights_and_biases.integration,

@@ -74,7 +74,7 @@ class _Heard:
         self.warning(msg)
 
 
-def integration(job: TrainerJob, _step: int) -> Any:
+def integration(job: TrainerJob) -> Any:
     """The callback, with its run begun: the job's UID is its id, so that each attempt goes on with the same one.
 
     Raises:
@@ -93,11 +93,12 @@ def integration(job: TrainerJob, _step: int) -> Any:
     class Integration(WandbCallback):
         """With an end: transformers leaves it to the end of the process, which must not wait.
 
-        A killed attempt's last steps come once more, and are not told again.
+        An earlier attempt's steps come once more, and are not told again.
         """
 
         def on_log(self, args: Any, state: Any, control: Any, model: Any = None, logs: Any = None, **more: Any) -> None:
-            if state.global_step > told or (state.global_step == told and "eval_loss" in logs):
+            untold = "eval_loss" in logs and logs["eval_loss"] != validated
+            if state.global_step > told or (state.global_step == told and untold):
                 super().on_log(args, state, control, model, logs, **more)  # type: ignore[no-untyped-call]
 
         def on_train_end(self, *_args: Any, **_keywords: Any) -> None:
@@ -115,7 +116,7 @@ def integration(job: TrainerJob, _step: int) -> Any:
         settings=settings,
     )
     wandb.termsetup(settings, heard)
-    told = run.summary.get("train/global_step", -1)  # type: ignore[no-untyped-call]
+    told, validated = (run.summary.get(name, -1) for name in ("train/global_step", "eval/loss"))  # type: ignore[no-untyped-call]
     return Integration()  # type: ignore[no-untyped-call]
 
 

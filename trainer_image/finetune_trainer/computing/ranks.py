@@ -138,7 +138,7 @@ class World:
             self.anyone(False)  # one that has ended meanwhile is noticed here at once
             self._leave_together()
         except RuntimeError as error:
-            if self.store is None or not _is_end_of_line(error):
+            if self.store is None or not is_end_of_line(error):
                 raise
             raise _another_has_ended() from error
         self.part()
@@ -279,8 +279,10 @@ def _others_may_end() -> Iterator[None]:
         raise _another_has_ended() from error
 
 
-def _is_end_of_line(error: RuntimeError) -> bool:
+def is_end_of_line(error: Exception) -> bool:
     """Whether it is torch's word for it, where it may be anything: gloo's errors have no type of their own."""
+    if not isinstance(error, RuntimeError):
+        return False
     from torch.distributed import DistError
 
     return isinstance(error, DistError) or "gloo" in str(error)

@@ -46,8 +46,18 @@ def spread(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtyp
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+    model.register_forward_hook(_share_again)
     model._apply(lambda value: torch.empty_like(value, device=device) if value.is_meta else value.to(device))  # noqa: SLF001 - `to` and `to_empty` know one case each
     _fill(model, whole)
+
+
+def _share_again(model: Any, _inputs: Any, _output: Any) -> None:
+    """Share out again, after a pass without gradients, what stands outside of the layers, as a backward pass does.
+
+    Else the model's parameters are copies, in the precision of products, that no optimizer and no checkpoint may take.
+    """
+    if not torch.is_grad_enabled():
+        model.reshard()
 
 
 def gather(model: Any, whole: Any | None, compute_dtype: torch.dtype) -> None:

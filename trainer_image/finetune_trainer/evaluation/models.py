@@ -16,6 +16,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.generate import generated
 from finetune_trainer.models import base_model
 from finetune_trainer.models.generation import plain_generation
+from finetune_trainer.models.kinds import context_of
 from finetune_trainer.serving.artifact import Artifact, open_artifact
 
 _NOT_ASKED = (
@@ -48,7 +49,7 @@ class Model(NamedTuple):
         An answer that may be longer than what is left gives way, down to half of the context; then questions are cut.
         """
         config = self.net.config
-        context: int = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 20
+        context = context_of(config.get_text_config()) or 1 << 20
         if getattr(config, "is_encoder_decoder", False):
             return Room(context, min(max_new_tokens, context))
         answer = min(max_new_tokens, max(context - question, context // 2))

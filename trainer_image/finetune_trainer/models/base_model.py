@@ -16,33 +16,19 @@ from typing import Any
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing import four_bit
+from finetune_trainer.computing.ranks import is_end_of_line
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import kinds
 from finetune_trainer.models.base_fetch import fetch, in_hub_cache
-from finetune_trainer.models.corrected import as_if_never_quantised, say_what_is_tied
+from finetune_trainer.models.corrected import as_if_never_quantised, say_that_nothing_is_tied, say_what_is_tied
 from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
-from finetune_trainer.models.model_shape import stored_in_bytes
 from finetune_trainer.models.tokenizer_file import by_its_file
+from finetune_trainer.models.weight_files import damaged, file_of, promised_in, stored_as_no_reals, stored_in_bytes
 from finetune_trainer.storage.durable import damage
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED
 
 logger = logging.getLogger(__name__)
 
-ENCODER_DECODERS = frozenset({"bart", "blenderbot", "longt5", "mt5", "mvp", "pegasus", "pegasus_x", "t5", "umt5"})
-"""Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
-
-_TRANSLATORS = frozenset({"m2m_100", "mbart", "nllb-moe", "plbart"})
-"""Kinds whose texts begin or end with a token for their language, another one for each side."""
-
-_OF_TWO_TOKENIZERS = frozenset({"fsmt", "marian"})
-"""Kinds that translate out of one language into another, each side's texts by pieces of its own."""
-
-_LANGUAGES_IN_PROMPTS = (
-    "Name a T5, an mT5 or a causal model, whose prompts say what to do (translate German to English: ...), and apply "
-    "the job under a new name."
-)
-
-OF_UNKNOWN_STATE = frozenset({"rwkv"})
-"""Kinds of causal models that can neither be given their state by a name that is known here, nor told of padding."""
 
 PUT_THERE_AGAIN = (
     "A file of weights is missing, damaged or not whole: have the model put into the cache again (finetune-trainer "
@@ -156,8 +142,10 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
-def empty_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False) -> Any:
+def empty_model(folder: Path, *, dtype: Any, tied: bool, trust_remote_code: bool = False) -> Any:
     """The language model in `folder` without its weights: they take no memory and are to be filled in.
+
+    `tied` says whether embeddings are its output head, which files and configuration may say differently.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -165,6 +153,8 @@ def empty_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False) ->
     from accelerate import init_empty_weights  # type: ignore[import-untyped]
 
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
+    if not tied:
+        say_that_nothing_is_tied(config)
     with init_empty_weights(include_buffers=False):
         model = _kind(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     model.tie_weights()
@@ -188,6 +178,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # its own words for them are in a log: `require_whole` has better ones
             **extra,
         )
     except MemoryError:
@@ -198,6 +189,8 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
         if getattr(config, "quantization_config", None):
             logger.warning("quantised weights could not be loaded: %s", _first_line(error))
             raise _stored_quantised(folder, config) from error
+        if wrong := damaged(folder):
+            raise unusable(folder, f"its weights are damaged: {wrong}", PUT_THERE_AGAIN) from error
         raise unusable(folder, f"it cannot be loaded: {_first_line(error)}", _step_after(error)) from error
     require_whole(folder, found)
     say_what_is_tied(model)
@@ -237,13 +230,17 @@ def _require_numbers(folder: Path, config: Any) -> None:
     with suppress(ValueError):  # it names no method
         if isinstance(said, dict) and AutoHfQuantizer.supports_quant_method(said):  # type: ignore[no-untyped-call]
             return
+    if name := stored_as_no_reals(folder):
+        raise unusable(
+            folder, f"{name} in {file_of(folder, name)} is stored as numbers that are no weights", _PLAIN_WEIGHTS
+        )
     if name := stored_in_bytes(folder):
         why = f"{name} is stored in 8 bits or fewer, and config.json has no quantization_config that says how"
         raise unusable(folder, why, _PLAIN_WEIGHTS)
 
 
 def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
-    """Refuse files without all of the model's weights: transformers would make up what is missing, and only warn.
+    """Refuse files that have not all of the model's weights: transformers would make them up, and only warn.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -251,9 +248,11 @@ def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
     missing = sorted(found["missing_keys"])
     if missing:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise unusable(
-            folder, f"its weights are incomplete: {named} cannot be found in its safetensors", PUT_THERE_AGAIN
-        )
+        why = f"its weights are incomplete: {named} cannot be found in {promised_in(folder, missing[0])}"
+        raise unusable(folder, why, PUT_THERE_AGAIN)
+    for name, stored, expected in sorted(found["mismatched_keys"]):
+        why = f"{name} in {file_of(folder, name)} is {tuple(stored)}, and by config.json {tuple(expected)}"
+        raise unusable(folder, f"its weights are another model's: {why}", PUT_THERE_AGAIN)
 
 
 def _kind(config: Any) -> Any:
@@ -337,7 +336,8 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
         raise unusable(
             folder, f"transformers {transformers.__version__} cannot read its configuration: {_first_line(error)}"
         ) from error
-    _require_kind(folder, config, own_code=trust_remote_code)
+    if refused := kinds.why_not(config, own_code=trust_remote_code):
+        raise unusable(folder, *refused)
     if not any(folder.glob("*.safetensors")):
         raise unusable(
             folder, "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded: they can run code"
@@ -361,41 +361,6 @@ def _require_no_adapter(folder: Path) -> None:
     raise unusable(folder, f"{what} (adapter_config.json)", f"{step}; apply the job under a new name.")
 
 
-def _require_kind(folder: Path, config: Any, *, own_code: bool) -> None:
-    from transformers.models.auto import modeling_auto
-
-    named = ", ".join(config.architectures or [config.model_type])
-    if config.model_type in _TRANSLATORS:
-        why = f"{named} is told the languages of both texts by tokens beside them, and rows name no languages"
-        raise unusable(folder, why, _LANGUAGES_IN_PROMPTS)
-    if config.model_type in _OF_TWO_TOKENIZERS:
-        why = f"{named} has a tokenizer for each of its two languages, and one tokenizer.json cannot hold both"
-        raise unusable(folder, why, _LANGUAGES_IN_PROMPTS)
-    if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
-        raise unusable(
-            folder,
-            f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used",
-        )
-    if config.model_type in OF_UNKNOWN_STATE:
-        raise unusable(
-            folder,
-            f"{named} keeps its state of a text in a way of its own: it could be neither measured nor served",
-        )
-    own_code = own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    known = (
-        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-        if config.is_encoder_decoder
-        else modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    )
-    usable = {name for names in known.values() for name in _names(names)}
-    if config.architectures and not own_code and not usable.intersection(config.architectures):
-        raise unusable(folder, f"{named} is no language model that answers")
-
-
-def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
-
-
 def unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
     """The refusal of a base model."""
     return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
@@ -408,14 +373,14 @@ def in_words(folder: Path, what: str) -> Iterator[None]:
     Nobody knows all kinds of models, nor what their next version will need: whether one works is tried.
 
     Raises:
-        TrainerError: ModelUnusable. Memory and devices that fail are none of the model's faults, and pass.
+        TrainerError: ModelUnusable. Memory, devices and other ranks that fail are none of the model's faults, and pass.
     """
     try:
         yield
     except (TrainerError, MemoryError):
         raise
     except Exception as error:
-        if {kind.__name__ for kind in type(error).mro()} & _OF_THE_DEVICE:
+        if {kind.__name__ for kind in type(error).mro()} & _OF_THE_DEVICE or is_end_of_line(error):
             raise
         logger.warning("%s failed", what, exc_info=error)
         frame = traceback.extract_tb(error.__traceback__)[-1]

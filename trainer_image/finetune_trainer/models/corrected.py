@@ -10,9 +10,18 @@ def say_what_is_tied(model: Any) -> None:
     the head that was trained. The forward pass of encoder-decoders depends on that word, so theirs stays.
     """
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
-    if model.config.is_encoder_decoder or head is None or getattr(head, "weight", None) is table.weight:
-        return
-    for config in (model.config, model.config.get_text_config()):
+    if not (model.config.is_encoder_decoder or head is None or getattr(head, "weight", None) is table.weight):
+        say_that_nothing_is_tied(model.config)
+
+
+def says_tied(model: Any) -> bool:
+    """What the configuration says of it by now."""
+    return bool(getattr(model.config.get_text_config(), "tie_word_embeddings", True))
+
+
+def say_that_nothing_is_tied(whole: Any) -> None:
+    """Correct that word in a configuration and the part of it that is about text."""
+    for config in (whole, whole.get_text_config()):
         if getattr(config, "tie_word_embeddings", False):
             config.tie_word_embeddings = False
 

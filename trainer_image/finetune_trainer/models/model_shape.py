@@ -6,13 +6,14 @@ shape calls itself uncertain, and nobody is refused on its word. What the figure
 
 import json
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
+
+from finetune_trainer.models.weight_files import UNREADABLE, header, weight_files
 
 Tensors = Mapping[str, tuple[int, ...]]
 """Shapes of the weights by name."""
@@ -36,12 +37,10 @@ _RESIDUAL_DROPOUTS = ("resid_pdrop", "dropout", "hidden_dropout")
 _DROPOUTS = ("dropout_rate", "attn_pdrop", "attention_dropout", "attn_dropout")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-_BYTES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
 _ODD = ("experts", "A_log", "conv1d", "vision")
 """Parts of names of tensors whose layers keep another number of activations than is counted here."""
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "encoder_attention_heads")
 _ACTIVATIONS = ("dense_act_fn", "feed_forward_proj", "hidden_act", "activation_function", "hidden_activation")
-_HEADER_LIMIT = 100 * 2**20  # of safetensors itself
 
 
 @dataclass(frozen=True)
@@ -152,9 +151,9 @@ def of_folder(folder: Path) -> ModelShape | None:
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tensors, stored, plain = _headers(_weight_files(folder))
+        tensors, stored, plain = _headers(weight_files(folder))
         return _shape(config, tensors, stored, certain=plain and "auto_map" not in config) if tensors else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+    except UNREADABLE:
         return None
 
 
@@ -177,45 +176,16 @@ def _plain(name: str) -> str:
     return name.replace(".base_layer", "").removeprefix("base_model.model.")
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would load."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file() or not index.is_file():
-        return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
-    return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
-
-
 def _headers(files: Iterable[Path]) -> tuple[dict[str, tuple[int, ...]], int, bool]:
     """Shapes by name, bytes of the files, and whether all numbers are plain floating-point ones."""
     tensors: dict[str, tuple[int, ...]] = {}
     stored, plain = 0, True
     for path in files:
-        header = _header(path)
-        tensors |= {name: tuple(entry["shape"]) for name, entry in header.items()}
-        plain = plain and all(entry["dtype"] in _FLOATS for entry in header.values())
+        entries = header(path)
+        tensors |= {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        plain = plain and all(entry["dtype"] in _FLOATS for entry in entries.values())
         stored += path.stat().st_size
     return tensors, stored, plain
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """Dtype and shape of each tensor of a file, by its name."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > _HEADER_LIMIT:
-            raise ValueError(f"{path.name} has no header of safetensors")
-        header: dict[str, Any] = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return header
-
-
-def stored_in_bytes(folder: Path) -> str | None:
-    """A matrix of weights whose numbers are stored in a byte each, or several in one; None where none is found."""
-    try:
-        entries = [entry for path in _weight_files(folder) for entry in _header(path).items()]
-        found = (name for name, entry in entries if name.endswith("weight") and entry["dtype"] in _BYTES)
-        return next((name for name in found), None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
-        return None
 
 
 def _shape(config: Mapping[str, Any], tensors: Tensors, stored: int, *, certain: bool) -> ModelShape | None:

@@ -96,6 +96,7 @@ class StoreKeeping(Keeping):
         self._call_artifact(finished or artifact_folder(self.job.attempt))
         if finished:
             artifact_store.fetch(self._store, finished, Path(self.job.output) / ARTIFACT_FOLDER)
+            self._forget()  # killed right then, that attempt has left what it needed on the way
         else:
             self._snapshots.restore()
             self._thread.start()
@@ -113,7 +114,7 @@ class StoreKeeping(Keeping):
         patient = Store(self._ref, LAST_PATIENCE_SECONDS)
         artifact_store.keep(Path(self.job.output) / ARTIFACT_FOLDER, patient, self._name)
         self._over = True
-        self._tried("what is not needed any more stays in the store", self._forget)
+        self._forget()
         return reference.model_copy(update={"uri": self.job.artifact_uri})
 
     def end(self) -> None:
@@ -127,8 +128,13 @@ class StoreKeeping(Keeping):
         return self.job.artifact_uri.rpartition("/")[2]
 
     def _forget(self) -> None:
-        artifact_store.forget_before(self._store, self.job.attempt)
-        self._snapshots.forget()
+        """Delete what is not needed beside the artifact."""
+
+        def forget() -> None:
+            artifact_store.forget_before(self._store, self._name)
+            self._snapshots.forget()
+
+        self._tried("what is not needed any more stays in the store", forget)
 
     def _call_artifact(self, name: str) -> None:
         self.job = self.job.model_copy(update={"artifact_uri": f"{self._ref.uri}/{name}"})

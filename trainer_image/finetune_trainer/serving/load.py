@@ -19,7 +19,8 @@ from finetune_trainer.computing import four_bit
 from finetune_trainer.computing.limits import cpu_threads, free_memory
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.adapters import part_shared_weights
-from finetune_trainer.models.base_model import ENCODER_DECODERS, PUT_THERE_AGAIN, require_whole
+from finetune_trainer.models.base_model import PUT_THERE_AGAIN, require_whole
+from finetune_trainer.models.kinds import ENCODER_DECODERS, context_of
 from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
@@ -220,7 +221,7 @@ def _default_sampling(artifact: Artifact) -> Sampling:
 
 
 def _context(config: Any, asked: int | None) -> int:
-    can = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    can = context_of(config.get_text_config(decoder=True))
     if asked is not None and can is not None and asked > can:
         raise TrainerError(
             Reason.SPEC_INVALID, f"--max-model-length {asked}: the model can hold {can} tokens",

@@ -25,9 +25,8 @@ _ATTEMPT = re.compile(re.escape(ARTIFACT_FOLDER) + "-([0-9]+)")
 
 def newest(store: Store) -> str | None:
     """The whole artifact of the newest attempt that left one, below a job's folder."""
-    whole = (name.partition("/")[0] for name in store.objects() if name.endswith(f"/{MANIFEST}"))
-    attempts = [int(found[1]) for name in whole if (found := _ATTEMPT.fullmatch(name))]
-    return artifact_folder(max(attempts)) if attempts else None
+    newest = max((_attempt_of(name) for name in store.objects() if name.endswith(f"/{MANIFEST}")), default=-1)
+    return None if newest < 0 else artifact_folder(newest)
 
 
 def keep(folder: Path, store: Store, name: str) -> None:
@@ -42,12 +41,11 @@ def keep(folder: Path, store: Store, name: str) -> None:
     store.put_last((folder / MANIFEST).read_bytes(), f"{name}/{MANIFEST}")
 
 
-def forget_before(store: Store, attempt: int) -> None:
-    """Delete what earlier attempts left of their artifacts."""
-    for name in store.objects():
-        found = _ATTEMPT.fullmatch(name.partition("/")[0])
-        if found and int(found[1]) < attempt:
-            store.remove([name])
+def forget_before(store: Store, name: str) -> None:
+    """Delete what attempts before that of the artifact `name` left of theirs."""
+    for other in store.objects():
+        if -1 < _attempt_of(other) < _attempt_of(name):
+            store.remove([other])
 
 
 def fetch(store: Store, name: str, into: Path, *, sha256: str | None = None) -> None:
@@ -81,6 +79,12 @@ def fetch(store: Store, name: str, into: Path, *, sha256: str | None = None) -> 
             staging.rename(into)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _attempt_of(name: str) -> int:
+    """Of an artifact, or an object of one; -1 where it is none."""
+    found = _ATTEMPT.fullmatch(name.partition("/")[0])
+    return int(found[1]) if found else -1
 
 
 def _files(text: bytes | None, sha256: str | None) -> dict[str, dict[str, Any]]:

@@ -48,12 +48,15 @@ from finetune_trainer.data.provider_rows import as_messages
 from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys
-from finetune_trainer.storage.durable import write_errors
+from finetune_trainer.storage.durable import sha256_of, whole_file, write_errors
 from finetune_trainer.training.tuning import checkpoints_of
 
 CONTEXT_VARIABLE = "FINETUNE_CONTEXT"
 MODEL_FOLDER = "code-model"
-"""Below the job's output: what the code leaves, until it is looked at."""
+"""Below the job's output: what the code leaves, until the artifact is written."""
+
+RESULT = "finetune-result.json"
+"""In it: what came of the code, once its model was looked at. A next attempt then need not run it again."""
 
 LOOK_SECONDS = 5.0
 """How often it is looked whether a newer attempt has begun: the code is ended then, without a checkpoint."""
@@ -102,9 +105,15 @@ def train(
     verdict: DatasetVerdict,
     reporter: Reporter,
     interruption: Interruption,
+    *,
+    learnt: str,
     **reading: bool,
 ) -> TrainingResult:
     """Run the code to its end; afterwards the model stands in MODEL_FOLDER. `reading` is for `load_rows`.
+
+    `learnt` stands for job and data.
+
+    Code whose model an earlier attempt has found good (`found_good`) is not run again.
 
     Raises:
         TrainerError: CodeFailed, SpecInvalid (there is no such file), OutOfMemory.
@@ -112,6 +121,9 @@ def train(
     """
     code = _require_file(job)
     output, checkpoints = Path(job.output) / MODEL_FOLDER, checkpoints_of(job)
+    if (known := _known(output, _ran(job, learnt))) is not None:
+        reporter.update(phase="Running", loss=Metrics(Path(job.output) / FILE).curves())
+        return known
     with write_errors(output):
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True)
@@ -127,6 +139,31 @@ def train(
     if exit_code:
         raise _failed(exit_code)
     return heard.result()
+
+
+def found_good(job: TrainerJob, learnt: str, result: TrainingResult) -> None:
+    """Note that the model in MODEL_FOLDER is one: whatever comes after it may be interrupted.
+
+    Raises:
+        TrainerError: ArtifactFailed.
+    """
+    note = {"ran": _ran(job, learnt), "result": result.wire()}
+    whole_file(Path(job.output) / MODEL_FOLDER / RESULT, json.dumps(note).encode())
+
+
+def _known(output: Path, ran: list[str]) -> TrainingResult | None:
+    """What came of the same code, where its model was found good."""
+    try:
+        note = json.loads((output / RESULT).read_text(encoding="utf-8"))
+        return TrainingResult.model_validate(note["result"]) if note["ran"] == ran else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _ran(job: TrainerJob, learnt: str) -> list[str]:
+    """What is run, on what: the code with all that is beside it."""
+    files = sorted(path for path in Path(job.code or "").parent.iterdir() if path.is_file())
+    return [learnt, *(part for path in files for part in (path.name, sha256_of(path)))]
 
 
 def _require_file(job: TrainerJob) -> Path:

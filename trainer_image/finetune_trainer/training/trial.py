@@ -28,10 +28,10 @@ def learn(model: Any, compute_dtype: torch.dtype, decoder_start: int | None) -> 
             model.train()
             with autocast(net.device, compute_dtype):
                 loss = loss_sum(model, batch)
-            trained = [value for value in model.parameters() if value.requires_grad]
-            torch.autograd.grad(loss, trained, allow_unused=True)
+            loss.backward()  # type: ignore[no-untyped-call] # not by torch.autograd.grad: layers that are shared out know it not
             return float(loss.detach())
         finally:
+            model.zero_grad(set_to_none=True)
             model.train(training)
 
 

@@ -18,6 +18,7 @@ from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.computing.ranks import ALONE, World
 from finetune_trainer.models import base_model, memory, memory_fit, model_shape
 from finetune_trainer.models.adapters import require_mergeable, with_adapters
+from finetune_trainer.models.corrected import says_tied
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
 
@@ -42,10 +43,10 @@ def learning_rate_of(spec: FineTuneJobSpec) -> float:
     return spec.hyperparameters.learning_rate or usual[spec.method]
 
 
-def tunable_model(job: TrainerJob, folder: Path, *, empty: bool = False) -> Any:
+def tunable_model(job: TrainerJob, folder: Path, *, empty_but_tied: bool | None = None) -> Any:
     """The base model in `folder`, ready to be trained by the job's method: with new adapters, or as a whole.
 
-    An `empty` one has no weights yet (`sharding.py` fills them in).
+    Where it is said whether an empty one is tied, it has no weights yet (`sharding.py` fills them in).
     """
     import torch
     from transformers import set_seed
@@ -53,8 +54,10 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty: bool = False) -> Any:
     hyper = job.spec.hyperparameters
     # Full tuning keeps float32 weights: bfloat16 would round its small updates away. Adapters are float32 in any case.
     dtype = compute_dtype_of(job) if job.spec.adapters else torch.float32
-    if empty:
-        model = base_model.empty_model(folder, dtype=dtype, trust_remote_code=job.trust_remote_code)
+    if empty_but_tied is not None:
+        model = base_model.empty_model(
+            folder, dtype=dtype, tied=empty_but_tied, trust_remote_code=job.trust_remote_code
+        )
     else:
         model = base_model.load_model(
             folder, dtype=dtype, trust_remote_code=job.trust_remote_code, four_bits=job.spec.method == "QLoRA"
@@ -90,7 +93,11 @@ class Held:
         if shards == 1:
             return cls(tunable_model(job, folder), None)
         whole = tunable_model(job, folder) if world.is_first else None
-        return cls(tunable_model(job, folder, empty=True), whole)
+        tied = world.tell("tied", lambda: whole is None or says_tied(whole))
+        model = tunable_model(job, folder, empty_but_tied=tied)
+        if whole is not None and _names(model) != _names(whole):
+            raise base_model.unusable(folder, "shared out among GPUs it would have other weights than its files")
+        return cls(model, whole)
 
     def spread(self, compute_dtype: Any) -> None:
         """Share the model out; every rank has to call it."""
@@ -118,6 +125,10 @@ class Held:
         available = memory_fit.room_here().available
         fits = available is None or sum(value.nbytes for value in self.whole.parameters()) < available
         return self.whole.to(device()) if fits else self.whole
+
+
+def _names(model: Any) -> set[str]:
+    return {name for name, _ in model.named_parameters()}
 
 
 def _collect() -> None:

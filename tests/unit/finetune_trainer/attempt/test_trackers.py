@@ -220,6 +220,24 @@ def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path, m
     assert not (Path(asked.output) / "tensorboard").exists()
 
 
+def test_what_a_killed_attempt_had_not_yet_told_is_told_by_the_next_one(server, tiny_model, tmp_path):
+    """Also where nothing is left to learn."""
+    asked = job(tmp_path, tiny_model, tensorBoard={}, mlflow=mlflow_at(server.address))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune_trainer.train._evaluate", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+        assert run(asked)[0] != ExitCode.OK
+    (events,) = (Path(asked.output) / "tensorboard").iterdir()
+    events.write_bytes(b"")
+    for told in server.metrics.values():
+        del told[1:]
+    code, report = run(asked.model_copy(update={"attempt": 2}))
+    assert (code, [one.problem for one in report.trackers]) == (ExitCode.OK, [None, None])
+    found = scalars(Path(asked.output) / "model" / "tensorboard")
+    assert (sorted(found["loss"]), sorted(found["eval/loss"])) == (list(range(1, 11)), [5, 10])
+    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
+    assert [step for step, _ in server.metrics["eval_loss"]] == [5, 10]
+
+
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
     """What TensorBoard would show: event files are length-framed protobuf messages; a start discards later steps."""
     from tensorboardX.proto.event_pb2 import Event, SessionLog

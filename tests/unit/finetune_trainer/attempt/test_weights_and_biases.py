@@ -110,7 +110,7 @@ def test_why_its_server_does_not_take_a_run_is_said(server, tiny_model, tmp_path
     spoil(server, monkeypatch)
     asked = job(tmp_path, tiny_model, server).model_copy(update={"uid": tmp_path.name})  # its client knows the others
     with pytest.raises(Exception, match=r"run|key") as raised:
-        weights_and_biases.integration(asked, 0)
+        weights_and_biases.integration(asked)
     assert trackers._said(raised.value).endswith(why)
 
 

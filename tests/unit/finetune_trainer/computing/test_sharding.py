@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import distributed
+from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
@@ -74,6 +75,9 @@ def leave_gradients(folder: Path) -> None:
             assert whole is None or not any(value.numel() for value in whole.parameters())
             for ids, weight in passes:
                 (weight * loss(model, ids, dtype)).backward()
+            with torch.no_grad():
+                loss(model, IDS[0], dtype)
+            assert all(isinstance(value, DTensor) or "lora_" in key for key, value in model.named_parameters())
             own = [value for value in model.parameters() if value.requires_grad and value.grad is not None]
             if "lora" in way:
                 world.sum_gradients(own)

@@ -119,7 +119,7 @@ def test_an_attempt_that_was_given_up_and_writes_late_spoils_nothing(any_bucket,
     assert artifact_store.newest(kept) == "model-2"
     artifact_store.fetch(kept, "model-2", tmp_path / "back")
     assert same(tuned, tmp_path / "back")
-    artifact_store.forget_before(kept, 2)
+    artifact_store.forget_before(kept, "model-2")
     assert all(name.startswith("model-2/") for name in any_bucket.names("late-write"))
 
 

@@ -149,6 +149,52 @@ def test_code_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on_from_it(left
     assert (report.result.steps, report.result.tokens) == (12, 36)
 
 
+def ends_right_after_training(job):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune_trainer.train._evaluate", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+        return do(job)
+
+
+RUN_AND_COUNTED = """
+import pathlib, shutil
+from finetune_trainer import recipe
+
+run = recipe.context()
+runs = pathlib.Path({runs!r})
+runs.write_text(runs.read_text() + "x")
+run.report(step=1, total_steps=1, loss=0.5, tokens=3)
+shutil.copytree({model!r}, run.output, dirs_exist_ok=True)
+"""
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("changed", [False, True])
+def test_code_that_has_left_a_good_model_is_run_again_only_where_it_is_another_one(left, tiny_model, tmp_path, changed):
+    (tmp_path / "runs").write_text("")
+    source = RUN_AND_COUNTED.format(runs=str(tmp_path / "runs"), model=str(left[2]))
+    job = job_with(source, tmp_path / "job", tiny_model)
+    ends_right_after_training(job)
+    if changed:
+        Path(job.code).with_name("helper.py").write_text("one = 1")
+    code, report, phases = do(job)
+    assert (code, phases) == (ExitCode.OK, ["Validating", "Running", "Succeeded"])
+    assert (tmp_path / "runs").read_text() == ("xx" if changed else "x")
+    assert (report.result.steps, report.result.tokens, report.result.train_loss) == (1, 3, 0.5)
+    assert [point.step for point in report.loss.train] == [1]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_code_whose_model_was_refused_is_run_again(left, tiny_model, tmp_path):
+    (tmp_path / "runs").write_text("")
+    source = RUN_AND_COUNTED.format(runs=str(tmp_path / "runs"), model=str(left[2]))
+    (left[2] / "adapter_config.json").rename(tmp_path / "missing.json")
+    job = job_with(source, tmp_path / "job", tiny_model)
+    assert do(job)[0] == ExitCode.CODE_FAILED
+    (tmp_path / "missing.json").rename(left[2] / "adapter_config.json")
+    assert do(job)[0] == ExitCode.OK
+    assert (tmp_path / "runs").read_text() == "xx"
+
+
 FAILING = {
     "an exception": ("raise KeyError('x')", "exit code 1"),
     "its own exit code": ("import sys; sys.exit(7)", "exit code 7"),

@@ -169,11 +169,17 @@ def test_after_a_shortage_the_step_is_done_again_in_halves_and_learns_the_same(t
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-def test_two_ranks_come_to_the_losses_and_measures_of_one(tiny_model, tmp_path):
-    jobs = [make_preference_job(tmp_path / kind, tiny_model, hyperparameters=SHORT) for kind in ("one", "two")]
-    messages = tmp_path / "messages"
-    messages.mkdir()
-    both = ranks.start(2, ranks.do, jobs[1].model_copy(update={"report": None}), str(messages))
+@pytest.mark.parametrize(
+    ("work", "spec"),
+    [
+        (ranks.do, {"hyperparameters": SHORT}),
+        (ranks.do_sharing, {"hyperparameters": SHORT | {"learningRate": 0.003}, "method": "Full"}),
+    ],
+    ids=["each holds it", "both share it"],
+)
+def test_two_ranks_come_to_the_losses_and_measures_of_one(tiny_model, tmp_path, work, spec):
+    jobs = [make_preference_job(tmp_path / kind, tiny_model, **spec) for kind in ("one", "two")]
+    both = ranks.started(jobs[1].model_copy(update={"report": None}), 2, work)
     assert do(jobs[0])[0] == ExitCode.OK
     assert ranks.ended(both) == [0, 0]
     one, two = map(lines_of, jobs)

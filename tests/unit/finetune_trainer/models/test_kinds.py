@@ -1,0 +1,38 @@
+"""Kinds of models that cannot be used here are told apart by their configuration, in words."""
+
+from types import SimpleNamespace
+
+import pytest
+from transformers import AutoConfig
+
+from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.evaluation.models import Model
+from finetune_trainer.models.kinds import why_not
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        ("rwkv", {}, "keeps its state of a text in a way of its own"),
+        ("reformer", {"is_decoder": True}, "learns only rows whose length is a multiple of that of its chunks"),
+        ("marian", {}, "has a tokenizer for each of its two languages"),
+        ("mbart", {}, "is told the languages of both texts by tokens"),
+        ("led", {}, "is an encoder-decoder; of these only bart, blenderbot,"),
+        ("bert", {"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM is no language model that answers"),
+        ("llama", {"architectures": ["LlamaForCausalLM"]}, None),
+        ("t5", {"architectures": ["T5ForConditionalGeneration"]}, None),
+    ],
+)
+def test_a_kind_is_refused_with_the_reason(kind, fields, said):
+    found = why_not(AutoConfig.for_model(kind, **fields), own_code=False)
+    assert (found is None) is (said is None)
+    assert said is None or said in found[0]
+
+
+@pytest.mark.parametrize("positions", [-1, 0, None])
+def test_a_model_that_names_no_number_of_positions_has_room_for_any_answer(positions):
+    """XLNet says -1."""
+    config = SimpleNamespace(max_position_embeddings=positions)
+    config.get_text_config = lambda: config
+    room = Model(SimpleNamespace(config=config), None, ChatTokenizer).room(100, 50)
+    assert (room.answer, room.prompt) == (50, (1 << 20) - 50)

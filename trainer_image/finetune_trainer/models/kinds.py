@@ -1,0 +1,76 @@
+"""Which kinds of models can be tuned, measured and served here, by their configuration alone. Nothing is loaded."""
+
+from typing import Any
+
+ENCODER_DECODERS = frozenset({"bart", "blenderbot", "longt5", "mt5", "mvp", "pegasus", "pegasus_x", "t5", "umt5"})
+"""Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
+
+_TRANSLATORS = frozenset({"m2m_100", "mbart", "nllb-moe", "plbart"})
+"""Kinds whose texts begin or end with a token for their language, another one for each side."""
+
+_OF_TWO_TOKENIZERS = frozenset({"fsmt", "marian"})
+"""Kinds that translate out of one language into another, each side's texts by pieces of its own."""
+
+_OF_UNKNOWN_STATE = frozenset({"rwkv"})
+"""Kinds of causal models that can neither be given their state by a name that is known here, nor told of padding."""
+
+_IN_CHUNKS = frozenset({"reformer"})
+"""Kinds that learn no row whose length is not a multiple of that of their chunks."""
+
+_LANGUAGES_IN_PROMPTS = (
+    "Name a T5, an mT5 or a causal model, whose prompts say what to do (translate German to English: ...), and apply "
+    "the job under a new name."
+)
+
+
+def why_not(config: Any, *, own_code: bool) -> tuple[str, str | None] | None:
+    """Why a model of this configuration cannot be used, and a next step where there is one of its own; None if it can.
+
+    `own_code` says whether code of the model's own is run.
+    """
+    named = ", ".join(config.architectures or [config.model_type])
+    why, step = _of_kind(config, named)
+    if why is None and not _answers(config, own_code=own_code):
+        why = f"{named} is no language model that answers"
+    return None if why is None else (why, step)
+
+
+def context_of(text_config: Any) -> int | None:
+    """How many tokens the model says that it can hold; None where it names no number, as XLNet does by -1."""
+    known = getattr(text_config, "max_position_embeddings", None)
+    return known if isinstance(known, int) and known > 0 else None
+
+
+def _of_kind(config: Any, named: str) -> tuple[str | None, str | None]:
+    kind, why = config.model_type, None
+    if kind in _TRANSLATORS:
+        why = f"{named} is told the languages of both texts by tokens beside them, and rows name no languages"
+        return why, _LANGUAGES_IN_PROMPTS
+    if kind in _OF_TWO_TOKENIZERS:
+        why = f"{named} has a tokenizer for each of its two languages, and one tokenizer.json cannot hold both"
+        return why, _LANGUAGES_IN_PROMPTS
+    if config.is_encoder_decoder and kind not in ENCODER_DECODERS:
+        why = f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used"
+    elif kind in _OF_UNKNOWN_STATE:
+        why = f"{named} keeps its state of a text in a way of its own: it could be neither measured nor served"
+    elif kind in _IN_CHUNKS:
+        why = f"{named} learns only rows whose length is a multiple of that of its chunks"
+    return why, None
+
+
+def _answers(config: Any, *, own_code: bool) -> bool:
+    from transformers.models.auto import modeling_auto
+
+    if own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return True
+    known = (
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+        if config.is_encoder_decoder
+        else modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    )
+    usable = {name for names in known.values() for name in _names(names)}
+    return not config.architectures or bool(usable.intersection(config.architectures))
+
+
+def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names

@@ -1,0 +1,105 @@
+"""A base model's files of weights, by their headers and index alone: which there are, and what is wrong with them.
+
+No weights are read, and no torch. What the tensors mean is `model_shape.py`.
+"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+_SOMEWHERE = "its safetensors"
+_BYTES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
+_NO_REALS = frozenset({"BOOL", "I16", "U16", "I32", "U32", "I64", "U64", "C64"})
+_HEADER_LIMIT = 100 * 2**20  # of safetensors itself
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error)
+"""What reading them raises where they are not what they should be."""
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would load."""
+    single, index = folder / _SINGLE, folder / _INDEX
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    return [folder / name for name in sorted(set(_index(folder).values()))]
+
+
+def _index(folder: Path) -> dict[str, str]:
+    """Which file has which tensor."""
+    said = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    if not isinstance(said["metadata"], dict):  # transformers reads that first
+        raise TypeError
+    found: dict[str, str] = said["weight_map"]
+    return found
+
+
+def header(path: Path) -> dict[str, Any]:
+    """Dtype and shape of each tensor of a file, by its name."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > _HEADER_LIMIT:
+            raise ValueError(f"{path.name} has no header of safetensors")
+        found: dict[str, Any] = json.loads(file.read(length))
+    found.pop("__metadata__", None)
+    return found
+
+
+def stored_in_bytes(folder: Path) -> str | None:
+    """A matrix of weights whose numbers are stored in a byte each, or several in one; None where none is found."""
+    return _stored_as(folder, _BYTES)
+
+
+def stored_as_no_reals(folder: Path) -> str | None:
+    """The same of whole numbers, truth values and complex numbers."""
+    return _stored_as(folder, _NO_REALS)
+
+
+def _stored_as(folder: Path, kinds: frozenset[str]) -> str | None:
+    try:
+        entries = [entry for path in weight_files(folder) for entry in header(path).items()]
+        return next((name for name, entry in entries if name.endswith("weight") and entry["dtype"] in kinds), None)
+    except UNREADABLE:
+        return None
+
+
+def file_of(folder: Path, tensor: str) -> str:
+    """The file that has this tensor, for people."""
+    try:
+        return next((path.name for path in weight_files(folder) if tensor in header(path)), _SOMEWHERE)
+    except UNREADABLE:
+        return _SOMEWHERE
+
+
+def promised_in(folder: Path, tensor: str) -> str:
+    """The file that has this tensor by the index, for people."""
+    try:
+        return _index(folder).get(tensor, _SOMEWHERE)
+    except UNREADABLE:
+        return _SOMEWHERE
+
+
+def damaged(folder: Path) -> str | None:
+    """The first file that is missing or not whole, in words; None where all are as their headers say."""
+    try:
+        files = weight_files(folder)
+    except UNREADABLE:
+        return f"{_INDEX} is no index of files of weights"
+    return next((wrong for path in files if (wrong := _wrong_with(path))), None)
+
+
+def _wrong_with(path: Path) -> str | None:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    try:
+        length = max((entry["data_offsets"][1] for entry in header(path).values()), default=0)
+        with path.open("rb") as file:
+            length += 8 + struct.unpack("<Q", file.read(8))[0]
+    except OSError as error:
+        return f"{path.name} cannot be read ({error.strerror})"
+    except UNREADABLE:
+        return f"{path.name} has no header of safetensors"
+    size = path.stat().st_size
+    return None if size == length else f"{path.name} has {size} bytes, its header speaks of {length}"
