@@ -23,10 +23,8 @@ from finetune_operator.providers.azure.monitor import AzureMonitor
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.pace import Pace
-from finetune_operator.providers.ports import HostRequest
+from finetune_operator.providers.ports import OWNER_TAG, HostRequest
 from finetune_operator.providers.values import plain
-
-OWNER_TAG = "finetune-uid"
 
 _DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")
 

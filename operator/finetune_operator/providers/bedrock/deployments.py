@@ -17,13 +17,12 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import NO_OPERATION, Aws
 from finetune_operator.providers.errors import NotThere, Refused, TryLater
-from finetune_operator.providers.ports import HostRequest
+from finetune_operator.providers.ports import OWNER_TAG, HostRequest
 from finetune_operator.providers.values import plain
 
 Wire = Mapping[str, Any]
 
 SERVICE, RUNTIME = "bedrock", "bedrock-runtime"
-OWNER_TAG = "finetune-uid"
 ON_DEMAND = "create_custom_model_deployment"
 
 _LACKS = re.compile(f"{NO_OPERATION}|not (supported|available)", re.IGNORECASE)

@@ -23,7 +23,7 @@ from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.s3 import Bucket
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
-from finetune_operator.providers.ports import HostRequest
+from finetune_operator.providers.ports import OWNER_TAG, HostRequest
 from finetune_operator.providers.sagemaker.wire import vpc
 from finetune_operator.runtime.logs import redact
 
@@ -261,8 +261,8 @@ def configuration(request: HostRequest) -> dict[str, Any]:
 
 
 def tags(request: HostRequest) -> list[dict[str, str]]:
-    """Whose it is, for people and bills."""
-    return [{"Key": "finetune-uid", "Value": request.owner}]
+    """Whose it is."""
+    return [{"Key": OWNER_TAG, "Value": request.owner}]
 
 
 def cached(aws: Aws, settings: SageMaker, base_model: str | None) -> str | None:
