@@ -1,13 +1,13 @@
 """Lines of a byte stream with their numbers, in bounded memory however long a line is."""
 
 import io
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from finetune_trainer.data.rows import ROW_LIMIT
 
 TOO_LONG = f"longer than {ROW_LIMIT // (1024 * 1024)} MiB"
-BOM = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
@@ -63,8 +63,8 @@ class Lines:
 
 def skip_bom(stream: io.BufferedReader) -> None:
     """Pass over a byte order mark, where the stream begins with one."""
-    if stream.peek(len(BOM)).startswith(BOM):
-        stream.read(len(BOM))
+    if stream.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
+        stream.read(len(BOM_UTF8))
 
 
 def _skip_line(stream: io.BufferedReader) -> int:
