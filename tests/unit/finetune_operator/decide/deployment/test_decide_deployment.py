@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentCost, HostedDeployment, ModelDeploymentStatus, Sleep
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
@@ -20,6 +21,7 @@ from tests.unit.finetune_operator.decide.given import (
     condition,
     connection,
     kstatus,
+    openai_connection,
     sagemaker_connection,
     stamp,
 )
@@ -201,6 +203,31 @@ def test_a_provider_that_refuses_a_deployment_leads_to_no_new_job() -> None:
 
 def test_idle_with_nothing_to_do_is_no_refusal() -> None:
     assert decide(view(spec=spec(idle={"action": "None"}))).serve is not None
+
+
+STANDS = {"azureOpenAI": {"sku": "Standard"}}
+PLACES: dict[str, tuple[LLMConnectionSpec, dict[str, Any], str]] = {
+    # where the version is, what spec asks for beside, what is said against it
+    "here, to zero": (connection(), {"idle": {"action": "ScaleToZero"}}, ""),
+    "at Azure, deleted": (azure_connection(), STANDS | {"idle": {"action": "Delete"}}, ""),
+    "at Azure, to zero": (
+        azure_connection(),
+        STANDS | {"idle": {"action": "ScaleToZero"}},
+        "has no zero; write Delete",
+    ),
+    "at OpenAI, deleted": (openai_connection(), {"idle": {"action": "Delete"}}, "without a deployment that costs"),
+    "at OpenAI, attached": (openai_connection(), {"attach": {"id": "x"}}, "a provider without deployments"),
+    "at Azure, attached": (azure_connection(), {"attach": {"id": "x"}}, ""),
+    "at SageMaker, attached": (sagemaker_connection(), {"attach": {"id": "x"}}, ""),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_cannot_be_where_the_version_is_is_refused_and_all_else_served(place: str) -> None:
+    led_to, fields, said = PLACES[place]
+    decision = decide(view(connections={"local": led_to}, spec=spec(**fields)))
+    assert (decision.serve is None) is bool(said)
+    assert said in condition(decision.status, "Ready").message
 
 
 def test_a_number_stays_with_its_version() -> None:
