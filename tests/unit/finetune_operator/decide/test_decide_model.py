@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 
-from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import Failure
 from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.versions import there_are
 from finetune_operator.decide.model import (
-    DeploymentView,
     ModelView,
     active_version,
     beats,
@@ -21,7 +19,7 @@ from finetune_operator.decide.model import (
     prunable,
 )
 from tests.unit.finetune_operator.decide.given import at, condition, kstatus
-from tests.unit.finetune_operator.decide.given_models import spec, version, view
+from tests.unit.finetune_operator.decide.given_models import deployed, spec, version, view
 
 
 def measured(number: int, exact: float, against: int | None = None, **fields: Any) -> ModelVersion:
@@ -33,23 +31,6 @@ def measured(number: int, exact: float, against: int | None = None, **fields: An
     assert made.evaluation is not None
     body = made.evaluation.wire() | {"baselines": baselines} | fields
     return made.model_copy(update={"evaluation": EvaluationResult.model_validate(body)})
-
-
-def deployed(
-    served: int | None = None,
-    name: str = "sentiment",
-    owned: bool = True,
-    wants: Any = "Active",
-    of: str = "sentiment",
-    **status: Any,
-) -> DeploymentView:
-    its_spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": of}, "version": wants})
-    conditions = [
-        {"type": kind, "status": value, "reason": reason, "message": "m", "lastTransitionTime": "2026-11-21T12:00:00Z"}
-        for kind, value, reason in status.pop("conditions", ())
-    ]
-    body = {"servedVersion": served, "conditions": conditions, **status}
-    return DeploymentView(name, owned, its_spec, ModelDeploymentStatus.model_validate(body))
 
 
 ASLEEP = {"since": "2026-11-01T00:00:00Z", "generation": 1}
