@@ -7,7 +7,7 @@ import pytest
 from finetune_api.azure import AzureResolved
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide.connection import Checked, check_is_due, pod_refused, says_the_same, with_resolved
 from tests.unit.finetune_operator.decide.given import (
@@ -87,14 +87,27 @@ def test_who_may_use_a_connection_is_said(spec: LLMConnectionSpec, said: str) ->
     assert condition(status, "Ready").message == said
 
 
-def test_a_provider_that_refuses_a_connection_leads_to_no_new_job() -> None:
-    for failure in (Failure.because(Reason.PROVIDER_REFUSED, "no such account"), pod_refused("spec.volumes: no")):
-        checked = Checked(failure)
-        status = decide_connection.decide(
-            openai_connection(), "", LLMConnectionStatus(), generation=1, now=NOW, checked=checked
-        )
-        told = condition(status, "Stalled").message
-        assert ("orrect" in told, "apply the job" in told) == (True, False)
+@pytest.mark.parametrize(
+    ("failure", "step"),
+    [
+        (Failure.because(Reason.PROVIDER_REFUSED, "no such account"), "correct the connection: its address"),
+        (pod_refused("spec.volumes: no"), "Correct huggingFace.podTemplate, or modelCache.volume, of the connection"),
+        (Failure.because(Reason.CREDENTIALS_INVALID, "no"), str(NEXT_STEP[Reason.CREDENTIALS_INVALID])),
+    ],
+    ids=["refused", "no pods", "keys"],
+)
+def test_what_keeps_a_connection_from_use_leads_to_its_own_mending(failure: Failure, step: str) -> None:
+    status = decide_connection.decide(
+        openai_connection(), "", LLMConnectionStatus(), generation=1, now=NOW, checked=Checked(failure)
+    )
+    assert step in condition(status, "Stalled").message
+
+
+def test_a_status_names_provider_and_models_and_keeps_them_where_the_spec_cannot_be_read() -> None:
+    limited = connection(fineTuning={"allowedModels": ["tiny/*"]})
+    status = decide_connection.decide(limited, "", LLMConnectionStatus(), generation=1, now=NOW)
+    unread = decide_connection.decide(None, "spec.x: wrong", status, generation=2, now=NOW)
+    assert [(each.provider, each.models) for each in (status, unread)] == [("huggingFace", ["tiny/*"])] * 2
 
 
 CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
