@@ -299,6 +299,45 @@ def test_what_is_asked_of_the_provider(name: str) -> None:
     assert next_move(given(checked(), before, now=at(seconds)), found) == move
 
 
+@pytest.mark.parametrize(
+    ("connection", "goes_on"), [(openai_connection(), False), (sagemaker_connection(), True)], ids=["anew", "goes on"]
+)
+def test_that_a_job_is_asked_for_is_in_status_before_it_is(connection: LLMConnectionSpec, goes_on: bool) -> None:
+    """What an earlier attempt has said is this one's only where it goes on from a checkpoint."""
+    before = checking(retry_after=stamp(-1)).model_copy(update={"train_loss": 0.5, "eval_loss": 0.6})
+    asker = given(checked(), before, connection=connection, now=at(5), account_now="project a")
+    new = cloud_job.asked(asker, before)
+    provider = new.provider
+    assert provider is not None
+    assert (provider.asked_at, provider.job_id, provider.retry_after) == (stamp(5), None, None)
+    assert (provider.account, provider.files) == ("project a", [FILE])
+    assert (new.train_loss, new.eval_loss) == ((0.5, 0.6) if goes_on else (None, None))
+    assert cloud_job.submitted(new, FOUND).provider == provider.model_copy(update={"job_id": FOUND.id})
+
+
+@pytest.mark.parametrize(("pause", "again"), [(30, 30), (0.1, 1)])
+def test_a_pause_that_a_provider_asks_for_is_recorded_and_no_look_is_at_once(pause: float, again: float) -> None:
+    busy = Failure.because(Reason.RATE_LIMITED, "later")
+    decision = cloud_job.postponed(given(checked(), checking()), busy, pause)
+    assert decision.requeue_after == again
+    assert decision.status.provider is not None
+    assert decision.status.provider.retry_after == stamp(again)
+    assert kstatus(decision.status) == "InProgress", "it passes by itself"
+
+
+@pytest.mark.parametrize("deleting", [False, True])
+def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_stay_are_told(deleting: bool) -> None:
+    leaving = given(at_provider("Succeeded", model="ft:a"), status(), version=1, deleting=deleting)
+    going = cloud_job.not_gone(leaving, ["md-e1t"], None, 20)
+    assert going.requeue_after == 20
+    said = condition(going.status, "Reconciling")
+    assert (said is not None and "md-e1t is being deleted" in said.message) is deleting
+    stays = cloud_job.not_gone(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20)
+    assert stays.requeue_after == cloud_job.ASK_AGAIN_SECONDS
+    assert condition(stays.status, "Released").status == "False"
+    assert ("finetune.dev/abandon=true" in (stays.status.failure.message if stays.status.failure else "")) is deleting
+
+
 def test_an_ended_job_is_released_and_does_not_cancel_what_has_ended() -> None:
     ended = decide(given(broken(Reason.PROVIDER_FAILED), status())).status
     decision = decide(given(Run("Unseen", job_id="ftjob-1"), ended))
