@@ -126,10 +126,6 @@ class RemoteFile:
     """Whether the provider has looked at it, and cannot use it."""
 
 
-OWNER_TAG = "finetune-uid"
-"""What a deployment is tagged with, for people and bills; its value is `HostRequest.owner`."""
-
-
 @dataclass(frozen=True)
 class HostRequest:
     """A deployment to be made, in nobody's dialect. What only one provider has is in its block of the template."""

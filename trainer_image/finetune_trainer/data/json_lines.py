@@ -2,7 +2,6 @@
 
 import io
 import re
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -11,7 +10,7 @@ import msgspec
 
 from finetune_trainer.data.blocks import Block, Objects
 from finetune_trainer.data.column_names import ORDINARY_NAME
-from finetune_trainer.data.lines import TOO_LONG, Line, Lines
+from finetune_trainer.data.lines import BOM, TOO_LONG, Line, Lines
 from finetune_trainer.data.repeated import are_told_apart, repeated_name
 from finetune_trainer.data.rows import Position, Record, line_places
 
@@ -128,7 +127,7 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
     trails = _TRAILS in said
     known = (
         (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
-        (begun.startswith(BOM_UTF8), "a byte order mark stands before the object"),
+        (begun.startswith(BOM), "a byte order mark stands before the object"),
         (b"\0" in text, "a NUL byte is in it"),
         (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),
         ("escape" in said, "a backslash that is part of text is written twice"),

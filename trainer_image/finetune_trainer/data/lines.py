@@ -8,6 +8,7 @@ from typing import NamedTuple
 from finetune_trainer.data.rows import ROW_LIMIT
 
 TOO_LONG = f"longer than {ROW_LIMIT // (1024 * 1024)} MiB"
+BOM = BOM_UTF8
 
 
 class Line(NamedTuple):
@@ -63,8 +64,8 @@ class Lines:
 
 def skip_bom(stream: io.BufferedReader) -> None:
     """Pass over a byte order mark, where the stream begins with one."""
-    if stream.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
-        stream.read(len(BOM_UTF8))
+    if stream.peek(len(BOM)).startswith(BOM):
+        stream.read(len(BOM))
 
 
 def _skip_line(stream: io.BufferedReader) -> int:

@@ -19,8 +19,7 @@ _TENSORS, _VALUES = 16, 8
 _ROUNDING = 2**-7
 """Relative difference of a number and itself in 16 bits, with room: bfloat16 keeps 8 bits."""
 
-FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-"""What safetensors calls numbers that are not quantised."""
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def probe(folder: Path, names: Iterable[str] | None = None) -> Probe:
@@ -72,4 +71,4 @@ def _matrices(path: Path) -> list[str]:
 
     with safe_open(path, framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        return [name for name, part in slices.items() if len(part.get_shape()) == 2 and part.get_dtype() in FLOATS]
+        return [name for name, part in slices.items() if len(part.get_shape()) == 2 and part.get_dtype() in _FLOATS]

@@ -14,8 +14,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.models.base_probe import FLOATS
-
 Tensors = Mapping[str, tuple[int, ...]]
 """Shapes of the weights by name."""
 
@@ -37,6 +35,7 @@ _MASKED = frozenset({"falcon"})
 _RESIDUAL_DROPOUTS = ("resid_pdrop", "dropout", "hidden_dropout")
 _DROPOUTS = ("dropout_rate", "attn_pdrop", "attention_dropout", "attn_dropout")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _BYTES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
 _ODD = ("experts", "A_log", "conv1d", "vision")
 """Parts of names of tensors whose layers keep another number of activations than is counted here."""
@@ -193,7 +192,7 @@ def _headers(files: Iterable[Path]) -> tuple[dict[str, tuple[int, ...]], int, bo
     for path in files:
         header = _header(path)
         tensors |= {name: tuple(entry["shape"]) for name, entry in header.items()}
-        plain = plain and all(entry["dtype"] in FLOATS for entry in header.values())
+        plain = plain and all(entry["dtype"] in _FLOATS for entry in header.values())
         stored += path.stat().st_size
     return tensors, stored, plain
 

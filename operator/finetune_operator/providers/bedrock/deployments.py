@@ -11,13 +11,14 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.deployment import BedrockServing
+from finetune_api.names import OWNER_TAG
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.hosted import Hosted, HostedState
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import NO_OPERATION, Aws
 from finetune_operator.providers.errors import NotThere, Refused, TryLater
-from finetune_operator.providers.ports import OWNER_TAG, HostRequest
+from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.values import plain
 
 Wire = Mapping[str, Any]

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from finetune_api.aws import SageMaker
-from finetune_api.names import SERVE_FLAGS_VARIABLE
+from finetune_api.names import OWNER_TAG, SERVE_FLAGS_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERVING_PORT
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
@@ -23,7 +23,7 @@ from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.s3 import Bucket
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
-from finetune_operator.providers.ports import OWNER_TAG, HostRequest
+from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.sagemaker.wire import vpc
 from finetune_operator.runtime.logs import redact
 
