@@ -66,7 +66,8 @@ class Weights:
 
     async def _tell_unproven(self, model: Manifest, version: ModelVersion) -> None:
         """A release that did not know the field has written the record; what is not known to be ours stays."""
-        note = f"{named(version.artifact)} of version {version.version} is not deleted: status does not say that it was made here"
+        what = f"{named(version.artifact)} of version {version.version}"
+        note = f"{what} is not deleted: status does not say that it was made here"
         await self._context.announce(model, "Warning", "Retained", note)
 
     def job_of(self, model: Manifest, version: ModelVersion) -> Manifest | None:
