@@ -7,7 +7,7 @@ import pytest
 from finetune_operator.runtime.kube import CONNECTIONS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 
 __all__ = ["begin", "provider", "start"]
 
