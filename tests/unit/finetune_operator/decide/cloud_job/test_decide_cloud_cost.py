@@ -166,7 +166,7 @@ def test_a_budget_needs_the_price_of_all_that_the_job_is_to_pay(name: str) -> No
     failure = cloud_cost.unpriced(view)
     assert (failure and failure.message) == (what and f"spec.budget: no price of {what} is known")
     if failure is not None:
-        assert "providerCatalogue" in (failure.next_step or "")
+        assert "spec.retryNonce when the operator has read it" in (failure.next_step or "")
 
 
 @pytest.mark.parametrize(
