@@ -10,10 +10,11 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
+from finetune_api.verdict import DatasetVerdict
 from finetune_operator.decide.cloud_job import cloud_policy
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.steps import NAMING, Adopt, Create, Wait, decide, next_move
-from finetune_operator.decide.job.remote import SETTLE, Metrics, is_of
+from finetune_operator.decide.job.remote import SETTLE, Metrics, is_of, run_of
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Active, JobView
 from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
@@ -38,8 +39,10 @@ from tests.unit.finetune_operator.decide.given import (
     failed,
     kstatus,
     openai_connection,
+    report,
     sagemaker_connection,
     stamp,
+    verdict,
 )
 
 
@@ -548,3 +551,23 @@ def test_progress_needs_to_know_how_many_steps_there_are() -> None:
     progress = run.report.progress
     assert (progress.percent, progress.eta_seconds) == (25, (ends - NOW) // timedelta(seconds=1))
     assert at_provider("Active", Metrics(step=5)).report.progress is None
+
+
+@pytest.mark.parametrize("seen", ["a" * 64, None], ids=["checked here", "not recorded"])
+def test_the_data_of_a_version_are_those_that_were_checked_here_and_else_what_its_trainer_saw(seen: str | None) -> None:
+    told = report("Succeeded", result={"artifact": {"uri": "s3://there/model"}, "steps": 3, "datasetSHA256": "b" * 64})
+    train = {"file": "t.jsonl", "format": "JSON Lines", "rows": 1, "sha256": seen}
+    before = status().model_copy(
+        update={"dataset": DatasetVerdict.model_validate(verdict(train=train))} if seen else {}
+    )
+    done = run_of(remote("Succeeded", model="s3://here/model"), Metrics(report=told), KEY, before, NOW)
+    assert done.report is not None
+    assert done.report.result is not None
+    assert (done.report.result.dataset_sha256, done.report.result.artifact.uri) == (seen or "b" * 64, "s3://here/model")
+
+
+def test_what_a_job_had_learnt_when_it_failed_stays_known() -> None:
+    ended = at_provider("Failed", Metrics(step=5, total_steps=20))
+    assert ended.report is not None
+    assert ended.report.progress is not None
+    assert ended.report.progress.step == 5
