@@ -445,6 +445,14 @@ def test_what_cannot_be_tidied_up_is_said_and_a_job_that_waits_for_it_can_be_let
     assert failure.reason is (Reason.CREDENTIALS_INVALID if deleting else Reason.PROVIDER_FAILED)
 
 
+@pytest.mark.parametrize(("abandoned", "state"), [(False, "True"), (True, "Unknown")], ids=["tidied up", "let go"])
+def test_what_was_left_is_gone_or_nobody_looks_for_it_any_more(abandoned: bool, state: str) -> None:
+    ended = decide(given(broken(Reason.PROVIDER_FAILED), status())).status
+    left = cloud_job.not_tidied(given(Run("Unseen"), ended), Failure.because(Reason.CREDENTIALS_INVALID, "no")).status
+    after = given(Run("Unseen"), left, abandoned=abandoned)
+    assert condition(cloud_job.tidied(after, decide(after)).status, "Cleaned").status == state
+
+
 def test_a_job_that_was_made_for_another_namespace_is_not_adopted() -> None:
     labels = {"uid": "another", "attempt": "1", "namespace": "team-b", "job": "secret"}
     adopted = spec(adopt={"jobID": "ftjob-1"})
