@@ -8,14 +8,12 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from finetune_api.catalogue import tuned_from
-from finetune_api.job import FineTuneJobSpec, Hyperparameters
+from finetune_api.job import FineTuneJobSpec
 
 Format = Literal["Conversation", "Messages", "Pairs"]
 """Bedrock's conversation schema; messages with a system text beside them; prompt and completion alone."""
 
 Bounds = tuple[float, float]
-
-_NOT_ASKED = Hyperparameters()
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def out_of_bounds(spec: FineTuneJobSpec) -> list[str]:
     asked, family = spec.hyperparameters, family_of(spec.base_model)
     if family is None:
         return []
-    batch_size = None if asked.batch_size == _NOT_ASKED.batch_size else asked.batch_size
+    batch_size = asked.batch_size if asked.asks_for("batch_size") else None
     wanted = (
         ("epochs", asked.epochs, family.epochs, True),
         ("learningRate", asked.learning_rate, family.learning_rate, False),

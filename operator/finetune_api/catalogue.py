@@ -5,7 +5,7 @@ Prices give estimates, never bills.
 
 import re
 from datetime import date
-from decimal import ROUND_HALF_UP, ROUND_UP, Decimal
+from decimal import ROUND_UP, Decimal
 from fnmatch import fnmatchcase
 from typing import Annotated, Self
 
@@ -13,12 +13,11 @@ from pydantic import Field
 
 from finetune_api.base import ApiModel, Money
 from finetune_api.job_status import Cost
+from finetune_api.money import in_cents, of_tokens
 
 Day = Annotated[date, Field(description="A day, as 2027-01-06.")]
 
-_MILLION = 1_000_000
 _HOUR = 3600
-_CENT = Decimal("0.01")
 
 
 class Price(ApiModel):
@@ -142,32 +141,31 @@ class Catalogue(ApiModel):
 
 def estimate(tokens: int, epochs: float, price: Price) -> Cost:
     """What tuning is likely to cost: tokens of one pass x epochs x list price, rounded up to cents."""
-    amount = _amount(Decimal(tokens) * Decimal(str(epochs)), price, ROUND_UP)
+    amount = of_tokens(Decimal(tokens) * Decimal(str(epochs)), price.per_million_tokens)
     basis = (
         f"about {tokens:,} tokens (estimated from the text's length) x {epochs:g} epochs x "
         f"{price.per_million_tokens} {price.currency} per million, list price of {price.as_of}"
     )
-    return Cost(estimated=amount, currency=price.currency, basis=basis)
+    return Cost(estimated=in_cents(amount, ROUND_UP), currency=price.currency, basis=basis)
 
 
 def billed(cost: Cost, tokens: int, price: Price) -> Cost:
     """The cost with what the provider says it has billed, at list price."""
-    return cost.model_copy(update={"actual": _amount(Decimal(tokens), price, ROUND_HALF_UP)})
+    return cost.model_copy(update={"actual": in_cents(of_tokens(tokens, price.per_million_tokens))})
 
 
 def longest_time(facts: ProviderFacts, sku: str, per_hour: str, seconds: int, count: int = 1) -> Cost:
     """What the longest time that `count` instances may run costs: the bound of what nobody can estimate."""
-    amount = (Decimal(per_hour) * count * seconds / _HOUR).quantize(_CENT, rounding=ROUND_UP)
+    amount = in_cents(Decimal(per_hour) * count * seconds / _HOUR, ROUND_UP)
     dated = f", list price of {facts.hosting_as_of}" if facts.hosting_as_of else ""
     instances = f"{count} {sku}" if count > 1 else sku
     basis = f"at most {seconds:,} s of {instances} at {per_hour} {facts.hosting_currency} an hour{dated}"
-    return Cost(estimated=str(amount), currency=facts.hosting_currency, basis=basis)
+    return Cost(estimated=amount, currency=facts.hosting_currency, basis=basis)
 
 
 def billed_time(cost: Cost, per_hour: str, seconds: int) -> Cost:
     """The cost with the seconds that the provider says it has billed, at list price."""
-    amount = (Decimal(per_hour) * seconds / _HOUR).quantize(_CENT, rounding=ROUND_HALF_UP)
-    return cost.model_copy(update={"actual": str(amount)})
+    return cost.model_copy(update={"actual": in_cents(Decimal(per_hour) * seconds / _HOUR)})
 
 
 def unknown(currency: str, *things: str) -> Cost:
@@ -179,8 +177,3 @@ def unknown(currency: str, *things: str) -> Cost:
 def exceeds(cost: Cost, max_cost: str) -> bool:
     """Whether the estimate is known to be above a budget of the same currency."""
     return cost.estimated is not None and Decimal(cost.estimated) > Decimal(max_cost)
-
-
-def _amount(tokens: Decimal, price: Price, rounding: str) -> str:
-    amount = tokens * Decimal(price.per_million_tokens) / _MILLION
-    return str(amount.quantize(_CENT, rounding=rounding))

@@ -155,6 +155,10 @@ class Hyperparameters(ApiModel):
             raise ValueError("microBatchSize must be a divisor of batchSize")
         return self
 
+    def asks_for(self, name: str) -> bool:
+        """Whether a field has another value than the API server fills in."""
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
 
 class ArtifactOptions(ApiModel):
     """The tuned weights: merged or not, and where they are pushed."""

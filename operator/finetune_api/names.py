@@ -22,6 +22,7 @@ DIGEST_ANNOTATION = f"{GROUP}/applied"  # on all that the operator has made: wha
 PROVIDER_FINALIZER = f"{GROUP}/provider"  # something of this object is outside of the cluster
 WEIGHTS_FINALIZER = f"{GROUP}/weights"  # weights of this model are to be deleted with it
 OWNER_ANNOTATION = f"{GROUP}/owner"  # the owner's whole name, where a label is too short for it
+OWNER_TAG = "finetune-uid"  # of a deployment at a provider, for people and bills: its owner's UID
 
 # A training pod proves who it is with a service-account token that only the report server accepts.
 TOKEN_AUDIENCE = f"reports.{GROUP}"

@@ -9,7 +9,7 @@ from finetune_api import RELEASE
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, PODS
 from tests.contract.conftest import REPORTED
 from tests.releases import FOLDER, WHOLE, WORLDS, Manifest
-from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster, with_running_job
 from tests.unit.finetune_operator.reconcilers.test_lost_statuses import with_versions
 
 POINT = {"step": 40, "value": 0.5}

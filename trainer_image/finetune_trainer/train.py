@@ -169,20 +169,15 @@ def _clear(job: TrainerJob) -> None:
 
 
 def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
-    curves = artifact.loss_svg(run.metrics, run.job)
+    curves, found = artifact.loss_svg(run.metrics, run.job), contest.result if contest else None
     return artifact.write(
         run.job,
-        fingerprint=fingerprint(run.job),
+        run.answering,
+        artifact.Finished(fingerprint(run.job), run.verdict, result, found, run.metrics.curves()),
         base=run.base,
-        model=run.model,
-        tokenizer=run.tokenizer,
-        chat=run.chat,
         record=run.metrics,
-        dataset=run.verdict,
-        result=result,
         contest=contest,
-        curves=curves,
-        page=_page(run, contest, curves),
+        pages={"loss.svg": curves, "report.html": _page(run, contest, curves)},
         before_rename=run.attempt.interruption.before_writing,
     )
 
@@ -221,6 +216,11 @@ class Run:
         return self.attempt.job
 
     @property
+    def answering(self) -> Model:
+        """The model as it is now, with what it is asked through."""
+        return Model(self.model, self.tokenizer, self.chat)
+
+    @property
     def learnt(self) -> str:
         """What it learns from, as a hash."""
         return fingerprint(self.job, *data_hashes(self.verdict))
@@ -248,7 +248,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     if shards == 1:  # shared out it has no weights yet
         require_works(job, folder, run.model, run.chat.decoder_start)
         if run.asked is not None:
-            require_answers(folder, Model(run.model, run.tokenizer, run.chat))
+            require_answers(folder, run.answering)
         run.padded = why_padded(job, run.model)
     attempt.interruption.check()
     with world.formed():
@@ -402,7 +402,7 @@ def _evaluate(run: Run) -> Contest | None:
     tuned = Tuned(
         job=run.job,
         folder=run.folder,
-        model=Model(run.model, run.tokenizer, run.chat),
+        model=run.answering,
         compute_dtype=run.compute_dtype,
         token_budget=run.fit.token_budget,
     )

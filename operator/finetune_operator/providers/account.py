@@ -41,8 +41,7 @@ class Account:
         wake: Callable[[Key], None],
         *,
         guard: Callable[[], None],
-        background: bool,
-        poll_seconds: float,
+        poll_seconds: float | None,
         clock: Callable[[], float],
     ) -> None:
         self._api = api
@@ -54,7 +53,7 @@ class Account:
         self._answers = Gate(at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, clock=clock)
         self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
         self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
-        self.poller = Poller(api, wake, background=background, seconds=poll_seconds)
+        self.poller = Poller(api, wake, seconds=poll_seconds)
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         """A place for a task that makes several calls: see `Gate.turn`."""

@@ -64,8 +64,7 @@ class Accounts:
         namespace: the operator's own, where Secrets of connections are.
         guard: raises LeadershipLost where another replica may lead by now; asked right before each call on a provider.
         wake: told of each job that has changed at its provider.
-        background: whether pollers poll by themselves.
-        poll_seconds: between two rounds of a poller.
+        poll_seconds: between two rounds of a poller; None where somebody calls `poll`.
         build: makes the API of a connection with its secret.
         sign_in: makes the credential of an Azure connection with its secret.
         clock: seconds, never running backwards.
@@ -80,8 +79,7 @@ class Accounts:
         namespace: str,
         guard: Callable[[], None],
         wake: Callable[[Key], None],
-        background: bool = True,
-        poll_seconds: float = POLL_SECONDS,
+        poll_seconds: float | None = POLL_SECONDS,
         build: Build | None = None,
         sign_in: SignIn = sdks.credential_of,
         clock: Callable[[], float] = time.monotonic,
@@ -92,7 +90,6 @@ class Accounts:
         self._namespace = namespace
         self._guard = guard
         self._wake = wake
-        self._background = background
         self._poll_seconds = poll_seconds
         self._build = build or sdks.build_api
         self._sign_in = sign_in
@@ -113,7 +110,6 @@ class Accounts:
                 lambda: self._api(name),
                 self._wake,
                 guard=self._guard,
-                background=self._background,
                 poll_seconds=self._poll_seconds,
                 clock=self._clock,
             )

@@ -73,8 +73,7 @@ class Poller:
     Args:
         api: the provider; raises ProviderError where it cannot be asked at all.
         wake: told of each job that has changed.
-        background: whether to poll by itself; without it somebody calls `round`.
-        seconds: between two rounds, while the provider is well.
+        seconds: between two rounds, while the provider is well; None where somebody calls `round`.
     """
 
     def __init__(
@@ -82,12 +81,10 @@ class Poller:
         api: Callable[[], Awaitable[FineTuningApi]],
         wake: Callable[[Key], None],
         *,
-        background: bool = True,
-        seconds: float = POLL_SECONDS,
+        seconds: float | None = POLL_SECONDS,
     ) -> None:
         self._api = api
         self._wake = wake
-        self._background = background
         self._seconds = seconds
         self._watched: dict[str, _Watched] = {}
         self._seen: dict[str, Seen] = {}
@@ -106,8 +103,8 @@ class Poller:
         if key not in watched.keys:
             watched.keys.add(key)
             self._news.set()
-        if self._background and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._run(), name=f"poll for {key.name}")
+        if self._seconds is not None and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._run(self._seconds), name=f"poll for {key.name}")
         return self._seen.get(job_id)
 
     def look_again(self, job_id: str) -> None:
@@ -153,7 +150,7 @@ class Poller:
             logger.exception("a round of polling broke off")
             self._tell_trouble(Unreadable(type(error).__name__))
 
-    async def _run(self) -> None:
+    async def _run(self, seconds: float) -> None:
         loop, failures = asyncio.get_running_loop(), 0
         while self._watched:
             self._news.clear()
@@ -162,11 +159,11 @@ class Poller:
             await self.round()
             took = loop.time() - began
             failures = failures + 1 if self.trouble else 0
-            longest = min(self._seconds * 2.0**failures, max(self._seconds, LONGEST_POLL_SECONDS))
+            longest = min(seconds * 2.0**failures, max(seconds, LONGEST_POLL_SECONDS))
             asked = (self.trouble.retry_after if self.trouble else None) or 0.0
             # Never before the provider wants it, and not all connections at that very moment.
             pause = max(longest * random.uniform(0.8, 1.2), asked * random.uniform(1.0, 1.2))  # noqa: S311 - jitter
-            at_least = pause if failures else min(took * PAUSE_FOR_EACH_SECOND, self._seconds)
+            at_least = pause if failures else min(took * PAUSE_FOR_EACH_SECOND, seconds)
             await self._rest(at_least, pause)
 
     async def _rest(self, at_least: float, seconds: float) -> None:

@@ -1,6 +1,6 @@
 """Deployments that an evaluation asks: recorded before they are made, gone before their job's finalizer goes.
 
-Decisions are in `decide.evaluation_hosts` and `decide.measuring`.
+Decisions are in `decide.cloud_job`.
 """
 
 import logging

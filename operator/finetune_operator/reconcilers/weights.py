@@ -13,6 +13,7 @@ from finetune_operator.decide.job.run import Run
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts, is_remote
 from finetune_operator.providers.errors import CannotMake, TryLater
+from finetune_operator.providers.hosting import named
 from finetune_operator.providers.hugging_face.training import create_job
 from finetune_operator.reconcilers.context import Context, has_condition
 from finetune_operator.runtime.errors import REFUSALS, Conflict
@@ -58,16 +59,15 @@ class Weights:
                 return True
             # Elsewhere they would be taken for gone.
             await self._accounts.require_models(version)
-            name = version.artifact.provider_model_id or version.artifact.uri or ""
-            await self._accounts.of(version.connection).call(lambda api: api.delete_model(name))
+            await self._accounts.of(version.connection).call(lambda api: api.delete_model(named(version.artifact)))
             return True
         job = build(model, version, _require_here(version, connection))
         return job is None or await self._is_done(job)
 
     async def _tell_unproven(self, model: Manifest, version: ModelVersion) -> None:
         """A release that did not know the field has written the record; what is not known to be ours stays."""
-        name = version.artifact.provider_model_id or version.artifact.uri
-        note = f"{name} of version {version.version} is not deleted: status does not say that it was made here"
+        what = f"{named(version.artifact)} of version {version.version}"
+        note = f"{what} is not deleted: status does not say that it was made here"
         await self._context.announce(model, "Warning", "Retained", note)
 
     def job_of(self, model: Manifest, version: ModelVersion) -> Manifest | None:

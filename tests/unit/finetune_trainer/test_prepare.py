@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from codecs import BOM_UTF8
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from finetune_trainer.__main__ import PROVIDERS
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.attempt.upload import Answer, upload
 from finetune_trainer.check import check_job
-from finetune_trainer.data.provider_file import BYTE_ORDER_MARK, convert
+from finetune_trainer.data.provider_file import convert
 from finetune_trainer.data.provider_rules import NAMES, RULES, ProviderRules
 from finetune_trainer.data.rows import Position, Row, Turn
 from finetune_trainer.data.token_estimate import estimated_tokens
@@ -114,7 +115,7 @@ def test_code_of_ones_own_goes_along(tmp_path, sent, monkeypatch):
 
 def test_azure_gets_a_byte_order_mark(tmp_path, sent):
     run(job(tmp_path, rules="azureOpenAI"), tmp_path)
-    assert all(content.startswith(BYTE_ORDER_MARK) for _, content in sent)
+    assert all(content.startswith(BOM_UTF8) for _, content in sent)
     for _, content in sent:
         assert json.loads(content.decode("utf-8-sig").splitlines()[0])["messages"]
 

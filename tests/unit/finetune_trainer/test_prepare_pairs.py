@@ -1,6 +1,7 @@
 """Rows with two answers for a provider outside of the cluster: its form, its rules, tokens of both answers."""
 
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.check import check_job
-from finetune_trainer.data.provider_file import BYTE_ORDER_MARK, ConvertedFile
+from finetune_trainer.data.provider_file import ConvertedFile
 from finetune_trainer.data.provider_rules import MAX_EXAMPLE_TOKENS, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset
@@ -80,7 +81,7 @@ def test_every_layout_becomes_the_providers_form_and_the_simulated_one_takes_it(
     path = converted(spec(folder, row), folder, rules)
     form = {"input": {"messages": messages}, "preferred_output": [GOOD], "non_preferred_output": [BAD]}
     assert lines(path) == [form] * COUNT
-    assert path.read_bytes().startswith(BYTE_ORDER_MARK) == (rules == "azureOpenAI")
+    assert path.read_bytes().startswith(BOM_UTF8) == (rules == "azureOpenAI")
     found = training.read(path, pairs=True)
     assert (found.rows, found.fault, found.answers) == (COUNT, None, {"why?": "so"})
 

@@ -24,7 +24,7 @@ from finetune_trainer.serving.artifact import open_artifact
 from tests.simulators.aws.s3 import place
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers import sagemaker as given
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_trainer.jobs import COLOURS, make_job, make_preference_job
 
 __all__ = ["s3_endpoint", "start"]

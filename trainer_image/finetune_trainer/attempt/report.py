@@ -195,6 +195,10 @@ def _request(url: str, body: bytes) -> tuple[int, float]:
         connection.close()
 
 
+ADMISSION_SECONDS = 60.0
+"""How long a token that the operator refuses is shown again: it may not have seen this pod yet."""
+
+
 def pod_token() -> str:
     """The projected token, read each time: the kubelet renews it."""
     return Path(TOKEN_PATH).read_text(encoding="utf-8").strip()

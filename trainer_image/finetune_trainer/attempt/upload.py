@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from finetune_api.job_status import ProviderFile
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, UploadTarget
-from finetune_trainer.attempt.report import operator_tls, pod_token, retry_after
+from finetune_trainer.attempt.report import ADMISSION_SECONDS, operator_tls, pod_token, retry_after
 from finetune_trainer.data.provider_file import ConvertedFile
 from finetune_trainer.errors import TrainerError
 
@@ -23,8 +23,6 @@ UPLOAD_SECONDS = 1800.0
 
 _ANSWER_SECONDS = 600.0
 _ANSWER_BYTES = 64 * 1024
-_ADMISSION_SECONDS = 60.0
-"""How long a refused token is tried again: the operator may not have seen this pod yet."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
 logger = logging.getLogger(__name__)
@@ -67,7 +65,7 @@ def upload(
             if answer.status == http.HTTPStatus.OK:
                 return _file(answer)
             why, asked_pause = _sentence(answer), answer.pause
-            if not _is_passing(answer.status, patient=clock() < deadline - UPLOAD_SECONDS + _ADMISSION_SECONDS):
+            if not _is_passing(answer.status, patient=clock() < deadline - UPLOAD_SECONDS + ADMISSION_SECONDS):
                 raise TrainerError(Reason.PROVIDER_REFUSED, why)
             logger.warning("The file is not taken yet (%s); again.", why)
         wait = max(pause, asked_pause)

@@ -1,13 +1,14 @@
 """Lines of a byte stream with their numbers, in bounded memory however long a line is."""
 
 import io
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from finetune_trainer.data.rows import ROW_LIMIT
 
 TOO_LONG = f"longer than {ROW_LIMIT // (1024 * 1024)} MiB"
-BOM = b"\xef\xbb\xbf"
+BOM = BOM_UTF8
 
 
 class Line(NamedTuple):

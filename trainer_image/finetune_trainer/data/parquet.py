@@ -66,7 +66,7 @@ class ParquetRows:
 
     def _places(self, groups: Iterable[int]) -> Iterator[Sequence[int]]:
         """Packed positions of all rows of some row groups, group by group."""
-        return (group_places(group, 0, self._group(group).num_rows) for group in groups)
+        return (group_places(group, self._group(group).num_rows) for group in groups)
 
     def _read(self, groups: list[int], columns: list[str], rows: int, passed: int = 0) -> Iterator[Record | Block]:
         """Row groups, one behind the other, in batches of `rows`: a reader for each would cost as much as 20 rows.

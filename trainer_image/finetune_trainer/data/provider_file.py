@@ -4,6 +4,7 @@ Written to the pod's scratch folder, so that an upload that breaks off is repeat
 """
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,6 @@ from finetune_trainer.data.doubtful import Doubtful, Look
 from finetune_trainer.data.provider_rules import ProviderRules, require_rows_as_wanted, require_size
 from finetune_trainer.data.rows import Row
 from finetune_trainer.data.token_estimate import estimated_tokens, longest_tokens
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 NAMED_ROWS = 5
 
@@ -75,7 +74,7 @@ def _cut_rows(name: str, rules: ProviderRules, cut: Doubtful) -> str:
 
 def _parts(rows: Iterable[Row], rules: ProviderRules) -> Iterable[tuple[bytes, int]]:
     if rules.byte_order_mark:
-        yield BYTE_ORDER_MARK, 0
+        yield BOM_UTF8, 0
     for row in rows:
         yield orjson.dumps(rules.form(row)) + b"\n", estimated_tokens(row)
 

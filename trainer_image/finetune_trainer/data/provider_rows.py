@@ -46,14 +46,14 @@ def as_two_answers(row: Row) -> dict[str, Any]:
 
 def as_messages_with_system(row: Row) -> dict[str, Any]:
     """Claude's form on Bedrock: the system text beside the messages."""
-    return _with_system(row, "system", lambda turn: turn.content) | {"messages": _messages(spoken(row))}
+    return _system(row, lambda turn: turn.content) | {"messages": _messages(spoken(row))}
 
 
 def as_conversation(row: Row) -> dict[str, Any]:
     """Bedrock's own form, as its Converse API has it: every text in a block."""
     return {
         "schemaVersion": BEDROCK_SCHEMA,
-        **_with_system(row, "system", lambda turn: [{"text": turn.content}]),
+        **_system(row, lambda turn: [{"text": turn.content}]),
         "messages": [{"role": turn.role, "content": [{"text": turn.content}]} for turn in spoken(row)],
     }
 
@@ -116,5 +116,5 @@ def _messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
-def _with_system(row: Row, name: str, form: Callable[[Turn], Any]) -> dict[str, Any]:
-    return {name: form(row.turns[0])} if row.turns[0].role == "system" else {}
+def _system(row: Row, form: Callable[[Turn], Any]) -> dict[str, Any]:
+    return {"system": form(row.turns[0])} if row.turns[0].role == "system" else {}

@@ -60,9 +60,9 @@ def line_places(first: int, count: int) -> Sequence[int]:
     return range(first << _KIND_BITS, first + count << _KIND_BITS, 1 << _KIND_BITS)
 
 
-def group_places(group: int, first: int, count: int) -> Sequence[int]:
-    """Packed positions of rows of one row group, one after the other."""
-    start = Position(row_group=group, row=first).packed()
+def group_places(group: int, count: int) -> Sequence[int]:
+    """Packed positions of the rows of one row group, one after the other."""
+    start = Position(row_group=group, row=0).packed()
     return range(start, start + (count << _KIND_BITS), 1 << _KIND_BITS)
 
 

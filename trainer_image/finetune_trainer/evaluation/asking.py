@@ -17,11 +17,13 @@ from finetune_api.job_status import Progress
 from finetune_api.names import JUDGE_KEY_VARIABLE, endpoint_key_variable
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.evaluation.contest import Contestant, endpoint_key
+from finetune_trainer.evaluation.contest import ACTIVE_VERSION, TUNED, Contestant, endpoint_key
 from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings
 from finetune_trainer.evaluation.kept import Answer, KeptAnswers
 from finetune_trainer.evaluation.material import Material
 from finetune_trainer.evaluation.stored import Each
+
+NO_EXAMPLES = "every row of the training set is asked in the test set: there are no examples"
 
 
 class Asking:
@@ -31,7 +33,7 @@ class Asking:
         spec: the job's.
         output: folder in which answers are kept.
         asked: the test set.
-        comparing_versions: whether the active version is among the contestants.
+        has_active: whether the model has an active version; without one that is told where the job names it.
         reporter: told how far it is.
         interruption: looked at between answers.
     """
@@ -42,23 +44,23 @@ class Asking:
         output: Path,
         *,
         asked: Material,
-        comparing_versions: bool,
+        has_active: bool,
         reporter: Reporter,
         interruption: Interruption,
     ) -> None:
         self._spec, self._output, self._material = spec, output, asked
         self._evaluation = spec.evaluation
-        self._comparing_versions = comparing_versions
+        self._comparing_versions = has_active or spec.evaluation.has(ACTIVE_VERSION)
         self._reporter, self._interruption = reporter, interruption
         self._answered = 0
 
-    def _services(self, found: dict[str, Contestant], tuned: str) -> None:
+    def _services(self, found: dict[str, Contestant]) -> None:
         """Ask the endpoints, then the judge about everybody; `found` grows by them."""
         for one in self._evaluation.endpoints:
             found[endpoint_key(one.name)] = self._endpoint(one)
         if self._evaluation.judge is not None:
-            for name in [name for name in found if name != tuned]:
-                self._judge(self._evaluation.judge, name, found[tuned].answers, found[name])
+            for name in [name for name in found if name != TUNED]:
+                self._judge(self._evaluation.judge, name, found[TUNED].answers, found[name])
 
     def _endpoint(self, one: Endpoint) -> Contestant:
         from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client

@@ -16,7 +16,7 @@ from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Row, Turn
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.evaluation.asking import Asking
+from finetune_trainer.evaluation.asking import NO_EXAMPLES, Asking
 from finetune_trainer.evaluation.contest import (
     ACTIVE_VERSION,
     FEW_SHOT,
@@ -66,7 +66,7 @@ class AskingProvider(Asking):
             job.spec,
             output,
             asked=asked,
-            comparing_versions=job.active_version is not None or job.spec.evaluation.has(ACTIVE_VERSION),
+            has_active=job.active_version is not None,
             reporter=reporter,
             interruption=interruption,
         )
@@ -85,14 +85,14 @@ class AskingProvider(Asking):
             found[FEW_SHOT] = self._few_shot()
         if self._comparing_versions:
             found[ACTIVE_VERSION] = self._active_version()
-        self._services(found, TUNED)
+        self._services(found)
         self._report(due=True)
         return contest(self._material, self._evaluation.metrics, found, {}, missing=_missing(found[TUNED]))
 
     def _few_shot(self) -> Contestant:
         shown = self._material.examples
         if not shown:
-            return self._not_asked("every row of the training set is asked in the test set: there are no examples")
+            return self._not_asked(NO_EXAMPLES)
         asked = self._ask(FEW_SHOT, "base", len(shown), shown=shown)
         asked.notes = {"examples": float(len(shown))}
         return asked

@@ -15,7 +15,7 @@ from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import TemplateRefusedError
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import material
-from finetune_trainer.evaluation.asking import Asking
+from finetune_trainer.evaluation.asking import NO_EXAMPLES, Asking
 from finetune_trainer.evaluation.contest import (
     ACTIVE_VERSION,
     FEW_SHOT,
@@ -59,12 +59,11 @@ class Measuring(Asking):
     ) -> None:
         self._tuned, self._test, self._learnt = tuned, test, learnt
         self._active = tuned.job.active_version
-        spec = tuned.job.spec
         super().__init__(
-            spec,
+            tuned.job.spec,
             Path(tuned.job.output),
             asked=asked,
-            comparing_versions=self._active is not None or spec.evaluation.has(ACTIVE_VERSION),
+            has_active=self._active is not None,
             reporter=reporter,
             interruption=interruption,
         )
@@ -82,7 +81,7 @@ class Measuring(Asking):
                 found[FEW_SHOT] = self._few_shot(base)
         if self._comparing_versions:
             found[ACTIVE_VERSION], losses[ACTIVE_VERSION] = self._active_version()
-        self._services(found, TUNED)
+        self._services(found)
         self._report(due=True)
         return contest(self._material, self._evaluation.metrics, found, losses)
 
@@ -101,7 +100,7 @@ class Measuring(Asking):
     def _few_shot(self, base: Model) -> Contestant:
         shown = self._material.examples
         if not shown:
-            return self._not_asked("every row of the training set is asked in the test set: there are no examples")
+            return self._not_asked(NO_EXAMPLES)
         room = self._room(base)
         before = self._answered
 

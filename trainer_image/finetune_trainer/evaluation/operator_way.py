@@ -11,14 +11,11 @@ import httpx
 import orjson
 
 from finetune_api.reasons import Reason
-from finetune_trainer.attempt.report import operator_tls, pod_token, retry_after
+from finetune_trainer.attempt.report import ADMISSION_SECONDS, operator_tls, pod_token, retry_after
 from finetune_trainer.evaluation.endpoint import AgainError, FailedError, Way
 
 PATIENCE_SECONDS = 900.0
 """How long one question is tried: the operator may restart, and other evaluations may come first."""
-
-ADMISSION_SECONDS = 60.0
-"""How long a refused token is tried again: the operator may not have seen this pod yet."""
 
 _OF_ONE_QUESTION = (
     HTTPStatus.BAD_REQUEST,

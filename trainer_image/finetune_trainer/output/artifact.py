@@ -13,7 +13,7 @@ It neither trains nor measures.
 import copy
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -43,6 +43,7 @@ from finetune_trainer.storage.durable import (
 
 if TYPE_CHECKING:
     from finetune_trainer.evaluation.contest import Contest
+    from finetune_trainer.evaluation.models import Model
 
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
@@ -91,42 +92,46 @@ def finished(job: TrainerJob) -> Finished | None:
 
 def write(
     job: TrainerJob,
+    model: "Model",
+    done: Finished,
     *,
-    fingerprint: str,
     base: Probe,
-    model: Any,
-    tokenizer: Any,
-    chat: ChatTokenizer,
     record: metrics.Metrics,
-    dataset: DatasetVerdict,
-    result: TrainingResult,
     contest: "Contest | None",
-    curves: str,
-    page: str,
-    before_rename: Callable[[], None] = lambda: None,
+    pages: Mapping[str, str],
+    before_rename: Callable[[], None],
 ) -> ArtifactRef:
-    """Write the artifact. `result` does not yet name it; `curves` is loss.svg, `page` is report.html.
+    """Write the artifact.
 
-    Where `before_rename` raises, there is none.
+    Args:
+        job: The job.
+        model: What was tuned.
+        done: What `finished` is to find; its result does not name the artifact yet.
+        base: Of the base model, for where the weights are an adapter on it.
+        record: Of steps and validations.
+        contest: The answers to the test set, where there is one.
+        pages: loss.svg and report.html, by these names.
+        before_rename: Where it raises, there is no artifact.
 
     Raises:
         TrainerError: ArtifactFailed.
     """
-    numbers = {"training": result.wire(), "evaluation": contest.result.wire() if contest else None}
-    adapter = hasattr(model, "peft_config")
-    about = _about(job, dataset, adapter=adapter, encoder_decoder=chat.encoder_decoder)
-    about |= {"fingerprint": fingerprint, **({BASE_PROBE: base} if adapter else {})}
+    net, tokenizer, chat = model
+    numbers = {"training": done.result.wire(), "evaluation": done.evaluation.wire() if done.evaluation else None}
+    adapter = hasattr(net, "peft_config")
+    about = _about(job, done.dataset, adapter=adapter, encoder_decoder=chat.encoder_decoder)
+    about |= {"fingerprint": done.fingerprint, **({BASE_PROBE: base} if adapter else {})}
     with whole_folder(folder_of(job), before_rename=before_rename, **about) as folder:
-        save_weights(folder, model)
+        save_weights(folder, net)
         save_tokenizer(folder, tokenizer, chat)
-        generation_config(model, tokenizer, chat).save_pretrained(folder)
-        card = model_card.card(job, about, dataset, numbers, adapter=_adapter_config(folder))
+        generation_config(net, tokenizer, chat).save_pretrained(folder)
+        card = model_card.card(job, about, done.dataset, numbers, adapter=_adapter_config(folder))
         (folder / "README.md").write_text(card, encoding="utf-8")
         record.write(folder / metrics.FILE)
-        (folder / "loss.svg").write_text(curves, encoding="utf-8")
-        (folder / "dataset.json").write_text(json.dumps(dataset.wire(), indent=2) + "\n", encoding="utf-8")
+        (folder / "dataset.json").write_text(json.dumps(done.dataset.wire(), indent=2) + "\n", encoding="utf-8")
         (folder / "result.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-        (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+        for name, page in pages.items():
+            (folder / name).write_text(page, encoding="utf-8", errors="backslashreplace")
         events = Path(job.output) / TENSORBOARD_FOLDER
         if events.is_dir():
             shutil.copytree(events, folder / TENSORBOARD_FOLDER)

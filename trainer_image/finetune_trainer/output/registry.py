@@ -135,14 +135,14 @@ class Registry:
             place = _upload_to(begun).copy_merge_params({"digest": digest})
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
             body = _Body(content) if isinstance(content, Path) else content
-            self._expect(HTTPStatus.CREATED, self._ask("PUT", place, content=body, headers=headers))
+            _require_created(self._ask("PUT", place, content=body, headers=headers))
 
         self._try(upload, f"blob {digest[:19]}")
 
     def _put_manifest(self, manifest: bytes, digest: str) -> None:
         headers = {"Content-Type": IMAGE_MANIFEST}
         answer = self._ask("PUT", f"manifests/{self._reference.tag}", content=manifest, headers=headers)
-        self._expect(HTTPStatus.CREATED, answer)
+        _require_created(answer)
         if answer.headers.get("Docker-Content-Digest", digest) != digest:
             raise PushError("the registry has stored another manifest than was sent")
 
@@ -153,10 +153,6 @@ class Registry:
         if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS or answer.status_code >= 500:
             raise _BusyError(answer.status_code)
         return answer
-
-    def _expect(self, status: HTTPStatus, answer: httpx.Response) -> None:
-        if answer.status_code != status:
-            raise _RefusedError(answer.status_code)
 
     def _try(self, action: Callable[[], T], what: str) -> T:
         for tried in range(1, TRIES + 1):
@@ -246,6 +242,11 @@ class _Keys(httpx.Auth):
         request = httpx.Request("GET", "https://unused")
         assert self._basic is not None  # noqa: S101 - both callers have looked
         return str(next(self._basic.auth_flow(request)).headers["Authorization"])
+
+
+def _require_created(answer: httpx.Response) -> None:
+    if answer.status_code != HTTPStatus.CREATED:
+        raise _RefusedError(answer.status_code)
 
 
 def _token_in(given: httpx.Response) -> str:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from finetune_trainer.training.batches import Plan
+from finetune_trainer.training.intervals import Intervals
 from finetune_trainer.training.objective import LIKELIHOOD, Objective
-from finetune_trainer.training.pace import Pace
 from finetune_trainer.training.steps import Store
 
 
@@ -16,5 +16,5 @@ class Course:
     validation: Store | None
     plan: Plan
     """The order of the training rows."""
-    pace: Pace
+    intervals: Intervals
     objective: Objective = LIKELIHOOD

@@ -93,7 +93,7 @@ class Gradients:
         self._net, self._steps, self._objective = net, steps, objective
         self.cut, self.lesson, self._retried = settings.cut, settings.lesson, False
         self._checkpoints, self._seed = checkpoints, seed
-        self._compute_dtype, self._device, self._at_once = settings.dtype, device, settings.at_once
+        self._compute_dtype, self.device, self._at_once = settings.dtype, device, settings.at_once
         self._world, self._interruption, self._backward = world, interruption, backward
         trained = [value for value in net.parameters() if value.requires_grad]
         self.own = [value for value in trained if not isinstance(value, DTensor)]
@@ -129,7 +129,7 @@ class Gradients:
             before.restore()
             self._world.reseed(self._seed, step)
             passes = self._smaller(passes, step)
-        if self._device.type == "cpu" and not self._alike(passes):
+        if self.device.type == "cpu" and not self._alike(passes):
             heap.give_back()  # gaps of one step do not fit the passes of the next one
         part: Any = means if self._world.size == 1 else means.tolist()  # alone, nobody waits for the GPU here
         *self.means, given_up = self._world.sums(*part, self._cut_short)
@@ -153,8 +153,8 @@ class Gradients:
         """
         if self._at_once > 1:
             return self._side_by_side(model, passes, weight)
-        total = torch.zeros(1 + len(self._objective.measures), device=self._device)
-        gapless = self._device.type != "cpu" or hasattr(self._net, "peft_config")
+        total = torch.zeros(1 + len(self._objective.measures), device=self.device)
+        gapless = self.device.type != "cpu" or hasattr(self._net, "peft_config")
         try:
             for batch, counts in self.with_idle(passes):
                 self._cut_short = self.asked()
@@ -196,7 +196,7 @@ class Gradients:
 
     def _sums(self, model: Any, batch: Pass) -> torch.Tensor:
         with self.autocast():
-            return self._objective.sums(model, on_device(batch, self._device))
+            return self._objective.sums(model, on_device(batch, self.device))
 
     def measured(self, passes: list[Pass]) -> Iterator[list[float] | None]:
         """The sums of each pass, without gradients; None and no more where somebody asked to stop."""
@@ -242,4 +242,4 @@ class Gradients:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """What a pass is computed in."""
-        return autocast(self._device, self._compute_dtype)
+        return autocast(self.device, self._compute_dtype)

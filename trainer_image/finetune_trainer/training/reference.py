@@ -7,10 +7,10 @@ in memory nor a second pass. Answers stand beside the checkpoints, so that a run
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,24 @@ _MARGINS, _FINGERPRINT = "margins", "fingerprint"
 logger = logging.getLogger(__name__)
 
 
+class Ways(Protocol):
+    """How forward passes are computed; `gradients.Gradients` has them for training."""
+
+    cut: Cut
+    """How rows become passes."""
+    device: Any
+    """Where the model is."""
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """What a pass is computed in."""
+
+    def with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
+        """Passes and how often each counts, with those that a rank computes only because others have more."""
+
+    def asked(self) -> bool:
+        """Whether to stop before the next pass."""
+
+
 class Reference:
     """The model before training, and what it has said so far.
 
@@ -41,11 +59,7 @@ class Reference:
         model: with its new adapters, or as it was loaded.
         folder: of the checkpoints.
         fingerprint: of job and data; answers of another one do not count.
-        cut: how rows become forward passes.
-        autocast: makes the context that training computes in.
-        with_idle: passes and how often each counts, with those that a rank computes only because others have more.
-        asked: whether to stop before the next pass.
-        device: where the model is.
+        ways: how training computes its passes.
         world: the ranks that share the work.
         interruption: looked at between passes.
     """
@@ -56,17 +70,11 @@ class Reference:
         folder: Path,
         fingerprint: str,
         *,
-        cut: Cut,
-        autocast: Callable[[], contextlib.AbstractContextManager[Any]],
-        with_idle: Callable[[list[Pass]], list[tuple[Pass, int]]],
-        asked: Callable[[], bool],
-        device: Any,
+        ways: Ways,
         world: World,
         interruption: Interruption,
     ) -> None:
-        self._model, self._folder, self._fingerprint = model, folder, fingerprint
-        self._cut, self._autocast, self._with_idle, self._device = cut, autocast, with_idle, device
-        self._asked = asked
+        self._model, self._folder, self._fingerprint, self._ways = model, folder, fingerprint, ways
         self._world, self._interruption = world, interruption
         self._kept_at = time.monotonic()
 
@@ -93,16 +101,16 @@ class Reference:
 
     def _margins(self, store: PairStore, rows: list[int]) -> list[float]:
         """Of these rows, of which each rank asks for its share. Not whole where somebody asked to stop."""
-        found = dict.fromkeys(rows, 0.0)
-        mine = groups(store, self._world.share(rows, store.lengths[rows]), self._cut)
-        passes = self._with_idle([pair_pass(store, group, self._cut) for group in mine])
+        found, ways = dict.fromkeys(rows, 0.0), self._ways
+        mine = groups(store, self._world.share(rows, store.lengths[rows]), ways.cut)
+        passes = ways.with_idle([pair_pass(store, group, ways.cut) for group in mine])
         self._model.eval()
         with torch.no_grad(), _without_adapters(self._model):
             for group, (batch, _) in zip(chain(mine, repeat([])), passes, strict=False):
-                if self._asked():
+                if ways.asked():
                     break
-                with self._autocast():
-                    margins = margins_of(self._model, on_device(batch, self._device)).tolist()
+                with ways.autocast():
+                    margins = margins_of(self._model, on_device(batch, ways.device)).tolist()
                 found.update(zip(group, margins, strict=False))
         return list(self._world.sums(*found.values()))
 

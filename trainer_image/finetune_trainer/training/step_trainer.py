@@ -142,11 +142,7 @@ class StepTrainer(Trainer):
             self._net,
             self._checkpoints,
             self._origin.fingerprint,
-            cut=self._gradients.cut,
-            autocast=self._gradients.autocast,
-            with_idle=self._gradients.with_idle,
-            asked=self._gradients.asked,
-            device=self.args.device,
+            ways=self._gradients,
             world=self.world,
             interruption=self.interruption,
         )
@@ -351,7 +347,7 @@ class _Pacer(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """A validation that the interruption of an earlier attempt cut off comes first."""
-        if state.global_step and self._trainer.course.pace.validates(state.global_step):
+        if state.global_step and self._trainer.course.intervals.validates(state.global_step):
             self._trainer.evaluate()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
@@ -362,7 +358,7 @@ class _Pacer(TrainerCallback):
         """Write the step down, and say what comes now: validation, a checkpoint, the end."""
         self._trainer.record_step(self._learning_rate)
         step, stopping = state.global_step, self._trainer.stopping()
-        control.should_evaluate = self._trainer.course.pace.validates(step) and not stopping
-        control.should_save = self._trainer.course.pace.saves(step) or stopping
+        control.should_evaluate = self._trainer.course.intervals.validates(step) and not stopping
+        control.should_save = self._trainer.course.intervals.saves(step) or stopping
         control.should_training_stop = control.should_training_stop or stopping
         return control

@@ -280,17 +280,17 @@ def build_trainer(
 
 def _course_of(job: TrainerJob, train: "Store", validation: "Store | None", objective: "Objective | None") -> "Course":
     from finetune_trainer.training.course import Course
+    from finetune_trainer.training.intervals import intervals_of
     from finetune_trainer.training.objective import objective_of
-    from finetune_trainer.training.pace import pace_of
 
     plan = plan_of(job, train)
-    pace = pace_of(
+    intervals = intervals_of(
         plan,
         job.spec.hyperparameters.checkpoint_steps,
         train_tokens=train.tokens,
         validation_tokens=validation.tokens if validation else 0,
     )
-    return Course(train, validation, plan, pace, objective or objective_of(job.spec.preference))
+    return Course(train, validation, plan, intervals, objective or objective_of(job.spec.preference))
 
 
 def _compute_settings(job: TrainerJob, fit: memory.Fit, lesson: "Lesson", *, packed: bool) -> "ComputeSettings":

@@ -1,17 +1,15 @@
 """What it costs to ask a provider's models the test set: how often they are asked at most, and for how much. Pure."""
 
-from decimal import ROUND_HALF_UP, ROUND_UP, Decimal
+from decimal import ROUND_UP, Decimal
 
 from finetune_api.catalogue import AnswerPrices, ModelFacts, TokenPrice
 from finetune_api.job import Budget, FineTuneJobSpec
 from finetune_api.job_status import Asked, Cost, ProviderEvaluation
+from finetune_api.money import in_cents, of_tokens
 from finetune_api.trainer import EvaluationSize
 
 SPARE = 8
 """One answer of so many may be lost on its way, and asked for again."""
-
-_MILLION = 1_000_000
-_CENT = Decimal("0.01")
 
 
 def contestants(spec: FineTuneJobSpec, *, versions: bool) -> int:
@@ -49,7 +47,7 @@ def spent(evaluation: ProviderEvaluation | None, prices: AnswerPrices) -> Decima
 def is_spent(budget: Budget, cost: Cost, trained_tokens: int | None, facts: ModelFacts, asked: Decimal) -> bool:
     """Whether training and answers have come to the budget: by what was billed, else by the training's estimate."""
     if trained_tokens is not None and facts.training is not None:
-        training = Decimal(facts.training.per_million_tokens) * trained_tokens / _MILLION
+        training = of_tokens(trained_tokens, facts.training.per_million_tokens)
     else:
         training = Decimal(cost.estimated or "0") - Decimal(cost.evaluation or "0")
     return training + asked >= Decimal(budget.max_cost)
@@ -60,14 +58,15 @@ def with_expected(
 ) -> Cost:
     """The estimate with that of the evaluation: its answers, and an hour of what answers, where that is known."""
     basis = (
-        f"{cost.basis}; evaluation of {size.rows:,} rows {_rounded_up(amount)} {prices.currency}, "
+        f"{cost.basis}; evaluation of {size.rows:,} rows {in_cents(amount, ROUND_UP)} {prices.currency}, "
         f"list prices of {prices.as_of}"
     )
     if an_hour:
-        basis += f", and an hour of its deployments {_rounded_up(an_hour)}"
+        basis += f", and an hour of its deployments {in_cents(an_hour, ROUND_UP)}"
         amount += an_hour
-    fields = {"estimated": _rounded_up(Decimal(cost.estimated or "0") + amount), "evaluation": _rounded_up(amount)}
-    expected = cost.model_copy(update={**fields, "basis": basis[:512]})
+    whole = in_cents(Decimal(cost.estimated or "0") + amount, ROUND_UP)
+    of_it = {"estimated": whole, "evaluation": in_cents(amount, ROUND_UP), "basis": basis[:512]}
+    expected = cost.model_copy(update=of_it)
     unknown = "the hours of its deployments, of which no price is known"
     return without(expected, unknown) if an_hour is None else expected
 
@@ -81,10 +80,10 @@ def without(cost: Cost, what: str) -> Cost:
 def with_spent(cost: Cost, answers: Decimal, hosting: Decimal) -> Cost:
     """The bill with that of the evaluation: of its answers, and of the hours of what answered."""
     if hosting:
-        cost = cost.model_copy(update={"hosting": _rounded(hosting)})
+        cost = cost.model_copy(update={"hosting": in_cents(hosting)})
     if cost.actual is None or not answers + hosting:
         return cost
-    return cost.model_copy(update={"actual": _rounded(Decimal(cost.actual) + answers + hosting)})
+    return cost.model_copy(update={"actual": in_cents(Decimal(cost.actual) + answers + hosting)})
 
 
 def _asked(asked: Asked | None, price: TokenPrice) -> Decimal:
@@ -92,12 +91,4 @@ def _asked(asked: Asked | None, price: TokenPrice) -> Decimal:
 
 
 def _of(price: TokenPrice, prompt: int, completion: int) -> Decimal:
-    return (Decimal(price.input) * prompt + Decimal(price.output) * completion) / _MILLION
-
-
-def _rounded(amount: Decimal) -> str:
-    return str(amount.quantize(_CENT, rounding=ROUND_HALF_UP))
-
-
-def _rounded_up(amount: Decimal) -> str:
-    return str(amount.quantize(_CENT, rounding=ROUND_UP))
+    return of_tokens(prompt, price.input) + of_tokens(completion, price.output)

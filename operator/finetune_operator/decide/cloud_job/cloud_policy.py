@@ -66,7 +66,6 @@ _OF_OUR_RECIPE = (
     "checkpoint_steps",
 )
 """Hyperparameters that no provider takes: it has its own recipe. What the API server fills in asks for nothing."""
-_NOT_ASKED = Hyperparameters()
 
 _OF_OPENAI: tuple[Check, ...] = (
     (
@@ -122,7 +121,7 @@ def _is_on_a_hub(dataset: Dataset) -> bool:
 
 def _of_our_recipe(asked: Hyperparameters) -> Iterator[str]:
     for name in _OF_OUR_RECIPE:
-        if getattr(asked, name) != getattr(_NOT_ASKED, name):
+        if asked.asks_for(name):
             yield f"hyperparameters.{alias(name)}: the provider has its own recipe; leave it out"
 
 

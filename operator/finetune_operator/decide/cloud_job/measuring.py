@@ -22,6 +22,7 @@ from finetune_api.job_status import (
     ProviderEvaluation,
     ProviderStatus,
 )
+from finetune_api.money import to_be_added
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, resting, stalled, timestamp
@@ -319,7 +320,7 @@ def fallen(status: FineTuneJobStatus, fall: evaluation_hosts.Fall) -> FineTuneJo
         return status
     hosting = evaluation.hosting if evaluation else None
     if fall.cost is not None:
-        hosting = str((Decimal(hosting or "0") + fall.cost).quantize(Decimal("0.0001")))
+        hosting = to_be_added(Decimal(hosting or "0") + fall.cost)
     return _recorded(status, deployments=list(fall.recorded) or None, hosting=hosting)
 
 

@@ -6,9 +6,10 @@ What is gone has its price in `ended`, so that the sum goes on over new versions
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
+from finetune_api.money import in_cents, to_be_added
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.deployment.hosted import LONG, Hosted, is_missed, stood_until, whole
 
@@ -29,7 +30,6 @@ Price = Callable[[Hosted], Rate | None]
 """The rate of a deployment that stands; None where it is not billed by the hour."""
 
 UNKNOWN = "unknown"
-CENT = Decimal("0.01")
 
 
 def billed(
@@ -103,12 +103,12 @@ def total(
     if not standing and not ended and not unpriced:
         return None
     known = all(one.per_hour is not None for one in standing.values())
-    per_hour = _money(sum((Decimal(one.per_hour or "0") for one in standing.values()), Decimal(0)))
+    per_hour = in_cents(sum((Decimal(one.per_hour or "0") for one in standing.values()), Decimal(0)))
     so_far = ended + sum((_so_far(one, now) for one in standing.values()), Decimal(0))
     return DeploymentCost(
         per_hour=per_hour if known else None,
-        since_deployed=_money(so_far) if known and not unpriced else None,
-        ended=str(ended.quantize(Decimal("0.0001"))) if ended else None,
+        since_deployed=in_cents(so_far) if known and not unpriced else None,
+        ended=to_be_added(ended) if ended else None,
         unpriced=unpriced or None,
         display=f"{per_hour} {currency}" if known else UNKNOWN,
         currency=currency,
@@ -124,7 +124,7 @@ def past(cost: DeploymentCost | None) -> DeploymentCost | None:
     """What is left of the cost where no deployment of a provider is needed any more: what those that are gone were."""
     if cost is None or not (cost.ended or cost.unpriced):
         return None
-    so_far = None if cost.unpriced else _money(Decimal(cost.ended or "0"))
+    so_far = None if cost.unpriced else in_cents(Decimal(cost.ended or "0"))
     return DeploymentCost(since_deployed=so_far, ended=cost.ended, unpriced=cost.unpriced, currency=cost.currency)
 
 
@@ -133,7 +133,3 @@ def _so_far(one: HostedDeployment, until: datetime) -> Decimal:
         return Decimal(0)
     hours = Decimal(max(0.0, (until - moment(one.billed_since)).total_seconds())) / 3600
     return Decimal(one.per_hour) * hours
-
-
-def _money(amount: Decimal) -> str:
-    return str(amount.quantize(CENT, rounding=ROUND_HALF_UP))

@@ -1,6 +1,6 @@
 """The attempts of a job, one after the other: begun under a fixed number, missed, waited for, followed by the next.
 
-Steps of the chains in `job.py` and `cloud_job.py`. How many there may be, and how long the pauses are, is `retries.py`.
+Steps of the chains in `steps.py`, here and in `cloud_job`. How many there may be, and when, is `retries.py`.
 """
 
 from dataclasses import asdict, replace

@@ -14,6 +14,7 @@ from azure.mgmt.cognitiveservices.aio import CognitiveServicesManagementClient
 from finetune_api.azure import AzureOpenAI
 from finetune_api.catalogue import tuned_from
 from finetune_api.deployment import AzureServing, DeploymentTemplate
+from finetune_api.names import OWNER_TAG
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.hosted import Hosted, HostedState
 from finetune_operator.decide.deployment.hosting_terms import azure_units, in_words
@@ -25,8 +26,6 @@ from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.values import plain
-
-OWNER_TAG = "finetune-uid"
 
 _DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")
 

@@ -1,4 +1,4 @@
-"""AWS Bedrock's model customization: one call per method. What the answers mean is `bedrock_wire`.
+"""AWS Bedrock's model customization: one call per method. What the answers mean is `wire.py`.
 
 Data go in and results come out through the connection's place in S3. A job's name and its request token follow from the
 attempt: Bedrock makes one job for one token, however often it is asked, and a look-up by name lags behind nothing.

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_api.deployment import BedrockServing
+from finetune_api.names import OWNER_TAG
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.hosted import Hosted, HostedState
 from finetune_operator.decide.deployment.idle import Figures
@@ -23,7 +24,6 @@ from finetune_operator.providers.values import plain
 Wire = Mapping[str, Any]
 
 SERVICE, RUNTIME = "bedrock", "bedrock-runtime"
-OWNER_TAG = "finetune-uid"
 ON_DEMAND = "create_custom_model_deployment"
 
 _LACKS = re.compile(f"{NO_OPERATION}|not (supported|available)", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""OpenAI's fine-tuning API, and every service that has it: one call per method. What the answers mean is `openai_wire`.
+"""OpenAI's fine-tuning API, and every service that has it: one call per method. What the answers mean is `wire.py`.
 
 The SDK repeats nothing here: a create that was answered with 500 may have been done, and only the look-up can tell.
 """

@@ -1,4 +1,4 @@
-"""Training jobs at SageMaker with our own trainer: one call per method. What answers mean is `sagemaker_wire`.
+"""Training jobs at SageMaker with our own trainer: one call per method. What answers mean is `wire.py`.
 
 Data, checkpoints and artifact are in S3. So is the report: no container reaches the operator.
 """

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from finetune_api.aws import SageMaker
-from finetune_api.names import SERVE_FLAGS_VARIABLE
+from finetune_api.names import OWNER_TAG, SERVE_FLAGS_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERVING_PORT
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
@@ -274,8 +274,8 @@ def configuration(request: HostRequest) -> dict[str, Any]:
 
 
 def tags(request: HostRequest) -> list[dict[str, str]]:
-    """Whose it is, for people and bills."""
-    return [{"Key": "finetune-uid", "Value": request.owner}]
+    """Whose it is."""
+    return [{"Key": OWNER_TAG, "Value": request.owner}]
 
 
 def cached(aws: Aws, settings: SageMaker, base_model: str | None) -> str | None:

@@ -1,10 +1,11 @@
-"""A FineTunedModel as the tests of decisions have it: versions, and a look at them."""
+"""A FineTunedModel as the tests of decisions have it: versions, deployments, and a look at them."""
 
 from dataclasses import replace
 from typing import Any
 
+from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
-from finetune_operator.decide.model import ModelView
+from finetune_operator.decide.model import DeploymentView, ModelView
 from tests.unit.finetune_operator.decide.given import NOW
 
 
@@ -46,3 +47,20 @@ def view(*versions: ModelVersion, active: int | None = None, **fields: Any) -> M
         now=NOW,
     )
     return replace(base, **fields)
+
+
+def deployed(
+    served: int | None = None,
+    name: str = "sentiment",
+    owned: bool = True,
+    wants: Any = "Active",
+    of: str = "sentiment",
+    **status: Any,
+) -> DeploymentView:
+    its_spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": of}, "version": wants})
+    conditions = [
+        {"type": kind, "status": value, "reason": reason, "message": "m", "lastTransitionTime": "2026-11-21T12:00:00Z"}
+        for kind, value, reason in status.pop("conditions", ())
+    ]
+    body = {"servedVersion": served, "conditions": conditions, **status}
+    return DeploymentView(name, owned, its_spec, ModelDeploymentStatus.model_validate(body))

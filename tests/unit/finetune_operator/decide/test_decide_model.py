@@ -5,13 +5,21 @@ from typing import Any
 
 import pytest
 
-from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult
+from finetune_api.job_status import Failure
 from finetune_api.model import ModelVersion
+from finetune_api.reasons import Reason
 from finetune_operator.decide.job.versions import there_are
-from finetune_operator.decide.model import DeploymentView, ModelView, active_version, beats, decide, prunable
+from finetune_operator.decide.model import (
+    ModelView,
+    active_version,
+    beats,
+    decide,
+    not_deployed,
+    prunable,
+)
 from tests.unit.finetune_operator.decide.given import at, condition, kstatus
-from tests.unit.finetune_operator.decide.given_models import spec, version, view
+from tests.unit.finetune_operator.decide.given_models import deployed, spec, version, view
 
 
 def measured(number: int, exact: float, against: int | None = None, **fields: Any) -> ModelVersion:
@@ -23,23 +31,6 @@ def measured(number: int, exact: float, against: int | None = None, **fields: An
     assert made.evaluation is not None
     body = made.evaluation.wire() | {"baselines": baselines} | fields
     return made.model_copy(update={"evaluation": EvaluationResult.model_validate(body)})
-
-
-def deployed(
-    served: int | None = None,
-    name: str = "sentiment",
-    owned: bool = True,
-    wants: Any = "Active",
-    of: str = "sentiment",
-    **status: Any,
-) -> DeploymentView:
-    its_spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": of}, "version": wants})
-    conditions = [
-        {"type": kind, "status": value, "reason": reason, "message": "m", "lastTransitionTime": "2026-11-21T12:00:00Z"}
-        for kind, value, reason in status.pop("conditions", ())
-    ]
-    body = {"servedVersion": served, "conditions": conditions, **status}
-    return DeploymentView(name, owned, its_spec, ModelDeploymentStatus.model_validate(body))
 
 
 ASLEEP = {"since": "2026-11-01T00:00:00Z", "generation": 1}
@@ -186,6 +177,17 @@ def test_what_serves_goes_on_serving_when_the_spec_cannot_be_read_or_the_pin_is_
     assert decide(view(*V, active=2, spec=spec(activeVersion=9))).status.active_version == 2
 
 
+def test_what_was_decided_stays_where_its_deployment_cannot_be_made_and_says_why() -> None:
+    given = view(*V, active=3, generation=2)
+    decided = decide(given).status
+    status = not_deployed(given, decided, Failure.because(Reason.WRITE_REFUSED, "a webhook says no"))
+    assert (status.active_version, status.versions) == (decided.active_version, decided.versions)
+    assert kstatus(status, generation=2) == "Failed"
+    stalled = condition(status, "Stalled")
+    assert (stalled.reason, stalled.observed_generation) == ("WriteRefused", 2)
+    assert "a webhook says no" in stalled.message
+
+
 def test_a_model_on_its_way_out_is_left_alone() -> None:
     given = view(*V, deleting=True)
     assert decide(given).status == given.status
@@ -194,8 +196,10 @@ def test_a_model_on_its_way_out_is_left_alone() -> None:
 
 def test_status_tells_of_the_active_version_and_who_serves_which() -> None:
     by_hand = deployed(1, name="by-hand", owned=False, wants=1)
-    status = decide(view(*V, deployments=[by_hand, deployed(3, conditions=[READY])])).status
+    versions = [*V[:2], V[2].model_copy(update={"eval_loss": 0.31})]
+    status = decide(view(*versions, deployments=[by_hand, deployed(3, conditions=[READY])])).status
     assert (status.active_version, status.base_model, status.deployment) == (3, "tiny/llama", "sentiment")
+    assert status.eval_loss == 0.31
     assert [v.deployment for v in status.versions or ()] == ["by-hand", None, "sentiment"]
 
 

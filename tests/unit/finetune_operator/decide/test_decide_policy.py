@@ -1,32 +1,18 @@
-"""What a connection allows, its own status, and the size of a job's status."""
+"""What a connection allows."""
 
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import pytest
 
-from finetune_api.connection import LabelSelector, LLMConnectionSpec, LLMConnectionStatus
-from finetune_api.job_status import Failure, FineTuneJobStatus, Loss, LossPoint, ProviderEvaluation, ProviderStatus
+from finetune_api.connection import LabelSelector, LLMConnectionSpec
 from finetune_api.reasons import Reason
-from finetune_api.verdict import DatasetVerdict
-from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import policy
-from finetune_operator.decide.conditions import Fact, merge
-from finetune_operator.decide.connection import Checked
-from finetune_operator.decide.job.status_size import LIMIT_BYTES, fit
-from tests.contract.statuses import EVALUATION
 from tests.unit.finetune_operator.decide.given import (
-    NOW,
-    at,
-    bedrock_connection,
-    condition,
     connection,
     job_spec,
-    kstatus,
     openai_connection,
     sagemaker_connection,
-    stamp,
 )
 
 
@@ -160,57 +146,6 @@ def test_where_a_test_set_may_be_sent_to(url: str, air_gapped: bool, globs: list
             assert f"spec.evaluation: {called} is outside the cluster" in refusal.message
 
 
-@pytest.mark.parametrize(
-    ("spec", "reason", "for_tools"),
-    [
-        (connection(), "Ready", "Current"),
-        (connection(namespaceSelector=None), "Ready", "Current"),
-        (connection(fineTuning={"enabled": False}), "FineTuningDisabled", "Current"),
-        (bedrock_connection(), "ProviderNotSupported", "Failed"),
-        (None, "SpecInvalid", "Failed"),
-    ],
-)
-def test_the_status_of_a_connection(spec: LLMConnectionSpec | None, reason: str, for_tools: str) -> None:
-    status = decide_connection.decide(spec, "spec.x: wrong", LLMConnectionStatus(), generation=3, now=NOW)
-    assert condition(status, "Ready").reason == reason
-    assert kstatus(status, 3) == for_tools
-    assert decide_connection.decide(spec, "spec.x: wrong", status, generation=3, now=at(60)) == status
-
-
-CHECKS = {
-    "good": (Checked(), "Ready", "True"),
-    "bad": (Checked(Failure.because(Reason.CREDENTIALS_INVALID, "the key is refused")), "CredentialsInvalid", "False"),
-}
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_the_status_of_a_connection_to_a_provider_follows_the_check_of_its_credentials(name: str) -> None:
-    checked, reason, state = CHECKS[name]
-    status = decide_connection.decide(
-        openai_connection(), "", LLMConnectionStatus(), generation=1, now=NOW, checked=checked, retires="it closes"
-    )
-    ready = condition(status, "Ready")
-    assert (ready.reason, ready.status, status.last_checked) == (reason, state, stamp())
-    assert condition(status, "Retiring").message == "it closes"
-    later = decide_connection.decide(openai_connection(), "", status, generation=1, now=NOW, checked=checked)
-    assert (condition(later, "Retiring").status, condition(later, "Ready")) == ("False", ready)
-    wait = decide_connection.check_is_due(status, generation=1, now=at(50))
-    assert wait == (3550 if state == "True" else 10)
-    assert decide_connection.check_is_due(status, generation=2, now=at(50)) == 0
-
-
-def test_a_day_that_an_admin_has_put_right_is_not_told_of_any_more() -> None:
-    told, checked = LLMConnectionStatus(), Checked()
-    for retires, state in (("it closes", "True"), (None, "False"), (None, "False"), ("it closes", "True")):
-        told = decide_connection.decide(
-            openai_connection(), "", told, generation=1, now=NOW, checked=checked, retires=retires
-        )
-        said = condition(told, "Retiring")
-        assert (said.status, said.message) == (state, retires or "no last day is known")
-    unknown = decide_connection.decide(None, "spec.x: wrong", told, generation=2, now=NOW)
-    assert condition(unknown, "Retiring").status == "True", "of a spec that cannot be read nothing new is known"
-
-
 FITTING = {
     "spec.adopt": {"adopt": {"jobID": "j"}},
     "spec.budget": {"budget": {"maxCost": "5"}},
@@ -226,69 +161,6 @@ def test_what_only_a_provider_can_heed_is_refused_here(field: str) -> None:
     assert found.reason is Reason.SPEC_INVALID
     assert field in found.message
     assert policy.refusal(replace(asked, connection=openai_connection())) is None
-
-
-def test_conditions_that_are_not_named_stay() -> None:
-    first = merge(
-        None, [Fact("Ready", "True", Reason.READY), Fact("Failed", "False", Reason.PENDING)], generation=1, now=NOW
-    )
-    second = merge(first, [Fact("Ready", "False", Reason.QUEUED, "m" * 5000)], generation=2, now=at(9))
-    by_type = {c.type: c for c in second}
-    assert by_type["Failed"] == first[1].model_copy(update={"observed_generation": 2})
-    ready = by_type["Ready"]
-    assert (ready.last_transition_time, ready.observed_generation, len(ready.message)) == (stamp(9), 2, 4096)
-
-
-def huge(letter: str) -> FineTuneJobStatus:
-    """As much of everything as the fields take, in letters of so many bytes."""
-    problem = {"file": letter * 256, "line": 1, "field": letter * 128, "problem": "Missing", "message": letter * 300}
-    split: dict[str, Any] = {"file": letter * 256, "format": "CSV", "rows": 10**9, "problems": [problem] * 20}
-    shared = {"splits": ["train", "test"], "rows": 5, "examples": [letter * 300] * 5}
-    verdict = {
-        "valid": False,
-        "reason": "DatasetInvalid",
-        "message": letter * 4096,
-        "nextStep": letter * 1024,
-        **dict.fromkeys(("train", "validation", "test"), split),
-        "sharedRows": [shared] * 3,
-        "warnings": [letter * 512] * 16,
-    }
-    failure = Failure.because(Reason.TRAINER_CRASHED, letter * 4096).model_copy(
-        update={"log_tail": letter * 4096, "next_step": letter * 1024}
-    )
-    points = [LossPoint(step=10**9 + n, value=1.2345678901234567) for n in range(100)]
-    kinds = ("Ready", "Reconciling", "Stalled", "DatasetValid", "Complete", "Failed", "Suspended", "Evaluated")
-    facts = [Fact(kind, "True", Reason.TRAINER_CRASHED, letter * 4096) for kind in kinds]
-    return FineTuneJobStatus(
-        conditions=merge(None, facts, generation=1, now=NOW),
-        loss=Loss(train=points, validation=points),
-        dataset=DatasetVerdict.model_validate(verdict),
-        evaluation=EVALUATION,
-        failure=failure,
-        provider=ProviderStatus(
-            last_failure=failure, artifact_uri="u" * 1024, evaluation=ProviderEvaluation(failure=failure)
-        ),
-    )
-
-
-@pytest.mark.parametrize("letter", ["x", "é", "語", "🦙", '"'])
-def test_the_largest_status_fits_and_is_still_valid(letter: str) -> None:
-    before = huge(letter)
-    assert len(orjson.dumps(before.wire())) > LIMIT_BYTES
-    status = fit(before)
-    assert len(orjson.dumps(status.wire())) <= LIMIT_BYTES
-    assert FineTuneJobStatus.model_validate(status.wire()) == status
-    assert fit(status) == status
-    assert status.failure is not None
-    assert status.failure.reason is Reason.TRAINER_CRASHED
-    assert status.dataset is not None
-    assert status.dataset.train is not None
-    assert status.dataset.train.rows == 10**9
-
-
-def test_a_status_that_fits_is_left_as_it_is() -> None:
-    status = FineTuneJobStatus(phase="Running", failure=Failure.because(Reason.EVICTED, "x" * 4096))
-    assert fit(status) is status
 
 
 HUB = {"huggingFace": {"repository": "team/a", "tokenSecretRef": {"name": "hub", "key": "token"}}}

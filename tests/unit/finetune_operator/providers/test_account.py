@@ -51,8 +51,7 @@ async def test_nothing_is_sent_once_another_replica_may_lead(send: Callable[[Acc
         provider.build,
         lambda _: None,
         guard=provider.guard,
-        background=False,
-        poll_seconds=1,
+        poll_seconds=None,
         clock=lambda: 0.0,
     )
     with pytest.raises(LeadershipLost):

@@ -206,7 +206,7 @@ def poller(provider: Provider) -> tuple[Poller, list[Key]]:
     async def api() -> Any:
         return provider
 
-    return Poller(api, woken.append, background=False), woken
+    return Poller(api, woken.append, seconds=None), woken
 
 
 def key(job_id: str) -> Key:

@@ -9,7 +9,7 @@ from finetune_operator.runtime.kube import FINE_TUNED_MODELS
 from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import HOUR
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 DEPLOY, UNDEPLOY = "CreateCustomModelDeployment", "DeleteCustomModelDeployment"
 PROVISION, RELEASE = "CreateProvisionedModelThroughput", "DeleteProvisionedModelThroughput"

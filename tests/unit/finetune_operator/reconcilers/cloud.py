@@ -19,7 +19,7 @@ from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import Clock
 from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.decide.given import NOW, verdict
-from tests.unit.finetune_operator.reconcilers.cluster import Cluster
+from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster
 
 MINI = "gpt-4o-mini-2024-07-18"
 KEY = "sk-simulated"

@@ -8,7 +8,7 @@ import pytest
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.azure import AzureSimulator
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 PUT, GONE, CHAT = "deployments.create_or_update", "deployments.delete", "chat.completions.create"
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")

@@ -16,7 +16,7 @@ from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MO
 from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
 
 JOB = (FINE_TUNE_JOBS, "team-a", "sentiment-1")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.runtime.kube import DEPLOYMENTS, MODEL_DEPLOYMENTS, SERVICES, Resource
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL, Cluster
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL, Cluster
 from tests.unit.finetune_operator.reconcilers.versions import with_version
 
 PUT_RIGHT = ("ModelDeployment", "Warning", "PutRight")

@@ -15,7 +15,7 @@ from finetune_operator.runtime.kube import (
 )
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import job_spec
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
 
 
 async def with_versions(count: int = 3, **spec: Any) -> Cluster:

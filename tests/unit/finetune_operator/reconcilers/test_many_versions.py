@@ -11,7 +11,7 @@ from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import run, succeeded, view
-from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_running_job
 
 NAMES = [f"sentiment-{number}" for number in range(1, 6)]
 

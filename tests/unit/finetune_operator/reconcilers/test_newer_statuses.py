@@ -20,7 +20,7 @@ from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUN
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import azure, rows, with_azure_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
 
 __all__ = ["start"]
 

@@ -27,7 +27,7 @@ from finetune_operator.runtime.metrics import REGISTRY
 from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Store
 from tests.unit.finetune_operator.desired.given_names import LONG_NAME
-from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_job, with_running_job
 
 
 def known() -> Store:

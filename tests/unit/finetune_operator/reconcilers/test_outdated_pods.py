@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.runtime.kube import JOBS, PODS
-from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster, with_job
 
 NOT_FOUND = 'failed to pull image "trainer:typo": not found'
 

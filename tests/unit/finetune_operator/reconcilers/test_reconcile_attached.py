@@ -12,7 +12,7 @@ from tests.simulators.azure.arm import Arm
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
 from tests.unit.finetune_operator.reconcilers.hosted import GONE, PUT, go_on, hosts
 
 __all__ = ["start"]

@@ -26,7 +26,7 @@ from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
     hosts,
     tune,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker, serve_on, with_training_job
 
 __all__ = ["s3_endpoint", "start"]

@@ -10,7 +10,7 @@ from tests.simulators.clock import HOUR
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import SageMakerCluster, sagemaker
 
 __all__ = ["s3_endpoint", "start"]

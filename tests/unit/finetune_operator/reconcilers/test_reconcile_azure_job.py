@@ -17,7 +17,7 @@ from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.simulators.http import Reply
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, Token, azure, rows, with_azure_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 
 __all__ = ["start"]
 

@@ -26,7 +26,7 @@ from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
     tune,
 )
 from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 __all__ = ["cluster", "provider", "s3_endpoint", "start"]
 

@@ -24,7 +24,7 @@ from tests.unit.finetune_operator.reconcilers.bedrock import (
     conversations,
     with_bedrock_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
 
 __all__ = ["s3_endpoint", "start"]
 

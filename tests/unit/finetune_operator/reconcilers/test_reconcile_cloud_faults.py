@@ -10,7 +10,7 @@ from finetune_operator.providers.unanswered import unanswered
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, NAMESPACES, SECRETS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL
 
 __all__ = ["begin", "provider", "start"]
 

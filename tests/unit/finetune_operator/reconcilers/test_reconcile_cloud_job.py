@@ -20,7 +20,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_cloud_job,
     with_submitted_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL
 
 __all__ = ["begin", "provider", "start"]
 

@@ -18,7 +18,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_cloud_job,
     with_submitted_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import JOB
+from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB
 
 __all__ = ["begin", "provider", "start"]
 

@@ -11,7 +11,7 @@ from finetune_operator.runtime.kube import CONNECTIONS
 from finetune_operator.runtime.queue import Key
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, simulator, with_submitted_job
-from tests.unit.finetune_operator.reconcilers.cluster import JOB, Cluster
+from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, Cluster
 
 __all__ = ["start"]
 

@@ -23,8 +23,8 @@ from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.decide.given import stamp
 from tests.unit.finetune_operator.reconcilers.cloud import simulator
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET, ROWS, MeasuredCluster, lines, priced
+from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
 
 __all__ = ["start"]
 

@@ -15,8 +15,8 @@ from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import azure
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET, AzureMeasured
+from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
 
 __all__ = ["start"]
 

@@ -13,7 +13,7 @@ from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.flapping import Flapping, standing
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, azure, in_chunks, rows, simulator
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.sagemaker import SageMakerCluster, sagemaker
 
 __all__ = ["s3_endpoint", "start"]

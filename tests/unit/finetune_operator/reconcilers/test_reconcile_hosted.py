@@ -24,7 +24,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     rows,
     with_azure_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import (
     ADDRESS,
     CHAT,

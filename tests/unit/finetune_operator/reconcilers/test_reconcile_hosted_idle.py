@@ -14,7 +14,7 @@ from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import (
     ADDRESS,
     PUT,

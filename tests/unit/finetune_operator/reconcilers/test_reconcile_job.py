@@ -16,7 +16,7 @@ from finetune_operator.runtime.kube import (
     Resource,
 )
 from tests.unit.finetune_operator.decide.given import openai_connection
-from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_job, with_running_job
 
 
 async def test_a_job_becomes_a_version() -> None:

@@ -8,7 +8,7 @@ from finetune_api.names import QUEUE_LABEL
 from finetune_api.trainer import termination_message
 from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS, Resource, TokenIdentity
 from tests.unit.finetune_operator.decide.given import ended
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster, with_job, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL, Cluster, with_job, with_running_job
 from tests.unit.finetune_operator.reconcilers.versions import with_version
 
 

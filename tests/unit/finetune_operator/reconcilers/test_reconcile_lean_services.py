@@ -5,7 +5,7 @@ import pytest
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 __all__ = ["begin", "provider", "start"]
 

@@ -8,7 +8,7 @@ from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUN
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows
-from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL
 
 __all__ = ["begin", "provider", "start"]
 

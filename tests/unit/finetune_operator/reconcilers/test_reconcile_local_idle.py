@@ -13,7 +13,7 @@ from finetune_operator.decide.conditions import timestamp
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, PODS
 from finetune_trainer.serving.metrics import ServerMetrics
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, Cluster
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, Cluster
 from tests.unit.finetune_operator.reconcilers.versions import add_version, served_version, with_version
 
 IDLE = {"afterSeconds": 600, "action": "ScaleToZero"}

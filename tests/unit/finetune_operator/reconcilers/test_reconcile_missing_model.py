@@ -7,7 +7,7 @@ from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.deployment.given_deployments import view
 from tests.unit.finetune_operator.decide.given import condition
-from tests.unit.finetune_operator.reconcilers.cluster import with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import with_running_job
 
 MISSPELT = Key(MODEL_DEPLOYMENTS.kind, "team-a", "mine")
 

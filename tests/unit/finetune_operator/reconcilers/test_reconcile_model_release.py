@@ -17,7 +17,7 @@ from tests.unit.finetune_operator.decide.deployment.given_deployments import spe
 from tests.unit.finetune_operator.decide.given import openai_connection
 from tests.unit.finetune_operator.decide.given_models import version, view
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, simulator, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster
+from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL, Cluster
 from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
 from tests.unit.finetune_operator.reconcilers.versions import add_version, with_version
 

@@ -20,7 +20,7 @@ from finetune_operator.runtime.kube import (
     SERVICES,
 )
 from finetune_operator.runtime.queue import Key
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL, with_running_job
 from tests.unit.finetune_operator.reconcilers.versions import add_version, served_version, with_version
 
 CONNECTION = Key(CONNECTIONS.kind, "", "local")

@@ -24,7 +24,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_cloud_job,
     with_submitted_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 
 __all__ = ["start"]
 

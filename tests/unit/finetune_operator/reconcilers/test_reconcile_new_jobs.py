@@ -7,7 +7,7 @@ from finetune_api.job_status import FineTuneJobStatus
 from finetune_operator.runtime.errors import Invalid
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.queue import Requeue
-from tests.unit.finetune_operator.reconcilers.cluster import JOB, MODEL, Cluster, with_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_job
 
 OTHERS = 150
 """For so many half a minute may go by in silence."""

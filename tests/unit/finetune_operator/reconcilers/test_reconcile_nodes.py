@@ -9,7 +9,7 @@ from finetune_operator.runtime.errors import NotFound
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOB_SETS, JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import ended
-from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster, with_job
 
 NODES = {"resources": {"nodes": 2}}
 BATCH_JOB = "batch.kubernetes.io/job-name"

@@ -24,7 +24,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_azure_job,
     with_cloud_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker, with_training_job
 
 __all__ = ["s3_endpoint", "start"]

@@ -13,7 +13,7 @@ from finetune_operator.providers.openai import wire
 from finetune_operator.runtime.kube import CONNECTIONS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL
 
 __all__ = ["begin", "provider", "start"]
 

@@ -13,7 +13,7 @@ from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MO
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations, with_bedrock_job
 from tests.unit.finetune_operator.reconcilers.cloud import KEY, CloudCluster, simulator, with_submitted_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 
 __all__ = ["s3_endpoint", "start"]
 

@@ -17,7 +17,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     rows,
     simulator,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 __all__ = ["start"]
 

@@ -7,7 +7,7 @@ import pytest
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import EVENTS, FINE_TUNED_MODELS, JOBS, PODS
 from tests.unit.finetune_operator.decide.given import NOW, ended, stamp, waiting
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster
+from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL, Cluster
 from tests.unit.finetune_operator.reconcilers.versions import add_version, with_version
 
 QUOTA = 'Error creating: pods "sentiment-prune-x" is forbidden: exceeded quota: small'

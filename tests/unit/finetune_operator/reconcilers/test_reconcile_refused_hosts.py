@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import (
     ADDRESS,
     GONE,

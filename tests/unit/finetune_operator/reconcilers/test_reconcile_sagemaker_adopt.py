@@ -15,7 +15,7 @@ from finetune_operator.providers.errors import Denied
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.sagemaker import SageMakerSimulator
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import BASE, ROLE, SageMakerCluster, progress, sagemaker
 
 __all__ = ["s3_endpoint", "start"]

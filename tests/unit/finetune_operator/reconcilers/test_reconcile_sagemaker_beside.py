@@ -10,7 +10,7 @@ from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.sagemaker import SageMakerSimulator
 from tests.unit.finetune_operator.reconcilers.cloud import rows
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import CREATE, SageMakerCluster, begin, channels, provider
 
 __all__ = ["begin", "provider", "s3_endpoint", "start"]

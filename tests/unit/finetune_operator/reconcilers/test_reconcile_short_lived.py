@@ -6,7 +6,7 @@ from typing import Any
 from finetune_operator.runtime.kube import JOBS, PODS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import begin, provider, rows, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster, with_running_job
 from tests.unit.finetune_operator.reconcilers.test_reconcile_evaluation import begin as begin_measuring
 
 __all__ = ["begin", "begin_measuring", "provider", "start"]

@@ -9,7 +9,7 @@ from finetune_operator.runtime.queue import Key
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, rows
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.hosted import (
     ADDRESS,
     PUT,

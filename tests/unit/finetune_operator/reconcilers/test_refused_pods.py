@@ -8,7 +8,7 @@ from finetune_operator.runtime.kube import (
     JOBS,
     PODS,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_job, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster, with_job, with_running_job
 
 
 @pytest.mark.parametrize("error", [Forbidden(403, "Forbidden", "quota of jobs"), Invalid(422, "Invalid", "bad field")])

@@ -21,7 +21,14 @@ from finetune_operator.runtime.kube import (
 from finetune_operator.runtime.queue import Key
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import simulator, with_submitted_job
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_job, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import (
+    DEPLOYMENT,
+    JOB,
+    MODEL,
+    Cluster,
+    with_job,
+    with_running_job,
+)
 from tests.unit.finetune_operator.reconcilers.versions import with_version
 
 __all__ = ["start"]

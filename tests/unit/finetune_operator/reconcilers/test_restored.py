@@ -31,7 +31,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_azure_job,
     with_submitted_job,
 )
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
 
 __all__ = ["start"]
 

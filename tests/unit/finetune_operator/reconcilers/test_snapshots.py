@@ -12,7 +12,7 @@ from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.flapping import standing
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, azure, rows, simulator
-from tests.unit.finetune_operator.reconcilers.cluster import DEPLOYMENT, JOB, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import SageMakerCluster, sagemaker
 
 __all__ = ["s3_endpoint", "start"]

@@ -10,7 +10,7 @@ from finetune_api import RELEASE
 from finetune_operator.runtime import kube
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, PODS, Resource
 from tests.releases import RELEASES, WORLDS, objects
-from tests.unit.finetune_operator.reconcilers.cluster import MODEL, Cluster
+from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL, Cluster
 
 RESOURCES = {
     (resource.api_version, resource.kind): resource

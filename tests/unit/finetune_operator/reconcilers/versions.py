@@ -3,7 +3,7 @@
 from typing import Any
 
 from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNED_MODELS
-from tests.unit.finetune_operator.reconcilers.cluster import Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster, with_running_job
 
 
 async def with_version(**model_spec: Any) -> Cluster:

@@ -7,22 +7,29 @@ from typing import Any
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing.ranks import ALONE
 from finetune_trainer.training.pair_store import PairStore
-from finetune_trainer.training.passes import Cut
+from finetune_trainer.training.passes import Cut, Pass
 from finetune_trainer.training.reference import Reference
+
+
+class InOrder:
+    """Passes one after the other, in the model's own dtype."""
+
+    device = "cpu"
+
+    def __init__(self, cut: Cut) -> None:
+        self.cut = cut
+
+    def autocast(self) -> nullcontext[None]:
+        return nullcontext()
+
+    def with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
+        return [(one, 1) for one in passes]
+
+    def asked(self) -> bool:
+        return False
 
 
 def fill(store: PairStore, model: Any, folder: Path, fingerprint: str, cut: Cut) -> None:
     """By the model, or by what is kept in the folder."""
-    made = Reference(
-        model,
-        folder,
-        fingerprint,
-        cut=cut,
-        autocast=nullcontext,
-        with_idle=lambda passes: [(one, 1) for one in passes],
-        asked=lambda: False,
-        device="cpu",
-        world=ALONE,
-        interruption=Interruption(),
-    )
+    made = Reference(model, folder, fingerprint, ways=InOrder(cut), world=ALONE, interruption=Interruption())
     made.fill("train", store)

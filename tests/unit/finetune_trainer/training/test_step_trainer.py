@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_trainer.data import IGNORED
 from finetune_trainer.training.batches import Plan
-from finetune_trainer.training.pace import Pace, pace_of
+from finetune_trainer.training.intervals import Intervals, intervals_of
 from finetune_trainer.training.passes import Cut, labelled, loss_sum, padded, passes_of
 from finetune_trainer.training.token_store import TokenStore
 
@@ -72,21 +72,21 @@ def test_trap_09_rows_of_one_pass_do_not_see_each_other_and_padding_changes_no_l
 
 
 @pytest.mark.parametrize(
-    ("steps", "wanted", "tokens", "pace"),
+    ("steps", "wanted", "tokens", "intervals"),
     [
-        (100, None, (1000, 100), Pace(total_steps=100, checkpoint_steps=10, validation_steps=25)),
-        (100, 7, (1000, 10), Pace(total_steps=100, checkpoint_steps=7, validation_steps=10)),
-        (3, None, (1000, 10), Pace(total_steps=3, checkpoint_steps=1, validation_steps=1)),
-        (100, None, (10, 1000), Pace(total_steps=100, checkpoint_steps=10, validation_steps=100)),
-        (100, None, (1000, 0), Pace(total_steps=100, checkpoint_steps=10, validation_steps=10)),
+        (100, None, (1000, 100), Intervals(total_steps=100, checkpoint_steps=10, validation_steps=25)),
+        (100, 7, (1000, 10), Intervals(total_steps=100, checkpoint_steps=7, validation_steps=10)),
+        (3, None, (1000, 10), Intervals(total_steps=3, checkpoint_steps=1, validation_steps=1)),
+        (100, None, (10, 1000), Intervals(total_steps=100, checkpoint_steps=10, validation_steps=100)),
+        (100, None, (1000, 0), Intervals(total_steps=100, checkpoint_steps=10, validation_steps=10)),
     ],
 )
-def test_checkpoints_and_validations_are_about_ten_and_validation_is_affordable(steps, wanted, tokens, pace):
+def test_checkpoints_and_validations_are_about_ten_and_validation_is_affordable(steps, wanted, tokens, intervals):
     plan = Plan(steps, batch_size=1, epochs=1, seed=0)
-    assert pace_of(plan, wanted, train_tokens=tokens[0], validation_tokens=tokens[1]) == pace
+    assert intervals_of(plan, wanted, train_tokens=tokens[0], validation_tokens=tokens[1]) == intervals
 
 
 def test_the_last_step_is_saved_and_validated():
-    pace = Pace(total_steps=7, checkpoint_steps=3, validation_steps=5)
-    assert [step for step in range(1, 8) if pace.saves(step)] == [3, 6, 7]
-    assert [step for step in range(1, 8) if pace.validates(step)] == [5, 7]
+    intervals = Intervals(total_steps=7, checkpoint_steps=3, validation_steps=5)
+    assert [step for step in range(1, 8) if intervals.saves(step)] == [3, 6, 7]
+    assert [step for step in range(1, 8) if intervals.validates(step)] == [5, 7]

@@ -4,10 +4,15 @@ from typing import Any
 
 import pytest
 
+from finetune_api.catalogue import ProviderFacts
+from finetune_api.job_status import Asked, Cost, ProviderEvaluation
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import cloud_cost
 from finetune_operator.decide.cloud_job.steps import decide
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.view import JobView
 from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
+    FILE,
     at_provider,
     checked,
     checking,
@@ -16,7 +21,7 @@ from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
     spec,
     status,
 )
-from tests.unit.finetune_operator.decide.given import job_spec, sagemaker_connection
+from tests.unit.finetune_operator.decide.given import azure_connection, job_spec, report, sagemaker_connection, verdict
 
 
 def test_costs_are_what_the_provider_billed_once_it_has() -> None:
@@ -76,3 +81,118 @@ def test_a_budget_needs_the_price_of_an_hour_of_the_jobs_instance(
     if failure is not None:
         message = f"spec.budget: no price of {unknown} is known"
         assert (failure.reason, failure.message) == (Reason.PRICE_UNKNOWN, message)
+
+
+TEST_SET = {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.jsonl"}}
+TRAINING = {"perMillionTokens": "3.00", "asOf": "2026-11-01"}
+ANSWERS = {"base": {"input": "1", "output": "2"}, "tuned": {"input": "10", "output": "20"}, "asOf": "2026-11-01"}
+PRICED = facts(models={"gpt-*": {"training": TRAINING, "answers": ANSWERS}})
+IN_EUROS = facts(models={"gpt-*": {"training": TRAINING, "answers": ANSWERS | {"currency": "EUR"}}})
+ZERO_SHOT, EXAMPLES, ACTIVE = {"zeroShot": {}}, {"fewShot": {"examples": 4}}, {"activeVersion": {}}
+
+
+def to_be_measured(prices: ProviderFacts, *baselines: dict[str, Any], **fields: Any) -> JobView:
+    """A million tokens in 20,000 rows, three epochs; a test set of 1,000 rows."""
+    size = {"rows": 1000, "promptTokens": 1_000_000, "completionTokens": 100_000}
+    train = {"file": "t.jsonl", "format": "JSON Lines", "rows": 20_000}
+    found = {"files": [FILE.wire()], "tokens": 1_000_000, "evaluation": size}
+    run = Run("Checked", report=report("Checked", dataset=verdict(train=train), checked=found), job_id="sentiment-1-1")
+    asked = {"dataset": TEST_SET, "evaluation": {"baselines": list(baselines or [ZERO_SHOT])}} | fields.pop("spec", {})
+    return given(run, checking(), spec=spec(**asked), facts=prices, **fields)
+
+
+def estimated(view: JobView) -> Cost:
+    assert view.run.report is not None
+    assert view.run.report.checked is not None
+    cost = cloud_cost.expected(view, view.run.report.checked)
+    assert cost is not None
+    return cost
+
+
+ESTIMATES: dict[str, tuple[JobView, str | None, str | None, str]] = {
+    # the job, the estimate, what of it is the evaluation's, and what its basis says
+    "answers": (to_be_measured(PRICED, ZERO_SHOT), "22.20", "13.20", "evaluation of 1,000 rows 13.20 USD"),
+    "examples": (to_be_measured(PRICED, ZERO_SHOT, EXAMPLES), "23.60", "14.60", "evaluation of 1,000 rows 14.60 USD"),
+    "versions": (to_be_measured(PRICED, ACTIVE), "33.00", "24.00", "evaluation of 1,000 rows 24.00 USD"),
+    "by activation": (to_be_measured(PRICED, if_better=True), "34.20", "25.20", "evaluation of 1,000 rows 25.20 USD"),
+    "no price of answers": (to_be_measured(facts(), ZERO_SHOT), "9.00", None, "; without the evaluation"),
+    "answers in another currency": (to_be_measured(IN_EUROS, ZERO_SHOT), "9.00", None, "; without the evaluation"),
+    "no price of tuning": (
+        to_be_measured(facts(models={}), ZERO_SHOT),
+        None,
+        None,
+        "and of its answers to the test set",
+    ),
+    "nothing is measured": (given(checked(1_000_000), checking(), facts=PRICED), "9.00", None, "list price"),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_an_estimate_has_what_asking_costs_or_says_that_it_has_not(name: str) -> None:
+    view, amount, evaluation, said = ESTIMATES[name]
+    cost = estimated(view)
+    assert (cost.estimated, cost.evaluation) == (amount, evaluation)
+    assert said in cost.basis
+
+
+def at_azure(prices: ProviderFacts, currency: str = "USD") -> JobView:
+    budget = {"budget": {"maxCost": "99.00", "currency": currency}}
+    return to_be_measured(prices, ZERO_SHOT, spec=budget, connection=azure_connection())
+
+
+HOURS = {"hosting": {"Standard": "1.70"}}
+MODELS = {"models": PRICED.wire()["models"]}
+UNPRICED: dict[str, tuple[JobView, str | None]] = {
+    # the job, what has no price
+    "all is known": (at_azure(facts(**MODELS, **HOURS)), None),
+    "tuning": (at_azure(facts(models={}, **HOURS)), "tuning gpt-4o-mini in USD"),
+    "answers": (at_azure(facts(**HOURS)), "asking gpt-4o-mini in USD"),
+    "hours": (at_azure(facts(**MODELS)), "an hour of the evaluation's deployments in USD"),
+    "hours in another currency": (
+        at_azure(facts(**MODELS, **HOURS, hostingCurrency="EUR")),
+        "an hour of the evaluation's deployments in USD",
+    ),
+    "hours that nobody asks for": (
+        to_be_measured(facts(**MODELS), spec={"budget": {"maxCost": "99.00", "currency": "USD"}}),
+        None,
+    ),
+    "tuning in another currency": (at_azure(facts(**MODELS, **HOURS), "EUR"), "tuning gpt-4o-mini in EUR"),
+}
+
+
+@pytest.mark.parametrize("name", UNPRICED)
+def test_a_budget_needs_the_price_of_all_that_the_job_is_to_pay(name: str) -> None:
+    view, what = UNPRICED[name]
+    failure = cloud_cost.unpriced(view)
+    assert (failure and failure.message) == (what and f"spec.budget: no price of {what} is known")
+    if failure is not None:
+        assert "spec.retryNonce when the operator has read it" in (failure.next_step or "")
+
+
+@pytest.mark.parametrize(
+    ("hours_in", "actual", "hosting"), [("USD", "8.90", "1.70"), ("EUR", "7.20", None)], ids=["all", "tuning, answers"]
+)
+def test_a_bill_has_what_was_asked_and_what_stood_for_it(hours_in: str, actual: str, hosting: str | None) -> None:
+    cost = {"estimated": "20.00", "currency": "USD", "basis": "list price"}
+    asked = ProviderEvaluation(
+        tuned=Asked(answers=1, prompt_tokens=100_000, completion_tokens=10_000), hosting="1.7000", ended=True
+    )
+    before = status(evaluation=asked).model_copy(update={"cost": Cost.model_validate(cost)})
+    done = at_provider("Succeeded", model="ft:a", tokens=2_000_000)
+    bill = cloud_cost.with_bill(given(done, before, facts=facts(**MODELS, hostingCurrency=hours_in)))
+    assert bill is not None
+    assert (bill.actual, bill.hosting) == (actual, hosting)
+
+
+@pytest.mark.parametrize(("seconds", "actual"), [(3600, "2.82"), (None, None)], ids=["billed", "not told yet"])
+def test_a_bill_by_the_time_is_of_all_instances(seconds: int | None, actual: str | None) -> None:
+    two = given(
+        Run("Succeeded", billed_seconds=seconds),
+        status().model_copy(update={"cost": Cost(estimated="9.00", currency="USD", basis="b")}),
+        spec=spec(resources={"nodes": 2}),
+        connection=sagemaker_connection(),
+        facts=facts(hosting={"ml.g5.xlarge": "1.41"}),
+    )
+    bill = cloud_cost.with_bill(two)
+    assert bill is not None
+    assert bill.actual == actual

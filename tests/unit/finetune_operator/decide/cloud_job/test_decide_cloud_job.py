@@ -15,7 +15,7 @@ from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.steps import NAMING, Adopt, Create, Wait, decide, next_move
 from finetune_operator.decide.job.remote import SETTLE, Metrics, is_of
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.view import JobView
+from finetune_operator.decide.job.view import Active, JobView
 from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
     FILE,
     KEY,
@@ -38,6 +38,7 @@ from tests.unit.finetune_operator.decide.given import (
     failed,
     kstatus,
     openai_connection,
+    sagemaker_connection,
     stamp,
 )
 
@@ -203,6 +204,7 @@ def test_what_was_checked_is_submitted_with_its_files_and_an_estimate() -> None:
     decision = decide(given(checked(1_000_000), checking()))
     assert decision.submit
     assert decision.status.provider.files == [FILE]
+    assert decision.status.dataset.valid
     assert (decision.status.cost.estimated, decision.status.cost.currency) == ("9.00", "USD")
     assert "1,000,000 tokens" in decision.status.cost.basis
 
@@ -212,6 +214,7 @@ def test_files_are_recorded_before_the_pod_that_brought_them_may_go() -> None:
         decision = decide(given(checked(), checking(files=None), **fields))
         assert decision.status.provider.files == [FILE]
         assert (decision.submit, decision.stop, decision.release) == (False, False, False)
+        assert decision.requeue_after == 0, "the next look goes on"
 
 
 def test_a_pause_that_a_provider_asks_for_is_kept_whatever_wakes_the_job() -> None:
@@ -343,6 +346,30 @@ def test_what_ends_is_said_while_there_is_time() -> None:
 
 
 TEST_SET = {"train": {"uri": "pvc://d/t.jsonl"}, "test": {"uri": "pvc://d/e.jsonl"}}
+
+
+def test_a_job_to_adopt_is_recorded_by_its_name_and_looked_up_at_once() -> None:
+    decision = decide(given(spec=spec(adopt={"jobID": "ftjob-9"}, retryNonce="a"), now=at(5)))
+    new = decision.status
+    assert new.provider is not None
+    assert (new.provider.name, new.provider.attempt) == ("openAI", 1)
+    assert (new.provider.job_id, new.provider.asked_at) == ("ftjob-9", stamp(5))
+    assert (new.start_time, new.observed_retry_nonce) == (stamp(5), "a")
+    assert (decision.start, decision.submit, decision.requeue_after) == (False, False, 0)
+
+
+ARCHIVE = Active(version=4, connection="training", uri="s3://tuning/model.tar.gz")
+
+
+@pytest.mark.parametrize(("if_better", "refused"), [(True, True), (False, False)])
+def test_an_archive_is_refused_only_where_the_job_is_compared_with_it(if_better: bool, refused: bool) -> None:
+    asked = given(spec=spec(), connection=sagemaker_connection(), active=ARCHIVE, if_better=if_better)
+    failure = decide(asked).status.failure
+    assert (failure is not None and "spec.evaluation: version 4" in failure.message) is refused
+
+
+def test_a_job_that_is_ours_may_be_shown_with_another_base_model() -> None:
+    assert decide(given(at_provider("Active", base="ft:earlier"), status())).status.failure is None
 
 
 def test_a_job_that_was_made_for_another_namespace_is_not_adopted() -> None:

@@ -45,6 +45,7 @@ RISES: dict[str, tuple[list[EvaluationDeployment], dict[str, Hosted], tuple[str,
     "it answers": ([entry(address="x", ready_at=stamp(-20))], there("Ready"), (), ()),
     "another one serves the model": ([], there("Ready", "team-v3", model="ft:a"), (), ("team-v3",)),
     "another evaluation's serves it": ([], there("Ready", "ns-b-abc123-e1a", model="ft:a"), (TUNED.name,), ()),
+    "one that is called alike serves it": ([], there("Ready", "team-e12", model="ft:a"), (), ("team-e12",)),
     "what was to go is going": ([entry(released=True)], there("Deleting"), (), ()),
     "what was to go is gone": (
         [entry(released=True, ready_at=stamp(-60), unseen_since=stamp(-20))],
@@ -67,6 +68,18 @@ def test_what_is_made_and_asked(name: str) -> None:
     plan = hosts.rise(recorded, [TUNED], found, NOW, one_at_a_time=True)
     assert (plan.make, plan.ask) == (make, ask)
     assert [bool(one.unseen_since) for one in plan.recorded] == [bool(make)]
+
+
+def test_one_that_stood_anyhow_is_not_gone_because_one_list_lacks_it() -> None:
+    borrowed = entry(name="team-v3", borrowed=True, unseen_since=stamp(-20))
+    plan = hosts.rise([borrowed], [TUNED], {}, NOW, one_at_a_time=True)
+    assert (plan.make, plan.recorded) == ((), (borrowed,))
+
+
+def test_that_one_is_to_go_is_recorded_of_those_that_are_there() -> None:
+    unseen = entry(BASE, unseen_since=stamp())
+    plan = hosts.fall([entry(), unseen], there("Ready"), BEGINNING, NOW, one_at_a_time=True)
+    assert (plan.delete, [one.released for one in plan.recorded]) == ((TUNED.name,), [True, False])
 
 
 def test_where_the_account_takes_one_change_at_a_time_the_second_one_waits() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from finetune_api.catalogue import AnswerPrices, Price, estimate
+from finetune_api.catalogue import AnswerPrices, ModelFacts, Price, estimate
+from finetune_api.job import Budget
 from finetune_api.job_status import Asked, ComparedVersion, Failure, FineTuneJobStatus, ProviderEvaluation
 from finetune_api.reasons import Reason
 from finetune_api.trainer import EvaluationSize
@@ -232,6 +233,19 @@ def test_the_estimate_names_its_parts() -> None:
     cost = asking_cost.with_expected(tuning, asking, asking_cost.Decimal("1.70"), SIZE, PRICES)
     assert (cost.estimated, cost.evaluation) == ("17.90", "14.90")
     assert "an hour of its deployments 1.70" in cost.basis
+
+
+def test_an_estimate_is_rounded_up_and_a_budget_is_spent_to_the_cent() -> None:
+    price = Price.model_validate({"perMillionTokens": "3.00", "asOf": "2026-11-01"})
+    cent = asking_cost.Decimal("0.001")
+    cost = asking_cost.with_expected(estimate(1_000_000, 1, price), cent, cent, SIZE, PRICES)
+    assert (cost.estimated, cost.evaluation) == ("3.01", "0.01")
+    priced = ModelFacts(training=price)
+    for asked, spent in (("1.99", False), ("2.00", True)):
+        budget = Budget.model_validate({"maxCost": "5.00", "currency": "USD"})
+        assert asking_cost.is_spent(budget, cost, 1_000_000, priced, asking_cost.Decimal(asked)) is spent
+    assert not asking_cost.is_spent(budget, cost, None, priced, asking_cost.Decimal("1.99"))
+    assert asking_cost.is_spent(budget, cost, None, priced, asking_cost.Decimal("2.00")), "by the training's estimate"
 
 
 def test_what_has_no_known_price_is_said_not_to_be_in_the_estimate() -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentCost, HostedDeployment, ModelDeploymentStatus, Sleep
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.decision import DeploymentView, decide, not_served
+from finetune_operator.decide.deployment.decision import Beside, DeploymentView, decide, is_no_news, not_served
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.desired.serving import service
 from tests.unit.finetune_operator.decide.deployment.given_deployments import spec, view
@@ -20,6 +21,7 @@ from tests.unit.finetune_operator.decide.given import (
     condition,
     connection,
     kstatus,
+    openai_connection,
     sagemaker_connection,
     stamp,
 )
@@ -147,6 +149,13 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
         "Failed",
         None,
     ),
+    "no replicas, and somebody else changes them": (
+        view(Serving("Idle", 2), contested="somebody scales it"),
+        "Deploying",
+        "Deploying",
+        "InProgress",
+        None,
+    ),
     "spec that models do not know": (view(spec=None, spec_error="x"), "Failed", "SpecInvalid", "Failed", None),
 }
 
@@ -172,6 +181,19 @@ def test_what_is_awaited_is_under_way_for_nobody_and_a_failure_of_nobody() -> No
     assert "write azureOpenAI: {sku: Standard}, in spec.deployment.template of the FineTunedModel" in told
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"connections": {"local": azure_connection()}}, {"spec": None, "spec_error": "x"}],
+    ids=["awaited", "spec"],
+)
+@pytest.mark.parametrize("billed", [True, False])
+def test_what_is_billed_though_nothing_is_served_is_named(wrong: dict[str, Any], billed: bool) -> None:
+    """Somebody has to end it, and nothing else tells of it."""
+    hosted = [BILLED if billed else BILLED.model_copy(update={"billed_since": None})]
+    status = decide(view(status=ModelDeploymentStatus(hosted=hosted), **wrong)).status
+    assert ("sentiment-v1 stands at the provider" in condition(status, "Ready").message) is billed
+
+
 def test_a_provider_that_refuses_a_deployment_leads_to_no_new_job() -> None:
     refused = Failure.because(Reason.PROVIDER_REFUSED, "not in this Region")
     for decision in (not_served(view(), refused), decide(view(Serving("Failing", 2, 0, refused)))):
@@ -181,6 +203,57 @@ def test_a_provider_that_refuses_a_deployment_leads_to_no_new_job() -> None:
 
 def test_idle_with_nothing_to_do_is_no_refusal() -> None:
     assert decide(view(spec=spec(idle={"action": "None"}))).serve is not None
+
+
+STANDS = {"azureOpenAI": {"sku": "Standard"}}
+PLACES: dict[str, tuple[LLMConnectionSpec, dict[str, Any], str]] = {
+    # where the version is, what spec asks for beside, what is said against it
+    "here, to zero": (connection(), {"idle": {"action": "ScaleToZero"}}, ""),
+    "at Azure, deleted": (azure_connection(), STANDS | {"idle": {"action": "Delete"}}, ""),
+    "at Azure, to zero": (
+        azure_connection(),
+        STANDS | {"idle": {"action": "ScaleToZero"}},
+        "has no zero; write Delete",
+    ),
+    "at OpenAI, deleted": (openai_connection(), {"idle": {"action": "Delete"}}, "without a deployment that costs"),
+    "at OpenAI, attached": (openai_connection(), {"attach": {"id": "x"}}, "a provider without deployments"),
+    "at Azure, attached": (azure_connection(), {"attach": {"id": "x"}}, ""),
+    "at SageMaker, attached": (sagemaker_connection(), {"attach": {"id": "x"}}, ""),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_cannot_be_where_the_version_is_is_refused_and_all_else_served(place: str) -> None:
+    led_to, fields, said = PLACES[place]
+    decision = decide(view(connections={"local": led_to}, spec=spec(**fields)))
+    assert (decision.serve is None) is bool(said)
+    assert said in condition(decision.status, "Ready").message
+
+
+BESIDE = {
+    "one job makes it": (Beside(["a"], ["tune-1"]), "does not exist yet; it is made when FineTuneJob tune-1 succeeds"),
+    "several do": (
+        Beside([], ["tune-1", "tune-2"]),
+        "yet; it is made when FineTuneJob tune-1, or another of 2, succeeds",
+    ),
+    "none does": (Beside(["b", "a"], []), "names it in spec.modelRef; this namespace has a, b"),
+    "there are none": (Beside([], []), "names it in spec.modelRef; this namespace has none"),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_of_a_model_that_is_not_there_is_said_what_there_is_instead(name: str) -> None:
+    beside, said = BESIDE[name]
+    told = condition(decide(view(model=None, beside=beside)).status, "Ready").message
+    assert said in told
+    assert ("Name a FineTunedModel" in told) is not bool(beside.makers), "what is awaited needs nobody"
+
+
+def test_servers_are_counted_here_and_not_at_a_provider() -> None:
+    here = Serving("Serving", 2, 3)
+    assert decide(view(here)).status.replicas == 3
+    assert decide(view(here, connections={"local": azure_connection()}, spec=spec(**STANDS))).status.replicas is None
+    assert decide(view(here, spec=spec(version=9))).status.replicas == 3
 
 
 def test_a_number_stays_with_its_version() -> None:
@@ -194,6 +267,40 @@ def test_the_endpoint() -> None:
     endpoint = decide(view()).status.endpoint
     assert endpoint is not None
     assert (endpoint.url, endpoint.model) == ("http://sentiment.team-a.svc/v1", "sentiment")
+
+
+ENDPOINTS = {
+    "azure": (azure_connection(), {"azureOpenAI": {}}, "OpenAI"),
+    "bedrock": (bedrock_connection(), {}, "Converse"),
+    "sagemaker": (sagemaker_connection(), {"sageMaker": {"instanceType": "ml.g5.xlarge"}}, "InvokeEndpoint"),
+}
+
+
+@pytest.mark.parametrize("provider", ENDPOINTS)
+def test_a_providers_endpoint_is_asked_by_the_deployment_that_answers_and_in_its_own_dialect(provider: str) -> None:
+    led_to, block, api = ENDPOINTS[provider]
+    given = view(Serving("Serving", 2, 1), connections={"local": led_to}, spec=spec(**block), serves="md-v2")
+    endpoint = decide(given).status.endpoint
+    assert endpoint is not None
+    assert (endpoint.model, endpoint.api) == ("md-v2", api)
+
+
+SHOWN = ModelDeploymentStatus(served_version=2, hosted=[BILLED])
+CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
+    "nothing": ({}, True),
+    "its cost": ({"cost": DeploymentCost(per_hour="1.70", display="1.70 USD", currency="USD")}, True),
+    "one list lacks it": ({"hosted": [BILLED.model_copy(update={"unseen_since": stamp(9)})]}, True),
+    "what tells of its making": ({"hosted": [BILLED.model_copy(update={"operation": "b"})]}, True),
+    "it answered": ({"hosted": [BILLED.model_copy(update={"answered": True})]}, False),
+    "another one is recorded": ({"hosted": [BILLED, BILLED.model_copy(update={"name": "sentiment-v2"})]}, False),
+    "what is served": ({"served_version": 1}, False),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_grows_by_itself_and_what_a_list_lacks_wakes_nobody(name: str) -> None:
+    change, no_news = CHANGES[name]
+    assert is_no_news(SHOWN, SHOWN.model_copy(update=change)) is no_news
 
 
 def test_an_autoscaler_finds_the_servers_pods() -> None:

@@ -17,6 +17,7 @@ from finetune_operator.decide.deployment.hosted import (
     Wanted,
     answered,
     bound,
+    followed,
     leave,
     ours,
     plan,
@@ -103,6 +104,7 @@ WORLDS: dict[str, tuple[list[HostedDeployment], dict[str, Hosted], str, dict[str
         {"make": True},
     ),
     "one before failed": ([entry(1), entry()], there(md_v1="Failed", md_v2="Creating"), "Rolling", {}),
+    "what answered has failed": ([OLD, entry()], there(md_v1="Failed", md_v2="Creating"), "Rolling", {}),
     "one before failed, nothing changes": (
         [entry(1)],
         there(md_v1="Failed"),
@@ -151,6 +153,7 @@ def test_every_world_has_its_plan(name: str) -> None:
     assert made.serving.state == state
     assert made.serving.version == 2
     assert actions(made) == {"make": False, "ask": False, "delete": (), "serves": None} | done
+    assert made.serving.available == int(made.serves is not None or state == "Unshown")
     assert made.recorded[-1].name == "md-v2"
 
 
@@ -235,9 +238,10 @@ def names(recorded: list[HostedDeployment]) -> list[str]:
 
 
 @pytest.mark.parametrize("waited", [0, 600])
-def test_a_deployment_that_was_asked_for_a_moment_ago_is_not_forgotten(waited: int) -> None:
-    """However long it was recorded before: an account may be busy."""
-    made = list(plan([entry()], {}, WANTED, at(waited)).recorded)
+@pytest.mark.parametrize("unseen_since", [None, stamp(0)], ids=["recorded", "asked for before"])
+def test_a_deployment_that_was_asked_for_a_moment_ago_is_not_forgotten(unseen_since: str | None, waited: int) -> None:
+    """However long it was recorded before, or asked for in vain: an account may be busy."""
+    made = list(plan([entry(unseen_since=unseen_since)], {}, WANTED, at(waited)).recorded)
     assert names(ours(made, {}, "md-v", at(waited + MOMENT - 1))) == ["md-v2"]
     assert names(ours(made, {}, "md-v", at(waited + MOMENT))) == []
 
@@ -347,8 +351,42 @@ def test_a_time_that_a_wrong_clock_has_written_holds_nothing_up() -> None:
     assert names(ours(missed, {}, "md-v", at(MOMENT))) == []
 
 
-def test_an_answer_is_recorded_of_the_one_that_gave_it() -> None:
-    assert [one.answered for one in answered([entry(1), entry(2)], "md-v2")] == [False, True]
+def test_an_answer_is_recorded_of_the_one_that_gave_it_and_ends_what_told_of_its_making() -> None:
+    told = answered([entry(1, operation="a"), entry(2, operation="b")], "md-v2")
+    assert [(one.answered, one.operation) for one in told] == [(False, "a"), (True, None)]
+
+
+def test_what_tells_of_a_making_is_recorded_of_the_one_that_is_made() -> None:
+    assert [one.operation for one in followed([entry(1), entry(2)], "md-v2", "b")] == [None, "b"]
+
+
+def test_what_is_made_is_recorded_as_the_objects_own_with_the_terms_that_can_be_changed_in_place() -> None:
+    made = [plan([], {}, wanted, at(0)).recorded[-1] for wanted in (WANTED, CHANGED)]
+    assert [(one.attached, one.terms) for one in made] == [(False, None), (False, "Standard x 2")]
+
+
+def test_what_is_changed_in_place_answers_meanwhile_with_its_own_version() -> None:
+    assert plan([entry(answered=True)], there(md_v2="Creating"), WANTED, at(0)).serving.answers == 2
+
+
+@pytest.mark.parametrize("state", ["Creating", "Deleting"])
+def test_what_was_overtaken_is_not_asked_to_go_while_it_is_on_its_way(state: str) -> None:
+    found = there(md_v1="Ready", md_v3=state)
+    assert plan([OLD, entry(3)], found, replace(WANTED, one_at_a_time=False), at(0)).delete == ()
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_what_an_earlier_version_has_at_a_provider_goes_once_the_wanted_one_answers_elsewhere(answers: bool) -> None:
+    left, delete = leave([OLD], there(md_v1="Ready"), at(0), answers=answers)
+    assert delete == (("md-v1",) if answers else ())
+    assert [one.released_at for one in left] == [stamp(0) if answers else None]
+
+
+@pytest.mark.parametrize(("words", "said"), [("no quota.", " at the provider: no quota; "), ("", " at the provider; ")])
+def test_why_a_deployment_failed_is_said_in_its_providers_words(words: str, said: str) -> None:
+    failed = plan([entry()], {"md-v2": Hosted("md-v2", "Failed", "azure", failure=words)}, WANTED, at(0))
+    assert failed.serving.failure is not None
+    assert said in failed.serving.failure.message
 
 
 CHANGED = replace(WANTED, terms="Standard x 2")
@@ -368,6 +406,7 @@ def test_other_terms_are_asked_for_once_where_they_are_changed_in_place() -> Non
 def test_terms_that_are_spelled_otherwise_or_not_told_are_no_change() -> None:
     same = replace(WANTED, terms="Standard x 1")
     assert plan([entry(answered=True, terms="Standard x 1")], SHOWN, same, at(0)).serving.note == ""
+    assert plan([entry(answered=True)], SHOWN, WANTED, at(0)).serving.note == "", "nothing of it is asked for"
     assert not plan([entry(answered=True)], SHOWN, CHANGED, at(0)).make, "a record of the release before"
     busy = {**SHOWN, "other": Hosted("other", "Creating", "azure")}
     assert not plan([entry(answered=True, terms="Standard x 1")], busy, CHANGED, at(0)).make

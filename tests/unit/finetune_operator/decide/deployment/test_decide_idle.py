@@ -9,6 +9,8 @@ import pytest
 from finetune_api.deployment import DeploymentUsage, Idle
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.idle import (
+    COARSE,
+    FINE,
     Activity,
     Figures,
     Limits,
@@ -18,7 +20,9 @@ from finetune_operator.decide.deployment.idle import (
     look,
     of_figures,
     of_pods,
+    span,
     usage_of,
+    woken,
 )
 from tests.unit.finetune_operator.decide.given import at, stamp
 
@@ -41,6 +45,7 @@ STATES: dict[str, tuple[Activity, Limits, tuple[str, Reason], dict[str, Any]]] =
         ("False", Reason.IN_USE),
         {},
     ),
+    "quiet for long, and to be stopped": (quiet(86400), Limits(STOPS, DAY), ("True", Reason.IDLE), {"sleeps": True}),
     "quiet, and nothing is to be done": (quiet(3600), Limits(WATCHES, DAY), ("True", Reason.IDLE), {}),
     "quiet for a day, and nothing is to be done": (
         quiet(86400),
@@ -127,7 +132,20 @@ def test_a_providers_figures_count_once_they_have_shown_anything(name: str) -> N
 def test_a_record_tells_nothing_of_another_deployment() -> None:
     usage = recorded(-5, deployment="md-v1")
     assert usage_of(usage, "md-v1") == usage
-    assert usage_of(usage, "md-v2").last_request_at is None
+    assert usage_of(usage, "md-v2") == DeploymentUsage(deployment="md-v2")
+
+
+def test_who_brings_a_deployment_back_counts_as_one_who_asked_it() -> None:
+    asleep = recorded(-9000, deployment="md-v1", warned_at=stamp(-50))
+    assert woken(asleep, at(0)) == recorded(0, deployment="md-v1")
+    assert woken(None, at(0)) == recorded(0)
+
+
+@pytest.mark.parametrize(
+    ("looked_back", "of"), [(timedelta(0), FINE), (DAY, FINE), (DAY + timedelta(seconds=1), COARSE)]
+)
+def test_the_longer_one_looks_back_the_coarser_a_providers_figures_are(looked_back: timedelta, of: timedelta) -> None:
+    assert span(at(0) - looked_back, at(0)) == of
 
 
 PODS: dict[str, tuple[list[PodUse], DeploymentUsage | None, float | None]] = {

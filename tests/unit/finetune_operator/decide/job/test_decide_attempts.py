@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderFile
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluation, ProviderFile
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.decide.job.attempts import LATE_POD_CHECK_SECONDS
+from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_POD_CHECK_SECONDS, next_attempt
 from finetune_operator.decide.job.retries import RETRY_DELAYS
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import ROOM_GRACE, decide
@@ -204,6 +204,21 @@ def test_what_the_next_attempt_would_meet_again_is_not_retried(reason: Reason) -
 def test_retrying_forgets_what_the_last_pod_waited_for() -> None:
     status = running(failure=Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes"))
     assert decide(view(failed(Reason.EVICTED), status)).status.failure is None
+
+
+def test_nothing_that_is_of_one_attempt_is_taken_for_the_next_ones() -> None:
+    file = ProviderFile(split="train", id="file-1", bytes=1, sha256="a" * 64)
+    own = {"files": [file], "files_at": stamp(), "asked_at": stamp(), "nameless_since": stamp()}
+    measured = ProviderEvaluation(tries=2)
+    after = next_attempt(view(failed(Reason.EVICTED), running(2, provider=provider(2, evaluation=measured, **own))))
+    assert (after.attempt, after.job_id, after.evaluation) == (3, None, None)
+    assert [getattr(after, field) for field in own] == [None] * len(own)
+
+
+def test_a_pod_of_the_attempt_before_is_told_to_end_and_waited_for() -> None:
+    decision = decide(view(live_pods=True))
+    assert (decision.start, decision.stop) == (False, True)
+    assert decision.requeue_after == LAST_POD_CHECK_SECONDS
 
 
 def test_a_long_message_stays_within_its_field_when_retries_are_told() -> None:

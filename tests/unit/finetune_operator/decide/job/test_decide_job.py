@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job.steps import decide as decide_remote
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import CONNECTION_GRACE, STEPS, decide
+from finetune_operator.decide.job.steps import CONNECTION_GRACE, STEPS, decide, refused_by_policy
 from finetune_operator.decide.job.view import Decision, JobView
 from tests.unit.finetune_operator.decide.given import (
     NOW,
@@ -20,6 +21,7 @@ from tests.unit.finetune_operator.decide.given import (
     failed,
     job_spec,
     kstatus,
+    progress,
     provider,
     report,
     run,
@@ -324,6 +326,41 @@ def test_what_was_found_of_the_data_holds_for_the_next_generation_of_a_running_j
     after = decide(view(run("Active"), checked, generation=2)).status
     assert condition(after, "DatasetValid").observed_generation == 2
     assert condition(after, "DatasetValid").status == "True"
+
+
+@pytest.mark.parametrize(
+    ("change", "written"),
+    [({}, False), ({"generation": 2}, True), ({"failed": True}, True)],
+    ids=["nothing", "a new generation", "what was in the way is over"],
+)
+def test_what_was_said_of_a_job_at_work_is_said_again_only_where_something_of_it_is_other(
+    change: dict[str, Any], written: bool
+) -> None:
+    told = run("Active", report=report(progress=progress()))
+    status = decide(view(told, running())).status
+    if change.pop("failed", False):
+        status = status.model_copy(update={"failure": Failure.because(Reason.TRAINER_SILENT, "not heard")})
+    after = decide(view(told, status, **change)).status
+    assert (after != status) is written
+    assert (after.observed_generation, after.failure) == (change.get("generation", 1), None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "its_run", "by_policy"),
+    [
+        (job_spec(), None, True),
+        (job_spec(dataset={"train": {"uri": "nowhere"}}), None, False),
+        (job_spec(), failed(Reason.DATASET_INVALID), False),
+        (job_spec(), run("Active"), False),
+    ],
+    ids=["its connection", "its spec", "its data", "none"],
+)
+def test_only_what_a_connection_refuses_is_asked_for_once_more_before_it_is_for_good(
+    spec: FineTuneJobSpec, its_run: Run | None, by_policy: bool
+) -> None:
+    closed = connection(fineTuning={"enabled": False})
+    decision = decide(view(its_run, running() if its_run else None, spec=spec, connection=closed))
+    assert refused_by_policy(decision) is by_policy
 
 
 def test_a_new_nonce_of_a_complete_job_leaves_what_kubectl_waits_for() -> None:

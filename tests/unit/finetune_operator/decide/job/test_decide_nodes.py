@@ -7,7 +7,7 @@ import pytest
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
 from finetune_operator.decide.job.run import read_run, telling
-from tests.unit.finetune_operator.decide.given import NOW, batch_job, ended, pod, report, stamp, succeeded, waiting
+from tests.unit.finetune_operator.decide.given import NOW, at, batch_job, ended, pod, report, stamp, succeeded, waiting
 
 BACKOFF = ("Failed", "BackoffLimitExceeded")
 
@@ -91,3 +91,8 @@ def test_of_a_nodes_pods_the_newest_counts() -> None:
     found = read_run(batch_job(BACKOFF), pods, None, NOW)
     assert found.failure is not None
     assert found.failure.reason is Reason.INTERRUPTED
+
+
+def test_pods_of_several_nodes_have_waited_together_since_the_last_of_them_was_made() -> None:
+    pods = [on(0, pod("Pending"), -60), on(1, pod("Pending"), -20)]
+    assert read_run(batch_job(), pods, None, NOW).since == at(-20)

@@ -1,9 +1,12 @@
-"""Which version of a model a job has made."""
+"""Which version of a model a job has made, and which come back that status has lost."""
 
 from typing import Any
 
+import pytest
+
 from finetune_api.model import FineTunedModelStatus
-from finetune_operator.decide.job.versions import find_version
+from finetune_operator.decide.job.versions import find_version, recovered
+from tests.unit.finetune_operator.decide.given_models import version
 
 
 def test_a_version_is_found_by_its_jobs_uid_and_not_by_its_name() -> None:
@@ -28,3 +31,26 @@ def test_a_version_that_is_older_than_its_model_is_found_by_its_jobs_name_too() 
     assert find_version(model, {"name": "b", **with_it}) is None
     long_after = {"uid": "another", "creationTimestamp": "2026-01-02T00:00:01Z"}
     assert find_version(model, {"name": "a", **long_after}) is None, "a job that somebody makes under the old name"
+
+
+@pytest.mark.parametrize(
+    ("had", "records", "served", "back", "active"),
+    [
+        ([], [2, 3], 2, [2, 3], 2),
+        ([], [2, 3], 1, [2, 3], None),
+        ([1], [1, 2], None, [1, 2], 1),
+        ([3], [1, 2], None, [3], 3),
+        ([], [], 1, [], None),
+    ],
+    ids=["all", "what is served is told by nobody", "the last", "history has let them go", "nobody tells"],
+)
+def test_versions_that_status_has_lost_come_back_from_their_jobs(
+    had: list[int], records: list[int], served: int | None, back: list[int], active: int | None
+) -> None:
+    latest = max(had, default=None)
+    before = FineTunedModelStatus(
+        versions=[version(one) for one in had] or None, latest_version=latest, active_version=latest
+    )
+    after = recovered(before, [version(one) for one in records], served)
+    assert [one.version for one in after.versions or ()] == back
+    assert (after.latest_version, after.active_version) == (max(back, default=None), active)

@@ -71,7 +71,7 @@ class Cluster:
             namespace=SETTINGS.namespace,
             guard=self.guard,
             wake=self.wake,
-            background=False,
+            poll_seconds=None,
             build=self.build,
             sign_in=self.sign_in,
             clock=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on

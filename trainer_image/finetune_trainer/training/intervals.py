@@ -7,7 +7,7 @@ from finetune_trainer.training.batches import Plan
 
 
 @dataclass(frozen=True)
-class Pace:
+class Intervals:
     """After which steps something happens besides learning."""
 
     total_steps: int
@@ -23,14 +23,16 @@ class Pace:
         return step % self.validation_steps == 0 or step == self.total_steps
 
 
-def pace_of(plan: Plan, wanted_checkpoint_steps: int | None, *, train_tokens: int, validation_tokens: int) -> Pace:
+def intervals_of(
+    plan: Plan, wanted_checkpoint_steps: int | None, *, train_tokens: int, validation_tokens: int
+) -> Intervals:
     """About ten checkpoints, and as many validations, fewer where they would take over a sixth of the time.
 
     Tokens are those of one pass over a set. A validation's token costs about half of a training token.
     """
     epochs = plan.epochs_after(plan.total_steps)
     affordable = int(0.4 * epochs * train_tokens / max(validation_tokens, 1))
-    return Pace(
+    return Intervals(
         total_steps=plan.total_steps,
         checkpoint_steps=wanted_checkpoint_steps or math.ceil(plan.total_steps / 10),
         validation_steps=math.ceil(plan.total_steps / min(10, max(1, affordable))),

@@ -1,0 +1,22 @@
+"""Amounts of money as the kinds have them: decimal strings, from list prices for a million tokens."""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+_MILLION = 1_000_000
+_CENT = Decimal("0.01")
+_PART_OF_A_SUM = Decimal("0.0001")
+
+
+def in_cents(amount: Decimal, rounding: str = ROUND_HALF_UP) -> str:
+    """An amount that is shown, or compared with a budget."""
+    return str(amount.quantize(_CENT, rounding=rounding))
+
+
+def to_be_added(amount: Decimal) -> str:
+    """An amount that is part of a sum: many of less than a cent come to something."""
+    return str(amount.quantize(_PART_OF_A_SUM))
+
+
+def of_tokens(tokens: Decimal | int, per_million: str) -> Decimal:
+    """What so many tokens cost."""
+    return tokens * Decimal(per_million) / _MILLION

@@ -1,0 +1,110 @@
+"""What is in status before a provider is asked, and what is said of what is left there when a job ends."""
+
+import pytest
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+from finetune_operator.decide.cloud_job import steps as cloud_job
+from finetune_operator.decide.cloud_job.steps import decide
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.view import JobView
+from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
+    FILE,
+    at_provider,
+    checked,
+    checking,
+    given,
+    remote,
+    spec,
+    status,
+)
+from tests.unit.finetune_operator.decide.given import (
+    at,
+    condition,
+    kstatus,
+    openai_connection,
+    sagemaker_connection,
+    stamp,
+)
+
+FOUND = remote("Active")
+BROKEN = at_provider("Failed", failure=Failure.because(Reason.PROVIDER_FAILED, "because"))
+
+
+@pytest.mark.parametrize(
+    ("connection", "goes_on"), [(openai_connection(), False), (sagemaker_connection(), True)], ids=["anew", "goes on"]
+)
+def test_that_a_job_is_asked_for_is_in_status_before_it_is(connection: LLMConnectionSpec, goes_on: bool) -> None:
+    """What an earlier attempt has said is this one's only where it goes on from a checkpoint."""
+    before = checking(retry_after=stamp(-1)).model_copy(update={"train_loss": 0.5, "eval_loss": 0.6})
+    asker = given(checked(), before, connection=connection, now=at(5), account_now="project a")
+    new = cloud_job.asked(asker, before)
+    provider = new.provider
+    assert provider is not None
+    assert (provider.asked_at, provider.job_id, provider.retry_after) == (stamp(5), None, None)
+    assert (provider.account, provider.files) == ("project a", [FILE])
+    assert (new.train_loss, new.eval_loss) == ((0.5, 0.6) if goes_on else (None, None))
+    assert cloud_job.submitted(new, FOUND).provider == provider.model_copy(update={"job_id": FOUND.id})
+
+
+@pytest.mark.parametrize(("pause", "again"), [(30, 30), (0.1, 1)])
+def test_a_pause_that_a_provider_asks_for_is_recorded_and_no_look_is_at_once(pause: float, again: float) -> None:
+    busy = Failure.because(Reason.RATE_LIMITED, "later")
+    decision = cloud_job.postponed(given(checked(), checking()), busy, pause)
+    assert decision.requeue_after == again
+    assert decision.status.provider is not None
+    assert decision.status.provider.retry_after == stamp(again)
+    assert kstatus(decision.status) == "InProgress", "it passes by itself"
+
+
+@pytest.mark.parametrize("deleting", [False, True])
+def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_stay_are_told(deleting: bool) -> None:
+    leaving = given(at_provider("Succeeded", model="ft:a"), status(), version=1, deleting=deleting)
+    going = cloud_job.not_gone(leaving, ["md-e1t"], None, 20)
+    assert going.requeue_after == 20
+    said = condition(going.status, "Reconciling")
+    assert (said is not None and "md-e1t is being deleted" in said.message) is deleting
+    stays = cloud_job.not_gone(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20)
+    assert stays.requeue_after == cloud_job.ASK_AGAIN_SECONDS
+    assert condition(stays.status, "Released").status == "False"
+    assert ("finetune.dev/abandon=true" in (stays.status.failure.message if stays.status.failure else "")) is deleting
+
+
+HELD: dict[str, tuple[JobView, bool]] = {
+    "nothing was brought": (given(status=checking(files=None), held=False), False),
+    "data were brought": (given(status=checking(), held=False), True),
+    "a job was asked for": (given(status=status(files=None), held=False), True),
+    "held already": (given(status=status()), False),
+    "on its way out": (given(status=status(), held=False, deleting=True), False),
+    "adopted": (given(status=status(), held=False, spec=spec(adopt={"jobID": "ftjob-1"})), False),
+    "on this cluster": (given(status=status(), held=False, remote=False), False),
+    "ended": (given(status=decide(given(BROKEN, status())).status, held=False), False),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_job_is_held_while_something_of_it_is_elsewhere(name: str) -> None:
+    seen, held = HELD[name]
+    assert cloud_job.is_to_be_held(seen) is held
+
+
+@pytest.mark.parametrize("deleting", [False, True])
+def test_what_cannot_be_tidied_up_is_said_and_a_job_that_waits_for_it_can_be_let_go(deleting: bool) -> None:
+    ended = decide(given(BROKEN, status())).status
+    refused = Failure.because(Reason.CREDENTIALS_INVALID, "the key may not delete")
+    decision = cloud_job.not_tidied(given(Run("Unseen"), ended, deleting=deleting), refused)
+    left = condition(decision.status, "Cleaned")
+    assert (left.status, left.reason, decision.requeue_after) == ("False", "CredentialsInvalid", 60)
+    failure = decision.status.failure
+    assert failure is not None
+    assert ("finetune.dev/abandon=true" in failure.message) is deleting
+    assert failure.reason is (Reason.CREDENTIALS_INVALID if deleting else Reason.PROVIDER_FAILED)
+
+
+@pytest.mark.parametrize(("abandoned", "state"), [(False, "True"), (True, "Unknown")], ids=["tidied up", "let go"])
+def test_what_was_left_is_gone_or_nobody_looks_for_it_any_more(abandoned: bool, state: str) -> None:
+    ended = decide(given(BROKEN, status())).status
+    left = cloud_job.not_tidied(given(Run("Unseen"), ended), Failure.because(Reason.CREDENTIALS_INVALID, "no")).status
+    after = given(Run("Unseen"), left, abandoned=abandoned)
+    assert condition(cloud_job.tidied(after, decide(after)).status, "Cleaned").status == state

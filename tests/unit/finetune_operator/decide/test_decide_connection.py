@@ -1,0 +1,179 @@
+"""What an LLMConnection's status says, when its credentials are checked again, and where its workspace leads."""
+
+from typing import Any
+
+import pytest
+
+from finetune_api.azure import AzureResolved
+from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.job_status import Failure
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_operator.decide import connection as decide_connection
+from finetune_operator.decide.connection import Checked, check_is_due, pod_refused, says_the_same, with_resolved
+from tests.unit.finetune_operator.decide.given import (
+    NOW,
+    at,
+    azure_connection,
+    bedrock_connection,
+    condition,
+    connection,
+    kstatus,
+    openai_connection,
+    stamp,
+)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "for_tools"),
+    [
+        (connection(), "Ready", "Current"),
+        (connection(namespaceSelector=None), "Ready", "Current"),
+        (connection(fineTuning={"enabled": False}), "FineTuningDisabled", "Current"),
+        (bedrock_connection(), "ProviderNotSupported", "Failed"),
+        (None, "SpecInvalid", "Failed"),
+    ],
+)
+def test_the_status_of_a_connection(spec: LLMConnectionSpec | None, reason: str, for_tools: str) -> None:
+    status = decide_connection.decide(spec, "spec.x: wrong", LLMConnectionStatus(), generation=3, now=NOW)
+    assert condition(status, "Ready").reason == reason
+    assert kstatus(status, 3) == for_tools
+    assert decide_connection.decide(spec, "spec.x: wrong", status, generation=3, now=at(60)) == status
+
+
+CHECKS = {
+    "good": (Checked(), "Ready", "True"),
+    "bad": (Checked(Failure.because(Reason.CREDENTIALS_INVALID, "the key is refused")), "CredentialsInvalid", "False"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_status_of_a_connection_to_a_provider_follows_the_check_of_its_credentials(name: str) -> None:
+    checked, reason, state = CHECKS[name]
+    status = decide_connection.decide(
+        openai_connection(), "", LLMConnectionStatus(), generation=1, now=NOW, checked=checked, retires="it closes"
+    )
+    told = condition(status, "Ready")
+    assert (told.reason, told.status, status.last_checked) == (reason, state, stamp())
+    assert condition(status, "Retiring").message == "it closes"
+    later = decide_connection.decide(openai_connection(), "", status, generation=1, now=NOW, checked=checked)
+    assert (condition(later, "Retiring").status, condition(later, "Ready")) == ("False", told)
+    wait = decide_connection.check_is_due(status, generation=1, now=at(50))
+    assert wait == (3550 if state == "True" else 10)
+    assert decide_connection.check_is_due(status, generation=2, now=at(50)) == 0
+
+
+def test_a_day_that_an_admin_has_put_right_is_not_told_of_any_more() -> None:
+    told, checked = LLMConnectionStatus(), Checked()
+    for retires, state in (("it closes", "True"), (None, "False"), (None, "False"), ("it closes", "True")):
+        told = decide_connection.decide(
+            openai_connection(), "", told, generation=1, now=NOW, checked=checked, retires=retires
+        )
+        said = condition(told, "Retiring")
+        assert (said.status, said.message) == (state, retires or "no last day is known")
+    unknown = decide_connection.decide(None, "spec.x: wrong", told, generation=2, now=NOW)
+    assert condition(unknown, "Retiring").status == "True", "of a spec that cannot be read nothing new is known"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (connection(), "jobs may use it"),
+        (connection(namespaceSelector=None), "no namespace may use it: spec.namespaceSelector is not set"),
+        (connection(fineTuning={"enabled": False}), "deployments are served; new jobs are refused"),
+    ],
+)
+def test_who_may_use_a_connection_is_said(spec: LLMConnectionSpec, said: str) -> None:
+    status = decide_connection.decide(spec, "", LLMConnectionStatus(), generation=1, now=NOW)
+    assert condition(status, "Ready").message == said
+
+
+@pytest.mark.parametrize(
+    ("failure", "step"),
+    [
+        (Failure.because(Reason.PROVIDER_REFUSED, "no such account"), "correct the connection: its address"),
+        (pod_refused("spec.volumes: no"), "Correct huggingFace.podTemplate, or modelCache.volume, of the connection"),
+        (Failure.because(Reason.CREDENTIALS_INVALID, "no"), str(NEXT_STEP[Reason.CREDENTIALS_INVALID])),
+    ],
+    ids=["refused", "no pods", "keys"],
+)
+def test_what_keeps_a_connection_from_use_leads_to_its_own_mending(failure: Failure, step: str) -> None:
+    status = decide_connection.decide(
+        openai_connection(), "", LLMConnectionStatus(), generation=1, now=NOW, checked=Checked(failure)
+    )
+    assert step in condition(status, "Stalled").message
+
+
+def test_a_status_names_provider_and_models_and_keeps_them_where_the_spec_cannot_be_read() -> None:
+    limited = connection(fineTuning={"allowedModels": ["tiny/*"]})
+    status = decide_connection.decide(limited, "", LLMConnectionStatus(), generation=1, now=NOW)
+    unread = decide_connection.decide(None, "spec.x: wrong", status, generation=2, now=NOW)
+    assert [(each.provider, each.models) for each in (status, unread)] == [("huggingFace", ["tiny/*"])] * 2
+
+
+CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
+    "the time of a check": ({"last_checked": stamp(60)}, True),
+    "another spec": ({"observed_generation": 2}, False),
+    "it is ready": (
+        {"conditions": decide_connection.merge(None, decide_connection.ready(Reason.READY), generation=1, now=NOW)},
+        False,
+    ),
+    "where its workspace leads": ({"azure_open_ai": None}, False),
+}
+RESOLVED = AzureResolved(
+    workspace="tuning",
+    connection="openai",
+    endpoint="https://found.openai.azure.com",
+    subscription_id="found-sub",
+    resource_group="found-group",
+    account="found",
+)
+SEEN = LLMConnectionStatus(observed_generation=1, azure_open_ai=RESOLVED)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_only_what_concerns_its_jobs_wakes_them(name: str) -> None:
+    change, same = CHANGES[name]
+    assert says_the_same(SEEN, SEEN.model_copy(update=change)) is same
+
+
+def test_a_check_of_a_time_to_come_holds_up_no_check() -> None:
+    ahead = SEEN.model_copy(update={"last_checked": stamp(7200)})
+    assert check_is_due(ahead, generation=1, now=NOW) == 0
+
+
+def by_workspace(**fields: Any) -> LLMConnectionSpec:
+    azure = {"workspace": {"name": "tuning", "connection": "openai"}, "credentials": {"workloadIdentity": True}}
+    base = {"subscriptionID": "sub", "resourceGroup": "group"}
+    return LLMConnectionSpec.model_validate({"azureOpenAI": base | azure | fields})
+
+
+def place(spec: LLMConnectionSpec) -> tuple[str | None, ...]:
+    azure = spec.azure_open_ai
+    assert azure is not None
+    return azure.endpoint, azure.subscription_id, azure.resource_group, azure.account
+
+
+FOUND = ("https://found.openai.azure.com", "found-sub", "found-group", "found")
+LEADS: dict[str, tuple[LLMConnectionSpec, LLMConnectionStatus, tuple[str | None, ...]]] = {
+    "found": (by_workspace(), SEEN, FOUND),
+    "not found yet": (by_workspace(), LLMConnectionStatus(), (None, "sub", "group", None)),
+    "found for another workspace": (
+        by_workspace(workspace={"name": "other", "connection": "openai"}),
+        SEEN,
+        (None, "sub", "group", None),
+    ),
+    "found for another connection of it": (
+        by_workspace(workspace={"name": "tuning", "connection": "other"}),
+        SEEN,
+        (None, "sub", "group", None),
+    ),
+    "an account is written": (by_workspace(account="mine"), SEEN, (FOUND[0], "sub", "group", "mine")),
+    "an endpoint is written": (by_workspace(endpoint="https://gate"), SEEN, ("https://gate", *FOUND[1:])),
+    "without a workspace": (azure_connection(), SEEN, ("https://res.openai.azure.com", "sub", "group", "res")),
+}
+
+
+@pytest.mark.parametrize("name", LEADS)
+def test_a_workspace_leads_where_it_was_found_to_and_what_is_written_counts(name: str) -> None:
+    spec, status, leads = LEADS[name]
+    assert place(with_resolved(spec, status)) == leads
