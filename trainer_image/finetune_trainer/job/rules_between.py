@@ -39,6 +39,11 @@ def _is_place(artifacts: Any) -> bool:
     return any(re.fullmatch(place, artifacts["uri"]) for place in places)
 
 
+def _is_of_ecr(image: str, region: str) -> bool:
+    registry = rf"[0-9]{{12}}[.]dkr[.-]ecr(-fips)?[.]{re.escape(region)}[.][a-z0-9.:-]+/.+"
+    return re.match(registry, image) is not None
+
+
 HOLDS: dict[str, Callable[[Any], bool]] = {
     "spec needs exactly one provider block": lambda it: sum(name in it for name in PROVIDERS) == 1,
     "huggingFace.airGapped needs": lambda it: (
@@ -55,6 +60,7 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "credentials are either secretRef or workload": lambda it: ("secretRef" in it) != it.get("workloadIdentity", False),
     "credentials are either secretRef or pod": lambda it: ("secretRef" in it) != it.get("podIdentity", False),
     "roleARN is of another partition": lambda it: it["roleARN"].startswith(f"arn:{partition_of(it['region'])}:"),
+    "SageMaker runs images of ECR": lambda it: _is_of_ecr(it["trainerImage"], it["region"]),
     "sageMaker.spot.maxWaitSeconds counts": lambda it: (
         not it["spot"]["enabled"] or it["spot"]["maxWaitSeconds"] >= it["maxRuntimeSeconds"]
     ),

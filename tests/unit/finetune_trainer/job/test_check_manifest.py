@@ -1,6 +1,5 @@
 """Manifests from files: what the API server would refuse is refused with the field and what to write."""
 
-import io
 import json
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import yaml
 
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.manifest import read_all, read_job, read_jobs
-from finetune_trainer.job.other_names import PLACES, REMARKS, plain
+from finetune_trainer.job.other_names import PLACES
 
 JOB = """\
 apiVersion: finetune.dev/v1alpha1
@@ -126,12 +125,6 @@ def test_numbers_as_names_of_somebody_elses_objects_are_nobodys_mistake(write):
 def test_two_objects_with_generated_names_are_two(write):
     text = JOB.replace("name: sentiment-1, annotations", "generateName: sentiment-, annotations")
     assert len(read_jobs(write(f"{text}---\n{text}"))) == 2
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
-def test_a_manifest_is_read_in_the_encodings_that_kubectl_reads(tmp_path, encoding):
-    (tmp_path / "job.yaml").write_text(JOB, encoding=encoding)
-    assert read_job(tmp_path / "job.yaml").metadata.name == "sentiment-1"
 
 
 @pytest.mark.parametrize(
@@ -404,11 +397,6 @@ def test_a_null_counts_as_left_out(write):
     )
 
 
-def test_a_manifest_can_come_from_standard_input(monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(JOB.encode())))
-    assert read_job(Path("-")).metadata.name == "sentiment-1"
-
-
 def test_a_name_that_the_api_server_makes_is_as_good_as_one(write):
     text = JOB.replace("name: sentiment-1, annotations", "generateName: sentiment-, annotations")
     assert read_job(write(text)).metadata.name == "sentiment-xxxxx"
@@ -420,19 +408,6 @@ def test_many_errors_are_bounded(write):
     error = refusal(write(JOB + "".join(f"  field{n}: 1\n" for n in range(300))))
     assert "; and 290 more" in error.message
     assert len(error.message) <= 4096
-
-
-@pytest.mark.parametrize(
-    "content", [b"\xff\xfe", b"", b"- 1\n", b"[" * 5000, b"!!python/object:os.system {}\n", b"#" * 4_000_000]
-)
-def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
-    path = tmp_path / "job.yaml"
-    path.write_bytes(content)
-    assert refusal(path).message.startswith("job.yaml")
-
-
-def test_a_file_that_is_not_there_is_refused(tmp_path):
-    assert refusal(tmp_path / "none.yaml").message == "none.yaml cannot be read: No such file or directory"
 
 
 def test_credentials_in_a_uri_are_never_shown(write):
@@ -492,11 +467,6 @@ def test_names_of_other_tools_lead_to_fields_that_are_there(write):
     for place, names in PLACES.items():
         said = refusal(write(f"{JOB}  {names[0]}: 1\n")).message
         assert place.rpartition(".")[2] in said, said
-
-
-def test_no_name_of_another_tool_means_two_things():
-    names = [plain(name) for table in (PLACES, REMARKS) for found in table.values() for name in found]
-    assert len(names) == len(set(names))
 
 
 def test_who_names_a_data_set_of_a_hub_is_told_its_uri(write, tmp_path, monkeypatch):

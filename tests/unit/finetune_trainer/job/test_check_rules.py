@@ -18,7 +18,8 @@ CONNECTION = HEAD.format("LLMConnection")
 LOCAL = CONNECTION + "  huggingFace:\n    trainerImage: a/b:1\n    artifacts: {uri: pvc://models}\n"
 AZURE = "  azureOpenAI: {{subscriptionID: a, resourceGroup: b, credentials: {}, {}}}\n"
 AWS = "roleARN: 'arn:aws:iam::123456789012:role/x', s3: {bucket: abc}"
-SAGEMAKER = f"  sageMaker: {{region: us-east-1, {AWS}, trainerImage: a, instanceTypes: [ml.x], credentials: "
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/finetune-trainer:1"
+SAGEMAKER = f"  sageMaker: {{region: us-east-1, {AWS}, trainerImage: {IMAGE}, instanceTypes: [ml.x], credentials: "
 GPU = "  huggingFace:\n    resources:\n      limits:\n        nvidia.com/gpu: 1\n"
 OPENAI = "  openAI: {apiKeySecretRef: {name: a, key: b}}\n"
 
@@ -93,6 +94,10 @@ def complaint(tmp_path, capsys):
         (
             CONNECTION + f"  bedrock: {{region: cn-north-1, {AWS}, credentials: {{podIdentity: true}}}}\n",
             "roleARN is of",
+        ),
+        (
+            CONNECTION + SAGEMAKER.replace("ecr.us-east-1", "ecr.eu-west-1") + "{podIdentity: true}}\n",
+            "line 5: spec.sageMaker.trainerImage: SageMaker runs images of ECR in its own region alone",
         ),
         (CONNECTION + SAGEMAKER + "{podIdentity: false}}\n", "credentials are either secretRef or podIdentity: true"),
         (CONNECTION + SAGEMAKER + "{podIdentity: true}, networkIsolation: true}\n", "sageMaker.networkIsolation needs"),

@@ -10,6 +10,7 @@ from finetune_api.job import FineTuneJobManifest
 from finetune_trainer.job.fields import field_names, model_at, places
 from finetune_trainer.job.manifest import OtherManifest
 from finetune_trainer.job.meant import meant
+from finetune_trainer.job.other_names import PLACES, REMARKS, plain
 
 SHORT = 3
 """Letters of names of which too little is left when one is gone."""
@@ -41,3 +42,8 @@ def test_the_field_that_was_meant_is_told(kind):
             missed += [] if f"did you mean {name}?" in said else [f"{place}: {written}{said}"]
     assert tried > len(field_names(kind.spec)) * 5
     assert missed == []
+
+
+def test_no_name_of_another_tool_means_two_things():
+    names = [plain(name) for table in (PLACES, REMARKS) for found in table.values() for name in found]
+    assert len(names) == len(set(names))
