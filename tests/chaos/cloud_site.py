@@ -29,6 +29,8 @@ _TEST = {"file": "test.jsonl", "format": "JSON lines", "rows": ROWS}
 
 LONG_PATIENCE = 2 * PATIENCE
 """A create whose outcome is unknown is waited for: two minutes."""
+PATIENCE_AT_THE_END = 5 * PATIENCE
+"""Each list and each deletion that is refused costs a minute, and a bad provider refuses each of them three times."""
 
 
 class CloudSite(Site):
@@ -124,7 +126,7 @@ class CloudSite(Site):
     async def is_over(self, job: str = "sentiment-1", phase: str = "Succeeded") -> None:
         """Wait until the job has ended, and nothing holds it any more."""
         await self.phase(phase, job)
-        await self.until(lambda: self._is_released(job), f"{job}'s release")
+        await self.until(lambda: self._is_released(job), f"{job}'s release", PATIENCE_AT_THE_END)
 
     async def begins(self, operation: str) -> None:
         """Wait until the provider has begun what it was asked for; a minute later that is done."""
@@ -155,14 +157,22 @@ class CloudSite(Site):
 
     async def passes(self, seconds: float, name: str = "sentiment") -> None:
         """Time, by all clocks; then the deployment is looked at, which else would take its while."""
+        await self.is_shown(name)
+        self.advance(seconds)
+        await self.is_looked_at(name)
 
-        def is_shown(status: Manifest) -> bool:
+    async def is_shown(self, name: str = "sentiment") -> None:
+        """Wait until the provider's list has a deployment."""
+
+        def is_there(status: Manifest) -> bool:
             return not any("unseenSince" in one for one in status.get("hosted") or ())
 
-        await self.says(is_shown, "shown by the provider", MODEL_DEPLOYMENTS, name)
-        self.advance(seconds)
+        await self.says(is_there, "shown by the provider", MODEL_DEPLOYMENTS, name)
+
+    async def is_looked_at(self, name: str = "sentiment") -> None:
+        """Have the provider asked about a deployment."""
         asked = len(self.asked)
-        await self.annotate(name, "example.com/look", str(seconds))
+        await self.annotate(name, "example.com/look", "now")
         if self.cloud.deploys:
             await self.until(lambda: self._is_asked_more_than(asked), "the look at the deployment")
 
@@ -205,7 +215,8 @@ class CloudSite(Site):
         for job in jobs:
             await self.kube.delete(FINE_TUNE_JOBS, job, self.name)
         for resource in (FINE_TUNED_MODELS, FINE_TUNE_JOBS, MODEL_DEPLOYMENTS, JOBS, PODS):
-            await self.until(lambda resource=resource: self._none(resource), f"the end of all {resource.plural}")
+            what = f"the end of all {resource.plural}"
+            await self.until(lambda resource=resource: self._none(resource), what, PATIENCE_AT_THE_END)
 
     async def _token(self, pod: str) -> str:
         bound = ("--bound-object-kind", "Pod", "--bound-object-name", pod)

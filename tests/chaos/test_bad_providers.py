@@ -69,6 +69,7 @@ class AtABadOne:
         return self.life if self.how is trouble else f"{self.life}, {self.how.__name__}"
 
 
+OVER = {("Cleaned", "True"), ("Released", "True")}
 MENDED = {"is_deployed_in_vain at azure"}
 """A PUT whose answer is lost is repeated, and what failed stands then without anybody's doing."""
 BAD = [
@@ -82,13 +83,13 @@ PLAYS = Plays(
 
 
 def without_what_is_over(picture: dict[str, Any]) -> dict[str, Any]:
-    """Without the condition that says of files that could not be deleted at first that they are gone, and without since
-    when a list lacks what stands: every third one does.
+    """Without the conditions that say of what could not be deleted at first that it is gone, and without since when a
+    list lacks what stands: every third one does.
     """
 
     def left(obj: dict[str, Any]) -> dict[str, Any]:
         status = obj.get("status") or {}
-        found = [c for c in status.get("conditions") or () if (c["type"], c["status"]) != ("Cleaned", "True")]
+        found = [c for c in status.get("conditions") or () if (c["type"], c["status"]) not in OVER]
         hosted = [
             {key: value for key, value in one.items() if key != "unseenSince"} for one in status.get("hosted") or ()
         ]
