@@ -74,7 +74,7 @@ def test_a_hub_that_is_pushed_to(server):
 def test_mlflow(server, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     job = make_job(tmp_path, tiny_model, trackers={"mlflow": {"trackingURI": server}})
-    mlflow = trackers._MAKERS["mlflow"](job, 0)
+    mlflow = trackers._MAKERS["mlflow"](job)
     with pytest.raises(MlflowException) as raised:
         mlflow.on_train_begin(SimpleNamespace(run_name="team-a/job"), trackers._state(0), None, model=None)
     assert UNTRUSTED in trackers._said(raised.value)
@@ -86,6 +86,6 @@ def test_weights_and_biases(server, tiny_model, tmp_path, monkeypatch):
     asked = {"wandb": {"secretRef": {"name": "wandb"}, "baseURL": server}}
     job = make_job(tmp_path, tiny_model, trackers=asked).model_copy(update={"uid": "untrusted"})
     with pytest.raises(wandb.errors.CommError) as raised:
-        trackers._MAKERS["wandb"](job, 0)
+        trackers._MAKERS["wandb"](job)
     wandb.teardown()
     assert UNTRUSTED in trackers._said(raised.value)
