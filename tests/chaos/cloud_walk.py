@@ -51,6 +51,11 @@ HOSTING = {"hosting", "throughput"}
 """And what they call an hour of a deployment."""
 _CENT = Decimal("0.01")
 HOST = "127.0.0.1"
+BUSY = {("FineTuneJob", "ProviderBusy"), ("ModelDeployment", "ProviderBusy")}
+"""That something is being ended is told to who asks meanwhile: who had no answer at first, asks when it has ended.
+
+And deletions count as late when a life's hours have passed: the API server's own times do not leap with them.
+"""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.cloud_lives import LIVES
 from tests.chaos.cloud_points import POINTS, at_providers
-from tests.chaos.cloud_walk import CloudTold, walk
+from tests.chaos.cloud_walk import BUSY, CloudTold, walk
 from tests.chaos.conftest import Outcome
 from tests.chaos.picture import assert_same
 from tests.chaos.stage import Play, Plays, Stage
@@ -18,11 +18,6 @@ from tests.simulators.http import Reply
 
 PASSING = {"ProviderUnavailable", "RateLimited", "DeploymentNotFound"}
 """What Events may tell of beside those of an undisturbed life; the last where a list lacks what is attached."""
-BUSY = {("FineTuneJob", "ProviderBusy"), ("ModelDeployment", "ProviderBusy")}
-"""That something is being ended is told to who asks meanwhile: who had no answer at first, asks when it has ended.
-
-And deletions count as late when a life's hours have passed: the API server's own times do not leap with them.
-"""
 
 
 def trouble(cloud: Cloud) -> None:
