@@ -17,6 +17,9 @@ from tests.lives.clouds import Cloud
 
 LIVES = ("sleeps at azure", "expires at azure", "is_measured at azure", "is_suspended at azure", "is_served at openai")
 
+LEAPS = {"expires at azure"}
+"""Where days pass at once, and a deletion counts as late or not."""
+
 
 @dataclass(frozen=True)
 class Apart:
@@ -57,4 +60,5 @@ def test_whatever_the_clocks_say_everything_ends_the_same(outcome: Outcome, apar
     assert_same(calm.end, told.end, told.warnings)
     assert told.cost.is_told_right, told.cost
     assert (told.provider.left, told.provider.running, told.provider.jobs) == ([], [], calm.provider.jobs)
-    assert (told.provider.bill, told.events - BUSY) == (calm.provider.bill, calm.events - BUSY)
+    assert told.provider.bill == calm.provider.bill
+    assert told.events ^ calm.events <= (BUSY if apart.life in LEAPS else set())
