@@ -22,6 +22,7 @@ NO_OBJECT = "is no JSON object"
 LINE_TOO_LONG = f"the line is {TOO_LONG}"
 
 _decoder = msgspec.json.Decoder()
+_of_texts = msgspec.json.Decoder(dict[str, str])
 _NO_MARKS = bytes(set(range(256)) - set(b'{}",\n'))
 """All bytes that say nothing of where objects begin and end: what is left of lines is counted in no time."""
 _BYTE = re.compile(r"\(byte (\d+)\)")
@@ -58,12 +59,21 @@ def _objects(lines: bytes, marks: bytes, count: int) -> list[dict[str, Any]]:
     if not marks.startswith(b"{") or not marks.endswith(b"}\n") or marks.count(b"}\n{") != count - 1:
         return []
     try:
-        found = _decoder.decode_lines(lines)
+        found, parts = _decoded(lines)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return []
     if len(found) != count or set(map(type, found)) != {dict}:
         return []
-    return found if are_told_apart(lines, found, quotes=marks.count(b'"')) else []
+    return found if are_told_apart(lines, found, quotes=marks.count(b'"'), parts=parts) else []
+
+
+def _decoded(lines: bytes) -> tuple[list[Any], int | None]:
+    """What some lines are, and of objects that hold nothing but text how many names and texts that is: two each."""
+    try:
+        found = _of_texts.decode_lines(lines)
+    except msgspec.ValidationError:
+        return _decoder.decode_lines(lines), None
+    return found, 2 * sum(map(len, found))
 
 
 def objects(texts: Iterable[Any]) -> list[dict[str, Any]]:

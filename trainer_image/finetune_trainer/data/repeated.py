@@ -10,13 +10,17 @@ from itertools import chain
 from typing import Any
 
 
-def are_told_apart(text: bytes | bytearray, values: Sequence[Any], *, quotes: int | None = None) -> bool:
-    """Whether no object of some JSON has a name twice; `values` is what was decoded of it, `quotes` how many it has.
+def are_told_apart(
+    text: bytes | bytearray, values: Sequence[Any], *, quotes: int | None = None, parts: int | None = None
+) -> bool:
+    """Whether no object of some JSON has a name twice; `values` is what was decoded of it.
+
+    Who knows it says how many `quotes` it has, and how many names and texts (`parts`) the values have.
 
     Two quotes that are no escapes stand around each name and each text. So a name that was dropped leaves quotes over,
     as escapes do too, which are looked for only then.
     """
-    known = 2 * _names_and_texts(values)
+    known = 2 * (_names_and_texts(values) if parts is None else parts)
     if (text.count(b'"') if quotes is None else quotes) == known:
         return True
     return b"\\" in text and text.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"') == known
