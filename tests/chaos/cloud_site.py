@@ -1,7 +1,7 @@
 """A namespace whose jobs run at a provider outside of the cluster: the test is its user, its kubelet and its pods."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from finetune_api.names import COMPONENT_LABEL, JOB_LABEL, TOKEN_AUDIENCE, TRAINER_CONTAINER
@@ -46,7 +46,7 @@ class CloudSite(Site):
     """
 
     def __init__(
-        self, site: Site, cluster: Cluster, cloud: Cloud, operator: str, asked: Collection[str], clocks: Clocks
+        self, site: Site, cluster: Cluster, cloud: Cloud, operator: str, asked: Sequence[str], clocks: Clocks
     ) -> None:
         super().__init__(site.kube, site.name)
         self.clocks = clocks
@@ -169,12 +169,12 @@ class CloudSite(Site):
 
         await self.says(is_there, "shown by the provider", MODEL_DEPLOYMENTS, name)
 
-    async def is_looked_at(self, name: str = "sentiment") -> None:
-        """Have the provider asked about a deployment."""
+    async def is_looked_at(self, name: str = "sentiment", calls: Sequence[str] = ()) -> None:
+        """Have the provider asked about a deployment: anything, or these calls in this order."""
         asked = len(self.asked)
         await self.annotate(name, "example.com/look", "now")
         if self.cloud.deploys:
-            await self.until(lambda: self._is_asked_more_than(asked), "the look at the deployment")
+            await self.until(lambda: self._is_asked_after(asked, calls), "the look at the deployment")
 
     def advance(self, seconds: float) -> None:
         """Time passes, by all clocks."""
@@ -223,8 +223,9 @@ class CloudSite(Site):
         arguments = ("create", "token", "default", "-n", self.name, "--audience", TOKEN_AUDIENCE, *bound)
         return (await asyncio.to_thread(self._cluster.kubectl, *arguments)).strip()
 
-    async def _is_asked_more_than(self, times: int) -> bool:
-        return len(self.asked) > times
+    async def _is_asked_after(self, times: int, calls: Sequence[str]) -> bool:
+        later = iter(self.asked[times:])
+        return len(self.asked) > times and all(call in later for call in calls)
 
     async def _is_released(self, job: str) -> bool:
         found = await self.kube.get(FINE_TUNE_JOBS, job, self.name)

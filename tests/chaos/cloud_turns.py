@@ -1,6 +1,5 @@
 """Lives that take a turn at a provider: nobody asks for long, things fail or go, or somebody else has made them."""
 
-from collections.abc import Callable
 from typing import Any
 
 from finetune_api.names import WAKE_ANNOTATION
@@ -86,13 +85,13 @@ async def is_robbed(site: CloudSite) -> None:
 async def expires(site: CloudSite) -> None:
     """Azure deletes what nobody has asked for 15 days; somebody has it made anew.
 
-    The days pass for the operator first, to the end of a look that tells of the idle deployment: one that was under way
-    would take its old time for that of the deletion.
+    The days pass for the operator first, and a look ends before they pass there: one that was under way would take its
+    old time for that of the deletion, or new figures for those of a deployment that still stands.
     """
     await site.serves()
     await site.is_shown()
     site.clocks.pass_time(15 * DAY + 1)
-    await site.says(_has("BilledWhileIdle"), "told to be billed while idle", MODEL_DEPLOYMENTS, MODEL)
+    await site.is_looked_at(calls=("deployments.list", "metrics.list"))
     site.cloud.simulator.advance(15 * DAY + 1)
     await site.is_looked_at()
     await _is_missed_and_made_anew(site)
@@ -116,7 +115,10 @@ async def is_refused_room(site: CloudSite) -> None:
     strangers.make_room(site.cloud, 0)
     await site.succeeds_there()
 
-    await site.says(_has("QuotaExceeded"), "QuotaExceeded", MODEL_DEPLOYMENTS, MODEL)
+    def is_told(status: Manifest) -> bool:
+        return any(c["reason"] == "QuotaExceeded" for c in status.get("conditions") or ())
+
+    await site.says(is_told, "QuotaExceeded", MODEL_DEPLOYMENTS, MODEL)
     strangers.make_room(site.cloud, 5)
     await site.annotate(MODEL, "example.com/look", "room")
     await site.answers()
@@ -150,11 +152,6 @@ async def is_attached(site: CloudSite) -> None:
 
 async def _is_gone(site: CloudSite) -> bool:
     return await site.kube.get(MODEL_DEPLOYMENTS, "prod", site.name) is None
-
-
-def _has(reason: str) -> Callable[[Manifest], bool]:
-    """Whether a condition of an object's status has this reason."""
-    return lambda status: any(condition["reason"] == reason for condition in status.get("conditions") or ())
 
 
 def _lacks_one(status: Manifest) -> bool:
