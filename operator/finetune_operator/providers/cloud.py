@@ -15,6 +15,7 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.connection import CheckPod, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, Report, ReportTarget
@@ -40,7 +41,7 @@ from finetune_operator.providers.errors import (
     understood,
 )
 from finetune_operator.providers.hugging_face.training import HuggingFaceTraining, create_job
-from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
+from finetune_operator.providers.ports import FineTuningApi, JobRequest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store

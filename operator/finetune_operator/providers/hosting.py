@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
 from finetune_api.job_status import ArtifactRef
+from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_operator.decide.deployment.hosted import Hosted, Wanted
 from finetune_operator.decide.deployment.hosting_terms import terms_of
@@ -15,7 +16,7 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.ports import HostingApi, HostRequest, Manifest
+from finetune_operator.providers.ports import HostingApi, HostRequest
 
 HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
 """Provider blocks of those that serve a model only once a deployment of it is made."""

@@ -3,8 +3,6 @@
 Counts what is asked. The count is in memory between two writes of status, where a new process finds it again.
 """
 
-from typing import Any
-
 from finetune_api.asking import Asker, Candidate, Question, Reply, tokens_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderEvaluation
@@ -20,8 +18,6 @@ from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.refusals import Refusal
-
-Manifest = dict[str, Any]
 
 PAUSE_SECONDS = 5.0
 

@@ -6,8 +6,8 @@ once and then every half minute, and both are told: two writers that answer each
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import DIGEST_ANNOTATION
 from finetune_operator.desired.compare import differences, is_managed, is_ours, stamped
 from finetune_operator.reconcilers.context import Context
@@ -16,7 +16,6 @@ from finetune_operator.runtime.kube import Resource
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.recent import Recent
 
-Manifest = dict[str, Any]
 Differences = frozenset[tuple[str, str]]
 
 AT_ONCE = 3

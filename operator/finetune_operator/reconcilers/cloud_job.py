@@ -6,9 +6,9 @@ Decisions are in `decide.cloud_job`. Order is everything here: hold before anyth
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from finetune_api.job_status import Asked, Failure, ProviderStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import measuring
@@ -26,8 +26,6 @@ from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 
 logger = logging.getLogger(__name__)
-
-Manifest = dict[str, Any]
 
 
 class CloudJobs:

@@ -5,10 +5,10 @@ Of one to a provider the credentials are tried; of one to this cluster, whether 
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import HuggingFace, LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.manifest import Manifest
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import closes
@@ -24,8 +24,6 @@ from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
 
 logger = logging.getLogger(__name__)
-
-Manifest = dict[str, Any]
 
 
 class ConnectionReconciler:

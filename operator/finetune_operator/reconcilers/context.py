@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from finetune_api.base import UNSEEN, ApiModel
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide import unheeded
@@ -25,7 +26,6 @@ from finetune_operator.runtime.store import Store
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
 M = TypeVar("M", bound=ApiModel)
 
 _FIELD_OF_STATUS = 'unknown field "status.'

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job_status import Failure
+from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
@@ -59,9 +60,6 @@ from finetune_operator.runtime.kube import (
     SERVICES,
 )
 from finetune_operator.runtime.queue import Key, Requeue
-
-Manifest = dict[str, Any]
-
 
 REFUSED_CHECK_SECONDS = 60
 

@@ -6,11 +6,11 @@ Decisions are in `decide.cloud_job`.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus
+from finetune_api.manifest import Manifest
 from finetune_operator.decide.cloud_job import evaluation_hosts as decide
 from finetune_operator.decide.cloud_job import measuring
 from finetune_operator.decide.cloud_job.evaluation_hosts import ONE_AT_A_TIME, Rise, Wanted
@@ -24,8 +24,6 @@ from finetune_operator.reconcilers.context import Context
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 
 logger = logging.getLogger(__name__)
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)

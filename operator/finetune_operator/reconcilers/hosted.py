@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.deployment import (
@@ -14,6 +13,7 @@ from finetune_api.deployment import (
     ModelDeploymentStatus,
     Sleep,
 )
+from finetune_api.manifest import Manifest
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
@@ -33,7 +33,6 @@ from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS, NAMES
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
 
 MOVING_SECONDS, RESTING_SECONDS = 20.0, 600.0
 """Between two looks, while something changes at the provider and while nothing does."""

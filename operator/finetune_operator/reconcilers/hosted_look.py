@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, Sleep
+from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
@@ -19,8 +19,6 @@ from finetune_operator.decide.deployment.hosting_terms import terms_of
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.deployment.token_prices import TokenPrices
 from finetune_operator.providers import hosting
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)

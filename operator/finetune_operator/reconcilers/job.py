@@ -8,6 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.cloud_job import steps as cloud_job
@@ -40,8 +41,6 @@ from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUN
 from finetune_operator.runtime.queue import Key, Requeue
 
 logger = logging.getLogger(__name__)
-
-Manifest = dict[str, Any]
 
 
 class JobReconciler:

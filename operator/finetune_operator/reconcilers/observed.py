@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
+from finetune_api.manifest import Manifest
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
@@ -30,8 +31,6 @@ from finetune_operator.runtime.kube import (
 )
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
-
-Manifest = dict[str, Any]
 
 CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 

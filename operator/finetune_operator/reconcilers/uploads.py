@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from typing import Any
 
 from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts, is_remote
@@ -15,8 +15,6 @@ from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.refusals import Refusal
-
-Manifest = dict[str, Any]
 
 PAUSE_SECONDS = 10.0
 

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
+from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
@@ -21,7 +21,6 @@ from finetune_operator.runtime.kube import JOBS, owner_uids
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
 
 LATE = timedelta(seconds=60)
 """What keeps a pod from starting for longer is told."""

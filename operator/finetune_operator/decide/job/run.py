@@ -1,12 +1,13 @@
 """What a training pod's Job, pod and report say together: the state of one attempt on the cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job_status import Failure, Progress
+from finetune_api.manifest import Manifest
 from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, read_termination_message
@@ -23,7 +24,6 @@ from finetune_operator.decide.pods.containers import (
 )
 from finetune_operator.decide.pods.disruption import disruption, is_over_a_limit
 
-Manifest = Mapping[str, Any]
 RunState = Literal[
     "Absent", "Queued", "Active", "Checked", "Measured", "Succeeded", "Failed", "ResultUnknown", "Unseen", "Unreachable"
 ]

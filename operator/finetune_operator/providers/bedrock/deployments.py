@@ -5,7 +5,7 @@ Both have names of ours, and are made once for a request's token.
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -19,9 +19,7 @@ from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import NO_OPERATION, Aws
 from finetune_operator.providers.errors import NotThere, Refused, TryLater
 from finetune_operator.providers.ports import HostRequest
-from finetune_operator.providers.values import plain
-
-Wire = Mapping[str, Any]
+from finetune_operator.providers.values import Wire, plain
 
 SERVICE, RUNTIME = "bedrock", "bedrock-runtime"
 ON_DEMAND = "create_custom_model_deployment"

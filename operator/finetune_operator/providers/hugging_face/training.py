@@ -14,6 +14,7 @@ from typing import Any
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import JOB_UID_LABEL, MADE_BY_LABEL, QUEUE_LABEL, REPORT_PATH, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
@@ -33,7 +34,6 @@ from finetune_operator.runtime.store import Store
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
 
 POD_IS_LATE = timedelta(seconds=10)
 """A Job without a pod after this has been refused one: its events say why."""
