@@ -23,14 +23,9 @@ from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.observed import (
-    count_objects,
-    make_store,
-    price_deployments,
-    show_stuck,
-    show_unreleased,
-)
+from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.reconcilers.shown import show
 from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
@@ -71,10 +66,7 @@ class Operator:
         self._certificates = certificates
         self._guarded = kube.guarded(self._leadership.assert_held)
         self._store = make_store()
-        count_objects(self._store)
-        price_deployments(self._store)
-        show_unreleased(self._store)
-        show_stuck(self._store)
+        show(self._store)
         self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
         self._reports = ReportBox(self._store, self._queue.add, kube.now)
         self._reconcilers = self._make_reconcilers()

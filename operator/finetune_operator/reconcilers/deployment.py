@@ -47,8 +47,8 @@ from finetune_operator.reconcilers.context import (
 )
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import wake_of
+from finetune_operator.reconcilers.indexes import pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
-from finetune_operator.reconcilers.observed import pods_of_deployment, under_way
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import (
     CONNECTIONS,

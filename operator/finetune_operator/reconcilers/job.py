@@ -31,7 +31,7 @@ from finetune_operator.reconcilers.context import (
     parse_status,
     wants_deletion,
 )
-from finetune_operator.reconcilers.observed import UNSAID, under_way
+from finetune_operator.reconcilers.indexes import UNSAID, under_way
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox

@@ -31,8 +31,8 @@ from finetune_operator.reconcilers.context import (
     parse_status,
     wants_deletion,
 )
+from finetune_operator.reconcilers.indexes import made_version, of_model
 from finetune_operator.reconcilers.model_release import ModelRelease, is_held
-from finetune_operator.reconcilers.observed import made_version, of_model
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.weights import Weights
 from finetune_operator.runtime.errors import REFUSALS, Conflict
