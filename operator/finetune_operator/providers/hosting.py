@@ -10,7 +10,8 @@ from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
 from finetune_api.job_status import ArtifactRef
 from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
-from finetune_operator.decide.deployment.hosted import Hosted, Wanted
+from finetune_operator.decide.deployment.hosted import Wanted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.hosting_terms import terms_of
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.decide.deployment.serving_target import Target

@@ -14,7 +14,7 @@ from finetune_api.manifest import Manifest
 from finetune_operator.decide.cloud_job import evaluation_hosts as decide
 from finetune_operator.decide.cloud_job import measuring
 from finetune_operator.decide.cloud_job.evaluation_hosts import ONE_AT_A_TIME, Rise, Wanted
-from finetune_operator.decide.deployment.hosted import Hosted, address
+from finetune_operator.decide.deployment.hosted_record import Hosted, address
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import ProviderError, Refused

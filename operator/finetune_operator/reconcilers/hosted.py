@@ -18,9 +18,10 @@ from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
 from finetune_operator.decide.deployment import hosted as decide
-from finetune_operator.decide.deployment import hosting_cost, idle, token_prices
+from finetune_operator.decide.deployment import hosted_record, hosting_cost, idle, token_prices
 from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going, is_no_news
-from finetune_operator.decide.deployment.hosted import Hosted, Plan
+from finetune_operator.decide.deployment.hosted import Plan
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
@@ -162,7 +163,7 @@ class HostedDeployments:
             note = f"; {names}, which served before, cannot be ended and may be billed: {error.message}"
             serving = replace(view.serving, note=note)
             return deployment, replace(view, status=status, cost=status.cost, serving=serving)
-        before = next((one for one in left if one.answered and decide.is_ready(found, one.name)), None)
+        before = next((one for one in left if one.answered and hosted_record.is_ready(found, one.name)), None)
         meanwhile = before.version if before is not None and not answers else None
         return deployment, replace(view, status=status, cost=status.cost, meanwhile=meanwhile)
 
@@ -195,7 +196,7 @@ class HostedDeployments:
                 told = failure.model_copy(update={"message": f"{failure.message}: {error.message}"})
                 plan = replace(plan, serving=replace(plan.serving, failure=told))
             return plan, error
-        return (look.plan(decide.answered(plan.recorded, look.wanted.name), asleep) if answers else plan), None
+        return (look.plan(hosted_record.answered(plan.recorded, look.wanted.name), asleep) if answers else plan), None
 
     async def _look(
         self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target
@@ -361,10 +362,10 @@ class HostedDeployments:
             await self._calls.require_place(one)
         found = await self._found(sorted({one.connection for one in recorded}), recorded)
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
-        ours = decide.ours(recorded, found, prefix, view.now)
-        busy = hosting.one_at_a_time(view.spec) and decide.changes(found)
-        free = () if busy else decide.deletable(ours, found, view.now)
-        bound = decide.bound(ours, found, view.now)
+        ours = hosted_record.ours(recorded, found, prefix, view.now)
+        busy = hosting.one_at_a_time(view.spec) and hosted_record.changes(found)
+        free = () if busy else hosted_record.deletable(ours, found, view.now)
+        bound = hosted_record.bound(ours, found, view.now)
         if bound and not free:
             raise Refused(Reason.PROVIDER_BUSY, bound.removeprefix("; "))
         try:
@@ -372,7 +373,7 @@ class HostedDeployments:
                 await self._calls.delete(found[name])
         except ProviderError as error:
             return ours, error
-        return list(decide.released(ours, free, view.now)), None
+        return list(hosted_record.released(ours, free, view.now)), None
 
     async def _make(self, look: Look, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
         """Make what is to be made; the status with the operation that tells of it.
@@ -386,7 +387,7 @@ class HostedDeployments:
         recorded = next(one for one in plan.recorded if one.name == look.wanted.name)
         request = hosting.request(look.deployment, look.spec, look.target, recorded)
         operation = await self._calls.make(look.wanted.connection, request)
-        followed = decide.followed(status.hosted or (), look.wanted.name, operation)
+        followed = hosted_record.followed(status.hosted or (), look.wanted.name, operation)
         return status.model_copy(update={"hosted": list(followed)})
 
     async def _require_served(self, namespace: str, connection: str) -> None:

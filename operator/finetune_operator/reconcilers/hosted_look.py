@@ -13,7 +13,8 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import attached, hosting_cost, idle, token_prices
 from finetune_operator.decide.deployment import hosted as decide
 from finetune_operator.decide.deployment.decision import DeploymentView
-from finetune_operator.decide.deployment.hosted import Hosted, Plan, Wanted
+from finetune_operator.decide.deployment.hosted import Plan, Wanted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.hosting_cost import Rate
 from finetune_operator.decide.deployment.hosting_terms import terms_of
 from finetune_operator.decide.deployment.serving_target import Target

@@ -13,7 +13,7 @@ from typing import Any
 from finetune_api.deployment import BedrockServing
 from finetune_api.names import OWNER_TAG
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.hosted import Hosted, HostedState
+from finetune_operator.decide.deployment.hosted_record import Hosted, HostedState
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import NO_OPERATION, Aws
