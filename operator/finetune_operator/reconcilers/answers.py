@@ -11,8 +11,8 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.desired.measure_job import COMPONENT
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.cloud import begun_at
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unreached
+from finetune_operator.providers.job_record import begun_at
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox

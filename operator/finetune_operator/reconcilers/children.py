@@ -4,7 +4,6 @@ Where somebody else changes it again and again (an autoscaler, a GitOps tool, a 
 once and then every half minute, and both are told: two writers that answer each other would never come to rest.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune_api.manifest import Manifest
@@ -45,16 +44,11 @@ class Ensured:
 
 
 class Children:
-    """Applies objects.
+    """Applies objects."""
 
-    Args:
-        context: the world.
-        clock: seconds, never running backwards.
-    """
-
-    def __init__(self, context: Context, clock: Callable[[], float]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
+        self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, context.seconds, REMEMBERED)
         self._made: Recent[Differences] = Recent(REMEMBERED, lambda _: False)
         """What was made by this process, and how the server keeps it otherwise than it was wanted."""
 

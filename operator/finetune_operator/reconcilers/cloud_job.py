@@ -4,7 +4,6 @@ Decisions are in `decide.cloud_job`. Order is everything here: hold before anyth
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 from finetune_api.job_status import Asked, Failure, ProviderStatus
@@ -34,22 +33,13 @@ class CloudJobs:
     Args:
         context: the world.
         training: what is asked of providers.
-        guard: raises LeadershipLost where another replica may lead by now.
         answers: counts what the models of jobs are asked.
         hosts: makes and deletes what evaluations ask.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        training: RemoteTraining,
-        guard: Callable[[], None],
-        answers: Answers,
-        hosts: EvaluationHosts,
-    ) -> None:
+    def __init__(self, context: Context, training: RemoteTraining, answers: Answers, hosts: EvaluationHosts) -> None:
         self._context = context
         self._training = training
-        self._guard = guard
         self._answers = answers
         self._hosts = hosts
 
@@ -183,7 +173,7 @@ class CloudJobs:
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
         if view.spec is None or status.provider is None or written is None:
             return job, Decision(view.status)  # deleted meanwhile
-        self._guard()
+        self._context.guard()
         try:
             made = await self._training.create(written, view.spec, status.provider)
         except Refused as error:

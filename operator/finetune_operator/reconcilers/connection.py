@@ -4,9 +4,7 @@ Of one to a provider the credentials are tried; of one to this cluster, whether 
 """
 
 import logging
-from collections.abc import Callable
 
-from finetune_api.catalogue import Catalogue
 from finetune_api.connection import HuggingFace, LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.manifest import Manifest
 from finetune_operator.decide import connection as decide_connection
@@ -29,13 +27,10 @@ logger = logging.getLogger(__name__)
 class ConnectionReconciler:
     """Tells whether a connection can be used."""
 
-    def __init__(
-        self, context: Context, accounts: Accounts, catalogue: Callable[[], Catalogue], namespaces: tuple[str, ...]
-    ) -> None:
+    def __init__(self, context: Context, accounts: Accounts, namespaces: tuple[str, ...]) -> None:
         self._context = context
         self._namespaces = namespaces
         self._accounts = accounts
-        self._catalogue = catalogue
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a connection."""
@@ -73,7 +68,7 @@ class ConnectionReconciler:
             generation=generation,
             now=now,
             checked=checked,
-            retires=closes(self._catalogue().of(catalogue_name(spec))) if spec is not None else None,
+            retires=closes(self._context.catalogue().of(catalogue_name(spec))) if spec is not None else None,
         )
         # Else each check would have all jobs of the connection looked at.
         told = decide_connection.says_the_same(status, new)

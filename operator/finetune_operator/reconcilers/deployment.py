@@ -1,10 +1,8 @@
 """ModelDeployment: observe, decide, act, write status."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job_status import Failure
@@ -80,15 +78,12 @@ class DeploymentReconciler:
         cloud: CloudServing,
         hosted: HostedDeployments,
         idle: LocalIdle,
-        *,
-        catalogue: Callable[[], Catalogue],
     ) -> None:
         self._context = context
         self._children = children
         self._cloud = cloud
         self._hosted = hosted
         self._idle = idle
-        self._catalogue = catalogue
         self._not_up = NotBroughtUp(context.kube, context.clock)
 
     async def reconcile(self, key: Key) -> Requeue | None:
@@ -168,7 +163,7 @@ class DeploymentReconciler:
         self, deployment: Manifest, view: DeploymentView, target: Target
     ) -> tuple[Manifest, DeploymentDecision, float]:
         """A provider outside of the cluster: one that answers by itself, or by deployments that are made there."""
-        facts, here = self._catalogue().of(catalogue_name(target.connection)), view.serving
+        facts, here = self._context.catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not is_hosted(target.connection):
             view = replace(not_looked_at(view), answers=token_prices.of_tuned(facts, target.version.base_model))

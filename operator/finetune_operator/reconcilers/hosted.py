@@ -1,12 +1,11 @@
 """Deployments at a provider that bills for them: recorded before they are made, gone before their object goes."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
-from finetune_api.catalogue import Catalogue
 from finetune_api.deployment import (
     HostedDeployment,
     ModelDeploymentSpec,
@@ -50,8 +49,6 @@ class HostedDeployments:
     Args:
         context: the world.
         calls: what is asked of providers.
-        catalogue: prices as they are known now.
-        guard: raises LeadershipLost where another replica may lead by now.
         warn_after: from when on a deployment that is billed and not asked is warned about.
         moving_seconds: between two looks while something changes at the provider.
     """
@@ -60,16 +57,12 @@ class HostedDeployments:
         self,
         context: Context,
         calls: Hosting,
-        catalogue: Callable[[], Catalogue],
-        guard: Callable[[], None],
         *,
         warn_after: timedelta,
         moving_seconds: float,
     ) -> None:
         self._context = context
         self._calls = calls
-        self._catalogue = catalogue
-        self._guard = guard
         self._warn_after = warn_after
         self.moving_seconds = moving_seconds
 
@@ -100,7 +93,7 @@ class HostedDeployments:
         if written is None:
             return look.deployment, view  # deleted meanwhile, whoever has taken its finalizer off: nothing is made
         await self._tell(written, view, asleep, seen)
-        self._guard()
+        self._context.guard()
         status = await self._make(look, plan, status)
         plan = await self._delete(look, plan)
         if trouble is not None and plan.serving.state != "Failing":
@@ -154,7 +147,7 @@ class HostedDeployments:
             left, delete = decide.leave(recorded, found, view.now, answers=answers)
             status = self._left_behind(view, [*kept, *hosting_cost.billed(left, found, _as_recorded, view.now)])
             deployment = await self._write(deployment, view.status, status) or deployment
-            self._guard()
+            self._context.guard()
             for one in [one for one in left if one.name in delete[:1]]:
                 await self._calls.delete(found[one.name])
         except ProviderError as error:
@@ -212,7 +205,7 @@ class HostedDeployments:
             found[wanted.name] = await self._calls.details(there)
         for one in view.status.hosted or ():
             await self._ask_why(one, found)
-        facts = self._catalogue().of(catalogue_name(target.connection))
+        facts = self._context.catalogue().of(catalogue_name(target.connection))
         return Look(deployment, view, spec, target, wanted, found, facts)
 
     async def _ask_why(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:

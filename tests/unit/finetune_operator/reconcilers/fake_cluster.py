@@ -64,7 +64,17 @@ class Cluster:
         self.observer = Observer(self.kube, self.store, self.wake)
         for place in self.observer.places():
             self.observer.listed(*place, self.observer.listing(*place))
-        context = Context(self.kube, self.store, self.announce, self.wake, lambda: self.now)
+        context = Context(
+            self.kube,
+            self.store,
+            self.announce,
+            self.wake,
+            enqueue_after=self.wake_later,
+            guard=self.guard,
+            catalogue=lambda: self.catalogue,
+            clock=lambda: self.now,
+            seconds=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
+        )
         self.accounts = Accounts(
             self.kube,
             connection=context.connection,
@@ -82,12 +92,8 @@ class Cluster:
             self.accounts,
             self.reports,
             SETTINGS,
-            guard=self.guard,
-            enqueue_after=self.wake_later,
-            catalogue=lambda: self.catalogue,
             report_ca=lambda: "CA",
             pod_metrics=self.metrics,
-            seconds=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
         )
         self.uploads, self.answers = self.reconcilers.uploads, self.reconcilers.answers
 
