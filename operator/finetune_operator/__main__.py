@@ -21,6 +21,8 @@ from finetune_operator.handlers.observer import Observer
 from finetune_operator.handlers.watches import CannotWatch, start
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
+from finetune_operator.providers.clients import Clients
+from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import make_store
@@ -87,11 +89,10 @@ class Operator:
             report_interval=timedelta(seconds=settings.progress_write_seconds),
             patience=timedelta(seconds=settings.trainer_silence_seconds),
         )
+        secrets = ConnectionSecrets(self._guarded, settings.namespace)
         self._accounts = Accounts(
-            self._guarded,
-            connection=context.connection,
-            namespace=settings.namespace,
-            guard=self._leadership.assert_held,
+            Clients(secrets, context.connection, guard=context.guard),
+            guard=context.guard,
             wake=self._queue.add,
             poll_seconds=settings.provider_poll_seconds,
         )

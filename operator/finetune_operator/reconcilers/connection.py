@@ -13,9 +13,10 @@ from finetune_operator.decide.cloud_job.cloud_policy import closes
 from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.policy import selects
 from finetune_operator.desired import trial_job
-from finetune_operator.providers.accounts import Accounts, is_remote
+from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Busy, ProviderError
+from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context, annotations_of, parse_spec, parse_status
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES

@@ -28,12 +28,12 @@ from finetune_operator.decide.deployment.serving_target import Target, find_targ
 from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import serving
-from finetune_operator.providers.accounts import is_remote
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
+from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import (
     Context,

@@ -11,10 +11,11 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.run import Run
 from finetune_operator.desired import prune_job
-from finetune_operator.providers.accounts import Accounts, is_remote
+from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import CannotMake, TryLater
 from finetune_operator.providers.hosting import named
 from finetune_operator.providers.hugging_face.training import create_job
+from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context, has_condition
 from finetune_operator.runtime.errors import REFUSALS, Conflict
 from finetune_operator.runtime.kube import JOBS, owner_uids
