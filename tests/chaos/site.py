@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from finetune_api.manifest import Manifest
 from finetune_api.names import ATTEMPT_LABEL, COMPONENT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, TRAINER_CONTAINER
 from finetune_api.trainer import Report, termination_message
-from finetune_operator.decide.job.run import COMPLETION_INDEX_LABEL
+from finetune_operator.decide.job.attempt_pods import COMPLETION_INDEX_LABEL
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,

@@ -25,7 +25,7 @@ from finetune_operator.decide.deployment.decision import (
 from finetune_operator.decide.deployment.idle import is_asleep
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from finetune_operator.decide.deployment.serving_target import Target, find_target
-from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import serving
 from finetune_operator.providers.catalogue import catalogue_name

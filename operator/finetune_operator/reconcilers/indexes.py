@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from finetune_api.manifest import Manifest
 from finetune_api.names import DEPLOYMENT_LABEL, JOB_LABEL
 from finetune_operator.decide import leftovers
-from finetune_operator.decide.job.steps import PASSING
+from finetune_operator.decide.passing import PASSING
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
 from finetune_operator.reconcilers.context import has_condition, is_of_the_definition

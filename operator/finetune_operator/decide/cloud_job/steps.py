@@ -21,8 +21,8 @@ from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.remote import SETTLE, RemoteJob, is_named, oldest
 from finetune_operator.decide.job.reported import dataset_facts
-from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 
 NAMING = timedelta(minutes=30)
 """How long a job may be done at the provider before its model has a name."""

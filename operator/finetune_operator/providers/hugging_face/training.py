@@ -20,7 +20,10 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.job.run import Run, has_ended, is_live, read_run, telling, with_log
+from finetune_operator.decide.job.attempt_end import telling
+from finetune_operator.decide.job.attempt_pods import is_live
+from finetune_operator.decide.job.read_run import has_ended, read_run
+from finetune_operator.decide.job.run import Run, with_log
 from finetune_operator.decide.job.versions import compared_with
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import jobset, names, training_job
