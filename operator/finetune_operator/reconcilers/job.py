@@ -10,6 +10,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.manifest import Manifest
 from finetune_operator.decide import leftovers, unheeded
+from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.conditions import is_true
@@ -61,7 +62,7 @@ class JobReconciler:
             refused = self._offers.make(offered, model, self._under_way(key.namespace, model))
             if refused is None:
                 return None
-            decision = cloud_job.trouble(view, refused, cloud_job.ASK_AGAIN_SECONDS)
+            decision = outcomes.trouble(view, refused, outcomes.ASK_AGAIN_SECONDS)
         try:
             if cloud_job.is_to_be_held(view):
                 job = await self._cloud.hold(job)
@@ -69,7 +70,7 @@ class JobReconciler:
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)
         except ProviderError as error:
-            decision = cloud_job.trouble(view, error.failure(), error.retry_after or cloud_job.ASK_AGAIN_SECONDS)
+            decision = outcomes.trouble(view, error.failure(), error.retry_after or outcomes.ASK_AGAIN_SECONDS)
         except REFUSALS as refusal:
             decision = not_done(view, refusal.message)
         if decision.later:
@@ -106,7 +107,7 @@ class JobReconciler:
             await kube.delete(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], **unchanged)
         except REFUSALS as refusal:
             await self._context.tell_refused(job, "it cannot be deleted at the end of its time to live", refusal)
-            return Requeue(cloud_job.ASK_AGAIN_SECONDS)
+            return Requeue(outcomes.ASK_AGAIN_SECONDS)
         return None
 
     def _under_way(self, namespace: str, model: str) -> int:
