@@ -1,7 +1,7 @@
 """Names of a ModelDeployment's deployments at a provider, and the calls on them through the connection's account."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -54,6 +54,15 @@ class Hosting:
     def account(self, connection: str) -> str | None:
         """Whose account its credentials lead to, as far as that is known by now."""
         return self._accounts.account(connection)
+
+    async def standing(
+        self, connections: Sequence[str], recorded: Sequence[HostedDeployment], *wanted: str
+    ) -> dict[str, Hosted]:
+        """All deployments of the accounts, by name; of two with one name that of the account named last."""
+        found: dict[str, Hosted] = {}
+        for connection in connections:
+            found |= await self.list(connection, [*(one.name for one in recorded), *wanted])
+        return found
 
     async def list(self, connection: str, known: Iterable[str] = ()) -> dict[str, Hosted]:
         """All deployments of the account, by name; where names have no case, by the `known` one that is the same."""

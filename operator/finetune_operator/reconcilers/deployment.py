@@ -45,6 +45,7 @@ from finetune_operator.reconcilers.context import (
 )
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import wake_of
+from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.indexes import pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
 from finetune_operator.runtime.errors import REFUSALS
@@ -76,13 +77,16 @@ class DeploymentReconciler:
         context: Context,
         children: Children,
         cloud: CloudServing,
+        *,
         hosted: HostedDeployments,
+        release: HostedRelease,
         idle: LocalIdle,
     ) -> None:
         self._context = context
         self._children = children
         self._cloud = cloud
         self._hosted = hosted
+        self._release = release
         self._idle = idle
         self._not_up = NotBroughtUp(context.kube, context.clock)
 
@@ -98,7 +102,7 @@ class DeploymentReconciler:
             await self._context.tell_unheeded(deployment, said)
         again: float | None = None
         if view.deleting and has_finalizer(deployment, PROVIDER_FINALIZER):
-            decision = await self._hosted.release(deployment, view)
+            decision = await self._release.end(deployment, view)
             if decision is None:
                 return None
             again = self._hosted.moving_seconds

@@ -21,6 +21,7 @@ from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
 from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
 from finetune_operator.reconcilers.hosted import HostedDeployments
+from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.local_idle import LocalIdle
 from finetune_operator.reconcilers.model import ModelReconciler
@@ -83,11 +84,14 @@ class Reconcilers:
         serving, idle = CloudServing(accounts, context.clock), LocalIdle(context, pod_metrics)
         warn_after = timedelta(seconds=settings.billed_idle_seconds)
         hosted = HostedDeployments(context, hosting, warn_after=warn_after, moving_seconds=moving_seconds)
+        deployments = DeploymentReconciler(
+            context, children, serving, hosted=hosted, release=HostedRelease(context, hosting), idle=idle
+        )
         self._of_kind: Mapping[str, Reconcile] = {
             CONNECTIONS.kind: ConnectionReconciler(context, accounts, settings.watch_namespaces).reconcile,
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, reports, cloud, offers).reconcile,
             FINE_TUNED_MODELS.kind: ModelReconciler(context, children, accounts, offers, local.observe_alone).reconcile,
-            MODEL_DEPLOYMENTS.kind: DeploymentReconciler(context, children, serving, hosted, idle).reconcile,
+            MODEL_DEPLOYMENTS.kind: deployments.reconcile,
         }
 
     async def reconcile(self, key: Key) -> Requeue | None:
