@@ -21,6 +21,8 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     AzureCluster,
     Token,
     catalogue,
+    delete,
+    go_on,
     rows,
     with_azure_job,
 )
@@ -32,9 +34,7 @@ from tests.unit.finetune_operator.reconcilers.hosted import (
     PUT,
     STRANGER,
     cluster,
-    delete,
     deployed,
-    go_on,
     hosts,
     provider,
     tune,

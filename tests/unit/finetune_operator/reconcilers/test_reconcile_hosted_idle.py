@@ -13,18 +13,9 @@ from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.hosted import (
-    ADDRESS,
-    PUT,
-    deployed,
-    go_on,
-    hosts,
-    provider,
-    tune,
-    with_model,
-)
+from tests.unit.finetune_operator.reconcilers.hosted import ADDRESS, PUT, deployed, hosts, provider, tune, with_model
 
 __all__ = ["provider", "start"]
 
