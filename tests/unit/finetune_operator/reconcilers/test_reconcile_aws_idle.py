@@ -20,15 +20,17 @@ from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
     PROVISION,
     begin,
     change,
+    cluster,
     deployed,
     hosts,
+    provider,
     tune,
 )
 from tests.unit.finetune_operator.reconcilers.cloud import go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker, serve_on, with_training_job
 
-__all__ = ["s3_endpoint", "start"]
+__all__ = ["cluster", "provider", "s3_endpoint", "start"]
 
 IDLE = {"afterSeconds": 7200, "action": "Delete"}
 PROD = Key(MODEL_DEPLOYMENTS.kind, "team-a", "prod")
