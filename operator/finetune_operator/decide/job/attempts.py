@@ -65,7 +65,7 @@ def wait_before_retry(view: JobView) -> Decision | None:
     after = view.provider.retry_after
     left = (moment(after) - view.now).total_seconds() if after else 0
     # No pause is longer: another clock has written that one.
-    if view.run.state != "Absent" or after is None or not 0 < left <= RETRY_DELAYS[-1]:
+    if view.run.state != "Absent" or not 0 < left <= RETRY_DELAYS[-1]:
         return None
     return Decision(with_status(view, _waiting(view.provider)), requeue_after=left)
 
