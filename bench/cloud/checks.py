@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
@@ -20,9 +19,8 @@ from bench.cloud.clouds import Cloud, Kind
 from bench.scale.load import Api
 from bench.scale.pushes import PODS, token_of
 from bench.scale.world import NAMESPACE
+from finetune_api.manifest import Manifest
 from finetune_api.names import JOB_VARIABLE, UPLOAD_PATH
-
-Manifest = dict[str, Any]
 
 ROWS = 12
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0

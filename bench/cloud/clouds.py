@@ -14,12 +14,12 @@ from typing import Any, Literal
 import boto3
 
 from bench.scale.ours import API, OWN
+from finetune_api.manifest import Manifest
 from tests.cluster import processes
 from tests.cluster.ports import answers, free_port
 from tests.simulators import process
 from tests.simulators.process import Remote
 
-Manifest = dict[str, Any]
 Kind = Literal["openAI", "azureOpenAI", "bedrock"]
 Trouble = Literal["", "slow", "dead"]
 

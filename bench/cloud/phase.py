@@ -16,8 +16,7 @@ from bench.cloud.clouds import MODELS, Cloud, Wanted
 from bench.scale import figures, ours
 from bench.scale.load import Api, in_turns
 from bench.scale.world import NAMESPACE, World
-
-Manifest = dict[str, Any]
+from finetune_api.manifest import Manifest
 
 CONNECTED_SECONDS = 120.0
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.scale import bars, edits, figures, ours, page, peer, pushes, world
-from bench.scale.load import Manifest, Times, play
+from bench.scale.load import Times, play
 from bench.scale.page import Row, Run
+from finetune_api.manifest import Manifest
 from tests.cluster import processes
 
 EDITS = 200

@@ -17,10 +17,10 @@ import aiohttp
 import orjson
 import yaml
 
+from finetune_api.manifest import Manifest
+
 WORKERS = 16
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-
-Manifest = dict[str, Any]
 
 
 @dataclass

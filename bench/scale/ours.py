@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.scale.world import NAMESPACE, STAYS, World
+from finetune_api.manifest import Manifest
 from tests.cluster import processes
 from tests.cluster.ports import answers, free_port
 
@@ -30,8 +30,6 @@ LASTING = "lasting"
 """The connection whose pods run until they are deleted."""
 
 PATH = f"/apis/{API}/namespaces/{NAMESPACE}/finetunejobs"
-
-Manifest = dict[str, Any]
 
 
 def install(world: World, jobs: int) -> None:

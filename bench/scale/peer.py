@@ -15,11 +15,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from bench.scale.world import NAMESPACE, World
+from finetune_api.manifest import Manifest
 from tests.cluster import binaries, processes
 from tests.cluster.control_plane import answers
 from tests.cluster.errors import ClusterError
@@ -28,8 +28,6 @@ API = "trainer.kubeflow.org/v1alpha1"
 PATH = f"/apis/{API}/namespaces/{NAMESPACE}/trainjobs"
 CERTIFICATES = Path("/tmp/k8s-webhook-server/serving-certs")
 """Where both managers look for their certificates; it cannot be set."""
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,18 @@ import urllib.request
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import orjson
 
 from bench.scale.load import Api, in_turns
 from bench.scale.world import NAMESPACE
+from finetune_api.manifest import Manifest
 from finetune_api.names import JOB_LABEL, JOB_VARIABLE, REPORT_PATH, TOKEN_AUDIENCE
 
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 TOKENS = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default/token"
 PROBE_EVERY_SECONDS = 0.1
-
-Manifest = dict[str, Any]
 
 
 @dataclass

@@ -20,8 +20,9 @@ from finetune_api.base import (
 
 DeploymentPhase = Literal["Pending", "Deploying", "Ready", "Updating", "Idle", "Degraded", "Failed", "Deleting"]
 
-_ENGINES = ("huggingFace", "azureOpenAI", "bedrock", "sageMaker")
-_ENGINE_COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in _ENGINES)
+ENGINES = ("huggingFace", "azureOpenAI", "bedrock", "sageMaker")
+"""What may serve, as a spec names it."""
+_ENGINE_COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in ENGINES)
 ONE_ENGINE = (f"({_ENGINE_COUNT}) <= 1", "name at most one of huggingFace, azureOpenAI, bedrock and sageMaker")
 _IDLE_ACTION = "!has(self.idle) || self.idle.action"
 IDLE_ON_CLUSTER = (

@@ -21,16 +21,13 @@ from finetune_operator.handlers.observer import Observer
 from finetune_operator.handlers.watches import CannotWatch, start
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
+from finetune_operator.providers.clients import Clients
+from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.observed import (
-    count_objects,
-    make_store,
-    price_deployments,
-    show_stuck,
-    show_unreleased,
-)
+from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.reconcilers.shown import show
 from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
@@ -71,10 +68,7 @@ class Operator:
         self._certificates = certificates
         self._guarded = kube.guarded(self._leadership.assert_held)
         self._store = make_store()
-        count_objects(self._store)
-        price_deployments(self._store)
-        show_unreleased(self._store)
-        show_stuck(self._store)
+        show(self._store)
         self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
         self._reports = ReportBox(self._store, self._queue.add, kube.now)
         self._reconcilers = self._make_reconcilers()
@@ -88,15 +82,17 @@ class Operator:
             store=self._store,
             announce=self._announce,
             enqueue=self._queue.add,
+            enqueue_after=self._queue.add_after,
+            guard=self._leadership.assert_held,
+            catalogue=CatalogueFile(settings.provider_catalogue).read,
             clock=self._kube.now,
             report_interval=timedelta(seconds=settings.progress_write_seconds),
             patience=timedelta(seconds=settings.trainer_silence_seconds),
         )
+        secrets = ConnectionSecrets(self._guarded, settings.namespace)
         self._accounts = Accounts(
-            self._guarded,
-            connection=context.connection,
-            namespace=settings.namespace,
-            guard=self._leadership.assert_held,
+            Clients(secrets, context.connection, guard=context.guard),
+            guard=context.guard,
             wake=self._queue.add,
             poll_seconds=settings.provider_poll_seconds,
         )
@@ -105,9 +101,6 @@ class Operator:
             self._accounts,
             self._reports,
             settings,
-            guard=self._leadership.assert_held,
-            enqueue_after=self._queue.add_after,
-            catalogue=CatalogueFile(settings.provider_catalogue).read,
             report_ca=lambda: self._certificates.bundle,
             pod_metrics=PodMetrics(context.clock),
             ahead=lambda: self._kube.now() - datetime.now(UTC),

@@ -3,15 +3,13 @@
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
 from finetune_api.job_status import ProviderFile
+from finetune_api.manifest import Manifest
 from finetune_api.names import UPLOAD_PATH
 from finetune_api.trainer import Report, termination_message
-
-Manifest = dict[str, Any]
 
 TOKENS = 100
 PIECE = 256 * 1024

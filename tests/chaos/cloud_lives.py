@@ -1,14 +1,12 @@
 """Lives of jobs at providers outside of the cluster, up to where nothing moves any more; then the team deletes all."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_operator.providers.aws.s3 import PART_BYTES
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from tests.chaos.cloud_site import HOUR, CloudSite
 from tests.chaos.cloud_turns import BY_THE_HOUR, TURNS
-
-Manifest = dict[str, Any]
 
 CloudLife = Callable[[CloudSite], Awaitable[None]]
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL, JOB_LABEL, TOKEN_AUDIENCE, TRAINER_CONTAINER
 from finetune_api.trainer import Report, termination_message
 from finetune_operator.desired.measure_job import COMPONENT
@@ -19,7 +20,7 @@ from finetune_operator.runtime.kube import (
 )
 from tests.chaos.check_pod import CheckPod
 from tests.chaos.clocks import Clocks
-from tests.chaos.site import MOMENT, PATIENCE, Manifest, Site
+from tests.chaos.site import MOMENT, PATIENCE, Site
 from tests.cluster.cluster import Cluster
 from tests.lives.clouds import Cloud
 

@@ -1,13 +1,10 @@
 """Lives that take a turn at a provider: nobody asks for long, things fail or go, or somebody else has made them."""
 
-from typing import Any
-
+from finetune_api.manifest import Manifest
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
 from tests.chaos.cloud_site import HOUR, MINUTE, CloudSite
 from tests.lives import strangers
-
-Manifest = dict[str, Any]
 
 DAY = 24 * HOUR
 IDLE = {"afterSeconds": 2 * HOUR, "action": "Delete"}

@@ -3,15 +3,13 @@
 import json
 import subprocess
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
+from finetune_api.manifest import Manifest
 from finetune_operator.runtime.kube import Resource
 from tests.cluster import binaries
 from tests.unit.helm.health import health
-
-Manifest = dict[str, Any]
 
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _AGE = "Age"

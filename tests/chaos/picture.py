@@ -4,8 +4,8 @@ import difflib
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -19,8 +19,6 @@ from finetune_operator.runtime.kube import (
     SERVICES,
     Kube,
 )
-
-Manifest = dict[str, Any]
 
 KEPT = (JOB_SETS, JOBS, DEPLOYMENTS, SERVICES, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, PODS)
 OWN = (CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)

@@ -7,9 +7,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import ATTEMPT_LABEL, COMPONENT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, TRAINER_CONTAINER
 from finetune_api.trainer import Report, termination_message
-from finetune_operator.decide.job.run import COMPLETION_INDEX_LABEL
+from finetune_operator.decide.job.attempt_pods import COMPLETION_INDEX_LABEL
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
@@ -24,7 +25,6 @@ from finetune_operator.runtime.kube import (
 )
 
 T = TypeVar("T")
-Manifest = dict[str, Any]
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 CONNECTION = "local"
 PATIENCE = 120.0

@@ -13,6 +13,7 @@ import yaml
 from finetune_api.base import UNSEEN
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
+from finetune_api.manifest import Manifest
 from finetune_api.names import DEPLOYMENT_LABEL, REPORT_PATH, TOKEN_AUDIENCE, TRAINER_CONTAINER
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, Resource
 from tests.chaos import operators
@@ -35,7 +36,6 @@ NO_VERSION = "no job has made a version yet"
 
 PULL_FAILS = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
 JOB, MODEL = "sentiment-1", "sentiment"
-Manifest = dict[str, Any]
 
 
 @dataclass

@@ -21,9 +21,8 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+from finetune_api.manifest import Manifest
 from tests.chaos.clocks import Clocks
-
-Manifest = dict[str, Any]
 
 _VERBS = {"POST": "create", "DELETE": "delete", "PUT": "update"}
 _PATCHES = {"application/apply-patch+yaml": "apply", "application/merge-patch+json": "patch"}

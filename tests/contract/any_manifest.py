@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
+from finetune_api.manifest import Manifest
 from tests.contract.conftest import ROOT
-from tests.contract.manifests import AZURE, BEDROCK, DEPLOYMENT, JOB, LOCAL, MODEL, OPENAI, REMOVE, Manifest, changed
+from tests.contract.manifests import AZURE, BEDROCK, DEPLOYMENT, JOB, LOCAL, MODEL, OPENAI, REMOVE, changed
 
 Schema = dict[str, Any]
 Values = st.SearchStrategy[Any]

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kubernetes import config
@@ -12,13 +11,13 @@ from kubernetes.client import ApiException, CustomObjectsApi
 
 from finetune_api.base import ApiModel
 from finetune_api.crds import KINDS
+from finetune_api.manifest import Manifest
 from finetune_api.names import GROUP, VERSION
 from tests.cluster.cluster import Cluster
 from tests.contract import statuses
 from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL
 
 ROOT = Path(__file__).parents[2]
-Manifest = dict[str, Any]
 PLURALS = {name: kind.plural for kind in KINDS for name in (kind.kind, kind.kind.lower())}
 
 

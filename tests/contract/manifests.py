@@ -3,7 +3,8 @@
 import copy
 from typing import Any
 
-Manifest = dict[str, Any]
+from finetune_api.manifest import Manifest
+
 API = "finetune.dev/v1alpha1"
 REMOVE = object()
 """As a value in `changed`: the field goes."""

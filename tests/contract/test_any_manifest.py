@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from kubernetes import config
 from kubernetes.client import ApiException, CustomObjectsApi
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import GROUP, VERSION
 from tests.chaos import operators
 from tests.cluster.processes import wait_until
 from tests.contract.any_manifest import manifests
 from tests.contract.conftest import PLURALS, Server
-from tests.contract.manifests import LOCAL, Manifest, changed
+from tests.contract.manifests import LOCAL, changed
 
 pytestmark = pytest.mark.cluster
 

@@ -12,6 +12,7 @@ import pytest
 from kubernetes import config
 from kubernetes.client import AuthorizationV1Api
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from tests.cluster import binaries
 from tests.cluster.cluster import Cluster
@@ -19,7 +20,7 @@ from tests.cluster.errors import ClusterError
 from tests.contract import openapi
 from tests.contract.conftest import ROOT, Server
 from tests.contract.manifests import JOB, LOCAL, MODEL
-from tests.unit.helm.charts import CASES, CHART, EVERYTHING, Manifest, only, render
+from tests.unit.helm.charts import CASES, CHART, EVERYTHING, only, render
 
 pytestmark = pytest.mark.cluster
 

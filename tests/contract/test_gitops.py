@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import FIELD_MANAGER, PROVIDER_FINALIZER
 from tests.cluster.errors import ClusterError
 from tests.contract import statuses
-from tests.contract.conftest import Manifest, Server
+from tests.contract.conftest import Server
 from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL, changed
 
 pytestmark = pytest.mark.cluster

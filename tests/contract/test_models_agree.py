@@ -15,12 +15,13 @@ from finetune_api.base import ApiModel
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job import FineTuneJobSpec
+from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.manifest import read_all
 from tests.contract.any_manifest import manifests
 from tests.contract.conftest import Server
-from tests.contract.manifests import AZURE, BEDROCK, DEPLOYMENT, JOB, LOCAL, MODEL, OPENAI, SAGEMAKER, Manifest
+from tests.contract.manifests import AZURE, BEDROCK, DEPLOYMENT, JOB, LOCAL, MODEL, OPENAI, SAGEMAKER
 
 pytestmark = pytest.mark.cluster
 

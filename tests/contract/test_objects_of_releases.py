@@ -8,9 +8,10 @@ import pytest
 
 from finetune_api.base import ApiModel
 from finetune_api.crds import KINDS
+from finetune_api.manifest import Manifest
 from finetune_operator.desired.compare import differences
 from tests.contract.conftest import Server
-from tests.releases import RELEASES, WHOLE, WORLDS, Manifest, objects
+from tests.releases import RELEASES, WHOLE, WORLDS, objects
 
 pytestmark = pytest.mark.cluster
 

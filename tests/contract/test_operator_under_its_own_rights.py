@@ -22,13 +22,14 @@ import pytest
 from finetune_api.asking import COMPLETIONS, Asker
 from finetune_api.base import UNSEEN
 from finetune_api.job_status import ArtifactRef
+from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import PROVIDER_FINALIZER, TOKEN_AUDIENCE, UPLOAD_PATH, WEIGHTS_FINALIZER
 from tests.cluster.cluster import Cluster
 from tests.cluster.ports import answers, free_port
 from tests.cluster.processes import wait_until
 from tests.contract.conftest import ROOT, Server
-from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL, Manifest, changed
+from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL, changed
 from tests.lives import clouds
 from tests.lives.life import Life
 from tests.simulators import certificates

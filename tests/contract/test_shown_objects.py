@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import GROUP, VERSION
 from tests.cluster.errors import ClusterError
 from tests.contract import statuses
 from tests.contract.conftest import ROOT, Server
-from tests.contract.manifests import DEPLOYMENT, Manifest, changed
+from tests.contract.manifests import DEPLOYMENT, changed
 
 pytestmark = pytest.mark.cluster
 

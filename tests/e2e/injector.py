@@ -8,12 +8,10 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from finetune_api.manifest import Manifest
 from tests.cluster import Cluster
 from tests.simulators import certificates
-
-Manifest = dict[str, Any]
 
 LABEL = "injected"
 """On a namespace whose pods get the containers."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from finetune_api.manifest import Manifest
 from tests.cluster import Cluster
 
 T = TypeVar("T")
-Manifest = dict[str, Any]
 
 KINDS = {"job": "finetunejobs", "model": "finetunedmodels", "deployment": "modeldeployments"}
 POLL_SECONDS = 0.2

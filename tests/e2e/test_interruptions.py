@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import Manifest, Site, condition, eventually
+from finetune_api.manifest import Manifest
+from tests.e2e.site import Site, condition, eventually
 
 LONG = {
     "dataset": {

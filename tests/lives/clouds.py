@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from finetune_api.manifest import Manifest
 from tests.simulators.azure import AzureSettings, AzureSimulator
 from tests.simulators.bedrock import BedrockSettings, BedrockSimulator
 from tests.simulators.certificates import Tls
@@ -21,8 +22,6 @@ from tests.unit.finetune_operator.reconcilers.bedrock import NOVA, conversations
 from tests.unit.finetune_operator.reconcilers.bedrock import client as aws_client
 from tests.unit.finetune_operator.reconcilers.cloud import rows
 from tests.unit.finetune_operator.reconcilers.sagemaker import IMAGE, ROLE, Containers, Objects
-
-Manifest = dict[str, Any]
 
 OPENAI_KEY, AZURE_SECRET = "sk-canary-5f2e90", "canary-91be7a-azure-client-secret"
 AWS_SECRET = "canary/7c41d2AbCdEfGhIjKlMnOpQrStUvWx"

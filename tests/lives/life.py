@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_operator.ask import answer
 from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.settings import Settings
@@ -13,8 +14,6 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.processes import wait_until
 from tests.lives.clouds import Cloud
-
-Manifest = dict[str, Any]
 
 API = "finetune.dev/v1alpha1"
 PLURALS = {"ftj": "finetunejobs", "md": "modeldeployments"}

@@ -8,11 +8,10 @@ written again: a release that cannot live with it breaks its users.
 """
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-Manifest = dict[str, Any]
+from finetune_api.manifest import Manifest
 
 FOLDER = Path(__file__).parent
 WORLDS = ("running", "retrying", "suspended", "failed", "served")

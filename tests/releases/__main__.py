@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Iterable
 import yaml
 
 from finetune_api import RELEASE
+from finetune_api.manifest import Manifest
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, PODS
 from tests.contract.conftest import REPORTED
-from tests.releases import FOLDER, WHOLE, WORLDS, Manifest
+from tests.releases import FOLDER, WHOLE, WORLDS
 from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster, with_running_job
 from tests.unit.finetune_operator.reconcilers.test_lost_statuses import with_versions
 

@@ -30,8 +30,8 @@ class TrainerError(Exception):
     def __init__(self, reason: Reason, message: str, next_step: str | None = None) -> None:
         super().__init__(message)
         self.reason = reason
-        self.message = _cut(message, _MESSAGE_LIMIT)
-        self.next_step = _cut(next_step, _STEP_LIMIT) if next_step else NEXT_STEP.get(reason)
+        self.message = cut(message, _MESSAGE_LIMIT)
+        self.next_step = cut(next_step, _STEP_LIMIT) if next_step else NEXT_STEP.get(reason)
         self.exit_code = _EXIT_CODE_OF_REASON.get(reason, ExitCode.CRASHED)
 
     def failure(self, *, attempt: int | None = None) -> Failure:
@@ -50,5 +50,6 @@ def places(error: ValidationError) -> str:
     return ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors())
 
 
-def _cut(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
+    """The text, or as much of its beginning as leaves room to say that there is more."""
     return text if len(text) <= limit else text[: limit - 3] + "..."

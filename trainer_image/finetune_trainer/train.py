@@ -35,7 +35,7 @@ from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned, require_answers
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
-from finetune_trainer.models import base_model, memory, memory_fit
+from finetune_trainer.models import base_model, base_place, base_refusals, memory, memory_fit
 from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.output import artifact, merge
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
@@ -118,7 +118,7 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
     if world.tell("finished", lambda: _was_finished(attempt)):
         return
     trackers.require(job)
-    folder = base_model.locate(job)
+    folder = base_place.locate(job)
     if job.spec.method != "QLoRA":
         four_bit.leave_out(folder)
     told = world.tell("data", lambda: _checked_data(attempt, folder).wire())
@@ -291,10 +291,10 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
     asked = prepare(job, chat, verdict, allow_local=attempt.allow_local) if world.is_first else None
     assert train is not None  # noqa: S101 - dataset.train is required
     stores = [store for store in (train, validation, test) if store]
-    base_model.require_tokens(model, folder, max(store.largest_id for store in stores))
+    base_refusals.require_tokens(model, folder, max(store.largest_id for store in stores))
     if not model.config.is_encoder_decoder:
         texts = [store.documents if isinstance(store, PairStore) else store for store in stores]
-        base_model.require_positions(folder, model, max(one.longest for one in texts), "dataset: its longest row")
+        base_refusals.require_positions(folder, model, max(one.longest for one in texts), "dataset: its longest row")
     return Run(
         attempt=attempt,
         folder=folder,

@@ -2,11 +2,11 @@
 
 from finetune_api.base import ObjectRef
 from finetune_api.connection import Artifacts
+from finetune_api.manifest import Manifest
 from finetune_api.names import ARTIFACTS_PREFIX, DATA_PREFIX, TRACKERS_PREFIX
 from finetune_api.trackers import Trackers
 from finetune_api.trainer import StoreRef
 from finetune_api.uris import parse_artifact_uri
-from finetune_operator.desired.pod import Manifest
 
 
 def store(uri: str, artifacts: Artifacts) -> StoreRef | None:

@@ -1,10 +1,11 @@
 """The batch/v1 Job of the pod that checks, converts and passes on the data of an attempt that runs elsewhere."""
 
 from finetune_api.connection import CheckPod
+from finetune_api.manifest import Manifest
 from finetune_api.trainer import PrepareJob
 from finetune_api.uris import parse_uri
 from finetune_operator.desired import names, small_pod
-from finetune_operator.desired.pod import Manifest, Volumes
+from finetune_operator.desired.pod import Volumes
 
 GRACE_SECONDS = 10
 """It has nothing to lose: what was passed on is found again by its name."""

@@ -6,9 +6,8 @@ from typing import Any
 
 import orjson
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL
-
-Manifest = dict[str, Any]
 
 
 def stamped(wanted: Manifest) -> Manifest:

@@ -1,7 +1,8 @@
 """The FineTunedModel that the first job makes when it names one that does not exist. It outlives the job."""
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import API_VERSION
-from finetune_operator.desired.pod import Manifest, labels
+from finetune_operator.desired.pod import labels
 
 
 def build(namespace: str, name: str) -> Manifest:

@@ -6,9 +6,9 @@ restarts nothing: the operator's next attempt does, and knows why the last one e
 
 from finetune_api.connection import HuggingFace
 from finetune_api.job import FineTuneJobSpec
+from finetune_api.manifest import Manifest
 from finetune_api.names import JOB_UID_LABEL, MADE_BY_LABEL, OWNER_ANNOTATION
 from finetune_operator.desired import names, training_job
-from finetune_operator.desired.pod import Manifest
 
 API_VERSION = "jobset.x-k8s.io/v1alpha2"
 KIND = "JobSet"

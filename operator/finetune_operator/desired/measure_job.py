@@ -6,13 +6,14 @@ from finetune_api.asking import Asker
 from finetune_api.connection import CheckPod
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderEvaluation, ProviderStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import REPORT_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob, ReportTarget
 from finetune_api.uris import Uri, parse_uri
 from finetune_api.verdict import DatasetVerdict
 from finetune_operator.desired import names, small_pod
-from finetune_operator.desired.pod import Manifest, Volumes
+from finetune_operator.desired.pod import Volumes
 from finetune_operator.desired.training_job import keys_of_services
 
 COMPONENT = "evaluation"

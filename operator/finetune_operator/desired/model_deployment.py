@@ -1,9 +1,10 @@
 """The ModelDeployment that a FineTunedModel makes of its template."""
 
+from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec
 from finetune_api.names import API_VERSION, MODEL_LABEL
 from finetune_operator.desired import names
-from finetune_operator.desired.pod import Manifest, labels, owner_reference
+from finetune_operator.desired.pod import labels, owner_reference
 
 
 def build(owner: Manifest, spec: FineTunedModelSpec) -> Manifest:

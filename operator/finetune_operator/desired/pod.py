@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from finetune_api.base import ConfigMapKeyRef, SecretKeyRef
 from finetune_api.connection import HuggingFace, PodTemplate
+from finetune_api.manifest import Manifest
 from finetune_api.names import (
     CLAIMS_PATH,
     CONFIG_MAPS_PATH,
@@ -17,8 +18,6 @@ from finetune_api.names import (
     TRUST_PATH,
 )
 from finetune_api.uris import Uri
-
-Manifest = dict[str, Any]
 
 
 class PodSettings(Protocol):

@@ -4,11 +4,12 @@ from hashlib import sha256
 from posixpath import dirname
 
 from finetune_api.connection import HuggingFace
+from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_api.names import COMPONENT_LABEL, MODEL_LABEL, TRAINER_CONTAINER
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.desired import artifacts, names
-from finetune_operator.desired.pod import Manifest, Volumes, labels_of_work, owner_reference, pod_metadata, pod_spec
+from finetune_operator.desired.pod import Volumes, labels_of_work, owner_reference, pod_metadata, pod_spec
 
 KEPT_SECONDS = 3600
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from finetune_api.connection import HuggingFace
 from finetune_api.deployment import LocalServing, ModelDeploymentSpec
+from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_api.names import (
     ARTIFACT_FOLDER,
@@ -21,7 +22,6 @@ from finetune_api.names import (
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
-    Manifest,
     Volumes,
     from_secret,
     labels,

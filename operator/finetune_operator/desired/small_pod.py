@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import orjson
 
 from finetune_api.connection import CheckPod
+from finetune_api.manifest import Manifest
 from finetune_api.names import (
     ATTEMPT_LABEL,
     COMPONENT_LABEL,
@@ -23,7 +24,6 @@ from finetune_api.names import (
 from finetune_api.trainer import MeasureJob, PrepareJob
 from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
-    Manifest,
     Volumes,
     labels_of_work,
     owner_reference,

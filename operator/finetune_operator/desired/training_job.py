@@ -10,6 +10,7 @@ from finetune_api.base import ApiModel, SecretKeyRef
 from finetune_api.connection import HuggingFace
 from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
+from finetune_api.manifest import Manifest
 from finetune_api.names import (
     ARTIFACT_FOLDER,
     ATTEMPT_LABEL,
@@ -39,7 +40,6 @@ from finetune_api.trainer import ActiveVersionRef, ReportTarget, TrainerJob
 from finetune_api.uris import Uri, parse_artifact_uri, parse_uri
 from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
-    Manifest,
     Volumes,
     from_secret,
     labels_of_work,

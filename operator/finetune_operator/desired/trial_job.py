@@ -1,9 +1,9 @@
 """A batch/v1 Job with what a connection adds to every pod. It is never made: the API server says whether it can be."""
 
 from finetune_api.connection import HuggingFace
+from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL, TRAINER_CONTAINER
 from finetune_operator.desired.pod import (
-    Manifest,
     Volumes,
     labels,
     pod_metadata,

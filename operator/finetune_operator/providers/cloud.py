@@ -10,22 +10,19 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from finetune_api.asking import Asker
-from finetune_api.catalogue import Catalogue
-from finetune_api.connection import CheckPod, LLMConnectionSpec
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
-from finetune_api.names import REPORT_PATH, UPLOAD_PATH
+from finetune_api.manifest import Manifest
 from finetune_api.reasons import Reason
-from finetune_api.trainer import PrepareJob, Report, ReportTarget
-from finetune_operator.decide.cloud_job.small_pods import of_small_pod
+from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.remote import SETTLE, JobKey, RemoteJob, is_of, run_of
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import compared_with
-from finetune_operator.desired import check_job, measure_job, names
+from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.catalogue import catalogue_name, data_rules
+from finetune_operator.providers.cloud_pods import CloudPods
 from finetune_operator.providers.errors import (
     BRING_AGAIN,
     Busy,
@@ -39,9 +36,9 @@ from finetune_operator.providers.errors import (
     Unreadable,
     understood,
 )
-from finetune_operator.providers.hugging_face.training import HuggingFaceTraining, create_job
-from finetune_operator.providers.ports import FineTuningApi, JobRequest, Manifest, RemoteFile
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube
+from finetune_operator.providers.job_record import begun_at, key_of, recorded
+from finetune_operator.providers.ports import FineTuningApi, JobRequest, RemoteFile
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 
@@ -60,38 +57,16 @@ class CloudTraining:
     """A RemoteTraining over the providers' accounts.
 
     Args:
-        kube: the API.
-        store: watched Jobs and models.
+        store: watched models.
         accounts: the providers.
-        pods: finds and ends the check's Job and pods, which are watched as those of training are.
-        service: DNS name of the report server.
-        report_ca: the CA certificate of the report server now, PEM.
-        check_image: image of the check's pod, where a connection names none.
-        catalogue: prices and dates as they are known now.
+        pods: those that check the data, and ask the model.
         clock: now, with a time zone.
     """
 
-    def __init__(
-        self,
-        kube: Kube,
-        store: Store,
-        accounts: Accounts,
-        *,
-        pods: HuggingFaceTraining,
-        service: str,
-        report_ca: Callable[[], str],
-        check_image: str,
-        catalogue: Callable[[], Catalogue],
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._kube = kube
+    def __init__(self, store: Store, accounts: Accounts, pods: CloudPods, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._accounts = accounts
         self._pods = pods
-        self._service = service
-        self._report_ca = report_ca
-        self._check_image = check_image
-        self._catalogue = catalogue
         self._clock = clock
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:  # noqa: ARG002 - the port's
@@ -100,14 +75,13 @@ class CloudTraining:
 
     def has_live_pods(self, job: Manifest) -> bool:
         """Whether a check's pod may still pass data on."""
-        return self._pods.has_live_pods(_check_of(job))
+        return self._pods.may_pass_on(job)
 
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The check's pod, until its data are there; then what the poller has seen of the provider's job."""
         provider = status.provider or ProviderStatus()
         if provider.asked_at is None:
-            check = await self._pods.observe(_check_of(job), status)
-            return self._with_trouble(job, provider, of_small_pod(check))
+            return self._with_trouble(job, provider, await self._pods.checked(job, status))
         if provider.job_id is None:
             return Run("Checked")
         if status.completion_time is not None:
@@ -187,22 +161,7 @@ class CloudTraining:
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
         """Make the Job of the check. Its name is fixed by the attempt: a second call changes nothing."""
-        metadata = job["metadata"]
-        prepare = PrepareJob(
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-            uid=metadata["uid"],
-            attempt=status.provider.attempt if status.provider else 1,
-            spec=spec,
-            rules=data_rules(connection),
-            upload_url=f"https://{self._service}{UPLOAD_PATH}",
-            price=self._catalogue().of(catalogue_name(connection)).model(spec.base_model).training,
-            report=ReportTarget(url=f"https://{self._service}{REPORT_PATH}"),
-        )
-        pod = connection.check_pod or CheckPod()
-        manifest = check_job.build(job, prepare, pod, default_image=self._check_image, report_ca=self._report_ca())
-        self._store.put(JOBS, await create_job(self._kube, manifest))
-        return str(manifest["metadata"]["name"])
+        return await self._pods.check(job, spec, connection, status)
 
     async def measure(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
@@ -212,28 +171,11 @@ class CloudTraining:
         Raises:
             CannotMake: a Job of somebody else has the name.
         """
-        provider = status.provider or ProviderStatus()
-        evaluation = provider.evaluation or ProviderEvaluation()
-        key = key_of(job, provider)
-        asker = Asker(namespace=key.namespace, name=key.name, uid=job["metadata"]["uid"], attempt=key.attempt)
-        measured = measure_job.described(asker, spec, status, self._service)
-        manifest = measure_job.build(
-            job,
-            measured,
-            connection.check_pod or CheckPod(),
-            number=evaluation.tries,
-            default_image=self._check_image,
-            report_ca=self._report_ca(),
-        )
-        self._store.put(JOBS, await create_job(self._kube, manifest))
-        return str(manifest["metadata"]["name"])
+        return await self._pods.measure(job, spec, connection, status)
 
     async def end_measuring(self, job: Manifest, provider: ProviderStatus) -> None:
         """End the pod that asks the model; none is no error."""
-        evaluation = provider.evaluation
-        if evaluation is not None:
-            name = names.measuring_job(job["metadata"]["name"], max(provider.attempt, 1), evaluation.tries)
-            await self._pods.end_beside(job, name)
+        await self._pods.end_measuring(job, provider)
 
     async def _measured(
         self, job: Manifest, provider: ProviderStatus, evaluation: ProviderEvaluation, status: FineTuneJobStatus
@@ -252,21 +194,11 @@ class CloudTraining:
         run = Run("Succeeded", report=report, job_id=provider.job_id)
         if evaluation.ended:
             return run
-        name = names.measuring_job(key.name, key.attempt, evaluation.tries)
-        recorded = evaluation.job_id == name
-        asking = await self._pods.observe_beside(job, name, key.attempt, recorded=recorded)
-        return replace(run, measuring=of_small_pod(asking))
+        return replace(run, measuring=await self._pods.measured(job, key, evaluation))
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """Delete the checks of earlier attempts; of one whose model is there, its own, and pods that have asked it."""
-        await self._pods.end_earlier(_check_of(job), status)
-        evaluation = status.provider.evaluation if status.provider else None
-        if status.provider is None or evaluation is None:
-            return
-        name, attempt = job["metadata"]["name"], max(status.provider.attempt, 1)
-        asked = (names.measuring_job(name, attempt, before) for before in range(1, evaluation.tries))
-        for ended in (names.batch_job(name, attempt, 1), *asked):
-            await self._pods.end_beside(job, ended)
+        await self._pods.end_earlier(job, status)
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """End the check's pod and cancel the provider's job.
@@ -275,7 +207,7 @@ class CloudTraining:
             Ended: the job has succeeded meanwhile.
             TryLater: a create was asked for a moment ago, and what came of it does not show yet.
         """
-        await self._pods.stop(_check_of(job), status)
+        await self._pods.end_check(job, status)
         provider = status.provider or ProviderStatus()
         await self.end_measuring(job, provider)
         if provider.asked_at is None or status.completion_time is not None:
@@ -387,7 +319,7 @@ class CloudTraining:
         try:
             return (await self._call(job, partial(_file, file_id=file_id))).name.startswith(prefix)
         except NotThere:
-            left = self._settles_in(_recorded(job, "filesAt"))
+            left = self._settles_in(recorded(job, "filesAt"))
             if left > 0:
                 message = "a file that was brought there a moment ago may still show"
                 raise Busy(Reason.PENDING, message, min(left, 10.0)) from None
@@ -428,30 +360,12 @@ class CloudTraining:
         return await self._accounts.of(_connection(job)).call(do)
 
 
-def _check_of(job: Manifest) -> Manifest:
-    """The job as its check's pod is of it: that is one, however many nodes train elsewhere."""
-    return job | {"spec": {name: value for name, value in job["spec"].items() if name != "resources"}}
-
-
 def _file(api: FineTuningApi, file_id: str) -> Awaitable[RemoteFile]:
     return api.file(file_id)
 
 
 def _delete_file(api: FineTuningApi, file_id: str) -> Awaitable[None]:
     return api.delete_file(file_id)
-
-
-def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
-    """What tells the attempt apart at the provider. Of a job from a backup status knows its UID, and since when."""
-    metadata, begun = job["metadata"], (job.get("status") or {}).get("startTime")
-    created = moment(metadata["creationTimestamp"])
-    return JobKey(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=_recorded(job, "ownerUID") or metadata["uid"],
-        attempt=max(provider.attempt, 1),
-        created=min(created, moment(begun)) if begun else created,
-    )
 
 
 def _hidden(job_id: str, file: ProviderFile) -> Failure:
@@ -480,17 +394,6 @@ def _gone(file: ProviderFile, absent: NotThere) -> NotThere:
 
 def _connection(job: Manifest) -> str:
     return str(job["spec"]["connectionRef"]["name"])
-
-
-def begun_at(job: Manifest) -> tuple[str | None, str | None]:
-    """Where the job was begun, and in whose account, as its status has it."""
-    return _recorded(job, "place"), _recorded(job, "account")
-
-
-def _recorded(job: Manifest, field: str) -> str | None:
-    """A field of the provider's part of the job's status."""
-    found = ((job.get("status") or {}).get("provider") or {}).get(field)
-    return str(found) if found else None
 
 
 def _queue_key(job: Manifest) -> Key:

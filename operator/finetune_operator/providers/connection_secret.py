@@ -1,14 +1,19 @@
-"""Which Secret a connection needs, and which keys of it."""
+"""Which Secret a connection needs, which keys of it, and their values: they go to the SDK and nowhere else."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.reasons import Reason
+from finetune_operator.providers.errors import TryLater
+from finetune_operator.runtime.errors import Forbidden
+from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
+from finetune_operator.runtime.logs import hide
 
 AWS_KEYS = ("accessKeyID", "secretAccessKey")
 AZURE_KEYS = ("tenantID", "clientID", "clientSecret")
-NAMES = frozenset({"accessKeyID", "tenantID", "clientID"})
+_NAMES = frozenset({"accessKeyID", "tenantID", "clientID"})
 """Keys whose values are names, and no secrets."""
 
 _WORD = re.compile("[A-Za-z][-A-Za-z_.]{0,39}")
@@ -50,3 +55,50 @@ def not_alone(value: str) -> str:
     if not (value.isascii() and value.isprintable()):
         return "line breaks or letters beyond ASCII"
     return "quotation marks, spaces or a name around it" if _AROUND.match(value) else ""
+
+
+class ConnectionSecrets:
+    """Reads the Secrets of connections, which are in the operator's own namespace."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self._kube = kube
+        self._namespace = namespace
+
+    async def of(self, spec: LLMConnectionSpec) -> Mapping[str, str]:
+        """The values of a connection's Secret that are needed, by their keys.
+
+        Raises:
+            TryLater: the Secret, or a key in it, is not there, or may not be read.
+        """
+        needed = secret_of(spec)
+        if needed is None:
+            return {}
+        name, keys = needed
+        try:
+            secret = await self._kube.get(SECRETS, name, self._namespace)
+        except Forbidden as refusal:
+            raise _unreadable(f"{self._namespace}/{name}", refusal) from None
+        if secret is None:
+            raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} does not exist")
+        values = {key: (secret_value(secret, key) or b"").decode(errors="replace").strip() for key in keys}
+        for key in values.keys() - _NAMES:
+            hide(values[key])
+        missing = [key for key, value in values.items() if not value]
+        if missing:
+            told = f"Secret {self._namespace}/{name} {lacks(missing, secret)}"
+            raise TryLater(Reason.SECRET_NOT_FOUND, told)
+        for key, value in values.items():
+            if why := not_alone(value):
+                message = (
+                    f"Secret {self._namespace}/{name}: {key} has {why}, as no key has: write the key alone, once, and "
+                    "not the file, the line or the Base64 that it came in"
+                )
+                raise TryLater(Reason.CREDENTIALS_INVALID, message)
+        return values
+
+
+def _unreadable(secret: str, refusal: Forbidden) -> TryLater:
+    """The operator's rights lack, or an authorizer refuses it: whoever needs the provider says so."""
+    error = TryLater(Reason.WRITE_REFUSED, f"Secret {secret} cannot be read: {refusal.message}", 60.0)
+    error.next_step = "Ask an admin to let the operator read it: `helm upgrade` restores rights that were edited."
+    return error

@@ -1,21 +1,23 @@
 """Names of a ModelDeployment's deployments at a provider, and the calls on them through the connection's account."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
 from finetune_api.job_status import ArtifactRef
+from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
-from finetune_operator.decide.deployment.hosted import Hosted, Wanted
+from finetune_operator.decide.deployment.hosted import Wanted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.hosting_terms import terms_of
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.ports import HostingApi, HostRequest, Manifest
+from finetune_operator.providers.ports import HostingApi, HostRequest
 
 HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
 """Provider blocks of those that serve a model only once a deployment of it is made."""
@@ -52,6 +54,15 @@ class Hosting:
     def account(self, connection: str) -> str | None:
         """Whose account its credentials lead to, as far as that is known by now."""
         return self._accounts.account(connection)
+
+    async def standing(
+        self, connections: Sequence[str], recorded: Sequence[HostedDeployment], *wanted: str
+    ) -> dict[str, Hosted]:
+        """All deployments of the accounts, by name; of two with one name that of the account named last."""
+        found: dict[str, Hosted] = {}
+        for connection in connections:
+            found |= await self.list(connection, [*(one.name for one in recorded), *wanted])
+        return found
 
     async def list(self, connection: str, known: Iterable[str] = ()) -> dict[str, Hosted]:
         """All deployments of the account, by name; where names have no case, by the `known` one that is the same."""

@@ -12,14 +12,13 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
-from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_api.manifest import Manifest
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Active
 from finetune_operator.providers.pace import Pace
-
-Manifest = dict[str, Any]
 
 
 class TrainingProvider(Protocol):

@@ -77,3 +77,8 @@ async def resolve(azure: AzureOpenAI, workspace: AzureWorkspace, credential: Cre
         return await azure_workspace.resolve(arm, azure, workspace)
     finally:
         await arm.close()
+
+
+def is_remote(spec: LLMConnectionSpec | None) -> bool:
+    """Whether the connection's provider is outside of the cluster, and one that this release knows."""
+    return spec is not None and spec.provider in REMOTE

@@ -5,7 +5,7 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+Wire = Mapping[str, Any]
+"""Part of a provider's answer, or of what it is sent."""
+
 KEPT_POINTS = 4 * LOSS_POINTS
 """Of a curve at its provider: status thins them once more, together with what it has."""
 
@@ -25,6 +28,8 @@ _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206
 """What steers terminals, or cannot be seen."""
 _MILLISECONDS = 1e11
 """As seconds a number from here on would be in the year 5138."""
+_LARGEST = 2**53
+"""What JSON's numbers hold exactly."""
 
 
 def plain(message: str) -> str:
@@ -53,6 +58,12 @@ def number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return found if found == found and abs(found) != float("inf") else None  # noqa: PLR0124 - NaN is not itself
+
+
+def whole(value: Any) -> int | None:
+    """A number without its fraction; None where it is none, or beyond what JSON holds exactly."""
+    found = number(value)
+    return None if found is None or abs(found) > _LARGEST else int(found)
 
 
 class Spread(Generic[T]):

@@ -3,8 +3,6 @@
 Counts what is asked. The count is in memory between two writes of status, where a new process finds it again.
 """
 
-from typing import Any
-
 from finetune_api.asking import Asker, Candidate, Question, Reply, tokens_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderEvaluation
@@ -13,15 +11,13 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.desired.measure_job import COMPONENT
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.cloud import begun_at
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unreached
+from finetune_operator.providers.job_record import begun_at
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.refusals import Refusal
-
-Manifest = dict[str, Any]
 
 PAUSE_SECONDS = 5.0
 

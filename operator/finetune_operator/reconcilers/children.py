@@ -4,10 +4,9 @@ Where somebody else changes it again and again (an autoscaler, a GitOps tool, a 
 once and then every half minute, and both are told: two writers that answer each other would never come to rest.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import DIGEST_ANNOTATION
 from finetune_operator.desired.compare import differences, is_managed, is_ours, stamped
 from finetune_operator.reconcilers.context import Context
@@ -16,7 +15,6 @@ from finetune_operator.runtime.kube import Resource
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.recent import Recent
 
-Manifest = dict[str, Any]
 Differences = frozenset[tuple[str, str]]
 
 AT_ONCE = 3
@@ -46,16 +44,11 @@ class Ensured:
 
 
 class Children:
-    """Applies objects.
+    """Applies objects."""
 
-    Args:
-        context: the world.
-        clock: seconds, never running backwards.
-    """
-
-    def __init__(self, context: Context, clock: Callable[[], float]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
+        self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, context.seconds, REMEMBERED)
         self._made: Recent[Differences] = Recent(REMEMBERED, lambda _: False)
         """What was made by this process, and how the server keeps it otherwise than it was wanted."""
 

@@ -4,17 +4,15 @@ Decisions are in `decide.cloud_job`. Order is everything here: hold before anyth
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from finetune_api.job_status import Asked, Failure, ProviderStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide.cloud_job import measuring
-from finetune_operator.decide.cloud_job import steps as decide
+from finetune_operator.decide.cloud_job import measuring, outcomes, submission
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
-from finetune_operator.decide.cloud_job.steps import Adopt, Create, Wait, next_move
+from finetune_operator.decide.cloud_job.submission import Adopt, Create, Wait, next_move
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
@@ -27,8 +25,6 @@ from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
-
 
 class CloudJobs:
     """Makes one job at the provider for each attempt, and leaves nothing there.
@@ -36,22 +32,13 @@ class CloudJobs:
     Args:
         context: the world.
         training: what is asked of providers.
-        guard: raises LeadershipLost where another replica may lead by now.
         answers: counts what the models of jobs are asked.
         hosts: makes and deletes what evaluations ask.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        training: RemoteTraining,
-        guard: Callable[[], None],
-        answers: Answers,
-        hosts: EvaluationHosts,
-    ) -> None:
+    def __init__(self, context: Context, training: RemoteTraining, answers: Answers, hosts: EvaluationHosts) -> None:
         self._context = context
         self._training = training
-        self._guard = guard
         self._answers = answers
         self._hosts = hosts
 
@@ -81,7 +68,7 @@ class CloudJobs:
         match move:
             case Adopt():
                 await self._end_surplus(job, move)
-                status = decide.submitted(decide.asked(view, decision.status), move.job)
+                status = submission.submitted(submission.asked(view, decision.status), move.job)
                 return job, Decision(status, requeue_after=0)
             case Wait():
                 return job, replace(decision, requeue_after=move.seconds)
@@ -121,7 +108,7 @@ class CloudJobs:
             return decision
         if view.spec is None or view.connection is None:
             missing = Failure.because(Reason.CONNECTION_NOT_FOUND, "spec.connectionRef: the LLMConnection is gone")
-            return decide.trouble(view, missing, decide.ASK_AGAIN_SECONDS)
+            return outcomes.trouble(view, missing, outcomes.ASK_AGAIN_SECONDS)
         try:
             job_id = await self._training.measure(job, view.spec, view.connection, decision.status)
         except REFUSALS as error:
@@ -147,12 +134,12 @@ class CloudJobs:
         except ProviderError as error:
             return job, _not_tidied(view, error)
         if deployed:
-            decision = decide.gone(view, decision)
+            decision = outcomes.gone(view, decision)
         if view.abandoned:
             note = "the job is let go; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
         job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
-        return job, decide.tidied(view, decision)
+        return job, outcomes.tidied(view, decision)
 
     async def _tidy(self, job: Manifest, view: JobView) -> tuple[Manifest, JobView, Decision | None]:
         """Delete what was brought there; with a decision where the job has to wait for that.
@@ -164,7 +151,7 @@ class CloudJobs:
             left = await self._hosts.down(job, view)
             job, view = left.job, replace(view, status=left.status)
             if left.names or left.error is not None:
-                return job, view, decide.not_gone(view, left.names, left.failure, self._hosts.moving_seconds)
+                return job, view, outcomes.not_gone(view, left.names, left.failure, self._hosts.moving_seconds)
         try:
             await self._end_strays(job, view)
             await self._training.clean(job, view.provider.files or ())
@@ -181,25 +168,25 @@ class CloudJobs:
 
     async def _create(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Record that the provider is asked, then ask it, once."""
-        status = decide.asked(view, decision.status)
+        status = submission.asked(view, decision.status)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
         if view.spec is None or status.provider is None or written is None:
             return job, Decision(view.status)  # deleted meanwhile
-        self._guard()
+        self._context.guard()
         try:
             made = await self._training.create(written, view.spec, status.provider)
         except Refused as error:
-            return written, decide.refused(replace(view, status=status), error.failure())
+            return written, outcomes.refused(replace(view, status=status), error.failure())
         except (TryLater, Unreached) as error:
             # Nothing was done: the next look need not wait for what may still show.
             before = replace(view, status=decision.status)
-            again = error.retry_after or decide.ASK_AGAIN_SECONDS
-            return written, decide.postponed(before, error.failure(), again)
+            again = error.retry_after or outcomes.ASK_AGAIN_SECONDS
+            return written, outcomes.postponed(before, error.failure(), again)
         except ProviderError as error:
             logger.warning("whether a job was made is not known: %s", error.message)
             unknown = replace(view, status=status)
-            return written, decide.trouble(unknown, error.failure(), decide.LOOK_AGAIN_SECONDS)
-        return written, Decision(decide.submitted(status, made), requeue_after=0)
+            return written, outcomes.trouble(unknown, error.failure(), submission.LOOK_AGAIN_SECONDS)
+        return written, Decision(submission.submitted(status, made), requeue_after=0)
 
     async def _end_strays(self, job: Manifest, view: JobView) -> None:
         """What a call whose outcome was never known may have made after all, and a list has hidden for long."""
@@ -226,4 +213,4 @@ def _not_tidied(view: JobView, error: ProviderError) -> Decision:
     if isinstance(error, Busy):
         return Decision(view.status, requeue_after=error.retry_after)
     logger.warning("what is left at the provider cannot be deleted: %s", error.message)
-    return decide.not_tidied(view, error.failure())
+    return outcomes.not_tidied(view, error.failure())

@@ -4,20 +4,19 @@ Of one to a provider the credentials are tried; of one to this cluster, whether 
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any
 
-from finetune_api.catalogue import Catalogue
 from finetune_api.connection import HuggingFace, LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.manifest import Manifest
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import closes
 from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.policy import selects
 from finetune_operator.desired import trial_job
-from finetune_operator.providers.accounts import Accounts, is_remote
+from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Busy, ProviderError
+from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context, annotations_of, parse_spec, parse_status
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
@@ -25,19 +24,14 @@ from finetune_operator.runtime.queue import Key, Requeue
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
-
 
 class ConnectionReconciler:
     """Tells whether a connection can be used."""
 
-    def __init__(
-        self, context: Context, accounts: Accounts, catalogue: Callable[[], Catalogue], namespaces: tuple[str, ...]
-    ) -> None:
+    def __init__(self, context: Context, accounts: Accounts, namespaces: tuple[str, ...]) -> None:
         self._context = context
         self._namespaces = namespaces
         self._accounts = accounts
-        self._catalogue = catalogue
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a connection."""
@@ -75,7 +69,7 @@ class ConnectionReconciler:
             generation=generation,
             now=now,
             checked=checked,
-            retires=closes(self._catalogue().of(catalogue_name(spec))) if spec is not None else None,
+            retires=closes(self._context.catalogue().of(catalogue_name(spec))) if spec is not None else None,
         )
         # Else each check would have all jobs of the connection looked at.
         told = decide_connection.says_the_same(status, new)

@@ -1,6 +1,7 @@
 """What every reconciler works with, and how it reads objects and writes their status."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,7 +10,9 @@ from typing import Any, Protocol, TypeVar
 from pydantic import ValidationError
 
 from finetune_api.base import UNSEEN, ApiModel
+from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide import unheeded
@@ -20,12 +23,11 @@ from finetune_operator.decide.policy import selects
 from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
-from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Store
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
 M = TypeVar("M", bound=ApiModel)
 
 _FIELD_OF_STATUS = 'unknown field "status.'
@@ -60,7 +62,16 @@ class Context:
     store: Store
     announce: Announce
     enqueue: Callable[[Key], None]
+    """Has an object looked at."""
+    enqueue_after: Callable[[Key, float, Lane], None]
+    """The same in so many seconds."""
+    guard: Callable[[], None]
+    """Raises LeadershipLost where another replica may lead by now."""
+    catalogue: Callable[[], Catalogue]
+    """Prices and dates of providers as they are known now."""
     clock: Callable[[], datetime]
+    seconds: Callable[[], float] = time.monotonic
+    """Seconds, never running backwards."""
     report_interval: timedelta = REPORT_INTERVAL
     """Least time between two writes of a job's progress."""
     patience: timedelta = PATIENCE

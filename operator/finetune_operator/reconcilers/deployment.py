@@ -1,13 +1,12 @@
 """ModelDeployment: observe, decide, act, write status."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job_status import Failure
+from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
@@ -26,15 +25,15 @@ from finetune_operator.decide.deployment.decision import (
 from finetune_operator.decide.deployment.idle import is_asleep
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from finetune_operator.decide.deployment.serving_target import Target, find_target
-from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import serving
-from finetune_operator.providers.accounts import is_remote
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
+from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import (
     Context,
@@ -46,8 +45,9 @@ from finetune_operator.reconcilers.context import (
 )
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import wake_of
+from finetune_operator.reconcilers.hosted_release import HostedRelease
+from finetune_operator.reconcilers.indexes import pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
-from finetune_operator.reconcilers.observed import pods_of_deployment, under_way
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -59,9 +59,6 @@ from finetune_operator.runtime.kube import (
     SERVICES,
 )
 from finetune_operator.runtime.queue import Key, Requeue
-
-Manifest = dict[str, Any]
-
 
 REFUSED_CHECK_SECONDS = 60
 
@@ -80,17 +77,17 @@ class DeploymentReconciler:
         context: Context,
         children: Children,
         cloud: CloudServing,
-        hosted: HostedDeployments,
-        idle: LocalIdle,
         *,
-        catalogue: Callable[[], Catalogue],
+        hosted: HostedDeployments,
+        release: HostedRelease,
+        idle: LocalIdle,
     ) -> None:
         self._context = context
         self._children = children
         self._cloud = cloud
         self._hosted = hosted
+        self._release = release
         self._idle = idle
-        self._catalogue = catalogue
         self._not_up = NotBroughtUp(context.kube, context.clock)
 
     async def reconcile(self, key: Key) -> Requeue | None:
@@ -105,7 +102,7 @@ class DeploymentReconciler:
             await self._context.tell_unheeded(deployment, said)
         again: float | None = None
         if view.deleting and has_finalizer(deployment, PROVIDER_FINALIZER):
-            decision = await self._hosted.release(deployment, view)
+            decision = await self._release.end(deployment, view)
             if decision is None:
                 return None
             again = self._hosted.moving_seconds
@@ -170,7 +167,7 @@ class DeploymentReconciler:
         self, deployment: Manifest, view: DeploymentView, target: Target
     ) -> tuple[Manifest, DeploymentDecision, float]:
         """A provider outside of the cluster: one that answers by itself, or by deployments that are made there."""
-        facts, here = self._catalogue().of(catalogue_name(target.connection)), view.serving
+        facts, here = self._context.catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not is_hosted(target.connection):
             view = replace(not_looked_at(view), answers=token_prices.of_tuned(facts, target.version.base_model))

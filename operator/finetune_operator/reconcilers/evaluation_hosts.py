@@ -4,17 +4,17 @@ Decisions are in `decide.cloud_job`.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus
+from finetune_api.manifest import Manifest
 from finetune_operator.decide.cloud_job import evaluation_hosts as decide
 from finetune_operator.decide.cloud_job import measuring
 from finetune_operator.decide.cloud_job.evaluation_hosts import ONE_AT_A_TIME, Rise, Wanted
-from finetune_operator.decide.deployment.hosted import Hosted, address
+from finetune_operator.decide.deployment.hosted_record import Hosted, address
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import ProviderError, Refused
@@ -24,8 +24,6 @@ from finetune_operator.reconcilers.context import Context
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 
 logger = logging.getLogger(__name__)
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,21 +48,12 @@ class EvaluationHosts:
     Args:
         context: the world.
         calls: what is asked of providers.
-        guard: raises LeadershipLost where another replica may lead by now.
         moving_seconds: between two looks while something changes at the provider.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        calls: Hosting,
-        guard: Callable[[], None],
-        *,
-        moving_seconds: float,
-    ) -> None:
+    def __init__(self, context: Context, calls: Hosting, *, moving_seconds: float) -> None:
         self._context = context
         self._calls = calls
-        self._guard = guard
         self.moving_seconds = moving_seconds
 
     async def up(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
@@ -109,7 +98,7 @@ class EvaluationHosts:
         plan = decide.fall(_recorded(view.status), found, beginning(view), view.now, one_at_a_time=alone)
         status = measuring.fallen(view.status, plan)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True) or job
-        self._guard()
+        self._context.guard()
         left = Left(written, status, tuple(one.name for one in plan.recorded))
         try:
             for name in plan.delete:
@@ -134,7 +123,7 @@ class EvaluationHosts:
         for at, one in enumerate(recorded):
             if one.name not in to_make or view.spec is None or view.connection is None:
                 continue
-            self._guard()
+            self._context.guard()
             request = _request(view, view.spec, view.connection, one, status)
             try:
                 await self._calls.make(view.spec.connection_ref.name, request)

@@ -1,39 +1,38 @@
 """Deployments at a provider that bills for them: recorded before they are made, gone before their object goes."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
-from finetune_api.catalogue import Catalogue
 from finetune_api.deployment import (
     HostedDeployment,
     ModelDeploymentSpec,
     ModelDeploymentStatus,
     Sleep,
 )
-from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_api.manifest import Manifest
+from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
+from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.deployment import hosted as decide
-from finetune_operator.decide.deployment import hosting_cost, idle, token_prices
-from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going, is_no_news
-from finetune_operator.decide.deployment.hosted import Hosted, Plan
+from finetune_operator.decide.deployment import hosted_record, hosting_cost, idle, token_prices
+from finetune_operator.decide.deployment.decision import DeploymentView, is_no_news
+from finetune_operator.decide.deployment.hosted import Plan
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.serving_target import Target
-from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
-from finetune_operator.reconcilers.context import Context, is_abandoned, wants_deletion
-from finetune_operator.reconcilers.hosted_look import Look
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.hosted_look import Look, others_with
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS, NAMESPACES
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
 
 MOVING_SECONDS, RESTING_SECONDS = 20.0, 600.0
 """Between two looks, while something changes at the provider and while nothing does."""
@@ -50,8 +49,6 @@ class HostedDeployments:
     Args:
         context: the world.
         calls: what is asked of providers.
-        catalogue: prices as they are known now.
-        guard: raises LeadershipLost where another replica may lead by now.
         warn_after: from when on a deployment that is billed and not asked is warned about.
         moving_seconds: between two looks while something changes at the provider.
     """
@@ -60,16 +57,12 @@ class HostedDeployments:
         self,
         context: Context,
         calls: Hosting,
-        catalogue: Callable[[], Catalogue],
-        guard: Callable[[], None],
         *,
         warn_after: timedelta,
         moving_seconds: float,
     ) -> None:
         self._context = context
         self._calls = calls
-        self._catalogue = catalogue
-        self._guard = guard
         self._warn_after = warn_after
         self.moving_seconds = moving_seconds
 
@@ -100,7 +93,7 @@ class HostedDeployments:
         if written is None:
             return look.deployment, view  # deleted meanwhile, whoever has taken its finalizer off: nothing is made
         await self._tell(written, view, asleep, seen)
-        self._guard()
+        self._context.guard()
         status = await self._make(look, plan, status)
         plan = await self._delete(look, plan)
         if trouble is not None and plan.serving.state != "Failing":
@@ -132,7 +125,7 @@ class HostedDeployments:
     def _told_of_others(self, view: DeploymentView, status: ModelDeploymentStatus) -> str:
         """Who else has what is attached: its cost is told by each of them, and billed once."""
         attached = [one for one in status.hosted or () if one.attached]
-        found = {other for one in attached for other in self._others_with(view, one)}
+        found = {other for one in attached for other in others_with(self._context.store, view, one)}
         return f"; {', '.join(sorted(found))} has it too, and it is billed once" if found else ""
 
     async def leave(
@@ -150,11 +143,11 @@ class HostedDeployments:
         try:
             for one in recorded:
                 await self._calls.require_place(one)
-            found = await self._found(sorted({one.connection for one in recorded}), recorded)
+            found = await self._calls.standing(sorted({one.connection for one in recorded}), recorded)
             left, delete = decide.leave(recorded, found, view.now, answers=answers)
             status = self._left_behind(view, [*kept, *hosting_cost.billed(left, found, _as_recorded, view.now)])
             deployment = await self._write(deployment, view.status, status) or deployment
-            self._guard()
+            self._context.guard()
             for one in [one for one in left if one.name in delete[:1]]:
                 await self._calls.delete(found[one.name])
         except ProviderError as error:
@@ -163,7 +156,7 @@ class HostedDeployments:
             note = f"; {names}, which served before, cannot be ended and may be billed: {error.message}"
             serving = replace(view.serving, note=note)
             return deployment, replace(view, status=status, cost=status.cost, serving=serving)
-        before = next((one for one in left if one.answered and decide.is_ready(found, one.name)), None)
+        before = next((one for one in left if one.answered and hosted_record.is_ready(found, one.name)), None)
         meanwhile = before.version if before is not None and not answers else None
         return deployment, replace(view, status=status, cost=status.cost, meanwhile=meanwhile)
 
@@ -196,7 +189,7 @@ class HostedDeployments:
                 told = failure.model_copy(update={"message": f"{failure.message}: {error.message}"})
                 plan = replace(plan, serving=replace(plan.serving, failure=told))
             return plan, error
-        return (look.plan(decide.answered(plan.recorded, look.wanted.name), asleep) if answers else plan), None
+        return (look.plan(hosted_record.answered(plan.recorded, look.wanted.name), asleep) if answers else plan), None
 
     async def _look(
         self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target
@@ -206,13 +199,13 @@ class HostedDeployments:
         await self._calls.require_models(target.version)
         wanted = hosting.wanted(deployment, spec, target)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
-        found = await self._found([*sorted(others), wanted.connection], view.status.hosted or (), wanted.name)
+        found = await self._calls.standing([*sorted(others), wanted.connection], view.status.hosted or (), wanted.name)
         there = found.get(wanted.name)
         if spec.attach is not None and there is not None and there.connection == wanted.connection:
             found[wanted.name] = await self._calls.details(there)
         for one in view.status.hosted or ():
             await self._ask_why(one, found)
-        facts = self._catalogue().of(catalogue_name(target.connection))
+        facts = self._context.catalogue().of(catalogue_name(target.connection))
         return Look(deployment, view, spec, target, wanted, found, facts)
 
     async def _ask_why(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:
@@ -281,100 +274,6 @@ class HostedDeployments:
             note = f"{seen.fact.message if seen else 'nobody asks it'}: its deployment is deleted"
             await self._context.announce(deployment, "Normal", Reason.IDLE, note)
 
-    async def release(self, deployment: Manifest, view: DeploymentView) -> DeploymentDecision | None:
-        """End what was made, and take the finalizer off once the provider says that it is gone; None when it is."""
-        if is_abandoned(deployment):
-            names = ", ".join(one.name for one in view.status.hosted or () if not one.attached)
-            note = f"let go; {names or 'what it left'} at the provider is billed until somebody deletes it there"
-            await self._context.announce(deployment, "Warning", "Abandoned", note)
-        elif view.spec.keeps if view.spec else _is_to_stay(deployment):
-            await self._tell_retained(deployment, view)
-        else:
-            try:
-                left, trouble = await self._end(deployment, view)
-            except ProviderError as error:
-                return going(view, _held_up(deployment, view, error))
-            if left:
-                view = replace(view, status=view.status.model_copy(update={"hosted": left}))
-            if trouble is not None:
-                return going(view, _held_up(deployment, view, trouble))
-            if left:
-                return going(view, _still_there(deployment, view, left))
-            await self._tell_unknown(deployment, view)
-            await self._tell_shared(deployment, view)
-        await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
-        return None
-
-    async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
-        names = ", ".join(one.name for one in view.status.hosted or ())
-        if names:
-            note = f"{names} stays at the provider, and is billed there: deletionPolicy is Retain"
-            await self._context.announce(deployment, "Normal", "Retained", note)
-
-    async def _tell_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
-        """An attached one that was to go along, and was never seen to be one of the model's."""
-        attach = view.spec.attach if view.spec else None
-        known = {one.name for one in view.status.hosted or () if one.attached}
-        if attach is not None and attach.id not in known:
-            note = (
-                f"{attach.id} is not deleted, and may be billed at the provider: it was not seen to serve a version of "
-                "the model when the object was deleted"
-            )
-            await self._context.announce(deployment, "Warning", "Retained", note)
-
-    async def _tell_shared(self, deployment: Manifest, view: DeploymentView) -> None:
-        """An attached one that was to go along, and that others rest on: it goes with the last of them."""
-        for one in view.status.hosted or ():
-            others = self._others_with(view, one) if one.attached else []
-            if others:
-                note = f"{one.name} is not deleted, and is billed at the provider: {', '.join(others)} has it too"
-                await self._context.announce(deployment, "Warning", "Retained", note)
-
-    def _others_with(self, view: DeploymentView, one: HostedDeployment) -> list[str]:
-        """Objects other than this one that have a deployment in their status, whether it was made for them or not."""
-        store, named = self._context.store, (one.name.casefold(), one.place)
-        found = []
-        for namespace, name in store.addresses(MODEL_DEPLOYMENTS):
-            other = store.get(MODEL_DEPLOYMENTS, name, namespace)
-            if other is None or wants_deletion(other) or (namespace, name) == (view.namespace, view.name):
-                continue
-            theirs = (other.get("status") or {}).get("hosted") or ()
-            if any((held["name"].casefold(), held.get("place")) == named for held in theirs):
-                own = namespace == view.namespace
-                found.append(f"ModelDeployment {name}" if own else "a ModelDeployment of another namespace")
-        return sorted(set(found))
-
-    async def _end(
-        self, deployment: Manifest, view: DeploymentView
-    ) -> tuple[list[HostedDeployment], ProviderError | None]:
-        """Ask for the end of one deployment at a time, as the account allows.
-
-        Returns:
-            The record of all that are left, as they were seen whatever came of that; and what did.
-        """
-        chosen = view.spec.attach.id if view.spec and view.spec.attach else None
-        recorded = [
-            one
-            for one in view.status.hosted or ()
-            if not one.attached or (one.name == chosen and not self._others_with(view, one))
-        ]
-        for one in recorded:
-            await self._calls.require_place(one)
-        found = await self._found(sorted({one.connection for one in recorded}), recorded)
-        prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
-        ours = decide.ours(recorded, found, prefix, view.now)
-        busy = hosting.one_at_a_time(view.spec) and decide.changes(found)
-        free = () if busy else decide.deletable(ours, found, view.now)
-        bound = decide.bound(ours, found, view.now)
-        if bound and not free:
-            raise Refused(Reason.PROVIDER_BUSY, bound.removeprefix("; "))
-        try:
-            for name in free[:1]:
-                await self._calls.delete(found[name])
-        except ProviderError as error:
-            return ours, error
-        return list(decide.released(ours, free, view.now)), None
-
     async def _make(self, look: Look, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
         """Make what is to be made; the status with the operation that tells of it.
 
@@ -387,7 +286,7 @@ class HostedDeployments:
         recorded = next(one for one in plan.recorded if one.name == look.wanted.name)
         request = hosting.request(look.deployment, look.spec, look.target, recorded)
         operation = await self._calls.make(look.wanted.connection, request)
-        followed = decide.followed(status.hosted or (), look.wanted.name, operation)
+        followed = hosted_record.followed(status.hosted or (), look.wanted.name, operation)
         return status.model_copy(update={"hosted": list(followed)})
 
     async def _require_served(self, namespace: str, connection: str) -> None:
@@ -424,40 +323,6 @@ class HostedDeployments:
                     note = f"; {one.name}, which served before, cannot be deleted and may be billed: {error.message}"
                     return replace(plan, serving=replace(plan.serving, note=plan.serving.note + note))
         return plan
-
-    async def _found(
-        self, connections: Sequence[str], recorded: Sequence[HostedDeployment], *wanted: str
-    ) -> dict[str, Hosted]:
-        """All deployments of the accounts, by name; of two with one name that of the account named last."""
-        found: dict[str, Hosted] = {}
-        for connection in connections:
-            found |= await self._calls.list(connection, [*(one.name for one in recorded), *wanted])
-        return found
-
-
-def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:
-    """Why its deployments are not ended yet. What passes by itself is no alarm, unless it lasts."""
-    asked = moment(deployment["metadata"]["deletionTimestamp"])
-    passes = error.reason in CHANGES_BY_ITSELF and not isinstance(error, Refused) and view.now - asked < decide.LONG
-    if passes or error.reason == Reason.RATE_LIMITED:
-        return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
-    message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
-    return stalled(error.reason, f"its deployments cannot be deleted: {message}")
-
-
-def _is_to_stay(deployment: Manifest) -> bool:
-    """The policy of a spec whose other fields another release wrote."""
-    return bool(deployment["spec"].get("deletionPolicy") == "Retain")
-
-
-def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[HostedDeployment]) -> list[Fact]:
-    """What is said while deletions are on their way, and when they have come to nothing for long."""
-    asked, names = deployment["metadata"]["deletionTimestamp"], ", ".join(one.name for one in left)
-    if view.now - moment(asked) < decide.LONG:
-        return reconciling(Reason.PENDING, f"{names} is being deleted at the provider")
-    said = f"{names} was asked to go at {asked}, and stays at the provider, which has accepted that: see there what"
-    message = f"{said} holds it; or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
-    return stalled(Reason.PROVIDER_BUSY, message)
 
 
 def _as_recorded(_: Hosted) -> None:

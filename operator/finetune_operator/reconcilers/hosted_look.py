@@ -3,24 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, Sleep
+from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import attached, hosting_cost, idle, token_prices
 from finetune_operator.decide.deployment import hosted as decide
 from finetune_operator.decide.deployment.decision import DeploymentView
-from finetune_operator.decide.deployment.hosted import Hosted, Plan, Wanted
+from finetune_operator.decide.deployment.hosted import Plan, Wanted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.hosting_cost import Rate
 from finetune_operator.decide.deployment.hosting_terms import terms_of
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.deployment.token_prices import TokenPrices
 from finetune_operator.providers import hosting
-
-Manifest = dict[str, Any]
+from finetune_operator.reconcilers.context import wants_deletion
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
+from finetune_operator.runtime.store import Store
 
 
 @dataclass(frozen=True)
@@ -113,3 +115,18 @@ def wake_of(deployment: Manifest) -> str | None:
     """The value of the annotation that brings back what sleeps."""
     value = (deployment["metadata"].get("annotations") or {}).get(WAKE_ANNOTATION)
     return None if value is None else str(value)[:253]
+
+
+def others_with(store: Store, view: DeploymentView, one: HostedDeployment) -> list[str]:
+    """Objects other than this one that have a deployment in their status, whether it was made for them or not."""
+    named = (one.name.casefold(), one.place)
+    found = []
+    for namespace, name in store.addresses(MODEL_DEPLOYMENTS):
+        other = store.get(MODEL_DEPLOYMENTS, name, namespace)
+        if other is None or wants_deletion(other) or (namespace, name) == (view.namespace, view.name):
+            continue
+        theirs = (other.get("status") or {}).get("hosted") or ()
+        if any((held["name"].casefold(), held.get("place")) == named for held in theirs):
+            own = namespace == view.namespace
+            found.append(f"ModelDeployment {name}" if own else "a ModelDeployment of another namespace")
+    return sorted(set(found))

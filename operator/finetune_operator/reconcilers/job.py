@@ -7,41 +7,33 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
-from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
+from finetune_api.job_status import FineTuneJobStatus
+from finetune_api.manifest import Manifest
 from finetune_operator.decide import leftovers, unheeded
+from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
-from finetune_operator.decide.conditions import is_true, moment
-from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import decide, not_done, not_started, refused_by_policy
-from finetune_operator.decide.job.versions import Compared, compared_of, find_version
+from finetune_operator.decide.conditions import is_true
+from finetune_operator.decide.job.steps import not_done, not_started
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
-from finetune_operator.desired import training_job
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
     annotations_of,
-    has_finalizer,
-    is_abandoned,
-    parse_spec,
-    parse_status,
-    wants_deletion,
 )
-from finetune_operator.reconcilers.observed import UNSAID, under_way
+from finetune_operator.reconcilers.indexes import under_way
+from finetune_operator.reconcilers.job_look import Looks
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import REFUSALS
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.queue import Key, Requeue
 
 logger = logging.getLogger(__name__)
-
-Manifest = dict[str, Any]
 
 
 class JobReconciler:
@@ -53,6 +45,7 @@ class JobReconciler:
         self._context = context
         self._providers = providers
         self._reports = reports
+        self._looks = Looks(context, providers, reports, cloud)
         self._cloud = cloud
         self._offers = offers
 
@@ -62,14 +55,14 @@ class JobReconciler:
         if job is None:
             self._reports.forget_named(key.namespace, key.name)
             return None
-        view, decision = await self._look(job)
+        view, decision = await self._looks.at(job)
         await self._tell_unheeded(job, view)
         if decision.register and view.spec is not None:
             offered, model = replace(view, status=decision.status), view.spec.model_ref.name
             refused = self._offers.make(offered, model, self._under_way(key.namespace, model))
             if refused is None:
                 return None
-            decision = cloud_job.trouble(view, refused, cloud_job.ASK_AGAIN_SECONDS)
+            decision = outcomes.trouble(view, refused, outcomes.ASK_AGAIN_SECONDS)
         try:
             if cloud_job.is_to_be_held(view):
                 job = await self._cloud.hold(job)
@@ -77,7 +70,7 @@ class JobReconciler:
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)
         except ProviderError as error:
-            decision = cloud_job.trouble(view, error.failure(), error.retry_after or cloud_job.ASK_AGAIN_SECONDS)
+            decision = outcomes.trouble(view, error.failure(), error.retry_after or outcomes.ASK_AGAIN_SECONDS)
         except REFUSALS as refusal:
             decision = not_done(view, refusal.message)
         if decision.later:
@@ -114,7 +107,7 @@ class JobReconciler:
             await kube.delete(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], **unchanged)
         except REFUSALS as refusal:
             await self._context.tell_refused(job, "it cannot be deleted at the end of its time to live", refusal)
-            return Requeue(cloud_job.ASK_AGAIN_SECONDS)
+            return Requeue(outcomes.ASK_AGAIN_SECONDS)
         return None
 
     def _under_way(self, namespace: str, model: str) -> int:
@@ -125,84 +118,6 @@ class JobReconciler:
         """A job has ended or is gone: nobody asks any more what was counted of it."""
         self._reports.forget(uid)
         self._cloud.forget(uid)
-
-    async def _look(self, job: Manifest) -> tuple[JobView, Decision]:
-        """What is known and what follows. A refusal is for good: it rests on what the API says now.
-
-        A namespace, its connection and a job may come in one commit; their watches are not in step.
-        """
-        view = await self._observe(job)
-        decision = decide_about(view)
-        if view.spec is not None and not view.finished and refused_by_policy(decision):
-            await self._context.refresh(NAMESPACES, view.namespace)
-            await self._context.refresh(CONNECTIONS, view.spec.connection_ref.name)
-            view = await self._observe(job)
-            decision = decide_about(view)
-        return view, decision
-
-    async def _observe(self, job: Manifest) -> JobView:
-        metadata = job["metadata"]
-        spec, spec_error = parse_spec(FineTuneJobSpec, job)
-        status = parse_status(FineTuneJobStatus, job)
-        connection = self._context.connection(spec.connection_ref.name) if spec else None
-        namespace = self._context.store.get(NAMESPACES, metadata["namespace"]) or {"metadata": {}}
-        provider = self._providers.of(status, connection)
-        remote = self._providers.is_remote(status, connection)
-        compared = self._compared(job, spec) if remote and spec is not None else Compared()
-        tuned, base = self._cloud.asked(metadata["uid"]) if remote else (None, None)
-        began = status.provider.name if status.provider else None
-        fits = connection is not None and began in (None, connection.provider) and self._providers.know(connection)
-        run = await provider.observe(job, status)
-        in_pod = not remote or (status.provider or ProviderStatus()).asked_at is None
-        listens = run.state == "Active" and in_pod
-        return JobView(
-            name=metadata["name"],
-            namespace=metadata["namespace"],
-            uid=metadata["uid"],
-            generation=metadata["generation"],
-            created=moment(metadata["creationTimestamp"]),
-            # What ends with its namespace may be deleted after its children: nothing can be made any more.
-            deleting=wants_deletion(job) or (not remote and self._context.is_ending(metadata["namespace"])),
-            spec=spec,
-            spec_error=spec_error,
-            status=status,
-            connection=connection,
-            usable_connections=() if connection else self._context.connections_of(metadata["namespace"]),
-            namespace_labels=namespace["metadata"].get("labels", {}),
-            run=run,
-            live_pods=provider.has_live_pods(job),
-            version=self._version(job, spec),
-            artifact_uri=provider.output_uri(job, spec, connection) if fits and spec and connection else "",
-            now=self._context.clock(),
-            unsaid=self._context.store.count(FINE_TUNE_JOBS, UNSAID),
-            report_interval=self._context.report_interval,
-            heard_at=self._reports.heard_at(*_address(job)) if listens else None,
-            patience=self._context.patience,
-            remote=remote,
-            outdated=_is_outdated(run, connection),
-            restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
-            account_now=self._providers.account(job) if remote else None,
-            held=has_finalizer(job, PROVIDER_FINALIZER),
-            abandoned=is_abandoned(job),
-            facts=self._providers.facts(connection),
-            if_better=compared.if_better,
-            active=compared.active,
-            asked_tuned=tuned,
-            asked_base=base,
-        )
-
-    def _compared(self, job: Manifest, spec: FineTuneJobSpec) -> Compared:
-        """What the model says of comparing, where the job has a test set."""
-        if spec.dataset.test is None:
-            return Compared()
-        model = self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
-        return compared_of(model or {})
-
-    def _version(self, job: Manifest, spec: FineTuneJobSpec | None) -> int | None:
-        if spec is None:
-            return None
-        model = self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
-        return find_version(model, job["metadata"]) if model else None
 
     async def _act(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Do what was decided, and only then say so; what was done twice after a crash changes nothing.
@@ -263,24 +178,6 @@ class JobReconciler:
             await self._context.announce(job, *told)
         if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
-
-
-def _is_outdated(run: Run, connection: LLMConnectionSpec | None) -> bool:
-    """Whether the connection has changed since the attempt's pod was made by it, which cannot start."""
-    local = connection.hugging_face if connection else None
-    if local is None or run.failure is None or not run.made_by:
-        return False  # the digest is not worth its time where nothing follows from it
-    return run.made_by != training_job.made_by(local)
-
-
-def _address(job: Manifest) -> tuple[str, str, str]:
-    metadata = job["metadata"]
-    return metadata["namespace"], metadata["name"], metadata["uid"]
-
-
-def decide_about(view: JobView) -> Decision:
-    """By the chain of jobs that run here, or of those that run at a provider outside of the cluster."""
-    return cloud_job.decide(view) if view.remote else decide(view)
 
 
 def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:

@@ -2,18 +2,16 @@
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import idle
 from finetune_operator.decide.deployment.decision import DeploymentView
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics, Unread, is_answering
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.hosted_look import wake_of
-from finetune_operator.reconcilers.observed import pods_of_deployment
+from finetune_operator.reconcilers.indexes import pods_of_deployment
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, PODS
-
-Manifest = dict[str, Any]
 
 LOOKS_PER_LIMIT = 5
 SOONEST_SECONDS, LATEST_SECONDS = 10.0, 300.0

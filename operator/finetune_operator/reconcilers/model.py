@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.display import model_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
@@ -31,15 +31,13 @@ from finetune_operator.reconcilers.context import (
     parse_status,
     wants_deletion,
 )
+from finetune_operator.reconcilers.indexes import made_version, of_model
 from finetune_operator.reconcilers.model_release import ModelRelease, is_held
-from finetune_operator.reconcilers.observed import made_version, of_model
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.weights import Weights
 from finetune_operator.runtime.errors import REFUSALS, Conflict
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, owner_uids
 from finetune_operator.runtime.queue import Key, Requeue
-
-Manifest = dict[str, Any]
 
 REFUSED_CHECK_SECONDS = 60
 PRUNING_CHECK_SECONDS = 60

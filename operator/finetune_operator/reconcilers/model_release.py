@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, WEIGHTS_FINALIZER
 from finetune_api.reasons import Reason
@@ -17,8 +18,6 @@ from finetune_operator.reconcilers.weights import Weights
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Requeue
-
-Manifest = dict[str, Any]
 
 LOOK_SECONDS, TROUBLE_SECONDS = 5.0, 60.0
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from finetune_api.catalogue import Catalogue, ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import FineTuneJobStatus
-from finetune_operator.providers.accounts import is_remote
+from finetune_api.manifest import Manifest
 from finetune_operator.providers.catalogue import catalogue_name
-from finetune_operator.providers.ports import Manifest, RemoteTraining, TrainingProvider
-from finetune_operator.providers.sdks import REMOTE
+from finetune_operator.providers.ports import RemoteTraining, TrainingProvider
+from finetune_operator.providers.sdks import REMOTE, is_remote
 
 
 class Providers:

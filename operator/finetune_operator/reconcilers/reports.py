@@ -3,20 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from finetune_api.base import AttemptRef
+from finetune_api.manifest import Manifest
 from finetune_api.names import ATTEMPT_LABEL, JOB_LABEL, JOB_UID_LABEL
 from finetune_api.trainer import Report
 from finetune_operator.desired import names
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.route import Outlived
-from finetune_operator.runtime.store import Store
-
-Manifest = dict[str, Any]
-Address = tuple[str, str]
-"""Namespace and name."""
+from finetune_operator.runtime.store import Address, Store
 
 
 @dataclass(slots=True)

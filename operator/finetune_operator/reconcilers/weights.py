@@ -3,25 +3,25 @@
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
+from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.run import Run
 from finetune_operator.desired import prune_job
-from finetune_operator.providers.accounts import Accounts, is_remote
+from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import CannotMake, TryLater
 from finetune_operator.providers.hosting import named
 from finetune_operator.providers.hugging_face.training import create_job
+from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context, has_condition
 from finetune_operator.runtime.errors import REFUSALS, Conflict
 from finetune_operator.runtime.kube import JOBS, owner_uids
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
 
 LATE = timedelta(seconds=60)
 """What keeps a pod from starting for longer is told."""

@@ -3,13 +3,12 @@
 The process does so with its cluster, a test with one of its own. Nothing is decided here, and nobody asked.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
-from finetune_api.catalogue import Catalogue
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.cloud import CloudTraining
+from finetune_operator.providers.cloud_pods import CloudPods
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
@@ -22,6 +21,7 @@ from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
 from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
 from finetune_operator.reconcilers.hosted import HostedDeployments
+from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.job import JobReconciler
 from finetune_operator.reconcilers.local_idle import LocalIdle
 from finetune_operator.reconcilers.model import ModelReconciler
@@ -30,7 +30,7 @@ from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.reconcilers.uploads import Uploads
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
-from finetune_operator.runtime.queue import Key, Lane, Requeue
+from finetune_operator.runtime.queue import Key, Requeue
 from finetune_operator.runtime.settings import Settings
 
 Reconcile = Callable[[Key], Awaitable[Requeue | None]]
@@ -44,13 +44,9 @@ class Reconcilers:
         accounts: the providers'.
         reports: what pods have reported.
         settings: of the process.
-        guard: raises LeadershipLost where another replica may lead by now.
-        enqueue_after: has an object looked at in so many seconds.
-        catalogue: prices and dates of providers as they are known now.
         report_ca: the CA certificate of the report server now, PEM.
         pod_metrics: asks serving pods whether they are used.
         ahead: how far the API server's clock is ahead of this process's own.
-        seconds: seconds, never running backwards.
     """
 
     def __init__(
@@ -60,54 +56,41 @@ class Reconcilers:
         reports: ReportBox,
         settings: Settings,
         *,
-        guard: Callable[[], None],
-        enqueue_after: Callable[[Key, float, Lane], None],
-        catalogue: Callable[[], Catalogue],
         report_ca: Callable[[], str],
         pod_metrics: PodMetrics,
         ahead: Callable[[], timedelta] = timedelta,
-        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        moving_seconds = settings.provider_poll_seconds
+        kube, store, service = context.kube, context.store, settings.report_names[0]
         local = HuggingFaceTraining(
-            context.kube,
-            context.store,
-            last_report=reports.last,
-            service=settings.report_names[0],
-            report_ca=report_ca,
-            clock=context.clock,
+            kube, store, last_report=reports.last, service=service, report_ca=report_ca, clock=context.clock
         )
-        remote = CloudTraining(
-            context.kube,
-            context.store,
-            accounts,
-            pods=local,
-            service=settings.report_names[0],
+        pods = CloudPods(
+            kube,
+            store,
+            local,
+            service=service,
             report_ca=report_ca,
-            check_image=settings.check_image,
-            catalogue=catalogue,
-            clock=context.clock,
+            image=settings.check_image,
+            catalogue=context.catalogue,
         )
-        offers, providers = Offers(enqueue_after), Providers(local, remote, catalogue)
-        children, hosting = Children(context, seconds), Hosting(accounts, ahead)
+        remote = CloudTraining(store, accounts, pods, context.clock)
+        providers, offers = Providers(local, remote, context.catalogue), Offers(context.enqueue_after)
+        children, hosting = Children(context), Hosting(accounts, ahead)
         self.uploads = Uploads(context, accounts)
         self.answers = Answers(context, accounts, reports, providers)
-        hosts = EvaluationHosts(context, hosting, guard, moving_seconds=moving_seconds)
-        cloud = CloudJobs(context, remote, guard, self.answers, hosts)
-        serving = CloudServing(accounts, context.clock)
+        moving_seconds = settings.provider_poll_seconds
+        hosts = EvaluationHosts(context, hosting, moving_seconds=moving_seconds)
+        cloud = CloudJobs(context, remote, self.answers, hosts)
+        serving, idle = CloudServing(accounts, context.clock), LocalIdle(context, pod_metrics)
         warn_after = timedelta(seconds=settings.billed_idle_seconds)
-        hosted = HostedDeployments(
-            context, hosting, catalogue, guard, warn_after=warn_after, moving_seconds=moving_seconds
+        hosted = HostedDeployments(context, hosting, warn_after=warn_after, moving_seconds=moving_seconds)
+        deployments = DeploymentReconciler(
+            context, children, serving, hosted=hosted, release=HostedRelease(context, hosting), idle=idle
         )
-        idle = LocalIdle(context, pod_metrics)
-        connections = ConnectionReconciler(context, accounts, catalogue, settings.watch_namespaces)
-        jobs = JobReconciler(context, providers, reports, cloud, offers)
-        models = ModelReconciler(context, children, accounts, offers, local.observe_alone)
-        deployments = DeploymentReconciler(context, children, serving, hosted, idle, catalogue=catalogue)
         self._of_kind: Mapping[str, Reconcile] = {
-            CONNECTIONS.kind: connections.reconcile,
-            FINE_TUNE_JOBS.kind: jobs.reconcile,
-            FINE_TUNED_MODELS.kind: models.reconcile,
+            CONNECTIONS.kind: ConnectionReconciler(context, accounts, settings.watch_namespaces).reconcile,
+            FINE_TUNE_JOBS.kind: JobReconciler(context, providers, reports, cloud, offers).reconcile,
+            FINE_TUNED_MODELS.kind: ModelReconciler(context, children, accounts, offers, local.observe_alone).reconcile,
             MODEL_DEPLOYMENTS.kind: deployments.reconcile,
         }
 

@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.authority import Action, Material, carry_out, decide, expiries
@@ -95,7 +96,7 @@ class OwnAuthority:
                 logger.info("another replica has written the certificates meanwhile: reading them again")
         raise CertificatesUnusable(f"Secret {self._namespace}/{self._secret} kept changing while it was written")
 
-    async def _write(self, secret: dict[str, Any] | None, material: Material) -> None:
+    async def _write(self, secret: Manifest | None, material: Material) -> None:
         data = {key: base64.b64encode(value).decode() for key, value in material.secret_data().items()}
         if secret is None:
             labels = {MANAGED_BY_LABEL: FIELD_MANAGER, COMPONENT_LABEL: "reports"}
@@ -191,7 +192,7 @@ def _load_chain(context: ssl.SSLContext, certificate: bytes, key: bytes, scratch
         context.load_cert_chain(path)
 
 
-def _decoded(secret: dict[str, Any]) -> dict[str, bytes]:
+def _decoded(secret: Manifest) -> dict[str, bytes]:
     decoded = {}
     for key, value in (secret.get("data") or {}).items():
         try:

@@ -7,8 +7,9 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from finetune_api.manifest import Manifest
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost
 from finetune_operator.runtime.kube import EVENTS, Kube
@@ -54,7 +55,7 @@ class Recorder:
         self._posted: Recent[float] = Recent(REMEMBERED, self._is_long_ago)
         self._budgets = TokenBuckets(NORMAL_PER_SECOND, NORMAL_AT_ONCE, clock, REMEMBERED)
 
-    async def post(self, kube: Kube, regarding: dict[str, Any], occurrence: Occurrence) -> None:
+    async def post(self, kube: Kube, regarding: Manifest, occurrence: Occurrence) -> None:
         """Posts an Event about an object, unless the same one was posted in the last ten minutes. Never raises.
 
         A Normal one is dropped where its namespace has many of them: when a thousand jobs end at once, their status
@@ -94,7 +95,7 @@ _OF_THIS_PROCESS = Recorder(socket.gethostname())
 
 async def record(  # noqa: PLR0917 - reads like the Event's own fields, in their order
     kube: Kube,
-    regarding: dict[str, Any],
+    regarding: Manifest,
     type: EventType,  # noqa: A002 - the Event's field is called so
     reason: str,
     note: str,
@@ -104,7 +105,7 @@ async def record(  # noqa: PLR0917 - reads like the Event's own fields, in their
     await _OF_THIS_PROCESS.post(kube, regarding, Occurrence(type, reason, note, action))
 
 
-def _manifest(instance: str, regarding: dict[str, Any], occurrence: Occurrence, fingerprint: str) -> dict[str, Any]:
+def _manifest(instance: str, regarding: Manifest, occurrence: Occurrence, fingerprint: str) -> Manifest:
     metadata = regarding["metadata"]
     moment = datetime.now(UTC)
     reference = {
@@ -133,7 +134,7 @@ def _manifest(instance: str, regarding: dict[str, Any], occurrence: Occurrence, 
     }
 
 
-def _fingerprint(regarding: dict[str, Any], occurrence: Occurrence) -> str:
+def _fingerprint(regarding: Manifest, occurrence: Occurrence) -> str:
     metadata = regarding["metadata"]
     parts = (regarding["kind"], metadata.get("namespace", ""), metadata["name"], metadata.get("uid", ""))
     return hashlib.sha256("\0".join((*parts, *occurrence[:3])).encode()).hexdigest()[:32]

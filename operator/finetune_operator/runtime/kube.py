@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import orjson
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import FIELD_MANAGER, GROUP, VERSION
 from finetune_operator.runtime import connection
 from finetune_operator.runtime.connection import Connection, Request
@@ -95,7 +96,7 @@ class TokenIdentity:
 class Page:
     """A part of a listing."""
 
-    items: list[dict[str, Any]]
+    items: list[Manifest]
     anew: bool
     """Whether the listing begins here: what came before, if anything did, is void."""
 
@@ -133,7 +134,7 @@ class Kube:
         """By the API server's clock, as its last answers told it."""
         return self._wire.clock.now()
 
-    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
         """The object, or None if it is not there."""
         request = Request("get", resource.plural, "GET", resource.path(namespace, name))
         try:
@@ -147,9 +148,9 @@ class Kube:
         namespace: str | None = None,
         label_selector: str | None = None,
         field_selector: str | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Manifest]:
         """All objects (of a namespace, with a label or a field). Each carries its apiVersion and kind."""
-        items: list[dict[str, Any]] = []
+        items: list[Manifest] = []
         async for page in self.pages(resource, namespace, label_selector, field_selector):
             if page.anew:
                 items.clear()
@@ -189,7 +190,7 @@ class Kube:
                 return
             params["continue"] = token
 
-    async def create(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+    async def create(self, resource: Resource, body: Manifest) -> Manifest:
         """Creates the object in its metadata's namespace.
 
         Raises:
@@ -200,7 +201,7 @@ class Kube:
         path = resource.path(namespace)
         return await self._change(Request("create", resource.plural, "POST", path, params, orjson.dumps(body)))
 
-    async def create_once(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+    async def create_once(self, resource: Resource, body: Manifest) -> Manifest:
         """The object as it is there by then: created, or what an earlier request for the same owner has created.
 
         For objects that are never changed once they are there. Server-side apply of a Job costs the API server twice
@@ -217,7 +218,7 @@ class Kube:
                 raise
             return found
 
-    async def would_create(self, resource: Resource, body: dict[str, Any]) -> None:
+    async def would_create(self, resource: Resource, body: Manifest) -> None:
         """Asks whether the object could be created now, and creates nothing (a dry run).
 
         Raises:
@@ -227,7 +228,7 @@ class Kube:
         path = resource.path(body["metadata"]["namespace"])
         await self._wire.read(Request("create", resource.plural, "POST", path, params, orjson.dumps(body)))
 
-    async def apply(self, resource: Resource, body: dict[str, Any]) -> dict[str, Any]:
+    async def apply(self, resource: Resource, body: Manifest) -> Manifest:
         """Server-side apply as FIELD_MANAGER, which takes fields over from other managers.
 
         A field that the server does not know is refused (Invalid), never dropped in silence.
@@ -251,7 +252,7 @@ class Kube:
         namespace: str | None,
         status: dict[str, Any],
         resource_version: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Manifest:
         """Replaces the whole status: what is not in `status` is gone afterwards. Touches nothing else.
 
         A JSON patch does this in one small request (`add` replaces a member that is there). The same status again
@@ -271,9 +272,7 @@ class Kube:
             Request("patch_status", resource.plural, "PATCH", path, params, orjson.dumps(operations), _JSON_PATCH)
         )
 
-    async def merge_patch(
-        self, resource: Resource, name: str, namespace: str | None, body: dict[str, Any]
-    ) -> dict[str, Any]:
+    async def merge_patch(self, resource: Resource, name: str, namespace: str | None, body: Manifest) -> Manifest:
         """Merges `body` into the object (null removes); with metadata.resourceVersion in it only onto that version.
 
         Raises:
@@ -358,14 +357,14 @@ class Kube:
             return None
         return _identity(status.get("user") or {})
 
-    async def _change(self, request: Request) -> dict[str, Any]:
+    async def _change(self, request: Request) -> Manifest:
         await self._wire.throttle()
         if self._guard is not None:
             self._guard()
         return _object(await self._wire.send(request))
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytes) -> Manifest:
     """The object that a body is.
 
     Raises:
@@ -405,7 +404,7 @@ def _first(values: list[str] | None) -> str | None:
     return values[0] if values else None
 
 
-def secret_value(secret: dict[str, Any], key: str) -> bytes | None:
+def secret_value(secret: Manifest, key: str) -> bytes | None:
     """One decoded key of a Secret, or None."""
     text = (secret.get("data") or {}).get(key)
     return None if text is None else base64.b64decode(text)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, NotFound
 from finetune_operator.runtime.kube import LEASES, Kube
@@ -108,7 +109,7 @@ class Leadership:
         self._retry = retry
         self._clock = clock
         self._observed: Observed | None = None
-        self._written: dict[str, Any] | None = None
+        self._written: Manifest | None = None
         self._renewed_at: float | None = None
         self._gone = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -218,7 +219,7 @@ class Leadership:
         self._renewed_at = before
         return True
 
-    async def _renew(self) -> dict[str, Any] | None:
+    async def _renew(self) -> Manifest | None:
         """Write onto the version that was written last, unread: a busy server has one question to answer, not two.
 
         Returns:
@@ -232,7 +233,7 @@ class Leadership:
             self._written = None
             return None
 
-    async def _take(self) -> dict[str, Any] | None:
+    async def _take(self) -> Manifest | None:
         """Read the Lease, and write it where that may be; None where another holds it."""
         lease = await self._kube.get(LEASES, self._name, self._namespace)
         self._observed = observe(self._observed, (lease or {}).get("spec") or {}, self._clock())
@@ -240,7 +241,7 @@ class Leadership:
             return None
         return await self._claim(lease)
 
-    async def _claim(self, lease: dict[str, Any] | None) -> dict[str, Any]:
+    async def _claim(self, lease: Manifest | None) -> Manifest:
         spec = (lease or {}).get("spec") or {}
         return await self._write(lease, claim(spec, self._identity, self._duration, datetime.now(UTC)))
 
@@ -252,7 +253,7 @@ class Leadership:
             return not self._taken()
         return may_take(self._observed, self._identity, self._clock())
 
-    async def _write(self, lease: dict[str, Any] | None, spec: dict[str, Any]) -> dict[str, Any]:
+    async def _write(self, lease: Manifest | None, spec: dict[str, Any]) -> Manifest:
         """Writes `spec` onto exactly the version of the Lease that was read, or creates it."""
         if lease is None:
             metadata = {"name": self._name, "namespace": self._namespace}

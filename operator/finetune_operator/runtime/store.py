@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 
+from finetune_api.manifest import Manifest
 from finetune_operator.runtime.kube import Resource
 
-Manifest = dict[str, Any]
 Indexer = Callable[[Manifest], Iterable[str]]
 Address = tuple[str, str]
 """Namespace ("" where there is none) and name."""

@@ -20,6 +20,7 @@ from botocore.session import Session
 from botocore.validate import ParamValidator
 
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.manifest import Manifest
 from finetune_operator.providers.connection_secret import secret_of
 from tests.unit.docs.pages import ROOT, Command, commands, scripts
 
@@ -105,9 +106,6 @@ def test_docker_is_told_files_and_stages_that_exist(command: Command) -> None:
     stages = re.findall(r"^FROM .* AS (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
     assert Path(file).exists()
     assert "--target" not in words or words[words.index("--target") + 1] in stages
-
-
-Manifest = dict[str, Any]
 
 
 def typed(guide: str) -> tuple[dict[str, list[Manifest]], dict[str, set[str]]]:

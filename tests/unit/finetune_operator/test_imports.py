@@ -8,12 +8,12 @@ SDKS = ("openai", "boto3", "botocore", "azure", "httpx2", "msal")
 LOCAL = """
 import sys
 from finetune_operator.__main__ import parser
-from finetune_operator.providers import accounts, sdks
+from finetune_operator.providers import connection_secret, sdks
 from finetune_api.connection import LLMConnectionSpec
 import asyncio
 parser()
 spec = LLMConnectionSpec.model_validate({"huggingFace": {"trainerImage": "t", "artifacts": {"uri": "pvc://models"}}})
-assert accounts.secret_of(spec) is None and not accounts.is_remote(spec)
+assert connection_secret.secret_of(spec) is None and not sdks.is_remote(spec)
 asyncio.run(sdks.imported(spec.provider))
 """
 

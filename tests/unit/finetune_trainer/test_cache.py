@@ -20,7 +20,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_trainer import cache
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_model, model_cache
+from finetune_trainer.models import base_model, base_place, model_cache
 from finetune_trainer.storage import archive
 
 NAME = "org/some-model"
@@ -110,10 +110,10 @@ def test_a_model_that_was_damaged_in_the_cache_is_refused_by_its_name_and_no_job
     model, tmp_path, spoil, words
 ):
     found = cache.cache(flags(tmp_path / "cache", from_folder=model))
-    assert base_model.cached(tmp_path / "cache", NAME) == found
+    assert base_place.cached(tmp_path / "cache", NAME) == found
     spoil(found)
     with pytest.raises(TrainerError, match=r"model\.safetensors") as caught:
-        base_model.cached(tmp_path / "cache", NAME)
+        base_place.cached(tmp_path / "cache", NAME)
     assert caught.value.reason == "ModelUnusable"
     assert words in caught.value.message
     assert f"finetune-trainer cache {NAME}" in caught.value.next_step

@@ -12,7 +12,7 @@ from finetune_trainer import __main__ as command_line
 from finetune_trainer import run
 from finetune_trainer.attempt import outcome
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_model
+from finetune_trainer.models import base_place
 from finetune_trainer.serving.artifact import open_artifact
 from tests.unit.finetune_trainer.jobs import make_job
 
@@ -118,10 +118,10 @@ def test_a_hub_that_is_away_is_told_together_with_the_cache_that_lacks_the_model
     def away(name):
         raise TrainerError(Reason.STORE_UNAVAILABLE, f"{name} could not be fetched")
 
-    monkeypatch.setattr(base_model, "fetch", away)
+    monkeypatch.setattr(base_place, "fetch", away)
     job = make_job(tmp_path, tiny_model, baseModel="test/tiny-lama").model_copy(update={"air_gapped": False})
     with pytest.raises(TrainerError) as caught:
-        base_model.locate(job)
+        base_place.locate(job)
     assert caught.value.reason == Reason.STORE_UNAVAILABLE
     assert "not in the model cache; it has test/tiny-llama; and it could not be fetched" in caught.value.message
     assert "`finetune-trainer cache`" in caught.value.next_step

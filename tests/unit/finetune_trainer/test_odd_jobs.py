@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import LoRA
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_model
+from finetune_trainer.models import base_model, base_refusals
 from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.training import loop, objective
 from finetune_trainer.training.gradients import Gradients
@@ -235,9 +235,9 @@ def test_rows_longer_than_a_table_of_positions_are_refused_where_the_model_has_o
     ids = torch.arange(49)[None]
     with torch.no_grad(), pytest.raises((IndexError, RuntimeError)) if known else contextlib.nullcontext():
         model(input_ids=ids)
-    base_model.require_positions(tmp_path, model, 48)
+    base_refusals.require_positions(tmp_path, model, 48)
     with pytest.raises(TrainerError, match="49 is more than the 48 tokens") if known else contextlib.nullcontext():
-        base_model.require_positions(tmp_path, model, 49)
+        base_refusals.require_positions(tmp_path, model, 49)
 
 
 def test_a_linear_layer_that_chooses_experts_gets_no_adapter():
@@ -379,7 +379,7 @@ def test_a_model_that_can_be_trained_and_not_asked_is_trained_where_nothing_is_a
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError, MemoryError, TrainerError])
 def test_memory_and_devices_that_fail_are_no_fault_of_the_model(tmp_path, error):
     given = TrainerError("SpecInvalid", "x") if error is TrainerError else error("x")
-    with pytest.raises(error) as raised, base_model.in_words(tmp_path, "a pass on trial"):
+    with pytest.raises(error) as raised, base_refusals.in_words(tmp_path, "a pass on trial"):
         raise given
     assert raised.value is given
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
+from finetune_api.manifest import Manifest
 from tests.cluster import binaries
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm/finetune-operator"
 KUBE_VERSION = "1.34.0"
-Manifest = dict[str, Any]
 Values = dict[str, Any]
 
 DIGEST = "sha256:" + "a" * 64

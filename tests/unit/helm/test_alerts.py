@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from finetune_api.manifest import Manifest
 from tests.cluster import binaries
-from tests.unit.helm.charts import Manifest, only, render
+from tests.unit.helm.charts import only, render
 
 CASES = Path(__file__).with_name("alerts.yaml")
 

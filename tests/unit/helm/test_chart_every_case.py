@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.helm.charts import CASES, Manifest, of_kind, only, render
+from finetune_api.manifest import Manifest
+from tests.unit.helm.charts import CASES, of_kind, only, render
 
 pytestmark = pytest.mark.cluster
 

@@ -7,7 +7,7 @@ where the comma is part of numbers, and a first line `sep=;` which says so.
 import csv
 import io
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -93,7 +93,6 @@ def read_csv(
     tell_header(header)
     names, separator = header
     telling = next((name for name in reversed(names) if name in wanted), names[-1] if names else "")
-    header_again = {telling, telling.lower(), telling.upper(), telling.title()}
     one_by_one = _records(_rows(_RowLines(_popped(begun, source)), separator), names, empty or EmptyRows())
     while begun and (row := next(one_by_one, None)):
         yield row
@@ -102,19 +101,29 @@ def read_csv(
         if ahead[:1] in (b"\r", b"\n") and not ahead.replace(b"\r\n", b"\n").strip(b"\n"):
             source.skip(ahead.count(b"\n"), are_all=True)
             continue
-        found = rows_together(ahead, len(names), separator)
-        columns = dict(zip(names, found.columns, strict=True)) if found.ends else {}
-        if not header_again.isdisjoint(columns.get(telling, ())) or all("" in cells for cells in columns.values()):
-            found = Found()  # perhaps the header stands here again, or a row is empty: each is looked at
+        found, columns = _together(ahead, names, separator, telling)
         if found.ends:
             lines = line_places(first, found.ends[-1])
             one_a_line = len(found.ends) == len(lines)
-            places = lines if one_a_line else [lines[start] for start in (0, *found.ends[:-1])]
-            yield Table(places, columns)
+            yield Table(lines if one_a_line else [lines[start] for start in (0, *found.ends[:-1])], columns)
             source.skip(len(lines), are_all=found.are_all)
         last = source.number if found.are_all else first - 1 + max(1, ahead.count(b"\n"))
         while source.number < last and (row := next(one_by_one, None)):
             yield row
+
+
+def _together(ahead: bytes, names: list[str], separator: str, telling: str) -> tuple[Found, dict[str, Sequence[str]]]:
+    """The rows at its beginning that are read together, and their columns.
+
+    None where the header may stand among them again, by the column that is `telling`, or a row may be empty: then each
+    is looked at.
+    """
+    found = rows_together(ahead, len(names), separator)
+    columns = dict(zip(names, found.columns, strict=True)) if found.ends else {}
+    header_again = {telling, telling.lower(), telling.upper(), telling.title()}
+    if not header_again.isdisjoint(columns.get(telling, ())) or all("" in cells for cells in columns.values()):
+        return Found(), {}
+    return found, columns
 
 
 def _popped(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:

@@ -34,7 +34,7 @@ from finetune_trainer.data.mending import mending
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, cut
 
 if TYPE_CHECKING:
     from finetune_trainer.data.fingerprints import Fingerprints, Shared
@@ -402,8 +402,8 @@ def _verdict(
     return DatasetVerdict(
         valid=first is None,
         reason=reason,
-        message=_cut(message, _LIMITS["message"]),
-        next_step=None if step is None else _cut(step, _LIMITS["next_step"]),
+        message=cut(message, _LIMITS["message"]),
+        next_step=None if step is None else cut(step, _LIMITS["next_step"]),
         train=splits.get("train"),
         validation=splits.get("validation"),
         test=splits.get("test"),
@@ -442,8 +442,4 @@ def _warnings(
         found.append(f"tokens were not counted: {no_tokens}")
     if spec.dataset.test is None and spec.evaluation != Evaluation():
         found.append("spec.evaluation has no effect: without spec.dataset.test nothing is measured")
-    return [_cut(warning, _LIMITS["warning"]) for warning in found][:MOST_WARNINGS]
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return [cut(warning, _LIMITS["warning"]) for warning in found][:MOST_WARNINGS]

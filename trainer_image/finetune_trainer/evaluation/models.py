@@ -14,7 +14,7 @@ from finetune_api.trainer import TrainerJob
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.generate import generated
-from finetune_trainer.models import base_model
+from finetune_trainer.models import base_model, base_refusals
 from finetune_trainer.models.generation import plain_generation
 from finetune_trainer.models.kinds import context_of
 from finetune_trainer.serving.artifact import Artifact, open_artifact
@@ -90,7 +90,7 @@ def require_answers(folder: Path, model: Model) -> None:
     training, generation = model.net.training, model.generation
     asked = [generation.bos_token_id or 0, *_ASKED]
     try:
-        with base_model.in_words(folder, "an answer on trial"):
+        with base_refusals.in_words(folder, "an answer on trial"):
             list(generated(model.net, [asked, asked[:2]], generation=generation, max_new_tokens=2, token_budget=64))
     except TrainerError as error:
         raise TrainerError(error.reason, error.message, _NOT_ASKED) from error

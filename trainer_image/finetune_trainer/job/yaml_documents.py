@@ -1,6 +1,5 @@
 """YAML and JSON files as kubectl reads them: documents with their lines. What is in a document is not its concern."""
 
-import codecs
 import os
 import re
 import sys
@@ -12,11 +11,11 @@ from typing import Any
 import yaml
 
 from finetune_api.reasons import Reason
+from finetune_trainer.data.utf16 import is_utf16
 from finetune_trainer.errors import TrainerError
 
 _MOST_BYTES = 3 * 1024 * 1024  # what the API server takes as one request
 _STDIN = Path("-")
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _JSON_ENDS = re.compile(r"\}(\s*\n)(?=\{)")
 """Where an object of JSON ends and the next begins: kubectl reads both, YAML wants a mark between them."""
 
@@ -127,7 +126,7 @@ def _text(path: Path, name: str) -> str:
                 f"{name} is larger than {_MOST_BYTES // 1024**2} MiB, so it is no manifest",
                 "Name the manifest with -f FILE; it names the data.",
             )
-        return raw.decode("utf-16" if raw.startswith(_UTF16) else "utf-8-sig")
+        return raw.decode("utf-16" if is_utf16(raw) else "utf-8-sig")
     except OSError as error:
         raise TrainerError(
             Reason.SPEC_INVALID, f"{name} cannot be read: {error.strerror}", "Name the manifest with -f FILE."

@@ -1,4 +1,4 @@
-"""The base model, causal or encoder-decoder: found, fetched and loaded, or refused in words that a person can act on.
+"""The base model, causal or encoder-decoder: loaded from its folder, or refused in words that a person can act on.
 
 Weights come from safetensors only, and code only from transformers unless the job trusts the model's own. Adapters,
 training and generation are elsewhere.
@@ -6,108 +6,25 @@ training and generation are elsewhere.
 
 import json
 import logging
-import os
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from finetune_api.reasons import Reason
-from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing import four_bit
-from finetune_trainer.computing.ranks import is_end_of_line
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import kinds
-from finetune_trainer.models.base_fetch import fetch, in_hub_cache
+from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, first_line, unusable
 from finetune_trainer.models.corrected import as_if_never_quantised, say_that_nothing_is_tied, say_what_is_tied
-from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
 from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.models.weight_files import damaged, file_of, promised_in, stored_as_no_reals, stored_in_bytes
-from finetune_trainer.storage.durable import damage
-from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED
 
 logger = logging.getLogger(__name__)
 
 
-PUT_THERE_AGAIN = (
-    "A file of weights is missing, damaged or not whole: have the model put into the cache again (finetune-trainer "
-    "cache), and try again (in a cluster by spec.retryNonce)."
-)
-
-OTHER_NUMBERS = (
-    "Set hyperparameters.precision: Float32, have the model put into the cache again (finetune-trainer cache), or name "
-    "another one, and apply the job under a new name."
-)
-
 _BITS = {"load_in_4bit": "4 bits", "load_in_8bit": "8 bits"}
 
-_OF_THE_DEVICE = {"OutOfMemoryError", "AcceleratorError"}
-"""Errors of torch, by name: some of what asks for them has no torch yet."""
-
-_ANOTHER = (
-    "Name another base model, or use a trainer image in which that one works, and apply the job under a new name."
-)
-
 _PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
-
-
-def locate(job: TrainerJob) -> Path:
-    """The folder of the job's base model: in the cache, else fetched from the hub where the job may ask it.
-
-    Must come before the first import of transformers: it decides whether that may reach a hub.
-
-    Raises:
-        TrainerError: ModelNotInCache, AccessDenied, StoreUnavailable, SpecInvalid.
-    """
-    name = job.spec.base_model
-    if job.model_cache:
-        found = cached(job.model_cache, name)
-    else:
-        found = in_hub_cache(name) if job.air_gapped and is_safe_name(name) else None
-    if found is None and job.air_gapped:
-        raise not_in_cache(job.model_cache, name)
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    if job.air_gapped:
-        stay_offline()
-    if found is not None:
-        return found
-    try:
-        return fetch(name)
-    except TrainerError as error:
-        if error.reason != Reason.STORE_UNAVAILABLE or not job.model_cache:
-            raise
-        why = error.message.removeprefix(f"{name} ")
-        message = f"{not_in_cache(job.model_cache, name).message}; and it {why}"
-        step = (
-            TRUST_STEP
-            if UNTRUSTED in why
-            else (
-                "Put the model into the model cache with `finetune-trainer cache` (where there is no network from a "
-                "folder, an archive or a GGUF file), or open the way to the hub; then try again."
-            )
-        )
-        raise TrainerError(error.reason, message, step) from error
-
-
-def cached(cache: Path | str, name: str) -> Path | None:
-    """The folder of a model in the cache, None where it has none of that name.
-
-    Raises:
-        TrainerError: ModelUnusable, it is there and not whole by its own manifest; SpecInvalid.
-    """
-    folder = find_model(cache, name)
-    problem = damage(folder) if folder is not None else None
-    if problem is None:
-        return folder
-    message = f"{problem}: {name} is incomplete or damaged in the model cache"
-    step = f"Ask an admin to put it there again (finetune-trainer cache {name}), then set spec.retryNonce."
-    raise TrainerError(Reason.MODEL_UNUSABLE, message, step)
-
-
-def stay_offline() -> None:
-    """From here on no library may reach a hub: all that the run needs is in folders."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 def quiet_libraries() -> None:
@@ -136,7 +53,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     except TrainerError:
         raise
     except Exception as error:
-        raise unusable(folder, f"its tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise unusable(folder, f"its tokenizer cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -187,11 +104,11 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
         if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
             raise
         if getattr(config, "quantization_config", None):
-            logger.warning("quantised weights could not be loaded: %s", _first_line(error))
+            logger.warning("quantised weights could not be loaded: %s", first_line(error))
             raise _stored_quantised(folder, config) from error
         if wrong := damaged(folder):
             raise unusable(folder, f"its weights are damaged: {wrong}", PUT_THERE_AGAIN) from error
-        raise unusable(folder, f"it cannot be loaded: {_first_line(error)}", _step_after(error)) from error
+        raise unusable(folder, f"it cannot be loaded: {first_line(error)}", _step_after(error)) from error
     require_whole(folder, found)
     say_what_is_tied(model)
     if getattr(model, "is_quantized", False) and not (four_bits and getattr(model, "is_loaded_in_4bit", False)):
@@ -269,58 +186,6 @@ def _quantised(dtype: Any) -> dict[str, Any]:
     return {"quantization_config": four_bit.settings(dtype), "device_map": {"": device}}
 
 
-def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
-    """Refuse a tokenizer that is not the model's: a token without an embedding would end the first step.
-
-    Raises:
-        TrainerError: ModelUnusable.
-    """
-    known = len(model.get_input_embeddings().weight)  # an adapter on it knows no num_embeddings
-    if largest_id >= known:
-        raise unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
-
-
-def require_plain_weights(folder: Path) -> None:
-    """Refuse to merge into weights that are stored quantised: QLoRA takes such a base, but what is added is blurred.
-
-    Raises:
-        TrainerError: SpecInvalid.
-    """
-    if "quantization_config" in (folder / "config.json").read_text(encoding="utf-8"):
-        raise TrainerError(
-            Reason.SPEC_INVALID,
-            f"artifact.merge: the weights in {folder} are stored quantised, and nothing is merged into such",
-            "Leave artifact.merge out, or name the model with weights of 16 bits, and apply the job under a new name.",
-        )
-
-
-def require_positions(folder: Path, model: Any, length: int, what: str = "hyperparameters.maxSequenceLength") -> None:
-    """Refuse rows longer than the model has learnt positions for: it would end at the first such row.
-
-    `what` says where the length comes from.
-
-    Raises:
-        TrainerError: SpecInvalid.
-    """
-    known = learnt_positions(model)
-    if known is not None and length > known:
-        raise TrainerError(
-            Reason.SPEC_INVALID,
-            f"{what}: {length} is more than the {known} tokens that the model in {folder} can hold",
-            f"Set maxSequenceLength to {known} or less and apply the job under a new name.",
-        )
-
-
-def learnt_positions(model: Any) -> int | None:
-    """How many positions the model has in a table; None where it computes them, and any number will do."""
-    known: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    sizes = {value.shape[0] for name, value in model.named_buffers() if name.endswith("embed_positions")}
-    for name, module in model.named_modules():
-        if "position" in name or name.endswith("wpe"):
-            sizes.add(getattr(module, "num_embeddings", 0) - getattr(module, "offset", 0))
-    return known if known in sizes else None
-
-
 def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """Look at configuration and file names, without loading weights. Returns transformers' configuration.
 
@@ -334,7 +199,7 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise unusable(
-            folder, f"transformers {transformers.__version__} cannot read its configuration: {_first_line(error)}"
+            folder, f"transformers {transformers.__version__} cannot read its configuration: {first_line(error)}"
         ) from error
     if refused := kinds.why_not(config, own_code=trust_remote_code):
         raise unusable(folder, *refused)
@@ -359,35 +224,3 @@ def _require_no_adapter(folder: Path) -> None:
     first = "Take the adapter out of the folder, or name" if with_weights else "Name"
     step = f"{first} what it is on{f' ({str(named)[:100]})' if named else ''}, or a model that it is merged into"
     raise unusable(folder, f"{what} (adapter_config.json)", f"{step}; apply the job under a new name.")
-
-
-def unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
-    """The refusal of a base model."""
-    return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
-
-
-@contextmanager
-def in_words(folder: Path, what: str) -> Iterator[None]:
-    """Say it in words where the model's own code, or a library below it, cannot do `what`. Never with rows of the job.
-
-    Nobody knows all kinds of models, nor what their next version will need: whether one works is tried.
-
-    Raises:
-        TrainerError: ModelUnusable. Memory, devices and other ranks that fail are none of the model's faults, and pass.
-    """
-    try:
-        yield
-    except (TrainerError, MemoryError):
-        raise
-    except Exception as error:
-        if {kind.__name__ for kind in type(error).mro()} & _OF_THE_DEVICE or is_end_of_line(error):
-            raise
-        logger.warning("%s failed", what, exc_info=error)
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-        raise unusable(folder, f"{what} fails in its own code ({where}: {_first_line(error)})", _ANOTHER) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:400] if text else type(error).__name__

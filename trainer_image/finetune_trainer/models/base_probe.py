@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.models.weight_files import FLOATS
+
 Probe = dict[str, list[float]]
 
 BASE_PROBE = "baseProbe"
@@ -18,8 +20,6 @@ _TENSORS, _VALUES = 16, 8
 
 _ROUNDING = 2**-7
 """Relative difference of a number and itself in 16 bits, with room: bfloat16 keeps 8 bits."""
-
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def probe(folder: Path, names: Iterable[str] | None = None) -> Probe:
@@ -71,4 +71,4 @@ def _matrices(path: Path) -> list[str]:
 
     with safe_open(path, framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        return [name for name, part in slices.items() if len(part.get_shape()) == 2 and part.get_dtype() in _FLOATS]
+        return [name for name, part in slices.items() if len(part.get_shape()) == 2 and part.get_dtype() in FLOATS]

@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.models.weight_files import UNREADABLE, header, weight_files
+from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, header, weight_files
 
 Tensors = Mapping[str, tuple[int, ...]]
 """Shapes of the weights by name."""
@@ -36,7 +36,6 @@ _MASKED = frozenset({"falcon"})
 _RESIDUAL_DROPOUTS = ("resid_pdrop", "dropout", "hidden_dropout")
 _DROPOUTS = ("dropout_rate", "attn_pdrop", "attention_dropout", "attn_dropout")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _ODD = ("experts", "A_log", "conv1d", "vision")
 """Parts of names of tensors whose layers keep another number of activations than is counted here."""
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "encoder_attention_heads")
@@ -183,7 +182,7 @@ def _headers(files: Iterable[Path]) -> tuple[dict[str, tuple[int, ...]], int, bo
     for path in files:
         entries = header(path)
         tensors |= {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        plain = plain and all(entry["dtype"] in _FLOATS for entry in entries.values())
+        plain = plain and all(entry["dtype"] in FLOATS for entry in entries.values())
         stored += path.stat().st_size
     return tensors, stored, plain
 

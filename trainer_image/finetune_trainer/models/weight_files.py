@@ -11,6 +11,8 @@ from typing import Any
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _SOMEWHERE = "its safetensors"
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""Dtypes of weights that are stored as they are, as safetensors names them."""
 _BYTES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
 _NO_REALS = frozenset({"BOOL", "I16", "U16", "I32", "U32", "I64", "U64", "C64"})
 _HEADER_LIMIT = 100 * 2**20  # of safetensors itself

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from finetune_trainer.serving.asks import FinishReason, Likelihood, Piece
 from finetune_trainer.serving.served import Served
+from finetune_trainer.serving.text import BROKEN
 
 Kind = Literal["chat", "completion"]
 DONE = b"data: [DONE]\n\n"
-_BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass
@@ -104,7 +104,7 @@ class AnswerShape:
         """A part of a character has no text, and so no bytes that could be told."""
         assert self.token_text is not None  # noqa: S101 - looked at before
         text = self.token_text(token)
-        return {"token": text, "logprob": logprob, "bytes": None if _BROKEN in text else list(text.encode())}
+        return {"token": text, "logprob": logprob, "bytes": None if BROKEN in text else list(text.encode())}
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head(streamed=True), "choices": choices}

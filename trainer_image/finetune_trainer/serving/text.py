@@ -6,7 +6,8 @@ It knows nothing of models or requests.
 from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
-_BROKEN = "\N{REPLACEMENT CHARACTER}"  # what a decoder shows for bytes that are no whole character yet
+BROKEN = "\N{REPLACEMENT CHARACTER}"
+"""What a decoder shows for bytes that are no whole character yet."""
 _CONTEXT = 6  # tokens before the answer that decide whether its first word starts with a space
 
 
@@ -27,7 +28,7 @@ class Detokenizer:
         """The text that `token` completes; empty while a character lacks bytes."""
         self._tokens.append(token)
         before, now = self._window()
-        if len(now) <= len(before) or now.endswith(_BROKEN):
+        if len(now) <= len(before) or now.endswith(BROKEN):
             return ""
         self._start, self._done = self._done, len(self._tokens)
         return now[len(before) :]

@@ -16,7 +16,7 @@ from finetune_api.trainer import TrainerJob
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.computing.ranks import ALONE, World
-from finetune_trainer.models import base_model, memory, memory_fit, model_shape
+from finetune_trainer.models import base_model, base_refusals, memory, memory_fit, model_shape
 from finetune_trainer.models.adapters import require_mergeable, with_adapters
 from finetune_trainer.models.corrected import says_tied
 from finetune_trainer.training.batches import Plan
@@ -63,15 +63,15 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty_but_tied: bool | None 
             folder, dtype=dtype, trust_remote_code=job.trust_remote_code, four_bits=job.spec.method == "QLoRA"
         )
     if model.config.is_encoder_decoder:  # of which prompt and answer are each so long at most
-        base_model.require_positions(folder, model, hyper.max_sequence_length)
+        base_refusals.require_positions(folder, model, hyper.max_sequence_length)
     if job.spec.artifact.merge:
-        base_model.require_plain_weights(folder)
+        base_refusals.require_plain_weights(folder)
     set_seed(hyper.seed)
     if job.spec.adapters is None:
         return model
     from finetune_trainer.computing import adapted_linear, frozen_norm
 
-    with base_model.in_words(folder, "putting adapters on it"):
+    with base_refusals.in_words(folder, "putting adapters on it"):
         tuned = with_adapters(model, job.spec.adapters, job.spec.base_model)
         if job.spec.artifact.merge:
             require_mergeable(tuned)
@@ -96,7 +96,7 @@ class Held:
         tied = world.tell("tied", lambda: whole is None or says_tied(whole))
         model = tunable_model(job, folder, empty_but_tied=tied)
         if whole is not None and _names(model) != _names(whole):
-            raise base_model.unusable(folder, "shared out among GPUs it would have other weights than its files")
+            raise base_refusals.unusable(folder, "shared out among GPUs it would have other weights than its files")
         return cls(model, whole)
 
     def spread(self, compute_dtype: Any) -> None:
@@ -199,15 +199,17 @@ def require_works(job: TrainerJob, folder: Path, model: Any, decoder_start: int 
     from finetune_trainer.training import trial
 
     dtype = compute_dtype_of(job)
-    with base_model.in_words(folder, "a pass on trial"):
+    with base_refusals.in_words(folder, "a pass on trial"):
         _place(job, model)
         loss = trial.learn(model, dtype, decoder_start)
         ahead = decoder_start is None and looks_ahead(model, dtype)
     if not math.isfinite(loss):
         why = "before any training its loss is no finite number, be it for its weights or for the precision"
-        raise base_model.unusable(folder, why, base_model.OTHER_NUMBERS)
+        raise base_refusals.unusable(folder, why, base_refusals.OTHER_NUMBERS)
     if ahead:
-        raise base_model.unusable(folder, "what it says of a token depends on those behind it: it is no causal model")
+        raise base_refusals.unusable(
+            folder, "what it says of a token depends on those behind it: it is no causal model"
+        )
 
 
 def why_padded(job: TrainerJob, model: Any) -> str | None:

@@ -18,7 +18,7 @@ from finetune_api.deployment import AzureServing, BedrockServing, DeploymentTemp
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, FineTuneJobStatus, ProviderEvaluation
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.deployment.hosted import GOING, MISSED, Hosted, changes, is_missed, stood_until
+from finetune_operator.decide.deployment.hosted_record import GOING, MISSED, Hosted, changes, is_missed, stood_until
 from finetune_operator.decide.deployment.hosting_terms import terms_of
 from finetune_operator.decide.job.remote import SETTLE
 from finetune_operator.decide.job.view import JobView

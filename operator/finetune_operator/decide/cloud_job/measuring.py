@@ -29,9 +29,10 @@ from finetune_operator.decide.conditions import Fact, merge, moment, reconciling
 from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_POD_CHECK_SECONDS
 from finetune_operator.decide.job.change import with_status
 from finetune_operator.decide.job.reported import AT_WORK, report_is_due, reported
-from finetune_operator.decide.job.run import CHANGES_BY_ITSELF, RETRIED, Run
-from finetune_operator.decide.job.steps import PASSING, REJECTED_CHECK_SECONDS, grace_left, pod_check_seconds
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF, PASSING, RETRIED
 from finetune_operator.decide.pods.refused import counts_what_has_ended
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})

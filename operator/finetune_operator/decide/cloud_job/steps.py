@@ -6,80 +6,36 @@ What costs money is made once: a create is recorded before it is made, and while
 provider, nothing is made again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
-from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
-from finetune_operator.decide import leftovers
 from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, measuring
-from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, retiring, stalled, timestamp
+from finetune_operator.decide.cloud_job.adoption import (
+    is_adopted,
+    refuse_other_base,
+    refuse_what_is_not_there,
+    take_over,
+)
+from finetune_operator.decide.cloud_job.outcomes import ASK_AGAIN_SECONDS, trouble, with_facts
+from finetune_operator.decide.cloud_job.submission import is_submitted
+from finetune_operator.decide.conditions import Fact, moment, reconciling, retiring, timestamp
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import fail, with_status
-from finetune_operator.decide.job.remote import SETTLE, RemoteJob, is_named, oldest
 from finetune_operator.decide.job.reported import dataset_facts
-from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
 from finetune_operator.decide.job.view import Change, Decision, JobView
 
 NAMING = timedelta(minutes=30)
 """How long a job may be done at the provider before its model has a name."""
 
-_OF_ONE_RUN = ("progress", "loss", "train_loss", "eval_loss")
-"""Where no attempt goes on from a checkpoint, none of the attempt before is this one's."""
-
-LOOK_AGAIN_SECONDS = 15
-ASK_AGAIN_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Adopt:
-    """The job is there: take it for ours, and end what a repeated call has made beside it."""
-
-    job: RemoteJob
-    surplus: tuple[RemoteJob, ...] = ()
-
-
-@dataclass(frozen=True)
-class Wait:
-    """A create was asked for, and what came of it may not show yet."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Create:
-    """Nothing is there, and nothing can be on its way."""
-
-
-def next_move(view: JobView, found: Sequence[RemoteJob]) -> Adopt | Wait | Create:
-    """What to do about a job that is to be made, from what the provider's look-up has found."""
-    if found:
-        first = oldest(found)
-        return Adopt(first, tuple(one for one in found if one.id != first.id and not one.ended))
-    left = unsettled(view)
-    return Wait(min(left, LOOK_AGAIN_SECONDS)) if left > 0 else Create()
-
-
-def unsettled(view: JobView) -> float:
-    """Seconds for which a create may still show at the provider; 0 where none was asked for, or its job is known."""
-    asked = view.provider.asked_at
-    if asked is None or is_submitted(view.provider):
-        return 0.0
-    return max(0.0, (moment(asked) + SETTLE - view.now).total_seconds())
-
 
 def is_to_be_held(view: JobView) -> bool:
     """Whether something of it is at the provider, and the finalizer that sees to its end was taken off."""
     brought = view.provider.asked_at is not None or view.provider.files is not None
-    return brought and view.remote and not (view.held or view.deleting or view.finished or _is_adopted(view))
-
-
-def is_submitted(provider: ProviderStatus) -> bool:
-    """Whether the provider has made the attempt's job: its name there is known."""
-    return provider.asked_at is not None and provider.job_id is not None
+    return brought and view.remote and not (view.held or view.deleting or view.finished or is_adopted(view))
 
 
 def decide(view: JobView) -> Decision:
@@ -121,53 +77,9 @@ def keep_finished(view: JobView) -> Decision | None:
     return replace(decision, stop=decision.stop and not is_submitted(view.provider), release=view.held)
 
 
-def take_over(view: JobView) -> Decision | None:
-    """A job that was made elsewhere is looked at from now on; nothing is made."""
-    adopted = view.spec.adopt if view.spec else None
-    if view.run.state != "Absent" or adopted is None or view.spec is None or view.connection is None:
-        return None
-    provider = view.provider.model_copy(
-        update={
-            "name": view.connection.provider,
-            "attempt": view.attempt,
-            "job_id": adopted.job_id,
-            "place": view.place,
-            "account": view.account,
-            "asked_at": timestamp(view.now),
-        }
-    )
-    fields = {
-        "phase": "Queued",
-        "failure": None,
-        "provider": provider,
-        "start_time": view.status.start_time or timestamp(view.now),
-        "observed_retry_nonce": view.spec.retry_nonce,
-    }
-    message = f"job {adopted.job_id} at the provider is looked up"
-    return Decision(with_status(view, Change(reconciling(Reason.QUEUED, message), fields)), requeue_after=0)
-
-
-def refuse_other_base(view: JobView) -> Decision | None:
-    """What was tuned elsewhere says itself what it was tuned from; with another base model it would answer nonsense."""
-    if not _is_adopted(view) or view.run.state not in {"Queued", "Active", "Succeeded"} or view.spec is None:
-        return None
-    result = view.run.report.result if view.run.report else None
-    base = view.run.base or (result.artifact.base_model if result else None)
-    if base in {None, view.spec.base_model} or (view.run.base and is_named(view.run.base, view.spec.base_model)):
-        return None
-    what = f"job {view.provider.job_id} is tuned" if view.run.base else "the job's adapter was tuned"
-    message = f"spec.baseModel: {what} from {base}, and not from {view.spec.base_model}"
-    step = f"Apply the job under a new name with baseModel: {base}."
-    return fail(view, Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step))
-
-
 def suspend(view: JobView) -> Decision | None:
     """On request; a job that was made elsewhere is not ours to stop."""
-    return None if _is_adopted(view) else job.suspend(view)
-
-
-def _is_adopted(view: JobView) -> bool:
-    return view.spec is not None and view.spec.adopt is not None
+    return None if is_adopted(view) else job.suspend(view)
 
 
 def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
@@ -179,19 +91,6 @@ def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
     active = view.active if evaluation_hosts.compares_versions(view) else None
     problem = problem or cloud_policy.cannot_be_compared_with(active, view.connection)
     return fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
-
-
-def refuse_what_is_not_there(view: JobView) -> Decision | None:
-    """A job to adopt that was never seen is one whose name is wrong."""
-    failure, adopted = view.run.failure, view.spec.adopt if view.spec else None
-    if adopted is None or failure is None or failure.reason != Reason.DELETED_AT_PROVIDER:
-        return None
-    if view.status.phase != "Queued" or view.status.progress is not None:
-        return None
-    where = f" ({view.provider.place})" if view.provider.place else ""
-    message = f"spec.adopt.jobID: there is no job {adopted.job_id} where the connection leads{where}"
-    step = "Apply the job under a new name, with the provider's name of a job that is there."
-    return fail(view, failure.model_copy(update={"message": message, "next_step": step}))
 
 
 def refuse_what_has_ended(view: JobView) -> Decision | None:
@@ -261,7 +160,7 @@ def wait_for_the_name(view: JobView) -> Decision | None:
 
 def _left_to_deadline(view: JobView) -> float | None:
     """Seconds for which the job may still run at the provider; None where it does not run, or has no deadline."""
-    seconds = view.spec.active_deadline_seconds if view.spec and not _is_adopted(view) else None
+    seconds = view.spec.active_deadline_seconds if view.spec and not is_adopted(view) else None
     asked = view.provider.asked_at
     if seconds is None or asked is None or not is_submitted(view.provider):
         return None
@@ -301,84 +200,6 @@ def _waiting_to_be_made(view: JobView) -> FineTuneJobStatus:
     return with_status(view, Change(facts, fields))
 
 
-def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
-    """The status that is written right before the provider is asked to make the job."""
-    provider = status.provider or ProviderStatus()
-    # The check is over: from here on jobID is the provider's name, once it is known.
-    fields = {"asked_at": timestamp(view.now), "job_id": None, "retry_after": None, "account": view.account}
-    goes_on = view.connection is not None and view.connection.sage_maker is not None
-    told = {} if goes_on else dict.fromkeys(_OF_ONE_RUN)
-    return status.model_copy(update={**told, "provider": provider.model_copy(update=fields)})
-
-
-def submitted(status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:
-    """The status once the provider's name of the job is known."""
-    provider = status.provider or ProviderStatus()
-    return status.model_copy(update={"provider": provider.model_copy(update={"job_id": made.id})})
-
-
-def refused(view: JobView, failure: Failure) -> Decision:
-    """The provider will not make this job: where that may be for the model's name, one that is known is told."""
-    meant = view.spec and cloud_policy.meant(view.spec.base_model, view.facts)
-    if failure.reason is Reason.PROVIDER_REFUSED and meant:
-        failure = failure.model_copy(update={"message": f"{failure.message}; did you mean spec.baseModel: {meant}?"})
-    return fail(view, failure.model_copy(update={"attempt": view.attempt}))
-
-
-def trouble(view: JobView, failure: Failure, again: float) -> Decision:
-    """Something is in the way: said in status, whose phase stays, and tried again."""
-    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
-    status = with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
-    return Decision(status, requeue_after=max(1.0, again))
-
-
-def postponed(view: JobView, failure: Failure, again: float) -> Decision:
-    """The provider made nothing and asks for a pause, which no event shortens."""
-    after = timestamp(view.now + timedelta(seconds=max(1.0, again)))
-    provider = view.provider.model_copy(update={"retry_after": after})
-    return trouble(replace(view, status=view.status.model_copy(update={"provider": provider})), failure, again)
-
-
-def not_tidied(view: JobView, failure: Failure) -> Decision:
-    """What is left at the provider cannot be deleted now. A job that has ended stays what it is."""
-    what = "what the job left at the provider"
-    fact = leftovers.left(what, failure, leftovers.way_out("job"))
-    billed = view.provider.evaluation is not None and view.provider.evaluation.deployments is not None
-    again = ASK_AGAIN_SECONDS if billed else leftovers.pause(view.status.conditions, failure, view.now)
-    if not view.deleting:
-        return Decision(with_status(view, Change([fact])), requeue_after=again)
-    message = (
-        f"{what} cannot be deleted: {failure.message}; annotate the job with finetune.dev/abandon=true to let it go"
-    )
-    return _with(view, trouble(view, failure.model_copy(update={"message": message}), again), [fact])
-
-
-def tidied(view: JobView, decision: Decision) -> Decision:
-    """Nothing of the job is left at the provider that was to go, or nobody is to look for it any more."""
-    conditions = decision.status.conditions
-    facts = leftovers.let_go(conditions) if view.abandoned else leftovers.nothing_left(conditions)
-    return _with(view, decision, facts)
-
-
-def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again: float) -> Decision:
-    """Deployments that an evaluation needed are on their way out, or cannot be deleted now."""
-    if failure is None:
-        said = f"{', '.join(names)} is being deleted at the provider"
-        facts = reconciling(Reason.PENDING, said) if view.deleting else []
-        return Decision(with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=again)
-    facts = [measuring.unreleased(names, failure)]
-    decision = not_tidied(view, failure)
-    if not view.deleting:
-        decision = Decision(with_status(view, Change()))
-    return _with(view, replace(decision, requeue_after=ASK_AGAIN_SECONDS), facts, cost=cloud_cost.with_bill(view))
-
-
-def gone(view: JobView, decision: Decision) -> Decision:
-    """None of them is left: what they have cost is known, and what was in the way is not any more."""
-    left = measuring.nothing_left(view)
-    return _with(view, decision, left, provider=view.status.provider, cost=cloud_cost.with_bill(view))
-
-
 def complete(view: JobView) -> Decision | None:
     """As anywhere, and with what the provider has billed."""
     decision = job.complete(view)
@@ -386,13 +207,7 @@ def complete(view: JobView) -> Decision | None:
         return decision
     # What it has at the provider goes next.
     told = replace(decision, requeue_after=0)
-    return _with(view, told, measuring.facts(view), cost=cloud_cost.with_bill(view))
-
-
-def _with(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: Any) -> Decision:
-    """The decision with these facts in its conditions, too, and these fields of status."""
-    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
-    return replace(decision, status=decision.status.model_copy(update={**fields, "conditions": conditions}))
+    return with_facts(view, told, measuring.facts(view), cost=cloud_cost.with_bill(view))
 
 
 def retry_or_fail(view: JobView) -> Decision | None:

@@ -12,10 +12,9 @@ from finetune_api.deployment import HostedDeployment
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.decide.deployment.hosted import (
+from finetune_operator.decide.deployment.hosted import Plan, Wanted, unshown
+from finetune_operator.decide.deployment.hosted_record import (
     Hosted,
-    Plan,
-    Wanted,
     address,
     changes,
     deletable,
@@ -24,7 +23,6 @@ from finetune_operator.decide.deployment.hosted import (
     ours,
     released,
     unseen,
-    unshown,
 )
 from finetune_operator.decide.deployment.server_state import Serving
 

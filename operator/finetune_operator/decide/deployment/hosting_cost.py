@@ -11,7 +11,8 @@ from decimal import Decimal
 from finetune_api.deployment import DeploymentCost, HostedDeployment
 from finetune_api.money import in_cents, to_be_added
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.deployment.hosted import LONG, Hosted, is_missed, stood_until, whole
+from finetune_operator.decide.deployment.hosted import LONG
+from finetune_operator.decide.deployment.hosted_record import Hosted, is_missed, stood_until, whole
 
 
 @dataclass(frozen=True)

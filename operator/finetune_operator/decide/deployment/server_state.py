@@ -1,11 +1,12 @@
 """The state of a server from its apps/v1 Deployment and its pods: what answers, what keeps it from answering. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from finetune_api.job_status import Failure
+from finetune_api.manifest import Manifest
 from finetune_api.names import SERVED_VERSION_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
@@ -24,8 +25,6 @@ from finetune_operator.decide.pods.containers import (
 )
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.decide.pods.unschedulable import unplaced
-
-Manifest = Mapping[str, Any]
 
 LONG_ENOUGH = timedelta(minutes=10)
 """A server that has run so long was up: as the kubelet sees it, which then starts it again without a pause."""

@@ -14,8 +14,8 @@ from finetune_operator.decide.conditions import moment, reconciling, timestamp
 from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.reported import at_rest
 from finetune_operator.decide.job.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
-from finetune_operator.decide.job.run import INTERRUPTIONS, RETRIED
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.passing import INTERRUPTIONS, RETRIED
 
 LATE_POD_CHECK_SECONDS = 15
 LATEST_POD_CHECK_SECONDS = 60
@@ -65,7 +65,7 @@ def wait_before_retry(view: JobView) -> Decision | None:
     after = view.provider.retry_after
     left = (moment(after) - view.now).total_seconds() if after else 0
     # No pause is longer: another clock has written that one.
-    if view.run.state != "Absent" or after is None or not 0 < left <= RETRY_DELAYS[-1]:
+    if view.run.state != "Absent" or not 0 < left <= RETRY_DELAYS[-1]:
         return None
     return Decision(with_status(view, _waiting(view.provider)), requeue_after=left)
 

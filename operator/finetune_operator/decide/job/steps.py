@@ -42,6 +42,7 @@ from finetune_operator.decide.job.attempts import (
     wait_for_last_pod,
 )
 from finetune_operator.decide.job.change import fail, with_status
+from finetune_operator.decide.job.read_run import STARTING
 from finetune_operator.decide.job.reported import (
     AT_WORK,
     at_rest,
@@ -52,9 +53,10 @@ from finetune_operator.decide.job.reported import (
     reported,
 )
 from finetune_operator.decide.job.retries import Tally
-from finetune_operator.decide.job.run import STARTING, Run
+from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.passing import PASSING
 from finetune_operator.decide.pods.missing import with_field
 from finetune_operator.decide.pods.refused import counts_what_has_ended
 
@@ -67,9 +69,6 @@ ROOM_GRACE = timedelta(seconds=60)
 """Most pods that find no room at once find it within seconds, when another has ended or a node has come up."""
 
 _BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it goes on by itself."
-
-PASSING = frozenset({Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE, Reason.POD_NOT_STARTED})
-"""Obstacles of a pod that may pass without anybody doing something: another pod ends, a node gets well."""
 
 
 def decide(view: JobView) -> Decision:

@@ -4,15 +4,13 @@ A policy of the cluster may have put containers beside ours: a proxy, an agent t
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from finetune_api.job_status import Failure
+from finetune_api.manifest import Manifest
 from finetune_api.names import FETCH_CONTAINER, SERVER_CONTAINER, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.pods.unschedulable import unplaced
-
-Manifest = Mapping[str, Any]
 
 _OURS = frozenset({TRAINER_CONTAINER, SERVER_CONTAINER, FETCH_CONTAINER})
 

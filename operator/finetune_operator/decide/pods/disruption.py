@@ -4,13 +4,10 @@ Kubelets, the scheduler and the controllers say it in sentences of theirs, which
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from finetune_api.job_status import Failure
+from finetune_api.manifest import Manifest
 from finetune_api.reasons import Reason
-
-Manifest = Mapping[str, Any]
 
 _NODE_IS_LOST = frozenset(
     {

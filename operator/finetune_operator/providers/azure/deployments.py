@@ -16,7 +16,7 @@ from finetune_api.catalogue import tuned_from
 from finetune_api.deployment import AzureServing, DeploymentTemplate
 from finetune_api.names import OWNER_TAG
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.hosted import Hosted, HostedState
+from finetune_operator.decide.deployment.hosted_record import Hosted, HostedState
 from finetune_operator.decide.deployment.hosting_terms import azure_units, in_words
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.azure.arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, InTurn, ask

@@ -5,7 +5,7 @@ Both have names of ours, and are made once for a request's token.
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -13,15 +13,13 @@ from typing import Any
 from finetune_api.deployment import BedrockServing
 from finetune_api.names import OWNER_TAG
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.hosted import Hosted, HostedState
+from finetune_operator.decide.deployment.hosted_record import Hosted, HostedState
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import NO_OPERATION, Aws
 from finetune_operator.providers.errors import NotThere, Refused, TryLater
 from finetune_operator.providers.ports import HostRequest
-from finetune_operator.providers.values import plain
-
-Wire = Mapping[str, Any]
+from finetune_operator.providers.values import Wire, plain
 
 SERVICE, RUNTIME = "bedrock", "bedrock-runtime"
 ON_DEMAND = "create_custom_model_deployment"

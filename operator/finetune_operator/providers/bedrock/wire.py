@@ -1,7 +1,7 @@
 """Bedrock's customization jobs ↔ ours. Pure: dicts as boto3 gives and takes them; what is missing is no error."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from finetune_api.aws import Bedrock
@@ -12,16 +12,12 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.values import Spread, csv_rows, number, plain
-
-Wire = Mapping[str, Any]
+from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, whole
 
 NAME_LIMIT = 63
 TOKEN_LETTERS = 12
 """Of a model's name: enough to tell attempts apart."""
 RESULTS = "results"
-LARGEST_STEP = 2**53
-"""What a float holds exactly."""
 
 _STATES: dict[str, RemoteState] = {
     "InProgress": "Queued",
@@ -195,7 +191,7 @@ def _result(shown: Wire, path: str) -> str:
 def _curve(content: bytes, column: str) -> tuple[LossPoint, ...]:
     points = Spread[tuple[int, float]]()
     for row in csv_rows(content):
-        step, value = number(row.get("step_number")), number(row.get(column))
-        if step is not None and value is not None and 0 <= step < LARGEST_STEP:
-            points.add((int(step) + 1, value))
+        step, value = whole(row.get("step_number")), number(row.get(column))
+        if step is not None and value is not None and step >= 0:
+            points.add((step + 1, value))
     return tuple(LossPoint(step=step, value=value) for step, value in sorted(dict(points.found()).items()))

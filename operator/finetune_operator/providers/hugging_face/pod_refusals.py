@@ -6,20 +6,18 @@ One listing answers for all objects of a namespace: on a cluster that is busy ma
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from weakref import WeakValueDictionary
 
 from finetune_api.job_status import Failure
+from finetune_api.manifest import Manifest
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.pods.containers import starved
 from finetune_operator.runtime.kube import EVENTS, PODS, Kube
 
-Manifest = dict[str, Any]
-
 GOOD_FOR = timedelta(seconds=10)
 
-POD_IS_LATE = timedelta(seconds=10)
+START_IS_LATE = timedelta(seconds=10)
 """A pod whose containers do not start within this may lack a volume, or its node something."""
 
 OF_JOBS = "reason=FailedCreate"
@@ -127,7 +125,7 @@ class NotBroughtUp:
             KubeError: events or pods cannot be listed.
         """
         for pod in pods:
-            late = self._clock() - moment(pod["metadata"]["creationTimestamp"]) > POD_IS_LATE
+            late = self._clock() - moment(pod["metadata"]["creationTimestamp"]) > START_IS_LATE
             told = await self._told.of(pod) if late and _may_wait(pod) else None
             if told and not await self._is_up(pod, selector):
                 return _failure(*told)

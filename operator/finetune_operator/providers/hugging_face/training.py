@@ -14,12 +14,16 @@ from typing import Any
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.manifest import Manifest
 from finetune_api.names import JOB_UID_LABEL, MADE_BY_LABEL, QUEUE_LABEL, REPORT_PATH, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.job.run import Run, has_ended, is_live, read_run, telling, with_log
+from finetune_operator.decide.job.attempt_end import telling
+from finetune_operator.decide.job.attempt_pods import is_live
+from finetune_operator.decide.job.read_run import has_ended, read_run
+from finetune_operator.decide.job.run import Run, with_log
 from finetune_operator.decide.job.versions import compared_with
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import jobset, names, training_job
@@ -33,7 +37,6 @@ from finetune_operator.runtime.store import Store
 
 logger = logging.getLogger(__name__)
 
-Manifest = dict[str, Any]
 
 POD_IS_LATE = timedelta(seconds=10)
 """A Job without a pod after this has been refused one: its events say why."""

@@ -19,9 +19,7 @@ from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
 from finetune_operator.providers.ports import RemoteFile
-from finetune_operator.providers.values import Spread, csv_rows, number, plain, when
-
-Wire = Mapping[str, Any]
+from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, when, whole
 
 OPENAI_HOST = "api.openai.com"
 
@@ -62,8 +60,6 @@ _UNSAFE = re.compile(
 )
 """In the provider's words: its rules of what may be learnt are why, and not the form of the data."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*")
-_LARGEST = 2**53
-"""What JSON's numbers hold exactly."""
 
 
 def is_openai(host: str) -> bool:
@@ -262,13 +258,8 @@ def _first(row: Wire, *names: str) -> Any:
     return next((row[name] for name in names if row.get(name) not in (None, "", -1, "-1")), None)
 
 
-def _whole(value: Any) -> int | None:
-    found = number(value)
-    return None if found is None or abs(found) > _LARGEST else int(found)
-
-
 def _count(value: Any) -> int | None:
-    number = _whole(value)
+    number = whole(value)
     return None if number is None or number < 0 else number
 
 

@@ -16,7 +16,7 @@ from finetune_api.names import OWNER_TAG, SERVE_FLAGS_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERVING_PORT
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
-from finetune_operator.decide.deployment.hosted import Hosted, HostedState
+from finetune_operator.decide.deployment.hosted_record import Hosted, HostedState
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.desired.compare import covers
 from finetune_operator.providers.aws import cloudwatch

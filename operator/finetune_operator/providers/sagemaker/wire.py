@@ -33,9 +33,8 @@ from finetune_operator.decide.cloud_job.cloud_cost import instance_type, longest
 from finetune_operator.decide.job.remote import UNDATED, JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.aws.s3 import Bucket
 from finetune_operator.providers.ports import JobRequest
+from finetune_operator.providers.values import Wire
 from finetune_operator.runtime.logs import redact
-
-Wire = Mapping[str, Any]
 
 NAME_PREFIX = "finetune-"
 MODELS = "models/"

@@ -257,6 +257,12 @@ def test_a_version_that_was_passed_over_is_explained(versions: list[ModelVersion
     assert condition(status, "Ready").message == said
 
 
+def test_nothing_is_explained_where_somebody_has_chosen_the_active_version() -> None:
+    asked = spec(activation="IfBetter", activeVersion=1, deployment={"mode": "Manual"})
+    status = decide(view(version(1, 0.5), version(2, 0.4, "Worse"), active=1, spec=asked)).status
+    assert condition(status, "Ready").message == "version 1 is active"
+
+
 @pytest.mark.parametrize(("count", "said"), [(0, "there are none yet"), (1, "there is 1"), (2, "there are 1, 2")])
 def test_which_versions_there_are_is_said_as_people_say_it(count: int, said: str) -> None:
     assert there_are(V[:count]) == said

@@ -12,7 +12,7 @@ from finetune_api.azure import AzureOpenAI
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job_status import ProviderFile
-from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.providers.azure.api import AzureOpenAIApi
 from finetune_operator.providers.ports import ClosableApi, HostRequest, JobRequest

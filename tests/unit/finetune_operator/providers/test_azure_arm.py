@@ -13,7 +13,7 @@ from azure.mgmt.cognitiveservices import models as arm
 from finetune_api.azure import AzureOpenAI
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.providers.azure.arm import ask
 from finetune_operator.providers.azure.deployments import AzureDeployments, named_base, shown
 from finetune_operator.providers.azure.monitor import figures

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.deployment import ModelDeploymentSpec
-from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.providers.hosting import Hosting, namesakes, prefix
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.hosting import Hosting
 

@@ -15,6 +15,8 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ProviderFile
 from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.clients import Clients
+from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.openai import client as openai_client
 from finetune_operator.providers.pace import AT_ONCE, CALLS_PER_SECOND
@@ -47,13 +49,9 @@ class World:
     def __init__(self, urls: dict[str, str]) -> None:
         self.specs = {name: connection(url) for name, url in urls.items()}
         self.queue = WorkQueue(self.reconcile, Settings.model_fields["workers"].default)
-        self.accounts = Accounts(
-            cast("Any", Secrets()),
-            connection=self.specs.get,
-            namespace="finetune",
-            guard=lambda: None,
-            wake=self.queue.add,
-        )
+        secrets = ConnectionSecrets(cast("Any", Secrets()), "finetune")
+        clients = Clients(secrets, self.specs.get, guard=lambda: None)
+        self.accounts = Accounts(clients, guard=lambda: None, wake=self.queue.add)
         self.files: dict[str, ProviderFile] = {}
         self.made: dict[Key, str] = {}
         self.succeeded: Counter[str] = Counter()

@@ -9,6 +9,7 @@ from finetune_operator.runtime.kube import FINE_TUNED_MODELS
 from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import HOUR
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
+from tests.unit.finetune_operator.reconcilers.cloud import go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 DEPLOY, UNDEPLOY = "CreateCustomModelDeployment", "DeleteCustomModelDeployment"
@@ -42,11 +43,6 @@ async def tune(cluster: BedrockCluster, job: str) -> None:
     await cluster.check(conversations(answer=f"{job} says"), job=job)
     await cluster.settle()
     await cluster.pass_time(HOUR)
-
-
-async def go_on(cluster: BedrockCluster, seconds: float, step: float = 60) -> None:
-    for _ in range(int(seconds / step)):
-        await cluster.pass_time(step)
 
 
 async def deployed(cluster: BedrockCluster, seconds: float = 420) -> str:

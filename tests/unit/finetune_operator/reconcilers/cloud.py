@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.job_status import ProviderFile
 from finetune_api.trainer import Checked, Report, UploadTarget
 from finetune_operator.providers.azure.api import AzureOpenAIApi
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, SECRETS
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, SECRETS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import Clock
 from tests.simulators.openai import OpenAISimulator
@@ -98,13 +97,6 @@ class CloudCluster(Cluster):
         self.provider.advance(seconds)
         await self.wait(seconds)
         await self.poll()
-
-    async def wait(self, seconds: float) -> None:
-        """Only the operator's own time, where a test has not moved the provider's."""
-        self.now += timedelta(seconds=seconds)
-        for key in [key for key, delay in self.delays.items() if delay <= seconds]:
-            self.wake(key)
-        await self.settle()
 
     async def poll(self) -> None:
         await self.accounts.poll()
@@ -221,3 +213,24 @@ async def begin(provider: OpenAISimulator, start: Any) -> AsyncIterator[Callable
     yield begun
     for cluster in made:
         await cluster.aclose()
+
+
+async def go_on(cluster: CloudCluster, seconds: float, step: float = 60) -> None:
+    """Time passes, in steps."""
+    for _ in range(int(seconds / step)):
+        await cluster.pass_time(step)
+
+
+async def delete(cluster: CloudCluster) -> None:
+    """The model's deployment as a person would: the model too, which would have it made again."""
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+
+
+async def attach(cluster: CloudCluster, name: str, **fields: Any) -> None:
+    """A ModelDeployment of a deployment that is there already."""
+    spec = {"modelRef": {"name": "sentiment"}, "attach": {"id": name}, **fields}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "prod", "namespace": "team-a"}, "spec": spec})
+    await cluster.settle()
+    await go_on(cluster, 120)

@@ -8,8 +8,10 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.trainer import Report, termination_message
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.handlers.observer import Observer
-from finetune_operator.providers.accounts import Accounts, Build, SignIn
+from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.azure.entra import credential_of
+from finetune_operator.providers.clients import Build, Clients, SignIn
+from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN, make_store
@@ -64,30 +66,34 @@ class Cluster:
         self.observer = Observer(self.kube, self.store, self.wake)
         for place in self.observer.places():
             self.observer.listed(*place, self.observer.listing(*place))
-        context = Context(self.kube, self.store, self.announce, self.wake, lambda: self.now)
-        self.accounts = Accounts(
+        context = Context(
             self.kube,
-            connection=context.connection,
-            namespace=SETTINGS.namespace,
+            self.store,
+            self.announce,
+            self.wake,
+            enqueue_after=self.wake_later,
             guard=self.guard,
-            wake=self.wake,
-            poll_seconds=None,
+            catalogue=lambda: self.catalogue,
+            clock=lambda: self.now,
+            seconds=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
+        )
+        clients = Clients(
+            ConnectionSecrets(self.kube, SETTINGS.namespace),
+            context.connection,
+            guard=self.guard,
             build=self.build,
             sign_in=self.sign_in,
-            clock=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
+            clock=context.seconds,
             rate=1e6,
         )
+        self.accounts = Accounts(clients, guard=self.guard, wake=self.wake, poll_seconds=None, clock=context.seconds)
         self.reconcilers = Reconcilers(
             context,
             self.accounts,
             self.reports,
             SETTINGS,
-            guard=self.guard,
-            enqueue_after=self.wake_later,
-            catalogue=lambda: self.catalogue,
             report_ca=lambda: "CA",
             pod_metrics=self.metrics,
-            seconds=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
         )
         self.uploads, self.answers = self.reconcilers.uploads, self.reconcilers.answers
 

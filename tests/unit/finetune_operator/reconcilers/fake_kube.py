@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from copy import deepcopy
 from typing import Any
 
+from finetune_api.manifest import Manifest
 from finetune_api.names import FIELD_MANAGER
 from finetune_operator.runtime.errors import Conflict, KubeError, NotFound, Transient
 from finetune_operator.runtime.kube import PODS, Page, Resource
 
-Manifest = dict[str, Any]
 Event = tuple[Resource, str, Manifest]
 
 

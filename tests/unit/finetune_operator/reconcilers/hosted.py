@@ -7,7 +7,7 @@ import pytest
 
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.azure import AzureSimulator
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, go_on, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 PUT, GONE, CHAT = "deployments.create_or_update", "deployments.delete", "chat.completions.create"
@@ -56,18 +56,6 @@ async def tune(cluster: AzureCluster, job: str) -> None:
     await cluster.settle()
     await cluster.pass_time(3600)
     assert cluster.status(DEPLOYMENT)["phase"] in {"Deploying", "Updating"}
-
-
-async def go_on(cluster: AzureCluster, seconds: float, step: float = 60) -> None:
-    for _ in range(int(seconds / step)):
-        await cluster.pass_time(step)
-
-
-async def delete(cluster: AzureCluster) -> None:
-    """As a person would: the model too, which would have it made again."""
-    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
-    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
-    await cluster.settle()
 
 
 def hosts(provider: AzureSimulator) -> list[str]:

@@ -9,7 +9,9 @@ import pytest
 from finetune_api.names import ATTEMPT_LABEL
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import AT_ONCE, Observer
-from finetune_operator.reconcilers.observed import concerned, make_store, show_stuck
+from finetune_operator.reconcilers.concerned import concerned
+from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.shown import show
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -357,7 +359,7 @@ def saying(kind: str, reason: str, *more: str, status: str = "True") -> dict[str
 )
 def test_metrics_count_the_jobs_that_do_not_get_on_by_their_reason(status: dict[str, Any], reason: str | None) -> None:
     store = known()
-    show_stuck(store)
+    show(store)
     store.put(FINE_TUNE_JOBS, obj("one", status=status))
     assert stuck() == ({("FineTuneJob", "team-a", reason): 1} if reason else {})
     store.put(FINE_TUNE_JOBS, obj("one", status=saying("Reconciling", "Running")))
@@ -366,7 +368,7 @@ def test_metrics_count_the_jobs_that_do_not_get_on_by_their_reason(status: dict[
 
 def test_metrics_count_whatever_else_is_stalled() -> None:
     store = known()
-    show_stuck(store)
+    show(store)
     store.put(CONNECTIONS, {"metadata": {"name": "cloud"}, "status": saying("Stalled", "CredentialsInvalid")})
     store.put(FINE_TUNED_MODELS, obj("m", status=saying("Stalled", "VersionNotFound")))
     for name in ("m", "side"):

@@ -11,9 +11,9 @@ from tests.simulators.azure import AzureSimulator
 from tests.simulators.azure.arm import Arm
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, attach, azure, go_on, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
-from tests.unit.finetune_operator.reconcilers.hosted import GONE, PUT, go_on, hosts
+from tests.unit.finetune_operator.reconcilers.hosted import GONE, PUT, hosts
 
 __all__ = ["start"]
 
@@ -48,13 +48,6 @@ def by_hand(provider: AzureSimulator, name: str, model: str, version: str = "1")
     provider.advance(1000)
 
 
-async def attach(cluster: AzureCluster, name: str = "by-hand", **fields: Any) -> None:
-    spec = {"modelRef": {"name": "sentiment"}, "attach": {"id": name}, **fields}
-    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "prod", "namespace": "team-a"}, "spec": spec})
-    await cluster.settle()
-    await go_on(cluster, 120)
-
-
 async def delete(cluster: AzureCluster) -> None:
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "prod")
     await cluster.settle()
@@ -63,7 +56,7 @@ async def delete(cluster: AzureCluster) -> None:
 
 
 async def test_it_is_asked_and_its_endpoint_version_and_cost_are_told(cluster, provider):
-    await attach(cluster)
+    await attach(cluster, "by-hand")
     status = cluster.status(PROD)
     assert (status["phase"], status["servedVersion"], status["engine"]) == ("Ready", 1, "AzureOpenAI")
     assert status["endpoint"] == {"url": f"{cluster.url}/openai/v1", "model": "by-hand", "api": "OpenAI"}
@@ -79,12 +72,12 @@ async def test_a_model_that_is_two_versions_is_attached_as_the_one_that_is_wante
     await cluster.pass_time(60)
     versions = cluster.status(MODEL)["versions"]
     assert [one["artifact"] == versions[0]["artifact"] for one in versions] == [True, True]
-    await attach(cluster, version=1)
+    await attach(cluster, "by-hand", version=1)
     assert (cluster.status(PROD)["phase"], cluster.status(PROD)["servedVersion"]) == ("Ready", 1)
 
 
 async def test_deleting_the_object_leaves_it_and_says_so(cluster, provider):
-    await attach(cluster)
+    await attach(cluster, "by-hand")
     await delete(cluster)
     assert hosts(provider) == ["by-hand"]
     assert ("ModelDeployment", "Normal", "Retained") in cluster.told
@@ -92,7 +85,7 @@ async def test_deleting_the_object_leaves_it_and_says_so(cluster, provider):
 
 
 async def test_it_is_deleted_with_the_object_where_the_user_says_delete(cluster, provider):
-    await attach(cluster, deletionPolicy="Delete")
+    await attach(cluster, "by-hand", deletionPolicy="Delete")
     await delete(cluster)
     assert hosts(provider) == []
 
@@ -114,7 +107,7 @@ async def test_one_that_is_not_there_is_named(cluster):
 
 
 async def test_one_that_disappears_is_told_of_and_found_again(cluster, provider):
-    await attach(cluster)
+    await attach(cluster, "by-hand")
     provider.deployments.delete("by-hand")
     provider.advance(100)
     await go_on(cluster, 1200, 600)
@@ -129,14 +122,14 @@ async def test_one_that_disappears_is_told_of_and_found_again(cluster, provider)
 
 
 async def test_it_is_warned_about_when_nobody_asks_it_and_never_stopped(cluster, provider):
-    await attach(cluster)
+    await attach(cluster, "by-hand")
     await go_on(cluster, DAY + HOUR, 1800)
     assert cluster.condition("Idle", PROD)["reason"] == "BilledWhileIdle"
     assert hosts(provider) == ["by-hand"]
 
 
 async def test_detaching_makes_one_and_leaves_the_other(cluster, provider):
-    await attach(cluster, deletionPolicy="Delete")
+    await attach(cluster, "by-hand", deletionPolicy="Delete")
     spec = {"modelRef": {"name": "sentiment"}, "azureOpenAI": {"sku": "Standard"}, "deletionPolicy": "Delete"}
     cluster.kube.change(MODEL_DEPLOYMENTS, "prod", spec=spec)
     await cluster.settle()
@@ -147,7 +140,7 @@ async def test_detaching_makes_one_and_leaves_the_other(cluster, provider):
 
 
 async def test_one_that_is_to_go_with_the_object_goes_though_its_model_went_before(cluster, provider):
-    await attach(cluster, deletionPolicy="Delete")
+    await attach(cluster, "by-hand", deletionPolicy="Delete")
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
     await cluster.settle()
     await go_on(cluster, 120)
@@ -179,7 +172,7 @@ async def test_what_arm_leaves_out_is_not_needed(cluster, provider, monkeypatch)
         return found
 
     monkeypatch.setattr(Arm, "shown", bare)
-    await attach(cluster)
+    await attach(cluster, "by-hand")
     assert (cluster.status(PROD)["phase"], cluster.status(PROD)["servedVersion"]) == ("Ready", 1)
     await delete(cluster)
     assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, ["by-hand"])
@@ -194,7 +187,7 @@ async def attach_twin(cluster: AzureCluster, **fields: Any) -> Key:
 
 
 async def test_what_two_objects_have_attached_is_told_by_both_and_deleted_with_the_last(cluster, provider):
-    await attach(cluster, deletionPolicy="Delete")
+    await attach(cluster, "by-hand", deletionPolicy="Delete")
     twin = await attach_twin(cluster, deletionPolicy="Delete")
     assert (cluster.status(PROD)["phase"], cluster.status(twin)["phase"]) == ("Ready", "Ready")
     said = cluster.condition("Ready", twin)["message"]
@@ -211,7 +204,7 @@ async def test_what_two_objects_have_attached_is_told_by_both_and_deleted_with_t
 
 
 async def test_two_that_are_deleted_together_do_not_wait_for_each_other(cluster, provider):
-    await attach(cluster, deletionPolicy="Delete")
+    await attach(cluster, "by-hand", deletionPolicy="Delete")
     await attach_twin(cluster, deletionPolicy="Delete")
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "twin")
     await delete(cluster)

@@ -9,11 +9,10 @@ from finetune_api.names import WAKE_ANNOTATION
 from finetune_operator.providers.aws.cloudwatch import KEPT, figures, question
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
-from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.decide.given import at
-from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, client
+from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, client
 from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
     BOUND,
     DEPLOY,
@@ -21,30 +20,20 @@ from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
     PROVISION,
     begin,
     change,
+    cluster,
     deployed,
-    go_on,
     hosts,
+    provider,
     tune,
 )
+from tests.unit.finetune_operator.reconcilers.cloud import go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker, serve_on, with_training_job
 
-__all__ = ["s3_endpoint", "start"]
+__all__ = ["cluster", "provider", "s3_endpoint", "start"]
 
 IDLE = {"afterSeconds": 7200, "action": "Delete"}
 PROD = Key(MODEL_DEPLOYMENTS.kind, "team-a", "prod")
-
-
-@pytest.fixture
-def provider(s3_endpoint: str) -> BedrockSimulator:
-    return bedrock(s3_endpoint)
-
-
-@pytest.fixture
-async def cluster(provider: BedrockSimulator, start: Any) -> Any:
-    made = BedrockCluster(provider, start(provider))
-    yield made
-    await made.aclose()
 
 
 def count(cluster: BedrockCluster, arn: str) -> None:

@@ -10,16 +10,14 @@ from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import HOUR
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import (
     ADDRESS,
     GONE,
     PUT,
     STRANGER,
-    delete,
     deployed,
-    go_on,
     hosts,
     provider,
     tune,

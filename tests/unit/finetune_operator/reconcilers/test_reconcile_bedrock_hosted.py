@@ -20,12 +20,11 @@ from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
     change,
     cluster,
     deployed,
-    go_on,
     hosts,
     provider,
     tune,
 )
-from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED
+from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED, delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 __all__ = ["cluster", "provider", "s3_endpoint", "start"]
@@ -40,13 +39,6 @@ async def until(cluster: BedrockCluster, is_so: Callable[[], bool]) -> None:
             return
         await cluster.pass_time(60)
     raise AssertionError(cluster.status(DEPLOYMENT))
-
-
-async def delete(cluster: BedrockCluster) -> None:
-    """As a person would: the model too, which would have it made again."""
-    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
-    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
-    await cluster.settle()
 
 
 def answer(cluster: BedrockCluster, arn: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION
-from finetune_operator.reconcilers.observed import show_unreleased
+from finetune_operator.reconcilers.shown import show
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
@@ -71,7 +71,7 @@ def finalizers(cluster: AzureMeasured) -> list[str]:
 
 def is_shown(cluster: AzureMeasured) -> float | None:
     """What the metric says of the job, behind the alert on deployments that are not deleted."""
-    show_unreleased(cluster.store)
+    show(cluster.store)
     labels = {"kind": "FineTuneJob", "object_namespace": "team-a", "object": "sentiment-1"}
     return REGISTRY.get_sample_value("finetune_deployment_unreleased", labels)
 

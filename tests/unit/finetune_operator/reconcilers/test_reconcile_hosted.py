@@ -8,7 +8,7 @@ from azure.core.credentials import AccessToken
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
-from finetune_operator.reconcilers.observed import show_unreleased
+from finetune_operator.reconcilers.shown import show
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY
@@ -21,6 +21,8 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     AzureCluster,
     Token,
     catalogue,
+    delete,
+    go_on,
     rows,
     with_azure_job,
 )
@@ -32,9 +34,7 @@ from tests.unit.finetune_operator.reconcilers.hosted import (
     PUT,
     STRANGER,
     cluster,
-    delete,
     deployed,
-    go_on,
     hosts,
     provider,
     tune,
@@ -324,7 +324,7 @@ async def test_an_object_without_credentials_can_be_let_go(cluster, provider):
     provider.set(may_deploy=False)
     await delete(cluster)
     assert ABANDON_ANNOTATION in cluster.condition("Stalled", DEPLOYMENT)["message"]
-    show_unreleased(cluster.store)
+    show(cluster.store)
     labels = {"kind": "ModelDeployment", "object_namespace": "team-a", "object": "sentiment"}
     assert REGISTRY.get_sample_value("finetune_deployment_unreleased", labels) == 1
     found = cluster.kube.objects[ADDRESS]

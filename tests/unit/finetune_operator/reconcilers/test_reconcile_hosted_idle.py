@@ -7,24 +7,15 @@ from typing import Any
 import pytest
 
 from finetune_api.names import WAKE_ANNOTATION
-from finetune_operator.reconcilers.observed import price_deployments
+from finetune_operator.reconcilers.shown import show
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.hosted import (
-    ADDRESS,
-    PUT,
-    deployed,
-    go_on,
-    hosts,
-    provider,
-    tune,
-    with_model,
-)
+from tests.unit.finetune_operator.reconcilers.hosted import ADDRESS, PUT, deployed, hosts, provider, tune, with_model
 
 __all__ = ["provider", "start"]
 
@@ -144,7 +135,7 @@ async def test_one_that_is_billed_and_not_asked_for_a_day_is_warned_about_once_a
     assert "1.70 USD an hour" in condition["message"]
     assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
     assert cluster.told.count(WARNED) == 1
-    price_deployments(cluster.store)
+    show(cluster.store)
     labels = {"deployment_namespace": "team-a", "deployment": "sentiment"}
     assert REGISTRY.get_sample_value("finetune_deployment_billed_while_idle", labels) == 1
     assert REGISTRY.get_sample_value("finetune_deployment_cost_per_hour", labels | {"currency": "USD"}) == 1.7

@@ -8,9 +8,9 @@ import pytest
 from finetune_operator.runtime.kube import CONNECTIONS, DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.hosted import cluster, delete, deployed, go_on, hosts, provider, tune
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts, provider, tune
 
 __all__ = ["cluster", "provider", "start"]
 

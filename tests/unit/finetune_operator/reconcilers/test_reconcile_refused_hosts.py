@@ -5,18 +5,9 @@ from typing import Any
 import pytest
 
 from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.hosted import (
-    ADDRESS,
-    GONE,
-    PUT,
-    cluster,
-    delete,
-    deployed,
-    go_on,
-    hosts,
-    provider,
-)
+from tests.unit.finetune_operator.reconcilers.hosted import ADDRESS, GONE, PUT, cluster, deployed, hosts, provider
 from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import tune_denied
 
 __all__ = ["cluster", "provider", "start"]

@@ -14,6 +14,7 @@ from finetune_trainer.__main__ import parser
 from tests.simulators.clock import HOUR
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.sagemaker import SageMakerSimulator
+from tests.unit.finetune_operator.reconcilers.cloud import attach, delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import (
     BASE,
@@ -54,22 +55,11 @@ async def tune_again(cluster: SageMakerCluster) -> None:
     await cluster.pass_time(3600)
 
 
-async def go_on(cluster: SageMakerCluster, seconds: float, step: float = 60) -> None:
-    for _ in range(int(seconds / step)):
-        await cluster.pass_time(step)
-
-
 async def deployed(cluster: SageMakerCluster) -> str:
     await go_on(cluster, 480)
     status = cluster.status(DEPLOYMENT)
     assert status["phase"] == "Ready", status
     return str(status["endpoint"]["model"])
-
-
-async def delete(cluster: SageMakerCluster) -> None:
-    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
-    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
-    await cluster.settle()
 
 
 async def test_it_is_ready_when_it_answers_and_says_what_it_costs(provider, begin):
@@ -261,13 +251,6 @@ def by_hand(provider: SageMakerSimulator, name: str, weights: str, **variant: An
     provider.advance(1000)
 
 
-async def attached(cluster: SageMakerCluster, name: str, **fields: Any) -> None:
-    spec = {"modelRef": {"name": "sentiment"}, "attach": {"id": name}, **fields}
-    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "prod", "namespace": "team-a"}, "spec": spec})
-    await cluster.settle()
-    await go_on(cluster, 120)
-
-
 @pytest.fixture
 async def tuned(provider: SageMakerSimulator, start: Any) -> SageMakerCluster:
     """A cluster with a version that nothing serves."""
@@ -281,7 +264,7 @@ async def tuned(provider: SageMakerSimulator, start: Any) -> SageMakerCluster:
 @pytest.mark.parametrize("ending", ["", "/"])
 async def test_an_endpoint_with_the_weights_of_a_version_can_be_attached_and_stays(provider, tuned, ending):
     by_hand(provider, "by-hand", tuned.status(MODEL)["versions"][0]["artifact"]["uri"] + ending)
-    await attached(tuned, "by-hand")
+    await attach(tuned, "by-hand")
     status = tuned.status(PROD)
     assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Ready", 1, "by-hand")
     assert (status["cost"]["perHour"], provider.count(CREATE)) == ("3.04", 0)
@@ -292,7 +275,7 @@ async def test_an_endpoint_with_the_weights_of_a_version_can_be_attached_and_sta
 
 async def test_an_attached_endpoint_goes_with_its_object_where_the_user_says_so(provider, tuned):
     by_hand(provider, "by-hand", tuned.status(MODEL)["versions"][0]["artifact"]["uri"])
-    await attached(tuned, "by-hand", deletionPolicy="Delete")
+    await attach(tuned, "by-hand", deletionPolicy="Delete")
     tuned.kube.mark_deleted(MODEL_DEPLOYMENTS, "prod")
     await go_on(tuned, 600)
     assert list(provider.hosting.endpoints) == []
@@ -300,7 +283,7 @@ async def test_an_attached_endpoint_goes_with_its_object_where_the_user_says_so(
 
 async def test_an_endpoint_with_other_weights_is_not_attached(provider, tuned):
     by_hand(provider, "theirs", "s3://theirs/model/")
-    await attached(tuned, "theirs", deletionPolicy="Delete")
+    await attach(tuned, "theirs", deletionPolicy="Delete")
     stalled = tuned.condition("Stalled", PROD)
     assert (stalled["reason"], "s3://theirs/model" in stalled["message"]) == ("AttachedDiffers", True)
     tuned.kube.mark_deleted(MODEL_DEPLOYMENTS, "prod")

@@ -8,18 +8,9 @@ from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS, NAMES
 from finetune_operator.runtime.queue import Key
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, rows
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on, rows
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
-from tests.unit.finetune_operator.reconcilers.hosted import (
-    ADDRESS,
-    PUT,
-    cluster,
-    delete,
-    deployed,
-    go_on,
-    hosts,
-    provider,
-)
+from tests.unit.finetune_operator.reconcilers.hosted import ADDRESS, PUT, cluster, deployed, hosts, provider
 
 __all__ = ["cluster", "provider", "start"]
 

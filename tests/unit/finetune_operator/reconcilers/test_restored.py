@@ -26,6 +26,7 @@ from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import (
     CloudCluster,
     azure,
+    go_on,
     rows,
     simulator,
     with_azure_job,
@@ -79,21 +80,16 @@ async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[CloudCl
     await made.settle()
     await made.check(b"\xef\xbb\xbf" + rows())
     await made.settle()
-    await go_on(made, 7200)
+    await go_on(made, 7200, step=120)
     assert made.status(DEPLOYMENT)["phase"] == "Ready"
     yield made
     await made.aclose()
 
 
-async def go_on(cluster: CloudCluster, seconds: float, step: float = 120) -> None:
-    for _ in range(int(seconds / step)):
-        await cluster.pass_time(step)
-
-
 async def test_what_answers_goes_on_answering_under_its_name_where_statuses_come_back(cluster, provider):
     before, jobs = cluster.status(DEPLOYMENT)["endpoint"], provider.count("fine_tuning.jobs.create")
     await restore(cluster)
-    await go_on(cluster, 3600)
+    await go_on(cluster, 3600, step=120)
     assert (cluster.status(DEPLOYMENT)["phase"], cluster.status(DEPLOYMENT)["endpoint"]) == ("Ready", before)
     assert (provider.count(PUT), provider.count(GONE), provider.count("fine_tuning.jobs.create")) == (1, 0, jobs)
     assert [one["version"] for one in cluster.status(MODEL)["versions"]] == [1]
@@ -106,7 +102,7 @@ async def test_a_later_version_takes_the_place_of_one_that_came_back(cluster, pr
     await cluster.settle()
     await cluster.check(b"\xef\xbb\xbf" + rows(), job="sentiment-2")
     await cluster.settle()
-    await go_on(cluster, 10800)
+    await go_on(cluster, 10800, step=120)
     assert cluster.status(DEPLOYMENT)["servedVersion"] == 2
     assert list(provider.deployments.found) == [f"{before[:-1]}2"], "one family of names, and nothing left standing"
 
@@ -115,7 +111,7 @@ async def test_what_came_back_is_ended_with_its_object(cluster, provider):
     await restore(cluster)
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
-    await go_on(cluster, 1200)
+    await go_on(cluster, 1200, step=120)
     assert (dict(provider.deployments.found), (MODEL_DEPLOYMENTS, "team-a", "sentiment") in cluster.kube.objects) == (
         {},
         False,
@@ -125,7 +121,7 @@ async def test_what_came_back_is_ended_with_its_object(cluster, provider):
 async def test_a_deployment_that_no_status_records_is_left_alone_and_named(cluster, provider):
     (before,) = provider.deployments.found
     await restore(cluster, {FINE_TUNED_MODELS, FINE_TUNE_JOBS, CONNECTIONS})
-    await go_on(cluster, 3600)
+    await go_on(cluster, 3600, step=120)
     assert provider.count(GONE) == 0
     assert before in provider.deployments.found
     message = cluster.condition("Ready", DEPLOYMENT)["message"]
@@ -133,14 +129,14 @@ async def test_a_deployment_that_no_status_records_is_left_alone_and_named(clust
     assert "spec.attach.id" in message
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
-    await go_on(cluster, 1200)
+    await go_on(cluster, 1200, step=120)
     assert list(provider.deployments.found) == [before], "it may be another cluster's"
 
 
 async def test_a_model_is_not_tuned_again_where_its_status_came_back_and_its_jobs_did_not(cluster, provider):
     jobs = provider.count("fine_tuning.jobs.create")
     await restore(cluster, {FINE_TUNED_MODELS, MODEL_DEPLOYMENTS})
-    await go_on(cluster, 3600)
+    await go_on(cluster, 3600, step=120)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert provider.count("fine_tuning.jobs.create") == jobs
     assert [one["version"] for one in cluster.status(MODEL)["versions"]] == [1]
@@ -149,7 +145,7 @@ async def test_a_model_is_not_tuned_again_where_its_status_came_back_and_its_job
 async def test_jobs_that_velero_brings_back_alone_are_held(cluster, provider):
     jobs = provider.count("fine_tuning.jobs.create")
     await restore(cluster, NONE, **{RESTORE_LABEL: "monday"})
-    await go_on(cluster, 3600)
+    await go_on(cluster, 3600, step=120)
     assert cluster.condition("Stalled")["reason"] == "Restored"
     assert (provider.count("fine_tuning.jobs.create"), provider.count(GONE)) == (jobs, 0)
 
@@ -158,7 +154,7 @@ async def test_a_job_at_its_provider_is_followed_to_its_end_and_leaves_nothing_t
     provider = simulator()
     cluster = await with_submitted_job(provider, start(provider))
     await restore(cluster)
-    await go_on(cluster, 7200)
+    await go_on(cluster, 7200, step=120)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert provider.count("fine_tuning.jobs.create") == 1
     assert [file.filename for file in provider.files.all() if file.purpose == "fine-tune"] == []
@@ -173,7 +169,7 @@ async def test_a_job_that_was_asked_for_when_the_cluster_was_lost_is_found_and_n
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=status | {"provider": asked})
     cluster.provider.advance(7 * 86400)
     await restore(cluster)
-    await go_on(cluster, 7200)
+    await go_on(cluster, 7200, step=120)
     assert cluster.status()["phase"] == "Succeeded"
     assert provider.count("fine_tuning.jobs.create") == 1
     await cluster.aclose()

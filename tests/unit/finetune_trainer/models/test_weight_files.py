@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models.base_model import PUT_THERE_AGAIN, load_model
+from finetune_trainer.models.base_model import load_model
+from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN
 from tests.assets.tiny_model import NAME, make_tiny_model
 
 INDEX, SECOND = "model.safetensors.index.json", "model-00002-of-00006.safetensors"

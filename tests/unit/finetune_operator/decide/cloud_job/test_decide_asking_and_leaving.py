@@ -5,6 +5,7 @@ import pytest
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
+from finetune_operator.decide.cloud_job import outcomes, submission
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job.run import Run
@@ -39,19 +40,19 @@ def test_that_a_job_is_asked_for_is_in_status_before_it_is(connection: LLMConnec
     """What an earlier attempt has said is this one's only where it goes on from a checkpoint."""
     before = checking(retry_after=stamp(-1)).model_copy(update={"train_loss": 0.5, "eval_loss": 0.6})
     asker = given(checked(), before, connection=connection, now=at(5), account_now="project a")
-    new = cloud_job.asked(asker, before)
+    new = submission.asked(asker, before)
     provider = new.provider
     assert provider is not None
     assert (provider.asked_at, provider.job_id, provider.retry_after) == (stamp(5), None, None)
     assert (provider.account, provider.files) == ("project a", [FILE])
     assert (new.train_loss, new.eval_loss) == ((0.5, 0.6) if goes_on else (None, None))
-    assert cloud_job.submitted(new, FOUND).provider == provider.model_copy(update={"job_id": FOUND.id})
+    assert submission.submitted(new, FOUND).provider == provider.model_copy(update={"job_id": FOUND.id})
 
 
 @pytest.mark.parametrize(("pause", "again"), [(30, 30), (0.1, 1)])
 def test_a_pause_that_a_provider_asks_for_is_recorded_and_no_look_is_at_once(pause: float, again: float) -> None:
     busy = Failure.because(Reason.RATE_LIMITED, "later")
-    decision = cloud_job.postponed(given(checked(), checking()), busy, pause)
+    decision = outcomes.postponed(given(checked(), checking()), busy, pause)
     assert decision.requeue_after == again
     assert decision.status.provider is not None
     assert decision.status.provider.retry_after == stamp(again)
@@ -61,12 +62,12 @@ def test_a_pause_that_a_provider_asks_for_is_recorded_and_no_look_is_at_once(pau
 @pytest.mark.parametrize("deleting", [False, True])
 def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_stay_are_told(deleting: bool) -> None:
     leaving = given(at_provider("Succeeded", model="ft:a"), status(), version=1, deleting=deleting)
-    going = cloud_job.not_gone(leaving, ["md-e1t"], None, 20)
+    going = outcomes.not_gone(leaving, ["md-e1t"], None, 20)
     assert going.requeue_after == 20
     said = condition(going.status, "Reconciling")
     assert (said is not None and "md-e1t is being deleted" in said.message) is deleting
-    stays = cloud_job.not_gone(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20)
-    assert stays.requeue_after == cloud_job.ASK_AGAIN_SECONDS
+    stays = outcomes.not_gone(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20)
+    assert stays.requeue_after == outcomes.ASK_AGAIN_SECONDS
     assert condition(stays.status, "Released").status == "False"
     assert ("finetune.dev/abandon=true" in (stays.status.failure.message if stays.status.failure else "")) is deleting
 
@@ -93,7 +94,7 @@ def test_a_job_is_held_while_something_of_it_is_elsewhere(name: str) -> None:
 def test_what_cannot_be_tidied_up_is_said_and_a_job_that_waits_for_it_can_be_let_go(deleting: bool) -> None:
     ended = decide(given(BROKEN, status())).status
     refused = Failure.because(Reason.CREDENTIALS_INVALID, "the key may not delete")
-    decision = cloud_job.not_tidied(given(Run("Unseen"), ended, deleting=deleting), refused)
+    decision = outcomes.not_tidied(given(Run("Unseen"), ended, deleting=deleting), refused)
     left = condition(decision.status, "Cleaned")
     assert (left.status, left.reason, decision.requeue_after) == ("False", "CredentialsInvalid", 60)
     failure = decision.status.failure
@@ -105,6 +106,6 @@ def test_what_cannot_be_tidied_up_is_said_and_a_job_that_waits_for_it_can_be_let
 @pytest.mark.parametrize(("abandoned", "state"), [(False, "True"), (True, "Unknown")], ids=["tidied up", "let go"])
 def test_what_was_left_is_gone_or_nobody_looks_for_it_any_more(abandoned: bool, state: str) -> None:
     ended = decide(given(BROKEN, status())).status
-    left = cloud_job.not_tidied(given(Run("Unseen"), ended), Failure.because(Reason.CREDENTIALS_INVALID, "no")).status
+    left = outcomes.not_tidied(given(Run("Unseen"), ended), Failure.because(Reason.CREDENTIALS_INVALID, "no")).status
     after = given(Run("Unseen"), left, abandoned=abandoned)
-    assert condition(cloud_job.tidied(after, decide(after)).status, "Cleaned").status == state
+    assert condition(outcomes.tidied(after, decide(after)).status, "Cleaned").status == state

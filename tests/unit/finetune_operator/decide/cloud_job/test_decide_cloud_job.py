@@ -10,9 +10,10 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import Failure, Progress
 from finetune_api.reasons import Reason
-from finetune_operator.decide.cloud_job import cloud_policy
+from finetune_operator.decide.cloud_job import cloud_policy, outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
-from finetune_operator.decide.cloud_job.steps import NAMING, Adopt, Create, Wait, decide, next_move
+from finetune_operator.decide.cloud_job.steps import NAMING, decide
+from finetune_operator.decide.cloud_job.submission import Adopt, Create, Wait, next_move
 from finetune_operator.decide.job.remote import SETTLE, Metrics, is_of
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Active, JobView
@@ -247,7 +248,7 @@ def test_a_model_that_the_provider_does_not_take_is_answered_with_one_that_is_kn
     base_model: str, reason: Reason, said: str
 ) -> None:
     asked = given(checked(), checking(), spec=spec(baseModel=base_model), facts=facts(models=LISTED))
-    failure = cloud_job.refused(asked, Failure.because(reason, "they refuse")).status.failure  # type: ignore[union-attr]
+    failure = outcomes.refused(asked, Failure.because(reason, "they refuse")).status.failure  # type: ignore[union-attr]
     assert failure is not None
     assert failure.message.startswith("they refuse")
     assert failure.message.endswith(said)

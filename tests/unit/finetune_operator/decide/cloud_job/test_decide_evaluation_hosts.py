@@ -10,7 +10,7 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.job_status import EvaluationDeployment, ProviderEvaluation
 from finetune_operator.decide.cloud_job import evaluation_hosts as hosts
 from finetune_operator.decide.cloud_job.evaluation_hosts import Wanted
-from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.job.run import Run
 from tests.unit.finetune_operator.decide.given import (
     NOW,

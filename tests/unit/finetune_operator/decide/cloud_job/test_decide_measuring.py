@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.catalogue import AnswerPrices, ModelFacts, Price, estimate
 from finetune_api.job import Budget
-from finetune_api.job_status import Asked, ComparedVersion, Failure, FineTuneJobStatus, ProviderEvaluation
+from finetune_api.job_status import Asked, ComparedVersion, Failure, FineTuneJobStatus, Progress, ProviderEvaluation
 from finetune_api.reasons import Reason
 from finetune_api.trainer import EvaluationSize
 from finetune_operator.decide.cloud_job import asking_cost, measuring
@@ -138,6 +138,38 @@ def test_a_new_process_goes_on_counting_where_the_last_one_was() -> None:
     before = status(tuned={"answers": 9})
     decision = decide(given(made(pod("Active")), before))
     assert evaluation(decision.status).tuned == Asked(answers=9)
+
+
+@pytest.mark.parametrize(("recorded", "counted"), [(5, 9), (9, 5)], ids=["it went on asking", "it began to count anew"])
+def test_of_what_was_asked_the_larger_count_stays(recorded: int, counted: int) -> None:
+    run = made(pod("Active", report=report("Evaluating", progress=progress() | {"answers": 9, "totalAnswers": 24})))
+    decision = decide(given(run, status(tuned={"answers": recorded}), asked_tuned=Asked(answers=counted)))
+    assert evaluation(decision.status).tuned == Asked(answers=9)
+
+
+def test_a_pod_that_asks_after_all_ends_what_was_said_of_it_at_once() -> None:
+    failure = Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes")
+    before = status().model_copy(update={"failure": failure})
+    assert decide(given(made(pod("Active")), before)).status.failure is None
+    validating = status().model_copy(update={"phase": "Running"})
+    assert decide(given(made(pod("Active")), validating)).status.phase == "Evaluating"
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"), [(Reason.PROVIDER_BUSY, "Reconciling"), (Reason.CREDENTIALS_INVALID, "Stalled")]
+)
+def test_what_cannot_be_deployed_for_now_waits_or_needs_somebody(reason: Reason, state: str) -> None:
+    decision = measuring.trouble(given(made(), status()), status(), Failure.because(reason, "no"), 0.1)
+    assert (condition(decision.status, state).reason, decision.requeue_after) == (reason.value, 1.0)
+
+
+@pytest.mark.parametrize("told", [progress() | {"answers": 24, "totalAnswers": 24}, None])
+def test_the_last_pods_progress_stays_where_its_last_report_has_none(told: dict[str, Any] | None) -> None:
+    before = status().model_copy(update={"progress": Progress.model_validate(progress() | {"answers": 20})})
+    ended = pod("Measured", report=report("Measured", evaluation=EVALUATION, progress=told))
+    after = decide(given(made(ended), before)).status
+    assert after.progress is not None
+    assert after.progress.answers == (24 if told else 20)
 
 
 def test_what_came_out_is_in_status_before_the_version_is_made() -> None:

@@ -8,7 +8,8 @@ import pytest
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.attached import Served, plan
-from finetune_operator.decide.deployment.hosted import Hosted, Wanted
+from finetune_operator.decide.deployment.hosted import Wanted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from tests.unit.finetune_operator.decide.given import at, stamp
 
 WANTED = Wanted("prod", 2, "azure", "md-v", None)

@@ -8,20 +8,16 @@ import pytest
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.hosted import (
+from finetune_operator.decide.deployment.hosted import Plan, Wanted, leave, plan, sleep
+from finetune_operator.decide.deployment.hosted_record import (
     ENDING,
     GOING,
     MISSED,
     Hosted,
-    Plan,
-    Wanted,
     answered,
     bound,
     followed,
-    leave,
     ours,
-    plan,
-    sleep,
 )
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.job.remote import SETTLE

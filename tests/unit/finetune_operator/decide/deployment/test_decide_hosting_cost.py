@@ -4,7 +4,7 @@ from datetime import date
 from decimal import Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
-from finetune_operator.decide.deployment.hosted import Hosted
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.hosting_cost import Rate, basis, billed, total
 from tests.unit.finetune_operator.decide.given import at, stamp
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from finetune_operator.decide.job.run import read_run
+from finetune_operator.decide.job.read_run import read_run
 from tests.unit.finetune_operator.decide.given import NOW, pod
 
 BACKOFF = ("Failed", "BackoffLimitExceeded")

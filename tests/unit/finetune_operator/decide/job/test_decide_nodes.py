@@ -6,7 +6,8 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
-from finetune_operator.decide.job.run import read_run, telling
+from finetune_operator.decide.job.attempt_end import telling
+from finetune_operator.decide.job.read_run import read_run
 from tests.unit.finetune_operator.decide.given import NOW, at, batch_job, ended, pod, report, stamp, succeeded, waiting
 
 BACKOFF = ("Failed", "BackoffLimitExceeded")

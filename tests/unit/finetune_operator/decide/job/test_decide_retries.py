@@ -77,6 +77,13 @@ def test_a_store_that_no_attempt_has_reached_is_told_at_once() -> None:
     assert lives("StoreUnavailable").phase == "Failed"
 
 
+@pytest.mark.parametrize("reason", ["TrainerCrashed", "CodeFailed", "DatasetInvalid"])
+def test_what_is_saved_makes_no_failure_worth_another_attempt(reason: str) -> None:
+    """It would be met again at the same place, by each of them."""
+    assert lives("Evicted 900", reason).phase == "Failed"
+    assert lives(f"{reason} 900").phase == "Failed"
+
+
 def _begun(before: ProviderStatus | None, number: int) -> ProviderStatus:
     assert before is not None
     return before.model_copy(update={"attempt": number, "job_id": f"sentiment-1-{number}", "retry_after": None})

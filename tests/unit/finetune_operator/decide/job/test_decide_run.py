@@ -7,8 +7,10 @@ import pytest
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
-from finetune_operator.decide.job.run import RETRIED, is_live, newest, with_log
+from finetune_operator.decide.job.attempt_pods import is_live, newest
+from finetune_operator.decide.job.run import with_log
 from finetune_operator.decide.job.steps import decide
+from finetune_operator.decide.passing import RETRIED
 from finetune_operator.decide.pods.containers import obstacle
 from tests.unit.finetune_operator.decide.given import (
     NOW,

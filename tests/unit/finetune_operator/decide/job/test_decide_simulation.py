@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
-from finetune_operator.decide.job.run import is_live, read_run
+from finetune_operator.decide.job.attempt_pods import is_live
+from finetune_operator.decide.job.read_run import read_run
 from finetune_operator.decide.job.steps import decide
 from finetune_operator.decide.job.view import Decision, JobView
 from tests.unit.finetune_operator.decide.given import (

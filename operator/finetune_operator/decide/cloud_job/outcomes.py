@@ -1,0 +1,85 @@
+"""What status says of what was done at a provider, or could not be done. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+from finetune_operator.decide import leftovers
+from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, measuring
+from finetune_operator.decide.conditions import Fact, merge, reconciling, stalled, timestamp
+from finetune_operator.decide.job.change import fail, with_status
+from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF
+
+ASK_AGAIN_SECONDS = 60
+
+
+def refused(view: JobView, failure: Failure) -> Decision:
+    """The provider will not make this job: where that may be for the model's name, one that is known is told."""
+    meant = view.spec and cloud_policy.meant(view.spec.base_model, view.facts)
+    if failure.reason is Reason.PROVIDER_REFUSED and meant:
+        failure = failure.model_copy(update={"message": f"{failure.message}; did you mean spec.baseModel: {meant}?"})
+    return fail(view, failure.model_copy(update={"attempt": view.attempt}))
+
+
+def trouble(view: JobView, failure: Failure, again: float) -> Decision:
+    """Something is in the way: said in status, whose phase stays, and tried again."""
+    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
+    status = with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
+    return Decision(status, requeue_after=max(1.0, again))
+
+
+def postponed(view: JobView, failure: Failure, again: float) -> Decision:
+    """The provider made nothing and asks for a pause, which no event shortens."""
+    after = timestamp(view.now + timedelta(seconds=max(1.0, again)))
+    provider = view.provider.model_copy(update={"retry_after": after})
+    return trouble(replace(view, status=view.status.model_copy(update={"provider": provider})), failure, again)
+
+
+def not_tidied(view: JobView, failure: Failure) -> Decision:
+    """What is left at the provider cannot be deleted now. A job that has ended stays what it is."""
+    what = "what the job left at the provider"
+    fact = leftovers.left(what, failure, leftovers.way_out("job"))
+    billed = view.provider.evaluation is not None and view.provider.evaluation.deployments is not None
+    again = ASK_AGAIN_SECONDS if billed else leftovers.pause(view.status.conditions, failure, view.now)
+    if not view.deleting:
+        return Decision(with_status(view, Change([fact])), requeue_after=again)
+    message = (
+        f"{what} cannot be deleted: {failure.message}; annotate the job with finetune.dev/abandon=true to let it go"
+    )
+    return with_facts(view, trouble(view, failure.model_copy(update={"message": message}), again), [fact])
+
+
+def tidied(view: JobView, decision: Decision) -> Decision:
+    """Nothing of the job is left at the provider that was to go, or nobody is to look for it any more."""
+    conditions = decision.status.conditions
+    facts = leftovers.let_go(conditions) if view.abandoned else leftovers.nothing_left(conditions)
+    return with_facts(view, decision, facts)
+
+
+def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again: float) -> Decision:
+    """Deployments that an evaluation needed are on their way out, or cannot be deleted now."""
+    if failure is None:
+        said = f"{', '.join(names)} is being deleted at the provider"
+        facts = reconciling(Reason.PENDING, said) if view.deleting else []
+        return Decision(with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=again)
+    facts = [measuring.unreleased(names, failure)]
+    decision = not_tidied(view, failure)
+    if not view.deleting:
+        decision = Decision(with_status(view, Change()))
+    return with_facts(view, replace(decision, requeue_after=ASK_AGAIN_SECONDS), facts, cost=cloud_cost.with_bill(view))
+
+
+def gone(view: JobView, decision: Decision) -> Decision:
+    """None of them is left: what they have cost is known, and what was in the way is not any more."""
+    left = measuring.nothing_left(view)
+    return with_facts(view, decision, left, provider=view.status.provider, cost=cloud_cost.with_bill(view))
+
+
+def with_facts(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: Any) -> Decision:
+    """The decision with these facts in its conditions, too, and these fields of status."""
+    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
+    return replace(decision, status=decision.status.model_copy(update={**fields, "conditions": conditions}))

@@ -1,0 +1,187 @@
+"""Why an attempt on the cluster failed: by what was done to its pods, by their containers' ends, by its trainer's word.
+
+what the cluster did to the pod ─▶ what the trainer said of its end ─▶ how its container ended
+"""
+
+from collections.abc import Sequence
+
+from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
+from finetune_api.job_status import Failure, Progress
+from finetune_api.manifest import Manifest
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Report
+from finetune_operator.decide.job.attempt_pods import ENDED, end_of, last_word, newest_of_nodes, node_of, trainer_of
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.passing import INTERRUPTIONS
+from finetune_operator.decide.pods.containers import crashed_by_signal, failed_beside, memory_limit, never_ran, outlives
+from finetune_operator.decide.pods.disruption import disruption, is_over_a_limit
+
+_MEMORY_AFTER_TRAINING = (
+    "Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "
+    "where spec.resources.memory is the limit, apply the job under a new name with more, or without what it did then: "
+    "dataset.test or artifact.merge."
+)
+
+_MEMORY_BEFORE_TRAINING = (
+    "Ask for more memory: apply the job under a new name with more spec.resources.memory, or ask an admin for more in "
+    "the connection's podTemplate and set spec.retryNonce."
+)
+
+_SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
+"""Exit codes that the shell's rule gives to a program that a signal has ended."""
+
+
+def telling(pods: Sequence[Manifest]) -> Manifest | None:
+    """The pod whose end tells most of why an attempt failed: the ends of the others may only be its echo."""
+    return min(newest_of_nodes(pods), key=_echo, default=None)
+
+
+def _echo(pod: Manifest) -> int:
+    """How likely a pod's end is only the echo of another's, from 0 for an end that explains itself."""
+    if _by_cluster(pod) is not None:
+        return 0
+    told = last_word(pod)
+    failure = told.failure if told and told.failure else _by_container(pod)
+    if failure.reason not in {Reason.INTERRUPTED, Reason.TRAINER_CRASHED}:
+        return 0
+    if pod["metadata"].get("deletionTimestamp") is not None or end_of(pod).get("exitCode") == ExitCode.OK:
+        return 4  # it was told to end, or had done its part
+    if told is None and end_of(pod).get("exitCode") in _SIGNALS:
+        return 1  # somebody ended it from outside
+    return 2 if failure.reason is Reason.TRAINER_CRASHED else 3
+
+
+def failed_run(condition: Manifest, pod: Manifest | None, report: Report | None) -> Run:
+    """An attempt that failed: `condition` of its batch Job, the pod that tells most of it, and the last report."""
+    ended = end_of(pod)
+    exit_code = ended.get("exitCode")
+    # What the first node's trainer reports is its own end; that of another node has left a message, or none.
+    word = report if pod is None or node_of(pod) == 0 else last_word(pod)
+    found = _cause(condition, pod, word)
+    wants_log = found.reason in {Reason.TRAINER_CRASHED, Reason.CODE_FAILED}
+    return Run(
+        "Failed",
+        report=report,
+        failure=found.model_copy(update={"exit_code": exit_code}),
+        interrupted=is_interruption(found, pod),
+        at_its_limit=_is_at_its_limit(found, pod),
+        wants_log=wants_log,
+    )
+
+
+def _is_at_its_limit(found: Failure, pod: Manifest | None) -> bool:
+    """By the kernel for memory, or by the kubelet for what it has written."""
+    if found.reason is Reason.EVICTED:
+        return is_over_a_limit(found)
+    return _was_short_of_memory(pod) and memory_limit(trainer_of(pod)) != ""
+
+
+def is_interruption(found: Failure, pod: Manifest | None) -> bool:
+    """A signal of which the cluster knows nothing may be the kernel's, for want of memory on the node."""
+    if found.reason not in INTERRUPTIONS or (found.reason is Reason.EVICTED and is_over_a_limit(found)):
+        return False
+    if found.reason is not Reason.INTERRUPTED or pod is None:
+        return True
+    deleted = pod["metadata"].get("deletionTimestamp") is not None
+    return deleted or end_of(pod).get("exitCode") not in _SIGNALS
+
+
+def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> Failure:
+    """Why an attempt failed: what the cluster did to the pod comes before what the trainer said of it."""
+    if condition.get("reason") == "DeadlineExceeded":
+        return Failure.because(Reason.DEADLINE_EXCEEDED, "the job ran longer than spec.activeDeadlineSeconds")
+    found = _by_cluster(pod)
+    if found is None and report is not None:
+        found = report.failure
+    found = found or _by_container(pod)
+    if found.reason is not Reason.OUT_OF_MEMORY:
+        return found
+    if report is not None and report.progress is not None and report.progress.step >= report.progress.total_steps > 0:
+        return _after_training(found, report.progress)
+    begins = report is not None and report.phase == "Validating" and _was_short_of_memory(pod)
+    return _before_training(found) if begins else found
+
+
+def _before_training(failure: Failure) -> Failure:
+    """It read the data or loaded the model: what a step takes had no part in it."""
+    message = f"{failure.message}, before its first training step"
+    return failure.model_copy(update={"message": message, "next_step": _MEMORY_BEFORE_TRAINING})
+
+
+def _after_training(failure: Failure, progress: Progress) -> Failure:
+    """It was measured, merged or written by then: smaller steps would change nothing.
+
+    In a store the last checkpoint may have come to its end with the pod: the steps after the one before are made again.
+    """
+    message, saved = f"{failure.message}, after its last training step", progress.saved_step or 0
+    kept = "Training is done and kept." if saved >= progress.total_steps else f"Training is kept up to step {saved}."
+    return failure.model_copy(update={"message": message, "next_step": f"{kept} {_MEMORY_AFTER_TRAINING}"})
+
+
+def _by_cluster(pod: Manifest | None) -> Failure | None:
+    """What was done to the pod: memory, eviction, node."""
+    if pod is None:
+        return None
+    if _was_short_of_memory(pod):
+        limit = memory_limit(trainer_of(pod))
+        more = f"it used more memory than its limit{f' of {limit}' if limit else ''}"
+        return Failure.because(Reason.OUT_OF_MEMORY, f"the kernel ended the trainer: {more}")
+    found = disruption(pod)
+    if found is None and pod.get("status", {}).get("phase") not in ENDED and not outlives(pod):
+        return Failure.because(Reason.NODE_LOST, "the training pod was told to end and its node does not answer")
+    return found
+
+
+def _was_short_of_memory(pod: Manifest | None) -> bool:
+    return end_of(pod).get("reason") == "OOMKilled"
+
+
+def _by_container(pod: Manifest | None) -> Failure:
+    """What the container's end says where the trainer itself said nothing."""
+    if pod is None:
+        return Failure.because(Reason.INTERRUPTED, "the training pod is gone: it was deleted, or its node was")
+    ended = end_of(pod)
+    if found := never_ran(ended):
+        return found
+    if found := crashed_by_signal(ended):
+        return found.model_copy(update={"message": f"the trainer was ended by {found.message}"})
+    if "exitCode" not in ended:
+        interrupted = Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
+        return failed_beside(pod) or interrupted
+    return _from_outside(pod, ended["exitCode"]) or _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
+
+
+def _from_outside(pod: Manifest, exit_code: int) -> Failure | None:
+    """That somebody ended the trainer: who deleted its pod, or the kubelet for a reason that the pod's status has."""
+    if exit_code not in {*_SIGNALS, ExitCode.INTERRUPTED}:
+        return None
+    if pod["metadata"].get("deletionTimestamp") is not None:
+        late = _SIGNALS.get(exit_code)
+        said = f", and did not end in time ({late})" if late else ""
+        return Failure.because(Reason.INTERRUPTED, f"the training pod was deleted{said}")
+    told = _told(pod)
+    return Failure.because(Reason.INTERRUPTED, f"the training pod was ended{told}") if told else None
+
+
+def _told(pod: Manifest) -> str:
+    """What the kubelet says of a pod that it did not run, or has ended: OutOfcpu, DeadlineExceeded and the like."""
+    status = pod.get("status", {})
+    said = [str(status[key]) for key in ("reason", "message") if status.get(key)]
+    return f": {': '.join(said)}" if said else ""
+
+
+def _from_exit_code(exit_code: int, log_end: str) -> Failure:
+    if exit_code in _SIGNALS:
+        return Failure.because(Reason.INTERRUPTED, f"the trainer was ended by a signal ({_SIGNALS[exit_code]})")
+    if exit_code in REASON_OF_EXIT_CODE:
+        code = ExitCode(exit_code)
+        reason = REASON_OF_EXIT_CODE[code]
+        said = f"the trainer ended with exit code {exit_code} ({code.name})"
+        return Failure.because(reason, _sentence(reason, log_end) or said)
+    return Failure.because(Reason.TRAINER_CRASHED, f"the trainer ended with exit code {exit_code}")
+
+
+def _sentence(reason: Reason, log_end: str) -> str:
+    """The line in which a trainer that could not report, as it knew no job, has said why it ended."""
+    lines = (line.partition(f"{reason.value}: ") for line in log_end.splitlines())
+    return next((said for before, found, said in lines if found and not before), "")

@@ -1,0 +1,152 @@
+"""What a training pod's Job, pods and report say together: the state of one attempt on the cluster. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job_status import Failure
+from finetune_api.manifest import Manifest
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Report
+from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.job.attempt_end import failed_run, is_interruption, telling
+from finetune_operator.decide.job.attempt_pods import end_of, first, is_live, last_word, newest_of_nodes, started_at
+from finetune_operator.decide.job.run import Run, RunState
+from finetune_operator.decide.pods.containers import failed_beside, held_up, obstacle, outlives
+from finetune_operator.decide.pods.disruption import disruption
+
+STARTING = timedelta(seconds=15)
+"""A trainer has its say within this time: that its container runs is not worth a write of status before."""
+
+LONG_BEFORE = timedelta(minutes=10)
+"""What runs before the trainer for longer holds it up, and does not come to its end by itself."""
+
+
+def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
+    """One attempt, from its batch Job, the Job's pods, one for each node, and the last report that came by HTTPS.
+
+    Jobs and pods are watched apart: a Job that has ended beside a pod that has not is seen before its pod's last
+    state, which alone tells how it ended.
+    """
+    if job is None:
+        return _of_its_word(report)
+    report = _latest(report, last_word(first(pods)))
+    live = [pod for pod in newest_of_nodes(pods) if is_live(pod, now)]
+    if not all(map(outlives, live)):
+        return _of_live_pods(live, report, now)
+    pod = telling(pods)
+    # Failed waits for every pod to end, and a pod on a lost node never does: FailureTarget comes before.
+    failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
+    if _trainers_are_done(pods, failed):
+        return Run(_end(report), report=report)
+    if failed or live:
+        return failed_run(failed or {}, pod, report)
+    if _job_condition(job, "Complete") or _has_done_it_all(pods, report):
+        return Run(_end(report), report=report)
+    return Run("Active" if pod is not None else "Queued", report=report, ending=pod is not None)
+
+
+def _of_its_word(report: Report | None) -> Run:
+    """A batch Job that is gone, by a TTL that a policy puts on all of them: what was heard at its very end stands."""
+    if report is not None and report.phase == "Failed" and report.failure is not None:
+        interrupted = is_interruption(report.failure, None)
+        return Run("Failed", report=report, failure=report.failure, interrupted=interrupted)
+    end = _end(report)
+    return Run("Absent" if end == "ResultUnknown" else end, report=report)
+
+
+def _trainers_are_done(pods: Sequence[Manifest], failed: Manifest | None) -> bool:
+    """Whether all trainers have ended well, and a container beside one goes on, or ended badly: that spoils nothing."""
+    if (failed or {}).get("reason") == "DeadlineExceeded":
+        return False
+    present = newest_of_nodes(pods)
+    beside = any(outlives(pod) or failed_beside(pod) for pod in present)
+    return beside and all(end_of(pod).get("exitCode") == ExitCode.OK for pod in present)
+
+
+def _has_done_it_all(pods: Sequence[Manifest], report: Report | None) -> bool:
+    """Whether the one pod has ended well, and its trainer too: the Job's own word of it may be much later."""
+    ended = [pod.get("status", {}).get("phase") for pod in pods]
+    return ended == ["Succeeded"] and _end(report) != "ResultUnknown"
+
+
+def _end(report: Report | None) -> RunState:
+    """What a pod that ended well has done, by its own word."""
+    if report is not None and report.phase == "Checked" and report.checked is not None:
+        return "Checked"
+    if report is not None and report.phase == "Measured" and report.evaluation is not None:
+        return "Measured"
+    finished = report is not None and report.phase == "Succeeded" and report.result is not None
+    return "Succeeded" if finished else "ResultUnknown"
+
+
+def has_ended(job: Manifest) -> bool:
+    """Whether a batch Job says that its pods are at their end."""
+    return any(_job_condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget"))
+
+
+def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
+    """Pods of several nodes begin together: what keeps one of them from starting keeps all."""
+    ending = any(pod["metadata"].get("deletionTimestamp") is not None for pod in pods)
+    note = next((said for pod in pods if (said := _told_to_end(pod))), "")
+    pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
+    if pending:
+        failure = next((found for pod in pending if (found := obstacle(pod))), None)
+        since = max(moment(pod["metadata"]["creationTimestamp"]) for pod in pending)
+        queued = Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None, since=since)
+        before = next((one for pod in pending if (one := held_up(pod))), None)
+        return replace(queued, note=note) if ending or failure or before is None else _behind(before, queued, now)
+    starting = report is None and any(_has_just_started(pod, now) for pod in pods)
+    began = [started for pod in pods if (started := started_at(pod))]
+    return Run(
+        "Active", report=report, ending=ending, starting=starting, started_at=min(began, default=None), note=note
+    )
+
+
+def _told_to_end(pod: Manifest) -> str:
+    """That a trainer has no more than some minutes, and why: on a node that does not answer they pass in silence."""
+    due = pod["metadata"].get("deletionTimestamp")
+    if due is None:
+        return ""
+    why = disruption(pod)
+    return f"the training pod has been told to end, by {due} at the latest{f': {why.message}' if why else ''}"
+
+
+def _behind(container: Manifest, queued: Run, now: datetime) -> Run:
+    """What a pod waits for that cannot begin before a container of somebody else's has ended, or is up."""
+    began = str(container["state"]["running"]["startedAt"])
+    said = f"container {container['name']}, which a policy of the cluster has put before the trainer, has run"
+    said = f"{said} since {began}, and the trainer starts only after it has ended or is ready"
+    if now - moment(began) < STARTING:
+        return queued
+    if now - moment(began) < LONG_BEFORE:
+        return replace(queued, note=said)
+    return replace(queued, failure=Failure.because(Reason.SIDECAR_FAILED, said))
+
+
+def _has_just_started(pod: Manifest, now: datetime) -> bool:
+    """By the node's clock: one that is far ahead of ours says nothing."""
+    started = started_at(pod)
+    return started is not None and timedelta(seconds=-1) <= now - started <= STARTING
+
+
+def _latest(posted: Report | None, terminated: Report | None) -> Report | None:
+    """The termination message has the last word on the end, the posted report has the longer curves."""
+    if terminated is None:
+        return posted
+    if posted is None or posted.attempt != terminated.attempt:
+        return terminated
+    if posted.phase == terminated.phase:
+        return posted
+    longer = {
+        "loss": posted.loss or terminated.loss,
+        "dataset": posted.dataset or terminated.dataset,
+        "memory": terminated.memory or posted.memory,
+    }
+    return terminated.model_copy(update=longer)
+
+
+def _job_condition(job: Manifest, condition_type: str) -> Manifest | None:
+    conditions: list[Manifest] = job.get("status", {}).get("conditions") or []
+    return next((c for c in conditions if c["type"] == condition_type and c["status"] == "True"), None)

@@ -1,0 +1,30 @@
+"""What a FineTuneJob's manifest says of its attempt at a provider: whose it is there, and where it was begun. Pure."""
+
+from finetune_api.job_status import ProviderStatus
+from finetune_api.manifest import Manifest
+from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.job.remote import JobKey
+
+
+def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
+    """What tells the attempt apart at the provider. Of a job from a backup status knows its UID, and since when."""
+    metadata, begun = job["metadata"], (job.get("status") or {}).get("startTime")
+    created = moment(metadata["creationTimestamp"])
+    return JobKey(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=recorded(job, "ownerUID") or metadata["uid"],
+        attempt=max(provider.attempt, 1),
+        created=min(created, moment(begun)) if begun else created,
+    )
+
+
+def begun_at(job: Manifest) -> tuple[str | None, str | None]:
+    """Where the job was begun, and in whose account, as its status has it."""
+    return recorded(job, "place"), recorded(job, "account")
+
+
+def recorded(job: Manifest, field: str) -> str | None:
+    """A field of the provider's part of the job's status."""
+    found = ((job.get("status") or {}).get("provider") or {}).get(field)
+    return str(found) if found else None

@@ -1,0 +1,105 @@
+"""Which objects are to be looked at when one has changed. Pure but for reading the store."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL
+from finetune_operator.reconcilers.context import has_condition
+from finetune_operator.reconcilers.indexes import UNCLEANED, in_namespace, labelled, of_model, uses_connection
+from finetune_operator.reconcilers.observed import CHILDREN, OWN_KINDS
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+    Resource,
+)
+from finetune_operator.runtime.queue import Key
+from finetune_operator.runtime.store import Store
+
+
+def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterable[Key]:
+    """Keys of the objects that are to be looked at when this one has changed."""
+    metadata = obj["metadata"]
+    namespace, name = metadata.get("namespace", ""), metadata["name"]
+    if resource in OWN_KINDS:
+        yield Key(resource.kind, namespace, name)
+    if resource is CONNECTIONS:
+        yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, uses_connection(name)))
+        yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS))
+        yield from _keys(FINE_TUNED_MODELS, store.addresses(FINE_TUNED_MODELS, UNCLEANED))
+    elif resource is NAMESPACES:
+        yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, in_namespace(name)))
+    elif resource is FINE_TUNED_MODELS:
+        yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS, of_model(namespace, name)))
+    elif resource is MODEL_DEPLOYMENTS:
+        model = obj.get("spec", {}).get("modelRef", {}).get("name", name)
+        # The model that bears its name too: it may wait for the name to be free.
+        yield from (Key(FINE_TUNED_MODELS.kind, namespace, named) for named in sorted({model, name}))
+    elif resource in CHILDREN:
+        yield from _owners(resource, obj, store)
+
+
+def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterator[Key]:
+    """The objects of ours that a child belongs to: by its owner reference, or by its label."""
+    metadata = obj["metadata"]
+    namespace = metadata["namespace"]
+    labels = metadata.get("labels") or {}
+    if DEPLOYMENT_LABEL in labels:
+        yield Key(MODEL_DEPLOYMENTS.kind, namespace, labels[DEPLOYMENT_LABEL])
+        return
+    if JOB_LABEL in labels:
+        # Not by the pod's Job: that is gone before a pod that was told to end.
+        owners = store.addresses(FINE_TUNE_JOBS, labelled(namespace, labels[JOB_LABEL]))
+        if has_ended(obj):
+            owners = [(there, name) for there, name in owners if not _is_done(store.get(FINE_TUNE_JOBS, name, there))]
+        yield from _keys(FINE_TUNE_JOBS, owners)
+        return
+    ours = {kind.kind for kind in OWN_KINDS}
+    for owner in metadata.get("ownerReferences") or ():
+        if owner["kind"] in ours:
+            yield Key(owner["kind"], namespace, owner["name"])
+        elif resource is PODS and owner["kind"] == JOBS.kind:
+            batch_job = store.get(JOBS, owner["name"], namespace)
+            if batch_job is not None:
+                yield from _owners(JOBS, batch_job, store)
+
+
+def is_only_asked_for(resource: Resource, obj: Mapping[str, Any], store: Store) -> bool:
+    """Whether it is a pod of which scheduler and node have said nothing: whoever has it made waits for it already."""
+    status = obj.get("status") or {}
+    heard_of = status.get("containerStatuses") or status.get("initContainerStatuses") or status.get("conditions")
+    return resource is PODS and status.get("phase") == "Pending" and not heard_of and not _comes_late(obj, store)
+
+
+def _comes_late(pod: Mapping[str, Any], store: Store) -> bool:
+    """Whether it is of an attempt that is not under way: what a leader had sent before it was replaced, for one."""
+    metadata = pod["metadata"]
+    namespace, labels = metadata["namespace"], metadata.get("labels") or {}
+    if JOB_LABEL not in labels:
+        return False
+    named = store.select(FINE_TUNE_JOBS, labelled(namespace, labels[JOB_LABEL]))
+    return all(_attempt(job) != labels.get(ATTEMPT_LABEL) for job in named)
+
+
+def _attempt(job: Mapping[str, Any]) -> str:
+    """The attempt that is under way or comes next, as its pods' label has it."""
+    return str(((job.get("status") or {}).get("provider") or {}).get("attempt") or 1)
+
+
+def has_ended(child: Mapping[str, Any]) -> bool:
+    """Whether a batch Job or a pod has come to its end, and nothing will come of it any more."""
+    ended = (child.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+    return ended or any(has_condition(child, end, "True") for end in ("Complete", "Failed"))
+
+
+def _is_done(job: Mapping[str, Any] | None) -> bool:
+    """Whether a FineTuneJob has its version, and nothing of it is anywhere else."""
+    return job is not None and has_condition(job, "Complete", "True") and not job["metadata"].get("finalizers")
+
+
+def _keys(resource: Resource, addresses: Iterable[tuple[str, str]]) -> Iterator[Key]:
+    return (Key(resource.kind, namespace, name) for namespace, name in addresses)

@@ -1,0 +1,133 @@
+"""The end of a ModelDeployment at a provider that bills for it: what was made goes first, and then the object may."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from finetune_api.deployment import HostedDeployment
+from finetune_api.manifest import Manifest
+from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
+from finetune_operator.decide.deployment import hosted_record
+from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going
+from finetune_operator.decide.deployment.hosted import LONG
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF
+from finetune_operator.providers import hosting
+from finetune_operator.providers.errors import ProviderError, Refused
+from finetune_operator.providers.hosting import Hosting
+from finetune_operator.reconcilers.context import Context, is_abandoned
+from finetune_operator.reconcilers.hosted_look import others_with
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
+
+
+class HostedRelease:
+    """Ends what was made for an object, or says what stays."""
+
+    def __init__(self, context: Context, calls: Hosting) -> None:
+        self._context = context
+        self._calls = calls
+
+    async def end(self, deployment: Manifest, view: DeploymentView) -> DeploymentDecision | None:
+        """End what was made, and take the finalizer off once the provider says that it is gone; None when it is."""
+        if is_abandoned(deployment):
+            names = ", ".join(one.name for one in view.status.hosted or () if not one.attached)
+            note = f"let go; {names or 'what it left'} at the provider is billed until somebody deletes it there"
+            await self._context.announce(deployment, "Warning", "Abandoned", note)
+        elif view.spec.keeps if view.spec else _is_to_stay(deployment):
+            await self._tell_retained(deployment, view)
+        else:
+            try:
+                left, trouble = await self._end(deployment, view)
+            except ProviderError as error:
+                return going(view, _held_up(deployment, view, error))
+            if left:
+                view = replace(view, status=view.status.model_copy(update={"hosted": left}))
+            if trouble is not None:
+                return going(view, _held_up(deployment, view, trouble))
+            if left:
+                return going(view, _still_there(deployment, view, left))
+            await self._tell_unknown(deployment, view)
+            await self._tell_shared(deployment, view)
+        await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
+        return None
+
+    async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
+        names = ", ".join(one.name for one in view.status.hosted or ())
+        if names:
+            note = f"{names} stays at the provider, and is billed there: deletionPolicy is Retain"
+            await self._context.announce(deployment, "Normal", "Retained", note)
+
+    async def _tell_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
+        """An attached one that was to go along, and was never seen to be one of the model's."""
+        attach = view.spec.attach if view.spec else None
+        known = {one.name for one in view.status.hosted or () if one.attached}
+        if attach is not None and attach.id not in known:
+            note = (
+                f"{attach.id} is not deleted, and may be billed at the provider: it was not seen to serve a version of "
+                "the model when the object was deleted"
+            )
+            await self._context.announce(deployment, "Warning", "Retained", note)
+
+    async def _tell_shared(self, deployment: Manifest, view: DeploymentView) -> None:
+        """An attached one that was to go along, and that others rest on: it goes with the last of them."""
+        for one in view.status.hosted or ():
+            others = others_with(self._context.store, view, one) if one.attached else []
+            if others:
+                note = f"{one.name} is not deleted, and is billed at the provider: {', '.join(others)} has it too"
+                await self._context.announce(deployment, "Warning", "Retained", note)
+
+    async def _end(
+        self, deployment: Manifest, view: DeploymentView
+    ) -> tuple[list[HostedDeployment], ProviderError | None]:
+        """Ask for the end of one deployment at a time, as the account allows.
+
+        Returns:
+            The record of all that are left, as they were seen whatever came of that; and what did.
+        """
+        chosen = view.spec.attach.id if view.spec and view.spec.attach else None
+        recorded = [
+            one
+            for one in view.status.hosted or ()
+            if not one.attached or (one.name == chosen and not others_with(self._context.store, view, one))
+        ]
+        for one in recorded:
+            await self._calls.require_place(one)
+        found = await self._calls.standing(sorted({one.connection for one in recorded}), recorded)
+        prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
+        ours = hosted_record.ours(recorded, found, prefix, view.now)
+        busy = hosting.one_at_a_time(view.spec) and hosted_record.changes(found)
+        free = () if busy else hosted_record.deletable(ours, found, view.now)
+        bound = hosted_record.bound(ours, found, view.now)
+        if bound and not free:
+            raise Refused(Reason.PROVIDER_BUSY, bound.removeprefix("; "))
+        try:
+            for name in free[:1]:
+                await self._calls.delete(found[name])
+        except ProviderError as error:
+            return ours, error
+        return list(hosted_record.released(ours, free, view.now)), None
+
+
+def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:
+    """Why its deployments are not ended yet. What passes by itself is no alarm, unless it lasts."""
+    asked = moment(deployment["metadata"]["deletionTimestamp"])
+    passes = error.reason in CHANGES_BY_ITSELF and not isinstance(error, Refused) and view.now - asked < LONG
+    if passes or error.reason == Reason.RATE_LIMITED:
+        return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
+    message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
+    return stalled(error.reason, f"its deployments cannot be deleted: {message}")
+
+
+def _is_to_stay(deployment: Manifest) -> bool:
+    """The policy of a spec whose other fields another release wrote."""
+    return bool(deployment["spec"].get("deletionPolicy") == "Retain")
+
+
+def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[HostedDeployment]) -> list[Fact]:
+    """What is said while deletions are on their way, and when they have come to nothing for long."""
+    asked, names = deployment["metadata"]["deletionTimestamp"], ", ".join(one.name for one in left)
+    if view.now - moment(asked) < LONG:
+        return reconciling(Reason.PENDING, f"{names} is being deleted at the provider")
+    said = f"{names} was asked to go at {asked}, and stays at the provider, which has accepted that: see there what"
+    message = f"{said} holds it; or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
+    return stalled(Reason.PROVIDER_BUSY, message)

@@ -1,0 +1,144 @@
+"""By what objects are found in the store: the keys, and which of them an object has. Pure."""
+
+from collections.abc import Iterator
+
+from finetune_api.manifest import Manifest
+from finetune_api.names import DEPLOYMENT_LABEL, JOB_LABEL
+from finetune_operator.decide import leftovers
+from finetune_operator.decide.passing import PASSING
+from finetune_operator.desired import names
+from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
+from finetune_operator.reconcilers.context import has_condition, is_of_the_definition
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    Resource,
+)
+from finetune_operator.runtime.store import Indexer
+
+UNRELEASED = "unreleased"
+"""Index key of the FineTuneJobs whose evaluation has left deployments that cannot be deleted."""
+
+UNSAID = "unsaid"
+"""Index key of the FineTuneJobs of which status says nothing yet but what their definition says of every new one."""
+
+UNCLEANED = "uncleaned"
+"""Index key of the FineTuneJobs and FineTunedModels of which something is left that was to be deleted."""
+
+
+def uses_connection(name: str) -> str:
+    """Index key of the FineTuneJobs of a connection."""
+    return f"connection/{name}"
+
+
+def of_model(namespace: str, name: str) -> str:
+    """Index key of the ModelDeployments of a model."""
+    return f"model/{namespace}/{name}"
+
+
+def under_way(namespace: str, model: str) -> str:
+    """Index key of the FineTuneJobs of a model that have not ended."""
+    return f"under way/{namespace}/{model}"
+
+
+def made_version(namespace: str, model: str, number: int | None = None) -> str:
+    """Index key of the FineTuneJob that made a version of a model, by its own record; of those that made any."""
+    return f"version/{namespace}/{model}/{number or ''}"
+
+
+def in_namespace(namespace: str) -> str:
+    """Index key of the FineTuneJobs of a namespace."""
+    return f"namespace/{namespace}"
+
+
+def in_phase(phase: str) -> str:
+    """Index key of the FineTuneJobs, or of the ModelDeployments, in a phase."""
+    return f"phase/{phase}"
+
+
+def stuck_by(reason: str) -> str:
+    """Index key of the objects that have not ended and do not get on, by the reason that they say."""
+    return f"stuck/{reason}"
+
+
+def labelled(namespace: str, label: str) -> str:
+    """Index key of the FineTuneJob that its children's job label names."""
+    return f"label/{namespace}/{label}"
+
+
+def pods_of_deployment(namespace: str, name: str) -> str:
+    """Index key of the pods that serve a ModelDeployment."""
+    return f"deployment/{namespace}/{name}"
+
+
+def _index_pod(pod: Manifest) -> Iterator[str]:
+    namespace, labels = pod["metadata"]["namespace"], pod["metadata"].get("labels", {})
+    if BATCH_JOB_LABEL in labels:
+        yield pods_of_job(namespace, labels[BATCH_JOB_LABEL])
+    if JOB_LABEL in labels:
+        yield pods_of_owner(namespace, labels[JOB_LABEL])
+    if DEPLOYMENT_LABEL in labels:
+        yield pods_of_deployment(namespace, labels[DEPLOYMENT_LABEL])
+
+
+def _index_job(job: Manifest) -> Iterator[str]:
+    namespace, spec = job["metadata"]["namespace"], job.get("spec", {})
+    yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
+    if not has_condition(job, "Complete", "True") and not has_condition(job, "Failed", "True"):
+        yield under_way(namespace, spec.get("modelRef", {}).get("name", ""))
+        yield from _index_stuck(job)
+    if is_of_the_definition(job.get("status") or {}):
+        yield UNSAID
+    yield in_namespace(namespace)
+    yield labelled(namespace, names.fit(job["metadata"]["name"]))
+    if number := job.get("status", {}).get("modelVersion"):
+        model = spec.get("modelRef", {}).get("name", "")
+        yield from (made_version(namespace, model), made_version(namespace, model, number))
+    if has_condition(job, "Released", "False"):
+        yield UNRELEASED
+    yield from _index_leftovers(job)
+    yield from _index_phase(job)
+
+
+def _index_leftovers(obj: Manifest) -> Iterator[str]:
+    if has_condition(obj, leftovers.CONDITION, "False"):
+        yield UNCLEANED
+
+
+def _index_model(model: Manifest) -> Iterator[str]:
+    yield from _index_leftovers(model)
+    yield from _index_stuck(model)
+
+
+def _index_stuck(obj: Manifest) -> Iterator[str]:
+    """What is Stalled, and what waits for something that may pass by itself and may as well last for ever."""
+    for condition in (obj.get("status") or {}).get("conditions") or ():
+        stalled = (condition["type"], condition["status"]) == ("Stalled", "True")
+        waits = (condition["type"], condition["status"]) == ("Reconciling", "True")
+        if stalled or (waits and condition["reason"] in PASSING):
+            yield stuck_by(condition["reason"])
+
+
+def _index_deployment(deployment: Manifest) -> Iterator[str]:
+    namespace, spec = deployment["metadata"]["namespace"], deployment.get("spec", {})
+    yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
+    yield from _index_stuck(deployment)
+    yield from _index_phase(deployment)
+
+
+def _index_phase(obj: Manifest) -> Iterator[str]:
+    phase = obj.get("status", {}).get("phase")
+    if phase:
+        yield in_phase(phase)
+
+
+INDEXERS: dict[Resource, Indexer] = {
+    PODS: _index_pod,
+    FINE_TUNE_JOBS: _index_job,
+    FINE_TUNED_MODELS: _index_model,
+    MODEL_DEPLOYMENTS: _index_deployment,
+    CONNECTIONS: _index_stuck,
+}

@@ -1,0 +1,159 @@
+"""What is known of a FineTuneJob, from the store, its pods' reports and its provider, and what follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.job_status import FineTuneJobStatus
+from finetune_api.manifest import Manifest
+from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
+from finetune_operator.decide.cloud_job import steps as cloud_job
+from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.steps import decide, refused_by_policy
+from finetune_operator.decide.job.versions import compared_of, find_version
+from finetune_operator.decide.job.view import Decision, JobView
+from finetune_operator.desired import training_job
+from finetune_operator.reconcilers.cloud_job import CloudJobs
+from finetune_operator.reconcilers.context import (
+    Context,
+    has_finalizer,
+    is_abandoned,
+    parse_spec,
+    parse_status,
+    wants_deletion,
+)
+from finetune_operator.reconcilers.indexes import UNSAID
+from finetune_operator.reconcilers.providers import Providers
+from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
+
+
+class Looks:
+    """Looks at jobs, and changes nothing."""
+
+    def __init__(self, context: Context, providers: Providers, reports: ReportBox, cloud: CloudJobs) -> None:
+        self._context = context
+        self._providers = providers
+        self._reports = reports
+        self._cloud = cloud
+
+    async def at(self, job: Manifest) -> tuple[JobView, Decision]:
+        """What is known and what follows. A refusal is for good: it rests on what the API says now.
+
+        A namespace, its connection and a job may come in one commit; their watches are not in step.
+        """
+        view = await self._observe(job)
+        decision = _decide(view)
+        if view.spec is not None and not view.finished and refused_by_policy(decision):
+            await self._context.refresh(NAMESPACES, view.namespace)
+            await self._context.refresh(CONNECTIONS, view.spec.connection_ref.name)
+            view = await self._observe(job)
+            decision = _decide(view)
+        return view, decision
+
+    async def _observe(self, job: Manifest) -> JobView:
+        metadata, context = job["metadata"], self._context
+        spec, spec_error = parse_spec(FineTuneJobSpec, job)
+        status = parse_status(FineTuneJobStatus, job)
+        connection = context.connection(spec.connection_ref.name) if spec else None
+        provider, model = self._providers.of(status, connection), self._model(job, spec)
+        run = await provider.observe(job, status)
+        view = JobView(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            generation=metadata["generation"],
+            created=moment(metadata["creationTimestamp"]),
+            deleting=wants_deletion(job),
+            spec=spec,
+            spec_error=spec_error,
+            status=status,
+            connection=connection,
+            usable_connections=() if connection else context.connections_of(metadata["namespace"]),
+            namespace_labels=self._labels_of(metadata["namespace"]),
+            run=run,
+            live_pods=provider.has_live_pods(job),
+            version=find_version(model, metadata) if model else None,
+            artifact_uri=self._artifact_uri(job, spec, connection, status),
+            now=context.clock(),
+            unsaid=context.store.count(FINE_TUNE_JOBS, UNSAID),
+            report_interval=context.report_interval,
+            patience=context.patience,
+            outdated=_is_outdated(run, connection),
+            restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
+            held=has_finalizer(job, PROVIDER_FINALIZER),
+            abandoned=is_abandoned(job),
+            facts=self._providers.facts(connection),
+        )
+        return self._outside(job, view) if self._providers.is_remote(status, connection) else self._here(job, view)
+
+    def _here(self, job: Manifest, view: JobView) -> JobView:
+        """What is known besides of a job on this cluster."""
+        # What ends with its namespace may be deleted after its children: nothing can be made any more.
+        deleting = view.deleting or self._context.is_ending(view.namespace)
+        return replace(view, deleting=deleting, heard_at=self._heard_at(job, view))
+
+    def _outside(self, job: Manifest, view: JobView) -> JobView:
+        """What is known besides of a job at a provider."""
+        tuned, base = self._cloud.asked(view.uid)
+        in_pod = view.provider.asked_at is None
+        view = replace(
+            view,
+            remote=True,
+            account_now=self._providers.account(job),
+            asked_tuned=tuned,
+            asked_base=base,
+            heard_at=self._heard_at(job, view) if in_pod else None,
+        )
+        if view.spec is None or view.spec.dataset.test is None:
+            return view
+        compared = compared_of(self._model(job, view.spec) or {})
+        return replace(view, if_better=compared.if_better, active=compared.active)
+
+    def _heard_at(self, job: Manifest, view: JobView) -> datetime | None:
+        """When the trainer at work was last heard."""
+        metadata = job["metadata"]
+        listens = view.run.state == "Active"
+        return self._reports.heard_at(metadata["namespace"], metadata["name"], metadata["uid"]) if listens else None
+
+    def _labels_of(self, namespace: str) -> Mapping[str, str]:
+        found = self._context.store.get(NAMESPACES, namespace) or {"metadata": {}}
+        labels: Mapping[str, str] = found["metadata"].get("labels", {})
+        return labels
+
+    def _model(self, job: Manifest, spec: FineTuneJobSpec | None) -> Manifest | None:
+        """The FineTunedModel that the job's version is of, where it is there by now."""
+        if spec is None:
+            return None
+        return self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
+
+    def _artifact_uri(
+        self,
+        job: Manifest,
+        spec: FineTuneJobSpec | None,
+        connection: LLMConnectionSpec | None,
+        status: FineTuneJobStatus,
+    ) -> str:
+        """Where the artifact goes, as its provider says; "" where the connection is one to another provider by now."""
+        began = status.provider.name if status.provider else None
+        if spec is None or connection is None or began not in {None, connection.provider}:
+            return ""
+        if not self._providers.know(connection):
+            return ""
+        return self._providers.of(status, connection).output_uri(job, spec, connection)
+
+
+def _is_outdated(run: Run, connection: LLMConnectionSpec | None) -> bool:
+    """Whether the connection has changed since the attempt's pod was made by it, which cannot start."""
+    local = connection.hugging_face if connection else None
+    if local is None or run.failure is None or not run.made_by:
+        return False  # the digest is not worth its time where nothing follows from it
+    return run.made_by != training_job.made_by(local)
+
+
+def _decide(view: JobView) -> Decision:
+    """By the chain of jobs that run here, or of those that run at a provider outside of the cluster."""
+    return cloud_job.decide(view) if view.remote else decide(view)

@@ -1,0 +1,64 @@
+"""What the metrics tell of objects, read from the store at each scrape."""
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import get_args
+
+from finetune_api.deployment import DeploymentPhase
+from finetune_api.job_status import JobPhase
+from finetune_api.reasons import Reason
+from finetune_operator.reconcilers.context import has_condition
+from finetune_operator.reconcilers.indexes import UNCLEANED, UNRELEASED, in_phase, stuck_by
+from finetune_operator.reconcilers.observed import OWN_KINDS
+from finetune_operator.runtime import metrics
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.store import Store
+
+
+def show(store: Store) -> None:
+    """Have the metrics tell of the objects in a store."""
+    for resource, phases in ((FINE_TUNE_JOBS, get_args(JobPhase)), (MODEL_DEPLOYMENTS, get_args(DeploymentPhase))):
+        for phase in phases:
+            gauge = metrics.OBJECTS.labels(resource.kind, phase)
+            gauge.set_function(partial(store.count, resource, in_phase(phase)))
+    metrics.STUCK.rows = partial(_stuck, store)
+    metrics.DEPLOYMENTS.rows = partial(_priced, store)
+    metrics.UNRELEASED.rows = partial(_unreleased, store)
+    metrics.UNCLEANED.rows = partial(_uncleaned, store)
+
+
+def _stuck(store: Store) -> Iterator[tuple[str, str, str, int]]:
+    """What does not get on, and why."""
+    for resource in OWN_KINDS:
+        for reason in Reason:
+            found = Counter(namespace for namespace, _ in store.addresses(resource, stuck_by(reason)))
+            yield from ((resource.kind, namespace, reason, number) for namespace, number in found.items())
+
+
+def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
+    """What each deployment at a provider costs."""
+    for namespace, name in store.addresses(MODEL_DEPLOYMENTS):
+        status = (store.get(MODEL_DEPLOYMENTS, name, namespace) or {}).get("status") or {}
+        cost = status.get("cost") or {}
+        if cost or status.get("hosted"):
+            reasons = {one["reason"] for one in status.get("conditions") or () if one["status"] == "True"}
+            per_hour = float(cost["perHour"]) if "perHour" in cost else None
+            billed = Reason.BILLED_WHILE_IDLE in reasons
+            yield metrics.DeploymentRow(namespace, name, billed, per_hour, cost.get("currency", ""))
+
+
+def _unreleased(store: Store) -> Iterator[tuple[str, str, str]]:
+    """Whose deployments at a provider cannot be deleted."""
+    for namespace, name in store.addresses(FINE_TUNE_JOBS, UNRELEASED):
+        yield FINE_TUNE_JOBS.kind, namespace, name
+    for namespace, name in store.addresses(MODEL_DEPLOYMENTS, in_phase("Deleting")):
+        if has_condition(store.get(MODEL_DEPLOYMENTS, name, namespace) or {}, "Stalled", "True"):
+            yield MODEL_DEPLOYMENTS.kind, namespace, name
+
+
+def _uncleaned(store: Store) -> Iterator[tuple[str, str, str]]:
+    """Of whom something else is left."""
+    for resource in (FINE_TUNE_JOBS, FINE_TUNED_MODELS):
+        for namespace, name in store.addresses(resource, UNCLEANED):
+            yield resource.kind, namespace, name

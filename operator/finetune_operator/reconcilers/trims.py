@@ -1,0 +1,73 @@
+"""What the store keeps of objects that others fill: what somebody here reads, and no more. Pure.
+
+A change of anything else is no news, and wakes nobody.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from finetune_api.manifest import Manifest
+from finetune_api.names import DEPLOYMENT_LABEL
+from finetune_operator.decide.pods.containers import was_short_of_memory
+from finetune_operator.runtime.kube import JOBS, NAMESPACES, PODS, Resource
+
+_UNREAD_OF_METADATA = {"managedFields", "annotations", "finalizers", "generateName"}
+_UNREAD_OF_PODS = {"podIP", "podIPs", "hostIP", "hostIPs", "qosClass"}
+_UNREAD_OF_CONTAINERS = {"image", "imageID", "containerID", "resources", "allocatedResources", "volumeMounts", "user"}
+_UNREAD_OF_JOBS = {"active", "ready", "terminating", "uncountedTerminatedPods", "startTime"}
+_UNREAD_CONDITIONS = {"Initialized", "Ready", "ContainersReady", "PodReadyToStartContainers", "SuccessCriteriaMet"}
+"""What nobody here reads, and what changes on the way of every pod: each change would be a look at its owner."""
+_PLACED = ("PodScheduled", "True")
+
+
+def _without(fields: Mapping[str, Any], unread: set[str]) -> Manifest:
+    return {key: value for key, value in fields.items() if key not in unread}
+
+
+def _telling(conditions: Iterable[Manifest]) -> list[Manifest]:
+    """Conditions that decide something: that a pod has found its node does not, that it has not does."""
+    return [
+        condition
+        for condition in conditions
+        if condition["type"] not in _UNREAD_CONDITIONS and (condition["type"], condition["status"]) != _PLACED
+    ]
+
+
+def _trim_pod(pod: Manifest) -> Manifest:
+    serves = DEPLOYMENT_LABEL in (pod["metadata"].get("labels") or {})
+    # A server is asked at its address when it was last asked.
+    status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
+    status["conditions"] = _telling(status.get("conditions") or ())
+    if "containerStatuses" in status:
+        status["containerStatuses"] = [_trim_container(one, pod) for one in status["containerStatuses"]]
+    return {"metadata": _without(pod["metadata"], _UNREAD_OF_METADATA), "status": status}
+
+
+def _trim_container(container: Manifest, pod: Manifest) -> Manifest:
+    """Its limits are read of one that used more memory than it may: kept of all, they would be most of a pod."""
+    kept = _without(container, _UNREAD_OF_CONTAINERS)
+    if was_short_of_memory(container):
+        declared = {one["name"]: one.get("resources") for one in pod.get("spec", {}).get("containers") or ()}
+        kept["resources"] = container.get("resources") or declared.get(container["name"]) or {}
+    return kept
+
+
+def _trim_batch_job(job: Manifest) -> Manifest:
+    spec = job.get("spec", {})
+    kept = {"suspend": spec.get("suspend", False)} | ({"parallelism": 0} if spec.get("parallelism") == 0 else {})
+    status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
+    status["conditions"] = _telling(status.get("conditions") or ())
+    return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
+
+
+def _trim_namespace(namespace: Manifest) -> Manifest:
+    """Others write into annotations of namespaces every so often; each news of one is a look at all of its jobs."""
+    phase = namespace.get("status", {}).get("phase")
+    return {"metadata": _without(namespace["metadata"], _UNREAD_OF_METADATA), "status": {"phase": phase}}
+
+
+TRIMS: dict[Resource, Callable[[Manifest], Manifest]] = {
+    NAMESPACES: _trim_namespace,
+    PODS: _trim_pod,
+    JOBS: _trim_batch_job,
+}

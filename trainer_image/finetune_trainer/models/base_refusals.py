@@ -1,0 +1,116 @@
+"""What a base model cannot do: that it cannot be used at all, or not as the job asks, in words to act on."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_trainer.computing.ranks import is_end_of_line
+from finetune_trainer.errors import TrainerError
+
+logger = logging.getLogger(__name__)
+
+PUT_THERE_AGAIN = (
+    "A file of weights is missing, damaged or not whole: have the model put into the cache again (finetune-trainer "
+    "cache), and try again (in a cluster by spec.retryNonce)."
+)
+
+OTHER_NUMBERS = (
+    "Set hyperparameters.precision: Float32, have the model put into the cache again (finetune-trainer cache), or name "
+    "another one, and apply the job under a new name."
+)
+
+_OF_THE_DEVICE = {"OutOfMemoryError", "AcceleratorError"}
+"""Errors of torch, by name: some of what asks for them has no torch yet."""
+
+_ANOTHER = (
+    "Name another base model, or use a trainer image in which that one works, and apply the job under a new name."
+)
+
+
+def unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
+    """The refusal of a base model."""
+    return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
+
+
+@contextmanager
+def in_words(folder: Path, what: str) -> Iterator[None]:
+    """Say it in words where the model's own code, or a library below it, cannot do `what`. Never with rows of the job.
+
+    Nobody knows all kinds of models, nor what their next version will need: whether one works is tried.
+
+    Raises:
+        TrainerError: ModelUnusable. Memory, devices and other ranks that fail are none of the model's faults, and pass.
+    """
+    try:
+        yield
+    except (TrainerError, MemoryError):
+        raise
+    except Exception as error:
+        if {kind.__name__ for kind in type(error).mro()} & _OF_THE_DEVICE or is_end_of_line(error):
+            raise
+        logger.warning("%s failed", what, exc_info=error)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+        raise unusable(folder, f"{what} fails in its own code ({where}: {first_line(error)})", _ANOTHER) from error
+
+
+def first_line(error: Exception) -> str:
+    """What a library says at first; its name where it says nothing."""
+    text = str(error).strip().splitlines()
+    return text[0][:400] if text else type(error).__name__
+
+
+def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
+    """Refuse a tokenizer that is not the model's: a token without an embedding would end the first step.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    known = len(model.get_input_embeddings().weight)  # an adapter on it knows no num_embeddings
+    if largest_id >= known:
+        raise unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
+
+
+def require_positions(folder: Path, model: Any, length: int, what: str = "hyperparameters.maxSequenceLength") -> None:
+    """Refuse rows longer than the model has learnt positions for: it would end at the first such row.
+
+    `what` says where the length comes from.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    known = learnt_positions(model)
+    if known is not None and length > known:
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{what}: {length} is more than the {known} tokens that the model in {folder} can hold",
+            f"Set maxSequenceLength to {known} or less and apply the job under a new name.",
+        )
+
+
+def learnt_positions(model: Any) -> int | None:
+    """How many positions the model has in a table; None where it computes them, and any number will do."""
+    known: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    sizes = {value.shape[0] for name, value in model.named_buffers() if name.endswith("embed_positions")}
+    for name, module in model.named_modules():
+        if "position" in name or name.endswith("wpe"):
+            sizes.add(getattr(module, "num_embeddings", 0) - getattr(module, "offset", 0))
+    return known if known in sizes else None
+
+
+def require_plain_weights(folder: Path) -> None:
+    """Refuse to merge into weights that are stored quantised: QLoRA takes such a base, but what is added is blurred.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    if "quantization_config" in (folder / "config.json").read_text(encoding="utf-8"):
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"artifact.merge: the weights in {folder} are stored quantised, and nothing is merged into such",
+            "Leave artifact.merge out, or name the model with weights of 16 bits, and apply the job under a new name.",
+        )
