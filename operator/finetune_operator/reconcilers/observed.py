@@ -12,6 +12,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.job.steps import PASSING
 from finetune_operator.decide.pods.containers import was_short_of_memory
+from finetune_operator.decide.pods.disruption import cut_off
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
 from finetune_operator.reconcilers.context import has_condition, is_of_the_definition
@@ -257,7 +258,7 @@ def _trim_pod(pod: Manifest) -> Manifest:
     serves = DEPLOYMENT_LABEL in (pod["metadata"].get("labels") or {})
     # A server is asked at its address when it was last asked.
     status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
-    status["conditions"] = _telling(status.get("conditions") or ())
+    status["conditions"] = [*_telling(status.get("conditions") or ()), *cut_off(pod)]
     if "containerStatuses" in status:
         status["containerStatuses"] = [_trim_container(one, pod) for one in status["containerStatuses"]]
     return {"metadata": _without(pod["metadata"], _UNREAD_OF_METADATA), "status": status}

@@ -21,7 +21,7 @@ from finetune_operator.decide.pods.containers import (
     outlives,
     terminated,
 )
-from finetune_operator.decide.pods.disruption import disruption, is_over_a_limit
+from finetune_operator.decide.pods.disruption import cut_off_since, disruption, is_over_a_limit
 
 Manifest = Mapping[str, Any]
 RunState = Literal[
@@ -61,6 +61,11 @@ _MEMORY_AFTER_TRAINING = (
 _MEMORY_BEFORE_TRAINING = (
     "Ask for more memory: apply the job under a new name with more spec.resources.memory, or ask an admin for more in "
     "the connection's podTemplate and set spec.retryNonce."
+)
+
+_GIVEN_UP = (
+    ": if it is not back within some minutes, the pod is given up, and the next attempt goes on from the last "
+    "checkpoint (kubectl get nodes)"
 )
 
 _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
@@ -185,7 +190,7 @@ def has_ended(job: Manifest) -> bool:
 def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
     """Pods of several nodes begin together: what keeps one of them from starting keeps all."""
     ending = any(pod["metadata"].get("deletionTimestamp") is not None for pod in pods)
-    note = next((said for pod in pods if (said := _told_to_end(pod))), "")
+    note = next((said for pod in pods if (said := _told_to_end(pod) or _unheard(pod))), "")
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:
         failure = next((found for pod in pending if (found := obstacle(pod))), None)
@@ -207,6 +212,12 @@ def _told_to_end(pod: Manifest) -> str:
         return ""
     why = disruption(pod)
     return f"the training pod has been told to end, by {due} at the latest{f': {why.message}' if why else ''}"
+
+
+def _unheard(pod: Manifest) -> str:
+    """That nothing is known of a pod: what its status says is what its kubelet said last."""
+    since = cut_off_since(pod)
+    return f"the training pod's node does not answer since {since}{_GIVEN_UP}" if since else ""
 
 
 def _behind(container: Manifest, queued: Run, now: datetime) -> Run:
