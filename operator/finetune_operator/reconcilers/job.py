@@ -7,25 +7,28 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
+from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.conditions import is_true, moment
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import decide, not_done, not_started, refused_by_policy
+from finetune_operator.decide.job.steps import decide, not_done, not_started, not_yet, refused_by_policy
 from finetune_operator.decide.job.versions import Compared, compared_of, find_version
 from finetune_operator.decide.job.view import Decision, JobView
-from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
+from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod, refusal_of_write
 from finetune_operator.desired import training_job
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
+from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
     annotations_of,
     has_finalizer,
     is_abandoned,
+    kept_by,
     parse_spec,
     parse_status,
     wants_deletion,
@@ -69,7 +72,7 @@ class JobReconciler:
             refused = self._offers.make(offered, model, self._under_way(key.namespace, model))
             if refused is None:
                 return None
-            decision = cloud_job.trouble(view, refused, cloud_job.ASK_AGAIN_SECONDS)
+            decision = _not_taken(view, refused)
         try:
             if cloud_job.is_to_be_held(view):
                 job = await self._cloud.hold(job)
@@ -152,7 +155,7 @@ class JobReconciler:
         tuned, base = self._cloud.asked(metadata["uid"]) if remote else (None, None)
         began = status.provider.name if status.provider else None
         fits = connection is not None and began in (None, connection.provider) and self._providers.know(connection)
-        run = await provider.observe(job, status)
+        run = await _seen(provider, job, status)
         in_pod = not remote or (status.provider or ProviderStatus()).asked_at is None
         listens = run.state == "Active" and in_pod
         return JobView(
@@ -182,6 +185,7 @@ class JobReconciler:
             outdated=_is_outdated(run, connection),
             restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
             account_now=self._providers.account(job) if remote else None,
+            kept_by=kept_by(job),
             held=has_finalizer(job, PROVIDER_FINALIZER),
             abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),
@@ -263,6 +267,22 @@ class JobReconciler:
             await self._context.announce(job, *told)
         if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
+
+
+async def _seen(provider: TrainingProvider, job: Manifest, status: FineTuneJobStatus) -> Run:
+    """The state of the attempt, or why it cannot be read."""
+    try:
+        return await provider.observe(job, status)
+    except REFUSALS as refusal:
+        job_id = status.provider.job_id if status.provider else None
+        return Run("Unreachable", failure=refusal_of_write(refusal.message), job_id=job_id)
+
+
+def _not_taken(view: JobView, why: Failure) -> Decision:
+    """The model cannot take the job's result now."""
+    if why.reason is Reason.PENDING:
+        return not_yet(view, why.message)
+    return cloud_job.trouble(view, why, cloud_job.ASK_AGAIN_SECONDS)
 
 
 def _is_outdated(run: Run, connection: LLMConnectionSpec | None) -> bool:
