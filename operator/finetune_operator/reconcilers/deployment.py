@@ -169,6 +169,8 @@ class DeploymentReconciler:
         except REFUSALS as refusal:
             unknown = f"; why its pod does not start is not known: {refusal.message}"
             return replace(view.serving, note=view.serving.note + unknown)
+        if failure is not None and failure.reason is Reason.UNSCHEDULABLE:
+            return replace(view.serving, note=f"{view.serving.note}; a pod waits for a node: {failure.message}")
         return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
 
     async def _remote(

@@ -29,7 +29,7 @@ _STEPS = (
         "pv). One node has to reach all claims of a pod.",
     ),
     (
-        "unbound immediate PersistentVolumeClaims|persistent volumes to bind",
+        "unbound immediate PersistentVolumeClaims|persistent volumes to bind|binding volumes: ",
         "kubectl describe pvc says why a claim is not bound: make a volume for it, or name a storage class that makes "
         "one. The pod goes on by itself.",
     ),

@@ -29,6 +29,7 @@ def pending(message: str) -> dict[str, Any]:
         ("2 node(s) had volume node affinity conflict.", "kubectl describe pv"),
         ("2 node(s) didn't find available persistent volumes to bind.", "kubectl describe pvc"),
         ("pod has unbound immediate PersistentVolumeClaims.", "kubectl describe pvc"),
+        ('running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded', "kubectl describe pvc"),
     ],
 )  # fmt: skip
 def test_where_it_is_not_for_want_of_room_nobody_is_told_to_wait_for_room(why: str, step: str) -> None:
