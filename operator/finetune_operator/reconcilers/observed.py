@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
-from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, FIELD_MANAGER, JOB_LABEL, MANAGED_BY_LABEL
+from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, FIELD_MANAGER, GROUP, JOB_LABEL, MANAGED_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.job.steps import PASSING
@@ -165,7 +165,12 @@ def make_store() -> Store:
             MODEL_DEPLOYMENTS: _index_deployment,
             CONNECTIONS: _index_stuck,
         },
-        trims={NAMESPACES: _trim_namespace, PODS: _trim_pod, JOBS: _trim_batch_job},
+        trims={
+            NAMESPACES: _trim_namespace,
+            PODS: _trim_pod,
+            JOBS: _trim_batch_job,
+            **dict.fromkeys(OWN_KINDS, _trim_own),
+        },
     )
 
 
@@ -279,6 +284,14 @@ def _trim_batch_job(job: Manifest) -> Manifest:
     status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
     status["conditions"] = _telling(status.get("conditions") or ())
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
+
+
+def _trim_own(obj: Manifest) -> Manifest:
+    """Without annotations of others: they may be larger than all the rest, and tools write them again and again."""
+    annotations = obj["metadata"].get("annotations") or {}
+    ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
+    metadata = _without(obj["metadata"], {"annotations"}) | ({"annotations": ours} if ours else {})
+    return {**obj, "metadata": metadata}
 
 
 def _trim_namespace(namespace: Manifest) -> Manifest:
