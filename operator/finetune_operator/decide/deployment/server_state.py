@@ -76,7 +76,15 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
     if failure is not None:
         return Serving("Failing", version, available, failure, answers=answers)
     short_of = wanted if placed and _was_rolled_out(status) else 0
-    return Serving("Rolling", version, available, note=_waiting_for(of_version), answers=answers, short_of=short_of)
+    note = f"{_paused(deployment)}{_waiting_for(of_version)}"
+    return Serving("Rolling", version, available, note=note, answers=answers, short_of=short_of)
+
+
+def _paused(deployment: Manifest) -> str:
+    """That somebody keeps Kubernetes from rolling out what is wanted. What answers goes on answering."""
+    name = deployment["metadata"]["name"]
+    step = f"; somebody has paused Deployment {name} (kubectl rollout resume deployment {name})"
+    return step if deployment["spec"].get("paused") else ""
 
 
 def _silent(status: Manifest, pods: Sequence[Manifest], now: datetime | None) -> Failure | None:
