@@ -82,9 +82,10 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
 
 def _paused(deployment: Manifest) -> str:
     """That somebody keeps Kubernetes from rolling out what is wanted. What answers goes on answering."""
+    if not deployment["spec"].get("paused"):
+        return ""
     name = deployment["metadata"]["name"]
-    step = f"; somebody has paused Deployment {name} (kubectl rollout resume deployment {name})"
-    return step if deployment["spec"].get("paused") else ""
+    return f"; somebody has paused Deployment {name} (kubectl rollout resume deployment {name})"
 
 
 def _silent(status: Manifest, pods: Sequence[Manifest], now: datetime | None) -> Failure | None:
