@@ -49,6 +49,28 @@ def test_where_room_would_help_it_is_waited_for(why: str) -> None:
     assert failure.message == f"0/2 nodes are available: {why}", "what preemption found helps nobody"
 
 
+GOING, LOST = (
+    'persistentvolumeclaim "a" is being deleted',
+    'persistentvolumeclaim "a" bound to non-existent persistentvolume "b"',
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [
+        (GOING, "have ended"),
+        (LOST, "PersistentVolume of that name"),
+        ('persistentvolumeclaim "a" not found', "Make the"),
+    ],
+)
+def test_a_claim_that_takes_no_pods_any_more_is_told_with_what_brings_it_back(said: str, step: str) -> None:
+    """The scheduler's own end, `. not found`, is about nodes."""
+    failure = unplaced(pending(f"0/2 nodes are available: {said}. not found{END}"))
+    assert failure is not None
+    assert (failure.reason, failure.message) == (Reason.CONTAINER_CONFIG_INVALID, f"0/2 nodes are available: {said}.")
+    assert step in (failure.next_step or "")
+
+
 @pytest.mark.parametrize("end", [END, END.replace("no new claims to deallocate, ", ""), ""])
 def test_of_the_schedulers_words_those_about_nodes_are_told(end: str) -> None:
     failure = unplaced(pending(f"0/2 nodes are available: 2 Insufficient cpu.{end}"))
