@@ -141,11 +141,18 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
     if _trainers_are_done(pods, failed):
         return Run(_end(report), report=report)
-    if failed or live:
+    # One that is deleted and kept gives no verdict any more: its controller leaves it alone.
+    mute = pod is not None and "deletionTimestamp" in job["metadata"]
+    if failed or live or (mute and not _ended_well(pods)):
         return _failed(failed or {}, pod, report)
-    if _job_condition(job, "Complete") or _has_done_it_all(pods, report):
+    if mute or _job_condition(job, "Complete") or _has_done_it_all(pods, report):
         return Run(_end(report), report=report)
     return Run("Active" if pod is not None else "Queued", report=report, ending=pod is not None)
+
+
+def _ended_well(pods: Sequence[Manifest]) -> bool:
+    """Whether the pods of all nodes have."""
+    return all(pod.get("status", {}).get("phase") == "Succeeded" for pod in _present(pods))
 
 
 def _of_its_word(report: Report | None) -> Run:

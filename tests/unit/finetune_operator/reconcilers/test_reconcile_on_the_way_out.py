@@ -95,6 +95,33 @@ async def test_a_batch_job_that_is_deleted_and_kept_is_followed_by_the_next_atte
     assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
 
 
+@pytest.mark.parametrize("code", [0, 75, 65])
+async def test_a_batch_job_that_is_kept_gives_no_verdict_and_its_pod_tells_the_end(code: int) -> None:
+    """Its pods go on until it is really gone; its controller leaves it alone."""
+    cluster = await with_running_job()
+    await delete(cluster, JOBS, "sentiment-1-1", FOREIGN)
+    job = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]
+    last = {0: cluster.result(), 75: cluster.report("Interrupted")}.get(code)
+    cluster.end_pod(code, last)
+    cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"] = job
+    cluster.kube.events = [event for event in cluster.kube.events if event[0] is not JOBS]
+    await cluster.settle()
+    if code == 75:
+        assert cluster.status()["provider"]["lastFailure"]["reason"] == "Interrupted"
+        await cluster.wait(5)
+        assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
+    else:
+        assert cluster.status()["phase"] == ("Failed" if code else "Succeeded")
+
+
+async def test_a_batch_job_that_is_kept_and_ended_without_a_word_is_followed_by_the_next_attempt() -> None:
+    cluster = await with_running_job()
+    await delete(cluster, JOBS, "sentiment-1-1", FOREIGN)
+    cluster.kube.change(PODS, "sentiment-1-1-x", status={"phase": "Succeeded"})
+    await cluster.settle()
+    assert cluster.status()["provider"]["lastFailure"]["reason"] == "Interrupted"
+
+
 async def test_a_batch_job_that_never_had_a_pod_and_is_kept_is_followed_by_the_next_attempt() -> None:
     cluster = await with_job()
     await delete(cluster, JOBS, "sentiment-1-1", FOREIGN)

@@ -60,7 +60,6 @@ GOING, LOST = (
     [
         (GOING, "have ended"),
         (LOST, "PersistentVolume of that name"),
-        ('persistentvolumeclaim "a" not found', "Make the"),
     ],
 )
 def test_a_claim_that_takes_no_pods_any_more_is_told_with_what_brings_it_back(said: str, step: str) -> None:
