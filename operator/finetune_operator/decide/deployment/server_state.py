@@ -195,7 +195,7 @@ def _waiting_for(pods: Sequence[Manifest]) -> str:
         return f"; a pod waits for a node: {waits.message}"
     crashes = (_crash(one) for pod in pods for one in containers(pod) if not one.get("ready"))
     crash = next((found for found in crashes if found), None)
-    if since := next((found for pod in pods if (found := cut_off_since(pod))), ""):
+    if since := next((said for pod in pods if (said := cut_off_since(pod))), ""):
         return f"; the node of a server's pod does not answer since {since}{_GIVEN_UP}"
     return f"; a server ended and is started again: {crash.message}" if crash else _behind(pods)
 
