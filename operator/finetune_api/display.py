@@ -8,6 +8,10 @@ OWN_RECIPE = frozenset({"huggingFace", "sageMaker"})
 """Provider blocks of those where our own trainer tunes: only there a job says how."""
 
 
+_WIDE = 1e9
+"""Code of one's own counts losses as it likes; a column has room for so much."""
+
+
 def job_display(base_model: str, method: str, status: FineTuneJobStatus, provider: str | None) -> Display:
     """The text columns of a FineTuneJob: its spec's base model and method, its status, its provider where known."""
     return Display(
@@ -32,7 +36,7 @@ def short_name(model: str) -> str:
 
 
 def rounded(loss: float | None) -> str | None:
-    """A loss with three digits after the point, or two that count where it is smaller than those show."""
+    """A loss with three digits after the point, or two that count where it is smaller, or wider, than those show."""
     if loss is None:
         return None
-    return f"{loss:.3f}" if loss == 0 or abs(loss) >= 0.001 else f"{loss:.1e}"
+    return f"{loss:.3f}" if loss == 0 or 0.001 <= abs(loss) < _WIDE else f"{loss:.1e}"

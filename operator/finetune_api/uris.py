@@ -188,6 +188,14 @@ def parse_artifact_uri(text: str) -> Uri:
     return Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
 
 
+def artifact_place(text: str | None) -> Uri | None:
+    """Where tuned weights are kept; None where nobody says, or what somebody has written says nothing."""
+    try:
+        return parse_artifact_uri(text) if text is not None else None
+    except UriError:
+        return None
+
+
 def _split(text: str) -> SplitResult:
     if text != text.strip(AROUND):
         raise UriError("the uri begins or ends with a space or a quotation mark; write it without")

@@ -8,6 +8,8 @@ from typing import Literal
 from finetune_api.base import Condition
 from finetune_api.reasons import Reason
 
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
 State = Literal["True", "False", "Unknown"]
 
 
@@ -27,8 +29,8 @@ def timestamp(moment: datetime) -> str:
 
 
 def moment(text: str) -> datetime:
-    """A moment from the API's text."""
-    return datetime.fromisoformat(text)
+    """A moment from the API's text. What is far from any time of an object is brought near: it can be added to."""
+    return min(max(datetime.fromisoformat(text), _FIRST), _LAST)
 
 
 def ready(reason: Reason, message: str = "") -> list[Fact]:
@@ -65,6 +67,15 @@ def resting(reason: Reason, message: str) -> list[Fact]:
         Fact("Reconciling", "False", reason, message),
         Fact("Stalled", "False", reason),
     ]
+
+
+def leaving(finalizers: str, ends: str = "") -> list[Fact]:
+    """On its way out, and not gone: somebody's finalizers keep it. `ends`: what of it has to end before."""
+    if ends:
+        message = f"it is being deleted: {ends}, and then the finalizers {finalizers} are to go"
+    else:
+        message = f"it is being deleted, and kept by its finalizers {finalizers}"
+    return reconciling(Reason.PENDING, message)
 
 
 def retiring(said: str | None, before: list[Condition] | None) -> list[Fact]:

@@ -246,7 +246,8 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
     problem = next((c for c in conditions or () if c.type == "Stalled" and c.status == "True"), None)
     if problem:
         return stalled(Reason(problem.reason), f"ModelDeployment {deployment.name}: {problem.message}")
-    waits = next((c for c in conditions or () if c.type == "Reconciling" and c.reason in _AWAITED), None)
+    leaves = deployment.status.phase == "Deleting"
+    waits = next((c for c in conditions or () if c.type == "Reconciling" and (leaves or c.reason in _AWAITED)), None)
     if waits:
         told = reconciling if waits.status == "True" else resting
         return told(Reason(waits.reason), f"ModelDeployment {deployment.name}: {waits.message}")

@@ -9,6 +9,9 @@ import orjson
 from finetune_api.manifest import Manifest
 from finetune_api.names import DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL
 
+_WHOLE = frozenset({"spec.selector", "spec.template.spec.nodeSelector"})
+"""Maps whose every key narrows what is chosen: one that somebody has added leaves a Service without its pods."""
+
 
 def stamped(wanted: Manifest) -> Manifest:
     """The object with its own digest in an annotation: a field that is not wanted any more shows as a difference."""
@@ -42,6 +45,8 @@ def differences(present: Any, wanted: Any, path: str = "") -> Iterator[tuple[str
     Quantities that the server spells anew (1000m as 1) count as a difference.
     """
     if isinstance(wanted, Mapping) and wanted and isinstance(present, Mapping):
+        if path in _WHOLE and present.keys() - wanted.keys():
+            yield path, repr(present)
         for key, value in wanted.items():
             yield from differences(present.get(key), value, f"{path}.{key}" if path else str(key))
     elif isinstance(wanted, list) and wanted and isinstance(present, list) and len(present) == len(wanted):

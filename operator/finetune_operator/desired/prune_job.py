@@ -7,7 +7,7 @@ from finetune_api.connection import HuggingFace
 from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_api.names import COMPONENT_LABEL, MODEL_LABEL, TRAINER_CONTAINER
-from finetune_api.uris import parse_artifact_uri
+from finetune_api.uris import artifact_place
 from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import Volumes, labels_of_work, owner_reference, pod_metadata, pod_spec
 
@@ -41,9 +41,9 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
 
     Where the weights are was told by the pod that made them: nothing else is ever deleted on its word.
     """
-    if version.artifact.uri is None:
+    uri = artifact_place(version.artifact.uri)
+    if uri is None:
         return None
-    uri = parse_artifact_uri(version.artifact.uri)
     metadata = owner["metadata"]
     if uri.path.split("/")[-4:-2] != [metadata["namespace"], metadata["name"]]:
         return None
@@ -51,7 +51,7 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
     if uri.is_claim:
         volumes.claim(uri.root, read_only=False)
     else:
-        flags = artifacts.endpoint_flag(version.artifact.uri, connection.artifacts)
+        flags = artifacts.endpoint_flag(uri.text, connection.artifacts)
     folder = dirname(names.claim_path(uri) if uri.is_claim else uri.text)
     own_labels = labels_of_work(**{MODEL_LABEL: names.fit(owner["metadata"]["name"]), COMPONENT_LABEL: "prune"})
     container: Manifest = {

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_operator.reconcilers.concerned import concerned, has_ended, is_only_asked_for
-from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, OWN_KINDS, WATCHED
+from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
 from finetune_operator.runtime.errors import KubeError
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, Kube, Resource
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, OWN_KINDS, Kube, Resource
 from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Listing, Store
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from finetune_api.manifest import Manifest
 from finetune_api.names import DIGEST_ANNOTATION
 from finetune_operator.desired.compare import differences, is_managed, is_ours, stamped
-from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.context import Context, kept_by
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.kube import Resource
 from finetune_operator.runtime.limits import TokenBuckets
@@ -63,6 +63,11 @@ class Children:
         digest = metadata["annotations"][DIGEST_ANNOTATION]
         key = "/".join((resource.plural, metadata["namespace"], metadata["name"], digest))
         present = await self._present(resource, metadata)
+        if present is not None and (finalizers := kept_by(present)):
+            # It takes no changes any more: controllers leave it alone. Once it is gone it is made again.
+            what = f"{resource.kind} {metadata['name']}"
+            note = f"{what} is being deleted, and kept by its finalizers {finalizers}"
+            return Ensured(present, contested=Contested(note, PAUSE_SECONDS))
         changed = self._changed(key, present, wanted)
         if present is not None and not changed:
             return Ensured(present)

@@ -6,7 +6,7 @@ from typing import Any
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL
 from finetune_operator.reconcilers.context import has_condition
 from finetune_operator.reconcilers.indexes import UNCLEANED, in_namespace, labelled, of_model, uses_connection
-from finetune_operator.reconcilers.observed import CHILDREN, OWN_KINDS
+from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
@@ -14,6 +14,7 @@ from finetune_operator.runtime.kube import (
     JOBS,
     MODEL_DEPLOYMENTS,
     NAMESPACES,
+    OWN_KINDS,
     PODS,
     Resource,
 )

@@ -19,6 +19,7 @@ from finetune_operator.decide import unheeded
 from finetune_operator.decide.connection import with_resolved
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
+from finetune_operator.decide.pods.refused import step_of_rights
 from finetune_operator.decide.policy import selects
 from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound
@@ -131,7 +132,8 @@ class Context:
 
     async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
         """An Event about a write that a policy or a webhook refuses, where status cannot say it."""
-        step = _OTHER_DEFINITIONS if _FIELD_OF_STATUS in refusal.message else ""
+        rights = step_of_rights(refusal.message)
+        step = _OTHER_DEFINITIONS if _FIELD_OF_STATUS in refusal.message else f". {rights}" if rights else ""
         logger.warning("%s: %s%s", what, refusal.message, step)
         await self.announce(obj, "Warning", Reason.WRITE_REFUSED, f"{what}: {refusal.message}{step}")
 
@@ -296,6 +298,11 @@ def _without_marks(obj: Manifest) -> tuple[Any, ...]:
 def wants_deletion(obj: Mapping[str, Any]) -> bool:
     """Whether the object is on its way out."""
     return "deletionTimestamp" in obj["metadata"]
+
+
+def kept_by(obj: Mapping[str, Any]) -> str:
+    """The finalizers that keep an object which is on its way out, as people list them; empty where it is not."""
+    return ", ".join(obj["metadata"].get("finalizers") or ()) if wants_deletion(obj) else ""
 
 
 def finalizers_of(obj: Mapping[str, Any], but: str) -> list[str]:

@@ -39,6 +39,7 @@ from finetune_operator.reconcilers.context import (
     Context,
     annotations_of,
     has_finalizer,
+    kept_by,
     parse_spec,
     parse_status,
     wants_deletion,
@@ -160,7 +161,13 @@ class DeploymentReconciler:
     async def _explained(self, view: DeploymentView) -> Serving:
         """The state of a server whose pods do not start, with what only their Events say: a volume that is missing."""
         pods = self._pods_of(view.namespace, view.name)
-        failure = await self._not_up.of(pods, f"{DEPLOYMENT_LABEL}={view.name}")
+        try:
+            failure = await self._not_up.of(pods, f"{DEPLOYMENT_LABEL}={view.name}")
+        except REFUSALS as refusal:
+            unknown = f"; why its pod does not start is not known: {refusal.message}"
+            return replace(view.serving, note=view.serving.note + unknown)
+        if failure is not None and failure.reason is Reason.UNSCHEDULABLE:
+            return replace(view.serving, note=f"{view.serving.note}; a pod waits for a node: {failure.message}")
         return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
 
     async def _remote(
@@ -247,6 +254,7 @@ class DeploymentReconciler:
             namespace=namespace,
             generation=metadata["generation"],
             deleting=wants_deletion(deployment),
+            kept_by=kept_by(deployment),
             spec=spec,
             spec_error=spec_error,
             status=parse_status(ModelDeploymentStatus, deployment),

@@ -7,14 +7,15 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import FineTuneJobStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest
+from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.conditions import is_true
-from finetune_operator.decide.job.steps import not_done, not_started
+from finetune_operator.decide.job.steps import not_done, not_started, not_yet
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
@@ -62,7 +63,7 @@ class JobReconciler:
             refused = self._offers.make(offered, model, self._under_way(key.namespace, model))
             if refused is None:
                 return None
-            decision = outcomes.trouble(view, refused, outcomes.ASK_AGAIN_SECONDS)
+            decision = _not_taken(view, refused)
         try:
             if cloud_job.is_to_be_held(view):
                 job = await self._cloud.hold(job)
@@ -178,6 +179,13 @@ class JobReconciler:
             await self._context.announce(job, *told)
         if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
+
+
+def _not_taken(view: JobView, why: Failure) -> Decision:
+    """The model cannot take the job's result now."""
+    if why.reason is Reason.PENDING:
+        return not_yet(view, why.message)
+    return outcomes.trouble(view, why, outcomes.ASK_AGAIN_SECONDS)
 
 
 def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:

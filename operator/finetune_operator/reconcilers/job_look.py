@@ -15,12 +15,15 @@ from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide, refused_by_policy
 from finetune_operator.decide.job.versions import compared_of, find_version
 from finetune_operator.decide.job.view import Decision, JobView
+from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import training_job
+from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
     has_finalizer,
     is_abandoned,
+    kept_by,
     parse_spec,
     parse_status,
     wants_deletion,
@@ -28,6 +31,7 @@ from finetune_operator.reconcilers.context import (
 from finetune_operator.reconcilers.indexes import UNSAID
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
 
 
@@ -60,7 +64,7 @@ class Looks:
         status = parse_status(FineTuneJobStatus, job)
         connection = context.connection(spec.connection_ref.name) if spec else None
         provider, model = self._providers.of(status, connection), self._model(job, spec)
-        run = await provider.observe(job, status)
+        run = await _seen(provider, job, status)
         view = JobView(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -84,6 +88,7 @@ class Looks:
             patience=context.patience,
             outdated=_is_outdated(run, connection),
             restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
+            kept_by=kept_by(job),
             held=has_finalizer(job, PROVIDER_FINALIZER),
             abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),
@@ -144,6 +149,15 @@ class Looks:
         if not self._providers.know(connection):
             return ""
         return self._providers.of(status, connection).output_uri(job, spec, connection)
+
+
+async def _seen(provider: TrainingProvider, job: Manifest, status: FineTuneJobStatus) -> Run:
+    """The state of the attempt, or why it cannot be read."""
+    try:
+        return await provider.observe(job, status)
+    except REFUSALS as refusal:
+        job_id = status.provider.job_id if status.provider else None
+        return Run("Unreachable", failure=refusal_of_write(refusal.message), job_id=job_id)
 
 
 def _is_outdated(run: Run, connection: LLMConnectionSpec | None) -> bool:

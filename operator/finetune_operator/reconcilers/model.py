@@ -10,13 +10,13 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
-from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
-from finetune_operator.decide.conditions import merge, moment
+from finetune_operator.decide.conditions import leaving, merge, moment
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import has_versions_of, of_record, recovered, registered
 from finetune_operator.decide.job.view import JobView
 from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
+from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.accounts import Accounts
@@ -27,6 +27,7 @@ from finetune_operator.reconcilers.context import (
     annotations_of,
     has_condition,
     is_abandoned,
+    kept_by,
     parse_spec,
     parse_status,
     wants_deletion,
@@ -107,7 +108,7 @@ class ModelReconciler:
                     FINE_TUNED_MODELS, fine_tuned_model.build(key.namespace, key.name)
                 )
             except REFUSALS as refusal:
-                self._offers.refuse(key, refusal.message)
+                self._offers.refuse(key, f"cannot be made: {refusal.message}")
                 return Requeue(REFUSED_CHECK_SECONDS)
         self._offers.open(key)
         if model is None:
@@ -116,11 +117,25 @@ class ModelReconciler:
         if view.spec is not None:
             await self._context.tell_unheeded(model, unheeded.of_model(view.spec, annotations_of(model)))
         if view.deleting:
-            # What is offered waits: the model is made anew once this one is gone.
-            return await self._release.release(model, view) if is_held(model) else None
+            return await self._leave(key, model, view, offered)
         with suppress(*REFUSALS):  # an Event has told of it
             model = await self._release.hold(model, view)
         return await self._settle(key, model, view, offered)
+
+    async def _leave(self, key: Key, model: Manifest, view: ModelView, offered: Sequence[JobView]) -> Requeue | None:
+        """It is being deleted: what is offered waits, as the model is made anew once this one is gone."""
+        if offered:
+            kept = f", and kept by its finalizers {kept_by(model)}" if kept_by(model) else ""
+            self._offers.wait(key, f"is being deleted{kept}; once it is gone it is made again, with this job's version")
+        if is_held(model):
+            return await self._release.release(model, view)
+        if kept_by(model):
+            conditions = merge(
+                view.status.conditions, leaving(kept_by(model)), generation=view.generation, now=view.now
+            )
+            status = view.status.model_copy(update={"conditions": conditions, "observed_generation": view.generation})
+            await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
+        return None
 
     def _offered(self, key: Key) -> list[JobView]:
         """What waits for the model; what was made by a job that is gone by now is no version, as after a crash."""
@@ -152,7 +167,7 @@ class ModelReconciler:
             decision = replace(decision, status=not_deployed(view, decision.status, deployed.refused))
         status = _with_leftovers(view, decision.status, pruning)
         status = status.model_copy(update={"display": model_display(status)})
-        if await self._context.write_status(FINE_TUNED_MODELS, model, before, status) is None:
+        if await self._written(key, model, before, status) is None:
             self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
             return None
         self._offers.settle(key, has_versions_of(view.status, offered))
@@ -166,6 +181,16 @@ class ModelReconciler:
             return Requeue(0)  # the next look is to say it
         pauses = [again for again in (deployed.again, pruning.again(view)) if again is not None]
         return Requeue(min(pauses)) if pauses else None
+
+    async def _written(
+        self, key: Key, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
+    ) -> Manifest | None:
+        """The model with its status, None where it is gone; jobs whose results are in it hear where it is refused."""
+        try:
+            return await self._context.write_status(FINE_TUNED_MODELS, model, before, status)
+        except REFUSALS as refusal:
+            self._offers.refuse(key, f"cannot be written: {refusal.message}")
+            raise
 
     async def _tell_activated(
         self, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
@@ -287,7 +312,7 @@ class ModelReconciler:
             ensured = await self._children.ensure(MODEL_DEPLOYMENTS, model, wanted)
         except REFUSALS as refusal:
             message = f"ModelDeployment {metadata['name']} cannot be made: {refusal.message}"
-            return Deployed(Failure.because(Reason.WRITE_REFUSED, message), REFUSED_CHECK_SECONDS)
+            return Deployed(refusal_of_write(message), REFUSED_CHECK_SECONDS)
         return Deployed(again=ensured.contested.seconds if ensured.contested else None)
 
 

@@ -4,13 +4,10 @@ from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL
 from finetune_operator.reconcilers.indexes import INDEXERS
 from finetune_operator.reconcilers.trims import TRIMS
 from finetune_operator.runtime.kube import (
-    CONNECTIONS,
     DEPLOYMENTS,
-    FINE_TUNE_JOBS,
-    FINE_TUNED_MODELS,
     JOBS,
-    MODEL_DEPLOYMENTS,
     NAMESPACES,
+    OWN_KINDS,
     PODS,
     SERVICES,
     Resource,
@@ -19,7 +16,6 @@ from finetune_operator.runtime.store import Store
 
 CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 
-OWN_KINDS: tuple[Resource, ...] = (CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, FINE_TUNE_JOBS)
 CHILDREN: tuple[Resource, ...] = (JOBS, PODS, DEPLOYMENTS, SERVICES)
 WATCHED: tuple[Resource, ...] = (NAMESPACES, *CHILDREN, *OWN_KINDS)
 """Children before owners: an owner is looked at when what it has made is known."""

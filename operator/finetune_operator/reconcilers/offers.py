@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.view import JobView
+from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key, Lane
 
@@ -31,7 +32,7 @@ class Offers:
     def __init__(self, enqueue: Callable[[Key, float, Lane], None]) -> None:
         self._enqueue = enqueue
         self._waiting: dict[Key, dict[str, JobView]] = defaultdict(dict)
-        self._refused: dict[Key, str] = {}
+        self._refused: dict[Key, Failure] = {}
 
     def make(self, job: JobView, model_name: str, under_way: int) -> Failure | None:
         """Have the model take the job's result at its next look: at once, where no other one can come soon.
@@ -47,7 +48,7 @@ class Offers:
         model = Key(FINE_TUNED_MODELS.kind, job.namespace, model_name)
         self._waiting[model][job.uid] = job
         if model in self._refused:
-            return Failure.because(Reason.WRITE_REFUSED, self._refused[model])
+            return self._refused[model]
         self._enqueue(model, GATHER_SECONDS if under_way > len(self._waiting[model]) else 0, Lane.ENDED)
         return None
 
@@ -61,9 +62,16 @@ class Offers:
         if waiting and under_way <= len(waiting) and model not in self._refused:
             self._enqueue(model, 0, Lane.ENDED)
 
-    def refuse(self, model: Key, message: str) -> None:
-        """The model cannot be made: its jobs say so. It is for the model to try again."""
-        self._refused[model] = f"FineTunedModel {model.name} cannot be made: {message}"
+    def refuse(self, model: Key, said: str) -> None:
+        """A write of the model is refused: its jobs say so. It is for the model to try again."""
+        self._put_off(model, refusal_of_write(f"FineTunedModel {model.name} {said}"))
+
+    def wait(self, model: Key, said: str) -> None:
+        """The model cannot take anything for now, which passes: its jobs say so."""
+        self._put_off(model, Failure.because(Reason.PENDING, f"its result waits: FineTunedModel {model.name} {said}"))
+
+    def _put_off(self, model: Key, why: Failure) -> None:
+        self._refused[model] = why
         for job in self.of(model):
             self._look_at(job)
 

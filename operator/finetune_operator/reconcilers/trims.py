@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from finetune_api.manifest import Manifest
-from finetune_api.names import DEPLOYMENT_LABEL
+from finetune_api.names import DEPLOYMENT_LABEL, GROUP
 from finetune_operator.decide.pods.containers import was_short_of_memory
-from finetune_operator.runtime.kube import JOBS, NAMESPACES, PODS, Resource
+from finetune_operator.decide.pods.disruption import cut_off
+from finetune_operator.runtime.kube import JOBS, NAMESPACES, OWN_KINDS, PODS, Resource
 
 _UNREAD_OF_METADATA = {"managedFields", "annotations", "finalizers", "generateName"}
 _UNREAD_OF_PODS = {"podIP", "podIPs", "hostIP", "hostIPs", "qosClass"}
@@ -37,7 +38,7 @@ def _trim_pod(pod: Manifest) -> Manifest:
     serves = DEPLOYMENT_LABEL in (pod["metadata"].get("labels") or {})
     # A server is asked at its address when it was last asked.
     status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
-    status["conditions"] = _telling(status.get("conditions") or ())
+    status["conditions"] = [*_telling(status.get("conditions") or ()), *cut_off(pod)]
     if "containerStatuses" in status:
         status["containerStatuses"] = [_trim_container(one, pod) for one in status["containerStatuses"]]
     return {"metadata": _without(pod["metadata"], _UNREAD_OF_METADATA), "status": status}
@@ -60,6 +61,14 @@ def _trim_batch_job(job: Manifest) -> Manifest:
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
 
 
+def _trim_own(obj: Manifest) -> Manifest:
+    """Without annotations of others: they may be larger than all the rest, and tools write them again and again."""
+    annotations = obj["metadata"].get("annotations") or {}
+    ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
+    metadata = _without(obj["metadata"], {"annotations"}) | ({"annotations": ours} if ours else {})
+    return {**obj, "metadata": metadata}
+
+
 def _trim_namespace(namespace: Manifest) -> Manifest:
     """Others write into annotations of namespaces every so often; each news of one is a look at all of its jobs."""
     phase = namespace.get("status", {}).get("phase")
@@ -70,4 +79,5 @@ TRIMS: dict[Resource, Callable[[Manifest], Manifest]] = {
     NAMESPACES: _trim_namespace,
     PODS: _trim_pod,
     JOBS: _trim_batch_job,
+    **dict.fromkeys(OWN_KINDS, _trim_own),
 }

@@ -70,19 +70,24 @@ class OwnAuthority:
         self._secret = secret
         self._names = names
         self._now = now
+        self._known: Material | None = None
+        """What was read last: where somebody deletes the Secret, pods that run go on to trust what is written back."""
 
     async def current(self) -> tuple[bytes, bytes, bytes]:
         """See Source."""
         for _ in range(_ATTEMPTS):
             secret = await self._kube.get(SECRETS, self._secret, self._namespace)
-            material = None if secret is None else Material.from_secret_data(_decoded(secret))
-            now = self._now()
+            found = None if secret is None else Material.from_secret_data(_decoded(secret))
+            material, now = found or self._known, self._now()
             action = decide(now, material, self._names)
-            if action is Action.KEEP and material is not None:
+            if action is Action.KEEP and material is not None and material is found:
+                self._known = material
                 for certificate, end in expiries(material).items():
                     metrics.CERTIFICATE_EXPIRY.labels(certificate).set(end)
                 return material.bundle, material.serving, material.serving_key
-            if action is Action.MAKE_ALL and secret is not None and secret.get("data"):
+            if found is None and material is not None:
+                logger.warning("Secret %s/%s was deleted or overwritten: it is restored", self._namespace, self._secret)
+            elif action is Action.MAKE_ALL and secret is not None and secret.get("data"):
                 logger.error(
                     "Secret %s/%s holds no usable certificates: all are made anew, training pods that run now"
                     " will not trust them and leave their result in the termination message",

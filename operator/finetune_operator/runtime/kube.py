@@ -77,6 +77,7 @@ CONNECTIONS = Resource(GROUP, VERSION, "llmconnections", "LLMConnection", namesp
 FINE_TUNE_JOBS = Resource(GROUP, VERSION, "finetunejobs", "FineTuneJob")
 FINE_TUNED_MODELS = Resource(GROUP, VERSION, "finetunedmodels", "FineTunedModel")
 MODEL_DEPLOYMENTS = Resource(GROUP, VERSION, "modeldeployments", "ModelDeployment")
+OWN_KINDS: tuple[Resource, ...] = (CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, FINE_TUNE_JOBS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,15 @@ def test_base_models_are_shown_without_their_owner(model: str, short: str) -> No
 
 @pytest.mark.parametrize(
     ("loss", "text"),
-    [(None, None), (0.41236, "0.412"), (12.3456, "12.346"), (0.0, "0.000"), (0.00004567, "4.6e-05"), (0.001, "0.001")],
+    [
+        (None, None),
+        (0.41236, "0.412"),
+        (12.3456, "12.346"),
+        (0.0, "0.000"),
+        (0.00004567, "4.6e-05"),
+        (0.001, "0.001"),
+        (1e308, "1.0e+308"),
+    ],
 )
 def test_losses_are_rounded_but_never_to_nothing(loss: float | None, text: str | None) -> None:
     assert rounded(loss) == text

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from finetune_api.manifest import Manifest
-from finetune_operator.reconcilers.observed import OWN_KINDS, WATCHED
+from finetune_operator.reconcilers.observed import WATCHED
 from finetune_operator.runtime import kube
-from finetune_operator.runtime.kube import Resource
+from finetune_operator.runtime.kube import OWN_KINDS, Resource
 from tests.unit.helm.charts import ROOT, of_kind, only, render
 
 pytestmark = pytest.mark.cluster

@@ -64,7 +64,7 @@ def let_go(view: JobView) -> Decision | None:
     if not view.deleting:
         return None
     if not view.held:
-        return Decision(view.status)
+        return Decision(job.going(view))
     return Decision(view.status, stop=not view.finished and not view.abandoned, release=True)
 
 

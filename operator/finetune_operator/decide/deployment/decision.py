@@ -17,7 +17,17 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.conditions import Fact, merge, ready, reconciling, resting, retiring, some_of, stalled
+from finetune_operator.decide.conditions import (
+    Fact,
+    leaving,
+    merge,
+    ready,
+    reconciling,
+    resting,
+    retiring,
+    some_of,
+    stalled,
+)
 from finetune_operator.decide.deployment.hosting_cost import past
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Engine, Target, find_target
@@ -59,6 +69,8 @@ class DeploymentView:
     connections: Mapping[str, LLMConnectionSpec]
     serving: Serving
     now: datetime
+    kept_by: str = ""
+    """The finalizers that keep it, where it is on its way out."""
     serves: str | None = None
     """Name of the deployment at a provider that answers."""
     meanwhile: int | None = None
@@ -89,7 +101,7 @@ class DeploymentDecision:
 def decide(view: DeploymentView) -> DeploymentDecision:
     """Find what to serve, or say why there is nothing; then read the server's state."""
     if view.deleting:
-        return DeploymentDecision(view.status)
+        return going(view, leaving(view.kept_by)) if view.kept_by else DeploymentDecision(view.status)
     if view.spec is None:
         return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error), billed=_billed(view))
     target = find_target(view.spec, view.model, view.connections)
@@ -204,7 +216,7 @@ def _at_rest(view: DeploymentView) -> list[Fact]:
 
 
 def going(view: DeploymentView, facts: list[Fact]) -> DeploymentDecision:
-    """The object is being deleted, and what it made at a provider with it."""
+    """The object is being deleted, and what it made, here or at a provider, with it."""
     return DeploymentDecision(_status(view, facts, {"phase": "Deleting", "served_version": None}))
 
 

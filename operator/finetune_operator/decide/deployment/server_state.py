@@ -23,11 +23,15 @@ from finetune_operator.decide.pods.containers import (
     unwell_beside,
     waiting,
 )
+from finetune_operator.decide.pods.disruption import cut_off_since
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.decide.pods.unschedulable import unplaced
 
 LONG_ENOUGH = timedelta(minutes=10)
 """A server that has run so long was up: as the kubelet sees it, which then starts it again without a pause."""
+
+
+_GIVEN_UP = ": if it is not back within some minutes, another pod takes its place (kubectl get nodes)"
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,16 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
     if failure is not None:
         return Serving("Failing", version, available, failure, answers=answers)
     short_of = wanted if placed and _was_rolled_out(status) else 0
-    return Serving("Rolling", version, available, note=_waiting_for(of_version), answers=answers, short_of=short_of)
+    note = f"{_paused(deployment)}{_waiting_for(of_version)}"
+    return Serving("Rolling", version, available, note=note, answers=answers, short_of=short_of)
+
+
+def _paused(deployment: Manifest) -> str:
+    """That somebody keeps Kubernetes from rolling out what is wanted. What answers goes on answering."""
+    if not deployment["spec"].get("paused"):
+        return ""
+    name = deployment["metadata"]["name"]
+    return f"; somebody has paused Deployment {name} (kubectl rollout resume deployment {name})"
 
 
 def _silent(status: Manifest, pods: Sequence[Manifest], now: datetime | None) -> Failure | None:
@@ -94,6 +107,7 @@ def _was_rolled_out(status: Manifest) -> bool:
 def _oldest_ready(pods: Sequence[Manifest]) -> int | None:
     """Version of the oldest server that is ready: while a new one is rolled out, that is the one before."""
     up = [pod for pod in pods if pod["metadata"].get("deletionTimestamp") is None and _is_ready(pod)]
+    up = [pod for pod in up if not cut_off_since(pod)]
     oldest = min(up, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
     return _version(oldest["metadata"].get("labels", {})) if oldest else None
 
@@ -180,6 +194,8 @@ def _waiting_for(pods: Sequence[Manifest]) -> str:
         return f"; a pod waits for a node: {waits.message}"
     crashes = (_crash(one) for pod in pods for one in containers(pod) if not one.get("ready"))
     crash = next((found for found in crashes if found), None)
+    if since := next((said for pod in pods if (said := cut_off_since(pod))), ""):
+        return f"; the node of a server's pod does not answer since {since}{_GIVEN_UP}"
     return f"; a server ended and is started again: {crash.message}" if crash else _behind(pods)
 
 

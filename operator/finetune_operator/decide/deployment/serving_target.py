@@ -9,6 +9,7 @@ from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
+from finetune_api.uris import artifact_place
 from finetune_operator.decide.job.versions import there_are
 
 Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock", "SageMaker"]
@@ -96,10 +97,22 @@ def _on_connection(spec: ModelDeploymentSpec, version: ModelVersion, connection:
             Reason.SPEC_INVALID,
             f"spec.{foreign}: version {version.version} is on {connection.provider}; use its block, or none",
         )
+    if version.artifact.uri is not None and artifact_place(version.artifact.uri) is None:
+        return _unreadable(version)
     if connection.hugging_face is not None:
         return _choose_engine(spec, version, connection)
     return Failure.because(
         Reason.PROVIDER_NOT_SUPPORTED, f"this release does not serve on {connection.provider} connections"
+    )
+
+
+def _unreadable(version: ModelVersion) -> Failure:
+    """Somebody has written into the model's status, which is the only one that knows."""
+    return Failure(
+        reason=Reason.VERSION_NOT_FOUND,
+        message=f"version {version.version} cannot be found: {version.artifact.uri!r}, which status.versions of its "
+        "FineTunedModel has as artifact.uri, is no place of weights",
+        next_step="Bring that status back from a backup, or pin another version (spec.activeVersion).",
     )
 
 

@@ -14,13 +14,18 @@ from finetune_operator.decide.job.attempt_end import failed_run, is_interruption
 from finetune_operator.decide.job.attempt_pods import end_of, first, is_live, last_word, newest_of_nodes, started_at
 from finetune_operator.decide.job.run import Run, RunState
 from finetune_operator.decide.pods.containers import failed_beside, held_up, obstacle, outlives
-from finetune_operator.decide.pods.disruption import disruption
+from finetune_operator.decide.pods.disruption import cut_off_since, disruption
 
 STARTING = timedelta(seconds=15)
 """A trainer has its say within this time: that its container runs is not worth a write of status before."""
 
 LONG_BEFORE = timedelta(minutes=10)
 """What runs before the trainer for longer holds it up, and does not come to its end by itself."""
+
+_GIVEN_UP = (
+    ": if it is not back within some minutes, the pod is given up, and the next attempt goes on from the last "
+    "checkpoint (kubectl get nodes)"
+)
 
 
 def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
@@ -40,11 +45,18 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
     if _trainers_are_done(pods, failed):
         return Run(_end(report), report=report)
-    if failed or live:
+    # One that is deleted and kept gives no verdict any more: its controller leaves it alone.
+    mute = pod is not None and "deletionTimestamp" in job["metadata"]
+    if failed or live or (mute and not _ended_well(pods)):
         return failed_run(failed or {}, pod, report)
-    if _job_condition(job, "Complete") or _has_done_it_all(pods, report):
+    if mute or _job_condition(job, "Complete") or _has_done_it_all(pods, report):
         return Run(_end(report), report=report)
     return Run("Active" if pod is not None else "Queued", report=report, ending=pod is not None)
+
+
+def _ended_well(pods: Sequence[Manifest]) -> bool:
+    """Whether the pods of all nodes have."""
+    return all(pod.get("status", {}).get("phase") == "Succeeded" for pod in newest_of_nodes(pods))
 
 
 def _of_its_word(report: Report | None) -> Run:
@@ -89,7 +101,7 @@ def has_ended(job: Manifest) -> bool:
 def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
     """Pods of several nodes begin together: what keeps one of them from starting keeps all."""
     ending = any(pod["metadata"].get("deletionTimestamp") is not None for pod in pods)
-    note = next((said for pod in pods if (said := _told_to_end(pod))), "")
+    note = next((said for pod in pods if (said := _told_to_end(pod) or _unheard(pod))), "")
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:
         failure = next((found for pod in pending if (found := obstacle(pod))), None)
@@ -111,6 +123,12 @@ def _told_to_end(pod: Manifest) -> str:
         return ""
     why = disruption(pod)
     return f"the training pod has been told to end, by {due} at the latest{f': {why.message}' if why else ''}"
+
+
+def _unheard(pod: Manifest) -> str:
+    """That nothing is known of a pod: what its status says is what its kubelet said last."""
+    since = cut_off_since(pod)
+    return f"the training pod's node does not answer since {since}{_GIVEN_UP}" if since else ""
 
 
 def _behind(container: Manifest, queued: Run, now: datetime) -> Run:

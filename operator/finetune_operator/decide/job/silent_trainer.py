@@ -36,7 +36,8 @@ def failure(view: JobView) -> Failure | None:
     progress = (view.run.report and view.run.report.progress) or view.status.progress
     where = f", at step {progress.step} of {progress.total_steps}" if progress else ""
     said = f"nothing was heard of the trainer since {timestamp(since)}{where}"
-    return Failure.because(Reason.TRAINER_SILENT, f"{said}: it hangs, or its reports do not come through")
+    why = view.run.note or "it hangs, or its reports do not come through"
+    return Failure.because(Reason.TRAINER_SILENT, f"{said}: {why}")
 
 
 def _since(view: JobView) -> datetime | None:

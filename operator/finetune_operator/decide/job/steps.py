@@ -17,6 +17,7 @@ from finetune_operator.decide import policy
 from finetune_operator.decide.conditions import (
     Fact,
     is_true,
+    leaving,
     moment,
     ready,
     reconciling,
@@ -58,7 +59,7 @@ from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.passing import PASSING
 from finetune_operator.decide.pods.missing import with_field
-from finetune_operator.decide.pods.refused import counts_what_has_ended
+from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_write
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
@@ -90,8 +91,14 @@ def not_done(view: JobView, refusal: str) -> Decision:
     """
     if view.finished:
         return Decision(view.status, requeue_after=REJECTED_CHECK_SECONDS)
-    failure = Failure.because(Reason.WRITE_REFUSED, refusal)
+    failure = refusal_of_write(refusal)
     status = with_status(view, Change(stalled(failure.reason, failure.message), {"failure": failure}))
+    return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
+
+
+def not_yet(view: JobView, said: str) -> Decision:
+    """Its result is there, and its model cannot take it before something else has happened."""
+    status = with_status(view, Change(reconciling(Reason.PENDING, said), {"failure": None}))
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
@@ -104,7 +111,16 @@ def refused_by_policy(decision: Decision) -> bool:
 def leave_deleted(view: JobView) -> Decision | None:
     """Children go by their owner reference; where a stranger's finalizer keeps the job, what runs is ended already."""
     runs = view.run.state in {"Queued", "Active"}
-    return Decision(view.status, stop=runs) if view.deleting else None
+    return Decision(going(view), stop=runs) if view.deleting else None
+
+
+def going(view: JobView) -> FineTuneJobStatus:
+    """The status of a job that is deleted: where finalizers keep it, it does not say that the job goes on."""
+    if view.finished or not view.kept_by:
+        return view.status
+    if view.live_pods or view.run.state in {"Queued", "Active"}:
+        return with_status(view, Change(leaving(view.kept_by, "its pod is told to end")))
+    return with_status(view, Change(leaving(view.kept_by), {"phase": "Cancelled", "failure": None}))
 
 
 def keep_finished(view: JobView) -> Decision | None:
@@ -160,6 +176,15 @@ def restart(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
 
 
+def say_unread(view: JobView) -> Decision | None:
+    """What the attempt has come to cannot be read: it goes on, and nothing is made of that."""
+    failure = view.run.failure
+    if view.run.state != "Unreachable" or failure is None:
+        return None
+    status = with_status(view, Change(stalled(failure.reason, failure.message), {"failure": failure}))
+    return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
+
+
 def suspend(view: JobView) -> Decision | None:
     """On request: the pod ends with a checkpoint, and the next attempt goes on from it."""
     if view.spec is None or not view.spec.suspend or view.run.state == "Succeeded":
@@ -167,7 +192,7 @@ def suspend(view: JobView) -> Decision | None:
     stopping = view.run.state != "Absent" or view.live_pods
     message = "stopping: the trainer writes a checkpoint" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    fields = {"phase": "Suspended", "failure": None, **at_rest(view.run.report, view.status)}
+    fields = {"phase": "Suspended", "failure": _unknown_past(view), **at_rest(view.run.report, view.status)}
     if view.begun:
         fields["provider"] = next_attempt(view)
     status = with_status(view, Change(facts, fields))
@@ -191,12 +216,31 @@ def remember(view: JobView) -> Decision | None:
 
 def hold_restored(view: JobView) -> Decision | None:
     """It comes from a backup, without its status: whether it has run, and was paid for, nobody knows any more."""
+    failure = _unknown_past(view)
+    if failure is None:
+        return None
+    facts = stalled(failure.reason, failure.message)
+    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": failure})))
+
+
+def _unknown_past(view: JobView) -> Failure | None:
+    """That a job is from a backup. A suspension, and its end, do not say that it is to run."""
     if view.restored is None or view.status.provider is not None or view.run.state != "Absent":
         return None
+    if _was_known_before(view):
+        return None
     message = f"restored from a backup ({view.restored}) without its status: whether it has run before is not known"
-    failure = Failure.because(Reason.RESTORED, message)
-    facts = stalled(failure.reason, message)
-    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": failure})))
+    return Failure.because(Reason.RESTORED, message)
+
+
+def _was_known_before(view: JobView) -> bool:
+    """Whether the restore came over a job that was there, and has not begun by its own status.
+
+    A status that came back with its object is older than the object is; of one that is held, its failure says so.
+    """
+    if view.status.failure is not None and view.status.failure.reason is Reason.RESTORED:
+        return False
+    return any(moment(one.last_transition_time) >= view.created for one in view.status.conditions or ())
 
 
 def wait_for_connection(view: JobView) -> Decision | None:
@@ -367,6 +411,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     keep_finished,
     refuse_invalid_spec,
     restart,
+    say_unread,
     suspend,
     notice_loss,
     remember,

@@ -11,6 +11,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ArtifactRef, FineTuneJobStatus, ProviderStatus, TrainingResult
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
+from finetune_api.uris import artifact_place
 from finetune_operator.decide.conditions import is_true, moment, timestamp
 from finetune_operator.decide.job.view import Active, JobView
 
@@ -59,7 +60,7 @@ def compared_of(model: Mapping[str, Any]) -> Compared:
         version=found["version"],
         connection=found.get("connection", ""),
         place=found.get("place"),
-        uri=artifact.get("uri"),
+        uri=place.text if (place := artifact_place(artifact.get("uri"))) else None,
         sha256=artifact.get("sha256"),
         provider_model_id=artifact.get("providerModelID"),
     )

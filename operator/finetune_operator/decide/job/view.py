@@ -66,6 +66,8 @@ class JobView:
     """Of a pod that cannot start: whether its connection has changed since, and it would be another one now."""
     restored: str | None = None
     """The restore that has brought it back from a backup, if one has."""
+    kept_by: str = ""
+    """The finalizers that keep it, where it is on its way out."""
     held: bool = False
     """Whether our finalizer is on the job: something of it may be outside of the cluster."""
     account_now: str | None = None

@@ -1,4 +1,4 @@
-"""What the cluster did to a pod, by the pod's own status: evicted it, or lost its node; and what helps against it.
+"""What the cluster did to a pod, by the pod's own status: evicted it, or lost (sight of) its node; what helps then.
 
 Kubelets, the scheduler and the controllers say it in sentences of theirs, which are kept as they are.
 """
@@ -63,6 +63,24 @@ def disruption(pod: Manifest) -> Failure | None:
         return None
     evicted = Failure.because(Reason.EVICTED, _followed_by("the training pod was evicted", said))
     return evicted.model_copy(update={"next_step": _step_of_eviction(said) or evicted.next_step})
+
+
+def cut_off(pod: Manifest) -> list[Manifest]:
+    """The conditions of a pod whose node does not answer, by which that is known; none of any other pod.
+
+    Its node's controller takes Ready from it, with no reason, while its containers stay what the kubelet said last.
+    """
+    status = pod.get("status", {})
+    found = {c["type"]: c for c in status.get("conditions") or () if c["type"] in {"Ready", "ContainersReady"}}
+    ready, containers = found.get("Ready", {}), found.get("ContainersReady", {})
+    unheard = (ready.get("status"), containers.get("status")) == ("False", "True") and not ready.get("reason")
+    return [ready, containers] if unheard and status.get("phase") == "Running" else []
+
+
+def cut_off_since(pod: Manifest) -> str:
+    """Since when the pod's node does not answer; empty where it does, or the pod is given up already."""
+    found = cut_off(pod) if pod["metadata"].get("deletionTimestamp") is None else []
+    return str(found[0].get("lastTransitionTime") or "some time") if found else ""
 
 
 def is_over_a_limit(evicted: Failure) -> bool:

@@ -1,4 +1,4 @@
-"""Why the API server takes no pod, or nothing that makes pods, in its own words; and what helps against it."""
+"""Why the API server takes no pod, nothing that makes pods, or another write; and what helps against it."""
 
 import re
 
@@ -12,7 +12,14 @@ _AGAIN = "It is tried again by itself."
 _COUNTS_ENDED = r"\bexceeded quota: .*requested: count/(jobs\.batch|pods)="
 """A quota of objects: unlike one of `pods`, it has no place for what has ended and is still there to be looked at."""
 
+_RIGHTS = r'\bUser "[^"]*" cannot \w+ resource "'
+_GIVE_RIGHTS = (
+    "Ask an admin: the operator's role lacks the right that the message names, and helm upgrade brings back those of "
+    f"the chart. {_AGAIN}"
+)
+
 _STEPS = {
+    _RIGHTS: _GIVE_RIGHTS,
     _COUNTS_ENDED: "Delete Jobs of the namespace that have ended, with their pods, by the job that each belongs to, or "
     f"ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less under a new name, or ask an admin "
@@ -37,6 +44,17 @@ def refusal_of_pod(said: str) -> Failure:
     failure = Failure.because(Reason.POD_REJECTED, _NAME_OF_A_TRY.sub("its pod ", said))
     step = next((step for words, step in _STEPS.items() if re.search(words, said)), failure.next_step)
     return failure.model_copy(update={"next_step": step})
+
+
+def refusal_of_write(said: str) -> Failure:
+    """The failure of any other write, or of a read that the operator's role does not grant."""
+    failure = Failure.because(Reason.WRITE_REFUSED, said)
+    return failure.model_copy(update={"next_step": step_of_rights(said) or failure.next_step})
+
+
+def step_of_rights(said: str) -> str | None:
+    """What to do where the operator's own role is what refuses."""
+    return _GIVE_RIGHTS if re.search(_RIGHTS, said) else None
 
 
 def counts_what_has_ended(refusal: Failure | None) -> bool:

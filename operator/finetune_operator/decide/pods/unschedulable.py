@@ -8,9 +8,21 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 
 _CLAIM_MISSING = re.compile(
-    'persistentvolumeclaim "[^"]*" (not found|is being deleted|bound to non-existent persistentvolume)'
+    'persistentvolumeclaim "[^"]*" (not found|is being deleted|bound to non-existent persistentvolume "[^"]*")'
 )
 """More room would not help such a pod."""
+
+_CLAIM_STEPS = {
+    "is being deleted": "Somebody has deleted the claim: it stays until the pods that use it have ended (kubectl "
+    "describe pvc names them), and takes no new ones. Then make it anew, with the data: the pod goes on by itself.",
+    "bound to non-existent persistentvolume": "The claim has lost its volume. Where its data are still there, make a "
+    "PersistentVolume of that name for them; else delete the claim and make it anew, with the data. The pod goes on by "
+    "itself.",
+}
+"""It is there, and is none to make: by the scheduler's words."""
+
+_OF_NODES = re.compile(r"[.] not found\b.*", re.DOTALL)
+"""With this the scheduler ends what it says of a claim; it is about nodes, and reads as if nothing were there."""
 
 _PREEMPTION = re.compile(r" (no new claims to deallocate|preemption:).*", re.DOTALL)
 """What the scheduler adds about pods that it could evict for this one: nothing that somebody here could do."""
@@ -29,7 +41,7 @@ _STEPS = (
         "pv). One node has to reach all claims of a pod.",
     ),
     (
-        "unbound immediate PersistentVolumeClaims|persistent volumes to bind",
+        "unbound immediate PersistentVolumeClaims|persistent volumes to bind|binding volumes: ",
         "kubectl describe pvc says why a claim is not bound: make a volume for it, or name a storage class that makes "
         "one. The pod goes on by itself.",
     ),
@@ -56,8 +68,10 @@ def unplaced(pod: Mapping[str, Any]) -> Failure | None:
     message = str(waits.get("message", ""))
     if missing := _CLAIM_MISSING.search(message):
         # How many nodes were asked says nothing: none of them could have it.
-        said = missing[0] if missing[1] == "not found" else message
-        return Failure.because(Reason.CONTAINER_CONFIG_INVALID, said)
+        said = missing[0] if missing[1] == "not found" else _OF_NODES.sub(".", message)
+        failure = Failure.because(Reason.CONTAINER_CONFIG_INVALID, said)
+        step = next((step for words, step in _CLAIM_STEPS.items() if missing[1].startswith(words)), failure.next_step)
+        return failure.model_copy(update={"next_step": step})
     failure = Failure.because(Reason.UNSCHEDULABLE, _PREEMPTION.sub("", message))
     step = next((step for words, step in _STEPS if re.search(words, message)), None)
     return failure if step is None or _NO_ROOM.search(message) else failure.model_copy(update={"next_step": step})

@@ -12,7 +12,7 @@ from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.pods.containers import starved
+from finetune_operator.decide.pods.containers import containers, starved
 from finetune_operator.runtime.kube import EVENTS, PODS, Kube
 
 GOOD_FOR = timedelta(seconds=10)
@@ -20,8 +20,20 @@ GOOD_FOR = timedelta(seconds=10)
 START_IS_LATE = timedelta(seconds=10)
 """A pod whose containers do not start within this may lack a volume, or its node something."""
 
+NO_NODE_IS_LATE = timedelta(seconds=60)
+"""A scheduler that runs, and waits for nothing, has said something of a pod long before."""
+
 OF_JOBS = "reason=FailedCreate"
 OF_PODS = "type=Warning,regarding.kind=Pod"
+OF_CLAIMS = "regarding.kind=PersistentVolumeClaim"
+
+_WAITS_FOR_VOLUME = frozenset({"ProvisioningFailed", "ExternalProvisioning", "FailedBinding", "Provisioning"})
+
+_NO_NODE = "the pod has no node, and the scheduler has not said why: it waits for a claim's volume, or does not run"
+_NO_NODE_STEP = (
+    "kubectl describe pvc says whether a claim waits for its volume, and for whom; where none does, ask an admin "
+    "whether the scheduler runs. The pod goes on by itself."
+)
 
 _UP = ("PodReadyToStartContainers", "True")
 
@@ -129,14 +141,42 @@ class NotBroughtUp:
             told = await self._told.of(pod) if late and _may_wait(pod) else None
             if told and not await self._is_up(pod, selector):
                 return _failure(*told)
+            if told is None and _may_wait(pod) and (unplaced := await self._unplaced(pod, selector)):
+                return unplaced
         return None
 
     async def _is_up(self, pod: Manifest, selector: str) -> bool:
         """Whether volumes and network are there by now. The store does not keep this: it changes with every pod."""
-        listed = await self._kube.list(PODS, pod["metadata"]["namespace"], selector)
-        now = next((one for one in listed if one["metadata"]["uid"] == pod["metadata"]["uid"]), {})
+        now = await self._now(pod, selector)
         conditions = now.get("status", {}).get("conditions") or ()
         return not now or any((one["type"], one["status"]) == _UP for one in conditions)
+
+    async def _unplaced(self, pod: Manifest, selector: str) -> Failure | None:
+        """That the scheduler has said nothing: it waits up to ten minutes for a volume before it does, or is away."""
+        lasted = self._clock() - moment(pod["metadata"]["creationTimestamp"])
+        if lasted <= NO_NODE_IS_LATE or any(containers(pod)):  # its kubelet has spoken of it
+            return None
+        now = await self._now(pod, selector)
+        conditions = now.get("status", {}).get("conditions") or ()
+        spec = now.get("spec", {})
+        if not now or spec.get("nodeName") or any(one["type"] == "PodScheduled" for one in conditions):
+            return None
+        claims = {volume.get("persistentVolumeClaim", {}).get("claimName") for volume in spec.get("volumes") or ()}
+        said = await self._said_of(pod["metadata"]["namespace"], claims)
+        return Failure(reason=Reason.UNSCHEDULABLE, message=_NO_NODE + said, next_step=_NO_NODE_STEP)
+
+    async def _said_of(self, namespace: str, claims: set[str | None]) -> str:
+        """What was said last of a claim that waits for its volume."""
+        events = await self._kube.list(EVENTS, namespace, field_selector=OF_CLAIMS)
+        events = [event for event in events if event["reason"] in _WAITS_FOR_VOLUME and event.get("note")]
+        events = [event for event in events if (event.get("regarding") or {}).get("name") in claims]
+        newest = max(events, key=_telling, default=None)
+        return f"; claim {newest['regarding']['name']}: {newest['note']}" if newest else ""
+
+    async def _now(self, pod: Manifest, selector: str) -> Manifest:
+        """The whole pod as the API has it; empty where it is gone."""
+        listed = await self._kube.list(PODS, pod["metadata"]["namespace"], selector)
+        return next((one for one in listed if one["metadata"]["uid"] == pod["metadata"]["uid"]), {})
 
 
 def _may_wait(pod: Manifest) -> bool:

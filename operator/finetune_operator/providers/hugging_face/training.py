@@ -6,7 +6,7 @@ it has none (yet) the API is asked.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.attempt_end import telling
 from finetune_operator.decide.job.attempt_pods import is_live
+from finetune_operator.decide.job.attempts import AWAITED
 from finetune_operator.decide.job.read_run import has_ended, read_run
 from finetune_operator.decide.job.run import Run, with_log
 from finetune_operator.decide.job.versions import compared_with
@@ -30,7 +31,7 @@ from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp, Told
-from finetune_operator.runtime.errors import Conflict, KubeError, NotFound
+from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube, Resource
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
@@ -137,8 +138,14 @@ class HuggingFaceTraining:
         found = self._own(self._store.get(JOBS, name, namespace), uid)
         unwatched = found is not None and not is_managed(found)
         if unwatched or (found is None and ask):
-            return self._own(await self._ask_for(name, namespace), uid)
-        return found
+            found = self._own(await self._ask_for(name, namespace), uid)
+        return None if found is not None and await self._is_as_good_as_gone(found) else found
+
+    async def _is_as_good_as_gone(self, batch_job: Manifest) -> bool:
+        """Whether somebody has deleted it, and but for a finalizer it were gone: such a Job makes no pods any more."""
+        if "deletionTimestamp" not in batch_job["metadata"] or has_ended(batch_job):
+            return False
+        return not (self._pods_of(batch_job) or await self._listed_pods(batch_job))
 
     async def _run_of(self, job: Manifest, batch_job: Manifest | None, attempt: int, *, under_way: bool) -> Run:
         report = self._last_report(job["metadata"]["uid"], attempt)
@@ -158,8 +165,7 @@ class HuggingFaceTraining:
         if run.state == "Queued" and pod is None and batch_job is not None:
             return await self._without_pod(run, batch_job)
         if run.state == "Queued" and run.failure is None and batch_job is not None:
-            failure = await self._not_up.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
-            return replace(run, failure=failure)
+            return await self._with_obstacle(run, pods, batch_job)
         return run
 
     def has_live_pods(self, job: Manifest) -> bool:
@@ -297,6 +303,14 @@ class HuggingFaceTraining:
             return ""
         return redact(text)
 
+    async def _with_obstacle(self, run: Run, pods: Sequence[Manifest], batch_job: Manifest) -> Run:
+        """With what only Events say of pods that do not start."""
+        try:
+            failure = await self._not_up.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
+        except REFUSALS as refusal:
+            return replace(run, note=_unknown(refusal))
+        return replace(run, failure=failure)
+
     async def _without_pod(self, run: Run, batch_job: Manifest) -> Run:
         """Why the Job controller could make no pod: quota, policy, a missing service account."""
         metadata = batch_job["metadata"]
@@ -304,9 +318,12 @@ class HuggingFaceTraining:
             return replace(run, note=f"Job {metadata['name']} is {held}")
         since = moment(metadata["creationTimestamp"])
         late = self._clock() - since > POD_IS_LATE
-        told = await self._refusals.of(batch_job) if late else None
-        failure = refusal_of_pod(told[1]) if told else None
-        return replace(run, failure=failure, awaiting_pod=True, since=since)
+        run = replace(run, awaiting_pod=True, since=since)
+        try:
+            told = await self._refusals.of(batch_job) if late else None
+        except REFUSALS as refusal:
+            return replace(run, note=_unknown(refusal))
+        return replace(run, failure=refusal_of_pod(told[1]) if told else None)
 
 
 async def create_job(kube: Kube, manifest: Manifest) -> Manifest:
@@ -350,6 +367,11 @@ def _held(batch_job: Manifest) -> str:
         step = " (kubectl describe workloads says why not yet)" if queue else ""
         return f"suspended: by {f'queue {queue}' if queue else 'its queue'} until it is admitted{step}, or by hand"
     return "held back: somebody has set its spec.parallelism to 0" if batch_job["spec"].get("parallelism") == 0 else ""
+
+
+def _unknown(refusal: KubeError) -> str:
+    """What is said where the Events that explain it may not be read."""
+    return f"{AWAITED}; why it does not is not known: {refusal.message}"
 
 
 def _nodes(job: Manifest) -> int:

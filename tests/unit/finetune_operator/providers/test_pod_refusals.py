@@ -135,3 +135,45 @@ async def test_events_of_other_kinds_and_those_that_are_no_warnings_are_not_aske
     warn(kube, "b", "FailedMount", "no", "2026-11-21T12:01:00Z", regarding={"kind": "PersistentVolumeClaim"})
     warn(kube, "c", "FailedMount", "no", "2026-11-21T12:01:00Z", regarding={"kind": "Pod", "uid": "another"})
     assert await why(kube) is None
+
+
+NO_NODE = "the pod has no node, and the scheduler has not said why: it waits for a claim's volume, or does not run"
+PROVISIONER = "Waiting for a volume to be created either by the external provisioner 'none.example.com' or manually"
+
+
+def unplaced(**spec: Any) -> dict[str, Any]:
+    """A pod that is 61 seconds old."""
+    volumes = [{"name": "v0", "emptyDir": {}}, {"name": "v1", "persistentVolumeClaim": {"claimName": "models"}}]
+    pod = pending()
+    pod["metadata"]["creationTimestamp"] = stamp(-61)
+    return {**pod, "spec": {"volumes": volumes, **spec}}
+
+
+def said_of_claim(kube: FakeKube, name: str, claim: str, reason: str, note: str, at: str) -> None:
+    metadata = {"name": name, "namespace": "team-a", "creationTimestamp": at}
+    regarding = {"kind": "PersistentVolumeClaim", "name": claim, "uid": f"uid-of-{claim}"}
+    kube.put(EVENTS, {"metadata": metadata, "reason": reason, "regarding": regarding, "note": note, "type": "Normal"})
+
+
+async def test_a_pod_of_which_the_scheduler_says_nothing_is_told_with_what_is_said_of_its_claim() -> None:
+    """It waits up to ten minutes for a volume that nobody makes before it has a word for it."""
+    kube = FakeKube()
+    kube.put(PODS, unplaced())
+    assert await why(kube) == ("Unschedulable", NO_NODE)
+    said_of_claim(kube, "a", "models", "WaitForFirstConsumer", "waiting for first consumer", "2026-11-21T12:03:00Z")
+    said_of_claim(kube, "b", "models", "ExternalProvisioning", PROVISIONER, "2026-11-21T12:02:00Z")
+    said_of_claim(kube, "c", "another", "ProvisioningFailed", "no", "2026-11-21T12:05:00Z")
+    assert await why(kube) == ("Unschedulable", f"{NO_NODE}; claim models: {PROVISIONER}")
+
+
+async def test_a_pod_that_has_a_node_or_of_which_something_was_said_is_not_told_so() -> None:
+    kube = FakeKube()
+    kube.put(PODS, unplaced(nodeName="node-1"))
+    assert await why(kube) is None
+    kube.put(PODS, {**unplaced(), "status": {"phase": "Pending", "containerStatuses": [{"name": "trainer"}]}})
+    asked = kube.asked("list", "pods")
+    assert await why(kube) is None
+    assert kube.asked("list", "pods") == asked
+    unheard = unplaced()
+    kube.put(PODS, {**unheard, "metadata": unheard["metadata"] | {"creationTimestamp": stamp(-60)}})
+    assert await why(kube) is None

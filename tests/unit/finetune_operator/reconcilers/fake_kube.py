@@ -85,6 +85,8 @@ class FakeKube:
         self._ask("apply", resource)
         present = self.objects.get(self._key(resource, body))
         written = deepcopy(_merged(present, body) if present else body)
+        if "selector" in body.get("spec", {}):  # a map that the API server replaces as a whole
+            written["spec"]["selector"] = deepcopy(body["spec"]["selector"])
         written["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER, "operation": "Apply"}]
         return self.put(resource, written)
 

@@ -38,6 +38,34 @@ async def test_what_somebody_changed_once_is_put_right_at_once_and_told() -> Non
     assert PUT_RIGHT in cluster.told
 
 
+async def test_a_label_that_somebody_adds_to_a_services_selector_is_put_right() -> None:
+    """It chooses none of the pods any more, which are as well as before."""
+    cluster = await serving()
+    service = cluster.kube.objects[SERVICES, "team-a", "sentiment"]
+    selector = service["spec"]["selector"]
+    narrowed = {**service["spec"], "selector": selector | {"canary": "yes"}}
+    cluster.kube.change(SERVICES, "sentiment", spec=narrowed)
+    await cluster.settle()
+    assert PUT_RIGHT in cluster.told
+    assert cluster.kube.objects[SERVICES, "team-a", "sentiment"]["spec"]["selector"] == selector
+
+
+async def test_a_deployment_that_somebody_has_paused_is_named() -> None:
+    cluster = await serving()
+    spec = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(DEPLOYMENTS, "sentiment", spec={**spec, "paused": True})
+    cluster.roll_out()
+    await cluster.settle()
+    assert cluster.condition("Ready", DEPLOYMENT)["message"] == "version 1 answers"
+    owner = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**owner, "huggingFace": {"replicas": 2}})
+    await cluster.settle()
+    assert cluster.condition("Ready", DEPLOYMENT)["message"] == (
+        "version 1 is being deployed; somebody has paused Deployment sentiment (kubectl rollout resume deployment "
+        "sentiment); it answers already"
+    )
+
+
 async def test_who_answers_each_time_is_told_of_and_answered_ever_so_often() -> None:
     cluster = await serving()
     applied = cluster.kube.asked("apply", "deployments")

@@ -1,6 +1,9 @@
 """A status that somebody has emptied, or brought back from an old backup: what is known elsewhere comes back."""
 
+from datetime import timedelta
 from typing import Any
+
+import pytest
 
 from finetune_api.crds import unseen
 from finetune_api.model import FineTunedModelStatus
@@ -184,6 +187,55 @@ async def test_a_job_that_a_backup_has_brought_back_without_its_status_is_not_pa
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=metadata | {"labels": {}})
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.kube.asked("create", "jobs")) == ("Queued", 1)
+
+
+async def test_a_job_that_waits_is_not_held_because_a_restore_came_over_it() -> None:
+    """`velero restore --existing-resource-policy=update` puts its labels on what is there, and leaves its status."""
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_job()
+    await cluster.settle()
+    assert cluster.condition("Reconciling")["reason"] == "ConnectionNotFound"
+    metadata = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
+    labels = {"velero.io/restore-name": "monday", "velero.io/backup-name": "sunday"}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=metadata | {"labels": labels})
+    await cluster.settle()
+    cluster.add_connection()
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.kube.asked("create", "jobs")) == ("Queued", 1)
+
+
+async def test_a_job_that_waited_when_it_was_backed_up_may_have_run_since_and_is_held() -> None:
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_job()
+    await cluster.settle()
+    before = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
+    cluster.now += timedelta(hours=1)
+    born = {"creationTimestamp": cluster.now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    metadata = {"name": "sentiment-1", "namespace": "team-a", "labels": {"velero.io/restore-name": "monday"}} | born
+    cluster.kube.put(FINE_TUNE_JOBS, {"metadata": metadata, "spec": before["spec"], "status": before["status"]})
+    cluster.add_connection()
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "Restored"
+
+
+@pytest.mark.parametrize("suspended", [True, False], ids=["it comes back suspended", "it is suspended later"])
+async def test_a_held_job_that_is_suspended_and_goes_on_is_held_as_before(suspended: bool) -> None:
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    metadata = {"name": "sentiment-1", "namespace": "team-a", "labels": {"velero.io/restore-name": "monday"}}
+    cluster.kube.put(FINE_TUNE_JOBS, {"metadata": metadata, "spec": job_spec(suspend=suspended).wire()})
+    await cluster.settle()
+    if not suspended:
+        cluster.change_job(suspend=True)
+        await cluster.settle()
+    assert cluster.status()["phase"] == "Suspended"
+    cluster.change_job(suspend=False)
+    await cluster.settle()
+    assert (cluster.status()["failure"]["reason"], cluster.kube.asked("create", "jobs")) == ("Restored", 0)
 
 
 async def test_a_job_that_a_backup_has_brought_back_with_its_status_is_what_it_was() -> None:

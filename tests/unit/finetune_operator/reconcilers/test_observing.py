@@ -125,6 +125,27 @@ async def test_what_nobody_reads_of_a_namespace_wakes_none_of_its_jobs(change: d
     assert cluster.queue == ([JOB] if wakes else [])
 
 
+async def test_annotations_of_others_are_neither_kept_nor_news_and_ours_are_both() -> None:
+    """A manifest as it was applied last, or what a tool syncs from Git by: up to 256 KiB of each object."""
+    cluster = await with_job()
+    metadata = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
+    others = {"kubectl.kubernetes.io/last-applied-configuration": "x" * 200_000}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=metadata | {"annotations": others})
+    cluster.hear()
+    assert cluster.queue == []
+    kept = cluster.store.get(FINE_TUNE_JOBS, "sentiment-1", "team-a")
+    assert kept is not None
+    assert len(str(kept)) < 10_000
+    ours = others | {"finetune.dev/abandon": "true"}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=metadata | {"annotations": ours})
+    cluster.hear()
+    assert [key.name for key in cluster.queue] == ["sentiment-1"]
+    cluster.run_pod()
+    await cluster.settle()
+    annotations = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]["annotations"]
+    assert annotations == ours, "what is not kept is not taken away"
+
+
 async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> None:
     cluster = await with_running_job()
     cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")

@@ -199,6 +199,21 @@ async def test_a_spoilt_secret_is_made_anew_and_leftovers_go(caplog):
     assert "will not trust them" in caplog.text
 
 
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "overwritten"])
+async def test_a_secret_that_somebody_takes_away_is_restored_as_pods_that_run_trust_it(deleted, caplog):
+    kube = OneSecret()
+    authority_of_ours = own(kube)
+    before = await authority_of_ours.current()
+    if deleted:
+        kube.secret = None
+    else:
+        kube.secret["data"] = {"tls.crt": base64.b64encode(b"rubbish").decode(), "left.over": "eA=="}
+    assert await authority_of_ours.current() == before
+    assert await own(kube).current() == before, "a new process reads the same"
+    assert "left.over" not in kube.secret["data"]
+    assert "is restored" in caplog.text
+
+
 async def test_a_secret_that_never_stops_changing_is_given_up_on():
     class Restless(OneSecret):
         async def create(self, resource, body):  # noqa: ARG002

@@ -39,6 +39,7 @@ def test_the_order_of_the_chain() -> None:
         "keep_finished",
         "refuse_invalid_spec",
         "restart",
+        "say_unread",
         "suspend",
         "notice_loss",
         "remember",

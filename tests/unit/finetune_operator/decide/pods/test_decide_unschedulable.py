@@ -29,6 +29,7 @@ def pending(message: str) -> dict[str, Any]:
         ("2 node(s) had volume node affinity conflict.", "kubectl describe pv"),
         ("2 node(s) didn't find available persistent volumes to bind.", "kubectl describe pvc"),
         ("pod has unbound immediate PersistentVolumeClaims.", "kubectl describe pvc"),
+        ('running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded', "kubectl describe pvc"),
     ],
 )  # fmt: skip
 def test_where_it_is_not_for_want_of_room_nobody_is_told_to_wait_for_room(why: str, step: str) -> None:
@@ -46,6 +47,27 @@ def test_where_room_would_help_it_is_waited_for(why: str) -> None:
     assert failure is not None
     assert failure.next_step == NEXT_STEP[Reason.UNSCHEDULABLE]
     assert failure.message == f"0/2 nodes are available: {why}", "what preemption found helps nobody"
+
+
+GOING, LOST = (
+    'persistentvolumeclaim "a" is being deleted',
+    'persistentvolumeclaim "a" bound to non-existent persistentvolume "b"',
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "step"),
+    [
+        (GOING, "have ended"),
+        (LOST, "PersistentVolume of that name"),
+    ],
+)
+def test_a_claim_that_takes_no_pods_any_more_is_told_with_what_brings_it_back(said: str, step: str) -> None:
+    """The scheduler's own end, `. not found`, is about nodes."""
+    failure = unplaced(pending(f"0/2 nodes are available: {said}. not found{END}"))
+    assert failure is not None
+    assert (failure.reason, failure.message) == (Reason.CONTAINER_CONFIG_INVALID, f"0/2 nodes are available: {said}.")
+    assert step in (failure.next_step or "")
 
 
 @pytest.mark.parametrize("end", [END, END.replace("no new claims to deallocate, ", ""), ""])
