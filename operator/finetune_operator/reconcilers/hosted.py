@@ -21,6 +21,7 @@ from finetune_operator.decide.deployment import hosted as decide
 from finetune_operator.decide.deployment import hosting_cost, idle, token_prices
 from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going, is_no_news
 from finetune_operator.decide.deployment.hosted import Hosted, Plan
+from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
@@ -96,18 +97,23 @@ class HostedDeployments:
             asleep = idle.fall_asleep(view.generation, look.wake, view.now)
             plan = look.plan(plan.recorded, asleep)
         status = self._status(look, plan, asleep, seen)
-        written = await self._write(look.deployment, view.status, status)
+        before = look.before(plan, status)
+        written = await self._write(look.deployment, view.status, before)
         if written is None:
             return look.deployment, view  # deleted meanwhile, whoever has taken its finalizer off: nothing is made
         await self._tell(written, view, asleep, seen)
         self._guard()
-        status = await self._make(look, plan, status)
+        try:
+            status = await self._make(look, plan, status)
+        except Refused:
+            await self._write(written, before, status)  # it is not asked for again and again
+            raise
         plan = await self._delete(look, plan)
         if trouble is not None and plan.serving.state != "Failing":
             raise trouble
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
         note = self._told_of_namesakes(look) + self._told_of_others(view, status)
-        serving = replace(plan.serving, note=plan.serving.note + note)
+        serving = replace(_made_or_asked(plan), note=plan.serving.note + note)
         view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)
         view = replace(view, answers=look.answers(plan.serves))
         if serving.available and plan.serves is None:
@@ -433,6 +439,14 @@ class HostedDeployments:
         for connection in connections:
             found |= await self._calls.list(connection, [*(one.name for one in recorded), *wanted])
         return found
+
+
+def _made_or_asked(plan: Plan) -> Serving:
+    """What answers, once it is to be on other terms: those are asked for, and whether they come the next look tells."""
+    serving = plan.serving
+    if not plan.make or serving.state != "Serving":
+        return serving
+    return replace(serving, state="Rolling", answers=serving.version)
 
 
 def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:

@@ -6,7 +6,13 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.catalogue import ProviderFacts
-from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, Sleep
+from finetune_api.deployment import (
+    DeploymentUsage,
+    HostedDeployment,
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+    Sleep,
+)
 from finetune_api.model import ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
@@ -55,6 +61,16 @@ class Look:
         if self.spec.attach is not None:
             return attached.plan(recorded, self.found, self.wanted, self._served(), now)
         return decide.plan(recorded, self.found, self.wanted, now, failed=self._is_told_to_have_failed())
+
+    def before(self, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+        """The status that is written before anything is asked for.
+
+        What stands keeps its terms in it until others have been asked for: asking twice for the same changes nothing.
+        """
+        if not plan.make or decide.whole(self.found, self.wanted.name) is None:
+            return status
+        kept = decide.on_terms_of(status.hosted or (), self.view.status.hosted or (), self.wanted.name)
+        return status.model_copy(update={"hosted": list(kept)})
 
     def _is_told_to_have_failed(self) -> bool:
         """By the status, of what is wanted now."""

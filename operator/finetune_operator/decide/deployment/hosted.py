@@ -7,7 +7,7 @@ New before old: what answered before is deleted when the new one answers, and no
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -111,8 +111,6 @@ def plan(
     busy = wanted.one_at_a_time and changes(found)
     ask = False
     make = not busy and _is_asked_anew(entry, wanted, there)
-    if make:
-        entry = entry.model_copy(update={"terms": wanted.terms, "nonce": wanted.nonce})
     delete = () if busy else _useless(others, found, now, answers=is_ready(found, answering))
     note = _said_of_waiting(found if busy else {}, entry, there, now)
     serving = Serving("Rolling", wanted.version, 1 if answering else 0, note=note)
@@ -134,6 +132,7 @@ def plan(
         note = bound(others, found, now) + _said_of_staying(others, found, now)
         note += "" if make else _said_of_terms(there, wanted)
         serving, answering = Serving("Serving", wanted.version, 1, note=note), wanted.name
+        serving = _in_turn(serving, found) if busy and _is_asked_anew(entry, wanted, there) else serving
         delete = () if busy or make else deletable(others, found, now)
     elif there.state == "Creating" and entry.answered:
         # It is changed in place, and goes on answering.
@@ -143,8 +142,18 @@ def plan(
         silent = ask and now - moment(entry.created_at) >= LONG
         serving = _failing(wanted, answering, _silent(wanted, entry)) if silent else serving
     make = make and not (delete and wanted.one_at_a_time)
-    entry = unseen(entry, now, anew=make and entry.nonce == wanted.nonce) if there is None else entry
+    entry = _asked_or_unseen(entry, wanted, there, now, make=make)
     return Plan(released((*others, entry), delete, now), serving, address(found, answering), make, ask, delete)
+
+
+def _asked_or_unseen(
+    entry: HostedDeployment, wanted: Wanted, there: Hosted | None, now: datetime, *, make: bool
+) -> HostedDeployment:
+    """The record once it is asked for, or while it does not show."""
+    if there is None:
+        return unseen(entry, now, anew=make and entry.nonce == wanted.nonce)
+    told = {"terms": wanted.terms, "nonce": wanted.nonce} if make or _has_come(entry, wanted, there) else {}
+    return entry.model_copy(update=told)
 
 
 def _failed_still(entry: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
@@ -173,12 +182,21 @@ def _said_of_waiting(found: Mapping[str, Hosted], entry: HostedDeployment, there
     if there is None and entry.released_at is not None:
         return f"; its deletion was asked for at {entry.released_at}: it is made again when it is gone"
     if there is None:
-        first = next((one.name for one in found.values() if one.state in {"Creating", "Deleting"}), None)
-        return f"; the account takes one change at a time, and {first} is being changed" if first else ""
+        return _said_of_turn(found)
     if entry.released_at is not None and there.state != "Deleting":
         return f"; its deletion was asked for at {entry.released_at}: it is made again when it is gone"
     late = there.state in {"Creating", "Deleting"} and now - moment(entry.created_at) >= LONG
     return f"; it was asked for at {entry.created_at}, and is {there.state} at the provider still" if late else ""
+
+
+def _said_of_turn(found: Mapping[str, Hosted]) -> str:
+    first = next((one.name for one in found.values() if one.state in {"Creating", "Deleting"}), None)
+    return f"; the account takes one change at a time, and {first} is being changed" if first else ""
+
+
+def _in_turn(serving: Serving, found: Mapping[str, Hosted]) -> Serving:
+    """What answers, and is to be on other terms once the account's change is over."""
+    return replace(serving, state="Rolling", note=_said_of_turn(found), answers=serving.version)
 
 
 def _useless(
@@ -204,7 +222,14 @@ def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None
     """Whether what stands is to be changed in place: once for each change of what is asked for, and not for ever."""
     if not wanted.terms or there is None or there.state != "Ready" or entry.terms is None:
         return False
-    return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce)
+    return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce) and not _has_come(entry, wanted, there)
+
+
+def _has_come(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
+    """Whether what stands is as it is wanted already: it was asked for, and the record of that is lost."""
+    if there is None or not there.terms or entry.terms is None or entry.nonce != wanted.nonce:
+        return False
+    return there.state == "Ready" and there.terms.casefold() == wanted.terms.casefold()
 
 
 def _said_of_staying(others: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> str:
@@ -406,6 +431,21 @@ def followed(recorded: Sequence[HostedDeployment], name: str, operation: str | N
     """The record once a deployment was asked for: the operation tells of it."""
     told = {"operation": operation}
     return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
+
+
+def on_terms_of(
+    recorded: Sequence[HostedDeployment], before: Sequence[HostedDeployment], name: str
+) -> tuple[HostedDeployment, ...]:
+    """The record with the terms that one had before."""
+    had = next((one for one in before if one.name == name), None)
+    told = {"terms": had.terms, "nonce": had.nonce} if had is not None else {}
+    return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
+
+
+def are_asked_for(recorded: Sequence[HostedDeployment], wanted: Wanted) -> bool:
+    """Whether what stands was asked to be as it is wanted; what was recorded without terms cannot be told."""
+    entry = next((one for one in recorded if one.name == wanted.name), None)
+    return entry is None or entry.attached or not _is_another_wish(entry, wanted)
 
 
 def _failing(wanted: Wanted, answering: str | None, failure: Failure) -> Serving:
