@@ -24,7 +24,7 @@ from finetune_operator.decide.deployment.decision import (
     not_served,
 )
 from finetune_operator.decide.deployment.hosted import are_asked_for
-from finetune_operator.decide.deployment.idle import is_asleep
+from finetune_operator.decide.deployment.idle import is_asleep, out_of_sight
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from finetune_operator.decide.deployment.serving_target import Target, find_target
 from finetune_operator.decide.job.run import CHANGES_BY_ITSELF
@@ -129,7 +129,10 @@ class DeploymentReconciler:
         if self._context.is_ending(view.namespace):
             return deployment, DeploymentDecision(view.status), None
         if not view.deleting:
-            deployment, view = await self._idle.look(deployment, view)
+            if target is None and view.status.hosted:
+                view = replace(view, idle=out_of_sight())
+            else:
+                deployment, view = await self._idle.look(deployment, view)
             deployment, view = await self._left(deployment, view, target)
         decision = decide(view)
         try:

@@ -234,17 +234,10 @@ class HostedDeployments:
 
     async def _usage(self, look: Look, plan: Plan) -> idle.Found | None:
         """What the provider's figures say of the deployment that answers; None while none does."""
-        entry = next((one for one in plan.recorded if one.name == look.wanted.name and one.answered), None)
-        there = look.found.get(look.wanted.name)
-        if (
-            entry is None
-            or entry.released_at is not None
-            or there is None
-            or there.state != "Ready"
-            or plan.serving.state == "Idle"
-        ):
+        entry = decide.answering(plan.recorded, look.found, look.wanted.name)
+        if entry is None or plan.serving.state == "Idle":
             return None
-        now, usage = look.view.now, idle.usage_of(look.usage, entry.name)
+        there, now, usage = look.found[entry.name], look.view.now, idle.usage_of(look.usage, entry.name)
         since = moment(usage.last_request_at) if usage.last_request_at else moment(entry.created_at) - CLOCK_MARGIN
         try:
             figures = await self._calls.usage(there, since, now)
@@ -255,8 +248,10 @@ class HostedDeployments:
 
     def _limits(self, look: Look, there: Hosted) -> idle.Limits:
         rate, limit = look.price(there), look.spec.idle
-        if there.bound_until is not None and there.bound_until > look.view.now and limit is not None:
-            limit = limit.model_copy(update={"action": "None"})  # it would be billed all the same
+        bound = there.bound_until is not None and there.bound_until > look.view.now
+        if limit is not None and (bound or there.name != look.wanted.name):
+            # It would be billed all the same; or it answers until what is wanted does, which somebody has asked for.
+            limit = limit.model_copy(update={"action": "None"})
         if rate is None or (rate.per_hour is not None and not Decimal(rate.per_hour)):
             return idle.Limits(limit, None)
         known = f"with {rate.per_hour} {look.facts.hosting_currency} an hour"

@@ -416,6 +416,14 @@ def _answers(one: HostedDeployment, found: Mapping[str, Hosted]) -> bool:
     return one.answered and (is_ready(found, one.name) or (one.name not in found and one.released_at is None))
 
 
+def answering(
+    recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: str
+) -> HostedDeployment | None:
+    """The deployment that answers: the wanted one or, until that does, one before it."""
+    standing = [one for one in recorded if one.answered and one.released_at is None and is_ready(found, one.name)]
+    return next((one for one in standing if one.name == wanted), None) or next(iter(standing), None)
+
+
 def _version(name: str, prefix: str) -> int | None:
     text = name.removeprefix(prefix)
     return int(text) if text.isdecimal() and int(text) > 0 else None
