@@ -84,8 +84,9 @@ class LabelSelector(ApiModel):
 
 
 class FineTuningPolicy(ApiModel):
-    """Who may tune what."""
+    """Who may tune what. What is not restricted is allowed, so that a misspelt restriction must not be lost."""
 
+    model_config = ConfigDict(json_schema_extra={CLOSED: True})
     enabled: bool = Field(
         True,
         description="Whether new jobs are accepted. If false, they fail with reason "

@@ -165,8 +165,16 @@ class Cost(ApiModel):
     )
     actual: Money | None = Field(
         None,
-        description="Cost after the job: tokens or time that the provider billed for the last attempt, at list price. "
-        "Absent if a price is unknown.",
+        description="Cost after the job: tokens or time that the provider billed, at list price, with that of earlier "
+        "attempts. Absent if a price is unknown.",
+    )
+    earlier: Money | None = Field(
+        None, description="Part of the cost for attempts before the current one, as far as it is known."
+    )
+    unknown_attempts: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Number of earlier attempts of which no bill, or no price, is known; what they cost is in no "
+        "figure.",
     )
     hosting: Money | None = Field(
         None, description="Part of the cost for deployments of the evaluation so far, by their hours at list price."

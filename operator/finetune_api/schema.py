@@ -70,7 +70,7 @@ def _structural(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Sch
         out["enum"] = [node["const"]]
     out |= _children(node, defs, defaults=defaults)
     if node.get(CLOSED):
-        out |= _closed(list(out["properties"]))
+        out |= _closed(out["properties"])
     if not defaults:
         out.pop("default", None)
     return _described(out)
@@ -119,12 +119,17 @@ def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schem
     return {}
 
 
-def _closed(names: list[str]) -> Schema:
+def _closed(parts: Schema) -> Schema:
     """Nothing but these names, whoever writes the object: only clients that ask for it have unknown fields refused.
 
-    Structural schemas have no word for it, but they count. The first choice is the one that refusals speak of.
+    Structural schemas have no word for it, but they count. The first choice is the one that refusals speak of: it has
+    what defaults fill in, which nobody has forgotten, and one more.
     """
-    choices = [one for size in (*range(1, len(names) + 1), 0) for one in combinations(names, size)]
+    filled = tuple(name for name in parts if "default" in parts[name])
+    names = (*filled, *(name for name in parts if name not in filled))
+    first = names[: len(filled) + 1]
+    sizes = (*range(1, len(names) + 1), 0)
+    choices = [first, *(one for size in sizes for one in combinations(names, size) if one != first)]
     return {
         "x-kubernetes-preserve-unknown-fields": True,
         "anyOf": [{"maxProperties": len(one)} | ({"required": list(one)} if one else {}) for one in choices],

@@ -397,6 +397,32 @@ def test_a_selector_that_would_serve_everybody_without_its_misspelt_field_is_ref
             server.kubectl("apply", "--dry-run=server", way, "-f", "-", stdin=misspelt)
 
 
+POLICIES: tuple[tuple[Manifest, str], ...] = (
+    ({"allowedModles": ["tiny/*"]}, "fineTuning"),
+    ({"enabled": True, "allowedEndpoint": ["https://a.example/*"]}, "fineTuning"),
+    ({"enabled": True, "allowedModels": ["tiny/*"], "allowCode": False, "allowCodes": True}, "fineTuning"),
+    ({"enabled": "no"}, r"fineTuning\.enabled"),
+    ({"allowedModels": "tiny/*"}, r"fineTuning\.allowedModels"),
+    ({"allowedModels": ["a b"]}, r"fineTuning\.allowedModels\[0\]"),
+    ({"allowedEndpoints": ["https://"], "allowCode": False}, r"fineTuning\.allowedEndpoints\[0\]"),
+)
+
+
+@pytest.mark.parametrize(("policy", "where"), POLICIES, ids=str)
+def test_a_policy_that_would_allow_all_without_its_misspelt_field_is_refused_and_a_wrong_value_by_its_field(
+    server: Server, policy: Manifest, where: str
+) -> None:
+    written = json.dumps(changed(LOCAL, "spec.fineTuning", policy))
+    for way in ("--validate=ignore", "--server-side"):
+        with pytest.raises(ClusterError, match=rf"spec\.{where}"):
+            server.kubectl("apply", "--dry-run=server", way, "-f", "-", stdin=written)
+
+
+@pytest.mark.parametrize("policy", [{}, {"enabled": False}, {"allowedModels": None, "allowCode": True}], ids=str)
+def test_a_policy_of_names_that_are_known_is_taken(server: Server, policy: Manifest) -> None:
+    server.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(changed(LOCAL, "spec.fineTuning", policy)))
+
+
 @pytest.mark.parametrize("manifest", [JOB, MODEL, DEPLOYMENT, LOCAL], ids=name)
 def test_a_kind_in_small_letters_is_all_that_is_refused_then(server: Server, manifest: Manifest) -> None:
     """kubectl finds the kind all the same; the API server fills in no defaults, which rules would miss."""

@@ -195,7 +195,7 @@ class Poller:
                 try:
                     with understood():
                         seen = await self._look(api, job_id, listed.get(job_id))
-                except Unreadable as error:  # the list could be read: it is this one's answer alone
+                except (Denied, Refused, Unreadable) as error:  # the list could be read: it is this one's answer alone
                     seen = self._not_understood(job_id, error)
                 self._see(seen, again=again)
 
@@ -215,8 +215,8 @@ class Poller:
         job = listed if listed is not None and not (listed.partial and listed.ended) else await self._one(api, job_id)
         return await self._with_metrics(api, job)
 
-    def _not_understood(self, job_id: str, error: Unreadable) -> Seen:
-        """What is told of a job whose own answer nobody can read; it is asked about again."""
+    def _not_understood(self, job_id: str, error: ProviderError) -> Seen:
+        """What is told of a job whose own answer nobody can read, or is allowed to; it is asked about again."""
         known = self._seen.get(job_id)
         job = known.job if known else RemoteJob(job_id, "Queued", self._watched[job_id].created)
         return Seen(job, self._metrics(job_id), error.failure())

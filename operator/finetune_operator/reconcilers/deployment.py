@@ -22,16 +22,17 @@ from finetune_operator.decide.deployment.decision import (
     is_no_news,
     not_served,
 )
-from finetune_operator.decide.deployment.idle import is_asleep
+from finetune_operator.decide.deployment.hosted import are_asked_for
+from finetune_operator.decide.deployment.idle import is_asleep, out_of_sight
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from finetune_operator.decide.deployment.serving_target import Target, find_target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import serving
+from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import ProviderError
-from finetune_operator.providers.hosting import is_hosted
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
@@ -126,7 +127,10 @@ class DeploymentReconciler:
         if self._context.is_ending(view.namespace):
             return deployment, DeploymentDecision(view.status), None
         if not view.deleting:
-            deployment, view = await self._idle.look(deployment, view)
+            if target is None and view.status.hosted:
+                view = replace(view, idle=out_of_sight())
+            else:
+                deployment, view = await self._idle.look(deployment, view)
             deployment, view = await self._left(deployment, view, target)
         decision = decide(view)
         try:
@@ -176,7 +180,7 @@ class DeploymentReconciler:
         """A provider outside of the cluster: one that answers by itself, or by deployments that are made there."""
         facts, here = self._context.catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
-        if not is_hosted(target.connection):
+        if not hosting.is_hosted(target.connection):
             view = replace(not_looked_at(view), answers=token_prices.of_tuned(facts, target.version.base_model))
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
@@ -217,10 +221,12 @@ class DeploymentReconciler:
         status = parse_status(ModelDeploymentStatus, now)
         number = target.version.version
         answering = [one for one in status.hosted or () if one.answered and one.version == status.served_version]
+        wanted = hosting.wanted(now, view.spec, target) if view.spec else None
+        asked_for = wanted is None or are_asked_for(status.hosted or (), wanted)
         state: Literal["Serving", "Rolling", "Idle"] = "Rolling"
         if is_asleep(status.asleep, view.generation, wake_of(deployment)):
             state = "Idle"
-        elif answering and status.served_version == number:
+        elif answering and status.served_version == number and asked_for:
             state = "Serving"
         view = replace(
             view,

@@ -21,6 +21,7 @@ from finetune_operator.decide.deployment import hosted_record, hosting_cost, idl
 from finetune_operator.decide.deployment.decision import DeploymentView, is_no_news
 from finetune_operator.decide.deployment.hosted import Plan
 from finetune_operator.decide.deployment.hosted_record import Hosted
+from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
@@ -89,18 +90,23 @@ class HostedDeployments:
             asleep = idle.fall_asleep(view.generation, look.wake, view.now)
             plan = look.plan(plan.recorded, asleep)
         status = self._status(look, plan, asleep, seen)
-        written = await self._write(look.deployment, view.status, status)
+        before = look.before(plan, status)
+        written = await self._write(look.deployment, view.status, before)
         if written is None:
             return look.deployment, view  # deleted meanwhile, whoever has taken its finalizer off: nothing is made
         await self._tell(written, view, asleep, seen)
         self._context.guard()
-        status = await self._make(look, plan, status)
+        try:
+            status = await self._make(look, plan, status)
+        except Refused:
+            await self._write(written, before, status)  # it is not asked for again and again
+            raise
         plan = await self._delete(look, plan)
         if trouble is not None and plan.serving.state != "Failing":
             raise trouble
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
         note = self._told_of_namesakes(look) + self._told_of_others(view, status)
-        serving = replace(plan.serving, note=plan.serving.note + note)
+        serving = replace(_made_or_asked(plan), note=plan.serving.note + note)
         view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)
         view = replace(view, answers=look.answers(plan.serves))
         if serving.available and plan.serves is None:
@@ -221,17 +227,10 @@ class HostedDeployments:
 
     async def _usage(self, look: Look, plan: Plan) -> idle.Found | None:
         """What the provider's figures say of the deployment that answers; None while none does."""
-        entry = next((one for one in plan.recorded if one.name == look.wanted.name and one.answered), None)
-        there = look.found.get(look.wanted.name)
-        if (
-            entry is None
-            or entry.released_at is not None
-            or there is None
-            or there.state != "Ready"
-            or plan.serving.state == "Idle"
-        ):
+        entry = hosted_record.answering(plan.recorded, look.found, look.wanted.name)
+        if entry is None or plan.serving.state == "Idle":
             return None
-        now, usage = look.view.now, idle.usage_of(look.usage, entry.name)
+        there, now, usage = look.found[entry.name], look.view.now, idle.usage_of(look.usage, entry.name)
         since = moment(usage.last_request_at) if usage.last_request_at else moment(entry.created_at) - CLOCK_MARGIN
         try:
             figures = await self._calls.usage(there, since, now)
@@ -242,8 +241,10 @@ class HostedDeployments:
 
     def _limits(self, look: Look, there: Hosted) -> idle.Limits:
         rate, limit = look.price(there), look.spec.idle
-        if there.bound_until is not None and there.bound_until > look.view.now and limit is not None:
-            limit = limit.model_copy(update={"action": "None"})  # it would be billed all the same
+        bound = there.bound_until is not None and there.bound_until > look.view.now
+        if limit is not None and (bound or there.name != look.wanted.name):
+            # It would be billed all the same; or it answers until what is wanted does, which somebody has asked for.
+            limit = limit.model_copy(update={"action": "None"})
         if rate is None or (rate.per_hour is not None and not Decimal(rate.per_hour)):
             return idle.Limits(limit, None)
         known = f"with {rate.per_hour} {look.facts.hosting_currency} an hour"
@@ -323,6 +324,14 @@ class HostedDeployments:
                     note = f"; {one.name}, which served before, cannot be deleted and may be billed: {error.message}"
                     return replace(plan, serving=replace(plan.serving, note=plan.serving.note + note))
         return plan
+
+
+def _made_or_asked(plan: Plan) -> Serving:
+    """What answers, once it is to be on other terms: those are asked for, and whether they come the next look tells."""
+    serving = plan.serving
+    if not plan.make or serving.state != "Serving":
+        return serving
+    return replace(serving, state="Rolling", answers=serving.version)
 
 
 def _as_recorded(_: Hosted) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from finetune_api.catalogue import ProviderFacts
-from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, Sleep
+from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
 from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment import attached, hosting_cost, idle, token_prices
+from finetune_operator.decide.deployment import attached, hosted_record, hosting_cost, idle, token_prices
 from finetune_operator.decide.deployment import hosted as decide
 from finetune_operator.decide.deployment.decision import DeploymentView
 from finetune_operator.decide.deployment.hosted import Plan, Wanted
@@ -57,6 +57,16 @@ class Look:
         if self.spec.attach is not None:
             return attached.plan(recorded, self.found, self.wanted, self._served(), now)
         return decide.plan(recorded, self.found, self.wanted, now, failed=self._is_told_to_have_failed())
+
+    def before(self, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+        """The status that is written before anything is asked for.
+
+        What stands keeps its terms in it until others have been asked for: asking twice for the same changes nothing.
+        """
+        if not plan.make or hosted_record.whole(self.found, self.wanted.name) is None:
+            return status
+        kept = hosted_record.on_terms_of(status.hosted or (), self.view.status.hosted or (), self.wanted.name)
+        return status.model_copy(update={"hosted": list(kept)})
 
     def _is_told_to_have_failed(self) -> bool:
         """By the status, of what is wanted now."""

@@ -15,6 +15,7 @@ from finetune_api.catalogue import (
 )
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Cost, Failure
+from finetune_api.money import in_cents
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts, measuring
@@ -113,19 +114,27 @@ def over_budget(view: JobView, cost: Cost | None) -> Failure | None:
 
 
 def with_bill(view: JobView) -> Cost | None:
-    """The cost in status with what the provider has billed, as far as it says."""
-    cost, report = view.status.cost, view.run.report
+    """The cost in status with what the provider has billed, as far as it says, for this attempt and those before."""
+    cost = view.status.cost
     if cost is None or view.spec is None:
         return cost
+    bill = _bill(view, view.spec, cost.model_copy(update={"actual": None}))
+    if bill.actual is None:
+        return bill.model_copy(update={"actual": cost.actual})
+    return bill.model_copy(update={"actual": in_cents(Decimal(bill.actual) + Decimal(cost.earlier or "0"))})
+
+
+def _bill(view: JobView, spec: FineTuneJobSpec, cost: Cost) -> Cost:
+    """Of this attempt alone."""
     settings = view.connection.sage_maker if view.connection else None
     if settings is not None:
-        per_hour = view.facts.price_per_hour(view.spec.base_model, instance_type(view.spec, settings))
+        per_hour = view.facts.price_per_hour(spec.base_model, instance_type(spec, settings))
         seconds = view.run.billed_seconds  # of each instance
         if per_hour is None or seconds is None or cost.estimated is None:
             return cost
-        return billed_time(cost, per_hour, seconds * view.spec.resources.nodes)
-    result = (report and report.result) or view.status.result
-    price, tokens = _price_of_tokens(view), result.tokens if result else None
+        return billed_time(cost, per_hour, seconds * spec.resources.nodes)
+    result = (view.run.report and view.run.report.result) or view.status.result
+    price, tokens = _price_of_tokens(view), result.tokens if result else view.run.billed_tokens
     if price is not None and tokens is not None and price.currency == cost.currency and cost.estimated is not None:
         cost = billed(cost, tokens, price)
     prices, evaluation = _price_of_answers(view), view.provider.evaluation
@@ -133,6 +142,32 @@ def with_bill(view: JobView) -> Cost | None:
     in_currency = view.facts.hosting_currency == cost.currency
     hosting = evaluation_hosts.cost(evaluation, view.now) if in_currency else Decimal(0)
     return asking_cost.with_spent(cost, answers, hosting)
+
+
+def left_behind(view: JobView) -> Cost | None:
+    """The cost once the attempt is followed by another one: what was billed for it is part of what the job costs.
+
+    What is told of one that was at work a moment ago is not its whole bill.
+    """
+    cost = view.status.cost if view.run.state in {"Queued", "Active"} else with_bill(view)
+    if cost is None:
+        return None
+    earlier, unknown = cost.actual, cost.unknown_attempts
+    if earlier is None:
+        known = Decimal(cost.earlier or "0") + Decimal(cost.hosting or "0")
+        earlier, unknown = in_cents(known) if known else None, (unknown or 0) + 1
+    fields = {"earlier": earlier, "unknown_attempts": unknown, "actual": None, "hosting": None}
+    return cost.model_copy(update=fields)
+
+
+def after(before: Cost | None, cost: Cost | None) -> Cost | None:
+    """What an attempt is expected to cost, with what those before it have cost."""
+    if before is None or cost is None:
+        return cost
+    cost = cost.model_copy(update={"unknown_attempts": before.unknown_attempts})
+    if before.earlier is None or before.currency == cost.currency:
+        return cost.model_copy(update={"earlier": before.earlier})
+    return asking_cost.without(cost, f"earlier attempts, {before.earlier} {before.currency}")
 
 
 def _an_hour(view: JobView, cost: Cost) -> Decimal | None:

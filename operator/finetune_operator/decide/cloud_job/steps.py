@@ -40,12 +40,20 @@ def is_to_be_held(view: JobView) -> bool:
 
 def decide(view: JobView) -> Decision:
     """The decision of the first step that has one, come back to before the deadline goes by."""
-    decision = next(found for step in STEPS if (found := step(view)) is not None)
+    decision = _with_earlier_cost(view, next(found for step in STEPS if (found := step(view)) is not None))
     left = _left_to_deadline(view)
     if left is None or left <= 0:
         return decision
     again = left if decision.requeue_after is None else min(left, decision.requeue_after)
     return replace(decision, requeue_after=again)
+
+
+def _with_earlier_cost(view: JobView, decision: Decision) -> Decision:
+    """The decision with what the attempt has cost, where it is followed by another one: its job is named no more."""
+    provider = decision.status.provider
+    if not is_submitted(view.provider) or provider is None or provider.asked_at is not None:
+        return decision
+    return replace(decision, status=decision.status.model_copy(update={"cost": cloud_cost.left_behind(view)}))
 
 
 def remember_files(view: JobView) -> Decision | None:
@@ -180,7 +188,7 @@ def submit(view: JobView) -> Decision | None:
     checked = view.run.report.checked if view.run.report else None
     if checked is None:
         return Decision(_waiting_to_be_made(view), submit=True)
-    cost = cloud_cost.expected(view, checked)
+    cost = cloud_cost.after(view.status.cost, cloud_cost.expected(view, checked))
     refusal = cloud_cost.over_budget(view, cost)
     if refusal is not None:
         return fail(view, refusal)

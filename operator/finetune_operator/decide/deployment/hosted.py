@@ -116,8 +116,7 @@ def plan(
     look = _look(recorded, found, wanted, now, failed=failed)
     step = _of_absent(look) if there is None else _of_present(look, there)
     make = step.make and not (step.delete and wanted.one_at_a_time)
-    anew = make and look.entry.nonce == wanted.nonce
-    entry = unseen(look.entry, now, anew=anew) if there is None else look.entry
+    entry = _asked_or_unseen(look.entry, wanted, there, now, make=make)
     record = released((*look.others, entry), step.delete, now)
     return Plan(record, step.serving, address(found, step.answering), make, step.ask, step.delete)
 
@@ -136,13 +135,21 @@ def _look(
     answering = next((one.name for one in others if _answers(one, found)), None)
     busy = wanted.one_at_a_time and changes(found)
     make = not busy and _is_asked_anew(entry, wanted, there)
-    if make:
-        entry = entry.model_copy(update={"terms": wanted.terms, "nonce": wanted.nonce})
     delete = () if busy else _useless(others, found, now, answers=is_ready(found, answering))
     note = _said_of_waiting(found if busy else {}, entry, there, now)
     serving = Serving("Rolling", wanted.version, 1 if answering else 0, note=note)
     base = _Step(serving, answering, make, delete=delete)
     return _Look(others, entry, found, wanted, now, failed, base, busy)
+
+
+def _asked_or_unseen(
+    entry: HostedDeployment, wanted: Wanted, there: Hosted | None, now: datetime, *, make: bool
+) -> HostedDeployment:
+    """The record once it is asked for, or while it does not show."""
+    if there is None:
+        return unseen(entry, now, anew=make and entry.nonce == wanted.nonce)
+    told = {"terms": wanted.terms, "nonce": wanted.nonce} if make or _has_come(entry, wanted, there) else {}
+    return entry.model_copy(update=told)
 
 
 def _of_absent(look: _Look) -> _Step:
@@ -192,6 +199,8 @@ def _serves(look: _Look, there: Hosted) -> _Step | None:
     note = bound(others, found, now) + _said_of_staying(others, found, now)
     note += "" if make else _said_of_terms(there, look.wanted)
     serving = Serving("Serving", look.wanted.version, 1, note=note)
+    if look.busy and _is_asked_anew(look.entry, look.wanted, there):
+        serving = _in_turn(serving, found)
     delete = () if look.busy or make else deletable(others, found, now)
     return replace(look.base, serving=serving, answering=look.wanted.name, delete=delete)
 
@@ -275,13 +284,26 @@ def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None
     """Whether what stands is to be changed in place: once for each change of what is asked for, and not for ever."""
     if not wanted.terms or there is None or there.state != "Ready" or entry.terms is None:
         return False
-    return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce)
+    return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce) and not _has_come(entry, wanted, there)
+
+
+def _has_come(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
+    """Whether what stands is as it is wanted already: it was asked for, and the record of that is lost."""
+    if there is None or not there.terms or entry.terms is None or entry.nonce != wanted.nonce:
+        return False
+    return there.state == "Ready" and there.terms.casefold() == wanted.terms.casefold()
 
 
 def _is_another_wish(entry: HostedDeployment, wanted: Wanted) -> bool:
     """Whether something else is asked for than what it was made by."""
     terms = entry.terms is not None and bool(wanted.terms) and entry.terms != wanted.terms
     return terms or entry.nonce != wanted.nonce
+
+
+def are_asked_for(recorded: Sequence[HostedDeployment], wanted: Wanted) -> bool:
+    """Whether what stands was asked to be as it is wanted; what was recorded without terms cannot be told."""
+    entry = next((one for one in recorded if one.name == wanted.name), None)
+    return entry is None or entry.attached or not _is_another_wish(entry, wanted)
 
 
 def _failed_still(entry: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
@@ -330,12 +352,21 @@ def _said_of_waiting(found: Mapping[str, Hosted], entry: HostedDeployment, there
     if there is None and entry.released_at is not None:
         return f"; its deletion was asked for at {entry.released_at}: it is made again when it is gone"
     if there is None:
-        first = next((one.name for one in found.values() if one.state in {"Creating", "Deleting"}), None)
-        return f"; the account takes one change at a time, and {first} is being changed" if first else ""
+        return _said_of_turn(found)
     if entry.released_at is not None and there.state != "Deleting":
         return f"; its deletion was asked for at {entry.released_at}: it is made again when it is gone"
     late = there.state in {"Creating", "Deleting"} and now - moment(entry.created_at) >= LONG
     return f"; it was asked for at {entry.created_at}, and is {there.state} at the provider still" if late else ""
+
+
+def _said_of_turn(found: Mapping[str, Hosted]) -> str:
+    first = next((one.name for one in found.values() if one.state in {"Creating", "Deleting"}), None)
+    return f"; the account takes one change at a time, and {first} is being changed" if first else ""
+
+
+def _in_turn(serving: Serving, found: Mapping[str, Hosted]) -> Serving:
+    """What answers, and is to be on other terms once the account's change is over."""
+    return replace(serving, state="Rolling", note=_said_of_turn(found), answers=serving.version)
 
 
 def _said_of_staying(others: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> str:

@@ -64,6 +64,14 @@ def is_ready(found: Mapping[str, Hosted], name: str | None) -> bool:
     return there is not None and there.state == "Ready"
 
 
+def answering(
+    recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: str
+) -> HostedDeployment | None:
+    """The deployment that answers: the wanted one or, until that does, one before it."""
+    standing = [one for one in recorded if one.answered and one.released_at is None and is_ready(found, one.name)]
+    return next((one for one in standing if one.name == wanted), None) or next(iter(standing), None)
+
+
 def changes(found: Mapping[str, Hosted]) -> bool:
     """Whether anything of the account is being made or deleted."""
     return any(one.state in {"Creating", "Deleting"} for one in found.values())
@@ -143,6 +151,15 @@ def answered(recorded: Sequence[HostedDeployment], name: str) -> tuple[HostedDep
 def followed(recorded: Sequence[HostedDeployment], name: str, operation: str | None) -> tuple[HostedDeployment, ...]:
     """The record once a deployment was asked for: the operation tells of it."""
     told = {"operation": operation}
+    return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
+
+
+def on_terms_of(
+    recorded: Sequence[HostedDeployment], before: Sequence[HostedDeployment], name: str
+) -> tuple[HostedDeployment, ...]:
+    """The record with the terms that one had before."""
+    had = next((one for one in before if one.name == name), None)
+    told = {"terms": had.terms, "nonce": had.nonce} if had is not None else {}
     return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
 
 

@@ -134,6 +134,12 @@ def not_yet() -> Fact:
     return Fact(CONDITION, "False", Reason.IN_USE, "it does not answer yet")
 
 
+def out_of_sight() -> Fact:
+    """The condition of what stands at a provider that nobody looks at, as its connection is gone, or its spec wrong."""
+    why = "nobody knows when it was last asked, so it is not taken for idle: its provider is not looked at meanwhile"
+    return Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, why)
+
+
 def not_looked_at() -> Fact:
     """The condition once nobody wants to know any more."""
     return Fact(CONDITION, "False", Reason.IN_USE, "spec.idle is not set, or nothing stands that could be stopped")

@@ -135,7 +135,8 @@ def run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobSta
     """The attempt's state, from its job at the provider."""
     if job.labels.get("namespace", key.namespace) != key.namespace:
         return Run("Failed", failure=_of_others(job), job_id=job.id)
-    return replace(_run_of(job, metrics, key, status, now), billed_seconds=job.billed_seconds, base=job.base)
+    run = _run_of(job, metrics, key, status, now)
+    return replace(run, billed_seconds=job.billed_seconds, billed_tokens=job.tokens, base=job.base)
 
 
 def _run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:

@@ -49,6 +49,8 @@ class Run:
     """When its trainer began, by its node's clock."""
     billed_seconds: int | None = None
     """Time that the provider bills, once it is known, where it bills by the time."""
+    billed_tokens: int | None = None
+    """Tokens that the provider bills, once they are known, where it bills by them; also of what came to nothing."""
     measuring: "Run | None" = None
     """The pod that asks the tuned model the test set, where the model stays at a provider."""
     note: str = ""

@@ -5,7 +5,6 @@ SDK repeats nothing here: whether a call that was not answered was done, only a 
 """
 
 import asyncio
-import json
 import os
 import re
 import threading
@@ -18,11 +17,11 @@ from typing import Any, Protocol, TypeVar
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.loaders import Loader, create_loader
-from botocore.model import OperationModel
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
 from finetune_api.reasons import Reason
+from finetune_operator.providers.aws.answers import Bounded, require_answer
 from finetune_operator.providers.connection_secret import AWS_KEYS
 from finetune_operator.providers.errors import (
     Denied,
@@ -32,7 +31,6 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    looks_like_page,
 )
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.retry_after import asked_pause
@@ -79,9 +77,6 @@ _ELSEWHERE = frozenset(
     }
 )
 """S3's ways to say that a bucket is in another region."""
-_OF_AWS = frozenset({"x-amz-request-id", "x-amzn-requestid", "x-amz-bucket-region"})
-"""Headers by which an answer is known to be AWS's own."""
-_IN_JSON = frozenset({"json", "rest-json"})
 _UNHEARD = frozenset({"RequestTimeout", "RequestTimeoutException", "IDPCommunicationError", "BadGateway"})
 """Refusals with a 4xx status that tell nothing of what was asked: it, or part of it, did not come through."""
 _NO_ANSWER = frozenset({408, 424})
@@ -105,6 +100,8 @@ _MISSING = re.compile(
     "not found|(could not|cannot|unable to) find|does not exist|no such|identifier is invalid", re.IGNORECASE
 )
 """In refusals: SageMaker has no code of its own for what is not there, and Bedrock does not always use its own."""
+_NO_NAME = "Member must satisfy regular expression pattern"
+"""Of what is asked about: nothing can have such a name."""
 NO_OPERATION = "UnknownOperationException"
 """What AWS says where a region does not have what is called."""
 _CONFLICT = frozenset({"ConflictException", "ResourceInUse", "ResourceInUseException", "409"})
@@ -262,7 +259,8 @@ class Aws:
                 )
                 client = self._session.create_client(service, endpoint_url=endpoint, config=config)
                 client.meta.events.register("before-send", self._require_pace)
-                client.meta.events.register("before-parse", _require_answer)
+                client.meta.events.register("before-parse", require_answer)
+                client._endpoint.http_session = Bounded(client._endpoint.http_session)  # noqa: SLF001 - no setting has it
                 self._clients[service] = client
             return self._clients[service]
 
@@ -270,40 +268,6 @@ class Aws:
         """A thread may have waited for its start, or for credentials, after its turn had come."""
         if self._pace is not None:
             self._pace.require()
-
-
-def _require_answer(operation_model: OperationModel, response_dict: Mapping[str, Any], **_: Any) -> None:
-    """Botocore's parsers take what is no answer for one without fields: a list would be empty, a deletion done.
-
-    Raises:
-        Unreadable: it is a page, is cut short, or is of another form. Only what streams, as an object of S3, may be.
-        TryLater: it leads elsewhere, and not to another region as S3's own words do, where botocore follows.
-    """
-    service, status = operation_model.service_model.service_name, response_dict["status_code"]
-    headers = {name.casefold(): value for name, value in response_dict["headers"].items()}
-    if status in range(300, 400) and not _OF_AWS & headers.keys():
-        raise moved(service, status, headers.get("location", ""))
-    if status >= 500 or (operation_model.has_streaming_output and status < 300):
-        return
-    if looks_like_page(response_dict["body"]):
-        raise Unreadable(f"{service} answers with a web page and status {status}")
-    if status < 300 and _is_something_else(operation_model, response_dict["body"]):
-        raise Unreadable(f"{service} answers with something else")
-
-
-def _is_something_else(operation_model: OperationModel, body: bytes) -> bool:
-    """Whether a body is of another form than the operation's model says, or lacks where that has fields."""
-    shape = operation_model.output_shape
-    if shape is None or "payload" in shape.serialization:
-        return False  # nothing of it is read, or all of it by whoever has asked
-    if not body:
-        return any("location" not in one.serialization for one in shape.members.values())  # else in headers
-    if operation_model.service_model.resolved_protocol not in _IN_JSON:
-        return False  # its parser tells
-    try:
-        return not isinstance(json.loads(body), dict)
-    except (ValueError, RecursionError):
-        return True
 
 
 _NO_IDENTITY = (
@@ -396,8 +360,9 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
 
 def _refused(error: boto.ClientError, service: str, code: str) -> type[Refused]:
     """Whether a refusal tells that what is asked about is not there: not of a wish that names what nobody has."""
-    wishes = _action(error).startswith("Create")
+    wishes, asks = _action(error).startswith("Create"), _action(error).startswith(("Describe", "Get"))
     absent = code == NO_OPERATION or (_MISSING.search(_said(error)) and not wishes)
+    absent = absent or (asks and _NO_NAME in _said(error))
     return NotThere if service != STORE and absent else Refused
 
 

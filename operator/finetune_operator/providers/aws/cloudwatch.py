@@ -30,7 +30,9 @@ async def usage(aws: Aws, namespace: str, dimensions: Mapping[str, str], since: 
         hint = " (cloudwatch:GetMetricStatistics may lack)" if error.reason == Reason.CREDENTIALS_INVALID else ""
         said = f"CloudWatch's metrics cannot be read{hint}: {error.message}"
         raise TryLater(Reason.USAGE_UNKNOWN, said) from None
-    return figures(answer.get("Datapoints") or (), span(since, now), now)
+    if "Datapoints" not in answer:
+        raise TryLater(Reason.USAGE_UNKNOWN, f"CloudWatch tells nothing of {METRIC}")
+    return figures(answer["Datapoints"], span(since, now), now)
 
 
 def question(namespace: str, dimensions: Mapping[str, str], since: datetime, now: datetime) -> dict[str, Any]:

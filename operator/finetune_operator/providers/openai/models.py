@@ -59,7 +59,7 @@ class OpenAIModels:
             if isinstance(error.__cause__, ProviderError):
                 raise error.__cause__ from None  # of our own client, which the SDK wraps
             raise unanswered(error, self._host) from None
-        return _reply(said)
+        return _reply(said, self._host)
 
     async def answers(self, model: str) -> bool:
         """Whether a model, or a deployment, answers a question of one token.
@@ -87,8 +87,14 @@ class OpenAIModels:
         return answer
 
 
-def _reply(said: ChatCompletion) -> Reply:
-    """An answer without choices or content, such as a refusal, is an empty one."""
+def _reply(said: ChatCompletion, host: str) -> Reply:
+    """An answer whose choices are empty, or have no content, such as a refusal, is an empty one.
+
+    Raises:
+        Unreadable: it has none: who asks whether a model answers would take anything for its answer.
+    """
+    if said.choices is None:
+        raise Unreadable(f"{host} answers without choices")
     text = said.choices[0].message.content if said.choices else None
     usage = said.usage.to_dict(warnings=False) if said.usage else {}  # not all that have this API tell both
     return Reply(

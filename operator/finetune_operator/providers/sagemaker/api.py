@@ -223,7 +223,15 @@ class SageMakerApi:
         return found
 
     async def _described(self, name: str) -> dict[str, Any]:
-        return await self._ask("describe_training_job", TrainingJobName=wire.name_of(name))
+        """By the name alone; of an ARN the rest has to be that of the job, too.
+
+        Raises:
+            NotThere: there is none of this name, or it is another account's or region's that is meant.
+        """
+        shown = await self._ask("describe_training_job", TrainingJobName=wire.name_of(name))
+        if not wire.is_meant(name, shown):
+            raise NotThere(Reason.PROVIDER_REFUSED, f"{SERVICE} has no {name}")
+        return shown
 
     async def _report(self, bucket: Bucket, name: str) -> Report:
         """A report in S3.

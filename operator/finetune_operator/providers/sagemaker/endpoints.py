@@ -40,8 +40,8 @@ SERVICE, RUNTIME = "sagemaker", "sagemaker-runtime"
 VARIANT = "AllTraffic"
 PAGE = {"PageSize": 100}
 BUSY_PAUSE_SECONDS = 20.0
-PAGE_BEGINS = 64
-"""Bytes by which a page for people is known."""
+REPLY_MAX_BYTES = 64 * 1024
+"""More than an answer of one token has."""
 STARTUP_SECONDS = 1800
 """How long a container may take to load its model."""
 
@@ -133,7 +133,7 @@ class SageMakerEndpoints:
 
         def begin(client: Any) -> bytes:
             with client.invoke_endpoint(**asked)["Body"] as body:
-                return bytes(body.read(PAGE_BEGINS))
+                return bytes(body.read(REPLY_MAX_BYTES))
 
         try:
             said = await self._aws.run(RUNTIME, begin)
@@ -143,6 +143,8 @@ class SageMakerEndpoints:
             raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"endpoint {name} does not answer: {error.message}") from None
         if looks_like_page(said):
             raise Unreadable(f"{RUNTIME} answers with a web page")
+        if not _is_completion(said):
+            raise Unreadable(f"{RUNTIME} answers with something else")
         return True
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
@@ -159,7 +161,7 @@ class SageMakerEndpoints:
             return Hosted(name, state, created_at=one.get("CreationTime"))
         try:
             described = await self._ask("describe_endpoint", EndpointName=name)
-        except NotThere:
+        except (Denied, NotThere):  # it may be a stranger's
             return Hosted(name, state)
         return Hosted(name, state, failure=redact(str(described.get("FailureReason") or ""))[:500])
 
@@ -283,6 +285,15 @@ def cached(aws: Aws, settings: SageMaker, base_model: str | None) -> str | None:
     if settings.model_cache is None or base_model is None:
         return None
     return Bucket(aws, settings.model_cache).uri(f"{base_model}/")
+
+
+def _is_completion(said: bytes) -> bool:
+    """Whether a container has answered a question as our server does."""
+    try:
+        found = orjson.loads(said)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and isinstance(found.get("choices"), list)
 
 
 def _is_taken(error: ProviderError) -> bool:

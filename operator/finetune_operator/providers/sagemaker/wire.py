@@ -230,6 +230,11 @@ def name_of(name_or_arn: str) -> str:
     return name_or_arn.rpartition("/")[2]
 
 
+def is_meant(name_or_arn: str, wire: Wire) -> bool:
+    """Whether a description is of the job that has this name, or this ARN, whose letters have no case."""
+    return ":" not in name_or_arn or name_or_arn.casefold() == str(wire.get("TrainingJobArn")).casefold()
+
+
 def is_named_by_us(name: str) -> bool:
     """Whether it is a name of the kind that our own jobs have."""
     return _OWN_NAME.fullmatch(name) is not None

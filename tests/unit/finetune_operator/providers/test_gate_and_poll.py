@@ -312,6 +312,25 @@ async def test_a_job_that_the_list_lacks_is_asked_for_by_name_before_it_counts_a
     assert polling.watch("never", key("never"), NOW).job.state == "Gone"
 
 
+@pytest.mark.parametrize("kind", [Refused, Denied])
+async def test_what_is_refused_of_one_job_is_the_trouble_of_that_job_alone(kind: type[ProviderError]) -> None:
+    """As of one that another namespace wants to adopt, by a name that there cannot be, or that nobody may look at."""
+    provider = Provider(2)
+    polling, woken = poller(provider)
+
+    async def job(_: str) -> RemoteJob:
+        raise kind(Reason.PROVIDER_REFUSED, "no")
+
+    provider.job = job  # type: ignore[method-assign]
+    for job_id in ("j0", "j1", "odd"):
+        polling.watch(job_id, key(job_id), NOW)
+    await polling.round()
+    assert (polling.trouble, set(woken)) == (None, {key("j0"), key("j1"), key("odd")})
+    unread = polling.watch("odd", key("odd"), NOW).unread
+    assert unread is not None
+    assert unread.message == "no"
+
+
 async def test_a_job_that_has_ended_is_looked_at_itself_where_the_list_does_not_tell_all() -> None:
     provider = Provider(2)
     whole = {job_id: replace(job, state="Failed", note="whole") for job_id, job in provider.found.items()}

@@ -3,7 +3,8 @@
 import gzip
 import logging
 import tracemalloc
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -198,6 +199,92 @@ async def test_what_is_compressed_a_thousandfold_is_not_held(provider: str) -> N
             tracemalloc.stop()
         await api.close()
     assert peak < 200 * 2**20, f"{peak / 2**20:.0f} MiB"
+
+
+async def without_end() -> AsyncIterator[bytes]:
+    yield b"["
+    while True:
+        yield b" " * 2**20
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_of_an_answer_without_end_no_more_is_held_than_could_be_one(provider: str, status: int) -> None:
+    def say(_: web.Request) -> web.Response:
+        return web.Response(body=without_end(), status=status, content_type="application/json")
+
+    async with listening(say) as strange:
+        api = PROVIDERS[provider](strange.url)
+        for call in [READS["jobs"], *([] if provider == "openai" else [HOSTED["list"]])]:
+            tracemalloc.start()
+            try:
+                with pytest.raises(Unknown), understood():
+                    await call(api, provider)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+            assert peak < 200 * 2**20, f"{peak / 2**20:.0f} MiB"
+        await api.close()
+
+
+OF_AWS = {"x-amzn-RequestId": "11111111-2222-3333-4444-555555555555"}
+LISTS: dict[str, tuple[str, dict[str, Call]]] = {
+    "bedrock": ('"customModelDeployments": []', READS | HOSTED),
+    "sagemaker": ('"NextToken": "", "Training": []', READS | HOSTED),
+}
+
+
+@pytest.mark.parametrize("inside", ["", "others"])
+@pytest.mark.parametrize("provider", LISTS)
+async def test_an_object_without_what_is_listed_is_no_list(provider: str, inside: str) -> None:
+    """That nothing is there must not be concluded from it: a job would be made again, a deployment be gone."""
+    others, known = LISTS[provider]
+    async with listening(says(f"{{{others if inside else ''}}}")) as strange:
+        api = PROVIDERS[provider](strange.url)
+        for what in ("check", "jobs", "list"):
+            with pytest.raises(Unreadable), understood():
+                print(what, await known[what](api, provider))
+        await api.close()
+
+
+@pytest.mark.parametrize(("provider", "empty"), [("bedrock", True), ("sagemaker", False)])
+async def test_what_the_model_of_a_service_lets_it_leave_out_it_may_if_it_is_known_to_be_awss(
+    provider: str, empty: bool
+) -> None:
+    async with listening(says("{}", headers=OF_AWS)) as strange:
+        api = PROVIDERS[provider](strange.url)
+        with nullcontext() if empty else pytest.raises(Unreadable), understood():
+            assert await READS["jobs"](api, provider) == []
+        await api.close()
+
+
+@pytest.mark.parametrize("said", ['<?xml version="1.0"?><answer/>', "<a><b>c</b></a>"])
+async def test_xml_that_is_no_page_of_a_bucket_is_no_empty_bucket(said: str) -> None:
+    async with listening(says(said, "application/xml")) as strange:
+        api = PROVIDERS["bedrock"](strange.url)
+        with pytest.raises(Unreadable), understood():
+            await READS["files"](api, "bedrock")
+        await api.close()
+
+
+@pytest.mark.parametrize("said", ["{}", '{"error": null, "choices": null}', '{"status": "ok"}'])
+@pytest.mark.parametrize("provider", ["azure", "bedrock", "sagemaker"])
+async def test_a_deployment_answers_when_it_gives_an_answer_and_not_by_200_alone(provider: str, said: str) -> None:
+    async with listening(says(said)) as strange:
+        api = PROVIDERS[provider](strange.url)
+        with pytest.raises(Unreadable), understood():
+            print(await HOSTED["answers"](api, provider))
+        await api.close()
+
+
+@pytest.mark.parametrize("provider", ["azure", "bedrock", "sagemaker"])
+async def test_figures_that_are_none_do_not_make_a_deployment_idle(provider: str) -> None:
+    async with listening(says("{}")) as strange:
+        api = PROVIDERS[provider](strange.url)
+        with pytest.raises(ProviderError) as told:
+            print(await HOSTED["usage"](api, provider))
+        assert told.value.reason is Reason.USAGE_UNKNOWN
+        await api.close()
 
 
 OF_ENTRA: dict[str, tuple[Any, type[ProviderError], Reason]] = {

@@ -201,3 +201,36 @@ async def test_whatever_the_providers_clock_what_is_asked_stays_and_what_is_not_
     assert len(hosts(provider)) == 1
     await go_on(cluster, HOUR, 600)
     assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
+
+
+async def test_what_nobody_looks_at_meanwhile_is_neither_in_use_nor_forgotten(cluster, provider):
+    """With a spec that is wrong it stands, and is billed."""
+    await change(cluster, idle=IDLE)
+    ask(provider)
+    await go_on(cluster, HOUR, 600)
+    before = cluster.status(DEPLOYMENT)["usage"]
+    await change(cluster, idle=IDLE | {"action": "ScaleToZero"})
+    assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "SpecInvalid"
+    condition = cluster.condition("Idle", DEPLOYMENT)
+    assert (condition["status"], condition["reason"]) == ("Unknown", "UsageUnknown")
+    assert "its provider is not looked at" in condition["message"]
+    assert cluster.status(DEPLOYMENT)["usage"] == before
+    assert len(hosts(provider)) == 1
+
+
+async def test_what_answers_until_a_new_version_does_is_looked_at_warned_about_and_kept(cluster, provider):
+    """A version that fails leaves it as it is for days, and billed."""
+    await change(cluster, idle=IDLE)
+    old = hosts(provider)[0]
+    provider.set(fail_next_deployment="no room", deploy_seconds=300)
+    cluster.add_cloud_job("sentiment-2")
+    await tune(cluster, "sentiment-2")
+    await go_on(cluster, 3 * HOUR, 600)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["usage"]["deployment"]) == ("Degraded", 1, old)
+    condition = cluster.condition("Idle", DEPLOYMENT)
+    assert (condition["status"], condition["reason"]) == ("True", "Idle")
+    await go_on(cluster, DAY, 3600)
+    assert cluster.condition("Idle", DEPLOYMENT)["reason"] == "BilledWhileIdle"
+    assert WARNED in cluster.told
+    assert old in hosts(provider)

@@ -175,6 +175,41 @@ async def test_a_job_is_adopted_by_its_arn_too(cluster):
     assert cluster.status()["phase"] == "Succeeded"
 
 
+ELSEWHERE = (
+    f"us-east-1:999999999999:training-job/{NAME}",
+    f"eu-west-1:123456789012:training-job/{NAME}",
+    f"us-east-1:123456789012:processing-job/{NAME}",
+)
+
+
+@pytest.mark.parametrize("arn", ELSEWHERE)
+async def test_an_arn_of_elsewhere_is_not_that_of_the_job_that_has_its_name_here(provider, cluster, arn):
+    made_elsewhere(cluster, AN_ADAPTER)
+    provider.advance(3600)
+    await adopt(cluster, f"arn:aws:sagemaker:{arn}")
+    failure = cluster.status()["failure"]
+    assert (cluster.status()["phase"], failure["reason"]) == ("Failed", "DeletedAtProvider")
+    assert f"there is no job arn:aws:sagemaker:{arn}" in failure["message"]
+    assert MODEL not in cluster.kube.objects
+
+
+@pytest.mark.parametrize("trouble", ["a name that there cannot be", "a job that nobody may look at"])
+async def test_one_that_cannot_be_looked_at_leaves_the_connections_other_jobs_alone(provider, cluster, trouble):
+    cluster.add_cloud_job("other")
+    await cluster.settle()
+    await cluster.check(job="other")
+    await cluster.settle()
+    if trouble == "a name that there cannot be":
+        await adopt(cluster, "no such name")
+    else:
+        provider.fault("DescribeTrainingJob", status=400, code="AccessDeniedException", times=99)
+        await adopt(cluster)
+    other = (FINE_TUNE_JOBS, "team-a", "other")
+    await cluster.pass_time(30)
+    print(cluster.status(), cluster.kube.objects[other]["status"])
+    assert cluster.kube.objects[other]["status"]["phase"] in {"Queued", "Running"}
+
+
 REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {
     "pickles": (
         {"config.json": b"{}", "pytorch_model.bin": b"\x80"}, "ModelUnusable", "pytorch_model.bin is pickled",

@@ -13,6 +13,7 @@ from finetune_operator.runtime.queue import Key
 from finetune_trainer.__main__ import parser
 from tests.simulators.clock import HOUR
 from tests.simulators.conftest import s3_endpoint, start
+from tests.simulators.http import ApiError, Reply
 from tests.simulators.sagemaker import SageMakerSimulator
 from tests.unit.finetune_operator.reconcilers.cloud import attach, delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
@@ -151,7 +152,14 @@ async def test_an_endpoint_that_was_not_answered_is_made_once(provider, begin, o
 
 async def test_what_an_endpoint_stands_on_is_not_taken_away_while_the_endpoint_does_not_show(provider, begin):
     provider.fault("DescribeEndpoint", status=400, code="ValidationException", message="Could not find it.", times=5)
-    provider.fault("ListEndpoints", outcome="empty", times=5)
+    lists = iter(range(5))
+
+    async def lag(operation: str, carry_out: Callable[[], Reply]) -> Reply:
+        reply = carry_out()
+        lacks = operation == "ListEndpoints" and next(lists, None) is not None
+        return Reply.json({"Endpoints": []}) if lacks else reply
+
+    provider.meddle = lag
     cluster = await begin()
     await deployed(cluster)
     assert (provider.count(CREATE), provider.count("DeleteModel"), provider.count("DeleteEndpointConfig")) == (1, 0, 0)
@@ -239,6 +247,26 @@ async def test_endpoints_of_others_are_left_alone(provider, begin):
     assert {one.name for one in provider.left()} == {"theirs"}
     assert json.dumps(sorted(hosting.endpoints)) == '["theirs"]'
     assert name != "theirs"
+
+
+async def test_a_strangers_endpoint_that_failed_and_may_not_be_looked_at_holds_nothing_up(provider, begin):
+    """Rights to list are for all of an account; those to describe may be for names of ours alone."""
+    hosting, stranger = provider.hosting, {"ModelName": "theirs", "EndpointConfigName": "theirs"}
+    variant = {"VariantName": "a", "ModelName": "theirs", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    hosting.create_model(stranger)
+    hosting.create_config(stranger | {"ProductionVariants": [variant]})
+    provider.set(fail_next_endpoint="no room")
+    hosting.create_endpoint(stranger | {"EndpointName": "theirs"})
+    cluster = await begin()
+    denied = ApiError(400, "AccessDeniedException", "User is not authorized to perform sagemaker:DescribeEndpoint")
+
+    async def deny(operation: str, carry_out: Callable[[], Reply]) -> Reply:
+        reply = carry_out()
+        theirs = operation == "DescribeEndpoint" and b'"theirs"' in reply.body
+        return provider.error(denied, operation) if theirs else reply
+
+    provider.meddle = deny
+    await deployed(cluster)
 
 
 def by_hand(provider: SageMakerSimulator, name: str, weights: str, **variant: Any) -> None:

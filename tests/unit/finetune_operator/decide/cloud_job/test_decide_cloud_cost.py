@@ -7,6 +7,7 @@ import pytest
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.job_status import Asked, Cost, ProviderEvaluation
 from finetune_api.reasons import Reason
+from finetune_api.trainer import Checked
 from finetune_operator.decide.cloud_job import cloud_cost
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job.run import Run
@@ -196,3 +197,34 @@ def test_a_bill_by_the_time_is_of_all_instances(seconds: int | None, actual: str
     bill = cloud_cost.with_bill(two)
     assert bill is not None
     assert bill.actual == actual
+
+
+BEFORE = Cost(estimated="0.01", currency="USD", basis="list price", earlier="1.00")
+LEFT: dict[str, tuple[Run, dict[str, Any], tuple[str | None, int | None]]] = {
+    "billed": (at_provider("Failed", tokens=2_000_000), {}, ("7.00", None)),
+    "cancelled, and billed": (at_provider("Cancelled", tokens=1_000_000), {}, ("4.00", None)),
+    "not told": (at_provider("Cancelled"), {}, ("1.00", 1)),
+    "at work, so not all is told": (at_provider("Active", tokens=500_000), {}, ("1.00", 1)),
+    "another one not told": (at_provider("Failed"), {"unknown_attempts": 2}, ("1.00", 3)),
+    "long over": (Run("Unseen"), {"actual": "5.00"}, ("5.00", None)),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_an_attempt_has_cost_goes_along_with_the_next_one(name: str) -> None:
+    run, fields, (earlier, unknown) = LEFT[name]
+    view = given(run, status().model_copy(update={"cost": BEFORE.model_copy(update=fields)}))
+    left = cloud_cost.left_behind(view)
+    assert left is not None
+    assert (left.earlier, left.unknown_attempts, left.actual) == (earlier, unknown, None)
+    after = cloud_cost.after(left, cloud_cost.expected(view, Checked(files=[FILE], tokens=1_000)))
+    assert after is not None
+    assert (after.earlier, after.unknown_attempts) == (earlier, unknown)
+
+
+def test_what_was_billed_in_another_currency_is_told_and_not_added() -> None:
+    euros = Cost(estimated="0.01", currency="EUR", basis="list price", earlier="1.00", unknown_attempts=1)
+    after = cloud_cost.after(euros, BEFORE.model_copy(update={"earlier": None}))
+    assert after is not None
+    assert (after.earlier, after.unknown_attempts) == (None, 1)
+    assert after.basis.endswith("; without earlier attempts, 1.00 EUR")

@@ -1,0 +1,134 @@
+"""What AWS answers: read as far as it can be AWS's, and taken for nothing that it is not.
+
+botocore reads whatever comes, and takes what is no answer for one without fields: a list would be empty, a deletion
+done.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.model import OperationModel
+from botocore.response import StreamingBody
+
+from finetune_operator.providers.errors import Unreadable, looks_like_page
+from finetune_operator.providers.unanswered import moved
+
+ANSWER_MAX_BYTES = 32 * 1024 * 1024
+"""Of an answer that is read at once: the longest page of a list has a hundredth of these."""
+
+_CHUNK_BYTES = 64 * 1024
+
+_OF_AWS = frozenset({"x-amz-request-id", "x-amzn-requestid", "x-amz-bucket-region"})
+"""Headers by which an answer is known to be AWS's own."""
+_IN_JSON = frozenset({"json", "rest-json"})
+_IN_EACH_PAGE = b"IsTruncated"
+"""Of a list of S3's, in XML: what it lists is left out where there is none."""
+
+
+class Http(Protocol):
+    """How botocore's endpoints send."""
+
+    def send(self, request: AWSPreparedRequest) -> AWSResponse:
+        """The answer, its body read or, where the request says so, not."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A body that has been read, as botocore reads one."""
+
+    content: bytes
+
+    def stream(self) -> Iterator[bytes]:
+        """All of it."""
+        yield self.content
+
+
+class Bounded:
+    """Sends as botocore does, and holds no more of an answer than could be AWS's. What streams goes on streaming.
+
+    Args:
+        http: what sends.
+    """
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def send(self, request: AWSPreparedRequest) -> AWSResponse:
+        """See botocore's URLLib3Session.
+
+        Raises:
+            Unreadable: the answer is too long.
+        """
+        streams, request.stream_output = request.stream_output, True
+        response = self._http.send(request)
+        if streams and response.status_code < 300:
+            return response  # whoever asked for that reads no further than is good
+        content, body = bytearray(), StreamingBody(response.raw, None)
+        for chunk in body.iter_chunks(_CHUNK_BYTES):
+            content += chunk
+            if len(content) > ANSWER_MAX_BYTES:
+                body.close()
+                host = urlsplit(request.url).hostname
+                raise Unreadable(f"{host} answers with more than {ANSWER_MAX_BYTES // 2**20} MiB")
+        return AWSResponse(response.url, response.status_code, response.headers, _Read(bytes(content)))
+
+    def close(self) -> None:
+        """See botocore's URLLib3Session."""
+        self._http.close()
+
+
+def require_answer(operation_model: OperationModel, response_dict: Mapping[str, Any], **_: Any) -> None:
+    """For botocore's event `before-parse`.
+
+    Raises:
+        Unreadable: it is a page, is cut short, or is of another form. Only what streams, as an object of S3, may be.
+        TryLater: it leads elsewhere, and not to another region as S3's own words do, where botocore follows.
+    """
+    service, status = operation_model.service_model.service_name, response_dict["status_code"]
+    headers = {name.casefold(): value for name, value in response_dict["headers"].items()}
+    if status in range(300, 400) and not _OF_AWS & headers.keys():
+        raise moved(service, status, headers.get("location", ""))
+    if status >= 500 or (operation_model.has_streaming_output and status < 300):
+        return
+    if looks_like_page(response_dict["body"]):
+        raise Unreadable(f"{service} answers with a web page and status {status}")
+    if status < 300 and _is_something_else(operation_model, response_dict["body"], own=bool(_OF_AWS & headers.keys())):
+        raise Unreadable(f"{service} answers with something else")
+
+
+def _is_something_else(operation_model: OperationModel, body: bytes, *, own: bool) -> bool:
+    """Whether a body is of another form than the operation's model says, or lacks where that has fields."""
+    shape = operation_model.output_shape
+    if shape is None or "payload" in shape.serialization:
+        return False  # nothing of it is read, or all of it by whoever has asked
+    if not body:
+        return any("location" not in one.serialization for one in shape.members.values())  # else in headers
+    lists = operation_model.name.startswith("List")
+    if operation_model.service_model.resolved_protocol not in _IN_JSON:
+        return lists and _IN_EACH_PAGE not in body  # of all else its parser tells
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(found, dict) or (lists and _lacks_its_list(shape, found, own=own))
+
+
+def _lacks_its_list(shape: Any, found: Mapping[str, Any], *, own: bool) -> bool:
+    """Whether a list's page is without what it lists: nothing may be concluded from that.
+
+    Bedrock's model would let it leave an empty list out; then it is known by AWS's headers, which no proxy has.
+    """
+    lists = [(name, one) for name, one in shape.members.items() if one.type_name == "list"]
+    return not any(
+        one.serialization.get("name", name) in found or (own and name not in shape.required_members)
+        for name, one in lists
+    )
