@@ -40,6 +40,8 @@ def mended(check, tmp_path):
         ("commas.jsonl", "".join(f"{line},\n" for line in LINES)),
         ("commas.jsonl", "".join(f"{line}, \r\n" for line in LINES)),
         ("one-line.jsonl", "".join(LINES)),
+        ("put-together.jsonl", "\ufeff" + "\n\ufeff".join(LINES)),
+        ("marked-twice.jsonl", "\ufeff\ufeff" + "\n".join(LINES)),
         ("pretty.jsonl", "\n".join(json.dumps(row, indent=2) for row in ROWS)),
         ("arrays.jsonl", "".join(f"[{line}]\n" for line in LINES)),
     ],
@@ -85,6 +87,7 @@ def test_numbers_in_parquet_are_answered_with_pandas(check):
         ('{"prompt":"a","completion":NaN}', "to_json of pandas"),
         ('{"prompt":"C:\\users","completion":"a"}', "json.dumps"),
         ('{"prompt":"a\tb","completion":"a"}', "json.dumps"),
+        ('{"prompt":"a\\ud83d","completion":"a"}', "in the middle of a character"),
         ("nothing like it", "set spec.dataset.train.format if it is something else"),
     ],
 )

@@ -32,6 +32,16 @@ _AS_JSON = "Write rows by a library that escapes text: json.dumps of Python, JSO
 _STEPS = (
     ("has NaN or Infinity", "Write null, or leave the column out: to_json of pandas does."),
     ("a comma follows its end", "`sed 's/,[[:space:]]*$//' FILE > ROWS.jsonl` takes the commas away."),
+    (
+        "a byte order mark stands",
+        r"`sed 's/^\(\xEF\xBB\xBF\)*//' FILE > ROWS.jsonl` takes the marks away: `cat` of files that begin "
+        "with one leaves them in the middle.",
+    ),
+    (
+        r"a \u escape is half of a character",
+        "A text was cut in the middle of a character, such as an emoji: cut texts by characters and not by UTF-16 "
+        "units (as substring of JavaScript and Java does), and write the rows anew.",
+    ),
     ("something follows the array", "`jq -c '.[]' FILE > ROWS.jsonl` makes one object a line of several arrays."),
     ("tabs and line breaks within text", _AS_JSON),
     ("a backslash", _AS_JSON),
