@@ -9,6 +9,8 @@ The job comes from the environment; how it goes leaves by the report. Each step'
 import argparse
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt import launch, outcome, trackers
-from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.interruption import End, Interrupted, Interruption
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.attempt.report import Reporter, pod_reporter
 from finetune_trainer.computing import four_bit, gpus, torch_settings
@@ -95,7 +97,8 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     world = join(job.ranks_per_node)
     with kept(job) if world.is_first else followed(job, world.rank) as keeping:
         reporter.saved_step = keeping.saved_step
-        _execute(keeping, Attempt(keeping.job, reporter, interruption, world, allow_local=allow_local))
+        followers = trackers.Trackers(keeping.job)
+        _execute(keeping, Attempt(keeping.job, reporter, interruption, world, followers, allow_local=allow_local))
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,28 @@ class Attempt:
     world: World
     allow_local: bool
     """Whether datasets may be files of this machine."""
+    followers: trackers.Trackers
 
 
 def _execute(keeping: Keeping, attempt: Attempt) -> None:
+    def tell_followers(self, how: End) -> None:
+        """The trackers' runs end as this attempt does; status has what they missed."""
+        self.followers.end(how)
+        if self.followers.tracked:
+            self.reporter.update(trackers=self.followers.tracked)
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Work whose end without a result the trackers hear of."""
+        try:
+            yield
+        except Interrupted:
+            self.tell_followers("Interrupted")
+            raise
+        except Exception:
+            self.tell_followers("Failed")
+            raise
+
     job, world, interruption = attempt.job, attempt.world, attempt.interruption
     if world.is_first:  # first of all: what an earlier attempt is writing at the moment goes, and must not come after
         with write_errors(Path(job.output)):
@@ -125,9 +147,10 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
     verdict = DatasetVerdict.model_validate(told)
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
     train = _train_by_own_code if job.spec.code else _train_by_recipe
-    run, result = train(attempt, folder, verdict)
-    if world.is_first:
-        _finish(run, result, keeping)
+    with attempt.followed():
+        run, result = train(attempt, folder, verdict)
+        if world.is_first:
+            _finish(run, result, keeping)
 
 
 def _was_finished(attempt: Attempt) -> bool:
@@ -150,6 +173,7 @@ def _finish(run: "Run", result: TrainingResult, keeping: Keeping) -> None:
     _clear(job)
     result = result.model_copy(update={"artifact": reference})
     run.attempt.reporter.update(phase="Succeeded", result=with_pushes(job, result))
+    run.attempt.tell_followers("Finished")
 
 
 def _clear(job: TrainerJob) -> None:
@@ -323,7 +347,7 @@ def _train(run: Run) -> "StepTrainer":
         Interrupted: somebody asked to stop; a checkpoint of the last whole step was written.
     """
     reporter, interruption, world = run.attempt.reporter, run.attempt.interruption, run.attempt.world
-    pulse = Pulse(run.plan)
+    followers, pulse = run.attempt.followers, Pulse(run.plan)
 
     def on_step(step: int, tokens: int) -> None:
         if tokens:
@@ -347,18 +371,19 @@ def _train(run: Run) -> "StepTrainer":
         world=world,
     )
     reporter.update(phase="Running", progress=pulse.progress(_saved_step(run)))
-    followers = trackers.Trackers(run.job, trainer.args, run.model)
+    followers.follow(trainer.args, run.model)
     try:
         with interruption.deferred():
             trainer.run()
         if world.is_first:
             followers.catch_up(run.metrics.lines)
     finally:
-        followers.end()
         reached = max(trainer.state.global_step, _saved_step(run))
-        reporter.update(trackers=followers.tracked, progress=pulse.progress(reached))
+        reporter.update(progress=pulse.progress(reached))
     interruption.check()
-    reporter.update(progress=pulse.progress(run.plan.total_steps), loss=run.metrics.curves())
+    followers.trained()
+    told = {"loss": run.metrics.curves(), "trackers": followers.tracked}
+    reporter.update(progress=pulse.progress(run.plan.total_steps), **told)
     diverged.require_sense(run.metrics.lines, run.model.get_input_embeddings().num_embeddings)
     return trainer
 
