@@ -49,6 +49,7 @@ from finetune_trainer.training.origin import Origin
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.progress import Pulse
 from finetune_trainer.training.token_store import TokenStore
+from finetune_trainer.training.surroundings import Surroundings
 from finetune_trainer.training.tokenised import Tokenised
 from finetune_trainer.training.tuning import (
     Held,
@@ -364,11 +365,7 @@ def _train(run: Run) -> "StepTrainer":
         run.validation,
         fit=run.fit,
         packed=run.padded is None,
-        origin=Origin(run.learnt, run.base),
-        metrics=run.metrics,
-        interruption=interruption,
-        on_step=on_step,
-        world=world,
+        around=Surroundings(Origin(run.learnt, run.base), run.metrics, interruption, on_step, world),
     )
     reporter.update(phase="Running", progress=pulse.progress(_saved_step(run)))
     followers.follow(trainer.args, run.model)
