@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune_api.job_status import ArtifactRef, TrainingResult
+from finetune_api.job_status import ArtifactRef, Failure, TrainingResult
 from finetune_api.names import CHECKPOINTS_FOLDER
+from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt import launch, outcome, trackers
@@ -48,8 +49,8 @@ from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.progress import Pulse
-from finetune_trainer.training.token_store import TokenStore
 from finetune_trainer.training.surroundings import Surroundings
+from finetune_trainer.training.token_store import TokenStore
 from finetune_trainer.training.tokenised import Tokenised
 from finetune_trainer.training.tuning import (
     Held,
@@ -110,12 +111,10 @@ class Attempt:
     reporter: Reporter
     interruption: Interruption
     world: World
+    followers: trackers.Trackers
     allow_local: bool
     """Whether datasets may be files of this machine."""
-    followers: trackers.Trackers
 
-
-def _execute(keeping: Keeping, attempt: Attempt) -> None:
     def tell_followers(self, how: End) -> None:
         """The trackers' runs end as this attempt does; status has what they missed."""
         self.followers.end(how)
@@ -134,6 +133,8 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
             self.tell_followers("Failed")
             raise
 
+
+def _execute(keeping: Keeping, attempt: Attempt) -> None:
     job, world, interruption = attempt.job, attempt.world, attempt.interruption
     if world.is_first:  # first of all: what an earlier attempt is writing at the moment goes, and must not come after
         with write_errors(Path(job.output)):
@@ -165,16 +166,17 @@ def _was_finished(attempt: Attempt) -> bool:
 def _finish(run: "Run", result: TrainingResult, keeping: Keeping) -> None:
     """Measure, merge, write the artifact and tell of it."""
     job, interruption = run.job, run.attempt.interruption
-    contest = _evaluate(run)
+    contest, failure = _evaluate(run)
+    result = result.model_copy(update={"evaluation_failure": failure})
     interruption.check()
     _merge(run)
     interruption.check()
     interruption.before_writing()
     reference = keeping.publish(_written(run, result, contest))
+    run.attempt.tell_followers("Finished")
     _clear(job)
     result = result.model_copy(update={"artifact": reference})
     run.attempt.reporter.update(phase="Succeeded", result=with_pushes(job, result))
-    run.attempt.tell_followers("Finished")
 
 
 def _clear(job: TrainerJob) -> None:
@@ -202,7 +204,7 @@ def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> Art
         base=run.base,
         record=run.metrics,
         contest=contest,
-        pages={"loss.svg": curves, "report.html": _page(run, contest, curves)},
+        pages={"loss.svg": curves, "report.html": _page(run, result, contest, curves)},
         before_rename=run.attempt.interruption.before_writing,
     )
 
@@ -234,6 +236,8 @@ class Run:
     """Why rows are not packed; None where they are."""
     audited: list[Audited]
     """A few rows of the training set, with the tokens that carry loss."""
+    shards: int
+    """Ranks among which the model was shared out while it was trained."""
 
     @property
     def job(self) -> TrainerJob:
@@ -338,6 +342,7 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
         test=test,
         asked=asked,
         audited=data.audited(),
+        shards=shards,
     )
 
 
@@ -401,6 +406,7 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         **curves.last_rewards,
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
+        warnings=diverged.doubts(run.metrics.lines),
     )
 
 
@@ -415,12 +421,12 @@ def _merge(run: Run) -> None:
         run.model = merge.merged(run.job, run.folder, run.model, sample)
 
 
-def _evaluate(run: Run) -> Contest | None:
-    """The tuned model beside its baselines on dataset.test; nothing where the job has none."""
+def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:
+    """The tuned model beside its baselines on dataset.test, or why it cannot be asked; nothing where there is none."""
     if run.job.spec.method == "Full" and run.job.spec.code is None:
         run.model.to(run.compute_dtype)  # measured as it is saved
     if run.asked is None or run.test is None:
-        return None
+        return None, None
     tuned = Tuned(
         job=run.job,
         folder=run.folder,
@@ -436,12 +442,20 @@ def _evaluate(run: Run) -> Contest | None:
         reporter=run.attempt.reporter,
         interruption=run.attempt.interruption,
     )
-    contest = measuring.measure()
+    try:
+        if run.shards > 1:  # before its training it could not be asked
+            require_answers(run.folder, run.answering)
+        contest = measuring.measure()
+    except TrainerError as error:
+        if error.reason not in {Reason.OUT_OF_MEMORY, Reason.MODEL_UNUSABLE}:
+            raise
+        logger.warning("The tuned model is not evaluated: %s", error.message)
+        return None, error.failure(attempt=run.job.attempt)
     run.attempt.reporter.update(evaluation=contest.result)
-    return contest
+    return contest, None
 
 
-def _page(run: Run, contest: Contest | None, curves: str) -> str:
+def _page(run: Run, result: TrainingResult, contest: Contest | None, curves: str) -> str:
     hyper = run.job.spec.hyperparameters
     settings = {
         "base model": run.job.spec.base_model,
@@ -457,6 +471,7 @@ def _page(run: Run, contest: Contest | None, curves: str) -> str:
     return page(
         run.job,
         dataset=run.verdict,
+        warnings=result.warnings or (),
         audited=run.audited,
         curves=curves,
         contest=contest,
