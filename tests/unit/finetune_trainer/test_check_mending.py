@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests.assets.tiny_model import NAME as TINY
 from tests.unit.finetune_trainer.data.files import as_parquet
 
 ROWS = [{"prompt": f"Größe {number}?", "completion": f"schön {number}"} for number in range(3)]
@@ -98,6 +99,16 @@ def test_what_is_wrong_with_all_rows_decides_what_to_do(check, line, step):
 def test_one_line_that_is_no_row_is_not_taken_for_a_file_without_any(check):
     step = check(train=("t.jsonl", "\n".join([*LINES, "5"]))).verdict.next_step
     assert step.startswith("Correct the rows")
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no system message') }}", "{{ messages[9].content }}"])
+def test_rows_that_the_models_chat_template_refuses_are_no_fault_of_their_own(check, tiny_model, tmp_path, template):
+    cache = tmp_path / "cache"
+    shutil.copytree(tiny_model, cache)
+    (cache / TINY / "chat_template.jinja").write_text(template)
+    verdict = check("--model-cache", cache, train=("t.jsonl", "\n".join(LINES))).verdict
+    assert "3 of 3 rows cannot be used: line 1: the model's chat template refuses it" in verdict.message
+    assert verdict.next_step.startswith("Leave out what the model's chat template refuses")
 
 
 def test_pythons_constants_are_told_apart_from_other_text(check):

@@ -30,7 +30,7 @@ from finetune_trainer.data.doubtful import (
 )
 from finetune_trainer.data.encode import Refused, Tally
 from finetune_trainer.data.layouts import Layouts
-from finetune_trainer.data.mending import mending
+from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
@@ -380,7 +380,7 @@ class _SplitCheck:
 
 
 def _refused(row: Refused) -> Unusable:
-    return Unusable(row.position, "Malformed", f"the model's chat template refuses it: {row.why}")
+    return Unusable(row.position, "Malformed", f"{REFUSED_BY_TEMPLATE}: {row.why}")
 
 
 def _place(problem: Unusable) -> tuple[int, int, int]:
