@@ -24,6 +24,7 @@ from finetune_trainer.data import IGNORED
 from finetune_trainer.models import memory, model_shape
 from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.training.origin import Origin
+from finetune_trainer.training.surroundings import Surroundings
 from finetune_trainer.training.token_store import TokenStore
 from finetune_trainer.training.tuning import build_trainer, compute_dtype_of, why_padded
 
@@ -86,10 +87,9 @@ def _train(folder: Path, name: str, job: TrainerJob, length: int, *, checkpointi
         None,
         fit=memory.Fit(1, activation_checkpointing=checkpointing),
         packed=why_padded(job, model) is None,
-        origin=Origin("bench"),
-        metrics=Metrics(folder / "metrics.jsonl"),
-        interruption=Interruption(),
-        on_step=lambda _step, _tokens: None,
+        around=Surroundings(
+            Origin("bench"), Metrics(folder / "metrics.jsonl"), Interruption(), lambda _step, _tokens: None
+        ),
     )
     trainer._save_checkpoint = lambda *_args: None  # type: ignore[method-assign] # noqa: SLF001 - only memory counts
     trainer.run()

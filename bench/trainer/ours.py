@@ -53,6 +53,7 @@ def run(task: work.Task) -> dict[str, Any]:
     from finetune_trainer.models.base_model import quiet_libraries
     from finetune_trainer.training import passes, tuning
     from finetune_trainer.training.origin import Origin
+    from finetune_trainer.training.surroundings import Surroundings
 
     quiet_libraries()
     _compile_or_not(task.contender)
@@ -79,8 +80,8 @@ def run(task: work.Task) -> dict[str, Any]:
         why = tuning.why_padded(one, model)
         sys.stderr.write(f"{task.contender}: {fit}, {why or 'packed'}\n")
         trainer = tuning.build_trainer(
-            one, model, store, None, fit=fit, packed=why is None, origin=Origin(""), metrics=metrics,
-            interruption=interruption, on_step=on_step,
+            one, model, store, None, fit=fit, packed=why is None,
+            around=Surroundings(Origin(""), metrics, interruption, on_step),
         )  # fmt: skip
         trainer._save_checkpoint = lambda *_: None  # type: ignore[method-assign]  # noqa: SLF001 - no part of the race
         if task.profile:

@@ -150,6 +150,12 @@ class TrainingResult(ApiModel):
     pushes: Annotated[list[Pushed], Field(max_length=4)] | None = Field(
         None, description="Outcome of spec.artifact.push."
     )
+    warnings: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=2)] | None = Field(
+        None, description="Signs that the training went wrong although it finished, such as a loss that rose."
+    )
+    evaluation_failure: Failure | None = Field(
+        None, description="Why the tuned model was not evaluated although the job has dataset.test."
+    )
 
 
 class Cost(ApiModel):

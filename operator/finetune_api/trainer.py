@@ -231,10 +231,13 @@ def _compact(report: Report, body: dict[str, Any]) -> None:
 
 def _shorten_failure(body: dict[str, Any]) -> None:
     """Last of all: letters outside ASCII take up to four bytes each, and control characters six in JSON."""
-    failure = body.get("failure") or {}
-    failure.pop("nextStep", None)
-    if len(failure.get("message", "")) > 200:
-        failure["message"] = failure["message"][:197] + "..."
+    result = body.get("result") or {}
+    if "warnings" in result:
+        result["warnings"] = [text if len(text) <= 200 else text[:197] + "..." for text in result["warnings"][:1]]
+    for failure in (body.get("failure") or {}, result.get("evaluationFailure") or {}):
+        failure.pop("nextStep", None)
+        if len(failure.get("message", "")) > 200:
+            failure["message"] = failure["message"][:197] + "..."
 
 
 def thin(points: list[T], limit: int) -> list[T]:

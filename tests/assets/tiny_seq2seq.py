@@ -88,7 +88,11 @@ def _make(folder: Path, tokenizer, build) -> Path:
 
 
 def make_t5_tokenizer():
-    """A unigram tokenizer as T5 has it: `</s>` behind every text, nothing before it."""
+    """A unigram tokenizer as T5 has it: `</s>` behind every text, nothing before it.
+
+    Training it finds the same pieces each time, in another order and with other last digits: a model of these
+    weights would be another one, and learn better or worse.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import T5Tokenizer
 
@@ -97,8 +101,9 @@ def make_t5_tokenizer():
     special = ["<pad>", "</s>", "<unk>"]
     trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False)
     inner.train_from_iterator(_CORPUS, trainer)
-    vocabulary = json.loads(inner.to_str())["model"]["vocab"]
-    return T5Tokenizer(vocab=[(piece, score) for piece, score in vocabulary], extra_ids=0)
+    vocabulary = [(piece, round(score, 3)) for piece, score in json.loads(inner.to_str())["model"]["vocab"]]
+    pieces = sorted(vocabulary[len(special) :], key=lambda one: (-one[1], one[0]))
+    return T5Tokenizer(vocab=vocabulary[: len(special)] + pieces, extra_ids=0)
 
 
 def make_bart_tokenizer():

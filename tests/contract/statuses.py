@@ -161,6 +161,7 @@ JOB = FineTuneJobStatus(
             Pushed(target="oci://ghcr.io/team/sentiment:3", revision=f"sha256:{SHA}"),
             Pushed(target="hf://team/sentiment", message="the hub does not take it", next_step="Check the token."),
         ],
+        warnings=["the training loss rose"], evaluation_failure=FAILURE,
     ),
     model_version=3,
     observed_retry_nonce="again",

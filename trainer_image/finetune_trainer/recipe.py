@@ -166,10 +166,12 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
     from finetune_trainer.storage.durable import sha256_of
     from finetune_trainer.training.objective import by_loss
     from finetune_trainer.training.origin import Origin
+    from finetune_trainer.training.surroundings import Surroundings
     from finetune_trainer.training.tuning import build_trainer, fit_of, why_padded
 
     train, validation = tokenised(run), tokenised(run, "validation") if "validation" in run.data else None
     record = Metrics(run.checkpoints / FILE)
+    origin = Origin(fingerprint(run.job, *map(sha256_of, run.data.values())))
 
     def on_step(step: int, tokens: int) -> None:
         last = record.lines[-1]
@@ -183,10 +185,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
         validation,
         fit=fit_of(run.job, model, train, validation),
         packed=loss_sum is None and why_padded(run.job, model) is None,
-        origin=Origin(fingerprint(run.job, *map(sha256_of, run.data.values()))),
-        metrics=record,
-        interruption=run.interruption,
-        on_step=on_step,
+        around=Surroundings(origin, record, run.interruption, on_step),
         objective=by_loss(loss_sum) if loss_sum else None,
     )
     trainer.run()

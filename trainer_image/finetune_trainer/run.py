@@ -15,6 +15,7 @@ from typing import Any
 from finetune_api.evaluation import Compared, EvaluationResult, Metric
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest
+from finetune_api.job_status import TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob
@@ -181,6 +182,8 @@ class Display:
             self._count_answers(report)
         if report.evaluation:
             self._once(*_scores(report.evaluation))
+        if report.result:
+            self._once(*(f"warning: {said}" for said in report.result.warnings or ()), *_not_evaluated(report.result))
 
     def close(self) -> None:
         """Leave the bar as it is."""
@@ -220,6 +223,11 @@ class Display:
                 self._said.add(line)
                 self.close()
                 outcome.say(line)
+
+
+def _not_evaluated(result: TrainingResult) -> list[str]:
+    failure = result.evaluation_failure
+    return [f"warning: the tuned model is not evaluated: {failure.sentences}"] if failure else []
 
 
 def _scores(found: EvaluationResult) -> list[str]:

@@ -9,16 +9,19 @@ The job comes from the environment; how it goes leaves by the report. Each step'
 import argparse
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune_api.job_status import ArtifactRef, TrainingResult
+from finetune_api.job_status import ArtifactRef, Failure, TrainingResult
 from finetune_api.names import CHECKPOINTS_FOLDER
+from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt import launch, outcome, trackers
-from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.interruption import End, Interrupted, Interruption
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.attempt.report import Reporter, pod_reporter
 from finetune_trainer.computing import four_bit, gpus, torch_settings
@@ -46,6 +49,7 @@ from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.progress import Pulse
+from finetune_trainer.training.surroundings import Surroundings
 from finetune_trainer.training.token_store import TokenStore
 from finetune_trainer.training.tokenised import Tokenised
 from finetune_trainer.training.tuning import (
@@ -95,7 +99,8 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
     world = join(job.ranks_per_node)
     with kept(job) if world.is_first else followed(job, world.rank) as keeping:
         reporter.saved_step = keeping.saved_step
-        _execute(keeping, Attempt(keeping.job, reporter, interruption, world, allow_local=allow_local))
+        followers = trackers.Trackers(keeping.job)
+        _execute(keeping, Attempt(keeping.job, reporter, interruption, world, followers, allow_local=allow_local))
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,27 @@ class Attempt:
     reporter: Reporter
     interruption: Interruption
     world: World
+    followers: trackers.Trackers
     allow_local: bool
     """Whether datasets may be files of this machine."""
+
+    def tell_followers(self, how: End) -> None:
+        """The trackers' runs end as this attempt does; status has what they missed."""
+        self.followers.end(how)
+        if self.followers.tracked:
+            self.reporter.update(trackers=self.followers.tracked)
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Work whose end without a result the trackers hear of."""
+        try:
+            yield
+        except Interrupted:
+            self.tell_followers("Interrupted")
+            raise
+        except Exception:
+            self.tell_followers("Failed")
+            raise
 
 
 def _execute(keeping: Keeping, attempt: Attempt) -> None:
@@ -125,9 +149,10 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
     verdict = DatasetVerdict.model_validate(told)
     interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
     train = _train_by_own_code if job.spec.code else _train_by_recipe
-    run, result = train(attempt, folder, verdict)
-    if world.is_first:
-        _finish(run, result, keeping)
+    with attempt.followed():
+        run, result = train(attempt, folder, verdict)
+        if world.is_first:
+            _finish(run, result, keeping)
 
 
 def _was_finished(attempt: Attempt) -> bool:
@@ -141,12 +166,14 @@ def _was_finished(attempt: Attempt) -> bool:
 def _finish(run: "Run", result: TrainingResult, keeping: Keeping) -> None:
     """Measure, merge, write the artifact and tell of it."""
     job, interruption = run.job, run.attempt.interruption
-    contest = _evaluate(run)
+    contest, failure = _evaluate(run)
+    result = result.model_copy(update={"evaluation_failure": failure})
     interruption.check()
     _merge(run)
     interruption.check()
     interruption.before_writing()
     reference = keeping.publish(_written(run, result, contest))
+    run.attempt.tell_followers("Finished")
     _clear(job)
     result = result.model_copy(update={"artifact": reference})
     run.attempt.reporter.update(phase="Succeeded", result=with_pushes(job, result))
@@ -177,7 +204,7 @@ def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> Art
         base=run.base,
         record=run.metrics,
         contest=contest,
-        pages={"loss.svg": curves, "report.html": _page(run, contest, curves)},
+        pages={"loss.svg": curves, "report.html": _page(run, result, contest, curves)},
         before_rename=run.attempt.interruption.before_writing,
     )
 
@@ -209,6 +236,8 @@ class Run:
     """Why rows are not packed; None where they are."""
     audited: list[Audited]
     """A few rows of the training set, with the tokens that carry loss."""
+    shards: int
+    """Ranks among which the model was shared out while it was trained."""
 
     @property
     def job(self) -> TrainerJob:
@@ -313,6 +342,7 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
         test=test,
         asked=asked,
         audited=data.audited(),
+        shards=shards,
     )
 
 
@@ -323,7 +353,7 @@ def _train(run: Run) -> "StepTrainer":
         Interrupted: somebody asked to stop; a checkpoint of the last whole step was written.
     """
     reporter, interruption, world = run.attempt.reporter, run.attempt.interruption, run.attempt.world
-    pulse = Pulse(run.plan)
+    followers, pulse = run.attempt.followers, Pulse(run.plan)
 
     def on_step(step: int, tokens: int) -> None:
         if tokens:
@@ -340,25 +370,22 @@ def _train(run: Run) -> "StepTrainer":
         run.validation,
         fit=run.fit,
         packed=run.padded is None,
-        origin=Origin(run.learnt, run.base),
-        metrics=run.metrics,
-        interruption=interruption,
-        on_step=on_step,
-        world=world,
+        around=Surroundings(Origin(run.learnt, run.base), run.metrics, interruption, on_step, world),
     )
     reporter.update(phase="Running", progress=pulse.progress(_saved_step(run)))
-    followers = trackers.Trackers(run.job, trainer.args, run.model)
+    followers.follow(trainer.args, run.model)
     try:
         with interruption.deferred():
             trainer.run()
         if world.is_first:
             followers.catch_up(run.metrics.lines)
     finally:
-        followers.end()
         reached = max(trainer.state.global_step, _saved_step(run))
-        reporter.update(trackers=followers.tracked, progress=pulse.progress(reached))
+        reporter.update(progress=pulse.progress(reached))
     interruption.check()
-    reporter.update(progress=pulse.progress(run.plan.total_steps), loss=run.metrics.curves())
+    followers.trained()
+    told = {"loss": run.metrics.curves(), "trackers": followers.tracked}
+    reporter.update(progress=pulse.progress(run.plan.total_steps), **told)
     diverged.require_sense(run.metrics.lines, run.model.get_input_embeddings().num_embeddings)
     return trainer
 
@@ -379,6 +406,7 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         **curves.last_rewards,
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
+        warnings=diverged.doubts(run.metrics.lines),
     )
 
 
@@ -393,12 +421,12 @@ def _merge(run: Run) -> None:
         run.model = merge.merged(run.job, run.folder, run.model, sample)
 
 
-def _evaluate(run: Run) -> Contest | None:
-    """The tuned model beside its baselines on dataset.test; nothing where the job has none."""
+def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:
+    """The tuned model beside its baselines on dataset.test, or why it cannot be asked; nothing where there is none."""
     if run.job.spec.method == "Full" and run.job.spec.code is None:
         run.model.to(run.compute_dtype)  # measured as it is saved
     if run.asked is None or run.test is None:
-        return None
+        return None, None
     tuned = Tuned(
         job=run.job,
         folder=run.folder,
@@ -414,12 +442,20 @@ def _evaluate(run: Run) -> Contest | None:
         reporter=run.attempt.reporter,
         interruption=run.attempt.interruption,
     )
-    contest = measuring.measure()
+    try:
+        if run.shards > 1:  # before its training it could not be asked
+            require_answers(run.folder, run.answering)
+        contest = measuring.measure()
+    except TrainerError as error:
+        if error.reason not in {Reason.OUT_OF_MEMORY, Reason.MODEL_UNUSABLE}:
+            raise
+        logger.warning("The tuned model is not evaluated: %s", error.message)
+        return None, error.failure(attempt=run.job.attempt)
     run.attempt.reporter.update(evaluation=contest.result)
-    return contest
+    return contest, None
 
 
-def _page(run: Run, contest: Contest | None, curves: str) -> str:
+def _page(run: Run, result: TrainingResult, contest: Contest | None, curves: str) -> str:
     hyper = run.job.spec.hyperparameters
     settings = {
         "base model": run.job.spec.base_model,
@@ -435,6 +471,7 @@ def _page(run: Run, contest: Contest | None, curves: str) -> str:
     return page(
         run.job,
         dataset=run.verdict,
+        warnings=result.warnings or (),
         audited=run.audited,
         curves=curves,
         contest=contest,

@@ -201,16 +201,26 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         return "Warning", new.failure.reason.value, new.failure.sentences
     if new.phase == old.phase or new.phase is None:
         return _asked_in_vain(old, new)
-    unmeasured = new.provider.evaluation.failure if new.provider and new.provider.evaluation else None
-    if new.phase == "Succeeded" and unmeasured is not None:
-        note = f"version {new.model_version} is registered, and is not measured: {unmeasured.message}"
-        return "Warning", unmeasured.reason.value, note
+    if new.phase == "Succeeded" and (doubt := _doubt(new)) is not None:
+        reason, but = doubt
+        return "Warning", reason.value, f"version {new.model_version} is registered, {but}"
     # Where it is on its way, status says; an Event for each step would be the larger part of what the API is asked.
     notes = {
         "Suspended": "suspended; the checkpoint is kept",
         "Succeeded": f"version {new.model_version} is registered",
     }
     return ("Normal", new.phase, notes[new.phase]) if new.phase in notes else None
+
+
+def _doubt(status: FineTuneJobStatus) -> tuple[Reason, str] | None:
+    """What whoever uses a new version should know first, if anything."""
+    result, provider = status.result, status.provider
+    if result is not None and result.warnings:
+        return Reason.TRAINING_DIVERGED, f"but {result.warnings[0]}"
+    unmeasured = (result and result.evaluation_failure) or (
+        provider.evaluation.failure if provider and provider.evaluation else None
+    )
+    return (unmeasured.reason, f"and is not measured: {unmeasured.message}") if unmeasured else None
 
 
 def _asked_in_vain(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:

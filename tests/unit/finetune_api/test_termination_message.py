@@ -117,6 +117,21 @@ def test_every_report_fits_and_says_the_same_of_what_matters(report: Report) -> 
         assert back.failure.exit_code == report.failure.exit_code
 
 
+@pytest.mark.parametrize("letter", ["\x00", '"', "é", "漢", "😀"])
+def test_what_is_doubtful_of_a_result_is_told_in_short_at_least(letter: str) -> None:
+    failure = Failure.because(Reason.OUT_OF_MEMORY, letter * 4096).model_copy(update={"next_step": letter * 1024})
+    artifact = ArtifactRef(uri="u" * 1024, kind="Adapter", sha256="0" * 64)
+    result = TrainingResult(artifact=artifact, steps=9, warnings=[letter * 300] * 2, evaluation_failure=failure)
+    text = termination_message(a_report(phase="Succeeded", result=result))
+    assert len(text.encode()) <= TERMINATION_MESSAGE_MAX_BYTES
+    back = read_termination_message(text)
+    assert back is not None
+    assert back.result is not None
+    assert back.result.evaluation_failure is not None
+    assert (back.result.artifact, back.result.steps) == (artifact, 9)
+    assert (back.result.evaluation_failure.reason, len(back.result.warnings or [])) == (Reason.OUT_OF_MEMORY, 1)
+
+
 def a_report(**fields: Any) -> Report:
     return Report(**({"namespace": "a", "name": "b", "uid": "c", "attempt": 1, "phase": "Failed"} | fields))
 

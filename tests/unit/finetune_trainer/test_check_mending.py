@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests.assets.tiny_model import NAME as TINY
 from tests.unit.finetune_trainer.data.files import as_parquet
 
 ROWS = [{"prompt": f"Größe {number}?", "completion": f"schön {number}"} for number in range(3)]
@@ -40,6 +41,8 @@ def mended(check, tmp_path):
         ("commas.jsonl", "".join(f"{line},\n" for line in LINES)),
         ("commas.jsonl", "".join(f"{line}, \r\n" for line in LINES)),
         ("one-line.jsonl", "".join(LINES)),
+        ("put-together.jsonl", "\ufeff" + "\n\ufeff".join(LINES)),
+        ("marked-twice.jsonl", "\ufeff\ufeff" + "\n".join(LINES)),
         ("pretty.jsonl", "\n".join(json.dumps(row, indent=2) for row in ROWS)),
         ("arrays.jsonl", "".join(f"[{line}]\n" for line in LINES)),
     ],
@@ -85,6 +88,7 @@ def test_numbers_in_parquet_are_answered_with_pandas(check):
         ('{"prompt":"a","completion":NaN}', "to_json of pandas"),
         ('{"prompt":"C:\\users","completion":"a"}', "json.dumps"),
         ('{"prompt":"a\tb","completion":"a"}', "json.dumps"),
+        ('{"prompt":"a\\ud83d","completion":"a"}', "in the middle of a character"),
         ("nothing like it", "set spec.dataset.train.format if it is something else"),
     ],
 )
@@ -95,6 +99,16 @@ def test_what_is_wrong_with_all_rows_decides_what_to_do(check, line, step):
 def test_one_line_that_is_no_row_is_not_taken_for_a_file_without_any(check):
     step = check(train=("t.jsonl", "\n".join([*LINES, "5"]))).verdict.next_step
     assert step.startswith("Correct the rows")
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no system message') }}", "{{ messages[9].content }}"])
+def test_rows_that_the_models_chat_template_refuses_are_no_fault_of_their_own(check, tiny_model, tmp_path, template):
+    cache = tmp_path / "cache"
+    shutil.copytree(tiny_model, cache)
+    (cache / TINY / "chat_template.jinja").write_text(template)
+    verdict = check("--model-cache", cache, train=("t.jsonl", "\n".join(LINES))).verdict
+    assert "3 of 3 rows cannot be used: line 1: the model's chat template refuses it" in verdict.message
+    assert verdict.next_step.startswith("Leave out what the model's chat template refuses")
 
 
 def test_pythons_constants_are_told_apart_from_other_text(check):

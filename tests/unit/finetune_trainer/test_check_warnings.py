@@ -28,6 +28,14 @@ def test_duplicates_and_shared_rows_are_warnings(check):
     assert "test.csv: 1 row also in train.jsonl (the first: line 3)" in result.verdict.warnings
 
 
+def test_rows_that_answer_one_question_differently_are_warned_of(check, tiny_model):
+    rows = GOOD + '{"prompt": "And grass?", "completion": "brown"}\n' + GOOD
+    result = check("--model-cache", tiny_model, train=("t.jsonl", rows), validation=("v.jsonl", GOOD))
+    assert result.code == ExitCode.OK
+    said = [warning for warning in result.verdict.warnings if "differently" in warning]
+    assert said == ["t.jsonl: 3 rows ask what another row answers differently (the first: line 2)"]
+
+
 def test_files_that_are_called_alike_are_told_apart_by_their_splits(check):
     wrong = '{"prompt": "a", "completion": ""}\n'
     result = check(train=("train/rows.jsonl", GOOD), validation=("val/rows.jsonl", GOOD), test=("test/set.jsonl", GOOD))

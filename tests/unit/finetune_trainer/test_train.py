@@ -1,5 +1,6 @@
 """Whole runs with a tiny model: what they leave behind, what they say, and how they end."""
 
+import itertools
 import json
 import shutil
 import signal
@@ -226,6 +227,19 @@ def test_a_loss_that_explodes_and_stays_a_number_makes_no_version(tiny_model, tm
     assert report.failure.message.startswith("the training loss rose from ")
     assert not (tmp_path / "model").exists()
     assert report.loss.train, "the curve shows it"
+
+
+def test_a_loss_that_rises_and_explodes_no_further_is_told_beside_the_version(tiny_model, tmp_path, monkeypatch):
+    rising = by_loss(lambda *args: loss_sum(*args) * next(factors))
+    factors = itertools.chain([0.3], itertools.repeat(0.9))
+    monkeypatch.setattr(objective, "LIKELIHOOD", rising)
+    spec = {"hyperparameters": {"learningRate": 1e-6, "microBatchSize": 8}}
+    job = make_job(tmp_path, tiny_model, splits=("train",), **spec)
+    code, report, _ = do(job)
+    assert (code, len(report.result.warnings)) == (ExitCode.OK, 1)
+    assert report.result.warnings[0].startswith("the training loss rose from ")
+    for page in ("README.md", "report.html"):
+        assert report.result.warnings[0] in (Path(job.output) / "model" / page).read_text()
 
 
 def test_a_full_disk_leaves_no_half_artifact(tiny_model, tmp_path, monkeypatch):

@@ -9,8 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Literal
 
 from finetune_trainer.attempt.fence import Passable
+
+End = Literal["Finished", "Interrupted", "Failed"]
+"""How an attempt ends. After an interruption another one may go on."""
 
 
 class Interrupted(BaseException):

@@ -1,7 +1,8 @@
 """What a run says about itself: the whole Report by HTTPS to the operator, and the termination message at its end.
 
 A report that is lost changes nothing, so a background thread sends only the newest one, bounded in time, and no trouble
-with it ever reaches the training. What the report says is the commands' business.
+with it ever reaches the training. What the report says is the commands' business. Where they have nothing new to say
+for long and yet move data, the last one is sent again: a model may take hours to come, and who hangs moves nothing.
 """
 
 import http.client
@@ -26,7 +27,14 @@ INTERVAL_SECONDS = 2.0
 FINAL_SECONDS = 15.0
 """How long the last report is tried; the termination message says the same to an operator that missed it."""
 
+LOOK_SECONDS = 60.0
+"""How often a run that says nothing is looked at, whether it gets on."""
+
+LEAST_BYTES = 2**20
+"""What it has to read and write in that time; a report, and the looking, take some kilobytes."""
+
 _REQUEST_SECONDS = 5.0
+_IO = Path("/proc/self/io")
 _LONGEST_WAIT_SECONDS = 30.0
 _END = ("Checked", "Measured", "Succeeded", "Failed", "Interrupted")
 
@@ -100,6 +108,8 @@ class _Sender:
         self._interval = interval
         self._news = threading.Condition()
         self._newest: Report | None = None
+        self._last: Report | None = None
+        self._look_at, self._moved = time.monotonic() + LOOK_SECONDS, _bytes_moved()
         self._sent_phase: str | None = None
         self._not_before = 0.0
         self._deadline: float | None = None
@@ -137,26 +147,42 @@ class _Sender:
                 now = time.monotonic()
                 if self._deadline is not None and (self._newest is None or now >= self._deadline):
                     return None
+                if self._newest is None and now >= self._look_at:
+                    self._newest = self._said_again(now)
                 if self._newest is not None and (now >= self._not_before or self._may_hurry()):
-                    report, self._newest = self._newest, None
-                    return report
+                    self._last, self._newest = self._newest, None
+                    return self._last
                 self._news.wait(self._patience(now))
+
+    def _said_again(self, now: float) -> Report | None:
+        """The last report, where the run has got on since the last look."""
+        before, self._moved = self._moved, _bytes_moved()
+        self._look_at = now + LOOK_SECONDS
+        return self._last if self._moved - before >= LEAST_BYTES else None
 
     def _may_hurry(self) -> bool:
         """A new phase need not wait for the interval; but a server that asked for a pause gets it (`_sent_phase`)."""
         return self._sent_phase is not None and self._newest is not None and self._newest.phase != self._sent_phase
 
-    def _patience(self, now: float) -> float | None:
+    def _patience(self, now: float) -> float:
         ends = [self._deadline] if self._deadline is not None else []
-        if self._newest is not None:
-            ends.append(self._not_before)
-        return max(min(ends) - now, 0.0) if ends else None
+        ends.append(self._look_at if self._newest is None else self._not_before)
+        return max(min(ends) - now, 0.0)
 
     def _put_back(self, report: Report) -> None:
         with self._news:
             self._sent_phase = None
             if self._newest is None:
                 self._newest = report
+
+
+def _bytes_moved() -> int:
+    """Bytes that this process has read and written so far, on disks and by sockets; 0 where the kernel tells nobody."""
+    try:
+        counts = dict(line.split(": ") for line in _IO.read_text(encoding="ascii").splitlines())
+        return int(counts["rchar"]) + int(counts["wchar"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def _post(url: str, report: Report) -> tuple[bool, float]:

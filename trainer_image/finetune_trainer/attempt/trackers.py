@@ -3,6 +3,7 @@
 One thread talks to all of them, so that a tracker that hangs holds up nothing. What goes wrong there is said in status
 and changes nothing else. A run that goes on after an interruption goes on in the same run of the tracker. It goes
 through the record from its beginning: a killed attempt may have had lines under way. What has arrived comes once.
+A tracker's run ends when the attempt does, as the attempt does: measuring and writing a model may fail, too.
 """
 
 import importlib.util
@@ -24,6 +25,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trackers import MLflow, Tracked, TrackerName
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.attempt import weights_and_biases
+from finetune_trainer.attempt.interruption import End
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.durable import whole_file
 from finetune_trainer.storage.store_errors import trouble_of
@@ -35,7 +37,7 @@ RUNS_FOLDER = "trackers"
 """Below the job's output: which run of a tracker is this job's."""
 
 LAST_SECONDS = 30.0
-"""How long a run waits for its trackers at the end."""
+"""How long a run waits for its trackers at the end of its training, and once more at its own end."""
 
 _MOST_WAITING = 10_000
 _NAMES = {
@@ -54,6 +56,9 @@ _REFUSED = {
     "CUSTOMER_UNAUTHORIZED": "the key in the Secret may not do this",
 }
 """By MLflow's own words for it."""
+
+_MLFLOW_STATUS: dict[End, str] = {"Finished": "FINISHED", "Interrupted": "KILLED", "Failed": "FAILED"}
+"""One that goes on is RUNNING again."""
 
 logger = logging.getLogger(__name__)
 
@@ -104,16 +109,12 @@ class _Follower:
 
 
 class Trackers:
-    """Those of a job's built-in training.
+    """Those of a job's built-in training. Nobody hears of a training that was not begun with `follow`."""
 
-    Args:
-        job: the job.
-        arguments: transformers' TrainingArguments of the run.
-        model: what is trained.
-    """
-
-    def __init__(self, job: TrainerJob, arguments: Any, model: Any) -> None:
-        self._job, self._arguments, self._model = job, _Told(job, arguments), model
+    def __init__(self, job: TrainerJob) -> None:
+        self._job, self._late = job, False
+        self._arguments: Any = None
+        self._model: Any = None
         self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST_WAITING)
         self._followers: list[_Follower] = []
         self._thread = threading.Thread(target=self._run, name="trackers", daemon=True)
@@ -122,6 +123,10 @@ class Trackers:
     def tracked(self) -> list[Tracked] | None:
         """How each is doing by now."""
         return [one.tracked for one in list(self._followers)] or None
+
+    def follow(self, arguments: Any, model: Any) -> None:
+        """What is trained from now on, and transformers' TrainingArguments of it."""
+        self._arguments, self._model = _Told(self._job, arguments), model
 
     def log(self, record: Sequence[dict[str, Any]]) -> None:
         """Pass on the last line of the record; the first time all of it, to a run that begins or goes on there."""
@@ -139,13 +144,22 @@ class Trackers:
         if self._thread.ident is None:
             self.log(record)
 
-    def end(self) -> None:
-        """No more lines come; what is on its way may take LAST_SECONDS."""
+    def trained(self) -> None:
+        """No more lines come; files of theirs are whole after this, unless it takes more than LAST_SECONDS."""
         if not self._thread.is_alive():
             return
-        self._put(lambda: self._each(lambda one: one.on_train_end(self._arguments, _state(0), None)))
+        told = threading.Event()
+        self._put(lambda: self._each(lambda one: one.trained()))
+        self._put(told.set)
+        self._late = not told.wait(LAST_SECONDS)
+
+    def end(self, how: End) -> None:
+        """Their runs end as the attempt does; what is on its way may take LAST_SECONDS."""
+        if not self._thread.is_alive():
+            return
+        self._put(lambda: self._each(lambda one: one.end(how)))
         self._put(None)
-        self._thread.join(LAST_SECONDS)
+        self._thread.join(0 if self._late else LAST_SECONDS)
         if self._thread.is_alive():
             for name in _asked(self._job)[len(self._followers) :]:
                 self._followers.append(_Follower(Tracked(name=name), None))
@@ -179,6 +193,7 @@ class Trackers:
             except Exception as error:
                 logger.warning("spec.trackers.%s: %s", name, type(error).__name__, exc_info=error)
                 self._followers.append(_Follower(Tracked(name=name, problem=_said(error)), None))
+        self._model = None  # it may be another one that is measured in the end, with no room for both
 
     def _each(self, action: Callable[[Any], None]) -> None:
         for one in self._followers:
@@ -221,6 +236,7 @@ def _said(error: Exception) -> str:
 
 def _mlflow(job: TrainerJob) -> Any:
     os.environ |= _mlflow_environment(job, cast("MLflow", job.spec.trackers and job.spec.trackers.mlflow))
+    import mlflow
     from mlflow import MlflowClient
     from transformers.integrations.integration_utils import MLflowCallback
 
@@ -239,6 +255,12 @@ def _mlflow(job: TrainerJob) -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **more: Any) -> None:
             if new := {name: value for name, value in logs.items() if state.global_step > told(name)}:
                 super().on_log(args, state, control, new, model, **more)  # type: ignore[no-untyped-call]
+
+        def trained(self) -> None:
+            """It is over when the attempt is."""
+
+        def end(self, how: End) -> None:
+            mlflow.end_run(_MLFLOW_STATUS[how])
 
     return Integration()  # type: ignore[no-untyped-call]
 
@@ -288,9 +310,18 @@ def _tensor_board(job: TrainerJob) -> Any:
     from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
     from transformers.integrations.integration_utils import TensorBoardCallback
 
+    class Integration(TensorBoardCallback):
+        """Its files belong to the artifact: they are closed before that is written."""
+
+        def trained(self) -> None:
+            self.on_train_end(None, None, None)  # type: ignore[no-untyped-call]
+
+        def end(self, _how: End) -> None:
+            self.trained()
+
     folder = Path(job.output) / TENSORBOARD_FOLDER
     shutil.rmtree(folder, ignore_errors=True)  # it keeps the last minutes in memory: a killed attempt's have gaps
-    return TensorBoardCallback(SummaryWriter(str(folder)))  # type: ignore[no-untyped-call]
+    return Integration(SummaryWriter(str(folder)))  # type: ignore[no-untyped-call]
 
 
 _MAKERS: dict[TrackerName, Callable[[TrainerJob], Any]] = {

@@ -12,6 +12,7 @@ from typing import Any, cast
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_api.trackers import WandB
 from finetune_api.trainer import TrainerJob
+from finetune_trainer.attempt.interruption import End
 from finetune_trainer.storage.store_errors import UNTRUSTED
 
 CLOUD = "https://api.wandb.ai"
@@ -38,6 +39,9 @@ _TROUBLES = {
     "API key must": "what the Secret has as WANDB_API_KEY is no key",
 }
 """Its client is a Go program, whose errors arrive as text: what they say, the plainest first."""
+
+_EXIT_CODE: dict[End, int] = {"Finished": 0, "Interrupted": 255, "Failed": 1}
+"""By which a run is called finished or failed; 255 is what its own client sends after Ctrl-C."""
 
 _LOST = "Fatal error while uploading data"  # how its client says that a server took no more
 
@@ -101,8 +105,11 @@ def integration(job: TrainerJob) -> Any:
             if state.global_step > told or (state.global_step == told and untold):
                 super().on_log(args, state, control, model, logs, **more)  # type: ignore[no-untyped-call]
 
-        def on_train_end(self, *_args: Any, **_keywords: Any) -> None:
-            wandb.finish()
+        def trained(self) -> None:
+            """It is over when the attempt is."""
+
+        def end(self, how: End) -> None:
+            wandb.finish(exit_code=_EXIT_CODE[how])
             if heard.lost:
                 raise NotTakenError
 

@@ -1,5 +1,9 @@
-"""Whether GPUs are there that the pod has asked for: on a CPU the job would take weeks, and hold them all the time."""
+"""Whether GPUs are there that the pod has asked for: on a CPU the job would take weeks, and hold them all the time.
 
+And their memory, once something has come to its end there.
+"""
+
+import gc
 import os
 import warnings
 
@@ -26,6 +30,15 @@ def require() -> None:
     why = "the image's torch is one for CPUs" if not _is_for_gpus() else "no driver is seen in the container"
     words = next((str(one.message).partition("\n")[0] for one in said), why)
     raise TrainerError(Reason.GPU_UNAVAILABLE, f"the pod has asked for {asked} GPUs and can use none: {words}"[:1000])
+
+
+def give_back() -> None:
+    """Free what nobody holds any more, for allocations of other sizes; what an exception holds is not among it."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _is_for_gpus() -> bool:

@@ -5,10 +5,13 @@ up to 64 KiB and in a temporary file beyond, and buckets are compared one at a t
 splits and about 2 bytes a row for the bucket at hand (200 MB at 100 million rows); the disk takes 16 bytes a row.
 Two unlike rows share a hash with a chance of one in 2^64: of 3,700 files with 100 million rows, one has such a pair.
 The hash is Python's own, keyed anew in each process: it says nothing to another one.
+
+Where it is asked for, questions are remembered too, with the hash of their row: the same one with several answers says
+different things of one case. That is another 32 bytes a row, on the disk.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, combinations, repeat
 from tempfile import SpooledTemporaryFile
@@ -24,6 +27,8 @@ _BUCKET_MEMORY = 64 * 1024
 _UNSORTED = 1 << 14  # rows that wait until many can be put into their buckets at once
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
+_MOST_OF_A_BUCKET = 1 << 21
+"""Rows of a bucket whose questions are compared: where most ask the same, one bucket has most of them."""
 
 
 class Shared(NamedTuple):
@@ -37,12 +42,25 @@ class Shared(NamedTuple):
     """The first of them in the later split, at most five."""
 
 
-class Fingerprints:
-    """Fingerprints of the rows of several splits. A context manager: temporary files go with it."""
+class Contradiction(NamedTuple):
+    """Rows of a split whose question other rows of it answer differently."""
 
-    def __init__(self, splits: int) -> None:
+    rows: int
+    first: Position
+
+
+class Fingerprints:
+    """Fingerprints of the rows of several splits. A context manager: temporary files go with it.
+
+    Args:
+        splits: how many.
+        questions: whether to look for such as have several answers: a third of what checking a row takes.
+    """
+
+    def __init__(self, splits: int, *, questions: bool = False) -> None:
         self._files = ExitStack()
         self._splits = [_Buckets(self._files) for _ in range(splits)]
+        self._questions = [_Questions(self._files) for _ in range(splits if questions else 0)]
 
     def __enter__(self) -> Self:
         return self
@@ -52,10 +70,15 @@ class Fingerprints:
 
     def add(self, split: int, found: Row | Rows) -> None:
         """Remember one row, or many."""
-        if isinstance(found, Row):
-            self._splits[split].add([fingerprint(found)], [found.position.packed()])
-        else:
-            self._splits[split].add(fingerprints(found), found.places)
+        hashes = [fingerprint(found)] if isinstance(found, Row) else list(fingerprints(found))
+        places = [found.position.packed()] if isinstance(found, Row) else found.places
+        self._splits[split].add(hashes, places)
+        if self._questions:
+            self._questions[split].add(found, hashes, places)
+
+    def contradictions(self) -> list[Contradiction | None]:
+        """Of each split, where questions were looked at."""
+        return [questions.contradiction() for questions in self._questions]
 
     def compare(self) -> tuple[list[int], list[Shared]]:
         """Duplicates of each split (rows like an earlier one of the same), and what each pair of splits shares."""
@@ -101,6 +124,40 @@ def fingerprints(rows: Rows) -> Iterator[int]:
     return map(hash, zip(*chain.from_iterable(zip(roles, rows.contents, strict=True)), strict=False))
 
 
+class _Questions:
+    """What one split asks: for each row the hash of its question, with that of the row, and with its position."""
+
+    def __init__(self, files: ExitStack) -> None:
+        self._rows, self._places = _Buckets(files), _Buckets(files)
+
+    def add(self, found: Row | Rows, hashes: Sequence[int], places: Sequence[int]) -> None:
+        if isinstance(found, Row):
+            asked = [hash((*chain.from_iterable(found.prompt),))]
+        else:
+            asked = list(fingerprints(Rows(found.places, found.roles[:-1], found.contents[:-1])))
+        self._rows.add(asked, hashes)
+        self._places.add(asked, places)
+
+    def contradiction(self) -> Contradiction | None:
+        """The rows whose question has several answers, and the first of them; both lists have them in one order."""
+        self._rows.sort()
+        self._places.sort()
+        rows, first = 0, list[int]()
+        for bucket in range(_BUCKETS):
+            asked, of_row = self._rows.entries(bucket, _MOST_OF_A_BUCKET)
+            if len(pc.unique(asked)) == len(pc.unique(of_row)):
+                continue  # as many questions as rows that differ: each has one answer
+            known = pa.table({"asked": asked, "row": of_row}).group_by(["asked", "row"]).aggregate([])
+            answers = known.group_by("asked").aggregate([([], "count_all")])
+            several = answers["asked"].filter(pc.greater(answers["count_all"], 1))
+            if len(several):
+                _, places = self._places.entries(bucket, _MOST_OF_A_BUCKET)
+                found = places.filter(pc.is_in(asked, value_set=several.combine_chunks()))
+                rows += len(found)
+                first.append(pc.min(found).as_py())
+        return Contradiction(rows, Position.unpacked(min(first))) if first else None
+
+
 class _Buckets:
     """One split's fingerprints, by the low bits of the hash."""
 
@@ -140,13 +197,13 @@ class _Buckets:
             self._buckets[number] = bucket
         return bucket
 
-    def entries(self, bucket: int) -> tuple[pa.Array, pa.Array]:
-        """Hashes and packed positions of one bucket."""
+    def entries(self, bucket: int, most: int | None = None) -> tuple[pa.Array, pa.Array]:
+        """Hashes and packed positions of one bucket, of so many rows at most."""
         file = self._buckets[bucket]
         both = array("q")
         if file is not None:
             file.seek(0)
-            both.frombytes(file.read())
+            both.frombytes(file.read() if most is None else file.read(_PAIR * most))
         return _integers(both[::2]), _integers(both[1::2])
 
 

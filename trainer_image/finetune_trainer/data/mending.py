@@ -28,10 +28,26 @@ _SOME_AS_UTF8 = (
     '[print(line.decode("utf-8", "old"), end="") for line in sys.stdin.buffer]\' < FILE > ROWS.jsonl` takes '
     "only the rest for WINDOWS-1252."
 )
+REFUSED_BY_TEMPLATE = "the model's chat template refuses it"
+_AS_TEMPLATE_WANTS = (
+    "Leave out what the model's chat template refuses, by its own words where it has any: often a system message, or "
+    "turns that do not alternate. If it refuses every row, name another base model, such as this one's instruct "
+    "variant. Then apply the job under a new name."
+)
 _AS_JSON = "Write rows by a library that escapes text: json.dumps of Python, JSON.stringify, to_json of pandas."
 _STEPS = (
     ("has NaN or Infinity", "Write null, or leave the column out: to_json of pandas does."),
     ("a comma follows its end", "`sed 's/,[[:space:]]*$//' FILE > ROWS.jsonl` takes the commas away."),
+    (
+        "a byte order mark stands",
+        r"`sed 's/^\(\xEF\xBB\xBF\)*//' FILE > ROWS.jsonl` takes the marks away: `cat` of files that begin "
+        "with one leaves them in the middle.",
+    ),
+    (
+        r"a \u escape is half of a character",
+        "A text was cut in the middle of a character, such as an emoji: cut texts by characters and not by UTF-16 "
+        "units (as substring of JavaScript and Java does), and write the rows anew.",
+    ),
     ("something follows the array", "`jq -c '.[]' FILE > ROWS.jsonl` makes one object a line of several arrays."),
     ("tabs and line breaks within text", _AS_JSON),
     ("a backslash", _AS_JSON),
@@ -51,6 +67,8 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
     """
     if _all_say(problems, "UTF-8"):
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows else "")
+    if _all_say(problems, REFUSED_BY_TEMPLATE):
+        return _AS_TEMPLATE_WANTS
     columns = {problem.field for problem in problems}
     if len(columns) == 1 and any(_all_say(problems, f"is {kind}, not text") for kind in ("a number", "true or false")):
         return _as_text(columns.pop() or "", file_format)

@@ -30,14 +30,14 @@ from finetune_trainer.data.doubtful import (
 )
 from finetune_trainer.data.encode import Refused, Tally
 from finetune_trainer.data.layouts import Layouts
-from finetune_trainer.data.mending import mending
+from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Row, Rows
 from finetune_trainer.errors import TrainerError, cut
 
 if TYPE_CHECKING:
-    from finetune_trainer.data.fingerprints import Fingerprints, Shared
+    from finetune_trainer.data.fingerprints import Contradiction, Fingerprints, Shared
 
 _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
 """How datasets names the files of a split that it writes as several."""
@@ -78,16 +78,18 @@ def check_dataset(
     if spec.preference is not None and tokenizer is not None and tokenizer.encoder_decoder:
         return failed(_no_pairs_for(spec.base_model))
     given = [(name, data) for name in SPLITS if (data := getattr(spec.dataset, name)) is not None]
-    with Fingerprints(len(given)) as fingerprints:
+    questions = tokenizer is not None and spec.preference is None  # beside counting tokens it takes no time
+    with Fingerprints(len(given), questions=questions) as fingerprints:
         checks = [
             _SplitCheck(name, data, spec, index, fingerprints, tokenizer) for index, (name, data) in enumerate(given)
         ]
         for check in checks:
             check.read(allow_local=allow_local, air_gapped=air_gapped)
         duplicates, shared = fingerprints.compare()
+        contradictions = fingerprints.contradictions() or [None] * len(checks)
     names = [check.file for check in checks]
-    for check, found in zip(checks, duplicates, strict=True):
-        check.duplicates = found
+    for check, found, contradiction in zip(checks, duplicates, contradictions, strict=True):
+        check.duplicates, check.contradiction = found, contradiction
         check.called = f"{check.file} ({check.split})" if names.count(check.file) > 1 else check.file
     return _verdict(checks, shared, spec, None if tokenizer else no_tokens, tokenizer)
 
@@ -132,6 +134,7 @@ class _SplitCheck:
     rows: int = 0
     bad_rows: int = 0
     duplicates: int = 0
+    contradiction: "Contradiction | None" = None
     absent: tuple[str, ...] = ()
     """Columns that are asked for, any one of them, and that no row has."""
     columns_seen: tuple[str, ...] = ()
@@ -331,6 +334,9 @@ class _SplitCheck:
         """What is allowed but probably not meant."""
         if self.duplicates:
             yield f"{self.called}: {_rows(self.duplicates)} exactly like an earlier row"
+        if (found := self.contradiction) is not None:
+            asked = "ask what another row answers differently"
+            yield f"{self.called}: {_rows(found.rows)} {asked} (the first: {found.first})"
         if empty := self.empty_rows.count:
             yield f"{self.called}: {_rows(empty)} of empty cells passed over (the first: {self.empty_rows.first})"
         yield from self._of_columns()
@@ -374,7 +380,7 @@ class _SplitCheck:
 
 
 def _refused(row: Refused) -> Unusable:
-    return Unusable(row.position, "Malformed", f"the model's chat template refuses it: {row.why}")
+    return Unusable(row.position, "Malformed", f"{REFUSED_BY_TEMPLATE}: {row.why}")
 
 
 def _place(problem: Unusable) -> tuple[int, int, int]:

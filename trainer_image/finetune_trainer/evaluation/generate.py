@@ -1,10 +1,13 @@
 """Greedy answers of a model in batches, causal or encoder-decoder. It knows token ids only."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from finetune_api.reasons import Reason
+from finetune_trainer.computing import gpus
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.training.batches import forward_passes
 
 _PROBE, _PADDING = 12, 5
@@ -13,30 +16,71 @@ _PROBE, _PADDING = 12, 5
 _NEAR, _NEAR_IN_16_BITS = 1e-3, 5e-2
 """Parts of the logits by which rounding may move them."""
 
+SMALLER = "Use shorter questions, a smaller evaluation.maxNewTokens or a larger GPU."
+"""What helps where a model is too large to be asked."""
+
 
 def generated(
-    model: Any, prompts: Sequence[Sequence[int]], *, generation: Any, max_new_tokens: int, token_budget: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    generation: Any,
+    max_new_tokens: int,
+    token_budget: int,
+    on_shortage: Callable[[int], None] = lambda _budget: None,
 ) -> Iterator[list[tuple[int, list[int]]]]:
     """Batch by batch: places in `prompts` and the new tokens after them, without those that end an answer.
 
     `generation` is a GenerationConfig that says which tokens end an answer. A batch holds at most `token_budget` tokens
-    with padding; which prompts share one does not change what is answered.
+    with padding; which prompts share one does not change what is answered. Where a GPU's memory is not enough for one,
+    batches are halved from there on, and `on_shortage` is told the new budget.
+
+    Raises:
+        TrainerError: OutOfMemory, it was not enough for a question alone.
     """
     model.eval()
-    for group in _groups(model, [len(prompt) + max_new_tokens for prompt in prompts], token_budget):
-        new = _new_tokens(model, [prompts[place] for place in group], generation, max_new_tokens)
-        yield [(place, _until_end(ids, generation.eos_token_id)) for place, ids in zip(group, new, strict=True)]
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    left, apart = dict.fromkeys(range(len(prompts))), minds_padding(model)
+    while left:
+        for group in _groups(left, lengths, token_budget, apart=apart):
+            new = _tried(model, [prompts[place] for place in group], generation, max_new_tokens)
+            if new is None:
+                token_budget = _smaller(group, lengths)
+                on_shortage(token_budget)
+                break
+            yield [(place, _until_end(ids, generation.eos_token_id)) for place, ids in zip(group, new, strict=True)]
+            for place in group:
+                del left[place]
 
 
-def _groups(model: Any, lengths: list[int], token_budget: int) -> Iterator[list[int]]:
-    """Places of prompts that go together; only those of one length where padding would change an answer."""
-    if not minds_padding(model):
-        yield from forward_passes(lengths, token_budget=token_budget)
-        return
-    for length in sorted(set(lengths), reverse=True):
-        alike = [place for place, one in enumerate(lengths) if one == length]
-        for group in forward_passes([length] * len(alike), token_budget=token_budget):
+def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, *, apart: bool) -> Iterator[list[int]]:
+    """Places of prompts that go together; only those of one length where padding would change an answer (`apart`)."""
+    of_length: dict[int, list[int]] = {}
+    for place in places:
+        of_length.setdefault(lengths[place] if apart else 0, []).append(place)
+    for _, alike in sorted(of_length.items(), reverse=True):
+        for group in forward_passes([lengths[place] for place in alike], token_budget=budget):
             yield [alike[place] for place in group]
+
+
+def _tried(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int) -> list[list[int]] | None:
+    """New tokens, or None where memory was short: what failed is only freed when the exception is gone."""
+    import torch
+
+    try:
+        return _new_tokens(model, prompts, generation, limit)
+    except torch.OutOfMemoryError:
+        return None
+
+
+def _smaller(group: list[int], lengths: Sequence[int]) -> int:
+    """The tokens of half of a batch for which memory was not enough; what it took is freed."""
+    gpus.give_back()
+    longest = max(lengths[place] for place in group)
+    if len(group) == 1:
+        message = f"the GPU's memory was not enough for one question and its answer, up to {longest} tokens"
+        raise TrainerError(Reason.OUT_OF_MEMORY, message, SMALLER)
+    return len(group) * longest // 2
 
 
 def minds_padding(model: Any) -> bool:

@@ -1,12 +1,16 @@
 """Negative log likelihood of the test set's completions, weighted by token: unlike batches count as they should."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.computing import gpus
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.training.batches import SORTED_TOGETHER
-from finetune_trainer.training.passes import Cut, autocast, labelled, loss_sum, on_device, passes_of
+from finetune_trainer.training.passes import Cut, Pass, autocast, labelled, loss_sum, on_device, passes_of
 from finetune_trainer.training.token_store import TokenStore
 
 
@@ -15,17 +19,35 @@ def loss_on(
 ) -> float | None:
     """Nats per labelled token over the whole store; None where no token has a label.
 
-    The sum over all tokens divided by their number, not a mean of batches' means. Rows are cut as in training.
+    The sum over all tokens divided by their number, not a mean of batches' means. Rows are cut as in training, and
+    smaller from where a GPU's memory was not enough on.
+
+    Raises:
+        TrainerError: OutOfMemory, it was not enough for a row alone.
     """
     net.eval()
-    device = next(net.parameters()).device
     total, tokens = 0.0, 0
-    with torch.no_grad():
-        for start in range(0, len(store), SORTED_TOGETHER):
-            rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
-            for batch in passes_of(store, rows, Cut(token_budget)):
-                interruption.check()
-                with autocast(device, compute_dtype):
-                    total += float(loss_sum(net, on_device(batch, device)))
-                tokens += labelled(batch)
+    for start in range(0, len(store), SORTED_TOGETHER):
+        rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
+        passes = passes_of(store, rows, Cut(token_budget))
+        while (loss := _sum_of(net, passes, compute_dtype, interruption)) is None:
+            gpus.give_back()
+            if len(passes) == len(rows):
+                raise TrainerError(Reason.OUT_OF_MEMORY, "the GPU's memory was not enough for the loss of one row")
+            token_budget //= 2
+            passes = passes_of(store, rows, Cut(token_budget))
+        total, tokens = total + loss, tokens + sum(map(labelled, passes))
     return total / tokens if tokens else None
+
+
+def _sum_of(net: Any, passes: Sequence[Pass], compute_dtype: torch.dtype, interruption: Interruption) -> float | None:
+    """Nats of all passes, or None where memory was short: what failed is only freed when the exception is gone."""
+    device, total = next(net.parameters()).device, 0.0
+    try:
+        for batch in passes:
+            interruption.check()
+            with torch.no_grad(), autocast(device, compute_dtype):
+                total += float(loss_sum(net, on_device(batch, device)))
+    except torch.OutOfMemoryError:
+        return None
+    return total

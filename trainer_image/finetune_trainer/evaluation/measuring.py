@@ -2,13 +2,16 @@
 
     tuned → base model (with its loss) → base model with examples → active version → endpoints → judge → comparison
 
-A baseline that cannot be asked is told with the reason: it never costs the tuned model.
+A baseline that cannot be asked is told with the reason: it never costs the tuned model. Where a GPU's memory is short
+batches are halved, for everybody who is asked after that.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from finetune_api.reasons import Reason
 from finetune_api.trainer import ActiveVersionRef
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
@@ -59,6 +62,8 @@ class Measuring(Asking):
     ) -> None:
         self._tuned, self._test, self._learnt = tuned, test, learnt
         self._active = tuned.job.active_version
+        self._token_budget = 4 * tuned.token_budget  # no gradients, so more fits than in training
+        self._missing: str | None = None
         super().__init__(
             tuned.job.spec,
             Path(tuned.job.output),
@@ -69,21 +74,47 @@ class Measuring(Asking):
         )
 
     def measure(self) -> Contest:
-        """Ask everybody and compare."""
+        """Ask everybody and compare.
+
+        Raises:
+            TrainerError: OutOfMemory, the tuned model cannot be asked here.
+        """
         self._report(due=True)
         found = {TUNED: self._ask_model(TUNED, self._tuned.model, self._learnt)}
         losses = {TUNED: self._loss(self._tuned.model)}
-        with base_of(self._tuned) as base:
-            losses[ZERO_SHOT] = self._loss(base)
-            if self._evaluation.has(ZERO_SHOT):
-                found[ZERO_SHOT] = self._ask_model(ZERO_SHOT, base)
-            if self._evaluation.has(FEW_SHOT):
-                found[FEW_SHOT] = self._few_shot(base)
+        self._base_model(found, losses)
         if self._comparing_versions:
             found[ACTIVE_VERSION], losses[ACTIVE_VERSION] = self._active_version()
         self._services(found)
         self._report(due=True)
-        return contest(self._material, self._evaluation.metrics, found, losses)
+        return contest(self._material, self._evaluation.metrics, found, losses, self._missing)
+
+    def _base_model(self, found: dict[str, Contestant], losses: dict[str, float | None]) -> None:
+        """Ask the base model as the job wants it, without and with examples; both grow by what it says."""
+        ways: dict[str, Callable[[Model], Contestant]] = {ZERO_SHOT: self._zero_shot, FEW_SHOT: self._few_shot}
+        asked = [who for who in ways if self._evaluation.has(who)]
+        try:
+            with base_of(self._tuned) as base:
+                losses[ZERO_SHOT] = self._loss(base)
+                for who in asked:
+                    found[who] = self._if_room(partial(ways[who], base))
+        except TrainerError as error:
+            if error.reason is not Reason.OUT_OF_MEMORY:
+                raise
+            found |= {who: self._not_asked(error.message) for who in asked}
+
+    def _if_room(self, ask: Callable[[], Contestant]) -> Contestant:
+        before = self._answered
+        try:
+            return ask()
+        except TrainerError as error:
+            if error.reason is not Reason.OUT_OF_MEMORY:
+                raise
+            self._answered = before
+            return self._not_asked(error.message)
+
+    def _zero_shot(self, base: Model) -> Contestant:
+        return self._ask_model(ZERO_SHOT, base)
 
     def _ask_model(self, who: str, model: Model, *depends_on: Any) -> Contestant:
         room = self._room(model)
@@ -173,7 +204,8 @@ class Measuring(Asking):
             [one.ids for one in asked.values()],
             generation=model.generation,
             max_new_tokens=max_new_tokens,
-            token_budget=4 * self._tuned.token_budget,  # no gradients, so more fits than in training
+            token_budget=self._token_budget,
+            on_shortage=partial(setattr, self, "_token_budget"),
         )
         for batch in batches:
             said = [(rows[place], model.chat.answer_in(ids)) for place, ids in batch]
@@ -181,12 +213,19 @@ class Measuring(Asking):
             self._keep(kept, [Answer(row, decode(ids, skip_special_tokens=True).strip()) for row, ids in said])
 
     def _loss(self, model: Model) -> float | None:
+        """None, too, where memory is short: the answers say more of a model than its loss."""
         from finetune_trainer.evaluation.losses import loss_on  # needs torch
 
-        return loss_on(
-            model.net,
-            self._test,
-            token_budget=self._tuned.token_budget,
-            compute_dtype=self._tuned.compute_dtype,
-            interruption=self._interruption,
-        )
+        try:
+            return loss_on(
+                model.net,
+                self._test,
+                token_budget=self._tuned.token_budget,
+                compute_dtype=self._tuned.compute_dtype,
+                interruption=self._interruption,
+            )
+        except TrainerError as error:
+            if error.reason is not Reason.OUT_OF_MEMORY:
+                raise
+            self._missing = error.message
+            return None

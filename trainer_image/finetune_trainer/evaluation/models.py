@@ -3,7 +3,7 @@
 Adapters share their base: it is in memory once. Whole models take turns on the device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
+from finetune_trainer.computing import gpus
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.evaluation.generate import generated
+from finetune_trainer.evaluation.generate import SMALLER, generated
 from finetune_trainer.models import base_model, base_refusals
 from finetune_trainer.models.generation import plain_generation
 from finetune_trainer.models.kinds import context_of
@@ -100,15 +101,17 @@ def require_answers(folder: Path, model: Model) -> None:
 
 @contextmanager
 def base_of(tuned: Tuned) -> Iterator[Model]:
-    """The base model, asked with the same tokenizer."""
+    """The base model, asked with the same tokenizer.
+
+    Raises:
+        TrainerError: OutOfMemory, there is no room for it.
+    """
     if tuned.is_adapter:
         with tuned.model.net.disable_adapter():
             yield tuned.model
         return
-    with _set_aside(tuned) as device:
-        net = _load(tuned, tuned.folder).to(device)
+    with _instead_of(tuned, lambda: _load(tuned, tuned.folder)) as net:
         yield tuned.model._replace(net=net)
-        del net
 
 
 @contextmanager
@@ -116,7 +119,8 @@ def version_in(tuned: Tuned, folder: Path) -> Iterator[Model]:
     """An earlier version of the model, from its artifact.
 
     Raises:
-        TrainerError: the folder is not there, is damaged, does not fit its base model, or that is not at hand.
+        TrainerError: the folder is not there, is damaged, does not fit its base model, or that is not at hand; or there
+            is no room for it.
     """
     cache = Path(tuned.job.model_cache) if tuned.job.model_cache else None
     found = open_artifact(folder, cache, allow_hub=not tuned.job.air_gapped)
@@ -124,16 +128,18 @@ def version_in(tuned: Tuned, folder: Path) -> Iterator[Model]:
         with _other_adapter(tuned.model.net, folder):
             yield _with_own_tokenizer(tuned.model.net, found, tuned)
         return
-    with _set_aside(tuned) as device:
-        net = _load(tuned, found.base)
-        if found.is_adapter:
-            from peft import PeftModel
-
-            with _loading(folder):
-                net = PeftModel.from_pretrained(net, folder, is_trainable=False)
-        net = net.to(device)
+    with _instead_of(tuned, lambda: _version(tuned, found, folder)) as net:
         yield _with_own_tokenizer(net, found, tuned)
-        del net
+
+
+def _version(tuned: Tuned, found: Artifact, folder: Path) -> Any:
+    net = _load(tuned, found.base)
+    if not found.is_adapter:
+        return net
+    from peft import PeftModel
+
+    with _loading(folder):
+        return PeftModel.from_pretrained(net, folder, is_trainable=False)
 
 
 def _with_own_tokenizer(net: Any, found: Artifact, tuned: Tuned) -> Model:
@@ -176,12 +182,33 @@ def _loading(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _set_aside(tuned: Tuned) -> Iterator[Any]:
-    """The tuned model waits in the machine's memory; yields the device that is free meanwhile."""
+def _instead_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
+    """Another model, where the tuned one was: that waits in the machine's memory."""
     net = tuned.model.net
     device = net.device
     net.to("cpu")
     try:
-        yield device
+        with _on(device, load()) as other:
+            yield other
     finally:
+        gpus.give_back()
         net.to(device)
+
+
+@contextmanager
+def _on(device: Any, net: Any) -> Iterator[Any]:
+    """The model there; an error that still holds it leaves its place to others.
+
+    Raises:
+        TrainerError: OutOfMemory.
+    """
+    import torch
+
+    try:
+        yield net.to(device)
+    except TrainerError:
+        net.to("cpu")
+        raise
+    except torch.OutOfMemoryError:
+        net.to("cpu")
+        raise TrainerError(Reason.OUT_OF_MEMORY, "the GPU's memory was not enough for the model", SMALLER) from None

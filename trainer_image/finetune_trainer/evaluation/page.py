@@ -97,8 +97,12 @@ def page(
     curves: str,
     contest: Contest | None,
     settings: dict[str, Any],
+    warnings: Sequence[str] = (),
 ) -> str:
-    """The page. `curves` is an SVG of our own making, or "" where there is none; everything else is escaped."""
+    """The page. `curves` is an SVG of our own making, or "" where there is none; everything else is escaped.
+
+    `warnings` are of the training; those of the data come before them.
+    """
     template, script, style = (_asset(name) for name in ("page.html.jinja", "page.js", "page.css"))
     return (
         _environment()
@@ -106,7 +110,7 @@ def page(
         .render(
             job=job,
             dataset=[split for name in SPLITS if (split := getattr(dataset, name))],
-            warnings=dataset.warnings,
+            warnings=[*dataset.warnings, *warnings],
             settings=settings,
             audited=audited,
             curves=Markup(curves[curves.find("<svg") :]) if curves else "",  # noqa: S704 - drawn here from numbers and checked names

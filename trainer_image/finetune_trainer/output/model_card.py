@@ -71,6 +71,7 @@ def _losses(job: TrainerJob, training: Fields) -> Iterator[tuple[Any, ...]]:
         if training.get(name) is not None:
             yield said, _number(training[name])
     yield "steps", training["steps"]
+    yield from (("warning", said) for said in training.get("warnings", ()))
 
 
 def _evaluation(found: Fields | None) -> str:

@@ -1,9 +1,11 @@
 """Whether a training that has come to its end has come to anything: a loss may explode and stay a finite number.
 
-Only what is certain is told. A model that is merely worse than before is found by validation and test sets.
+Only what is certain is refused; a loss that ends far above its beginning is told beside the version. A model that is
+merely worse than before is found by validation and test sets.
 """
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,9 @@ _END, _LEAST = 10, 5
 
 _MARGIN = 1.0
 """Nats: so far a loss must lie above what it is held against."""
+
+_FAR = 0.5
+"""Nats above the beginning, and part of it, from which on an end is worth a word."""
 
 
 def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
@@ -34,3 +39,22 @@ def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
         return
     said = f"the training loss rose from {losses[0]:.2f} to {end:.2f}; a guess among {tokens:,} tokens has {guess:.2f}"
     raise TrainerError(Reason.TRAINING_DIVERGED, said)
+
+
+def doubts(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """What to say of a training whose loss ends far above its beginning, by more than steps vary; None where none does.
+
+    A step's tokens may be easy ones by chance. The loss of pairs begins at ln 2, that of a guess, whatever they are.
+    """
+    steps = [line for line in lines if "loss" in line]
+    losses = [line["loss"] for line in steps]
+    last = losses[1:][-max(len(losses) // _END, _LEAST) :]
+    if len(last) < 2:  # one number does not vary
+        return None
+    pairs, first, end = "pairs" in steps[0], losses[0], statistics.fmean(last)
+    chance = 2 * statistics.stdev(last) * math.sqrt((0 if pairs else 1) + 1 / len(last))
+    if end - chance <= first + max(_FAR, _FAR * first):
+        return None
+    than = "the base model, which tells the answers apart no better than a guess" if pairs else "its base model"
+    said = f"the training loss rose from {first:.2f} to {end:.2f}: the tuned model is probably worse than {than}"
+    return [f"{said}. A lower hyperparameters.learningRate may help"]

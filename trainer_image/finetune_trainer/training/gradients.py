@@ -7,10 +7,9 @@ with the gradients is `step_trainer.py`.
 """
 
 import contextlib
-import gc
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from finetune_trainer.attempt.interruption import Interruption
-from finetune_trainer.computing import heap
-from finetune_trainer.computing.ranks import World
+from finetune_trainer.computing import gpus, heap
 from finetune_trainer.computing.sharding import is_sharded
 from finetune_trainer.training import side_by_side
 from finetune_trainer.training.checkpoint import RandomStates
@@ -29,6 +26,7 @@ from finetune_trainer.training.objective import Objective
 from finetune_trainer.training.passes import Cut, Pass, autocast, on_device
 from finetune_trainer.training.shortage import Lesson, halved
 from finetune_trainer.training.steps import CUT, PASSES, Step, Steps, largest
+from finetune_trainer.training.surroundings import Surroundings
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +66,10 @@ class Gradients:
         steps: each step's passes.
         objective: what is minimised.
         settings: how passes are computed; shortages of memory change that.
+        around: who may stop a step, and who shares it.
         checkpoints: the folder that outlives a pod, and keeps what a shortage taught.
         seed: of the job.
-        device: where the model is.
-        world: the ranks that share a step.
-        interruption: looked at before each pass.
-        backward: of a loss.
+        accelerator: of accelerate; knows where the model is, and how a loss goes backward.
     """
 
     def __init__(
@@ -82,19 +78,17 @@ class Gradients:
         steps: Steps,
         objective: Objective,
         settings: ComputeSettings,
+        around: Surroundings,
         *,
         checkpoints: Path,
         seed: int,
-        device: torch.device,
-        world: World,
-        interruption: Interruption,
-        backward: Callable[[torch.Tensor], None],
+        accelerator: Any,
     ) -> None:
         self._net, self._steps, self._objective = net, steps, objective
         self.cut, self.lesson, self._retried = settings.cut, settings.lesson, False
         self._checkpoints, self._seed = checkpoints, seed
-        self._compute_dtype, self.device, self._at_once = settings.dtype, device, settings.at_once
-        self._world, self._interruption, self._backward = world, interruption, backward
+        self._compute_dtype, self.device, self._at_once = settings.dtype, accelerator.device, settings.at_once
+        self._world, self._interruption, self._backward = around.world, around.interruption, accelerator.backward
         trained = [value for value in net.parameters() if value.requires_grad]
         self.own = [value for value in trained if not isinstance(value, DTensor)]
         """Trained parameters that this rank holds whole."""
@@ -213,8 +207,7 @@ class Gradients:
         Raises:
             ShortOfMemory: this attempt has done so before, or they cannot be smaller.
         """
-        gc.collect()
-        torch.cuda.empty_cache()
+        gpus.give_back()
         cut = halved(self.cut, 1)
         self._steps.recut(cut)
         smaller: list[Pass] = self._steps[step][PASSES].each

@@ -10,7 +10,6 @@ loading, adapters and artifacts are elsewhere.
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,10 +25,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
-from finetune_trainer.attempt.interruption import Interruption
-from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.computing.compiled_layers import in_training
-from finetune_trainer.computing.ranks import World
 from finetune_trainer.computing.sharding import gathered
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.training import checkpoint
@@ -37,12 +33,12 @@ from finetune_trainer.training.batches import SORTED_TOGETHER
 from finetune_trainer.training.checkpoint import load_optimizer, load_random_states
 from finetune_trainer.training.course import Course
 from finetune_trainer.training.gradients import ComputeSettings, Gradients, ShortOfMemory, StepAbandoned
-from finetune_trainer.training.origin import Origin
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.reference import Reference
 from finetune_trainer.training.schedule import factor, warmup_steps
 from finetune_trainer.training.shortage import Lesson, out_of_memory
 from finetune_trainer.training.steps import Step, Steps, Store, only
+from finetune_trainer.training.surroundings import Surroundings
 
 
 class StepTrainer(Trainer):
@@ -54,12 +50,8 @@ class StepTrainer(Trainer):
         spec: the job's.
         course: what is learnt.
         settings: how it is computed.
+        around: what it is surrounded by.
         checkpoints: the folder that outlives a pod.
-        origin: of which checkpoints this run goes on.
-        metrics: the record of steps and validations.
-        interruption: looked at before each pass.
-        on_step: told the step, and its tokens, or 0 after a validation.
-        world: the ranks that share a step.
     """
 
     loss_is_scaled_for_ga = True  # training_step divides by the step's labelled tokens itself
@@ -72,20 +64,16 @@ class StepTrainer(Trainer):
         course: Course,
         settings: ComputeSettings,
         *,
+        around: Surroundings,
         checkpoints: Path,
-        origin: Origin,
-        metrics: Metrics,
-        interruption: Interruption,
-        on_step: Callable[[int, int], None],
-        world: World,
     ) -> None:
-        steps = Steps(course.train, course.plan, settings.cut, world, course.objective)
+        steps = Steps(course.train, course.plan, settings.cut, around.world, course.objective)
         super().__init__(model=model, args=args, train_dataset=steps, data_collator=only, callbacks=[_Pacer(self)])
         self.remove_callback(PrinterCallback)
         self._net: Any = model
-        self._spec, self.course, self.world = spec, course, world
-        self.metrics_record, self.interruption, self._on_step = metrics, interruption, on_step
-        self._checkpoints, self._origin = checkpoints, origin
+        self._spec, self.course, self.world = spec, course, around.world
+        self.metrics_record, self.interruption, self._on_step = around.metrics, around.interruption, around.on_step
+        self._checkpoints, self._origin = checkpoints, around.origin
         self._compile = settings.compile_layers
         self._last_means, self._last_grad_norm = [math.nan], math.nan
         self._trained = [value for value in model.parameters() if value.requires_grad]
@@ -95,12 +83,10 @@ class StepTrainer(Trainer):
             steps,
             course.objective,
             settings,
+            around,
             checkpoints=checkpoints,
             seed=spec.hyperparameters.seed,
-            device=args.device,
-            world=world,
-            interruption=interruption,
-            backward=self.accelerator.backward,
+            accelerator=self.accelerator,
         )
         self.seconds_before = 0.0
         self._started = time.monotonic()

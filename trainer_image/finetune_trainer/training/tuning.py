@@ -3,9 +3,7 @@
 It reads no data and writes nothing. Libraries are imported where they are needed: what is run before must not wait.
 """
 
-import gc
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.trainer import TrainerJob
-from finetune_trainer.attempt.interruption import Interruption
-from finetune_trainer.attempt.metrics import Metrics
-from finetune_trainer.computing.ranks import ALONE, World
+from finetune_trainer.computing import gpus
+from finetune_trainer.computing.ranks import World
 from finetune_trainer.models import base_model, base_refusals, memory, memory_fit, model_shape
 from finetune_trainer.models.adapters import require_mergeable, with_adapters
 from finetune_trainer.models.corrected import says_tied
 from finetune_trainer.training.batches import Plan
-from finetune_trainer.training.origin import Origin
+from finetune_trainer.training.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from finetune_trainer.training.course import Course
@@ -116,7 +113,7 @@ class Held:
         self.model.zero_grad(set_to_none=True)
         trainer.accelerator.free_memory()
         trainer.optimizer = trainer.lr_scheduler = None
-        _collect()
+        gpus.give_back()
         if not sharding.is_sharded(self.model):
             return self.model
         sharding.gather(self.model, self.whole, compute_dtype)
@@ -129,14 +126,6 @@ class Held:
 
 def _names(model: Any) -> set[str]:
     return {name for name, _ in model.named_parameters()}
-
-
-def _collect() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def plan_of(job: TrainerJob, train: "Store") -> Plan:
@@ -238,11 +227,7 @@ def build_trainer(
     *,
     fit: memory.Fit,
     packed: bool,
-    origin: Origin,
-    metrics: Metrics,
-    interruption: Interruption,
-    on_step: Callable[[int, int], None],
-    world: World = ALONE,
+    around: Surroundings,
     objective: "Objective | None" = None,
 ) -> "StepTrainer":
     """The trainer of a job's hyperparameters; by the job's objective where none is given."""
@@ -271,12 +256,8 @@ def build_trainer(
         job.spec,
         course,
         settings,
+        around=around,
         checkpoints=checkpoints_of(job),
-        origin=origin,
-        metrics=metrics,
-        interruption=interruption,
-        on_step=on_step,
-        world=world,
     )
 
 

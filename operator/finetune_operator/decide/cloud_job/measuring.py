@@ -28,7 +28,7 @@ from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, resting, stalled, timestamp
 from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_POD_CHECK_SECONDS
 from finetune_operator.decide.job.change import with_status
-from finetune_operator.decide.job.reported import AT_WORK, report_is_due, reported
+from finetune_operator.decide.job.reported import AT_WORK, not_evaluated, report_is_due, reported
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
@@ -357,8 +357,7 @@ def facts(view: JobView) -> list[Fact]:
     failure = view.provider.evaluation.failure if view.provider.evaluation else None
     if failure is None:
         return []
-    message = f"the model was made and is not measured: {failure.message}"
-    return [Fact("Evaluated", "False", failure.reason, message)]
+    return [not_evaluated(failure.reason, failure.message)]
 
 
 def _given_up(view: JobView, failure: Failure) -> Decision:

@@ -19,6 +19,12 @@ AT_WORK = {
 }
 """Phases of a trainer at work, and of its job then, in words."""
 
+_AS_IT_IS = (
+    "The version can be used all the same (activation IfBetter needs spec.activeVersion on the FineTunedModel for it); "
+    "a job under a new name is evaluated again."
+)
+"""The next step where a version was not measured."""
+
 
 def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
     """Status fields as the last report says, kept from before where it says nothing."""
@@ -61,11 +67,18 @@ def dataset_facts(report: Report | None) -> list[Fact]:
 
 
 def evaluation_facts(report: Report) -> list[Fact]:
-    """The condition Evaluated, where the tuned model was measured."""
-    evaluation = report.evaluation
-    if evaluation is None:
+    """The condition Evaluated, where the tuned model was measured, or should have been."""
+    failure = report.result.evaluation_failure if report.result else None
+    if failure is not None:
+        return [not_evaluated(failure.reason, failure.sentences)]
+    if report.evaluation is None:
         return []
-    return [Fact("Evaluated", "True", Reason.SUCCEEDED, in_words(evaluation))]
+    return [Fact("Evaluated", "True", Reason.SUCCEEDED, in_words(report.evaluation))]
+
+
+def not_evaluated(reason: Reason, why: str) -> Fact:
+    """The condition Evaluated of a version that could not be measured. A job that has succeeded is not tried again."""
+    return Fact("Evaluated", "False", reason, f"the model was made and is not measured: {why.rstrip('.')}. {_AS_IT_IS}")
 
 
 def in_words(evaluation: EvaluationResult) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.job_status import Failure, FineTuneJobStatus, Loss
+from finetune_api.job_status import Failure, FineTuneJobStatus, Loss, TrainingResult
 from finetune_api.trainer import thin
 from finetune_api.verdict import SPLITS, DatasetVerdict, SharedRows, SplitVerdict
 
@@ -27,7 +27,10 @@ def _fewer_problems(status: FineTuneJobStatus) -> FineTuneJobStatus:
 
 
 def _no_old_log(status: FineTuneJobStatus) -> FineTuneJobStatus:
-    provider = status.provider
+    provider, result = status.provider, status.result
+    if result is not None:
+        failure = _without_log(result.evaluation_failure)
+        status = status.model_copy(update={"result": result.model_copy(update={"evaluation_failure": failure})})
     if provider is None:
         return status
     evaluation = provider.evaluation
@@ -51,7 +54,16 @@ def _thinner_curves(status: FineTuneJobStatus) -> FineTuneJobStatus:
 def _shorter_texts(status: FineTuneJobStatus) -> FineTuneJobStatus:
     conditions = [c.model_copy(update={"message": c.message[:512]}) for c in status.conditions or ()]
     failure = _short_failure(status.failure) if status.failure else None
-    return status.model_copy(update={"conditions": conditions, "failure": failure})
+    result = status.result and _in_doubt_shortly(status.result)
+    return status.model_copy(update={"conditions": conditions, "failure": failure, "result": result})
+
+
+def _in_doubt_shortly(result: TrainingResult) -> TrainingResult:
+    failure = result.evaluation_failure
+    if failure is not None:
+        failure = failure.model_copy(update={"message": failure.message[:256], "next_step": None})
+    warnings = result.warnings and result.warnings[:1]
+    return result.model_copy(update={"evaluation_failure": failure, "warnings": warnings})
 
 
 def _short_failure(failure: Failure) -> Failure:

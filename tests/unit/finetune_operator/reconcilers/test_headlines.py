@@ -63,3 +63,13 @@ COMPLETE: dict[str, object] = {
 def test_headlines(old: dict[str, object], new: dict[str, object], told: tuple[str, str] | None) -> None:
     found = headline(status(**old), status(**new))
     assert (found[:2] if found else None) == told
+
+
+def test_a_version_in_doubt_is_told_as_one() -> None:
+    made: dict[str, object] = {"artifact": {}, "steps": 9}
+    done = {"phase": "Succeeded", "modelVersion": 3}
+    risen = headline(status(phase="Running"), status(**done, result=made | {"warnings": ["the loss rose"]}))
+    assert risen == ("Warning", "TrainingDiverged", "version 3 is registered, but the loss rose")
+    unmeasured = made | {"evaluationFailure": failure(Reason.OUT_OF_MEMORY)}
+    found = headline(status(phase="Running"), status(**done, result=unmeasured))
+    assert found == ("Warning", "OutOfMemory", "version 3 is registered, and is not measured: m")

@@ -129,6 +129,31 @@ def test_the_first_report_says_validating_and_the_last_one_arrives(operator, tmp
     assert set(server.tokens) == {"Bearer first"}
 
 
+def test_a_run_that_has_nothing_to_say_and_moves_data_is_heard(operator, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "LOOK_SECONDS", 0.05)
+    server = operator()
+    reporter = reporter_for(tmp_path, server)
+
+    def heard_again():
+        (tmp_path / "download").write_bytes(bytes(2 * report.LEAST_BYTES))
+        return len(server.got) > 2
+
+    until(heard_again)
+    reporter.close()
+    assert set(server.phases) == {"Validating"}
+
+
+def test_a_run_that_hangs_is_not_heard(operator, tmp_path, monkeypatch):
+    looks = []
+    monkeypatch.setattr(report, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(report, "_bytes_moved", lambda: looks.append(1) or report.LEAST_BYTES * len(looks) // 2)
+    server = operator()
+    reporter = reporter_for(tmp_path, server)
+    until(lambda: len(looks) > 5)
+    assert len(server.got) == 1
+    reporter.close()
+
+
 def test_the_token_is_read_anew_for_each_report(operator, tmp_path):
     server = operator()
     reporter = reporter_for(tmp_path, server)

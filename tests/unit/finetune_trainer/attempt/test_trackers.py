@@ -5,6 +5,7 @@ import shutil
 import socket
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs
@@ -16,8 +17,10 @@ from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
+from finetune_api.reasons import Reason
 from finetune_trainer.attempt import trackers
 from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.training.checkpoint_names import checkpoints_in
 from finetune_trainer.training.tuning import checkpoints_of
 from tests.unit.finetune_trainer.fake_service import FakeService, serving
@@ -153,6 +156,39 @@ def test_an_attempt_that_goes_on_goes_on_in_the_same_run(server, tiny_model, tmp
     assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
 
 
+def test_a_run_in_mlflow_ends_as_its_attempt_does(server, tiny_model, tmp_path):
+    asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
+    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert server.runs["run0"]["status"] == "KILLED"
+    with broken("_evaluate"):
+        code, report = run(asked.model_copy(update={"attempt": 2}))
+    assert (code, server.runs["run0"]["status"]) == (ExitCode.ARTIFACT_FAILED, "FAILED")
+    assert (report.phase, report.trackers[0].problem) == ("Failed", None)
+    with broken("_written"):
+        assert run(asked.model_copy(update={"attempt": 3}))[0] == ExitCode.ARTIFACT_FAILED
+    assert server.runs["run0"]["status"] == "FAILED"
+    assert run(asked.model_copy(update={"attempt": 4}))[0] == ExitCode.OK
+    assert server.runs["run0"]["status"] == "FINISHED"
+
+
+def test_a_training_that_diverges_is_no_finished_run(server, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("finetune_trainer.train.diverged.require_sense", refuse)
+    code, _ = run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address), tensorBoard={}))
+    assert (code, server.runs["run0"]["status"]) == (ExitCode.TRAINING_DIVERGED, "FAILED")
+
+
+def refuse(*_):
+    raise TrainerError(Reason.TRAINING_DIVERGED, "it rose")
+
+
+@contextmanager
+def broken(part: str):
+    """A part of `train` for which there is no room on the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"finetune_trainer.train.{part}", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        yield
+
+
 def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_model, tmp_path):
     asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
     assert run(asked, at_step(5, Interruption.ask))[0] == ExitCode.INTERRUPTED
@@ -223,8 +259,7 @@ def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path, m
 def test_what_a_killed_attempt_had_not_yet_told_is_told_by_the_next_one(server, tiny_model, tmp_path):
     """Also where nothing is left to learn."""
     asked = job(tmp_path, tiny_model, tensorBoard={}, mlflow=mlflow_at(server.address))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune_trainer.train._evaluate", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+    with broken("_evaluate"):
         assert run(asked)[0] != ExitCode.OK
     (events,) = (Path(asked.output) / "tensorboard").iterdir()
     events.write_bytes(b"")

@@ -72,7 +72,15 @@ def test_an_attempt_that_goes_on_goes_on_in_the_same_run(server, tiny_model, tmp
     code, report = run(asked.model_copy(update={"attempt": 2}))
     assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
     assert list(server.runs) == ["1234"]
+    assert server.runs["1234"]["states"] == [255, 0]
     assert steps(server, "train/loss") == list(range(1, 11))
+
+
+def test_a_job_that_fails_after_its_training_is_no_finished_run(server, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("finetune_trainer.train._written", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    code, report = run(job(tmp_path, tiny_model, server))
+    assert (code, report.trackers[0].problem) == (ExitCode.ARTIFACT_FAILED, None)
+    assert server.runs["1234"]["states"] == [1]
 
 
 def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_model, tmp_path):

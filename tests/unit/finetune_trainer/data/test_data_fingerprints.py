@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from finetune_trainer.data import fingerprints as fingerprints_module
 from finetune_trainer.data.fingerprints import Fingerprints, fingerprint
-from finetune_trainer.data.rows import Position, Row, Turn
+from finetune_trainer.data.rows import Position, Row, Rows, Turn
 
 
 def row(text: str, position: Position, *, system: str | None = None) -> Row:
@@ -72,3 +73,46 @@ def test_many_rows_go_to_disk_and_are_still_counted():
         buckets = fingerprints._splits[0]._buckets
         assert all(bucket._rolled for bucket in buckets)
         assert fingerprints.compare()[0] == [10]
+
+
+def test_questions_with_several_answers_are_those_of_a_plain_count():
+    chance = random.Random(0)
+    asked = [(str(chance.randrange(3000)), chance.choice("ab")) for _ in range(5000)]
+    rows = [Row(line(n), (Turn("user", one), Turn("assistant", said))) for n, (one, said) in enumerate(asked, 1)]
+    answers: dict[str, set[str]] = {}
+    for one, said in asked:
+        answers.setdefault(one, set()).add(said)
+    several = [n for n, (one, _) in enumerate(asked, 1) if len(answers[one]) > 1]
+    with Fingerprints(2, questions=True) as fingerprints:
+        for found in rows[:2000]:
+            fingerprints.add(0, found)
+        texts = tuple(zip(*asked[2000:], strict=True))
+        fingerprints.add(0, Rows([line(n).packed() for n in range(2001, 5001)], ("user", "assistant"), texts))
+        fingerprints.add(1, rows[several[0]])
+        found, none = fingerprints.contradictions()
+    assert (found.rows, found.first, none) == (len(several), line(several[0]), None)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param((Turn("user", "a"), Turn("assistant", "x")), id="the same row"),
+        pytest.param((Turn("system", "s"), Turn("user", "a"), Turn("assistant", "y")), id="in another role"),
+        pytest.param((Turn("user", "b"), Turn("assistant", "y")), id="something else"),
+    ],
+)
+def test_what_is_no_contradiction(other):
+    with Fingerprints(1, questions=True) as fingerprints:
+        fingerprints.add(0, row("a", line(1)))
+        fingerprints.add(0, Row(line(2), other))
+        assert fingerprints.contradictions() == [None]
+
+
+def test_one_question_of_all_rows_is_looked_at_in_bounded_memory(monkeypatch):
+    monkeypatch.setattr(fingerprints_module, "_MOST_OF_A_BUCKET", 1000)
+    with Fingerprints(1, questions=True) as fingerprints:
+        answers = [str(number) for number in range(30_000)]
+        places = [line(number).packed() for number in range(1, 30_001)]
+        fingerprints.add(0, Rows(places, ("user", "assistant"), (["a"] * 30_000, answers)))
+        (found,) = fingerprints.contradictions()
+    assert (found.rows, found.first) == (1000, line(1))

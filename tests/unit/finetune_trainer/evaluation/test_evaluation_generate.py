@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.evaluation import generate
 from finetune_trainer.evaluation.generate import generated, minds_padding
 from finetune_trainer.models import base_model
 from finetune_trainer.models.generation import end_of_answer, plain_generation
@@ -58,6 +60,40 @@ def test_answers_do_not_depend_on_batches(asked):
     assert together == alone
     assert len({tuple(ids) for ids in alone}) > 3
     assert (many, 1 < few < 9) == (9, True)
+
+
+def with_room_for(monkeypatch, tokens):
+    """A GPU that holds so many tokens at once; the sizes of the batches that it was given."""
+    import torch
+
+    original, tried = generate._new_tokens, []
+
+    def new_tokens(model, prompts, generation, limit):
+        tried.append(len(prompts))
+        if len(prompts) * (max(map(len, prompts)) + limit) > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return original(model, prompts, generation, limit)
+
+    monkeypatch.setattr(generate, "_new_tokens", new_tokens)
+    return tried
+
+
+def test_batches_that_memory_is_too_small_for_are_halved_and_everybody_answers(asked, monkeypatch):
+    chance = random.Random(5)
+    prompts = [[chance.randint(5, 250) for _ in range(chance.randint(3, 30))] for _ in range(9)]
+    plain, _ = ask(asked, prompts, max_new_tokens=6, token_budget=1000)
+    tried, budgets = with_room_for(monkeypatch, 80), []
+    halved, _ = ask(asked, prompts, max_new_tokens=6, token_budget=1000, on_shortage=budgets.append)
+    assert halved == plain
+    assert (tried[0], budgets) == (9, sorted(budgets, reverse=True))
+    assert sum(tried) < 9 + 4 + 3 + 9, "what has answered is not asked again"
+
+
+def test_a_question_that_memory_is_too_small_for_alone_is_told_without_its_words(asked, monkeypatch):
+    with_room_for(monkeypatch, 80)
+    with pytest.raises(TrainerError, match=r"one question and its answer, up to 96 tokens") as raised:
+        ask(asked, [[7] * 5, [7] * 90, [9] * 5], max_new_tokens=6, token_budget=1000)
+    assert (raised.value.reason, "maxNewTokens" in raised.value.next_step) == ("OutOfMemory", True)
 
 
 def test_what_the_base_model_likes_beyond_the_likeliest_token_changes_no_answer(asked, monkeypatch):

@@ -215,6 +215,7 @@ def test_the_deadline_ends_the_asking_and_not_the_job() -> None:
     done = decide(given(made(), decision.status, version=1)).status
     told = condition(done, "Evaluated")
     assert (done.phase, told.status, told.reason) == ("Succeeded", "False", "DeadlineExceeded")
+    assert told.message.endswith("a job under a new name is evaluated again.")
 
 
 def test_a_pod_that_cannot_start_says_why() -> None:

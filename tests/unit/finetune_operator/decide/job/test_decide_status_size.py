@@ -5,7 +5,16 @@ from typing import Any
 import orjson
 import pytest
 
-from finetune_api.job_status import Failure, FineTuneJobStatus, Loss, LossPoint, ProviderEvaluation, ProviderStatus
+from finetune_api.job_status import (
+    ArtifactRef,
+    Failure,
+    FineTuneJobStatus,
+    Loss,
+    LossPoint,
+    ProviderEvaluation,
+    ProviderStatus,
+    TrainingResult,
+)
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict
 from finetune_operator.decide.conditions import Fact, merge
@@ -40,6 +49,7 @@ def huge(letter: str) -> FineTuneJobStatus:
         dataset=DatasetVerdict.model_validate(verdict),
         evaluation=EVALUATION,
         failure=failure,
+        result=TrainingResult(artifact=ArtifactRef(), steps=1, warnings=[letter * 300] * 2, evaluation_failure=failure),
         provider=ProviderStatus(
             last_failure=failure, artifact_uri="u" * 1024, evaluation=ProviderEvaluation(failure=failure)
         ),

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from finetune_api.evaluation import EvaluationResult
-from finetune_operator.decide.job.reported import in_words
+from finetune_api.job_status import ArtifactRef, Failure, TrainingResult
+from finetune_api.reasons import Reason
+from finetune_api.trainer import Report
+from finetune_operator.decide.job.reported import evaluation_facts, in_words
 
 MEASURED = "the tuned model was measured on dataset.test"
 SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
@@ -35,3 +38,14 @@ def test_the_verdict_is_told_with_the_figures_that_decide_it(name: str) -> None:
     fields, sentence = SENTENCES[name]
     body = {"rows": 1200, "metric": "exactMatch", "tuned": {"exactMatch": 0.775}}
     assert in_words(EvaluationResult.model_validate(body | fields)) == sentence
+
+
+def test_a_model_that_could_not_be_measured_says_why_and_what_to_do() -> None:
+    failure = Failure(reason=Reason.OUT_OF_MEMORY, message="memory was not enough", next_step="Use a larger GPU.")
+    result = TrainingResult(artifact=ArtifactRef(), steps=9, evaluation_failure=failure)
+    (fact,) = evaluation_facts(Report(namespace="a", name="b", uid="c", attempt=1, phase="Succeeded", result=result))
+    assert (fact.type, fact.status, fact.reason) == ("Evaluated", "False", Reason.OUT_OF_MEMORY)
+    assert fact.message.startswith(
+        "the model was made and is not measured: memory was not enough. Use a larger GPU. The version can be used"
+    )
+    assert fact.message.endswith("a job under a new name is evaluated again.")
