@@ -20,7 +20,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.memory import MemoryUse
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_api.verdict import DatasetVerdict
+from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.attempt import outcome
 from finetune_trainer.data.audit import as_text, audit, audit_pairs
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
@@ -47,6 +47,10 @@ _AS_IT_IS = (
 )
 """Of kinds other than jobs."""
 
+_OF_THIS_MACHINE = (
+    "file:// is a file of this machine, which the cluster rejects: write pvc://CLAIM/PATH, or another place there, "
+    "before it is applied"
+)
 _WITHOUT_DATA = "the manifest is right by itself; its data were not looked at (--manifest-only)"
 
 
@@ -70,7 +74,7 @@ def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict, l
         yield name, DatasetVerdict(valid=True, reason=Reason.VALID, message=f"{name}: {_AS_IT_IS}"), []
     for job in jobs:
         if args.manifest_only:
-            yield job.metadata.name, DatasetVerdict(valid=True, reason=Reason.VALID, message=_WITHOUT_DATA), []
+            yield job.metadata.name, _by_itself(job.spec), []
             continue
         verdict = check_job(job, args.model_cache, args.provider)
         memory: list[MemoryUse] = []
@@ -79,6 +83,14 @@ def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict, l
         yield job.metadata.name, verdict, memory
         if args.show_rows and verdict.valid:
             _show_rows(job, args.model_cache, args.show_rows)
+
+
+def _by_itself(spec: FineTuneJobSpec) -> DatasetVerdict:
+    """The verdict where no data are read. What only these commands take is told: nobody applies it unread."""
+    named = {split: getattr(spec.dataset, split) for split in SPLITS}
+    local = [split for split, data in named.items() if data is not None and data.uri.startswith("file:")]
+    warnings = [f"spec.dataset.{split}.uri: {_OF_THIS_MACHINE}" for split in local]
+    return DatasetVerdict(valid=True, reason=Reason.VALID, message=_WITHOUT_DATA, warnings=warnings)
 
 
 def by_memory(

@@ -21,6 +21,9 @@ _JSON_ENDS = re.compile(r"\}(\s*\n)(?=\{)")
 """Where an object of JSON ends and the next begins: kubectl reads both, YAML wants a mark between them."""
 
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$\{|<%")
+_GLUED = re.compile(r"\s*(?:- )?(\w+:)[^\s:/]")
+"""A name whose value follows its colon at once, which makes one text of both."""
+
 _UNSEEN = re.compile("[\xa0\u1680\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]")
 
 
@@ -84,7 +87,7 @@ def read_documents(path: Path) -> list[Document]:
         while loader.check_node():
             node = loader.get_node()
             assert node is not None  # noqa: S101 - check_node says so
-            found += _objects(name, loader.construct_document(node), node)
+            found += _objects(name, _no_list(name, loader.construct_document(node)), node)
     except RecursionError:
         raise _wrong(name, ": it is nested too deeply") from None
     except yaml.reader.ReaderError as error:
@@ -93,6 +96,24 @@ def read_documents(path: Path) -> list[Document]:
     except (yaml.YAMLError, ValueError) as error:
         raise _wrong(name, _place(error) + _why(error, text)) from None
     return found
+
+
+_APART = (
+    "Write the objects one after the other with a line --- between them, or as items of apiVersion: v1, kind: List."
+)
+
+
+def _no_list(file_name: str, value: Any) -> Any:
+    """What stands in a document, if kubectl takes it.
+
+    Raises:
+        TrainerError: SpecInvalid, it is a list with objects in it.
+    """
+    if isinstance(value, list) and any(isinstance(one, dict) and "kind" in one for one in value):
+        raise TrainerError(
+            Reason.SPEC_INVALID, f"{file_name}: the objects are in a list, which kubectl does not read", _APART
+        )
+    return value
 
 
 def shown(path: Path) -> str:
@@ -139,7 +160,16 @@ def _text(path: Path, name: str) -> str:
 def _place(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "it is not valid YAML"
+    problem = next((words for begins, words in _IN_WORDS.items() if problem.startswith(begins)), problem)
     return f": {problem}" if mark is None else f" line {mark.line + 1}: {problem}"
+
+
+_IN_WORDS = {
+    "expected <block end>": "it is indented otherwise than the lines that it belongs to",
+    "mapping values are not allowed here": "a second colon stands in the line, or the line is indented too far; text "
+    "with a colon needs quotes",
+}
+"""How PyYAML begins to say what many get wrong, and what that is."""
 
 
 def _why(error: Exception, text: str) -> str:
@@ -151,6 +181,8 @@ def _why(error: Exception, text: str) -> str:
     for number, line in enumerate(lines[-2:], max(1, len(lines) - 1)):
         if found := _UNSEEN.search(line):
             return f"; line {number} has a character that only looks like a space (U+{ord(found[0]):04X})"
+        if glued := _GLUED.match(line):
+            return f"; line {number} has no space after {glued[1]}"
     return ""
 
 

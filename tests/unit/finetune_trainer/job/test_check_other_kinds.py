@@ -161,6 +161,17 @@ def test_manifests_are_checked_where_their_data_are_not_at_hand(tmp_path, capsys
     assert "line 8: spec.data: no such field" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("place", "warns"), [("file:///nowhere.jsonl", True), ("pvc://data/file:/a.jsonl", False), ("s3://b/a.csv", False)]
+)
+def test_a_file_of_this_machine_is_told_where_only_the_manifest_is_looked_at(tmp_path, capsys, place, warns):
+    """It passes in the CI of a repository, and the cluster refuses it."""
+    (tmp_path / "m.yaml").write_text(JOB.replace("file:///nowhere.jsonl", place))
+    main(["check", "-f", str(tmp_path / "m.yaml"), "--manifest-only"])
+    warning = "warning: spec.dataset.train.uri: file:// is a file of this machine, which the cluster rejects"
+    assert (warning in capsys.readouterr().err) == warns
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("jobs/*.yaml")), ids=lambda path: path.stem)
 def test_the_example_jobs_pass_where_their_data_are_not_at_hand(path, capsys):
     assert main(["check", "-f", str(path), "--manifest-only"]) == ExitCode.OK
