@@ -130,8 +130,16 @@ class HostedDeployments:
         )
 
     def _told_of_others(self, view: DeploymentView, status: ModelDeploymentStatus) -> str:
-        """Who else has what is attached: its cost is told by each of them, and billed once."""
+        """Who else has what is attached: its cost is told by each of them, and billed once.
+
+        Who has made it ends it when their own next version answers: what is attached holds nobody up.
+        """
         attached = [one for one in status.hosted or () if one.attached]
+        if makers := {maker for one in attached for maker in self._others_with(view, one, made=True)}:
+            return (
+                f"; {', '.join(sorted(makers))} has made it, and deletes it when it serves another version or is "
+                "deleted: remove spec.attach to have one made for this object"
+            )
         found = {other for one in attached for other in self._others_with(view, one)}
         return f"; {', '.join(sorted(found))} has it too, and it is billed once" if found else ""
 
@@ -330,8 +338,14 @@ class HostedDeployments:
                 note = f"{one.name} is not deleted, and is billed at the provider: {', '.join(others)} has it too"
                 await self._context.announce(deployment, "Warning", "Retained", note)
 
-    def _others_with(self, view: DeploymentView, one: HostedDeployment) -> list[str]:
-        """Objects other than this one that have a deployment in their status, whether it was made for them or not."""
+    def _others_with(self, view: DeploymentView, one: HostedDeployment, *, made: bool = False) -> list[str]:
+        """Objects other than this one that have a deployment in their status, whether it was made for them or not.
+
+        Args:
+            view: This object.
+            one: The deployment.
+            made: Only those for which it was made.
+        """
         store, named = self._context.store, (one.name.casefold(), one.place)
         found = []
         for namespace, name in store.addresses(MODEL_DEPLOYMENTS):
@@ -339,6 +353,7 @@ class HostedDeployments:
             if other is None or wants_deletion(other) or (namespace, name) == (view.namespace, view.name):
                 continue
             theirs = (other.get("status") or {}).get("hosted") or ()
+            theirs = [held for held in theirs if not (made and held.get("attached", True))]
             if any((held["name"].casefold(), held.get("place")) == named for held in theirs):
                 own = namespace == view.namespace
                 found.append(f"ModelDeployment {name}" if own else "a ModelDeployment of another namespace")
