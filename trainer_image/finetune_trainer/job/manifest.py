@@ -44,6 +44,16 @@ _OF_THE_SERVER = frozenset(
 )
 """What objects have in their metadata beside what a manifest says."""
 
+_SAY_MUCH_WHEN_EMPTY = {
+    "FineTuneJob": ("preference", "tensorBoard"),
+    "FineTunedModel": ("huggingFace", "azureOpenAI", "bedrock"),
+    "ModelDeployment": ("huggingFace", "azureOpenAI", "bedrock"),
+    "LLMConnection": ("namespaceSelector",),
+}
+"""Parts that mean another thing when they are there, with nothing in them, than when they are left out."""
+
+_NOTHING = "nothing stands behind its colon, which leaves it out: write {} behind it, or remove it"
+
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_SUBDOMAIN}")
 _KEY = re.compile(rf"({_SUBDOMAIN}/)?(?=[^/]{{1,63}}$)[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?", re.ASCII)
@@ -181,6 +191,8 @@ def _parsed(document: Document, model: type[_Model]) -> _Model:
     if octal := document.octal():
         step = "Write the number without a zero before it, or in quotes where text is meant."
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
+    if empty := document.empty(_SAY_MUCH_WHEN_EMPTY[document.kind]):
+        raise _wrong_fields(document, [f"line {line}: {name}: {_NOTHING}" for line, name in empty])
     # kubectl get -o yaml shows a status, which is no part of what is asked for
     value = _asked({name: field for name, field in document.value.items() if name != "status"})
     try:

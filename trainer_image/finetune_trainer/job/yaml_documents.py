@@ -4,7 +4,7 @@ import codecs
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,25 @@ class Document:
 
     def octal(self) -> str | None:
         """Where a number stands that a zero before it makes another one; nothing where none does."""
-        nodes, seen = [self.node], set[int]()  # an alias may stand for a node a million times
-        while nodes:
-            node = nodes.pop()
-            within = [inner for _, _, inner in _pairs(node) if id(inner) not in seen]
-            seen.update(map(id, within))
-            nodes += within
+        for node in self._nodes():
             number = node.value if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") else ""
             if _is_octal(number) and int(number, 8) != int(number):
                 return f"line {node.start_mark.line + 1}: {number} is read as octal, which is {int(number, 8)}"
         return None
+
+    def empty(self, names: Collection[str]) -> list[tuple[int, str]]:
+        """Lines and names of fields, of those that are called so, behind whose colon nothing stands."""
+        pairs = [pair for node in self._nodes() for pair in _pairs(node)]
+        return [(line + 1, str(name)) for name, line, node in pairs if name in names and node.tag.endswith(":null")]
+
+    def _nodes(self) -> Iterator[yaml.Node]:
+        """The object's and all within it, each once: an alias may stand for one a million times."""
+        nodes, seen = [self.node], set[int]()
+        while nodes:
+            yield (node := nodes.pop())
+            within = [inner for _, _, inner in _pairs(node) if id(inner) not in seen]
+            seen.update(map(id, within))
+            nodes += within
 
 
 def _pairs(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
@@ -81,6 +90,8 @@ def read_documents(path: Path) -> list[Document]:
     """
     name = shown(path)
     text = _text(path, name)
+    if text.startswith("%"):
+        raise _wrong(name, " line 1: it begins with a directive such as %YAML, which kubectl does not read")
     try:
         loader = _Loader(_JSON_ENDS.sub(r"}\1--- ", text) if text.lstrip().startswith("{") else text)
         found: list[Document] = []

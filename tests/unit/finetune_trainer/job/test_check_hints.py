@@ -118,6 +118,11 @@ def test_what_is_no_duration_is_made_none(refused, written):
             "line 6: it is indented otherwise than the lines that it belongs to",
         ),
         (JOB.replace("baseModel: ", "baseModel: model: "), "line 6: a second colon stands in the line, or the line is"),
+        (f"{JOB}  preference:\n", "line 9: preference: nothing stands behind its colon, which leaves it out: write {}"),
+        (f"{JOB}  trackers:\n    tensorBoard:\n", "line 10: tensorBoard: nothing stands behind its colon"),
+        (f"{DEPLOYMENT}  azureOpenAI: null\n", "line 6: azureOpenAI: nothing stands behind its colon"),
+        (BEDROCK + "  namespaceSelector: ~\n", "line 6: namespaceSelector: nothing stands behind its colon"),
+        ("%YAML 1.1\n---\n" + JOB, "line 1: it begins with a directive such as %YAML, which kubectl does not read"),
         (HEAD.format("").replace("kind: \n", "") + "  a: 1\n", "line 1: kind is missing"),
     ],
 )
@@ -155,3 +160,9 @@ def test_objects_in_a_list_are_told_to_be_so_as_kubectl_reads_none(refused, dump
     assert message == "m.yaml: the objects are in a list, which kubectl does not read"
     assert "---" in step
     assert "kind: List" in step
+
+
+@pytest.mark.parametrize("more", ["  hyperparameters:\n", "  lora:\n", "  evaluation: ~\n", "  preference: {}\n"])
+def test_a_part_with_nothing_in_it_is_nobodys_mistake_where_it_means_the_same(tmp_path, more):
+    (tmp_path / "m.yaml").write_text(JOB + more)
+    assert read_all(tmp_path / "m.yaml")
