@@ -38,8 +38,8 @@ def of_job(
     found = [*_annotations("FineTuneJob", annotations, (ABANDON_ANNOTATION,), connection), *_of_job(spec, connection)]
     if asked_again:
         found.append(
-            "spec.retryNonce: it starts failed jobs again, and this one is under way; if its trainer hangs, delete the "
-            "pod, and if it fails, set another value then"
+            "spec.retryNonce: it starts failed jobs again, and this one has not failed; if its trainer hangs, delete "
+            "the pod, and if it fails, set another value then"
         )
     return found
 
