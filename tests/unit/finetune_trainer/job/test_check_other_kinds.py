@@ -178,6 +178,23 @@ def test_the_example_jobs_pass_where_their_data_are_not_at_hand(path, capsys):
     assert "its data were not looked at" in capsys.readouterr().err
 
 
+def test_every_file_that_is_named_is_checked_as_kubectl_applies_every_one(tmp_path, capsys):
+    for name, text in (
+        ("a.yaml", CONNECTION),
+        ("b.yaml", MODEL + "spec: {activation: always}\n"),
+        ("c.yaml", DEPLOYMENT),
+    ):
+        (tmp_path / name).write_text(text)
+    files = [flag for name in "abc" for flag in ("-f", str(tmp_path / f"{name}.yaml"))]
+    assert main(["check", *files]) == ExitCode.SPEC_INVALID
+    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(" ")]
+    assert [line.partition(":")[0].partition(" line")[0] for line in told] == [
+        "LLMConnection openai",
+        "b.yaml",
+        "ModelDeployment sentiment",
+    ]
+
+
 def test_all_objects_of_a_file_are_told_of_and_others_passed_over(check):
     code, err = check(CONNECTION, MODEL, JOB, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")
     assert code == ExitCode.DATASET_NOT_FOUND
