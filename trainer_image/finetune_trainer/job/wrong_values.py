@@ -31,6 +31,9 @@ _OF_A_HUB = re.compile(
 )
 """The page of a model, of which its name is a part."""
 
+_LONG = 32
+"""Letters beyond which a text is no number with a unit."""
+
 _DURATIONS = TypeAdapter(timedelta)
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
 _DEFAULT = frozenset({"auto", "default", "none", "null", ""})
@@ -49,10 +52,10 @@ def instead(kind: str, said: str, value: Any) -> str:
 
 def in_its_unit(field: str, value: Any) -> str:
     """The number that a value with a unit means in the field's own, where the number alone would mean another."""
-    text = value.strip() if isinstance(value, str) else ""
+    text = value.strip() if isinstance(value, str) and len(value) < _LONG else ""
     if "Seconds" in field and (seconds := _seconds(text)) is not None:
         return f"; {text} is {seconds}"
-    if text.endswith("%") and _is_number(text[:-1]):
+    if text[:1].isdigit() and text.endswith("%") and _is_number(text[:-1]):
         return f"; {text} is {float(text[:-1]) / 100:g}"
     thousands = _THOUSANDS.fullmatch(text)
     return f"; {text} is {int(thousands[1]) * 1000} or {int(thousands[1]) * 1024}" if thousands else ""

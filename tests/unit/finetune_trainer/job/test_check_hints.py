@@ -73,7 +73,9 @@ def test_a_value_with_a_unit_is_answered_with_the_number_that_it_is(refused, tmp
     assert read_all(tmp_path / "right.yaml")
 
 
-@pytest.mark.parametrize("written", ["5 months", "soon", "6x", "h", "1 year", "", "-5m"])
+@pytest.mark.parametrize(
+    "written", ["5 months", "soon", "6x", "h", "1 year", "", "-5m", f"{'9' * 400}h", f"{'9' * 5000}k", "nan%"]
+)
 def test_what_is_no_duration_is_made_none(refused, written):
     message, _ = refused(f'{JOB}  activeDeadlineSeconds: "{written}"\n')
     assert " is " not in message.rpartition(")")[2]
