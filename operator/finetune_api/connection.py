@@ -159,7 +159,8 @@ class ModelCache(ApiModel):
     """Where base models are kept so that pods need not fetch them."""
 
     volume: Annotated[OpenObject, Field(min_length=1, max_length=1)] = Field(
-        description="Any core/v1 volume source, without a name. A persistentVolumeClaim is that of the job's namespace."
+        description="Any core/v1 volume source, without a name, for example {persistentVolumeClaim: {claimName: "
+        "model-cache}}. A persistentVolumeClaim is that of the job's namespace."
     )
 
 

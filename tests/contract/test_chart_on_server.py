@@ -275,6 +275,12 @@ def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(server: Serv
     assert "WARNING" not in notes
 
 
+@pytest.mark.parametrize(("values", "told"), [([], False), (["--set", "watchNamespaces={default}"], True)])
+def test_notes_say_where_nobody_looks(server: Server, values: list[str], told: bool) -> None:
+    text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server", *values)
+    assert ("This release looks after default alone (watchNamespaces)" in text.partition("NOTES:")[2]) == told
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

@@ -72,7 +72,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _check_flags(check: argparse.ArgumentParser) -> None:
-    check.add_argument("-f", "--file", type=Path, required=True, help="manifests (YAML or JSON), of jobs above all")
+    check.add_argument(
+        *("-f", "--file"),
+        dest="files",
+        type=Path,
+        action="append",
+        required=True,
+        help="manifests (YAML or JSON), of jobs above all; may stand several times",
+    )
     check.add_argument("--model-cache", type=Path, help="folder of the model cache, for token counts")
     check.add_argument(
         "--gpu-memory",

@@ -20,7 +20,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.memory import MemoryUse
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_api.verdict import DatasetVerdict
+from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.attempt import outcome
 from finetune_trainer.data.audit import as_text, audit, audit_pairs
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
@@ -47,38 +47,50 @@ _AS_IT_IS = (
 )
 """Of kinds other than jobs."""
 
+_OF_THIS_MACHINE = (
+    "file:// is a file of this machine, which the cluster rejects: write pvc://CLAIM/PATH, or another place there, "
+    "before it is applied"
+)
 _WITHOUT_DATA = "the manifest is right by itself; its data were not looked at (--manifest-only)"
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print one verdict for each object of ours in the file; the exit code is that of the first bad one."""
+    """Print one verdict for each object of ours in the files; the exit code is that of the first bad one."""
     try:
-        codes = [_show(verdict, name, memory) for name, verdict, memory in _verdicts(args)]
+        codes = [_show(*verdict) for file in args.files for verdict in _verdicts(file, args)]
     except TrainerError as error:
         outcome.complain(error)
         return int(error.exit_code)
     return next((code for code in codes if code), ExitCode.OK)
 
 
-def _verdicts(args: argparse.Namespace) -> Iterator[tuple[str, DatasetVerdict, list[MemoryUse]]]:
+def _verdicts(file: Path, args: argparse.Namespace) -> Iterator[tuple[DatasetVerdict, str, list[MemoryUse]]]:
     try:
-        others, jobs = read_all(args.file)
+        others, jobs = read_all(file)
     except TrainerError as error:
-        yield shown(args.file), failed(error), []
+        yield failed(error), shown(file), []
         return
     for name in others:
-        yield name, DatasetVerdict(valid=True, reason=Reason.VALID, message=f"{name}: {_AS_IT_IS}"), []
+        yield DatasetVerdict(valid=True, reason=Reason.VALID, message=f"{name}: {_AS_IT_IS}"), name, []
     for job in jobs:
         if args.manifest_only:
-            yield job.metadata.name, DatasetVerdict(valid=True, reason=Reason.VALID, message=_WITHOUT_DATA), []
+            yield _by_itself(job.spec), job.metadata.name, []
             continue
         verdict = check_job(job, args.model_cache, args.provider)
         memory: list[MemoryUse] = []
         if verdict.valid and not args.provider:
             verdict, memory = by_memory(job.spec, verdict, args.model_cache, args.gpu_memory)
-        yield job.metadata.name, verdict, memory
+        yield verdict, job.metadata.name, memory
         if args.show_rows and verdict.valid:
             _show_rows(job, args.model_cache, args.show_rows)
+
+
+def _by_itself(spec: FineTuneJobSpec) -> DatasetVerdict:
+    """The verdict where no data are read. What only these commands take is told: nobody applies it unread."""
+    named = {split: getattr(spec.dataset, split) for split in SPLITS}
+    local = [split for split, data in named.items() if data is not None and data.uri.startswith("file:")]
+    warnings = [f"spec.dataset.{split}.uri: {_OF_THIS_MACHINE}" for split in local]
+    return DatasetVerdict(valid=True, reason=Reason.VALID, message=_WITHOUT_DATA, warnings=warnings)
 
 
 def by_memory(

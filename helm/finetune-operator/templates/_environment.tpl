@@ -1,5 +1,6 @@
 {{/* The operator's settings as variables: what the chart itself decides, then values.settings in SNAKE_CASE. */}}
 {{- define "finetune.environment" -}}
+{{- include "finetune.requireLeaseTimes" . -}}
 - name: FINETUNE_NAMESPACE
   valueFrom:
     fieldRef:
@@ -34,4 +35,15 @@
 - name: FINETUNE_{{ $name | snakecase | upper }}
   value: {{ $value | toString | quote }}
 {{- end }}
+{{- end -}}
+
+{{/* The operator refuses lease times that do not rise: said here, where the reader is, and not in the log of a pod that ends. */}}
+{{- define "finetune.requireLeaseTimes" -}}
+{{- $settings := default dict .Values.settings -}}
+{{- $retry := float64 (default 2 $settings.leaseRetrySeconds) -}}
+{{- $renew := float64 (default 10 $settings.leaseRenewSeconds) -}}
+{{- $duration := float64 (default 15 $settings.leaseDurationSeconds) -}}
+{{- if not (and (lt (mulf 1.2 $retry) $renew) (lt $renew $duration)) -}}
+{{- fail (printf "settings: lease times must rise: 1.2 x leaseRetrySeconds (%v) < leaseRenewSeconds (%v) < leaseDurationSeconds (%v)" $retry $renew $duration) -}}
+{{- end -}}
 {{- end -}}

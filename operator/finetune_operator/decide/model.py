@@ -237,10 +237,11 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
     """The model is ready when the active version answers."""
     if deployment is None:
         return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
+    conditions = deployment.status.conditions
     if deployment.status.phase == "Idle":
         why = Reason.IDLE if deployment.status.asleep else Reason.SUSPENDED
-        return resting(why, f"version {active} is active; its deployment has no replicas")
-    conditions = deployment.status.conditions
+        said = next((f": {one.message}" for one in conditions or () if one.type == "Ready"), "")
+        return resting(why, f"version {active} is active; ModelDeployment {deployment.name} has no replicas{said}")
     if is_true(conditions, "Ready") and deployment.status.served_version == active:
         return ready(Reason.READY, f"version {active} is active and answers{passed_over}")
     problem = next((c for c in conditions or () if c.type == "Stalled" and c.status == "True"), None)

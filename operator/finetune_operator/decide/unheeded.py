@@ -24,9 +24,24 @@ _IN_THE_NAMESPACE = frozenset({"pvc", "configmap"})
 Connection = LLMConnectionSpec | None
 
 
-def of_job(spec: FineTuneJobSpec, annotations: Mapping[str, str], connection: Connection) -> list[str]:
-    """Sentences, each beginning with the field. `connection`: the job's, where it is there."""
-    return [*_annotations("FineTuneJob", annotations, (ABANDON_ANNOTATION,), connection), *_of_job(spec, connection)]
+def of_job(
+    spec: FineTuneJobSpec, annotations: Mapping[str, str], connection: Connection, *, asked_again: bool = False
+) -> list[str]:
+    """Sentences, each beginning with the field.
+
+    Args:
+        spec: The job's.
+        annotations: The job's.
+        connection: The job's, where it is there.
+        asked_again: Whether retryNonce has changed though the job is under way.
+    """
+    found = [*_annotations("FineTuneJob", annotations, (ABANDON_ANNOTATION,), connection), *_of_job(spec, connection)]
+    if asked_again:
+        found.append(
+            "spec.retryNonce: it starts failed jobs again, and this one has not failed; if its trainer hangs, delete "
+            "the pod, and if it fails, set another value then"
+        )
+    return found
 
 
 def _of_job(spec: FineTuneJobSpec, connection: Connection) -> Iterator[str]:

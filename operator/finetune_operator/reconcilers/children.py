@@ -11,7 +11,7 @@ from finetune_api.names import DIGEST_ANNOTATION
 from finetune_operator.desired.compare import differences, is_managed, is_ours, stamped
 from finetune_operator.reconcilers.context import Context, kept_by
 from finetune_operator.reconcilers.observed import CHILDREN
-from finetune_operator.runtime.kube import Resource
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Resource
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.recent import Recent
 
@@ -83,12 +83,21 @@ class Children:
         self._made.put(key, frozenset(differences(written, wanted)))
         mended = changed - frozenset(differences(written, wanted))
         if was_so and mended:
-            note = f"{what} was changed by somebody else and has been put right: {_paths(mended)}"
-            await self._context.announce(owner, "Warning", "PutRight", note)
+            await self._tell(owner, written, f"was changed by somebody else and has been put right: {_paths(mended)}")
         elif is_again:
-            note = f"{what} was deleted by somebody else and has been made again"
-            await self._context.announce(owner, "Warning", "PutRight", note)
+            await self._tell(owner, written, "was deleted by somebody else and has been made again")
         return Ensured(written, applied=True)
+
+    async def _tell(self, owner: Manifest, child: Manifest, what: str) -> None:
+        """An Event of the owner; of the child too where people write such objects themselves, and look there."""
+        own = f"{owner['kind']} {owner['metadata']['name']}"
+        place = f"the spec of {own}"
+        if child["kind"] == MODEL_DEPLOYMENTS.kind:
+            place = f"spec.deployment.template of {own}, or set its spec.deployment.mode: Manual"
+        note = f"{child['kind']} {child['metadata']['name']} {what}; change {place}"
+        await self._context.announce(owner, "Warning", "PutRight", note)
+        if child["kind"] == MODEL_DEPLOYMENTS.kind:
+            await self._context.announce(child, "Warning", "PutRight", note)
 
     def _changed(self, key: str, present: Manifest | None, wanted: Manifest) -> Differences:
         """What is not as wanted. What the server makes of it, by a mutating policy for one, no repetition changes."""

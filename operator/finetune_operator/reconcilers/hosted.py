@@ -129,8 +129,16 @@ class HostedDeployments:
         )
 
     def _told_of_others(self, view: DeploymentView, status: ModelDeploymentStatus) -> str:
-        """Who else has what is attached: its cost is told by each of them, and billed once."""
+        """Who else has what is attached: its cost is told by each of them, and billed once.
+
+        Who has made it ends it when their own next version answers: what is attached holds nobody up.
+        """
         attached = [one for one in status.hosted or () if one.attached]
+        if makers := {maker for one in attached for maker in others_with(self._context.store, view, one, made=True)}:
+            return (
+                f"; {', '.join(sorted(makers))} has made it, and deletes it when it serves another version or is "
+                "deleted: remove spec.attach to have one made for this object"
+            )
         found = {other for one in attached for other in others_with(self._context.store, view, one)}
         return f"; {', '.join(sorted(found))} has it too, and it is billed once" if found else ""
 

@@ -127,15 +127,19 @@ def wake_of(deployment: Manifest) -> str | None:
     return None if value is None else str(value)[:253]
 
 
-def others_with(store: Store, view: DeploymentView, one: HostedDeployment) -> list[str]:
-    """Objects other than this one that have a deployment in their status, whether it was made for them or not."""
+def others_with(store: Store, view: DeploymentView, one: HostedDeployment, *, made: bool = False) -> list[str]:
+    """Objects other than this one that have a deployment in their status, whether it was made for them or not.
+
+    `made`: only those for which it was made.
+    """
     named = (one.name.casefold(), one.place)
     found = []
     for namespace, name in store.addresses(MODEL_DEPLOYMENTS):
         other = store.get(MODEL_DEPLOYMENTS, name, namespace)
         if other is None or wants_deletion(other) or (namespace, name) == (view.namespace, view.name):
             continue
-        theirs = (other.get("status") or {}).get("hosted") or ()
+        hosted = (other.get("status") or {}).get("hosted") or ()
+        theirs = [held for held in hosted if not (made and held.get("attached", True))]
         if any((held["name"].casefold(), held.get("place")) == named for held in theirs):
             own = namespace == view.namespace
             found.append(f"ModelDeployment {name}" if own else "a ModelDeployment of another namespace")

@@ -169,7 +169,8 @@ class JobReconciler:
 
     async def _tell_unheeded(self, job: Manifest, view: JobView) -> None:
         if view.spec is not None and (view.deleting or not view.finished):
-            said = unheeded.of_job(view.spec, annotations_of(job), view.connection)
+            again = view.retry_asked and not view.finished and view.status.start_time is not None
+            said = unheeded.of_job(view.spec, annotations_of(job), view.connection, asked_again=again)
             await self._context.tell_unheeded(job, said)
 
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:

@@ -174,7 +174,7 @@ class ModelReconciler:
         if changes:
             deployed = await self._deploy(model, view, decision)
             await self._tell_activated(model, before, status)
-        told = leftovers.headline(before.conditions, status.conditions)
+        told = headline(before, status)
         if told is not None:
             await self._context.announce(model, *told)
         if deployed.refused is not None and changes:
@@ -350,3 +350,20 @@ def _made_for(deployment: Manifest, model: Manifest) -> bool:
     metadata, owners = deployment["metadata"], owner_uids(deployment)
     named = deployment["spec"]["modelRef"]["name"] == metadata["name"] == model["metadata"]["name"]
     return model["metadata"]["uid"] in owners or (not owners and named and is_managed(deployment))
+
+
+_OF_THE_MODEL = {Reason.VERSION_NOT_FOUND, Reason.NAME_CONFLICT}
+"""What a model itself cannot go on for: all else its deployment says, in an Event of its own."""
+
+
+def headline(old: FineTunedModelStatus, new: FineTunedModelStatus) -> tuple[str, str, str] | None:
+    """Type, reason and note of the Event that a change of status deserves."""
+    if (left := leftovers.headline(old.conditions, new.conditions)) is not None:
+        return left
+    was, now = (
+        next((one for one in status.conditions or () if one.type == "Stalled" and one.status == "True"), None)
+        for status in (old, new)
+    )
+    if now is None or now.reason not in _OF_THE_MODEL or (was is not None and was.reason == now.reason):
+        return None
+    return "Warning", now.reason, now.message

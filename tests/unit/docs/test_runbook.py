@@ -1,11 +1,15 @@
 """The runbook has an entry for each alert and each reason, and for nothing else."""
 
+import ast
 import re
 from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
 from finetune_api.reasons import Reason
+from finetune_operator.decide.unheeded import EVENT
 from tests.unit.docs.pages import ROOT
 
 PAGE = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
@@ -44,3 +48,20 @@ def test_every_metric_that_the_runbook_names_is_there() -> None:
     metrics = (ROOT / "operator/finetune_operator/runtime/metrics.py").read_text()
     for name in set(re.findall(r"`(finetune_\w+)`", PAGE)):
         assert f'"{name.removesuffix("_total")}"' in metrics, name
+
+
+def event_reasons() -> Iterator[str]:
+    """Texts that stand in the code for the reason of an Event: behind its type, in a call or in a tuple."""
+    for path in (ROOT / "operator/finetune_operator").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else ()
+            texts = [part.value if isinstance(part, ast.Constant) else None for part in parts]
+            yield from (str(after) for kind, after in pairwise(texts) if kind in ("Normal", "Warning") and after)
+
+
+def test_every_reason_of_an_event_is_explained() -> None:
+    page = (ROOT / "docs/reference/reasons.md").read_text(encoding="utf-8").partition("## Events\n")[2]
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \|(?: [^|]+ \|){2}$", page.partition("\n## ")[0], re.MULTILINE)
+    own = {*event_reasons(), EVENT} - {"Warning"} - {reason.value for reason in Reason}  # the other type of Events
+    assert len(own) > 5
+    assert sorted(rows) == sorted(own)

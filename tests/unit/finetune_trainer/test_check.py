@@ -195,6 +195,10 @@ def test_questions_that_are_names_of_their_answers_become_rows_by_a_command(chec
         ("pregunta,respuesta", "{prompt: pregunta, completion: respuesta}"),
         ("質問,回答", '{prompt: "質問", completion: "回答"}'),
         ("input_text,output_text", "{prompt: input_text, completion: output_text}"),
+        ("inputs,targets", "{prompt: inputs, completion: targets}"),
+        ("id,article,highlights", "{prompt: article, completion: highlights}"),
+        ("src,tgt", "{prompt: src, completion: tgt}"),
+        ("human,gpt", "{prompt: human, completion: gpt}"),
     ],
 )
 def test_usual_names_of_other_languages_and_services_are_known(check, header, mapping):

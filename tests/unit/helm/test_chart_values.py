@@ -136,6 +136,10 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"extraEnv": [{"value": "x"}]}, "extraEnv"),
         ({"extraVolumeMounts": [{"name": "ca"}]}, "mountPath"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name: name the account"),
+        ({"reports": {"tls": {"existingSecret": "My_Secret"}}}, "/reports/tls/existingSecret"),
+        ({"settings": {"leaseDurationSeconds": 5}}, "leaseRenewSeconds (10) < leaseDurationSeconds (5)"),
+        ({"settings": {"leaseRenewSeconds": 15}}, "leaseRenewSeconds (15) < leaseDurationSeconds (15)"),
+        ({"settings": {"leaseRetrySeconds": 8.4}}, "1.2 x leaseRetrySeconds (8.4) < leaseRenewSeconds (10)"),
     ],
     ids=json.dumps,
 )
@@ -143,6 +147,19 @@ def test_a_wrong_value_is_refused_by_name(values: Values, says: str) -> None:
     with pytest.raises(ChartError) as error:
         render(values)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "variable", "seconds"),
+    [
+        ("leaseRenewSeconds", "lease_renew_seconds", 14.5),
+        ("leaseRetrySeconds", "lease_retry_seconds", 8.3),
+        ("leaseDurationSeconds", "lease_duration_seconds", 11),
+    ],
+)
+def test_lease_times_that_rise_are_taken_by_chart_and_operator(value: str, variable: str, seconds: float) -> None:
+    assert Settings.model_validate({variable: seconds})
+    assert render({"settings": {value: seconds}})
 
 
 def sections(values: Values, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from finetune_trainer.data.layouts import BELOW, Layout
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": (
         *("instruction", "question", "input", "query", "text", "source", "user", "human", "context", "sentence"),
+        *("inputs", "article", "document", "src"),
         *(
             "inputtext",
             "frage",
@@ -30,6 +31,7 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "completion": (
         *("output", "answer", "response", "label", "target", "assistant", "chosen", "reply", "summary"),
+        *("targets", "highlights", "tgt", "gpt", "bot"),
         *("outputtext", "antwort", "ausgabe", "respuesta", "salida", "resposta", "risposta", "réponse", "ответ"),
         *("答案", "回答"),
     ),

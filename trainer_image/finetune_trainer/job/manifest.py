@@ -24,9 +24,11 @@ from finetune_api.verdict import SPLITS
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.fields import shown as field_path
+from finetune_trainer.job.fields import value_at
 from finetune_trainer.job.quantities import LEAST_SIZE, amount, nearest
 from finetune_trainer.job.rules_between import broken_rules
 from finetune_trainer.job.wrong_fields import WrongFields
+from finetune_trainer.job.wrong_values import spoilt
 from finetune_trainer.job.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
@@ -41,6 +43,16 @@ _OF_THE_SERVER = frozenset(
     | {"managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"}
 )
 """What objects have in their metadata beside what a manifest says."""
+
+_SAY_MUCH_WHEN_EMPTY = {
+    "FineTuneJob": ("preference", "tensorBoard"),
+    "FineTunedModel": ("huggingFace", "azureOpenAI", "bedrock"),
+    "ModelDeployment": ("huggingFace", "azureOpenAI", "bedrock"),
+    "LLMConnection": ("namespaceSelector",),
+}
+"""Parts that mean another thing when they are there, with nothing in them, than when they are left out."""
+
+_NOTHING = "nothing stands behind its colon, which leaves it out: write {} behind it, or remove it"
 
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_SUBDOMAIN}")
@@ -121,6 +133,9 @@ def _require_kind(document: Document) -> None:
     kind = document.kind
     if kind in _OURS or not str(document.value.get("apiVersion")).startswith(f"{GROUP}/"):
         return
+    if not kind:
+        wrong = TrainerError(Reason.SPEC_INVALID, "kind is missing, or no text", f"Write one of {_KINDS}.")
+        raise _at(document, "kind", wrong)
     near = difflib.get_close_matches(kind.lower(), {one.lower(): one for one in _OURS}, n=1, cutoff=0.7)
     meant = next((f"; did you mean {one}?" for one in _OURS if near and one.lower() == near[0]), "")
     wrong = TrainerError(Reason.SPEC_INVALID, f"{GROUP} has no kind {kind}{meant}", f"Write one of {_KINDS}.")
@@ -144,7 +159,7 @@ def parse_job(document: Document) -> FineTuneJobManifest:
     job = _parsed(document, FineTuneJobManifest)
     for field, broken, step in _rules(job):
         if broken:
-            raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {broken}", step))
+            raise _at(document, field, _unfit(document, field, broken, step))
     for split in SPLITS:
         data = getattr(job.spec.dataset, split)
         try:
@@ -165,7 +180,7 @@ def _other(document: Document, kind: Kind) -> str:
     metadata = manifest.metadata
     for field, wrong, step in (*_of_metadata(metadata), *_of_service(kind, metadata.name)):
         if wrong:
-            raise _at(document, field, TrainerError(Reason.SPEC_INVALID, f"{field}: {wrong}", step))
+            raise _at(document, field, _unfit(document, field, wrong, step))
     found = broken_rules(structural_schema(kind.spec), manifest.wire().get("spec", {}), ("spec",))
     if said := [f"line {document.line(path)}: {field_path(path)}: {message}" for path, message in found]:
         raise _wrong_fields(document, said)
@@ -176,6 +191,8 @@ def _parsed(document: Document, model: type[_Model]) -> _Model:
     if octal := document.octal():
         step = "Write the number without a zero before it, or in quotes where text is meant."
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
+    if empty := document.empty(_SAY_MUCH_WHEN_EMPTY[document.kind]):
+        raise _wrong_fields(document, [f"line {line}: {name}: {_NOTHING}" for line, name in empty])
     # kubectl get -o yaml shows a status, which is no part of what is asked for
     value = _asked({name: field for name, field in document.value.items() if name != "status"})
     try:
@@ -202,6 +219,11 @@ def _asked(value: dict[str, Any]) -> dict[str, Any]:
     if "name" not in metadata and isinstance(metadata.get("generateName"), str):
         asked["name"] = f"{metadata['generateName']}xxxxx"
     return {**value, "metadata": asked}
+
+
+def _unfit(document: Document, field: str, wrong: str, step: str) -> TrainerError:
+    spoils = spoilt(value_at(document.value, field.split(".")))
+    return TrainerError(Reason.SPEC_INVALID, f"{field}: {wrong}{spoils}", step)
 
 
 def _at(document: Document, field: str, error: TrainerError) -> TrainerError:

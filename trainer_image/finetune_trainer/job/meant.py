@@ -4,7 +4,7 @@ One that is alike, one of another part, or one that another tool calls so.
 """
 
 import difflib
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -57,7 +57,7 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     if root is FineTuneJobManifest:
         return _of_a_job(name, parent, names) or near or (_A_FILE if parent in _SPLITS else "")
     remark = OF_CONNECTIONS.get(plain(name)) if kind == "LLMConnection" else None
-    return f"; {remark}" if remark else near or _elsewhere(name, root)
+    return f"; {remark}" if remark else near or _elsewhere(name, list(path[:-1]), root)
 
 
 def _column(name: str, value: object, names: list[str]) -> str:
@@ -105,10 +105,23 @@ def _only_place(name: str, parent: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _elsewhere(name: str, root: type[BaseModel]) -> str:
+def _elsewhere(name: str, parent: Path, root: type[BaseModel]) -> str:
     """Where fields of this name stand in the object."""
     found = _called(name, root)
-    return f"; here it is {' or '.join(found)}" if 0 < len(found) <= _FEW else ""
+    likely = 0 < len(found) <= _FEW and all(_may_be_meant(place.split("."), parent, root) for place in found)
+    return f"; here it is {' or '.join(found)}" if likely else ""
+
+
+def _may_be_meant(place: list[str], parent: Path, root: type[BaseModel]) -> bool:
+    """Whether a name below `parent` may be meant for another place.
+
+    Above it and below it, any. Beside it, as `allowedModels` of fineTuning is, only what the part there can do without:
+    what that has to have is its own, as the URI of artifacts is, and no part of the cache beside it.
+    """
+    *above, name = place
+    names = [part for part in parent if isinstance(part, str)]
+    shorter = min(len(above), len(names))
+    return above[:shorter] == names[:shorter] or name not in required(cast("type[BaseModel]", model_at(above, root)))
 
 
 def _called(name: str, root: type[BaseModel]) -> list[str]:

@@ -13,7 +13,9 @@ from finetune_api.job import FineTuneJobManifest
 from finetune_api.schema import structural_schema
 from finetune_trainer.job.fields import Path, field_names, model_at, required, shown, value_at
 from finetune_trainer.job.meant import meant
-from finetune_trainer.job.wrong_values import instead, of_no_type
+from finetune_trainer.job.wrong_values import in_its_unit, instead, of_no_type, spoilt
+
+_NUMBERS = ("int_type", "float_type")
 
 
 class WrongFields:
@@ -33,18 +35,19 @@ class WrongFields:
         described = _description(path, self._root)
         if error["type"] == "missing":
             return f"{where} is required{f': {described}' if described else ''}"
-        return f"{where}: {self._shape(error, path, value) or _value(error, value, described)}"
+        said = self._shape(error, path, value) or _value(error, value, described)
+        return f"{where}: {said}{in_its_unit(str(path[-1]), value) if error['type'] in _NUMBERS else ''}"
 
     def _shape(self, error: ErrorDetails, path: Path, value: Any) -> str:
         """What the field should look like, where it has another shape altogether, or breaks the rule of its text."""
         if error["type"] == "dict_type":
-            return "write names with their values below it, such as NAME: VALUE"
+            return "write names with their values below it, such as " + (_example(path, self._root) or "NAME: VALUE")
         if error["type"] == "model_type":
             return _fields_below(model_at(path, self._root), value)
         if error["type"] == "string_pattern_mismatch":
-            return _rule_of(path, self._root)
+            return f"{_rule_of(path, self._root)}{spoilt(value)}"
         is_of_union = len(path) < len(error["loc"])
-        return of_no_type(value) if is_of_union and isinstance(value, list | dict | bool) else ""
+        return of_no_type(value) if is_of_union and isinstance(value, list | dict | bool | float) else ""
 
     def _meant(self, path: Path) -> str:
         """The field that was probably meant, else those that there are."""
@@ -76,14 +79,39 @@ def _fields_below(model: type[BaseModel] | None, value: object) -> str:
     if model is None:
         return "write {}: it has no fields"
     names, needed = field_names(model), required(model)
-    only = names if len(names) == 1 else needed
     if value in names:
         return f"write {{{value}: {{}}}}"
-    if len(only) == 1 and isinstance(value, str | int | float):
-        return f"write {{{only[0]}: …}} instead of a value alone"
+    if isinstance(value, str | int | float) and (way := _only_way(model)):
+        return f"write {way} instead of a value alone"
     if isinstance(value, list):
         return f"write its fields, no list: {', '.join(names)}"
+    if isinstance(value, bool) and names and not needed:
+        return f"{_switched(names, on=value)}, or fields below it: {', '.join(names)}"
     return f"write fields below it: {', '.join(names)}" if names else "write {}: it has no fields"
+
+
+def _only_way(model: type[BaseModel]) -> str:
+    """The one field that a part has, or has to have, down to a value: `{train: {uri: …}}`."""
+    names, needed = field_names(model), required(model)
+    only = names if len(names) == 1 else needed
+    if len(only) != 1:
+        return ""
+    inner = model_at(only, model)
+    return f"{{{only[0]}: {(inner and _only_way(inner)) or '…'}}}"
+
+
+def _switched(names: list[str], *, on: bool) -> str:
+    """What stands for a part that is switched on or off, in a part with these fields that may all be left out."""
+    if "enabled" in names:
+        return f"write {{enabled: {'true' if on else 'false'}}}"
+    if "mode" in names and not on:
+        return "write {mode: Manual}"
+    return "write {} for its defaults" if on else "leave it out"
+
+
+def _example(path: Path, root: type[BaseModel]) -> str:
+    """What a field's description gives as an example of it."""
+    return _description(path, root).partition("for example ")[2].partition(". ")[0]
 
 
 def _rule_of(path: Path, root: type[BaseModel]) -> str:

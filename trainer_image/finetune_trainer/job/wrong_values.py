@@ -4,8 +4,13 @@ import difflib
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from finetune_api.uris import AROUND, PLACEHOLDER, PLACEHOLDER_HELP
 from finetune_trainer.job.other_names import PREFERENCE, meaning_of, plain
 
 _NEAR = 0.6
@@ -13,6 +18,24 @@ _NEAR = 0.6
 
 _CHOICE = re.compile("'([^']+)'")
 _WITH_UNIT = re.compile(r"[-+]?\d[\d.,_]*\s*[A-Za-z%]+")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_PART = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)(?:ec(?:ond)?s?|in(?:ute)?s?|(?:ou)?rs?|ays?|eeks?)?\s*", re.IGNORECASE
+)
+"""A number with its unit of time, of which 1h30m has two."""
+
+_THOUSANDS = re.compile(r"(\d+)\s*k", re.IGNORECASE)
+_AROUND = f"{AROUND}\r\n"
+_OF_A_HUB = re.compile(
+    r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/|hf://(?:models/)?)([\w.-]+/[\w.-]+)"
+)
+"""The page of a model, of which its name is a part."""
+
+_LONG = 32
+"""Letters beyond which a text is no number with a unit."""
+
+_DURATIONS = TypeAdapter(timedelta)
+_DECIMAL_COMMA = re.compile(r"\d+,\d+")
 _DEFAULT = frozenset({"auto", "default", "none", "null", ""})
 _BOOLEAN = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
@@ -25,6 +48,38 @@ def instead(kind: str, said: str, value: Any) -> str:
         return _choice(_CHOICE.findall(said), value)
     words = _WORDS.get(kind)
     return words(value) if words else ""
+
+
+def in_its_unit(field: str, value: Any) -> str:
+    """The number that a value with a unit means in the field's own, where the number alone would mean another."""
+    text = value.strip() if isinstance(value, str) and len(value) < _LONG else ""
+    if "Seconds" in field and (seconds := _seconds(text)) is not None:
+        return f"; {text} is {seconds}"
+    if text[:1].isdigit() and text.endswith("%") and _is_number(text[:-1]):
+        return f"; {text} is {float(text[:-1]) / 100:g}"
+    thousands = _THOUSANDS.fullmatch(text)
+    return f"; {text} is {int(thousands[1]) * 1000} or {int(thousands[1]) * 1024}" if thousands else ""
+
+
+def _seconds(text: str) -> int | None:
+    """How long a duration is, as 6h, 1h30m, PT6H or 1:30:00; None if it is none."""
+    if text and not _PART.sub("", text):
+        return round(sum(float(number) * _SECONDS[unit.lower()] for number, unit in _PART.findall(text)))
+    with suppress(ValidationError):
+        return None if _is_number(text) else round(_DURATIONS.validate_python(text).total_seconds())
+    return None
+
+
+def spoilt(value: Any) -> str:
+    """What is wrong with a text before its shape is: a template that nobody has filled in, what is around it."""
+    if not isinstance(value, str):
+        return ""
+    if re.search(PLACEHOLDER, value):
+        return f"; {PLACEHOLDER_HELP}"
+    if value.strip(_AROUND) != value:
+        return "; a space, a line break or a quotation mark is at its beginning or end"
+    page = _OF_A_HUB.match(value)
+    return f"; did you mean {page[1]}?" if page else ""
 
 
 def _choice(choices: list[str], value: Any) -> str:
@@ -43,6 +98,8 @@ def of_no_type(value: Any) -> str:
     """What to write where a field takes a number or text, and has neither."""
     if isinstance(value, list):
         return "write one number or text, no list"
+    if isinstance(value, float):
+        return "write a whole number, or text"
     return "write one number or text" + (", without fields below it" if isinstance(value, dict) else "")
 
 
@@ -51,13 +108,17 @@ def _number(value: Any) -> str:
         return ": write one number, no list"
     if isinstance(value, dict):
         return ": write the number alone, without fields below it"
-    if not isinstance(value, str):
-        return ""
-    if _is_number(value):
+    return _number_of_text(value.strip()) if isinstance(value, str) else ""
+
+
+def _number_of_text(text: str) -> str:
+    if _is_number(text):
         return ": write it without quotes"
-    if _WITH_UNIT.fullmatch(value.strip()):
+    if _WITH_UNIT.fullmatch(text):
         return ": write the number alone, without a unit"
-    return ": leave the field out for its default" if value.strip().lower() in _DEFAULT else ""
+    if _DECIMAL_COMMA.fullmatch(text):
+        return ": write a point for a fraction, and nothing between thousands"
+    return ": leave the field out for its default" if text.lower() in _DEFAULT else ""
 
 
 def _is_number(value: str) -> bool:

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ _JSON_ENDS = re.compile(r"\}(\s*\n)(?=\{)")
 """Where an object of JSON ends and the next begins: kubectl reads both, YAML wants a mark between them."""
 
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$\{|<%")
+_GLUED = re.compile(r"\s*(?:- )?(\w+:)[^\s:/]")
+"""A name whose value follows its colon at once, which makes one text of both."""
+
 _UNSEEN = re.compile("[\xa0\u1680\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]")
 
 
@@ -49,16 +52,25 @@ class Document:
 
     def octal(self) -> str | None:
         """Where a number stands that a zero before it makes another one; nothing where none does."""
-        nodes, seen = [self.node], set[int]()  # an alias may stand for a node a million times
-        while nodes:
-            node = nodes.pop()
-            within = [inner for _, _, inner in _pairs(node) if id(inner) not in seen]
-            seen.update(map(id, within))
-            nodes += within
+        for node in self._nodes():
             number = node.value if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") else ""
             if _is_octal(number) and int(number, 8) != int(number):
                 return f"line {node.start_mark.line + 1}: {number} is read as octal, which is {int(number, 8)}"
         return None
+
+    def empty(self, names: Collection[str]) -> list[tuple[int, str]]:
+        """Lines and names of fields, of those that are called so, behind whose colon nothing stands."""
+        pairs = [pair for node in self._nodes() for pair in _pairs(node)]
+        return [(line + 1, str(name)) for name, line, node in pairs if name in names and node.tag.endswith(":null")]
+
+    def _nodes(self) -> Iterator[yaml.Node]:
+        """The object's and all within it, each once: an alias may stand for one a million times."""
+        nodes, seen = [self.node], set[int]()
+        while nodes:
+            yield (node := nodes.pop())
+            within = [inner for _, _, inner in _pairs(node) if id(inner) not in seen]
+            seen.update(map(id, within))
+            nodes += within
 
 
 def _pairs(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
@@ -77,13 +89,15 @@ def read_documents(path: Path) -> list[Document]:
     """
     name = shown(path)
     text = _text(path, name)
+    if text.startswith("%"):
+        raise _wrong(name, " line 1: it begins with a directive such as %YAML, which kubectl does not read")
     try:
         loader = _Loader(_JSON_ENDS.sub(r"}\1--- ", text) if text.lstrip().startswith("{") else text)
         found: list[Document] = []
         while loader.check_node():
             node = loader.get_node()
             assert node is not None  # noqa: S101 - check_node says so
-            found += _objects(name, loader.construct_document(node), node)
+            found += _objects(name, _no_list(name, loader.construct_document(node)), node)
     except RecursionError:
         raise _wrong(name, ": it is nested too deeply") from None
     except yaml.reader.ReaderError as error:
@@ -92,6 +106,24 @@ def read_documents(path: Path) -> list[Document]:
     except (yaml.YAMLError, ValueError) as error:
         raise _wrong(name, _place(error) + _why(error, text)) from None
     return found
+
+
+_APART = (
+    "Write the objects one after the other with a line --- between them, or as items of apiVersion: v1, kind: List."
+)
+
+
+def _no_list(file_name: str, value: Any) -> Any:
+    """What stands in a document, if kubectl takes it.
+
+    Raises:
+        TrainerError: SpecInvalid, it is a list with objects in it.
+    """
+    if isinstance(value, list) and any(isinstance(one, dict) and "kind" in one for one in value):
+        raise TrainerError(
+            Reason.SPEC_INVALID, f"{file_name}: the objects are in a list, which kubectl does not read", _APART
+        )
+    return value
 
 
 def shown(path: Path) -> str:
@@ -138,7 +170,16 @@ def _text(path: Path, name: str) -> str:
 def _place(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "it is not valid YAML"
+    problem = next((words for begins, words in _IN_WORDS.items() if problem.startswith(begins)), problem)
     return f": {problem}" if mark is None else f" line {mark.line + 1}: {problem}"
+
+
+_IN_WORDS = {
+    "expected <block end>": "it is indented otherwise than the lines that it belongs to",
+    "mapping values are not allowed here": "a second colon stands in the line, or the line is indented too far; text "
+    "with a colon needs quotes",
+}
+"""How PyYAML begins to say what many get wrong, and what that is."""
 
 
 def _why(error: Exception, text: str) -> str:
@@ -150,6 +191,8 @@ def _why(error: Exception, text: str) -> str:
     for number, line in enumerate(lines[-2:], max(1, len(lines) - 1)):
         if found := _UNSEEN.search(line):
             return f"; line {number} has a character that only looks like a space (U+{ord(found[0]):04X})"
+        if glued := _GLUED.match(line):
+            return f"; line {number} has no space after {glued[1]}"
     return ""
 
 

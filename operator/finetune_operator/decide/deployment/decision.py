@@ -207,7 +207,11 @@ def _of_deployment(failure: Failure) -> Failure:
 
 def _at_rest(view: DeploymentView) -> list[Fact]:
     if view.status.asleep is None:
-        return resting(Reason.SUSPENDED, "spec.huggingFace.replicas is 0: set it to 1 or more to bring the server back")
+        return resting(
+            Reason.SUSPENDED,
+            "spec.huggingFace.replicas is 0: set it to 1 or more to bring the server back, in spec.deployment.template "
+            "of the FineTunedModel if that says 0",
+        )
     return resting(
         Reason.IDLE,
         f"it was stopped at {view.status.asleep.since} because nobody asked it: change the annotation "

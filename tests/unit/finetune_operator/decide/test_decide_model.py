@@ -274,3 +274,9 @@ def test_a_model_that_has_lost_its_versions_does_not_say_that_there_were_none() 
     assert "status has lost its versions, and no job tells of them" in found.message
     assert "ModelDeployment sentiment goes on serving version 3" in found.message
     assert condition(decide(view(deployments=[deployed()])).status, "Ready").message == "no job has made a version yet"
+
+
+def test_a_model_without_replicas_says_what_brings_its_server_back() -> None:
+    stopped = deployed(phase="Idle", conditions=[("Ready", "False", "Suspended")])
+    found = condition(decide(view(*V, deployments=[stopped])).status, "Ready")
+    assert found.message == "version 3 is active; ModelDeployment sentiment has no replicas: m"

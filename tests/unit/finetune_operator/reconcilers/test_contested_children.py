@@ -188,3 +188,20 @@ async def test_what_a_policy_makes_of_each_write_is_taken_as_it_is(monkeypatch: 
     await cluster.settle()
     assert cluster.condition("Ready", DEPLOYMENT)["message"] == "version 1 answers"
     assert cluster.condition("Ready", MODEL)["status"] == "True"
+
+
+async def test_who_edits_what_a_model_has_made_is_told_there_where_to_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They look at the object that they have edited, and its model decides."""
+    notes: list[tuple[str, str]] = []
+
+    async def heard(_self: Cluster, regarding: Any, _type: str, reason: str, note: str) -> None:
+        notes.extend([(regarding["kind"], note)] if reason == "PutRight" else [])
+
+    monkeypatch.setattr(Cluster, "announce", heard)
+    cluster = await serving()
+    spec = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "version": 7})
+    await cluster.settle()
+    assert [kind for kind, _ in notes] == ["FineTunedModel", "ModelDeployment"]
+    where = "change spec.deployment.template of FineTunedModel sentiment, or set its spec.deployment.mode: Manual"
+    assert all(note.endswith(where) for _, note in notes), notes

@@ -203,6 +203,27 @@ async def test_what_two_objects_have_attached_is_told_by_both_and_deleted_with_t
     assert (provider.count(GONE), hosts(provider)) == (1, [])
 
 
+async def test_what_another_object_has_made_is_told_to_go_when_that_one_goes_on(cluster, provider):
+    """It would be lost without a word: who made it deletes it, and the one that rests on it cannot hold that up."""
+    maker = {"modelRef": {"name": "sentiment"}, "azureOpenAI": {"sku": "Standard"}}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "maker", "namespace": "team-a"}, "spec": maker})
+    await cluster.settle()
+    await go_on(cluster, 1200, 600)
+    (made,) = cluster.status(Key(MODEL_DEPLOYMENTS.kind, "team-a", "maker"))["hosted"]
+    await attach(cluster, made["name"])
+    assert cluster.status(PROD)["phase"] == "Ready"
+    assert cluster.condition("Ready", PROD)["message"] == (
+        "version 1 answers; ModelDeployment maker has made it, and deletes it when it serves another version or is "
+        "deleted: remove spec.attach to have one made for this object"
+    )
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "maker")
+    await cluster.settle()
+    await go_on(cluster, 1200, 600)
+    assert made["name"] not in hosts(provider)
+    assert cluster.status(PROD)["phase"] != "Ready"
+    assert "remove spec.attach to have one made" in cluster.condition("Ready", PROD)["message"]
+
+
 async def test_two_that_are_deleted_together_do_not_wait_for_each_other(cluster, provider):
     await attach(cluster, "by-hand", deletionPolicy="Delete")
     await attach_twin(cluster, deletionPolicy="Delete")

@@ -340,3 +340,23 @@ async def test_a_models_deployment_whose_owner_was_taken_off_is_its_own_again() 
     after = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["metadata"]
     assert after["ownerReferences"] == before["ownerReferences"]
     assert cluster.condition("Ready", MODEL)["status"] == "True"
+
+
+async def test_a_pin_on_a_version_that_is_not_there_is_an_event_once() -> None:
+    cluster = await with_version()
+    cluster.roll_out()
+    await cluster.settle()
+    event = ("FineTunedModel", "Warning", "VersionNotFound")
+    assert event not in cluster.told
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"activeVersion": 9})
+    await cluster.settle()
+    await cluster.wait(600)
+    assert cluster.told.count(event) == 1
+
+
+async def test_what_keeps_a_deployment_from_serving_is_its_own_event_and_not_the_models_too() -> None:
+    cluster = await with_version()
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"deployment": {"template": {"azureOpenAI": {}}}})
+    await cluster.settle()
+    assert cluster.condition("Stalled", MODEL)["reason"] == "SpecInvalid"
+    assert [kind for kind, _, reason in cluster.told if reason == "SpecInvalid"] == ["ModelDeployment"]

@@ -161,10 +161,38 @@ def test_manifests_are_checked_where_their_data_are_not_at_hand(tmp_path, capsys
     assert "line 8: spec.data: no such field" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("place", "warns"), [("file:///nowhere.jsonl", True), ("pvc://data/file:/a.jsonl", False), ("s3://b/a.csv", False)]
+)
+def test_a_file_of_this_machine_is_told_where_only_the_manifest_is_looked_at(tmp_path, capsys, place, warns):
+    """It passes in the CI of a repository, and the cluster refuses it."""
+    (tmp_path / "m.yaml").write_text(JOB.replace("file:///nowhere.jsonl", place))
+    main(["check", "-f", str(tmp_path / "m.yaml"), "--manifest-only"])
+    warning = "warning: spec.dataset.train.uri: file:// is a file of this machine, which the cluster rejects"
+    assert (warning in capsys.readouterr().err) == warns
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("jobs/*.yaml")), ids=lambda path: path.stem)
 def test_the_example_jobs_pass_where_their_data_are_not_at_hand(path, capsys):
     assert main(["check", "-f", str(path), "--manifest-only"]) == ExitCode.OK
     assert "its data were not looked at" in capsys.readouterr().err
+
+
+def test_every_file_that_is_named_is_checked_as_kubectl_applies_every_one(tmp_path, capsys):
+    for name, text in (
+        ("a.yaml", CONNECTION),
+        ("b.yaml", MODEL + "spec: {activation: always}\n"),
+        ("c.yaml", DEPLOYMENT),
+    ):
+        (tmp_path / name).write_text(text)
+    files = [flag for name in "abc" for flag in ("-f", str(tmp_path / f"{name}.yaml"))]
+    assert main(["check", *files]) == ExitCode.SPEC_INVALID
+    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(" ")]
+    assert [line.partition(":")[0].partition(" line")[0] for line in told] == [
+        "LLMConnection openai",
+        "b.yaml",
+        "ModelDeployment sentiment",
+    ]
 
 
 def test_all_objects_of_a_file_are_told_of_and_others_passed_over(check):

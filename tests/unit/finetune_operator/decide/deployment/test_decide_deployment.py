@@ -396,3 +396,9 @@ def test_what_deployments_at_a_provider_have_cost_stays_known_where_none_is_need
     assert decide(view(serving, status=here)).status.cost == past
     free = cost.model_copy(update={"ended": None, "since_deployed": "0.00"})
     assert decide(view(serving, status=ModelDeploymentStatus(cost=free))).status.cost is None
+
+
+def test_a_server_of_a_models_template_is_brought_back_there() -> None:
+    """The number in the object itself would be put back to the template's."""
+    found = condition(decide(view(Serving("Idle", 2))).status, "Ready")
+    assert found.message.endswith("in spec.deployment.template of the FineTunedModel if that says 0")

@@ -1,0 +1,170 @@
+"""What `check` says to write instead is right when somebody does so to the letter."""
+
+import re
+
+import pytest
+import yaml
+
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.job.manifest import read_all
+
+HEAD = "apiVersion: finetune.dev/v1alpha1\nkind: {}\nmetadata: {{name: tickets}}\nspec:\n"
+JOB = HEAD.format("FineTuneJob") + (
+    "  connectionRef: {name: local}\n"
+    "  baseModel: HuggingFaceTB/SmolLM2-135M-Instruct\n"
+    "  modelRef: {name: tickets}\n"
+    '  dataset: {train: {uri: "pvc://data/train.jsonl"}}\n'
+)
+MODEL = HEAD.format("FineTunedModel")
+DEPLOYMENT = HEAD.format("ModelDeployment") + "  modelRef: {name: tickets}\n"
+CONNECTION = HEAD.format("LLMConnection")
+CACHED = CONNECTION + "  huggingFace: {trainerImage: r/t:1, artifacts: {uri: 'pvc://models'}, modelCache: MORE}\n"
+AZURE = CONNECTION + (
+    "  azureOpenAI: {subscriptionID: a, resourceGroup: g, account: r, endpoint: 'https://r.openai.azure.com', "
+    "credentials: {workloadIdentity: true}, MORE}\n"
+)
+BEDROCK = CONNECTION + (
+    "  bedrock: {region: us-east-1, roleARN: 'arn:aws:iam::111122223333:role/x', s3: {bucket: data}, "
+    "credentials: {podIdentity: true}}\n"
+)
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """What is said of a file, and what to do."""
+
+    def of(text: str) -> tuple[str, str]:
+        path = tmp_path / "m.yaml"
+        path.write_text(text, newline="")
+        with pytest.raises(TrainerError) as raised:
+            read_all(path)
+        return raised.value.message, raised.value.next_step or ""
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("field", "written", "meant"),
+    [
+        ("activeDeadlineSeconds", "6h", 21600),
+        ("activeDeadlineSeconds", "1h30m", 5400),
+        ("activeDeadlineSeconds", "90 minutes", 5400),
+        ("activeDeadlineSeconds", "2 hrs", 7200),
+        ("activeDeadlineSeconds", "0.5h", 1800),
+        ("activeDeadlineSeconds", "PT6H", 21600),
+        ("activeDeadlineSeconds", "P1D", 86400),
+        ("activeDeadlineSeconds", "1:30:00", 5400),
+        ("ttlSecondsAfterFinished", "7d", 604800),
+        ("ttlSecondsAfterFinished", "2 weeks", 1209600),
+        ("hyperparameters.learningRate", "0.02%", 0.0002),
+        ("hyperparameters.warmupRatio", "3 %", 0.03),
+        ("hyperparameters.epochs", "50%", 0.5),
+    ],
+)
+def test_a_value_with_a_unit_is_answered_with_the_number_that_it_is(refused, tmp_path, field, written, meant):
+    """Without its unit alone, 6h would be six seconds."""
+    *parts, last = field.split(".")
+    text = f"{JOB}  " + "".join(f"{part}: {{" for part in parts) + f"{last}: {{}}" + "}" * len(parts) + "\n"
+    message, _ = refused(text.replace("{}", f'"{written}"'))
+    told = re.search(rf"; {re.escape(written)} is (\S+)$", message)
+    assert told, message
+    assert float(told[1]) == meant
+    (tmp_path / "right.yaml").write_text(text.replace("{}", told[1]))
+    assert read_all(tmp_path / "right.yaml")
+
+
+@pytest.mark.parametrize(
+    "written", ["5 months", "soon", "6x", "h", "1 year", "", "-5m", f"{'9' * 400}h", f"{'9' * 5000}k", "nan%"]
+)
+def test_what_is_no_duration_is_made_none(refused, written):
+    message, _ = refused(f'{JOB}  activeDeadlineSeconds: "{written}"\n')
+    assert " is " not in message.rpartition(")")[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{JOB}  hyperparameters:\n    learningRate: 0,0002\n", "write a point for a fraction, and nothing between"),
+        (f"{JOB}  hyperparameters: {{maxSequenceLength: 4k}}\n", "; 4k is 4000 or 4096"),
+        (f"{DEPLOYMENT}  version: 2.5\n", "spec.version: write a whole number, or text"),
+        (f"{JOB}  lora: true\n", "spec.lora: write {} for its defaults, or fields below it: alpha"),
+        (f"{JOB}  preference: false\n", "spec.preference: leave it out, or fields below it"),
+        (f"{MODEL}  deployment: false\n", "spec.deployment: write {mode: Manual}, or fields below it"),
+        (CACHED.replace("MORE", "{volume: cache}"), "such as {persistentVolumeClaim: {claimName: model-cache}}"),
+        (CACHED.replace("MORE", "{uri: 'pvc://cache'}"), "modelCache.uri: no such field; there is only volume"),
+        (
+            AZURE.replace("MORE", "apiKeySecretRef: {name: a, key: b}"),
+            "apiKeySecretRef: no such field; there are account",
+        ),
+        (
+            BEDROCK.replace("bucket: data", "bucket: data, uri: 's3://b'"),
+            "s3.uri: no such field; there are bucket, prefix",
+        ),
+        (f"{DEPLOYMENT}  attach: {{id: a, name: b}}\n", "spec.attach.name: no such field; there is only id"),
+        (f"{MODEL}  replicas: 2\n", "here it is spec.deployment.template.huggingFace.replicas"),
+        (CONNECTION + "  allowedModels: ['*']\n", "here it is spec.fineTuning.allowedModels"),
+        (f"{JOB}  code: train.py\n", "spec.code: write {configMapRef: …} instead"),
+        (
+            JOB.replace("modelRef: {name: tickets}", "modelRef: {name: '{{ .Values.m }}'}"),
+            "what the placeholder stands for",
+        ),
+        (
+            JOB.replace("metadata: {name: tickets}", "metadata: {name: 'x-${CI_SHA}'}"),
+            "what the placeholder stands for",
+        ),
+        (JOB.replace("SmolLM2", "${MODEL}"), "no path; write what the placeholder stands for"),
+        (JOB.replace("baseModel: ", "baseModel: |\n    "), "a space, a line break or a quotation mark is at its"),
+        (JOB.replace("baseModel: ", "baseModel:"), "; line 6 has no space after baseModel:"),
+        (
+            JOB.replace("  baseModel", "   baseModel"),
+            "line 6: it is indented otherwise than the lines that it belongs to",
+        ),
+        (JOB.replace("baseModel: ", "baseModel: model: "), "line 6: a second colon stands in the line, or the line is"),
+        (f"{JOB}  preference:\n", "line 9: preference: nothing stands behind its colon, which leaves it out: write {}"),
+        (f"{JOB}  trackers:\n    tensorBoard:\n", "line 10: tensorBoard: nothing stands behind its colon"),
+        (f"{DEPLOYMENT}  azureOpenAI: null\n", "line 6: azureOpenAI: nothing stands behind its colon"),
+        (BEDROCK + "  namespaceSelector: ~\n", "line 6: namespaceSelector: nothing stands behind its colon"),
+        ("%YAML 1.1\n---\n" + JOB, "line 1: it begins with a directive such as %YAML, which kubectl does not read"),
+        (HEAD.format("").replace("kind: \n", "") + "  a: 1\n", "line 1: kind is missing"),
+    ],
+)
+def test_what_many_get_wrong_is_answered_with_what_is_right(refused, text, said):
+    assert said in refused(text)[0]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "https://huggingface.co/meta-llama/Llama-3.1-8B",
+        "https://huggingface.co/meta-llama/Llama-3.1-8B/tree/main",
+        "hf://meta-llama/Llama-3.1-8B",
+        "hf://models/meta-llama/Llama-3.1-8B",
+        "https://www.hf.co/meta-llama/Llama-3.1-8B?x=1",
+    ],
+)
+def test_the_page_of_a_model_is_answered_with_its_name(refused, written):
+    message, _ = refused(JOB.replace("HuggingFaceTB/SmolLM2-135M-Instruct", written))
+    assert message.endswith("; did you mean meta-llama/Llama-3.1-8B?")
+
+
+def test_a_value_alone_is_answered_with_all_that_is_around_it(refused, tmp_path):
+    text = JOB.replace('{train: {uri: "pvc://data/train.jsonl"}}', "PLACE")
+    message, _ = refused(text.replace("PLACE", "pvc://data/train.jsonl"))
+    told = re.search(r"spec\.dataset: write (\{.*\}) instead", message)
+    assert told, message
+    (tmp_path / "right.yaml").write_text(text.replace("PLACE", told[1].replace("…", "'pvc://data/train.jsonl'")))
+    assert read_all(tmp_path / "right.yaml")
+
+
+@pytest.mark.parametrize("dump", [yaml.safe_dump, lambda value: str(value).replace("'", '"')])
+def test_objects_in_a_list_are_told_to_be_so_as_kubectl_reads_none(refused, dump):
+    message, step = refused(dump([yaml.safe_load(JOB), yaml.safe_load(DEPLOYMENT)]))
+    assert message == "m.yaml: the objects are in a list, which kubectl does not read"
+    assert "---" in step
+    assert "kind: List" in step
+
+
+@pytest.mark.parametrize("more", ["  hyperparameters:\n", "  lora:\n", "  evaluation: ~\n", "  preference: {}\n"])
+def test_a_part_with_nothing_in_it_is_nobodys_mistake_where_it_means_the_same(tmp_path, more):
+    (tmp_path / "m.yaml").write_text(JOB + more)
+    assert read_all(tmp_path / "m.yaml")
