@@ -10,6 +10,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.conditions import leaving, merge, moment
 from finetune_operator.decide.job.run import Run
