@@ -197,7 +197,7 @@ def _instead_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
 
 @contextmanager
 def _on(device: Any, net: Any) -> Iterator[Any]:
-    """The model there; an error that still holds it leaves its place to others.
+    """The model there. Afterwards it has no weights: whoever still holds it, such as an error, holds no memory.
 
     Raises:
         TrainerError: OutOfMemory.
@@ -206,9 +206,7 @@ def _on(device: Any, net: Any) -> Iterator[Any]:
 
     try:
         yield net.to(device)
-    except TrainerError:
-        net.to("cpu")
-        raise
     except torch.OutOfMemoryError:
-        net.to("cpu")
         raise TrainerError(Reason.OUT_OF_MEMORY, "the GPU's memory was not enough for the model", SMALLER) from None
+    finally:
+        net.to("meta")

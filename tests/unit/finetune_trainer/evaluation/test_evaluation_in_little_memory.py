@@ -80,17 +80,22 @@ def test_a_whole_base_model_that_does_not_fit_beside_nothing_leaves_the_tuned_on
 
     monkeypatch.setattr(models, "_load", lambda *_: Large())
     result = bench.measure().result
-    assert moved == ["cpu", "cpu"], "what was moved by then has left its place"
+    assert moved == ["cpu", "meta"], "what was moved by then has left its place"
     problem = "the GPU's memory was not enough for the model"
     assert [result.baselines.zero_shot.problem, result.baselines.few_shot.problem] == [problem] * 2
     assert (result.tuned.chr_f is not None, result.verdict) == (True, None)
 
 
-def test_an_error_while_another_model_is_asked_leaves_its_place_to_the_tuned_one(tiny_model, tmp_path):
+def test_another_model_leaves_its_place_to_the_tuned_one_whoever_holds_it_still(tiny_model, tmp_path):
     whole = base_model.load_model(tiny_model / NAME, dtype=torch.float32)
     bench = Bench(tmp_path, tiny_model, net=whole)
-    with pytest.raises(TrainerError, match="of its own"), base_of(bench.tuned):
+    with base_of(bench.tuned) as base:
+        assert not any(value.is_meta for value in base.net.parameters())
+    assert all(value.is_meta for value in base.net.parameters())
+    with pytest.raises(TrainerError, match="of its own"), base_of(bench.tuned) as base:
         raise TrainerError("OutOfMemory", "of its own")
+    assert all(value.is_meta for value in base.net.parameters())
+    assert not any(value.is_meta for value in whole.parameters())
 
 
 def losses_fail_where(monkeypatch, is_too_large):
