@@ -368,3 +368,17 @@ def begin_second() -> Callable[..., Any]:
         return files
 
     return begin
+
+
+async def test_one_that_is_asked_for_again_is_looked_at_anew(provider, cluster):
+    """Somebody has put there what was missing."""
+    where = made_elsewhere(cluster, {"readme.txt": b"x"})
+    provider.advance(3600)
+    await adopt(cluster)
+    assert cluster.status()["failure"]["reason"] == "ModelUnusable"
+    for name, content in AN_ADAPTER.items():
+        cluster.objects.put(f"{where}/{name}", content)
+    cluster.change_job(retryNonce="mended")
+    await cluster.settle()
+    await cluster.pass_time(60)
+    assert cluster.status()["phase"] == "Succeeded"
