@@ -30,6 +30,9 @@ NAMING = timedelta(minutes=30)
 _OF_ONE_RUN = ("progress", "loss", "train_loss", "eval_loss")
 """Where no attempt goes on from a checkpoint, none of the attempt before is this one's."""
 
+_STARTED_ELSEWHERE = frozenset({Reason.CANCELLED_AT_PROVIDER, Reason.PROVIDER_FAILED})
+_ADOPT_ANOTHER = "Start it again where it was made, and apply a job under a new name that adopts that one."
+
 LOOK_AGAIN_SECONDS = 15
 ASK_AGAIN_SECONDS = 60
 
@@ -404,7 +407,11 @@ def _with(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: An
 
 
 def retry_or_fail(view: JobView) -> Decision | None:
-    """As anywhere; what has failed may be billed, too."""
+    """As anywhere; what has failed may be billed, too. What was made elsewhere is not started again from here."""
+    failure = view.run.failure
+    if _is_adopted(view) and failure is not None and failure.reason in _STARTED_ELSEWHERE:
+        told = failure.model_copy(update={"next_step": _ADOPT_ANOTHER})
+        view = replace(view, run=replace(view.run, failure=told))
     return attempts.retry_or_fail(
         replace(view, status=view.status.model_copy(update={"cost": cloud_cost.with_bill(view)}))
     )
