@@ -85,6 +85,8 @@ class CloudTraining:
         if provider.job_id is None:
             return Run("Checked")
         if status.completion_time is not None:
+            if _is_adopted(job):  # nothing of it is there to be cleaned; who asks for it again wants a new look
+                self._accounts.forget(_queue_key(job))
             return Run("Unseen", job_id=provider.job_id)
         if provider.evaluation is not None and status.result is not None:
             return await self._measured(job, provider, provider.evaluation, status)

@@ -8,13 +8,6 @@ def invalid(message: str) -> ApiError:
     return ApiError(400, "ValidationException", message)
 
 
-def no_name(name: str) -> ApiError:
-    """Of a name that nothing can have, whatever is asked about it."""
-    pattern = "^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
-    return invalid(f"1 validation error detected: Value '{name}' at 'trainingJobName' failed to satisfy constraint: "
-                   f"Member must satisfy regular expression pattern: {pattern}")  # fmt: skip
-
-
 def no_job() -> ApiError:
     return invalid("Requested resource not found.")
 

@@ -1,7 +1,6 @@
 """Training jobs: launched, run and ended as time passes, interrupted on spot instances, billed by the second."""
 
 import io
-import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ Asked = dict[str, Any]
 Container = Callable[[Asked], None]
 """What a job's container does, given the request; an exception is its failure."""
 
-NAME = re.compile("[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 ENDED = ("Completed", "Failed", "Stopped")
 KEPT = ("TrainingJobName", "HyperParameters", "AlgorithmSpecification", "RoleArn", "InputDataConfig",
         "OutputDataConfig", "ResourceConfig", "VpcConfig", "StoppingCondition", "CheckpointConfig",
@@ -261,8 +259,6 @@ class TrainingJobs:
         return page_of("TrainingJobSummaries", shown, asked, self._settings)
 
     def _get(self, asked: Asked) -> TrainingJob:
-        if not NAME.fullmatch(asked["TrainingJobName"]):
-            raise errors.no_name(asked["TrainingJobName"])
         if job := self.found.get(asked["TrainingJobName"]):
             return job
         raise errors.no_job()

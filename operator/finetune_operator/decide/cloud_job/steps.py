@@ -31,6 +31,9 @@ from finetune_operator.decide.job.view import Change, Decision, JobView
 NAMING = timedelta(minutes=30)
 """How long a job may be done at the provider before its model has a name."""
 
+_STARTED_ELSEWHERE = frozenset({Reason.CANCELLED_AT_PROVIDER, Reason.PROVIDER_FAILED})
+_ADOPT_ANOTHER = "Start it again where it was made, and apply a job under a new name that adopts that one."
+
 
 def is_to_be_held(view: JobView) -> bool:
     """Whether something of it is at the provider, and the finalizer that sees to its end was taken off."""
@@ -219,7 +222,11 @@ def complete(view: JobView) -> Decision | None:
 
 
 def retry_or_fail(view: JobView) -> Decision | None:
-    """As anywhere; what has failed may be billed, too."""
+    """As anywhere; what has failed may be billed, too. What was made elsewhere is not started again from here."""
+    failure = view.run.failure
+    if is_adopted(view) and failure is not None and failure.reason in _STARTED_ELSEWHERE:
+        told = failure.model_copy(update={"next_step": _ADOPT_ANOTHER})
+        view = replace(view, run=replace(view.run, failure=told))
     return attempts.retry_or_fail(
         replace(view, status=view.status.model_copy(update={"cost": cloud_cost.with_bill(view)}))
     )

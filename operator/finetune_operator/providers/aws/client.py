@@ -100,7 +100,7 @@ _MISSING = re.compile(
     "not found|(could not|cannot|unable to) find|does not exist|no such|identifier is invalid", re.IGNORECASE
 )
 """In refusals: SageMaker has no code of its own for what is not there, and Bedrock does not always use its own."""
-_NO_NAME = "Member must satisfy regular expression pattern"
+_NO_NAME = "validation error detected"
 """Of what is asked about: nothing can have such a name."""
 NO_OPERATION = "UnknownOperationException"
 """What AWS says where a region does not have what is called."""

@@ -368,3 +368,28 @@ def begin_second() -> Callable[..., Any]:
         return files
 
     return begin
+
+
+async def test_one_that_is_asked_for_again_is_looked_at_anew(provider, cluster):
+    """Somebody has put there what was missing."""
+    where = made_elsewhere(cluster, {"readme.txt": b"x"})
+    provider.advance(3600)
+    await adopt(cluster)
+    assert cluster.status()["failure"]["reason"] == "ModelUnusable"
+    for name, content in AN_ADAPTER.items():
+        cluster.objects.put(f"{where}/{name}", content)
+    cluster.change_job(retryNonce="mended")
+    await cluster.settle()
+    await cluster.pass_time(60)
+    assert cluster.status()["phase"] == "Succeeded"
+
+
+async def test_one_that_was_stopped_is_not_started_again_from_here(provider, cluster):
+    made_elsewhere(cluster, AN_ADAPTER)
+    await adopt(cluster)
+    provider.training.stop({"TrainingJobName": NAME})
+    await cluster.pass_time(300)
+    failure = cluster.status()["failure"]
+    assert failure["reason"] == "CancelledAtProvider"
+    assert "adopts that one" in failure["nextStep"]
+    assert changed(cluster) == set()
