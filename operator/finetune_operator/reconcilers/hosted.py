@@ -111,7 +111,8 @@ class HostedDeployments:
         view = replace(view, answers=look.answers(plan.serves))
         if serving.available and plan.serves is None:
             view = replace(view, meanwhile=view.status.served_version)  # not shown at the moment: asked as it was
-        if serving.state == "Unshown":
+        answering = look.answering(plan)
+        if serving.state == "Unshown" or (asleep is None and answering and answering.name not in look.found):
             view = replace(view, idle=None)
         return written, view
 
@@ -235,8 +236,8 @@ class HostedDeployments:
 
     async def _usage(self, look: Look, plan: Plan) -> idle.Found | None:
         """What the provider's figures say of the deployment that answers; None while none does."""
-        entry = hosted_record.answering(plan.recorded, look.found, look.wanted.name)
-        if entry is None or plan.serving.state == "Idle":
+        entry = look.answering(plan)
+        if entry is None or entry.name not in look.found or plan.serving.state == "Idle":
             return None
         there, now, usage = look.found[entry.name], look.view.now, idle.usage_of(look.usage, entry.name)
         since = moment(usage.last_request_at) if usage.last_request_at else moment(entry.created_at) - CLOCK_MARGIN

@@ -58,6 +58,10 @@ class Look:
             return attached.plan(recorded, self.found, self.wanted, self._served(), now)
         return decide.plan(recorded, self.found, self.wanted, now, failed=self._is_told_to_have_failed())
 
+    def answering(self, plan: Plan) -> HostedDeployment | None:
+        """The record of what answers; it may not be shown at the moment."""
+        return hosted_record.answering(plan.recorded, self.found, self.wanted.name)
+
     def before(self, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
         """The status that is written before anything is asked for.
 

@@ -67,8 +67,15 @@ def is_ready(found: Mapping[str, Hosted], name: str | None) -> bool:
 def answering(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: str
 ) -> HostedDeployment | None:
-    """The deployment that answers: the wanted one or, until that does, one before it."""
-    standing = [one for one in recorded if one.answered and one.released_at is None and is_ready(found, one.name)]
+    """The deployment that answers: the wanted one or, until that does, one before it.
+
+    One that a list lacks answers still: who took another one for a moment would tell two stories in turns.
+    """
+    standing = [
+        one
+        for one in recorded
+        if one.answered and one.released_at is None and (one.name not in found or is_ready(found, one.name))
+    ]
     return next((one for one in standing if one.name == wanted), None) or next(iter(standing), None)
 
 
