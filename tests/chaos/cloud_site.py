@@ -173,7 +173,7 @@ class CloudSite(Site):
     async def is_looked_at(self, name: str = "sentiment", calls: Sequence[str] = ()) -> None:
         """Have the provider asked about a deployment: anything, or these calls in this order."""
         asked = len(self.asked)
-        await self.annotate(name, "example.com/look", "now")
+        await self.touch(name)
         if self.cloud.deploys:
             await self.until(lambda: self._is_asked_after(asked, calls), "the look at the deployment")
 
@@ -181,6 +181,12 @@ class CloudSite(Site):
         """Time passes, by all clocks."""
         self.cloud.simulator.advance(seconds)
         self.clocks.pass_time(seconds)
+
+    async def touch(self, name: str) -> None:
+        """Somebody labels a deployment, so it is looked at; annotations of others are no news."""
+        self._touched += 1
+        labels = {"example.com/touched": str(self._touched)}
+        await self.kube.merge_patch(MODEL_DEPLOYMENTS, name, self.name, {"metadata": {"labels": labels}})
 
     async def annotate(self, name: str, annotation: str, value: str) -> None:
         """A deployment; no two values are the same."""

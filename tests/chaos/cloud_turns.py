@@ -75,7 +75,7 @@ async def is_robbed(site: CloudSite) -> None:
     await site.serves(**_by_the_hour(site))
     await site.passes(HOUR)
     strangers.delete_what_serves(site.cloud)
-    await site.annotate(MODEL, "example.com/look", "gone")
+    await site.touch(MODEL)
     await _is_missed_and_made_anew(site)
 
 
@@ -117,7 +117,7 @@ async def is_refused_room(site: CloudSite) -> None:
 
     await site.says(is_told, "QuotaExceeded", MODEL_DEPLOYMENTS, MODEL)
     strangers.make_room(site.cloud, 5)
-    await site.annotate(MODEL, "example.com/look", "room")
+    await site.touch(MODEL)
     await site.answers()
     await site.passes(HOUR)
 
