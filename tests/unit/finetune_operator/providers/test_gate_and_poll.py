@@ -463,3 +463,19 @@ async def test_polling_that_nobody_foresaw_to_end_begins_again_when_a_job_is_loo
     polling.watch("j0", key("j0"), NOW)
     await asyncio.wait_for(told.wait(), 60)
     await polling.close()
+
+
+async def test_who_waits_for_news_is_known_until_it_is_gone_and_nobody_is_asked_after_the_end() -> None:
+    provider, woken = Provider(2), list[Key]()
+
+    async def api() -> Any:
+        return provider
+
+    polling = Poller(api, woken.append, seconds=0.01)
+    for name in ("j0", "j1"):
+        polling.watch(name, key(name), NOW)
+    assert polling.watchers() == {key("j0"), key("j1")}
+    polling.forget(key("j0"))
+    assert polling.watchers() == {key("j1")}
+    await polling.close()
+    assert "poll for j0" not in {task.get_name() for task in asyncio.all_tasks()}

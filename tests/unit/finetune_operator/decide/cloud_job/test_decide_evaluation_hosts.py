@@ -70,6 +70,18 @@ def test_what_is_made_and_asked(name: str) -> None:
     assert [bool(one.unseen_since) for one in plan.recorded] == [bool(make)]
 
 
+def test_one_that_has_failed_is_asked_nothing_though_it_shows_as_ready() -> None:
+    failed = entry(failure="it failed at the provider")
+    plan = hosts.rise([failed], [TUNED], there("Ready"), NOW, one_at_a_time=True)
+    assert (plan.make, plan.ask, plan.recorded) == ((), (), (failed,))
+
+
+@pytest.mark.parametrize(("before", "after"), [(stamp(-60), stamp(-60)), (None, stamp())])
+def test_its_hours_are_counted_from_the_first_look_that_shows_it_as_ready(before: str | None, after: str) -> None:
+    plan = hosts.rise([entry(ready_at=before)], [TUNED], there("Ready"), NOW, one_at_a_time=True)
+    assert plan.recorded[0].ready_at == after
+
+
 def test_one_that_stood_anyhow_is_not_gone_because_one_list_lacks_it() -> None:
     borrowed = entry(name="team-v3", borrowed=True, unseen_since=stamp(-20))
     plan = hosts.rise([borrowed], [TUNED], {}, NOW, one_at_a_time=True)
