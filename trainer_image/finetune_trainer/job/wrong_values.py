@@ -26,9 +26,7 @@ _PART = re.compile(
 
 _THOUSANDS = re.compile(r"(\d+)\s*k", re.IGNORECASE)
 _AROUND = f"{AROUND}\r\n"
-_OF_A_HUB = re.compile(
-    r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://(?:models/)?)([\w.-]+/[\w.-]+)"
-)
+_OF_A_HUB = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://(?:models/)?)([\w.-]+/[\w.-]+)")
 """The page of a model, of which its name is a part."""
 
 _LONG = 32
