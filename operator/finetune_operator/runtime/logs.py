@@ -24,8 +24,8 @@ _about: contextvars.ContextVar[tuple[str, str, str] | None] = contextvars.Contex
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.DOTALL
 )
-# Only where a run of such letters begins, and only before a dot: else each "eyJ" in a long run would be read to its end,
-# and whoever trains could have the operator do nothing else by a line of his trainer's log.
+# From where a run of such letters begins, and only before a dot: else each "eyJ" in a long run would be read to its
+# end, and a line of a trainer's log could hold up the operator for seconds.
 _JWT = re.compile(
     r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*+\.[A-Za-z0-9_-]{4})([A-Za-z0-9_-]*?)"
     r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"

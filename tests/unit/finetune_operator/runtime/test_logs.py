@@ -3,8 +3,8 @@
 import io
 import json
 import logging
-import time
 import sys
+import time
 
 import pytest
 
@@ -173,7 +173,9 @@ def test_a_huge_message_is_cut_and_its_secret_not_halved(lines):
     assert "MHcC" not in line["message"]
 
 
-@pytest.mark.parametrize("part", ["-eyJaaaaaaaa", "-eyJaaaaaaaa.", "-eyJaaaaaaaa.aaa", "://a:", 'token="\\"', "bearer "])
+@pytest.mark.parametrize(
+    "part", ["-eyJaaaaaaaa", "-eyJaaaaaaaa.", "-eyJaaaaaaaa.aaa", "://a:", 'token="\\"', "bearer "]
+)
 def test_what_a_trainer_prints_does_not_hold_up_the_operator_where_secrets_are_looked_for(part):
     began = time.process_time()
     logs.redact(part * (200_000 // len(part)))
