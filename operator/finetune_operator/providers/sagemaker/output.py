@@ -174,7 +174,7 @@ class _Member(tarfile.TarInfo):
     """A head of an archive. tarfile reads a long name whole, however long its own head says it is."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
         if member.type in _ABOUT_THE_NEXT and member.size > CONFIG_MAX_BYTES:
             raise tarfile.ReadError("a name too long")

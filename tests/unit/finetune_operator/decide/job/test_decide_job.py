@@ -12,10 +12,8 @@ from finetune_operator.decide.cloud_job.steps import decide as decide_remote
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import (
     CONNECTION_GRACE,
-    REJECTED_CHECK_SECONDS,
     STEPS,
     decide,
-    not_done,
     refused_by_policy,
 )
 from finetune_operator.decide.job.view import Decision, JobView
@@ -453,41 +451,6 @@ def test_an_attempt_of_a_spec_that_another_release_wrote_is_neither_ended_nor_gi
     assert (again.status, again.stop) == (decision.status, False)
 
 
-FINALIZER = "example.com/keep"
-
-
-@pytest.mark.parametrize(
-    ("more", "phase", "said"),
-    [
-        ({"live_pods": True}, "Running", "its pod is told to end"),
-        ({"run": Run("Active")}, "Running", "its pod is told to end"),
-        ({}, "Cancelled", FINALIZER),
-    ],
-    ids=["its pod is there", "it runs", "nothing runs"],
-)
-def test_a_deleted_job_that_a_strangers_finalizer_keeps_says_what_it_waits_for(
-    more: dict[str, Any], phase: str, said: str
-) -> None:
-    status = running().model_copy(update={"phase": "Running", "failure": Failure.because(Reason.TRAINER_SILENT, "x")})
-    decision = decide(view(status=status, deleting=True, kept_by=FINALIZER, **more))
-    assert decision.status.phase == phase
-    assert any(said in one.message for one in decision.status.conditions or ())
-    assert (decision.status.failure is None) is (phase == "Cancelled")
-    assert decision.stop is (more.get("run") is not None)
-
-
-def test_a_deleted_job_that_nothing_keeps_or_that_has_ended_is_left_as_it_is() -> None:
-    for status, kept_by in ((running(), ""), (ended_as("Complete"), FINALIZER)):
-        assert decide(view(status=status, deleting=True, kept_by=kept_by)).status == status
-
-
-def test_what_the_cluster_refuses_to_end_is_tried_again_and_a_job_that_has_ended_stays_so() -> None:
-    for status in (running(), ended_as("Failed")):
-        assert not_done(view(status=status), "denied the request").requeue_after == REJECTED_CHECK_SECONDS
-    assert not_done(view(status=ended_as("Failed")), "denied").status == ended_as("Failed")
-    assert not_done(view(status=running()), "denied").status.failure is not None
-
-
 def test_a_phase_that_the_trainer_has_left_is_written_at_once() -> None:
     """The words may be the same: of what keeps a pod, say."""
     noted = Run("Active", note="leaving its node", report=report(phase="Running", progress=progress()))
@@ -495,8 +458,3 @@ def test_a_phase_that_the_trainer_has_left_is_written_at_once() -> None:
     assert before.phase == "Running"
     evaluating = replace(noted, report=report(phase="Evaluating", progress=progress()))
     assert decide(view(evaluating, before)).status.phase == "Evaluating"
-
-
-def test_a_spec_that_can_be_read_no_more_does_not_end_a_finished_jobs_life() -> None:
-    decision = decide(view(spec=None, spec_error="spec.x", status=ended_as("Complete")))
-    assert (decision.status.phase, decision.delete) == ("Succeeded", False)
