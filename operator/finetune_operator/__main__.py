@@ -38,7 +38,7 @@ from finetune_operator.runtime.lease import unique_identity
 from finetune_operator.runtime.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
-from finetune_operator.runtime.reports import ReportServer
+from finetune_operator.runtime.reports import ReportServer, Takers
 from finetune_operator.runtime.service_account import changed_trust
 from finetune_operator.runtime.settings import PREFIX, Settings, SettingsError
 
@@ -124,12 +124,14 @@ class Operator:
         reports = ReportServer(
             settings,
             self._certificates.context,
+            Takers(
+                authorise=self._reports.authorise,
+                accept=self._reports.accept,
+                upload=self._reconcilers.uploads.accept,
+                answering=self._reconcilers.answers,
+            ),
             review=self._kube.review_token,
-            authorise=self._reports.authorise,
-            accept=self._reports.accept,
             is_leader=lambda: self._working and self._leadership.is_held(),
-            upload=self._reconcilers.uploads.accept,
-            answering=self._reconcilers.answers,
         )
         probes = ProbeServer(
             settings.probe_bind,

@@ -22,6 +22,7 @@ from finetune_api.manifest import Manifest
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, NotFound
 from finetune_operator.runtime.kube import LEASES, Kube
+from finetune_operator.runtime.lease_times import JITTER, LeaseTimes
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +82,8 @@ class Leadership:
     Args:
         kube: unguarded, as a follower has to write the Lease too.
         identity: of this replica, different from every other process's: see `unique_identity`.
-        duration: whole seconds after which others take over a Lease that is not renewed.
-        renew_deadline: seconds without a successful renewal after which this leader stops; less than `duration`.
-        retry: seconds between attempts.
+        times: of the Lease.
+        clock: seconds that never run backwards.
     """
 
     def __init__(
@@ -92,21 +92,15 @@ class Leadership:
         namespace: str,
         name: str,
         identity: str,
+        times: LeaseTimes,
         *,
-        duration: int = 15,
-        renew_deadline: float = 10.0,
-        retry: float = 2.0,
         clock: Callable[[], float] = uptime,
     ) -> None:
-        if not 1.2 * retry < renew_deadline < duration:
-            raise ValueError("lease times must rise: 1.2 x retry < renew_deadline < duration")
         self._kube = kube
         self._namespace = namespace
         self._name = name
         self._identity = identity
-        self._duration = duration
-        self._renew_deadline = renew_deadline
-        self._retry = retry
+        self._times = times
         self._clock = clock
         self._observed: Observed | None = None
         self._written: Manifest | None = None
@@ -119,7 +113,7 @@ class Leadership:
         return (
             self._renewed_at is not None
             and not self._gone.is_set()
-            and self._clock() < self._renewed_at + self._renew_deadline
+            and self._clock() < self._renewed_at + self._times.renew_deadline
         )
 
     def assert_held(self) -> None:
@@ -136,7 +130,7 @@ class Leadership:
         while True:
             if await self._try():
                 break
-            await asyncio.sleep(self._retry * random.uniform(1.0, 1.2))  # noqa: S311 - so that followers do not march
+            await asyncio.sleep(self._times.retry * random.uniform(1.0, JITTER))  # noqa: S311 - jitter, no secret
         logger.info("%s leads: holds Lease %s/%s", self._identity, self._namespace, self._name)
         metrics.LEADER.set(1)
         metrics.LEASE_TRANSITIONS.labels("gained").inc()
@@ -155,12 +149,12 @@ class Leadership:
         now = micro_time(datetime.now(UTC))
         spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "acquireTime": now, "renewTime": now}
         try:
-            async with asyncio.timeout(self._retry):
+            async with asyncio.timeout(self._times.retry):
                 lease = await self._kube.get(LEASES, self._name, self._namespace)
                 if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
                     await self._write(lease, spec)
         except (KubeError, TimeoutError) as error:
-            logger.warning("the Lease could not be released, it runs out in %d s: %r", self._duration, error)
+            logger.warning("the Lease could not be released, it runs out in %d s: %r", self._times.duration, error)
         else:
             logger.info("%s released Lease %s/%s", self._identity, self._namespace, self._name)
 
@@ -174,21 +168,21 @@ class Leadership:
         """Renews until that has failed for `renew_deadline` seconds, or another replica holds the Lease."""
         try:
             while True:
-                await asyncio.sleep(self._retry)
+                await asyncio.sleep(self._times.retry)
                 if not self.is_held():
-                    return self._lose(f"was not renewed for {self._renew_deadline:g} s")
+                    return self._lose(f"was not renewed for {self._times.renew_deadline:g} s")
                 async with asyncio.timeout(self._time_left()):
                     renewed = await self._try()
                 if not renewed and self._taken():
                     return self._lose("was taken over by another replica")
         except TimeoutError:
-            self._lose(f"was not renewed for {self._renew_deadline:g} s")
+            self._lose(f"was not renewed for {self._times.renew_deadline:g} s")
         except Exception as error:
             self._lose(f"could not be renewed: {error!r}")
             raise
 
     def _time_left(self) -> float:
-        return max(0.0, (self._renewed_at or 0.0) + self._renew_deadline - self._clock())
+        return max(0.0, (self._renewed_at or 0.0) + self._times.renew_deadline - self._clock())
 
     def _taken(self) -> bool:
         return self._observed is not None and self._observed.spec.get("holderIdentity") != self._identity
@@ -243,7 +237,7 @@ class Leadership:
 
     async def _claim(self, lease: Manifest | None) -> Manifest:
         spec = (lease or {}).get("spec") or {}
-        return await self._write(lease, claim(spec, self._identity, self._duration, datetime.now(UTC)))
+        return await self._write(lease, claim(spec, self._identity, self._times.duration, datetime.now(UTC)))
 
     def _may_write(self) -> bool:
         """A follower may take what is free or has ended; a leader may only renew what still bears its name."""

@@ -99,12 +99,4 @@ async def lease_thread(settings: Settings, identity: str) -> AsyncIterator[Lease
 
 
 def _contender(settings: Settings, kube: Kube, identity: str) -> Leadership:
-    return Leadership(
-        kube,
-        settings.namespace,
-        settings.lease_name,
-        identity,
-        duration=settings.lease_duration_seconds,
-        renew_deadline=settings.lease_renew_seconds,
-        retry=settings.lease_retry_seconds,
-    )
+    return Leadership(kube, settings.namespace, settings.lease_name, identity, settings.lease_times)

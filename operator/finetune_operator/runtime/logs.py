@@ -24,7 +24,12 @@ _about: contextvars.ContextVar[tuple[str, str, str] | None] = contextvars.Contex
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.DOTALL
 )
-_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?")
+# From where a run of such letters begins, and only before a dot: else each "eyJ" in a long run would be read to its
+# end, and a line of a trainer's log could hold up the operator for seconds.
+_JWT = re.compile(
+    r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*+\.[A-Za-z0-9_-]{4})([A-Za-z0-9_-]*?)"
+    r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"
+)
 _SCHEME = re.compile(r"(?i)\b(bearer|basic)(\s+|%20)[A-Za-z0-9._~+/=-]{6,}")
 # Authorization: x / "api-key": "x" / password=x / AWS_SECRET_ACCESS_KEY='x' / token: x, but not "61021 tokens: ..."
 _NAMED = re.compile(
@@ -69,7 +74,7 @@ def redact(text: str) -> str:
         if secret in text:
             text = text.replace(secret, REDACTED)
     text = _PRIVATE_KEY.sub(REDACTED, text)
-    text = _JWT.sub(REDACTED, text)
+    text = _JWT.sub(rf"\1{REDACTED}", text)
     text = _SCHEME.sub(rf"\1 {REDACTED}", text)
     text = _IN_ADDRESS.sub(rf"\1{REDACTED}", text)
     text = _NAMED.sub(rf"\1{REDACTED}", text)

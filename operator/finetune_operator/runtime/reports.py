@@ -11,6 +11,7 @@ back: an answer names the field that is wrong, not what stood in it.
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import hdrs, web
@@ -37,52 +38,65 @@ _PODS_REMEMBERED = 16384
 _PROBLEMS_NAMED = 10
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Takers:
+    """Who takes what pods send.
+
+    Args:
+        authorise: the reason to refuse what this identity sends, or None.
+        accept: what is done with a report.
+        upload: what is done with a file for a provider; None where there are none.
+        answering: who may ask models at providers, and what is answered; None where there are none.
+    """
+
+    authorise: Authorise
+    accept: Accept
+    upload: AcceptUpload | None = None
+    answering: Answering | None = None
+
+
 class ReportServer:
     """Takes reports over HTTPS.
 
     Args:
         settings: port, rates, limits.
         tls: the serving certificate; reloading it in place is enough.
+        takers: who takes what is sent.
         review: Kube.review_token.
-        authorise: the reason to refuse this report from this identity, or None.
-        accept: what is done with a report.
         is_leader: reports are taken by the leader alone, as it alone writes.
-        upload: what is done with a file for a provider; None where there are none.
-        answering: who may ask models at providers, and what is answered; None where there are none.
     """
 
     def __init__(
         self,
         settings: Settings,
         tls: ssl.SSLContext,
+        takers: Takers,
         *,
         review: Review,
-        authorise: Authorise,
-        accept: Accept,
         is_leader: Callable[[], bool],
-        upload: AcceptUpload | None = None,
-        answering: Answering | None = None,
     ) -> None:
         clock = asyncio.get_running_loop().time
         self._reviewer = TokenReviewer(review, TOKEN_AUDIENCE, clock)
-        self._authorise = authorise
-        self._accept = accept
+        self._takers = takers
         self._pods = TokenBuckets(settings.report_rate, settings.report_burst, clock, _PODS_REMEMBERED)
-        app = web.Application()
-        route = partial(Route, is_leader=is_leader)
-        reports = route("report", self._take, at_once=settings.report_concurrency, pause=1, answers=metrics.REPORTS)
-        app.router.add_post(REPORT_PATH, reports.answer)
-        if upload is not None:
-            take, at_once = uploads.handler(self._identify, authorise, upload), settings.upload_concurrency
-            files = route("upload", take, at_once=at_once, pause=10, answers=metrics.UPLOADS)
-            app.router.add_put(UPLOAD_PATH, files.answer)
-        if answering is not None:
-            take, at_once = answers.handler(self._identify, answering), settings.answer_concurrency
-            questions = route("question", take, at_once=at_once, pause=1, answers=metrics.QUESTIONS)
-            app.router.add_post(answers.ROUTE, questions.answer)
+        app = self._routes(settings, partial(Route, is_leader=is_leader))
         self._listener = Listener(
             app, settings.report_bind, settings.report_port, tls=tls, max_connections=settings.report_connections
         )
+
+    def _routes(self, settings: Settings, route: Callable[..., Route]) -> web.Application:
+        app, takers = web.Application(), self._takers
+        reports = route("report", self._take, at_once=settings.report_concurrency, pause=1, answers=metrics.REPORTS)
+        app.router.add_post(REPORT_PATH, reports.answer)
+        if takers.upload is not None:
+            take = uploads.handler(self._identify, takers.authorise, takers.upload)
+            files = route("upload", take, at_once=settings.upload_concurrency, pause=10, answers=metrics.UPLOADS)
+            app.router.add_put(UPLOAD_PATH, files.answer)
+        if takers.answering is not None:
+            take = answers.handler(self._identify, takers.answering)
+            questions = route("question", take, at_once=settings.answer_concurrency, pause=1, answers=metrics.QUESTIONS)
+            app.router.add_post(answers.ROUTE, questions.answer)
+        return app
 
     @property
     def port(self) -> int:
@@ -104,8 +118,8 @@ class ReportServer:
             identity = await self._identify(request)
             self._throttle(identity)
             report = _parse(await read_body(request, REPORT_MAX_BYTES, "report"))
-            require_allowed(self._authorise(identity, report), identity, "report", outlived=410)
-            self._accept(report)
+            require_allowed(self._takers.authorise(identity, report), identity, "report", outlived=410)
+            self._takers.accept(report)
         return web.Response(status=202)
 
     async def _identify(self, request: web.Request) -> TokenIdentity:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from finetune_api import RELEASE
+from finetune_operator.runtime.lease_times import JITTER, LeaseTimes, rise
 
 PREFIX = "FINETUNE_"
 # What Kubernetes itself puts into a pod's environment for each Service of the namespace (enableServiceLinks).
@@ -139,12 +140,17 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _lease_times_fit(self) -> "Settings":
-        if not self.lease_retry_seconds * 1.2 < self.lease_renew_seconds < self.lease_duration_seconds:
+        if not rise(self.lease_retry_seconds, self.lease_renew_seconds, self.lease_duration_seconds):
             raise ValueError(
-                "lease times must rise: 1.2 x FINETUNE_LEASE_RETRY_SECONDS < FINETUNE_LEASE_RENEW_SECONDS"
+                f"lease times must rise: {JITTER:g} x FINETUNE_LEASE_RETRY_SECONDS < FINETUNE_LEASE_RENEW_SECONDS"
                 " < FINETUNE_LEASE_DURATION_SECONDS"
             )
         return self
+
+    @property
+    def lease_times(self) -> LeaseTimes:
+        """The Lease's, as they are set."""
+        return LeaseTimes(self.lease_duration_seconds, self.lease_renew_seconds, self.lease_retry_seconds)
 
     @property
     def report_names(self) -> tuple[str, ...]:

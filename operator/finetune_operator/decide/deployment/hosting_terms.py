@@ -34,7 +34,9 @@ class Terms:
 
 def terms_of(template: DeploymentTemplate | None) -> Terms:
     """The terms of the provider's block that a template has."""
-    azure, bedrock = (template.azure_open_ai, template.bedrock) if template else (None, None)
+    if template is None:
+        return Terms()
+    azure, bedrock, sagemaker = template.azure_open_ai, template.bedrock, template.sage_maker
     if bedrock is not None and bedrock.type == "ProvisionedThroughput":
         units, commitment = bedrock.model_units or 1, bedrock.commitment or "NoCommitment"
         return Terms(commitment, units, kind=f"p{units}{_COMMITMENT_LETTER[commitment]}")
@@ -44,7 +46,6 @@ def terms_of(template: DeploymentTemplate | None) -> Terms:
         return Terms(
             azure.sku, units, azure.name, name_limit=64, strict_names=False, in_place=asked, one_at_a_time=True
         )
-    sagemaker = template.sage_maker if template else None
     if sagemaker is not None:
         kind = sha256(sagemaker.model_dump_json().encode()).hexdigest()[:4]
         return Terms(sagemaker.instance_type, sagemaker.instances, kind=kind)

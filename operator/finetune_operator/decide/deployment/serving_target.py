@@ -99,6 +99,8 @@ def _on_connection(spec: ModelDeploymentSpec, version: ModelVersion, connection:
         )
     if version.artifact.uri is not None and artifact_place(version.artifact.uri) is None:
         return _unreadable(version)
+    if version.artifact.uri is None and version.artifact.provider_model_id is not None:
+        return _elsewhere(version, connection)
     if connection.hugging_face is not None:
         return _choose_engine(spec, version, connection)
     return Failure.because(
@@ -113,6 +115,16 @@ def _unreadable(version: ModelVersion) -> Failure:
         message=f"version {version.version} cannot be found: {version.artifact.uri!r}, which status.versions of its "
         "FineTunedModel has as artifact.uri, is no place of weights",
         next_step="Bring that status back from a backup, or pin another version (spec.activeVersion).",
+    )
+
+
+def _elsewhere(version: ModelVersion, connection: LLMConnectionSpec) -> Failure:
+    """Another connection has that name by now. Its base model, untuned, would answer instead."""
+    return Failure(
+        reason=Reason.CONNECTION_NOT_FOUND,
+        message=f"LLMConnection {version.connection} leads to {connection.provider} now, and version {version.version} "
+        "is at the provider that has tuned it",
+        next_step="Ask an admin to restore the connection as it was, or pin another version (spec.activeVersion).",
     )
 
 

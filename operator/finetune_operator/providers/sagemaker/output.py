@@ -11,7 +11,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -27,11 +27,22 @@ CONFIG_MAX_BYTES = 1024 * 1024
 MANIFEST_MAX_BYTES = 4 * 1024 * 1024
 LOOKED_INTO_BYTES = 4 * 1024**3
 """Of an archive's content: what begins later is not looked for."""
+MOST_FILES = 5_000
+"""Of an archive, up to where its model is known: whoever trains there writes it, into the memory of all."""
+CONFIGS_MAX_BYTES = 16 * 1024 * 1024
+"""Of all configurations in an archive together."""
 
 ADAPTER, WHOLE = "adapter_config.json", "config.json"
 ADAPTER_WEIGHTS, WEIGHTS = "adapter_model.safetensors", ".safetensors"
 _ANSWERS = re.compile(r"(ForCausalLM|ForConditionalGeneration|LMHeadModel)$")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_ABOUT_THE_NEXT = {
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+}
 _STEP = "Adopt a job that leaves safetensors: an adapter with adapter_config.json, or a model with config.json."
 
 
@@ -144,18 +155,37 @@ def looked_into(body: Any, uri: str) -> Files:
     """
     found = Files()
     try:
-        with tarfile.open(fileobj=body, mode="r|gz") as archive:
+        with tarfile.open(fileobj=body, mode="r|gz", tarinfo=_Member) as archive:
             for member in _files_of(archive, uri):
                 name = member.name.removeprefix("./")
                 found.sizes[name] = member.size
                 if _base(name) in {ADAPTER, WHOLE} and member.size <= CONFIG_MAX_BYTES:
                     content = archive.extractfile(member)
                     found.configs[name] = content.read() if content else b""
-                if any(_is_known(found.below(root)) for root in found.roots()):
+                if _is_known(found.below(name[: -len(_base(name))])):
                     break
+                _require_bounded(found, uri)
     except (tarfile.TarError, EOFError) as error:
         raise _unusable(f"{uri} is no archive that can be read ({type(error).__name__})") from None
     return found
+
+
+class _Member(tarfile.TarInfo):
+    """A head of an archive. tarfile reads a long name whole, however long its own head says it is."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _ABOUT_THE_NEXT and member.size > CONFIG_MAX_BYTES:
+            raise tarfile.ReadError("a name too long")
+        return member
+
+
+def _require_bounded(found: Files, uri: str) -> None:
+    if len(found.sizes) > MOST_FILES:
+        raise _unusable(f"{uri} shows no model in its first {MOST_FILES} files")
+    if sum(map(len, found.configs.values())) > CONFIGS_MAX_BYTES:
+        raise _unusable(f"{uri} has more than {CONFIGS_MAX_BYTES // 1024**2} MiB of configurations")
 
 
 def _files_of(archive: tarfile.TarFile, uri: str) -> Iterator[tarfile.TarInfo]:

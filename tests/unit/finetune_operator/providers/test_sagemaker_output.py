@@ -1,5 +1,6 @@
 """What an archive of others tells of its model, and how little of it is read for that."""
 
+import gzip
 import io
 import random
 import tarfile
@@ -63,6 +64,7 @@ def test_an_archive_that_was_cut_short_is_none(cut):
     body = Body(archive({"model.safetensors": NOISE, "config.json": b"{}"}).getvalue()[:cut])
     with pytest.raises(Refused, match="no archive that can be read"):
         output.looked_into(body, URI)
+    assert body.tell() < len(NOISE) / 4
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,32 @@ def test_an_adapters_base_is_what_a_hub_may_have(config, base):
 def test_a_whole_model_is_one_that_answers(config, architecture):
     files = output.Files({"model-00001-of-00002.safetensors": 1}, {"config.json": config})
     assert output.described(files, URI).architecture == architecture
+
+
+def test_a_name_without_end_is_not_read():
+    """Gigabytes of nothing are a few megabytes to send, and tarfile would hold all of a long name at once."""
+    head = tarfile.TarInfo("long")
+    head.type, head.size = tarfile.XHDTYPE, 1 << 32
+    body = Body(gzip.compress(head.tobuf() + NOISE, compresslevel=1))
+    with pytest.raises(Refused, match="no archive that can be read"):
+        output.looked_into(body, URI)
+
+
+def test_an_archive_of_a_long_name_is_read():
+    name = "checkpoint/" + "x" * 300
+    found = output.looked_into(archive({name: b"", "config.json": b"{}"}), URI)
+    assert set(found.sizes) == {name, "config.json"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "files", "said"),
+    [
+        ("MOST_FILES", {f"{number}.txt": b"" for number in range(11)}, "in its first 10 files"),
+        ("CONFIGS_MAX_BYTES", {f"{number}/config.json": b"{}" for number in range(6)}, "of configurations"),
+    ],
+)
+def test_whoever_writes_an_archive_does_not_fill_the_operators_memory(monkeypatch, limit, files, said):
+    monkeypatch.setattr(output, limit, 10)
+    assert output.looked_into(archive(dict(list(files.items())[:-1])), URI).sizes
+    with pytest.raises(Refused, match=said):
+        output.looked_into(archive(files), URI)

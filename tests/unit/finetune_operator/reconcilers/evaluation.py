@@ -16,7 +16,7 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.names import JOB_VARIABLE, REPORT_CA_VARIABLE
 from finetune_api.trainer import MeasureJob, Report
 from finetune_operator.runtime.kube import JOBS, PODS, TokenIdentity
-from finetune_operator.runtime.reports import ReportServer
+from finetune_operator.runtime.reports import ReportServer, Takers
 from finetune_operator.runtime.settings import Settings
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.outcome import fail
@@ -77,8 +77,9 @@ class MeasuredCluster(CloudCluster):
         """A new process listens at a port of its own."""
         settings = Settings(report_port=0, report_bind="127.0.0.1", report_burst=100)
         made = ReportServer(
-            settings, self.certificates.context, review=self.review, authorise=self.reports.authorise,
-            accept=self.reports.accept, is_leader=lambda: self.leads, answering=self.answers,
+            settings, self.certificates.context,
+            Takers(authorise=self.reports.authorise, accept=self.reports.accept, answering=self.answers),
+            review=self.review, is_leader=lambda: self.leads,
         )  # fmt: skip
         await made.start()
         self.servers.push_async_callback(made.stop)

@@ -9,7 +9,7 @@ import orjson
 
 from finetune_api.names import REPORT_PATH
 from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.reports import ReportServer
+from finetune_operator.runtime.reports import ReportServer, Takers
 from finetune_operator.runtime.route import Outlived
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.runtime.tls import certificates
@@ -64,8 +64,8 @@ async def serving(world, path, options, **handlers):
     """`world` beside a report server that asks it; it gets a session, and the URL of `path`."""
     shown = await certificates()
     made = ReportServer(
-        Settings(**{"report_port": 0, "report_bind": "127.0.0.1"} | options), shown.context, review=world.review,
-        authorise=world.authorise, is_leader=lambda: world.leads, **handlers,
+        Settings(**{"report_port": 0, "report_bind": "127.0.0.1"} | options), shown.context,
+        Takers(authorise=world.authorise, **handlers), review=world.review, is_leader=lambda: world.leads,
     )  # fmt: skip
     await made.start()
     world.port = made.port

@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import threading
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -227,14 +228,15 @@ def test_a_tracker_that_goes_away_in_the_middle_is_said(server, tiny_model, tmp_
 
 def test_a_tracker_that_hangs_does_not_hold_up_the_run(server, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(trackers, "LAST_SECONDS", 0.1)
-    hung = []
+    hung, over = [], threading.Event()
 
     def hangs(_method, _path):
         hung.append(True)
-        time.sleep(8)
+        over.wait(8)
 
     server.fault = hangs
     code, report = run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)))
+    over.set()
     assert code == ExitCode.OK
     assert hung
     assert report.trackers[0].problem == "it did not answer in time"

@@ -14,6 +14,10 @@ TERMS: dict[str, tuple[dict[str, Any], Terms]] = {
     "none": ({}, Terms()),
     "Bedrock, billed by tokens": ({"bedrock": {"type": "OnDemand"}}, Terms()),
     "Bedrock, by the hour": ({"bedrock": HOURLY}, Terms("OneMonth", 2, kind="p2m")),
+    "Bedrock, by the hour, of an object from before these were asked for": (
+        {"bedrock": {"type": "ProvisionedThroughput"}},
+        Terms("NoCommitment", 1, kind="p1n"),
+    ),
     "Bedrock, by the hour, for now": (
         {"bedrock": {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}},
         Terms("NoCommitment", 1, kind="p1n"),
@@ -33,6 +37,15 @@ TERMS: dict[str, tuple[dict[str, Any], Terms]] = {
 def test_every_kind_of_deployment_has_its_price_and_its_way_of_being_changed(kind: str) -> None:
     block, terms = TERMS[kind]
     assert terms_of(spec(**block)) == terms
+
+
+def test_a_model_that_nothing_is_asked_for_is_on_no_terms() -> None:
+    assert terms_of(None) == Terms()
+
+
+def test_another_release_finds_the_endpoints_of_this_one_by_the_same_name() -> None:
+    """A new field of the block, or another hash, would make every endpoint of every user anew at the upgrade."""
+    assert terms_of(spec(sageMaker={"instanceType": "ml.g5.xlarge"})).kind == "7774"
 
 
 def test_endpoints_of_sagemaker_are_billed_by_instance_and_another_wish_is_another_endpoint() -> None:

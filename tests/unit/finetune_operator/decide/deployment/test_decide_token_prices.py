@@ -65,3 +65,5 @@ def test_nothing_is_written_twice_for_what_was_said_of_answers_before() -> None:
     assert as_before(None, before) == before
     assert as_before(HOURLY, before) == with_answers(HOURLY, TokenPrices("cheap", "USD"))
     assert as_before(HOURLY, None) == HOURLY
+    unpriced = DeploymentCost(currency="USD")
+    assert as_before(unpriced, HOURLY) == unpriced, "of what is not billed by tokens nothing is said"

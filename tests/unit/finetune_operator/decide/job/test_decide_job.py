@@ -10,7 +10,12 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job.steps import decide as decide_remote
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import CONNECTION_GRACE, STEPS, decide, refused_by_policy
+from finetune_operator.decide.job.steps import (
+    CONNECTION_GRACE,
+    STEPS,
+    decide,
+    refused_by_policy,
+)
 from finetune_operator.decide.job.view import Decision, JobView
 from tests.unit.finetune_operator.decide.given import (
     NOW,
@@ -444,3 +449,12 @@ def test_an_attempt_of_a_spec_that_another_release_wrote_is_neither_ended_nor_gi
     assert "goes on by itself" in (decision.status.failure.next_step or "")
     again = chain(replace(given, status=decision.status))
     assert (again.status, again.stop) == (decision.status, False)
+
+
+def test_a_phase_that_the_trainer_has_left_is_written_at_once() -> None:
+    """The words may be the same: of what keeps a pod, say."""
+    noted = Run("Active", note="leaving its node", report=report(phase="Running", progress=progress()))
+    before = decide(view(noted, running())).status
+    assert before.phase == "Running"
+    evaluating = replace(noted, report=report(phase="Evaluating", progress=progress()))
+    assert decide(view(evaluating, before)).status.phase == "Evaluating"
