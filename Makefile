@@ -66,7 +66,7 @@ lint-aside:
 
 # A third worker computes from the start while those with clusters wait: half a processor had nothing to do.
 all-tests:
-	@scripts/tests.sh --numprocesses 3 $(PYTEST)
+	@scripts/tests.sh --numprocesses 3 $(PYTEST) && scripts/bytecode.sh keep
 
 .PHONY: test-unit
 test-unit: venv ## tests that need neither cluster nor root
@@ -128,7 +128,7 @@ test-alerts: venv programs ## the chart's alerts by Prometheus' own promtool, bu
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, yamllint, helm lint
 	@echo "==> ruff";          $(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@echo "==> mypy";          $(BIN)/mypy
+	@echo "==> mypy";          $(BIN)/mypy --cache-dir "$${XDG_CACHE_HOME:-$$HOME/.cache}/finetune-operator/mypy"
 	@echo "==> import-linter"; $(BIN)/lint-imports
 	@echo "==> yamllint";      $(BIN)/yamllint --strict .
 	@helm=$$(ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/finetune-operator/bin/kube-*/helm 2>/dev/null | tail -1 || true); \

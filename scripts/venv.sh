@@ -27,3 +27,4 @@ fi
 "$tools/bin/uv" pip sync --quiet --python .venv/bin/python --require-hashes locks/dev.txt
 "$tools/bin/uv" pip install --quiet --python .venv/bin/python --no-deps --editable . --editable trainer_image
 echo "$wanted" > "$stamp"
+scripts/bytecode.sh restore
