@@ -52,10 +52,7 @@ HOSTING = {"hosting", "throughput"}
 _CENT = Decimal("0.01")
 HOST = "127.0.0.1"
 BUSY = {("FineTuneJob", "ProviderBusy"), ("ModelDeployment", "ProviderBusy")}
-"""That something is being ended is told to who asks meanwhile: who had no answer at first, asks when it has ended.
-
-And deletions count as late when a life's hours have passed: the API server's own times do not leap with them.
-"""
+"""That something is being ended is told to who asks meanwhile: who had no answer at first, asks when it has ended."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +159,9 @@ async def walk(
     """
     address, log = own_address(stage.site.name), stage.folder / "log"
     tls = certificates.kept(stage.folder.parent / "provider-tls", (HOST,))
-    async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name) as wire:
-        wire.clocks = clocks = Clocks(stage.folder / "clocks")
-        clocks.set(own_clock, 0)
+    clocks = Clocks(stage.folder / "clocks")
+    clocks.set(own_clock, 0)
+    async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name, clocks) as wire:
         wire.meddle = killer = killer_of(stage.site, settings(stage, address, tls), log, fault)
         calls = Calls(killer)
         try:
