@@ -6,6 +6,8 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Self
 
+from finetune_api.manifest import Manifest
+
 VARIABLE = "CHAOS_CLOCKS"
 """Of an operator's environment: the file by which its own clock goes."""
 
@@ -40,6 +42,25 @@ class Clocks:
     def date(self) -> str:
         """The Date of the API server's answers."""
         return format_datetime(datetime.now(UTC) + self.ahead[1], usegmt=True)
+
+
+class Stamps:
+    """The times of the API server's own that its objects bear: made and deleted by its clock of that moment.
+
+    The server itself knows nothing of hours that pass at once: of each object it counts when it was first seen so.
+    """
+
+    def __init__(self, clocks: Clocks) -> None:
+        self._clocks = clocks
+        self._ahead: dict[tuple[str, str], timedelta] = {}
+
+    def put_right(self, obj: Manifest) -> None:
+        """The times of an object, and of those that a list or a watch has of them."""
+        for one in (obj, obj.get("object") or {}, *(obj.get("items") or ())):
+            metadata = one.get("metadata") or {}
+            for stamp in {"creationTimestamp", "deletionTimestamp"} & set(metadata):
+                ahead = self._ahead.setdefault((metadata.get("uid", ""), stamp), self._clocks.ahead[1])
+                metadata[stamp] = f"{datetime.fromisoformat(metadata[stamp]) + ahead:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def wear(path: Path) -> None:

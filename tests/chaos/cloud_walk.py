@@ -17,6 +17,7 @@ from tests.chaos import operators
 from tests.chaos.clocks import VARIABLE, Clocks
 from tests.chaos.cloud_lives import CloudLife
 from tests.chaos.cloud_site import CloudSite
+from tests.chaos.cloud_turns import DAY
 from tests.chaos.operators import ROOT
 from tests.chaos.picture import OWN, picture
 from tests.chaos.stage import Stage
@@ -52,10 +53,7 @@ HOSTING = {"hosting", "throughput"}
 _CENT = Decimal("0.01")
 HOST = "127.0.0.1"
 BUSY = {("FineTuneJob", "ProviderBusy"), ("ModelDeployment", "ProviderBusy")}
-"""That something is being ended is told to who asks meanwhile: who had no answer at first, asks when it has ended.
-
-And deletions count as late when a life's hours have passed: the API server's own times do not leap with them.
-"""
+"""That something is being ended is told to who asks meanwhile: who had no answer at first, asks when it has ended."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +160,9 @@ async def walk(
     """
     address, log = own_address(stage.site.name), stage.folder / "log"
     tls = certificates.kept(stage.folder.parent / "provider-tls", (HOST,))
-    async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name) as wire:
-        wire.clocks = clocks = Clocks(stage.folder / "clocks")
-        clocks.set(own_clock, 0)
+    clocks = Clocks(stage.folder / "clocks")
+    clocks.set(own_clock, 0)
+    async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name, clocks) as wire:
         wire.meddle = killer = killer_of(stage.site, settings(stage, address, tls), log, fault)
         calls = Calls(killer)
         try:
@@ -211,6 +209,9 @@ def settings(stage: Stage, address: str, tls: Tls) -> dict[str, str]:
         report_bind=address,
         report_port=REPORT_PORT,
         provider_poll_seconds=1,
+        # Of a deployment that is idle for days one look alone tells: that which began before they passed at the
+        # provider, and asked for its figures after. Whether there is one is chance.
+        billed_idle_seconds=30 * DAY,
         provider_catalogue=ROOT / "helm/finetune-operator/files/providers.json",
     )
     return chosen | {"SSL_CERT_FILE": str(tls.authority), VARIABLE: str(stage.folder / "clocks")}

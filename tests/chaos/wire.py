@@ -22,7 +22,7 @@ import yaml
 from aiohttp import web
 
 from finetune_api.manifest import Manifest
-from tests.chaos.clocks import Clocks
+from tests.chaos.clocks import Clocks, Stamps
 
 _VERBS = {"POST": "create", "DELETE": "delete", "PUT": "update"}
 _PATCHES = {"application/apply-patch+yaml": "apply", "application/merge-patch+json": "patch"}
@@ -100,6 +100,8 @@ class Wire:
     """How often an object was made anew, by resource and name."""
     clocks: Clocks | None = None
     """Those that answers are dated by, instead of this machine's."""
+    stamps: Stamps | None = None
+    """By the same clocks, the objects in them."""
     _session: aiohttp.ClientSession | None = None
     _upstream: str = ""
     _connections: set[asyncio.Transport] = field(default_factory=set)
@@ -150,11 +152,19 @@ class Wire:
         listed = json.loads(text)
         return json.dumps({**listed, "items": [one for one in listed.get("items") or () if self._is_own(one)]}).encode()
 
+    def _stamped(self, call: Call, text: bytes) -> bytes:
+        """Objects with the times that a server of these clocks would have written."""
+        if self.stamps is None or call.verb == "log" or not text.startswith(b"{"):
+            return text
+        read = json.loads(text)
+        self.stamps.put_right(read)
+        return json.dumps(read).encode()
+
     async def _own_lines(self, call: Call, lines: Lines) -> Lines:
         """A watch without others' connections."""
         async for line in lines:
             if call.resource != "llmconnections" or self._is_own({"metadata": {}, **json.loads(line)["object"]}):
-                yield line
+                yield self._stamped(call, line).rstrip() + b"\n"
 
     def _dated(self) -> dict[str, str]:
         return {"Date": self.clocks.date()} if self.clocks else {}
@@ -172,7 +182,9 @@ class Wire:
             text = await answer.read()
             if answer.status == 201:
                 self.created[f"{call.resource}/{json.loads(text)['metadata'].get('name', '')}"] += 1
-            return Answer(answer.status, self._own(call, text), _kept(answer.headers) | self._dated())
+            return Answer(
+                answer.status, self._stamped(call, self._own(call, text)), _kept(answer.headers) | self._dated()
+            )
 
     async def _watch(self, request: web.Request, call: Call) -> web.StreamResponse:
         assert self._session is not None
@@ -209,17 +221,18 @@ def _cluster(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
 
 
 @asynccontextmanager
-async def open_wire(kubeconfig: Path, own: Path, namespace: str) -> AsyncIterator[Wire]:
+async def open_wire(kubeconfig: Path, own: Path, namespace: str, clocks: Clocks | None = None) -> AsyncIterator[Wire]:
     """A wire to the cluster of `kubeconfig`; `own` is written as the kubeconfig that leads over it.
 
     Of connections, the operator behind it sees the one that bears the namespace's name, and `local` unless the wire has
-    clocks of its own.
+    `clocks` of its own, by which answers are dated and objects stamped.
     """
     server, context = _cluster(kubeconfig)
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=True) as session:
-        wire = Wire("", namespace, _session=session, _upstream=server)
+        stamps = Stamps(clocks) if clocks else None
+        wire = Wire("", namespace, clocks=clocks, stamps=stamps, _session=session, _upstream=server)
         app = web.Application(client_max_size=8 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", wire.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True, access_log=None)

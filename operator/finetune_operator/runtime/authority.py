@@ -132,6 +132,16 @@ def carry_out(action: Action, material: Material | None, now: datetime, names: S
     return material
 
 
+def is_displaced(known: Material, found: Material, now: datetime) -> bool:
+    """Whether `found` is of a CA that was made beside a known one, and after it: pods that run trust the known one.
+
+    A successor of the known one has it in its bundle. Of two CAs the older one stays, so that all replicas agree.
+    """
+    if known.ca in {found.ca, found.next_ca, *found.retired} or _ends(known.ca) - now < RENEW_BEFORE:
+        return False
+    return _begins(known.ca) < _begins(found.ca)
+
+
 def expiries(material: Material) -> dict[str, float]:
     """Unix times at which the serving certificate and the signing CA end."""
     return {"serving": _ends(material.serving).timestamp(), "ca": _ends(material.ca).timestamp()}

@@ -19,7 +19,7 @@ from typing import Protocol
 from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.authority import Action, Material, carry_out, decide, expiries
+from finetune_operator.runtime.authority import Action, Material, carry_out, decide, expiries, is_displaced
 from finetune_operator.runtime.errors import Conflict, KubeError, NoCluster, NotFound
 from finetune_operator.runtime.kube import SECRETS, Kube
 from finetune_operator.runtime.settings import Settings
@@ -77,8 +77,10 @@ class OwnAuthority:
         """See Source."""
         for _ in range(_ATTEMPTS):
             secret = await self._kube.get(SECRETS, self._secret, self._namespace)
-            found = None if secret is None else Material.from_secret_data(_decoded(secret))
-            material, now = found or self._known, self._now()
+            found, now = None if secret is None else Material.from_secret_data(_decoded(secret)), self._now()
+            if found is not None and self._known is not None and is_displaced(self._known, found, now):
+                found = None  # a replica that began meanwhile found no Secret, and made a CA that no pod trusts
+            material = found or self._known
             action = decide(now, material, self._names)
             if action is Action.KEEP and material is not None and material is found:
                 self._known = material

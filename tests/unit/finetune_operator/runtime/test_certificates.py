@@ -214,6 +214,31 @@ async def test_a_secret_that_somebody_takes_away_is_restored_as_pods_that_run_tr
     assert "is restored" in caplog.text
 
 
+async def test_a_replica_that_finds_no_secret_does_not_displace_the_ca_that_running_pods_trust(caplog):
+    kube, moment = OneSecret(), [T0]
+    older = own(kube, now=lambda: moment[0])
+    before = await older.current()
+    kube.secret, moment[0] = None, T0 + DAY
+    younger = own(kube, now=lambda: moment[0])  # it begins before the other one looks again
+    assert await younger.current() != before
+    assert await older.current() == before
+    assert "is restored" in caplog.text
+    written = kube.version
+    assert await younger.current() == before, "it takes the older one over"
+    assert await older.current() == before
+    assert kube.version == written, "the two agree"
+
+
+async def test_a_ca_that_follows_the_known_one_is_taken_over():
+    kube, moment = OneSecret(), [T0]
+    asleep, at_work = own(kube, now=lambda: moment[0]), own(kube, now=lambda: moment[0])
+    await asleep.current()
+    for days in (1461, 1642):  # it stages the next one, and signs with it
+        moment[0] = T0 + days * DAY
+        followed = await at_work.current()
+    assert await asleep.current() == followed
+
+
 async def test_a_secret_that_never_stops_changing_is_given_up_on():
     class Restless(OneSecret):
         async def create(self, resource, body):  # noqa: ARG002

@@ -1,0 +1,231 @@
+"""A Cluster with Kubernetes' own controllers and a kubelet at work beside the operator, all of which may fail."""
+
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from finetune_api.manifest import Manifest
+from finetune_api.names import ATTEMPT_LABEL, JOB_LABEL, TRAINER_CONTAINER
+from finetune_api.trainer import termination_message
+from finetune_operator.decide.job.attempt_pods import ENDED
+from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL
+from finetune_operator.runtime.errors import Conflict, KubeError
+from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNE_JOBS, JOBS, PODS, Resource
+from finetune_operator.runtime.queue import Key
+from tests.unit.finetune_operator.decide.given import ended
+from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster
+from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
+
+STRANGERS = "example.com/hold"
+LOOKS = 150
+"""Of an operator whose world has not changed; more of them are a loop."""
+GRACE = 120
+
+
+class MeddledWorld(Cluster):
+    """What is done to it is a method each; `settle` has everybody do their work until nobody has any."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.chance = Random(seed)
+        self.absent = False
+        """Whether the Job controller is away."""
+        self._pods = 0
+        self.add_namespace()
+        self.add_connection()
+
+    def all(self, *resources: Resource) -> list[tuple[Resource, Manifest]]:
+        return [(at[0], found) for at, found in self.kube.objects.items() if at[0] in resources]
+
+    def any(self, *resources: Resource) -> tuple[Resource, Manifest] | None:
+        found = self.all(*resources)
+        return self.chance.choice(found) if found else None
+
+    def edit(self, resource: Resource, obj: Manifest, *without: str, **fields: Any) -> None:
+        """Somebody writes an object's metadata."""
+        kept = {key: value for key, value in obj["metadata"].items() if key not in without}
+        self.kube.put(resource, {**obj, "metadata": kept | fields})
+
+    def delete(self, resource: Resource, obj: Manifest) -> None:
+        """Somebody deletes an object: what runs has its time, and finalizers keep it."""
+        metadata, name = obj["metadata"], obj["metadata"]["name"]
+        runs = resource is PODS and obj["status"]["phase"] == "Running"
+        if not (metadata.get("finalizers") or runs):
+            self.kube.drop(resource, name)
+        elif "deletionTimestamp" not in metadata:
+            self.edit(resource, obj, deletionTimestamp=self.stamp(GRACE if runs else 0))
+
+    def stamp(self, seconds: float = 0) -> str:
+        return (self.now + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def replace_operator(self) -> None:
+        """A new process that knows nothing; what watches had still to tell it lists."""
+        self.kube.killed_in = None
+        self.restart()
+        try:
+            await self.observer.list_all()
+        except KubeError:
+            self.delays |= dict.fromkeys(self.queue, 5.0)
+
+    async def settle(self) -> None:
+        """As the queue does: what fails is tried again later, and a Conflict at once for some times."""
+        looks, conflicts = 0, 0
+        while True:
+            self.hear()
+            if not self.queue and not self._controllers_work():
+                return
+            if not self.queue:
+                continue
+            key, looks = self.queue.pop(0), looks + 1
+            assert looks < LOOKS, f"it does not come to rest: {key}"
+            try:
+                again = await self.reconcile(key)
+            except Killed:
+                await self.replace_operator()
+                continue
+            except KubeError as error:
+                conflicts += isinstance(error, Conflict)
+                self._put_off(key, 0.0 if isinstance(error, Conflict) and conflicts < LOOKS / 10 else 10.0)
+                continue
+            self.delays.pop(key, None)
+            if again is not None:
+                self._put_off(key, again.after_seconds)
+            assert self.at_work() <= 1, "two attempts at once"
+
+    async def wait(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.delays = {key: delay - seconds for key, delay in self.delays.items()}
+        for key in [key for key, delay in self.delays.items() if delay <= 0]:
+            del self.delays[key]
+            self.wake(key)
+        await self.settle()
+
+    def _put_off(self, key: Key, seconds: float) -> None:
+        if seconds == 0:
+            self.wake(key)
+        else:
+            self.delays[key] = seconds
+
+    def at_work(self) -> int:
+        """How many attempts of one job may have a pod: the most of any job."""
+        owners = [
+            owner["uid"]
+            for _, job in self.all(JOBS)
+            if not _has_ended(job) and "deletionTimestamp" not in job["metadata"]
+            for owner in job["metadata"].get("ownerReferences") or ()
+            if (job["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "trainer"
+        ]
+        return max(map(owners.count, owners), default=0)
+
+    # Kubernetes' own.
+
+    def _controllers_work(self) -> bool:
+        before = self.kube.revision
+        self._collect()
+        for _, pod in self.all(PODS):
+            if "deletionTimestamp" in pod["metadata"]:
+                self._end(pod)
+        for _, job in self.all(JOBS):
+            if not (self.absent or _has_ended(job) or "deletionTimestamp" in job["metadata"]):
+                self._run(job)
+        for _, deployment in self.all(DEPLOYMENTS):
+            self._roll_out(deployment)
+        return self.kube.revision > before
+
+    def _collect(self) -> None:
+        """What is deleted and kept by nobody goes, and then what it owned."""
+        for at, found in list(self.kube.objects.items()):
+            gone = "deletionTimestamp" in found["metadata"] and not found["metadata"].get("finalizers")
+            if gone and at[0] is not PODS:
+                self.kube.drop(at[0], at[2], at[1])
+        there = {found["metadata"]["uid"] for found in self.kube.objects.values()}
+        for at, found in list(self.kube.objects.items()):
+            owners = found["metadata"].get("ownerReferences") or ()
+            if owners and there.isdisjoint(owner["uid"] for owner in owners) and at in self.kube.objects:
+                self.delete(at[0], found)
+
+    def _end(self, pod: Manifest) -> None:
+        """The kubelet ends a pod that is deleted, and lets it go once its Job has counted it."""
+        if pod["status"]["phase"] not in ENDED:
+            self.kube.put(PODS, {**pod, "status": {**pod["status"], "phase": "Failed", **ended(75)}})
+        elif not pod["metadata"].get("finalizers"):
+            uids = {owner["uid"] for owner in pod["metadata"].get("ownerReferences") or ()}
+            jobs = [job for _, job in self.all(JOBS) if job["metadata"]["uid"] in uids]
+            if all(_has_ended(job) or "deletionTimestamp" in job["metadata"] for job in jobs):
+                self.kube.drop(PODS, pod["metadata"]["name"])
+
+    def _run(self, job: Manifest) -> None:
+        """The Job controller."""
+        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+        phases = {
+            pod["status"]["phase"]
+            for _, pod in self.all(PODS)
+            if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())
+        }
+        if not phases:
+            self._pods += 1
+            labels = job["spec"]["template"]["metadata"]["labels"] | {BATCH_JOB_LABEL: name}
+            owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid}
+            metadata = {"name": f"{name}-{self._pods}", "namespace": "team-a", "creationTimestamp": self.stamp()}
+            metadata |= {"labels": labels, "ownerReferences": [owner]}
+            status = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
+            self.kube.put(PODS, {"metadata": metadata, "spec": {"nodeName": "node"}, "status": status})
+        elif phases & ENDED:
+            condition = {"type": "Failed" if "Failed" in phases else "Complete", "status": "True"}
+            self.kube.change(JOBS, name, status={"conditions": [condition | {"reason": "BackoffLimitExceeded"}]})
+
+    def _roll_out(self, deployment: Manifest) -> None:
+        wanted = deployment["spec"]["replicas"]
+        status = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), wanted)
+        status["observedGeneration"] = deployment["metadata"]["generation"]
+        self.kube.change(DEPLOYMENTS, deployment["metadata"]["name"], status=status)
+
+    # The kubelet's news.
+
+    def begin(self, pod: Manifest) -> None:
+        state = {"name": TRAINER_CONTAINER, "state": {"running": {"startedAt": self.stamp()}}}
+        self.pod_says(pod, phase="Running", containerStatuses=[state])
+
+    def finish(self, pod: Manifest) -> None:
+        """Well: with its result, where a job is there that it is of."""
+        labels = pod["metadata"].get("labels") or {}
+        job, message = labels.get(JOB_LABEL, ""), ""
+        if (FINE_TUNE_JOBS, "team-a", job) in self.kube.objects:
+            message = termination_message(self.result(int(labels[ATTEMPT_LABEL]), job))
+        self.pod_says(pod, phase="Succeeded", **ended(0, message=message))
+
+    def pod_says(self, pod: Manifest, **status: Any) -> None:
+        self.kube.change(PODS, pod["metadata"]["name"], status={**pod["status"], **status})
+
+    # At the end.
+
+    def let_go(self) -> None:
+        """Nobody holds anything any more."""
+        for at, found in list(self.kube.objects.items()):
+            finalizers = found["metadata"].get("finalizers") or []
+            if STRANGERS in finalizers:
+                self.edit(at[0], found, finalizers=[one for one in finalizers if one != STRANGERS])
+
+    async def calm_down(self) -> None:
+        """All is well from now on, and every trainer succeeds; an hour passes, with a resync each ten minutes."""
+        self.kube.refusals.clear()
+        self.kube.killed_in, self.absent = None, False
+        self.add_connection()
+        self.let_go()
+        for _, job in self.all(FINE_TUNE_JOBS):
+            self.kube.put(FINE_TUNE_JOBS, {**job, "spec": {**job["spec"], "suspend": False}})
+        for minute in range(60):
+            await self.settle()
+            for _, pod in self.all(PODS):
+                phase = pod["status"]["phase"]
+                if phase == "Pending":
+                    self.begin(pod)
+                elif phase == "Running" and "deletionTimestamp" not in pod["metadata"]:
+                    self.finish(pod)
+            if minute % 10 == 9:
+                await self.observer.list_all()
+            await self.wait(60)
+
+
+def _has_ended(job: Manifest) -> bool:
+    return bool((job.get("status") or {}).get("conditions"))

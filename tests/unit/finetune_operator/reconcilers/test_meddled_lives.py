@@ -1,0 +1,230 @@
+"""Whatever people, policies and nodes do to a job on the cluster, in whatever order: it comes to an end that is told.
+
+Each life is a random course of deeds, the same one each time; MEDDLED_LIVES says of how many, where 15 are not enough.
+"""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from finetune_api.manifest import Manifest
+from finetune_operator.runtime.errors import Forbidden, Transient, Unadmitted
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    SERVICES,
+    Resource,
+)
+from tests.unit.finetune_operator.decide.given import ended
+from tests.unit.finetune_operator.reconcilers.meddled_world import STRANGERS, MeddledWorld
+
+LIVES = int(os.environ.get("MEDDLED_LIVES", "15"))
+DEEDS = 30
+OWN = (FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)
+REFUSED = (
+    ("create", "jobs"),
+    ("delete", "jobs"),
+    ("get", "jobs"),
+    ("list", "pods"),
+    ("patch_status", "finetunejobs"),
+    ("patch_status", "finetunedmodels"),
+    ("create", "finetunedmodels"),
+    ("apply", "modeldeployments"),
+    ("apply", "deployments"),
+    ("apply", "services"),
+)
+DRAINED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicting"}
+
+Deed = Callable[[MeddledWorld], None]
+DeedTo = Callable[[MeddledWorld, Resource, Manifest], None]
+
+
+def to_any(
+    *resources: Resource, phase: str = ""
+) -> Callable[[Callable[[MeddledWorld, Resource, Manifest], None]], Deed]:
+    """A deed that is done to one of these objects, if there is any; of pods, to one in this phase."""
+
+    def decorate(do: DeedTo) -> Deed:
+        def deed(world: MeddledWorld) -> None:
+            found = world.any(*resources)
+            if found is not None and (not phase or found[1]["status"]["phase"] == phase):
+                do(world, *found)
+
+        deed.__name__ = do.__name__
+        return deed
+
+    return decorate
+
+
+@to_any(PODS, phase="Pending")
+def begins(world: MeddledWorld, _: Resource, pod: Manifest) -> None:
+    world.begin(pod)
+
+
+@to_any(PODS, phase="Running")
+def succeeds(world: MeddledWorld, _: Resource, pod: Manifest) -> None:
+    world.finish(pod)
+
+
+@to_any(PODS, phase="Running")
+def fails(world: MeddledWorld, _: Resource, pod: Manifest) -> None:
+    world.pod_says(pod, phase="Failed", **ended(world.chance.choice([1, 2, 75, 137, 139, 143])))
+
+
+@to_any(PODS)
+def is_evicted(world: MeddledWorld, _: Resource, pod: Manifest) -> None:
+    if pod["status"]["phase"] in {"Pending", "Running"}:
+        world.pod_says(pod, phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
+
+
+@to_any(PODS)
+def is_drained(world: MeddledWorld, resource: Resource, pod: Manifest) -> None:
+    world.pod_says(pod, conditions=[DRAINED])
+    world.delete(resource, world.kube.objects[PODS, "team-a", pod["metadata"]["name"]])
+
+
+@to_any(PODS, DEPLOYMENTS, SERVICES)
+def vanishes(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
+    world.kube.drop(resource, obj["metadata"]["name"])
+
+
+@to_any(*OWN, JOBS)
+def is_deleted(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
+    world.delete(resource, obj)
+
+
+@to_any(FINE_TUNE_JOBS)
+def is_orphaned(world: MeddledWorld, resource: Resource, job: Manifest) -> None:
+    for kind, child in world.all(JOBS):
+        if any(owner["uid"] == job["metadata"]["uid"] for owner in child["metadata"].get("ownerReferences") or ()):
+            world.edit(kind, child, "ownerReferences")
+    world.delete(resource, job)
+
+
+@to_any(*OWN, JOBS, PODS)
+def is_held(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
+    world.edit(resource, obj, finalizers=[*(obj["metadata"].get("finalizers") or ()), STRANGERS])
+
+
+@to_any(JOBS, PODS, MODEL_DEPLOYMENTS, DEPLOYMENTS, SERVICES)
+def loses_its_labels(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
+    world.edit(resource, obj, labels={})
+
+
+@to_any(JOBS, MODEL_DEPLOYMENTS, DEPLOYMENTS, SERVICES)
+def loses_its_owner(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
+    world.edit(resource, obj, "ownerReferences")
+
+
+@to_any(*OWN, CONNECTIONS)
+def loses_its_status(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
+    world.kube.put(resource, {**obj, "status": {}})
+
+
+@to_any(FINE_TUNE_JOBS)
+def is_suspended_or_not(world: MeddledWorld, resource: Resource, job: Manifest) -> None:
+    world.kube.put(resource, {**job, "spec": {**job["spec"], "suspend": not job["spec"].get("suspend")}})
+
+
+@to_any(FINE_TUNE_JOBS)
+def is_asked_for_again(world: MeddledWorld, resource: Resource, job: Manifest) -> None:
+    world.kube.put(resource, {**job, "spec": {**job["spec"], "retryNonce": str(world.chance.random())}})
+
+
+@to_any(DEPLOYMENTS)
+def is_scaled(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
+    world.kube.put(resource, {**obj, "spec": {**obj["spec"], "replicas": world.chance.choice([0, 1, 3])}})
+
+
+def a_job_comes(world: MeddledWorld) -> None:
+    name = world.chance.choice(["sentiment-1", "sentiment-2"])
+    if (FINE_TUNE_JOBS, "team-a", name) not in world.kube.objects:
+        world.add_job(name)
+
+
+def the_connection_goes(world: MeddledWorld) -> None:
+    if (CONNECTIONS, "", "local") in world.kube.objects:
+        world.kube.drop(CONNECTIONS, "local", None)
+
+
+def the_connection_changes(world: MeddledWorld) -> None:
+    world.add_connection(hugging_face={"maxRetries": world.chance.choice([0, 1, 3])})
+
+
+def nobody_holds_anything(world: MeddledWorld) -> None:
+    world.let_go()
+
+
+def the_job_controller_goes_or_comes(world: MeddledWorld) -> None:
+    world.absent = not world.absent
+
+
+def something_is_refused(world: MeddledWorld) -> None:
+    errors = (
+        Forbidden(403, "Forbidden", "no"),
+        Transient(503, "", "no"),
+        Unadmitted(500, "", "failed calling webhook"),
+    )
+    world.kube.refusals[world.chance.choice(REFUSED)] = world.chance.choice(errors)
+
+
+def nothing_is_refused(world: MeddledWorld) -> None:
+    world.kube.refusals.clear()
+
+
+def the_operator_is_killed_soon(world: MeddledWorld) -> None:
+    world.kube.killed_in = world.chance.randint(0, 4)
+
+
+ALL: tuple[Deed, ...] = (
+    begins, begins, begins, succeeds, succeeds, fails, is_evicted, is_drained, vanishes, is_deleted, is_orphaned,
+    is_held, loses_its_labels, loses_its_owner, loses_its_status, is_suspended_or_not, is_asked_for_again, is_scaled,
+    a_job_comes, a_job_comes, the_connection_goes, the_connection_changes, nobody_holds_anything, something_is_refused,
+    nothing_is_refused, the_job_controller_goes_or_comes, the_operator_is_killed_soon,
+)  # fmt: skip
+
+
+async def live(world: MeddledWorld) -> list[str]:
+    """A life's course; what was done in it."""
+    done = []
+    world.add_job()
+    for _ in range(DEEDS):
+        deed = world.chance.choice(ALL)
+        done.append(deed.__name__)
+        deed(world)
+        if world.chance.random() < 0.1:
+            world.kube.events.clear()  # no watch tells of it
+            await world.replace_operator()
+        if world.chance.random() < 0.8:
+            await world.settle()
+        await world.wait(world.chance.choice([0, 1, 5, 15, 60, 300]))
+    return done
+
+
+def is_told(job: Manifest) -> bool:
+    """Whether a job's status says how it ended, or what somebody has to do, in words that agree with each other."""
+    status = job["status"]
+    true = {one["type"] for one in status["conditions"] if one["status"] == "True"}
+    told = {"Succeeded": {"Ready", "Complete"}, "Failed": {"Stalled", "Failed"}}.get(status["phase"], {"Stalled"})
+    at_rest = told <= true and "Reconciling" not in true and ("failure" in status) == (status["phase"] != "Succeeded")
+    return at_rest and status["observedGeneration"] == job["metadata"]["generation"]
+
+
+@pytest.mark.parametrize("seed", range(LIVES))
+async def test_a_job_that_is_meddled_with_comes_to_an_end_that_is_told(seed: int) -> None:
+    world = MeddledWorld(seed)
+    done = await live(world)
+    await world.calm_down()
+    for _, job in world.all(FINE_TUNE_JOBS):
+        assert is_told(job), (job["status"], done)
+    for _, obj in world.all(*OWN):
+        assert "deletionTimestamp" not in obj["metadata"], (obj, done)
+    for _, model in world.all(FINE_TUNED_MODELS):
+        made_by = [one.get("jobUID") for one in model["status"].get("versions") or ()]
+        assert len(set(made_by)) == len(made_by), (made_by, done)
