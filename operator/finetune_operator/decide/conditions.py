@@ -116,6 +116,17 @@ def is_true(conditions: list[Condition] | None, condition_type: str) -> bool:
     return any(c.type == condition_type and c.status == "True" for c in conditions or ())
 
 
+def newly_stalled(old: list[Condition] | None, new: list[Condition] | None) -> tuple[str, str, str] | None:
+    """Type, reason and note of the Event when it begins to need help, or to need another."""
+    was, now = (
+        next((one for one in known or () if one.type == "Stalled" and one.status == "True"), None)
+        for known in (old, new)
+    )
+    if now is None or (was is not None and was.reason == now.reason):
+        return None
+    return "Warning", now.reason, now.message
+
+
 _MOST_NAMES = 10
 """As many as help whoever has misspelt one."""
 
