@@ -122,8 +122,8 @@ def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schem
 def _closed(parts: Schema) -> Schema:
     """Nothing but these names, whoever writes the object: only clients that ask for it have unknown fields refused.
 
-    Structural schemas have no word for it, but they count. The first choice is the one that refusals speak of: no object
-    is a text, so that it only says which names there are, beside the object as it was written.
+    Structural schemas have no word for it, but they count. The first choice is the one that refusals speak of: no
+    object is a text, so that it only says which names there are, beside the object as it was written.
     """
     names = tuple(parts)
     choices = [one for size in (*range(1, len(names) + 1), 0) for one in combinations(names, size)]

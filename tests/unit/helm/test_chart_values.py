@@ -139,6 +139,15 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"reports": {"tls": {"existingSecret": "My_Secret"}}}, "/reports/tls/existingSecret"),
         ({"settings": {"leaseDurationSeconds": 5}}, "leaseRenewSeconds (10) < leaseDurationSeconds (5)"),
         ({"settings": {"leaseRenewSeconds": 15}}, "leaseRenewSeconds (15) < leaseDurationSeconds (15)"),
+        ({"image": {"repository": "REGISTRY/finetune-operator"}}, "/image/repository"),
+        ({"checkImage": {"repository": "ghcr.io/Team/check"}}, "/checkImage/repository"),
+        ({"providerCatalogue": {"api.openai.com": {"closes": "2027-13-01"}}}, "api.openai.com/closes"),
+        ({"providerCatalogue": {"azureOpenAI": {"hostingAsOf": "2027-02-30"}}}, "azureOpenAI/hostingAsOf"),
+        ({"providerCatalogue": {"api.openai.com": {"preferenceModels": "gpt-*"}}}, "preferenceModels"),
+        ({"providerCatalogue": {"openAI": {}}}, "providerCatalogue.openAI: there is no such entry: write the host"),
+        ({"providerCatalogue": {"azure": {}}}, "providerCatalogue.azure: there is no such entry"),
+        ({"providerCatalogue": {"sagemaker": {}}}, "or azureOpenAI, bedrock or sageMaker"),
+        ({"providerCatalogue": {"https://api.openai.com/v1": {}}}, "write the host of the API as in baseURL"),
         ({"settings": {"leaseRetrySeconds": 8.4}}, "1.2 x leaseRetrySeconds (8.4) < leaseRenewSeconds (10)"),
     ],
     ids=json.dumps,
@@ -401,6 +410,9 @@ def dashboard_of(manifests: list[Manifest]) -> str:
     return str(text)
 
 
+FILLED_IN_BY_THE_CATALOGUE = {"entry", "problem"}
+
+
 def catalogue_of(manifests: list[Manifest]) -> Catalogue:
     [text] = [m["data"]["providers.json"] for m in of_kind(manifests, "ConfigMap") if "providers.json" in m["data"]]
     return Catalogue.model_validate_json(text)
@@ -430,6 +442,29 @@ def test_the_catalogue_can_be_corrected_and_added_to() -> None:
     assert facts.model("gpt-4.1-mini-2025-04-14").training.per_million_tokens == "5.00"
     assert str(facts.closes) == "2027-01-06"
     assert catalogue.of("llm.corp").model("anything").training.currency == "EUR"
+
+
+def test_the_schema_takes_every_field_of_the_catalogue_and_no_other() -> None:
+    fields = Catalogue.model_json_schema(by_alias=True)["$defs"]
+    provider = json.loads((CHART / "values.schema.json").read_text())["properties"]["providerCatalogue"]
+    model = provider["additionalProperties"]["properties"]["models"]["additionalProperties"]
+    answers = model["properties"]["answers"]
+    places = {
+        "ProviderFacts": provider["additionalProperties"],
+        "ModelFacts": model,
+        "Price": model["properties"]["training"],
+        "AnswerPrices": answers,
+        "TokenPrice": answers["properties"]["tuned"],
+    }
+    for name, place in places.items():
+        assert set(place["properties"]) == set(fields[name]["properties"]) - FILLED_IN_BY_THE_CATALOGUE, name
+
+
+@pytest.mark.parametrize("name", ["llm.corp", "llm.corp:8443", "gateway", "bedrock-aws-us-gov", "azureOpenAI-us"])
+def test_the_catalogue_takes_hosts_and_the_blocks_of_every_cloud(name: str) -> None:
+    known = {"preferenceModels": ["a*"], "closes": "2027-01-06"}
+    facts = catalogue_of(render({"providerCatalogue": {name: known}})).of(name)
+    assert (facts.preference_models, str(facts.closes)) == (["a*"], "2027-01-06")
 
 
 def test_the_dashboard_shows_metrics_that_the_operator_serves(everything: list[Manifest], served: set[str]) -> None:
