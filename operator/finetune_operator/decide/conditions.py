@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Literal
 
 from finetune_api.base import Condition
@@ -131,7 +132,14 @@ _MOST_NAMES = 10
 """As many as help whoever has misspelt one."""
 
 
-def some_of(names: Sequence[str]) -> str:
-    """Names as a message lists them, not more than help; empty where there are none."""
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+def some_of(names: Sequence[str], like: str) -> str:
+    """Names as a message lists them, not more than help; empty where there are none.
+
+    Args:
+        names: all there are.
+        like: the one that was written: those that are like it come first.
+    """
+    near = get_close_matches(like, names, n=_MOST_NAMES)
+    listed = [*near, *(name for name in names if name not in near)]
+    more = f" and {len(listed) - _MOST_NAMES} more" if len(listed) > _MOST_NAMES else ""
+    return ", ".join(listed[:_MOST_NAMES]) + more

@@ -71,6 +71,7 @@ class ConnectionReconciler:
             now=now,
             checked=checked,
             retires=closes(self._context.catalogue().of(catalogue_name(spec))) if spec is not None else None,
+            nobody=spec is not None and self._first_namespace(spec) is None,
         )
         # Else each check would have all jobs of the connection looked at.
         told = decide_connection.says_the_same(status, new)
