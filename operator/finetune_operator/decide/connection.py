@@ -113,10 +113,15 @@ def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool) -
         return stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
     if not spec.fine_tuning.enabled:
         return ready(Reason.FINE_TUNING_DISABLED, "deployments are served; new jobs are refused")
+    return ready(Reason.READY, _for_whom(spec, nobody=nobody))
+
+
+def _for_whom(spec: LLMConnectionSpec, *, nobody: bool) -> str:
+    """Who may use it for what, where it can be used."""
     if spec.namespace_selector is None:
-        return ready(Reason.READY, "no namespace may use it: spec.namespaceSelector is not set")
+        return "no namespace may use it: spec.namespaceSelector is not set"
     if nobody:
-        return ready(Reason.READY, NOBODY)
+        return NOBODY
     if spec.fine_tuning.allowed_models == []:
-        return ready(Reason.READY, "no base model may be tuned: spec.fineTuning.allowedModels is empty")
-    return ready(Reason.READY, "jobs may use it")
+        return "no base model may be tuned: spec.fineTuning.allowedModels is empty"
+    return "jobs may use it"
