@@ -119,7 +119,11 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
         help="show the first N rows of the training set (default: 3) with the tokens that carry loss marked; needs the "
         "model's tokenizer, and prints the data's own text",
     )
-    check.add_argument("--provider", choices=PROVIDERS, help="also apply the rules of this provider, for the job's fields and for its data")
+    check.add_argument(
+        "--provider",
+        choices=PROVIDERS,
+        help="also apply the rules of this provider, for the job's fields and for its data",
+    )
     check.add_argument(
         "--manifest-only",
         action="store_true",
