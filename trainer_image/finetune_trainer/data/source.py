@@ -41,7 +41,8 @@ _ONE_FILE = (
 )
 _KEYS_STEP = (
     "No keys were found: name a Secret of the job's namespace that has them in spec.dataset.secretRef "
-    "(docs/guides/tune.md lists them), or give the pods' service account the right to read. At a shell they are in its environment."
+    "(docs/guides/tune.md lists them), or give the pods' service account the right to read. At a shell they are in "
+    "its environment."
 )
 AS_UTF8 = (
     "Save the file as UTF-8: Excel calls it CSV UTF-8, and `iconv -f ENCODING -t UTF-8 FILE` does it where ENCODING is "
