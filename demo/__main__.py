@@ -18,6 +18,7 @@ from demo.target import Current, Images, Target, ThrowAway
 
 INSTALL_TIMEOUT = "5m"
 
+SPLITS = ("train", "validation", "test")
 AtMost = Mapping[str, int]
 """Rows by the split's name; no entry: all."""
 
@@ -27,12 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console()
     given = {"operator": options.operator_image, "trainer": options.trainer_image}
-    target: Target
-    if options.cluster == "current":
-        target = Current(registry=options.registry, given=given)
-    else:
-        target = ThrowAway(options.name)
     try:
+        target: Target
+        if options.cluster == "current":
+            target = Current(registry=options.registry, given=given)
+        else:
+            target = ThrowAway(options.name)
         if options.down:
             target.remove(console)
         else:
@@ -205,6 +206,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _split_rows(text: str) -> tuple[str, int]:
     split, _, rows = text.partition("=")
+    if split not in SPLITS or not rows.isdecimal() or int(rows) == 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write {', '.join(SPLITS)} with a number of rows, such as train=100"
+        )
     return split, int(rows)
 
 

@@ -51,8 +51,15 @@ class ThrowAway:
     """A cluster of its own, with images from its own registry."""
 
     def __init__(self, name: str) -> None:
-        """Nothing is started yet."""
-        self._cluster = Cluster(name)
+        """Nothing is started yet.
+
+        Raises:
+            DemoError: no cluster can be called so.
+        """
+        try:
+            self._cluster = Cluster(name)
+        except ClusterError as error:
+            raise DemoError(str(error), "Choose another name: make demo NAME=mine.") from error
 
     @property
     def kubectl(self) -> Kubectl:

@@ -196,6 +196,8 @@ ResourceList = Annotated[
     ),
 ]
 StringMap = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=64)]
+Nonce = Annotated[Annotated[str, Field(max_length=64)] | None, AfterValidator(lambda text: text or None)]
+"""A text that asks for something when it changes. An empty one, as templates leave it, is none."""
 Account = Annotated[str, Field(max_length=128)]
 """Whose account at a provider, in words."""
 Money = Annotated[str, Field(max_length=24, pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$")]

@@ -95,10 +95,13 @@ class ProviderFacts(ApiModel):
     )
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="By glob of the base model's name.")
     entry: str = Field("", exclude=True, description="Name of the entry, which the catalogue itself fills in.")
+    problem: str = Field("", exclude=True, description="Why nothing is known: the catalogue cannot be read.")
 
     @property
     def where(self) -> str:
         """Where an admin writes what is not known."""
+        if self.problem:
+            return f"the chart's providerCatalogue, which cannot be read: {self.problem}"
         return f"the chart's providerCatalogue, under {self.entry}" if self.entry else "the chart's providerCatalogue"
 
     def price_per_hour(self, base_model: str, sku: str) -> str | None:
@@ -133,10 +136,12 @@ class Catalogue(ApiModel):
     """All providers, by their host: prices and dates of api.openai.com say nothing of a compatible service."""
 
     providers: dict[str, ProviderFacts] = Field(default_factory=dict, description="By host, or by provider block.")
+    problem: str = Field("", exclude=True, description="Why it cannot be read, where it cannot.")
 
     def of(self, provider: str) -> ProviderFacts:
         """The facts of a provider; none where it is not listed."""
-        return self.providers.get(provider, ProviderFacts()).model_copy(update={"entry": provider})
+        facts = self.providers.get(provider, ProviderFacts())
+        return facts.model_copy(update={"entry": provider, "problem": self.problem})
 
 
 def estimate(tokens: int, epochs: float, price: Price) -> Cost:

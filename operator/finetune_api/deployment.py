@@ -11,6 +11,7 @@ from finetune_api.base import (
     Conditions,
     ModelRef,
     Money,
+    Nonce,
     ResourceRequirements,
     SecretKeyRef,
     Timestamp,
@@ -203,8 +204,10 @@ class ModelDeploymentSpec(DeploymentTemplate):
     version: IntOrString = Field(
         "Active", description="Active follows the model's active version; a number, such as 2, stays with that version."
     )
-    retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
-        None, description="Any text. Change it to deploy again what a provider has deleted, or what failed there."
+    retry_nonce: Nonce = Field(
+        None,
+        description="Any text; an empty one is none. Change it to deploy again what a provider has deleted, or what "
+        "failed there.",
     )
     attach: Attach | None = Field(
         None,

@@ -11,6 +11,7 @@ from finetune_api.base import (
     ModelRef,
     Name,
     Never,
+    Nonce,
     ObjectRef,
     Quantity,
     SecretKeyRef,
@@ -387,10 +388,10 @@ class FineTuneJobSpec(ApiModel):
         None,
         description="Seconds after its end when the job is deleted; its model version stays. Default: the job is kept.",
     )
-    retry_nonce: Annotated[str, Field(max_length=64)] | None = Field(
+    retry_nonce: Nonce = Field(
         None,
-        description="Any text. Change it to retry a failed job, from its last checkpoint. A job that has "
-        "succeeded is not started again.",
+        description="Any text; an empty one is none. Change it to retry a failed job, from its last checkpoint. A job "
+        "that has succeeded is not started again.",
     )
 
     @property

@@ -102,8 +102,8 @@ class Failure(ApiModel):
     @property
     def sentences(self) -> str:
         """Message and next step, for where there is one place for both."""
-        told = (self.message, self.next_step)
-        return ". ".join(part.rstrip(".") for part in told if part) + "."
+        told = (part for part in (self.message, self.next_step) if part)
+        return " ".join(part if part.endswith("?") else part.rstrip(".") + "." for part in told)
 
 
 class ArtifactRef(ApiModel):

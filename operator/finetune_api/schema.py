@@ -122,17 +122,15 @@ def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schem
 def _closed(parts: Schema) -> Schema:
     """Nothing but these names, whoever writes the object: only clients that ask for it have unknown fields refused.
 
-    Structural schemas have no word for it, but they count. The first choice is the one that refusals speak of: it has
-    what defaults fill in, which nobody has forgotten, and one more.
+    Structural schemas have no word for it, but they count. The first choice is the one that refusals speak of: no
+    object is a text, so that it only says which names there are, beside the object as it was written.
     """
-    filled = tuple(name for name in parts if "default" in parts[name])
-    names = (*filled, *(name for name in parts if name not in filled))
-    first = names[: len(filled) + 1]
-    sizes = (*range(1, len(names) + 1), 0)
-    choices = [first, *(one for size in sizes for one in combinations(names, size) if one != first)]
+    names = tuple(parts)
+    choices = [one for size in (*range(1, len(names) + 1), 0) for one in combinations(names, size)]
+    counted = [{"maxProperties": len(one)} | ({"required": list(one)} if one else {}) for one in choices]
     return {
         "x-kubernetes-preserve-unknown-fields": True,
-        "anyOf": [{"maxProperties": len(one)} | ({"required": list(one)} if one else {}) for one in choices],
+        "anyOf": [{"enum": [f"no fields but {', '.join(names)}"]}, *counted],
     }
 
 

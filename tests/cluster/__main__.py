@@ -33,7 +33,14 @@ def _parser() -> argparse.ArgumentParser:
     named.add_argument("--name", default=DEFAULT_NAME, help="cluster name (default: %(default)s)")
 
     up = commands.add_parser("up", parents=[named], help="start a cluster; nothing happens when it already runs")
-    up.add_argument("--nodes", type=int, default=1, help="nodes that run pods (default: %(default)s)")
+    up.add_argument(
+        "--nodes",
+        type=int,
+        choices=range(1, 16),
+        metavar="N",
+        default=1,
+        help="nodes that run pods, 1 to 15 (default: %(default)s)",
+    )
     up.add_argument("--control-plane", action="store_true", help="no node: API server, controllers, scheduler")
     up.add_argument("--api-only", action="store_true", help="no node and no controllers: etcd and API server")
     up.set_defaults(run=_up)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.cluster.console import say
 from tests.cluster.errors import ClusterError
+
+REMINDER_SECONDS = 120.0
+"""After so long without a word whoever waits is told that it goes on, and what it does."""
+_SHOWN = 100
 
 
 def run(
@@ -38,19 +44,36 @@ def succeeds(*command: str | Path) -> bool:
 def logged(
     command: Sequence[str | Path], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> None:
-    """Run a long command with its output in `log`.
+    """Run a long command with its output in `log`; every few minutes it is told how far that is.
 
     Raises:
         ClusterError: it failed, with the log's path and end.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        done = subprocess.run(
-            [str(part) for part in command], stdout=output, stderr=subprocess.STDOUT, env=env, cwd=cwd, check=False
-        )
-    if done.returncode != 0:
+    words = [str(part) for part in command]
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=cwd) as process,
+    ):
+        try:
+            code = _reminding(process, log)
+        finally:
+            process.kill()  # of one that has ended this is nothing
+    if code != 0:
         lines = "\n  ".join(log.read_text(errors="replace").splitlines()[-25:])
-        raise ClusterError(f"{describe(command)} ended with {done.returncode}; the end of {log}:\n  {lines}")
+        raise ClusterError(f"{describe(command)} ended with {code}; the end of {log}:\n  {lines}")
+
+
+def _reminding(process: subprocess.Popen[bytes], log: Path) -> int:
+    """The exit code; meanwhile the log's last line from time to time."""
+    started = time.monotonic()
+    while True:
+        try:
+            return process.wait(REMINDER_SECONDS)
+        except subprocess.TimeoutExpired:
+            said = log.read_text(errors="replace").splitlines()
+            last = said[-1].strip()[:_SHOWN] if said else "no output yet"
+            say(f"  {log.stem}, for {(time.monotonic() - started) / 60:.0f} min: {last}")
 
 
 def describe(command: Sequence[str | Path]) -> str:

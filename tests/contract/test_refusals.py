@@ -397,6 +397,23 @@ def test_a_selector_that_would_serve_everybody_without_its_misspelt_field_is_ref
             server.kubectl("apply", "--dry-run=server", way, "-f", "-", stdin=misspelt)
 
 
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("namespaceSelector", "matchLabels, matchExpressions"),
+        ("fineTuning", "enabled, allowedModels, allowCode, allowedEndpoints"),
+    ],
+)
+def test_such_a_refusal_shows_what_was_written_and_the_names_there_are_and_asks_for_none_of_them(
+    server: Server, part: str, names: str
+) -> None:
+    message = server.refusal(changed(LOCAL, f"spec.{part}", {"alowed": ["a"]}))
+    assert f"spec.{part}: Unsupported value: {{" in message
+    assert '"alowed":["a"]' in message
+    assert f'supported values: "no fields but {names}"' in message
+    assert "Required value" not in message
+
+
 POLICIES: tuple[tuple[Manifest, str], ...] = (
     ({"allowedModles": ["tiny/*"]}, "fineTuning"),
     ({"enabled": True, "allowedEndpoint": ["https://a.example/*"]}, "fineTuning"),

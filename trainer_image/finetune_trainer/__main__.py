@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from finetune_api import RELEASE
 from finetune_api.exit_codes import ExitCode
@@ -48,9 +49,31 @@ _LAST_PORT = 65535
 _Raw = argparse.RawDescriptionHelpFormatter
 
 
+class _Once(argparse.Action):
+    """A flag with one value: argparse itself takes the last of several, and says nothing of the others."""
+
+    def __call__(
+        self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """See argparse; what has been given is remembered beside the values, which only this reading has."""
+        given = vars(namespace).setdefault("given", set())
+        if option is not None and self.dest in given:
+            raise argparse.ArgumentError(self, "it stands twice, and takes one value")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose flags are `_Once`, unless they say otherwise. Its commands are of the same class."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.register("action", None, _Once)
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="finetune-trainer", description=_ABOUT, epilog=_EXAMPLE, formatter_class=_Raw)
+    top = _Parser(prog="finetune-trainer", description=_ABOUT, epilog=_EXAMPLE, formatter_class=_Raw)
     top.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}", help="show the release and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -96,7 +119,11 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
         help="show the first N rows of the training set (default: 3) with the tokens that carry loss marked; needs the "
         "model's tokenizer, and prints the data's own text",
     )
-    check.add_argument("--provider", choices=PROVIDERS, help="also apply the data rules of this provider")
+    check.add_argument(
+        "--provider",
+        choices=PROVIDERS,
+        help="also apply the rules of this provider, for the job's fields and for its data",
+    )
     check.add_argument(
         "--manifest-only",
         action="store_true",
@@ -105,7 +132,7 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
 
 
 def _run_flags(run: argparse.ArgumentParser) -> None:
-    run.add_argument("-f", "--file", type=Path, required=True, help="FineTuneJob manifest (YAML or JSON)")
+    run.add_argument("-f", "--file", type=Path, required=True, help="manifest of one FineTuneJob (YAML or JSON)")
     run.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the tuned model")
     run.add_argument(
         "--model-cache", type=Path, help="folder of the model cache; without it the model is downloaded from the hub"

@@ -19,6 +19,7 @@ from typing import Any
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.memory import MemoryUse
+from finetune_api.provider_fields import not_heeded
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.attempt import outcome
@@ -74,7 +75,7 @@ def _verdicts(file: Path, args: argparse.Namespace) -> Iterator[tuple[DatasetVer
         yield DatasetVerdict(valid=True, reason=Reason.VALID, message=f"{name}: {_AS_IT_IS}"), name, []
     for job in jobs:
         if args.manifest_only:
-            yield _by_itself(job.spec), job.metadata.name, []
+            yield _by_itself(job.spec, args.provider), job.metadata.name, []
             continue
         verdict = check_job(job, args.model_cache, args.provider)
         memory: list[MemoryUse] = []
@@ -85,8 +86,10 @@ def _verdicts(file: Path, args: argparse.Namespace) -> Iterator[tuple[DatasetVer
             _show_rows(job, args.model_cache, args.show_rows)
 
 
-def _by_itself(spec: FineTuneJobSpec) -> DatasetVerdict:
+def _by_itself(spec: FineTuneJobSpec, provider: str | None) -> DatasetVerdict:
     """The verdict where no data are read. What only these commands take is told: nobody applies it unread."""
+    if (refused := _refused_at(provider, spec)) is not None:
+        return refused
     named = {split: getattr(spec.dataset, split) for split in SPLITS}
     local = [split for split, data in named.items() if data is not None and data.uri.startswith("file:")]
     warnings = [f"spec.dataset.{split}.uri: {_OF_THIS_MACHINE}" for split in local]
@@ -123,6 +126,8 @@ def _fields(error: TrainerError) -> dict[str, Any]:
 
 def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str | None = None) -> DatasetVerdict:
     """The verdict on the datasets of one manifest, by a provider's rules too; file:// is allowed."""
+    if (refused := _refused_at(provider, job.spec)) is not None:
+        return refused
     try:
         tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     except TrainerError as error:
@@ -137,6 +142,13 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
         step = _NEXT_STEP_HERE.get(verdict.reason, verdict.next_step)
         return verdict.model_copy(update={"next_step": step})
     return verdict
+
+
+def _refused_at(provider: str | None, spec: FineTuneJobSpec) -> DatasetVerdict | None:
+    """What the operator would say of the job's fields before its data are read; None where all have a meaning."""
+    found = not_heeded(spec, provider) if provider else []
+    said = f"for {provider} connections: {'; '.join(found)}"
+    return failed(TrainerError(Reason.SPEC_INVALID, said, "Correct the manifest.")) if found else None
 
 
 def _counted_by(spec: FineTuneJobSpec, provider: str) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Literal
 
 from finetune_api.base import Condition
@@ -116,11 +117,29 @@ def is_true(conditions: list[Condition] | None, condition_type: str) -> bool:
     return any(c.type == condition_type and c.status == "True" for c in conditions or ())
 
 
+def newly_stalled(old: list[Condition] | None, new: list[Condition] | None) -> tuple[str, str, str] | None:
+    """Type, reason and note of the Event when it begins to need help, or to need another."""
+    was, now = (
+        next((one for one in known or () if one.type == "Stalled" and one.status == "True"), None)
+        for known in (old, new)
+    )
+    if now is None or (was is not None and was.reason == now.reason):
+        return None
+    return "Warning", now.reason, now.message
+
+
 _MOST_NAMES = 10
 """As many as help whoever has misspelt one."""
 
 
-def some_of(names: Sequence[str]) -> str:
-    """Names as a message lists them, not more than help; empty where there are none."""
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+def some_of(names: Sequence[str], like: str) -> str:
+    """Names as a message lists them, not more than help; empty where there are none.
+
+    Args:
+        names: all there are.
+        like: the one that was written: those that are like it come first.
+    """
+    near = get_close_matches(like, names, n=_MOST_NAMES)
+    listed = [*near, *(name for name in names if name not in near)]
+    more = f" and {len(listed) - _MOST_NAMES} more" if len(listed) > _MOST_NAMES else ""
+    return ", ".join(listed[:_MOST_NAMES]) + more

@@ -11,6 +11,8 @@ from finetune_operator.decide.conditions import Fact, is_true, merge, moment, re
 GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
 """How long a check's result is believed."""
 
+NOBODY = "no namespace may use it: none has the labels of spec.namespaceSelector"
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -36,7 +38,8 @@ def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime)
     """Seconds until the credentials are to be checked, 0 for now. Rarely while they are good: jobs' calls tell, too."""
     if status.last_checked is None or status.observed_generation != generation:
         return 0.0
-    every = GOOD_FOR if is_true(status.conditions, "Ready") else BAD_FOR
+    good = is_true(status.conditions, "Ready") and not any(one.message == NOBODY for one in status.conditions or ())
+    every = GOOD_FOR if good else BAD_FOR
     left = moment(status.last_checked) + every - now
     return left.total_seconds() if timedelta() < left <= every else 0.0  # more: another clock has written that
 
@@ -74,6 +77,7 @@ def decide(
     now: datetime,
     checked: Checked | None = None,
     retires: str | None = None,
+    nobody: bool = False,
 ) -> LLMConnectionStatus:
     """Ready where jobs can use it.
 
@@ -85,8 +89,9 @@ def decide(
         now: the time.
         checked: what a check of credentials, or of pods, came to; None where none was made.
         retires: what of the provider ends on a day that is known.
+        nobody: whether there is no namespace that its selector selects.
     """
-    facts = _usable(spec, checked) if spec is not None else stalled(Reason.SPEC_INVALID, spec_error)
+    facts = _usable(spec, checked, nobody=nobody) if spec is not None else stalled(Reason.SPEC_INVALID, spec_error)
     if spec is not None:
         facts = [*facts, *retiring(retires, status.conditions)]
     return status.model_copy(
@@ -100,7 +105,7 @@ def decide(
     )
 
 
-def _usable(spec: LLMConnectionSpec, checked: Checked | None) -> list[Fact]:
+def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool) -> list[Fact]:
     """Whether jobs can use it, or why they cannot."""
     if checked is not None and checked.failure is not None:
         return stalled(checked.failure.reason, _of_connection(checked.failure).sentences)
@@ -108,6 +113,15 @@ def _usable(spec: LLMConnectionSpec, checked: Checked | None) -> list[Fact]:
         return stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
     if not spec.fine_tuning.enabled:
         return ready(Reason.FINE_TUNING_DISABLED, "deployments are served; new jobs are refused")
+    return ready(Reason.READY, _for_whom(spec, nobody=nobody))
+
+
+def _for_whom(spec: LLMConnectionSpec, *, nobody: bool) -> str:
+    """Who may use it for what, where it can be used."""
     if spec.namespace_selector is None:
-        return ready(Reason.READY, "no namespace may use it: spec.namespaceSelector is not set")
-    return ready(Reason.READY, "jobs may use it")
+        return "no namespace may use it: spec.namespaceSelector is not set"
+    if nobody:
+        return NOBODY
+    if spec.fine_tuning.allowed_models == []:
+        return "no base model may be tuned: spec.fineTuning.allowedModels is empty"
+    return "jobs may use it"

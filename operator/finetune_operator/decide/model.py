@@ -230,7 +230,7 @@ def _passed_over(view: ModelView, active: int) -> str:
     if not compares or newest is None or newest.version <= active:
         return ""
     why = "was found no better" if newest.evaluation else "was not measured (dataset.test)"
-    return f"; version {newest.version} {why}"
+    return f"; version {newest.version} {why}: set spec.activeVersion: {newest.version} to use it all the same"
 
 
 def _deployment_facts(deployment: DeploymentView | None, active: int, passed_over: str) -> list[Fact]:

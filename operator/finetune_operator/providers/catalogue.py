@@ -13,6 +13,9 @@ from finetune_operator.providers.openai.wire import OPENAI_HOST, is_openai
 
 logger = logging.getLogger(__name__)
 
+_MOST = 3
+"""Errors of a file that are told: whoever mends these sees the next."""
+
 
 class CatalogueFile:
     """Reads the catalogue. Without a file, or with one that cannot be read, nothing is known: budgets are refused."""
@@ -33,8 +36,19 @@ class CatalogueFile:
                 self._stamp = stamp
                 self._catalogue = Catalogue.model_validate_json(self._path.read_bytes())
         except (OSError, ValidationError) as error:
-            logger.warning("the catalogue of providers %s cannot be read: %s", self._path, type(error).__name__)
+            said = _said(error)
+            logger.warning("the catalogue of providers %s cannot be read: %s", self._path, said)
+            self._catalogue = self._catalogue.model_copy(update={"problem": said})
         return self._catalogue
+
+
+def _said(error: OSError | ValidationError) -> str:
+    """What is wrong with the file, by its fields."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    said = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" if one["loc"] else one["msg"] for one in found[:_MOST]]
+    return "; ".join(said)
 
 
 def catalogue_name(spec: LLMConnectionSpec) -> str:

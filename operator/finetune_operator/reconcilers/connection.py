@@ -10,6 +10,7 @@ from finetune_api.manifest import Manifest
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import closes
+from finetune_operator.decide.conditions import newly_stalled
 from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.policy import selects
 from finetune_operator.desired import trial_job
@@ -70,10 +71,14 @@ class ConnectionReconciler:
             now=now,
             checked=checked,
             retires=closes(self._context.catalogue().of(catalogue_name(spec))) if spec is not None else None,
+            nobody=spec is not None and self._first_namespace(spec) is None,
         )
         # Else each check would have all jobs of the connection looked at.
         told = decide_connection.says_the_same(status, new)
         await self._context.write_status(CONNECTIONS, connection, status, new, told=told)
+        event = newly_stalled(status.conditions, new.conditions)
+        if event is not None:
+            await self._context.announce(connection, *event)
         return again
 
     async def _try_pods(self, spec: LLMConnectionSpec, local: HuggingFace) -> Checked | None:

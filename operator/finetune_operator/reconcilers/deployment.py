@@ -12,7 +12,7 @@ from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import shuts_down
-from finetune_operator.decide.conditions import is_true
+from finetune_operator.decide.conditions import is_true, newly_stalled
 from finetune_operator.decide.deployment import token_prices
 from finetune_operator.decide.deployment.decision import (
     Beside,
@@ -315,8 +315,4 @@ def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[st
             "Serving",
             f"version {new.served_version} answers at {new.endpoint.url if new.endpoint else ''}",
         )
-    stalled = next((c for c in new.conditions or () if c.type == "Stalled" and c.status == "True"), None)
-    was = next((c for c in old.conditions or () if c.type == "Stalled" and c.status == "True"), None)
-    if stalled is not None and (was is None or was.reason != stalled.reason):
-        return "Warning", stalled.reason, stalled.message
-    return None
+    return newly_stalled(old.conditions, new.conditions)

@@ -12,7 +12,7 @@ from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
-from finetune_operator.decide.conditions import leaving, merge, moment
+from finetune_operator.decide.conditions import leaving, merge, moment, newly_stalled
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import has_versions_of, of_record, recovered, registered
 from finetune_operator.decide.job.view import JobView
@@ -361,10 +361,5 @@ def headline(old: FineTunedModelStatus, new: FineTunedModelStatus) -> tuple[str,
     """Type, reason and note of the Event that a change of status deserves."""
     if (left := leftovers.headline(old.conditions, new.conditions)) is not None:
         return left
-    was, now = (
-        next((one for one in status.conditions or () if one.type == "Stalled" and one.status == "True"), None)
-        for status in (old, new)
-    )
-    if now is None or now.reason not in _OF_THE_MODEL or (was is not None and was.reason == now.reason):
-        return None
-    return "Warning", now.reason, now.message
+    told = newly_stalled(old.conditions, new.conditions)
+    return told if told is not None and told[1] in _OF_THE_MODEL else None

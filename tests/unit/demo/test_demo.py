@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from demo import quickstart
-from demo.__main__ import carry_data
+from demo.__main__ import carry_data, main
 from demo.carrier import Carrier
 from demo.console import Console
 from demo.follow import progress_line
@@ -48,6 +49,24 @@ def test_progress_shows_both_losses_and_fits_eighty_columns() -> None:
     )
     assert "38%  step 27/70  loss 0.384  validation 0.541" in line
     assert len(line.partition("  412 tokens/s")[0]) + len("[ 157.6s] ") < 80
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--name", "Bad name"], "error: cluster name 'Bad name': use at most 20 lower-case letters"),
+        (["--rows", "train"], "'train': write train, validation, test with a number of rows, such as train=100"),
+        (["--rows", "train=5", "tset=5"], "'tset=5': write train, validation, test with a number of rows"),
+        (["--rows", "test=0"], "'test=0': write train"),
+    ],
+)
+def test_a_wrong_word_on_the_command_line_is_answered_in_words(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    with contextlib.suppress(SystemExit):
+        assert main(["--down", *words]) == 1
+    told = capsys.readouterr()
+    assert said in told.out + told.err
 
 
 def test_progress_without_losses_shows_steps() -> None:

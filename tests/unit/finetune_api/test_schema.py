@@ -137,6 +137,7 @@ def test_a_part_that_a_lost_field_would_widen_keeps_what_it_does_not_know_and_is
     known = ({}, {"first": "a"}, {"second": "a"}, {"first": "a", "second": "b"})
     assert all(map(taken, known))
     assert not any(taken({**one, name: 1}) for one in known for name in ("frist", "x"))
+    assert schema["anyOf"][0] == {"enum": ["no fields but first, second"]}  # what the API server says of a refused one
 
 
 def test_int_or_string_has_no_type_of_its_own() -> None:

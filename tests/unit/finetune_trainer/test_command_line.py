@@ -72,6 +72,33 @@ def test_a_port_that_is_none_is_refused_before_anything_starts(port, capsys):
     assert "is no port: write 0 to 65535" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [
+        (["run", "-f", "a.yaml", "--file", "b.yaml", "--output", "o"], "-f/--file"),
+        (["run", "-f", "a.yaml", "--output", "o", "--output=o"], "--output"),
+        (["serve", "--model", "m", "--port", "8000", "--port", "8001"], "--port"),
+        (["push", "m", "--to", "oci://a/b:1", "--to", "hf://a/b"], "--to"),
+    ],
+)
+def test_of_a_flag_that_stands_twice_none_is_left_out_in_silence(line, flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(line)
+    assert ended.value.code == ExitCode.USAGE
+    assert f"argument {flag}: it stands twice, and takes one value" in capsys.readouterr().err
+
+
+def test_a_command_line_may_be_read_again():
+    parser = command_line.parser()
+    for _ in range(2):
+        assert [
+            str(path) for path in parser.parse_args(["check", "-f", "a", "-f", "b", "--provider", "openAI"]).files
+        ] == [
+            "a",
+            "b",
+        ]
+
+
 @pytest.mark.parametrize(("size", "says"), [("24", "lacks its unit"), ("24GB", "is no size"), ("0Gi", "is no size")])
 def test_a_size_of_memory_needs_its_unit(size, says, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from demo import quickstart
-from finetune_api.catalogue import Catalogue
 from finetune_api.crds import KINDS, crd
 from finetune_operator.runtime.metrics import REGISTRY
 from finetune_operator.runtime.settings import Settings
@@ -139,6 +138,15 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"reports": {"tls": {"existingSecret": "My_Secret"}}}, "/reports/tls/existingSecret"),
         ({"settings": {"leaseDurationSeconds": 5}}, "leaseRenewSeconds (10) < leaseDurationSeconds (5)"),
         ({"settings": {"leaseRenewSeconds": 15}}, "leaseRenewSeconds (15) < leaseDurationSeconds (15)"),
+        ({"image": {"repository": "REGISTRY/finetune-operator"}}, "/image/repository"),
+        ({"checkImage": {"repository": "ghcr.io/Team/check"}}, "/checkImage/repository"),
+        ({"providerCatalogue": {"api.openai.com": {"closes": "2027-13-01"}}}, "api.openai.com/closes"),
+        ({"providerCatalogue": {"azureOpenAI": {"hostingAsOf": "2027-02-30"}}}, "azureOpenAI/hostingAsOf"),
+        ({"providerCatalogue": {"api.openai.com": {"preferenceModels": "gpt-*"}}}, "preferenceModels"),
+        ({"providerCatalogue": {"openAI": {}}}, "providerCatalogue.openAI: there is no such entry: write the host"),
+        ({"providerCatalogue": {"azure": {}}}, "providerCatalogue.azure: there is no such entry"),
+        ({"providerCatalogue": {"sagemaker": {}}}, "or azureOpenAI, bedrock or sageMaker"),
+        ({"providerCatalogue": {"https://api.openai.com/v1": {}}}, "write the host of the API as in baseURL"),
         ({"settings": {"leaseRetrySeconds": 8.4}}, "1.2 x leaseRetrySeconds (8.4) < leaseRenewSeconds (10)"),
     ],
     ids=json.dumps,
@@ -399,37 +407,6 @@ def dashboard_of(manifests: list[Manifest]) -> str:
         if "-providers" not in m["metadata"]["name"]
     ]
     return str(text)
-
-
-def catalogue_of(manifests: list[Manifest]) -> Catalogue:
-    [text] = [m["data"]["providers.json"] for m in of_kind(manifests, "ConfigMap") if "providers.json" in m["data"]]
-    return Catalogue.model_validate_json(text)
-
-
-def test_the_catalogue_can_be_read_and_knows_openai(defaults: list[Manifest]) -> None:
-    facts = catalogue_of(defaults).of("api.openai.com")
-    price = facts.model("gpt-4o-mini-2024-07-18").training
-    assert price is not None
-    assert (price.per_million_tokens, price.currency) == ("3.00", "USD")
-    assert (str(facts.closes), str(facts.model("gpt-4o-mini-2024-07-18").shutdown)) == ("2027-01-06", "2027-01-14")
-
-
-def test_every_price_has_its_day(defaults: list[Manifest]) -> None:
-    for name, facts in catalogue_of(defaults).providers.items():
-        assert not facts.hosting or facts.hosting_as_of, name
-        for glob, model in facts.models.items():
-            assert not model.hosting or model.hosting_as_of, (name, glob)
-
-
-def test_the_catalogue_can_be_corrected_and_added_to() -> None:
-    mini = {"gpt-4o-mini-2024-07-18": {"training": {"perMillionTokens": "9.99", "asOf": "2027-01-01"}}}
-    other = {"models": {"*": {"training": {"perMillionTokens": "0.50", "currency": "EUR", "asOf": "2027-01-01"}}}}
-    catalogue = catalogue_of(render({"providerCatalogue": {"api.openai.com": {"models": mini}, "llm.corp": other}}))
-    facts = catalogue.of("api.openai.com")
-    assert facts.model("gpt-4o-mini-2024-07-18").training.per_million_tokens == "9.99"
-    assert facts.model("gpt-4.1-mini-2025-04-14").training.per_million_tokens == "5.00"
-    assert str(facts.closes) == "2027-01-06"
-    assert catalogue.of("llm.corp").model("anything").training.currency == "EUR"
 
 
 def test_the_dashboard_shows_metrics_that_the_operator_serves(everything: list[Manifest], served: set[str]) -> None:

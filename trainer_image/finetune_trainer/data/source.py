@@ -20,7 +20,15 @@ from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.store_clients import GOOGLE_KEY, google_files
-from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, chain, reason_of, status_of, trouble_of
+from finetune_trainer.storage.store_errors import (
+    TRUST_STEP,
+    UNTRUSTED,
+    chain,
+    lacks_keys,
+    reason_of,
+    status_of,
+    trouble_of,
+)
 
 _BLOCK = 4 * 1024 * 1024  # read ahead from a store
 BUFFER = 1 << 17
@@ -30,6 +38,11 @@ _MOST_KEYS = 5
 _ONE_FILE = (
     "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
     "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
+)
+_KEYS_STEP = (
+    "No keys were found: name a Secret of the job's namespace that has them in spec.dataset.secretRef "
+    "(docs/guides/tune.md lists them), or give the pods' service account the right to read. At a shell they are in "
+    "its environment."
 )
 AS_UTF8 = (
     "Save the file as UTF-8: Excel calls it CSV UTF-8, and `iconv -f ENCODING -t UTF-8 FILE` does it where ENCODING is "
@@ -244,9 +257,7 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     reason = reason_of(error)
     trouble = trouble_of(error)
-    step = _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
-    if reason == Reason.DATASET_NOT_FOUND and any(mark in name for mark in "*?{["):
-        step = f"Patterns are not read as such. {_ONE_FILE}"
+    step = _step(uri, reason, error)
     if trouble == UNTRUSTED:
         reason, step = Reason.STORE_UNAVAILABLE, TRUST_STEP
     message = {
@@ -254,6 +265,15 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{said}",
     }.get(reason, f"{name}: {place} does not answer as it should{f': {trouble}' if trouble else said}")
     return TrainerError(reason, message, step)
+
+
+def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:
+    """What to do, where more is known than the reason itself tells."""
+    if reason == Reason.DATASET_NOT_FOUND and any(mark in uri.file_name for mark in "*?{["):
+        return f"Patterns are not read as such. {_ONE_FILE}"
+    if reason == Reason.ACCESS_DENIED and lacks_keys(error):
+        return _KEYS_STEP
+    return _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
 
 
 def _is_mounted(uri: Uri) -> bool:

@@ -22,6 +22,7 @@ _DENIED_NAMES = (
     "LocalTokenNotFoundError",
     "PermissionError",
 )
+_WITHOUT_KEYS = {"NoCredentialsError", "DefaultCredentialsError", "LocalTokenNotFoundError"}
 _DENIED_BY_GCSFS = "Forbidden: "  # how its OSError begins for status 403
 _AWAY_NAMES = ("ConnectionError", "ClientConnectionError", "TimeoutError", "HTTPClientError")
 _MISSING_NAMES = (
@@ -59,6 +60,11 @@ _TROUBLES = {
 """By the name of an error or of what it came of, the plainest first: libraries raise their own around them."""
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 _NO_SUCH_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def lacks_keys(error: BaseException) -> bool:
+    """Whether nobody has given any: neither a Secret, nor an environment, nor an identity of the pod."""
+    return any(type(one).__name__ in _WITHOUT_KEYS for one in chain(error))
 
 
 def status_of(error: BaseException) -> int | None:

@@ -106,7 +106,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error), billed=_billed(view))
     target = find_target(view.spec, view.model, view.connections)
     if isinstance(target, Failure):
-        return not_served(view, _with_names(target, view.beside), billed=_billed(view))
+        return not_served(view, _with_names(target, view), billed=_billed(view))
     fields: dict[str, Any] = {
         "target_version": target.version.version,
         "engine": target.engine,
@@ -128,15 +128,16 @@ def _is_unshown(view: DeploymentView, target: Target) -> bool:
     return view.serving.state == "Unshown" and view.status.target_version == target.version.version
 
 
-def _with_names(failure: Failure, beside: Beside | None) -> Failure:
+def _with_names(failure: Failure, view: DeploymentView) -> Failure:
     """Of a model that is not there: what is awaited, or what its name may have been meant to be."""
-    if failure.reason is not Reason.MODEL_NOT_FOUND or beside is None:
+    beside, spec = view.beside, view.spec
+    if failure.reason is not Reason.MODEL_NOT_FOUND or beside is None or spec is None:
         return failure
     if beside.makers:
         among = f", or another of {len(beside.makers)}," if len(beside.makers) > 1 else ""
         awaited = f"it is made when FineTuneJob {beside.makers[0]}{among} succeeds"
         return failure.model_copy(update={"message": f"{failure.message} yet; {awaited}", "next_step": None})
-    there = f"this namespace has {some_of(sorted(beside.models)) or 'none'}"
+    there = f"this namespace has {some_of(sorted(beside.models), spec.model_ref.name) or 'none'}"
     message = f"{failure.message}, and no FineTuneJob that is under way names it in spec.modelRef; {there}"
     return failure.model_copy(update={"message": message})
 

@@ -259,7 +259,7 @@ def wait_for_connection(view: JobView) -> Decision | None:
 def _missing(view: JobView, name: str) -> Failure:
     """What is wrong with the connection."""
     if view.connection is None:
-        message = f"spec.connectionRef: LLMConnection {name} does not exist; {_usable(view.usable_connections)}"
+        message = f"spec.connectionRef: LLMConnection {name} does not exist; {_usable(view.usable_connections, name)}"
         return Failure.because(Reason.CONNECTION_NOT_FOUND, message)
     message = (
         f"spec.connectionRef: LLMConnection {name} leads to {view.connection.provider} now, and the job was "
@@ -269,9 +269,9 @@ def _missing(view: JobView, name: str) -> Failure:
     return Failure(reason=Reason.CONNECTION_NOT_FOUND, message=message, next_step=next_step)
 
 
-def _usable(names: tuple[str, ...]) -> str:
+def _usable(names: tuple[str, ...], missing: str) -> str:
     """What the name may have been meant to be: the user may see no connections, and is to name one."""
-    return f"this namespace may use {some_of(names)}" if names else "no LLMConnection serves this namespace"
+    return f"this namespace may use {some_of(names, missing)}" if names else "no LLMConnection serves this namespace"
 
 
 def refuse_by_policy(view: JobView) -> Decision | None:

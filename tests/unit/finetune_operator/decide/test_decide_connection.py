@@ -80,11 +80,30 @@ def test_a_day_that_an_admin_has_put_right_is_not_told_of_any_more() -> None:
         (connection(), "jobs may use it"),
         (connection(namespaceSelector=None), "no namespace may use it: spec.namespaceSelector is not set"),
         (connection(fineTuning={"enabled": False}), "deployments are served; new jobs are refused"),
+        (
+            connection(fineTuning={"allowedModels": []}),
+            "no base model may be tuned: spec.fineTuning.allowedModels is empty",
+        ),
     ],
 )
 def test_who_may_use_a_connection_is_said(spec: LLMConnectionSpec, said: str) -> None:
     status = decide_connection.decide(spec, "", LLMConnectionStatus(), generation=1, now=NOW)
     assert condition(status, "Ready").message == said
+
+
+def test_a_selector_that_no_namespace_has_the_labels_of_is_told_and_looked_at_again_soon() -> None:
+    status = decide_connection.decide(
+        connection(), "", LLMConnectionStatus(), generation=1, now=NOW, checked=Checked(), nobody=True
+    )
+    ready = condition(status, "Ready")
+    assert (ready.status, ready.message) == (
+        "True",
+        "no namespace may use it: none has the labels of spec.namespaceSelector",
+    )
+    assert check_is_due(status, generation=1, now=at(50)) == 10
+    selected = decide_connection.decide(connection(), "", status, generation=1, now=at(60), checked=Checked())
+    assert condition(selected, "Ready").message == "jobs may use it"
+    assert check_is_due(selected, generation=1, now=at(120)) > 60
 
 
 @pytest.mark.parametrize(

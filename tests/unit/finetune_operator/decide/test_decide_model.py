@@ -243,11 +243,14 @@ def test_a_pruned_version_leaves_status_and_one_being_pruned_cannot_be_pinned() 
     assert [v.version for v in going.status.versions or ()] == [1, 2, 3]
 
 
+SET = ": set spec.activeVersion: 2 to use it all the same"
+
+
 @pytest.mark.parametrize(
     ("versions", "active", "said"),
     [
-        ([version(1, 0.5), version(2, 0.4, "Worse")], 1, "version 1 is active; version 2 was found no better"),
-        ([version(1, 0.5), version(2)], 1, "version 1 is active; version 2 was not measured (dataset.test)"),
+        ([version(1, 0.5), version(2, 0.4, "Worse")], 1, f"version 1 is active; version 2 was found no better{SET}"),
+        ([version(1, 0.5), version(2)], 1, f"version 1 is active; version 2 was not measured (dataset.test){SET}"),
         ([version(1, 0.5), version(2, 0.6)], 2, "version 2 is active"),
     ],
 )

@@ -136,3 +136,25 @@ async def test_a_connection_that_no_namespace_may_use_yet_is_checked_once_there_
     cluster.add_namespace(team="a")
     await cluster.wait(60)
     assert cluster.condition("Stalled", LOCAL)["reason"] == "PodRejected"
+
+
+async def test_a_connection_that_cannot_be_used_is_told_by_one_event_and_again_when_it_fails_anew() -> None:
+    told = ("LLMConnection", "Warning", "PodRejected")
+    cluster = await with_connection(Invalid(422, "Invalid", BAD_FIELD), team="a")
+    assert cluster.told.count(told) == 1
+    await cluster.wait(60)
+    assert cluster.told.count(told) == 1  # tried again, and nothing has changed
+    cluster.kube.refusals.clear()
+    await cluster.wait(60)
+    cluster.kube.refusals["would_create", "jobs"] = Invalid(422, "Invalid", BAD_FIELD)
+    for _ in range(2):
+        await cluster.wait(3600)
+    assert cluster.told.count(told) == 2
+
+
+async def test_a_spec_that_cannot_be_read_is_told_by_an_event() -> None:
+    cluster = await with_connection(None, team="a")
+    spec = cluster.kube.objects[CONNECTIONS, "", "local"]["spec"]
+    cluster.kube.change(CONNECTIONS, "local", "", spec=spec | {"unknown": 1})
+    await cluster.settle()
+    assert cluster.told == [("LLMConnection", "Warning", "SpecInvalid")]

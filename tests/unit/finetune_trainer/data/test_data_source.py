@@ -138,6 +138,7 @@ def test_missing_credentials_are_a_matter_of_access(store, monkeypatch, tmp_path
     with pytest.raises(TrainerError) as raised:
         Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=False)
     assert raised.value.reason == "AccessDenied"
+    assert "name a Secret of the job's namespace that has them in spec.dataset.secretRef" in raised.value.next_step
     s3fs.S3FileSystem.clear_instance_cache()
 
 

@@ -203,3 +203,35 @@ def test_all_objects_of_a_file_are_told_of_and_others_passed_over(check):
         "FineTunedModel sentiment",
         "job",
     ]
+
+
+NOT_HEEDED = {
+    "lora: {r: 8}": "spec.lora: the provider chooses how it tunes; leave it out",
+    "hyperparameters: {learningRate: 1.0e-4}": "spec.hyperparameters.learningRate: the provider takes a factor",
+    "hyperparameters: {epochs: 1.5}": "spec.hyperparameters.epochs: the provider takes whole epochs",
+    "hyperparameters: {packing: false}": "spec.hyperparameters.packing: the provider has its own recipe; leave it out",
+    "resources: {gpusPerNode: 1}": "spec.resources: the job needs none of this cluster; leave them out",
+    "artifact: {merge: true}": "spec.artifact: the model stays at the provider; leave it out",
+    "trackers: {tensorBoard: {}}": "spec.trackers: they follow this project's trainer",
+}
+
+
+@pytest.mark.parametrize("more", [["--manifest-only"], []], ids=["manifest", "data"])
+@pytest.mark.parametrize("field", NOT_HEEDED)
+@pytest.mark.parametrize("provider", ["openAI", "openAICompatible", "azureOpenAI"])
+def test_a_field_that_the_operator_would_refuse_at_a_provider_is_told_before(tmp_path, capsys, field, provider, more):
+    (tmp_path / "m.yaml").write_text(f"{JOB.rstrip()}\n  {field}\n")
+    assert main(["check", "-f", str(tmp_path / "m.yaml"), "--provider", provider, *more]) == ExitCode.SPEC_INVALID
+    err = capsys.readouterr().err
+    assert f"for {provider} connections: {NOT_HEEDED[field]}" in err
+    assert "Correct the manifest." in err
+
+
+@pytest.mark.parametrize("provider", ["openAI", "azureOpenAI", "bedrock", "sageMaker"])
+def test_the_examples_of_a_provider_ask_it_for_nothing_that_it_could_not_heed(provider, capsys):
+    name = {"openAI": "openai", "azureOpenAI": "azure-openai"}.get(provider, provider.lower())
+    paths = sorted(EXAMPLES.glob(f"jobs/{name}*.yaml"))
+    assert paths
+    for path in paths:
+        assert main(["check", "-f", str(path), "--manifest-only", "--provider", provider]) == ExitCode.OK, path
+    capsys.readouterr()

@@ -383,6 +383,10 @@ def test_a_new_nonce_of_a_complete_job_leaves_what_kubectl_waits_for() -> None:
     [
         (("local-cpu", "openai"), "; this namespace may use local-cpu, openai"),
         (tuple(f"c{n:02}" for n in range(12)), "c08, c09 and 2 more"),
+        (
+            (*(f"c{n:02}" for n in range(12)), "locale", "remote"),
+            "use locale, c00, c01, c02, c03, c04, c05, c06, c07, c08 and 4 more",
+        ),
         ((), "; no LLMConnection serves this namespace"),
     ],
 )

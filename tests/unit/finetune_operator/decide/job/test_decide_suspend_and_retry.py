@@ -45,6 +45,14 @@ def test_a_new_nonce_starts_a_failed_job_again_as_the_next_attempt_with_all_its_
     assert decide(view(status=after, spec=job_spec(retryNonce="again"))).start
 
 
+def test_an_empty_nonce_as_templates_leave_it_is_none_and_asks_for_nothing() -> None:
+    ended = decide(view(status=decide(view(connection=connection(fineTuning={"enabled": False}))).status)).status
+    for before in (None, "2"):
+        status = ended.model_copy(update={"observed_retry_nonce": before})
+        assert not view(status=status, spec=job_spec(retryNonce="")).retry_asked
+        assert view(status=status, spec=job_spec(retryNonce="1")).retry_asked
+
+
 def test_a_job_that_was_refused_before_its_first_attempt_begins_with_the_first() -> None:
     off = connection(fineTuning={"enabled": False})
     refused = decide(view(connection=off)).status
