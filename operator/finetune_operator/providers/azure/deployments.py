@@ -19,8 +19,9 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.hosted_record import Hosted, HostedState
 from finetune_operator.decide.deployment.hosting_terms import azure_units, in_words
 from finetune_operator.decide.deployment.idle import Figures
-from finetune_operator.providers.azure.arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, InTurn, ask
+from finetune_operator.providers.azure.arm import MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure.monitor import AzureMonitor
+from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.pace import Pace
