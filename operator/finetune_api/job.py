@@ -236,9 +236,7 @@ class Adopt(ApiModel):
             "^[A-Za-z0-9_:@=+-]+([./][A-Za-z0-9_:@=+-]+)*$",
             "write the job's ID as the provider shows it, such as ftjob-abc123, or at AWS its ARN or its name",
         ),
-    ] = Field(
-        description="ID of the job at the provider, for example ftjob-abc123; at AWS its ARN or its name."
-    )
+    ] = Field(description="ID of the job at the provider, for example ftjob-abc123; at AWS its ARN or its name.")
 
 
 class Budget(ApiModel):

@@ -32,6 +32,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
+    require_end,
 )
 from finetune_operator.providers.in_time import seconds_for
 from finetune_operator.providers.pace import Pace
@@ -216,6 +217,7 @@ class Aws:
 
         Raises:
             ProviderError: as `translated` says.
+            Unreadable: it has no end.
         """
         pages: Iterator[dict[str, Any]] | None = None
 
@@ -225,8 +227,10 @@ class Aws:
             return next(pages, None)
 
         found: list[dict[str, Any]] = []
+        count = 0
         while (page := await self.run(service, read)) is not None:
             found += page.get(key) or []
+            require_end(count := count + 1, service)
         return found
 
     async def run(self, service: str, do: Callable[[Any], T], *, paced: bool = True, size: int = 0) -> T:

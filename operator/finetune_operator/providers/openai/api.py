@@ -25,6 +25,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
+    require_end,
 )
 from finetune_operator.providers.in_time import Limit
 from finetune_operator.providers.openai import wire
@@ -298,8 +299,9 @@ class OpenAIApi:
 
     async def _pages(self, first: Awaitable[Any]) -> AsyncIterator[list[dict[str, Any]]]:
         """A list's pages, up to one that brings nothing new: a service may give the first one for ever."""
-        page, seen = await self._ask(first), set[str]()
+        page, seen, count = await self._ask(first), set[str](), 0
         while True:
+            require_end(count := count + 1, self._host)
             here = _rows(page)
             new = {str(one.get("id")) for one in here} - seen
             if not new:
