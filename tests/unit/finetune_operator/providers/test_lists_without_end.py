@@ -34,7 +34,7 @@ def of_arm(number: int, request: web.Request) -> Any:
 
 def of_bedrock(number: int, _: web.Request) -> Any:
     names = ("modelCustomizationJobSummaries", "modelDeploymentSummaries", "provisionedModelSummaries")
-    return dict.fromkeys(names, []) | {"nextToken": str(number)}
+    return {name: [] for name in names} | {"nextToken": str(number)}
 
 
 def of_sagemaker(number: int, _: web.Request) -> Any:
