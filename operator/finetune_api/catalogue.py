@@ -95,11 +95,15 @@ class ProviderFacts(ApiModel):
     )
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="By glob of the base model's name.")
     entry: str = Field("", exclude=True, description="Name of the entry, which the catalogue itself fills in.")
+    unread: str = Field(
+        "", exclude=True, description="Fields for which an entry cannot be read: then nothing is known."
+    )
 
     @property
     def where(self) -> str:
         """Where an admin writes what is not known."""
-        return f"the chart's providerCatalogue, under {self.entry}" if self.entry else "the chart's providerCatalogue"
+        where = f"the chart's providerCatalogue, under {self.entry}" if self.entry else "the chart's providerCatalogue"
+        return f"{where}, which cannot be read as it is ({self.unread})" if self.unread else where
 
     def price_per_hour(self, base_model: str, sku: str) -> str | None:
         """Price of an hour of one unit of a deployment; None where it is not known, or not billed by the hour."""

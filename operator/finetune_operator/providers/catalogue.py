@@ -2,20 +2,29 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from finetune_api.aws import COMMERCIAL, partition_of
-from finetune_api.catalogue import Catalogue
+from finetune_api.base import ApiModel
+from finetune_api.catalogue import Catalogue, ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_operator.providers.openai.wire import OPENAI_HOST, is_openai
 
 logger = logging.getLogger(__name__)
 
 
+SHOWN = 3
+"""Of the fields for which an entry cannot be read."""
+
+
 class CatalogueFile:
-    """Reads the catalogue. Without a file, or with one that cannot be read, nothing is known: budgets are refused."""
+    """Reads the catalogue. Without a file nothing is known, nor of a provider whose entry cannot be read.
+
+    Budgets are refused then: a price that was right before somebody has changed it is none to spend money by.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -23,7 +32,7 @@ class CatalogueFile:
         self._catalogue = Catalogue()
 
     def read(self) -> Catalogue:
-        """The catalogue as it is now; the one before where the new one cannot be read."""
+        """The catalogue as it is now; the one before where the file is no catalogue at all."""
         if self._path is None:
             return self._catalogue
         try:
@@ -31,10 +40,38 @@ class CatalogueFile:
             stamp = stat.st_mtime_ns, stat.st_size
             if stamp != self._stamp:
                 self._stamp = stamp
-                self._catalogue = Catalogue.model_validate_json(self._path.read_bytes())
-        except (OSError, ValidationError) as error:
+                self._catalogue = _parsed(self._path.read_bytes())
+        except (OSError, ValueError) as error:
             logger.warning("the catalogue of providers %s cannot be read: %s", self._path, type(error).__name__)
         return self._catalogue
+
+
+def _parsed(content: bytes) -> Catalogue:
+    """Entry by entry: a slip in one of them leaves the others as they are.
+
+    Raises:
+        ValueError: it is no catalogue.
+    """
+    entries = _Entries.model_validate_json(content).providers
+    return Catalogue(providers={name: _facts(name, entry) for name, entry in entries.items()})
+
+
+class _Entries(ApiModel):
+    """A catalogue whose entries have not been read yet."""
+
+    providers: dict[str, Any] = Field(default_factory=dict)
+
+
+def _facts(name: str, entry: Any) -> ProviderFacts:
+    try:
+        return ProviderFacts.model_validate(entry)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        told = [".".join(map(str, one["loc"])) or "the entry itself" for one in problems]
+        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+        unread = ", ".join(told[:SHOWN])[:300] + more
+        logger.warning("the catalogue's entry of %s cannot be read, nothing is known of it: %s", name, unread)
+        return ProviderFacts(unread=unread)
 
 
 def catalogue_name(spec: LLMConnectionSpec) -> str:
