@@ -95,14 +95,13 @@ class ProviderFacts(ApiModel):
     )
     models: dict[str, ModelFacts] = Field(default_factory=dict, description="By glob of the base model's name.")
     entry: str = Field("", exclude=True, description="Name of the entry, which the catalogue itself fills in.")
-    problem: str = Field("", exclude=True, description="Why nothing is known: the catalogue cannot be read.")
+    problem: str = Field("", exclude=True, description="Why it cannot be read: of an entry nothing is known then.")
 
     @property
     def where(self) -> str:
         """Where an admin writes what is not known."""
-        if self.problem:
-            return f"the chart's providerCatalogue, which cannot be read: {self.problem}"
-        return f"the chart's providerCatalogue, under {self.entry}" if self.entry else "the chart's providerCatalogue"
+        where = f"the chart's providerCatalogue, under {self.entry}" if self.entry else "the chart's providerCatalogue"
+        return f"{where}, which cannot be read: {self.problem}" if self.problem else where
 
     def price_per_hour(self, base_model: str, sku: str) -> str | None:
         """Price of an hour of one unit of a deployment; None where it is not known, or not billed by the hour."""
@@ -141,7 +140,7 @@ class Catalogue(ApiModel):
     def of(self, provider: str) -> ProviderFacts:
         """The facts of a provider; none where it is not listed."""
         facts = self.providers.get(provider, ProviderFacts())
-        return facts.model_copy(update={"entry": provider, "problem": self.problem})
+        return facts.model_copy(update={"entry": provider, "problem": self.problem or facts.problem})
 
 
 def estimate(tokens: int, epochs: float, price: Price) -> Cost:

@@ -230,9 +230,14 @@ class Resources(ApiModel):
 class Adopt(ApiModel):
     """A job that was made elsewhere."""
 
-    job_id: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
-        description="ID of the job at the provider, for example ftjob-abc123; at AWS its ARN or its name."
-    )
+    job_id: Annotated[
+        str,
+        Field(min_length=1, max_length=1024),
+        shaped(
+            "^[A-Za-z0-9_:@=+-]+([./][A-Za-z0-9_:@=+-]+)*$",
+            "write the job's ID as the provider shows it, such as ftjob-abc123, or at AWS its ARN or its name",
+        ),
+    ] = Field(description="ID of the job at the provider, for example ftjob-abc123; at AWS its ARN or its name.")
 
 
 class Budget(ApiModel):

@@ -24,6 +24,22 @@ pytestmark = pytest.mark.cluster
 TRAIN = "spec.dataset.train.uri"
 LIMITS = "spec.huggingFace.resources.limits"
 BASELINES = "spec.evaluation.baselines"
+NO_JOB_IDS = (
+    *(".", "..", "/", "a//b", "ftjob-1/../../files", "ftjob-1/", "%2e", "ftjob-1?limit=1", "ftjob-1#1", "a\\b"),
+    *(
+        " ",
+        " ftjob-1",
+        "ftjob-1 ",
+        "ftjob 1",
+        "ftjob-1\n",
+        "ftjob-1\t",
+        "ftjob-ä",
+        "<job>",
+        '"ftjob-1"',
+        "ftjob-1,ftjob-2",
+    ),
+)
+"""What a path to a job would lead elsewhere with, and what people paste with an ID."""
 
 
 def endpoint(**fields: Any) -> Manifest:
@@ -182,6 +198,8 @@ JOBS: list[Refused] = [
     (JOB, "spec.evaluation.metrics", [], ("spec.evaluation.metrics", "at least 1")),
     (JOB, "spec.adopt", {}, ("spec.adopt.jobID: Required",)),
     (JOB, "spec.adopt.jobID", "", ("spec.adopt.jobID", "at least 1")),
+    *((JOB, "spec.adopt.jobID", wrong, ("spec.adopt.jobID", "as the provider shows it")) for wrong in NO_JOB_IDS),
+    (JOB, "spec.adopt.jobID", "f" * 1025, ("spec.adopt.jobID", "1024")),
     (JOB, "spec.budget", {"currency": "USD"}, ("spec.budget.maxCost: Required",)),
     (JOB, "spec.budget.maxCost", "a lot", ("spec.budget.maxCost", "[0-9]")),
     (JOB, "spec.budget.maxCost", "25 USD", ("spec.budget.maxCost", 'such as "25.00"')),

@@ -133,6 +133,24 @@ class Unreadable(Unknown):
         super().__init__(Reason.PROVIDER_UNAVAILABLE, message)
 
 
+MOST_PAGES = 1000
+"""Of one list: a hundred thousand jobs or deployments, a million objects."""
+
+
+def require_end(pages: int, who: str) -> None:
+    """A list has an end.
+
+    Args:
+        pages: that were read.
+        who: gives them, as people know it.
+
+    Raises:
+        Unreadable: these are too many. Their marks may all be new ones: that no page comes twice does not end it.
+    """
+    if pages > MOST_PAGES:
+        raise Unreadable(f"{who} gives a list without end")
+
+
 def looks_like_page(body: bytes) -> bool:
     """Whether an answer is a page for people: a proxy's, or that of another address than the API's."""
     return body.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html"))

@@ -22,6 +22,7 @@ from botocore.session import Session
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws.answers import Bounded, require_answer
+from finetune_operator.providers.aws.line import POOLS, Line
 from finetune_operator.providers.connection_secret import AWS_KEYS
 from finetune_operator.providers.errors import (
     Denied,
@@ -31,7 +32,9 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
+    require_end,
 )
+from finetune_operator.providers.in_time import seconds_for
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.unanswered import moved, unanswered
@@ -206,13 +209,15 @@ class Aws:
         Raises:
             ProviderError: as `translated` says.
         """
-        return await self.run(service, lambda client: getattr(client, operation)(**arguments))
+        sent = len(arguments.get("Body", b""))
+        return await self.run(service, lambda client: getattr(client, operation)(**arguments), size=sent)
 
     async def pages(self, service: str, operation: str, key: str, **arguments: Any) -> list[dict[str, Any]]:
         """What a list has under `key`, all pages of it.
 
         Raises:
             ProviderError: as `translated` says.
+            Unreadable: it has no end.
         """
         pages: Iterator[dict[str, Any]] | None = None
 
@@ -222,28 +227,41 @@ class Aws:
             return next(pages, None)
 
         found: list[dict[str, Any]] = []
+        count = 0
         while (page := await self.run(service, read)) is not None:
             found += page.get(key) or []
+            require_end(count := count + 1, service)
         return found
 
-    async def run(self, service: str, do: Callable[[Any], T], *, paced: bool = True) -> T:
-        """What `do` makes of the service's client, in a thread; `paced`: once it is this call's turn.
+    async def run(self, service: str, do: Callable[[Any], T], *, paced: bool = True, size: int = 0) -> T:
+        """What `do` makes of the service's client, in a thread.
+
+        Args:
+            service: by boto3's name.
+            do: one call.
+            paced: once it is this call's turn.
+            size: bytes that it sends or reads, where they are many.
 
         Raises:
             ProviderError: as `translated` says.
         """
         if self._pace is not None and paced and service != STORE:
             await self._pace.wait()
-        loop = asyncio.get_running_loop()
+        loop, line = asyncio.get_running_loop(), Line()
         try:
-            return await loop.run_in_executor(self._threads, partial(self._run, service, do))
+            async with asyncio.timeout(seconds_for(self._patience.get(service, ANSWER_SECONDS), size)):
+                return await loop.run_in_executor(self._threads, partial(self._run, service, do, line))
+        except TimeoutError as error:
+            line.hang_up()
+            raise unanswered(error, service) from None
         except (boto.ClientError, boto.BotoCoreError) as error:
             raise translated(error, service) from None
         except (ResponseParserError, RuntimeError):  # the second one of moments that no calendar has
             raise Unreadable(f"{service} answers with something else") from None
 
-    def _run(self, service: str, do: Callable[[Any], T]) -> T:
-        return do(self._client(service))
+    def _run(self, service: str, do: Callable[[Any], T], line: Line) -> T:
+        with line.held():
+            return do(self._client(service))
 
     def _client(self, service: str) -> Any:
         """Made when it is first asked for, in a thread: reading a service's model takes a while."""
@@ -260,7 +278,9 @@ class Aws:
                 client = self._session.create_client(service, endpoint_url=endpoint, config=config)
                 client.meta.events.register("before-send", self._require_pace)
                 client.meta.events.register("before-parse", require_answer)
-                client._endpoint.http_session = Bounded(client._endpoint.http_session)  # noqa: SLF001 - no setting has it
+                http = client._endpoint.http_session  # noqa: SLF001 - no setting has it, nor the next two
+                http._pool_classes_by_scheme.update(POOLS)  # noqa: SLF001
+                client._endpoint.http_session = Bounded(http)  # noqa: SLF001
                 self._clients[service] = client
             return self._clients[service]
 

@@ -81,7 +81,7 @@ class Bucket:
             with client.get_object(**self._at(name))["Body"] as body:
                 return bytes(body.read(limit))
 
-        content = await self._aws.run(STORE, read)
+        content = await self._aws.run(STORE, read, size=limit)
         if looks_like_page(content):
             raise Unreadable(f"s3 answers with a web page in the place of {name}")
         return content

@@ -1,19 +1,23 @@
-"""ARM's REST interface where one GET is all that is wanted of it; what its refusals mean, and whose turn it is."""
+"""ARM's REST interface where one GET is all that is wanted of it; what its refusals mean."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-import aiohttp
 from azure.core import AsyncPipelineClient
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+)
 from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
-from azure.core.pipeline.transport._aiohttp import AioHttpTransport  # typed, as the public name is not
 from azure.core.rest import HttpRequest
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.entra import no_token
+from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
 from finetune_operator.providers.errors import (
     NotThere,
     ProviderError,
@@ -31,12 +35,8 @@ T = TypeVar("T")
 
 MANAGEMENT = "https://management.azure.com"
 CONFLICT_PAUSE_SECONDS = 20.0
-CALL_SECONDS = 30
 LONGEST_PATH = 512
 """Of what status keeps."""
-
-ANSWER_MAX_BYTES = 32 * 1024 * 1024
-
 
 _ACTION = re.compile(r"action '([A-Za-z./]{1,128})'")
 _SUBSCRIPTION = "Ask an admin to look at the Azure subscription; it is tried again by itself."
@@ -63,48 +63,6 @@ _IN_THE_WAY = {
 
 class Forbidden(TryLater):
     """403: the identity is good, and may not do this."""
-
-
-class _Bounded(aiohttp.ClientResponse):
-    """Is read as far as it can be ARM's: what comes compressed may be a thousand times as long."""
-
-    async def read(self) -> bytes:
-        """See aiohttp.ClientResponse."""
-        content = bytearray()
-        async for chunk in self.content.iter_any():
-            content += chunk
-            if len(content) > ANSWER_MAX_BYTES:
-                self.close()
-                raise aiohttp.ClientPayloadError("too long")
-        return bytes(content)
-
-
-class InTurn(AioHttpTransport):
-    """Sends a request when it is its turn: it has its token by then, which Entra may have taken its time for."""
-
-    turn: Callable[[], Awaitable[None]] | None = None
-
-    async def open(self) -> None:
-        """See AioHttpTransport, whose own session would hold an answer and what it is uncompressed, however long."""
-        if self.session is None and not self._has_been_opened:
-            self.session = aiohttp.ClientSession(
-                trust_env=True, cookie_jar=aiohttp.DummyCookieJar(), response_class=_Bounded
-            )
-        await super().open()  # type: ignore[no-untyped-call]
-
-    async def send(self, request: Any, **options: Any) -> Any:
-        """See AioHttpTransport.
-
-        Raises:
-            Unreadable: a proxy answers. To the SDK its page is as good as no body, and a deletion done.
-        """
-        if self.turn is not None:
-            await self.turn()
-        response: Any = await super().send(request, **options)
-        if response.status_code < 300 and "html" in str(response.content_type).casefold():
-            await response.close()
-            raise Unreadable(f"ARM's address answers with a web page and status {response.status_code}")
-        return response
 
 
 class ArmRest:

@@ -19,9 +19,10 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.hosted_record import Hosted, HostedState
 from finetune_operator.decide.deployment.hosting_terms import azure_units, in_words
 from finetune_operator.decide.deployment.idle import Figures
-from finetune_operator.providers.azure.arm import CALL_SECONDS, MANAGEMENT, ArmRest, Forbidden, InTurn, ask
+from finetune_operator.providers.azure.arm import MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure.monitor import AzureMonitor
-from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable
+from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
+from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable, require_end
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import HostRequest
@@ -86,6 +87,7 @@ class AzureDeployments:
                 if pages.continuation_token in links:
                     break  # a list may give one page for ever
                 links.add(pages.continuation_token)
+                require_end(len(links), "ARM")
             return found
 
         return [*(await ask(read())).values()]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
@@ -9,9 +10,11 @@ from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredentia
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
+from finetune_operator.providers.azure.transport import InTurn
 from finetune_operator.providers.connection_secret import AZURE_KEYS
-from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable
+from finetune_operator.providers.errors import ProviderError, TryLater, Unknown, Unreadable
 from finetune_operator.providers.ports import Credential
+from finetune_operator.providers.retry_after import asked_pause
 from finetune_operator.providers.unanswered import unanswered
 
 PAUSE_SECONDS = 60.0
@@ -40,14 +43,14 @@ def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credentia
     Raises:
         TryLater: the pod has none, or what the Secret has can be no client's.
     """
-    authority: dict[str, Any] = {}
+    options: dict[str, Any] = {"transport": InTurn("Entra"), "retry_total": 0}
     if settings.authority_host is not None:
-        authority = {"authority": settings.authority_host, "disable_instance_discovery": True}
+        options |= {"authority": settings.authority_host, "disable_instance_discovery": True}
     try:
         if settings.credentials.secret_ref is None:
-            return WorkloadIdentityCredential(**authority)
+            return WorkloadIdentityCredential(**options)
         tenant, client_id, client_secret = (secret[key] for key in AZURE_KEYS)
-        return ClientSecretCredential(tenant, client_id, client_secret, **authority)
+        return ClientSecretCredential(tenant, client_id, client_secret, **options)
     except ValueError:
         raise _no_identity(settings) from None
 
@@ -71,9 +74,22 @@ def untold(error: AzureError, what: str) -> ProviderError:
     return unanswered(error, "Entra")
 
 
-def no_token(error: AzureError, what: str) -> TryLater:
-    """Entra's refusal to give a token. `what`: for whom."""
+def no_token(error: AzureError, what: str) -> ProviderError:
+    """Entra's refusal to give a token, or that it cannot give one now. `what`: for whom."""
+    status, headers = _answer(error)
+    pause = asked_pause(headers, datetime.now(UTC))
+    if status == 429:
+        return TryLater(Reason.RATE_LIMITED, "Entra asks for patience", pause or PAUSE_SECONDS)
+    if status >= 500:
+        return Unknown(Reason.PROVIDER_UNAVAILABLE, f"Entra answers with status {status}", pause)
     found = _CODE.search(str(error))
     why = found[0] if found else type(error).__name__
     means = f": {_MEANS[found[1]]}" if found and found[1] in _MEANS else ""
     return TryLater(Reason.CREDENTIALS_INVALID, f"Entra gives no token for {what} ({why}){means}", PAUSE_SECONDS)
+
+
+def _answer(error: AzureError) -> tuple[int, Mapping[str, str]]:
+    """Status and headers of the answer that an error is about; 0 where there was none."""
+    response = getattr(error, "response", None)
+    headers = getattr(response, "headers", None) or {}
+    return getattr(response, "status_code", 0), {str(name).casefold(): str(value) for name, value in headers.items()}

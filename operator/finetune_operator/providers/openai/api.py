@@ -25,9 +25,11 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
+    require_end,
 )
+from finetune_operator.providers.in_time import Limit
 from finetune_operator.providers.openai import wire
-from finetune_operator.providers.openai.client import FORM
+from finetune_operator.providers.openai.client import CALL_SECONDS, FORM
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.openai.refusals import Barred, of_the_wish, translated
 from finetune_operator.providers.pace import Pace
@@ -297,8 +299,9 @@ class OpenAIApi:
 
     async def _pages(self, first: Awaitable[Any]) -> AsyncIterator[list[dict[str, Any]]]:
         """A list's pages, up to one that brings nothing new: a service may give the first one for ever."""
-        page, seen = await self._ask(first), set[str]()
+        page, seen, count = await self._ask(first), set[str](), 0
         while True:
+            require_end(count := count + 1, self._host)
             here = _rows(page)
             new = {str(one.get("id")) for one in here} - seen
             if not new:
@@ -314,9 +317,10 @@ class OpenAIApi:
 
         async def read() -> bytes:
             content = bytearray()
-            async with self._sdk.files.with_streaming_response.content(file_id) as answer:
+            async with Limit(CALL_SECONDS) as limit, self._sdk.files.with_streaming_response.content(file_id) as answer:
                 async for chunk in answer.iter_bytes():
                     content += chunk
+                    limit.has_moved(len(chunk))
                     if len(content) >= RESULTS_MAX_BYTES:
                         break
             return bytes(content)
@@ -374,7 +378,7 @@ class OpenAIApi:
             answer = await call
         except openai.APIStatusError as error:
             raise translated(error, self._host) from None
-        except (openai.APIError, httpx2.HTTPError) as error:
+        except (openai.APIError, httpx2.HTTPError, TimeoutError) as error:
             if isinstance(error.__cause__, ProviderError):
                 raise error.__cause__ from None
             raise unanswered(error, self._host) from None

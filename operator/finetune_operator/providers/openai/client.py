@@ -4,7 +4,7 @@ It repeats nothing, has short patience, and goes where it is told.
 """
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +13,7 @@ import httpx2
 import openai
 
 from finetune_operator.providers.errors import Unreadable
+from finetune_operator.providers.in_time import Limit
 from finetune_operator.providers.unanswered import moved
 
 CALL_SECONDS = 20.0
@@ -49,27 +50,55 @@ def client(
 
 
 class _Client(openai.DefaultAsyncHttpxClient):
-    """Reads answers as far as they can be this API's: what comes compressed may be a thousand times as long."""
+    """Reads answers as far as they can be this API's: what comes compressed may be a thousand times as long.
+
+    And no longer than such an answer takes.
+    """
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         """See httpx2.AsyncClient.
 
         Raises:
             Unreadable: the answer is too long.
+            httpx2.ReadTimeout: it takes too long on the whole.
         """
-        response = await super().send(request, stream=True, **options)
-        if stream and response.is_success:
-            return response  # whoever asked for that reads no further than is good
-        content = bytearray()
         try:
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                if len(content) > ANSWER_MAX_BYTES:
-                    raise Unreadable(f"{request.url.host} answers with more than {ANSWER_MAX_BYTES // 2**20} MiB")
-        finally:
-            await response.aclose()
+            async with Limit(request.extensions["timeout"]["read"]) as limit:
+                if not isinstance(request.stream, httpx2.ByteStream):
+                    request.stream = _Passed(request.stream, limit)
+                response = await super().send(request, stream=True, **options)
+                if stream and response.is_success:
+                    return response  # whoever asked for that reads no further, and no longer, than is good
+                content = await _content(response, limit)
+        except TimeoutError:
+            raise httpx2.ReadTimeout("the answer takes too long", request=request) from None
         headers = [(name, value) for name, value in response.headers.items() if name not in _OF_THE_BODY]
-        return httpx2.Response(response.status_code, headers=headers, content=bytes(content), request=response.request)
+        return httpx2.Response(response.status_code, headers=headers, content=content, request=response.request)
+
+
+class _Passed(httpx2.AsyncByteStream):
+    """A body that is sent as it comes, by the provider's time alone."""
+
+    def __init__(self, body: Any, limit: Limit) -> None:
+        self._body = body
+        self._limit = limit
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._limit.passing(self._body)
+
+
+async def _content(response: httpx2.Response, limit: Limit) -> bytes:
+    content = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            limit.has_moved(len(chunk))
+            if len(content) > ANSWER_MAX_BYTES:
+                host = response.request.url.host
+                raise Unreadable(f"{host} answers with more than {ANSWER_MAX_BYTES // 2**20} MiB")
+    finally:
+        await response.aclose()
+    return bytes(content)
 
 
 _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})

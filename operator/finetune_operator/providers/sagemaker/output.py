@@ -113,12 +113,13 @@ async def checked(bucket: Bucket, folder: str, sizes: Mapping[str, int]) -> tupl
 async def _archive(aws: Aws, uri: str) -> ArtifactRef:
     place, key = place_of(uri)
 
-    def read(client: Any) -> tuple[Files, int]:
-        answer = client.get_object(Bucket=place.bucket, Key=key)
-        with answer["Body"] as body:
-            return looked_into(body, uri), int(answer["ContentLength"])
+    size = (await Bucket(aws, place).look(key)).bytes
 
-    found, size = await aws.run(STORE, read)
+    def read(client: Any) -> Files:
+        with client.get_object(Bucket=place.bucket, Key=key)["Body"] as body:
+            return looked_into(body, uri)
+
+    found = await aws.run(STORE, read, size=size)
     roots = [root for root in found.roots() if root in {"", f"{ARTIFACT_FOLDER}/"}]
     return described(found.below(_root(roots, uri)), uri).model_copy(update={"bytes": size})
 

@@ -178,6 +178,10 @@ HOSTED: dict[str, Call] = {
 SERVED: dict[str, Call] = {"details": lambda api, provider: hosting(api).details(standing(provider))}
 
 
+BY_HEAD = {("bedrock", "file"), ("sagemaker", "file"), ("sagemaker", "has_model")}
+"""What S3 is asked by HEAD, whose answer has no body."""
+
+
 async def answer(api: ClosableApi, provider: str) -> Any:
     answering = api.answering()
     return None if answering is None else await answering.answer(MODEL[provider], QUESTION)

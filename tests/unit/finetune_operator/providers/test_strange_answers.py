@@ -22,6 +22,7 @@ from finetune_operator.providers.errors import (
     understood,
 )
 from tests.unit.finetune_operator.providers.strange import (
+    BY_HEAD,
     CHANGES,
     DATA,
     HOSTED,
@@ -74,8 +75,6 @@ ODD: dict[str, Answer] = {
 }
 BY_PROXIES = {"a page", "a page of a portal", "a page that forbids", *(name for name in NONE if "elsewhere" in name)}
 DELETIONS = {"delete_file", "delete_model", "delete"}
-BY_HEAD = {("bedrock", "file"), ("sagemaker", "file"), ("sagemaker", "has_model")}
-"""What S3 is asked by HEAD, whose answer has no body."""
 
 
 def calls(provider: str) -> dict[str, Call]:

@@ -200,7 +200,7 @@ async def test_one_that_cannot_be_looked_at_leaves_the_connections_other_jobs_al
     await cluster.check(job="other")
     await cluster.settle()
     if trouble == "a name that there cannot be":
-        await adopt(cluster, "no such name")
+        await adopt(cluster, "no_such_name")
     else:
         provider.fault("DescribeTrainingJob", status=400, code="AccessDeniedException", times=99)
         await adopt(cluster)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.deployment import DeploymentCost, HostedDeployment, ModelDeploymentStatus, Sleep
+from finetune_api.deployment import DeploymentCost, Endpoint, HostedDeployment, ModelDeploymentStatus, Sleep
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
@@ -402,3 +402,49 @@ def test_a_server_of_a_models_template_is_brought_back_there() -> None:
     """The number in the object itself would be put back to the template's."""
     found = condition(decide(view(Serving("Idle", 2))).status, "Ready")
     assert found.message.endswith("in spec.deployment.template of the FineTunedModel if that says 0")
+
+
+def test_a_deployment_that_is_kept_from_going_says_what_keeps_it_and_serves_nothing_new() -> None:
+    given = view(Serving("Serving", 1, 1), 1, deleting=True, kept_by="example.com/guard")
+    found = decide(given)
+    assert (found.serve, found.status.phase) == (None, "Deleting")
+    assert "example.com/guard" in condition(found.status, "Ready").message
+
+
+@pytest.mark.parametrize(
+    ("serving", "served", "meanwhile", "told"),
+    [
+        (Serving("Rolling", 2, available=1, answers=1), None, None, 1),  # what its pods say
+        (Serving("Rolling", 2, available=1), 1, None, 1),  # else what was told last
+        (Serving("Rolling", 2, available=1, answers=1), None, 7, 1),  # what answers here comes before another place
+        (Serving("Rolling", 2, available=0, answers=2), 1, 7, 7),  # nothing here: the other place
+        (Serving("Rolling", 2, available=0, answers=2), 1, None, None),
+    ],
+)
+def test_the_version_that_answers_is_told_by_where_it_answers(
+    serving: Serving, served: int | None, meanwhile: int | None, told: int | None
+) -> None:
+    status = decide(view(serving, served, meanwhile=meanwhile)).status
+    assert (status.served_version, status.phase) == (told, "Updating" if told else "Deploying")
+
+
+def test_while_another_place_answers_the_endpoint_stays_its_own() -> None:
+    elsewhere = Endpoint(url="https://res.openai.azure.com/openai/v1", model="sentiment-v1")
+    status = ModelDeploymentStatus(endpoint=elsewhere, served_version=1)
+    assert decide(view(status=status, meanwhile=1)).status.endpoint == elsewhere
+    assert decide(view(Serving("Serving", 2, 1), status=status)).status.endpoint != elsewhere
+
+
+def test_what_deployments_cost_now_is_told_before_what_those_that_are_gone_did() -> None:
+    now = DeploymentCost(per_hour="1.70", since_deployed="18.70", ended="17.0000", display="1.70 USD", currency="USD")
+    before = now.model_copy(update={"since_deployed": "17.00"})
+    assert decide(view(status=ModelDeploymentStatus(cost=before), cost=now)).status.cost == now
+
+
+def test_a_model_that_several_jobs_would_make_names_one_and_how_many() -> None:
+    told = [
+        condition(decide(view(model=None, beside=Beside([], makers))).status, "Ready").message
+        for makers in (["a"], ["a", "b"], ["a", "b", "c"])
+    ]
+    assert ["or another of" in said for said in told] == [False, True, True]
+    assert "FineTuneJob a, or another of 3, succeeds" in told[2]

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
 from finetune_operator.decide.deployment.hosted_record import Hosted
-from finetune_operator.decide.deployment.hosting_cost import Rate, basis, billed, total
+from finetune_operator.decide.deployment.hosting_cost import Rate, basis, billed, past, total
 from tests.unit.finetune_operator.decide.given import at, stamp
 
 HOUR = 3600.0
@@ -154,3 +154,14 @@ def test_money_of_two_currencies_is_no_sum() -> None:
     before = DeploymentCost(since_deployed="17.00", ended="17.0000", currency="EUR")
     cost = total(before, [FIRST], billed([FIRST], there("v1"), price, at(0)), "USD", at(HOUR))
     assert cost == DeploymentCost(per_hour="1.70", unpriced=True, display="1.70 USD", currency="USD")
+
+
+def test_of_those_that_are_gone_without_a_price_no_sum_is_told() -> None:
+    """Not 0.00, nor what the others were: the sum would be taken for the bill."""
+    for ended in (None, "17.0000"):
+        cost = DeploymentCost(since_deployed=None, ended=ended, unpriced=True, currency="EUR")
+        assert past(cost) == DeploymentCost(since_deployed=None, ended=ended, unpriced=True, currency="EUR")
+    known = DeploymentCost(since_deployed="1.00", ended="17.0049", currency="EUR")
+    assert past(known) == DeploymentCost(since_deployed="17.00", ended="17.0049", currency="EUR")
+    assert past(DeploymentCost(since_deployed="0.00", currency="EUR")) is None
+    assert past(None) is None

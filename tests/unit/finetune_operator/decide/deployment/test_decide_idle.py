@@ -20,6 +20,7 @@ from finetune_operator.decide.deployment.idle import (
     look,
     of_figures,
     of_pods,
+    sleeping,
     span,
     usage_of,
     woken,
@@ -190,3 +191,24 @@ def test_a_time_to_come_that_another_clock_has_written_keeps_nothing_awake_for_a
 def test_a_warning_of_a_time_to_come_does_not_stand_for_the_next_one() -> None:
     usage = recorded(-86400, warned_at=stamp(YEAR))
     assert look(usage, quiet(86400), Limits(None, DAY), at(0)).warns
+
+
+def test_without_any_limit_the_time_is_written_whenever_it_has_moved() -> None:
+    limits = Limits(None, None)
+    usage = look(None, Activity(at(0), at(0), counted=1), limits, at(0)).usage
+    assert look(usage, Activity(at(0), at(60), counted=1), limits, at(60)).usage == usage
+    moved = look(usage, Activity(at(1), at(60), counted=2), limits, at(60)).usage
+    assert (moved.last_request_at, moved.counted) == (stamp(1), 2)
+
+
+def test_what_sleeps_says_since_when_and_since_when_nobody_had_asked_it_where_that_is_known() -> None:
+    asleep = fall_asleep(1, None, at(7200))
+    stopped = f"so it was stopped at {stamp(7200)}"
+    asked = DeploymentUsage(last_request_at=stamp(0))
+    for usage, said in (
+        (None, stopped),
+        (DeploymentUsage(), stopped),
+        (asked, f"nobody had asked it since {stamp(0)}, {stopped}"),
+    ):
+        found = sleeping(asleep, usage)
+        assert (found.status, found.reason, found.message) == ("True", Reason.IDLE, said)

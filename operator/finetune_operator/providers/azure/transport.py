@@ -1,0 +1,77 @@
+"""How ARM and Entra are reached: the SDK's transport, which reads as far and as long as it can be their answer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+from azure.core.exceptions import ServiceResponseTimeoutError
+from azure.core.pipeline.transport._aiohttp import AioHttpTransport  # typed, as the public name is not
+
+from finetune_operator.providers.errors import Unreadable
+from finetune_operator.providers.in_time import seconds_for
+
+CONNECT_SECONDS, CALL_SECONDS = 10, 30
+ANSWER_MAX_BYTES = 32 * 1024 * 1024
+
+
+class _Bounded(aiohttp.ClientResponse):
+    """Is read as far as it can be ARM's: what comes compressed may be a thousand times as long."""
+
+    async def read(self) -> bytes:
+        """See aiohttp.ClientResponse."""
+        try:
+            return await self._bounded()
+        except BaseException:
+            self.close()
+            raise
+
+    async def _bounded(self) -> bytes:
+        content = bytearray()
+        async for chunk in self.content.iter_any():
+            content += chunk
+            if len(content) > ANSWER_MAX_BYTES:
+                raise aiohttp.ClientPayloadError("too long")
+        return bytes(content)
+
+
+class InTurn(AioHttpTransport):
+    """Sends a request when it is its turn: it has its token by then, which Entra may have taken its time for.
+
+    Args:
+        who: is asked, as people know it.
+    """
+
+    turn: Callable[[], Awaitable[None]] | None = None
+
+    def __init__(self, who: str = "ARM") -> None:
+        super().__init__(connection_timeout=CONNECT_SECONDS, read_timeout=CALL_SECONDS)
+        self._who = who
+
+    async def open(self) -> None:
+        """See AioHttpTransport, whose own session would hold an answer and what it is uncompressed, however long."""
+        if self.session is None and not self._has_been_opened:
+            self.session = aiohttp.ClientSession(
+                trust_env=True, cookie_jar=aiohttp.DummyCookieJar(), response_class=_Bounded
+            )
+        await super().open()  # type: ignore[no-untyped-call]
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        """See AioHttpTransport.
+
+        Raises:
+            Unreadable: a proxy answers. To the SDK its page is as good as no body, and a deletion done.
+            ServiceResponseTimeoutError: the answer takes too long on the whole.
+        """
+        if self.turn is not None:
+            await self.turn()
+        try:
+            async with asyncio.timeout(seconds_for(CALL_SECONDS)):
+                # Nothing of ARM is long: also what the SDK would read later, as it comes, is read here.
+                response: Any = await super().send(request, **options | {"stream": False})
+        except TimeoutError as error:
+            raise ServiceResponseTimeoutError("the answer takes too long", error=error) from None
+        if response.status_code < 300 and "html" in str(response.content_type).casefold():
+            await response.close()
+            raise Unreadable(f"{self._who}'s address answers with a web page and status {response.status_code}")
+        return response
