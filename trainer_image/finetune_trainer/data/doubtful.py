@@ -106,7 +106,7 @@ def _with(has_it: Callable[[str], bool]) -> Look:
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):
             return _one(found) if any(map(has_it, _texts(found))) else ()
-        if not any(has_it("".join(texts)) for texts in found.contents):
+        if not has_it(found.whole):
             return ()
         rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
         return [place for place, texts in rows if any(map(has_it, texts))]
@@ -141,6 +141,8 @@ def with_special_tokens(tokenizer: ChatTokenizer) -> Look:
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):
             return _one(found) if any(map(search, _texts(found))) else ()
+        if begin not in found.whole:
+            return ()
         pairs = chain.from_iterable(zip(found.places, texts, strict=True) for texts in found.contents)
         return sorted({place for place, text in pairs if begin in text and search(text)})
 

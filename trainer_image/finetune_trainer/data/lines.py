@@ -32,12 +32,15 @@ class Lines:
         self.number = 0
         """Of the last line that was read."""
         self._ahead = b""
+        self._begun = b""
+        """Of the next line what was taken out of the buffer, for the rest and the lines behind it to be put there."""
 
     def __iter__(self) -> Iterator[Line]:
         return self
 
     def __next__(self) -> Line:
-        text = self._stream.readline(ROW_LIMIT + 1)
+        text = self._begun + self._stream.readline(ROW_LIMIT + 1 - len(self._begun))
+        self._begun = b""
         if not text:
             raise StopIteration
         self.number += 1
@@ -47,18 +50,26 @@ class Lines:
 
     def more(self) -> bool:
         """Whether there is anything left."""
-        return bool(self._stream.peek(1))
+        return bool(self._begun or self._stream.peek(1))
 
     def ahead(self) -> bytes:
-        """The whole lines that are in the stream's buffer; they are still to be read."""
+        """The whole lines that are in the stream's buffer; they are still to be read.
+
+        Where only the beginning of one is in it, that is taken out first: alone that line would cost as much as fifty.
+        """
         buffered = self._stream.peek()
-        self._ahead = buffered[: buffered.rfind(b"\n") + 1]
+        if b"\n" not in buffered and not self._begun:
+            self._begun = self._stream.read(len(buffered))
+            buffered = self._stream.peek()
+        whole = buffered[: buffered.rfind(b"\n") + 1]
+        self._ahead = self._begun + whole if whole else b""
         return self._ahead
 
     def skip(self, count: int, *, are_all: bool) -> None:
         """Pass over the first of the lines that are ahead, or over all: counting takes as long as splitting does."""
         lines = self._ahead if are_all else b"\n".join(self._ahead.split(b"\n", count)[:count]) + b"\n"
-        self._stream.read(len(lines))
+        self._stream.read(len(lines) - len(self._begun))
+        self._begun = b""
         self.number += count
 
 
