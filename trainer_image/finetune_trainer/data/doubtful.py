@@ -88,6 +88,14 @@ def with_character(one: str) -> Look:
     return _with(lambda text: one in text)
 
 
+def of_html() -> Look:
+    """Finds rows with what HTML writes for characters that mean something to it: mostly they come from web pages."""
+    return _with(lambda text: "&" in text and _OF_HTML.search(text) is not None)
+
+
+_OF_HTML = re.compile("&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+
+
 def encoded_twice() -> Look:
     """Finds rows of UTF-8 that an earlier program read as Windows-1252, and wrote as UTF-8 then."""
     return _with(lambda text: any(map(text.__contains__, _BEGUN)) and _TWICE.search(text) is not None)

@@ -9,6 +9,10 @@ from finetune_trainer.data.rows import ROW_LIMIT
 
 TOO_LONG = f"longer than {ROW_LIMIT // (1024 * 1024)} MiB"
 BOM = BOM_UTF8
+END_OF_DOS = b"\x1a"
+"""Ctrl-Z, with which old programs end a text: nothing of it."""
+_ENDS = 3
+"""Bytes of a line within which it may stand, with an end behind it."""
 
 
 class Line(NamedTuple):
@@ -21,7 +25,7 @@ class Line(NamedTuple):
 
 
 class Lines:
-    """An iterator over all lines, numbered from 1. A byte order mark at the beginning is left out.
+    """An iterator over all lines, numbered from 1, without a byte order mark at the beginning and a Ctrl-Z at the end.
 
     Whole lines that the stream's buffer holds can be looked at, and then be passed over, many at once.
     """
@@ -41,12 +45,21 @@ class Lines:
     def __next__(self) -> Line:
         text = self._begun + self._stream.readline(ROW_LIMIT + 1 - len(self._begun))
         self._begun = b""
+        if END_OF_DOS in text[-_ENDS:]:
+            text = self._without_end(text)
         if not text:
             raise StopIteration
         self.number += 1
         if len(text) > ROW_LIMIT and not text.endswith(b"\n"):
             return Line(self.number, None, text.count(b'"') + _skip_line(self._stream))
         return Line(self.number, text)
+
+    def _without_end(self, line: bytes) -> bytes:
+        """The last line of all without a Ctrl-Z with which it ends; others have what looks like one as a part."""
+        text, _, behind = line.rpartition(END_OF_DOS)
+        if behind.strip() or self._stream.peek(1):
+            return line
+        return text if text.strip() else b""
 
     def more(self) -> bool:
         """Whether there is anything left."""
@@ -62,6 +75,8 @@ class Lines:
             self._begun = self._stream.read(len(buffered))
             buffered = self._stream.peek()
         whole = buffered[: buffered.rfind(b"\n") + 1]
+        if END_OF_DOS in whole[-_ENDS:]:  # of the last line of all that is no part: it is read alone
+            whole = whole[: whole.rfind(b"\n", 0, -1) + 1]
         self._ahead = self._begun + whole if whole else b""
         return self._ahead
 

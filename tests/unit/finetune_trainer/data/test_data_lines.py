@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from finetune_trainer.data.lines import Lines
 
-TEXTS = st.lists(st.binary(max_size=40).map(lambda text: text.replace(b"\n", b" ")), max_size=30)
+NO_ENDS = bytes.maketrans(b"\n\x1a", b"  ")
+TEXTS = st.lists(st.binary(max_size=40).map(lambda text: text.translate(NO_ENDS)), max_size=30)
 
 
 def looked_at(data: bytes, buffer: int, turns: list[bool]) -> list[tuple[int, bytes]]:
@@ -54,3 +55,11 @@ def test_only_the_last_line_is_ever_alone(buffer):
         else:
             next(lines)
     assert alone == 0
+
+
+@pytest.mark.parametrize("buffer", [4, 9, 16, 64])
+@pytest.mark.parametrize("end", [b"", b"\x1a", b"\x1a\n", b"e\x1a\r\n"])
+def test_of_ends_of_dos_only_the_last_is_none_of_a_line(buffer, end):
+    data = b"a\x1a\nb\x1ac\n\x1a\n\x1ad\r\n" * 5
+    expected = list(enumerate(io.BytesIO(data + (b"e" if end.startswith(b"e") else b"")), 1))
+    assert looked_at(data + end, buffer, [True, False]) == expected
