@@ -75,9 +75,9 @@ class Lines:
             self._begun = self._stream.read(len(buffered))
             buffered = self._stream.peek()
         whole = buffered[: buffered.rfind(b"\n") + 1]
-        if END_OF_DOS in whole[-_ENDS:]:  # of the last line of all that is no part: it is read alone
-            whole = whole[: whole.rfind(b"\n", 0, -1) + 1]
         self._ahead = self._begun + whole if whole else b""
+        if END_OF_DOS in self._ahead[-_ENDS:]:  # of the last line of all that is no part: it is read alone
+            self._ahead = self._ahead[: self._ahead.rfind(b"\n", 0, -1) + 1]
         return self._ahead
 
     def skip(self, count: int, *, are_all: bool) -> None:

@@ -27,8 +27,7 @@ def looked_at(data: bytes, buffer: int, turns: list[bool]) -> list[tuple[int, by
             first = lines.number + 1
             lines.skip(len(taken), are_all=len(taken) == len(several))
             found += enumerate(taken, first)
-        else:
-            line = next(lines)
+        elif (line := next(lines, None)) is not None:
             found.append((line.number, line.text or b""))
     return found
 
