@@ -47,9 +47,9 @@ class DataFile(ApiModel):
     )
     format: DataFormat = Field(
         "Auto",
-        description="File format. Auto: by the extension (.csv, .tsv, .jsonl, .ndjson, .json, .parquet, .pq, "
-        "optionally with one of compression). Whether JSON is an array or one object per line is detected from the "
-        "content in any case.",
+        description="File format. Auto: by the extension (.csv, .tsv, .jsonl, .ndjson, .jsonlines, .jl, .json, "
+        ".parquet, .pq, optionally with one of compression). Whether JSON is an array or one object per line is "
+        "detected from the content in any case.",
     )
 
 

@@ -107,6 +107,9 @@ class TrainerJob(AttemptJob):
     active_version: ActiveVersionRef | None = Field(
         None, description="What the tuned model is compared with, where the job or its model asks for it."
     )
+    short_of_memory: bool = Field(
+        False, description="Whether the attempt before was ended for want of memory: by the kernel, if it said nothing."
+    )
 
 
 class UploadTarget(AttemptRef):

@@ -76,6 +76,8 @@ class Attempt(ApiModel):
     report_ca: str
     active: Active | None = None
     """What the tuned model is to be compared with."""
+    short_of_memory: bool = False
+    """Whether the attempt before was ended for want of memory."""
 
 
 def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
@@ -161,6 +163,7 @@ def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace,
         rendezvous=_rendezvous(owner, spec, attempt),
         report=ReportTarget(url=attempt.report_url),
         active_version=_active_version(attempt.active, connection),
+        short_of_memory=attempt.short_of_memory,
     )
 
 

@@ -15,7 +15,7 @@ from finetune_trainer.data.blocks import Block, Table
 from finetune_trainer.data.csv_blocks import Found, rows_together
 from finetune_trainer.data.lines import TOO_LONG, Line, Lines
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
-from finetune_trainer.data.source import AS_UTF8, broken_file
+from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS, broken_file
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """What may stand between cells, as people say it."""
@@ -152,7 +152,7 @@ def _record(position: Position, cells: list[str], header: list[str]) -> Record:
 
 
 def _is_name(cell: str, name: str) -> bool:
-    return cell.strip(' "\ufeff').casefold() == name.casefold()
+    return cell.strip(' "\ufeff\x1a').casefold() == name.casefold()
 
 
 def _s(cells: list[str]) -> str:
@@ -174,7 +174,8 @@ def _header(
     mark = _separator({mark: names for mark, (names, _) in found.items()}, usual, serves, file_name)
     names, lines = found[mark]
     if isinstance(names, Record):
-        step = {"next_step": AS_UTF8} if names.problem == NO_UTF8 else {}
+        known = {NO_UTF8: AS_UTF8, _LONE_RETURN: WITH_LINE_FEEDS}.get(names.problem or "")
+        step = {"next_step": known} if known else {}
         raise broken_file(file_name, f"the header cannot be read: {names.problem}", **step)
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header stands on line {below}, below lines that belong to no table"
@@ -274,12 +275,15 @@ def _row(reader: Iterator[list[str]], source: "_RowLines") -> _Row | None:
     return Record(Position(line=source.first), None, problem) if problem else (Position(line=source.first), cells)
 
 
+_LONE_RETURN = "a line ends with a lone carriage return; end lines with a line feed"
+
+
 def _in_words(error: csv.Error) -> str:
     said = str(error)
     if "unexpected end" in said:
         return "a quote is opened and never closed"
     if "new-line" in said:
-        return "a line ends with a lone carriage return; end lines with a line feed"
+        return _LONE_RETURN
     if "field larger" in said:
         return f"a cell is {TOO_LONG}; a quote may not be closed"
     return (

@@ -88,6 +88,14 @@ def with_character(one: str) -> Look:
     return _with(lambda text: one in text)
 
 
+def of_html() -> Look:
+    """Finds rows with what HTML writes for characters that mean something to it: mostly they come from web pages."""
+    return _with(lambda text: "&" in text and _OF_HTML.search(text) is not None)
+
+
+_OF_HTML = re.compile("&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+
+
 def encoded_twice() -> Look:
     """Finds rows of UTF-8 that an earlier program read as Windows-1252, and wrote as UTF-8 then."""
     return _with(lambda text: any(map(text.__contains__, _BEGUN)) and _TWICE.search(text) is not None)
@@ -106,7 +114,7 @@ def _with(has_it: Callable[[str], bool]) -> Look:
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):
             return _one(found) if any(map(has_it, _texts(found))) else ()
-        if not any(has_it("".join(texts)) for texts in found.contents):
+        if not has_it(found.whole):
             return ()
         rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
         return [place for place, texts in rows if any(map(has_it, texts))]
@@ -141,6 +149,8 @@ def with_special_tokens(tokenizer: ChatTokenizer) -> Look:
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):
             return _one(found) if any(map(search, _texts(found))) else ()
+        if begin not in found.whole:
+            return ()
         pairs = chain.from_iterable(zip(found.places, texts, strict=True) for texts in found.contents)
         return sorted({place for place, text in pairs if begin in text and search(text)})
 

@@ -13,14 +13,14 @@ different things of one case. That is another 32 bytes a row, on the disk.
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain, combinations, repeat
+from itertools import combinations, repeat
 from tempfile import SpooledTemporaryFile
 from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finetune_trainer.data.rows import Position, Row, Rows
+from finetune_trainer.data.rows import Position, Role, Row, Rows, Turn
 
 _BUCKETS = 64
 _BUCKET_MEMORY = 64 * 1024
@@ -115,13 +115,22 @@ def fingerprint(row: Row) -> int:
 
     Of a row with two answers both count.
     """
-    return hash((*chain.from_iterable(row.turns), *(() if row.rejected is None else (row.rejected,))))
+    return hash((*_said(row.turns), *(() if row.rejected is None else (row.rejected,))))
 
 
 def fingerprints(rows: Rows) -> Iterator[int]:
     """The same of many rows."""
-    roles = map(repeat, rows.roles)  # without end: what the roles say ends them
-    return map(hash, zip(*chain.from_iterable(zip(roles, rows.contents, strict=True)), strict=False))
+    return _hashes(rows.roles, rows.contents)
+
+
+def _said(turns: Sequence[Turn]) -> tuple[int | str, ...]:
+    """Who speaks, as one number, and what each says."""
+    return hash(tuple(turn.role for turn in turns)), *(turn.content for turn in turns)
+
+
+def _hashes(roles: tuple[Role, ...], contents: tuple[Sequence[str], ...]) -> Iterator[int]:
+    """Of what many say, row by row. The number of who speaks goes on without end: what is said ends it."""
+    return map(hash, zip(repeat(hash(roles)), *contents, strict=False))
 
 
 class _Questions:
@@ -132,9 +141,9 @@ class _Questions:
 
     def add(self, found: Row | Rows, hashes: Sequence[int], places: Sequence[int]) -> None:
         if isinstance(found, Row):
-            asked = [hash((*chain.from_iterable(found.prompt),))]
+            asked = [hash(_said(found.prompt))]
         else:
-            asked = list(fingerprints(Rows(found.places, found.roles[:-1], found.contents[:-1])))
+            asked = list(_hashes(found.roles[:-1], found.contents[:-1]))
         self._rows.add(asked, hashes)
         self._places.add(asked, places)
 

@@ -19,6 +19,8 @@ _FORMATS: dict[str, DataFormat] = {
     ".tsv": "CSV",
     ".jsonl": "JSONLines",
     ".ndjson": "JSONLines",
+    ".jsonlines": "JSONLines",
+    ".jl": "JSONLines",
     ".json": "JSON",
     ".parquet": "Parquet",
     ".pq": "Parquet",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from finetune_trainer.data.array_blocks import elements, whole_elements
 from finetune_trainer.data.blocks import Block, Objects
 from finetune_trainer.data.json_lines import json_record
-from finetune_trainer.data.lines import TOO_LONG, skip_bom
+from finetune_trainer.data.lines import END_OF_DOS, TOO_LONG, skip_bom
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, element_places
 from finetune_trainer.data.source import broken_file
 
@@ -25,7 +25,9 @@ _WHOLE = re.compile(rb"\s*+%b\s*+[],]" % _THREE_DEEP, re.DOTALL)
 """Most elements, in one step: prompt and completion have no bracket within theirs, conversations have two."""
 
 _IN_STRING = re.compile(rb'["\\]')
-_AFTER = "something follows the array: it is not read; write one array of all rows, or one object a line"
+AFTER_ARRAY = "something follows the array"
+"""Beginning of what is said of it."""
+_AFTER = f"{AFTER_ARRAY}: it is not read; write one array of all rows, or one object a line"
 _CUT = "the array breaks off: a bracket or a quote is not closed"
 
 
@@ -84,7 +86,8 @@ class _Elements:
             if self._size or row or end == b",":
                 yield self._record(row)
             if end == b"]":
-                if self.open():
+                behind = self.open()
+                if self.open() if behind == END_OF_DOS else behind:
                     yield Record(Position(self._line, row=row + 1), None, _AFTER)
                 return
             row += 1

@@ -10,7 +10,7 @@ import msgspec
 
 from finetune_trainer.data.blocks import Block, Objects
 from finetune_trainer.data.column_names import ORDINARY_NAME
-from finetune_trainer.data.lines import BOM, TOO_LONG, Line, Lines
+from finetune_trainer.data.lines import BOM, END_OF_DOS, TOO_LONG, Line, Lines
 from finetune_trainer.data.repeated import are_told_apart, repeated_name
 from finetune_trainer.data.rows import Position, Record, line_places
 
@@ -140,6 +140,7 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
         (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
         (_OF_PYTHON.match(text, place) is not None, "None, True and False are Python's: JSON has null, true, false"),
         (begun.startswith(BOM), "a byte order mark stands before the object"),
+        (begun.startswith(END_OF_DOS), "the end of a file of DOS (Ctrl-Z) stands before the object: take it away"),
         (b"\0" in text, "a NUL byte is in it"),
         (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),
         ("escape" in said, "a backslash that is part of text is written twice"),

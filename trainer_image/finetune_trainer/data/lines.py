@@ -9,6 +9,10 @@ from finetune_trainer.data.rows import ROW_LIMIT
 
 TOO_LONG = f"longer than {ROW_LIMIT // (1024 * 1024)} MiB"
 BOM = BOM_UTF8
+END_OF_DOS = b"\x1a"
+"""Ctrl-Z, with which old programs end a text: nothing of it."""
+_ENDS = 3
+"""Bytes of a line within which it may stand, with an end behind it."""
 
 
 class Line(NamedTuple):
@@ -21,7 +25,7 @@ class Line(NamedTuple):
 
 
 class Lines:
-    """An iterator over all lines, numbered from 1. A byte order mark at the beginning is left out.
+    """An iterator over all lines, numbered from 1, without a byte order mark at the beginning and a Ctrl-Z at the end.
 
     Whole lines that the stream's buffer holds can be looked at, and then be passed over, many at once.
     """
@@ -32,12 +36,17 @@ class Lines:
         self.number = 0
         """Of the last line that was read."""
         self._ahead = b""
+        self._begun = b""
+        """Of the next line what was taken out of the buffer, for the rest and the lines behind it to be put there."""
 
     def __iter__(self) -> Iterator[Line]:
         return self
 
     def __next__(self) -> Line:
-        text = self._stream.readline(ROW_LIMIT + 1)
+        text = self._begun + self._stream.readline(ROW_LIMIT + 1 - len(self._begun))
+        self._begun = b""
+        if END_OF_DOS in text[-_ENDS:]:
+            text = self._without_end(text)
         if not text:
             raise StopIteration
         self.number += 1
@@ -45,20 +54,37 @@ class Lines:
             return Line(self.number, None, text.count(b'"') + _skip_line(self._stream))
         return Line(self.number, text)
 
+    def _without_end(self, line: bytes) -> bytes:
+        """The last line of all without a Ctrl-Z with which it ends; others have what looks like one as a part."""
+        text, _, behind = line.rpartition(END_OF_DOS)
+        if behind.strip() or self._stream.peek(1):
+            return line
+        return text if text.strip() else b""
+
     def more(self) -> bool:
         """Whether there is anything left."""
-        return bool(self._stream.peek(1))
+        return bool(self._begun or self._stream.peek(1))
 
     def ahead(self) -> bytes:
-        """The whole lines that are in the stream's buffer; they are still to be read."""
+        """The whole lines that are in the stream's buffer; they are still to be read.
+
+        Where only the beginning of one is in it, that is taken out first: alone that line would cost as much as fifty.
+        """
         buffered = self._stream.peek()
-        self._ahead = buffered[: buffered.rfind(b"\n") + 1]
+        if b"\n" not in buffered and not self._begun:
+            self._begun = self._stream.read(len(buffered))
+            buffered = self._stream.peek()
+        whole = buffered[: buffered.rfind(b"\n") + 1]
+        self._ahead = self._begun + whole if whole else b""
+        if END_OF_DOS in self._ahead[-_ENDS:]:  # of the last line of all that is no part: it is read alone
+            self._ahead = self._ahead[: self._ahead.rfind(b"\n", 0, -1) + 1]
         return self._ahead
 
     def skip(self, count: int, *, are_all: bool) -> None:
         """Pass over the first of the lines that are ahead, or over all: counting takes as long as splitting does."""
         lines = self._ahead if are_all else b"\n".join(self._ahead.split(b"\n", count)[:count]) + b"\n"
-        self._stream.read(len(lines))
+        self._stream.read(len(lines) - len(self._begun))
+        self._begun = b""
         self.number += count
 
 

@@ -6,13 +6,15 @@ Problems are known by their words, as they are told to people.
 from collections.abc import Sequence
 
 from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.json_array import AFTER_ARRAY
 from finetune_trainer.data.json_lines import NO_OBJECT
-from finetune_trainer.data.source import AS_UTF8
+from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
 
 _OBJECTS = (
     "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
-    "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts, and `jq -c fromjson FILE` of "
-    "lines that are objects written as text."
+    "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts, "
+    "`jq -c '{prompt: .[0], completion: .[1]}' FILE` of pairs that stand on lines of their own, and `jq -c fromjson "
+    "FILE` of lines that are objects written as text."
 )
 _OF_PYTHON = (
     "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
@@ -48,7 +50,8 @@ _STEPS = (
         "A text was cut in the middle of a character, such as an emoji: cut texts by characters and not by UTF-16 "
         "units (as substring of JavaScript and Java does), and write the rows anew.",
     ),
-    ("something follows the array", "`jq -c '.[]' FILE > ROWS.jsonl` makes one object a line of several arrays."),
+    (AFTER_ARRAY, "`jq -c '.[]' FILE > ROWS.jsonl` makes one object a line of several arrays."),
+    ("nothing stands between two commas", "Take away the comma behind the last element, or one of two neighbours."),
     ("tabs and line breaks within text", _AS_JSON),
     ("a backslash", _AS_JSON),
 )
@@ -65,6 +68,10 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
         file_format: As which it was read.
         field: Of the job, that says which format the file has.
     """
+    if file_format.startswith("Parquet") and (step := _of_bytes(problems)):
+        return step
+    if _all_say(problems, "lone carriage return"):
+        return WITH_LINE_FEEDS
     if _all_say(problems, "UTF-8"):
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows else "")
     if _all_say(problems, REFUSED_BY_TEMPLATE):
@@ -72,12 +79,26 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
     columns = {problem.field for problem in problems}
     if len(columns) == 1 and any(_all_say(problems, f"is {kind}, not text") for kind in ("a number", "true or false")):
         return _as_text(columns.pop() or "", file_format)
-    is_unread = bad_rows == rows and all(problem.field is None and "JSON" in problem.what for problem in problems)
+    is_unread = bad_rows == rows and all(problem.field is None and _is_of_json(problem.what) for problem in problems)
     return _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
+
+
+def _is_of_json(what: str) -> bool:
+    return "JSON" in what or AFTER_ARRAY in what
 
 
 def _all_say(problems: Sequence[Unusable], what: str) -> bool:
     return all(what in problem.what for problem in problems)
+
+
+def _of_bytes(problems: Sequence[Unusable]) -> str | None:
+    """How bytes of Parquet become text, where that is what is wrong with all rows."""
+    if _all_say(problems, "UTF-8"):
+        return "Make the text anew, from what it was read from, by bytes.decode with the encoding that it has there."
+    columns = {problem.field for problem in problems}
+    if len(columns) == 1 and _all_say(problems, "is bytes, not text"):
+        return f"Only text is learnt: frame['{columns.pop()}'].str.decode('utf-8') of pandas makes it of bytes."
+    return None
 
 
 def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -> str | None:
@@ -87,7 +108,7 @@ def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) 
     known = next((step for what, step in _STEPS if _all_say(problems, what)), None)
     if known or field is None:
         return known
-    if _all_say(problems, NO_OBJECT):
+    if _all_say([problem for problem in problems if AFTER_ARRAY not in problem.what], NO_OBJECT):
         return _OBJECTS
     return (
         f"The file was read as {file_format}: set {field} if it is something else, or write one object a line "

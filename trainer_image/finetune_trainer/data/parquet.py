@@ -135,8 +135,8 @@ def batch_rows(group: Any) -> int:
     dictionary, which is stored once and read as often as it stands there. What is unknown is read row by row.
     """
     size = group.total_byte_size
-    a_row = size if size <= _SMALL_GROUP else size // max(group.num_rows, 1)
-    return int(max(1, min(_BATCH_ROWS, _BATCH_BYTES // a_row))) if a_row > 0 else 1
+    a_row, most = (size, _BATCH_ROWS) if size <= _SMALL_GROUP else (size // max(group.num_rows, 1), 2 * _BATCH_ROWS)
+    return int(max(1, min(most, _BATCH_BYTES // a_row))) if a_row > 0 else 1
 
 
 def _blocks(batch: pa.RecordBatch, places: Sequence[int]) -> Iterator[Record | Block]:

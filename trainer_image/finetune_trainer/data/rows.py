@@ -5,6 +5,7 @@ Only types. Nothing here reads, checks or tokenises.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -130,7 +131,7 @@ class Row:
         return Row(self.position, (*self.prompt, Turn("assistant", self.rejected)), self.completion)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rows:
     """Usable rows that stand one after the other, with the same roles in the same order."""
 
@@ -143,6 +144,11 @@ class Rows:
     def __len__(self) -> int:
         """How many rows."""
         return len(self.places)
+
+    @cached_property
+    def whole(self) -> str:
+        """All that they say, put together: what is not in it is in no row, and one look at it tells that of all."""
+        return "".join(map("".join, self.contents))
 
     def rows(self) -> Iterator[Row]:
         """The rows one by one."""

@@ -48,6 +48,7 @@ AS_UTF8 = (
     "Save the file as UTF-8: Excel calls it CSV UTF-8, and `iconv -f ENCODING -t UTF-8 FILE` does it where ENCODING is "
     "the file's own: WINDOWS-1252 for western text of Windows, UTF-16LE, GB18030, SHIFT_JIS or another one."
 )
+WITH_LINE_FEEDS = r"`tr '\r' '\n' < FILE > ROWS` ends lines with line feeds; blank lines are passed over."
 _LOCAL_STEP = {
     Reason.DATASET_NOT_FOUND: "Check the uri: file:///FOLDER/FILE, with the path as it is on this machine.",
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",

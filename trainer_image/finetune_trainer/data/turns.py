@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -15,6 +16,10 @@ import msgspec
 from finetune_api.verdict import ProblemKind
 from finetune_trainer.data.repeated import are_told_apart
 from finetune_trainer.data.rows import ROLES, Role, Turn
+
+_SEEN = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
+"""Letters, digits and marks of ASCII."""
+_first = itemgetter(0)
 
 MESSAGES_LIMIT = 256
 """Most messages of one conversation: each answer in it is tokenised with all that comes before."""
@@ -106,18 +111,14 @@ def is_blank(value: Any) -> bool:
 def are_text(values: Sequence[Any]) -> bool:
     """Whether each is text with something in it: with the first look or two that is soon told of most."""
     try:
+        "".join(values)  # what is no text cannot be put together
         return (
-            _begin_in_ascii(values)
-            or _begin_in_ascii(list(map(str.lstrip, values)))
+            _SEEN.issuperset(map(_first, values))
+            or _SEEN.issuperset(map(_first, map(str.lstrip, values)))
             or None not in map(VISIBLE.search, values)
         )
-    except TypeError:
+    except (TypeError, IndexError):  # no text, or text without a first character
         return False
-
-
-def _begin_in_ascii(texts: Sequence[str]) -> bool:
-    """Whether each begins with a letter, digit or mark of ASCII."""
-    return min(texts) >= "!" and max(texts) <= "~~"
 
 
 def called(what: str, column: str) -> str:

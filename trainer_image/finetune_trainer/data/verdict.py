@@ -24,6 +24,7 @@ from finetune_trainer.data.doubtful import (
     answered_as_asked,
     encoded_twice,
     in_quotes,
+    of_html,
     says_no_value,
     with_character,
     with_special_tokens,
@@ -47,6 +48,7 @@ _WHOLE_PAIRS = (
     '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]; text has no turns.'
 )
 _AS_READ = ": the text was read in another encoding before it was saved; export it anew as UTF-8"
+_AS_WRITTEN = "; they are learnt as they stand there: html.unescape of Python makes plain text of them"
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "name": 256}
 MOST_WARNINGS = 16
@@ -162,6 +164,7 @@ class _SplitCheck:
             Doubtful(answered_as_asked, "an answer that is the question"),
             Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
             Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
+            Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
             Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", "; it is learnt like any other"),
         ]
         if self.tokenizer:

@@ -3,7 +3,7 @@
     tuned → base model (with its loss) → base model with examples → active version → endpoints → judge → comparison
 
 A baseline that cannot be asked is told with the reason: it never costs the tuned model. Where a GPU's memory is short
-batches are halved, for everybody who is asked after that.
+batches are halved, for everybody who is asked after that; where the kernel ended an attempt for it, see `care`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ from finetune_trainer.data import TemplateRefusedError
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import material
 from finetune_trainer.evaluation.asking import NO_EXAMPLES, Asking
+from finetune_trainer.evaluation.care import Care
 from finetune_trainer.evaluation.contest import (
     ACTIVE_VERSION,
     FEW_SHOT,
@@ -64,6 +65,7 @@ class Measuring(Asking):
         self._active = tuned.job.active_version
         self._token_budget = 4 * tuned.token_budget  # no gradients, so more fits than in training
         self._missing: str | None = None
+        self._care = Care.of(Path(tuned.job.output), learnt, interruption, short_of_memory=tuned.job.short_of_memory)
         super().__init__(
             tuned.job.spec,
             Path(tuned.job.output),
@@ -80,8 +82,9 @@ class Measuring(Asking):
             TrainerError: OutOfMemory, the tuned model cannot be asked here.
         """
         self._report(due=True)
-        found = {TUNED: self._ask_model(TUNED, self._tuned.model, self._learnt)}
-        losses = {TUNED: self._loss(self._tuned.model)}
+        with self._care.asking(TUNED):
+            found = {TUNED: self._ask_model(TUNED, self._tuned.model, self._learnt)}
+        losses = {TUNED: self._loss(TUNED, self._tuned.model)}
         self._base_model(found, losses)
         if self._comparing_versions:
             found[ACTIVE_VERSION], losses[ACTIVE_VERSION] = self._active_version()
@@ -94,19 +97,20 @@ class Measuring(Asking):
         ways: dict[str, Callable[[Model], Contestant]] = {ZERO_SHOT: self._zero_shot, FEW_SHOT: self._few_shot}
         asked = [who for who in ways if self._evaluation.has(who)]
         try:
-            with base_of(self._tuned) as base:
-                losses[ZERO_SHOT] = self._loss(base)
+            with self._care.asking("base"), base_of(self._tuned) as base:
+                losses[ZERO_SHOT] = self._loss(ZERO_SHOT, base)
                 for who in asked:
-                    found[who] = self._if_room(partial(ways[who], base))
+                    found[who] = self._if_room(who, partial(ways[who], base))
         except TrainerError as error:
             if error.reason is not Reason.OUT_OF_MEMORY:
                 raise
             found |= {who: self._not_asked(error.message) for who in asked}
 
-    def _if_room(self, ask: Callable[[], Contestant]) -> Contestant:
+    def _if_room(self, who: str, ask: Callable[[], Contestant]) -> Contestant:
         before = self._answered
         try:
-            return ask()
+            with self._care.asking(who):
+                return ask()
         except TrainerError as error:
             if error.reason is not Reason.OUT_OF_MEMORY:
                 raise
@@ -154,9 +158,11 @@ class Measuring(Asking):
         else:
             before = self._answered
             try:
-                with version_in(self._tuned, self._here(active)) as model:
+                with self._care.asking(ACTIVE_VERSION), version_in(self._tuned, self._here(active)) as model:
                     asked = self._ask_model(ACTIVE_VERSION, model, active.version, place)
-                    loss = self._loss(model) if same_tokens(model.chat, self._tuned.model.chat) else None
+                    loss = (
+                        self._loss(ACTIVE_VERSION, model) if same_tokens(model.chat, self._tuned.model.chat) else None
+                    )
             except TemplateRefusedError:
                 self._answered = before
                 asked, loss = self._not_asked("its chat template does not take the test set's conversations"), None
@@ -204,7 +210,7 @@ class Measuring(Asking):
             [one.ids for one in asked.values()],
             generation=model.generation,
             max_new_tokens=max_new_tokens,
-            token_budget=self._token_budget,
+            token_budget=1 if self._care.one_by_one else self._token_budget,
             on_shortage=partial(setattr, self, "_token_budget"),
         )
         for batch in batches:
@@ -212,18 +218,19 @@ class Measuring(Asking):
             decode = model.chat.backend.decode
             self._keep(kept, [Answer(row, decode(ids, skip_special_tokens=True).strip()) for row, ids in said])
 
-    def _loss(self, model: Model) -> float | None:
+    def _loss(self, who: str, model: Model) -> float | None:
         """None, too, where memory is short: the answers say more of a model than its loss."""
         from finetune_trainer.evaluation.losses import loss_on  # needs torch
 
         try:
-            return loss_on(
-                model.net,
-                self._test,
-                token_budget=self._tuned.token_budget,
-                compute_dtype=self._tuned.compute_dtype,
-                interruption=self._interruption,
-            )
+            with self._care.asking(f"{who}, loss"):
+                return loss_on(
+                    model.net,
+                    self._test,
+                    token_budget=1 if self._care.one_by_one else self._tuned.token_budget,
+                    compute_dtype=self._tuned.compute_dtype,
+                    interruption=self._interruption,
+                )
         except TrainerError as error:
             if error.reason is not Reason.OUT_OF_MEMORY:
                 raise

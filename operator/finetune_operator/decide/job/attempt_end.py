@@ -64,7 +64,7 @@ def failed_run(condition: Manifest, pod: Manifest | None, report: Report | None)
         report=report,
         failure=found.model_copy(update={"exit_code": exit_code}),
         interrupted=is_interruption(found, pod),
-        at_its_limit=_is_at_its_limit(found, pod),
+        at_its_limit=_is_at_its_limit(found, pod) and not _asks_with_more_care(report),
         wants_log=wants_log,
     )
 
@@ -74,6 +74,11 @@ def _is_at_its_limit(found: Failure, pod: Manifest | None) -> bool:
     if found.reason is Reason.EVICTED:
         return is_over_a_limit(found)
     return _was_short_of_memory(pod) and memory_limit(trainer_of(pod)) != ""
+
+
+def _asks_with_more_care(report: Report | None) -> bool:
+    """Whether the next attempt asks the test set one by one, and the one after that not at all: see `care`."""
+    return report is not None and report.phase == "Evaluating"
 
 
 def is_interruption(found: Failure, pod: Manifest | None) -> bool:

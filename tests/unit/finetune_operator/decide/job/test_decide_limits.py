@@ -50,6 +50,17 @@ def test_who_used_too_much_memory_is_told_how_much_there_was(limits: Any, said: 
     assert (found.failure.message, found.at_its_limit) == (said, at_its_limit)
 
 
+def test_who_used_too_much_memory_while_measuring_does_it_with_more_care_next_time() -> None:
+    """Alike ends are given up: of these the next one is not alike, and the one after that asks nobody."""
+    raw = pod("Failed", **ended(137, "OOMKilled"))
+    raw["spec"] = {"containers": [{"name": "trainer", "resources": {"limits": {"memory": "300Mi"}}}]}
+    store = make_store()
+    store.put(PODS, raw)
+    pods = [store.get(PODS, "pod-1", "team-a")]
+    limits = {phase: read(batch_job(BACKOFF), pods, report(phase)).at_its_limit for phase in ("Running", "Evaluating")}
+    assert limits == {"Running": True, "Evaluating": False}
+
+
 @pytest.mark.parametrize(
     ("said", "at_its_limit"),
     [(OVER_ITS_LIMIT, True), (OVER_A_CONTAINERS, True), (OVER_A_VOLUME, True), (f"{LOW}{LARGER}", False)],

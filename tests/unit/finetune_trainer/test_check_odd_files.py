@@ -1,0 +1,125 @@
+"""Files as old programs, editors and scrapers leave them: read where they can mean one thing, told by name else."""
+
+import json
+import shutil
+import subprocess
+
+import pyarrow as pa
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from tests.unit.finetune_trainer.data.files import as_parquet_table
+
+ROWS = [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(3)]
+LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS)
+TABLE = "prompt,completion\n" + "".join(f"question {number},answer {number}\n" for number in range(3))
+ARRAY = json.dumps(ROWS)
+
+
+@pytest.mark.parametrize("end", ["\x1a", "\x1a\n", "\x1a\r\n"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", TABLE),
+        ("t.csv", TABLE.rstrip("\n")),
+        ("t.csv", TABLE.replace("\n", "\r\n")),
+        ("t.jsonl", LINES),
+        ("t.jsonl", LINES.rstrip("\n")),
+        ("t.json", ARRAY),
+    ],
+)
+def test_the_end_of_a_file_of_dos_is_its_end(check, name, text, end):
+    result = check(train=(name, text + end))
+    assert (result.code, result.verdict.train.rows) == (ExitCode.OK, 3)
+    last = check(train=("as-lines.jsonl", LINES), validation=(name, text + end)).verdict
+    assert last.shared_rows[0].rows == 3, "and none of it is learnt"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("t.csv", TABLE + "\x1a" + TABLE, "line 5: the header stands here once more"),
+        ("t.jsonl", LINES + "\x1a" + LINES, "line 4: the line is not valid JSON at byte 1: the end of a file of DOS"),
+        ("t.json", ARRAY + "\x1a" + ARRAY, "something follows the array"),
+    ],
+)
+def test_the_end_of_a_file_of_dos_within_another_is_told(check, name, data, said):
+    """`copy a+b c` leaves it."""
+    result = check(train=(name, data))
+    assert result.code == ExitCode.DATASET_INVALID
+    assert said in result.verdict.message
+
+
+@pytest.mark.parametrize(
+    "data", [ARRAY[:-1] + ",]", "[,]", "[,{}]", ARRAY.replace("}, {", "},, {", 1), ARRAY[:-1] + ",,]"]
+)
+def test_commas_without_an_element_are_told_and_which_to_take_away(check, data):
+    result = check(train=("t.json", data))
+    assert result.code == ExitCode.DATASET_INVALID
+    assert "nothing stands between two commas" in result.verdict.message
+    assert ("Take away the comma" in result.verdict.next_step) == (data != "[,{}]")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("t.csv", TABLE), ("t.jsonl", LINES), ("mixed.csv", TABLE.replace("\n", "\r\n", 2).replace("\n", "\r", 3))],
+)
+def test_lines_that_end_as_old_macs_end_them_get_a_command_that_mends_them(check, tmp_path, name, text):
+    data = text.replace("\n", "\r") if name != "mixed.csv" else "prompt,completion\r\na,b\r\nc,d\re,f\r\n"
+    result = check(train=(name, data))
+    assert result.code == ExitCode.DATASET_INVALID
+    assert "lone carriage return" in result.verdict.message
+    command = result.verdict.next_step.split("`")[1]
+    if not shutil.which("tr"):
+        pytest.skip("tr is not installed here")
+    (tmp_path / "FILE").write_text(data, newline="")
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    mended = check(train=(f"mended-{name}", (tmp_path / "ROWS").read_text()))
+    assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 3)
+
+
+@pytest.mark.parametrize("ending", ["jsonlines", "jl", "JSONLINES"])
+def test_other_endings_for_json_lines_are_known(check, ending):
+    assert check(train=(f"t.{ending}", LINES)).verdict.train.format == "JSONLines"
+
+
+def test_lines_that_are_lists_are_told_how_rows_come_of_them(check):
+    result = check(train=("t.jsonl", "".join(f"{json.dumps([*row.values()])}\n" for row in ROWS)))
+    assert result.code == ExitCode.DATASET_INVALID
+    assert "`jq -c '{prompt: .[0], completion: .[1]}' FILE`" in result.verdict.next_step
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pa.array([b"a", b"b"]), "frame['prompt'].str.decode('utf-8')"),
+        (
+            pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]),
+            "bytes.decode",
+        ),
+    ],
+)
+def test_bytes_of_parquet_are_told_how_text_comes_of_them(check, column, said):
+    table = pa.table({"prompt": column, "completion": ["x"] * len(column)})
+    result = check(train=("t.parquet", as_parquet_table(table)))
+    assert result.code == ExitCode.DATASET_INVALID
+    assert said in result.verdict.next_step
+    assert "iconv" not in result.verdict.next_step
+
+
+@pytest.mark.parametrize(
+    "text", ["Fish &amp; chips", "it&#39;s", "a &lt;br&gt; b", "&nbsp;x", "caf&#xE9;", "&quot;no&quot;"]
+)
+@pytest.mark.parametrize("column", ["prompt", "completion"])
+def test_what_html_writes_for_characters_is_warned_of(check, text, column):
+    result = check(train=("t.jsonl", LINES + json.dumps({**ROWS[0], column: text}) + "\n"))
+    assert result.code == ExitCode.OK
+    (said,) = [warning for warning in result.verdict.warnings if "HTML" in warning]
+    assert said.startswith("t.jsonl: 1 row with")
+    assert "(the first: line 4)" in said
+
+
+@pytest.mark.parametrize("text", ["Fish & chips", "a && b; c", "x &y; z", "?a=1&amount=2;", "&#; &#x;"])
+def test_other_ampersands_are_not(check, text):
+    result = check(train=("t.jsonl", json.dumps({"prompt": text, "completion": text + "!"}) + "\n"))
+    assert not [warning for warning in result.verdict.warnings if "HTML" in warning]
