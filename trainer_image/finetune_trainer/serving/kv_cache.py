@@ -53,6 +53,10 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call] # half of trans
             grown[:, :, : self._length] = self._buffers[which][:, :, : self._length]
         return grown
 
+    def let_go(self) -> None:
+        """Hold nothing any more."""
+        self.keys = self.values = self._buffers = None
+
     def fill(self, rows: Sequence[tuple["RoomyLayer", int, int]], length: int) -> None:
         """Take over rows (layer, its row, its tokens), right-aligned at `length`."""
         like = rows[0][0].filled()
@@ -82,13 +86,18 @@ def new_cache() -> Cache:
 
 
 def assemble(rows: Sequence[RowSource]) -> Cache:
-    """A new cache of these rows, as long as the longest of them."""
+    """A new cache of these rows, as long as the longest of them. Those that they come from are empty afterwards.
+
+    A layer is let go of as soon as its rows are copied: two whole caches at once would take all memory that there is.
+    """
     length = max(row.tokens for row in rows)
     layers = [RoomyLayer() for _ in rows[0].cache.layers]
     for index, layer in enumerate(layers):
         sources = [(row.cache.layers[index], row.row, row.tokens) for row in rows]
         if sources[0][0].is_initialized:  # layers that share another one's keys stay empty
             layer.fill(sources, length)
+        for source, _, _ in sources:
+            source.let_go()
     return Cache(layers=list(layers))
 
 

@@ -1,11 +1,14 @@
 """Rows that share a batch get the tokens that transformers' own `generate` gives each of them alone."""
 
+import weakref
+
 import pytest
 import torch
 from served_models import greedy
 
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import batch as batches
+from finetune_trainer.serving import kv_cache
 from finetune_trainer.serving.asks import Ask, Sampling
 from finetune_trainer.serving.batch import Batch, can_join, row_of
 from finetune_trainer.serving.load import _generations
@@ -217,6 +220,28 @@ def test_a_dropped_row_leaves_the_others_as_they_were():
     while len(staying.generated) < 10:
         batch.step()
     assert staying.generated == greedy(model, short, 10)
+
+
+def test_a_change_of_rows_takes_memory_for_one_layer_beside_what_there_is(monkeypatch):
+    """The server keeps 40 % of the free memory for what is cached, and a fourth of that as room to grow."""
+    make, layers, held = kv_cache._blank, SMALL["num_hidden_layers"], []
+
+    def made(*about):
+        tensor = make(*about)
+        living.append(weakref.ref(tensor))
+        held.append(sum(one() is not None for one in living))
+        return tensor
+
+    living = []
+    monkeypatch.setattr(kv_cache, "_blank", made)
+    batch = Batch(build(make_llama), can_join=True)
+    for prompt in random_prompts(4):
+        batch.start(row_of(ask(prompt, 50)))
+        while batch.is_reading:
+            batch.read()
+    batch.drop(batch.rows[:1])
+    assert len(held) == 4 * 2 * layers
+    assert max(held) == 2 * layers + 2, "keys and values of all layers, and of one that is being copied"
 
 
 def put_back_and_resumed(batch, row, count, *, at):
