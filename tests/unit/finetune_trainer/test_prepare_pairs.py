@@ -129,7 +129,7 @@ def test_both_answers_count_as_tokens_and_the_prompt_once(folder):
 @pytest.mark.parametrize(("provider", "count", "says"), [
     ("openAI", COUNT, "OpenAI gets 1,"),
     ("openAI", COUNT - 1, "9 rows; OpenAI tunes on at least 10"),
-    ("bedrock", COUNT, "spec.preference: Bedrock (Nova) learns from one answer for each prompt"),
+    ("bedrock", COUNT, "spec.preference: Bedrock's jobs learn from one answer for each prompt"),
 ])  # fmt: skip
 def test_a_check_without_a_cluster_goes_by_the_same_rules(folder, provider, count, says):
     base = {"baseModel": "amazon.nova-micro-v1:0:128k"} if provider == "bedrock" else {}

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
-from azure.core.exceptions import ServiceResponseTimeoutError
+from azure.core.exceptions import ServiceResponseError, ServiceResponseTimeoutError
 from azure.core.pipeline.transport._aiohttp import AioHttpTransport  # typed, as the public name is not
 
 from finetune_operator.providers.errors import Unreadable
@@ -20,11 +20,13 @@ class _Bounded(aiohttp.ClientResponse):
 
     async def read(self) -> bytes:
         """See aiohttp.ClientResponse."""
-        try:
-            return await self._bounded()
-        except BaseException:
-            self.close()
-            raise
+        if self._body is None:
+            try:
+                self._body = await self._bounded()
+            except BaseException:
+                self.close()
+                raise
+        return self._body
 
     async def _bounded(self) -> bytes:
         content = bytearray()
@@ -33,6 +35,17 @@ class _Bounded(aiohttp.ClientResponse):
             if len(content) > ANSWER_MAX_BYTES:
                 raise aiohttp.ClientPayloadError("too long")
         return bytes(content)
+
+
+async def _read(response: Any) -> None:
+    """What the SDK would read later is read in time, too: nothing of ARM is long.
+
+    Not by the SDK's own response, which refuses to be read again where the body is empty.
+    """
+    try:
+        await response._internal_response.read()  # noqa: SLF001 - aiohttp's, which keeps what it has read
+    except aiohttp.ClientError as error:
+        raise ServiceResponseError(error, error=error) from error
 
 
 class InTurn(AioHttpTransport):
@@ -67,8 +80,9 @@ class InTurn(AioHttpTransport):
             await self.turn()
         try:
             async with asyncio.timeout(seconds_for(CALL_SECONDS)):
-                # Nothing of ARM is long: also what the SDK would read later, as it comes, is read here.
-                response: Any = await super().send(request, **options | {"stream": False})
+                response: Any = await super().send(request, **options)
+                if options.get("stream"):
+                    await _read(response)
         except TimeoutError as error:
             raise ServiceResponseTimeoutError("the answer takes too long", error=error) from None
         if response.status_code < 300 and "html" in str(response.content_type).casefold():
