@@ -3,6 +3,8 @@
 It does not print, report or exit: the commands do, with `failure()` and `exit_code`.
 """
 
+import re
+
 from pydantic import ValidationError
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
@@ -14,6 +16,10 @@ ANOTHER_OUTPUT = (
     "spec.retryNonce, or apply the job under a new name."
 )
 """The next step where a folder holds what another job, or other data, left there."""
+
+_SHORT_OF_DEVICE_MEMORY = re.compile(
+    r"(CUDA|HIP) error: out of memory|Triton Error \[\w+\]: out of memory|STATUS_ALLOC_FAILED"
+)
 
 _EXIT_CODE_OF_REASON = {reason: code for code, reason in REASON_OF_EXIT_CODE.items()}
 _MESSAGE_LIMIT, _STEP_LIMIT = 4096, 1024  # of Failure's fields
@@ -43,6 +49,18 @@ class TrainerError(Exception):
             exit_code=int(self.exit_code),
             attempt=attempt,
         )
+
+
+def is_short_of_device_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory was not enough: in the words of torch's allocator, or in those of what stands beside it.
+
+    The driver, its libraries and Triton take memory of their own, and find none where torch or a neighbour has it all:
+    for them it is one error of many. By name and by words, so that nobody need import torch who has not.
+    """
+    names = {kind.__name__ for kind in type(error).mro() if kind.__module__.startswith("torch")}
+    if "OutOfMemoryError" in names:
+        return True
+    return isinstance(error, RuntimeError) and _SHORT_OF_DEVICE_MEMORY.search(str(error)) is not None
 
 
 def places(error: ValidationError) -> str:

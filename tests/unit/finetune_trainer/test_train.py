@@ -22,6 +22,7 @@ from finetune_trainer.training import objective, step_trainer
 from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import loss_sum
 from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.shortages import ERRORS
 from tests.unit.finetune_trainer.training_runs import do, same_result
 
 
@@ -259,16 +260,27 @@ def test_a_full_disk_leaves_no_half_artifact(tiny_model, tmp_path, monkeypatch):
     ]
 
 
-def test_out_of_device_memory_has_its_own_reason(tiny_model, tmp_path, monkeypatch):
-    import torch
-
+@pytest.mark.parametrize("words", ERRORS)
+def test_out_of_device_memory_has_its_own_reason(tiny_model, tmp_path, monkeypatch, words):
     def too_large(*_args):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        raise ERRORS[words]
 
     monkeypatch.setattr(objective, "LIKELIHOOD", by_loss(too_large))
     code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",)))
     assert code == ExitCode.OUT_OF_MEMORY
     assert report.failure.reason == "OutOfMemory"
+
+
+def test_a_gpu_whose_memory_a_neighbour_has_is_no_bug_of_the_trainer(tiny_model, tmp_path, monkeypatch):
+    def room_here():
+        raise ERRORS["driver"]
+
+    monkeypatch.setattr("finetune_trainer.models.memory_fit.room_here", room_here)
+    code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",)))
+    assert (code, report.failure.reason) == (ExitCode.OUT_OF_MEMORY, "OutOfMemory")
+    assert report.failure.message == (
+        "CUDA error: out of memory, outside of what torch itself has taken: another process may hold the GPU's memory"
+    )
 
 
 def test_a_bug_is_reported_without_the_words_of_its_error(tiny_model, tmp_path, monkeypatch, caplog):

@@ -19,7 +19,7 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 
 logger = logging.getLogger(__name__)
 
@@ -125,9 +125,8 @@ def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
         return fail(reporter, TrainerError(Reason.ARTIFACT_FAILED, f"{where}: {os.strerror(error.errno)}", _MORE_ROOM))
     if isinstance(error, RuntimeError) and (broken := _GPU_BROKEN.search(str(error))):
         return fail(reporter, TrainerError(Reason.GPU_UNAVAILABLE, f"a GPU has failed: {broken[0]}"))
-    if _is_out_of_device_memory(error):
-        # The words of torch's error are about sizes, never about data.
-        return fail(reporter, TrainerError(Reason.OUT_OF_MEMORY, str(error).split(". ")[0]))
+    if is_short_of_device_memory(error):
+        return fail(reporter, TrainerError(Reason.OUT_OF_MEMORY, _shortage(error)))
     logger.error("The trainer crashed.", exc_info=error)
     failure = Failure(
         reason=Reason.TRAINER_CRASHED,
@@ -141,11 +140,12 @@ def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
     return ExitCode.CRASHED
 
 
-def _is_out_of_device_memory(error: Exception) -> bool:
-    """By name, so that a run which failed before it needed torch need not import it."""
-    return any(
-        kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch") for kind in type(error).mro()
-    )
+def _shortage(error: Exception) -> str:
+    """The words of such an error are about sizes, never about data."""
+    words = str(error).partition("\n")[0].split(". ")[0]
+    if type(error).__name__ == "OutOfMemoryError":
+        return words
+    return f"{words}, outside of what torch itself has taken: another process may hold the GPU's memory"
 
 
 def _place(error: Exception) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from finetune_api.reasons import Reason
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 
 if TYPE_CHECKING:
     import torch
@@ -274,7 +274,7 @@ def _others_may_end() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if type(error).__name__ == "OutOfMemoryError":
+        if is_short_of_device_memory(error):
             raise
         raise _another_has_ended() from error
 

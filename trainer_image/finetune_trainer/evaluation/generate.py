@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_api.reasons import Reason
 from finetune_trainer.computing import gpus
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.training.batches import forward_passes
 
 _PROBE, _PADDING = 12, 5
@@ -65,11 +65,11 @@ def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, *, apart
 
 def _tried(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int) -> list[list[int]] | None:
     """New tokens, or None where memory was short: what failed is only freed when the exception is gone."""
-    import torch
-
     try:
         return _new_tokens(model, prompts, generation, limit)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_short_of_device_memory(error):
+            raise
         return None
 
 

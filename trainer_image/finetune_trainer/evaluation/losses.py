@@ -8,7 +8,7 @@ import torch
 from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing import gpus
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.training.batches import SORTED_TOGETHER
 from finetune_trainer.training.passes import Cut, Pass, autocast, labelled, loss_sum, on_device, passes_of
 from finetune_trainer.training.token_store import TokenStore
@@ -48,6 +48,8 @@ def _sum_of(net: Any, passes: Sequence[Pass], compute_dtype: torch.dtype, interr
             interruption.check()
             with torch.no_grad(), autocast(device, compute_dtype):
                 total += float(loss_sum(net, on_device(batch, device)))
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_short_of_device_memory(error):
+            raise
         return None
     return total

@@ -13,7 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing import gpus
 from finetune_trainer.data import ChatTokenizer
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.evaluation.generate import SMALLER, generated
 from finetune_trainer.models import base_model, base_refusals
 from finetune_trainer.models.generation import plain_generation
@@ -27,6 +27,8 @@ _NOT_ASKED = (
 
 _ASKED = (1, 2, 3)
 """Tokens that any model has."""
+
+_NO_ROOM = "the GPU's memory was not enough for the model"
 
 _OTHER = "other"
 """Name of a second adapter while it is asked."""
@@ -174,10 +176,12 @@ def _other_adapter(net: Any, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
-    """Whatever peft raises means that the adapter cannot be used."""
+    """Whatever peft raises means that the adapter cannot be used, but for a lack of memory."""
     try:
         yield
     except Exception as error:
+        if is_short_of_device_memory(error):
+            raise TrainerError(Reason.OUT_OF_MEMORY, _NO_ROOM, SMALLER) from None
         raise TrainerError(Reason.MODEL_UNUSABLE, f"{folder} cannot be loaded ({type(error).__name__})") from error
 
 
@@ -202,11 +206,11 @@ def _on(device: Any, net: Any) -> Iterator[Any]:
     Raises:
         TrainerError: OutOfMemory.
     """
-    import torch
-
     try:
         yield net.to(device)
-    except torch.OutOfMemoryError:
-        raise TrainerError(Reason.OUT_OF_MEMORY, "the GPU's memory was not enough for the model", SMALLER) from None
+    except RuntimeError as error:
+        if not is_short_of_device_memory(error):
+            raise
+        raise TrainerError(Reason.OUT_OF_MEMORY, _NO_ROOM, SMALLER) from None
     finally:
         net.to("meta")

@@ -14,7 +14,7 @@ from typing import Any
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import kinds
-from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, first_line, unusable
+from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, first_line, is_of_the_device, unusable
 from finetune_trainer.models.corrected import as_if_never_quantised, say_that_nothing_is_tied, say_what_is_tied
 from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.models.weight_files import damaged, file_of, promised_in, stored_as_no_reals, stored_in_bytes
@@ -101,7 +101,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     except MemoryError:
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # of the GPU; only quantised models are loaded onto it
+        if is_of_the_device(error):  # only quantised models are loaded onto a GPU
             raise
         if getattr(config, "quantization_config", None):
             logger.warning("quantised weights could not be loaded: %s", first_line(error))

@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune_api.reasons import Reason
 from finetune_trainer.computing.ranks import is_end_of_line
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,6 @@ OTHER_NUMBERS = (
     "Set hyperparameters.precision: Float32, have the model put into the cache again (finetune-trainer cache), or name "
     "another one, and apply the job under a new name."
 )
-
-_OF_THE_DEVICE = {"OutOfMemoryError", "AcceleratorError"}
-"""Errors of torch, by name: some of what asks for them has no torch yet."""
 
 _ANOTHER = (
     "Name another base model, or use a trainer image in which that one works, and apply the job under a new name."
@@ -50,12 +47,17 @@ def in_words(folder: Path, what: str) -> Iterator[None]:
     except (TrainerError, MemoryError):
         raise
     except Exception as error:
-        if {kind.__name__ for kind in type(error).mro()} & _OF_THE_DEVICE or is_end_of_line(error):
+        if is_of_the_device(error) or is_end_of_line(error):
             raise
         logger.warning("%s failed", what, exc_info=error)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
         raise unusable(folder, f"{what} fails in its own code ({where}: {first_line(error)})", _ANOTHER) from error
+
+
+def is_of_the_device(error: Exception) -> bool:
+    """Whether a GPU has failed, or its memory was not enough. By name: some of what asks has no torch yet."""
+    return is_short_of_device_memory(error) or any(kind.__name__ == "AcceleratorError" for kind in type(error).mro())
 
 
 def first_line(error: Exception) -> str:

@@ -17,10 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from finetune_api.reasons import Reason
 from finetune_trainer.computing import four_bit
 from finetune_trainer.computing.limits import cpu_threads, free_memory
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_model import require_whole
-from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN
+from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
 from finetune_trainer.models.kinds import ENCODER_DECODERS, context_of
 from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.serving import seq2seq_batch
@@ -134,14 +134,16 @@ def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
         require_whole(artifact.base, found)
         if artifact.is_adapter:
             model = _with_adapter(model, artifact.folder)
-    except torch.OutOfMemoryError as error:
-        raise TrainerError(
-            Reason.OUT_OF_MEMORY, f"{artifact.base} does not fit into the accelerator's memory",
-            "Choose a node with more accelerator memory, or serve a smaller model.",
-        ) from error  # fmt: skip
     except SafetensorError as error:
         raise _unusable(f"{artifact.folder}, on {artifact.base}, cannot be loaded", error, PUT_THERE_AGAIN) from error
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        if is_short_of_device_memory(error):
+            raise TrainerError(
+                Reason.OUT_OF_MEMORY, f"{artifact.base} does not fit into the accelerator's memory",
+                "Choose a node with more accelerator memory, or serve a smaller model.",
+            ) from error  # fmt: skip
+        if is_of_the_device(error):
+            raise
         raise _unusable(f"{artifact.folder} cannot be loaded", error) from error
     return model.train(mode=False).requires_grad_(False)
 

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from finetune_trainer.computing import gpus, heap
 from finetune_trainer.computing.sharding import is_sharded
+from finetune_trainer.errors import is_short_of_device_memory
 from finetune_trainer.training import side_by_side
 from finetune_trainer.training.checkpoint import RandomStates
 from finetune_trainer.training.objective import Objective
@@ -159,7 +160,9 @@ class Gradients:
                 total += means.detach()
                 if not gapless:
                     heap.give_back()  # large gradients do not fit into the gaps: each pass would take new memory
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_short_of_device_memory(error):
+                raise
             self._net.zero_grad(set_to_none=True)
             return None
         return total

@@ -69,12 +69,12 @@ def out_of_memory(step: int, tokens: int, lesson: Lesson, hyper: Hyperparameters
     return TrainerError(
         Reason.OUT_OF_MEMORY,
         f"the GPU's memory was not enough for a pass of {tokens} tokens in step {step}{how}",
-        _advice(tokens, hyper),
+        _advice(tokens, lesson, hyper),
     )
 
 
-def _advice(tokens: int, hyper: Hyperparameters) -> str:
-    rows = hyper.micro_batch_size or 1
+def _advice(tokens: int, lesson: Lesson, hyper: Hyperparameters) -> str:
+    rows = max(1, (hyper.micro_batch_size or 1) >> lesson.halvings)  # of the pass that failed
     fewer = f"hyperparameters.microBatchSize below {rows}, " if rows > 1 else ""
     shorter = f"hyperparameters.maxSequenceLength below {tokens // rows}"
     return f"Use {fewer}{shorter}, method: QLoRA or a larger GPU, and apply the job under a new name."

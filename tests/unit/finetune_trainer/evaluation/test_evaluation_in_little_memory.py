@@ -19,27 +19,28 @@ from finetune_trainer.models import base_model
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.evaluation.test_evaluation_measuring import Bench
 from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.shortages import ERRORS
 from tests.unit.finetune_trainer.training_runs import do
 
-TOO_SMALL = "CUDA out of memory. Tried to allocate 2 GiB"
 BASELINES = [{"zeroShot": {}}, {"fewShot": {"examples": 3}}]
 
 
-def answers_fail_where(monkeypatch, is_too_large):
+def answers_fail_where(monkeypatch, is_too_large, words="torch"):
     original = generate._new_tokens
 
     def new_tokens(model, prompts, *rest):
         if is_too_large(prompts):
-            raise torch.OutOfMemoryError(TOO_SMALL)
+            raise ERRORS[words]
         return original(model, prompts, *rest)
 
     monkeypatch.setattr(generate, "_new_tokens", new_tokens)
 
 
-def test_smaller_batches_give_the_same_result(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", ERRORS)
+def test_smaller_batches_give_the_same_result(tiny_model, tmp_path, monkeypatch, words):
     whole = Bench(tmp_path / "whole", tiny_model, baselines=BASELINES).measure()
     sizes = []
-    answers_fail_where(monkeypatch, lambda prompts: sizes.append(len(prompts)) or len(prompts) > 2)
+    answers_fail_where(monkeypatch, lambda prompts: sizes.append(len(prompts)) or len(prompts) > 2, words)
     small = Bench(tmp_path / "small", tiny_model, baselines=BASELINES).measure()
     assert small.result == whole.result
     assert sum(size > 2 for size in sizes) <= 3, "a shortage is learnt from"
@@ -64,8 +65,9 @@ def prompts_of(bench, monkeypatch):
     return asked
 
 
+@pytest.mark.parametrize("words", ERRORS)
 def test_a_whole_base_model_that_does_not_fit_beside_nothing_leaves_the_tuned_one_in_its_place(
-    tiny_model, tmp_path, monkeypatch
+    tiny_model, tmp_path, monkeypatch, words
 ):
     whole = base_model.load_model(tiny_model / NAME, dtype=torch.float32)
     bench = Bench(tmp_path, tiny_model, net=whole, baselines=BASELINES)
@@ -75,7 +77,7 @@ def test_a_whole_base_model_that_does_not_fit_beside_nothing_leaves_the_tuned_on
         def to(self, device):
             moved.append(str(device))
             if len(moved) == 1:
-                raise torch.OutOfMemoryError(TOO_SMALL)
+                raise ERRORS[words]
             return self
 
     monkeypatch.setattr(models, "_load", lambda *_: Large())
@@ -98,22 +100,23 @@ def test_another_model_leaves_its_place_to_the_tuned_one_whoever_holds_it_still(
     assert not any(value.is_meta for value in whole.parameters())
 
 
-def losses_fail_where(monkeypatch, is_too_large):
+def losses_fail_where(monkeypatch, is_too_large, words="torch"):
     original = losses.loss_sum
 
     def loss_sum(net, batch):
         if is_too_large(batch["input_ids"].numel()):
-            raise torch.OutOfMemoryError(TOO_SMALL)
+            raise ERRORS[words]
         return original(net, batch)
 
     monkeypatch.setattr(losses, "loss_sum", loss_sum)
 
 
-def test_the_loss_is_computed_on_smaller_passes_where_memory_is_short(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", ERRORS)
+def test_the_loss_is_computed_on_smaller_passes_where_memory_is_short(tiny_model, tmp_path, monkeypatch, words):
     bench = Bench(tmp_path, tiny_model)
     how = {"token_budget": 4096, "compute_dtype": torch.float32, "interruption": Interruption()}
     plain = loss_on(bench.tuned.model.net, bench.store, **how)
-    losses_fail_where(monkeypatch, lambda tokens: tokens > 2 * bench.store.longest)
+    losses_fail_where(monkeypatch, lambda tokens: tokens > 2 * bench.store.longest, words)
     assert loss_on(bench.tuned.model.net, bench.store, **how) == pytest.approx(plain, rel=1e-5)
 
 

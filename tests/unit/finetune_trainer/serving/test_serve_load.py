@@ -15,6 +15,7 @@ from finetune_trainer.serving import artifact as artifacts
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, bytes_per_token, choose_dtype, load
 from tests.assets.tiny_model import NAME
+from tests.unit.finetune_trainer.shortages import ERRORS
 
 
 @pytest.fixture
@@ -48,6 +49,26 @@ def test_weights_that_were_cut_short_are_refused_with_what_to_do(whole):
     assert error.reason == "ModelUnusable"
     assert str(whole) in error.message
     assert "damaged or not whole" in error.next_step
+
+
+@pytest.mark.parametrize("words", ERRORS)
+def test_a_gpu_that_is_too_small_or_taken_is_not_the_models_fault(whole, monkeypatch, words):
+    def no_room(*_args, **_about):
+        raise ERRORS[words]
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", no_room)
+    error = refused(whole, None)
+    assert (error.reason, error.exit_code) == ("OutOfMemory", ExitCode.OUT_OF_MEMORY)
+    assert "more accelerator memory" in error.next_step
+
+
+def test_a_gpu_that_fails_is_not_the_models_fault(whole, monkeypatch):
+    def broken(*_args, **_about):
+        raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", broken)
+    with pytest.raises(torch.AcceleratorError, match="ECC"):
+        load(open_artifact(whole, None), LoadOptions(name="x"))
 
 
 def test_a_merged_adapter_computes_what_the_adapter_did(served, reference):

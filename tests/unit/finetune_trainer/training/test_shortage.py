@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.job import Hyperparameters
 from finetune_trainer.computing.ranks import World
 from finetune_trainer.data import IGNORED
 from finetune_trainer.training import objective
@@ -16,18 +17,19 @@ from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.gradients import Gradients, ShortOfMemory
 from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import Cut, loss_sum
-from finetune_trainer.training.shortage import FILE, Lesson, halved
+from finetune_trainer.training.shortage import FILE, Lesson, halved, out_of_memory
 from finetune_trainer.training.steps import PASSES, Steps
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.shortages import ERRORS
 from tests.unit.finetune_trainer.training_runs import do
 
 WIDE = {"epochs": 0.6, "batchSize": 8, "microBatchSize": 8}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def short_of_memory(monkeypatch, most_rows, *, after=0):
+def short_of_memory(monkeypatch, most_rows, *, after=0, words="torch"):
     """Passes of more rows than `most_rows` fail as on a GPU, in the middle of their way back, from step `after` on."""
     seen = []
 
@@ -38,7 +40,7 @@ def short_of_memory(monkeypatch, most_rows, *, after=0):
         if rows <= most_rows or len(seen) <= after:
             return loss
         loss.backward()  # some gradients are there already
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        raise ERRORS[words]
 
     monkeypatch.setattr(objective, "LIKELIHOOD", by_loss(fails))
     return seen
@@ -50,10 +52,13 @@ def record(job):
     return [[line[name] for name in ("step", "loss", "gradNorm", "tokens")] for line in lines if "loss" in line]
 
 
-def test_after_a_shortage_the_step_is_done_again_in_halves_and_learns_the_same(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", ERRORS)
+def test_after_a_shortage_the_step_is_done_again_in_halves_and_learns_the_same(
+    tiny_model, tmp_path, monkeypatch, words
+):
     plain = make_job(tmp_path / "plain", tiny_model, hyperparameters=WIDE)
     assert do(plain)[0] == ExitCode.OK
-    seen = short_of_memory(monkeypatch, 4, after=1)
+    seen = short_of_memory(monkeypatch, 4, after=1, words=words)
     short = make_job(tmp_path / "short", tiny_model, hyperparameters=WIDE)
     code, report, _ = do(short)
     assert code == ExitCode.OK, report.failure
@@ -83,7 +88,7 @@ def test_a_second_shortage_ends_the_attempt_and_the_next_one_goes_on_with_a_quar
     assert code == ExitCode.OUT_OF_MEMORY
     assert report.failure.reason == "OutOfMemory"
     assert "in step 2, with passes halved 1 times" in report.failure.message
-    assert "microBatchSize below 8" in report.failure.next_step
+    assert "microBatchSize below 4" in report.failure.next_step, "passes of four rows were too large, too"
     checkpoints = Path(job.output) / "checkpoints"
     assert json.loads((checkpoints / FILE).read_text()) == {"halvings": 2, "checkpointing": False}
     assert [path.name for path in checkpoints.glob("step-*")] == ["step-00000001"], "what was learnt is kept"
@@ -105,6 +110,12 @@ def test_where_one_row_is_too_much_the_next_attempt_computes_activations_twice(t
     assert "with activations computed twice" in report.failure.message
     assert "method: QLoRA or a larger GPU" in report.failure.next_step
     assert "microBatchSize" not in report.failure.next_step
+
+
+def test_what_is_advised_is_less_than_what_failed():
+    """On an H200: 32 rows of 768 tokens, and then 16 of them. Rows of 384 tokens were advised."""
+    error = out_of_memory(1, 16 * 768, Lesson(halvings=1), Hyperparameters(batchSize=32, microBatchSize=32))
+    assert "microBatchSize below 16, hyperparameters.maxSequenceLength below 768," in error.next_step
 
 
 @pytest.mark.parametrize(
