@@ -312,7 +312,7 @@ def test_own_code_runs_on_the_gpu(cache, tmp_path, example, monkeypatch):
     ("method", "checkpointing"), [("LoRA", False), ("LoRA", True), ("QLoRA", False), ("Full", False)]
 )
 def test_estimates_of_memory_lie_near_the_peak(method, checkpointing, tmp_path):
-    """The decision on memory says from -2 to +5 % for published shapes."""
+    """The decision on memory says from -1 to +6 % for published shapes."""
     case = ("Qwen2.5-0.5B", method, 1024)
     peak = memory_bench._case(tmp_path, *case, checkpointing=checkpointing)["peak"]
     assert memory_bench.estimate(*case, checkpointing=checkpointing) == pytest.approx(peak, rel=0.06)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
@@ -122,22 +123,24 @@ def _varlen(
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
+    """By FlashAttention: cuDNN, torch's first choice from 2.12 on, looks for a kernel at each pass of other lengths."""
     width = -8 * (-max(query.shape[-1], value.shape[-1]) // 8)
     if width > _MOST_HEAD_WIDTH or query.dtype not in (torch.bfloat16, torch.float16):
         raise NotKeptApartError(f"heads of width {width} in {query.dtype} have no kernel")
     query, key, given = (one.squeeze(0).transpose(0, 1) for one in _of_width((query, key, value), width))
-    out: Any = varlen_attn(
-        query,
-        key,
-        given,
-        ends,
-        ends,
-        longest,
-        longest,
-        scale=scale,
-        window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=True,
-    )
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        out: Any = varlen_attn(
+            query,
+            key,
+            given,
+            ends,
+            ends,
+            longest,
+            longest,
+            scale=scale,
+            window_size=(-1 if window is None else window - 1, 0),
+            enable_gqa=True,
+        )
     return out[..., : value.shape[-1]].unsqueeze(0)  # type: ignore[no-any-return]
 
 
