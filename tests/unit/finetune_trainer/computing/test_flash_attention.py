@@ -1,4 +1,4 @@
-"""By what rows of different lengths attend on a GPU. Tried on one that does not exist: shapes are computed, no numbers."""
+"""By what rows of different lengths attend on a GPU: tried on one that is not there, where shapes alone are computed."""
 
 import pytest
 import torch
