@@ -1,4 +1,4 @@
-"""By what rows of different lengths attend on a GPU: tried on one that is not there, where shapes alone are computed."""
+"""By what rows of different lengths attend on a GPU: tried on one that is not there: shapes alone count."""
 
 import pytest
 import torch
