@@ -18,6 +18,10 @@ HERE = Path(__file__).parent
 TOGETHER = {"e2e": "nodes", "cluster": "nodes", "contract": "control planes", "chaos": "control planes"}
 """Folders whose tests start clusters, the longest first: two nodes at once are too much for two cores."""
 
+YOUNG_OBJECTS = 20_000
+"""That many new ones between two looks of the garbage collector."""
+gc.set_threshold(YOUNG_OBJECTS)
+
 # As the trainer's commands set it. Torch reads it once, when whatever test is collected first imports it: threads that
 # spin while they wait took ten times the processor time of the training itself, from the other worker.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -76,6 +80,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCluster:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long pieces first."""
     items.sort(key=lambda item: _rank(item.path))
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected and imported stays: an eighth of the tests' time went into looking whether it does."""
+    gc.collect()
+    gc.freeze()
 
 
 def _rank(path: Path) -> int:

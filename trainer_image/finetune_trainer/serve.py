@@ -28,7 +28,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES, TERMINATION_MESSAGE_PATH
 from finetune_api.reasons import Reason
 from finetune_trainer.attempt import outcome
-from finetune_trainer.computing import gpus, torch_settings
+from finetune_trainer.computing import garbage, gpus, torch_settings
 from finetune_trainer.computing.limits import cpu_threads
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_model import quiet_libraries
@@ -154,7 +154,8 @@ class _Loading(threading.Thread):
             allow_hub=args.allow_hub,
         )
         gpus.require()
-        from finetune_trainer.serving.load import LoadOptions, load  # seconds of imports: only for what can be served
+        garbage.import_for_good("finetune_trainer.serving.load")  # seconds: only for what can be served
+        from finetune_trainer.serving.load import LoadOptions, load
 
         quiet_libraries()
 

@@ -24,7 +24,7 @@ from finetune_trainer.attempt import launch, outcome, trackers
 from finetune_trainer.attempt.interruption import End, Interrupted, Interruption
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.attempt.report import Reporter, pod_reporter
-from finetune_trainer.computing import four_bit, gpus, torch_settings
+from finetune_trainer.computing import four_bit, garbage, gpus, torch_settings
 from finetune_trainer.computing.limits import cpu_threads
 from finetune_trainer.computing.ranks import World, join
 from finetune_trainer.data import ChatTokenizer
@@ -266,6 +266,7 @@ def _checked_data(attempt: Attempt, folder: Path) -> DatasetVerdict:
 
 def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
     """The built-in recipe. All that takes long and asks nobody comes before the ranks meet."""
+    garbage.import_for_good("finetune_trainer.training.step_trainer", "peft", "matplotlib.figure")
     base_model.quiet_libraries()
     job, world, reporter = attempt.job, attempt.world, attempt.reporter
     width = compute_dtype_of(job).itemsize

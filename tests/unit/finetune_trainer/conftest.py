@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from finetune_api.names import ARTIFACTS_PREFIX
-from finetune_trainer.computing import four_bit
+from finetune_trainer.computing import four_bit, garbage
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.checked import check
 from tests.unit.finetune_trainer.still_clock import clock
@@ -43,8 +43,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _jobs_of_all_methods_share_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one job leaves out the next one may need; a pod does one."""
+    """What one job leaves out the next one may need, and what one leaves behind is to go; a pod does one."""
     monkeypatch.setattr(four_bit, "leave_out", lambda _base: None)
+    monkeypatch.setattr(garbage, "import_for_good", lambda *_modules: None)
 
 
 @pytest.fixture(scope="session")

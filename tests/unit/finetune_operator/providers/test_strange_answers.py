@@ -180,14 +180,16 @@ async def test_a_redirect_on_the_same_host_is_followed_by_what_reads() -> None:
         await api.close()
 
 
-BOMB = gzip.compress(b"[" + b" " * 400 * 2**20 + b"]", 9)
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    return gzip.compress(b"[" + b" " * 400 * 2**20 + b"]", 9)
 
 
 @pytest.mark.parametrize("provider", ["openai", "azure"])
-async def test_what_is_compressed_a_thousandfold_is_not_held(provider: str) -> None:
+async def test_what_is_compressed_a_thousandfold_is_not_held(provider: str, bomb: bytes) -> None:
     """AWS's SDK uncompresses nothing by itself."""
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
-    async with listening(lambda _: web.Response(body=BOMB, headers=headers)) as strange:
+    async with listening(lambda _: web.Response(body=bomb, headers=headers)) as strange:
         api = PROVIDERS[provider](strange.url)
         tracemalloc.start()
         try:

@@ -1,5 +1,7 @@
 """Runs in Weights & Biases, by its real client over HTTP: one run per job, numbers only, no training that waits."""
 
+import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -18,7 +20,8 @@ from tests.unit.finetune_trainer.fake_service import serving
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
 
-wandb = pytest.importorskip("wandb", reason="needs the extra package trackers")
+# Imported by those who use it: it takes five seconds, of each worker that collects this.
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs the extra package trackers")
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setattr(trackers, "LAST_SECONDS", 60.0)
     with serving(FakeWandB()) as found:
         yield found
-    wandb.teardown()
+    importlib.import_module("wandb").teardown()
 
 
 def job(folder, cache, server, **asked):
@@ -131,8 +134,9 @@ def test_why_its_server_does_not_take_a_run_is_said(server, tiny_model, tmp_path
     ],
 )
 def test_why_its_server_is_not_heard_is_said_and_no_address(its_words, why):
+    errors = importlib.import_module("wandb.errors")
     said = trackers._said(
-        wandb.errors.CommError(f"Failed to get resume status: POST http://wandb.invalid/graphql {its_words}")
+        errors.CommError(f"Failed to get resume status: POST http://wandb.invalid/graphql {its_words}")
     )
     assert said == f"it does not answer as it should (CommError): {why}"
 
