@@ -7,8 +7,10 @@ text, and nothing else: whatever looks into it, measures it or changes it has no
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
+import jinja2
 from jinja2 import nodes
 
 from finetune_trainer.data.chat_template import ChatEnvironment, TemplateRefusedError, rendered
@@ -59,6 +61,21 @@ def frame(
     template: str, roles: Sequence[str], special_tokens: Mapping[str, str], *, add_generation_prompt: bool
 ) -> list[str] | None:
     """What stands before, between and behind the texts of turns with these roles; None where that depends on them."""
+    watching = _watching(template)
+    if watching is None:
+        return None
+    messages = [{"role": role, "content": _Unseen(f"\0{number}\0")} for number, role in enumerate(roles)]
+    try:
+        text = rendered(watching, messages, special_tokens, add_generation_prompt)
+    except (_LookedAtError, TemplateRefusedError):
+        return None
+    pieces = _TURN.split(text)
+    return pieces[::2] if pieces[1::2] == [str(number) for number in range(len(roles))] else None
+
+
+@lru_cache(maxsize=8)
+def _watching(template: str) -> jinja2.Template | None:
+    """The template, which tells when a text is looked at; None where it could be without being told."""
     environment = _WatchfulEnvironment()
     tree = environment.parse(template)
     if (
@@ -67,13 +84,7 @@ def frame(
         or any(map(_seeks, tree.find_all(nodes.Compare)))
     ):
         return None
-    messages = [{"role": role, "content": _Unseen(f"\0{number}\0")} for number, role in enumerate(roles)]
-    try:
-        text = rendered(environment.from_string(template), messages, special_tokens, add_generation_prompt)
-    except (_LookedAtError, TemplateRefusedError):
-        return None
-    pieces = _TURN.split(text)
-    return pieces[::2] if pieces[1::2] == [str(number) for number in range(len(roles))] else None
+    return environment.from_string(tree)
 
 
 def _seeks(comparison: nodes.Compare) -> bool:

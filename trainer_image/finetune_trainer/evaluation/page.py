@@ -103,27 +103,23 @@ def page(
 
     `warnings` are of the training; those of the data come before them.
     """
-    template, script, style = (_asset(name) for name in ("page.html.jinja", "page.js", "page.css"))
-    return (
-        _environment()
-        .from_string(template)
-        .render(
-            job=job,
-            dataset=[split for name in SPLITS if (split := getattr(dataset, name))],
-            warnings=[*dataset.warnings, *warnings],
-            settings=settings,
-            audited=audited,
-            curves=Markup(curves[curves.find("<svg") :]) if curves else "",  # noqa: S704 - drawn here from numbers and checked names
-            evaluation=contest.result if contest else None,
-            lines=list(_lines(contest.result, contest.metrics)) if contest else [],
-            metrics=contest.metrics if contest else [],
-            rows=shown_rows(contest) if contest else [],
-            words=_WORDS,
-            script=Markup(script),  # noqa: S704 - a file of this package
-            style=Markup(style),  # noqa: S704 - a file of this package
-            script_hash=_hash(script),
-            limit=_SHOWN_CHARACTERS,
-        )
+    script, style = _asset("page.js"), _asset("page.css")
+    return _template().render(
+        job=job,
+        dataset=[split for name in SPLITS if (split := getattr(dataset, name))],
+        warnings=[*dataset.warnings, *warnings],
+        settings=settings,
+        audited=audited,
+        curves=Markup(curves[curves.find("<svg") :]) if curves else "",  # noqa: S704 - drawn here from numbers and checked names
+        evaluation=contest.result if contest else None,
+        lines=list(_lines(contest.result, contest.metrics)) if contest else [],
+        metrics=contest.metrics if contest else [],
+        rows=shown_rows(contest) if contest else [],
+        words=_WORDS,
+        script=Markup(script),  # noqa: S704 - a file of this package
+        style=Markup(style),  # noqa: S704 - a file of this package
+        script_hash=_hash(script),
+        limit=_SHOWN_CHARACTERS,
     )
 
 
@@ -202,7 +198,7 @@ def _hash(script: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> jinja2.Environment:
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -210,7 +206,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["percent"] = lambda value: _NONE if value is None else f"{value:.1%}"
     environment.filters["number"] = _number
     environment.filters["points"] = lambda value: f"{100 * value:+.1f}".replace("-", _MINUS)
-    return environment
+    return environment.from_string(_asset("page.html.jinja"))
 
 
 def _number(value: float | None) -> str:

@@ -18,13 +18,17 @@ def draw(record: Metrics, *, title: str) -> str:
     from matplotlib.ticker import MaxNLocator
 
     with mpl.rc_context({"svg.hashsalt": "finetune", "font.size": 11, "axes.edgecolor": _INK}):
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(8, 4.5))
+        # Margins and place of the title as they are: to find them out it would draw everything once more.
+        axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.98, "bottom": 0.12, "top": 0.88})
         _curves(axes, record)
-        axes.set_title(title, color=_INK, fontsize=11, loc="left")
+        axes.set_title(
+            title, color=_INK, fontsize=11, loc="left", y=1.06
+        )  # above a power of ten that the axis may have
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"loss ({unit(record)})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.ticklabel_format(axis="y", scilimits=(-3, 5))
         axes.grid(color="#e6e6e6")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
