@@ -70,6 +70,8 @@ def used(cluster: Cluster) -> Iterator[Right]:
 def test_the_api_server_refused_the_operator_nothing(operator: Cluster) -> None:
     entries = list(operator.audit.requests(OPERATOR))
     refused = [entry for entry in entries if entry.get("responseStatus", {}).get("code") in {401, 403}]
+    # Of a namespace that its owners delete it may hear later than the API server; that is no matter of rights.
+    refused = [entry for entry in refused if "is being terminated" not in entry["responseStatus"].get("message", "")]
     assert len(entries) > 1000
     assert [(entry["verb"], entry["requestURI"]) for entry in refused] == []
 
