@@ -8,7 +8,7 @@ import pytest
 from finetune_operator.runtime.kube import CONNECTIONS, DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on, rows
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts, provider, tune
 
@@ -112,6 +112,7 @@ async def test_what_is_billed_though_nothing_is_to_be_served_is_said(cluster, pr
     assert ("ModelDeployment", "Warning", reason) in cluster.told
     assert float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > before + 15
     assert hosts(provider) == [name]
+    assert "replicas" not in cluster.status(DEPLOYMENT), "pods are counted here alone"
 
 
 @pytest.fixture
@@ -143,6 +144,33 @@ async def test_the_clusters_own_server_answers_until_the_provider_does_and_then_
     await go_on(cluster, 600)
     assert cluster.kube.objects[SERVER]["metadata"]["resourceVersion"] == writes
     assert (hosts(provider), cluster.status(DEPLOYMENT)["servedVersion"]) == ([name], 3)
+
+
+@pytest.mark.parametrize("since", ["the model moved", "a while"])
+async def test_the_clusters_own_server_is_still_told_of_while_the_provider_refuses_the_new_version(
+    cluster, provider, since
+):
+    await deployed(cluster)
+    await tune_here(cluster)
+    cluster.roll_out()
+    await cluster.settle()
+    await go_on(cluster, 300)
+    serve_by(cluster, AZURE)
+    cluster.add_cloud_job("sentiment-3")
+    if since == "the model moved":
+        await cluster.settle()
+        await cluster.check(b"\xef\xbb\xbf" + rows(), job="sentiment-3")
+        await cluster.settle()
+        provider.set(may_deploy=False)
+        await cluster.pass_time(3600)
+    else:
+        await tune(cluster, "sentiment-3")
+        await go_on(cluster, 60)
+        provider.fault("deployments.list", status=403, code="AuthorizationFailed", times=1000)
+    await go_on(cluster, 300)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"]) == ("Degraded", 2)
+    assert status["endpoint"]["url"] == "http://sentiment.team-a.svc/v1"
 
 
 async def test_a_server_that_was_left_comes_back_with_its_version(moved_out, provider):
