@@ -46,7 +46,7 @@ from finetune_operator.reconcilers.context import (
     wants_deletion,
 )
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
-from finetune_operator.reconcilers.hosted_look import wake_of
+from finetune_operator.reconcilers.hosted_look import left_behind, wake_of
 from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.indexes import pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
@@ -218,7 +218,8 @@ class DeploymentReconciler:
         """What answered goes on answering, there or `here`; what passes by itself is no alarm."""
         metadata = deployment["metadata"]
         now = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
-        status = parse_status(ModelDeploymentStatus, now)
+        view = replace(view, status=parse_status(ModelDeploymentStatus, now))
+        status = left_behind(view, view.status.hosted or ())  # it is billed whether it can be asked or not
         number = target.version.version
         answering = [one for one in status.hosted or () if one.answered and one.version == status.served_version]
         wanted = hosting.wanted(now, view.spec, target) if view.spec else None

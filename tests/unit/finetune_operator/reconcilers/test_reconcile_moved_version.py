@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.runtime.kube import CONNECTIONS, DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
-from tests.simulators.clock import DAY
+from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on, rows
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
@@ -196,3 +196,41 @@ async def test_what_is_to_stay_stays_though_another_release_wrote_the_rest_of_th
     await go_on(cluster, 300)
     assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
     assert hosts(provider) == ([name] if policy else [])
+
+
+@pytest.mark.parametrize("why", ["it may not be deleted", "the provider does not answer", "another one is being made"])
+async def test_what_is_to_go_and_does_not_is_billed_in_status_until_it_is_gone(cluster, provider, why):
+    name = await deployed(cluster)
+    if why == "it may not be deleted":
+        provider.set(may_deploy=False)
+    elif why == "the provider does not answer":
+        provider.fault("deployments.list", status=503, times=1000)
+    else:
+        provider.set(deploy_seconds=6 * HOUR)
+        cluster.add_cloud_job("sentiment-2")
+        await tune(cluster, "sentiment-2")
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    for _ in range(10):
+        cluster.wake(DEPLOYMENT)
+        await cluster.pass_time(1200)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], name in hosts(provider)) == ("Deleting", True)
+    assert abs(Decimal(status["cost"]["sinceDeployed"]) - provider.cost()) < Decimal("0.60")
+    assert Decimal(status["cost"]["sinceDeployed"]) > Decimal(5)
+    assert status["cost"]["basis"].startswith("Standard at 1.70 USD an hour")
+
+
+@pytest.mark.parametrize("status", [401, 403, 503])
+async def test_what_stands_is_billed_in_status_while_its_provider_cannot_be_asked(cluster, provider, status):
+    name = await deployed(cluster)
+    provider.fault("deployments.list", status=status, times=1000)
+    for _ in range(10):
+        cluster.wake(DEPLOYMENT)
+        await cluster.pass_time(1200)
+    told = cluster.status(DEPLOYMENT)
+    assert (told["servedVersion"], hosts(provider)) == (1, [name])
+    assert abs(Decimal(told["cost"]["sinceDeployed"]) - provider.cost()) < Decimal("0.60")
+    assert Decimal(told["cost"]["sinceDeployed"]) > Decimal(5)
+    assert (told["cost"]["perHour"], told["cost"]["basis"]) == ("1.70", "Standard at 1.70 USD an hour, list price")
