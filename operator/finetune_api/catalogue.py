@@ -9,7 +9,7 @@ from decimal import ROUND_UP, Decimal
 from fnmatch import fnmatchcase
 from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from finetune_api.base import ApiModel, Money
 from finetune_api.job_status import Cost
@@ -48,12 +48,32 @@ class AnswerPrices(ApiModel):
     as_of: Day = Field(description="The day on which the prices were looked up.")
 
 
+def _named_once(hosting: dict[str, Money]) -> dict[str, Money]:
+    """No provider has SKUs that differ in capital letters alone, and people write them as they like.
+
+    Raises:
+        ValueError: one has two prices.
+    """
+    names = {sku.casefold(): sku for sku in hosting}
+    if twice := next((sku for sku in hosting if names[sku.casefold()] != sku), None):
+        raise ValueError(f"{twice} and {names[twice.casefold()]} are one SKU: leave one of them")
+    return hosting
+
+
+Hosting = Annotated[dict[str, Money], AfterValidator(_named_once)]
+
+
+def _price_of(sku: str, hosting: dict[str, Money]) -> str | None:
+    """The SKU's price, however its name is written."""
+    return next((price for name, price in hosting.items() if name.casefold() == sku.casefold()), None)
+
+
 class ModelFacts(ApiModel):
     """What is known of one base model at a provider."""
 
     training: Price | None = Field(None, description="Price of tuning it.")
     answers: AnswerPrices | None = Field(None, description="Prices of asking it, and what was tuned from it.")
-    hosting: dict[str, Money] = Field(
+    hosting: Hosting = Field(
         default_factory=dict,
         description="Price of an hour of a deployment of what was tuned from it, by its SKU, where that depends on it.",
     )
@@ -83,7 +103,7 @@ class ProviderFacts(ApiModel):
     """What is known of a provider."""
 
     closes: Day | None = Field(None, description="From this day on it takes no new fine-tuning jobs.")
-    hosting: dict[str, Money] = Field(
+    hosting: Hosting = Field(
         default_factory=dict, description="Price of an hour of a deployment, by its SKU; of one unit of its capacity."
     )
     hosting_currency: Annotated[str, Field(min_length=3, max_length=3)] = Field(
@@ -105,12 +125,12 @@ class ProviderFacts(ApiModel):
 
     def price_per_hour(self, base_model: str, sku: str) -> str | None:
         """Price of an hour of one unit of a deployment; None where it is not known, or not billed by the hour."""
-        return self.model(base_model).hosting.get(sku) or self.hosting.get(sku)
+        return _price_of(sku, self.model(base_model).hosting) or _price_of(sku, self.hosting)
 
     def price_is_of(self, base_model: str, sku: str) -> date | None:
         """The day of that price; None where that is not known."""
         own = self.model(base_model)
-        return own.hosting_as_of if sku in own.hosting else self.hosting_as_of
+        return own.hosting_as_of if _price_of(sku, own.hosting) else self.hosting_as_of
 
     def model(self, name: str) -> ModelFacts:
         """The facts of a base model, which may be a tuned one; nothing where none are known."""

@@ -314,6 +314,11 @@ class ProviderStatus(ApiModel):
     asked_at: Timestamp | None = Field(
         None, description="When the job's creation was last requested, RFC 3339; written before the request."
     )
+    stop_asked_at: Timestamp | None = Field(
+        None,
+        description="When the provider was first told to stop the job, by suspend or its deadline, and had not done so "
+        "yet, RFC 3339.",
+    )
     nameless_since: Timestamp | None = Field(
         None, description="Since when the provider reports the job as done without naming a model, RFC 3339."
     )

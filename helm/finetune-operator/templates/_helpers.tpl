@@ -68,3 +68,16 @@ runbook_url: {{ printf "%s#%s" . (splitList "#" $place | last) | quote }}
 runbook: {{ $place | quote }}
 {{- end }}
 {{- end }}
+
+{{/* Refuses names of SKUs whose capital letters are wrong: beside the chart's own name they would be a second price. */}}
+{{- define "finetune.skus" -}}
+{{- range $sku, $_ := index . 1 }}
+{{- $known := list "Standard" "GlobalStandard" "DeveloperTier" "ProvisionedManaged" "NoCommitment" "OneMonth" "SixMonths" }}
+{{- if hasPrefix "ml." (lower $sku) }}{{ $known = list (lower $sku) }}{{ end }}
+{{- range $known }}
+{{- if and (eq (lower $sku) (lower .)) (ne $sku .) }}
+{{- printf "%s.%s: write %s" (index $ 0) $sku . | fail }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -34,12 +34,15 @@ def with_resolved(spec: LLMConnectionSpec, status: LLMConnectionStatus) -> LLMCo
     return spec.model_copy(update={"azure_open_ai": azure.model_copy(update=fields)})
 
 
-def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime) -> float:
-    """Seconds until the credentials are to be checked, 0 for now. Rarely while they are good: jobs' calls tell, too."""
+def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime, doubted: bool = False) -> float:
+    """Seconds until the credentials are to be checked, 0 for now.
+
+    Rarely while they are good, unless they are `doubted`: a call of a job or a deployment has met a bad key since.
+    """
     if status.last_checked is None or status.observed_generation != generation:
         return 0.0
     good = is_true(status.conditions, "Ready") and not any(one.message == NOBODY for one in status.conditions or ())
-    every = GOOD_FOR if good else BAD_FOR
+    every = GOOD_FOR if good and not doubted else BAD_FOR
     left = moment(status.last_checked) + every - now
     return left.total_seconds() if timedelta() < left <= every else 0.0  # more: another clock has written that
 

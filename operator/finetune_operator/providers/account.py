@@ -41,31 +41,62 @@ class Account:
         wake: Callable[[Key], None],
         *,
         guard: Callable[[], None],
+        doubt: Callable[[], None],
         poll_seconds: float | None,
         clock: Callable[[], float],
     ) -> None:
         self._api = api
         self._guard = guard
-        self._gate = Gate(clock=clock)
-        self._uploads = Gate(at_once=UPLOADS_AT_ONCE, clock=clock)
+        self._doubt = doubt
+        self._gate = Gate(refused=self._refused, clock=clock)
+        self._uploads = Gate(at_once=UPLOADS_AT_ONCE, refused=self._refused, clock=clock)
         self._sent: list[str] = []
         self._untaken: Recent[ProviderError] = Recent(REMEMBERED, lambda _: False)
-        self._answers = Gate(at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, clock=clock)
+        self._answers = Gate(
+            at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, refused=self._refused, clock=clock
+        )
         self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
         self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
-        self.poller = Poller(api, wake, seconds=poll_seconds)
+        self.poller = Poller(api, wake, refused=self._refused, seconds=poll_seconds)
+        self.doubted = False
+        """Whether the key was refused since it was checked last."""
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         """A place for a task that makes several calls: see `Gate.turn`."""
         return self._gate.turn()
 
-    async def call(self, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
+    def _refused(self) -> None:
+        """Of a thousand calls that meet a bad key, the first has it checked."""
+        if not self.doubted:
+            self.doubted = True
+            self._doubt()
+
+    async def check(self) -> None:
+        """Ask whether the key is good, though it was refused a moment ago.
+
+        Raises:
+            ProviderError: it is not, or that cannot be asked.
+        """
+        try:
+            await self.call(lambda api: api.check(), probes=True)
+        except Busy:
+            raise  # nobody was asked: the doubt stays
+        except ProviderError:
+            self.doubted = False
+            raise
+        self.doubted = False
+
+    async def call(self, do: Callable[[FineTuningApi], Awaitable[T]], *, probes: bool = False) -> T:
         """Make one call.
+
+        Args:
+            do: makes it.
+            probes: whether it is to find out if the key is good, and so is made though that was refused.
 
         Raises:
             ProviderError: it did not do what was asked, or was not made at all.
         """
-        async with self._gate.passing():
+        async with self._gate.passing(probes=probes):
             api = await self._api()
             self._guard()  # the Secret may just have been read
             with understood():
@@ -110,13 +141,13 @@ class Account:
             with understood():
                 return await answering.answer(model, question)
 
-    async def pass_gate(self, do: Callable[[], Awaitable[T]]) -> T:
-        """Make one call that needs no client of the connection.
+    async def pass_gate(self, do: Callable[[], Awaitable[T]], *, probes: bool = False) -> T:
+        """Make one call that needs no client of the connection; `probes`: as of `call`.
 
         Raises:
             ProviderError: as `call`.
         """
-        async with self._gate.passing():
+        async with self._gate.passing(probes=probes):
             with understood():
                 return await do()
 

@@ -13,6 +13,7 @@ from finetune_operator.providers.clients import SECRET_SECONDS, Clients
 from finetune_operator.providers.elsewhere import account_of, require_same_account, require_same_place
 from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError
 from finetune_operator.providers.poll import POLL_SECONDS
+from finetune_operator.runtime.kube import CONNECTIONS
 from finetune_operator.runtime.queue import Key
 
 DOUBTS = 3
@@ -25,7 +26,7 @@ class Accounts:
     Args:
         clients: of the connections.
         guard: raises LeadershipLost where another replica may lead by now; asked right before each call on a provider.
-        wake: told of each job that has changed at its provider.
+        wake: told of each job that has changed at its provider, and of each connection whose key was refused.
         poll_seconds: between two rounds of a poller; None where somebody calls `poll`.
         clock: seconds, never running backwards.
     """
@@ -55,6 +56,7 @@ class Accounts:
                 lambda: self._clients.of(name),
                 self._wake,
                 guard=self._guard,
+                doubt=lambda: self._wake(Key(CONNECTIONS.kind, "", name)),
                 poll_seconds=self._poll_seconds,
                 clock=self._clock,
             )
@@ -173,9 +175,14 @@ class Accounts:
             return None
         credential = await self._clients.credential(azure, spec)
         try:
-            return await self.of(name).pass_gate(lambda: sdks.resolve(azure, workspace, credential))
+            return await self.of(name).pass_gate(lambda: sdks.resolve(azure, workspace, credential), probes=True)
         finally:
             await credential.close()
+
+    def is_doubted(self, name: str) -> bool:
+        """Whether the key of a connection was refused since it was checked last."""
+        account = self._accounts.get(name)
+        return account is not None and account.doubted
 
     async def poll(self) -> None:
         """One round of every poller, for those that do not poll by themselves."""

@@ -202,8 +202,11 @@ class CloudTraining:
         """Delete the checks of earlier attempts; of one whose model is there, its own, and pods that have asked it."""
         await self._pods.end_earlier(job, status)
 
-    async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
+    async def stop(self, job: Manifest, status: FineTuneJobStatus) -> RemoteJob | None:
         """End the check's pod and cancel the provider's job.
+
+        Returns:
+            The provider's job, where that has ended: what it has billed.
 
         Raises:
             Ended: the job has succeeded meanwhile.
@@ -213,20 +216,20 @@ class CloudTraining:
         provider = status.provider or ProviderStatus()
         await self.end_measuring(job, provider)
         if provider.asked_at is None or status.completion_time is not None:
-            return
+            return None
         async with self.turn(job):
-            await self._end_remote(job, provider, provider.asked_at)
+            return await self._end_remote(job, provider, provider.asked_at)
 
-    async def _end_remote(self, job: Manifest, provider: ProviderStatus, asked_at: str) -> None:
+    async def _end_remote(self, job: Manifest, provider: ProviderStatus, asked_at: str) -> RemoteJob | None:
         if provider.job_id is not None:
             await self._cancel(job, provider.job_id, asked_at)
-            await self._require_not_succeeded(job, provider.job_id, asked_at)
-            return
+            return await self._ended(job, provider.job_id, asked_at)
         found = await self.find(job, provider)
         for made in found:
             await self._cancel(job, made.id, asked_at)
         if not found:
             self._require_settled(asked_at)
+        return None
 
     async def _cancel(self, job: Manifest, job_id: str, asked_at: str) -> None:
         try:
@@ -327,15 +330,21 @@ class CloudTraining:
                 raise Busy(Reason.PENDING, message, min(left, 10.0)) from None
             return False
 
-    async def _require_not_succeeded(self, job: Manifest, job_id: str, asked_at: str) -> None:
+    async def _ended(self, job: Manifest, job_id: str, asked_at: str) -> RemoteJob | None:
+        """A job that was cancelled; None where it is not shown to have ended.
+
+        Raises:
+            Ended: it has succeeded.
+        """
         try:
             made = await self._call(job, lambda api: api.job(job_id))
         except NotThere:
             self._require_settled(asked_at)
-            return
+            return None
         if made.state == "Succeeded":
             made_it = f"; its model {made.model} stays at the provider" if made.model else ""
             raise Ended(Reason.SUCCEEDED, f"job {job_id} succeeded before it could be cancelled{made_it}", 5.0)
+        return made if made.ended else None
 
     async def _require_own_files(self, job: Manifest, key: JobKey, provider: ProviderStatus) -> None:
         """A pod told the files' names at the provider: on its word alone, one could tune on somebody else's data."""

@@ -1,6 +1,7 @@
 """Which Secret a connection needs, which keys of it, and their values: they go to the SDK and nowhere else."""
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,17 @@ _WORD = re.compile("[A-Za-z][-A-Za-z_.]{0,39}")
 """A key that is told: without digits, which every secret has that somebody took for the name of one."""
 
 _MOST_KEYS = 8
+
+_OPENAI = re.compile("sk-[-_A-Za-z0-9]{8,}")
+_GUID = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_SHAPES = {
+    "accessKeyID": re.compile("A[A-Z]{3}[A-Z0-9]{16}"),
+    "secretAccessKey": re.compile("[A-Za-z0-9/+]{40}"),
+    "tenantID": _GUID,
+    "clientID": _GUID,
+    "clientSecret": re.compile("[-_.~A-Za-z0-9]{3}[0-9]Q~[-_.~A-Za-z0-9]{31,34}"),
+}
+"""How providers write what is in these keys; services that have OpenAI's API may write theirs otherwise."""
 
 _AROUND = re.compile(r"([\"']).*\1$|[A-Z][A-Z0-9]*_[A-Z0-9_]*=|(?i:bearer)\s|\s|.*\s$")
 """What shells, files of variables and headers (`Bearer …`) have around a key."""
@@ -57,6 +69,30 @@ def not_alone(value: str) -> str:
     return "quotation marks, spaces or a name around it" if _AROUND.match(value) else ""
 
 
+def _wrong(key: str, value: str) -> str:
+    """What is wrong with the value of a key, that can be seen without asking anybody; "" where nothing is."""
+    shape = _SHAPES.get(key, _OPENAI)
+    if not shape.fullmatch(value) and shape.fullmatch(_decoded(value)):
+        return (
+            f"{key} was encoded as Base64 twice: write it as it is with kubectl create secret or under stringData, or "
+            "encoded once under data"
+        )
+    if why := not_alone(value):
+        return (
+            f"{key} has {why}, as no key has: write the key alone, once, and not the file, the line or the Base64 that "
+            "it came in"
+        )
+    return ""
+
+
+def _decoded(value: str) -> str:
+    """What it is the Base64 of; "" where it is none, or of no text."""
+    try:
+        return b64decode("".join(value.split()), validate=True).decode("ascii").strip()
+    except ValueError:
+        return ""
+
+
 class ConnectionSecrets:
     """Reads the Secrets of connections, which are in the operator's own namespace."""
 
@@ -88,12 +124,8 @@ class ConnectionSecrets:
             told = f"Secret {self._namespace}/{name} {lacks(missing, secret)}"
             raise TryLater(Reason.SECRET_NOT_FOUND, told)
         for key, value in values.items():
-            if why := not_alone(value):
-                message = (
-                    f"Secret {self._namespace}/{name}: {key} has {why}, as no key has: write the key alone, once, and "
-                    "not the file, the line or the Base64 that it came in"
-                )
-                raise TryLater(Reason.CREDENTIALS_INVALID, message)
+            if wrong := _wrong(key, value):
+                raise TryLater(Reason.CREDENTIALS_INVALID, f"Secret {self._namespace}/{name}: {wrong}")
         return values
 
 

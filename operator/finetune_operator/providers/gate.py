@@ -45,6 +45,7 @@ class Gate:
         rate: how fast those come back who were sent away, per second.
         wary: whether there is one place alone until there was an answer lately.
         silence: seconds for which nobody is let in after a call that was not answered.
+        refused: told of each call that met a bad key, or no key.
         clock: seconds, never running backwards.
     """
 
@@ -55,12 +56,14 @@ class Gate:
         rate: float = CALLS_PER_SECOND,
         wary: bool = True,
         silence: float = SILENCE_SECONDS,
+        refused: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inside: set[asyncio.Task[Any] | None] = set()
         self._at_once = at_once
         self._wary = wary
         self._silence = silence
+        self._refused = refused
         self._turns = TokenBucket(rate, at_once, clock)
         self._clock = clock
         self._closed_until = 0.0
@@ -68,10 +71,11 @@ class Gate:
         self._answered_at = float("-inf")
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, *, probes: bool = False) -> AsyncIterator[None]:
         """A place for a task that asks several things in a row: it has it until the end, and is not sent away between.
 
-        There is one place alone until there was an answer lately: a dead provider holds up no more than that.
+        There is one place alone until there was an answer lately: a dead provider holds up no more than that. Who
+        `probes` the key is let in though a bad one has closed the gate.
 
         Raises:
             Busy: as many as may be are inside.
@@ -81,7 +85,7 @@ class Gate:
         if task in self._inside:
             yield
             return
-        self._require_open()
+        self._require_open(probes=probes)
         answers = not self._wary or self._clock() - self._answered_at < TRUST_SECONDS
         if len(self._inside) >= (self._at_once if answers else 1):
             message = "other calls of this connection come first"
@@ -93,14 +97,14 @@ class Gate:
             self._inside.discard(task)
 
     @asynccontextmanager
-    async def passing(self, *, asks: bool = True) -> AsyncIterator[None]:
+    async def passing(self, *, asks: bool = True, probes: bool = False) -> AsyncIterator[None]:
         """Let one call through, in the task's turn or as one of its own; `asks`: it is the provider that answers.
 
         Raises:
             Busy, TryLater: as `turn`.
         """
-        async with self.turn():
-            self._require_open()
+        async with self.turn(probes=probes):
+            self._require_open(probes=probes)
             try:
                 yield
             except (Unknown, TryLater) as error:
@@ -112,9 +116,9 @@ class Gate:
             else:
                 self._answered_at = self._clock() if asks else self._answered_at
 
-    def _require_open(self) -> None:
+    def _require_open(self, *, probes: bool) -> None:
         left = self._closed_until - self._clock()
-        if self._why is not None and left > 0:
+        if self._why is not None and left > 0 and not (probes and self._why.reason in MENDED_BY_PEOPLE):
             raise TryLater(self._why.reason, self._why.message, left + self._turns.reserve())
 
     def _close(self, error: ProviderError) -> None:
@@ -127,3 +131,10 @@ class Gate:
             seconds = min(seconds, SILENCE_SECONDS)  # nobody knows when, and they watch
         if silence or (error.reason in CLOSING and not isinstance(error, Denied | Elsewhere)):
             self._closed_until, self._why = self._clock() + seconds, error
+        if is_of_the_key(error):
+            self._refused()
+
+
+def is_of_the_key(error: ProviderError) -> bool:
+    """Whether it says of the connection's key that nobody gets far with it; one right alone may lack others."""
+    return error.reason in MENDED_BY_PEOPLE and not isinstance(error, Denied | Elsewhere)

@@ -28,12 +28,14 @@ from finetune_operator.providers.errors import (
     Unreadable,
     understood,
 )
+from finetune_operator.providers.gate import is_of_the_key
 from finetune_operator.providers.ports import FineTuningApi
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.queue import Key
 
 POLL_SECONDS = 20.0
 LONGEST_POLL_SECONDS = 300.0
+LONGEST_POLL_WITHOUT_KEY = 60.0
 SOON_SECONDS = 1.0
 """A job that was just made is asked about after this; others that come meanwhile go along."""
 PAUSE_FOR_EACH_SECOND = 4.0
@@ -73,6 +75,7 @@ class Poller:
     Args:
         api: the provider; raises ProviderError where it cannot be asked at all.
         wake: told of each job that has changed.
+        refused: told of each round that met a bad key, or no key.
         seconds: between two rounds, while the provider is well; None where somebody calls `round`.
     """
 
@@ -81,10 +84,12 @@ class Poller:
         api: Callable[[], Awaitable[FineTuningApi]],
         wake: Callable[[Key], None],
         *,
+        refused: Callable[[], None] = lambda: None,
         seconds: float | None = POLL_SECONDS,
     ) -> None:
         self._api = api
         self._wake = wake
+        self._refused = refused
         self._seconds = seconds
         self._watched: dict[str, _Watched] = {}
         self._seen: dict[str, Seen] = {}
@@ -159,12 +164,17 @@ class Poller:
             await self.round()
             took = loop.time() - began
             failures = failures + 1 if self.trouble else 0
-            longest = min(seconds * 2.0**failures, max(seconds, LONGEST_POLL_SECONDS))
+            longest = min(seconds * 2.0**failures, max(seconds, self._longest()))
             asked = (self.trouble.retry_after if self.trouble else None) or 0.0
             # Never before the provider wants it, and not all connections at that very moment.
             pause = max(longest * random.uniform(0.8, 1.2), asked * random.uniform(1.0, 1.2))  # noqa: S311 - jitter
             at_least = pause if failures else min(took * PAUSE_FOR_EACH_SECOND, seconds)
             await self._rest(at_least, pause)
+
+    def _longest(self) -> float:
+        """Whoever mends a key watches, and sees the connection checked each minute."""
+        of_the_key = self.trouble is not None and is_of_the_key(self.trouble)
+        return LONGEST_POLL_WITHOUT_KEY if of_the_key else LONGEST_POLL_SECONDS
 
     async def _rest(self, at_least: float, seconds: float) -> None:
         """Until the next round; a new job is not made to wait longer than `at_least`."""
@@ -272,6 +282,8 @@ class Poller:
     def _tell_trouble(self, error: ProviderError) -> None:
         known = self.trouble
         self.trouble = error
+        if is_of_the_key(error):
+            self._refused()
         if known is None or known.reason != error.reason:
             logger.warning("%d jobs cannot be asked about: %s", len(self._watched), error.message)
             for watched in self._watched.values():

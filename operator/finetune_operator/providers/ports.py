@@ -42,8 +42,12 @@ class TrainingProvider(Protocol):
         """Start the attempt that status names, once; returns the provider's name of it."""
         ...
 
-    async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """End the attempt that status names, and whatever runs of another one, giving it time for a checkpoint."""
+    async def stop(self, job: Manifest, status: FineTuneJobStatus) -> RemoteJob | None:
+        """End the attempt that status names, and whatever runs of another one, giving it time for a checkpoint.
+
+        Returns:
+            The attempt's job at a provider outside of the cluster, once it has ended; None where there is none.
+        """
         ...
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:

@@ -46,7 +46,8 @@ class ConnectionReconciler:
         status = parse_status(LLMConnectionStatus, connection)
         generation, now = connection["metadata"]["generation"], self._context.clock()
         checked, again = None, None
-        left = decide_connection.check_is_due(status, generation=generation, now=now)
+        doubted = self._accounts.is_doubted(key.name)
+        left = decide_connection.check_is_due(status, generation=generation, now=now, doubted=doubted)
         if spec is not None and left > 0:
             return Requeue(left)
         if spec is not None and spec.hugging_face is not None:
@@ -124,7 +125,7 @@ class ConnectionReconciler:
             resolved = status.model_copy(update={"azure_open_ai": found})
             connection = await self._context.write_status(CONNECTIONS, connection, status, resolved) or connection
             status = resolved
-            await self._accounts.of(name).call(lambda api: api.check())
+            await self._accounts.of(name).check()
         except Busy:
             raise
         except ProviderError as error:

@@ -25,7 +25,7 @@ from finetune_operator.decide.deployment.decision import (
 from finetune_operator.decide.deployment.hosted import are_asked_for
 from finetune_operator.decide.deployment.idle import is_asleep, out_of_sight
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
-from finetune_operator.decide.deployment.serving_target import Target, find_target
+from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import serving
@@ -46,7 +46,7 @@ from finetune_operator.reconcilers.context import (
     wants_deletion,
 )
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
-from finetune_operator.reconcilers.hosted_look import wake_of
+from finetune_operator.reconcilers.hosted_look import left_behind, wake_of
 from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.indexes import pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
@@ -191,7 +191,7 @@ class DeploymentReconciler:
         try:
             deployment, view = await self._hosted.serve(deployment, view, target)
         except ProviderError as error:
-            return self._in_trouble(deployment, view, target, error)
+            return self._in_trouble(deployment, view, target, error, here)
         view = await self._without_pods(deployment, view, here)
         answers = view.serving.state == "Serving"
         hosted = view.status.hosted or ()
@@ -213,12 +213,13 @@ class DeploymentReconciler:
         return view
 
     def _in_trouble(
-        self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError
+        self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError, here: Serving
     ) -> tuple[Manifest, DeploymentDecision, float]:
-        """What answered goes on answering; what passes by itself is no alarm."""
+        """What answered goes on answering, there or `here`; what passes by itself is no alarm."""
         metadata = deployment["metadata"]
         now = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
-        status = parse_status(ModelDeploymentStatus, now)
+        view = replace(view, status=parse_status(ModelDeploymentStatus, now))
+        status = left_behind(view, view.status.hosted or ())  # it is billed whether it can be asked or not
         number = target.version.version
         answering = [one for one in status.hosted or () if one.answered and one.version == status.served_version]
         wanted = hosting.wanted(now, view.spec, target) if view.spec else None
@@ -233,11 +234,13 @@ class DeploymentReconciler:
             status=status,
             serving=Serving(state, number, len(answering), note="" if state == "Serving" else f"; {error.message}"),
             serves=status.endpoint.model if answering and status.endpoint else None,
+            meanwhile=here.version if here.available and not answering else None,
             cost=status.cost,
         )
         again = error.retry_after or self._hosted.moving_seconds
         if error.reason not in CHANGES_BY_ITSELF:
-            return now, not_served(view, error.failure()), again
+            at_provider = status.engine in AT_PROVIDERS.values()
+            return now, not_served(view if at_provider else replace(view, serving=here), error.failure()), again
         # What has failed is not mended by a provider that says nothing for a while.
         failed = is_true(status.conditions, "Stalled") and status.observed_generation == view.generation
         return now, DeploymentDecision(status) if failed else decide(view), again

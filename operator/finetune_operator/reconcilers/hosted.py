@@ -29,7 +29,7 @@ from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.hosted_look import Look, others_with
+from finetune_operator.reconcilers.hosted_look import Look, as_recorded, left_behind, others_with
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS, NAMESPACES
 
 logger = logging.getLogger(__name__)
@@ -160,13 +160,13 @@ class HostedDeployments:
                 await self._calls.require_place(one)
             found = await self._calls.standing(sorted({one.connection for one in recorded}), recorded)
             left, delete = decide.leave(recorded, found, view.now, answers=answers)
-            status = self._left_behind(view, [*kept, *hosting_cost.billed(left, found, _as_recorded, view.now)])
+            status = left_behind(view, [*kept, *hosting_cost.billed(left, found, as_recorded, view.now)])
             deployment = await self._write(deployment, view.status, status) or deployment
             self._context.guard()
             for one in [one for one in left if one.name in delete[:1]]:
                 await self._calls.delete(found[one.name])
         except ProviderError as error:
-            status = self._left_behind(view, [*kept, *recorded])
+            status = left_behind(view, [*kept, *recorded])
             names = ", ".join(one.name for one in recorded)
             note = f"; {names}, which served before, cannot be ended and may be billed: {error.message}"
             serving = replace(view.serving, note=note)
@@ -180,14 +180,6 @@ class HostedDeployments:
     ) -> Manifest | None:
         told = is_no_news(before, status)
         return await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, status, told=told)
-
-    def _left_behind(self, view: DeploymentView, left: Sequence[HostedDeployment]) -> ModelDeploymentStatus:
-        """The status while deployments stand that no version needs any more."""
-        before, status = view.status.cost, view.status
-        currency = before.currency if before else "USD"
-        cost = hosting_cost.total(before, status.hosted or (), left, currency, view.now)
-        cost = token_prices.as_before(cost and cost.model_copy(update={"basis": before and before.basis}), before)
-        return status.model_copy(update={"hosted": list(left), "cost": cost})
 
     async def _asked(self, look: Look, plan: Plan, asleep: Sleep | None) -> tuple[Plan, ProviderError | None]:
         """The plan once the deployment was asked, if it is to be; and what came instead of an answer.
@@ -341,10 +333,6 @@ def _made_or_asked(plan: Plan) -> Serving:
     if not plan.make or serving.state != "Serving":
         return serving
     return replace(serving, state="Rolling", answers=serving.version)
-
-
-def _as_recorded(_: Hosted) -> None:
-    """What an hour costs stands in the record: the terms it was made by are not in the spec any more."""
 
 
 def rests_for(view: DeploymentView) -> float:

@@ -148,3 +148,16 @@ def others_with(store: Store, view: DeploymentView, one: HostedDeployment, *, ma
             own = namespace == view.namespace
             found.append(f"ModelDeployment {name}" if own else "a ModelDeployment of another namespace")
     return sorted(set(found))
+
+
+def left_behind(view: DeploymentView, left: Sequence[HostedDeployment]) -> ModelDeploymentStatus:
+    """The status while deployments stand that no version needs any more, or whose object is on its way out."""
+    before, status = view.status.cost, view.status
+    currency = before.currency if before else "USD"
+    cost = hosting_cost.total(before, status.hosted or (), left, currency, view.now)
+    cost = token_prices.as_before(cost and cost.model_copy(update={"basis": before and before.basis}), before)
+    return status.model_copy(update={"hosted": list(left), "cost": cost})
+
+
+def as_recorded(_: Hosted) -> None:
+    """What an hour costs stands in the record: the terms it was made by are not in the spec any more."""

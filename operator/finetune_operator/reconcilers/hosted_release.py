@@ -8,7 +8,7 @@ from finetune_api.manifest import Manifest
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
-from finetune_operator.decide.deployment import hosted_record
+from finetune_operator.decide.deployment import hosted_record, hosting_cost
 from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going
 from finetune_operator.decide.deployment.hosted import LONG
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
@@ -16,7 +16,7 @@ from finetune_operator.providers import hosting
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context, is_abandoned
-from finetune_operator.reconcilers.hosted_look import others_with
+from finetune_operator.reconcilers.hosted_look import as_recorded, left_behind, others_with
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 
 
@@ -39,9 +39,10 @@ class HostedRelease:
             try:
                 left, trouble = await self._end(deployment, view)
             except ProviderError as error:
+                view = replace(view, status=left_behind(view, view.status.hosted or ()))
                 return going(view, _held_up(deployment, view, error))
             if left:
-                view = replace(view, status=view.status.model_copy(update={"hosted": left}))
+                view = replace(view, status=left_behind(view, left))
             if trouble is not None:
                 return going(view, _held_up(deployment, view, trouble))
             if left:
@@ -95,6 +96,7 @@ class HostedRelease:
         found = await self._calls.standing(sorted({one.connection for one in recorded}), recorded)
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = hosted_record.ours(recorded, found, prefix, view.now)
+        ours = list(hosting_cost.billed(ours, found, as_recorded, view.now))
         busy = hosting.one_at_a_time(view.spec) and hosted_record.changes(found)
         free = () if busy else hosted_record.deletable(ours, found, view.now)
         bound = hosted_record.bound(ours, found, view.now)

@@ -15,6 +15,7 @@ from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.conditions import is_true
+from finetune_operator.decide.job.reported import paused
 from finetune_operator.decide.job.steps import not_done, not_started, not_yet
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
@@ -71,7 +72,8 @@ class JobReconciler:
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)
         except ProviderError as error:
-            decision = outcomes.trouble(view, error.failure(), error.retry_after or outcomes.ASK_AGAIN_SECONDS)
+            say = outcomes.not_stopped if decision.stop else outcomes.trouble
+            decision = say(view, error.failure(), error.retry_after or outcomes.ASK_AGAIN_SECONDS)
         except REFUSALS as refusal:
             decision = not_done(view, refusal.message)
         if decision.later:
@@ -133,7 +135,8 @@ class JobReconciler:
         if decision.release:
             return await self._cloud.release(job, view, decision)
         if decision.stop:
-            await provider.stop(job, view.status)
+            ended = await provider.stop(job, view.status)
+            decision = outcomes.stopped(view, decision, ended) if ended is not None else decision
         if decision.clear:
             await provider.end_earlier(job, view.status)
         if decision.submit:
@@ -207,7 +210,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         return "Warning", reason.value, f"version {new.model_version} is registered, {but}"
     # Where it is on its way, status says; an Event for each step would be the larger part of what the API is asked.
     notes = {
-        "Suspended": "suspended; the checkpoint is kept",
+        "Suspended": f"suspended; {paused(old.provider)}",
         "Succeeded": f"version {new.model_version} is registered",
     }
     return ("Normal", new.phase, notes[new.phase]) if new.phase in notes else None

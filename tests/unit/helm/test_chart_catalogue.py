@@ -1,12 +1,14 @@
 """The catalogue of prices and dates as the chart brings it, and as admins correct it."""
 
 import json
+from typing import get_args
 
 import pytest
 
 from finetune_api.catalogue import Catalogue
+from finetune_api.deployment import AzureServing, BedrockServing
 from finetune_api.manifest import Manifest
-from tests.unit.helm.charts import CHART, of_kind, render
+from tests.unit.helm.charts import CHART, ChartError, Values, of_kind, render
 
 pytestmark = pytest.mark.cluster
 
@@ -64,6 +66,28 @@ def test_the_schema_takes_every_field_of_the_catalogue_and_no_other() -> None:
     }
     for name, place in places.items():
         assert set(place["properties"]) == set(fields[name]["properties"]) - FILLED_IN_BY_THE_CATALOGUE, name
+
+
+SKUS = [
+    *get_args(AzureServing.model_fields["sku"].annotation),
+    *(name for part in get_args(BedrockServing.model_fields["commitment"].annotation) for name in get_args(part)),
+]
+
+
+@pytest.mark.parametrize("place", [("hosting",), ("models", "m", "hosting")], ids=".".join)
+@pytest.mark.parametrize(
+    ("sku", "write"),
+    [*((sku.lower(), sku) for sku in SKUS), ("STANDARD", "Standard"), ("ML.G5.xlarge", "ml.g5.xlarge")],
+)
+def test_a_sku_whose_capital_letters_are_wrong_is_refused_with_the_right_ones(
+    place: tuple[str, ...], sku: str, write: str
+) -> None:
+    facts: Values = {sku: "2.00"}
+    for name in reversed(place):
+        facts = {name: facts}
+    with pytest.raises(ChartError) as error:
+        render({"providerCatalogue": {"azureOpenAI-us": facts}})
+    assert f"providerCatalogue.azureOpenAI-us.{'.'.join(place)}.{sku}: write {write}" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["llm.corp", "llm.corp:8443", "gateway", "bedrock-aws-us-gov", "azureOpenAI-us"])

@@ -9,8 +9,10 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, measuring
+from finetune_operator.decide.cloud_job.submission import is_submitted
 from finetune_operator.decide.conditions import Fact, merge, reconciling, stalled, timestamp
 from finetune_operator.decide.job.change import fail, with_status
+from finetune_operator.decide.job.remote import RemoteJob
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 
@@ -30,6 +32,23 @@ def trouble(view: JobView, failure: Failure, again: float) -> Decision:
     say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
     status = with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
     return Decision(status, requeue_after=max(1.0, again))
+
+
+def not_stopped(view: JobView, failure: Failure, again: float) -> Decision:
+    """It was told to stop, and has not yet, or nobody knows: where it stops, that is by our own wish and no failure."""
+    if is_submitted(view.provider) and view.provider.stop_asked_at is None:
+        provider = view.provider.model_copy(update={"stop_asked_at": timestamp(view.now)})
+        view = replace(view, status=view.status.model_copy(update={"provider": provider}))
+    return trouble(view, failure, again)
+
+
+def stopped(view: JobView, decision: Decision, ended: RemoteJob) -> Decision:
+    """It has stopped, and its provider tells what it has billed. No later look would: the next attempt is named."""
+    run = replace(view.run, state="Failed", billed_seconds=ended.billed_seconds, billed_tokens=ended.tokens)
+    told, provider = replace(view, run=run), decision.status.provider
+    followed = provider is not None and provider.asked_at is None
+    cost = cloud_cost.left_behind(told) if followed else cloud_cost.with_bill(told)
+    return replace(decision, status=decision.status.model_copy(update={"cost": cost}))
 
 
 def postponed(view: JobView, failure: Failure, again: float) -> Decision:

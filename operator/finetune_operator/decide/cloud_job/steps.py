@@ -25,11 +25,14 @@ from finetune_operator.decide.conditions import Fact, moment, reconciling, retir
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import fail, with_status
-from finetune_operator.decide.job.reported import dataset_facts
+from finetune_operator.decide.job.reported import at_rest, dataset_facts, paused
 from finetune_operator.decide.job.view import Change, Decision, JobView
 
 NAMING = timedelta(minutes=30)
 """How long a job may be done at the provider before its model has a name."""
+
+STOPPING = timedelta(minutes=30)
+"""How long after a job was told to stop its end is by that: later somebody else has cancelled it."""
 
 _STARTED_ELSEWHERE = frozenset({Reason.CANCELLED_AT_PROVIDER, Reason.PROVIDER_FAILED})
 _ADOPT_ANOTHER = "Start it again where it was made, and apply a job under a new name that adopts that one."
@@ -90,7 +93,29 @@ def keep_finished(view: JobView) -> Decision | None:
 
 def suspend(view: JobView) -> Decision | None:
     """On request; a job that was made elsewhere is not ours to stop."""
-    return None if is_adopted(view) else job.suspend(view)
+    if is_adopted(view):
+        return None
+    return job.suspend(view, _stopped(view)) or _go_on_after_the_stop(view)
+
+
+def _stopped(view: JobView) -> str:
+    """What has come of what ran. It has stopped by the time that this is said."""
+    if not is_submitted(view.provider):
+        return "stopping: the check of the data ends"
+    return f"suspended by spec.suspend: {paused(view.provider)}"
+
+
+def _go_on_after_the_stop(view: JobView) -> Decision | None:
+    """Wanted again while its provider still stopped it: that could not be taken back, so the next attempt follows."""
+    stop, failure = view.provider.stop_asked_at, view.run.failure
+    if stop is None or failure is None or failure.reason is not Reason.CANCELLED_AT_PROVIDER:
+        return None
+    if _is_stopped_by_deadline(view) or view.now - moment(stop) > STOPPING:
+        return None
+    facts = reconciling(Reason.PENDING, "the attempt was stopped by spec.suspend; the next one follows")
+    fields = {"phase": "Pending", "failure": None, "provider": attempts.next_attempt(view)}
+    fields |= at_rest(view.run.report, view.status)
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
 def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
@@ -144,8 +169,21 @@ def enforce_deadline(view: JobView) -> Decision | None:
     left = _left_to_deadline(view)
     if left is None or left > 0:
         return None
+    return replace(fail(view, _late()), stop=True)
+
+
+def _late() -> Failure:
     message = "the job ran longer than spec.activeDeadlineSeconds and was cancelled"
-    return replace(fail(view, Failure.because(Reason.DEADLINE_EXCEEDED, message)), stop=True)
+    return Failure.because(Reason.DEADLINE_EXCEEDED, message)
+
+
+def _is_stopped_by_deadline(view: JobView) -> bool:
+    """Whether it is the deadline for which the provider was told to stop it."""
+    seconds = view.spec.active_deadline_seconds if view.spec else None
+    asked, stop = view.provider.asked_at, view.provider.stop_asked_at
+    if seconds is None or asked is None or stop is None:
+        return False
+    return moment(stop) >= moment(asked) + timedelta(seconds=seconds)
 
 
 def wait_for_the_name(view: JobView) -> Decision | None:
@@ -227,6 +265,8 @@ def retry_or_fail(view: JobView) -> Decision | None:
     if is_adopted(view) and failure is not None and failure.reason in _STARTED_ELSEWHERE:
         told = failure.model_copy(update={"next_step": _ADOPT_ANOTHER})
         view = replace(view, run=replace(view.run, failure=told))
+    if failure is not None and failure.reason is Reason.CANCELLED_AT_PROVIDER and _is_stopped_by_deadline(view):
+        view = replace(view, run=replace(view.run, failure=_late()))
     return attempts.retry_or_fail(
         replace(view, status=view.status.model_copy(update={"cost": cloud_cost.with_bill(view)}))
     )

@@ -230,6 +230,12 @@ def _billed(view: DeploymentView) -> str:
     return ", ".join(one.name for one in view.status.hosted or () if one.billed_since is not None)
 
 
+def _pods(view: DeploymentView) -> int | None:
+    """Servers on this cluster, where it is not known what is to be served; what stands at a provider is not counted."""
+    nowhere = view.status.engine is None and view.serving.state == "Absent"
+    return None if nowhere or view.status.engine in AT_PROVIDERS.values() else view.serving.available
+
+
 def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> DeploymentDecision:
     """There is nothing to serve, or what serves cannot be made: what serves already is left alone.
 
@@ -246,7 +252,7 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
     served = view.status.served_version if view.status.engine in AT_PROVIDERS.values() else _answering(view)
     answers = view.serving.available > 0 or served is not None
     phase: DeploymentPhase = "Degraded" if answers else ("Pending" if passes or waits else "Failed")
-    fields = {"phase": phase, "replicas": view.serving.available, "served_version": served}
+    fields = {"phase": phase, "replicas": _pods(view), "served_version": served}
     return DeploymentDecision(_status(view, facts, fields))
 
 

@@ -189,7 +189,7 @@ def next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
     number = view.attempt + 1 if view.begun else view.provider.attempt
     return view.provider.model_copy(
         update={"attempt": number, "job_id": None, "files": None, "files_at": None, "asked_at": None}
-        | {"evaluation": None, "nameless_since": None, **fields}
+        | {"evaluation": None, "nameless_since": None, "stop_asked_at": None, **fields}
     )
 
 

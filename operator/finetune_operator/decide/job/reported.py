@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from finetune_api.evaluation import EvaluationResult
-from finetune_api.job_status import FineTuneJobStatus, Progress, TrainingResult
+from finetune_api.job_status import FineTuneJobStatus, Progress, ProviderStatus, TrainingResult
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import Fact, moment
@@ -103,3 +103,12 @@ def push_facts(result: TrainingResult) -> list[Fact]:
         return [Fact("Pushed", "False", Reason.PUSH_FAILED, f"{'; '.join(failed)}. {NEXT_STEP[Reason.PUSH_FAILED]}")]
     done = ", ".join(f"{push.target} is {push.revision}" for push in result.pushes)
     return [Fact("Pushed", "True", Reason.SUCCEEDED, done)]
+
+
+def paused(before: ProviderStatus | None) -> str:
+    """What is left of an attempt that was suspended, from what was recorded of it."""
+    if before is None or before.name not in {"openAI", "azureOpenAI", "bedrock"}:
+        return "the checkpoint is kept"
+    if before.asked_at is None:
+        return "no job was made at the provider"
+    return "its job at the provider is cancelled, and the next one is paid for from the beginning"

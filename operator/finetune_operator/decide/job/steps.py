@@ -185,12 +185,12 @@ def say_unread(view: JobView) -> Decision | None:
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
-def suspend(view: JobView) -> Decision | None:
-    """On request: the pod ends with a checkpoint, and the next attempt goes on from it."""
+def suspend(view: JobView, stops: str = "stopping: the trainer writes a checkpoint") -> Decision | None:
+    """On request: the pod ends with a checkpoint, and the next attempt goes on from it. `stops`: in words."""
     if view.spec is None or not view.spec.suspend or view.run.state == "Succeeded":
         return None
     stopping = view.run.state != "Absent" or view.live_pods
-    message = "stopping: the trainer writes a checkpoint" if stopping else "suspended by spec.suspend"
+    message = stops if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
     fields = {"phase": "Suspended", "failure": _unknown_past(view), **at_rest(view.run.report, view.status)}
     if view.begun:

@@ -51,6 +51,7 @@ async def test_nothing_is_sent_once_another_replica_may_lead(send: Callable[[Acc
         provider.build,
         lambda _: None,
         guard=provider.guard,
+        doubt=lambda: None,
         poll_seconds=None,
         clock=lambda: 0.0,
     )

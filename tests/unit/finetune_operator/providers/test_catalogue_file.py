@@ -31,6 +31,15 @@ def price(facts: ProviderFacts) -> str | None:
     return known and known.per_million_tokens
 
 
+@pytest.mark.parametrize("written_as", ["Standard", "standard", "STANDARD"])
+def test_the_price_of_a_sku_is_found_however_its_name_is_written(written_as: str) -> None:
+    here, day = {"hosting": {written_as: "1.70"}, "hostingAsOf": "2026-11-01"}, "2026-11-01"
+    for entry in (here, {"models": {"gpt-*": here}}, {"hosting": {"Standard": "9"}, "models": {"gpt-*": here}}):
+        facts = ProviderFacts.model_validate(entry)
+        assert (facts.price_per_hour("gpt-5", "Standard"), str(facts.price_is_of("gpt-5", "Standard"))) == ("1.70", day)
+    assert ProviderFacts.model_validate(here).price_per_hour("gpt-5", "GlobalStandard") is None
+
+
 SLIPS: dict[str, tuple[Any, str]] = {
     "a negative price": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": "-3"}}}}, "perMillionTokens"),
     "a price that is no text": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": 3}}}}, "models.gpt-*"),
@@ -43,6 +52,10 @@ SLIPS: dict[str, tuple[Any, str]] = {
     "an hour's price that is no text": (
         {"hosting": {"Standard": 1.7}},
         "hosting.Standard: Input should be a valid string",
+    ),
+    "one SKU's price twice": (
+        {"hosting": {"Standard": "1.70", "standard": "2.00"}},
+        "hosting: Value error, Standard and standard are one SKU: leave one of them",
     ),
     "a misspelt day": ({"closse": "2027-01-01"}, "closse: Extra inputs are not permitted"),
     "a list": ([], "Input should be a valid dictionary"),

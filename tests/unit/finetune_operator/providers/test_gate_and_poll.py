@@ -396,35 +396,6 @@ async def test_it_polls_by_itself_soon_after_a_job_is_watched_and_then_as_often_
     await polling.close()
 
 
-@pytest.mark.parametrize("jitter", [0.8, 1.0, 1.2])
-async def test_the_next_round_is_never_before_the_provider_wants_it(
-    monkeypatch: pytest.MonkeyPatch, jitter: float
-) -> None:
-    monkeypatch.setattr(
-        "finetune_operator.providers.poll.random.uniform", lambda low, high: min(max(jitter, low), high)
-    )
-    provider, slept, sleep = Provider(1), list[float](), asyncio.sleep
-    provider.error = TryLater(Reason.RATE_LIMITED, "slow", 900.0)
-
-    async def pause(seconds: float) -> None:
-        slept.append(seconds)
-        if len(slept) > 1:
-            polling.forget(key("j0"))
-        await sleep(0)
-
-    async def api() -> Any:
-        return provider
-
-    polling = Poller(api, lambda _: None, seconds=0.01)
-    monkeypatch.setattr("finetune_operator.providers.poll.asyncio.sleep", pause)
-    polling.watch("j0", key("j0"), NOW)
-    while len(slept) < 2:
-        await sleep(0)
-    await polling.close()
-    assert provider.asked == ["jobs"]
-    assert 900.0 <= slept[1] <= 1080.0
-
-
 async def test_an_api_server_that_is_away_for_a_while_does_not_end_the_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.0)
     provider, troubles, told = Provider(1), [Transient(0, "Timeout", "no answer")], asyncio.Event()

@@ -73,3 +73,19 @@ def test_a_version_in_doubt_is_told_as_one() -> None:
     unmeasured = made | {"evaluationFailure": failure(Reason.OUT_OF_MEMORY)}
     found = headline(status(phase="Running"), status(**done, result=unmeasured))
     assert found == ("Warning", "OutOfMemory", "version 3 is registered, and is not measured: m")
+
+
+@pytest.mark.parametrize(
+    ("provider", "kept"),
+    [
+        ({"name": "huggingFace"}, "the checkpoint is kept"),
+        ({"name": "sageMaker", "askedAt": "2026-11-21T12:00:00Z"}, "the checkpoint is kept"),
+        ({"name": "openAI", "askedAt": "2026-11-21T12:00:00Z"}, "the next one is paid for from the beginning"),
+        ({"name": "bedrock"}, "no job was made at the provider"),
+    ],
+)
+def test_what_a_suspension_keeps_is_told_as_it_is(provider: dict[str, str], kept: str) -> None:
+    before = FineTuneJobStatus.model_validate({"phase": "Running", "provider": provider})
+    told = headline(before, before.model_copy(update={"phase": "Suspended"}))
+    assert told is not None
+    assert kept in told[2]

@@ -337,6 +337,7 @@ async def test_suspending_cancels_and_resuming_starts_anew(provider, begin):
     cluster.change_job(suspend=True)
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Suspended", 2)
+    assert "checkpoint" not in cluster.condition("Suspended")["message"]
     sdk = (await cluster.accounts.of("openai")._api())._sdk
     assert (await sdk.fine_tuning.jobs.retrieve(first)).status == "cancelled"
     cluster.change_job(suspend=False)

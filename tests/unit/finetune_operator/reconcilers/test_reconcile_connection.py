@@ -1,16 +1,18 @@
 """A connection's checks: whom their results concern."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from finetune_operator.providers.errors import ProviderError
 from finetune_operator.runtime.errors import Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS
 from finetune_operator.runtime.queue import Key
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, simulator, with_submitted_job
+from tests.unit.finetune_operator.reconcilers.cloud import KEY, CloudCluster, simulator, with_submitted_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, Cluster
 
 __all__ = ["start"]
@@ -72,6 +74,70 @@ async def test_a_key_that_no_header_can_hold_is_blamed_itself_and_not_the_provid
     assert (ready["status"], ready["reason"]) == ("False", "CredentialsInvalid")
     assert "Secret finetune/openai: api-key has line breaks or letters beyond ASCII" in ready["message"]
     assert key not in ready["message"]
+
+
+async def test_a_key_that_a_job_finds_bad_is_told_by_the_connection_within_a_minute(cluster: CloudCluster) -> None:
+    await cluster.pass_time(120)
+    assert cluster.condition("Ready", OPENAI)["status"] == "True"
+    cluster.set_key("another")
+    await cluster.pass_time(60)
+    assert cluster.condition("Reconciling")["reason"] == "CredentialsInvalid"
+    ready = cluster.condition("Ready", OPENAI)
+    assert (ready["status"], ready["reason"]) == ("False", "CredentialsInvalid")
+    assert cluster.told.count(("LLMConnection", "Warning", "CredentialsInvalid")) == 1
+
+
+async def test_a_key_that_was_mended_makes_the_connection_ready_within_two_minutes(cluster: CloudCluster) -> None:
+    cluster.set_key("another")
+    await cluster.pass_time(120)
+    cluster.set_key(KEY)
+    for _ in range(2):
+        await cluster.pass_time(60)
+    assert cluster.condition("Ready", OPENAI)["status"] == "True"
+    assert cluster.condition("Reconciling")["reason"] != "CredentialsInvalid"
+
+
+async def test_a_deployment_that_finds_the_key_bad_has_the_connection_checked_too(cluster: CloudCluster) -> None:
+    await cluster.pass_time(600)
+    cluster.set_key("another")
+    await cluster.wait(60)
+    with pytest.raises(ProviderError):
+        await cluster.accounts.of("openai").call(lambda api: api.has_model("ft:any"))
+    await cluster.settle()
+    assert cluster.condition("Ready", OPENAI)["reason"] == "CredentialsInvalid"
+
+
+async def test_a_refusal_that_the_check_does_not_meet_leaves_the_connection_ready_and_is_looked_into_each_minute(
+    cluster: CloudCluster,
+) -> None:
+    cluster.provider.fault("files.list", status=403, code="restricted", times=1000)
+    await cluster.pass_time(600)
+    checked = [cluster.status(OPENAI)["lastChecked"]]
+    for second in range(300):
+        cluster.now += timedelta(seconds=1)
+        with suppress(ProviderError):
+            await cluster.accounts.of("openai").call(lambda api: api.files("any"))
+        if second % 60 == 0:
+            cluster.wake(OPENAI)
+        await cluster.settle()
+        assert cluster.condition("Ready", OPENAI)["status"] == "True"
+        checked.append(cluster.status(OPENAI)["lastChecked"])
+    assert 4 <= len(set(checked)) <= 6
+    assert cluster.provider.defects == []
+
+
+async def test_many_jobs_that_find_the_key_bad_have_it_checked_no_more_often_than_one(cluster: CloudCluster) -> None:
+    await cluster.pass_time(600)
+    cluster.set_key("another")
+    cluster.now += timedelta(seconds=60)
+    account = cluster.accounts.of("openai")
+    woken = []
+    for _ in range(1000):
+        with suppress(ProviderError):
+            await account.call(lambda api: api.files("any"))
+        woken += [key for key in cluster.queue if key == OPENAI]
+        cluster.queue.clear()
+    assert woken == [OPENAI]
 
 
 # To this cluster: what the API server says of its pods.

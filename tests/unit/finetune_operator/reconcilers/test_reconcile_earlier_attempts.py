@@ -1,7 +1,9 @@
 """What attempts cost at a provider that came to nothing: a part of what the job costs, as far as it is known."""
 
 from decimal import Decimal
+from typing import Any
 
+from finetune_operator.providers.cloud import CloudTraining
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.sagemaker import begin, provider
 
@@ -33,8 +35,31 @@ async def test_an_attempt_that_failed_and_was_billed_is_part_of_the_bill(provide
     assert (status["cost"]["earlier"], status["cost"].get("unknownAttempts")) == (first["earlier"], None)
 
 
-async def test_what_nobody_has_told_is_counted_and_not_taken_for_nothing(provider, begin):
-    """A job that is stopped has no bill yet when it is let go of."""
+async def test_one_that_was_suspended_is_part_of_the_bill(provider, begin):
+    cluster = await begin()
+    await cluster.pass_time(400)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    for _ in range(6):
+        await cluster.pass_time(30)
+    status, stopped = cluster.status(), f"{provider.cost():.2f}"
+    assert (status["phase"], status["cost"]["earlier"]) == ("Suspended", stopped)
+    assert "unknownAttempts" not in status["cost"]
+    cluster.change_job(suspend=False)
+    await again(cluster, 2)
+    await cluster.pass_time(3600)
+    cost = cluster.status()["cost"]
+    assert (cost["earlier"], "unknownAttempts" in cost) == (stopped, False)
+    assert abs(Decimal(cost["actual"]) - provider.cost()) <= CENT
+
+
+async def test_what_nobody_has_told_is_counted_and_not_taken_for_nothing(provider, begin, monkeypatch):
+    """A provider may have no bill of a job that was stopped: OpenAI has none."""
+
+    async def untold(self: CloudTraining, *_: Any) -> None:
+        """As of a job that does not show any more when it has stopped."""
+
+    monkeypatch.setattr(CloudTraining, "_ended", untold)
     cluster = await begin()
     await cluster.pass_time(400)
     cluster.change_job(suspend=True)
@@ -44,6 +69,7 @@ async def test_what_nobody_has_told_is_counted_and_not_taken_for_nothing(provide
     status = cluster.status()
     assert (status["phase"], status["cost"]["unknownAttempts"]) == ("Suspended", 1)
     assert "earlier" not in status["cost"]
+    monkeypatch.undo()
     stopped = provider.cost()
     cluster.change_job(suspend=False)
     await again(cluster, 2)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from finetune_operator.runtime.kube import CONNECTIONS, DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
-from tests.simulators.clock import DAY
+from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on, rows
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts, provider, tune
 
@@ -112,6 +112,7 @@ async def test_what_is_billed_though_nothing_is_to_be_served_is_said(cluster, pr
     assert ("ModelDeployment", "Warning", reason) in cluster.told
     assert float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > before + 15
     assert hosts(provider) == [name]
+    assert "replicas" not in cluster.status(DEPLOYMENT), "pods are counted here alone"
 
 
 @pytest.fixture
@@ -145,6 +146,33 @@ async def test_the_clusters_own_server_answers_until_the_provider_does_and_then_
     assert (hosts(provider), cluster.status(DEPLOYMENT)["servedVersion"]) == ([name], 3)
 
 
+@pytest.mark.parametrize("since", ["the model moved", "a while"])
+async def test_the_clusters_own_server_is_still_told_of_while_the_provider_refuses_the_new_version(
+    cluster, provider, since
+):
+    await deployed(cluster)
+    await tune_here(cluster)
+    cluster.roll_out()
+    await cluster.settle()
+    await go_on(cluster, 300)
+    serve_by(cluster, AZURE)
+    cluster.add_cloud_job("sentiment-3")
+    if since == "the model moved":
+        await cluster.settle()
+        await cluster.check(b"\xef\xbb\xbf" + rows(), job="sentiment-3")
+        await cluster.settle()
+        provider.set(may_deploy=False)
+        await cluster.pass_time(3600)
+    else:
+        await tune(cluster, "sentiment-3")
+        await go_on(cluster, 60)
+        provider.fault("deployments.list", status=403, code="AuthorizationFailed", times=1000)
+    await go_on(cluster, 300)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"]) == ("Degraded", 2)
+    assert status["endpoint"]["url"] == "http://sentiment.team-a.svc/v1"
+
+
 async def test_a_server_that_was_left_comes_back_with_its_version(moved_out, provider):
     cluster = moved_out
     await deployed(cluster)
@@ -168,3 +196,41 @@ async def test_what_is_to_stay_stays_though_another_release_wrote_the_rest_of_th
     await go_on(cluster, 300)
     assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
     assert hosts(provider) == ([name] if policy else [])
+
+
+@pytest.mark.parametrize("why", ["it may not be deleted", "the provider does not answer", "another one is being made"])
+async def test_what_is_to_go_and_does_not_is_billed_in_status_until_it_is_gone(cluster, provider, why):
+    name = await deployed(cluster)
+    if why == "it may not be deleted":
+        provider.set(may_deploy=False)
+    elif why == "the provider does not answer":
+        provider.fault("deployments.list", status=503, times=1000)
+    else:
+        provider.set(deploy_seconds=6 * HOUR)
+        cluster.add_cloud_job("sentiment-2")
+        await tune(cluster, "sentiment-2")
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    for _ in range(10):
+        cluster.wake(DEPLOYMENT)
+        await cluster.pass_time(1200)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], name in hosts(provider)) == ("Deleting", True)
+    assert abs(Decimal(status["cost"]["sinceDeployed"]) - provider.cost()) < Decimal("0.60")
+    assert Decimal(status["cost"]["sinceDeployed"]) > Decimal(5)
+    assert status["cost"]["basis"].startswith("Standard at 1.70 USD an hour")
+
+
+@pytest.mark.parametrize("status", [401, 403, 503])
+async def test_what_stands_is_billed_in_status_while_its_provider_cannot_be_asked(cluster, provider, status):
+    name = await deployed(cluster)
+    provider.fault("deployments.list", status=status, times=1000)
+    for _ in range(10):
+        cluster.wake(DEPLOYMENT)
+        await cluster.pass_time(1200)
+    told = cluster.status(DEPLOYMENT)
+    assert (told["servedVersion"], hosts(provider)) == (1, [name])
+    assert abs(Decimal(told["cost"]["sinceDeployed"]) - provider.cost()) < Decimal("0.60")
+    assert Decimal(told["cost"]["sinceDeployed"]) > Decimal(5)
+    assert (told["cost"]["perHour"], told["cost"]["basis"]) == ("1.70", "Standard at 1.70 USD an hour, list price")

@@ -254,6 +254,10 @@ def test_servers_are_counted_here_and_not_at_a_provider() -> None:
     assert decide(view(here)).status.replicas == 3
     assert decide(view(here, connections={"local": azure_connection()}, spec=spec(**STANDS))).status.replicas is None
     assert decide(view(here, spec=spec(version=9))).status.replicas == 3
+    for status, replicas in ((ModelDeploymentStatus(engine="Bedrock"), None), (ModelDeploymentStatus(), None)):
+        assert decide(view(Serving("Absent"), status=status, connections={})).status.replicas is replicas
+    before = ModelDeploymentStatus(engine="Transformers")
+    assert decide(view(Serving("Absent"), status=before, connections={})).status.replicas == 0
 
 
 def test_a_number_stays_with_its_version() -> None:

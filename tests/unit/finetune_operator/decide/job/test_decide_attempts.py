@@ -208,7 +208,13 @@ def test_retrying_forgets_what_the_last_pod_waited_for() -> None:
 
 def test_nothing_that_is_of_one_attempt_is_taken_for_the_next_ones() -> None:
     file = ProviderFile(split="train", id="file-1", bytes=1, sha256="a" * 64)
-    own = {"files": [file], "files_at": stamp(), "asked_at": stamp(), "nameless_since": stamp()}
+    own = {
+        "files": [file],
+        "files_at": stamp(),
+        "asked_at": stamp(),
+        "nameless_since": stamp(),
+        "stop_asked_at": stamp(),
+    }
     measured = ProviderEvaluation(tries=2)
     after = next_attempt(view(failed(Reason.EVICTED), running(2, provider=provider(2, evaluation=measured, **own))))
     assert (after.attempt, after.job_id, after.evaluation) == (3, None, None)
