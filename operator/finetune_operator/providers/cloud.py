@@ -77,6 +77,10 @@ class CloudTraining:
         """Whether a check's pod may still pass data on."""
         return self._pods.may_pass_on(job)
 
+    async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
+        """By the check's Job."""
+        return await self._pods.latest_attempt(job, status)
+
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The check's pod, until its data are there; then what the poller has seen of the provider's job."""
         provider = status.provider or ProviderStatus()
