@@ -18,6 +18,7 @@ from finetune_operator.decide.job.versions import compared_of, find_version, has
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import training_job
+from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
@@ -161,6 +162,8 @@ async def _seen(provider: TrainingProvider, job: Manifest, status: FineTuneJobSt
     except REFUSALS as refusal:
         job_id = status.provider.job_id if status.provider else None
         return status, Run("Unreachable", failure=refusal_of_write(refusal.message), job_id=job_id)
+    except ProviderError as error:
+        return status, Run("Unreachable", failure=error.failure())
 
 
 def _is_outdated(run: Run, connection: LLMConnectionSpec | None) -> bool:
