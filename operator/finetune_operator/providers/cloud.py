@@ -14,6 +14,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
 from finetune_api.manifest import Manifest
+from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
@@ -49,6 +50,11 @@ CLOCK_SKEW = timedelta(days=1)
 overlooked is made twice, and a day of jobs is few pages."""
 
 SUFFIX_LIMIT = 40
+FURTHER_ATTEMPTS = 5
+"""So many attempts after the last one that is known are looked for where status is lost: some never get that far."""
+
+_WITHOUT_RESULT = frozenset({"Absent", "Failed", "ResultUnknown"})
+
 LOOKS = 2
 """How often the files are listed that are to go."""
 
@@ -77,11 +83,24 @@ class CloudTraining:
         """Whether a check's pod may still pass data on."""
         return self._pods.may_pass_on(job)
 
+    async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
+        """By the check's Job. Where status has lost all of it, our finalizer tells that the provider may have more."""
+        latest = await self._pods.latest_attempt(job, status)
+        number = last = max(latest, 1)
+        lost = status.provider is None and _is_held(job)
+        while lost and number < last + FURTHER_ATTEMPTS:
+            number += 1
+            if await self.find(job, ProviderStatus(attempt=number)):
+                latest = last = number
+        return latest
+
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The check's pod, until its data are there; then what the poller has seen of the provider's job."""
         provider = status.provider or ProviderStatus()
         if provider.asked_at is None:
-            return self._with_trouble(job, provider, await self._pods.checked(job, status))
+            check = self._with_trouble(job, provider, await self._pods.checked(job, status))
+            lost = check.state in _WITHOUT_RESULT and status.completion_time is None
+            return await self._made_by_then(job, provider, check) if lost else check
         if provider.job_id is None:
             return Run("Checked")
         if status.completion_time is not None:
@@ -99,12 +118,26 @@ class CloudTraining:
         gone = run.failure is not None and run.failure.reason == Reason.DELETED_AT_PROVIDER
         return await self._out_of_sight(job, provider, run) if gone else run
 
+    async def _made_by_then(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
+        """The check's run; one that is gone, or tells nothing, has done its work if the attempt's job is there.
+
+        Status does not know of it where somebody has emptied it, or put back one from before.
+        """
+        if not _may_be_there(job, provider):
+            return check
+        job_id = check.job_id or names.training_job(job["metadata"]["name"], max(provider.attempt, 1))
+        try:
+            await self._require_place(job, provider)
+            return Run("Checked", job_id=job_id) if await self.find(job, provider) else check
+        except ProviderError as error:
+            return Run("Unreachable", failure=error.failure(), job_id=job_id)
+
     def _with_trouble(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
         """The check's run, and what keeps its pod from passing the data on: it waits, and says nothing of that."""
         if check.state != "Active":
             return check
         key = key_of(job, provider)
-        why = self._accounts.of(_connection(job)).untaken(f"{key.file_prefix}{key.attempt}-")
+        why = self._accounts.of(_connection(job)).untaken(key.attempt_prefix)
         return replace(check, failure=why.failure()) if why is not None else check
 
     async def _require_place(self, job: Manifest, provider: ProviderStatus) -> None:
@@ -215,10 +248,17 @@ class CloudTraining:
         await self._pods.end_check(job, status)
         provider = status.provider or ProviderStatus()
         await self.end_measuring(job, provider)
-        if provider.asked_at is None or status.completion_time is not None:
+        unknown = provider.asked_at is None
+        if status.completion_time is not None or (unknown and not _may_be_there(job, provider)):
             return None
+        if unknown and self.has_live_pods(job):
+            return None  # the check is under way: nothing was asked for
         async with self.turn(job):
-            return await self._end_remote(job, provider, provider.asked_at)
+            if provider.asked_at is not None:
+                return await self._end_remote(job, provider, provider.asked_at)
+            for made in await self.find(job, provider):
+                await self.cancel(job, made.id)
+        return None
 
     async def _end_remote(self, job: Manifest, provider: ProviderStatus, asked_at: str) -> RemoteJob | None:
         if provider.job_id is not None:
@@ -268,9 +308,12 @@ class CloudTraining:
     async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
         """By the labels that the job carries, or by its training file where the provider keeps no labels."""
         key = key_of(job, provider)
-        training_file = next((file.id for file in provider.files or () if file.split == "train"), "")
         found = await self._call(job, lambda api: api.find(key, key.created - CLOCK_SKEW))
-        return [one for one in found if is_of(one, key, training_file)]
+        files = [file.id for file in provider.files or () if file.split == "train"]
+        if found and not files:  # of which a pod has told a status that is lost
+            listed = await self._call(job, lambda api: api.files(f"{key.attempt_prefix}train-"))
+            files = [file.id for file in listed] or [""]
+        return [one for one in found if any(is_of(one, key, file) for file in files)]
 
     async def create(self, job: Manifest, spec: FineTuneJobSpec, provider: ProviderStatus) -> RemoteJob:
         """One call. The files are looked at before: their names say that they are of this attempt."""
@@ -389,6 +432,19 @@ def _hidden(job_id: str, file: ProviderFile) -> Failure:
         "there, delete the job here and apply it under a new name."
     )
     return Failure(reason=Reason.CREDENTIALS_INVALID, message=message, next_step=step)
+
+
+def _is_held(job: Manifest) -> bool:
+    """Whether our finalizer is on the job: it is put there before anything of it is at the provider."""
+    return PROVIDER_FINALIZER in (job["metadata"].get("finalizers") or ())
+
+
+def _may_be_there(job: Manifest, provider: ProviderStatus) -> bool:
+    """Whether the attempt's job may be at the provider though status does not say that it was asked for.
+
+    What status says of an attempt that has yet to begin is by ourselves: it names the provider.
+    """
+    return _is_held(job) and (provider.job_id is not None or provider.name is None)
 
 
 def _is_adopted(job: Manifest) -> bool:

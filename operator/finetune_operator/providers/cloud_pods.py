@@ -15,7 +15,8 @@ from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.decide.job.run import Run
 from finetune_operator.desired import check_job, measure_job, names
 from finetune_operator.providers.catalogue import catalogue_name, data_rules
-from finetune_operator.providers.hugging_face.training import HuggingFaceTraining, create_job
+from finetune_operator.providers.hugging_face.names_taken import create_job
+from finetune_operator.providers.hugging_face.training import HuggingFaceTraining
 from finetune_operator.providers.job_record import key_of
 from finetune_operator.runtime.kube import JOBS, Kube
 from finetune_operator.runtime.store import Store
@@ -56,6 +57,10 @@ class CloudPods:
     def may_pass_on(self, job: Manifest) -> bool:
         """Whether a check's pod may still pass data on."""
         return self._pods.has_live_pods(_check_of(job))
+
+    async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
+        """The highest attempt after the first of which the check's Job is there."""
+        return await self._pods.latest_attempt(_check_of(job), status)
 
     async def checked(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The state of the check."""

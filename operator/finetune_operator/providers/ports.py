@@ -28,6 +28,14 @@ class TrainingProvider(Protocol):
         """Where the job's checkpoints and artifact go; the same for all its attempts."""
         ...
 
+    async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
+        """The latest attempt that has left traces; 0 where there are none.
+
+        Status knows it, unless somebody has emptied it, or put an old one back: then an earlier attempt would be begun
+        beside it.
+        """
+        ...
+
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The state of the attempt that status names."""
         ...

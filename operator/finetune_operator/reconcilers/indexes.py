@@ -3,16 +3,22 @@
 from collections.abc import Iterator
 
 from finetune_api.manifest import Manifest
-from finetune_api.names import DEPLOYMENT_LABEL, JOB_LABEL
+from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.passing import PASSING
 from finetune_operator.desired import names
-from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL, pods_of_job, pods_of_owner
+from finetune_operator.providers.hugging_face.training import (
+    BATCH_JOB_LABEL,
+    later_attempts,
+    pods_of_job,
+    pods_of_owner,
+)
 from finetune_operator.reconcilers.context import has_condition, is_of_the_definition
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
+    JOBS,
     MODEL_DEPLOYMENTS,
     PODS,
     Resource,
@@ -84,6 +90,13 @@ def _index_pod(pod: Manifest) -> Iterator[str]:
         yield pods_of_deployment(namespace, labels[DEPLOYMENT_LABEL])
 
 
+def _index_batch_job(batch_job: Manifest) -> Iterator[str]:
+    """Nothing of a first attempt's: nearly all are."""
+    namespace, labels = batch_job["metadata"]["namespace"], batch_job["metadata"].get("labels") or {}
+    if JOB_LABEL in labels and labels.get(ATTEMPT_LABEL, "1") != "1":
+        yield later_attempts(namespace, labels[JOB_LABEL])
+
+
 def _index_job(job: Manifest) -> Iterator[str]:
     namespace, spec = job["metadata"]["namespace"], job.get("spec", {})
     yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
@@ -137,6 +150,7 @@ def _index_phase(obj: Manifest) -> Iterator[str]:
 
 INDEXERS: dict[Resource, Indexer] = {
     PODS: _index_pod,
+    JOBS: _index_batch_job,
     FINE_TUNE_JOBS: _index_job,
     FINE_TUNED_MODELS: _index_model,
     MODEL_DEPLOYMENTS: _index_deployment,

@@ -11,12 +11,14 @@ from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.job.attempts import taken_up
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide, refused_by_policy
-from finetune_operator.decide.job.versions import compared_of, find_version
+from finetune_operator.decide.job.versions import compared_of, find_version, has_made_one
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import training_job
+from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
@@ -64,7 +66,7 @@ class Looks:
         status = parse_status(FineTuneJobStatus, job)
         connection = context.connection(spec.connection_ref.name) if spec else None
         provider, model = self._providers.of(status, connection), self._model(job, spec)
-        run = await _seen(provider, job, status)
+        status, run = await _seen(provider, job, status)
         view = JobView(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -81,6 +83,7 @@ class Looks:
             run=run,
             live_pods=provider.has_live_pods(job),
             version=find_version(model, metadata) if model else None,
+            made_it=model is not None and has_made_one(model, metadata["uid"]),
             artifact_uri=self._artifact_uri(job, spec, connection, status),
             now=context.clock(),
             unsaid=context.store.count(FINE_TUNE_JOBS, UNSAID),
@@ -151,13 +154,16 @@ class Looks:
         return self._providers.of(status, connection).output_uri(job, spec, connection)
 
 
-async def _seen(provider: TrainingProvider, job: Manifest, status: FineTuneJobStatus) -> Run:
-    """The state of the attempt, or why it cannot be read."""
+async def _seen(provider: TrainingProvider, job: Manifest, status: FineTuneJobStatus) -> tuple[FineTuneJobStatus, Run]:
+    """The latest attempt's part of status, and its state or why it cannot be read."""
     try:
-        return await provider.observe(job, status)
+        status = taken_up(status, await provider.latest_attempt(job, status))
+        return status, await provider.observe(job, status)
     except REFUSALS as refusal:
         job_id = status.provider.job_id if status.provider else None
-        return Run("Unreachable", failure=refusal_of_write(refusal.message), job_id=job_id)
+        return status, Run("Unreachable", failure=refusal_of_write(refusal.message), job_id=job_id)
+    except ProviderError as error:
+        return status, Run("Unreachable", failure=error.failure())
 
 
 def _is_outdated(run: Run, connection: LLMConnectionSpec | None) -> bool:

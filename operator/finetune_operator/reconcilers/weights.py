@@ -14,7 +14,7 @@ from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import CannotMake, TryLater
 from finetune_operator.providers.hosting import named
-from finetune_operator.providers.hugging_face.training import create_job
+from finetune_operator.providers.hugging_face.names_taken import create_job
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context, has_condition
 from finetune_operator.runtime.errors import REFUSALS, Conflict

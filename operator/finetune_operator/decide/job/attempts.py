@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from finetune_api.connection import HuggingFace
-from finetune_api.job_status import Failure, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.conditions import moment, reconciling, timestamp
 from finetune_operator.decide.job.change import fail, with_status
@@ -40,7 +40,26 @@ _FOREIGN_DEADLINE = (
 GOES_ON = "Nothing to do: the next attempt goes on from the last checkpoint."
 """The step of an interruption that is followed by an attempt; its reason's own is for a job that was given up."""
 
+_UNTOLD: dict[str, Any] = {
+    "job_id": None,
+    "files": None,
+    "files_at": None,
+    "asked_at": None,
+    "evaluation": None,
+    "nameless_since": None,
+    "stop_asked_at": None,
+}
+"""What status says of an attempt of which nothing is known yet."""
+
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
+
+
+def taken_up(status: FineTuneJobStatus, latest: int) -> FineTuneJobStatus:
+    """The status with the latest attempt that has left traces: somebody has emptied it, or put an old one back."""
+    known = status.provider or ProviderStatus()
+    if latest <= max(known.attempt, 1):
+        return status
+    return status.model_copy(update={"provider": known.model_copy(update={**_UNTOLD, "attempt": latest})})
 
 
 def notice_loss(view: JobView) -> Decision | None:
@@ -187,10 +206,7 @@ def _output(view: JobView) -> str:
 def next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
     """The provider's part of status for the attempt after this one; one that was never started is still to come."""
     number = view.attempt + 1 if view.begun else view.provider.attempt
-    return view.provider.model_copy(
-        update={"attempt": number, "job_id": None, "files": None, "files_at": None, "asked_at": None}
-        | {"evaluation": None, "nameless_since": None, "stop_asked_at": None, **fields}
-    )
+    return view.provider.model_copy(update={**_UNTOLD, "attempt": number, **fields})
 
 
 def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> Decision:

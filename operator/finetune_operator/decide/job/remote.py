@@ -58,9 +58,14 @@ class JobKey:
         """How the names of the job's files begin, of all its attempts."""
         return f"finetune-{self.uid}-"
 
+    @property
+    def attempt_prefix(self) -> str:
+        """How those of one attempt begin."""
+        return f"{self.file_prefix}{self.attempt}-"
+
     def file_name(self, split: str, digest: str) -> str:
         """Name of a file: it tells whose it is, and what is in it."""
-        return f"{self.file_prefix}{self.attempt}-{split}-{digest[:16]}.jsonl"
+        return f"{self.attempt_prefix}{split}-{digest[:16]}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,8 @@ def is_of(job: RemoteJob, key: JobKey, training_file: str) -> bool:
     if "uid" in job.labels:
         return job.labels["uid"] == key.uid and job.labels.get("attempt") == str(key.attempt)
     named = (job.suffix, (job.model or "").replace(job.base, ""))  # a tuned base has another attempt's mark
-    return job.training_file == training_file or any(key.mark in name for name in named)
+    its_data = job.training_file == training_file or job.training_file.startswith(key.attempt_prefix)
+    return (bool(job.training_file) and its_data) or any(key.mark in name for name in named)
 
 
 def run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobStatus, now: datetime) -> Run:

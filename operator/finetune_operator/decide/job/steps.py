@@ -200,13 +200,16 @@ def suspend(view: JobView, stops: str = "stopping: the trainer writes a checkpoi
 
 
 def remember(view: JobView) -> Decision | None:
-    """Somebody has emptied status, and the model still has this job's version: it is not made a second time."""
-    if view.status.provider is not None or view.run.state != "Absent" or view.version is None or view.spec is None:
+    """Somebody has emptied status, or put an old one back; the model has the version: it is not made a second time."""
+    if view.run.state != "Absent" or view.version is None or view.spec is None:
         return None
+    if view.status.provider is not None and not view.made_it:
+        return None  # whoever applies a job anew, under the name of one from a backup, wants it to run
     message = f"version {view.version} of FineTunedModel {view.spec.model_ref.name}, by the model's own record"
     facts = [*ready(Reason.SUCCEEDED, message), Fact("Complete", "True", Reason.SUCCEEDED, message)]
     fields = {
         "phase": "Succeeded",
+        "failure": None,
         "model_version": view.version,
         "completion_time": timestamp(view.now),
         "observed_retry_nonce": view.spec.retry_nonce,
@@ -413,8 +416,8 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     restart,
     say_unread,
     suspend,
-    notice_loss,
     remember,
+    notice_loss,
     hold_restored,
     wait_for_connection,
     refuse_by_policy,

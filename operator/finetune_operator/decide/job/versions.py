@@ -39,6 +39,11 @@ def find_version(model: Mapping[str, Any], job: Mapping[str, Any]) -> int | None
     return None
 
 
+def has_made_one(model: Mapping[str, Any], uid: str) -> bool:
+    """Whether a FineTunedModel has a version of the very job with this UID."""
+    return any(version.get("jobUID") == uid for version in (model.get("status") or {}).get("versions") or ())
+
+
 @dataclass(frozen=True)
 class Compared:
     """What a model says of comparing a new version."""

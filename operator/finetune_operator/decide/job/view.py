@@ -56,6 +56,8 @@ class JobView:
     """Version of the model that this job made, once it is registered."""
     artifact_uri: str
     now: datetime
+    made_it: bool = False
+    """Whether that version is of this very object, and not of the one that a backup had under its name."""
     unsaid: int = 0
     """How many jobs there are of which status has said nothing yet, this one among them."""
     usable_connections: tuple[str, ...] = ()

@@ -15,7 +15,14 @@ from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest
-from finetune_api.names import JOB_UID_LABEL, MADE_BY_LABEL, QUEUE_LABEL, REPORT_PATH, TRAINER_CONTAINER
+from finetune_api.names import (
+    ATTEMPT_LABEL,
+    JOB_UID_LABEL,
+    MADE_BY_LABEL,
+    QUEUE_LABEL,
+    REPORT_PATH,
+    TRAINER_CONTAINER,
+)
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
@@ -30,9 +37,10 @@ from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.errors import CannotMake
+from finetune_operator.providers.hugging_face.names_taken import create_job, goes_by_itself, taken
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp, Told
-from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube, Resource
+from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
 
@@ -57,6 +65,11 @@ def pods_of_job(namespace: str, job: str) -> str:
 def pods_of_owner(namespace: str, label: str) -> str:
     """Index key of the pods of a FineTuneJob, by the value of their job label."""
     return f"owner/{namespace}/{label}"
+
+
+def later_attempts(namespace: str, label: str) -> str:
+    """Index key of the batch Jobs of a FineTuneJob's attempts after the first, by the value of their job label."""
+    return f"attempts/{namespace}/{label}"
 
 
 class HuggingFaceTraining:
@@ -101,6 +114,21 @@ class HuggingFaceTraining:
             uid=metadata["uid"],
         )
 
+    async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
+        """The highest attempt after the first of which a batch Job is there, or a JobSet; 0 where there is none."""
+        metadata = job["metadata"]
+        namespace = metadata["namespace"]
+        children = self._store.select(JOBS, later_attempts(namespace, names.fit(metadata["name"])))
+        if status.provider is None and status.completion_time is None and _nodes(job) > 1:
+            try:  # one that has made no Job yet is in no store
+                children += await self._kube.list(JOB_SETS, namespace, f"{JOB_UID_LABEL}={metadata['uid']}")
+            except NotFound:
+                logger.debug("there are no JobSets on this cluster")
+        own = (child["metadata"] for child in children if self._own(child, metadata["uid"]))
+        numbers = ((one["name"], (one.get("labels") or {}).get(ATTEMPT_LABEL, "")) for one in own)
+        said = [(name, int(number)) for name, number in numbers if number.isdecimal()]
+        return max((number for name, number in said if name in _made_for(job, number)), default=0)
+
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """Job, pods and report of the attempt; for a failure that needs it, the end of the log."""
         attempt = max(status.provider.attempt if status.provider else 0, 1)
@@ -108,8 +136,12 @@ class HuggingFaceTraining:
         recorded = status.provider is not None and status.provider.job_id == job_id
         under_way = status.completion_time is None
         batch_job = await self._batch_job(job, _batch_job(job, attempt), ask=recorded and under_way)
-        if batch_job is None and recorded and under_way and _nodes(job) > 1 and await self._job_set(job, attempt):
-            return Run("Queued", job_id=job_id, awaiting_pod=True, note="waiting for JobSet to make the pods' Job")
+        of_set = batch_job is None and recorded and under_way and _nodes(job) > 1
+        if of_set and (job_set := await self._job_set(job, attempt)):
+            named = await self._kube.get(JOBS, _batch_job(job, attempt), job["metadata"]["namespace"])
+            batch_job = self._own(named, job_set["metadata"]["uid"])  # without labels only its owner tells whose it is
+            if batch_job is None:
+                return _without_job(job_id, named)
         run = await self._run_of(job, batch_job, attempt, under_way=under_way)
         if batch_job is None:
             return run if run.state == "Absent" else replace(run, job_id=job_id)
@@ -173,7 +205,7 @@ class HuggingFaceTraining:
         namespace, label = job["metadata"]["namespace"], names.fit(job["metadata"]["name"])
         attempt = job.get("status", {}).get("provider", {}).get("attempt") or 1
         present = self._store.get(JOBS, _batch_job(job, attempt), namespace)
-        if present is not None and self._own(present, job["metadata"]["uid"]) is None and _goes_by_itself(present):
+        if present is not None and self._own(present, job["metadata"]["uid"]) is None and goes_by_itself(present):
             return True
         pods = self._store.select(PODS, pods_of_owner(namespace, label))
         return any(is_live(pod, self._clock()) for pod in pods)
@@ -206,7 +238,7 @@ class HuggingFaceTraining:
         name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
         found = await self._kube.get(JOB_SETS, name, namespace)
         if found is not None and self._own(found, job["metadata"]["uid"]) is None:
-            raise _taken(JOB_SETS, found)
+            raise taken(JOB_SETS, found)
         try:
             await self._kube.apply(JOB_SETS, manifest)
         except NotFound:
@@ -252,15 +284,19 @@ class HuggingFaceTraining:
         for owner in metadata.get("ownerReferences") or ():
             if owner["kind"] == JOB_SETS.kind:
                 await self._kube.delete(JOB_SETS, owner["name"], namespace, uid=owner["uid"])
-                return  # its Job goes with it, and the watch tells when
+                if await self._kube.get(JOB_SETS, owner["name"], namespace) is None:
+                    return  # its Job goes with it, and the watch tells when
+                break  # a stranger's finalizer keeps it, and so all that it owns
         await self._kube.delete(JOBS, name, namespace, uid=metadata["uid"])
         self._store.remove(JOBS, namespace, name)
 
     async def _job_set(self, job: Manifest, attempt: int) -> Manifest | None:
-        """The JobSet of an attempt, as the API has it now."""
+        """The JobSet of an attempt, as the API has it now; one that somebody has deleted makes no Job any more."""
         metadata = job["metadata"]
-        found = await self._kube.get(JOB_SETS, _attempt(job, attempt), metadata["namespace"])
-        return self._own(found, metadata["uid"])
+        found = self._own(
+            await self._kube.get(JOB_SETS, _attempt(job, attempt), metadata["namespace"]), metadata["uid"]
+        )
+        return None if found is not None and "deletionTimestamp" in found["metadata"] else found
 
     def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> training_job.Active | None:
         active = compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace), spec)
@@ -327,43 +363,9 @@ class HuggingFaceTraining:
         return replace(run, failure=refusal_of_pod(told[1]) if told else None)
 
 
-async def create_job(kube: Kube, manifest: Manifest) -> Manifest:
-    """The batch Job as it is there by then, made now or by an earlier call.
-
-    Raises:
-        CannotMake: another Job has its name and stays.
-        Conflict: another Job has its name and is on its way out.
-    """
-    try:
-        return await kube.create_once(JOBS, manifest)
-    except Conflict:
-        metadata = manifest["metadata"]
-        found = await kube.get(JOBS, metadata["name"], metadata["namespace"])
-        if found is None:
-            raise
-        raise _taken(JOBS, found) from None
-
-
 def _was_short_of_memory(status: FineTuneJobStatus, attempt: int) -> bool:
     last = status.provider.last_failure if status.provider else None
     return last is not None and last.reason is Reason.OUT_OF_MEMORY and last.attempt == attempt
-
-
-def _taken(resource: Resource, found: Manifest) -> CannotMake | Conflict:
-    """What to raise where an object of somebody else has the name; one that goes by itself is waited for."""
-    name, kind = found["metadata"]["name"], resource.kind
-    if _goes_by_itself(found):
-        return Conflict(409, "AlreadyExists", f"{kind} {name} is on its way out")
-    message = f"{kind} {name} is there already and is not of this object"
-    step = f"Delete it (kubectl delete {kind.lower()} {name}), or apply this object under a new name."
-    return CannotMake(Failure(reason=Reason.NAME_CONFLICT, message=message, next_step=step))
-
-
-def _goes_by_itself(job: Manifest) -> bool:
-    """Whether what is not ours goes without anybody's help: with the job or the model that had the name before."""
-    metadata, ours = job["metadata"], {FINE_TUNE_JOBS.kind, FINE_TUNED_MODELS.kind}
-    owners = metadata.get("ownerReferences") or ()
-    return "deletionTimestamp" in metadata or any(owner["kind"] in ours for owner in owners)
 
 
 def _held(batch_job: Manifest) -> str:
@@ -391,6 +393,20 @@ def _attempt(job: Manifest, number: int) -> str:
 
 def _batch_job(job: Manifest, number: int) -> str:
     return names.batch_job(job["metadata"]["name"], number, _nodes(job))
+
+
+def _without_job(job_set: str, named: Manifest | None) -> Run:
+    """An attempt whose JobSet has made no Job; `named`: another one has its name."""
+    run = Run("Queued", job_id=job_set, awaiting_pod=True)
+    why = taken(JOBS, named) if named else None
+    if isinstance(why, CannotMake):
+        return replace(run, failure=why.failure)
+    return replace(run, note="waiting for JobSet to make the pods' Job")
+
+
+def _made_for(job: Manifest, number: int) -> tuple[str, str]:
+    """The names of all that is made for an attempt."""
+    return _attempt(job, number), _batch_job(job, number)
 
 
 def _batch_job_of(pod: Manifest) -> str:

@@ -5,12 +5,13 @@ from random import Random
 from typing import Any
 
 from finetune_api.manifest import Manifest
-from finetune_api.names import ATTEMPT_LABEL, JOB_LABEL, TRAINER_CONTAINER
+from finetune_api.names import ATTEMPT_LABEL, JOB_LABEL, JOB_UID_LABEL, TRAINER_CONTAINER
 from finetune_api.trainer import termination_message
 from finetune_operator.decide.job.attempt_pods import ENDED
+from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL
 from finetune_operator.runtime.errors import Conflict, KubeError
-from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNE_JOBS, JOBS, PODS, Resource
+from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNE_JOBS, JOB_SETS, JOBS, OWN_KINDS, PODS, Resource
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster
@@ -31,6 +32,8 @@ class MeddledWorld(Cluster):
         self.absent = False
         """Whether the Job controller is away."""
         self._pods = 0
+        self.backups: list[tuple[Resource, Manifest]] = []
+        """Our objects as they once were."""
         self.add_namespace()
         self.add_connection()
 
@@ -54,6 +57,9 @@ class MeddledWorld(Cluster):
             self.kube.drop(resource, name)
         elif "deletionTimestamp" not in metadata:
             self.edit(resource, obj, deletionTimestamp=self.stamp(GRACE if runs else 0))
+
+    def back_up(self) -> None:
+        self.backups += self.all(*OWN_KINDS)
 
     def stamp(self, seconds: float = 0) -> str:
         return (self.now + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -107,15 +113,15 @@ class MeddledWorld(Cluster):
             self.delays[key] = seconds
 
     def at_work(self) -> int:
-        """How many attempts of one job may have a pod: the most of any job."""
-        owners = [
-            owner["uid"]
-            for _, job in self.all(JOBS)
+        """How many attempts of one job may have a pod: the most of any job. A set has one Job, of the same attempt."""
+        attempts = {
+            (labels[JOB_UID_LABEL], labels[ATTEMPT_LABEL])
+            for _, job in self.all(JOBS, JOB_SETS)
             if not _has_ended(job) and "deletionTimestamp" not in job["metadata"]
-            for owner in job["metadata"].get("ownerReferences") or ()
-            if (job["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "trainer"
-        ]
-        return max(map(owners.count, owners), default=0)
+            if (labels := job["metadata"].get("labels") or {}).get("app.kubernetes.io/component") == "trainer"
+        }
+        uids = [uid for uid, _ in attempts]
+        return max(map(uids.count, uids), default=0)
 
     # Kubernetes' own.
 
@@ -125,6 +131,9 @@ class MeddledWorld(Cluster):
         for _, pod in self.all(PODS):
             if "deletionTimestamp" in pod["metadata"]:
                 self._end(pod)
+        for _, job_set in self.all(JOB_SETS):
+            if not (self.absent or _has_ended(job_set) or "deletionTimestamp" in job_set["metadata"]):
+                self._make_job(job_set)
         for _, job in self.all(JOBS):
             if not (self.absent or _has_ended(job) or "deletionTimestamp" in job["metadata"]):
                 self._run(job)
@@ -153,6 +162,19 @@ class MeddledWorld(Cluster):
             jobs = [job for _, job in self.all(JOBS) if job["metadata"]["uid"] in uids]
             if all(_has_ended(job) or "deletionTimestamp" in job["metadata"] for job in jobs):
                 self.kube.drop(PODS, pod["metadata"]["name"])
+
+    def _make_job(self, job_set: Manifest) -> None:
+        """JobSet's controller."""
+        name = names.set_job(job_set["metadata"]["name"])
+        job = self.kube.objects.get((JOBS, "team-a", name))
+        if job is None:
+            template = job_set["spec"]["replicatedJobs"][0]["template"]
+            owner = {"apiVersion": JOB_SETS.api_version, "kind": JOB_SETS.kind, "name": job_set["metadata"]["name"]}
+            metadata = template["metadata"] | {"name": name, "namespace": "team-a", "creationTimestamp": self.stamp()}
+            metadata["ownerReferences"] = [owner | {"uid": job_set["metadata"]["uid"]}]
+            self.kube.put(JOBS, {"metadata": metadata, "spec": template["spec"], "status": {}})
+        elif _has_ended(job):
+            self.kube.change(JOB_SETS, job_set["metadata"]["name"], status={"conditions": job["status"]["conditions"]})
 
     def _run(self, job: Manifest) -> None:
         """The Job controller."""

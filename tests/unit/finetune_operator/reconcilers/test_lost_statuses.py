@@ -7,18 +7,28 @@ import pytest
 
 from finetune_api.crds import unseen
 from finetune_api.model import FineTunedModelStatus
+from finetune_operator.runtime.errors import NotFound
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
+    JOB_SETS,
     JOBS,
     MODEL_DEPLOYMENTS,
     PODS,
 )
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import job_spec
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_cluster import (
+    DEPLOYMENT,
+    JOB,
+    MODEL,
+    Cluster,
+    with_job,
+    with_running_job,
+)
+from tests.unit.finetune_operator.reconcilers.test_reconcile_nodes import make_job
 
 
 async def with_versions(count: int = 3, **spec: Any) -> Cluster:
@@ -247,5 +257,65 @@ async def test_a_job_that_a_backup_has_brought_back_with_its_status_is_what_it_w
     metadata = {"name": "sentiment-1", "namespace": "team-a", "labels": {"velero.io/restore-name": "monday"}}
     cluster.kube.put(FINE_TUNE_JOBS, {"metadata": metadata, "spec": ended["spec"], "status": ended["status"]})
     await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert cluster.kube.asked("create", "jobs") == created
+
+
+OLD = {"observedGeneration": 1, "phase": "Pending", "provider": {"name": "huggingFace", "attempt": 1}}
+"""Of a job whose first attempt has yet to be begun."""
+
+
+async def with_second_attempt(**fields: Any) -> Cluster:
+    """A cluster whose second attempt's pod has yet to be made, and of whose first one nothing is left."""
+    cluster = await with_job(**fields)
+    cluster.kube.drop(JOB_SETS if fields else JOBS, "sentiment-1-1")
+    await cluster.settle()
+    await cluster.wait(15)
+    await cluster.wait(5)
+    return cluster
+
+
+@pytest.mark.parametrize("status", [{}, OLD])
+@pytest.mark.parametrize("fields", [{}, {"resources": {"nodes": 2}}])
+async def test_a_job_whose_status_is_lost_begins_no_attempt_beside_a_later_one(
+    status: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    cluster = await with_second_attempt(**fields)
+    made = {at for at in cluster.kube.objects if at[0] in {JOBS, JOB_SETS}}
+    assert [at[2] for at in made] == ["sentiment-1-2"]
+    if fields and status:
+        make_job(cluster, 2)
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=status)
+    await cluster.settle()
+    await cluster.wait(15)
+    assert {at for at in cluster.kube.objects if at[0] in {JOBS, JOB_SETS}} >= made
+    assert (JOB_SETS if fields else JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects
+    provider = cluster.status()["provider"]
+    assert (provider["attempt"], provider["jobID"]) == (2, "sentiment-1-2")
+
+
+async def test_where_there_are_no_job_sets_none_has_been_made() -> None:
+    cluster = Cluster()
+    cluster.kube.refusals["list", "jobsets"] = NotFound(404, "NotFound", "404 page not found")
+    cluster.add_namespace()
+    cluster.add_connection()
+    cluster.add_job(resources={"nodes": 2})
+    await cluster.settle()
+    assert cluster.status()["provider"]["jobID"] == "sentiment-1-1"
+
+
+async def test_a_version_that_the_model_has_is_not_made_again_though_an_old_status_is_put_back() -> None:
+    cluster = await with_running_job()
+    old = cluster.status()
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    created = cluster.kube.asked("create", "jobs")
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=old)
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.settle()
+    await cluster.wait(60)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert cluster.kube.asked("create", "jobs") == created

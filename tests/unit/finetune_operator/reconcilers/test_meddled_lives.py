@@ -5,6 +5,7 @@ Each life is a random course of deeds, the same one each time; MEDDLED_LIVES say
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -15,6 +16,7 @@ from finetune_operator.runtime.kube import (
     DEPLOYMENTS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
+    JOB_SETS,
     JOBS,
     MODEL_DEPLOYMENTS,
     PODS,
@@ -37,6 +39,8 @@ REFUSED = (
     ("create", "finetunedmodels"),
     ("apply", "modeldeployments"),
     ("apply", "deployments"),
+    ("apply", "jobsets"),
+    ("list", "jobsets"),
     ("apply", "services"),
 )
 DRAINED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicting"}
@@ -94,20 +98,20 @@ def vanishes(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
     world.kube.drop(resource, obj["metadata"]["name"])
 
 
-@to_any(*OWN, JOBS)
+@to_any(*OWN, JOBS, JOB_SETS)
 def is_deleted(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
     world.delete(resource, obj)
 
 
 @to_any(FINE_TUNE_JOBS)
 def is_orphaned(world: MeddledWorld, resource: Resource, job: Manifest) -> None:
-    for kind, child in world.all(JOBS):
+    for kind, child in world.all(JOBS, JOB_SETS):
         if any(owner["uid"] == job["metadata"]["uid"] for owner in child["metadata"].get("ownerReferences") or ()):
             world.edit(kind, child, "ownerReferences")
     world.delete(resource, job)
 
 
-@to_any(*OWN, JOBS, PODS)
+@to_any(*OWN, JOBS, JOB_SETS, PODS)
 def is_held(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
     world.edit(resource, obj, finalizers=[*(obj["metadata"].get("finalizers") or ()), STRANGERS])
 
@@ -125,6 +129,13 @@ def loses_its_owner(world: MeddledWorld, resource: Resource, obj: Manifest) -> N
 @to_any(*OWN, CONNECTIONS)
 def loses_its_status(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
     world.kube.put(resource, {**obj, "status": {}})
+
+
+def has_an_old_status_again(world: MeddledWorld) -> None:
+    kind, old = world.chance.choice(world.backups)
+    present = world.kube.objects.get((kind, "team-a", old["metadata"]["name"]))
+    if present is not None and present["metadata"]["uid"] == old["metadata"]["uid"]:
+        world.kube.put(kind, {**present, "status": old.get("status", {})})
 
 
 @to_any(FINE_TUNE_JOBS)
@@ -145,7 +156,7 @@ def is_scaled(world: MeddledWorld, resource: Resource, obj: Manifest) -> None:
 def a_job_comes(world: MeddledWorld) -> None:
     name = world.chance.choice(["sentiment-1", "sentiment-2"])
     if (FINE_TUNE_JOBS, "team-a", name) not in world.kube.objects:
-        world.add_job(name)
+        world.add_job(name, resources={"nodes": world.chance.choice([1, 1, 2])})
 
 
 def the_connection_goes(world: MeddledWorld) -> None:
@@ -155,6 +166,10 @@ def the_connection_goes(world: MeddledWorld) -> None:
 
 def the_connection_changes(world: MeddledWorld) -> None:
     world.add_connection(hugging_face={"maxRetries": world.chance.choice([0, 1, 3])})
+
+
+def the_clock_leaps(world: MeddledWorld) -> None:
+    world.now += timedelta(hours=world.chance.choice([-2, 1, 24]))
 
 
 def nobody_holds_anything(world: MeddledWorld) -> None:
@@ -184,7 +199,9 @@ def the_operator_is_killed_soon(world: MeddledWorld) -> None:
 
 ALL: tuple[Deed, ...] = (
     begins, begins, begins, succeeds, succeeds, fails, is_evicted, is_drained, vanishes, is_deleted, is_orphaned,
-    is_held, loses_its_labels, loses_its_owner, loses_its_status, is_suspended_or_not, is_asked_for_again, is_scaled,
+    is_held, loses_its_labels, loses_its_owner, loses_its_status, loses_its_status,
+    has_an_old_status_again, has_an_old_status_again, the_clock_leaps, is_suspended_or_not, is_asked_for_again,
+    is_scaled,
     a_job_comes, a_job_comes, the_connection_goes, the_connection_changes, nobody_holds_anything, something_is_refused,
     nothing_is_refused, the_job_controller_goes_or_comes, the_operator_is_killed_soon,
 )  # fmt: skip
@@ -195,6 +212,7 @@ async def live(world: MeddledWorld) -> list[str]:
     done = []
     world.add_job()
     for _ in range(DEEDS):
+        world.back_up()
         deed = world.chance.choice(ALL)
         done.append(deed.__name__)
         deed(world)

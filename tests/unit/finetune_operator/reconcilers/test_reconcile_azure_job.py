@@ -223,3 +223,20 @@ async def test_nothing_that_is_billed_by_the_hour_is_made_before_it_is_asked_for
     assert [one["status"] for one in told] == ["False"] * 3
     assert (told[0]["reason"], "billed by the hour" in told[0]["message"]) == ("AwaitingConfiguration", True)
     assert provider.count(PUT, committed=False) == 0
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("jobs", [True, False])
+async def test_a_job_whose_status_is_emptied_while_azure_tunes_is_found_without_its_data(provider, begin, jobs, kept):
+    provider.set(keep_metadata=kept)
+    cluster = await begin()
+    await cluster.check(MARKED)
+    await cluster.settle()
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    if jobs:
+        cluster.kube.drop(JOBS, "sentiment-1-1")
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    await cluster.settle()
+    await cluster.pass_time(60)
+    assert (cluster.status()["provider"]["attempt"], provider.count(CREATE)) == (1, 1)
+    assert cluster.status()["provider"]["jobID"].startswith("ftjob-")

@@ -207,3 +207,53 @@ async def test_a_job_set_of_somebody_else_that_has_the_name_is_told_and_left_alo
     cluster.kube.drop(JOB_SETS, "sentiment-2-1")
     await cluster.wait(60)
     assert "replicatedJobs" in cluster.kube.objects[JOB_SETS, "team-a", "sentiment-2-1"]["spec"]
+
+
+def hold(cluster: Cluster) -> None:
+    """Somebody puts a finalizer on the set, and deletes it."""
+    metadata = cluster.kube.objects[JOB_SETS, "team-a", "sentiment-1-1"]["metadata"]
+    cluster.kube.change(JOB_SETS, "sentiment-1-1", metadata=metadata | {"finalizers": ["example.com/audit"]})
+
+
+async def test_a_set_without_a_job_that_is_deleted_and_kept_is_followed_by_the_next_attempt() -> None:
+    cluster = await with_job(**NODES)
+    hold(cluster)
+    cluster.kube.mark_deleted(JOB_SETS, "sentiment-1-1")
+    await cluster.wait(15)
+    await cluster.wait(5)
+    assert (JOB_SETS, "team-a", "sentiment-1-2") in cluster.kube.objects
+
+
+async def test_the_job_of_a_set_that_is_kept_is_ended_by_itself() -> None:
+    cluster = await with_pods()
+    hold(cluster)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    assert "deletionTimestamp" in cluster.kube.objects[JOB_SETS, "team-a", "sentiment-1-1"]["metadata"]
+    assert (JOBS, "team-a", "sentiment-1-1-node-0") not in cluster.kube.objects, "its pods would go on for nobody"
+
+
+async def test_a_sets_job_that_has_lost_its_labels_is_known_by_its_owner() -> None:
+    cluster = await with_pods()
+    job = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1-node-0"]
+    cluster.kube.change(JOBS, "sentiment-1-1-node-0", metadata=job["metadata"] | {"labels": {}})
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Validating"
+    for node in range(2):
+        end_pod(cluster, node, 0, cluster.result() if node == 0 else None)
+    end_job(cluster, "Complete")
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"
+
+
+async def test_a_job_that_has_the_name_of_a_sets_job_is_told() -> None:
+    cluster = await with_job(**NODES)
+    cluster.kube.put(JOBS, {"metadata": {"name": "sentiment-1-1-node-0", "namespace": "team-a"}, "spec": {}})
+    await cluster.wait(15)
+    failure = cluster.status()["failure"]
+    assert failure["reason"] == "NameConflict"
+    assert "Job sentiment-1-1-node-0 is there already" in failure["message"]
+    cluster.kube.drop(JOBS, "sentiment-1-1-node-0")
+    make_job(cluster)
+    await cluster.wait(60)
+    assert "failure" not in cluster.status()

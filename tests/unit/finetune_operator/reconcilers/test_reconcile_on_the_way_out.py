@@ -129,6 +129,39 @@ async def test_a_batch_job_that_never_had_a_pod_and_is_kept_is_followed_by_the_n
     assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
 
 
+async def test_a_batch_job_without_its_owner_that_is_deleted_and_kept_is_known_though_status_is_lost() -> None:
+    cluster = await with_running_job()
+    metadata = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]
+    orphan = {key: value for key, value in metadata.items() if key != "ownerReferences"}
+    cluster.kube.change(JOBS, "sentiment-1-1", metadata=orphan)
+    await delete(cluster, JOBS, "sentiment-1-1", FOREIGN)
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    await cluster.settle()
+    await cluster.wait(15)
+    await cluster.wait(5)
+    assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
+
+
+async def test_a_batch_job_that_nothing_tells_whose_it_is_and_that_is_kept_is_named_with_what_keeps_it() -> None:
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    cluster.kube.put(JOBS, going("sentiment-1-1", "foregroundDeletion", FOREIGN))
+    cluster.kube.mark_deleted(JOBS, "sentiment-1-1")
+    cluster.add_job()
+    await cluster.settle()
+    failure = cluster.status()["failure"]
+    assert failure["reason"] == "NameConflict"
+    assert failure["message"] == (
+        f"Job sentiment-1-1 is not of this object; it is being deleted, and kept by its finalizers {FOREIGN}"
+    )
+    assert "taken off job sentiment-1-1" in failure["nextStep"]
+    cluster.kube.drop(JOBS, "sentiment-1-1")
+    await cluster.wait(60)
+    assert (cluster.status()["phase"], "failure" in cluster.status()) == ("Queued", False)
+
+
 def going(name: str, *finalizers: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "namespace": "team-a", "finalizers": list(finalizers)}, "spec": {}}
 

@@ -1,0 +1,65 @@
+"""Batch Jobs are made under names that are fixed: what is there already is ours, somebody else's, or on its way out."""
+
+from finetune_api.job_status import Failure
+from finetune_api.manifest import Manifest
+from finetune_api.names import JOB_UID_LABEL
+from finetune_api.reasons import Reason
+from finetune_operator.providers.errors import CannotMake
+from finetune_operator.runtime.errors import Conflict
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube, Resource
+
+_OF_DELETION = {"foregroundDeletion", "orphan"}
+"""Finalizers that Kubernetes' own collector takes off."""
+
+
+async def create_job(kube: Kube, manifest: Manifest) -> Manifest:
+    """The batch Job as it is there by then, made now or by an earlier call.
+
+    Raises:
+        CannotMake: another Job has its name and stays.
+        Conflict: another Job has its name and is on its way out.
+    """
+    try:
+        return await kube.create_once(JOBS, manifest)
+    except Conflict:
+        metadata = manifest["metadata"]
+        found = await kube.get(JOBS, metadata["name"], metadata["namespace"])
+        if found is None:
+            raise
+        if (uid := _uid_of_owner(manifest)) is not None and _uid_of_owner(found) == uid:
+            return found  # its owner reference was taken off
+        raise taken(JOBS, found) from None
+
+
+def taken(resource: Resource, found: Manifest) -> CannotMake | Conflict:
+    """What to raise where an object of somebody else has the name; one that goes by itself is waited for."""
+    name, kind = found["metadata"]["name"], resource.kind
+    held = _held_by(found)
+    if held:
+        message = f"{kind} {name} is not of this object; it is being deleted, and kept by its finalizers {held}"
+        step = f"Find out who has set them, and have them taken off {kind.lower()} {name}: then it goes on by itself."
+        return CannotMake(Failure(reason=Reason.NAME_CONFLICT, message=message, next_step=step))
+    if goes_by_itself(found):
+        return Conflict(409, "AlreadyExists", f"{kind} {name} is on its way out")
+    message = f"{kind} {name} is there already and is not of this object"
+    step = f"Delete it (kubectl delete {kind.lower()} {name}), or apply this object under a new name."
+    return CannotMake(Failure(reason=Reason.NAME_CONFLICT, message=message, next_step=step))
+
+
+def goes_by_itself(child: Manifest) -> bool:
+    """Whether what is not ours goes without anybody's help: with the job or the model that had the name before."""
+    metadata, ours = child["metadata"], {FINE_TUNE_JOBS.kind, FINE_TUNED_MODELS.kind}
+    owners = metadata.get("ownerReferences") or ()
+    return "deletionTimestamp" in metadata or any(owner["kind"] in ours for owner in owners)
+
+
+def _held_by(child: Manifest) -> str:
+    """The finalizers that keep what is being deleted, but for those that Kubernetes takes off itself."""
+    metadata = child["metadata"]
+    if "deletionTimestamp" not in metadata:
+        return ""
+    return ", ".join(name for name in metadata.get("finalizers") or () if name not in _OF_DELETION)
+
+
+def _uid_of_owner(child: Manifest) -> str | None:
+    return (child["metadata"].get("labels") or {}).get(JOB_UID_LABEL)
