@@ -63,10 +63,14 @@ def _of_kind(config: Any, named: str) -> tuple[str | None, str | None]:
 
 def _loads(config: Any) -> bool:
     """Whether transformers has a language model of this kind; the configuration may name no architecture."""
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers.models.auto import modeling_auto
 
-    loader: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return type(config) in loader._model_mapping
+    known = (
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+        if config.is_encoder_decoder
+        else modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    )
+    return type(config) in known
 
 
 def _answers(config: Any) -> bool:

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.evaluation.models import Model
@@ -48,10 +49,10 @@ def test_a_model_that_names_no_number_of_positions_has_room_for_any_answer(posit
 
 def test_no_kind_is_taken_that_transformers_has_no_language_model_for():
     """A library's own words for it name a hundred classes, and no next step. Its configuration may name no class."""
-    loaders = {False: AutoModelForCausalLM, True: AutoModelForSeq2SeqLM}
+    classes = {False: MODEL_FOR_CAUSAL_LM_MAPPING, True: MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING}
     taken = [config for config in _all_configurations() if why_not(config, own_code=False) is None]
     assert len(taken) > 100
-    assert [one.model_type for one in taken if type(one) not in loaders[one.is_encoder_decoder]._model_mapping] == []
+    assert [one.model_type for one in taken if type(one) not in classes[one.is_encoder_decoder]] == []
 
 
 def _all_configurations():

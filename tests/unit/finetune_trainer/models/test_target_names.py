@@ -1,4 +1,4 @@
-"""lora.targetModules is judged by the headers of the base model's files, before a GPU is asked for or weights are read."""
+"""lora.targetModules is judged by the headers of the base model's files, before any weights are read."""
 
 import json
 import struct
