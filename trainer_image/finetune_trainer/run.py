@@ -21,6 +21,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob
 from finetune_trainer.attempt import fence, outcome
 from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.mlflow_run import LOCAL_UID
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.manifest import read_job
@@ -133,7 +134,7 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
     return TrainerJob(
         namespace=manifest.metadata.namespace or "local",
         name=manifest.metadata.name,
-        uid="local",
+        uid=LOCAL_UID,
         attempt=1,
         spec=manifest.spec,
         output=str(folder),
