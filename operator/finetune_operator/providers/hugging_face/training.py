@@ -194,7 +194,7 @@ class HuggingFaceTraining:
             report_url=f"https://{self._service}{REPORT_PATH}",
             report_ca=self._report_ca(),
             active=self._compared_with(job["metadata"]["namespace"], spec),
-            short_of_memory=_was_short_of_memory(status, number - 1),
+            short_of_memory=status.provider is not None and status.provider.was_short_of_memory,
         )
         if spec.resources.nodes > 1:
             return await self._start_set(job, jobset.build(job, spec, _settings(connection), attempt))
@@ -342,11 +342,6 @@ async def create_job(kube: Kube, manifest: Manifest) -> Manifest:
         if found is None:
             raise
         raise _taken(JOBS, found) from None
-
-
-def _was_short_of_memory(status: FineTuneJobStatus, attempt: int) -> bool:
-    last = status.provider.last_failure if status.provider else None
-    return last is not None and last.reason is Reason.OUT_OF_MEMORY and last.attempt == attempt
 
 
 def _taken(resource: Resource, found: Manifest) -> CannotMake | Conflict:
