@@ -167,8 +167,6 @@ def test_totals_that_a_spreadsheet_has_below_its_columns_are_warned_of(check):
 @pytest.mark.parametrize(
     ("data", "warning"),
     [
-        (
-        ),
         ("prompt,completion\na,b\nc,c\n", "1 row with an answer that is the question (the first: line 3)"),
         (
             "prompt,completion\na,stra\ufffde\n",
