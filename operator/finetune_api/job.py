@@ -40,6 +40,16 @@ _ALL_LINEAR = Never(
     "write all-linear in small letters and with a hyphen, or names of modules with commas",
 )
 
+_NAMES_OF_MODULES = shaped(
+    "^[ ,]*[A-Za-z0-9_.-]+( *,[ ,]*[A-Za-z0-9_.-]+)*[ ,]*$",
+    "targetModules is all-linear, or names of modules with commas, such as q_proj,v_proj: no pattern and no list",
+)
+
+_ALL_AMONG_NAMES = Never(
+    "all-linear[ ,]*,[ ,]*[A-Za-z0-9_]|[A-Za-z0-9_][ ,]*,[ ,]*all-linear",
+    "all-linear stands alone, or there are only names of modules",
+)
+
 
 class LoRA(ApiModel):
     """Low-rank adapters."""
@@ -51,9 +61,11 @@ class LoRA(ApiModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Dropout: fraction of the adapters' input that is dropped at random during training."
     )
-    target_modules: Annotated[str, Field(min_length=1, max_length=512), _ALL_LINEAR] = Field(
+    target_modules: Annotated[
+        str, Field(min_length=1, max_length=512), _NAMES_OF_MODULES, _ALL_LINEAR, _ALL_AMONG_NAMES
+    ] = Field(
         "all-linear",
-        description="all-linear, or a comma-separated list of module names, for example q_proj,v_proj.",
+        description="all-linear, or a comma-separated list of module names, for example q_proj,v_proj. No patterns.",
     )
     use_rslora: bool = Field(
         False,
@@ -76,9 +88,8 @@ class LoRA(ApiModel):
     @property
     def targets(self) -> str | list[str]:
         """As peft takes it: `all-linear` or a list of names."""
-        if self.target_modules == "all-linear":
-            return self.target_modules
-        return [name.strip() for name in self.target_modules.split(",") if name.strip()]
+        names = [name.strip() for name in self.target_modules.split(",") if name.strip()]
+        return names[0] if names == ["all-linear"] else names
 
 
 class Hyperparameters(ApiModel):

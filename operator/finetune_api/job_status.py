@@ -326,6 +326,12 @@ class ProviderStatus(ApiModel):
         None, description="Evaluation of the provider's model, in the current attempt."
     )
 
+    @property
+    def was_short_of_memory(self) -> bool:
+        """Whether the attempt before this one was ended for want of memory."""
+        last = self.last_failure
+        return last is not None and last.reason is Reason.OUT_OF_MEMORY and last.attempt == self.attempt - 1
+
 
 class FineTuneJobStatus(ApiModel):
     """State of the job."""

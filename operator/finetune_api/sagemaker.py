@@ -59,3 +59,6 @@ class ContainerJob(AttemptJob):
     active_version: ActiveVersionRef | None = Field(
         None, description="What the tuned model is compared with; its weights come by their channel."
     )
+    short_of_memory: bool = Field(
+        False, description="Whether the attempt before was ended for want of memory: by the kernel, if it said nothing."
+    )

@@ -58,6 +58,15 @@ class AttemptJob(AttemptRef):
     spec: FineTuneJobSpec = Field(description="The job's spec as it was applied.")
     report: ReportTarget | None = Field(None, description="Where to report to; without a cluster nowhere.")
 
+    def wire(self) -> dict[str, Any]:
+        """The job as JSON, without what is as if nobody had said it: an older image refuses fields that it lacks.
+
+        The spec is whole: its defaults may be others in another release.
+        """
+        fields = type(self).model_fields.items()
+        unsaid = {name for name, field in fields if name != "spec" and getattr(self, name) == field.default}
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=unsaid)
+
 
 class PrepareJob(AttemptJob):
     """An attempt that a provider outside of the cluster runs: its data are checked, converted and passed on here."""

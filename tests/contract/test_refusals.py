@@ -82,6 +82,11 @@ JOBS: list[Refused] = [
     ),
     (JOB, "spec.lora.targetModules", "All-Linear", ("spec.lora.targetModules", "write all-linear in small letters")),
     (JOB, "spec.lora.targetModules", "all_linear", ("spec.lora.targetModules", "write all-linear in small letters")),
+    *(
+        (JOB, "spec.lora.targetModules", text, ("spec.lora.targetModules", "names of modules with commas"))
+        for text in (".*_proj", "q_proj|v_proj", "(q", "q_proj v_proj", " , ", "[q_proj]")
+    ),
+    (JOB, "spec.lora.targetModules", "q_proj, all-linear", ("spec.lora.targetModules", "all-linear stands alone")),
     (JOB, TRAIN, "https://me:secret@host/x.csv", (f"{TRAIN}: ", "dataset.secretRef")),
     (JOB, TRAIN, "configmap://rows/a/b", (f"{TRAIN}: ", "write configmap://NAME/KEY")),
     (

@@ -31,6 +31,7 @@ from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.manifest import read_all
 from finetune_trainer.job.yaml_documents import shown
+from finetune_trainer.models import target_names
 from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
 from finetune_trainer.models.model_cache import find_model, is_air_gapped
 from finetune_trainer.prepare import convert_all, warned
@@ -132,6 +133,8 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
         tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     except TrainerError as error:
         tokenizer, why_not = None, error.message
+    if (refused := _no_targets(job.spec, model_cache, provider)) is not None:
+        return refused
     counted = _counted_by(job.spec, provider) if provider else None
     verdict = check_dataset(
         job.spec, tokenizer=tokenizer, no_tokens=counted or why_not, allow_local=True, air_gapped=is_air_gapped()
@@ -149,6 +152,17 @@ def _refused_at(provider: str | None, spec: FineTuneJobSpec) -> DatasetVerdict |
     found = not_heeded(spec, provider) if provider else []
     said = f"for {provider} connections: {'; '.join(found)}"
     return failed(TrainerError(Reason.SPEC_INVALID, said, "Correct the manifest.")) if found else None
+
+
+def _no_targets(spec: FineTuneJobSpec, model_cache: Path | None, provider: str | None) -> DatasetVerdict | None:
+    """What the trainer would say of lora.targetModules; None where they are right, or no model is at hand to tell."""
+    try:
+        folder = find_model(model_cache, spec.base_model) if model_cache and not provider else None
+        if folder is not None:
+            target_names.require(spec, folder)
+    except TrainerError as error:
+        return failed(error) if error.reason == Reason.SPEC_INVALID else None
+    return None
 
 
 def _counted_by(spec: FineTuneJobSpec, provider: str) -> str | None:

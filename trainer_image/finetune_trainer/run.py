@@ -8,9 +8,9 @@ import fcntl
 import logging
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from finetune_api.evaluation import Compared, EvaluationResult, Metric
 from finetune_api.exit_codes import ExitCode
@@ -21,6 +21,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob
 from finetune_trainer.attempt import fence, outcome
 from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.mlflow_run import LOCAL_UID
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.manifest import read_job
@@ -80,8 +81,9 @@ def main(args: argparse.Namespace) -> int:
 
 def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruption, display: "Display") -> None:
     try:
-        with _alone_in(Path(job.output)):
-            execute(job, reporter, interruption, allow_local=True)
+        with _alone_in(Path(job.output)) as short_of_memory:
+            known = job.model_copy(update={"short_of_memory": short_of_memory})
+            execute(known, reporter, interruption, allow_local=True)
     except TrainerError as error:
         raise outcome.with_next_step(error, _NEXT_STEP_HERE) from error
     finally:
@@ -89,8 +91,11 @@ def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruptio
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _alone_in(folder: Path) -> Iterator[bool]:
     """Keep the output folder from a second run. The lock goes with the process, however that ends.
+
+    Yields whether the run before was ended for want of memory: it has left the kernel's count of such ends, and that
+    has grown since.
 
     Raises:
         TrainerError: ArtifactFailed, another run has the folder, or it cannot be written.
@@ -98,14 +103,37 @@ def _alone_in(folder: Path) -> Iterator[None]:
     _require_own(folder)
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("w")
+        lock = (folder / _LOCK).open("a+")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             message = f"{folder} is being written by another run"
             raise TrainerError(Reason.ARTIFACT_FAILED, message, "Wait for its end, or name another folder.") from None
-        yield
+        lock.seek(0)
+        left, now = lock.read().strip(), _ended_for_memory()
+        with write_errors(folder):
+            _leave(lock, str(now))
+        try:
+            yield left.isdecimal() and now > int(left)
+        finally:
+            with suppress(OSError):
+                _leave(lock, "")
+
+
+def _leave(lock: TextIO, text: str) -> None:
+    lock.truncate(0)
+    lock.write(text)
+    lock.flush()
+
+
+def _ended_for_memory() -> int:
+    """How many processes the kernel has ended for want of memory since this machine started; 0 where none is told."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _require_own(folder: Path) -> None:
@@ -133,7 +161,7 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
     return TrainerJob(
         namespace=manifest.metadata.namespace or "local",
         name=manifest.metadata.name,
-        uid="local",
+        uid=LOCAL_UID,
         attempt=1,
         spec=manifest.spec,
         output=str(folder),

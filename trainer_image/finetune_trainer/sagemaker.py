@@ -169,6 +169,7 @@ def trainer_job(root: Path) -> TrainerJob:
         nodes=len(hosts.names),
         ranks_per_node=_ranks(job.spec, len(hosts.names)),
         rendezvous=hosts.rendezvous,
+        short_of_memory=job.short_of_memory,
     )
 
 

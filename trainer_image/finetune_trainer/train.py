@@ -20,7 +20,7 @@ from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer.attempt import launch, outcome, trackers
+from finetune_trainer.attempt import launch, mlflow_run, outcome, trackers
 from finetune_trainer.attempt.interruption import End, Interrupted, Interruption
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.attempt.report import Reporter, pod_reporter
@@ -38,7 +38,7 @@ from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned, require_answers
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
-from finetune_trainer.models import base_model, base_place, base_refusals, memory, memory_fit
+from finetune_trainer.models import base_model, base_place, base_refusals, memory, memory_fit, target_names
 from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.output import artifact, merge
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
@@ -116,7 +116,9 @@ class Attempt:
     """Whether datasets may be files of this machine."""
 
     def tell_followers(self, how: End) -> None:
-        """The trackers' runs end as this attempt does; status has what they missed."""
+        """The trackers' runs end as this attempt does; status has what they missed. Only the first rank has any."""
+        if not self.world.is_first:
+            return
         self.followers.end(how)
         if self.followers.tracked:
             self.reporter.update(trackers=self.followers.tracked)
@@ -142,23 +144,31 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
     if world.tell("finished", lambda: _was_finished(attempt)):
         return
     trackers.require(job)
-    folder = base_place.locate(job)
-    if job.spec.method != "QLoRA":
-        four_bit.leave_out(folder)
-    told = world.tell("data", lambda: _checked_data(attempt, folder).wire())
-    verdict = DatasetVerdict.model_validate(told)
-    interruption.check()  # a signal may have come where Python passes its exception over, such as in a destructor
-    train = _train_by_own_code if job.spec.code else _train_by_recipe
     with attempt.followed():
+        folder, verdict = _inputs(attempt)
+        train = _train_by_own_code if job.spec.code else _train_by_recipe
         run, result = train(attempt, folder, verdict)
         if world.is_first:
             _finish(run, result, keeping)
+
+
+def _inputs(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
+    """Where the base model is, and the data, which can be used."""
+    job, world = attempt.job, attempt.world
+    folder = base_place.locate(job)
+    target_names.require(job.spec, folder)
+    if job.spec.method != "QLoRA":
+        four_bit.leave_out(folder)
+    told = world.tell("data", lambda: _checked_data(attempt, folder).wire())
+    attempt.interruption.check()  # a signal may have come where Python passes its exception over, as in a destructor
+    return folder, DatasetVerdict.model_validate(told)
 
 
 def _was_finished(attempt: Attempt) -> bool:
     """Whether an earlier attempt wrote the artifact; killed right then, it has left what it needed on the way."""
     found = was_finished(attempt.job, attempt.reporter, allow_local=attempt.allow_local)
     if found:
+        attempt.tell_followers("Finished")
         _clear(attempt.job)
     return found
 
@@ -189,7 +199,7 @@ def _clear(job: TrainerJob) -> None:
             CHECKPOINTS_FOLDER,
             ANSWERS,
             own_code.MODEL_FOLDER,
-            trackers.RUNS_FOLDER,
+            mlflow_run.RUNS_FOLDER,
             trackers.TENSORBOARD_FOLDER,
         ):
             shutil.rmtree(Path(job.output) / rest, ignore_errors=True)

@@ -329,6 +329,7 @@ class CloudTraining:
             suffix=names.fit(spec.model_ref.name, SUFFIX_LIMIT),
             files=provider.files or [],
             active=compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, key.namespace), spec),
+            short_of_memory=provider.was_short_of_memory,
         )
         try:
             return await self._call(job, lambda api: api.create(request))

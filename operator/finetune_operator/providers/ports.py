@@ -118,6 +118,8 @@ class JobRequest:
     files: Sequence[ProviderFile]
     active: Active | None = None
     """The version that the tuned model is compared with, where the job or its model asks for that."""
+    short_of_memory: bool = False
+    """Whether the attempt before this one was ended for want of memory."""
 
     def file(self, split: str) -> str | None:
         """The provider's name of a split's file."""

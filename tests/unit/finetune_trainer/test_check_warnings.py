@@ -146,6 +146,24 @@ def test_texts_that_mean_no_value_are_warned_of(check, word):
     assert any("(the first: line 3)" in one for one in result.verdict.warnings)
 
 
+@pytest.mark.parametrize("word", ["TODO", "todo", "Tbd", "FIXME:", "…", "Placeholder"])
+def test_texts_that_are_still_to_be_written_are_warned_of(check, word):
+    table = f"prompt,completion\na,{word} list\nb,{word}\n{word},c\n"
+    talk = {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": "a"}]}
+    result = check(train=("t.csv", table), test=("v.jsonl", json.dumps(talk)), validation=("w.jsonl", GOOD))
+    assert result.code == ExitCode.OK
+    found = [one.partition(" with ")[0] for one in result.verdict.warnings if "still to be written" in one]
+    assert found == ["t.csv: 2 rows", "v.jsonl: 1 row"]
+
+
+def test_totals_that_a_spreadsheet_has_below_its_columns_are_warned_of(check):
+    table = "prompt,completion\nthe total of it,Total\na,12\nTotal,30\nGrand total:,30\nTOTAL,5\n"
+    result = check(train=("t.csv", table))
+    (found,) = [one for one in result.verdict.warnings if "total" in one]
+    assert found.startswith("t.csv: 3 rows with a question that is a total")
+    assert "(the first: line 4)" in found
+
+
 @pytest.mark.parametrize(
     ("data", "warning"),
     [

@@ -55,6 +55,33 @@ def test_a_folder_with_things_of_somebody_else_is_left_alone(tiny_model, tmp_pat
     assert [path.name for path in args.output.rglob("*")] == ["evaluation", "notes.txt"]
 
 
+@pytest.mark.parametrize(
+    ("left", "ends", "short"), [("3", 4, True), ("3", 3, False), ("9", 4, False), ("", 4, False), ("x", 4, False)]
+)
+def test_a_run_knows_whether_the_kernel_ended_the_one_before(
+    tiny_model, tmp_path, monkeypatch, left, ends, short, capfd
+):
+    """By its count of such ends. A run that has ended by itself leaves none, and a machine that was restarted less."""
+    args, told = flags(tmp_path, tiny_model), []
+    args.output.mkdir()
+    (args.output / ".running").write_text(left)
+    monkeypatch.setattr(run, "_ended_for_memory", lambda: ends)
+    monkeypatch.setattr(run, "execute", lambda job, *_, **__: told.append((job.short_of_memory, lock_of(args))))
+    assert run.main(args) == ExitCode.OK
+    assert told == [(short, str(ends))]
+    assert lock_of(args) == ""
+    capfd.readouterr()
+
+
+def lock_of(args) -> str:
+    return (args.output / ".running").read_text()
+
+
+def test_the_kernels_count_of_ends_for_want_of_memory_is_read():
+    assert run._ended_for_memory() >= 0
+    assert any(line.startswith("oom_kill ") for line in Path("/proc/vmstat").read_text().splitlines())
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_model, tmp_path, capfd, monkeypatch):
     args = flags(tmp_path, tiny_model, splits=("train",))
     shown = run.Display.show

@@ -7,34 +7,27 @@ A tracker's run ends when the attempt does, as the attempt does: measuring and w
 """
 
 import importlib.util
-import json
 import logging
-import os
 import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-from finetune_api.names import TRACKERS_PREFIX
 from finetune_api.reasons import Reason
-from finetune_api.trackers import MLflow, Tracked, TrackerName
+from finetune_api.trackers import Tracked, TrackerName
 from finetune_api.trainer import TrainerJob
-from finetune_trainer.attempt import weights_and_biases
+from finetune_trainer.attempt import mlflow_run, weights_and_biases
 from finetune_trainer.attempt.interruption import End
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.durable import whole_file
 from finetune_trainer.storage.store_errors import trouble_of
 
 TENSORBOARD_FOLDER = "tensorboard"
 """Below the job's output while it trains, and in the artifact."""
-
-RUNS_FOLDER = "trackers"
-"""Below the job's output: which run of a tracker is this job's."""
 
 LAST_SECONDS = 30.0
 """How long a run waits for its trackers at the end of its training, and once more at its own end."""
@@ -56,9 +49,6 @@ _REFUSED = {
     "CUSTOMER_UNAUTHORIZED": "the key in the Secret may not do this",
 }
 """By MLflow's own words for it."""
-
-_MLFLOW_STATUS: dict[End, str] = {"Finished": "FINISHED", "Interrupted": "KILLED", "Failed": "FAILED"}
-"""One that goes on is RUNNING again."""
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +144,12 @@ class Trackers:
         self._late = not told.wait(LAST_SECONDS)
 
     def end(self, how: End) -> None:
-        """Their runs end as the attempt does; what is on its way may take LAST_SECONDS."""
+        """Their runs end as the attempt does; what is on its way may take LAST_SECONDS.
+
+        So does one that an earlier attempt was killed in, where this attempt has come to no training.
+        """
+        if self._thread.ident is None:
+            self._end_of_earlier(how)
         if not self._thread.is_alive():
             return
         self._put(lambda: self._each(lambda one: one.end(how)))
@@ -165,6 +160,19 @@ class Trackers:
                 self._followers.append(_Follower(Tracked(name=name), None))
             for one in self._followers:
                 self._blame(one, "it did not answer in time")
+
+    def _end_of_earlier(self, how: End) -> None:
+        """The others have no state: their servers see that nothing comes any more."""
+        if "mlflow" in _asked(self._job) and mlflow_run.may_be_open(self._job):
+            ending = threading.Thread(target=self._end_mlflow, args=(how,), name="trackers", daemon=True)
+            ending.start()
+            ending.join(LAST_SECONDS)
+
+    def _end_mlflow(self, how: End) -> None:
+        try:
+            mlflow_run.end_earlier(self._job, how)
+        except Exception as error:  # noqa: BLE001 - a tracker's trouble is no trouble of the run
+            logger.warning("spec.trackers.mlflow: the earlier run could not be ended: %s", _said(error))
 
     def _put(self, call: Callable[[], None] | None) -> None:
         try:
@@ -234,78 +242,6 @@ def _said(error: Exception) -> str:
     return f"it does not answer as it should ({type(error).__name__})" + (f": {why}" if why else "")
 
 
-def _mlflow(job: TrainerJob) -> Any:
-    os.environ |= _mlflow_environment(job, cast("MLflow", job.spec.trackers and job.spec.trackers.mlflow))
-    import mlflow
-    from mlflow import MlflowClient
-    from transformers.integrations.integration_utils import MLflowCallback
-
-    run = _runs(job).get("mlflow")
-
-    @cache
-    def told(name: str) -> int:
-        """The last step of which the run has this number: a killed attempt's last ones come once more."""
-        return max((one.step for one in MlflowClient().get_metric_history(run, name)), default=-1) if run else -1
-
-    class Integration(MLflowCallback):
-        """It has a thread already; with another one behind it nobody would hear of errors."""
-
-        _async_log = property(lambda _self: False, lambda _self, _value: None)
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **more: Any) -> None:
-            if new := {name: value for name, value in logs.items() if state.global_step > told(name)}:
-                super().on_log(args, state, control, new, model, **more)  # type: ignore[no-untyped-call]
-
-        def trained(self) -> None:
-            """It is over when the attempt is."""
-
-        def end(self, how: End) -> None:
-            mlflow.end_run(_MLFLOW_STATUS[how])
-
-    return Integration()  # type: ignore[no-untyped-call]
-
-
-def _mlflow_environment(job: TrainerJob, asked: MLflow) -> dict[str, str]:
-    """By which transformers' integration and MLflow are told everything."""
-    keys = {
-        name.removeprefix(TRACKERS_PREFIX): value.strip()  # what was made from a file ends with a line break
-        for name, value in os.environ.items()
-        if name.startswith(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_")
-    }
-    tags = {"finetune.dev/job": f"{job.namespace}/{job.name}", "finetune.dev/uid": job.uid}
-    run = _runs(job).get("mlflow")
-    return {
-        **keys,
-        "MLFLOW_TRACKING_URI": asked.tracking_uri,
-        "MLFLOW_EXPERIMENT_NAME": asked.experiment or job.spec.model_ref.name,
-        "MLFLOW_TAGS": json.dumps(tags),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its own patience would be minutes for each call
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "GIT_PYTHON_REFRESH": "quiet",
-        **({"MLFLOW_RUN_ID": run} if run else {}),
-    }
-
-
-def _mlflow_url(job: TrainerJob) -> str:
-    """The run's page; the run is noted for a next attempt."""
-    import mlflow
-
-    run = mlflow.active_run()
-    assert run is not None  # noqa: S101 - it has just begun
-    whole_file(_runs_file(job), json.dumps({"mlflow": run.info.run_id}).encode())
-    return f"{mlflow.get_tracking_uri()}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-
-
-def _runs(job: TrainerJob) -> dict[str, str]:
-    """Those of an earlier attempt."""
-    path = _runs_file(job)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _runs_file(job: TrainerJob) -> Path:
-    return Path(job.output) / RUNS_FOLDER / "runs.json"
-
-
 def _tensor_board(job: TrainerJob) -> Any:
     from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
     from transformers.integrations.integration_utils import TensorBoardCallback
@@ -325,12 +261,12 @@ def _tensor_board(job: TrainerJob) -> Any:
 
 
 _MAKERS: dict[TrackerName, Callable[[TrainerJob], Any]] = {
-    "mlflow": _mlflow,
+    "mlflow": mlflow_run.integration,
     "tensorBoard": _tensor_board,
     "wandb": weights_and_biases.integration,
 }
 _URLS: dict[TrackerName, Callable[[TrainerJob], str]] = {
-    "mlflow": _mlflow_url,
+    "mlflow": mlflow_run.url,
     "tensorBoard": lambda _job: TENSORBOARD_FOLDER,
     "wandb": weights_and_biases.url,
 }

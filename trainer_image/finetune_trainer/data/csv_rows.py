@@ -8,7 +8,8 @@ import csv
 import io
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from functools import cache
+from itertools import compress, islice
 from typing import NamedTuple
 
 from finetune_trainer.data.blocks import Block, Table
@@ -51,9 +52,9 @@ class EmptyRows:
         self.count = 0
         self.first: Position | None = None
 
-    def add(self, position: Position) -> None:
-        """One more."""
-        self.count += 1
+    def add(self, position: Position, count: int = 1) -> None:
+        """So many more, the first of them there."""
+        self.count += count
         self.first = self.first or position
 
 
@@ -93,15 +94,24 @@ def read_csv(
     tell_header(header)
     names, separator = header
     telling = next((name for name in reversed(names) if name in wanted), names[-1] if names else "")
-    one_by_one = _records(_rows(_RowLines(_popped(begun, source)), separator), names, empty or EmptyRows())
+    empty = empty or EmptyRows()
+    one_by_one = _records(_rows(_RowLines(_popped(begun, source)), separator), names, empty)
     while begun and (row := next(one_by_one, None)):
         yield row
     while source.more():
         ahead, first = source.ahead(), source.number + 1
-        if ahead[:1] in (b"\r", b"\n") and not ahead.replace(b"\r\n", b"\n").strip(b"\n"):
-            source.skip(ahead.count(b"\n"), are_all=True)
+        if hollow := _hollow_lines(ahead, separator):
+            if rows := [number for number, line in enumerate(hollow, first) if line.strip(b"\r")]:
+                empty.add(Position(line=rows[0]), len(rows))
+            source.skip(len(hollow), are_all=len(hollow) == ahead.count(b"\n"))
             continue
         found, columns = _together(ahead, names, separator, telling)
+        if not found.ends and (parted := _without_hollow_rows(ahead, first, header, telling)):
+            table, rows = parted
+            yield table
+            empty.add(Position(line=rows[0]), len(rows))
+            source.skip(ahead.count(b"\n"), are_all=True)
+            continue
         if found.ends:
             lines = line_places(first, found.ends[-1])
             one_a_line = len(found.ends) == len(lines)
@@ -110,6 +120,33 @@ def read_csv(
         last = source.number if found.are_all else first - 1 + max(1, ahead.count(b"\n"))
         while source.number < last and (row := next(one_by_one, None)):
             yield row
+
+
+def _hollow_lines(ahead: bytes, separator: str) -> list[bytes]:
+    """The lines at its beginning that are blank, or separators alone: spreadsheets end with a million of them."""
+    found = _hollow(separator).match(ahead)
+    return found[0].split(b"\n")[:-1] if found else []
+
+
+def _without_hollow_rows(ahead: bytes, first: int, header: Header, telling: str) -> tuple[Table, list[int]] | None:
+    """The rows as one table, and the lines of those between them that are separators alone; None where it is not so.
+
+    In quotes such a line may be a part of a cell.
+    """
+    if b'"' in ahead:
+        return None
+    lines, mark = ahead.split(b"\n")[:-1], header.separator.encode()
+    full = [bool(line.removesuffix(b"\r").strip(mark)) for line in lines]
+    rows = [number for number, line in enumerate(lines, first) if not full[number - first] and line.strip(b"\r")]
+    if not rows:
+        return None
+    found, columns = _together(b"\n".join([*compress(lines, full), b""]), *header, telling)
+    return (Table(list(compress(line_places(first, len(lines)), full)), columns), rows) if found.are_all else None
+
+
+@cache
+def _hollow(separator: str) -> re.Pattern[bytes]:
+    return re.compile(rb"(?:[%b]*+\r?+\n)+" % re.escape(separator.encode()))
 
 
 def _together(ahead: bytes, names: list[str], separator: str, telling: str) -> tuple[Found, dict[str, Sequence[str]]]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain
 from operator import eq
 from os.path import commonprefix
@@ -18,6 +19,18 @@ _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!"
 _FEW = 10
 """Rows that may all have one answer."""
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
+_STILL_TO_COME = frozenset(
+    spelt
+    for word in ("todo", "tbd", "tba", "tbc", "fixme", "placeholder", "...", "…")
+    for end in ("", ".", ":")
+    for spelt in (f"{word}{end}", f"{word.upper()}{end}", f"{word.title()}{end}")
+)
+_TOTALS = frozenset(
+    spelt
+    for word in ("total", "totals", "grand total", "subtotal", "sub-total", "sum total")
+    for end in ("", ":")
+    for spelt in (f"{word}{end}", f"{word.upper()}{end}", f"{word.title()}{end}", f"{word.capitalize()}{end}")
+)
 
 
 class Doubtful:
@@ -65,12 +78,22 @@ class SameAnswer:
 
 def says_no_value(found: Row | Rows) -> Sequence[int]:
     """Rows that ask or answer with what pandas, Excel and others write where there is no value."""
+    return _having(_NO_VALUE, found)
+
+
+def still_to_come(found: Row | Rows) -> Sequence[int]:
+    """Rows that ask or answer with what stands where something is still to be written."""
+    return _having(_STILL_TO_COME, found)
+
+
+def of_totals(found: Row | Rows) -> Sequence[int]:
+    """Rows whose question is what spreadsheets have below their columns. As an answer it may well be meant."""
     if isinstance(found, Row):
-        return _one(found) if not _NO_VALUE.isdisjoint(_texts(found)) else ()
-    if all(map(_NO_VALUE.isdisjoint, found.contents)):
+        return _one(found) if found.prompt[-1].content in _TOTALS else ()
+    asked = found.contents[-2]
+    if _TOTALS.isdisjoint(asked):
         return ()
-    rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
-    return [place for place, texts in rows if not _NO_VALUE.isdisjoint(texts)]
+    return [place for place, text in zip(found.places, asked, strict=True) if text in _TOTALS]
 
 
 def answered_as_asked(found: Row | Rows) -> Sequence[int]:
@@ -106,6 +129,16 @@ _TWICE = re.compile(f"Ã[{_BEHIND}]|Â[\xa0-\xbf]|â€[{_BEHIND}]")
 """Letters of western languages, signs such as ©, and typographic quotes and dashes, as they look then."""
 _BEGUN = ("Ã", "Â", "â€")
 """How all of them begin: to look for these alone takes a thousandth of the time, and most texts have none."""
+
+
+def _having(words: AbstractSet[str], found: Row | Rows) -> Sequence[int]:
+    """Rows any of whose texts is one of these words, and nothing else."""
+    if isinstance(found, Row):
+        return _one(found) if not words.isdisjoint(_texts(found)) else ()
+    if all(map(words.isdisjoint, found.contents)):
+        return ()
+    rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
+    return [place for place, texts in rows if not words.isdisjoint(texts)]
 
 
 def _with(has_it: Callable[[str], bool]) -> Look:

@@ -25,7 +25,9 @@ from finetune_trainer.data.doubtful import (
     encoded_twice,
     in_quotes,
     of_html,
+    of_totals,
     says_no_value,
+    still_to_come,
     with_character,
     with_special_tokens,
 )
@@ -161,6 +163,8 @@ class _SplitCheck:
         self.same_answer = SameAnswer()
         self.doubts = [
             Doubtful(says_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
+            Doubtful(still_to_come, "a text that mostly stands where one is still to be written, such as TODO or TBD"),
+            Doubtful(of_totals, "a question that is a total, as spreadsheets have below their columns"),
             Doubtful(answered_as_asked, "an answer that is the question"),
             Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
             Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),

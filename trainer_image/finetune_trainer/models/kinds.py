@@ -30,8 +30,11 @@ def why_not(config: Any, *, own_code: bool) -> tuple[str, str | None] | None:
     """
     named = ", ".join(config.architectures or [config.model_type])
     why, step = _of_kind(config, named)
-    if why is None and not _answers(config, own_code=own_code):
+    brings_its_own = own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if why is None and not brings_its_own and not _answers(config):
         why = f"{named} is no language model that answers"
+    elif why is None and not brings_its_own and not _loads(config):
+        why = f"transformers has no language model of the kind {config.model_type}"
     return None if why is None else (why, step)
 
 
@@ -58,11 +61,22 @@ def _of_kind(config: Any, named: str) -> tuple[str | None, str | None]:
     return why, None
 
 
-def _answers(config: Any, *, own_code: bool) -> bool:
+def _loads(config: Any) -> bool:
+    """Whether transformers has a language model of this kind; the configuration may name no architecture."""
     from transformers.models.auto import modeling_auto
 
-    if own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
-        return True
+    known = (
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+        if config.is_encoder_decoder
+        else modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    )
+    return type(config) in known
+
+
+def _answers(config: Any) -> bool:
+    """Whether the weights are those of a language model, where the configuration says whose they are."""
+    from transformers.models.auto import modeling_auto
+
     known = (
         modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
         if config.is_encoder_decoder

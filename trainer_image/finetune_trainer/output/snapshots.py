@@ -20,7 +20,8 @@ from typing import Any
 
 from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_trainer.attempt.metrics import FILE as RECORD
-from finetune_trainer.attempt.trackers import RUNS_FOLDER, TENSORBOARD_FOLDER
+from finetune_trainer.attempt.mlflow_run import RUNS_FOLDER
+from finetune_trainer.attempt.trackers import TENSORBOARD_FOLDER
 from finetune_trainer.evaluation.kept import FOLDER as ANSWERS
 from finetune_trainer.storage.durable import UNFINISHED, is_within, read_manifest, sha256_of, write_errors
 from finetune_trainer.storage.store import Store

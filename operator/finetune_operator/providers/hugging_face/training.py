@@ -226,7 +226,7 @@ class HuggingFaceTraining:
             report_url=f"https://{self._service}{REPORT_PATH}",
             report_ca=self._report_ca(),
             active=self._compared_with(job["metadata"]["namespace"], spec),
-            short_of_memory=_was_short_of_memory(status, number - 1),
+            short_of_memory=status.provider is not None and status.provider.was_short_of_memory,
         )
         if spec.resources.nodes > 1:
             return await self._start_set(job, jobset.build(job, spec, _settings(connection), attempt))
@@ -361,11 +361,6 @@ class HuggingFaceTraining:
         except REFUSALS as refusal:
             return replace(run, note=_unknown(refusal))
         return replace(run, failure=refusal_of_pod(told[1]) if told else None)
-
-
-def _was_short_of_memory(status: FineTuneJobStatus, attempt: int) -> bool:
-    last = status.provider.last_failure if status.provider else None
-    return last is not None and last.reason is Reason.OUT_OF_MEMORY and last.attempt == attempt
 
 
 def _held(batch_job: Manifest) -> str:

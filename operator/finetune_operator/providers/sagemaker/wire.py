@@ -113,6 +113,7 @@ def container_job(request: JobRequest, settings: SageMaker, bucket: Bucket) -> C
         artifact_uri=bucket.uri(artifact_folder(job_name(key))),
         trust_remote_code=settings.trust_remote_code,
         active_version=_compared(request),
+        short_of_memory=request.short_of_memory,
     )
 
 

@@ -113,6 +113,16 @@ def test_the_trainer_reads_its_job_from_the_environment() -> None:
     assert orjson.loads(variables(made)["FINETUNE_JOB"])["report"]["url"].startswith("https://")
 
 
+def test_the_trainer_is_not_told_what_is_as_if_nobody_had_said_it() -> None:
+    """An image of another release may not know the field, and refuses what it does not know."""
+    told = orjson.loads(variables(job())["FINETUNE_JOB"])
+    always = {"namespace", "name", "uid", "attempt", "spec", "report", "output", "artifactURI"}
+    assert set(told) == always
+    read = TrainerJob.model_validate(told)
+    assert (read.nodes, read.air_gapped, read.short_of_memory) == (1, False, False)
+    assert told["spec"]["hyperparameters"]["epochs"] == 3, "a default of the spec may be another one there"
+
+
 def test_without_a_cache_and_with_a_hub() -> None:
     made = job(
         hubTokenSecretRef={"name": "hub", "key": "token"},

@@ -196,6 +196,19 @@ async def test_a_lack_of_instances_is_tried_again_and_then_said(provider, begin)
     assert provider.count(CREATE) == 2
 
 
+async def test_an_attempt_knows_whether_the_one_before_was_short_of_memory(provider, begin):
+    """It measures with more care then. Before that it is not told so: an older trainer image knows no such field."""
+    cluster = await begin(connection={"maxRetries": 1})
+    assert "shortOfMemory" not in cluster.containers.told(cluster.request)
+    provider.set(fail_next_job="AlgorithmError: , exit code: 137")
+    await cluster.pass_time(300)
+    assert cluster.condition("Reconciling")["reason"] == "Retrying", cluster.status()
+    await cluster.pass_time(60)
+    await cluster.check(attempt=2)
+    await cluster.settle()
+    assert cluster.containers.told(cluster.request)["shortOfMemory"] is True
+
+
 async def test_what_the_trainer_says_of_its_failure_is_told_whole(begin):
     cluster = await begin()
     failure = {

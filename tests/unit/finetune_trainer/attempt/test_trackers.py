@@ -21,6 +21,7 @@ from finetune_api.names import TRACKERS_PREFIX
 from finetune_api.reasons import Reason
 from finetune_trainer.attempt import trackers
 from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.mlflow_run import RUNS_FOLDER
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.training.checkpoint_names import checkpoints_in
 from finetune_trainer.training.tuning import checkpoints_of
@@ -58,6 +59,9 @@ class FakeMLflow(FakeService):
             return {"experiment_id": "7"}
         if call == "experiments/get":
             return {"experiment": self._experiment(next(iter(self.experiments)))}
+        if call == "runs/search":
+            uid = {"key": "finetune.dev/uid", "value": asked["filter"].split("'")[1]}
+            return {"runs": [{"info": self._info(run)} for run, one in self.runs.items() if uid in one["tags"]]}
         if call == "metrics/get-history":
             return {"metrics": self._history(parse_qs(query)["metric_key"][0])}
         return self._of_run(call, asked, query)
@@ -170,6 +174,62 @@ def test_a_run_in_mlflow_ends_as_its_attempt_does(server, tiny_model, tmp_path):
     assert server.runs["run0"]["status"] == "FAILED"
     assert run(asked.model_copy(update={"attempt": 4}))[0] == ExitCode.OK
     assert server.runs["run0"]["status"] == "FINISHED"
+
+
+def killed(asked, server):
+    """An attempt that is killed in its training: nobody ends its run."""
+    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    server.runs["run0"]["status"] = "RUNNING"
+    return asked.model_copy(update={"attempt": asked.attempt + 1})
+
+
+def test_an_attempt_goes_on_in_the_run_of_one_whose_note_was_lost_with_its_pod(server, tiny_model, tmp_path):
+    again = killed(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)), server)
+    shutil.rmtree(Path(again.output) / RUNS_FOLDER)
+    code, report = run(again)
+    assert (code, list(server.runs)) == (ExitCode.OK, ["run0"])
+    assert report.trackers[0].url.endswith("/runs/run0")
+    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
+    assert server.runs["run0"]["status"] == "FINISHED"
+
+
+def test_another_job_of_the_same_name_has_a_run_of_its_own(server, tiny_model, tmp_path):
+    again = killed(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)), server)
+    assert run(again.model_copy(update={"uid": "another", "output": str(tmp_path / "new")}))[0] == ExitCode.OK
+    assert {name: one["status"] for name, one in server.runs.items()} == {"run0": "RUNNING", "run1": "FINISHED"}
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_killed_attempts_run_ends_with_the_next_one_though_it_comes_to_no_training(
+    server, tiny_model, tmp_path, noted
+):
+    again = killed(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)), server)
+    if not noted:
+        shutil.rmtree(Path(again.output) / RUNS_FOLDER)
+    with broken("_checked_data"):
+        assert run(again)[0] == ExitCode.ARTIFACT_FAILED
+    assert {name: one["status"] for name, one in server.runs.items()} == {"run0": "FAILED"}
+
+
+def test_an_attempt_that_is_killed_behind_its_model_has_its_run_ended_by_the_next(server, tiny_model, tmp_path):
+    asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
+    assert run(asked)[0] == ExitCode.OK
+    server.runs["run0"]["status"] = "RUNNING"
+    assert run(asked.model_copy(update={"attempt": 2}))[0] == ExitCode.OK
+    assert {name: one["status"] for name, one in server.runs.items()} == {"run0": "FINISHED"}
+
+
+def test_a_first_attempt_that_comes_to_no_training_asks_nothing_of_a_tracker(server, tiny_model, tmp_path):
+    with broken("_checked_data"):
+        assert run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)))[0] == ExitCode.ARTIFACT_FAILED
+    assert (server.tokens, server.runs) == (set(), {})
+
+
+def test_an_earlier_run_that_cannot_be_ended_changes_nothing_of_how_the_attempt_ends(server, tiny_model, tmp_path):
+    again = killed(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)), server)
+    server.fault = lambda _method, _path: 500
+    with broken("_checked_data"):
+        assert run(again)[0] == ExitCode.ARTIFACT_FAILED
 
 
 def test_a_training_that_diverges_is_no_finished_run(server, tiny_model, tmp_path, monkeypatch):

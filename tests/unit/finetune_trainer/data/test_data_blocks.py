@@ -18,6 +18,7 @@ from finetune_trainer.data import check_dataset
 from finetune_trainer.data.array_blocks import elements
 from finetune_trainer.data.blocks import Block, Objects, one_by_one
 from finetune_trainer.data.columns import to_rows
+from finetune_trainer.data.csv_rows import _row
 from finetune_trainer.data.fingerprints import fingerprint, fingerprints
 from finetune_trainer.data.json_lines import read_json_lines
 from finetune_trainer.data.layouts import Layouts
@@ -59,6 +60,7 @@ SHAREGPT = ANSWERED.map(
 )
 ROWS = (
     st.lists(PLAIN_ROW, max_size=12)
+    | st.lists(PLAIN_ROW | st.just({}), max_size=12)
     | st.lists(ROW, max_size=12)
     | st.lists(CHAT, max_size=12)
     | st.lists(SHAREGPT, max_size=12)
@@ -127,6 +129,10 @@ def test_any_file_gets_the_verdict_that_its_rows_get_one_by_one(ending, tmp_path
     @given(ROWS, LINE_END, st.just([]) | EDITS, st.integers(1, 400))
     @example([{"prompt": "a", "completion": "b"}] * 9, "\n", [], 64)
     @example([{"prompt": "a", "completion": "b", "system": "c"}] * 9, "\r\n", [(0.9, 0.0, b'"')], 400)
+    @example(
+        [{"prompt": "a", "completion": "b"}, *[{}] * 5, {"prompt": "c", "completion": "d"}, *[{}] * 9], "\r\n", [], 30
+    )
+    @example([{}] * 9, "\n", [(0.8, 0.0, b"\n\r\n,\r")], 400)
     def check(rows, end, edits, buffer):
         data = edited(WRITERS[ending](rows, end), edits)
         with ExitStack() as stack:
@@ -210,6 +216,19 @@ def test_good_rows_are_read_in_blocks(ending, tmp_path):
         found = list(file.blocks())
     assert any(isinstance(one, Block) for one in found)
     assert [record.position for record in one_by_one(found)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_of_separators_alone_are_passed_over_many_at_once(end, tmp_path, monkeypatch):
+    """Spreadsheets end with as many as they have rows: one by one a million of 50 columns took longer than all else."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"prompt,completion,a{end}x,y,z{end}" + f",,{end}" * 20_000, newline="")
+    asked = []
+    monkeypatch.setattr(f"{READING}.csv_rows._row", lambda reader, source: asked.append(1) or _row(reader, source))
+    with SplitFile(DataFile(uri=path.as_uri()), "train", Columns(), allow_local=True, air_gapped=False) as file:
+        assert len(list(one_by_one(file.blocks()))) == 1
+        assert len(asked) < 100
+        assert (file.empty_rows.count, str(file.empty_rows.first)) == (20_000, "line 3")
 
 
 def test_rows_together_have_the_fingerprints_that_they_have_alone():

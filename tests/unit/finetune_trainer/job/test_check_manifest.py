@@ -306,6 +306,11 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("suspend: 'True'", "spec.suspend: input should be a valid boolean: write true or false, without quotes"),
         ("suspend: 0", "spec.suspend: input should be a valid boolean: write true or false"),
         ("lora: {targetModules: [q_proj]}", "spec.lora.targetModules: input should be a valid string: write one text"),
+        *(
+            (f"lora: {{targetModules: {text}}}", "spec.lora.targetModules: targetModules is all-linear, or names of")
+            for text in ("'.*_proj'", "q_proj|v_proj", "'(q'", "q_proj v_proj", "', ,'", "'[q_proj]'", "q_proj;v_proj")
+        ),
+        ("lora: {targetModules: 'q_proj,all-linear'}", "spec.lora.targetModules: all-linear stands alone"),
         ("code: train.py", "spec.code: write {configMapRef: …} instead of a value alone"),
         ("lora: [{r: 8}]", "spec.lora: write its fields, no list: alpha, dropout"),
         ("hyperparameters: {epochs: 1,5}", "line 10: 5 stands alone: is the comma before it one within a number?"),

@@ -1,9 +1,13 @@
 """Kinds of models that cannot be used here are told apart by their configuration, in words."""
 
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.evaluation.models import Model
@@ -19,7 +23,12 @@ from finetune_trainer.models.kinds import why_not
         ("mbart", {}, "is told the languages of both texts by tokens"),
         ("led", {}, "is an encoder-decoder; of these only bart, blenderbot,"),
         ("bert", {"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM is no language model that answers"),
+        ("bert", {"architectures": []}, None),
+        ("vit", {}, "transformers has no language model of the kind vit"),
+        ("clip", {"architectures": None}, "transformers has no language model of the kind clip"),
+        ("llava", {"architectures": ["LlamaForCausalLM"]}, "transformers has no language model of the kind llava"),
         ("llama", {"architectures": ["LlamaForCausalLM"]}, None),
+        ("llama", {}, None),
         ("t5", {"architectures": ["T5ForConditionalGeneration"]}, None),
     ],
 )
@@ -36,3 +45,17 @@ def test_a_model_that_names_no_number_of_positions_has_room_for_any_answer(posit
     config.get_text_config = lambda: config
     room = Model(SimpleNamespace(config=config), None, ChatTokenizer).room(100, 50)
     assert (room.answer, room.prompt) == (50, (1 << 20) - 50)
+
+
+def test_no_kind_is_taken_that_transformers_has_no_language_model_for():
+    """A library's own words for it name a hundred classes, and no next step. Its configuration may name no class."""
+    classes = {False: MODEL_FOR_CAUSAL_LM_MAPPING, True: MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING}
+    taken = [config for config in _all_configurations() if why_not(config, own_code=False) is None]
+    assert len(taken) > 100
+    assert [one.model_type for one in taken if type(one) not in classes[one.is_encoder_decoder]] == []
+
+
+def _all_configurations():
+    for kind in CONFIG_MAPPING_NAMES:
+        with suppress(ValueError, StrictDataclassClassValidationError):  # they are made of others
+            yield AutoConfig.for_model(kind)

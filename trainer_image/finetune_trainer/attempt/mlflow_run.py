@@ -1,0 +1,149 @@
+"""A job's run in MLflow: transformers' integration, told which run to go on with, and when that ends.
+
+A job has one run, whichever attempt tells of it: it is noted beside the checkpoints, and found by the job's UID where
+the pod was ended before the note was kept. An attempt that is killed ends no run: the next one does, even if it comes
+to no training. After the last one nobody is left: the operator has no keys for trackers.
+"""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from finetune_api.names import TRACKERS_PREFIX
+from finetune_api.trackers import MLflow
+from finetune_api.trainer import TrainerJob
+from finetune_trainer.attempt.interruption import End
+from finetune_trainer.storage.durable import whole_file
+
+RUNS_FOLDER = "trackers"
+"""Below the job's output: which run of a tracker is this job's."""
+
+LOCAL_UID = "local"
+"""Of all jobs that no cluster has given one: no run is found by it."""
+
+_STATUS: dict[End, str] = {"Finished": "FINISHED", "Interrupted": "KILLED", "Failed": "FAILED"}
+"""One that goes on is RUNNING again."""
+
+_JOB, _UID = "finetune.dev/job", "finetune.dev/uid"
+"""Tags."""
+
+
+def integration(job: TrainerJob) -> Any:
+    """The callback, which begins the job's run with the training, or goes on with it."""
+    os.environ |= _environment(job)
+    import mlflow
+    from mlflow import MlflowClient
+    from transformers.integrations.integration_utils import MLflowCallback
+
+    class Integration(MLflowCallback):
+        """It has a thread already; with another one behind it nobody would hear of errors."""
+
+        _async_log = property(lambda _self: False, lambda _self, _value: None)
+        _earlier: str | None = None
+
+        def setup(self, args: Any, state: Any, model: Any) -> None:
+            self._earlier = _earlier(job)
+            _begin(job, self._earlier)
+            super().setup(args, state, model)  # type: ignore[no-untyped-call]
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **more: Any) -> None:
+            if new := {name: value for name, value in logs.items() if state.global_step > self._told(name)}:
+                super().on_log(args, state, control, new, model, **more)  # type: ignore[no-untyped-call]
+
+        @cache  # noqa: B019 - there is one for each attempt
+        def _told(self, name: str) -> int:
+            """The last step of which the run has this number: a killed attempt's last ones come once more."""
+            history = MlflowClient().get_metric_history(self._earlier, name) if self._earlier else []
+            return max((one.step for one in history), default=-1)
+
+        def trained(self) -> None:
+            """It is over when the attempt is."""
+
+        def end(self, how: End) -> None:
+            mlflow.end_run(_STATUS[how])
+
+    return Integration()  # type: ignore[no-untyped-call]
+
+
+def _begin(job: TrainerJob, earlier: str | None) -> None:
+    """Begin the run, or go on with it, and note it for a next attempt."""
+    import mlflow
+
+    mlflow.set_experiment(_experiment(job))
+    whole_name = f"{job.namespace}/{job.name}"
+    tags = {_JOB: whole_name, _UID: job.uid}  # from the first moment on: it is found by them
+    run = mlflow.start_run(run_id=earlier, run_name=None if earlier else whole_name, tags=tags)
+    whole_file(_note(job), json.dumps({"mlflow": run.info.run_id}).encode())
+
+
+def url(_job: TrainerJob) -> str:
+    """The run's page."""
+    import mlflow
+
+    run = mlflow.active_run()
+    assert run is not None  # noqa: S101 - it has just begun
+    return f"{mlflow.get_tracking_uri()}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def may_be_open(job: TrainerJob) -> bool:
+    """Whether an earlier attempt may have left a run that nobody has ended."""
+    return _note(job).is_file() or job.attempt > 1
+
+
+def end_earlier(job: TrainerJob, how: End) -> None:
+    """End the run of earlier attempts, where there is one, as this attempt ends, which has begun none.
+
+    Raises:
+        Exception: what MLflow raises where its server does not answer.
+    """
+    os.environ |= _environment(job)
+    from mlflow import MlflowClient
+
+    if run := _earlier(job):
+        MlflowClient().set_terminated(run, _STATUS[how])
+
+
+def _earlier(job: TrainerJob) -> str | None:
+    """The run that an earlier attempt has begun: by its note, else by the job's UID."""
+    from mlflow import MlflowClient
+
+    note = _note(job)
+    noted: str | None = json.loads(note.read_text(encoding="utf-8")).get("mlflow") if note.is_file() else None
+    if noted or job.uid == LOCAL_UID:
+        return noted
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(_experiment(job))
+    places = [experiment.experiment_id] if experiment else []
+    found = client.search_runs(places, f"tags.`{_UID}` = '{job.uid}'", max_results=1) if places else []
+    return found[0].info.run_id if found else None
+
+
+def _experiment(job: TrainerJob) -> str:
+    return _asked(job).experiment or job.spec.model_ref.name
+
+
+def _asked(job: TrainerJob) -> MLflow:
+    return cast("MLflow", job.spec.trackers and job.spec.trackers.mlflow)
+
+
+def _environment(job: TrainerJob) -> dict[str, str]:
+    """By which transformers' integration and MLflow are told everything."""
+    keys = {
+        name.removeprefix(TRACKERS_PREFIX): value.strip()  # what was made from a file ends with a line break
+        for name, value in os.environ.items()
+        if name.startswith(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_")
+    }
+    return {
+        **keys,
+        "MLFLOW_TRACKING_URI": _asked(job).tracking_uri,
+        "MLFLOW_EXPERIMENT_NAME": _experiment(job),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its own patience would be minutes for each call
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+
+
+def _note(job: TrainerJob) -> Path:
+    return Path(job.output) / RUNS_FOLDER / "runs.json"
