@@ -33,6 +33,15 @@ def _are_sizes(resources: Any) -> bool:
     return all(size is None or size >= LEAST_SIZE for size in sizes)
 
 
+def _are_within_limits(resources: Any) -> bool:
+    limits, requests = (
+        {name: amount(value) for name, value in resources.get(part, {}).items()} for part in ("limits", "requests")
+    )
+    return all(
+        asked is None or (limit := limits.get(name)) is None or asked <= limit for name, asked in requests.items()
+    )
+
+
 def _is_place(artifacts: Any) -> bool:
     places = (rf"{scheme}://{shape}(/.*)?" for scheme, shape in ARTIFACT_SHAPES.items())
     return any(re.fullmatch(place, artifacts["uri"]) for place in places)
@@ -79,6 +88,7 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     ),
     "write a quantity": lambda it: amount(it) is not None,
     "memory and ephemeral-storage:": _are_sizes,
+    "requests may not be": _are_within_limits,
 }
 """How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""
 
