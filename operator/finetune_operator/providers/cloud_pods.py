@@ -9,12 +9,13 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderEvaluation, ProviderStatus
 from finetune_api.manifest import Manifest
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
+from finetune_api.openai import data_rules
 from finetune_api.trainer import PrepareJob, ReportTarget
 from finetune_operator.decide.cloud_job.small_pods import of_small_pod
 from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.decide.job.run import Run
 from finetune_operator.desired import check_job, measure_job, names
-from finetune_operator.providers.catalogue import catalogue_name, data_rules
+from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.hugging_face.training import HuggingFaceTraining, create_job
 from finetune_operator.providers.job_record import key_of
 from finetune_operator.runtime.kube import JOBS, Kube

@@ -22,8 +22,8 @@ _STEPS = {
     _RIGHTS: _GIVE_RIGHTS,
     _COUNTS_ENDED: "Delete Jobs of the namespace that have ended, with their pods, by the job that each belongs to, or "
     f"ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
-    r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less (a job: under a new name), or ask an "
-    f"admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
+    r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less (a job: under a new name), or ask "
+    f"an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     r"\bfailed quota: ": "Ask an admin to name what the ResourceQuota wants of each pod in podTemplate.resources of "
     "the connection, or a default for it in a LimitRange; spec.resources of a new job may name it, too.",
     r" per (Container|Pod) is |: must be less than or equal to \S+ limit of ": "Ask for as much as the namespace's "
