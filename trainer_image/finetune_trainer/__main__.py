@@ -224,7 +224,7 @@ def quantity(text: str) -> int:
     Raises:
         ArgumentTypeError: it is none.
     """
-    from finetune_trainer.job.quantities import LEAST_SIZE, amount
+    from finetune_api.quantities import LEAST_SIZE, amount
 
     found = amount(text)
     if not found:

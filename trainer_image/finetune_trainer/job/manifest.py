@@ -19,6 +19,7 @@ from finetune_api.crds import KINDS, Kind
 from finetune_api.dataset import Columns
 from finetune_api.job import FineTuneJobManifest, ManifestMetadata, Resources
 from finetune_api.names import API_VERSION, GROUP
+from finetune_api.quantities import LEAST_SIZE, amount, nearest
 from finetune_api.reasons import Reason
 from finetune_api.schema import structural_schema
 from finetune_api.verdict import SPLITS
@@ -26,7 +27,6 @@ from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.fields import shown as field_path
 from finetune_trainer.job.fields import value_at
-from finetune_trainer.job.quantities import LEAST_SIZE, amount, nearest
 from finetune_trainer.job.rules_between import broken_rules
 from finetune_trainer.job.wrong_fields import WrongFields
 from finetune_trainer.job.wrong_values import spoilt

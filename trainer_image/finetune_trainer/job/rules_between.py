@@ -12,9 +12,9 @@ from finetune_api.aws import partition_of
 from finetune_api.base import RULES, SERVICE_NAME, SIZES
 from finetune_api.connection import PROVIDERS
 from finetune_api.deployment import ENGINES
+from finetune_api.quantities import LEAST_SIZE, amount, nearest
 from finetune_api.schema import Schema
 from finetune_api.uris import ARTIFACT_SHAPES
-from finetune_trainer.job.quantities import LEAST_SIZE, amount, nearest
 
 Path = tuple[str | int, ...]
 
