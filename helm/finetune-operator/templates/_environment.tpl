@@ -1,7 +1,6 @@
 {{/* The operator's settings as variables: what the chart itself decides, then values.settings in SNAKE_CASE. */}}
 {{- define "finetune.environment" -}}
 {{- include "finetune.requireLeaseTimes" . -}}
-{{- include "finetune.requireTimeToEnd" . -}}
 {{- include "finetune.requireOwnVariables" . -}}
 - name: FINETUNE_NAMESPACE
   valueFrom:
@@ -47,15 +46,6 @@
 {{- $duration := float64 (default 15 $settings.leaseDurationSeconds) -}}
 {{- if not (and (lt (mulf 1.2 $retry) $renew) (lt $renew $duration)) -}}
 {{- fail (printf "settings: lease times must rise: 1.2 x leaseRetrySeconds (%v) < leaseRenewSeconds (%v) < leaseDurationSeconds (%v)" $retry $renew $duration) -}}
-{{- end -}}
-{{- end -}}
-
-{{/* A pod is killed at the end of its grace period: what runs has to have ended by then. */}}
-{{- define "finetune.requireTimeToEnd" -}}
-{{- $shutdown := float64 (default 20 (default dict .Values.settings).shutdownSeconds) -}}
-{{- $grace := float64 (default 30 .Values.terminationGracePeriodSeconds) -}}
-{{- if le $grace $shutdown -}}
-{{- fail (printf "terminationGracePeriodSeconds (%v) must be more than settings.shutdownSeconds (%v)" $grace $shutdown) -}}
 {{- end -}}
 {{- end -}}
 

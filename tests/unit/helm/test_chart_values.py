@@ -140,8 +140,6 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
             "metrics.serviceMonitor.labels: app.kubernetes.io/instance",
         ),
         ({"extraEnv": [{"name": "FINETUNE_KUBE_QPS", "value": "9"}]}, "extraEnv: FINETUNE_KUBE_QPS: the operator's"),
-        ({"terminationGracePeriodSeconds": 20}, "(20) must be more than settings.shutdownSeconds (20)"),
-        ({"settings": {"shutdownSeconds": 45}}, "terminationGracePeriodSeconds (30) must be more than"),
         ({"serviceAccount": {"annotation": {}}}, "annotation"),
         ({"terminationGracePeriodSeconds": 0}, "terminationGracePeriodSeconds"),
         ({"fullnameOverride": "Upper"}, "fullnameOverride"),
