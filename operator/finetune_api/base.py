@@ -238,9 +238,19 @@ class AttemptRef(ApiModel):
     attempt: Annotated[int, Field(ge=1)] = Field(description="Which attempt it is.")
 
 
+_WITHIN_LIMITS = (
+    "!has(self.limits) || !has(self.requests) || self.requests.all(name, !(name in self.limits) || "
+    "!isQuantity(string(self.requests[name])) || !isQuantity(string(self.limits[name])) || "
+    "!quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
+    "requests may not be greater than limits: no pod of it would be accepted",
+    ".requests",
+)
+
+
 class ResourceRequirements(ApiModel):
     """Compute resources of a container, as in core/v1."""
 
+    model_config = ConfigDict(json_schema_extra=rules(_WITHIN_LIMITS))
     limits: ResourceList | None = Field(None, description="Limits of the container.")
     requests: ResourceList | None = Field(None, description="Requests of the container, which the scheduler reserves.")
 

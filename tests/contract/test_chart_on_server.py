@@ -213,6 +213,40 @@ def test_all_values_can_be_changed_at_once_and_changed_back(installed: Server, t
     assert installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]["replicas"] == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        ([], [], "some or all namespaces"),
+        ([], ["team-a"], "all namespaces"),
+        (["team-a"], [], "some or all namespaces"),
+        (["team-a", "1"], ["1"], "namespace 1"),
+        (["team-a"], ["1"], None),
+    ],
+)
+def test_two_releases_do_not_look_after_the_same_namespaces(
+    installed: Server, first: list[str], second: list[str], refused: str | None
+) -> None:
+    own = ("upgrade", "finetune-operator", str(CHART), "--namespace", NAMESPACE)
+    installed.cluster.helm(*own, "--set-json", f"watchNamespaces={json.dumps(first)}")
+    another = (
+        "install",
+        "second",
+        str(CHART),
+        "--namespace",
+        "team-a",
+        "--dry-run=server",
+        "--set",
+        "crds.install=false",
+    )
+    try:
+        said = installed.cluster.helm(*another, "--set-json", f"watchNamespaces={json.dumps(second)}")
+    except ClusterError as error:
+        said = str(error)
+    told = f"release finetune-operator in namespace {NAMESPACE} looks after {refused}: two operators would work on"
+    assert (told in said) is (refused is not None), said
+    installed.cluster.helm(*own, "--reset-values")
+
+
 def test_uninstalling_keeps_definitions_and_objects_and_nothing_else(installed: Server) -> None:
     for manifest in (LOCAL, JOB, MODEL):
         installed.store(manifest)

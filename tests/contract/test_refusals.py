@@ -352,6 +352,12 @@ DEPLOYMENTS: list[Refused] = [
     (DEPLOYMENT, "spec.huggingFace.replicas", -1, ("spec.huggingFace.replicas", "greater than or equal to 0")),
     (DEPLOYMENT, LIMITS, {"memory": "lots"}, ("limits[memory]", "write a quantity")),
     (DEPLOYMENT, LIMITS, {"memory": 4, "cpu": 2}, ("limits", "memory and ephemeral-storage", "write the unit")),
+    (
+        DEPLOYMENT,
+        "spec.huggingFace.resources",
+        {"limits": {"cpu": 1, "memory": "2Gi"}, "requests": {"cpu": "1500m", "memory": "1Gi"}},
+        ("spec.huggingFace.resources.requests", "may not be greater than limits"),
+    ),
     (DEPLOYMENT, LIMITS, {f"r{i}": 1 for i in range(17)}, ("limits", "at most 16")),
     (DEPLOYMENT, "spec.azureOpenAI.sku", "Basic", ("spec.azureOpenAI.sku", '"GlobalStandard"')),
     (DEPLOYMENT, "spec.bedrock.type", "ProvisionedThroughput", ("spell out modelUnits and commitment",)),

@@ -101,7 +101,8 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         required=True,
-        help="manifests (YAML or JSON), of jobs above all; may stand several times",
+        help="manifests (YAML or JSON), of jobs above all, or a folder of them; may stand several times: a job is "
+        "checked for its LLMConnection, if that is among them",
     )
     check.add_argument("--model-cache", type=Path, help="folder of the model cache, for token counts")
     check.add_argument(
@@ -122,7 +123,8 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--provider",
         choices=PROVIDERS,
-        help="also apply the rules of this provider, for the job's fields and for its data",
+        help="also apply the rules of this provider, for the job's fields and for its data (default: that of the "
+        "job's LLMConnection, if it was given)",
     )
     check.add_argument(
         "--manifest-only",
@@ -222,7 +224,7 @@ def quantity(text: str) -> int:
     Raises:
         ArgumentTypeError: it is none.
     """
-    from finetune_trainer.job.quantities import LEAST_SIZE, amount
+    from finetune_api.quantities import LEAST_SIZE, amount
 
     found = amount(text)
     if not found:

@@ -1,6 +1,6 @@
 """`finetune-trainer check`: reads the datasets of a FineTuneJob manifest and prints the verdict as JSON.
 
-Fields of the other kinds in the same file are looked at too.
+Fields of the other kinds in the same files are looked at too; a job whose connection is among them is checked for it.
 
 Neither a cluster nor the base model is needed: without the model's tokenizer there are no token counts, and the
 verdict says so. Imports no torch and no transformers.
@@ -11,14 +11,18 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_api import policy
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.memory import MemoryUse
+from finetune_api.openai import data_rules
 from finetune_api.provider_fields import not_heeded
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict
@@ -29,7 +33,7 @@ from finetune_trainer.data.provider_rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.job.manifest import read_all
+from finetune_trainer.job.given_files import GivenFile, connection_of, read_given
 from finetune_trainer.job.yaml_documents import shown
 from finetune_trainer.models import target_names
 from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
@@ -56,40 +60,82 @@ _OF_THIS_MACHINE = (
 _WITHOUT_DATA = "the manifest is right by itself; its data were not looked at (--manifest-only)"
 
 
+@dataclass(frozen=True)
+class Destination:
+    """Where a job is meant to run, as far as that is known."""
+
+    provider: str | None = None
+    """Name of its rules in provider_rules; None for this project's trainer on the cluster, or where nobody said so."""
+    connection: LLMConnectionSpec | None = None
+    doubt: str | None = None
+    """Why it may be another one."""
+
+    @property
+    def is_air_gapped(self) -> bool:
+        """Whether hubs are out of reach there, or here."""
+        local = self.connection and self.connection.hugging_face
+        return is_air_gapped() or bool(local and local.air_gapped)
+
+
+_ANYWHERE = Destination()
+
+
 def main(args: argparse.Namespace) -> int:
     """Print one verdict for each object of ours in the files; the exit code is that of the first bad one."""
     try:
-        codes = [_show(*verdict) for file in args.files for verdict in _verdicts(file, args)]
+        given = read_given(args.files)
+        codes = [_show(*verdict) for file in given for verdict in _verdicts(file, given, args)]
     except TrainerError as error:
         outcome.complain(error)
         return int(error.exit_code)
     return next((code for code in codes if code), ExitCode.OK)
 
 
-def _verdicts(file: Path, args: argparse.Namespace) -> Iterator[tuple[DatasetVerdict, str, list[MemoryUse]]]:
-    try:
-        others, jobs = read_all(file)
-    except TrainerError as error:
-        yield failed(error), shown(file), []
-        return
-    for name in others:
-        yield DatasetVerdict(valid=True, reason=Reason.VALID, message=f"{name}: {_AS_IT_IS}"), name, []
-    for job in jobs:
-        if args.manifest_only:
-            yield _by_itself(job.spec, args.provider), job.metadata.name, []
-            continue
-        verdict = check_job(job, args.model_cache, args.provider)
-        memory: list[MemoryUse] = []
-        if verdict.valid and not args.provider:
-            verdict, memory = by_memory(job.spec, verdict, args.model_cache, args.gpu_memory)
+def _verdicts(
+    file: GivenFile, given: Sequence[GivenFile], args: argparse.Namespace
+) -> Iterator[tuple[DatasetVerdict, str, list[MemoryUse]]]:
+    if file.wrong is not None:
+        yield failed(file.wrong), shown(file.path), []
+    for other in file.others:
+        said = f"{other.title}: {_AS_IT_IS}"
+        yield DatasetVerdict(valid=True, reason=Reason.VALID, message=said), other.title, []
+    for job in file.jobs:
+        destination = _destination(job, file, given, args.provider)
+        verdict, memory = _verdict(job, destination, args)
+        if destination.doubt:
+            verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, destination.doubt]})
         yield verdict, job.metadata.name, memory
-        if args.show_rows and verdict.valid:
+        if args.show_rows and verdict.valid and not args.manifest_only:
             _show_rows(job, args.model_cache, args.show_rows)
 
 
-def _by_itself(spec: FineTuneJobSpec, provider: str | None) -> DatasetVerdict:
+def _destination(
+    job: FineTuneJobManifest, file: GivenFile, given: Sequence[GivenFile], provider: str | None
+) -> Destination:
+    """Where the connection leads, if it was given, else what the flag says; the flag counts before the connection."""
+    found = connection_of(job, file, given)
+    if found is None:
+        return Destination(provider)
+    rules = None if found.spec.hugging_face is not None else data_rules(found.spec)
+    if provider is not None and provider != rules:
+        return Destination(provider)
+    return Destination(rules, found.spec, found.doubt)
+
+
+def _verdict(
+    job: FineTuneJobManifest, destination: Destination, args: argparse.Namespace
+) -> tuple[DatasetVerdict, list[MemoryUse]]:
+    if args.manifest_only:
+        return _by_itself(job.spec, destination), []
+    verdict = check_job(job, args.model_cache, destination)
+    if not verdict.valid or destination.provider:
+        return verdict, []
+    return by_memory(job.spec, verdict, args.model_cache, args.gpu_memory)
+
+
+def _by_itself(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdict:
     """The verdict where no data are read. What only these commands take is told: nobody applies it unread."""
-    if (refused := _refused_at(provider, spec)) is not None:
+    if (refused := _refused_at(destination, spec)) is not None:
         return refused
     named = {split: getattr(spec.dataset, split) for split in SPLITS}
     local = [split for split, data in named.items() if data is not None and data.uri.startswith("file:")]
@@ -125,10 +171,13 @@ def _fields(error: TrainerError) -> dict[str, Any]:
     return {"valid": False, "reason": error.reason, "message": error.message, "next_step": error.next_step}
 
 
-def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str | None = None) -> DatasetVerdict:
-    """The verdict on the datasets of one manifest, by a provider's rules too; file:// is allowed."""
-    if (refused := _refused_at(provider, job.spec)) is not None:
+def check_job(
+    job: FineTuneJobManifest, model_cache: Path | None, destination: Destination = _ANYWHERE
+) -> DatasetVerdict:
+    """The verdict on the datasets of one manifest, by the rules of where it goes too; file:// is allowed."""
+    if (refused := _refused_at(destination, job.spec)) is not None:
         return refused
+    provider = destination.provider
     try:
         tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     except TrainerError as error:
@@ -137,7 +186,11 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
         return refused
     counted = _counted_by(job.spec, provider) if provider else None
     verdict = check_dataset(
-        job.spec, tokenizer=tokenizer, no_tokens=counted or why_not, allow_local=True, air_gapped=is_air_gapped()
+        job.spec,
+        tokenizer=tokenizer,
+        no_tokens=counted or why_not,
+        allow_local=True,
+        air_gapped=destination.is_air_gapped,
     )
     if provider and verdict.valid:
         return by_rules(job.spec, verdict, provider)
@@ -147,9 +200,13 @@ def check_job(job: FineTuneJobManifest, model_cache: Path | None, provider: str 
     return verdict
 
 
-def _refused_at(provider: str | None, spec: FineTuneJobSpec) -> DatasetVerdict | None:
+def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdict | None:
     """What the operator would say of the job's fields before its data are read; None where all have a meaning."""
-    found = not_heeded(spec, provider) if provider else []
+    connection, provider = destination.connection, destination.provider
+    if connection is not None and (refusal := policy.refusal_of(spec, connection)) is not None:
+        return failed(TrainerError(refusal.reason, refusal.message, refusal.next_step))
+    types = connection.sage_maker.instance_types if connection and connection.sage_maker else None
+    found = not_heeded(spec, provider, types) if provider else []
     said = f"for {provider} connections: {'; '.join(found)}"
     return failed(TrainerError(Reason.SPEC_INVALID, said, "Correct the manifest.")) if found else None
 
@@ -234,4 +291,7 @@ def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:
     if verdict.next_step:
         lines.append(f"  {verdict.next_step}")
     outcome.say("\n".join(lines))
-    return ExitCode.OK if verdict.valid else TrainerError(verdict.reason, "").exit_code
+    if verdict.valid:
+        return ExitCode.OK
+    # What a connection refuses is no end that a trainer comes to: at a shell the manifest is what is wrong.
+    return ExitCode.SPEC_INVALID if verdict.reason in policy.REASONS else TrainerError(verdict.reason, "").exit_code

@@ -1,6 +1,7 @@
 {{/* The operator's settings as variables: what the chart itself decides, then values.settings in SNAKE_CASE. */}}
 {{- define "finetune.environment" -}}
 {{- include "finetune.requireLeaseTimes" . -}}
+{{- include "finetune.requireOwnVariables" . -}}
 - name: FINETUNE_NAMESPACE
   valueFrom:
     fieldRef:
@@ -45,5 +46,14 @@
 {{- $duration := float64 (default 15 $settings.leaseDurationSeconds) -}}
 {{- if not (and (lt (mulf 1.2 $retry) $renew) (lt $renew $duration)) -}}
 {{- fail (printf "settings: lease times must rise: 1.2 x leaseRetrySeconds (%v) < leaseRenewSeconds (%v) < leaseDurationSeconds (%v)" $retry $renew $duration) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The operator's own variables come from values: one that stands twice, or that it does not know, is an end at its start. */}}
+{{- define "finetune.requireOwnVariables" -}}
+{{- range .Values.extraEnv -}}
+{{- if hasPrefix "FINETUNE_" .name -}}
+{{- fail (printf "extraEnv: %s: the operator's settings are values of the chart: write settings.%s, or the value of that name" .name (.name | trimPrefix "FINETUNE_" | lower | camelcase | untitle)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}

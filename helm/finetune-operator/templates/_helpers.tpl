@@ -19,14 +19,27 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "finetune.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "finetune.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: finetune
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- include "finetune.labelsAnd" (list . "" dict) -}}
+{{- end -}}
+
+{{/* The chart's labels with more of values, given the root, their place and themselves. No label stands twice; those by which
+selectors and helm find objects stay the chart's. */}}
+{{- define "finetune.labelsAnd" -}}
+{{- $root := index . 0 -}}
+{{- $own := fromYaml (include "finetune.selectorLabels" $root) -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{- $labels := dict "app.kubernetes.io/part-of" "finetune" "app.kubernetes.io/version" $root.Chart.AppVersion -}}
+{{- $chart := printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- $_ := set $labels "helm.sh/chart" $chart -}}
+{{- range $place, $more := dict "commonLabels" $root.Values.commonLabels (index . 1) (index . 2) -}}
+{{- range $name, $value := $more -}}
+{{- if or (hasKey $own $name) (eq $name "app.kubernetes.io/component") -}}
+{{- fail (printf "%s: %s is a label of the chart's own, by which its objects are found: leave it out" $place $name) -}}
+{{- end -}}
+{{- $_ := set $labels $name $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (merge $own $labels) -}}
 {{- end -}}
 
 {{- define "finetune.serviceAccountName" -}}

@@ -11,7 +11,7 @@ from finetune_api.aws import COMMERCIAL, partition_of
 from finetune_api.base import ApiModel
 from finetune_api.catalogue import Catalogue, ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
-from finetune_operator.providers.openai.wire import OPENAI_HOST, is_openai
+from finetune_api.openai import OPENAI_HOST, is_openai
 
 logger = logging.getLogger(__name__)
 
@@ -102,10 +102,3 @@ def catalogue_name(spec: LLMConnectionSpec) -> str:
         return spec.provider
     host = urlsplit(spec.open_ai.base_url).netloc
     return OPENAI_HOST if is_openai(host) else host
-
-
-def data_rules(spec: LLMConnectionSpec) -> str:
-    """Whose rules the data must meet: a name in the trainer's provider_rules."""
-    if spec.open_ai is None:
-        return spec.provider
-    return "openAI" if catalogue_name(spec) == OPENAI_HOST else "openAICompatible"

@@ -9,6 +9,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderEvaluation, ProviderStatus
 from finetune_api.manifest import Manifest
 from finetune_api.names import REPORT_PATH, UPLOAD_PATH
+from finetune_api.openai import data_rules
 from finetune_api.trainer import PrepareJob, ReportTarget
 from finetune_operator.decide.cloud_job.small_pods import of_small_pod
 from finetune_operator.decide.job.remote import JobKey

@@ -7,12 +7,12 @@ import logging
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.manifest import Manifest
+from finetune_api.policy import selects
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import closes
 from finetune_operator.decide.conditions import newly_stalled
 from finetune_operator.decide.connection import Checked
-from finetune_operator.decide.policy import selects
 from finetune_operator.desired import trial_job
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name

@@ -14,13 +14,13 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.manifest import Manifest
 from finetune_api.names import ABANDON_ANNOTATION
+from finetune_api.policy import selects
 from finetune_api.reasons import Reason
 from finetune_operator.decide import unheeded
 from finetune_operator.decide.connection import with_resolved
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.pods.refused import step_of_rights
-from finetune_operator.decide.policy import selects
 from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource

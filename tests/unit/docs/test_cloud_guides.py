@@ -43,6 +43,7 @@ WITHOUT_RIGHT = {"GetCallerIdentity"}
 BESIDE_A_CALL = {"TagResource", "AddTags", "PassRole"}
 """Rights that no operation of ours asks for by its name: they belong to what is made with tags, or with a role."""
 
+EXAMPLE = re.compile(r"-f (examples/\S+[.]yaml)")
 SERVICES = {
     "bedrock.md": ("bedrock", "bedrock-runtime", "s3", "cloudwatch"),
     "sagemaker.md": ("sagemaker", "sagemaker-runtime", "s3", "cloudwatch"),
@@ -134,3 +135,19 @@ def test_who_types_a_guides_first_block_has_all_that_its_job_names(guide: str) -
     assert job["spec"]["connectionRef"]["name"] == connection["metadata"]["name"]
     uris = [data["uri"] for data in job["spec"]["dataset"].values() if "uri" in data]
     assert {uri.removeprefix("pvc://").partition("/")[0] for uri in uris} <= names["PersistentVolumeClaim"]
+
+
+def test_what_a_guide_applies_is_looked_at_in_its_namespace() -> None:
+    """kubectl shows the context's namespace otherwise: nothing, where the guide's objects are in another one."""
+    unseen = []
+    for page in sorted(GUIDES.glob("*.md")):
+        for script in scripts(page):
+            applied = [
+                yaml.safe_load_all((ROOT / file).read_text(encoding="utf-8")) for file in EXAMPLE.findall(script)
+            ]
+            namespaces = {one["metadata"].get("namespace") for file in applied for one in file} - {None}
+            looks = [
+                line for line in script.splitlines() if re.match(r"kubectl .*\b(get|describe) (ftj|ftm|md)\b", line)
+            ]
+            unseen += [line for line in looks if namespaces and not re.search(r"(-n|--namespace) \w|-A\b", line)]
+    assert unseen == []

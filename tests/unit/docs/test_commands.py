@@ -45,7 +45,7 @@ OTHERS = {
 """Kinds of Kubernetes, of Kueue, of the Prometheus operator, and the category of our own, as kubectl spells them."""
 
 VERBS_ON_KINDS = {"annotate", "delete", "describe", "explain", "get", "label", "patch", "wait"}
-FILES_OF_READERS = {"job.yaml", "-", "key.txt", "train.py", "ca.crt"}
+FILES_OF_READERS = {"job.yaml", "connection.yaml", "-", "key.txt", "train.py", "ca.crt"}
 FLAGS_WITH_VALUES = {
     "-n",
     "--namespace",

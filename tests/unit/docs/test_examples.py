@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from finetune_api import policy
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
-from finetune_operator.decide import policy
 from tests.unit.docs.pages import EXAMPLES, name_of
 
 MANIFESTS: list[tuple[str, dict[str, Any]]] = [

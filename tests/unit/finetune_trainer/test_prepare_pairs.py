@@ -10,7 +10,7 @@ from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer.check import check_job
+from finetune_trainer.check import Destination, check_job
 from finetune_trainer.data.provider_file import ConvertedFile
 from finetune_trainer.data.provider_rules import MAX_EXAMPLE_TOKENS, rules_for
 from finetune_trainer.data.read import load_rows
@@ -135,7 +135,7 @@ def test_a_check_without_a_cluster_goes_by_the_same_rules(folder, provider, coun
     base = {"baseModel": "amazon.nova-micro-v1:0:128k"} if provider == "bedrock" else {}
     job = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "job"}}
     manifest = FineTuneJobManifest.model_validate(job | {"spec": spec(folder, PLAIN, count, **base).wire()})
-    assert says in check_job(manifest, None, provider).message
+    assert says in check_job(manifest, None, Destination(provider)).message
 
 
 TRAINED = {

@@ -129,6 +129,17 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"podDisruptionBudget": {"minAvailable": 1}}, "minAvailable"),
         ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
         ({"resources": {"limit": {}}}, "limit"),
+        ({"resources": {"limits": {"memory": 512}}}, "/resources/limits/memory"),
+        ({"resources": {"limits": {"memory": "512MB"}}}, "/resources/limits/memory"),
+        ({"resources": {"requests": {"ephemeral-storage": "512m"}}}, "/resources/requests/ephemeral-storage"),
+        ({"resources": {"requests": {"cpu": "100Mi"}}}, "/resources/requests/cpu"),
+        ({"commonLabels": {"app.kubernetes.io/managed-by": "argocd"}}, "commonLabels: app.kubernetes.io/managed-by"),
+        ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels: app.kubernetes.io/name is a label of the chart's"),
+        (
+            {"metrics": {"serviceMonitor": {"enabled": True, "labels": {"app.kubernetes.io/instance": "x"}}}},
+            "metrics.serviceMonitor.labels: app.kubernetes.io/instance",
+        ),
+        ({"extraEnv": [{"name": "FINETUNE_KUBE_QPS", "value": "9"}]}, "extraEnv: FINETUNE_KUBE_QPS: the operator's"),
         ({"serviceAccount": {"annotation": {}}}, "annotation"),
         ({"terminationGracePeriodSeconds": 0}, "terminationGracePeriodSeconds"),
         ({"fullnameOverride": "Upper"}, "fullnameOverride"),
@@ -155,6 +166,17 @@ def test_a_wrong_value_is_refused_by_name(values: Values, says: str) -> None:
     with pytest.raises(ChartError) as error:
         render(values)
     assert says in str(error.value)
+
+
+def test_a_label_of_values_takes_the_place_of_the_charts_own() -> None:
+    """Twice in one object it would be refused by tools that read YAML strictly, and left to chance by the others."""
+    same = {"app.kubernetes.io/part-of": "platform", "team": "ml"}
+    monitor = {"enabled": True, "labels": {"team": "sre"}}
+    found = render({"commonLabels": same, "podLabels": {"team": "ops"}, "metrics": {"serviceMonitor": monitor}})
+    labels = [one["metadata"]["labels"] for one in found if one["kind"] != "CustomResourceDefinition"]
+    assert {one["app.kubernetes.io/part-of"] for one in labels} == {"platform"}
+    pod = only(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert (pod["team"], only(found, "ServiceMonitor")["metadata"]["labels"]["team"]) == ("ops", "sre")
 
 
 @pytest.mark.parametrize(

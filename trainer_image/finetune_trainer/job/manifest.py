@@ -8,6 +8,7 @@ the same file are looked at by `check` alone. Reading YAML is `yaml_documents.py
 import difflib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +19,7 @@ from finetune_api.crds import KINDS, Kind
 from finetune_api.dataset import Columns
 from finetune_api.job import FineTuneJobManifest, ManifestMetadata, Resources
 from finetune_api.names import API_VERSION, GROUP
+from finetune_api.quantities import LEAST_SIZE, amount, nearest
 from finetune_api.reasons import Reason
 from finetune_api.schema import structural_schema
 from finetune_api.verdict import SPLITS
@@ -25,7 +27,6 @@ from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.fields import shown as field_path
 from finetune_trainer.job.fields import value_at
-from finetune_trainer.job.quantities import LEAST_SIZE, amount, nearest
 from finetune_trainer.job.rules_between import broken_rules
 from finetune_trainer.job.wrong_fields import WrongFields
 from finetune_trainer.job.wrong_values import spoilt
@@ -68,6 +69,21 @@ class OtherManifest(ApiModel):
     metadata: ManifestMetadata = Field(description="Name and namespace.")
 
 
+@dataclass(frozen=True)
+class Other:
+    """An object of ours that is no job, and whose fields are right."""
+
+    kind: str
+    name: str
+    spec: ApiModel | None
+    """None where it is left out."""
+
+    @property
+    def title(self) -> str:
+        """Kind and name."""
+        return f"{self.kind} {self.name}"
+
+
 def read_job(path: Path) -> FineTuneJobManifest:
     """The one FineTuneJob in a file.
 
@@ -92,8 +108,12 @@ def read_jobs(path: Path) -> list[FineTuneJobManifest]:
     return _jobs(_read(path), path)
 
 
-def read_all(path: Path) -> tuple[list[str], list[FineTuneJobManifest]]:
-    """Kinds and names of the other objects of ours in a file, whose fields are right, and all FineTuneJobs in it.
+def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], list[FineTuneJobManifest]]:
+    """The other objects of ours in a file, and all FineTuneJobs in it.
+
+    Args:
+        path: The file.
+        may_be_empty: Whether it may have no object of ours, as one among others of a folder.
 
     Raises:
         TrainerError: SpecInvalid, as read_jobs; a file without jobs needs another object of ours.
@@ -101,7 +121,7 @@ def read_all(path: Path) -> tuple[list[str], list[FineTuneJobManifest]]:
     documents = _read(path)
     others = [_other(document, kind) for document in documents if (kind := _OTHERS.get(document.kind))]
     has_jobs = any(document.kind == _KIND for document in documents)
-    return others, _jobs(documents, path) if has_jobs or not others else []
+    return others, _jobs(documents, path) if has_jobs or not (others or may_be_empty) else []
 
 
 def _read(path: Path) -> list[Document]:
@@ -169,8 +189,8 @@ def parse_job(document: Document) -> FineTuneJobManifest:
     return job
 
 
-def _other(document: Document, kind: Kind) -> str:
-    """Kind and name of another object of ours that the API server would take.
+def _other(document: Document, kind: Kind) -> Other:
+    """Another object of ours that the API server would take.
 
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
@@ -184,7 +204,7 @@ def _other(document: Document, kind: Kind) -> str:
     found = broken_rules(structural_schema(kind.spec), manifest.wire().get("spec", {}), ("spec",))
     if said := [f"line {document.line(path)}: {field_path(path)}: {message}" for path, message in found]:
         raise _wrong_fields(document, said)
-    return f"{kind.kind} {metadata.name}"
+    return Other(kind.kind, metadata.name, getattr(manifest, "spec", None))
 
 
 def _parsed(document: Document, model: type[_Model]) -> _Model:

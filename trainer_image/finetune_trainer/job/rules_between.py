@@ -12,9 +12,9 @@ from finetune_api.aws import partition_of
 from finetune_api.base import RULES, SERVICE_NAME, SIZES
 from finetune_api.connection import PROVIDERS
 from finetune_api.deployment import ENGINES
+from finetune_api.quantities import LEAST_SIZE, amount, nearest
 from finetune_api.schema import Schema
 from finetune_api.uris import ARTIFACT_SHAPES
-from finetune_trainer.job.quantities import LEAST_SIZE, amount, nearest
 
 Path = tuple[str | int, ...]
 
@@ -31,6 +31,15 @@ def _action(spec: Any) -> str:
 def _are_sizes(resources: Any) -> bool:
     sizes = [amount(resources[name]) for name in SIZES if name in resources]
     return all(size is None or size >= LEAST_SIZE for size in sizes)
+
+
+def _are_within_limits(resources: Any) -> bool:
+    limits, requests = (
+        {name: amount(value) for name, value in resources.get(part, {}).items()} for part in ("limits", "requests")
+    )
+    return all(
+        asked is None or (limit := limits.get(name)) is None or asked <= limit for name, asked in requests.items()
+    )
 
 
 def _is_place(artifacts: Any) -> bool:
@@ -79,6 +88,7 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     ),
     "write a quantity": lambda it: amount(it) is not None,
     "memory and ephemeral-storage:": _are_sizes,
+    "requests may not be": _are_within_limits,
 }
 """How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""
 

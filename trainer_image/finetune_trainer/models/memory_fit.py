@@ -13,12 +13,12 @@ from pathlib import Path
 
 from finetune_api.job import FineTuneJobSpec, LoRA
 from finetune_api.memory import MemoryParts, MemoryUse
+from finetune_api.quantities import amount
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.computing.limits import cpu_threads, free_memory, memory_limit
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.job.quantities import amount
 from finetune_trainer.models import model_shape
 from finetune_trainer.models.memory import Device, Need, Rows, Setup
 

@@ -16,6 +16,7 @@ from finetune_operator.decide.job.reported import at_rest
 from finetune_operator.decide.job.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.passing import INTERRUPTIONS, RETRIED
+from finetune_operator.decide.pods.disruption import THEN_RETRY
 
 LATE_POD_CHECK_SECONDS = 15
 LATEST_POD_CHECK_SECONDS = 60
@@ -51,6 +52,9 @@ _UNTOLD: dict[str, Any] = {
 }
 """What status says of an attempt of which nothing is known yet."""
 
+MOST_OF_A_CAUSE = 1000
+"""Characters of a failure's message that are repeated in a condition: all of it is in status.provider.lastFailure."""
+
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
 
 
@@ -74,7 +78,7 @@ def wait_for_last_pod(view: JobView) -> Decision | None:
     """Two pods never write to one output folder: the last attempt's ends first."""
     if view.run.state != "Absent" or not view.live_pods:
         return None
-    facts = reconciling(Reason.PENDING, _LAST_POD)
+    facts = reconciling(Reason.PENDING, f"{_ended(view.provider)}{_LAST_POD}")
     status = with_status(view, Change(facts, {"phase": "Pending", "failure": None}))
     return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
 
@@ -224,20 +228,36 @@ def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> 
 
 def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:
     after = timestamp(view.now + timedelta(seconds=tally.delay))
-    if failure.next_step == NEXT_STEP[failure.reason] and failure.reason in INTERRUPTIONS:
-        failure = failure.model_copy(update={"next_step": GOES_ON})
+    failure = failure.model_copy(update={"next_step": _until_then(failure)})
     provider = next_attempt(view, **asdict(tally), retry_after=after, last_failure=failure)
     change = _waiting(provider)
     change.fields.update({"provider": provider, **at_rest(view.run.report, view.status)})
     return Decision(with_status(view, change), requeue_after=tally.delay)
 
 
+def _until_then(failure: Failure) -> str | None:
+    """What somebody can do while the next attempt comes by itself."""
+    step = failure.next_step
+    if step and failure.reason in INTERRUPTIONS:
+        step = step.removeprefix(NEXT_STEP[failure.reason]).strip() or GOES_ON
+    return step and step.removesuffix(THEN_RETRY)
+
+
 def _waiting(provider: ProviderStatus) -> Change:
     """The pause between two attempts."""
-    failure = provider.last_failure
-    ended = f"attempt {failure.attempt} ended ({failure.reason.value}); " if failure else ""
-    message = f"{ended}the next one starts at {provider.retry_after}"
+    step = provider.last_failure.next_step if provider.last_failure else None
+    helps = f". {step}" if step and step != GOES_ON else ""
+    message = f"{_ended(provider)}the next one starts at {provider.retry_after}{helps}"
     return Change(reconciling(Reason.RETRYING, message), {"phase": "Pending", "failure": None})
+
+
+def _ended(provider: ProviderStatus) -> str:
+    """How the attempt before the next one ended, with its cause: the columns of kubectl get show nothing else of it."""
+    failure = provider.last_failure
+    if failure is None or failure.attempt != provider.attempt - 1:
+        return ""
+    cause = failure.message[:MOST_OF_A_CAUSE].rstrip(". ")
+    return f"attempt {failure.attempt} ended ({failure.reason.value}): {cause}; "
 
 
 def _retry_limit(view: JobView) -> int:

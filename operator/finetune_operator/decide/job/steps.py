@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
+from finetune_api import policy
 from finetune_api.dataset import DataFile
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
-from finetune_operator.decide import policy
 from finetune_operator.decide.conditions import (
     Fact,
     is_true,

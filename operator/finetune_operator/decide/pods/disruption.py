@@ -7,7 +7,8 @@ import re
 
 from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest
-from finetune_api.reasons import Reason
+from finetune_api.quantities import amount
+from finetune_api.reasons import NEXT_STEP, Reason
 
 _NODE_IS_LOST = frozenset(
     {
@@ -40,6 +41,9 @@ _LARGER_VOLUME = (
 )
 """For a pod that has written more to its node's disk than it may: the next attempt would, too."""
 
+THEN_RETRY = " Set spec.retryNonce to go on from the last checkpoint."
+"""How steps end of what one does between attempts: of no use while the next one comes by itself."""
+
 _OVER_A_LIMIT = re.compile(
     r"Usage of (EmptyDir) volume .* exceeds the limit"
     r"|Pod ephemeral local storage usage exceeds the total limit"
@@ -48,6 +52,16 @@ _OVER_A_LIMIT = re.compile(
 """The kubelet's words of a pod that is over a limit of its own: it is evicted from a node with room, too."""
 _OVER_ITS_REQUEST = re.compile(r"has larger consumption of (\S+)\.|which exceeds its request")
 """Those, also of earlier releases, on a node that was short. Who has asked for nothing is over it with some KiB."""
+
+
+_SHORT_OF_DISK = re.compile(r"low on resource: (ephemeral-storage|inodes)|DiskPressure")
+_ROOM_ON_DISK = (
+    "Have an admin make room on the node's disk (kubectl describe nodes: DiskPressure): images, logs and files of "
+    "other pods are there too."
+)
+_AMOUNTS = re.compile(
+    r"low on resource: ephemeral-storage\. Threshold quantity: (\w+), available: (\w+)\. Container \S+ was using (\w+),"
+)
 
 
 def disruption(pod: Manifest) -> Failure | None:
@@ -98,9 +112,20 @@ def _step_of_eviction(said: str) -> str | None:
         return _LARGER_VOLUME if limit[1] else _MORE_STORAGE
     found = _OVER_ITS_REQUEST.search(said)
     if found is None:
-        return None
+        return f"{NEXT_STEP[Reason.EVICTED]} {_ROOM_ON_DISK}" if _SHORT_OF_DISK.search(said) else None
     what = f"as much {found[1]} as it uses" if found[1] else "as much as it uses"
     return (
         f"Have the pod ask for {what}, in spec.resources or the connection's podTemplate: it gets a node with room for "
-        "it, and is not evicted for it. Set spec.retryNonce to go on from the last checkpoint."
+        f"it, and is not evicted for it.{_of_others(said)}{THEN_RETRY}"
     )
+
+
+def _of_others(said: str) -> str:
+    """That others have filled the disk, where the pod has written less than was short: no request of it mends that."""
+    found = _AMOUNTS.search(said)
+    if found is None:
+        return ""
+    wanted, left, used = (amount(text) for text in found.groups())
+    if wanted is None or left is None or used is None or used >= wanted - left:
+        return ""
+    return f" It has written little ({found[3]}). {_ROOM_ON_DISK}"

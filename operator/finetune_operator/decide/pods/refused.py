@@ -22,13 +22,13 @@ _STEPS = {
     _RIGHTS: _GIVE_RIGHTS,
     _COUNTS_ENDED: "Delete Jobs of the namespace that have ended, with their pods, by the job that each belongs to, or "
     f"ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
-    r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less under a new name, or ask an admin "
-    f"for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
+    r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less (a job: under a new name), or ask "
+    f"an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     r"\bfailed quota: ": "Ask an admin to name what the ResourceQuota wants of each pod in podTemplate.resources of "
     "the connection, or a default for it in a LimitRange; spec.resources of a new job may name it, too.",
     r" per (Container|Pod) is |: must be less than or equal to \S+ limit of ": "Ask for as much as the namespace's "
-    "LimitRange allows (kubectl describe limitrange): in spec.resources under a new name, or ask an admin to do it in "
-    "podTemplate.resources of the connection.",
+    "LimitRange allows (kubectl describe limitrange): in spec.resources of a job under a new name, in "
+    "spec.huggingFace.resources of a deployment, or ask an admin to do it in podTemplate.resources of the connection.",
     r"\bviolates PodSecurity ": "Ask an admin: the namespace's Pod Security level forbids what the connection (its "
     f"podTemplate, modelCache.volume), or a policy that changes pods, has put into the pod. {_AGAIN}",
     r"\bfailed calling webhook ": "Ask an admin: the webhook that the message names does not answer. Does what serves "

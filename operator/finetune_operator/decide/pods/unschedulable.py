@@ -51,6 +51,11 @@ _STEPS = (
         "and affinity in the connection's podTemplate with them (kubectl get nodes --show-labels).",
     ),
     (
+        "node.kubernetes.io/disk-pressure",
+        "Ask an admin to make room on the nodes' disks (kubectl describe nodes: DiskPressure): images, logs and files "
+        "of other pods are there too. The pod goes on by itself.",
+    ),
+    (
         "untolerated taint|taints that the pod didn't tolerate|were unschedulable",
         "No node takes the pod (kubectl describe nodes): wait until one is well again, or uncordoned; where its taints "
         "are meant, ask an admin for tolerations in the connection's podTemplate.",

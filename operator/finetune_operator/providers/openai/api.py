@@ -16,6 +16,7 @@ import openai
 from openai import BaseModel
 from openai.types import FileObject
 
+from finetune_api.openai import is_openai
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.errors import (
@@ -61,7 +62,7 @@ class OpenAIApi:
         self._sdk = sdk
         self._turn: Callable[[], Awaitable[None]] | None = None
         self._host = urlsplit(str(sdk.base_url)).netloc
-        self._keeps_labels = wire.is_openai(self._host)
+        self._keeps_labels = is_openai(self._host)
         """Whether jobs are known to be shown with the labels that they were made with."""
 
     async def close(self) -> None:
@@ -349,7 +350,7 @@ class OpenAIApi:
 
     def _suffix(self, request: JobRequest) -> str:
         """With the attempt's mark, except at OpenAI: others may keep no labels, and show nothing else of an old job."""
-        mark = "" if wire.is_openai(self._host) else request.key.mark
+        mark = "" if is_openai(self._host) else request.key.mark
         return request.suffix[: self.suffix_limit - len(mark)].rstrip("-") + mark
 
     def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - for providers that take more
@@ -358,7 +359,7 @@ class OpenAIApi:
 
     def _closed(self, error: "Barred") -> ProviderError:
         """OpenAI forbids new jobs to those whom it has closed fine-tuning for; their keys are good for all else."""
-        if not wire.is_openai(self._host) and "closed" not in error.code:
+        if not is_openai(self._host) and "closed" not in error.code:
             return error
         return Refused(Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs: {error.said}")
 

@@ -21,8 +21,6 @@ from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, Rem
 from finetune_operator.providers.ports import RemoteFile
 from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, when, whole
 
-OPENAI_HOST = "api.openai.com"
-
 _STATES: dict[str, RemoteState] = {
     "validating_files": "Queued",
     "pending": "Queued",  # Azure's word for a job that was just made
@@ -60,12 +58,6 @@ _UNSAFE = re.compile(
 )
 """In the provider's words: its rules of what may be learnt are why, and not the form of the data."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*")
-
-
-def is_openai(host: str) -> bool:
-    """Whether a host, perhaps with its port, is OpenAI's own, or that of a region such as `eu.api.openai.com`."""
-    name = host.casefold().removesuffix(":443")
-    return name == OPENAI_HOST or name.endswith(f".{OPENAI_HOST}")
 
 
 def job(wire: Wire) -> RemoteJob:

@@ -16,7 +16,7 @@ FROM_ELSEWHERE = {
     Reason.BILLED_WHILE_IDLE,  # condition Idle: test_decide_idle
     Reason.IN_USE,  # as above
     Reason.USAGE_UNKNOWN,  # as above
-    Reason.PROVIDER_NOT_SUPPORTED,  # own code at a provider: test_decide_policy
+    Reason.PROVIDER_NOT_SUPPORTED,  # own code at a provider: test_policy
     Reason.EXPIRED,  # of a deployment at a provider: test_decide_hosted
     Reason.JOB_SET_MISSING,  # of an attempt on several nodes: test_reconcile_nodes
     Reason.MODEL_RETIRES,  # condition Retiring: test_decide_cloud_job

@@ -7,8 +7,9 @@ import pytest
 from openai.types.fine_tuning.job_create_params import JobCreateParams
 
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.openai import data_rules
 from finetune_api.reasons import Reason
-from finetune_operator.providers.catalogue import catalogue_name, data_rules
+from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.openai import wire
 from tests.simulators.shapes import unknown_keys
 from tests.unit.finetune_operator.decide.given import azure_connection, job_spec

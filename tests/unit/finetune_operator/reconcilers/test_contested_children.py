@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.runtime.errors import Invalid
 from finetune_operator.runtime.kube import DEPLOYMENTS, MODEL_DEPLOYMENTS, SERVICES, Resource
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL, Cluster
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL, Cluster, with_running_job
 from tests.unit.finetune_operator.reconcilers.versions import with_version
 
 PUT_RIGHT = ("ModelDeployment", "Warning", "PutRight")
@@ -205,3 +206,35 @@ async def test_who_edits_what_a_model_has_made_is_told_there_where_to_write_it(m
     assert [kind for kind, _ in notes] == ["FineTunedModel", "ModelDeployment"]
     where = "change spec.deployment.template of FineTunedModel sentiment, or set its spec.deployment.mode: Manual"
     assert all(note.endswith(where) for _, note in notes), notes
+
+
+@pytest.mark.parametrize("resource", [DEPLOYMENTS, SERVICES], ids=lambda r: r.plural)
+async def test_what_the_api_server_never_takes_is_not_called_deleted_by_somebody(resource: Resource) -> None:
+    cluster = await with_running_job()
+    said = 'Deployment.apps "sentiment" is invalid: requests: Invalid value: "2": must be less than or equal to cpu'
+    cluster.kube.refusals["apply", resource.plural] = Invalid(422, "Invalid", said)
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    for number in range(6):  # each change of its spec is another try
+        spec = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"]
+        cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": str(number)})
+        await cluster.settle()
+        assert said in cluster.condition("Ready", DEPLOYMENT)["message"]
+
+
+async def test_what_somebody_deleted_and_the_api_server_refuses_since_is_told_as_refused() -> None:
+    cluster = await serving()
+    cluster.kube.refusals["apply", "deployments"] = Invalid(422, "Invalid", "no place for it")
+    cluster.kube.drop(DEPLOYMENTS, "sentiment")
+    for _ in range(6):
+        await cluster.wait(1)
+        cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", metadata=labelled(cluster))
+        await cluster.settle()
+    assert "no place for it" in cluster.condition("Ready", DEPLOYMENT)["message"]
+
+
+def labelled(cluster: Cluster) -> dict[str, Any]:
+    """The deployment's metadata with one more label: a reason to look again."""
+    found = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["metadata"]
+    labels = found.get("labels") or {}
+    return {**found, "labels": {**labels, f"x{len(labels)}": "y"}}

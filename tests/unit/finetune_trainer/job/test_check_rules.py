@@ -62,6 +62,10 @@ def complaint(tmp_path, capsys):
             "spec.huggingFace.resources.requests: memory and ephemeral-storage: a number alone is bytes",
         ),
         (
+            DEPLOYMENT + "  huggingFace: {resources: {limits: {cpu: 1}, requests: {cpu: 1500m}}}\n",
+            "spec.huggingFace.resources.requests: requests may not be greater than limits",
+        ),
+        (
             MODEL + "      bedrock: {}\n      sageMaker: {instanceType: ml.x}\n",
             "line 6: spec.deployment.template: name",
         ),

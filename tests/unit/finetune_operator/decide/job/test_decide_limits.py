@@ -5,14 +5,19 @@ from typing import Any
 import pytest
 
 from finetune_api.reasons import Reason
+from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.job.steps import decide
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.runtime.kube import PODS
 from tests.unit.finetune_operator.decide.given import (
     batch_job,
+    condition,
     ended,
     pod,
     progress,
     report,
+    running,
+    view,
 )
 from tests.unit.finetune_operator.decide.job.given_pods import (
     BACKOFF,
@@ -125,3 +130,37 @@ def test_who_was_evicted_by_the_kubelet_is_told_what_helps(said: str, step: str)
     failure = read(batch_job(BACKOFF), [evicted(said)]).failure
     assert (failure.reason, failure.message) == (Reason.EVICTED, f"the training pod was evicted: {said.strip()}")
     assert failure.next_step.startswith(step)
+
+
+WROTE_MUCH = LARGER.replace("52Ki", "900Mi")
+
+
+@pytest.mark.parametrize(
+    ("said", "disk", "little"),
+    [
+        (f"{LOW}{LARGER}", True, True),
+        (f"{LOW}{WROTE_MUCH}", False, False),
+        (LOW, True, False),
+        (PRESSED, True, False),
+        ("The node was low on resource: inodes. Threshold quantity: 5, available: 2. ", True, False),
+        (f"{LOW_ON_MEMORY}{LARGER_IN_MEMORY}", False, False),
+        (OVER_ITS_LIMIT, False, False),
+    ],
+)
+def test_that_a_nodes_disk_is_full_is_told_where_the_pod_has_not_filled_it(said: str, disk: bool, little: bool) -> None:
+    """LOW lacks some 150 MB: no request of a pod that wrote less than that would have kept the disk from filling."""
+    step = read(batch_job(BACKOFF), [evicted(said)]).failure.next_step
+    assert ("make room on the node's disk" in step) is disk
+    assert ("It has written little (52Ki)." in step) is little
+
+
+def test_why_the_last_attempt_ended_is_told_while_the_next_one_waits() -> None:
+    run = read(batch_job(BACKOFF), [evicted(f"{LOW}{LARGER}")])
+    decision = decide(view(run, running(attempt=1)))
+    message = condition(decision.status, "Ready").message
+    assert message.startswith(f"attempt 1 ended (Evicted): the training pod was evicted: {LOW}{LARGER}".rstrip(". "))
+    assert "; the next one starts at" in message
+    assert "make room on the node's disk" in message
+    assert "retryNonce" not in decision.status.provider.last_failure.next_step, "it starts by itself"
+    waits = decide(view(Run("Absent"), decision.status, live_pods=True))
+    assert condition(waits.status, "Ready").message.startswith("attempt 1 ended (Evicted): ")

@@ -1,4 +1,7 @@
-"""What a connection allows: whose jobs, which models, whether at all. Each check returns a failure or None."""
+"""What a connection allows: whose jobs, which models, whether at all. Each check returns a failure or None.
+
+The operator refuses by it, and `finetune-trainer check` tells it where it is given the connection's manifest too.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -174,8 +177,7 @@ def endpoints_are_allowed(request: Request) -> Failure | None:
     return None
 
 
-CHECKS: tuple[Callable[[Request], Failure | None], ...] = (
-    namespace_may_use,
+OF_THE_JOB: tuple[Callable[[Request], Failure | None], ...] = (
     fine_tuning_is_on,
     base_model_is_allowed,
     code_is_allowed,
@@ -183,9 +185,18 @@ CHECKS: tuple[Callable[[Request], Failure | None], ...] = (
     endpoints_are_allowed,
     pushes_are_possible,
 )
+"""What needs no namespace but the job alone."""
+
+CHECKS = (namespace_may_use, *OF_THE_JOB)
 """In this order: who may not use a connection at all learns nothing about what it allows."""
 
 
 def refusal(request: Request) -> Failure | None:
     """The first check that says no, or None."""
     return next((found for check in CHECKS if (found := check(request))), None)
+
+
+def refusal_of(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> Failure | None:
+    """What the connection says to such a job of a namespace that it serves."""
+    request = Request(spec, "", {}, connection)
+    return next((found for check in OF_THE_JOB if (found := check(request))), None)

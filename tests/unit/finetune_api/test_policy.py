@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from finetune_api import policy
 from finetune_api.connection import LabelSelector, LLMConnectionSpec
 from finetune_api.reasons import Reason
-from finetune_operator.decide import policy
 from tests.unit.finetune_operator.decide.given import (
     connection,
     job_spec,

@@ -1,0 +1,91 @@
+"""What `check` was given: files, folders and standard input, read together.
+
+The connection of a job may stand in any of them. Of one file the nearest counts, else the last, as with kubectl apply.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job import FineTuneJobManifest
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.job.manifest import Other, read_all
+
+_ENDINGS = (".json", ".yaml", ".yml")
+"""Of the files of a folder that kubectl reads."""
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """What is in a file, or why it cannot be used."""
+
+    path: Path
+    others: list[Other] = field(default_factory=list)
+    jobs: list[FineTuneJobManifest] = field(default_factory=list)
+    wrong: TrainerError | None = None
+
+
+@dataclass(frozen=True)
+class GivenConnection:
+    """The connection that a job names."""
+
+    spec: LLMConnectionSpec
+    doubt: str | None = None
+    """Why it may be another one than is meant."""
+
+
+def read_given(paths: Iterable[Path]) -> list[GivenFile]:
+    """All files in their order, those of a folder by name; one that cannot be used says so, and hides no other."""
+    return [found for path in paths for found in (_folder(path) if path.is_dir() else [_file(path)])]
+
+
+def connection_of(job: FineTuneJobManifest, file: GivenFile, given: Iterable[GivenFile]) -> GivenConnection | None:
+    """The connection that a job of the file names, if it is in one of those that were given."""
+    name = job.spec.connection_ref.name
+    found = [(one.path, spec) for one in given for spec in _connections(one, name)]
+    if not found:
+        return None
+    place, spec = next((one for one in found if one[0] == file.path), found[-1])
+    if place == file.path or all(other == spec for _, other in found):
+        return GivenConnection(spec)
+    places = " and ".join(dict.fromkeys(_whole(path) for path, _ in found))
+    return GivenConnection(
+        spec, f"LLMConnection {name} is in {places}, which differ: that of {_whole(place)} was taken"
+    )
+
+
+def _whole(path: Path) -> str:
+    """A path for messages: in two folders there may be files of one name."""
+    return os.fsencode(path).decode("utf-8", errors="replace")
+
+
+def _connections(file: GivenFile, name: str) -> Iterator[LLMConnectionSpec]:
+    yield from (one.spec for one in file.others if one.name == name and isinstance(one.spec, LLMConnectionSpec))
+
+
+def _file(path: Path, *, may_be_empty: bool = False) -> GivenFile:
+    try:
+        others, jobs = read_all(path, may_be_empty=may_be_empty)
+    except TrainerError as error:
+        return GivenFile(path, wrong=error)
+    return GivenFile(path, others, jobs)
+
+
+def _folder(folder: Path) -> list[GivenFile]:
+    """As kubectl reads it: not what is in folders below it, and what is not ours is no concern of ours."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS and path.is_file())
+    except OSError as error:
+        message = f"{_whole(folder)} cannot be read: {error.strerror}"
+        return [GivenFile(folder, wrong=TrainerError(Reason.SPEC_INVALID, message, "Name the manifest with -f FILE."))]
+    found = [_file(path, may_be_empty=True) for path in files]
+    if any(one.others or one.jobs or one.wrong for one in found):
+        return found
+    message = (
+        f"{_whole(folder)} has no FineTuneJob, nor another object of ours, in files that end with {', '.join(_ENDINGS)}"
+    )
+    step = "Name the folder that the files are in: those below it are not read."
+    return [GivenFile(folder, wrong=TrainerError(Reason.SPEC_INVALID, message, step))]
