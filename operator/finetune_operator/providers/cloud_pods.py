@@ -15,7 +15,7 @@ from finetune_operator.decide.cloud_job.small_pods import of_small_pod
 from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.decide.job.run import Run
 from finetune_operator.desired import check_job, measure_job, names
-from finetune_operator.providers.catalogue import catalogue_name, data_rules
+from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.hugging_face.names_taken import create_job
 from finetune_operator.providers.hugging_face.training import HuggingFaceTraining
 from finetune_operator.providers.job_record import key_of
