@@ -1,7 +1,6 @@
 """Deployments at a provider that bills for them: recorded before they are made, gone before their object goes."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
