@@ -120,6 +120,11 @@ def prefix(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
     return begins + next((uid for uid in known if uid), own) + ends
 
 
+def begins(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
+    """How the names of its deployments begin, whatever UID it had when they were made."""
+    return _around_uid(deployment, spec)[0]
+
+
 def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Iterable[str]) -> list[str]:
     """Deployments of an object of the same name with another UID: an earlier one, or one of another cluster.
 

@@ -257,6 +257,8 @@ class DeploymentReconciler:
         namespace, name = metadata["namespace"], metadata["name"]
         spec, spec_error = parse_spec(ModelDeploymentSpec, deployment)
         model = store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) if spec else None
+        own = parse_status(ModelDeploymentStatus, deployment)
+        lost = spec is not None and own.hosted is None and has_finalizer(deployment, PROVIDER_FINALIZER)
         status, now = parse_status(FineTunedModelStatus, model) if model else None, self._context.clock()
         return DeploymentView(
             name=name,
@@ -266,7 +268,8 @@ class DeploymentReconciler:
             kept_by=kept_by(deployment),
             spec=spec,
             spec_error=spec_error,
-            status=parse_status(ModelDeploymentStatus, deployment),
+            status=own,
+            unrecorded=hosting.begins(deployment, spec) if spec is not None and lost else "",
             model=status,
             connections=self._connections(status),
             serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name), now),

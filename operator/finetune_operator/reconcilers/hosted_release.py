@@ -9,7 +9,7 @@ from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
 from finetune_operator.decide.deployment import hosted_record, hosting_cost
-from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going
+from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going, unrecorded
 from finetune_operator.decide.deployment.hosted import LONG
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
@@ -47,6 +47,8 @@ class HostedRelease:
                 return going(view, _held_up(deployment, view, trouble))
             if left:
                 return going(view, _still_there(deployment, view, left))
+            if view.unrecorded:
+                await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
             await self._tell_unknown(deployment, view)
             await self._tell_shared(deployment, view)
         await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
@@ -93,7 +95,8 @@ class HostedRelease:
         ]
         for one in recorded:
             await self._calls.require_place(one)
-        found = await self._calls.standing(sorted({one.connection for one in recorded}), recorded)
+        connections = {one.connection for one in recorded} | (_of_versions(view) if view.unrecorded else set())
+        found = await self._calls.standing(sorted(connections), recorded)
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = hosted_record.ours(recorded, found, prefix, view.now)
         ours = list(hosting_cost.billed(ours, found, as_recorded, view.now))
@@ -108,6 +111,12 @@ class HostedRelease:
         except ProviderError as error:
             return ours, error
         return list(hosted_record.released(ours, free, view.now)), None
+
+
+def _of_versions(view: DeploymentView) -> set[str]:
+    """Connections at whose providers something may have been made for it, where nothing records that."""
+    versions = (view.model.versions if view.model else None) or ()
+    return {one.connection for one in versions if hosting.is_hosted(view.connections.get(one.connection))}
 
 
 def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:

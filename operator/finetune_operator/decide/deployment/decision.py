@@ -85,6 +85,8 @@ class DeploymentView:
     """Whether anybody asks it, where that was looked at."""
     contested: str = ""
     """What somebody else changes of what serves, again and again."""
+    unrecorded: str = ""
+    """How the names of deployments begin that it may have at a provider, where nothing records which."""
     beside: Beside | None = None
     """What there is instead of the model, where that is not there."""
 
@@ -247,6 +249,8 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
     said = _of_deployment(failure).sentences
     if billed:
         said = f"{said.rstrip('.')}. {billed} stands at the provider meanwhile, and is billed until this is deleted"
+    elif view.unrecorded:
+        said = f"{said.rstrip('.')}. {unrecorded(view.unrecorded)}"
     facts = (resting if waits else reconciling if passes else stalled)(Reason(failure.reason), said)
     # What answers elsewhere is not asked for without its connection, and is none the worse for that.
     served = view.status.served_version if view.status.engine in AT_PROVIDERS.values() else _answering(view)
@@ -254,6 +258,14 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
     phase: DeploymentPhase = "Degraded" if answers else ("Pending" if passes or waits else "Failed")
     fields = {"phase": phase, "replicas": _pods(view), "served_version": served}
     return DeploymentDecision(_status(view, facts, fields))
+
+
+def unrecorded(begins: str) -> str:
+    """What is said of an object that is held, and has lost its record."""
+    return (
+        "What this object had at a provider is not recorded any more, as after a restore without status: deployments "
+        f"whose names begin with {begins} may stand there, and be billed"
+    )
 
 
 def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> ModelDeploymentStatus:

@@ -9,7 +9,7 @@ from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.unanswered import unanswered
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, NAMESPACES, SECRETS
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, rows, with_cloud_job
+from tests.unit.finetune_operator.reconcilers.cloud import KEY, CloudCluster, begin, provider, rows, with_cloud_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL
 
 __all__ = ["begin", "provider", "start"]
@@ -219,3 +219,36 @@ async def test_budgets_at_their_ends(provider, begin, budget):
             "BudgetExceeded",
             True,
         )
+
+
+@pytest.mark.parametrize("outcome", [{"outcome": "cut"}, {"status": 500}, {"outcome": "page"}])
+async def test_a_job_that_a_lost_answer_has_cancelled_and_that_is_wanted_again_is_made_again(provider, begin, outcome):
+    cluster = await begin()
+    await cluster.pass_time(182)
+    provider.fault("fine_tuning.jobs.cancel", after_commit=True, **outcome)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    cluster.change_job(suspend=False)
+    await cluster.settle()
+    for _ in range(2):
+        await cluster.pass_time(61)
+    assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Queued", 2)
+    await cluster.check(attempt=2)
+    await cluster.settle()
+    assert provider.count(CREATE) == 2
+
+
+async def test_a_job_that_could_not_be_cancelled_and_is_wanted_again_goes_on_and_is_paid_for_once(provider, begin):
+    cluster = await begin()
+    await cluster.pass_time(182)
+    cluster.set_key("another")
+    await cluster.wait(61)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    cluster.set_key(KEY)
+    cluster.change_job(suspend=False)
+    await cluster.settle()
+    for _ in range(3):
+        await cluster.pass_time(3600)
+    status = cluster.status()
+    assert (status["phase"], status["provider"]["attempt"], provider.count(CREATE)) == ("Succeeded", 1, 1)
