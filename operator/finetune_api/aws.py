@@ -100,7 +100,11 @@ class S3Location(ApiModel):
             ),
         ]
         | None
-    ) = Field(None, description="Key prefix of everything that belongs to the connection. Default: the whole bucket.")
+    ) = Field(
+        None,
+        description="Path in the bucket, for example team/tuning: everything that belongs to the connection, or in "
+        "modelCache all base models, is below it. Default: the whole bucket.",
+    )
 
 
 class AwsEndpoints(ApiModel):
@@ -144,8 +148,13 @@ class Bedrock(ApiModel):
     """AWS Bedrock model customization."""
 
     model_config = ConfigDict(json_schema_extra=rules(_role_rule()))
-    region: Region = Field(description="AWS region of the models, the bucket and the deployments.")
-    role_arn: RoleArn = Field(description="Role that Bedrock assumes to read the data and write the results.")
+    region: Region = Field(
+        description="AWS region of the models, the bucket and the deployments, for example us-east-1."
+    )
+    role_arn: RoleArn = Field(
+        description="ARN of the role that Bedrock assumes to read the data and write the results, for example "
+        "arn:aws:iam::123456789012:role/NAME."
+    )
     s3: S3Location = Field(description="Bucket through which data and results pass.")
     credentials: AwsCredentials = Field(description="Credentials of the operator; exactly one field.")
     endpoints: BedrockEndpoints | None = Field(
@@ -177,11 +186,11 @@ class SageMakerVpc(ApiModel):
     """The network of training and serving containers."""
 
     subnets: Annotated[list[Annotated[str, Field(min_length=1, max_length=32)]], Field(min_length=1, max_length=16)] = (
-        Field(description="Subnets.")
+        Field(description="IDs of its subnets, for example subnet-0a1b2c3d.")
     )
     security_group_ids: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=32)]], Field(min_length=1, max_length=5)
-    ] = Field(alias="securityGroupIDs", description="Security groups.")
+    ] = Field(alias="securityGroupIDs", description="IDs of its security groups, for example sg-0a1b2c3d.")
 
 
 class SageMakerEndpoints(AwsEndpoints):
@@ -214,12 +223,14 @@ class SageMaker(ApiModel):
             ),
         )
     )
-    region: Region = Field(description="AWS region of the instances and the bucket.")
+    region: Region = Field(description="AWS region of the instances and the bucket, for example us-east-1.")
     role_arn: RoleArn = Field(
-        description="IAM role of the containers: it reads data and base models, and writes results."
+        description="ARN of the containers' IAM role, which reads data and base models, and writes results, for "
+        "example arn:aws:iam::123456789012:role/NAME."
     )
     trainer_image: Annotated[str, Field(min_length=1, max_length=255)] = Field(
-        description="The trainer's image for SageMaker, in ECR of the same region."
+        description="The trainer's image for SageMaker, in ECR of the same region: "
+        "ACCOUNT.dkr.ecr.REGION.amazonaws.com/finetune-trainer:TAG."
     )
     s3: S3Location = Field(alias="s3", description="Bucket through which data and models pass.")
     instance_types: Annotated[
@@ -241,7 +252,9 @@ class SageMaker(ApiModel):
     spot: SageMakerSpot = Field(SageMakerSpot(), description="Spot instances.")
     vpc: SageMakerVpc | None = Field(None, description="VPC of the containers. Default: SageMaker's own network.")
     kms_key_id: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
-        None, alias="kmsKeyID", description="KMS key that encrypts models in S3. Default: the bucket's own encryption."
+        None,
+        alias="kmsKeyID",
+        description="ID or ARN of the KMS key that encrypts models in S3. Default: the bucket's own encryption.",
     )
     network_isolation: bool = Field(
         False, description="Whether containers are isolated from all networks; base models must then be in modelCache."

@@ -65,7 +65,9 @@ class AzureOpenAI(ApiModel):
         description="Endpoint of the Azure OpenAI resource, for example "
         "https://NAME.openai.azure.com; optional with workspace.",
     )
-    subscription_id: Annotated[str, Field(max_length=64), FILLED_IN] = Field(description="Azure subscription.")
+    subscription_id: Annotated[str, Field(max_length=64), FILLED_IN] = Field(
+        description="ID of the Azure subscription, for example 11111111-2222-3333-4444-555555555555."
+    )
     resource_group: Annotated[str, Field(max_length=90), FILLED_IN] = Field(
         description="Resource group of the account."
     )

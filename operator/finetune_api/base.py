@@ -251,8 +251,13 @@ class ResourceRequirements(ApiModel):
     """Compute resources of a container, as in core/v1."""
 
     model_config = ConfigDict(json_schema_extra=rules(_WITHIN_LIMITS))
-    limits: ResourceList | None = Field(None, description="Limits of the container.")
-    requests: ResourceList | None = Field(None, description="Requests of the container, which the scheduler reserves.")
+    limits: ResourceList | None = Field(
+        None, description="Limits of the container, for example {memory: 16Gi, nvidia.com/gpu: 1}."
+    )
+    requests: ResourceList | None = Field(
+        None,
+        description="Requests of the container, which the scheduler reserves, for example {cpu: 500m, memory: 4Gi}.",
+    )
 
 
 UNSEEN = 0

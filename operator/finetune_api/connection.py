@@ -77,7 +77,9 @@ class LabelSelector(ApiModel):
     """A label selector, as in meta/v1. Empty matches everything, so that a misspelt one must not become empty."""
 
     model_config = ConfigDict(json_schema_extra={CLOSED: True})
-    match_labels: StringMap | None = Field(None, description="Labels that a namespace must have.")
+    match_labels: StringMap | None = Field(
+        None, description='Labels that a namespace must have, for example {finetune: "yes"}.'
+    )
     match_expressions: Annotated[list[LabelSelectorRequirement], Field(max_length=16)] | None = Field(
         None, description="Label expressions that a namespace must fulfil."
     )
@@ -123,7 +125,7 @@ class PodTemplate(ApiModel):
     )
     node_selector: StringMap | None = Field(None, description="Labels of the nodes on which the pods may run.")
     tolerations: Annotated[list[OpenObject], Field(max_length=32)] | None = Field(
-        None, description="Tolerations, as in core/v1."
+        None, description="Tolerations, as in core/v1, for example [{key: nvidia.com/gpu, operator: Exists}]."
     )
     affinity: OpenObject | None = Field(None, description="Affinity, as in core/v1.")
     runtime_class_name: Annotated[str, Field(max_length=253)] | None = Field(

@@ -186,7 +186,8 @@ class Evaluation(ApiModel):
     )
     baselines: Annotated[list[Baseline], Field(min_length=1, max_length=_BASELINE_LIMIT)] = Field(
         default_factory=_default_baselines,
-        description="Models to compare the tuned model with, on the same rows. Default: zeroShot.",
+        description="Models to compare the tuned model with, on the same rows, for example [{zeroShot: {}}, {fewShot: "
+        "{examples: 4}}]. Default: zeroShot.",
     )
     judge: Judge | None = Field(
         None,

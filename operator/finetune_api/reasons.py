@@ -120,7 +120,8 @@ NEXT_STEP: dict[Reason, str] = {
     "block.",
     Reason.SECRET_NOT_FOUND: "Ask an admin to make the Secret, with the key, in the operator's own namespace.",
     Reason.CREDENTIALS_INVALID: "Ask an admin to renew the key in the connection's Secret; it is read again by itself.",
-    Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check baseURL and egress.",
+    Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check the "
+    "addresses in the LLMConnection (baseURL, endpoint, endpoints), and the egress of the operator's pod.",
     Reason.RATE_LIMITED: "Nothing to do: the call is made again after the pause that the provider asks for.",
     Reason.QUOTA_EXCEEDED: "Raise the quota or the credit of the provider's account, or wait for other jobs to end.",
     Reason.BUCKET_NOT_FOUND: "Ask an admin to make the bucket, in the connection's region, or to correct s3.bucket.",

@@ -1,5 +1,6 @@
 """What an LLMConnection's status says."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -56,10 +57,14 @@ def says_the_same(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool
     return said(before) == said(now)
 
 
+_OF_A_TRIAL = re.compile(r'^Job\.batch "[^"]*" is invalid: |^Job in version "[^"]*" cannot be handled as a Job: ')
+"""Of an object that was never there, under a name that is another one each time."""
+
+
 def pod_refused(message: str) -> Failure:
     """The API server would take none of the connection's pods; it names the field as it is in a Job."""
     step = "Correct huggingFace.podTemplate, or modelCache.volume, of the connection."
-    said = f"the API server refuses its pods: {message}"
+    said = f"the API server refuses its pods: {_OF_A_TRIAL.sub('', message)}"
     return Failure(reason=Reason.POD_REJECTED, message=said[:4096], next_step=step)
 
 

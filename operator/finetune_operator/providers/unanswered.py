@@ -58,7 +58,7 @@ def _why(found: list[BaseException]) -> str:
         if isinstance(one, ssl.SSLError) and getattr(one, "reason", None) in _NO_TLS:
             return "does not speak TLS: does its address begin with http:// instead of https://?"
         if isinstance(one, socket.gaierror):
-            return "is a name that cannot be resolved"
+            return "has a name that cannot be resolved"
         if isinstance(one, ConnectionRefusedError):
             return "refuses connections"
     names = {type(one).__name__ for one in found}

@@ -76,6 +76,22 @@ def test_every_default_is_told_in_the_description(kind: Kind) -> None:
     assert silent == []
 
 
+def told(default: Any) -> str:
+    """A default as people write it in a manifest."""
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+@every_kind
+def test_the_default_that_a_description_tells_is_the_one_that_the_api_server_fills_in(kind: Kind) -> None:
+    filled = [
+        (path, part["default"], part["description"])
+        for path, part in own_fields(kind)
+        if isinstance(part.get("default"), bool | int | float | str)
+    ]
+    wrong = [(path, text) for path, default, text in filled if f"Default: {told(default)}." not in text]
+    assert wrong == []
+
+
 @every_kind
 def test_every_range_of_a_specs_number_is_told_in_the_description(kind: Kind) -> None:
     silent = [

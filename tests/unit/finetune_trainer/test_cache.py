@@ -484,3 +484,13 @@ def test_a_hub_that_breaks_off_in_the_middle_of_a_file_is_an_error_for_people(tm
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", breaks_off)
     assert cache.main(flags(tmp_path / "cache", from_hub=True)) == ExitCode.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("name", ["org/model@main", "org/model:latest", "org/model@0123abc"])
+def test_who_writes_a_revision_behind_a_models_name_is_told_where_it_is_chosen(tmp_path, name):
+    with pytest.raises(TrainerError, match="is no name of a model") as error:
+        model_cache.find_model(tmp_path, name)
+    assert "finetune-trainer cache NAME --revision COMMIT" in str(error.value.next_step)
+    with pytest.raises(TrainerError, match="is no name of a model") as error:
+        model_cache.find_model(tmp_path, "../org")
+    assert "--revision" not in str(error.value.next_step)

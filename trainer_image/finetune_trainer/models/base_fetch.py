@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models.model_cache import is_safe_name
+from finetune_trainer.models.model_cache import is_safe_name, no_name
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, status_of, why_silent
 
@@ -48,7 +48,7 @@ def fetch(name: str, revision: str | None = None, into: Path | None = None) -> P
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if not is_safe_name(name):
-        raise TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name} is no name of a model on a hub")
+        raise no_name(name)
     place = into or Path(HF_HUB_CACHE)
     one_try = partial(_fetched, name, revision, into, place)
     return patiently(one_try, PATIENCE_SECONDS, progress=lambda: _files_below(place))

@@ -28,12 +28,18 @@ def model_path(cache: Path, name: str) -> Path:
         TrainerError: SpecInvalid, the name could lead out of the cache.
     """
     if not is_safe_name(name):
-        raise TrainerError(
-            Reason.SPEC_INVALID,
-            f"spec.baseModel: {name!r} is no name of a model",
-            "Write ORG/NAME with letters, digits, '.', '_' and '-'.",
-        )
+        raise no_name(name)
     return cache / name
+
+
+def no_name(name: str) -> TrainerError:
+    """That a model cannot be called so; many write a revision, or a tag, behind it."""
+    step = "Write ORG/NAME with letters, digits, '.', '_' and '-'."
+    if is_safe_name(re.split("[@:]", name)[0]):
+        step += (
+            " A revision is chosen where a model is put into the cache: finetune-trainer cache NAME --revision COMMIT."
+        )
+    return TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name!r} is no name of a model", step)
 
 
 def is_air_gapped() -> bool:

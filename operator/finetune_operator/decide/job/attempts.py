@@ -78,7 +78,9 @@ def wait_for_last_pod(view: JobView) -> Decision | None:
     """Two pods never write to one output folder: the last attempt's ends first."""
     if view.run.state != "Absent" or not view.live_pods:
         return None
-    facts = reconciling(Reason.PENDING, f"{_ended(view.provider)}{_LAST_POD}")
+    last = view.provider.last_failure
+    ended = _ended(last) if last is not None and last.attempt == view.provider.attempt - 1 else ""
+    facts = reconciling(Reason.PENDING, f"{ended}{_LAST_POD}")
     status = with_status(view, Change(facts, {"phase": "Pending", "failure": None}))
     return Decision(status, stop=True, requeue_after=LAST_POD_CHECK_SECONDS)
 
@@ -245,17 +247,14 @@ def _until_then(failure: Failure) -> str | None:
 
 def _waiting(provider: ProviderStatus) -> Change:
     """The pause between two attempts."""
-    step = provider.last_failure.next_step if provider.last_failure else None
-    helps = f". {step}" if step and step != GOES_ON else ""
-    message = f"{_ended(provider)}the next one starts at {provider.retry_after}{helps}"
+    last = provider.last_failure
+    helps = f". {last.next_step}" if last and last.next_step and last.next_step != GOES_ON else ""
+    message = f"{_ended(last) if last else ''}the next one starts at {provider.retry_after}{helps}"
     return Change(reconciling(Reason.RETRYING, message), {"phase": "Pending", "failure": None})
 
 
-def _ended(provider: ProviderStatus) -> str:
-    """How the attempt before the next one ended, with its cause: the columns of kubectl get show nothing else of it."""
-    failure = provider.last_failure
-    if failure is None or failure.attempt != provider.attempt - 1:
-        return ""
+def _ended(failure: Failure) -> str:
+    """How an attempt ended, with its cause: while the next one waits, the columns of kubectl get show no more of it."""
     cause = failure.message[:MOST_OF_A_CAUSE].rstrip(". ")
     return f"attempt {failure.attempt} ended ({failure.reason.value}): {cause}; "
 

@@ -196,3 +196,9 @@ LEADS: dict[str, tuple[LLMConnectionSpec, LLMConnectionStatus, tuple[str | None,
 def test_a_workspace_leads_where_it_was_found_to_and_what_is_written_counts(name: str) -> None:
     spec, status, leads = LEADS[name]
     assert place(with_resolved(spec, status)) == leads
+
+
+@pytest.mark.parametrize("trial", ['Job.batch "finetune-trial-xvv9b" is invalid: ', ""])
+def test_a_refused_pod_is_told_without_the_name_of_the_trial_which_is_another_one_each_time(trial: str) -> None:
+    said = 'spec.template.spec.tolerations[0].operator: Unsupported value: "Equals"'
+    assert pod_refused(f"{trial}{said}").message == f"the API server refuses its pods: {said}"
