@@ -11,6 +11,7 @@ from finetune_api.names import DIGEST_ANNOTATION
 from finetune_operator.desired.compare import differences, is_managed, is_ours, stamped
 from finetune_operator.reconcilers.context import Context, kept_by
 from finetune_operator.reconcilers.observed import CHILDREN
+from finetune_operator.runtime.errors import REFUSALS, KubeError
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Resource
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.recent import Recent
@@ -51,12 +52,15 @@ class Children:
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, context.seconds, REMEMBERED)
         self._made: Recent[Differences] = Recent(REMEMBERED, lambda _: False)
         """What was made by this process, and how the server keeps it otherwise than it was wanted."""
+        self._refused: Recent[KubeError] = Recent(REMEMBERED, lambda _: False)
+        """What may not be made or changed, and why: nobody else keeps it from being as wanted."""
 
     async def ensure(self, resource: Resource, owner: Manifest, wanted: Manifest) -> Ensured:
         """Apply an object of the owner unless it is as wanted.
 
         Raises:
             NameTaken: an object of that name is there that the operator has not made.
+            KubeError: one of REFUSALS, now or at the last try.
         """
         wanted = stamped(wanted)
         metadata = wanted["metadata"]
@@ -75,9 +79,11 @@ class Children:
         was_so = present is None or _stamp(present) in {None, digest}
         what = f"{resource.kind} {metadata['name']}"
         wait = self._turns.take(key) if was_so else 0.0
+        if wait > 0 and (refusal := self._refused.get(key)) is not None:
+            raise refusal.with_traceback(None)  # the same one each time
         if wait > 0:
             return Ensured(present, contested=Contested(_again_and_again(what, present, changed), wait))
-        written = await self._context.kube.apply(resource, wanted)
+        written = await self._applied(resource, key, wanted)
         self._context.store.put(resource, written)
         is_again = present is None and self._made.get(key) is not None
         self._made.put(key, frozenset(differences(written, wanted)))
@@ -87,6 +93,15 @@ class Children:
         elif is_again:
             await self._tell(owner, written, "was deleted by somebody else and has been made again")
         return Ensured(written, applied=True)
+
+    async def _applied(self, resource: Resource, key: str, wanted: Manifest) -> Manifest:
+        try:
+            written = await self._context.kube.apply(resource, wanted)
+        except REFUSALS as refusal:
+            self._refused.put(key, refusal)
+            raise
+        self._refused.drop(key)
+        return written
 
     async def _tell(self, owner: Manifest, child: Manifest, what: str) -> None:
         """An Event of the owner; of the child too where people write such objects themselves, and look there."""
