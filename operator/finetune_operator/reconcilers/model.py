@@ -15,7 +15,7 @@ from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.conditions import leaving, merge, moment, newly_stalled
 from finetune_operator.decide.deployment.server_state import versions_of
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.versions import has_versions_of, of_record, recovered, registered
+from finetune_operator.decide.job.versions import MOST_VERSIONS, has_versions_of, of_record, recovered, registered
 from finetune_operator.decide.job.view import JobView
 from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
 from finetune_operator.decide.pods.refused import refusal_of_write
@@ -245,8 +245,10 @@ class ModelReconciler:
         """The status with what it has lost; a model that was made anew by its user does not have an earlier one's."""
         metadata, store, status = model["metadata"], self._context.store, view.status
         namespace, name = metadata["namespace"], metadata["name"]
-        following = made_version(namespace, name, (status.latest_version or 0) + 1)
-        if view.deleting or (status.latest_version and not store.count(FINE_TUNE_JOBS, following)):
+        latest = status.latest_version or 0
+        following = range(latest + 1, latest + MOST_VERSIONS + 1)  # the jobs of some may be gone
+        told = any(store.count(FINE_TUNE_JOBS, made_version(namespace, name, number)) for number in following)
+        if view.deleting or (latest and not told):
             return status
         records = []
         for job in store.select(FINE_TUNE_JOBS, made_version(namespace, name)):
