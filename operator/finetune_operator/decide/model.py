@@ -25,6 +25,8 @@ class DeploymentView:
     """Whether this FineTunedModel made it."""
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus
+    standing: frozenset[int] = frozenset()
+    """Versions of its server on this cluster, by the server itself: status may have lost them."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:
     limit = view.spec.history_limit if view.spec else len(view.versions)
     used = {active, view.status.active_version}
     for deployment in view.serving:
-        used |= {deployment.status.served_version, deployment.status.target_version}
+        used |= {deployment.status.served_version, deployment.status.target_version, *deployment.standing}
         if isinstance(deployment.spec.version, int):
             used.add(deployment.spec.version)
     surplus = view.versions[: max(len(view.versions) - limit, 0)]

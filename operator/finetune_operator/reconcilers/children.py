@@ -81,7 +81,7 @@ class Children:
         wait = self._turns.take(key) if was_so else 0.0
         if wait > 0:
             if (refusal := self._refused.get(key)) is not None:
-                raise refusal.with_traceback(None)
+                raise refusal.with_traceback(None)  # the same one each time
             return Ensured(present, contested=Contested(_again_and_again(what, present, changed), wait))
         written = await self._written(key, resource, wanted)
         is_again = present is None and self._made.get(key) is not None

@@ -28,7 +28,7 @@ from finetune_operator.decide.deployment.server_state import Serving, read_servi
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.refused import refusal_of_pod
-from finetune_operator.desired import serving
+from finetune_operator.desired import prune_job, serving
 from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
@@ -56,9 +56,11 @@ from finetune_operator.runtime.kube import (
     DEPLOYMENTS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
+    JOBS,
     MODEL_DEPLOYMENTS,
     PODS,
     SERVICES,
+    owner_uids,
 )
 from finetune_operator.runtime.queue import Key, Requeue
 
@@ -259,7 +261,7 @@ class DeploymentReconciler:
         model = store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) if spec else None
         own = parse_status(ModelDeploymentStatus, deployment)
         lost = spec is not None and own.hosted is None and has_finalizer(deployment, PROVIDER_FINALIZER)
-        status, now = parse_status(FineTunedModelStatus, model) if model else None, self._context.clock()
+        status, now = self._usable(spec, model) if spec and model else None, self._context.clock()
         return DeploymentView(
             name=name,
             namespace=namespace,
@@ -276,6 +278,17 @@ class DeploymentReconciler:
             now=now,
             beside=self._beside(namespace, spec.model_ref.name) if spec and model is None else None,
         )
+
+    def _usable(self, spec: ModelDeploymentSpec, model: Manifest) -> FineTunedModelStatus:
+        """The model's status without the version that is asked for, where its weights are being deleted."""
+        metadata, status = model["metadata"], parse_status(FineTunedModelStatus, model)
+        number = status.active_version if spec.version == "Active" else int(spec.version)
+        deletes = number and self._context.store.get(
+            JOBS, prune_job.name(metadata["name"], number), metadata["namespace"]
+        )
+        if not deletes or metadata["uid"] not in owner_uids(deletes):
+            return status
+        return status.model_copy(update={"versions": [one for one in status.versions or () if one.version != number]})
 
     def _beside(self, namespace: str, model: str) -> Beside:
         """What there is instead of a model that is not there."""

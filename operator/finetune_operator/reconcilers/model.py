@@ -13,8 +13,9 @@ from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVe
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.conditions import leaving, merge, moment, newly_stalled
+from finetune_operator.decide.deployment.server_state import versions_of
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.versions import has_versions_of, of_record, recovered, registered
+from finetune_operator.decide.job.versions import MOST_VERSIONS, has_versions_of, of_record, recovered, registered
 from finetune_operator.decide.job.view import JobView
 from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
 from finetune_operator.decide.pods.refused import refusal_of_write
@@ -33,12 +34,19 @@ from finetune_operator.reconcilers.context import (
     parse_status,
     wants_deletion,
 )
-from finetune_operator.reconcilers.indexes import made_version, of_model
+from finetune_operator.reconcilers.indexes import made_version, of_model, pods_of_deployment
 from finetune_operator.reconcilers.model_release import ModelRelease, is_held
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.weights import Weights
 from finetune_operator.runtime.errors import REFUSALS, Conflict
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, owner_uids
+from finetune_operator.runtime.kube import (
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    owner_uids,
+)
 from finetune_operator.runtime.queue import Key, Requeue
 
 REFUSED_CHECK_SECONDS = 60
@@ -206,11 +214,21 @@ class ModelReconciler:
         decision = decide(view)
         # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
         recorded = {version.version for version in before.versions or ()}
-        surplus = [version for version in decision.prune if version.version in recorded]
+        namespace = model["metadata"]["namespace"]
+        known = (version for version in decision.prune if version.version in recorded)
+        surplus = [version for version in known if self._has_said_so(namespace, version)]
         if any(version.version not in view.pruning for version in surplus):
             await self._require_unchanged(model)
         pruning = await self._prune_all(model, surplus)
         return (decide(replace(view, pruned=view.pruned | pruning.gone)) if pruning.gone else decision), pruning
+
+    def _has_said_so(self, namespace: str, version: ModelVersion) -> bool:
+        """Whether the job of a version says that it made one, or is gone.
+
+        A policy may keep it from that for long. Of a version that is forgotten it would tell anew, as of the newest.
+        """
+        job = self._context.store.get(FINE_TUNE_JOBS, version.job, namespace)
+        return job is None or job["metadata"]["uid"] != version.job_uid or has_condition(job, "Complete", "True")
 
     async def _require_unchanged(self, model: Manifest) -> None:
         """Deleting is for good, so better not on a late watch's word: somebody may have asked for the version just now.
@@ -227,8 +245,10 @@ class ModelReconciler:
         """The status with what it has lost; a model that was made anew by its user does not have an earlier one's."""
         metadata, store, status = model["metadata"], self._context.store, view.status
         namespace, name = metadata["namespace"], metadata["name"]
-        following = made_version(namespace, name, (status.latest_version or 0) + 1)
-        if view.deleting or (status.latest_version and not store.count(FINE_TUNE_JOBS, following)):
+        latest = status.latest_version or 0
+        following = range(latest + 1, latest + MOST_VERSIONS + 1)  # the jobs of some may be gone
+        told = any(store.count(FINE_TUNE_JOBS, made_version(namespace, name, number)) for number in following)
+        if view.deleting or (latest and not told):
             return status
         records = []
         for job in store.select(FINE_TUNE_JOBS, made_version(namespace, name)):
@@ -272,9 +292,17 @@ class ModelReconciler:
                 owned=_made_for(deployment, model),
                 spec=_spec_of(deployment),
                 status=parse_status(ModelDeploymentStatus, deployment),
+                standing=self._standing(namespace, deployment["metadata"]["name"]),
             )
             for deployment in found
         ]
+
+    def _standing(self, namespace: str, name: str) -> frozenset[int]:
+        """The versions that a deployment's server is made of, and its pods."""
+        store = self._context.store
+        server = store.get(DEPLOYMENTS, name, namespace)
+        pods = store.select(PODS, pods_of_deployment(namespace, name))
+        return frozenset(versions_of([server["spec"]["template"], *pods] if server else pods))
 
     async def _prune_all(self, model: Manifest, surplus: Sequence[ModelVersion]) -> Pruning:
         """Have the weights of versions deleted, as far as that can be."""

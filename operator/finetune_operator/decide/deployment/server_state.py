@@ -122,6 +122,12 @@ def _is_ready(pod: Manifest) -> bool:
     return bool(ours) and all(one.get("ready") for one in ours)
 
 
+def versions_of(pods: Sequence[Manifest]) -> set[int]:
+    """The versions that these pods, or templates of pods, serve."""
+    found = (_version(pod["metadata"].get("labels") or {}) for pod in pods)
+    return {version for version in found if version is not None}
+
+
 def _version(labels: Manifest) -> int | None:
     text = str(labels.get(SERVED_VERSION_LABEL, ""))
     return int(text) if text.isdecimal() else None

@@ -34,6 +34,8 @@ class FakeKube:
         self.killed_in: int | None = None
         """Requests that are still answered before the operator is killed."""
         self.log = ""
+        self.now = "2026-11-21T12:00:00Z"
+        """When what is made now is created."""
         self.revision = 100
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
@@ -158,7 +160,7 @@ class FakeKube:
         key = self._key(resource, body)
         present = self.objects.get(key)
         old = present["metadata"] if present else {"uid": f"uid-{self.revision}", "generation": 0}
-        created = {"creationTimestamp": old.get("creationTimestamp", "2026-11-21T12:00:00Z")}
+        created = {"creationTimestamp": old.get("creationTimestamp", self.now)}
         new = deepcopy({**body, "apiVersion": resource.api_version, "kind": resource.kind})
         kept = {"uid": old["uid"], "generation": old["generation"], "resourceVersion": old.get("resourceVersion", "")}
         new["metadata"] = created | new["metadata"] | kept

@@ -100,6 +100,7 @@ class MeddledWorld(Cluster):
 
     async def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+        self.kube.now = self.stamp()
         self.delays = {key: delay - seconds for key, delay in self.delays.items()}
         for key in [key for key, delay in self.delays.items() if delay <= 0]:
             del self.delays[key]

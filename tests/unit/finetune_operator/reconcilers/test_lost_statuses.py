@@ -319,3 +319,19 @@ async def test_a_version_that_the_model_has_is_not_made_again_though_an_old_stat
     await cluster.wait(60)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert cluster.kube.asked("create", "jobs") == created
+
+
+async def test_later_versions_come_back_though_the_job_of_the_next_number_is_deleted() -> None:
+    cluster = await with_versions(1)
+    old = cluster.status(MODEL)
+    for number in (2, 3):
+        await add_version(cluster, f"sentiment-{number}")
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-2")
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status=old)
+    await cluster.settle()
+    assert [(one["version"], one["job"]) for one in cluster.status(MODEL)["versions"]] == [
+        (1, "sentiment-1"),
+        (3, "sentiment-3"),
+    ]
+    await add_version(cluster, "sentiment-4")
+    assert cluster.status(MODEL)["versions"][-1]["version"] == 4

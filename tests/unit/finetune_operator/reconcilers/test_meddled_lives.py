@@ -170,6 +170,7 @@ def the_connection_changes(world: MeddledWorld) -> None:
 
 def the_clock_leaps(world: MeddledWorld) -> None:
     world.now += timedelta(hours=world.chance.choice([-2, 1, 24]))
+    world.kube.now = world.stamp()
 
 
 def nobody_holds_anything(world: MeddledWorld) -> None:

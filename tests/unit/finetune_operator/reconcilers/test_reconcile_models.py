@@ -12,6 +12,7 @@ from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
     EVENTS,
+    FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
     JOBS,
     MODEL_DEPLOYMENTS,
@@ -249,6 +250,61 @@ async def test_weights_that_were_asked_for_a_moment_ago_are_not_deleted_on_a_lat
     await cluster.settle()
     assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]
     assert cluster.status(MODEL)["activeVersion"] == 1
+
+
+async def test_history_keeps_a_version_whose_job_does_not_say_that_it_made_it() -> None:
+    cluster = await with_version(historyLimit=2)
+    await add_version(cluster, 2)
+    cluster.roll_out()
+    await cluster.settle()
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"historyLimit": 1})
+    cluster.hear()
+    await cluster.reconcile(MODEL)
+    assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]], "it would tell of it anew"
+    await cluster.settle()
+    await cluster.reconcile(MODEL)
+    await cluster.settle()
+    (prune,) = [key[2] for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]
+    cluster.kube.change(JOBS, prune, status={"conditions": [{"type": "Complete", "status": "True"}]})
+    await cluster.settle()
+    assert [v["version"] for v in cluster.status(MODEL)["versions"]] == [2]
+
+
+async def test_a_version_whose_weights_are_being_deleted_is_not_deployed() -> None:
+    """Its new servers could not read them; meanwhile the model's own record still has it."""
+    cluster = await with_version(historyLimit=1, deployment={"mode": "Manual"})
+    await add_version(cluster, 2)
+    prunes = [key[2] for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]
+    assert (len(prunes), [v["version"] for v in cluster.status(MODEL)["versions"]]) == (1, [1, 2])
+    spec = {"modelRef": {"name": "sentiment"}, "version": 2}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+    await cluster.settle()
+    cluster.roll_out()
+    await cluster.settle()
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "version": 1})
+    await cluster.settle()
+    assert served_version(cluster) == "2"
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["reason"], "has no version 1; there is 2" in stalled["message"]) == ("VersionNotFound", True)
+
+
+@pytest.mark.parametrize("rolls", [False, True])
+async def test_weights_that_a_server_reads_stay_though_its_deployments_status_was_emptied(rolls: bool) -> None:
+    """While it cannot be served what is asked for, no status says what is."""
+    cluster = await with_version(historyLimit=1, deployment={"mode": "Manual"})
+    spec = {"modelRef": {"name": "sentiment"}, "version": 1}
+    cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+    await cluster.settle()
+    cluster.roll_out(available=0 if rolls else 1)
+    await cluster.settle()
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "version": 9})
+    await cluster.settle()
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status={})
+    await cluster.settle()
+    await add_version(cluster, 2)
+    assert served_version(cluster) == "1"
+    assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]
 
 
 async def test_a_server_outlives_the_record_of_its_job() -> None:

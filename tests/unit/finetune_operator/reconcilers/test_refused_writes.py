@@ -208,6 +208,30 @@ async def with_surplus(**kept: Any) -> Cluster:
     return cluster
 
 
+@pytest.mark.parametrize("resource", [DEPLOYMENTS, SERVICES], ids=lambda r: r.plural)
+async def test_a_servers_object_that_may_not_be_made_again_is_not_called_deleted_by_somebody(
+    resource: Resource,
+) -> None:
+    """However often it is looked at: it is not asked for each time, and what keeps it out is still the same."""
+    cluster = await with_version()
+    cluster.roll_out()
+    await cluster.settle()
+    refused = f'{resource.plural} "sentiment" is forbidden: exceeded quota: rq'
+    cluster.kube.refusals["apply", resource.plural] = Forbidden(403, "Forbidden", refused)
+    cluster.kube.drop(resource, "sentiment")
+    for _ in range(8):
+        cluster.wake(DEPLOYMENT)
+        await cluster.settle()
+        assert "exceeded quota: rq" in cluster.condition("Ready", DEPLOYMENT)["message"]
+    assert cluster.kube.asked("apply", resource.plural) <= 5
+    cluster.kube.refusals.clear()
+    await cluster.wait(60)
+    assert (resource, "team-a", "sentiment") in cluster.kube.objects
+    cluster.roll_out()
+    await cluster.settle()
+    assert cluster.condition("Ready", DEPLOYMENT)["status"] == "True"
+
+
 @BOTH
 async def test_weights_that_may_not_be_deleted_keep_no_new_version_from_becoming_active(refusal: KubeError) -> None:
     cluster = await with_surplus()
