@@ -356,21 +356,6 @@ def test_a_model_that_this_user_may_not_read_is_said_to_be_closed_and_not_missin
     assert "org/open" in others, "a name that is not there is answered all the same"
 
 
-def test_a_link_to_nowhere_is_no_file_that_may_not_be_read(tmp_path):
-    """A snapshot of Hugging Face's cache that was copied without its blobs."""
-    folder = tmp_path / NAME
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").symlink_to("../../blobs/abc")
-    with pytest.raises(TrainerError) as refused:
-        model_cache.find_model(tmp_path, NAME)
-    assert refused.value.reason is Reason.MODEL_UNUSABLE
-    assert "model.safetensors in the model cache is a link to ../../blobs/abc, which is not there" in (
-        refused.value.message
-    )
-    assert "cp -rL" in refused.value.next_step
-
-
 def test_looking_a_model_up_needs_no_torch():
     code = "import sys; import finetune_trainer.models.model_cache; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -174,3 +174,17 @@ def test_a_cache_with_a_models_tokenizer_alone_is_enough_to_check_data(check, ti
     (cache / TINY / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {"a": "b.safetensors"}}')
     found = check("--model-cache", cache, train=("train.jsonl", GOOD))
     assert (found.code, found.verdict.train.tokens > 0) == (ExitCode.OK, True)
+
+
+def test_a_link_to_nowhere_is_no_file_that_may_not_be_read(check, tiny_model, tmp_path):
+    """A snapshot of Hugging Face's cache that was copied without its blobs."""
+
+    def without_blobs(file):
+        file.unlink()
+        file.symlink_to("../../blobs/abc")
+
+    found = check("--model-cache", spoilt(tiny_model, tmp_path, without_blobs), train=("train.jsonl", GOOD))
+    assert (found.code, found.verdict.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
+    said = "model.safetensors in the model cache is a link to ../../blobs/abc, which is not there"
+    assert said in found.verdict.message
+    assert "cp -rL" in found.verdict.next_step
