@@ -129,6 +129,10 @@ class ArtifactRef(ApiModel):
     )
 
 
+NOTHING_LEARNT = "the tuned model answers as its base model does"
+"""How the warning begins of a training that has moved no weight."""
+
+
 class TrainingResult(ApiModel):
     """What a finished run made."""
 
@@ -151,7 +155,9 @@ class TrainingResult(ApiModel):
         None, description="Outcome of spec.artifact.push."
     )
     warnings: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=2)] | None = Field(
-        None, description="Signs that the training went wrong although it finished, such as a loss that rose."
+        None,
+        description="Signs that the training went wrong although it finished, such as a loss that rose or weights that "
+        "never moved.",
     )
     evaluation_failure: Failure | None = Field(
         None, description="Why the tuned model was not evaluated although the job has dataset.test."

@@ -35,7 +35,7 @@ from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.given_files import GivenFile, connection_of, read_given
 from finetune_trainer.job.yaml_documents import shown
-from finetune_trainer.models import target_names
+from finetune_trainer.models import base_refusals, target_names
 from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
 from finetune_trainer.models.model_cache import find_model, is_air_gapped
 from finetune_trainer.prepare import convert_all, warned
@@ -182,7 +182,7 @@ def check_job(
         tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     except TrainerError as error:
         tokenizer, why_not = None, error.message
-    if (refused := _no_targets(job.spec, model_cache, provider)) is not None:
+    if (refused := _by_its_files(job.spec, model_cache, provider)) is not None:
         return refused
     counted = _counted_by(job.spec, provider) if provider else None
     verdict = check_dataset(
@@ -211,14 +211,19 @@ def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdi
     return failed(TrainerError(Reason.SPEC_INVALID, said, "Correct the manifest.")) if found else None
 
 
-def _no_targets(spec: FineTuneJobSpec, model_cache: Path | None, provider: str | None) -> DatasetVerdict | None:
-    """What the trainer would say of lora.targetModules; None where they are right, or no model is at hand to tell."""
+def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, provider: str | None) -> DatasetVerdict | None:
+    """What the trainer would say of the base model's files and of what the job names in them.
+
+    None where they are right, where no model is at hand to tell, and where code of one's own reads them.
+    """
     try:
-        folder = find_model(model_cache, spec.base_model) if model_cache and not provider else None
-        if folder is not None:
+        looked_at = model_cache and not provider and spec.code is None
+        folder = find_model(model_cache, spec.base_model) if model_cache and looked_at else None
+        if folder is not None and (folder / "config.json").is_file():
+            base_refusals.require_whole_files(folder)
             target_names.require(spec, folder)
     except TrainerError as error:
-        return failed(error) if error.reason == Reason.SPEC_INVALID else None
+        return failed(error)
     return None
 
 

@@ -417,8 +417,13 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         **curves.last_rewards,
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
-        warnings=diverged.doubts(run.metrics.lines),
+        warnings=diverged.doubts(run.metrics.lines) or _nothing_learnt(run),
     )
+
+
+def _nothing_learnt(run: Run) -> list[str] | None:
+    ratio = run.job.spec.adapters and run.job.spec.adapters.lora_plus_ratio
+    return diverged.nothing_learnt(run.metrics.lines, run.job.spec.hyperparameters, ratio or 1.0)
 
 
 def _merge(run: Run) -> None:

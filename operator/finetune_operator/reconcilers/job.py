@@ -7,7 +7,7 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.job_status import NOTHING_LEARNT, Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
@@ -207,7 +207,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         return _asked_in_vain(old, new)
     if new.phase == "Succeeded" and (doubt := _doubt(new)) is not None:
         reason, but = doubt
-        return "Warning", reason.value, f"version {new.model_version} is registered, {but}"
+        return "Warning", reason, f"version {new.model_version} is registered, {but}"
     # Where it is on its way, status says; an Event for each step would be the larger part of what the API is asked.
     notes = {
         "Suspended": f"suspended; {paused(old.provider)}",
@@ -216,15 +216,17 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
     return ("Normal", new.phase, notes[new.phase]) if new.phase in notes else None
 
 
-def _doubt(status: FineTuneJobStatus) -> tuple[Reason, str] | None:
+def _doubt(status: FineTuneJobStatus) -> tuple[str, str] | None:
     """What whoever uses a new version should know first, if anything."""
     result, provider = status.result, status.provider
     if result is not None and result.warnings:
-        return Reason.TRAINING_DIVERGED, f"but {result.warnings[0]}"
+        said = result.warnings[0]
+        reason = "Succeeded" if said.startswith(NOTHING_LEARNT) else Reason.TRAINING_DIVERGED.value
+        return reason, f"but {said}"
     unmeasured = (result and result.evaluation_failure) or (
         provider.evaluation.failure if provider and provider.evaluation else None
     )
-    return (unmeasured.reason, f"and is not measured: {unmeasured.message}") if unmeasured else None
+    return (unmeasured.reason.value, f"and is not measured: {unmeasured.message}") if unmeasured else None
 
 
 def _asked_in_vain(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:

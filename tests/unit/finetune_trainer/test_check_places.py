@@ -1,10 +1,12 @@
 """Where check looks for data, and what it says of a place that has none."""
 
 import os
+import shutil
 
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from tests.assets.tiny_model import NAME as TINY
 from tests.unit.finetune_trainer.checked import GOOD
 
 
@@ -140,3 +142,49 @@ def test_a_key_that_a_config_map_lacks_is_answered_with_those_that_it_has(check,
         (tmp_path / "rows" / key).write_text("prompt,completion\na,b\n")
     message = check(spec={"dataset": {"train": {"uri": "configmap://rows/train.jsonl"}}}).verdict.message
     assert message.endswith("; there are colours.csv, sizes.csv")
+
+
+def spoilt(cache, folder, spoil):
+    """A copy of the tiny model with something wrong."""
+    copy = folder / "cache" / TINY
+    shutil.copytree(cache / TINY, copy)
+    spoil(copy / "model.safetensors")
+    return copy.parents[1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda file: file.write_text("version https://git-lfs.github.com/"), "has no header of safetensors"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), "its header speaks of"),
+    ],
+)
+def test_a_base_model_whose_files_are_not_whole_is_refused_before_a_gpu_is_asked_for(
+    check, tiny_model, tmp_path, spoil, said
+):
+    found = check("--model-cache", spoilt(tiny_model, tmp_path, spoil), train=("train.jsonl", GOOD))
+    assert (found.code, found.verdict.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
+    assert said in found.verdict.message
+    assert "finetune-trainer cache" in found.verdict.next_step
+
+
+def test_a_cache_with_a_models_tokenizer_alone_is_enough_to_check_data(check, tiny_model, tmp_path):
+    """Weights are gigabytes that a laptop need not have, though their index may have come along."""
+    cache = spoilt(tiny_model, tmp_path, lambda file: file.unlink())
+    (cache / TINY / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {"a": "b.safetensors"}}')
+    found = check("--model-cache", cache, train=("train.jsonl", GOOD))
+    assert (found.code, found.verdict.train.tokens > 0) == (ExitCode.OK, True)
+
+
+def test_a_link_to_nowhere_is_no_file_that_may_not_be_read(check, tiny_model, tmp_path):
+    """A snapshot of Hugging Face's cache that was copied without its blobs."""
+
+    def without_blobs(file):
+        file.unlink()
+        file.symlink_to("../../blobs/abc")
+
+    found = check("--model-cache", spoilt(tiny_model, tmp_path, without_blobs), train=("train.jsonl", GOOD))
+    assert (found.code, found.verdict.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
+    said = "model.safetensors in the model cache is a link to ../../blobs/abc, which is not there"
+    assert said in found.verdict.message
+    assert "cp -rL" in found.verdict.next_step

@@ -202,6 +202,15 @@ def test_a_refused_target_names_the_modules_that_there_are(tiny_model, tmp_path)
     assert "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj" in report.failure.next_step
 
 
+@pytest.mark.parametrize("spec", [{"lora": {"dropout": 0.99999999}}, {"hyperparameters": {"learningRate": 1e-14}}])
+def test_a_version_that_has_learnt_nothing_says_so(tiny_model, tmp_path, spec):
+    hyper = {"epochs": 0.4} | spec.pop("hyperparameters", {})
+    code, report, _ = do(make_job(tmp_path, tiny_model, splits=("train",), hyperparameters=hyper, **spec))
+    assert code == ExitCode.OK
+    (said,) = report.result.warnings
+    assert said.startswith("the tuned model answers as its base model does")
+
+
 def test_a_loss_that_is_no_number_ends_the_run(tiny_model, tmp_path, monkeypatch):
     job = make_job(
         tmp_path,

@@ -14,7 +14,13 @@ from typing import Any
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import kinds
-from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, first_line, is_of_the_device, unusable
+from finetune_trainer.models.base_refusals import (
+    NO_SAFETENSORS,
+    PUT_THERE_AGAIN,
+    first_line,
+    is_of_the_device,
+    unusable,
+)
 from finetune_trainer.models.corrected import as_if_never_quantised, say_that_nothing_is_tied, say_what_is_tied
 from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.models.weight_files import damaged, file_of, promised_in, stored_as_no_reals, stored_in_bytes
@@ -204,9 +210,7 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
     if refused := kinds.why_not(config, own_code=trust_remote_code):
         raise unusable(folder, *refused)
     if not any(folder.glob("*.safetensors")):
-        raise unusable(
-            folder, "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded: they can run code"
-        )
+        raise unusable(folder, *NO_SAFETENSORS)
     return config
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from finetune_api.reasons import Reason
 from finetune_trainer.computing.ranks import is_end_of_line
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
+from finetune_trainer.models.weight_files import damaged
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,13 @@ PUT_THERE_AGAIN = (
     "A file of weights is missing, damaged or not whole: have the model put into the cache again (finetune-trainer "
     "cache), and try again (in a cluster by spec.retryNonce)."
 )
+
+NO_SAFETENSORS = (
+    "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded: they can run code",
+    "Name another revision or model with safetensors; whoever trusts the file has transformers write them: "
+    "AutoModelForCausalLM.from_pretrained('FOLDER').save_pretrained('FOLDER'). Then apply the job under a new name.",
+)
+"""Why, and what to do."""
 
 OTHER_NUMBERS = (
     "Set hyperparameters.precision: Float32, have the model put into the cache again (finetune-trainer cache), or name "
@@ -62,8 +70,22 @@ def is_of_the_device(error: Exception) -> bool:
 
 def first_line(error: Exception) -> str:
     """What a library says at first; its name where it says nothing."""
-    text = str(error).strip().splitlines()
-    return text[0][:400] if text else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines or isinstance(error, KeyError):  # which is the key alone
+        return " ".join([type(error).__name__, *lines])[:400]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:400]
+
+
+def require_whole_files(folder: Path) -> None:
+    """Refuse files of weights that are missing or not whole, by their headers: no weights are read.
+
+    A folder without any is left alone: for counting tokens the tokenizer is enough.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    if any(folder.glob("*.safetensors")) and (wrong := damaged(folder)):
+        raise unusable(folder, f"its weights are damaged: {wrong}", PUT_THERE_AGAIN)
 
 
 def require_tokens(model: Any, folder: Path, largest_id: int) -> None:

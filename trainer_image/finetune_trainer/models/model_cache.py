@@ -54,11 +54,18 @@ def find_model(cache: Path | str, name: str) -> Path | None:
     So does an adapter's: that it is no model is said by those who load it.
 
     Raises:
-        TrainerError: AccessDenied, it is there and this user may not read all of it; SpecInvalid.
+        TrainerError: AccessDenied, it is there and this user may not read all of it; ModelUnusable, a file of it is a
+            link to nowhere; SpecInvalid.
     """
     folder = model_path(Path(cache), name)
     _require_readable(folder, name)
     return folder if any((folder / file).is_file() for file in ("config.json", "adapter_config.json")) else None
+
+
+_WHOLE = (
+    "Have it put there whole: finetune-trainer cache, or cp -rL of a snapshot of Hugging Face's cache, whose files are "
+    "links into its folder blobs; or mount the cache with that folder. Try again then (in a cluster by retryNonce)."
+)
 
 
 def _require_readable(folder: Path, name: str) -> None:
@@ -69,6 +76,9 @@ def _require_readable(folder: Path, name: str) -> None:
         return
     except PermissionError:
         closed = folder
+    if closed is not None and closed.is_symlink() and not closed.exists():
+        said = f"{name}: {closed} in the model cache is a link to {closed.readlink()}, which is not there"
+        raise TrainerError(Reason.MODEL_UNUSABLE, said, _WHOLE)
     if closed is not None:
         step = f"Ask an admin to let everybody read the model cache, or user {os.geteuid()} (chmod -R a+rX)."
         said = f"{name}: {closed} in the model cache does not let it be read (Permission denied)"

@@ -1,7 +1,7 @@
 """Whether a training that has come to its end has come to anything: a loss may explode and stay a finite number.
 
-Only what is certain is refused; a loss that ends far above its beginning is told beside the version. A model that is
-merely worse than before is found by validation and test sets.
+Only what is certain is refused; a loss that ends far above its beginning, and a training that has moved no weight, are
+told beside the version. A model that is merely worse than before is found by validation and test sets.
 """
 
 import math
@@ -9,6 +9,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from finetune_api.job import Hyperparameters
+from finetune_api.job_status import NOTHING_LEARNT
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 
@@ -20,6 +22,12 @@ _MARGIN = 1.0
 
 _FAR = 0.5
 """Nats above the beginning, and part of it, from which on an end is worth a word."""
+
+_EPSILON = 1e-8
+"""Of Adam: gradients below it move a weight by less than the learning rate, and by the less the smaller they are."""
+
+_NOTHING = 1e-8
+"""A way of a weight over all steps that no answer shows: 16 bits cannot even hold it beside a weight of a base."""
 
 
 def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
@@ -58,3 +66,24 @@ def doubts(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
     than = "the base model, which tells the answers apart no better than a guess" if pairs else "its base model"
     said = f"the training loss rose from {first:.2f} to {end:.2f}: the tuned model is probably worse than {than}"
     return [f"{said}. A lower hyperparameters.learningRate may help"]
+
+
+def nothing_learnt(lines: Sequence[Mapping[str, Any]], hyper: Hyperparameters, factor: float = 1.0) -> list[str] | None:
+    """What to say of a training that can have moved no weight so far that it shows; None where it may have.
+
+    Args:
+        lines: The record.
+        hyper: The job's.
+        factor: By which the rate of some weights is larger, as LoRA+ has it.
+    """
+    steps = [line for line in lines if "loss" in line]
+    norms = [min(line["gradNorm"], hyper.max_grad_norm) for line in steps]
+    rates = [line["learningRate"] for line in steps]
+    way = factor * sum(rate * min(1.0, norm / _EPSILON) for rate, norm in zip(rates, norms, strict=True))
+    if not steps or way > _NOTHING:
+        return None
+    causes = [f"the largest learning rate was {max(rates):.0e}"] if max(rates) * factor * len(steps) <= _NOTHING else []
+    causes += [f"no step's gradients were larger than {max(norms):.0e}"] if max(norms) < _EPSILON else []
+    said = f"{NOTHING_LEARNT}: no weight has moved so far that it shows"
+    why = f" ({'; '.join(causes)})" if causes else ""
+    return [f"{said}{why}. Look at hyperparameters.learningRate and maxGradNorm, and at lora.dropout"]

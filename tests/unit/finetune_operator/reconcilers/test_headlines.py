@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_api.job_status import FineTuneJobStatus
+from finetune_api.job_status import NOTHING_LEARNT, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_operator.reconcilers.job import headline
 from tests.unit.finetune_operator.decide.given import provider
@@ -70,6 +70,10 @@ def test_a_version_in_doubt_is_told_as_one() -> None:
     done = {"phase": "Succeeded", "modelVersion": 3}
     risen = headline(status(phase="Running"), status(**done, result=made | {"warnings": ["the loss rose"]}))
     assert risen == ("Warning", "TrainingDiverged", "version 3 is registered, but the loss rose")
+    unmoved = made | {"warnings": [f"{NOTHING_LEARNT}: no weight has moved"]}
+    kind, reason, said = headline(status(phase="Running"), status(**done, result=unmoved)) or ("", "", "")
+    assert (kind, reason) == ("Warning", "Succeeded")
+    assert said.startswith("version 3 is registered, but the tuned model answers as its base model does")
     unmeasured = made | {"evaluationFailure": failure(Reason.OUT_OF_MEMORY)}
     found = headline(status(phase="Running"), status(**done, result=unmeasured))
     assert found == ("Warning", "OutOfMemory", "version 3 is registered, and is not measured: m")

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from finetune_api.job import Hyperparameters
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.training.diverged import doubts, require_sense
+from finetune_trainer.training.diverged import doubts, nothing_learnt, require_sense
 
 TOKENS = 1000
 GUESS = math.log(TOKENS)
@@ -74,3 +75,31 @@ def test_a_loss_of_pairs_far_above_that_of_a_guess_is_told(losses):
 @pytest.mark.parametrize("losses", [[LN_2, 0.8, 0.9, 0.75], [LN_2, 5.0, 0.1, 0.0, 6.0, 0.0], [LN_2, 0.3, 0.1]])
 def test_a_loss_of_pairs_that_goes_up_and_down_is_no_doubt(losses):
     assert doubts([{"loss": loss, "pairs": 8} for loss in losses]) is None
+
+
+def steps(rate, norm, count=5):
+    return [{"validationLoss": 2.0}, *({"loss": 2.0, "learningRate": rate, "gradNorm": norm} for _ in range(count))]
+
+
+@pytest.mark.parametrize(
+    ("rate", "norm", "clip", "said"),
+    [
+        (1e-12, 3.0, 1.0, "(the largest learning rate was 1e-12)"),
+        (1e-300, 0.0, 1.0, "(the largest learning rate was 1e-300; no step's gradients were larger than 0e+00)"),
+        (1e-2, 0.0, 1.0, "(no step's gradients were larger than 0e+00)"),
+        (1e-2, 3.0, 1e-30, "(no step's gradients were larger than 1e-30)"),
+    ],
+)
+def test_a_training_that_has_moved_no_weight_says_so(rate, norm, clip, said):
+    (told,) = nothing_learnt(steps(rate, norm), Hyperparameters(max_grad_norm=clip))
+    assert told.startswith("the tuned model answers as its base model does")
+    assert said in told
+    assert told.endswith("Look at hyperparameters.learningRate and maxGradNorm, and at lora.dropout")
+
+
+@pytest.mark.parametrize(
+    ("rate", "norm", "factor"), [(1e-6, 0.1, 1), (2e-4, 1e-6, 1), (1e-10, 1.0, 1000), (2e-9, 9, 1)]
+)
+def test_a_small_step_is_a_step(rate, norm, factor):
+    assert nothing_learnt(steps(rate, norm, 9), Hyperparameters(), factor) is None
+    assert nothing_learnt([], Hyperparameters()) is None
