@@ -18,7 +18,7 @@ from finetune_trainer import prepare as prepare_module
 from finetune_trainer.__main__ import PROVIDERS
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.attempt.upload import Answer, upload
-from finetune_trainer.check import check_job
+from finetune_trainer.check import Destination, check_job
 from finetune_trainer.data.provider_file import convert
 from finetune_trainer.data.provider_rules import NAMES, RULES, ProviderRules
 from finetune_trainer.data.rows import Position, Row, Turn
@@ -295,12 +295,12 @@ def manifest(folder: Path, count: int) -> FineTuneJobManifest:
 
 
 def test_a_check_without_a_cluster_goes_by_the_same_rules(tmp_path):
-    good = check_job(manifest(tmp_path, 12), None, "openAI")
+    good = check_job(manifest(tmp_path, 12), None, Destination("openAI"))
     assert (good.valid, "about 158 tokens for each epoch" in good.message) == (True, True)
-    bad = check_job(manifest(tmp_path, 9), None, "openAI")
+    bad = check_job(manifest(tmp_path, 9), None, Destination("openAI"))
     assert (bad.valid, bad.reason, "at least 10" in bad.message) == (False, Reason.DATASET_INVALID, True)
     assert check_job(manifest(tmp_path, 9), None).valid
-    assert check_job(manifest(tmp_path, 9), None, "openAICompatible").valid
+    assert check_job(manifest(tmp_path, 9), None, Destination("openAICompatible")).valid
 
 
 def test_the_command_line_knows_every_providers_rules():

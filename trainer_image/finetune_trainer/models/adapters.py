@@ -170,9 +170,7 @@ def _require_modules(model: Any, targets: list[str]) -> None:
     if targets and not unknown and not others and not routers and not experts:
         return
     what = f"the model has no module {', '.join(unknown)}" if unknown else "it names no module"
-    if "all-linear" in targets:
-        what = "all-linear stands alone, or there are only names"
-    elif experts:
+    if experts:
         what = f"{', '.join(experts)} would mean the experts, which are one tensor for all and take no adapters"
     elif tables and not unknown:
         what = f"{', '.join(tables)} is a table of embeddings, which takes no adapter"
