@@ -52,10 +52,16 @@ class EmptyRows:
         self.count = 0
         self.first: Position | None = None
 
-    def add(self, position: Position, count: int = 1) -> None:
-        """So many more, the first of them there."""
-        self.count += count
+    def add(self, position: Position) -> None:
+        """One more."""
+        self.count += 1
         self.first = self.first or position
+
+    def add_lines(self, lines: Sequence[int]) -> None:
+        """Some more, or none, each on a line of its own."""
+        self.count += len(lines)
+        if lines:
+            self.first = self.first or Position(line=lines[0])
 
 
 def read_csv(
@@ -101,15 +107,14 @@ def read_csv(
     while source.more():
         ahead, first = source.ahead(), source.number + 1
         if hollow := _hollow_lines(ahead, separator):
-            if rows := [number for number, line in enumerate(hollow, first) if line.strip(b"\r")]:
-                empty.add(Position(line=rows[0]), len(rows))
+            empty.add_lines([number for number, line in enumerate(hollow, first) if line.strip(b"\r")])
             source.skip(len(hollow), are_all=len(hollow) == ahead.count(b"\n"))
             continue
         found, columns = _together(ahead, names, separator, telling)
         if not found.ends and (parted := _without_hollow_rows(ahead, first, header, telling)):
             table, rows = parted
             yield table
-            empty.add(Position(line=rows[0]), len(rows))
+            empty.add_lines(rows)
             source.skip(ahead.count(b"\n"), are_all=True)
             continue
         if found.ends:

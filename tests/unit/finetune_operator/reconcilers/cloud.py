@@ -13,7 +13,15 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.job_status import ProviderFile
 from finetune_api.trainer import Checked, Report, UploadTarget
 from finetune_operator.providers.azure.api import AzureOpenAIApi
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, SECRETS
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    SECRETS,
+)
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import Clock
 from tests.simulators.openai import OpenAISimulator
@@ -126,6 +134,16 @@ class CloudCluster(Cluster):
         await self.settle()
         file = await self.send(content or rows(), **of)
         self.end_pod(0, self.checked([file], **of), **of)
+
+    def lose_pods(self, *, and_jobs: bool) -> None:
+        """What was made on the cluster goes: the pods alone, or their batch Jobs too."""
+        for resource, _, name in list(self.kube.objects):
+            if resource is PODS or (and_jobs and resource is JOBS):
+                self.kube.drop(resource, name)
+
+    def forget(self, status: dict[str, Any]) -> None:
+        """Somebody writes the job's status; the operator knows nothing any more."""
+        self.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=status)
 
 
 class Token:

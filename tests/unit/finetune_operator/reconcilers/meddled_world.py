@@ -1,5 +1,6 @@
 """A Cluster with Kubernetes' own controllers and a kubelet at work beside the operator, all of which may fail."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -10,7 +11,7 @@ from finetune_api.trainer import termination_message
 from finetune_operator.decide.job.attempt_pods import ENDED
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL
-from finetune_operator.runtime.errors import Conflict, KubeError
+from finetune_operator.runtime.errors import Conflict, Forbidden, KubeError, Transient, Unadmitted
 from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNE_JOBS, JOB_SETS, JOBS, OWN_KINDS, PODS, Resource
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import ended
@@ -229,6 +230,15 @@ class MeddledWorld(Cluster):
             if STRANGERS in finalizers:
                 self.edit(at[0], found, finalizers=[one for one in finalizers if one != STRANGERS])
 
+    def refuse_one(self, calls: Sequence[tuple[str, str]]) -> None:
+        """One of these calls, by verb and plural, is refused from now on, in one way or another."""
+        errors = (
+            Forbidden(403, "Forbidden", "no"),
+            Transient(503, "", "no"),
+            Unadmitted(500, "", "failed calling webhook"),
+        )
+        self.kube.refusals[self.chance.choice(calls)] = self.chance.choice(errors)
+
     async def calm_down(self) -> None:
         """All is well from now on, and every trainer succeeds; an hour passes, with a resync each ten minutes."""
         self.kube.refusals.clear()
@@ -252,3 +262,18 @@ class MeddledWorld(Cluster):
 
 def _has_ended(job: Manifest) -> bool:
     return bool((job.get("status") or {}).get("conditions"))
+
+
+def nobody_holds_anything(world: MeddledWorld) -> None:
+    """A deed."""
+    world.let_go()
+
+
+def nothing_is_refused(world: MeddledWorld) -> None:
+    """A deed."""
+    world.kube.refusals.clear()
+
+
+def the_operator_is_killed_soon(world: MeddledWorld) -> None:
+    """A deed."""
+    world.kube.killed_in = world.chance.randint(0, 4)

@@ -1,11 +1,10 @@
 """A cloud job whose status somebody empties, or puts back: what is at the provider is found, not paid for twice."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, go_on, provider
@@ -18,18 +17,6 @@ Begin = Callable[..., Awaitable[CloudCluster]]
 
 def running(provider: OpenAISimulator) -> list[str]:
     return [job.id for job in provider.jobs.jobs.values() if job.status not in {"succeeded", "failed", "cancelled"}]
-
-
-def forget(cluster: CloudCluster, status: dict[str, Any]) -> None:
-    """Somebody writes a status; the operator knows nothing any more."""
-    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=status)
-
-
-def lose(cluster: CloudCluster, *, pods: bool, jobs: bool) -> None:
-    """What was made here goes."""
-    for at in list(cluster.kube.objects):
-        if (pods and at[0] is PODS) or (jobs and at[0] is JOBS):
-            cluster.kube.drop(at[0], at[2])
 
 
 async def with_second(begin: Begin) -> CloudCluster:
@@ -56,8 +43,9 @@ async def test_a_job_at_its_provider_whose_status_is_emptied_is_followed_and_no_
     cluster = await with_second(begin) if second else await begin()
     made, attempt = running(provider), cluster.status()["provider"]["attempt"]
     created = provider.count(CREATE)
-    lose(cluster, pods=pods, jobs=jobs)
-    forget(cluster, {})
+    if pods:
+        cluster.lose_pods(and_jobs=jobs)
+    cluster.forget({})
     await cluster.settle()
     await go_on(cluster, 200, step=20)
     now = cluster.status()["provider"]
@@ -74,8 +62,9 @@ async def test_a_status_from_before_the_job_was_asked_for_has_no_second_one_made
     cluster = await begin()
     old = cluster.status()
     old["provider"] = {key: old["provider"][key] for key in ("name", "attempt", "place")} | {"jobID": "sentiment-1-1"}
-    lose(cluster, pods=pods, jobs=jobs)
-    forget(cluster, old)
+    if pods:
+        cluster.lose_pods(and_jobs=jobs)
+    cluster.forget(old)
     await cluster.settle()
     await go_on(cluster, 200, step=20)
     assert cluster.status()["provider"]["attempt"] == 1
@@ -89,8 +78,8 @@ async def test_a_job_that_has_lost_its_status_and_is_to_end_is_cancelled_at_its_
     provider: OpenAISimulator, begin: Begin, end: str, second: bool
 ) -> None:
     cluster = await with_second(begin) if second else await begin()
-    lose(cluster, pods=True, jobs=True)
-    forget(cluster, {})
+    cluster.lose_pods(and_jobs=True)
+    cluster.forget({})
     if end == "deleted":
         cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
     else:
@@ -105,8 +94,8 @@ async def test_a_job_that_has_lost_its_status_waits_for_a_provider_that_does_not
     provider: OpenAISimulator, begin: Begin
 ) -> None:
     cluster = await with_second(begin)
-    lose(cluster, pods=True, jobs=True)
-    forget(cluster, {})
+    cluster.lose_pods(and_jobs=True)
+    cluster.forget({})
     provider.fault("fine_tuning.jobs.list", status=503, times=100)
     await cluster.settle()
     assert not [at for at in cluster.kube.objects if at[0] is JOBS]

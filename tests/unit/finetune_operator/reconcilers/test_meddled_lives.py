@@ -10,7 +10,6 @@ from datetime import timedelta
 import pytest
 
 from finetune_api.manifest import Manifest
-from finetune_operator.runtime.errors import Forbidden, Transient, Unadmitted
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -24,7 +23,13 @@ from finetune_operator.runtime.kube import (
     Resource,
 )
 from tests.unit.finetune_operator.decide.given import ended
-from tests.unit.finetune_operator.reconcilers.meddled_world import STRANGERS, MeddledWorld
+from tests.unit.finetune_operator.reconcilers.meddled_world import (
+    STRANGERS,
+    MeddledWorld,
+    nobody_holds_anything,
+    nothing_is_refused,
+    the_operator_is_killed_soon,
+)
 
 LIVES = int(os.environ.get("MEDDLED_LIVES", "15"))
 DEEDS = 30
@@ -173,29 +178,12 @@ def the_clock_leaps(world: MeddledWorld) -> None:
     world.kube.now = world.stamp()
 
 
-def nobody_holds_anything(world: MeddledWorld) -> None:
-    world.let_go()
-
-
 def the_job_controller_goes_or_comes(world: MeddledWorld) -> None:
     world.absent = not world.absent
 
 
 def something_is_refused(world: MeddledWorld) -> None:
-    errors = (
-        Forbidden(403, "Forbidden", "no"),
-        Transient(503, "", "no"),
-        Unadmitted(500, "", "failed calling webhook"),
-    )
-    world.kube.refusals[world.chance.choice(REFUSED)] = world.chance.choice(errors)
-
-
-def nothing_is_refused(world: MeddledWorld) -> None:
-    world.kube.refusals.clear()
-
-
-def the_operator_is_killed_soon(world: MeddledWorld) -> None:
-    world.kube.killed_in = world.chance.randint(0, 4)
+    world.refuse_one(REFUSED)
 
 
 ALL: tuple[Deed, ...] = (

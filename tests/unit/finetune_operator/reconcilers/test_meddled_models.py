@@ -12,7 +12,6 @@ import pytest
 
 from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL, SERVED_VERSION_LABEL
-from finetune_operator.runtime.errors import Forbidden, Transient, Unadmitted
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -27,7 +26,12 @@ from finetune_operator.runtime.kube import (
 from finetune_operator.runtime.queue import Key, Requeue
 from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
-from tests.unit.finetune_operator.reconcilers.meddled_world import MeddledWorld
+from tests.unit.finetune_operator.reconcilers.meddled_world import (
+    MeddledWorld,
+    nobody_holds_anything,
+    nothing_is_refused,
+    the_operator_is_killed_soon,
+)
 
 LIVES = int(os.environ.get("MEDDLED_MODELS", "12"))
 DEEDS = 30
@@ -204,24 +208,7 @@ def the_connection_goes_or_comes(world: ServedWorld) -> None:
 
 
 def something_is_refused(world: ServedWorld) -> None:
-    errors = (
-        Forbidden(403, "Forbidden", "no"),
-        Transient(503, "", "no"),
-        Unadmitted(500, "", "failed calling webhook"),
-    )
-    world.kube.refusals[world.chance.choice(REFUSED)] = world.chance.choice(errors)
-
-
-def nothing_is_refused(world: ServedWorld) -> None:
-    world.kube.refusals.clear()
-
-
-def nobody_holds_anything(world: ServedWorld) -> None:
-    world.let_go()
-
-
-def the_operator_is_killed_soon(world: ServedWorld) -> None:
-    world.kube.killed_in = world.chance.randint(0, 4)
+    world.refuse_one(REFUSED)
 
 
 ALL: tuple[Callable[[ServedWorld], None], ...] = (

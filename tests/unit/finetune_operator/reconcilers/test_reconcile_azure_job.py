@@ -12,7 +12,7 @@ from finetune_operator.providers.azure.api import token_of
 from finetune_operator.providers.errors import TryLater
 from finetune_operator.providers.job_record import key_of
 from finetune_operator.runtime.errors import LeadershipLost
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS, PODS
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.simulators.http import Reply
@@ -91,9 +91,8 @@ async def test_a_job_whose_status_somebody_emptied_is_not_paid_for_again(provide
     await cluster.settle()
     await cluster.pass_time(3600)
     assert cluster.status()["modelVersion"] == 1
-    cluster.kube.drop(PODS, "sentiment-1-1-x")
-    cluster.kube.drop(JOBS, "sentiment-1-1")
-    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    cluster.lose_pods(and_jobs=True)
+    cluster.forget({})
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects, "its data are not brought there anew"
@@ -232,10 +231,8 @@ async def test_a_job_whose_status_is_emptied_while_azure_tunes_is_found_without_
     cluster = await begin()
     await cluster.check(MARKED)
     await cluster.settle()
-    cluster.kube.drop(PODS, "sentiment-1-1-x")
-    if jobs:
-        cluster.kube.drop(JOBS, "sentiment-1-1")
-    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    cluster.lose_pods(and_jobs=jobs)
+    cluster.forget({})
     await cluster.settle()
     await cluster.pass_time(60)
     assert (cluster.status()["provider"]["attempt"], provider.count(CREATE)) == (1, 1)

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.aws import S3Location
 from finetune_api.names import PROVIDER_FINALIZER
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.queue import Key
 from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import HOUR
@@ -400,10 +400,8 @@ async def test_a_bucket_that_is_deleted_while_a_job_runs_ends_it_and_holds_nothi
 @pytest.mark.parametrize("jobs", [True, False])
 async def test_a_job_whose_status_is_emptied_while_bedrock_tunes_is_found_by_its_name(provider, begin, jobs):
     cluster = await submitted(begin)
-    cluster.kube.drop(PODS, "sentiment-1-1-x")
-    if jobs:
-        cluster.kube.drop(JOBS, "sentiment-1-1")
-    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    cluster.lose_pods(and_jobs=jobs)
+    cluster.forget({})
     await cluster.settle()
     await cluster.pass_time(60)
     assert (cluster.status()["provider"]["attempt"], provider.count(CREATE)) == (1, 1)

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.trainer import Report
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import (
@@ -413,10 +413,8 @@ async def test_the_operator_asks_little_while_a_job_runs(provider, begin):
 @pytest.mark.parametrize("jobs", [True, False])
 async def test_a_job_whose_status_is_emptied_while_sagemaker_trains_is_found_by_its_name(provider, begin, jobs):
     cluster = await begin()
-    cluster.kube.drop(PODS, "sentiment-1-1-x")
-    if jobs:
-        cluster.kube.drop(JOBS, "sentiment-1-1")
-    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
+    cluster.lose_pods(and_jobs=jobs)
+    cluster.forget({})
     await cluster.settle()
     await cluster.pass_time(60)
     assert (cluster.status()["provider"]["attempt"], provider.count(CREATE)) == (1, 1)
