@@ -37,9 +37,8 @@ def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Itera
     elif resource is FINE_TUNED_MODELS:
         yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS, of_model(namespace, name)))
     elif resource is MODEL_DEPLOYMENTS:
-        model = obj.get("spec", {}).get("modelRef", {}).get("name", name)
         # The model that bears its name too: it may wait for the name to be free.
-        yield from (Key(FINE_TUNED_MODELS.kind, namespace, named) for named in sorted({model, name}))
+        yield from (Key(FINE_TUNED_MODELS.kind, namespace, named) for named in sorted({_model_of(obj), name}))
     elif resource in CHILDREN:
         yield from _owners(resource, obj, store)
 
@@ -50,7 +49,11 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
     namespace = metadata["namespace"]
     labels = metadata.get("labels") or {}
     if DEPLOYMENT_LABEL in labels:
-        yield Key(MODEL_DEPLOYMENTS.kind, namespace, labels[DEPLOYMENT_LABEL])
+        name = labels[DEPLOYMENT_LABEL]
+        yield Key(MODEL_DEPLOYMENTS.kind, namespace, name)
+        served = store.get(MODEL_DEPLOYMENTS, name, namespace)
+        if served is not None:  # history lets a version go when the last pod that reads it has gone
+            yield Key(FINE_TUNED_MODELS.kind, namespace, _model_of(served))
         return
     if JOB_LABEL in labels:
         # Not by the pod's Job: that is gone before a pod that was told to end.
@@ -67,6 +70,11 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
             batch_job = store.get(JOBS, owner["name"], namespace)
             if batch_job is not None:
                 yield from _owners(JOBS, batch_job, store)
+
+
+def _model_of(deployment: Mapping[str, Any]) -> str:
+    """The name of the model that a ModelDeployment serves; its own where an old one names none."""
+    return str(deployment.get("spec", {}).get("modelRef", {}).get("name", deployment["metadata"]["name"]))
 
 
 def is_only_asked_for(resource: Resource, obj: Mapping[str, Any], store: Store) -> bool:
