@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import TryLater, Unknown, Unreadable, Unreached
+from finetune_operator.providers.errors import TryLater, Unknown, Unreached, Unreadable
 from finetune_operator.providers.values import plain
 
 MOVED_PAUSE_SECONDS = 60.0
