@@ -4,7 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import FILLED_IN, ApiModel, HttpUrl, Name, Never, ObjectRef, rules
+from finetune_api.base import FILLED_IN, ApiModel, HttpUrl, Name, Never, ObjectRef, rules, shaped
+
+_SubscriptionID = Annotated[
+    str,
+    Field(max_length=64),
+    shaped(
+        "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+        "write the subscription's ID, not its name, as `az account show --query id` prints it: "
+        "11111111-2222-3333-4444-555555555555",
+    ),
+    FILLED_IN,
+]
+_ONE_NAME = shaped(r"^[^/\s]+$", "write the name alone, without the path of the whole resource ID and white space")
 
 
 class AzureCredentials(ApiModel):
@@ -27,8 +39,8 @@ class AzureCredentials(ApiModel):
 class AzureWorkspace(ApiModel):
     """An AzureML workspace connection that knows endpoint and account."""
 
-    name: Name = Field(description="Name of the AzureML workspace.")
-    connection: Name = Field(description="Name of the connection in the workspace.")
+    name: Annotated[Name, _ONE_NAME] = Field(description="Name of the AzureML workspace.")
+    connection: Annotated[Name, _ONE_NAME] = Field(description="Name of the connection in the workspace.")
 
 
 _OF_A_CALL = Never(
@@ -65,13 +77,13 @@ class AzureOpenAI(ApiModel):
         description="Endpoint of the Azure OpenAI resource, for example "
         "https://NAME.openai.azure.com; optional with workspace.",
     )
-    subscription_id: Annotated[str, Field(max_length=64), FILLED_IN] = Field(
+    subscription_id: _SubscriptionID = Field(
         description="ID of the Azure subscription, for example 11111111-2222-3333-4444-555555555555."
     )
-    resource_group: Annotated[str, Field(max_length=90), FILLED_IN] = Field(
+    resource_group: Annotated[str, Field(max_length=90), _ONE_NAME, FILLED_IN] = Field(
         description="Resource group of the account."
     )
-    account: Annotated[str, Field(max_length=64), FILLED_IN] | None = Field(
+    account: Annotated[str, Field(max_length=64), _ONE_NAME, FILLED_IN] | None = Field(
         None, description="Azure OpenAI account; optional with workspace."
     )
     workspace: AzureWorkspace | None = Field(

@@ -3,7 +3,7 @@
 The operator refuses by it, and `finetune-trainer check` tells it where it is given the connection's manifest too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -29,6 +29,9 @@ MAY_BE_ALLOWED = REASONS - {Reason.PROVIDER_NOT_SUPPORTED}
 """What an admin can change; a job that was refused is ended by then, and does not begin again by itself."""
 
 
+Check = Callable[["Request"], Failure | None]
+
+
 @dataclass(frozen=True)
 class Request:
     """Who wants to tune what with which connection."""
@@ -37,6 +40,11 @@ class Request:
     namespace: str
     namespace_labels: Mapping[str, str]
     connection: LLMConnectionSpec
+
+    @property
+    def named(self) -> str:
+        """The connection, as messages name it."""
+        return f"LLMConnection {self.spec.connection_ref.name}"
 
 
 def selects(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:
@@ -71,21 +79,16 @@ def namespace_may_use(request: Request) -> Failure | None:
     """The connection's namespaceSelector matches the job's namespace."""
     if selects(request.connection.namespace_selector, request.namespace_labels):
         return None
-    return Failure.because(
-        Reason.NAMESPACE_NOT_ALLOWED,
-        f"spec.connectionRef: LLMConnection {request.spec.connection_ref.name} does not serve "
-        f"namespace {request.namespace}",
-    )
+    said = f"spec.connectionRef: {request.named} does not serve namespace {request.namespace}"
+    return Failure.because(Reason.NAMESPACE_NOT_ALLOWED, said)
 
 
 def fine_tuning_is_on(request: Request) -> Failure | None:
     """The connection's switch."""
     if request.connection.fine_tuning.enabled:
         return None
-    return Failure.because(
-        Reason.FINE_TUNING_DISABLED,
-        f"spec.connectionRef: fine-tuning is switched off on LLMConnection {request.spec.connection_ref.name}",
-    )
+    said = f"spec.connectionRef: fine-tuning is switched off on {request.named}"
+    return Failure.because(Reason.FINE_TUNING_DISABLED, said)
 
 
 def base_model_is_allowed(request: Request) -> Failure | None:
@@ -95,8 +98,8 @@ def base_model_is_allowed(request: Request) -> Failure | None:
         return None
     return Failure.because(
         Reason.MODEL_NOT_ALLOWED,
-        f"spec.baseModel: {request.spec.base_model} is not among the models that LLMConnection "
-        f"{request.spec.connection_ref.name} allows: {', '.join(allowed or ()) or 'none'}",
+        f"spec.baseModel: {request.spec.base_model} is not among the models that {request.named} allows: "
+        f"{', '.join(allowed or ()) or 'none'}",
     )
 
 
@@ -107,17 +110,13 @@ def code_is_allowed(request: Request) -> Failure | None:
     if request.connection.hugging_face is None and request.connection.sage_maker is None:
         return Failure(
             reason=Reason.PROVIDER_NOT_SUPPORTED,
-            message=f"spec.code: LLMConnection {request.spec.connection_ref.name} leads to "
-            f"{request.connection.provider}, which runs no custom code",
+            message=f"spec.code: {request.named} leads to {request.connection.provider}, which runs no custom code",
             next_step="Remove spec.code, or use a connection with a huggingFace or sageMaker block, and apply the job "
             "under a new name.",
         )
     if request.connection.fine_tuning.allow_code:
         return None
-    return Failure.because(
-        Reason.CODE_NOT_ALLOWED,
-        f"spec.code: LLMConnection {request.spec.connection_ref.name} does not allow custom code",
-    )
+    return Failure.because(Reason.CODE_NOT_ALLOWED, f"spec.code: {request.named} does not allow custom code")
 
 
 def fields_fit_the_provider(request: Request) -> Failure | None:
@@ -134,10 +133,8 @@ def fields_fit_the_provider(request: Request) -> Failure | None:
         named.append("spec.resources.instanceType")
     if not named:
         return None
-    return Failure.because(
-        Reason.SPEC_INVALID,
-        f"{' and '.join(named)}: LLMConnection {request.spec.connection_ref.name} tunes on this cluster; leave it out",
-    )
+    said = f"{' and '.join(named)}: {request.named} tunes on this cluster; leave it out"
+    return Failure.because(Reason.SPEC_INVALID, said)
 
 
 def pushes_are_possible(request: Request) -> Failure | None:
@@ -145,16 +142,13 @@ def pushes_are_possible(request: Request) -> Failure | None:
     push, local = request.spec.artifact.push, request.connection.hugging_face
     if push is None:
         return None
-    name = request.spec.connection_ref.name
     if local is None:
-        return Failure.because(
-            Reason.SPEC_INVALID,
-            f"spec.artifact.push: LLMConnection {name} keeps its models at the provider; leave it out",
-        )
+        said = f"spec.artifact.push: {request.named} keeps its models at the provider; leave it out"
+        return Failure.because(Reason.SPEC_INVALID, said)
     if local.air_gapped and push.hugging_face is not None:
         return Failure.because(
             Reason.SPEC_INVALID,
-            f"spec.artifact.push.huggingFace: LLMConnection {name} is air-gapped and reaches no hub; push to a "
+            f"spec.artifact.push.huggingFace: {request.named} is air-gapped and reaches no hub; push to a "
             "registry inside the site with oci, or leave it out",
         )
     return None
@@ -171,13 +165,13 @@ def endpoints_are_allowed(request: Request) -> Failure | None:
         if not stays_in_cluster(url) and not any(fnmatchcase(url, glob) for glob in globs):
             return Failure.because(
                 Reason.ENDPOINT_NOT_ALLOWED,
-                f"spec.evaluation: {name} is outside the cluster and not among those that "
-                f"LLMConnection {request.spec.connection_ref.name} allows: {', '.join(globs) or 'none'}",
+                f"spec.evaluation: {name} is outside the cluster and not among those that {request.named} allows: "
+                f"{', '.join(globs) or 'none'}",
             )
     return None
 
 
-OF_THE_JOB: tuple[Callable[[Request], Failure | None], ...] = (
+OF_THE_JOB: tuple[Check, ...] = (
     fine_tuning_is_on,
     base_model_is_allowed,
     code_is_allowed,
@@ -193,10 +187,13 @@ CHECKS = (namespace_may_use, *OF_THE_JOB)
 
 def refusal(request: Request) -> Failure | None:
     """The first check that says no, or None."""
-    return next((found for check in CHECKS if (found := check(request))), None)
+    return _first(CHECKS, request)
 
 
 def refusal_of(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> Failure | None:
     """What the connection says to such a job of a namespace that it serves."""
-    request = Request(spec, "", {}, connection)
-    return next((found for check in OF_THE_JOB if (found := check(request))), None)
+    return _first(OF_THE_JOB, Request(spec, "", {}, connection))
+
+
+def _first(checks: Iterable[Check], request: Request) -> Failure | None:
+    return next((found for check in checks if (found := check(request))), None)

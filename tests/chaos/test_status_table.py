@@ -188,7 +188,12 @@ async def of_models(walk: Walkthrough) -> None:
 async def of_what_is_elsewhere(walk: Walkthrough) -> None:
     """A version at a provider that bills deployments by the hour, and nobody has written how to deploy it."""
     site, models = walk.site, FINE_TUNED_MODELS
-    azure = {"endpoint": "https://azure.invalid", "subscriptionID": "s", "resourceGroup": "g", "account": "a"}
+    azure = {
+        "endpoint": "https://azure.invalid",
+        "subscriptionID": "11111111-2222-3333-4444-555555555555",
+        "resourceGroup": "g",
+        "account": "a",
+    }
     credentials = {"credentials": {"secretRef": {"name": "azure"}}}
     await site.apply(CONNECTIONS, site.name, {"namespaceSelector": {}, "azureOpenAI": azure | credentials})
     await site.apply(models, "elsewhere", {})

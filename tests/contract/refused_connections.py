@@ -99,6 +99,19 @@ CONNECTIONS: list[Refused] = [
     ),
     (OPENAI, "spec.openAI.baseURL", "api.openai.com", ("spec.openAI.baseURL", "such as https://HOST")),
     (AZURE, "spec.azureOpenAI.endpoint", "res.openai.azure.com", ("spec.azureOpenAI.endpoint", "such as https://HOST")),
+    *(
+        (AZURE, "spec.azureOpenAI.subscriptionID", text, ("subscriptionID", "az account show --query id"))
+        for text in ("x", "my-subscription", "{11111111-2222-3333-4444-555555555555}")
+    ),
+    *(
+        (AZURE, f"spec.azureOpenAI.{field}", text, (field, "write the name alone"))
+        for field in ("resourceGroup", "account")
+        for text in ("/subscriptions/x/resourceGroups/y", "my group")
+    ),
+    *(
+        (AZURE, "spec.azureOpenAI.workspace", {"name": "ml", "connection": "aoai", **wrong}, ("write the name alone",))
+        for wrong in ({"name": "workspaces/ml"}, {"connection": "connections/aoai"})
+    ),
     (AZURE, "spec.azureOpenAI.endpoint", REMOVE, ("endpoint and account, or a workspace",)),
     (AZURE, "spec.azureOpenAI.account", REMOVE, ("endpoint and account, or a workspace",)),
     (

@@ -8,10 +8,13 @@ import ssl
 from collections.abc import Iterator
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import TryLater, Unknown, Unreached
+from finetune_operator.providers.errors import TryLater, Unknown, Unreached, Unreadable
 from finetune_operator.providers.values import plain
 
 MOVED_PAUSE_SECONDS = 60.0
+
+ANSWER_MAX_BYTES = 32 * 1024 * 1024
+"""Of an answer that is read at once, uncompressed: the longest list of a thousand files is one of 1 MiB."""
 
 _NEVER_SENT = frozenset(
     {
@@ -30,6 +33,11 @@ def unanswered(error: BaseException, who: str) -> Unknown:
     found = list(_causes(error))
     kind = Unreached if any(type(one).__name__ in _NEVER_SENT for one in found) else Unknown
     return kind(Reason.PROVIDER_UNAVAILABLE, f"{who} {_why(found)}")
+
+
+def too_long(who: str | None) -> Unreadable:
+    """Its answer goes on beyond that. `who`: what was asked."""
+    return Unreadable(f"{who} answers with more than {ANSWER_MAX_BYTES // 2**20} MiB")
 
 
 def moved(who: str, status: int, location: str, asked: str = "asked for") -> TryLater:

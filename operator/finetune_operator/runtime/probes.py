@@ -14,7 +14,7 @@ Check = Callable[[], str | None]
 logger = logging.getLogger(__name__)
 
 
-class ProbeServer:
+class ProbeServer(Listener):
     """Answers probes from named checks; a check returns what is wrong, or None.
 
     Args:
@@ -39,20 +39,7 @@ class ProbeServer:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        self._listener = Listener(app, host, port, max_connections=64, idle_seconds=90.0)
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return self._listener.port
-
-    async def start(self) -> None:
-        """Listens. Raises OSError where the port cannot be had."""
-        await self._listener.start()
-
-    async def stop(self) -> None:
-        """Stops listening."""
-        await self._listener.stop()
+        super().__init__(app, host, port, max_connections=64, idle_seconds=90.0)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return self._verdict("live", self._live)

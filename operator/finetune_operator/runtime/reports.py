@@ -55,7 +55,7 @@ class Takers:
     answering: Answering | None = None
 
 
-class ReportServer:
+class ReportServer(Listener):
     """Takes reports over HTTPS.
 
     Args:
@@ -80,9 +80,8 @@ class ReportServer:
         self._takers = takers
         self._pods = TokenBuckets(settings.report_rate, settings.report_burst, clock, _PODS_REMEMBERED)
         app = self._routes(settings, partial(Route, is_leader=is_leader))
-        self._listener = Listener(
-            app, settings.report_bind, settings.report_port, tls=tls, max_connections=settings.report_connections
-        )
+        limit = settings.report_connections
+        super().__init__(app, settings.report_bind, settings.report_port, tls=tls, max_connections=limit)
 
     def _routes(self, settings: Settings, route: Callable[..., Route]) -> web.Application:
         app, takers = web.Application(), self._takers
@@ -97,19 +96,6 @@ class ReportServer:
             questions = route("question", take, at_once=settings.answer_concurrency, pause=1, answers=metrics.QUESTIONS)
             app.router.add_post(answers.ROUTE, questions.answer)
         return app
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return self._listener.port
-
-    async def start(self) -> None:
-        """Listens. Raises OSError where the port cannot be had."""
-        await self._listener.start()
-
-    async def stop(self) -> None:
-        """Stops listening; running requests end."""
-        await self._listener.stop()
 
     async def _take(self, request: web.Request) -> web.Response:
         """One report. Raises Refusal."""

@@ -98,19 +98,25 @@ def read_csv(
     source = Lines(stream)
     header, begun = _header(source, file_name, wanted, separator, serves)
     tell_header(header)
-    names, separator = header
-    telling = next((name for name in reversed(names) if name in wanted), names[-1] if names else "")
+    telling = next((name for name in reversed(header.names) if name in wanted), "".join(header.names[-1:]))
     empty = empty or EmptyRows()
-    one_by_one = _records(_rows(_RowLines(_popped(begun, source)), separator), names, empty)
+    one_by_one = _records(_rows(_RowLines(_popped(begun, source)), header.separator), header.names, empty)
     while begun and (row := next(one_by_one, None)):
         yield row
+    yield from _in_blocks(source, header, telling, one_by_one, empty)
+
+
+def _in_blocks(
+    source: Lines, header: Header, telling: str, one_by_one: Iterator[Record], empty: EmptyRows
+) -> Iterator[Record | Block]:
+    """What is left of the file: rows that can be read together in blocks, and the others between them one by one."""
     while source.more():
         ahead, first = source.ahead(), source.number + 1
-        if hollow := _hollow_lines(ahead, separator):
+        if hollow := _hollow_lines(ahead, header.separator):
             empty.add_lines([number for number, line in enumerate(hollow, first) if line.strip(b"\r")])
             source.skip(len(hollow), are_all=len(hollow) == ahead.count(b"\n"))
             continue
-        found, columns = _together(ahead, names, separator, telling)
+        found, columns = _together(ahead, *header, telling)
         if not found.ends and (parted := _without_hollow_rows(ahead, first, header, telling)):
             table, rows = parted
             yield table

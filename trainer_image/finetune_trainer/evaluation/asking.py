@@ -9,19 +9,23 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finetune_api.evaluation import Endpoint, Judge
+from finetune_api.evaluation import Endpoint, Judge, Service
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Progress
 from finetune_api.names import JUDGE_KEY_VARIABLE, endpoint_key_variable
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
+from finetune_trainer.data import Row, Turn
 from finetune_trainer.evaluation.contest import ACTIVE_VERSION, TUNED, Contestant, endpoint_key
 from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings
 from finetune_trainer.evaluation.kept import Answer, KeptAnswers
-from finetune_trainer.evaluation.material import Material
+from finetune_trainer.evaluation.material import Material, after_examples
 from finetune_trainer.evaluation.stored import Each
+
+if TYPE_CHECKING:
+    from finetune_trainer.evaluation.endpoint import Outcome, Way
 
 NO_EXAMPLES = "every row of the training set is asked in the test set: there are no examples"
 
@@ -63,24 +67,43 @@ class Asking:
                 self._judge(self._evaluation.judge, name, found[TUNED].answers, found[name])
 
     def _endpoint(self, one: Endpoint) -> Contestant:
+        kept = self._kept(endpoint_key(one.name).replace("/", "-"), one.url, one.model)
+        contestant, outcome = self._ask_service(one, os.environ.get(endpoint_key_variable(one.name)), kept)
+        rows = len(self._material.questions) - outcome.errors
+        contestant.notes = {"name": one.name, "rows": rows, "errors": outcome.errors}
+        return contestant
+
+    def _ask_service(
+        self,
+        service: Service,
+        key: str | None,
+        kept: KeptAnswers,
+        *,
+        shown: Sequence[Row] = (),
+        way: "Way | None" = None,
+    ) -> tuple[Contestant, "Outcome"]:
+        """Ask it what it has not answered yet; `shown` are the examples that stand before each question."""
         from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
 
-        kept = self._kept(endpoint_key(one.name).replace("/", "-"), one.url, one.model)
         asked = self._material.questions
-        left = Each(range(len(asked)), lambda row: (row, asked[row].turns)).without(kept.by_row.__contains__)
+
+        def conversation(row: int) -> tuple[int, tuple[Turn, ...]]:
+            return row, after_examples(asked[row].turns, shown)
+
+        left = Each(range(len(asked)), conversation).without(kept.by_row.__contains__)
         self._advance(len(asked) - len(left))
         outcome = ask(
-            one,
-            os.environ.get(endpoint_key_variable(one.name)),
+            service,
+            key,
             left,
             max_tokens=self._material.service_tokens,
             on_answer=lambda answer: self._keep(kept, [answer]),
+            way=way,
         )
         self._advance(outcome.errors)
         contestant = Contestant(kept.texts(len(asked)), prompt_tokens=kept.prompt_tokens)
         contestant.problem = outcome.problem
-        contestant.notes = {"name": one.name, "rows": len(asked) - outcome.errors, "errors": outcome.errors}
-        return contestant
+        return contestant, outcome
 
     def _judge(self, judge: Judge, name: str, tuned: Sequence[str | None], other: Contestant) -> None:
         """Have each pair of answers judged, twice; what was not judged counts as an error."""

@@ -14,7 +14,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.data import Row, Turn
+from finetune_trainer.data import Row
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.asking import NO_EXAMPLES, Asking
 from finetune_trainer.evaluation.contest import (
@@ -26,9 +26,8 @@ from finetune_trainer.evaluation.contest import (
     Contestant,
     contest,
 )
-from finetune_trainer.evaluation.endpoint import Outcome, Way, ask
-from finetune_trainer.evaluation.material import Material, after_examples
-from finetune_trainer.evaluation.stored import Each
+from finetune_trainer.evaluation.endpoint import Outcome, Way
+from finetune_trainer.evaluation.material import Material
 
 AT_ONCE = 4
 """Questions at the same time. The operator has more such pods to serve."""
@@ -110,29 +109,12 @@ class AskingProvider(Asking):
 
     def _ask(self, who: str, candidate: Candidate, *depends_on: int, shown: Sequence[Row] = ()) -> Contestant:
         """Ask one model; `shown` are the examples that stand before each question."""
-        questions = self._material.questions
         kept = self._kept(who, self._job.uid, self._job.attempt, *depends_on)
-
-        def conversation(row: int) -> tuple[int, tuple[Turn, ...]]:
-            return row, after_examples(questions[row].turns, shown)
-
-        left = Each(range(len(questions)), conversation).without(kept.by_row.__contains__)
-        self._advance(len(questions) - len(left))
         service = Service(
             url=self._job.answers_url, model=candidate, concurrency=AT_ONCE, timeout_seconds=ANSWER_SECONDS
         )
-        outcome = ask(
-            service,
-            None,
-            left,
-            max_tokens=self._material.service_tokens,
-            on_answer=lambda answer: self._keep(kept, [answer]),
-            way=self._way,
-        )
-        self._advance(outcome.errors)
+        contestant, outcome = self._ask_service(service, None, kept, shown=shown, way=self._way)
         _require_possible(outcome, candidate, answered=bool(kept.by_row))
-        contestant = Contestant(kept.texts(len(questions)), prompt_tokens=kept.prompt_tokens)
-        contestant.problem = outcome.problem
         return contestant
 
 

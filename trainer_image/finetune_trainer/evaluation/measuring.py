@@ -94,7 +94,10 @@ class Measuring(Asking):
 
     def _base_model(self, found: dict[str, Contestant], losses: dict[str, float | None]) -> None:
         """Ask the base model as the job wants it, without and with examples; both grow by what it says."""
-        ways: dict[str, Callable[[Model], Contestant]] = {ZERO_SHOT: self._zero_shot, FEW_SHOT: self._few_shot}
+        ways: dict[str, Callable[[Model], Contestant]] = {
+            ZERO_SHOT: partial(self._ask_model, ZERO_SHOT),
+            FEW_SHOT: self._few_shot,
+        }
         asked = [who for who in ways if self._evaluation.has(who)]
         try:
             with self._care.asking("base"), base_of(self._tuned) as base:
@@ -116,9 +119,6 @@ class Measuring(Asking):
                 raise
             self._answered = before
             return self._not_asked(error.message)
-
-    def _zero_shot(self, base: Model) -> Contestant:
-        return self._ask_model(ZERO_SHOT, base)
 
     def _ask_model(self, who: str, model: Model, *depends_on: Any) -> Contestant:
         room = self._room(model)

@@ -18,8 +18,14 @@ def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
     return fit(status.model_copy(update={"conditions": conditions, "observed_generation": view.generation}))
 
 
+_WAY_ON = "spec.retryNonce; if the job itself has to change, apply it under a new name."
+_STEP_LIMIT = 900
+"""What fits before it."""
+
+
 def fail(view: JobView, failure: Failure) -> Decision:
-    """End the job for this reason."""
+    """End the job for this reason. It does not go on by itself: its next step says how it does."""
+    failure = failure.model_copy(update={"next_step": _with_way_on(failure.next_step)})
     facts = [
         *stalled(failure.reason, failure.message),
         Fact("Failed", "True", failure.reason, failure.message),
@@ -34,6 +40,13 @@ def fail(view: JobView, failure: Failure) -> Decision:
     }
     # The pod is stopped by `keep_finished`, once the failure is safely in status.
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
+
+
+def _with_way_on(step: str | None) -> str:
+    if step is None:
+        return f"Set {_WAY_ON}"
+    known = "retryNonce" in step or "new name" in step
+    return step if known else f"{step[:_STEP_LIMIT]} Then set {_WAY_ON}"
 
 
 def _not_suspended(view: JobView) -> list[Fact]:

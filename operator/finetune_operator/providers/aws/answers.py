@@ -15,10 +15,7 @@ from botocore.model import OperationModel
 from botocore.response import StreamingBody
 
 from finetune_operator.providers.errors import Unreadable, looks_like_page
-from finetune_operator.providers.unanswered import moved
-
-ANSWER_MAX_BYTES = 32 * 1024 * 1024
-"""Of an answer that is read at once: the longest page of a list has a hundredth of these."""
+from finetune_operator.providers.unanswered import ANSWER_MAX_BYTES, moved, too_long
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -77,8 +74,7 @@ class Bounded:
             content += chunk
             if len(content) > ANSWER_MAX_BYTES:
                 body.close()
-                host = urlsplit(request.url).hostname
-                raise Unreadable(f"{host} answers with more than {ANSWER_MAX_BYTES // 2**20} MiB")
+                raise too_long(urlsplit(request.url).hostname)
         return AWSResponse(response.url, response.status_code, response.headers, _Read(bytes(content)))
 
     def close(self) -> None:

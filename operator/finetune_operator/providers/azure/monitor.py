@@ -4,10 +4,11 @@ The metrics come by ARM's REST interface: one GET does not need an SDK of its ow
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.deployment.idle import FINE, LAG, Figures, span
 from finetune_operator.providers.azure.arm import ArmRest
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater
@@ -70,7 +71,7 @@ def question(deployment: str, since: datetime, now: datetime) -> dict[str, str]:
         "metricnames": METRIC,
         "aggregation": "Total",
         "interval": "PT5M" if span(since, now) == FINE else "PT1H",
-        "timespan": f"{_text(begin)}/{_text(now)}",
+        "timespan": f"{timestamp(begin)}/{timestamp(now)}",
         "$filter": f"{DIMENSION} eq '{quoted}'",
     }
 
@@ -92,7 +93,3 @@ def figures(answer: Mapping[str, Any], step: timedelta, now: datetime) -> Figure
 def _is(said: str | None, word: str, *, unsaid: bool = False) -> bool:
     """Whether Azure says that word, whose letters have no case; or nothing, where that means the same."""
     return said.casefold() == word.casefold() if said else unsaid
-
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -10,9 +10,9 @@ from azure.core.pipeline.transport._aiohttp import AioHttpTransport  # typed, as
 
 from finetune_operator.providers.errors import Unreadable
 from finetune_operator.providers.in_time import seconds_for
+from finetune_operator.providers.unanswered import ANSWER_MAX_BYTES
 
 CONNECT_SECONDS, CALL_SECONDS = 10, 30
-ANSWER_MAX_BYTES = 32 * 1024 * 1024
 
 
 class _Bounded(aiohttp.ClientResponse):

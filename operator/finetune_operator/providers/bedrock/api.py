@@ -95,7 +95,10 @@ class BedrockApi:
     async def create(self, request: JobRequest) -> RemoteJob:
         """CreateModelCustomizationJob, with the attempt's token."""
         asked = wire.creation(request, self._settings, self._bucket.uri)
-        made = await self._aws.call(SERVICE, "create_model_customization_job", **asked)
+        try:
+            made = await self._aws.call(SERVICE, "create_model_customization_job", **asked)
+        except Refused as error:
+            raise wire.of_the_wish(error) from None
         return RemoteJob(id=made["jobArn"], state="Queued", created=request.key.created)
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - the name tells

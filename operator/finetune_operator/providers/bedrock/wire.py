@@ -11,6 +11,7 @@ from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
+from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, whole
 
@@ -36,6 +37,18 @@ _VALIDATION = "validation_artifacts/post_fine_tuning_validation/validation_metri
 _LINE = re.compile(r"\b(?:[Ll]ine|[Rr]ecord|[Rr]ow)s? (\d+)\b")
 _ACCESS = re.compile(r"assume|access|permission|authoriz|denied", re.IGNORECASE)
 _ABSENT = re.compile(r"NoSuchBucket|NoSuchKey|does not exist|not found", re.IGNORECASE)
+
+_FIELDS = (
+    (re.compile("hyperparameter", re.IGNORECASE), "hyperparameters"),
+    (re.compile("model identifier|support (fine-tuning|customization)", re.IGNORECASE), "baseModel"),
+)
+"""Of a job's spec, by Bedrock's words for it."""
+
+
+def of_the_wish(error: Refused) -> Refused:
+    """The refusal of a job that was asked for, with the job's own field."""
+    field = next((field for words, field in _FIELDS if words.search(error.message)), None)
+    return Refused(error.reason, f"spec.{field}: {error.message}") if field else error
 
 
 def job_name(key: JobKey) -> str:

@@ -12,16 +12,12 @@ from typing import Any
 import httpx2
 import openai
 
-from finetune_operator.providers.errors import Unreadable
 from finetune_operator.providers.in_time import Limit
-from finetune_operator.providers.unanswered import moved
+from finetune_operator.providers.unanswered import ANSWER_MAX_BYTES, moved, too_long
 
 CALL_SECONDS = 20.0
 CONTENT = "/content"
 """How the path of a file's content ends: many keep it in a store of another host."""
-
-ANSWER_MAX_BYTES = 32 * 1024 * 1024
-"""Of an answer that is read at once, uncompressed: the longest list of a thousand files has one of these."""
 
 FORM = "Multipart/form-data"
 """The type of a form to the SDK: with a small m it makes a form of its own, which cannot be streamed."""
@@ -94,8 +90,7 @@ async def _content(response: httpx2.Response, limit: Limit) -> bytes:
             content += chunk
             limit.has_moved(len(chunk))
             if len(content) > ANSWER_MAX_BYTES:
-                host = response.request.url.host
-                raise Unreadable(f"{host} answers with more than {ANSWER_MAX_BYTES // 2**20} MiB")
+                raise too_long(response.request.url.host)
     finally:
         await response.aclose()
     return bytes(content)

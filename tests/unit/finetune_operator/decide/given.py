@@ -35,10 +35,13 @@ def openai_connection() -> LLMConnectionSpec:
     return LLMConnectionSpec.model_validate({"namespaceSelector": {}, "openAI": {"apiKeySecretRef": key}})
 
 
+SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
+
+
 def azure_connection() -> LLMConnectionSpec:
     block = {
         "endpoint": "https://res.openai.azure.com",
-        "subscriptionID": "sub",
+        "subscriptionID": SUBSCRIPTION,
         "resourceGroup": "group",
         "account": "res",
         "credentials": {"workloadIdentity": True},

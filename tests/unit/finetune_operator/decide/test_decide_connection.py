@@ -12,6 +12,7 @@ from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide.connection import Checked, check_is_due, pod_refused, says_the_same, with_resolved
 from tests.unit.finetune_operator.decide.given import (
     NOW,
+    SUBSCRIPTION,
     at,
     azure_connection,
     bedrock_connection,
@@ -162,7 +163,7 @@ def test_a_check_of_a_time_to_come_holds_up_no_check() -> None:
 
 def by_workspace(**fields: Any) -> LLMConnectionSpec:
     azure = {"workspace": {"name": "tuning", "connection": "openai"}, "credentials": {"workloadIdentity": True}}
-    base = {"subscriptionID": "sub", "resourceGroup": "group"}
+    base = {"subscriptionID": SUBSCRIPTION, "resourceGroup": "group"}
     return LLMConnectionSpec.model_validate({"azureOpenAI": base | azure | fields})
 
 
@@ -175,20 +176,20 @@ def place(spec: LLMConnectionSpec) -> tuple[str | None, ...]:
 FOUND = ("https://found.openai.azure.com", "found-sub", "found-group", "found")
 LEADS: dict[str, tuple[LLMConnectionSpec, LLMConnectionStatus, tuple[str | None, ...]]] = {
     "found": (by_workspace(), SEEN, FOUND),
-    "not found yet": (by_workspace(), LLMConnectionStatus(), (None, "sub", "group", None)),
+    "not found yet": (by_workspace(), LLMConnectionStatus(), (None, SUBSCRIPTION, "group", None)),
     "found for another workspace": (
         by_workspace(workspace={"name": "other", "connection": "openai"}),
         SEEN,
-        (None, "sub", "group", None),
+        (None, SUBSCRIPTION, "group", None),
     ),
     "found for another connection of it": (
         by_workspace(workspace={"name": "tuning", "connection": "other"}),
         SEEN,
-        (None, "sub", "group", None),
+        (None, SUBSCRIPTION, "group", None),
     ),
-    "an account is written": (by_workspace(account="mine"), SEEN, (FOUND[0], "sub", "group", "mine")),
+    "an account is written": (by_workspace(account="mine"), SEEN, (FOUND[0], SUBSCRIPTION, "group", "mine")),
     "an endpoint is written": (by_workspace(endpoint="https://gate"), SEEN, ("https://gate", *FOUND[1:])),
-    "without a workspace": (azure_connection(), SEEN, ("https://res.openai.azure.com", "sub", "group", "res")),
+    "without a workspace": (azure_connection(), SEEN, ("https://res.openai.azure.com", SUBSCRIPTION, "group", "res")),
 }
 
 

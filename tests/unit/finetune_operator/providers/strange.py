@@ -65,7 +65,12 @@ def openai(url: str) -> ClosableApi:
 
 
 def azure(url: str) -> ClosableApi:
-    block = {"endpoint": url, "managementEndpoint": url, "subscriptionID": "sub", "resourceGroup": "group"}
+    block = {
+        "endpoint": url,
+        "managementEndpoint": url,
+        "subscriptionID": "11111111-2222-3333-4444-555555555555",
+        "resourceGroup": "group",
+    }
     credentials = {"account": "res", "credentials": {"workloadIdentity": True}}
     return AzureOpenAIApi(AzureOpenAI.model_validate(block | credentials), Token())
 

@@ -9,11 +9,13 @@ import pytest
 from finetune_api.aws import Bedrock
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import ProviderFile
+from finetune_api.reasons import Reason
 from finetune_api.verdict import SplitName
 from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.providers import hosting
 from finetune_operator.providers.bedrock import deployments as bedrock_deployments
 from finetune_operator.providers.bedrock import wire
+from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.ports import HostRequest, JobRequest
 from tests.simulators.aws.shapes import problems
 from tests.unit.finetune_operator.decide.given import job_spec
@@ -126,6 +128,19 @@ def test_every_state_is_one_of_ours(name: str) -> None:
     for found in (wire.job(given), wire.listed(given)):
         assert (found.id, found.state, found.note) == (ARN, state, note)
     assert wire.listed(given).partial
+
+
+@pytest.mark.parametrize(
+    ("said", "begins"),
+    [
+        ("bedrock refuses (ValidationException): The provided model identifier is invalid.", "spec.baseModel: bedrock"),
+        ("The hyperparameter x is not supported by the base model.", "spec.hyperparameters: The"),
+        ("The client request token was used for another request.", "The client"),
+    ],
+)
+def test_a_wish_that_is_refused_is_told_with_the_field_of_the_job(said: str, begins: str) -> None:
+    found = wire.of_the_wish(Refused(Reason.PROVIDER_REFUSED, said))
+    assert (found.message.startswith(begins), found.message.endswith(said)) == (True, True)
 
 
 FAILURES = {

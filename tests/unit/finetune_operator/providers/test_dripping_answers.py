@@ -188,7 +188,11 @@ async def entra(
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.context()).start()
-    block = {"endpoint": "https://res.openai.azure.com", "subscriptionID": "sub", "resourceGroup": "group"}
+    block = {
+        "endpoint": "https://res.openai.azure.com",
+        "subscriptionID": "11111111-2222-3333-4444-555555555555",
+        "resourceGroup": "group",
+    }
     where = {"account": "res", "authorityHost": f"https://localhost:{runner.addresses[0][1]}"}
     settings = AzureOpenAI.model_validate(block | where | {"credentials": {"secretRef": {"name": "azure"}}})
     secret = dict(zip(AZURE_KEYS, ("11111111-2222-3333-4444-555555555555", "client", "a-secret"), strict=True))

@@ -173,12 +173,19 @@ async def test_a_connection_whose_token_is_refused_is_not_ready(provider, begin)
     assert (ready["status"], ready["reason"]) == ("False", "CredentialsInvalid")
 
 
-@pytest.mark.parametrize("field", ["subscriptionID", "resourceGroup", "account"])
-async def test_an_account_that_arm_does_not_have_is_told_before_a_job_is_paid_for(begin, field):
+@pytest.mark.parametrize(
+    ("field", "another"),
+    [
+        ("subscriptionID", "00000000-0000-0000-0000-00000000000f"),
+        ("resourceGroup", "another"),
+        ("account", "another"),
+    ],
+)
+async def test_an_account_that_arm_does_not_have_is_told_before_a_job_is_paid_for(begin, field, another):
     cluster = await begin()
     assert cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"][0]["status"] == "True"
     spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
-    wrong = {**spec, "azureOpenAI": spec["azureOpenAI"] | {field: "another"}}
+    wrong = {**spec, "azureOpenAI": spec["azureOpenAI"] | {field: another}}
     cluster.kube.put(CONNECTIONS, {"metadata": {"name": "openai", "generation": 2}, "spec": wrong})
     await cluster.settle()
     ready = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"][0]

@@ -19,10 +19,11 @@ from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, Token, 
 __all__ = ["start"]
 
 OPENAI = Key(CONNECTIONS.kind, "", "openai")
-ACCOUNT = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a"
+SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
+ACCOUNT = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a"
 WORKSPACE = AzureWorkspace(name="ml", connection="aoai")
 SETTINGS = AzureOpenAI.model_validate(
-    {"subscriptionID": "s", "resourceGroup": "g", "workspace": {"name": "ml", "connection": "aoai"}}
+    {"subscriptionID": SUBSCRIPTION, "resourceGroup": "g", "workspace": {"name": "ml", "connection": "aoai"}}
     | {"credentials": {"workloadIdentity": True}}
 )
 

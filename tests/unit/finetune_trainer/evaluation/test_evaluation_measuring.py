@@ -330,8 +330,8 @@ def test_an_endpoint_is_compared_on_the_rows_that_it_answered(tiny_model, tmp_pa
     baselines = [{"endpoint": {"name": "my-rag", "url": "http://127.0.0.1:1/v1", "model": "m"}}]
     bench = Bench(tmp_path, tiny_model, baselines=baselines, metrics=["exactMatch"])
 
-    def right_but_for_two(_endpoint, key, asked, *, max_tokens, on_answer):
-        assert (key, max_tokens, len(asked)) == ("sk-1", 4, 12)
+    def right_but_for_two(_endpoint, key, asked, *, max_tokens, on_answer, way):
+        assert (key, max_tokens, len(asked), way) == ("sk-1", 4, 12, None)
         for row, _ in asked[2:]:
             on_answer(Answer(row, bench.asked.questions[row].completion, 20))
         return asking.Outcome(errors=2, problems={"HTTP 500": 2})

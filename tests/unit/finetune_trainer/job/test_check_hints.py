@@ -20,8 +20,8 @@ DEPLOYMENT = HEAD.format("ModelDeployment") + "  modelRef: {name: tickets}\n"
 CONNECTION = HEAD.format("LLMConnection")
 CACHED = CONNECTION + "  huggingFace: {trainerImage: r/t:1, artifacts: {uri: 'pvc://models'}, modelCache: MORE}\n"
 AZURE = CONNECTION + (
-    "  azureOpenAI: {subscriptionID: a, resourceGroup: g, account: r, endpoint: 'https://r.openai.azure.com', "
-    "credentials: {workloadIdentity: true}, MORE}\n"
+    "  azureOpenAI: {subscriptionID: 11111111-2222-3333-4444-555555555555, resourceGroup: g, account: r, "
+    "endpoint: 'https://r.openai.azure.com', credentials: {workloadIdentity: true}, MORE}\n"
 )
 BEDROCK = CONNECTION + (
     "  bedrock: {region: us-east-1, roleARN: 'arn:aws:iam::111122223333:role/x', s3: {bucket: data}, "

@@ -7,8 +7,9 @@ import pytest
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.cloud_job.steps import decide as decide_remote
+from finetune_operator.decide.job.change import fail
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import (
     CONNECTION_GRACE,
@@ -216,6 +217,17 @@ def test_in_every_state_a_sentence_says_what_it_does_or_waits_for(name: str) -> 
     """`kubectl get -o wide` shows the message of Ready."""
     found = condition(decide(STATES[name][0]).status, "Ready")
     assert found is None or found.message, "nothing is written of what is on its way out"
+
+
+@pytest.mark.parametrize("reason", [*NEXT_STEP, None])
+def test_a_failed_job_says_how_it_goes_on_once_the_cause_is_mended(reason: Reason | None) -> None:
+    step = NEXT_STEP[reason] if reason else None
+    given = Failure(reason=reason or Reason.TRAINER_CRASHED, message="because", next_step=step)
+    failure = fail(STATES["failed"][0], given).status.failure
+    assert failure is not None
+    said = str(failure.next_step)
+    assert said.startswith(step or "Set spec.retryNonce;")
+    assert "retryNonce" in said or "new name" in said
 
 
 CHANGES_THE_WORLD = {
