@@ -1,5 +1,6 @@
 """Moto's server beside the simulators: S3, IAM, STS and CloudWatch."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,8 +8,11 @@ from contextlib import contextmanager
 @contextmanager
 def moto(host: str = "127.0.0.1") -> Iterator[str]:
     """Serve from a thread; yields the address."""
-    from moto.server import ThreadedMotoServer  # heavy: only for tests that need it
+    from moto import backends  # heavy: only for tests that need it
+    from moto.server import ThreadedMotoServer
 
+    folders = backends.list_of_moto_modules
+    backends.list_of_moto_modules = functools.partial(list, tuple(folders()))  # which looks for 200 at each request
     server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
     server.start()
     try:
@@ -16,3 +20,4 @@ def moto(host: str = "127.0.0.1") -> Iterator[str]:
         yield f"http://{bound}:{port}"
     finally:
         server.stop()
+        backends.list_of_moto_modules = folders

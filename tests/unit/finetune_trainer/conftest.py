@@ -10,7 +10,9 @@ import pytest
 from hypothesis import settings
 
 from finetune_api.names import ARTIFACTS_PREFIX
+from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.computing import four_bit, garbage
+from finetune_trainer.output import loss_plot
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.checked import check
 from tests.unit.finetune_trainer.still_clock import clock
@@ -46,6 +48,28 @@ def _jobs_of_all_methods_share_a_process(monkeypatch: pytest.MonkeyPatch) -> Non
     """What one job leaves out the next one may need, and what one leaves behind is to go; a pod does one."""
     monkeypatch.setattr(four_bit, "leave_out", lambda _base: None)
     monkeypatch.setattr(garbage, "import_for_good", lambda *_modules: None)
+
+
+@pytest.fixture(scope="session")
+def _drawn() -> dict[tuple[str, str], str]:
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _loss_is_drawn_once(monkeypatch: pytest.MonkeyPatch, _drawn: dict[tuple[str, str], str]) -> None:
+    """A fifth of a short run's processor time; `attempt/test_metrics.py` looks at pictures of many records.
+
+    What a picture says in words is its title and unit: with others it is drawn again.
+    """
+    draw = loss_plot.draw
+
+    def drawn(record: Metrics, *, title: str) -> str:
+        said = title, loss_plot.unit(record)
+        if said not in _drawn:
+            _drawn[said] = draw(record, title=title)
+        return _drawn[said]
+
+    monkeypatch.setattr(loss_plot, "draw", drawn)
 
 
 @pytest.fixture(scope="session")

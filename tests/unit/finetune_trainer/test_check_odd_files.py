@@ -78,6 +78,30 @@ def test_lines_that_end_as_old_macs_end_them_get_a_command_that_mends_them(check
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("t.jsonl", LINES.replace("n 1", "n\0 1")), ("t.csv", TABLE + "\0" * 99), ("t.jsonl", LINES + "\0")],
+)
+def test_nul_bytes_get_a_command_that_takes_them_away(check, tmp_path, name, data):
+    result = check(train=(name, data))
+    assert result.code == ExitCode.DATASET_INVALID
+    assert "NUL byte" in result.verdict.message
+    if not shutil.which("tr"):
+        pytest.skip("tr is not installed here")
+    (tmp_path / "FILE").write_text(data)
+    subprocess.run(["bash", "-c", result.verdict.next_step.split("`")[1]], cwd=tmp_path, check=True)
+    mended = check(train=(f"mended-{name}", (tmp_path / "ROWS").read_text()))
+    assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 3)
+
+
+def test_a_byte_order_mark_that_files_put_together_left_in_a_text_is_told(check):
+    """Of JSON Lines the row is refused; a cell of CSV may hold anything."""
+    result = check(train=("t.csv", TABLE + "\ufeffquestion 9,answer 9\n"))
+    assert result.code == ExitCode.OK
+    (said,) = [warning for warning in result.verdict.warnings if "U+FEFF" in warning]
+    assert said.startswith("t.csv: 1 row with a byte order mark in the text (U+FEFF) (the first: line 5)")
+
+
 @pytest.mark.parametrize("ending", ["jsonlines", "jl", "JSONLINES"])
 def test_other_endings_for_json_lines_are_known(check, ending):
     assert check(train=(f"t.{ending}", LINES)).verdict.train.format == "JSONLines"

@@ -1,7 +1,9 @@
 """What a person meets at the shell: help with an example, flags refused in words, failures that say what to do here."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +129,16 @@ def test_next_steps_at_a_shell_do_not_speak_of_a_cluster():
         said = outcome.with_next_step(TrainerError(reason, "x"), run._NEXT_STEP_HERE).next_step
         assert said
         assert not [word for word in words if word in said], reason
+
+
+def test_no_next_step_speaks_of_a_cluster_to_those_who_have_none():
+    """What stores and ConfigMaps say is for pods alone."""
+    package = Path(run.__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        if file.name not in ("store.py", "code_files.py"):
+            text = re.sub(r'"\s+f?"', "", file.read_text())
+            said = re.findall(r".{0,80}retryNonce", text)
+            assert not [one for one in said if "in a cluster" not in one], file
 
 
 def every_error():

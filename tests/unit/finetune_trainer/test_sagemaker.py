@@ -5,10 +5,9 @@ import base64
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from finetune_api.names import NODE_VARIABLE
 from finetune_api.trainer import Report
 from finetune_trainer import sagemaker
 from finetune_trainer.storage.durable import read_manifest, sha256_of
+from tests.unit.finetune_trainer.computing import ranks
 from tests.unit.finetune_trainer.jobs import write_rows
 
 ARTIFACT = "s3://bucket/models/job-1/output/model/model"
@@ -59,20 +59,29 @@ def steps_done(root: Path) -> int:
     return record.read_text().count('"loss"') if record.exists() else 0
 
 
+def container(root: Path) -> BaseProcess:
+    """The command in a process of its own, which has torch already."""
+    process = ranks.context().Process(target=work, args=(root, dict(os.environ)))
+    process.start()
+    return process
+
+
+def work(root: Path, environment: dict[str, str]) -> None:
+    os.environ |= environment  # the fork server has that of its first test
+    sys.exit(sagemaker.main(argparse.Namespace(root=root)))
+
+
 def test_a_job_that_lost_its_instance_goes_on_in_another_container(tiny_model, tmp_path):
     root = tmp_path / "ml"
     fill(root, tiny_model)
-    taken = subprocess.Popen(
-        [sys.executable, "-m", "finetune_trainer", "sagemaker", "--root", root], stderr=subprocess.PIPE, text=True
-    )
+    taken = container(root)
     deadline = time.monotonic() + 120
     while steps_done(root) < 12:
-        assert taken.poll() is None, taken.communicate()[1]
+        assert taken.is_alive(), taken.exitcode
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    taken.send_signal(signal.SIGTERM)
-    taken.communicate(timeout=60)
-    assert taken.returncode == ExitCode.INTERRUPTED
+    taken.terminate()
+    assert ranks.ended([taken]) == [ExitCode.INTERRUPTED]
     assert not (root / "output" / "failure").exists(), "SageMaker stopped it: that is no failure of the job"
     assert report(root / "checkpoints" / "report.json").phase == "Interrupted"
 
@@ -164,11 +173,9 @@ def test_several_processes_train_one_model_and_the_first_speaks_and_writes_for_a
     (roots[1] / "checkpoints" / "report.json").write_text("of an instance that was taken away")
     for variable in (NODE_VARIABLE, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         monkeypatch.setenv(variable, "lo")  # what the first instance sets goes with the test
-    command = [sys.executable, "-m", "finetune_trainer", "sagemaker", "--root", roots[1]]
-    second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    second = container(roots[1])
     assert sagemaker.main(argparse.Namespace(root=roots[0])) == ExitCode.OK
-    said = second.communicate(timeout=300)[1]
-    assert second.returncode == ExitCode.OK, said
+    assert ranks.ended([second], 300) == [ExitCode.OK]
     found = report(roots[0] / "model" / "report.json")
     assert (found.phase, found.progress.step, found.result.artifact.uri) == ("Succeeded", 12, ARTIFACT)
     assert read_manifest(roots[0] / "model" / "model")

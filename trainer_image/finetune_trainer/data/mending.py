@@ -37,6 +37,17 @@ _AS_TEMPLATE_WANTS = (
     "variant. Then apply the job under a new name."
 )
 _AS_JSON = "Write rows by a library that escapes text: json.dumps of Python, JSON.stringify, to_json of pandas."
+_WITHOUT_NUL = (
+    r"`tr -d '\000' < FILE > ROWS` takes the NUL bytes away. A write that broke off leaves many of them: then rows are "
+    "missing, too, and the file is to be written anew."
+)
+_STEPS_OF_ANY = (
+    ("lone carriage return", WITH_LINE_FEEDS),
+    ("NUL byte", _WITHOUT_NUL),
+    (REFUSED_BY_TEMPLATE, _AS_TEMPLATE_WANTS),
+)
+"""What is said of each of the rows, and what helps, whatever the format."""
+
 _STEPS = (
     ("has NaN or Infinity", "Write null, or leave the column out: to_json of pandas does."),
     ("a comma follows its end", "`sed 's/,[[:space:]]*$//' FILE > ROWS.jsonl` takes the commas away."),
@@ -55,7 +66,7 @@ _STEPS = (
     ("tabs and line breaks within text", _AS_JSON),
     ("a backslash", _AS_JSON),
 )
-"""What is said of each of the rows, and what helps."""
+"""The same of JSON."""
 
 
 def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, field: str) -> str | None:
@@ -70,12 +81,10 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
     """
     if file_format.startswith("Parquet") and (step := _of_bytes(problems)):
         return step
-    if _all_say(problems, "lone carriage return"):
-        return WITH_LINE_FEEDS
+    if known := next((step for what, step in _STEPS_OF_ANY if _all_say(problems, what)), None):
+        return known
     if _all_say(problems, "UTF-8"):
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows else "")
-    if _all_say(problems, REFUSED_BY_TEMPLATE):
-        return _AS_TEMPLATE_WANTS
     columns = {problem.field for problem in problems}
     if len(columns) == 1 and any(_all_say(problems, f"is {kind}, not text") for kind in ("a number", "true or false")):
         return _as_text(columns.pop() or "", file_format)

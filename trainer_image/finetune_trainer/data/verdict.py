@@ -50,6 +50,7 @@ _WHOLE_PAIRS = (
     '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]; text has no turns.'
 )
 _AS_READ = ": the text was read in another encoding before it was saved; export it anew as UTF-8"
+_AS_ANY_OTHER = "; it is learnt like any other"
 _AS_WRITTEN = "; they are learnt as they stand there: html.unescape of Python makes plain text of them"
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "name": 256}
@@ -169,7 +170,8 @@ class _SplitCheck:
             Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
             Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
             Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
-            Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", "; it is learnt like any other"),
+            Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
+            Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
         ]
         if self.tokenizer:
             what = "a special token of the model in the text"

@@ -19,7 +19,7 @@ from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Row, Turn
 from finetune_trainer.evaluation.contest import ACTIVE_VERSION, TUNED, Contestant, endpoint_key
-from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings
+from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings, unread
 from finetune_trainer.evaluation.kept import Answer, KeptAnswers
 from finetune_trainer.evaluation.material import Material, after_examples
 from finetune_trainer.evaluation.stored import Each
@@ -117,9 +117,11 @@ class Asking:
         left = asked.without(kept.by_row.__contains__)
         key = os.environ.get(JUDGE_KEY_VARIABLE)
         outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one], count=0))
-        other.rulings = rulings(tuned, other.answers, kept.texts(2 * len(tuned)))
-        if outcome.problem and other.problem is None:
-            other.problem = f"judge: {outcome.problem}"
+        said = kept.texts(2 * len(tuned))
+        other.rulings = rulings(tuned, other.answers, said)
+        why = outcome.problem or unread(other.rulings, said)
+        if why and other.problem is None:
+            other.problem = f"judge: {why}"
 
     def _kept(self, who: str, *depends_on: Any) -> KeptAnswers:
         spec, asked = self._spec, self._material

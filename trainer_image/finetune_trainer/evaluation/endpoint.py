@@ -37,11 +37,17 @@ _LONGEST_RESPONSE = 1 << 20
 _GIVE_UP_AFTER = 20
 """Rows in a row without an answer: the service is gone, and the rest is not tried."""
 
+_ITS_KEY = "it does not accept the key; look at its apiKeySecretRef"
 _FATAL = {
-    HTTPStatus.UNAUTHORIZED: "it does not accept the key",
-    HTTPStatus.FORBIDDEN: "it does not accept the key",
-    HTTPStatus.NOT_FOUND: "there is no such path or model",
+    HTTPStatus.UNAUTHORIZED: _ITS_KEY,
+    HTTPStatus.FORBIDDEN: _ITS_KEY,
+    HTTPStatus.NOT_FOUND: "there is no such path or model; look at its url, which often ends with /v1, and at model",
 }
+_REFUSED = {
+    HTTPStatus.METHOD_NOT_ALLOWED: "chat completions are no path of its url, which often ends with /v1",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "a question is too long for it",
+}
+"""What may be so of one question, and not of the next."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +287,9 @@ def _require_ok(response: httpx.Response) -> None:
         raise AgainError(said, asked_pause(response.headers))
     if status in _FATAL:
         raise FailedError(f"{said}: {_FATAL[HTTPStatus(status)]}", for_good=True)
-    raise FailedError(said)
+    if response.is_redirect:
+        raise FailedError(f"{said}: it sends elsewhere; name that address as url")
+    raise FailedError(f"{said}: {_REFUSED[HTTPStatus(status)]}" if status in _REFUSED else said)
 
 
 def asked_pause(headers: Mapping[str, str]) -> float | None:
@@ -302,10 +310,44 @@ def _answer(row: int, content: bytes) -> Answer:
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
         body = orjson.loads(content)
         finish = body["choices"][0].get("finish_reason")
-        text = body["choices"][0]["message"]["content"]
+        text = _text(body["choices"][0]["message"]["content"])
         tokens = (body.get("usage") or {}).get("prompt_tokens")
     if not text and finish == "length":  # no wrong answer, but none
         raise FailedError("its tokens were used up before it said anything (a model that reasons needs more of them)")
     if not isinstance(text, str):
-        raise FailedError("an answer has no choices[0].message.content")
-    return Answer(row, text.strip(), tokens if isinstance(tokens, int) else None)
+        raise FailedError(f"an answer has no choices[0].message.content{_what_it_is(content)}")
+    return Answer(row, text.strip(), tokens if type(tokens) is int else None)
+
+
+def _text(content: Any) -> Any:
+    """Of an answer in parts, those that are text; what a model has thought may be another one."""
+    if not isinstance(content, list) or not content:
+        return content
+    return "".join(part["text"] for part in content if part.get("type") == "text")
+
+
+def _what_it_is(content: bytes) -> str:
+    """Something else that services say in place of an answer, never in their words."""
+    start = content.lstrip()[:1]
+    if not start:
+        return ": it is empty"
+    if start == b"<":
+        return ": it is a web page. url has to be that of an API, and often ends with /v1"
+    if content.lstrip().startswith((b"data:", b"event:", b": ")):
+        return ": it is a stream, which was not asked for"
+    try:
+        body = orjson.loads(content)
+    except ValueError:
+        return ": it is no JSON"
+    return _what_it_says(body) if isinstance(body, dict) else ": it is no object"
+
+
+def _what_it_says(body: dict[str, Any]) -> str:
+    message: Any = {}
+    with contextlib.suppress(LookupError, TypeError):
+        message = body["choices"][0]["message"]
+    if body.get("error"):
+        return ": it is an error, in spite of HTTP 200"
+    if isinstance(message, dict) and message.get("refusal"):
+        return ": the model refuses it"
+    return ": the model calls a tool" if isinstance(message, dict) and message.get("tool_calls") else ""

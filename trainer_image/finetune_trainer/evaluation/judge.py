@@ -73,6 +73,18 @@ def rulings(
     ]
 
 
+def unread(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | None:
+    """What to say of a judge that has spoken of rows, and decided nothing; None where it did."""
+    words = iter(said)
+    rows = sum(
+        one is None and None not in both for one, both in zip(found, zip(words, words, strict=True), strict=True)
+    )
+    if not rows:
+        return None
+    on = "one row" if rows == 1 else f"{rows} rows"
+    return f"on {on} it did not begin with A, B or Tie: another model may do as it is asked"
+
+
 def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:
     if tuned is None or other is None:
         return None

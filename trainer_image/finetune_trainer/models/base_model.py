@@ -6,14 +6,13 @@ training and generation are elsewhere.
 
 import json
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import kinds
+from finetune_trainer.models import kinds, loaded_weights
 from finetune_trainer.models.base_refusals import (
     NO_SAFETENSORS,
     PUT_THERE_AGAIN,
@@ -23,7 +22,7 @@ from finetune_trainer.models.base_refusals import (
 )
 from finetune_trainer.models.corrected import as_if_never_quantised, say_that_nothing_is_tied, say_what_is_tied
 from finetune_trainer.models.tokenizer_file import by_its_file
-from finetune_trainer.models.weight_files import damaged, file_of, promised_in, stored_as_no_reals, stored_in_bytes
+from finetune_trainer.models.weight_files import damaged, file_of, stored_as_no_reals, stored_in_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +87,8 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     """The language model in `folder`, in `dtype`, on the CPU; with `four_bits` quantised, where it will be trained.
 
     Raises:
-        TrainerError: ModelUnusable: no language model, unknown architecture, no safetensors, or damaged; SpecInvalid:
-            it cannot be quantised here.
+        TrainerError: ModelUnusable: no language model, unknown architecture, no safetensors, damaged, not as its
+            configuration, or with weights that are no numbers; SpecInvalid: it cannot be quantised here.
     """
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
     _require_numbers(folder, config)
@@ -101,7 +100,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # its own words for them are in a log: `require_whole` has better ones
+            ignore_mismatched_sizes=True,  # its own words for them are in a log: `loaded_weights` has better ones
             **extra,
         )
     except MemoryError:
@@ -115,7 +114,9 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
         if wrong := damaged(folder):
             raise unusable(folder, f"its weights are damaged: {wrong}", PUT_THERE_AGAIN) from error
         raise unusable(folder, f"it cannot be loaded: {first_line(error)}", _step_after(error)) from error
-    require_whole(folder, found)
+    loaded_weights.require_whole(folder, found)
+    loaded_weights.require_no_rest(folder, model, found["unexpected_keys"])
+    loaded_weights.require_finite(folder, model, found["unexpected_keys"], quantised=four_bits)
     say_what_is_tied(model)
     if getattr(model, "is_quantized", False) and not (four_bits and getattr(model, "is_loaded_in_4bit", False)):
         raise _stored_quantised(folder, config)
@@ -160,22 +161,6 @@ def _require_numbers(folder: Path, config: Any) -> None:
     if name := stored_in_bytes(folder):
         why = f"{name} is stored in 8 bits or fewer, and config.json has no quantization_config that says how"
         raise unusable(folder, why, _PLAIN_WEIGHTS)
-
-
-def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
-    """Refuse files that have not all of the model's weights: transformers would make them up, and only warn.
-
-    Raises:
-        TrainerError: ModelUnusable.
-    """
-    missing = sorted(found["missing_keys"])
-    if missing:
-        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        why = f"its weights are incomplete: {named} cannot be found in {promised_in(folder, missing[0])}"
-        raise unusable(folder, why, PUT_THERE_AGAIN)
-    for name, stored, expected in sorted(found["mismatched_keys"]):
-        why = f"{name} in {file_of(folder, name)} is {tuple(stored)}, and by config.json {tuple(expected)}"
-        raise unusable(folder, f"its weights are another model's: {why}", PUT_THERE_AGAIN)
 
 
 def _kind(config: Any) -> Any:

@@ -61,7 +61,7 @@ def cached(cache: Path | str, name: str) -> Path | None:
     if problem is None:
         return folder
     message = f"{problem}: {name} is incomplete or damaged in the model cache"
-    step = f"Ask an admin to put it there again (finetune-trainer cache {name}), then set spec.retryNonce."
+    step = f"Have it put there again (finetune-trainer cache {name}), and try again (in a cluster by spec.retryNonce)."
     raise TrainerError(Reason.MODEL_UNUSABLE, message, step)
 
 

@@ -82,7 +82,7 @@ def _require_readable(folder: Path, name: str) -> None:
     if closed is not None:
         step = f"Ask an admin to let everybody read the model cache, or user {os.geteuid()} (chmod -R a+rX)."
         said = f"{name}: {closed} in the model cache does not let it be read (Permission denied)"
-        raise TrainerError(Reason.ACCESS_DENIED, said, f"{step} Then set spec.retryNonce.")
+        raise TrainerError(Reason.ACCESS_DENIED, said, f"{step} Then try again (in a cluster by spec.retryNonce).")
 
 
 def models_in(cache: Path | str) -> list[str]:

@@ -1,10 +1,11 @@
 """A base model's files of weights, by their headers and index alone: which there are, and what is wrong with them.
 
-No weights are read, and no torch. What the tensors mean is `model_shape.py`.
+But for `floats_of` no weights are read, and no torch. What the tensors mean is `model_shape.py`.
 """
 
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,16 @@ def _stored_as(folder: Path, kinds: frozenset[str]) -> str | None:
         return next((name for name, entry in entries if name.endswith("weight") and entry["dtype"] in kinds), None)
     except UNREADABLE:
         return None
+
+
+def floats_of(folder: Path, but: frozenset[str] = frozenset()) -> Iterator[tuple[str, Any]]:
+    """Each tensor of floats in the files, by its name, but those that are named; only one is in memory at a time."""
+    from safetensors import safe_open
+
+    for path in weight_files(folder):
+        names = [name for name, entry in header(path).items() if entry["dtype"] in FLOATS and name not in but]
+        with safe_open(path, framework="pt") as file:
+            yield from ((name, file.get_tensor(name)) for name in names)
 
 
 def file_of(folder: Path, tensor: str) -> str:

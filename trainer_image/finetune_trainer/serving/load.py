@@ -19,9 +19,9 @@ from finetune_trainer.computing import four_bit
 from finetune_trainer.computing.limits import cpu_threads, free_memory
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.models.adapters import part_shared_weights
-from finetune_trainer.models.base_model import require_whole
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
 from finetune_trainer.models.kinds import ENCODER_DECODERS, context_of
+from finetune_trainer.models.loaded_weights import require_no_rest, require_whole
 from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
@@ -132,6 +132,7 @@ def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
             output_loading_info=True,
         )
         require_whole(artifact.base, found)
+        require_no_rest(artifact.base, model, found["unexpected_keys"])
         if artifact.is_adapter:
             model = _with_adapter(model, artifact.folder)
     except SafetensorError as error:

@@ -14,6 +14,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
+from finetune_trainer.models.loaded_weights import first_not_finite
 
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -113,19 +114,16 @@ def _require_same(what: str, saved: dict[str, Any], expected: dict[str, Any]) ->
 
 
 def _require_finite(model: Any) -> None:
-    import torch
-
-    for name, value in model.named_parameters():
-        if not torch.isfinite(value).all():
-            raise _refused(f"{name} holds numbers that are not finite")
+    if name := first_not_finite(model.named_parameters()):
+        raise _refused(f"{name} holds numbers that are not finite")
 
 
 def _refused(why: str) -> TrainerError:
     return TrainerError(
         Reason.CODE_FAILED,
         f"the code of spec.code left no model that can be served: {why}",
-        "Let the code save the tuned model or adapter with save_pretrained into the context's output folder, and set "
-        "spec.retryNonce.",
+        "Let the code save the tuned model or adapter with save_pretrained into the context's output folder, and try "
+        "again (in a cluster by spec.retryNonce).",
     )
 
 

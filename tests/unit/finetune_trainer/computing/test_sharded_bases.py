@@ -40,7 +40,7 @@ def failure(job):
 
 
 def test_a_base_that_computes_no_numbers_is_refused_before_it_is_trained(base, tmp_path):
-    edit(base, model__norm__weight=torch.full((32,), float("nan")))
+    edit(base, model__norm__weight=torch.full((32,), 3e38))
     job = shared(tmp_path / "job", base, **BOTH)
     codes = ranks.ended(ranks.started(job, 2, ranks.do_sharing))
     assert codes == [ExitCode.MODEL_UNUSABLE] * 2, "each rank has found it by itself: none waits for the other"

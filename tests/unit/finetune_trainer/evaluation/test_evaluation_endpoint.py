@@ -99,6 +99,43 @@ def test_what_does_not_pass_is_counted_and_told(serve, failure, requests, says):
     assert says in outcome.problem
 
 
+def said(message, **body):
+    return 200, {"choices": [{"message": message}], **body}, {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ((200, b"\n<!DOCTYPE html><title>Sign in</title>", {}), "it is a web page. url has to be that of an API"),
+        ((200, b'data: {"choices": [{"delta": {"content": "r"}}]}\n\ndata: [DONE]\n', {}), "it is a stream"),
+        ((200, b"", {}), "it is empty"),
+        ((200, b"red", {}), "it is no JSON"),
+        ((200, b"[1]", {}), "it is no object"),
+        ((200, {"error": {"message": SECRET}}, {}), "it is an error, in spite of HTTP 200"),
+        ((200, {"error": SECRET, "choices": None}, {}), "it is an error, in spite of HTTP 200"),
+        (said({"content": None, "refusal": SECRET}), "the model refuses it"),
+        (said({"content": None, "tool_calls": [{}]}), "the model calls a tool"),
+        ((200, {"output_text": SECRET}, {}), "an answer has no choices[0].message.content"),
+        (bad(301, Location="https://elsewhere.example.com/"), "HTTP 301: it sends elsewhere; name that address as url"),
+        (bad(405), "HTTP 405: chat completions are no path of its url, which often ends with /v1"),
+        (bad(404), "there is no such path or model; look at its url, which often ends with /v1, and at model"),
+        (bad(403), "it does not accept the key; look at its apiKeySecretRef"),
+        (bad(413), "HTTP 413: a question is too long for it"),
+    ],
+)
+def test_an_odd_answer_is_told_with_what_it_is_and_what_to_look_at(serve, answer, why):
+    outcome, answers = put(serve(lambda _: answer), rows=1)
+    assert answers == []
+    assert why in outcome.problem
+    assert len(outcome.problem) < 250, "status has room for 300"
+
+
+def test_an_answer_in_parts_is_their_text(serve):
+    parts = [{"type": "thinking", "thinking": "…"}, {"type": "text", "text": "re"}, {"type": "text", "text": "d"}]
+    _, answers = put(serve(lambda _: said({"content": parts}, usage={"prompt_tokens": True})), rows=1)
+    assert [tuple(one) for one in answers] == [(0, "red", None)]
+
+
 def test_what_was_said_before_the_limit_is_an_answer(serve):
     outcome, answers = put(serve(lambda _: thought(" \n")), rows=1)
     assert (outcome.errors, [answer.text for answer in answers]) == (0, [""])

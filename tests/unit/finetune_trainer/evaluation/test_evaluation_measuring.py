@@ -369,3 +369,23 @@ def test_a_judge_compares_with_every_baseline_and_is_asked_once(tiny_model, tmp_
     before = len(asked)
     assert bench.measure().result == contest.result
     assert len(asked) == before > 20
+
+
+def test_a_judge_whose_words_cannot_be_read_is_told_as_such(tiny_model, tmp_path, monkeypatch):
+    from finetune_trainer.evaluation import endpoint as asking
+    from finetune_trainer.evaluation.kept import Answer
+
+    judge = {"url": "https://judge.example.com/v1", "model": "m"}
+    bench = Bench(tmp_path, tiny_model, baselines=[{"zeroShot": {}}], judge=judge)
+
+    def talks(_service, _key, left, *, max_tokens, on_answer):
+        for number, _ in left:
+            on_answer(Answer(number, f"The first one is right, I think ({max_tokens})."))
+        return asking.Outcome()
+
+    monkeypatch.setattr(asking, "ask", talks)
+    found = bench.measure().result.baselines.zero_shot
+    assert found.judged.errors > 1
+    assert found.problem == (
+        f"judge: on {found.judged.errors} rows it did not begin with A, B or Tie: another model may do as it is asked"
+    )

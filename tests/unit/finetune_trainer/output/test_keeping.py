@@ -23,8 +23,8 @@ from tests.unit.finetune_trainer.output.kept_runs import at_step, run
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """The thread looks all the time."""
-    monkeypatch.setattr(keeping, "PERIOD_SECONDS", 0.02)
+    """The thread looks a few times a run: each time it reads all files, and asks the store."""
+    monkeypatch.setattr(keeping, "PERIOD_SECONDS", 0.15)
 
 
 class Killed(BaseException):

@@ -191,6 +191,12 @@ def test_weights_that_do_not_fit_their_config_are_refused(whole):
     assert refused(whole, None).reason == Reason.MODEL_UNUSABLE
 
 
+def test_layers_that_the_config_leaves_out_are_not_left_out_of_answers(whole):
+    config = json.loads((whole / "config.json").read_text())
+    (whole / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    assert "its files have more: model.layers.1 in model.safetensors" in refused(whole, None).message
+
+
 def test_another_kind_of_adapter_is_refused(copy, tiny_model):
     (copy / "adapter_config.json").write_text(
         json.dumps(

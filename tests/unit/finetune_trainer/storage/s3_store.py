@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import boto3
 
 from finetune_api.trainer import StoreRef
+from tests.simulators.aws.moto import moto
 from tests.unit.finetune_trainer.fake_service import take
 
 BUCKET = "models"
@@ -106,17 +107,12 @@ class _Proxy(BaseHTTPRequestHandler):
 @contextmanager
 def serving() -> Iterator[Bucket]:
     """An empty bucket behind a proxy."""
-    from moto.server import ThreadedMotoServer  # heavy: only for tests that need it
-
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    bucket = Bucket(f"http://{host}:{port}")
-    handler = type("Proxy", (_Proxy,), {"bucket": bucket, "behind": f"http://{host}:{port}"})
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    proxy.daemon_threads = True
-    threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
-    bucket.endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
-    yield bucket
-    proxy.shutdown()
-    moto.stop()
+    with moto() as behind:
+        bucket = Bucket(behind)
+        handler = type("Proxy", (_Proxy,), {"bucket": bucket, "behind": behind})
+        proxy = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        proxy.daemon_threads = True
+        threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
+        bucket.endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
+        yield bucket
+        proxy.shutdown()

@@ -1,0 +1,112 @@
+"""What may be wrong with a model's weights although it could be loaded: libraries make up, leave out and take anything.
+
+Missing weights, and those of another shape, are made up. With what is left over the model would have computed something
+else. What is no finite number may hide: attention on a CPU keeps it out of the loss, until the first step.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
+from finetune_trainer.models.weight_files import file_of, floats_of, promised_in
+
+logger = logging.getLogger(__name__)
+
+_OTHER_CONFIGURATION = (
+    "Correct config.json, or have the model put into the cache again (finetune-trainer cache), and try again (in a "
+    "cluster by spec.retryNonce)."
+)
+_NUMBERED = re.compile(r"(?P<list>.+?)\.(?P<number>\d+)\.(?P<rest>.+)")
+
+
+def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
+    """Refuse files that have not all of the model's weights: transformers would make them up, and only warn.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    missing = sorted(found["missing_keys"])
+    if missing:
+        why = f"its weights are incomplete: {_some(missing)} cannot be found in {promised_in(folder, missing[0])}"
+        raise unusable(folder, why, PUT_THERE_AGAIN)
+    for name, stored, expected in sorted(found["mismatched_keys"]):
+        why = f"{name} in {file_of(folder, name)} is {tuple(stored)}, and by config.json {tuple(expected)}"
+        raise unusable(folder, f"its weights are another model's: {why}", PUT_THERE_AGAIN)
+
+
+def require_no_rest(folder: Path, model: Any, left: Iterable[str]) -> None:
+    """Refuse files with weights that would change what the model says, had config.json room for them.
+
+    Those are whole layers behind the last one, and a bias or matrix of a layer that is there. What else is left over
+    belongs to other things in the same files, as the part of a model that sees does; it is told in the log.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    rest = sorted(left)
+    if not rest:
+        return
+    modules = dict(model.named_modules())
+    if layer := _layer_behind_the_last(modules, rest):
+        there = len(modules[layer.rpartition(".")[0]])
+        where = file_of(folder, next(name for name in rest if name.startswith(f"{layer}.")))
+        why = f"by config.json it has {there} layers, but its files have more: {layer} in {where}"
+        raise unusable(folder, why, _OTHER_CONFIGURATION)
+    if name := next((one for one in rest if _of_a_layer(modules, one)), None):
+        why = f"config.json leaves no room for {name} in {file_of(folder, name)}: the model would compute without it"
+        raise unusable(folder, why, _OTHER_CONFIGURATION)
+    logger.warning("%s: the model has no place for %d weights of its files: %s", folder, len(rest), _some(rest))
+
+
+def _layer_behind_the_last(modules: Mapping[str, Any], rest: Iterable[str]) -> str | None:
+    """The first one that has only what the others have, too: layers that guess further tokens have more."""
+    layers: dict[str, set[str]] = {}
+    for name in rest:
+        found = _NUMBERED.fullmatch(name)
+        if found and found["list"] in modules and f"{found['list']}.{found['number']}" not in modules:
+            layers.setdefault(f"{found['list']}.{found['number']}", set()).add(found["rest"])
+    for layer, parts in layers.items():
+        of_list = layer.rpartition(".")[0]
+        known = {name for one in modules[of_list].children() for name, _ in one.named_parameters()}
+        if parts <= known:
+            return layer
+    return None
+
+
+def _of_a_layer(modules: Mapping[str, Any], name: str) -> bool:
+    owner, _, kind = name.rpartition(".")
+    module = modules.get(owner)
+    return kind in ("weight", "bias") and module is not None and any(True for _ in module.parameters(recurse=False))
+
+
+def require_finite(folder: Path, model: Any, left: Iterable[str], *, quantised: bool) -> None:
+    """Refuse a model with a weight that is no finite number, before it is trained for hours.
+
+    `left` are weights of its files that it does not have. Weights that were made into 4 bits on the way are looked at
+    in the files: what became of such a number is a number.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    weights = floats_of(folder, frozenset(left)) if quantised else model.named_parameters()
+    if name := first_not_finite(weights):
+        why = f"{name} in {file_of(folder, name)} has numbers that are not finite (NaN or infinite)"
+        raise unusable(folder, why, PUT_THERE_AGAIN)
+
+
+def first_not_finite(weights: Iterable[tuple[str, Any]]) -> str | None:
+    """The name of the first tensor of floats that holds NaN or infinite numbers; each is read once."""
+    import torch
+
+    for name, value in weights:
+        # One such number makes any sum another one; the second look is for sums that are too large themselves.
+        if value.is_floating_point() and not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
+            return name
+    return None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
