@@ -1,6 +1,6 @@
 """Holds what a simulator sends and takes against the pydantic models and typed dictionaries of the SDKs."""
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import orjson
@@ -19,13 +19,19 @@ def conform(model: type[BaseModel], body: B) -> B:
     Raises:
         DriftError: a field is missing, of another type, or unknown to the model.
     """
+    _read(model, orjson.dumps(body))
+    return body
+
+
+@lru_cache(maxsize=1024)
+def _read(model: type[BaseModel], body: bytes) -> None:
+    """Once for what is sent again and again."""
     try:
-        instance = model.model_validate_json(orjson.dumps(body), strict=True)
+        instance = model.model_validate_json(body, strict=True)
     except ValueError as error:
         raise DriftError(str(error)) from error
     if unknown := sorted(_extras(instance)):
         raise DriftError(f"{model.__name__} does not know {', '.join(unknown)}")
-    return body
 
 
 def _extras(value: Any, at: str = "") -> set[str]:

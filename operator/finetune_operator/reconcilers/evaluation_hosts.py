@@ -94,7 +94,7 @@ class EvaluationHosts:
             found = await self._calls.list(_connection(job), [one.name for one in _recorded(view.status)])
         except ProviderError as error:
             return Left(job, view.status, error=error)
-        alone = view.provider.name in ONE_AT_A_TIME
+        alone = view.provider_name in ONE_AT_A_TIME
         plan = decide.fall(_recorded(view.status), found, beginning(view), view.now, one_at_a_time=alone)
         status = measuring.fallen(view.status, plan)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True) or job

@@ -1,6 +1,6 @@
 """The end of a ModelDeployment at a provider that bills for it: what was made goes first, and then the object may."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from finetune_api.deployment import HostedDeployment
@@ -11,6 +11,7 @@ from finetune_operator.decide.conditions import Fact, moment, reconciling, stall
 from finetune_operator.decide.deployment import hosted_record, hosting_cost
 from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going, unrecorded
 from finetune_operator.decide.deployment.hosted import LONG
+from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
 from finetune_operator.providers.errors import ProviderError, Refused
@@ -37,7 +38,8 @@ class HostedRelease:
             await self._tell_retained(deployment, view)
         else:
             try:
-                left, trouble = await self._end(deployment, view)
+                beside, unseen = await self._beside(view)
+                left, trouble = await self._end(deployment, view, beside)
             except ProviderError as error:
                 view = replace(view, status=left_behind(view, view.status.hosted or ()))
                 return going(view, _held_up(deployment, view, error))
@@ -49,6 +51,8 @@ class HostedRelease:
                 return going(view, _still_there(deployment, view, left))
             if view.unrecorded:
                 await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
+            if unseen:
+                await self._context.announce(deployment, "Warning", "Retained", "; ".join(unseen))
             await self._tell_unknown(deployment, view)
             await self._tell_shared(deployment, view)
         await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
@@ -79,10 +83,27 @@ class HostedRelease:
                 note = f"{one.name} is not deleted, and is billed at the provider: {', '.join(others)} has it too"
                 await self._context.announce(deployment, "Warning", "Retained", note)
 
+    async def _beside(self, view: DeploymentView) -> tuple[dict[str, Hosted], list[str]]:
+        """What stands where other versions are served: a status that was put back does not tell of what was made since.
+
+        Returns:
+            All deployments there, by name; and why some places could not be looked at, which holds nobody up.
+        """
+        recorded = {one.connection for one in view.status.hosted or ()}
+        found: dict[str, Hosted] = {}
+        unseen = []
+        for connection in () if view.unrecorded else sorted(_of_versions(view) - recorded):
+            try:
+                found |= await self._calls.list(connection)
+            except ProviderError as error:
+                what = "whether anything made for this object stands, and is billed"
+                unseen.append(f"{what}, at LLMConnection {connection} is not known: {error.message}")
+        return found, unseen
+
     async def _end(
-        self, deployment: Manifest, view: DeploymentView
+        self, deployment: Manifest, view: DeploymentView, beside: Mapping[str, Hosted]
     ) -> tuple[list[HostedDeployment], ProviderError | None]:
-        """Ask for the end of one deployment at a time, as the account allows.
+        """Ask for the end of one deployment at a time, as the account allows. `beside`: what stands elsewhere.
 
         Returns:
             The record of all that are left, as they were seen whatever came of that; and what did.
@@ -96,7 +117,7 @@ class HostedRelease:
         for one in recorded:
             await self._calls.require_place(one)
         connections = {one.connection for one in recorded} | (_of_versions(view) if view.unrecorded else set())
-        found = await self._calls.standing(sorted(connections), recorded)
+        found = {**beside, **await self._calls.standing(sorted(connections), recorded)}
         prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
         ours = hosted_record.ours(recorded, found, prefix, view.now)
         ours = list(hosting_cost.billed(ours, found, as_recorded, view.now))

@@ -1,8 +1,10 @@
 """ARM's calls on the account and its deployments, held against the models of azure-mgmt-cognitiveservices."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
+import orjson
 from azure.core.exceptions import DeserializationError
 from azure.mgmt.cognitiveservices import models as arm_models
 from azure.mgmt.cognitiveservices.models import DeploymentProvisioningState
@@ -152,10 +154,17 @@ def conform_arm(model: Any, body: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DriftError: it does not.
     """
-    again = model.deserialize(body).serialize(keep_readonly=True)
+    again = _again(model, orjson.dumps(body))
     if again != body:
         raise DriftError(f"{model.__name__}: {body} is read as {again}")
     return body
+
+
+@lru_cache(maxsize=1024)
+def _again(model: Any, body: bytes) -> dict[str, Any]:
+    """Of lists the same things are shown again and again."""
+    again: dict[str, Any] = model.deserialize(orjson.loads(body)).serialize(keep_readonly=True)
+    return again
 
 
 def _understood(call: Call) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import cache
 
 SDKS = ("openai", "boto3", "botocore", "azure", "httpx2", "msal")
 
@@ -18,6 +19,7 @@ asyncio.run(sdks.imported(spec.provider))
 """
 
 
+@cache
 def modules_after(code: str) -> set[str]:
     """The top-level packages that a fresh interpreter has imported by the end of the code."""
     told = "\nprint(*{name.partition('.')[0] for name in sys.modules})"

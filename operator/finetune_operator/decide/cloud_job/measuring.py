@@ -334,8 +334,13 @@ def released(status: FineTuneJobStatus) -> FineTuneJobStatus:
 
 
 def may_have_deployed(view: JobView) -> bool:
-    """Whether something that the evaluation needed may stand at the provider."""
-    there = view.provider.name in evaluation_hosts.IN_DEPLOYMENTS and view.status.result is not None
+    """Whether something that the evaluation needed may stand at the provider.
+
+    They are made once there is a result. A status that somebody has emptied, or put back, does not tell of that: what
+    is deleted is looked through for them.
+    """
+    there = view.provider_name in evaluation_hosts.IN_DEPLOYMENTS
+    there = there and (view.status.result is not None or view.deleting)
     return there and (view.spec is None or view.spec.dataset.test is not None)
 
 

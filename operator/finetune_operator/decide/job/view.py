@@ -104,6 +104,11 @@ class JobView:
         return self.status.provider or _NOT_BEGUN
 
     @property
+    def provider_name(self) -> str | None:
+        """The provider of its attempts; by the connection, where status does not tell."""
+        return self.provider.name or (self.connection.provider if self.connection else None)
+
+    @property
     def began_with(self) -> str | None:
         """The provider that the job was begun with, where its connection, made anew, is one to another."""
         recorded = self.provider.name

@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
+from botocore import __version__ as boto_version
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
+from finetune_api import RELEASE
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws.answers import Bounded, require_answer
 from finetune_operator.providers.aws.line import POOLS, Line
@@ -48,6 +50,8 @@ POD_METHODS = frozenset({"assume-role-with-web-identity", "container-role"})
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 20.0
 THREADS = 16
 STORE = "s3"
+AGENT = f"finetune-operator/{RELEASE} Botocore/{boto_version}"
+"""Who asks, as CloudTrail shows it. Without one botocore puts its own together at every request."""
 KEY_PAUSE_SECONDS, ROLE_PAUSE_SECONDS, CONFLICT_PAUSE_SECONDS = 60.0, 60.0, 30.0
 THROTTLE_PAUSE_SECONDS, QUOTA_PAUSE_SECONDS = 30.0, 300.0
 
@@ -273,6 +277,7 @@ class Aws:
                     read_timeout=self._patience.get(service, ANSWER_SECONDS),
                     retries={"total_max_attempts": 1},
                     max_pool_connections=THREADS,
+                    user_agent=AGENT,
                     s3={"addressing_style": "path"} if endpoint else None,
                 )
                 client = self._session.create_client(service, endpoint_url=endpoint, config=config)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.request import getproxies
 
 import aiohttp
 from azure.core.exceptions import ServiceResponseError, ServiceResponseTimeoutError
@@ -65,7 +66,9 @@ class InTurn(AioHttpTransport):
         """See AioHttpTransport, whose own session would hold an answer and what it is uncompressed, however long."""
         if self.session is None and not self._has_been_opened:
             self.session = aiohttp.ClientSession(
-                trust_env=True, cookie_jar=aiohttp.DummyCookieJar(), response_class=_Bounded
+                trust_env=bool(getproxies()),  # it reads the environment at each request, and files, in a thread
+                cookie_jar=aiohttp.DummyCookieJar(),
+                response_class=_Bounded,
             )
         await super().open()  # type: ignore[no-untyped-call]
 

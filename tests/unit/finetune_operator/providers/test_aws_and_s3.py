@@ -10,6 +10,7 @@ import pytest
 from botocore import exceptions as boto
 from botocore.credentials import DeferredRefreshableCredentials
 
+from finetune_api import RELEASE
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws import s3
@@ -59,6 +60,19 @@ async def bucket(aws: Aws, request: pytest.FixtureRequest) -> Bucket:
     name = request.node.name.partition("[")[0].replace("_", "-")[:60].strip("-")
     await aws.call("s3", "create_bucket", Bucket=name)
     return Bucket(aws, S3Location(bucket=name, prefix="team/tuning"))
+
+
+async def test_requests_say_who_asks(aws: Aws) -> None:
+    """CloudTrail shows it beside each call."""
+    sent: list[Any] = []
+
+    def see(request: Any, **_: Any) -> None:
+        sent.append(request.headers["User-Agent"])
+
+    await aws.run("s3", lambda client: client.meta.events.register("before-send", see))
+    await aws.call("s3", "create_bucket", Bucket="asked-by-whom")
+    await aws.run("s3", lambda client: client.meta.events.unregister("before-send", see))
+    assert sent[0].decode().startswith(f"finetune-operator/{RELEASE} Botocore/")
 
 
 async def test_a_replica_that_loses_its_lease_while_credentials_are_renewed_has_nothing_made(

@@ -4,7 +4,6 @@ Honest in what it takes and gives; it has no validation, no garbage collection a
 """
 
 from collections.abc import AsyncIterator, Iterator
-from copy import deepcopy
 from typing import Any
 
 from finetune_api.manifest import Manifest
@@ -40,7 +39,7 @@ class FakeKube:
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
         self._ask("get", resource)
-        return deepcopy(self.objects.get((resource, namespace or "", name)))
+        return copied(self.objects.get((resource, namespace or "", name)))
 
     async def list(
         self,
@@ -51,7 +50,7 @@ class FakeKube:
     ) -> list[Manifest]:
         self._ask("list", resource)
         return [
-            deepcopy(obj)
+            copied(obj)
             for (kind, its_namespace, _), obj in self.objects.items()
             if kind is resource
             and namespace in {None, its_namespace}
@@ -77,7 +76,7 @@ class FakeKube:
             found = self.objects[self._key(resource, body)]
             if found["metadata"].get("ownerReferences") != body["metadata"]["ownerReferences"]:
                 raise
-            return deepcopy(found)
+            return copied(found)
 
     async def would_create(self, resource: Resource, body: Manifest) -> None:
         self._ask("would_create", resource)
@@ -86,9 +85,9 @@ class FakeKube:
     async def apply(self, resource: Resource, body: Manifest) -> Manifest:
         self._ask("apply", resource)
         present = self.objects.get(self._key(resource, body))
-        written = deepcopy(_merged(present, body) if present else body)
+        written = copied(_merged(present, body) if present else body)
         if "selector" in body.get("spec", {}):  # a map that the API server replaces as a whole
-            written["spec"]["selector"] = deepcopy(body["spec"]["selector"])
+            written["spec"]["selector"] = copied(body["spec"]["selector"])
         written["metadata"]["managedFields"] = [{"manager": FIELD_MANAGER, "operation": "Apply"}]
         return self.put(resource, written)
 
@@ -161,18 +160,18 @@ class FakeKube:
         present = self.objects.get(key)
         old = present["metadata"] if present else {"uid": f"uid-{self.revision}", "generation": 0}
         created = {"creationTimestamp": old.get("creationTimestamp", self.now)}
-        new = deepcopy({**body, "apiVersion": resource.api_version, "kind": resource.kind})
+        new = copied({**body, "apiVersion": resource.api_version, "kind": resource.kind})
         kept = {"uid": old["uid"], "generation": old["generation"], "resourceVersion": old.get("resourceVersion", "")}
         new["metadata"] = created | new["metadata"] | kept
         if present is not None and new == present:
-            return deepcopy(present)
+            return copied(present)
         self.revision += 1
         if present is None or new.get("spec") != present.get("spec"):
             new["metadata"]["generation"] += 1
         new["metadata"]["resourceVersion"] = str(self.revision)
         self.objects[key] = new
-        self.events.append((resource, "MODIFIED" if present else "ADDED", deepcopy(new)))
-        return deepcopy(new)
+        self.events.append((resource, "MODIFIED" if present else "ADDED", copied(new)))
+        return copied(new)
 
     def change(self, resource: Resource, name: str, namespace: str | None = "team-a", **fields: Any) -> Manifest:
         """Replace top-level fields of an object."""
@@ -207,6 +206,15 @@ class FakeKube:
     @staticmethod
     def _key(resource: Resource, body: Manifest) -> tuple[Resource, str, str]:
         return resource, body["metadata"].get("namespace") or "", body["metadata"]["name"]
+
+
+def copied(value: Any) -> Any:
+    """As `deepcopy` in a tenth of its time: manifests are dictionaries and lists, and what else they hold is fixed."""
+    if isinstance(value, dict):
+        return {key: copied(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [copied(one) for one in value]
+    return value
 
 
 def _merged(present: Any, wanted: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, Resource
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_kube import copied
 from tests.unit.finetune_operator.reconcilers.versions import with_version
 
 Path = tuple[str | int, ...]
@@ -40,10 +41,14 @@ def replaced(status: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
 
 async def running() -> Cluster:
     cluster = await with_running_job(ttlSecondsAfterFinished=3600, activeDeadlineSeconds=3600)
+    await report(cluster)
+    return cluster
+
+
+async def report(cluster: Cluster) -> None:
     progress = {"step": 5, "totalSteps": 9, "savedStep": 5}
     cluster.reports.accept(cluster.report("Running", progress=progress))
     await cluster.settle()
-    return cluster
 
 
 async def retrying() -> Cluster:
@@ -79,12 +84,16 @@ ALL = (*JOB_ALONE, (FINE_TUNED_MODELS, "sentiment"), (MODEL_DEPLOYMENTS, "sentim
 async def test_no_value_of_a_status_keeps_an_object_from_being_looked_at(
     begin: Callable[[], Awaitable[Cluster]], objects: tuple[tuple[Resource, str], ...]
 ) -> None:
-    first = await begin()
+    cluster = await begin()
+    world, then = cluster.kube.objects, cluster.now
     for resource, name in objects:
-        status = first.kube.objects[resource, "team-a", name]["status"]
+        status = world[resource, "team-a", name]["status"]
         for path, value in leaves(status):
             for garbage in GARBAGE[type(value)]:
-                cluster = await begin()
+                cluster.kube.objects, cluster.now, cluster.delays = copied(world), then, {}
+                cluster.restart()
+                if begin is running:
+                    await report(cluster)
                 cluster.kube.change(resource, name, status=replaced(status, path, garbage))
                 await cluster.settle()
                 await cluster.wait(3600)

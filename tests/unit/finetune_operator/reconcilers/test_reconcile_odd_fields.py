@@ -211,15 +211,15 @@ async def test_a_deployment_whose_provider_answers_oddly_is_made_once_and_goes(
     await cluster.settle()
     await cluster.pass_time(3600)
     oddly.on = True
-    for _ in range(30):
-        await cluster.pass_time(60)
+    for _ in range(15):
+        await cluster.pass_time(120)
     status = cluster.status(DEPLOYMENT)
     if status["phase"] != "Ready":
         assert (of, name) in TOLD, status
         assert "is not the provider's API" in cluster.condition("Ready", DEPLOYMENT)["message"]
         oddly.on = False
-        for _ in range(30):
-            await cluster.pass_time(60)
+        for _ in range(15):
+            await cluster.pass_time(120)
         status = cluster.status(DEPLOYMENT)
     assert (status["phase"], provider.count(creates)) == ("Ready", 1), status
     assert Decimal(status["cost"]["sinceDeployed"]) < MOST
@@ -227,8 +227,8 @@ async def test_a_deployment_whose_provider_answers_oddly_is_made_once_and_goes(
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
     await cluster.settle()
-    for _ in range(15):
-        await cluster.pass_time(60)
+    for _ in range(8):
+        await cluster.pass_time(120)
     assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
     assert standing(provider) == []
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []

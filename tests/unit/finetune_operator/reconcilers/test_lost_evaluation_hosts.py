@@ -1,0 +1,102 @@
+"""Deployments that an evaluation asks, and a status that does not tell of them any more: they go with their job."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
+from tests.simulators.conftest import s3_endpoint, start
+from tests.simulators.flapping import standing
+from tests.simulators.simulator import Simulator
+from tests.unit.finetune_operator.reconcilers.bedrock import bedrock
+from tests.unit.finetune_operator.reconcilers.cloud import azure
+from tests.unit.finetune_operator.reconcilers.evaluation import AzureMeasured, BedrockMeasured, MeasuredCluster
+
+__all__ = ["s3_endpoint", "start"]
+
+JOB, POD = (FINE_TUNE_JOBS, "team-a", "sentiment-1"), (JOBS, "team-a", "sentiment-1-1-eval1")
+BY_HAND = {"spec": {"deployment": {"mode": "Manual"}}, "metadata": {"name": "sentiment", "namespace": "team-a"}}
+Begin = Callable[[], Awaitable[MeasuredCluster]]
+
+
+@pytest.fixture(params=["azure", "bedrock"])
+async def begin(
+    request: Any, s3_endpoint: str, start: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Begin]:
+    """Makes a cluster whose job has deployments at its provider, and a pod that asks them."""
+    made: list[MeasuredCluster] = []
+
+    async def begun() -> MeasuredCluster:
+        provider: Simulator
+        cluster: MeasuredCluster
+        if request.param == "azure":
+            provider = azure(deploy_seconds=50, spread_seconds=20, delete_seconds=20)
+            cluster = AzureMeasured(provider, start(provider), tmp_path)
+        else:
+            provider = bedrock(s3_endpoint, deploy_seconds=50)
+            cluster = BedrockMeasured(provider, start(provider), tmp_path)
+        made.append(cluster)
+        cluster.kube.put(FINE_TUNED_MODELS, BY_HAND)
+        await cluster.begin(monkeypatch)
+        await cluster.go_on(lambda: POD in cluster.kube.objects)
+        assert standing(cluster.provider)
+        return cluster
+
+    yield begun
+    for cluster in made:
+        await cluster.aclose()
+
+
+def emptied(_: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+def put_back(status: dict[str, Any]) -> dict[str, Any]:
+    """As it was while the provider was still tuning."""
+    old = deepcopy(status)
+    for field in ("result", "loss", "progress"):
+        old.pop(field, None)
+    old["phase"] = "Running"
+    old["provider"].pop("evaluation")
+    return old
+
+
+def without_its_record(status: dict[str, Any]) -> dict[str, Any]:
+    old = deepcopy(status)
+    old["provider"]["evaluation"].pop("deployments")
+    return old
+
+
+@pytest.mark.parametrize("pods", [True, False], ids=["pods", "no pods"])
+@pytest.mark.parametrize("change", [emptied, put_back, without_its_record])
+async def test_they_go_with_a_job_that_is_deleted_a_moment_later(
+    begin: Begin, change: Callable[[dict[str, Any]], dict[str, Any]], pods: bool
+) -> None:
+    cluster = await begin()
+    if not pods:
+        cluster.lose_pods(and_jobs=True)
+    cluster.forget(change(cluster.status()))
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await cluster.go_on(lambda: not cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers"))
+    assert standing(cluster.provider) == []
+
+
+@pytest.mark.parametrize("change", [emptied, put_back])
+async def test_a_deletion_that_cannot_ask_the_provider_holds_the_job_until_it_can(
+    begin: Begin, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    cluster = await begin()
+    cluster.forget(change(cluster.status()))
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    lists = ("deployments.list", "ListCustomModelDeployments")
+    for operation in lists:
+        cluster.provider.fault(operation, status=503, times=4)
+    await cluster.settle()
+    await cluster.pass_time(61)
+    assert JOB in cluster.kube.objects
+    assert cluster.kube.objects[JOB]["metadata"]["finalizers"]
+    await cluster.go_on(lambda: not cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers"))
+    assert standing(cluster.provider) == []
