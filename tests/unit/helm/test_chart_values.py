@@ -111,6 +111,7 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"image": {"repository": "ghcr.io/x/y:1.2"}}, "/image/repository"),
         ({"checkImage": {"repository": f"ghcr.io/x/y@{DIGEST}"}}, "/checkImage/repository"),
         ({"checkImage": None}, "missing property 'checkImage'"),
+        ({"metrics": {"dashboard": None}}, "at '/metrics': missing property 'dashboard'"),
         ({"checkImages": {"repository": "ghcr.io/x/y"}}, "checkImages"),
         ({"extraEnv": [{"name": "X", "value": 1}]}, "/extraEnv/0/value"),
         ({"extraEnv": [{"name": "X", "val": "y"}]}, "additional properties 'val' not allowed"),
@@ -213,6 +214,19 @@ def test_a_value_that_null_takes_away_is_asked_for_by_name_or_not_needed(path: t
     except ChartError as error:
         said = str(error)
     assert f"missing property '{path[-1]}'" in said or ("kind: Deployment" in said and "%!" not in said), said
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [({"checkImage": None}, True), ({"metrics": {"dashboard": None}}, True), ({"replicas": -1}, False)],
+    ids=json.dumps,
+)
+def test_who_reuses_the_values_of_an_older_chart_is_told_which_flag_takes_the_new_ones(
+    values: Values, told: bool
+) -> None:
+    with pytest.raises(ChartError) as error:
+        render(values)
+    assert ("--reset-then-reuse-values takes them" in str(error.value)) is told
 
 
 def test_every_default_value_is_in_the_schema_and_documented() -> None:
