@@ -151,7 +151,11 @@ class PodTemplate(ApiModel):
         "trust, for stores, hubs, registries and trackers with a private CA. It replaces the image's bundle: include "
         "public CAs if both are needed. Default: the image's bundle.",
     )
-    labels: StringMap | None = Field(None, description="Additional labels of the pods.")
+    labels: StringMap | None = Field(
+        None,
+        description="Additional labels of the pods. Those of finetune.dev, app.kubernetes.io/managed-by and "
+        "app.kubernetes.io/component are the operator's own, and left out.",
+    )
     annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] | None = Field(
         None, description="Additional annotations of the pods."
     )

@@ -72,6 +72,11 @@ RESTORE_LABEL = "velero.io/restore-name"  # Velero's, on what it has brought bac
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
+def is_own_label(name: str) -> bool:
+    """Whether a label of pods is the operator's to give: it finds them by it, and so do Services and budgets."""
+    return name.startswith(f"{GROUP}/") or name in {MANAGED_BY_LABEL, COMPONENT_LABEL}
+
+
 def artifact_folder(attempt: int) -> str:
     """The folder of an attempt's artifact in a store, below the job's; on a volume it is ARTIFACT_FOLDER."""
     return f"{ARTIFACT_FOLDER}-{attempt}"

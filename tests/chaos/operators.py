@@ -88,6 +88,7 @@ def environment(namespace: str, kubeconfig: Path, **settings: object) -> dict[st
 
 WARM = (
     "finetune_operator.__main__",
+    "finetune_operator.runtime.kubeconfig",
     *(f"finetune_operator.providers.{provider}.api" for provider in ("azure", "bedrock", "openai", "sagemaker")),
 )
 """What a copy need not import."""
@@ -123,8 +124,8 @@ def _become_the_operator(settings: dict[str, str], log: str) -> None:
     with Path(log).open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    # aiohttp has read the trusted authorities when it was imported; the operator's own environment may name others.
-    connector._SSL_CONTEXT_VERIFIED.load_default_certs()
+    if "SSL_CERT_FILE" in settings:  # aiohttp has read those that are trusted otherwise when it was imported
+        connector._SSL_CONTEXT_VERIFIED.load_default_certs()
     from finetune_operator.__main__ import main
 
     if clocks.VARIABLE in settings:

@@ -209,7 +209,7 @@ class Wire:
 def _redirected(kubeconfig: Path, url: str, own: Path) -> None:
     """Write `own`: the same credentials, another way to the server."""
     config = yaml.safe_load(kubeconfig.read_text())
-    config["clusters"][0]["cluster"] = {"server": url}
+    config["clusters"][0]["cluster"]["server"] = url
     own.write_text(yaml.safe_dump(config))
 
 

@@ -227,7 +227,7 @@ def test_two_releases_do_not_look_after_the_same_namespaces(
     installed: Server, first: list[str], second: list[str], refused: str | None
 ) -> None:
     own = ("upgrade", "finetune-operator", str(CHART), "--namespace", NAMESPACE)
-    installed.cluster.helm(*own, "--set-json", f"watchNamespaces={json.dumps(first)}")
+    installed.cluster.helm(*own, "--reset-values", "--set-json", f"watchNamespaces={json.dumps(first)}")
     another = (
         "install",
         "second",
@@ -244,7 +244,6 @@ def test_two_releases_do_not_look_after_the_same_namespaces(
         said = str(error)
     told = f"release finetune-operator in namespace {NAMESPACE} looks after {refused}: two operators would work on"
     assert (told in said) is (refused is not None), said
-    installed.cluster.helm(*own, "--reset-values")
 
 
 def test_uninstalling_keeps_definitions_and_objects_and_nothing_else(installed: Server) -> None:
@@ -280,6 +279,16 @@ def test_objects_and_definitions_go_without_sticking_once_the_operator_is_gone(i
         installed.get("ftj", "-A")
 
 
+WITHOUT_DEFINITIONS = ("--set", "crds.install=false")
+"""Where the question is another one: they are nine tenths of what helm renders and sends."""
+
+
+def notes_of(server: Server, *flags: str) -> str:
+    """What helm would tell whoever installs the chart so."""
+    text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server", *flags)
+    return text.partition("NOTES:")[2]
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -295,15 +304,12 @@ def test_objects_and_definitions_go_without_sticking_once_the_operator_is_gone(i
     ],
 )
 def test_notes_warn_of_odd_values(server: Server, values: str, says: str) -> None:
-    text = server.cluster.helm(
-        "install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server", "--set", values
-    ).partition("NOTES:")[2]
+    text = notes_of(server, *([] if "crds" in values else WITHOUT_DEFINITIONS), "--set", values)
     assert [line for line in text.splitlines() if line.startswith("WARNING") and says in line]
 
 
 def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(server: Server) -> None:
-    text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server")
-    notes = text.partition("NOTES:")[2]
+    notes = notes_of(server)
     assert f"kubectl -n {NAMESPACE} rollout status deployment/odd-finetune-operator" in notes
     assert "kind: LLMConnection" in notes
     assert "WARNING" not in notes
@@ -311,8 +317,8 @@ def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(server: Serv
 
 @pytest.mark.parametrize(("values", "told"), [([], False), (["--set", "watchNamespaces={default}"], True)])
 def test_notes_say_where_nobody_looks(server: Server, values: list[str], told: bool) -> None:
-    text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server", *values)
-    assert ("This release looks after default alone (watchNamespaces)" in text.partition("NOTES:")[2]) == told
+    notes = notes_of(server, *WITHOUT_DEFINITIONS, *values)
+    assert ("This release looks after default alone (watchNamespaces)" in notes) == told
 
 
 @pytest.mark.parametrize(
@@ -325,15 +331,13 @@ def test_notes_say_where_nobody_looks(server: Server, values: list[str], told: b
 )
 def test_notes_name_the_images_that_are_placeholders(server: Server, values: list[str], says: str | None) -> None:
     flags = [flag for value in values for flag in ("--set", value)]
-    text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server", *flags)
-    notes = text.partition("NOTES:")[2]
+    notes = notes_of(server, *WITHOUT_DEFINITIONS, *flags)
     assert ("placeholder" in notes) == (says is not None)
     assert (says or "") in notes
 
 
 def test_the_notes_connection_is_one_that_the_server_takes(server: Server) -> None:
-    text = server.cluster.helm("install", "odd", str(CHART), "--namespace", NAMESPACE, "--dry-run=server")
-    manifest = text.partition("<<'EOF'")[2].partition("EOF")[0]
+    manifest = notes_of(server).partition("<<'EOF'")[2].partition("EOF")[0]
     server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
     server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     server.kubectl("create", "--dry-run=server", "-f", "-", stdin=manifest)

@@ -12,7 +12,7 @@ from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec
 from finetune_api.evaluation import Evaluation
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
 from finetune_api.model import FineTunedModelSpec
-from finetune_api.names import ABANDON_ANNOTATION, DIGEST_ANNOTATION, GROUP, WAKE_ANNOTATION
+from finetune_api.names import ABANDON_ANNOTATION, DIGEST_ANNOTATION, GROUP, WAKE_ANNOTATION, is_own_label
 
 EVENT = "NoEffect"
 _SHOWN = 32
@@ -110,13 +110,24 @@ def of_deployment(spec: ModelDeploymentSpec, annotations: Mapping[str, str], con
 
 def of_connection(spec: LLMConnectionSpec, annotations: Mapping[str, str]) -> list[str]:
     """Sentences, each beginning with the field."""
-    found = [*_annotations("LLMConnection", annotations, ())]
+    found = [*_annotations("LLMConnection", annotations, ()), *_labels_of_pods(spec)]
     if spec.fine_tuning.allow_code and spec.hugging_face is None and spec.sage_maker is None:
         found.append(f"spec.fineTuning.allowCode: {spec.provider} runs no custom code")
     spot = spec.sage_maker.spot if spec.sage_maker else SageMakerSpot()
     if not spot.enabled and spot != SageMakerSpot():
         found.append("spec.sageMaker.spot.maxWaitSeconds: nothing waits for spot instances without spot.enabled: true")
     return found
+
+
+def _labels_of_pods(spec: LLMConnectionSpec) -> Iterator[str]:
+    """Those that are the operator's own to give."""
+    templates = {
+        "huggingFace": spec.hugging_face.pod_template if spec.hugging_face else None,
+        "checkPod": spec.check_pod.pod_template if spec.check_pod else None,
+    }
+    for block, template in templates.items():
+        for name in filter(is_own_label, (template.labels if template else None) or ()):
+            yield f"spec.{block}.podTemplate.labels: {name} is the operator's own label, and is left out of the pods"
 
 
 def _annotations(

@@ -16,6 +16,7 @@ from finetune_api.names import (
     QUEUE_LABEL,
     SCRATCH_PATH,
     TRUST_PATH,
+    is_own_label,
 )
 from finetune_api.uris import Uri
 
@@ -184,9 +185,11 @@ def _with(container: Manifest, variables: list[Manifest]) -> Manifest:
 
 
 def pod_metadata(connection: PodSettings, own_labels: Mapping[str, str]) -> Manifest:
-    """Labels and annotations of a pod: the connection's, and ours where both name one."""
+    """Labels and annotations of a pod: the connection's, and our own labels, which nobody else gives."""
     template = connection.pod_template
-    metadata: Manifest = {"labels": {**((template.labels if template else None) or {}), **own_labels}}
+    chosen = (template.labels if template else None) or {}
+    foreign = {name: value for name, value in chosen.items() if not is_own_label(name)}
+    metadata: Manifest = {"labels": {**foreign, **own_labels}}
     if template and template.annotations:
         metadata["annotations"] = dict(template.annotations)
     return metadata

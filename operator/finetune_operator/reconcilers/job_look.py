@@ -66,7 +66,7 @@ class Looks:
         status = parse_status(FineTuneJobStatus, job)
         connection = context.connection(spec.connection_ref.name) if spec else None
         provider, model = self._providers.of(status, connection), self._model(job, spec)
-        status, run = await _seen(provider, job, status)
+        status, run = await _seen(provider, job, spec, status)
         view = JobView(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -154,10 +154,12 @@ class Looks:
         return self._providers.of(status, connection).output_uri(job, spec, connection)
 
 
-async def _seen(provider: TrainingProvider, job: Manifest, status: FineTuneJobStatus) -> tuple[FineTuneJobStatus, Run]:
+async def _seen(
+    provider: TrainingProvider, job: Manifest, spec: FineTuneJobSpec | None, status: FineTuneJobStatus
+) -> tuple[FineTuneJobStatus, Run]:
     """The latest attempt's part of status, and its state or why it cannot be read."""
     try:
-        status = taken_up(status, await provider.latest_attempt(job, status))
+        status = taken_up(status, await provider.latest_attempt(job, status), spec)
         return status, await provider.observe(job, status)
     except REFUSALS as refusal:
         job_id = status.provider.job_id if status.provider else None

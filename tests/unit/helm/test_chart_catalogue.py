@@ -8,7 +8,7 @@ import pytest
 from finetune_api.catalogue import Catalogue
 from finetune_api.deployment import AzureServing, BedrockServing
 from finetune_api.manifest import Manifest
-from tests.unit.helm.charts import CHART, ChartError, Values, of_kind, render
+from tests.unit.helm.charts import CHART, WITHOUT_DEFINITIONS, ChartError, Values, of_kind, render
 
 pytestmark = pytest.mark.cluster
 
@@ -86,12 +86,12 @@ def test_a_sku_whose_capital_letters_are_wrong_is_refused_with_the_right_ones(
     for name in reversed(place):
         facts = {name: facts}
     with pytest.raises(ChartError) as error:
-        render({"providerCatalogue": {"azureOpenAI-us": facts}})
+        render(WITHOUT_DEFINITIONS | {"providerCatalogue": {"azureOpenAI-us": facts}})
     assert f"providerCatalogue.azureOpenAI-us.{'.'.join(place)}.{sku}: write {write}" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["llm.corp", "llm.corp:8443", "gateway", "bedrock-aws-us-gov", "azureOpenAI-us"])
 def test_the_catalogue_takes_hosts_and_the_blocks_of_every_cloud(name: str) -> None:
     known = {"preferenceModels": ["a*"], "closes": "2027-01-06"}
-    facts = catalogue_of(render({"providerCatalogue": {name: known}})).of(name)
+    facts = catalogue_of(render(WITHOUT_DEFINITIONS | {"providerCatalogue": {name: known}})).of(name)
     assert (facts.preference_models, str(facts.closes)) == (["a*"], "2027-01-06")

@@ -22,6 +22,7 @@ from tests.unit.helm.charts import (
     EVERYTHING,
     KUBE_VERSION,
     ROOT,
+    WITHOUT_DEFINITIONS,
     ChartError,
     Manifest,
     Values,
@@ -72,7 +73,7 @@ def test_any_version_of_the_image_can_be_installed_the_way_the_guides_say(regist
     image = f"{registry}finetune-operator{version}"
     text = helm(
         "template", "x", str(CHART), "--kube-version", "1.34.0", "--show-only", "templates/deployment.yaml",
-        *quickstart.image_values(image),
+        "--set", "crds.install=false", *quickstart.image_values(image),
     )  # fmt: skip
     assert yaml.safe_load(text)["spec"]["template"]["spec"]["containers"][0]["image"] == image
 
@@ -110,6 +111,7 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"image": {"repository": "ghcr.io/x/y:1.2"}}, "/image/repository"),
         ({"checkImage": {"repository": f"ghcr.io/x/y@{DIGEST}"}}, "/checkImage/repository"),
         ({"checkImage": None}, "missing property 'checkImage'"),
+        ({"metrics": {"dashboard": None}}, "at '/metrics': missing property 'dashboard'"),
         ({"checkImages": {"repository": "ghcr.io/x/y"}}, "checkImages"),
         ({"extraEnv": [{"name": "X", "value": 1}]}, "/extraEnv/0/value"),
         ({"extraEnv": [{"name": "X", "val": "y"}]}, "additional properties 'val' not allowed"),
@@ -189,7 +191,7 @@ def test_a_label_of_values_takes_the_place_of_the_charts_own() -> None:
 )
 def test_lease_times_that_rise_are_taken_by_chart_and_operator(value: str, variable: str, seconds: float) -> None:
     assert Settings.model_validate({variable: seconds})
-    assert render({"settings": {value: seconds}})
+    assert render(WITHOUT_DEFINITIONS | {"settings": {value: seconds}})
 
 
 def sections(values: Values, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -206,11 +208,25 @@ def test_a_value_that_null_takes_away_is_asked_for_by_name_or_not_needed(path: t
     given: Any = None
     for name in reversed(path):
         given = {name: given}
+    given = WITHOUT_DEFINITIONS | given
     try:
         said = helm("template", "f", str(CHART), "--kube-version", KUBE_VERSION, values=given)
     except ChartError as error:
         said = str(error)
     assert f"missing property '{path[-1]}'" in said or ("kind: Deployment" in said and "%!" not in said), said
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [({"checkImage": None}, True), ({"metrics": {"dashboard": None}}, True), ({"replicas": -1}, False)],
+    ids=json.dumps,
+)
+def test_who_reuses_the_values_of_an_older_chart_is_told_which_flag_takes_the_new_ones(
+    values: Values, told: bool
+) -> None:
+    with pytest.raises(ChartError) as error:
+        render(values)
+    assert ("--reset-then-reuse-values takes them" in str(error.value)) is told
 
 
 def test_every_default_value_is_in_the_schema_and_documented() -> None:
@@ -276,12 +292,12 @@ def test_rights_name_the_lease_and_secret_that_the_operator_uses(defaults: list[
     ],
 )
 def test_a_digest_wins_over_a_tag_and_a_tag_over_the_charts_version(image: dict[str, str], expected: str) -> None:
-    assert container(render({"image": image}))["image"] == expected
+    assert container(render(WITHOUT_DEFINITIONS | {"image": image}))["image"] == expected
 
 
 @pytest.mark.parametrize(("replicas", "budgets"), [(0, 0), (1, 0), (2, 1)])
 def test_a_disruption_budget_is_for_several_replicas(replicas: int, budgets: int) -> None:
-    assert len(of_kind(render({"replicas": replicas}), "PodDisruptionBudget")) == budgets
+    assert len(of_kind(render(WITHOUT_DEFINITIONS | {"replicas": replicas}), "PodDisruptionBudget")) == budgets
 
 
 def test_definitions_in_the_chart_are_the_generated_ones_and_stay(defaults: list[Manifest]) -> None:
@@ -414,7 +430,7 @@ def test_alerts_speak_of_metrics_that_the_operator_serves(everything: list[Manif
 def test_an_alert_links_to_its_entry_where_the_runbook_can_be_read() -> None:
     page = "https://git.example.com/ml/docs/runbook.md"
     for url, name, start in (("", "runbook", "docs/runbook.md"), (page, "runbook_url", page)):
-        values = {"metrics": {"prometheusRule": {"enabled": True, "runbookURL": url}}}
+        values = WITHOUT_DEFINITIONS | {"metrics": {"prometheusRule": {"enabled": True, "runbookURL": url}}}
         [group] = only(render(values), "PrometheusRule")["spec"]["groups"]
         for rule in group["rules"]:
             assert rule["annotations"][name] == f"{start}#{rule['alert'].lower()}"

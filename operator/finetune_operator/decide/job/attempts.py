@@ -7,10 +7,12 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
+from finetune_api.base import Condition
 from finetune_api.connection import HuggingFace
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.conditions import moment, reconciling, timestamp
+from finetune_operator.decide.conditions import is_true, moment, reconciling, timestamp
 from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.reported import at_rest
 from finetune_operator.decide.job.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
@@ -58,12 +60,28 @@ MOST_OF_A_CAUSE = 1000
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
 
 
-def taken_up(status: FineTuneJobStatus, latest: int) -> FineTuneJobStatus:
-    """The status with the latest attempt that has left traces: somebody has emptied it, or put an old one back."""
+def taken_up(status: FineTuneJobStatus, latest: int, spec: FineTuneJobSpec | None) -> FineTuneJobStatus:
+    """The status with the latest attempt that has left traces: somebody has emptied it, or put an old one back.
+
+    An earlier attempt's failure is not the end of the job then: the spec's retryNonce has begun a later one.
+    """
     known = status.provider or ProviderStatus()
     if latest <= max(known.attempt, 1):
         return status
-    return status.model_copy(update={"provider": known.model_copy(update={**_UNTOLD, "attempt": latest})})
+    fields: dict[str, Any] = {"provider": known.model_copy(update={**_UNTOLD, "attempt": latest})}
+    if is_true(status.conditions, "Failed"):
+        fields |= {
+            "conditions": [_not_failed(one) if one.type == "Failed" else one for one in status.conditions or ()],
+            "phase": "Pending",
+            "failure": None,
+            "completion_time": None,
+            "observed_retry_nonce": spec.retry_nonce if spec else None,
+        }
+    return status.model_copy(update=fields)
+
+
+def _not_failed(failed: Condition) -> Condition:
+    return failed.model_copy(update={"status": "False", "reason": Reason.PENDING, "message": ""})
 
 
 def notice_loss(view: JobView) -> Decision | None:

@@ -9,8 +9,15 @@ _NAME_OF_A_TRY = re.compile(r'\bpods? "[^"]*" ', re.IGNORECASE)
 
 _AGAIN = "It is tried again by itself."
 
-_COUNTS_ENDED = r"\bexceeded quota: .*requested: count/(jobs\.batch|pods)="
+_COUNTS_ENDED = r"\bexceeded quota: .*requested: count/(jobs\.batch|pods|jobsets\.jobset\.x-k8s\.io)="
 """A quota of objects: unlike one of `pods`, it has no place for what has ended and is still there to be looked at."""
+
+_COUNTS_OTHERS = r"\bexceeded quota: .*requested: (count/|services)"
+"""Of whatever is no pod and makes none, of our own kinds as well."""
+_MAKE_ROOM = (
+    "Delete what is no longer needed (a Service or Deployment of this operator by its ModelDeployment) of the kind "
+    f"that the message names, or ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}"
+)
 
 _RIGHTS = r'\bUser "[^"]*" cannot \w+ resource "'
 _GIVE_RIGHTS = (
@@ -22,6 +29,7 @@ _STEPS = {
     _RIGHTS: _GIVE_RIGHTS,
     _COUNTS_ENDED: "Delete Jobs of the namespace that have ended, with their pods, by the job that each belongs to, or "
     f"ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
+    _COUNTS_OTHERS: _MAKE_ROOM,
     r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less (a job: under a new name), or ask "
     f"an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     r"\bfailed quota: ": "Ask an admin to name what the ResourceQuota wants of each pod in podTemplate.resources of "
@@ -49,7 +57,8 @@ def refusal_of_pod(said: str) -> Failure:
 def refusal_of_write(said: str) -> Failure:
     """The failure of any other write, or of a read that the operator's role does not grant."""
     failure = Failure.because(Reason.WRITE_REFUSED, said)
-    return failure.model_copy(update={"next_step": step_of_rights(said) or failure.next_step})
+    room = _MAKE_ROOM if re.search(_COUNTS_OTHERS, said) else None
+    return failure.model_copy(update={"next_step": step_of_rights(said) or room or failure.next_step})
 
 
 def step_of_rights(said: str) -> str | None:

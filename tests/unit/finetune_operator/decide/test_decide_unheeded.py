@@ -160,6 +160,21 @@ CONNECTIONS: dict[str, tuple[LLMConnectionSpec, dict[str, str], list[str]]] = {
         ["spec.sageMaker.spot.maxWaitSeconds"],
     ),
     "an annotation": (azure_connection(), {ABANDON: "true"}, ["means nothing to a LLMConnection"]),
+    "labels of the operator": (
+        connection(
+            {"podTemplate": {"labels": {"finetune.dev/job": "x", "team": "a", "app.kubernetes.io/component": "y"}}}
+        ),
+        {},
+        [
+            f"spec.huggingFace.podTemplate.labels: {name} is"
+            for name in ("finetune.dev/job", "app.kubernetes.io/component")
+        ],
+    ),
+    "labels of the operator, on pods of checks": (
+        changed(openai_connection(), checkPod={"podTemplate": {"labels": {"finetune.dev/model": "x"}}}),
+        {},
+        ["spec.checkPod.podTemplate.labels: finetune.dev/model is the operator's own label"],
+    ),
 }
 
 

@@ -94,6 +94,17 @@ def test_our_labels_win_over_the_connections() -> None:
     assert pod.pod_metadata(hugging_face(), {"a": "b"}) == {"labels": {"a": "b"}}
 
 
+@pytest.mark.parametrize(
+    "name", ["finetune.dev/job", "finetune.dev/deployment", "finetune.dev/later", "app.kubernetes.io/component"]
+)
+def test_a_connection_cannot_give_its_pods_a_label_by_which_others_are_found(name: str) -> None:
+    template = {"labels": {name: "sentiment", "example.com/a": "b"}}
+    assert pod.pod_metadata(hugging_face(podTemplate=template), {"x": "y"})["labels"] == {
+        "x": "y",
+        "example.com/a": "b",
+    }
+
+
 @pytest.mark.parametrize("write_first", [True, False])
 def test_a_claim_that_holds_data_and_artifacts_is_mounted_once_and_writable(write_first: bool) -> None:
     volumes = pod.Volumes()

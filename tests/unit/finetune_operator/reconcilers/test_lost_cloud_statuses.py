@@ -103,3 +103,32 @@ async def test_a_job_that_has_lost_its_status_waits_for_a_provider_that_does_not
     provider.faults.clear()
     await go_on(cluster, 3600)
     assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 2)
+
+
+@pytest.mark.parametrize(("pods", "jobs"), [(False, False), (True, False), (True, True)])
+async def test_a_failed_status_from_before_a_retry_ends_nothing_at_the_provider_and_pays_for_no_third(
+    provider: OpenAISimulator, begin: Begin, pods: bool, jobs: bool
+) -> None:
+    cluster = await begin()
+    sdk = (await cluster.accounts.of("openai")._api())._sdk
+    await sdk.fine_tuning.jobs.cancel(running(provider)[0])
+    await cluster.poll()
+    old = cluster.status()
+    assert old["phase"] == "Failed"
+    cluster.change_job(retryNonce="again")
+    await cluster.settle()
+    await cluster.check(attempt=2)
+    await cluster.settle()
+    await cluster.pass_time(20)
+    made = running(provider)
+    assert len(made) == 1
+    if pods:
+        cluster.lose_pods(and_jobs=jobs)
+    cluster.forget(old)
+    await cluster.settle()
+    if jobs:  # nothing on the cluster tells of the second attempt: it is begun again, and found before it is asked for
+        await cluster.check(attempt=2)
+        await cluster.settle()
+    await go_on(cluster, 3600)
+    assert [job.status for job in provider.jobs.jobs.values()] == ["cancelled", "succeeded"]
+    assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 2)

@@ -214,3 +214,49 @@ async def test_nothing_is_made_in_a_namespace_that_ends_whatever_of_it_goes_firs
     await cluster.wait(60)
     assert (cluster.kube.requests.count(("create", "jobs")), cluster.kube.asked("apply", "deployments")) == made
     assert cluster.told == told, "nothing went wrong"
+
+
+async def started_again() -> tuple[Cluster, dict[str, Any]]:
+    """A job whose second attempt trains by its retryNonce, and its status from before that."""
+    cluster = await with_running_job()
+    cluster.end_pod(1)
+    await cluster.settle()
+    old = cluster.status()
+    assert (old["phase"], old["provider"]["attempt"]) == ("Failed", 1)
+    cluster.change_job(retryNonce="again")
+    await cluster.settle()
+    cluster.run_pod(attempt=2)
+    await cluster.settle()
+    assert cluster.status()["provider"]["attempt"] == 2
+    return cluster, old
+
+
+@pytest.mark.parametrize("nonce", ["again", None])
+async def test_a_failed_status_from_before_a_retry_does_not_end_the_attempt_that_trains(nonce: str | None) -> None:
+    cluster, old = await started_again()
+    cluster.change_job(retryNonce=nonce)
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=old)
+    created = cluster.kube.asked("create", "jobs")
+    await cluster.settle()
+    await cluster.wait(60)
+    assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
+    status = cluster.status()
+    assert (status["phase"], status["provider"]["attempt"]) == ("Validating", 2)
+    assert "failure" not in status
+    assert "completionTime" not in status
+    assert cluster.condition("Failed")["status"] == "False"
+    cluster.end_pod(0, cluster.result(2), attempt=2)
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert cluster.kube.asked("create", "jobs") == created
+
+
+async def test_a_failed_status_from_before_a_retry_that_has_failed_meanwhile_starts_no_third_attempt() -> None:
+    cluster, old = await started_again()
+    created = cluster.kube.asked("create", "jobs")
+    cluster.end_pod(1, attempt=2)
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=old)
+    await cluster.settle()
+    await cluster.wait(600)
+    assert (cluster.status()["phase"], cluster.status()["failure"]["attempt"]) == ("Failed", 2)
+    assert cluster.kube.asked("create", "jobs") == created

@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.pods.refused import refusal_of_pod
+from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod, refusal_of_write
 
 FORBIDDEN = 'Error creating: pods "a-1-7d577" is forbidden: '
 INVALID = 'Error creating: Pod "a-1-7d577" is invalid: spec.containers[0].resources.requests: Invalid value: "300Mi": '
@@ -16,6 +16,14 @@ INVALID = 'Error creating: Pod "a-1-7d577" is invalid: spec.containers[0].resour
          "requests.memory=100Mi", "larger ResourceQuota"),
         ('jobs.batch "a-1" is forbidden: exceeded quota: q, requested: count/jobs.batch=1, used: count/jobs.batch=1',
          "Delete Jobs of the namespace that have ended"),
+        ('jobsets.jobset.x-k8s.io "a-1" is forbidden: exceeded quota: q, requested: '
+         "count/jobsets.jobset.x-k8s.io=1, used: count/jobsets.jobset.x-k8s.io=1", "Delete Jobs of the namespace that"),
+        ('services "a" is forbidden: exceeded quota: q, requested: services=1, used: services=3, limited: services=3',
+         "no longer needed (a Service or Deployment of this operator by its ModelDeployment)"),
+        ('deployments.apps "a" is forbidden: exceeded quota: q, requested: count/deployments.apps=1, used: '
+         "count/deployments.apps=3, limited: count/deployments.apps=3", "by its ModelDeployment"),
+        (FORBIDDEN + "exceeded quota: q, requested: pods=1,requests.nvidia.com/gpu=1, used: pods=3,"
+         "requests.nvidia.com/gpu=3, limited: pods=3,requests.nvidia.com/gpu=3", "other pods of the namespace end"),
         (FORBIDDEN + "failed quota: q: must specify limits.memory for: trainer", "podTemplate.resources"),
         (FORBIDDEN + "minimum memory usage per Container is 1Gi, but request is 300Mi", "LimitRange allows"),
         (FORBIDDEN + "maximum cpu usage per Pod is 2, but limit is 4", "LimitRange allows"),
@@ -41,3 +49,25 @@ def test_what_kubernetes_own_admission_refuses_is_told_with_a_step_of_its_own(sa
 def test_what_a_policy_says_has_the_step_of_the_reason() -> None:
     said = FORBIDDEN + 'ValidatingAdmissionPolicy "images" denied the request: image is not signed'
     assert refusal_of_pod(said).next_step == NEXT_STEP[Reason.POD_REJECTED]
+
+
+@pytest.mark.parametrize("kind", ["finetunedmodels", "modeldeployments"])
+def test_a_quota_of_our_own_kinds_is_told_with_what_makes_room(kind: str) -> None:
+    counted = f"count/{kind}.finetune.dev"
+    said = f'{kind}.finetune.dev "a" is forbidden: exceeded quota: q, requested: {counted}=1, used: {counted}=2'
+    failure = refusal_of_write(f"{said}, limited: {counted}=2")
+    assert failure.reason is Reason.WRITE_REFUSED
+    assert "kubectl describe resourcequota" in (failure.next_step or "")
+    assert "pods" not in (failure.next_step or "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "ended"),
+    [("count/jobs.batch", True), ("count/pods", True), ("count/jobsets.jobset.x-k8s.io", True), ("pods", False),
+     ("requests.memory", False), ("count/services", False)],
+)  # fmt: skip
+def test_only_a_quota_of_objects_counts_attempts_that_have_ended(asked: str, ended: bool) -> None:
+    said = (
+        f'jobs.batch "a-2" is forbidden: exceeded quota: q, requested: {asked}=1, used: {asked}=1, limited: {asked}=1'
+    )
+    assert counts_what_has_ended(refusal_of_pod(said)) is ended
