@@ -57,7 +57,7 @@ def _drawn() -> dict[tuple[str, str], str]:
 
 @pytest.fixture(autouse=True)
 def _loss_is_drawn_once(monkeypatch: pytest.MonkeyPatch, _drawn: dict[tuple[str, str], str]) -> None:
-    """A fifth of a short run's processor time; `attempt/test_metrics.py` looks at pictures of many records.
+    """An eighth of a short run's processor time; `attempt/test_metrics.py` looks at pictures of many records.
 
     What a picture says in words is its title and unit: with others it is drawn again.
     """
