@@ -162,7 +162,10 @@ def _scores_higher(new: EvaluationResult, old: EvaluationResult | None) -> bool:
 
 
 def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:
-    """Versions beyond historyLimit that are neither active nor served, nor asked for by a deployment."""
+    """Versions beyond historyLimit that are neither active nor served, nor asked for by a deployment.
+
+    A job that is adopted makes another version of a model that may be there already: it goes with the last of them.
+    """
     limit = view.spec.history_limit if view.spec else len(view.versions)
     used = {active, view.status.active_version}
     for deployment in view.serving:
@@ -170,7 +173,13 @@ def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:
         if isinstance(deployment.spec.version, int):
             used.add(deployment.spec.version)
     surplus = view.versions[: max(len(view.versions) - limit, 0)]
-    return [version for version in surplus if version.version not in used]
+    goes = [version for version in surplus if version.version not in used]
+    stays = {_weights_of(version) for version in view.versions if version not in goes}
+    return [version for version in goes if version.adopted or _weights_of(version) not in stays]
+
+
+def _weights_of(version: ModelVersion) -> tuple[str | None, ...]:
+    return version.connection, version.artifact.provider_model_id, version.artifact.uri
 
 
 def _of_its_name(view: ModelView) -> DeploymentView | None:

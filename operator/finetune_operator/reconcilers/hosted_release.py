@@ -61,7 +61,7 @@ class HostedRelease:
     async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
         names = ", ".join(one.name for one in view.status.hosted or ())
         if names:
-            note = f"{names} stays at the provider, and is billed there: deletionPolicy is Retain"
+            note = f"left at the provider, and billed there, as deletionPolicy is Retain: {names}"
             await self._context.announce(deployment, "Normal", "Retained", note)
 
     async def _tell_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
@@ -159,7 +159,7 @@ def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[Host
     """What is said while deletions are on their way, and when they have come to nothing for long."""
     asked, names = deployment["metadata"]["deletionTimestamp"], ", ".join(one.name for one in left)
     if view.now - moment(asked) < LONG:
-        return reconciling(Reason.PENDING, f"{names} is being deleted at the provider")
-    said = f"{names} was asked to go at {asked}, and stays at the provider, which has accepted that: see there what"
-    message = f"{said} holds it; or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
+        return reconciling(Reason.PENDING, f"being deleted at the provider: {names}")
+    said = f"still at the provider, which has accepted the deletion that was asked for at {asked}: {names}. See there"
+    message = f"{said} what holds it up; or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
     return stalled(Reason.PROVIDER_BUSY, message)

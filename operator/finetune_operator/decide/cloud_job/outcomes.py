@@ -82,7 +82,7 @@ def tidied(view: JobView, decision: Decision) -> Decision:
 def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again: float) -> Decision:
     """Deployments that an evaluation needed are on their way out, or cannot be deleted now."""
     if failure is None:
-        said = f"{', '.join(names)} is being deleted at the provider"
+        said = f"being deleted at the provider: {', '.join(names)}"
         facts = reconciling(Reason.PENDING, said) if view.deleting else []
         return Decision(with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=again)
     facts = [measuring.unreleased(names, failure)]

@@ -80,8 +80,10 @@ async def test_they_go_with_a_job_that_is_deleted_a_moment_later(
     cluster.forget(change(cluster.status()))
     cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
     await cluster.settle()
+    names, said = sorted(standing(cluster.provider)), cluster.condition("Reconciling")["message"]
     await cluster.go_on(lambda: not cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers"))
     assert standing(cluster.provider) == []
+    assert not names or sorted(said.removeprefix("being deleted at the provider: ").split(", ")) == names
 
 
 @pytest.mark.parametrize("change", [emptied, put_back])
