@@ -231,8 +231,7 @@ async def live(world: ServedWorld) -> list[str]:
         done.append(deed.__name__)
         deed(world)
         if world.chance.random() < 0.1:
-            world.kube.events.clear()  # no watch tells of it
-            await world.replace_operator()
+            await world.replace_operator()  # no watch tells it of what was not heard
         if world.chance.random() < 0.8:
             await world.settle()
         await world.wait(world.chance.choice([0, 1, 15, 60, 300]))
