@@ -201,7 +201,8 @@ class MeddledWorld(Cluster):
             metadata["ownerReferences"] = [owner | {"uid": job_set["metadata"]["uid"]}]
             self.kube.put(JOBS, {"metadata": metadata, "spec": template["spec"], "status": {}})
         elif _has_ended(job):
-            self.kube.change(JOB_SETS, job_set["metadata"]["name"], status={"conditions": job["status"]["conditions"]})
+            ends = [{**one, "type": _ENDS_OF_SETS[one["type"]]} for one in job["status"]["conditions"]]
+            self.kube.change(JOB_SETS, job_set["metadata"]["name"], status={"conditions": ends})
 
     def _run(self, job: Manifest) -> None:
         """The Job controller."""
@@ -284,6 +285,9 @@ class MeddledWorld(Cluster):
             if minute % 10 == 9:
                 await self.observer.list_all()
             await self.wait(60)
+
+
+_ENDS_OF_SETS = {"Failed": "Failed", "Complete": "Completed"}
 
 
 def _has_ended(job: Manifest) -> bool:
