@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL
+from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
 from finetune_operator.reconcilers.context import has_condition
 from finetune_operator.reconcilers.indexes import UNCLEANED, in_namespace, labelled, of_model, uses_connection
 from finetune_operator.reconcilers.observed import CHILDREN
@@ -51,6 +51,8 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
     labels = metadata.get("labels") or {}
     if DEPLOYMENT_LABEL in labels:
         yield Key(MODEL_DEPLOYMENTS.kind, namespace, labels[DEPLOYMENT_LABEL])
+        if MODEL_LABEL in labels and store.get(MODEL_DEPLOYMENTS, labels[DEPLOYMENT_LABEL], namespace) is None:
+            yield Key(FINE_TUNED_MODELS.kind, namespace, labels[MODEL_LABEL])  # it has kept the weights for that
         return
     if JOB_LABEL in labels:
         # Not by the pod's Job: that is gone before a pod that was told to end.
