@@ -46,6 +46,8 @@ class ModelView:
     pruning: frozenset[int]
     """Versions whose weights are being deleted: no pin and no activation brings them back."""
     now: datetime
+    standing: frozenset[int] = frozenset()
+    """Versions of servers on this cluster whose ModelDeployments may be gone already."""
 
     @property
     def serving(self) -> list[DeploymentView]:
@@ -167,7 +169,7 @@ def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:
     A job that is adopted makes another version of a model that may be there already: it goes with the last of them.
     """
     limit = view.spec.history_limit if view.spec else len(view.versions)
-    used = {active, view.status.active_version}
+    used = {active, view.status.active_version, *view.standing}
     for deployment in view.serving:
         used |= {deployment.status.served_version, deployment.status.target_version, *deployment.standing}
         if isinstance(deployment.spec.version, int):

@@ -40,6 +40,9 @@ PROGRESS_DEADLINE_SECONDS = 900
 DRAIN_SECONDS = 10
 """Between a pod's removal from the Service and SIGTERM: until then every kube-proxy has heard of it."""
 
+GRACE_SECONDS = DRAIN_SECONDS + 120
+"""For that, and for the answers that are being given. A namespace that is deleted waits half of it."""
+
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM's --max-lora-rank takes (vLLM 0.33)."""
 
@@ -149,7 +152,7 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         **engine(name, spec, local, served, folder),
     }
-    grace = {"terminationGracePeriodSeconds": DRAIN_SECONDS + 120}
+    grace = {"terminationGracePeriodSeconds": GRACE_SECONDS}
     return pod_spec(served.connection, container, volumes, before=before) | grace
 
 

@@ -51,7 +51,7 @@ from finetune_operator.desired.pod import (
 )
 
 GRACE_SECONDS = 120
-"""From SIGTERM on the trainer finishes its step and writes a checkpoint."""
+"""From SIGTERM on the trainer finishes its step and writes a checkpoint. A deleted namespace waits half of it."""
 
 TOKEN_SECONDS = 3600
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL
+from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
 from finetune_operator.reconcilers.context import has_condition
 from finetune_operator.reconcilers.indexes import UNCLEANED, in_namespace, labelled, of_model, uses_connection
 from finetune_operator.reconcilers.observed import CHILDREN
@@ -51,9 +51,10 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
     if DEPLOYMENT_LABEL in labels:
         name = labels[DEPLOYMENT_LABEL]
         yield Key(MODEL_DEPLOYMENTS.kind, namespace, name)
+        # History lets a version go when the last server and pod that read it have gone.
         served = store.get(MODEL_DEPLOYMENTS, name, namespace)
-        if served is not None:  # history lets a version go when the last pod that reads it has gone
-            yield Key(FINE_TUNED_MODELS.kind, namespace, _model_of(served))
+        if model := _model_of(served) if served is not None else labels.get(MODEL_LABEL):
+            yield Key(FINE_TUNED_MODELS.kind, namespace, model)
         return
     if JOB_LABEL in labels:
         # Not by the pod's Job: that is gone before a pod that was told to end.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from finetune_api.manifest import Manifest
-from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL
+from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.passing import PASSING
 from finetune_operator.desired import names
@@ -16,6 +16,7 @@ from finetune_operator.providers.hugging_face.training import (
 from finetune_operator.reconcilers.context import has_condition, is_of_the_definition
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
+    DEPLOYMENTS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
     JOBS,
@@ -78,6 +79,17 @@ def labelled(namespace: str, label: str) -> str:
 def pods_of_deployment(namespace: str, name: str) -> str:
     """Index key of the pods that serve a ModelDeployment."""
     return f"deployment/{namespace}/{name}"
+
+
+def servers_of_model(namespace: str, name: str) -> str:
+    """Index key of the Deployments that serve a FineTunedModel, whether their ModelDeployments are there or not."""
+    return f"servers/{namespace}/{names.fit(name)}"
+
+
+def _index_server(server: Manifest) -> Iterator[str]:
+    namespace, labels = server["metadata"]["namespace"], server["metadata"].get("labels") or {}
+    if MODEL_LABEL in labels:
+        yield servers_of_model(namespace, labels[MODEL_LABEL])
 
 
 def _index_pod(pod: Manifest) -> Iterator[str]:
@@ -150,6 +162,7 @@ def _index_phase(obj: Manifest) -> Iterator[str]:
 
 INDEXERS: dict[Resource, Indexer] = {
     PODS: _index_pod,
+    DEPLOYMENTS: _index_server,
     JOBS: _index_batch_job,
     FINE_TUNE_JOBS: _index_job,
     FINE_TUNED_MODELS: _index_model,

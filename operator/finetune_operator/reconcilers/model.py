@@ -34,7 +34,7 @@ from finetune_operator.reconcilers.context import (
     parse_status,
     wants_deletion,
 )
-from finetune_operator.reconcilers.indexes import made_version, of_model, pods_of_deployment
+from finetune_operator.reconcilers.indexes import made_version, of_model, pods_of_deployment, servers_of_model
 from finetune_operator.reconcilers.model_release import ModelRelease, is_held
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.weights import Weights
@@ -273,6 +273,7 @@ class ModelReconciler:
             spec_error=spec_error,
             status=status,
             deployments=self._deployments(model),
+            standing=self._left_standing(metadata["namespace"], metadata["name"]),
             pruned=frozenset(number for number, job in jobs.items() if has_condition(job, "Complete", "True")),
             pruning=frozenset(jobs),
             now=self._context.clock(),
@@ -303,6 +304,11 @@ class ModelReconciler:
         server = store.get(DEPLOYMENTS, name, namespace)
         pods = store.select(PODS, pods_of_deployment(namespace, name))
         return frozenset(versions_of([server["spec"]["template"], *pods] if server else pods))
+
+    def _left_standing(self, namespace: str, model: str) -> frozenset[int]:
+        """The versions of servers, also of those whose ModelDeployments are gone and that have yet to go."""
+        servers = self._context.store.select(DEPLOYMENTS, servers_of_model(namespace, model))
+        return frozenset(versions_of([server["spec"]["template"] for server in servers]))
 
     async def _prune_all(self, model: Manifest, surplus: Sequence[ModelVersion]) -> Pruning:
         """Have the weights of versions deleted, as far as that can be."""

@@ -13,6 +13,7 @@ from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.deployment import idle
+from finetune_operator.desired import serving, training_job
 from finetune_trainer.__main__ import COMMANDS
 from finetune_trainer.job.other_names import PLACES, REMARKS
 from tests.unit.docs.pages import EXAMPLES, PAGES, ROOT, name_of
@@ -144,3 +145,10 @@ def test_a_benchmark_gets_no_number_that_is_meant_for_another() -> None:
 
 def test_ci_calls_what_people_call() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_a_deleted_namespace_waits_as_long_as_the_page_says() -> None:
+    """Kubernetes' namespace controller looks again after half of the longest grace of its pods, and a second."""
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    trainers, servers = (grace // 2 + 1 for grace in (training_job.GRACE_SECONDS, serving.GRACE_SECONDS))
+    assert f"{trainers} s for trainers and {servers} s for servers" in page

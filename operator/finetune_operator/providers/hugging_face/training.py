@@ -137,7 +137,7 @@ class HuggingFaceTraining:
         under_way = status.completion_time is None
         batch_job = await self._batch_job(job, _batch_job(job, attempt), ask=recorded and under_way)
         of_set = batch_job is None and recorded and under_way and _nodes(job) > 1
-        if of_set and (job_set := await self._job_set(job, attempt)):
+        if of_set and (job_set := await self._job_set(job, attempt)) and not _is_over(job_set):
             named = await self._kube.get(JOBS, _batch_job(job, attempt), job["metadata"]["namespace"])
             batch_job = self._own(named, job_set["metadata"]["uid"])  # without labels only its owner tells whose it is
             if batch_job is None:
@@ -397,6 +397,12 @@ def _without_job(job_set: str, named: Manifest | None) -> Run:
     if isinstance(why, CannotMake):
         return replace(run, failure=why.failure)
     return replace(run, note="waiting for JobSet to make the pods' Job")
+
+
+def _is_over(job_set: Manifest) -> bool:
+    """Whether it makes no Job any more: where that is gone, so is the attempt."""
+    conditions = (job_set.get("status") or {}).get("conditions") or ()
+    return any(one["type"] in {"Completed", "Failed"} and one["status"] == "True" for one in conditions)
 
 
 def _made_for(job: Manifest, number: int) -> tuple[str, str]:

@@ -12,16 +12,27 @@ from finetune_operator.decide.job.attempt_pods import ENDED
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face.training import BATCH_JOB_LABEL
 from finetune_operator.runtime.errors import Conflict, Forbidden, KubeError, Transient, Unadmitted
-from finetune_operator.runtime.kube import DEPLOYMENTS, FINE_TUNE_JOBS, JOB_SETS, JOBS, OWN_KINDS, PODS, Resource
+from finetune_operator.runtime.kube import (
+    DEPLOYMENTS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOB_SETS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    OWN_KINDS,
+    PODS,
+    Resource,
+)
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster
-from tests.unit.finetune_operator.reconcilers.fake_kube import Killed
+from tests.unit.finetune_operator.reconcilers.fake_kube import Event, Killed
 
 STRANGERS = "example.com/hold"
 LOOKS = 150
 """Of an operator whose world has not changed; more of them are a loop."""
 GRACE = 120
+WATCHED = (FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, JOBS, PODS, DEPLOYMENTS)
 
 
 class MeddledWorld(Cluster):
@@ -32,6 +43,9 @@ class MeddledWorld(Cluster):
         self.chance = Random(seed)
         self.absent = False
         """Whether the Job controller is away."""
+        self.late: set[Resource] = set()
+        """Kinds of whose changes no watch tells for now."""
+        self._untold: list[Event] = []
         self._pods = 0
         self.backups: list[tuple[Resource, Manifest]] = []
         """Our objects as they once were."""
@@ -62,12 +76,23 @@ class MeddledWorld(Cluster):
     def back_up(self) -> None:
         self.backups += self.all(*OWN_KINDS)
 
+    def hear(self) -> None:
+        """As it does, but for what is late: that is heard in its order, once it is late no more."""
+        untold, self._untold = [*self._untold, *self.kube.take_events()], []
+        for event in untold:
+            if event[0] in self.late:
+                self._untold.append(event)
+            else:
+                self.watched(*event)
+
     def stamp(self, seconds: float = 0) -> str:
         return (self.now + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     async def replace_operator(self) -> None:
         """A new process that knows nothing; what watches had still to tell it lists."""
         self.kube.killed_in = None
+        self.kube.events.clear()
+        self._untold.clear()
         self.restart()
         try:
             await self.observer.list_all()
@@ -176,7 +201,8 @@ class MeddledWorld(Cluster):
             metadata["ownerReferences"] = [owner | {"uid": job_set["metadata"]["uid"]}]
             self.kube.put(JOBS, {"metadata": metadata, "spec": template["spec"], "status": {}})
         elif _has_ended(job):
-            self.kube.change(JOB_SETS, job_set["metadata"]["name"], status={"conditions": job["status"]["conditions"]})
+            ends = [{**one, "type": _ENDS_OF_SETS[one["type"]]} for one in job["status"]["conditions"]]
+            self.kube.change(JOB_SETS, job_set["metadata"]["name"], status={"conditions": ends})
 
     def _run(self, job: Manifest) -> None:
         """The Job controller."""
@@ -242,6 +268,7 @@ class MeddledWorld(Cluster):
     async def calm_down(self) -> None:
         """All is well from now on, and every trainer succeeds; an hour passes, with a resync each ten minutes."""
         self.kube.refusals.clear()
+        self.late.clear()
         self.kube.killed_in, self.absent = None, False
         self.add_connection()
         self.let_go()
@@ -260,6 +287,9 @@ class MeddledWorld(Cluster):
             await self.wait(60)
 
 
+_ENDS_OF_SETS = {"Failed": "Failed", "Complete": "Completed"}
+
+
 def _has_ended(job: Manifest) -> bool:
     return bool((job.get("status") or {}).get("conditions"))
 
@@ -272,6 +302,11 @@ def nobody_holds_anything(world: MeddledWorld) -> None:
 def nothing_is_refused(world: MeddledWorld) -> None:
     """A deed."""
     world.kube.refusals.clear()
+
+
+def a_watch_is_late_or_in_time_again(world: MeddledWorld) -> None:
+    """A deed."""
+    world.late ^= {world.chance.choice(WATCHED)}
 
 
 def the_operator_is_killed_soon(world: MeddledWorld) -> None:

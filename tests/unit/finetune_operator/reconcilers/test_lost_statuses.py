@@ -335,3 +335,22 @@ async def test_later_versions_come_back_though_the_job_of_the_next_number_is_del
     ]
     await add_version(cluster, "sentiment-4")
     assert cluster.status(MODEL)["versions"][-1]["version"] == 4
+
+
+async def test_weights_of_a_server_whose_deployment_was_deleted_stay_until_it_is_gone() -> None:
+    cluster = await with_versions(1)
+    cluster.roll_out()
+    await cluster.settle()
+    spec = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["spec"]
+    manual = {**spec, "historyLimit": 1, "deployment": {"mode": "Manual"}}
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=manual)
+    cluster.kube.drop(MODEL_DEPLOYMENTS, "sentiment")
+    await add_version(cluster, "sentiment-2")
+    assert not prunes(cluster), "its server reads them"
+    cluster.kube.drop(DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    assert prunes(cluster)
+
+
+def prunes(cluster: Cluster) -> list[str]:
+    return [at[2] for at in cluster.kube.objects if at[0] is JOBS and "prune" in at[2]]

@@ -26,6 +26,7 @@ from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.meddled_world import (
     STRANGERS,
     MeddledWorld,
+    a_watch_is_late_or_in_time_again,
     nobody_holds_anything,
     nothing_is_refused,
     the_operator_is_killed_soon,
@@ -193,6 +194,7 @@ ALL: tuple[Deed, ...] = (
     is_scaled,
     a_job_comes, a_job_comes, the_connection_goes, the_connection_changes, nobody_holds_anything, something_is_refused,
     nothing_is_refused, the_job_controller_goes_or_comes, the_operator_is_killed_soon,
+    a_watch_is_late_or_in_time_again, a_watch_is_late_or_in_time_again,
 )  # fmt: skip
 
 
@@ -206,8 +208,7 @@ async def live(world: MeddledWorld) -> list[str]:
         done.append(deed.__name__)
         deed(world)
         if world.chance.random() < 0.1:
-            world.kube.events.clear()  # no watch tells of it
-            await world.replace_operator()
+            await world.replace_operator()  # no watch tells it of what was not heard
         if world.chance.random() < 0.8:
             await world.settle()
         await world.wait(world.chance.choice([0, 1, 5, 15, 60, 300]))

@@ -28,6 +28,7 @@ from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.meddled_world import (
     MeddledWorld,
+    a_watch_is_late_or_in_time_again,
     nobody_holds_anything,
     nothing_is_refused,
     the_operator_is_killed_soon,
@@ -216,6 +217,7 @@ ALL: tuple[Callable[[ServedWorld], None], ...] = (
     is_deleted, vanishes, is_held, loses_labels_or_owner, loses_its_status, has_an_old_status_again, is_scaled,
     servers_come_up_or_do_not, pods_end, pods_end, a_pod_fails, the_connection_goes_or_comes, something_is_refused,
     nothing_is_refused, nobody_holds_anything, the_operator_is_killed_soon,
+    a_watch_is_late_or_in_time_again, a_watch_is_late_or_in_time_again,
 )  # fmt: skip
 
 
@@ -231,8 +233,7 @@ async def live(world: ServedWorld) -> list[str]:
         done.append(deed.__name__)
         deed(world)
         if world.chance.random() < 0.1:
-            world.kube.events.clear()  # no watch tells of it
-            await world.replace_operator()
+            await world.replace_operator()  # no watch tells it of what was not heard
         if world.chance.random() < 0.8:
             await world.settle()
         await world.wait(world.chance.choice([0, 1, 15, 60, 300]))

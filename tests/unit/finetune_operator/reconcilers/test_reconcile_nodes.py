@@ -257,3 +257,18 @@ async def test_a_job_that_has_the_name_of_a_sets_job_is_told() -> None:
     make_job(cluster)
     await cluster.wait(60)
     assert "failure" not in cluster.status()
+
+
+@pytest.mark.parametrize("end", ["Failed", "Completed"])
+async def test_a_set_that_has_ended_and_whose_job_somebody_deleted_is_followed_by_the_next_attempt(end: str) -> None:
+    cluster = await with_job(resources={"nodes": 2})
+    make_job(cluster)
+    await cluster.settle()
+    cluster.kube.change(JOB_SETS, "sentiment-1-1", status={"conditions": [{"type": end, "status": "True"}]})
+    cluster.kube.drop(JOBS, "sentiment-1-1-node-0")
+    await cluster.settle()
+    await cluster.wait(15)
+    await cluster.wait(15)
+    assert (JOB_SETS, "team-a", "sentiment-1-2") in cluster.kube.objects
+    provider = cluster.status()["provider"]
+    assert (provider["attempt"], provider["lastFailure"]["reason"]) == (2, "Interrupted")
