@@ -65,7 +65,7 @@ def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_sta
     going = outcomes.not_gone(leaving, ["md-e1t"], None, 20)
     assert going.requeue_after == 20
     said = condition(going.status, "Reconciling")
-    assert (said is not None and "md-e1t is being deleted" in said.message) is deleting
+    assert (said is not None and "being deleted at the provider: md-e1t" in said.message) is deleting
     stays = outcomes.not_gone(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20)
     assert stays.requeue_after == outcomes.ASK_AGAIN_SECONDS
     assert condition(stays.status, "Released").status == "False"
