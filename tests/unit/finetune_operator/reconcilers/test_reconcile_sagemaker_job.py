@@ -220,7 +220,8 @@ async def test_what_the_trainer_says_of_its_failure_is_told_whole(begin):
         {"namespace": "-", "name": "-", "uid": "-", "attempt": 1, "phase": "Failed", "failure": failure}
     )
     await cluster.pass_time(3600)
-    assert cluster.status()["failure"] == failure | {"attempt": 1}
+    way_on = "Then set spec.retryNonce; if the job itself has to change, apply it under a new name."
+    assert cluster.status()["failure"] == failure | {"attempt": 1, "nextStep": f"Mend it. {way_on}"}
 
 
 @pytest.mark.parametrize(
