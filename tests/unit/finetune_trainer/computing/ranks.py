@@ -1,7 +1,9 @@
 """Ranks without torchrun: processes that find each other by the variables that it would set, on this machine's CPU."""
 
+import faulthandler
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -10,7 +12,7 @@ from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -44,11 +46,14 @@ def start(size: int, target: Callable[..., None], *arguments: Any) -> list[BaseP
 
 
 def ended(processes: list[BaseProcess], seconds: float = 120) -> list[int | None]:
-    """The exit codes of ranks that have to end."""
+    """The exit codes of ranks that have to end; None for one that does not, and stderr shows where it was."""
     for process in processes:
         process.join(seconds)
     codes = [process.exitcode for process in processes]
     for process in processes:
+        if process.is_alive():
+            os.kill(cast("int", process.pid), signal.SIGABRT)
+            process.join(5)
         process.kill()
         process.join()
     return codes
@@ -109,6 +114,7 @@ def learnt(job: TrainerJob) -> list[dict[str, float]]:
 
 
 def _rank(rank: int, size: int, port: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    faulthandler.enable()
     torch.set_num_threads(1)  # the fork server has imported it, with as many as there are processors
     os.environ |= {"OMP_NUM_THREADS": "1", "RANK": str(rank)}
     if size > 1:
