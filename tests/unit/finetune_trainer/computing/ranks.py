@@ -120,4 +120,5 @@ def _rank(rank: int, size: int, port: int, target: Callable[..., None], argument
     if size > 1:
         os.environ |= {"WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # else that of the host's name, wherever that leads
     target(*arguments)
