@@ -167,7 +167,7 @@ def estimate(tokens: int, epochs: float, price: Price) -> Cost:
     """What tuning is likely to cost: tokens of one pass x epochs x list price, rounded up to cents."""
     amount = of_tokens(Decimal(tokens) * Decimal(str(epochs)), price.per_million_tokens)
     basis = (
-        f"about {tokens:,} tokens (estimated from the text's length) x {epochs:g} epochs x "
+        f"about {tokens:,} tokens (estimated from the text's length) x {epochs:g} epoch{'' if epochs == 1 else 's'} x "
         f"{price.per_million_tokens} {price.currency} per million, list price of {price.as_of}"
     )
     return Cost(estimated=in_cents(amount, ROUND_UP), currency=price.currency, basis=basis)

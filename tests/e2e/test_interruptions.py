@@ -126,7 +126,7 @@ def test_an_evicted_trainer_is_started_again(site: Site) -> None:
 def test_a_trainer_without_memory_says_so_and_ends_at_the_retry_limit(site: Site) -> None:
     failure = site.failed("hungry", 180)
     assert failure["reason"] == "OutOfMemory"
-    assert "given up after 1 retries" in failure["message"]
+    assert "given up after 1 retry" in failure["message"]
     assert "memory" in failure["nextStep"]
     assert site.status("job", "hungry")["provider"]["attempt"] == 2
 

@@ -19,6 +19,7 @@ from finetune_api.job_status import TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob
+from finetune_api.words import counted
 from finetune_trainer.attempt import fence, outcome
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.mlflow_run import LOCAL_UID
@@ -267,7 +268,7 @@ def _scores(found: EvaluationResult) -> list[str]:
         ("active version", baselines.active_version),
         *((one.name, one) for one in baselines.endpoints or ()),
     ]
-    head = f"{found.metric} on {found.rows} rows: {_number(found.tuned.of(found.metric))} tuned model"
+    head = f"{found.metric} on {counted(found.rows, 'row')}: {_number(found.tuned.of(found.metric))} tuned model"
     return [head, *(_beside(name, one, found.metric) for name, one in named if one and (one.verdict or one.problem))]
 
 

@@ -13,6 +13,7 @@ import orjson
 
 from finetune_api.job_status import PartName
 from finetune_api.verdict import SplitName
+from finetune_api.words import counted
 from finetune_trainer.data.doubtful import Doubtful, Look
 from finetune_trainer.data.provider_rules import ProviderRules, require_rows_as_wanted, require_size
 from finetune_trainer.data.rows import Row
@@ -68,7 +69,7 @@ def _longer_than(limit: int | None) -> Look:
 
 
 def _cut_rows(name: str, rules: ProviderRules, cut: Doubtful) -> str:
-    some = f"{cut.rows:,} row{'' if cut.rows == 1 else 's'} (the first: {cut.first})"
+    some = f"{counted(cut.rows, 'row')} (the first: {cut.first})"
     return f"{name}: {some} longer than about {rules.cut_beyond:,} tokens, beyond which {rules.title} cuts the end"
 
 

@@ -12,6 +12,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import UPLOAD_MAX_BYTES
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
+from finetune_api.words import counted
 from finetune_trainer.data import provider_rows
 from finetune_trainer.data.provider_rows import Form, Problem
 from finetune_trainer.errors import TrainerError
@@ -138,7 +139,7 @@ def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
         raise TrainerError(Reason.DATASET_INVALID, message, "Use fewer rows, and apply the job under a new name.")
     if train.rows >= rules.min_rows:
         return
-    given = f"{train.rows:,} row{'' if train.rows == 1 else 's'}"
+    given = counted(train.rows, "row")
     raise TrainerError(
         Reason.DATASET_INVALID,
         f"{train.file}: {given}; {rules.title} tunes on at least {rules.min_rows:,}",

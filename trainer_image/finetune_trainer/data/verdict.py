@@ -13,6 +13,7 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
+from finetune_api.words import counted
 from finetune_trainer.data import column_names
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
@@ -398,7 +399,7 @@ def _place(problem: Unusable) -> tuple[int, int, int]:
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'}"
+    return counted(count, "row")
 
 
 def _verdict(

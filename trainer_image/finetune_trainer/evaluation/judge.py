@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from finetune_api.evaluation import Judged
+from finetune_api.words import counted
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.compare import interval, verdict
 from finetune_trainer.evaluation.material import Question
@@ -81,8 +82,7 @@ def unread(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | 
     )
     if not rows:
         return None
-    on = "one row" if rows == 1 else f"{rows} rows"
-    return f"on {on} it did not begin with A, B or Tie: another model may do as it is asked"
+    return f"on {counted(rows, 'row')} it did not begin with A, B or Tie: another model may do as it is asked"
 
 
 def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:

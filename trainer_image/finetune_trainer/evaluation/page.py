@@ -18,6 +18,7 @@ from markupsafe import Markup
 from finetune_api.evaluation import FIELD_OF_METRIC, Compared, EndpointScores, EvaluationResult, Judged, Metric, Scores
 from finetune_api.trainer import AttemptJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
+from finetune_api.words import counted
 from finetune_trainer.data.audit import Audited, printable
 from finetune_trainer.evaluation.contest import (
     ACTIVE_VERSION,
@@ -140,7 +141,7 @@ def _lines(result: EvaluationResult, metrics: Sequence[Metric]) -> Iterator[Line
 
 
 def _endpoint_title(one: EndpointScores) -> str:
-    return f"{one.name} ({one.rows} rows)" if one.errors else one.name
+    return f"{one.name} ({counted(one.rows, 'row')})" if one.errors else one.name
 
 
 def _line(title: str, scores: Scores, metrics: Sequence[Metric]) -> Line:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from finetune_api.reasons import Reason
+from finetune_api.words import counted
 from finetune_trainer.errors import TrainerError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -96,11 +97,10 @@ def not_in_cache(cache: Path | str | None, name: str) -> TrainerError:
         return TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{name} cannot be had: there is no model cache and no hub")
     there = models_in(cache)
     near = _nearest(name, there)
+    hint = f"it has {counted(len(there), 'model')}, none with a name like that" if there else "the cache is empty"
     if near:
-        hint = f"; it has {', '.join(near)}"
-    else:
-        hint = "; the cache is empty" if not there else f"; it has {len(there)} models, none with a name like that"
-    return TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{name} is not in the model cache{hint}")
+        hint = f"it has {', '.join(near)}"
+    return TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{name} is not in the model cache; {hint}")
 
 
 def _nearest(name: str, there: list[str]) -> list[str]:

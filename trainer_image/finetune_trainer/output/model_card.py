@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
+from finetune_api.words import counted
 
 Fields = Mapping[str, Any]
 
@@ -84,7 +85,7 @@ def _evaluation(found: Fields | None) -> str:
     measures = [name for name, value in found["tuned"].items() if isinstance(value, int | float)]
     rows = ((name, *(_number(column.get(name)) for column in columns.values())) for name in measures)
     verdict = f"\nVerdict: {found['verdict']}.\n" if found.get("verdict") else ""
-    return f"On {found['rows']} rows of the test set:\n\n" + _table(("measure", *columns), rows) + verdict
+    return f"On {counted(found['rows'], 'row')} of the test set:\n\n" + _table(("measure", *columns), rows) + verdict
 
 
 def _use(job: TrainerJob, about: Fields, adapter: Fields | None) -> str:

@@ -7,6 +7,7 @@ from finetune_api.job import Budget, FineTuneJobSpec
 from finetune_api.job_status import Asked, Cost, ProviderEvaluation
 from finetune_api.money import in_cents, of_tokens
 from finetune_api.trainer import EvaluationSize
+from finetune_api.words import counted
 
 SPARE = 8
 """One answer of so many may be lost on its way, and asked for again."""
@@ -58,7 +59,7 @@ def with_expected(
 ) -> Cost:
     """The estimate with that of the evaluation: its answers, and an hour of what answers, where that is known."""
     basis = (
-        f"{cost.basis}; evaluation of {size.rows:,} rows {in_cents(amount, ROUND_UP)} {prices.currency}, "
+        f"{cost.basis}; evaluation of {counted(size.rows, 'row')} {in_cents(amount, ROUND_UP)} {prices.currency}, "
         f"list prices of {prices.as_of}"
     )
     if an_hour:

@@ -7,6 +7,7 @@ from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import FineTuneJobStatus, Progress, ProviderStatus, TrainingResult
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import Report
+from finetune_api.words import counted
 from finetune_operator.decide.conditions import Fact, moment
 
 REPORT_INTERVAL = timedelta(seconds=5)
@@ -89,7 +90,7 @@ def in_words(evaluation: EvaluationResult) -> str:
     beside |= {endpoint.name: endpoint for endpoint in found.endpoints or ()}
     values = [f"{name} {value:.3f}" for name, one in beside.items() if one and (value := one.of(metric)) is not None]
     tuned = evaluation.tuned.of(metric)
-    figures = f". {metric} {tuned:.3f} on {evaluation.rows:,} rows" if tuned is not None else ""
+    figures = f". {metric} {tuned:.3f} on {counted(evaluation.rows, 'row')}" if tuned is not None else ""
     figures += f", beside {', '.join(values)}" if figures and values else ""
     return f"the tuned model was measured on dataset.test{verdict}{figures}"
 

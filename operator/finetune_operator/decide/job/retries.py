@@ -8,6 +8,7 @@ given up after maxRetries interruptions in a row (docs/decisions/2026-11-26-inte
 from dataclasses import dataclass
 
 from finetune_api.job_status import Failure, Progress, ProviderStatus
+from finetune_api.words import counted
 
 RETRY_DELAYS = (5, 20, 60, 180, 300)
 """Seconds before the next attempt, by the retries that are used up; the last one repeats."""
@@ -68,13 +69,18 @@ def given_up(before: Tally, after: Tally, interrupted: bool, *, alike: bool = Fa
     """
     if not before.retries:
         return ""
+    retries = _retries(before.retries)
     if alike:
-        return f"; given up after {before.retries} retries, as the attempt before ended alike and came as far"
+        return f"; given up after {retries}, as the attempt before ended alike and came as far"
     if before.used == before.retries:
-        return f"; given up after {before.retries} retries"
+        return f"; given up after {retries}"
     if interrupted:
         return (
-            f"; given up after {before.retries} retries, as no newer checkpoint was reached in the last "
+            f"; given up after {retries}, as no newer checkpoint was reached in the last "
             f"{after.fruitless_interruptions} attempts"
         )
-    return f"; given up after {before.used} retries, not counting {before.retries - before.used} after interruptions"
+    return f"; given up after {_retries(before.used)}, not counting {before.retries - before.used} after interruptions"
+
+
+def _retries(number: int) -> str:
+    return counted(number, "retry", "retries")
