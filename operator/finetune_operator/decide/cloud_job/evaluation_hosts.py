@@ -260,7 +260,12 @@ def _limit(one: EvaluationDeployment) -> timedelta:
 
 def _stray(deployment: str, now: datetime) -> EvaluationDeployment:
     part = next(candidate for candidate, ending in _ENDINGS.items() if deployment.endswith(ending))
-    return EvaluationDeployment(candidate=part, name=deployment, created_at=timestamp(now), borrowed=False)
+    return suspected(deployment, part, now)
+
+
+def suspected(deployment: str, candidate: Candidate, now: datetime) -> EvaluationDeployment:
+    """The record of one of which none tells, and that is to go."""
+    return EvaluationDeployment(candidate=candidate, name=deployment, created_at=timestamp(now), borrowed=False)
 
 
 def failed(entry: EvaluationDeployment, why: str) -> EvaluationDeployment:

@@ -95,7 +95,14 @@ def suspend(view: JobView) -> Decision | None:
     """On request; a job that was made elsewhere is not ours to stop."""
     if is_adopted(view):
         return None
+    if view.run.unknown and view.spec is not None and view.spec.suspend:
+        return _take_up(view)
     return job.suspend(view, _stopped(view)) or _go_on_after_the_stop(view)
+
+
+def _take_up(view: JobView) -> Decision:
+    """Its job at the provider is one that status does not know: once it is known, it is stopped or kept as any is."""
+    return attempts.adopt(view) or Decision(_waiting_to_be_made(view), submit=True)
 
 
 def _stopped(view: JobView) -> str:
