@@ -21,7 +21,7 @@ from finetune_operator.decide.cloud_job.adoption import (
 )
 from finetune_operator.decide.cloud_job.outcomes import ASK_AGAIN_SECONDS, trouble, with_facts
 from finetune_operator.decide.cloud_job.submission import is_submitted
-from finetune_operator.decide.conditions import Fact, moment, reconciling, retiring, timestamp
+from finetune_operator.decide.conditions import Fact, moment, ready, reconciling, retiring, timestamp
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import fail, with_status
@@ -263,7 +263,17 @@ def complete(view: JobView) -> Decision | None:
         return decision
     # What it has at the provider goes next.
     told = replace(decision, requeue_after=0)
-    return with_facts(view, told, measuring.facts(view), cost=cloud_cost.with_bill(view))
+    facts = [*measuring.facts(view), *_same_weights(view)]
+    return with_facts(view, told, facts, cost=cloud_cost.with_bill(view))
+
+
+def _same_weights(view: JobView) -> list[Fact]:
+    """Completion, of a version whose weights are those of earlier ones."""
+    if not view.same_as or view.version is None or view.spec is None:
+        return []
+    before = ", ".join(str(number) for number in view.same_as[-3:])
+    said = f"version {view.version} of FineTunedModel {view.spec.model_ref.name}; the same model as version {before}"
+    return [*ready(Reason.SUCCEEDED, said), Fact("Complete", "True", Reason.SUCCEEDED, said)]
 
 
 def retry_or_fail(view: JobView) -> Decision | None:

@@ -3,59 +3,20 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from copy import deepcopy
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from tests.simulators.conftest import s3_endpoint, start
-from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, azure, go_on, rows, simulator
+from tests.unit.finetune_operator.reconcilers.at_providers import PROVIDERS, At
+from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB
-from tests.unit.finetune_operator.reconcilers.sagemaker import SageMakerCluster, sagemaker
 
 __all__ = ["s3_endpoint", "start"]
 
 ADDRESS = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
 
-
-class At(NamedTuple):
-    """A provider, as its jobs are begun and counted."""
-
-    make: Callable[[Any, str], CloudCluster]
-    simulator: Callable[[str], Any]
-    content: bytes
-    create: str
-    states: Callable[[Any], list[str]]
-    cancelled: str
-
-
-def of_openai(provider: Any) -> list[str]:
-    return [job.status for job in provider.jobs.jobs.values()]
-
-
-PROVIDERS = {
-    "openai": At(CloudCluster, lambda _: simulator(), rows(), "fine_tuning.jobs.create", of_openai, "cancelled"),
-    "azure": At(
-        AzureCluster, lambda _: azure(), b"\xef\xbb\xbf" + rows(), "fine_tuning.jobs.create", of_openai, "cancelled"
-    ),
-    "bedrock": At(
-        BedrockCluster,
-        bedrock,
-        conversations(),
-        "CreateModelCustomizationJob",
-        lambda provider: [job.status for job in provider.account.jobs.values()],
-        "Stopped",
-    ),
-    "sagemaker": At(
-        SageMakerCluster,
-        sagemaker,
-        rows(),
-        "CreateTrainingJob",
-        lambda provider: [job.status for job in provider.training.found.values()],
-        "Stopped",
-    ),
-}
 
 Begin = Callable[..., Awaitable[CloudCluster]]
 
@@ -85,12 +46,9 @@ async def begin(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[Begin]:
 
     async def begun(**fields: Any) -> CloudCluster:
         provider = at.simulator(s3_endpoint)
-        cluster = at.make(provider, start(provider))
+        cluster = at.begin(provider, start(provider), **fields)
         made.append(cluster)
-        cluster.add_cloud_job(**fields)
-        await cluster.settle()
-        await cluster.check(at.content)
-        await cluster.settle()
+        await at.submit(cluster)
         return cluster
 
     yield begun
@@ -129,7 +87,7 @@ async def test_one_that_is_at_work_is_stopped_when_it_is_suspended(at: At, begin
     cluster.change_job(suspend=True)
     await cluster.settle()
     await go_on(cluster, 600)
-    assert (at.states(cluster.provider), cluster.status()["phase"]) == ([at.cancelled], "Suspended")
+    assert (at.states(cluster.provider), cluster.status()["phase"]) == ([at.stopped], "Suspended")
     assert cluster.status()["provider"]["attempt"] == 2
     assert ("cost" in cluster.status()) is (change == "put back")  # what was expected of it is lost with the status
     assert cluster.provider.count(at.create) == 1
