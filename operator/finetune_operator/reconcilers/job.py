@@ -177,7 +177,7 @@ class JobReconciler:
             said = unheeded.of_job(view.spec, annotations_of(job), view.connection, asked_again=again)
             await self._context.tell_unheeded(job, said)
             if twice := told_twice(view):
-                await self._context.announce(job, "Warning", "Duplicate", twice)
+                await self._context.announce(job, "Warning", "AlreadyAVersion", twice)
 
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
         """An Event for what a person would want to see; failures are counted too."""

@@ -116,15 +116,15 @@ class Looks:
             asked_base=base,
             heard_at=self._heard_at(job, view) if in_pod else None,
         )
-        if view.spec is None:
+        spec, result = view.spec, view.run.report.result if view.run.report else None
+        if spec is None:
             return view
-        result = view.run.report.result if view.run.report else None
-        if view.spec.adopt is not None and result is not None:
-            weights = versions_of_weights(self._model(job, view.spec) or {}, result.artifact, view.uid)
+        if spec.adopt is not None and result is not None:
+            weights = versions_of_weights(self._model(job, spec) or {}, result.artifact, view.uid)
             view = replace(view, same_as=weights)
-        if view.spec.dataset.test is None:
+        if spec.dataset.test is None:
             return view
-        compared = compared_of(self._model(job, view.spec) or {})
+        compared = compared_of(self._model(job, spec) or {})
         return replace(view, if_better=compared.if_better, active=compared.active)
 
     def _heard_at(self, job: Manifest, view: JobView) -> datetime | None:

@@ -32,7 +32,7 @@ async def test_a_job_that_is_adopted_again_says_which_versions_are_the_same_mode
     cluster = await begin()
     await go_on(cluster, 3600)
     made = cluster.status()["provider"]["jobID"]
-    assert ("FineTuneJob", "Warning", "Duplicate") not in cluster.told
+    assert ("FineTuneJob", "Warning", "AlreadyAVersion") not in cluster.told
     for number in (2, 3):
         cluster.add_cloud_job(f"again-{number}", adopt={"jobID": made})
         await cluster.settle()
@@ -40,5 +40,5 @@ async def test_a_job_that_is_adopted_again_says_which_versions_are_the_same_mode
         said = cluster.condition("Complete", JOB._replace(name=f"again-{number}"))["message"]
         before = {2: "1", 3: "1, 2"}[number]
         assert said == f"version {number} of FineTunedModel sentiment; the same model as version {before}"
-        assert cluster.told.count(("FineTuneJob", "Warning", "Duplicate")) >= number - 1
+        assert cluster.told.count(("FineTuneJob", "Warning", "AlreadyAVersion")) >= number - 1
     assert cluster.condition("Complete")["message"] == "version 1 of FineTunedModel sentiment"
