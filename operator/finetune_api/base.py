@@ -122,7 +122,8 @@ SecureUrl = Annotated[
 """Of a service that answers by https only."""
 
 _SECRET_IN_CLEAR = Never(
-    "^http://([^/]*[.])?(openai[.]com|azure[.](com|us|cn))(:|/|$)", "write https://: the API key goes there, and http keeps no secret"
+    "^http://([^/]*[.])?(openai[.]com|azure[.](com|us|cn))(:|/|$)",
+    "write https://: the API key goes there, and http keeps no secret",
 )
 ApiRoot = Annotated[HttpUrl, ONE_CALL, _SECRET_IN_CLEAR]
 """Where an API with OpenAI's calls begins."""
