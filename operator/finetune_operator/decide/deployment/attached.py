@@ -23,6 +23,7 @@ from finetune_operator.decide.deployment.hosted_record import (
     ours,
     released,
     unseen,
+    whole,
 )
 from finetune_operator.decide.deployment.server_state import Serving
 
@@ -96,7 +97,8 @@ def _meanwhile(
 
 
 def _there(found: Mapping[str, Hosted], wanted: Wanted) -> Hosted | None:
-    there = found.get(wanted.name)
+    """It, if there is more of it than what SageMaker keeps of an endpoint that was deleted."""
+    there = whole(found, wanted.name)
     return there if there is not None and there.connection == wanted.connection else None
 
 

@@ -133,3 +133,11 @@ def test_what_serves_no_version_of_the_model_is_not_recorded_so_that_it_can_neve
 def test_what_was_made_in_the_future_by_its_providers_clock_is_recorded_as_made_now() -> None:
     early = Hosted("prod", "Ready", "azure", model="ft-2", created_at=at(3 * 3600))
     assert plan([], {"prod": early}, WANTED, SERVED, at(0)).recorded[0].created_at == stamp(0)
+
+
+def test_parts_that_a_deleted_endpoint_has_left_are_no_deployment() -> None:
+    left = {"prod": Hosted("prod", "Partial", "azure")}
+    never, once = plan([], left, WANTED, SERVED, at(0)), plan([record()], left, WANTED, SERVED, at(0))
+    assert never.serving.failure
+    assert never.serving.failure.reason == "DeploymentNotFound"
+    assert once == plan([record()], {}, WANTED, SERVED, at(0))
