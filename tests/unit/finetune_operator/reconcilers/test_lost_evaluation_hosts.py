@@ -104,8 +104,9 @@ async def test_a_deletion_that_cannot_ask_the_provider_holds_the_job_until_it_ca
     assert standing(cluster.provider) == []
 
 
-@pytest.mark.parametrize("pods", [True, False], ids=["pods", "no pods"])
-@pytest.mark.parametrize("change", [emptied, put_back, without_its_record])
+@pytest.mark.parametrize(
+    ("change", "pods"), [(emptied, True), (emptied, False), (put_back, True), (without_its_record, True)]
+)
 async def test_they_go_with_a_job_that_is_suspended_a_moment_later_and_that_is_not_tuned_again(
     begin: Begin, change: Callable[[dict[str, Any]], dict[str, Any]], pods: bool
 ) -> None:
