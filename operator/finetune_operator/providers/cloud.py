@@ -103,7 +103,8 @@ class CloudTraining:
             lost = check.state in _WITHOUT_RESULT or bool(job["spec"].get("suspend"))
             return await self._made_by_then(job, provider, check) if lost and not status.completion_time else check
         if provider.job_id is None:
-            return Run("Checked")
+            asked = Run("Checked")
+            return await self._made_by_then(job, provider, asked) if job["spec"].get("suspend") else asked
         if status.completion_time is not None:
             if _is_adopted(job):  # nothing of it is there to be cleaned; who asks for it again wants a new look
                 self._accounts.forget(_queue_key(job))
@@ -276,6 +277,8 @@ class CloudTraining:
             await self._cancel(job, made.id, asked_at)
         if not found:
             self._require_settled(asked_at)
+        for made in found:
+            _require_no_success(made)
         return None
 
     async def _cancel(self, job: Manifest, job_id: str, asked_at: str) -> None:
@@ -457,11 +460,12 @@ def _is_held(job: Manifest) -> bool:
 
 
 def _may_be_there(job: Manifest, provider: ProviderStatus) -> bool:
-    """Whether the attempt's job may be at the provider though status does not say that it was asked for.
+    """Whether the attempt's job may be at the provider though status does not say so, or does not know its name.
 
     What status says of an attempt that has yet to begin is by ourselves: it names the provider.
     """
-    return _is_held(job) and (provider.job_id is not None or provider.name is None)
+    begun = provider.job_id is not None or provider.name is None or provider.asked_at is not None
+    return _is_held(job) and begun
 
 
 def _is_adopted(job: Manifest) -> bool:

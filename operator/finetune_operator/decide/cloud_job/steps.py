@@ -102,7 +102,8 @@ def suspend(view: JobView) -> Decision | None:
 
 def _take_up(view: JobView) -> Decision:
     """Its job at the provider is one that status does not know: once it is known, it is stopped or kept as any is."""
-    return attempts.adopt(view) or Decision(_waiting_to_be_made(view), submit=True)
+    unsaid = attempts.adopt(view) if view.provider.asked_at is None else None
+    return unsaid or Decision(_waiting_to_be_made(view), submit=True)
 
 
 def _stopped(view: JobView) -> str:

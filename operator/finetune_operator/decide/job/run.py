@@ -58,7 +58,8 @@ class Run:
     nameless: bool = False
     """Whether its provider calls it done, and has not named its model."""
     unknown: bool = False
-    """Whether its provider has a job of the attempt of which status does not tell, as it was emptied or put back."""
+    """Whether its provider has a job of the attempt of which status does not tell: it was emptied or put back, or the
+    answer to the create was lost."""
     base: str = ""
     """What a provider says that it is tuned from."""
 

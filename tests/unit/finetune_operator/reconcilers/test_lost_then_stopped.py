@@ -40,6 +40,18 @@ def change(case: tuple[str, str]) -> str:
 
 
 @pytest.fixture
+async def unanswered(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[CloudCluster]:
+    """A cluster whose provider has made a job, and has not said so."""
+    provider = at.simulator(s3_endpoint)
+    cluster = at.begin(provider, start(provider))
+    provider.fault(at.create, after_commit=True, outcome="cut")
+    await at.submit(cluster)
+    assert "jobID" not in cluster.status()["provider"]
+    yield cluster
+    await cluster.aclose()
+
+
+@pytest.fixture
 async def begin(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[Begin]:
     """Makes a cluster whose provider has made a job."""
     made: list[CloudCluster] = []
@@ -125,3 +137,20 @@ async def test_a_new_retry_nonce_pays_for_nothing_beside_it(at: At, begin: Begin
     await go_on(cluster, 7200, step=600)
     assert (cluster.status()["phase"], cluster.provider.count(at.create)) == ("Succeeded", 1)
     assert cluster.status()["observedRetryNonce"] == "again"
+
+
+@pytest.mark.parametrize("case", [(name, "") for name in PROVIDERS], ids=list(PROVIDERS), indirect=True)
+@pytest.mark.parametrize("hours", [0, 2], ids=["works", "has succeeded"])
+async def test_one_whose_create_was_not_answered_is_known_before_it_is_suspended(
+    at: At, unanswered: CloudCluster, hours: int
+):
+    cluster = unanswered
+    cluster.provider.advance(hours * 3600)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    await go_on(cluster, 600)
+    assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == (
+        ("Succeeded", 1) if hours else ("Suspended", 2)
+    )
+    assert "cost" in cluster.status()
+    assert cluster.provider.count(at.create) == 1
