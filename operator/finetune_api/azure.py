@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import FILLED_IN, ApiModel, HttpUrl, Name, Never, ObjectRef, rules, shaped
+from finetune_api.base import FILLED_IN, ApiModel, HttpUrl, Name, Never, ObjectRef, SecureUrl, rules, shaped
 
 _SubscriptionID = Annotated[
     str,
@@ -72,7 +72,7 @@ class AzureOpenAI(ApiModel):
             )
         )
     )
-    endpoint: Annotated[HttpUrl, _OF_A_CALL] | None = Field(
+    endpoint: Annotated[SecureUrl, _OF_A_CALL] | None = Field(
         None,
         description="Endpoint of the Azure OpenAI resource, for example "
         "https://NAME.openai.azure.com; optional with workspace.",
@@ -92,10 +92,10 @@ class AzureOpenAI(ApiModel):
         "looked up every hour. endpoint and account, if set, take precedence.",
     )
     credentials: AzureCredentials = Field(description="Credentials of the operator; exactly one field.")
-    authority_host: HttpUrl | None = Field(
+    authority_host: SecureUrl | None = Field(
         None, description="URL of Entra ID, for sovereign clouds. Default: https://login.microsoftonline.com."
     )
-    management_endpoint: HttpUrl | None = Field(
+    management_endpoint: SecureUrl | None = Field(
         None, description="URL of Azure Resource Manager, for sovereign clouds. Default: https://management.azure.com."
     )
     training_type: Literal["Standard", "GlobalStandard", "DeveloperTier"] = Field(

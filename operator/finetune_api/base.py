@@ -109,7 +109,23 @@ HttpUrl = Annotated[
     ),
     FILLED_IN,
 ]
-ApiRoot = Annotated[HttpUrl, ONE_CALL]
+SecureUrl = Annotated[
+    str,
+    Field(max_length=512),
+    shaped(
+        r"^(https://[^/@?#\s]+|http://(localhost|127[.][0-9.]+|\[::1\])(:[0-9]+)?)(/[^?#\s]*)?$",
+        "write a whole URL with https, without credentials, queries and white space, such as https://HOST: secrets go "
+        "there, and http keeps none; it is for this machine alone, such as http://localhost:8080",
+    ),
+    FILLED_IN,
+]
+"""Of a service that answers by https only."""
+
+_SECRET_IN_CLEAR = Never(
+    "^http://([^/]*[.])?(openai[.]com|azure[.](com|us|cn))(:|/|$)",
+    "write https://: the API key goes there, and http keeps no secret",
+)
+ApiRoot = Annotated[HttpUrl, ONE_CALL, _SECRET_IN_CLEAR]
 """Where an API with OpenAI's calls begins."""
 
 SERVICE_NAME = "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"

@@ -17,6 +17,9 @@ from finetune_api.money import in_cents, of_tokens
 
 Day = Annotated[date, Field(description="A day, as 2027-01-06.")]
 
+Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
+"""As budgets write it: one in small letters would be another currency than theirs."""
+
 _HOUR = 3600
 
 
@@ -24,9 +27,7 @@ class Price(ApiModel):
     """Price of tuning one model."""
 
     per_million_tokens: Money = Field(description="For a million training tokens, each epoch counted.")
-    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field(
-        "USD", description="Currency, as ISO 4217 code."
-    )
+    currency: Currency = Field("USD", description="Currency, as ISO 4217 code.")
     as_of: Day = Field(description="The day on which the price was looked up.")
 
 
@@ -42,9 +43,7 @@ class AnswerPrices(ApiModel):
 
     base: TokenPrice = Field(description="The base model.")
     tuned: TokenPrice = Field(description="What was tuned from it.")
-    currency: Annotated[str, Field(min_length=3, max_length=3)] = Field(
-        "USD", description="Currency, as ISO 4217 code."
-    )
+    currency: Currency = Field("USD", description="Currency, as ISO 4217 code.")
     as_of: Day = Field(description="The day on which the prices were looked up.")
 
 
@@ -106,9 +105,7 @@ class ProviderFacts(ApiModel):
     hosting: Hosting = Field(
         default_factory=dict, description="Price of an hour of a deployment, by its SKU; of one unit of its capacity."
     )
-    hosting_currency: Annotated[str, Field(min_length=3, max_length=3)] = Field(
-        "USD", description="Currency, as ISO 4217 code."
-    )
+    hosting_currency: Currency = Field("USD", description="Currency, as ISO 4217 code.")
     hosting_as_of: Day | None = Field(None, description="The day on which the prices of hours were looked up.")
     preference_models: list[str] | None = Field(
         None, description="Globs of the base models that learn from two answers; absent where that is not known."

@@ -259,15 +259,23 @@ class HuggingFace(ApiModel):
     )
 
 
+_OpenAIScope = Annotated[
+    str,
+    Field(max_length=128),
+    shaped("^[!-~]+$", "write the ID as the provider's console shows it, such as proj_abc123, or leave the field out"),
+    FILLED_IN,
+]
+
+
 class OpenAI(ApiModel):
     """OpenAI, or any service with its fine-tuning API."""
 
     base_url: ApiRoot = Field("https://api.openai.com/v1", description="Base URL of the API.")
     api_key_secret_ref: SecretKeyRef = Field(description="API key: a Secret in the operator's own namespace.")
-    organization: Annotated[str, Field(max_length=128)] | None = Field(
+    organization: _OpenAIScope | None = Field(
         None, description="Organization to which requests are billed. Default: that of the key."
     )
-    project: Annotated[str, Field(max_length=128)] | None = Field(
+    project: _OpenAIScope | None = Field(
         None, description="Project to which requests are billed. Default: that of the key."
     )
 

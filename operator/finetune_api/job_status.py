@@ -266,6 +266,9 @@ class ProviderEvaluation(ApiModel):
     deployments: Annotated[list[EvaluationDeployment], Field(max_length=8)] | None = Field(
         None, description="Deployments that are used; those created for the evaluation are deleted after it."
     )
+    deployments_gone: bool = Field(
+        False, description="Whether none that was created for it is left, as far as was looked when it was suspended."
+    )
     deploying_since: Timestamp | None = Field(None, description="Since when the next pod waits for them, RFC 3339.")
     hosting: Money | None = Field(None, description="Estimated cost of deployments that are already deleted.")
     ended: bool = Field(False, description="Whether it has ended, with or without a result.")

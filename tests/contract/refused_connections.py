@@ -97,6 +97,20 @@ CONNECTIONS: list[Refused] = [
         (LOCAL, "spec.huggingFace.gpuResource", name, ("gpuResource: ", "such as nvidia.com/gpu"))
         for name in ("gpu", "nvidia", "nvidia.com/", "NVIDIA.com/gpu", "nvidia.com/gpu: 1", "")
     ),
+    *(
+        (OPENAI, "spec.openAI.baseURL", f"http://{host}/v1", ("baseURL", "http keeps no secret"))
+        for host in ("api.openai.com", "eu.api.openai.com:80", "res.openai.azure.com")
+    ),
+    *(
+        (OPENAI, f"spec.openAI.{field}", text, (field, "or leave the field out"))
+        for field in ("organization", "project")
+        for text in ("", " ", "proj_1\n")
+    ),
+    *(
+        (AZURE, f"spec.azureOpenAI.{field}", f"http://{host}", (field, "a whole URL with https"))
+        for field in ("endpoint", "authorityHost", "managementEndpoint")
+        for host in ("res.openai.azure.com", "localhost.example.com", "127.example.com")
+    ),
     (OPENAI, "spec.openAI.baseURL", "api.openai.com", ("spec.openAI.baseURL", "such as https://HOST")),
     (AZURE, "spec.azureOpenAI.endpoint", "res.openai.azure.com", ("spec.azureOpenAI.endpoint", "such as https://HOST")),
     *(

@@ -151,7 +151,7 @@ JOB = FineTuneJobStatus(
                     released=True, per_hour="1.70", failure="it failed at the provider",
                 )
             ],
-            deploying_since=NOW, hosting="1.7000",
+            deployments_gone=True, deploying_since=NOW, hosting="1.7000",
         ),
     ),
     result=TrainingResult(

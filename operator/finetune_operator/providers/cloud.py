@@ -54,6 +54,7 @@ FURTHER_ATTEMPTS = 5
 """So many attempts after the last one that is known are looked for where status is lost: some never get that far."""
 
 _WITHOUT_RESULT = frozenset({"Absent", "Failed", "ResultUnknown"})
+_UNDER_WAY = frozenset({"Queued", "Active"})
 
 LOOKS = 2
 """How often the files are listed that are to go."""
@@ -99,10 +100,11 @@ class CloudTraining:
         provider = status.provider or ProviderStatus()
         if provider.asked_at is None:
             check = self._with_trouble(job, provider, await self._pods.checked(job, status))
-            lost = check.state in _WITHOUT_RESULT and status.completion_time is None
-            return await self._made_by_then(job, provider, check) if lost else check
+            lost = check.state in _WITHOUT_RESULT or bool(job["spec"].get("suspend"))
+            return await self._made_by_then(job, provider, check) if lost and not status.completion_time else check
         if provider.job_id is None:
-            return Run("Checked")
+            asked = Run("Checked")
+            return await self._made_by_then(job, provider, asked) if job["spec"].get("suspend") else asked
         if status.completion_time is not None:
             if _is_adopted(job):  # nothing of it is there to be cleaned; who asks for it again wants a new look
                 self._accounts.forget(_queue_key(job))
@@ -119,17 +121,20 @@ class CloudTraining:
         return await self._out_of_sight(job, provider, run) if gone else run
 
     async def _made_by_then(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
-        """The check's run; one that is gone, or tells nothing, has done its work if the attempt's job is there.
+        """The check's run, or that its work is done: the attempt's job is at the provider.
 
-        Status does not know of it where somebody has emptied it, or put back one from before.
+        Status does not know of it where somebody has emptied it, or put back one from before. It is looked for where
+        the check is gone, or tells nothing, and where nothing is to go on: who rests has to know what there is.
         """
         if not _may_be_there(job, provider):
             return check
         job_id = check.job_id or names.training_job(job["metadata"]["name"], max(provider.attempt, 1))
         try:
             await self._require_place(job, provider)
-            return Run("Checked", job_id=job_id) if await self.find(job, provider) else check
+            return Run("Checked", job_id=job_id, unknown=True) if await self.find(job, provider) else check
         except ProviderError as error:
+            if check.state in _UNDER_WAY:
+                return check  # its data wait for the provider, too: nothing is known to be there
             return Run("Unreachable", failure=error.failure(), job_id=job_id)
 
     def _with_trouble(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
@@ -251,13 +256,16 @@ class CloudTraining:
         unknown = provider.asked_at is None
         if status.completion_time is not None or (unknown and not _may_be_there(job, provider)):
             return None
-        if unknown and self.has_live_pods(job):
-            return None  # the check is under way: nothing was asked for
+        if unknown and self.has_live_pods(job) and not job["metadata"].get("deletionTimestamp"):
+            return None  # the check is under way, and `observe` has looked: nothing was asked for
         async with self.turn(job):
             if provider.asked_at is not None:
                 return await self._end_remote(job, provider, provider.asked_at)
-            for made in await self.find(job, provider):
+            found = await self.find(job, provider)
+            for made in found:
                 await self.cancel(job, made.id)
+        for made in found:
+            _require_no_success(made)
         return None
 
     async def _end_remote(self, job: Manifest, provider: ProviderStatus, asked_at: str) -> RemoteJob | None:
@@ -269,6 +277,8 @@ class CloudTraining:
             await self._cancel(job, made.id, asked_at)
         if not found:
             self._require_settled(asked_at)
+        for made in found:
+            _require_no_success(made)
         return None
 
     async def _cancel(self, job: Manifest, job_id: str, asked_at: str) -> None:
@@ -385,9 +395,7 @@ class CloudTraining:
         except NotThere:
             self._require_settled(asked_at)
             return None
-        if made.state == "Succeeded":
-            made_it = f"; its model {made.model} stays at the provider" if made.model else ""
-            raise Ended(Reason.SUCCEEDED, f"job {job_id} succeeded before it could be cancelled{made_it}", 5.0)
+        _require_no_success(made)
         return made if made.ended else None
 
     async def _require_own_files(self, job: Manifest, key: JobKey, provider: ProviderStatus) -> None:
@@ -423,6 +431,17 @@ def _delete_file(api: FineTuningApi, file_id: str) -> Awaitable[None]:
     return api.delete_file(file_id)
 
 
+def _require_no_success(made: RemoteJob) -> None:
+    """Of a job that was to be cancelled.
+
+    Raises:
+        Ended: it has succeeded.
+    """
+    if made.state == "Succeeded":
+        made_it = f"; its model {made.model} stays at the provider" if made.model else ""
+        raise Ended(Reason.SUCCEEDED, f"job {made.id} succeeded before it could be cancelled{made_it}", 5.0)
+
+
 def _hidden(job_id: str, file: ProviderFile) -> Failure:
     message = (
         f"neither job {job_id} nor its data ({file.id}) are to be seen with the connection's credentials: are they of "
@@ -441,11 +460,12 @@ def _is_held(job: Manifest) -> bool:
 
 
 def _may_be_there(job: Manifest, provider: ProviderStatus) -> bool:
-    """Whether the attempt's job may be at the provider though status does not say that it was asked for.
+    """Whether the attempt's job may be at the provider though status does not say so, or does not know its name.
 
     What status says of an attempt that has yet to begin is by ourselves: it names the provider.
     """
-    return _is_held(job) and (provider.job_id is not None or provider.name is None)
+    begun = provider.job_id is not None or provider.name is None or provider.asked_at is not None
+    return _is_held(job) and begun
 
 
 def _is_adopted(job: Manifest) -> bool:

@@ -11,6 +11,7 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import Elsewhere, ProviderError, TryLater, Unknown
 
@@ -34,7 +35,8 @@ class CloudServing:
     async def observe(self, target: Target, served: int | None) -> Serving:
         """Whether the version's model is there. `served`: the version that was last seen to answer.
 
-        A provider that cannot be asked is no proof that what answered a moment ago has stopped.
+        A provider that cannot be asked is no proof that what answered a moment ago has stopped: what passes by itself
+        is no news, and else, as with a bad key, it is Failing and `available`.
         """
         number, model = target.version.version, target.version.artifact.provider_model_id or ""
         try:
@@ -72,4 +74,6 @@ class CloudServing:
 
 
 def _unasked(error: ProviderError, number: int, served: int | None) -> Serving:
-    return Serving("Serving", number, 1) if served == number else Serving("Failing", number, 0, error.failure())
+    if served == number and error.reason in CHANGES_BY_ITSELF:
+        return Serving("Serving", number, 1)
+    return Serving("Failing", number, int(served == number), error.failure())

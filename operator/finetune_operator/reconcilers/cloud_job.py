@@ -68,8 +68,7 @@ class CloudJobs:
         match move:
             case Adopt():
                 await self._end_surplus(job, move)
-                status = submission.submitted(submission.asked(view, decision.status), move.job)
-                return job, Decision(status, requeue_after=0)
+                return job, Decision(submission.taken(view, decision.status, move.job), requeue_after=0)
             case Wait():
                 return job, replace(decision, requeue_after=move.seconds)
             case Create():
@@ -94,7 +93,7 @@ class CloudJobs:
             if decision.host == "Up":
                 return await self._hosts.up(await self.hold(job), view, decision)
             left = await self._hosts.down(job, replace(view, status=decision.status))
-        status = measuring.released(left.status)
+        status = measuring.released(left.status, gone=left.error is None and not left.names)
         if left.error is not None and decision.status.phase == "Suspended":
             return left.job, measuring.not_released(view, status, left.names, left.error.failure())
         if left.error is not None:

@@ -189,7 +189,8 @@ class DeploymentReconciler:
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
             deployment, view = await self._left(deployment, view, target)
             view = await self._without_pods(deployment, view, here)
-            return deployment, decide(view), again
+            unseen = view.serving.failure if view.serving.available else None
+            return deployment, not_served(view, unseen) if unseen else decide(view), again
         try:
             deployment, view = await self._hosted.serve(deployment, view, target)
         except ProviderError as error:

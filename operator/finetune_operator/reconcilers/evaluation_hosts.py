@@ -90,12 +90,13 @@ class EvaluationHosts:
         Raises:
             Conflict: the object has changed since it was read; nothing was asked for.
         """
+        recorded = [*_recorded(view.status), *_unrecorded(view)]
         try:
-            found = await self._calls.list(_connection(job), [one.name for one in _recorded(view.status)])
+            found = await self._calls.list(_connection(job), [one.name for one in recorded])
         except ProviderError as error:
             return Left(job, view.status, error=error)
         alone = view.provider_name in ONE_AT_A_TIME
-        plan = decide.fall(_recorded(view.status), found, beginning(view), view.now, one_at_a_time=alone)
+        plan = decide.fall(recorded, found, beginning(view), view.now, one_at_a_time=alone)
         status = measuring.fallen(view.status, plan)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True) or job
         self._context.guard()
@@ -170,6 +171,14 @@ def _request(
         recorded_at=one.created_at,
         is_base=one.candidate == "base",
     )
+
+
+def _unrecorded(view: JobView) -> list[EvaluationDeployment]:
+    """What may stand though no record tells of it. One list may lack it: it is missed for a while before it is gone."""
+    if view.spec is None or view.deleting or not view.spec.suspend or not measuring.is_to_be_looked_for(view):
+        return []
+    needed = decide.needed(view.spec, view.status, view.provider.name)
+    return [decide.suspected(decide.name(beginning(view), view.attempt, part), part, view.now) for part in needed]
 
 
 def _recorded(status: FineTuneJobStatus) -> Sequence[EvaluationDeployment]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
 from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
+from finetune_api.money import of_units
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment import attached, hosted_record, hosting_cost, idle, token_prices
@@ -102,7 +102,7 @@ class Look:
         if not sku:
             return None
         price = self.facts.price_per_hour(base_model, sku)
-        amount = None if price is None else str(Decimal(price) * units)
+        amount = None if price is None else of_units(price, units)
         return Rate(f"{units} {sku}" if units > 1 else sku, amount, self.facts.price_is_of(base_model, sku))
 
     def answers(self, serves: str | None) -> TokenPrices:

@@ -18,7 +18,7 @@ from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context, is_abandoned
 from finetune_operator.reconcilers.hosted_look import as_recorded, left_behind, others_with
-from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS
 
 
 class HostedRelease:
@@ -86,19 +86,28 @@ class HostedRelease:
     async def _beside(self, view: DeploymentView) -> tuple[dict[str, Hosted], list[str]]:
         """What stands where other versions are served: a status that was put back does not tell of what was made since.
 
+        One that was emptied tells of no place at all, and with its model gone nobody does: any may be the one.
+
         Returns:
             All deployments there, by name; and why some places could not be looked at, which holds nobody up.
         """
         recorded = {one.connection for one in view.status.hosted or ()}
+        places = self._all_that_host() if view.unrecorded else _of_versions(view) - recorded
+        places -= _of_versions(view) if view.unrecorded else set()  # those are looked at in any case
         found: dict[str, Hosted] = {}
         unseen = []
-        for connection in () if view.unrecorded else sorted(_of_versions(view) - recorded):
+        for connection in sorted(places):
             try:
                 found |= await self._calls.list(connection)
             except ProviderError as error:
                 what = "whether anything made for this object stands, and is billed"
                 unseen.append(f"{what}, at LLMConnection {connection} is not known: {error.message}")
         return found, unseen
+
+    def _all_that_host(self) -> set[str]:
+        """Connections to providers that bill for deployments. What is ours there has part of the object's UID."""
+        known = (name for _, name in self._context.store.addresses(CONNECTIONS))
+        return {name for name in known if hosting.is_hosted(self._context.connection(name))}
 
     async def _end(
         self, deployment: Manifest, view: DeploymentView, beside: Mapping[str, Hosted]

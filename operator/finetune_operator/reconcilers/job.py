@@ -13,6 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
+from finetune_operator.decide.cloud_job.adoption import told_twice
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.job.reported import paused
@@ -175,6 +176,8 @@ class JobReconciler:
             again = view.retry_asked and not view.finished and view.status.start_time is not None
             said = unheeded.of_job(view.spec, annotations_of(job), view.connection, asked_again=again)
             await self._context.tell_unheeded(job, said)
+            if twice := told_twice(view):
+                await self._context.announce(job, "Warning", "AlreadyAVersion", twice)
 
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
         """An Event for what a person would want to see; failures are counted too."""

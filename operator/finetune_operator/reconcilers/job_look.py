@@ -14,7 +14,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.attempts import taken_up
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide, refused_by_policy
-from finetune_operator.decide.job.versions import compared_of, find_version, has_made_one
+from finetune_operator.decide.job.versions import compared_of, find_version, has_made_one, versions_of_weights
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import training_job
@@ -116,9 +116,15 @@ class Looks:
             asked_base=base,
             heard_at=self._heard_at(job, view) if in_pod else None,
         )
-        if view.spec is None or view.spec.dataset.test is None:
+        spec, result = view.spec, view.run.report.result if view.run.report else None
+        if spec is None:
             return view
-        compared = compared_of(self._model(job, view.spec) or {})
+        if spec.adopt is not None and result is not None:
+            weights = versions_of_weights(self._model(job, spec) or {}, result.artifact, view.uid)
+            view = replace(view, same_as=weights)
+        if spec.dataset.test is None:
+            return view
+        compared = compared_of(self._model(job, spec) or {})
         return replace(view, if_better=compared.if_better, active=compared.active)
 
     def _heard_at(self, job: Manifest, view: JobView) -> datetime | None:

@@ -4,7 +4,8 @@ from decimal import ROUND_UP, Decimal
 
 import pytest
 
-from finetune_api.money import in_cents, of_tokens, to_be_added
+from finetune_api.catalogue import Price, ProviderFacts, billed, estimate, longest_time
+from finetune_api.money import in_cents, of_tokens, of_units, to_be_added
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,16 @@ def test_parts_of_a_sum_keep_what_is_less_than_a_cent() -> None:
 
 def test_tokens_are_priced_by_the_million() -> None:
     assert of_tokens(500_000, "3.00") == Decimal("1.50")
+
+
+def test_a_slip_in_a_price_makes_no_cost_that_status_cannot_show() -> None:
+    price, most = "999999999999.999999", "999999999999.99"
+    slip = Price.model_validate({"perMillionTokens": price, "asOf": "1999-01-01"})
+    expected = estimate(10**12, 100.0, slip)
+    assert (expected.estimated, billed(expected, 10**15, slip).actual) == (most, most)
+    assert longest_time(ProviderFacts(), "ml.g5", price, 10**8, 8).estimated == most
+    assert (of_units(price, 100_000), of_units("0.000001", 3), to_be_added(Decimal(10**40))) == (
+        most,
+        "0.000003",
+        f"{most}00",
+    )

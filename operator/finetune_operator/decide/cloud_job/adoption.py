@@ -13,6 +13,17 @@ def is_adopted(view: JobView) -> bool:
     return view.spec is not None and view.spec.adopt is not None
 
 
+def told_twice(view: JobView) -> str:
+    """That what the job takes over is a version already: another one is made of it, and both are one model."""
+    if not view.same_as or view.spec is None or view.spec.adopt is None:
+        return ""
+    before = ", ".join(str(number) for number in view.same_as[-3:])
+    return (
+        f"spec.adopt.jobID: what job {view.spec.adopt.job_id} has made is version {before} of FineTunedModel "
+        f"{view.spec.model_ref.name} already; another version of the same model is made"
+    )
+
+
 def take_over(view: JobView) -> Decision | None:
     """A job that was made elsewhere is looked at from now on; nothing is made."""
     adopted = view.spec.adopt if view.spec else None

@@ -17,6 +17,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import AzureServing, BedrockServing, DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, FineTuneJobStatus, ProviderEvaluation
+from finetune_api.money import of_units
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.deployment.hosted_record import GOING, MISSED, Hosted, changes, is_missed, stood_until
 from finetune_operator.decide.deployment.hosting_terms import terms_of
@@ -121,7 +122,7 @@ def per_hour(
     if candidate == "base" or not terms.sku:
         return False, None
     price = facts.price_per_hour(base_model, terms.sku)
-    return True, None if price is None else str(Decimal(price) * terms.units)
+    return True, None if price is None else of_units(price, terms.units)
 
 
 def price_of_an_hour(view: JobView) -> Decimal | None:
@@ -260,7 +261,12 @@ def _limit(one: EvaluationDeployment) -> timedelta:
 
 def _stray(deployment: str, now: datetime) -> EvaluationDeployment:
     part = next(candidate for candidate, ending in _ENDINGS.items() if deployment.endswith(ending))
-    return EvaluationDeployment(candidate=part, name=deployment, created_at=timestamp(now), borrowed=False)
+    return suspected(deployment, part, now)
+
+
+def suspected(deployment: str, candidate: Candidate, now: datetime) -> EvaluationDeployment:
+    """The record of one of which none tells, and that is to go."""
+    return EvaluationDeployment(candidate=candidate, name=deployment, created_at=timestamp(now), borrowed=False)
 
 
 def failed(entry: EvaluationDeployment, why: str) -> EvaluationDeployment:

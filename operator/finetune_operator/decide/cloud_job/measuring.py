@@ -123,7 +123,7 @@ def pause(view: JobView) -> Decision | None:
     if view.spec is None or not view.spec.suspend:
         return None
     stopping = _pod(view).state in {"Queued", "Active"}
-    standing = bool(evaluation_hosts.made(_state(view)))
+    standing = bool(evaluation_hosts.made(_state(view))) or is_to_be_looked_for(view)
     message = "stopping: answers so far are kept" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
     facts += [] if standing else nothing_left(view)
@@ -136,6 +136,15 @@ def pause(view: JobView) -> Decision | None:
         host="Down" if standing and not stopping else None,
         requeue_after=again,
     )
+
+
+def is_to_be_looked_for(view: JobView) -> bool:
+    """Whether deployments may stand of which status does not tell: an older one was put back, or it was emptied.
+
+    Nobody knows that of a status that names none. They are billed while the job rests, so each rest begins with a look.
+    """
+    there = view.provider.name in evaluation_hosts.IN_DEPLOYMENTS
+    return there and not evaluation_hosts.made(_state(view)) and not _state(view).deployments_gone
 
 
 def wait_before_retry(view: JobView) -> Decision | None:
@@ -171,7 +180,7 @@ def deploy(view: JobView) -> Decision | None:
         # The tuned model answers, or `enforce_limits` would have had its say: what does not is a baseline.
         left = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deployments=evaluation_hosts.given_up(recorded))
         return Decision(with_status(view, left), requeue_after=0)
-    change = _change(view, _wanted_again(view), deploying_since=since)
+    change = _change(view, _wanted_again(view), deploying_since=since, deployments_gone=False)
     status = with_status(view, change)
     if view.status.failure is None or _state(view).retry_after is None:
         status = deploying(view, status)  # else what is in the way stays in status until it is known not to be
@@ -325,12 +334,18 @@ def fallen(status: FineTuneJobStatus, fall: evaluation_hosts.Fall) -> FineTuneJo
     return _recorded(status, deployments=list(fall.recorded) or None, hosting=hosting)
 
 
-def released(status: FineTuneJobStatus) -> FineTuneJobStatus:
-    """The status once all that was made is to go, whether the provider has heard of it or not."""
+def released(status: FineTuneJobStatus, *, gone: bool = False) -> FineTuneJobStatus:
+    """The status once all that was made is to go, whether the provider has heard of it or not.
+
+    Args:
+        status: as it was.
+        gone: whether nothing of it has shown for a while.
+    """
     evaluation = status.provider.evaluation if status.provider else None
     if evaluation is None:
         return status
-    return _recorded(status, deployments=evaluation_hosts.released(evaluation.deployments))
+    deployments = evaluation_hosts.released(evaluation.deployments)
+    return _recorded(status, deployments=deployments, deployments_gone=gone)
 
 
 def may_have_deployed(view: JobView) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, measuring
 from finetune_operator.decide.cloud_job.adoption import (
     is_adopted,
@@ -21,12 +21,13 @@ from finetune_operator.decide.cloud_job.adoption import (
 )
 from finetune_operator.decide.cloud_job.outcomes import ASK_AGAIN_SECONDS, trouble, with_facts
 from finetune_operator.decide.cloud_job.submission import is_submitted
-from finetune_operator.decide.conditions import Fact, moment, reconciling, retiring, timestamp
+from finetune_operator.decide.conditions import Fact, moment, ready, reconciling, retiring, timestamp
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.reported import at_rest, dataset_facts, paused
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.passing import RETRIED
 
 NAMING = timedelta(minutes=30)
 """How long a job may be done at the provider before its model has a name."""
@@ -34,7 +35,9 @@ NAMING = timedelta(minutes=30)
 STOPPING = timedelta(minutes=30)
 """How long after a job was told to stop its end is by that: later somebody else has cancelled it."""
 
-_STARTED_ELSEWHERE = frozenset({Reason.CANCELLED_AT_PROVIDER, Reason.PROVIDER_FAILED})
+_ALWAYS = frozenset({Reason.CANCELLED_AT_PROVIDER, Reason.PROVIDER_FAILED})
+_STARTED_ELSEWHERE = _ALWAYS | RETRIED | {Reason.DATASET_INVALID, Reason.DELETED_AT_PROVIDER, Reason.QUOTA_EXCEEDED}
+"""How a job ends that has to be started again where it was made."""
 _ADOPT_ANOTHER = "Start it again where it was made, and apply a job under a new name that adopts that one."
 
 
@@ -95,7 +98,15 @@ def suspend(view: JobView) -> Decision | None:
     """On request; a job that was made elsewhere is not ours to stop."""
     if is_adopted(view):
         return None
+    if view.run.unknown and view.spec is not None and view.spec.suspend:
+        return _take_up(view)
     return job.suspend(view, _stopped(view)) or _go_on_after_the_stop(view)
+
+
+def _take_up(view: JobView) -> Decision:
+    """Its job at the provider is one that status does not know: once it is known, it is stopped or kept as any is."""
+    unsaid = attempts.adopt(view) if view.provider.asked_at is None else None
+    return unsaid or Decision(_waiting_to_be_made(view), submit=True)
 
 
 def _stopped(view: JobView) -> str:
@@ -256,20 +267,36 @@ def complete(view: JobView) -> Decision | None:
         return decision
     # What it has at the provider goes next.
     told = replace(decision, requeue_after=0)
-    return with_facts(view, told, measuring.facts(view), cost=cloud_cost.with_bill(view))
+    facts = [*measuring.facts(view), *_same_weights(view)]
+    return with_facts(view, told, facts, cost=cloud_cost.with_bill(view))
+
+
+def _same_weights(view: JobView) -> list[Fact]:
+    """Completion, of a version whose weights are those of earlier ones."""
+    if not view.same_as or view.version is None or view.spec is None:
+        return []
+    before = ", ".join(str(number) for number in view.same_as[-3:])
+    said = f"version {view.version} of FineTunedModel {view.spec.model_ref.name}; the same model as version {before}"
+    return [*ready(Reason.SUCCEEDED, said), Fact("Complete", "True", Reason.SUCCEEDED, said)]
 
 
 def retry_or_fail(view: JobView) -> Decision | None:
     """As anywhere; what has failed may be billed, too. What was made elsewhere is not started again from here."""
     failure = view.run.failure
-    if is_adopted(view) and failure is not None and failure.reason in _STARTED_ELSEWHERE:
-        told = failure.model_copy(update={"next_step": _ADOPT_ANOTHER})
-        view = replace(view, run=replace(view.run, failure=told))
+    if is_adopted(view) and failure is not None and view.run.state == "Failed":
+        return fail(view, _of_adopted(failure).model_copy(update={"attempt": view.attempt}))
     if failure is not None and failure.reason is Reason.CANCELLED_AT_PROVIDER and _is_stopped_by_deadline(view):
         view = replace(view, run=replace(view.run, failure=_late()))
     return attempts.retry_or_fail(
         replace(view, status=view.status.model_copy(update={"cost": cloud_cost.with_bill(view)}))
     )
+
+
+def _of_adopted(failure: Failure) -> Failure:
+    """With what can be done about a job that is only looked at. No attempt of ours would be another job there."""
+    step, usual = failure.next_step, NEXT_STEP.get(Reason(failure.reason))
+    is_to_begin_again = failure.reason in _STARTED_ELSEWHERE and (step == usual or failure.reason in _ALWAYS)
+    return failure.model_copy(update={"next_step": _ADOPT_ANOTHER}) if is_to_begin_again else failure
 
 
 def retirement_facts(view: JobView) -> list[Fact]:

@@ -45,6 +45,8 @@ def next_move(view: JobView, found: Sequence[RemoteJob]) -> Adopt | Wait | Creat
         first = oldest(found)
         return Adopt(first, tuple(one for one in found if one.id != first.id and not one.ended))
     left = unsettled(view)
+    if view.spec is not None and view.spec.suspend:
+        return Wait(LOOK_AGAIN_SECONDS)  # it was seen a moment ago; nothing is made for a job that is to rest
     return Wait(min(left, LOOK_AGAIN_SECONDS)) if left > 0 else Create()
 
 
@@ -69,6 +71,17 @@ def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
     goes_on = view.connection is not None and view.connection.sage_maker is not None
     told = {} if goes_on else dict.fromkeys(_OF_ONE_RUN)
     return status.model_copy(update={**told, "provider": provider.model_copy(update=fields)})
+
+
+def taken(view: JobView, status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:
+    """The status once a job was found there: its deadline counts from when it was asked for, whoever has forgotten it.
+
+    The provider's clock may be another: it was not made before the FineTuneJob was, and has been by now.
+    """
+    known = view.provider.asked_at or timestamp(min(view.now, max(view.created, made.created)))
+    status = asked(view, status)
+    provider = (status.provider or ProviderStatus()).model_copy(update={"asked_at": known})
+    return submitted(status.model_copy(update={"provider": provider}), made)
 
 
 def submitted(status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:

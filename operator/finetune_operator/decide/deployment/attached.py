@@ -23,6 +23,7 @@ from finetune_operator.decide.deployment.hosted_record import (
     ours,
     released,
     unseen,
+    whole,
 )
 from finetune_operator.decide.deployment.server_state import Serving
 
@@ -96,7 +97,8 @@ def _meanwhile(
 
 
 def _there(found: Mapping[str, Hosted], wanted: Wanted) -> Hosted | None:
-    there = found.get(wanted.name)
+    """It, if there is more of it than what SageMaker keeps of an endpoint that was deleted."""
+    there = whole(found, wanted.name)
     return there if there is not None and there.connection == wanted.connection else None
 
 
@@ -133,9 +135,10 @@ def _not_found(wanted: Wanted, served: Served, found: Mapping[str, Hosted]) -> F
     near = [one for one in others if one.connection == wanted.connection]
     meant = [one.name for one in near if one.address == wanted.name]
     meant = meant or sorted(one.name for one in near if served.version_of(one.model) is not None)
-    write = " or ".join(meant[:_MOST_NAMES]) or "the name of one that is there"
+    write = " or ".join(meant[:_MOST_NAMES])
     said = f"spec.attach.id: LLMConnection {wanted.connection} has no deployment {wanted.name} at its provider"
-    return Failure.because(Reason.DEPLOYMENT_NOT_FOUND, f"{said}; write {write}")
+    failure = Failure.because(Reason.DEPLOYMENT_NOT_FOUND, said)
+    return failure.model_copy(update={"next_step": f"Write {write} into spec.attach.id."}) if write else failure
 
 
 def _failure(wanted: Wanted, served: Served, there: Hosted | None, entry: HostedDeployment | None) -> Failure | None:
@@ -143,18 +146,19 @@ def _failure(wanted: Wanted, served: Served, there: Hosted | None, entry: Hosted
     if there is None:
         said = (
             f"deployment {name}, which was attached, is not at the provider any more: it was deleted there, or has "
-            "expired; name another one in spec.attach.id, or remove spec.attach to have one made"
+            "expired"
         )
-        return Failure.because(Reason.DELETED_AT_PROVIDER, said)
+        step = "Name another one in spec.attach.id, or remove spec.attach to have one made."
+        return Failure(reason=Reason.DELETED_AT_PROVIDER, message=said, next_step=step)
     if entry is None:
         model = there.model or "a model that the provider does not name"
         said = f"spec.attach.id: deployment {name} serves {model}, which is no version of FineTunedModel {served.model}"
-        return Failure.because(Reason.ATTACHED_DIFFERS, f"{said}; adopt its job, or attach another deployment")
+        step = "Adopt its job, attach another one, or remove spec.attach to have one made."
+        return Failure(reason=Reason.ATTACHED_DIFFERS, message=said, next_step=step)
     if there.state == "Failed":
         return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {name}, which is attached, failed there")
     if entry.version != wanted.version:
         said = f"deployment {name} serves version {entry.version}, and what is attached is never changed"
-        return Failure.because(
-            Reason.ATTACHED_DIFFERS, f"{said}: set spec.version: {entry.version}, or remove spec.attach"
-        )
+        step = f"Set spec.version: {entry.version}, attach another one, or remove spec.attach to have one made."
+        return Failure(reason=Reason.ATTACHED_DIFFERS, message=said, next_step=step)
     return None

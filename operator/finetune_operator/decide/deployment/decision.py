@@ -39,6 +39,10 @@ _STEPS = {
     Reason.AWAITING_CONFIGURATION: None,
     Reason.QUOTA_EXCEEDED: "Raise the quota of the provider's account, ask for less in the provider's block, or delete "
     "what nobody needs there; it is tried again by itself.",
+    Reason.DELETED_AT_PROVIDER: "Activate a version whose model is still there (spec.activeVersion of the "
+    "FineTunedModel), or tune another one with a FineTuneJob under a new name.",
+    Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
+    "the pod goes on by itself. If only the name is wrong, correct it here, or have it corrected in the connection.",
     Reason.PROVIDER_REFUSED: "Read the message, and correct the provider's block; a new spec.retryNonce has it tried "
     "again as it is.",
 }

@@ -57,6 +57,9 @@ class Run:
     """What it is doing, where the state alone does not say it."""
     nameless: bool = False
     """Whether its provider calls it done, and has not named its model."""
+    unknown: bool = False
+    """Whether its provider has a job of the attempt of which status does not tell: it was emptied or put back, or the
+    answer to the create was lost."""
     base: str = ""
     """What a provider says that it is tuned from."""
 

@@ -44,6 +44,15 @@ def has_made_one(model: Mapping[str, Any], uid: str) -> bool:
     return any(version.get("jobUID") == uid for version in (model.get("status") or {}).get("versions") or ())
 
 
+def versions_of_weights(model: Mapping[str, Any], made: ArtifactRef, uid: str) -> tuple[int, ...]:
+    """Versions of a FineTunedModel, in its manifest, that are these weights, but for that of the job with this UID."""
+    weights = made.provider_model_id or made.uri
+    versions = (model.get("status") or {}).get("versions") or ()
+    others = (one for one in versions if weights and one.get("jobUID") != uid)
+    named = ((one["version"], one.get("artifact") or {}) for one in others)
+    return tuple(number for number, of in named if weights in {of.get("providerModelID"), of.get("uri")})
+
+
 @dataclass(frozen=True)
 class Compared:
     """What a model says of comparing a new version."""

@@ -88,6 +88,8 @@ class JobView:
     """Whether its model activates only what is better than the active version."""
     active: Active | None = None
     """The active version of its model, where the model stays at a provider."""
+    same_as: tuple[int, ...] = ()
+    """Of a job that was made elsewhere: earlier versions of its model that are the very weights that it has made."""
     asked_tuned: Asked | None = None
     """What the tuned model at a provider was asked, as this process has counted it."""
     asked_base: Asked | None = None

@@ -45,6 +45,10 @@ SLIPS: dict[str, tuple[Any, str]] = {
     "a price that is no text": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": 3}}}}, "models.gpt-*"),
     "no number": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": "NaN"}}}}, "perMillionTokens"),
     "an absurd one": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": "9" * 25}}}}, "perMillionTokens"),
+    "a currency as nobody writes it": (
+        {"models": {"gpt-*": {"training": PRICE | {"currency": "usd"}}}},
+        "models.gpt-*.training.currency: String should match pattern '^[A-Z]{3}$'",
+    ),
     "a misspelt field": ({"models": {}, "close": "2027-01-06"}, "close"),
     "no day": ({"closes": "in January"}, "closes"),
     "a price without its day": ({"models": {"gpt-*": {"training": {"perMillionTokens": "3"}}}}, "asOf"),

@@ -49,6 +49,8 @@ class MeasuredCluster(CloudCluster):
 
     content = rows(ROWS)
     """What the check's pod sends."""
+    creates, lists = "fine_tuning.jobs.create", "deployments.list"
+    """The calls that make a job, and that list deployments."""
 
     def __init__(self, provider: Simulator, url: str, folder: Path) -> None:
         self.folder = folder
@@ -184,6 +186,11 @@ class MeasuredCluster(CloudCluster):
         found: dict[str, Any] = self.status()["provider"]["evaluation"]
         return found
 
+    def evaluation_state(self) -> dict[str, Any]:
+        """The same; empty where there is none yet."""
+        found: dict[str, Any] = self.status().get("provider", {}).get("evaluation", {})
+        return found
+
     def tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cadata=self.certificates.bundle)
 
@@ -203,6 +210,7 @@ class BedrockMeasured(MeasuredCluster, BedrockCluster):
     """At Bedrock, where base models are asked on demand."""
 
     content = conversations(ROWS)
+    creates, lists = "CreateModelCustomizationJob", "ListCustomModelDeployments"
 
     def connect(self) -> None:
         BedrockCluster.connect(self)

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from tests.simulators.conftest import s3_endpoint, start
-from tests.simulators.flapping import standing
+from tests.simulators.flapping import Flapping, standing
 from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.reconcilers.bedrock import bedrock
 from tests.unit.finetune_operator.reconcilers.cloud import azure
@@ -101,4 +101,40 @@ async def test_a_deletion_that_cannot_ask_the_provider_holds_the_job_until_it_ca
     assert JOB in cluster.kube.objects
     assert cluster.kube.objects[JOB]["metadata"]["finalizers"]
     await cluster.go_on(lambda: not cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers"))
+    assert standing(cluster.provider) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "pods"), [(emptied, True), (emptied, False), (put_back, True), (without_its_record, True)]
+)
+async def test_they_go_with_a_job_that_is_suspended_a_moment_later_and_that_is_not_tuned_again(
+    begin: Begin, change: Callable[[dict[str, Any]], dict[str, Any]], pods: bool
+) -> None:
+    cluster = await begin()
+    paid = cluster.provider.count(cluster.creates)
+    if not pods:
+        cluster.lose_pods(and_jobs=True)
+    cluster.forget(change(cluster.status()))
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    await cluster.go_on(lambda: cluster.evaluation_state().get("deploymentsGone", False), seconds=20)
+    assert (standing(cluster.provider), cluster.status()["phase"]) == ([], "Suspended")
+    lists = cluster.provider.count(cluster.lists)
+    await cluster.pass_time(600)
+    assert cluster.provider.count(cluster.lists) == lists
+    cluster.change_job(suspend=False)
+    await cluster.settle()
+    await cluster.go_on(lambda: bool(standing(cluster.provider)))
+    assert (cluster.status()["provider"]["attempt"], cluster.provider.count(cluster.creates)) == (1, paid)
+
+
+async def test_one_that_a_list_lacks_when_the_job_is_suspended_goes_too(begin: Begin) -> None:
+    cluster = await begin()
+    names = standing(cluster.provider)
+    cluster.forget(without_its_record(cluster.status()))
+    cluster.provider.meddle = Flapping(cluster.provider, every=3, first=2, reads=False)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    await cluster.go_on(lambda: cluster.evaluation_state().get("deploymentsGone", False), seconds=20)
+    assert names
     assert standing(cluster.provider) == []

@@ -83,3 +83,17 @@ async def test_a_place_that_no_record_names_and_that_cannot_be_looked_at_is_told
     await go_on(cluster, 2400)
     assert (hosts(cluster.provider), ADDRESS in cluster.kube.objects) == ([], False)
     assert cluster.told.count(("ModelDeployment", "Warning", "Retained")) == 1
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["all can be seen", "another one cannot"])
+async def test_all_go_with_an_object_that_has_lost_its_status_and_its_model(cluster, elsewhere, away):
+    await deployed(cluster)
+    assert hosts(cluster.provider)
+    if away:
+        elsewhere.fault("deployments.list", status=503, times=1000)
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status={})
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    await go_on(cluster, 1200)
+    assert (hosts(cluster.provider), ADDRESS in cluster.kube.objects) == ([], False)

@@ -13,7 +13,7 @@ from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, go_on
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, go_on, rows
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import ADDRESS, PUT, deployed, hosts, provider, tune, with_model
 
@@ -234,3 +234,31 @@ async def test_what_answers_until_a_new_version_does_is_looked_at_warned_about_a
     assert cluster.condition("Idle", DEPLOYMENT)["reason"] == "BilledWhileIdle"
     assert WARNED in cluster.told
     assert old in hosts(provider)
+
+
+async def test_a_new_version_of_what_sleeps_is_billed_from_when_it_is_woken_on(cluster, provider):
+    await change(cluster, idle=IDLE)
+    await go_on(cluster, 3 * HOUR, 600)
+    assert hosts(provider) == []
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(b"\xef\xbb\xbf" + rows(), job="sentiment-2")
+    await cluster.settle()
+    await go_on(cluster, 2 * HOUR, 600)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], provider.count(PUT), hosts(provider)) == ("Idle", 1, [])
+    await wake(cluster, "1")
+    await deployed(cluster)
+    assert (cluster.status(DEPLOYMENT)["servedVersion"], len(hosts(provider))) == (2, 1)
+
+
+async def test_a_new_version_that_comes_while_the_old_one_falls_asleep_leaves_none_standing(cluster, provider):
+    await change(cluster, idle=IDLE)
+    await go_on(cluster, 2 * HOUR + 1200, 600)
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(b"\xef\xbb\xbf" + rows(), job="sentiment-2")
+    await cluster.settle()
+    await go_on(cluster, 6 * HOUR, 300)
+    assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Idle", [])
+    assert provider.count(PUT) <= 2

@@ -100,19 +100,25 @@ def test_what_is_billed_by_the_hour_ends_with_the_budget_or_after_a_day(name: st
 
 
 @pytest.mark.parametrize(
-    ("hosts", "pod", "measure", "down", "again"),
+    ("hosts", "gone", "pod", "measure", "down", "again"),
     [
-        ((ANSWERS,), Run("Active", job_id=POD), "Stop", None, True),
-        ((ANSWERS,), None, None, "Down", True),
-        ((), Run("Active", job_id=POD), "Stop", None, True),
-        ((), None, None, None, False),
+        ((ANSWERS,), False, Run("Active", job_id=POD), "Stop", None, True),
+        ((ANSWERS,), False, None, None, "Down", True),
+        ((), False, Run("Active", job_id=POD), "Stop", None, True),
+        ((), False, None, None, "Down", True),
+        ((), True, None, None, None, False),
     ],
-    ids=["pod and deployment", "deployment", "pod", "nothing"],
+    ids=["pod and deployment", "deployment", "pod", "none that status tells of", "nothing, as was looked"],
 )
 def test_a_paused_evaluation_ends_its_pod_and_then_what_is_billed(
-    hosts: tuple[EvaluationDeployment, ...], pod: Run | None, measure: str | None, down: str | None, again: bool
+    hosts: tuple[EvaluationDeployment, ...],
+    gone: bool,
+    pod: Run | None,
+    measure: str | None,
+    down: str | None,
+    again: bool,
 ) -> None:
-    decision = decide(given(status(*hosts, jobID=POD), pod, spec={"suspend": True}))
+    decision = decide(given(status(*hosts, jobID=POD, deploymentsGone=gone), pod, spec={"suspend": True}))
     assert (decision.measure, decision.host, decision.requeue_after is not None) == (measure, down, again)
     assert decision.status.phase == "Suspended"
     assert (evaluation(decision).job_id, evaluation(decision).tries) == (None, 2), "the next one has another number"

@@ -94,11 +94,14 @@ def test_every_world_has_its_plan_and_nothing_attached_is_ever_made_or_deleted(n
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/abc"
 NEAR: dict[str, tuple[list[Hosted], str]] = {
-    "nothing": ([], "write the name of one that is there"),
-    "some that serve the model": ([there(name="b"), there("ft-1", name="a"), there("ft-9", name="c")], "write a or b"),
-    "its address instead of its name": ([replace(there("ft-9", name="c"), address=ARN), there(name="a")], "write c"),
-    "one in another account": ([there(name="a", connection="other")], "write the name of one that is there"),
-    "one that was made for the object": ([MADE_THERE], "write the name of one that is there"),
+    "nothing": ([], "the name of a deployment that the provider lists"),
+    "some that serve the model": ([there(name="b"), there("ft-1", name="a"), there("ft-9", name="c")], "a or b"),
+    "its address instead of its name": ([replace(there("ft-9", name="c"), address=ARN), there(name="a")], "c"),
+    "one in another account": (
+        [there(name="a", connection="other")],
+        "the name of a deployment that the provider lists",
+    ),
+    "one that was made for the object": ([MADE_THERE], "the name of a deployment that the provider lists"),
 }
 
 
@@ -108,7 +111,7 @@ def test_where_there_is_none_those_are_told_that_may_be_meant(name: str) -> None
     wanted = replace(WANTED, name=ARN)
     failure = plan([], {one.name: one for one in found}, wanted, SERVED, at(0)).serving.failure
     assert failure is not None
-    assert failure.message.endswith(f"has no deployment {ARN} at its provider; {write}")
+    assert failure.sentences.endswith(f"has no deployment {ARN} at its provider. Write {write} into spec.attach.id.")
 
 
 def test_what_it_serves_is_the_version_that_answers() -> None:
@@ -130,3 +133,11 @@ def test_what_serves_no_version_of_the_model_is_not_recorded_so_that_it_can_neve
 def test_what_was_made_in_the_future_by_its_providers_clock_is_recorded_as_made_now() -> None:
     early = Hosted("prod", "Ready", "azure", model="ft-2", created_at=at(3 * 3600))
     assert plan([], {"prod": early}, WANTED, SERVED, at(0)).recorded[0].created_at == stamp(0)
+
+
+def test_parts_that_a_deleted_endpoint_has_left_are_no_deployment() -> None:
+    left = {"prod": Hosted("prod", "Partial", "azure")}
+    never, once = plan([], left, WANTED, SERVED, at(0)), plan([record()], left, WANTED, SERVED, at(0))
+    assert never.serving.failure
+    assert never.serving.failure.reason == "DeploymentNotFound"
+    assert once == plan([record()], {}, WANTED, SERVED, at(0))

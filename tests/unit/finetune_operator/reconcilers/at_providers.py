@@ -1,0 +1,83 @@
+"""The four providers side by side, for what holds at each of them."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from finetune_operator.providers.errors import TryLater
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS
+from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
+from tests.unit.finetune_operator.reconcilers.cloud import KEY, AzureCluster, CloudCluster, azure, rows, simulator
+from tests.unit.finetune_operator.reconcilers.sagemaker import KEYS, SageMakerCluster, sagemaker
+
+BY_MARK = b"\xef\xbb\xbf" + rows()
+"""As Azure wants it."""
+
+
+class At(NamedTuple):
+    """A provider: how its cluster is made, what is sent there, and what it is to be found by."""
+
+    cluster: Callable[[Any, str], CloudCluster]
+    simulator: Callable[[str], Any]
+    content: bytes
+    create: str
+    jobs: Callable[[Any], dict[str, Any]]
+    stopped: str
+    revoked: dict[str, Any]
+    template: dict[str, Any]
+    """Of its deployments."""
+
+    def states(self, provider: Any) -> list[str]:
+        """Of all jobs there."""
+        return [job.status for job in self.jobs(provider).values()]
+
+    def begin(self, provider: Any, url: str, **fields: Any) -> CloudCluster:
+        """A cluster with a job whose model is deployed as the provider needs it."""
+        made = self.cluster(provider, url)
+        metadata = {"name": "sentiment", "namespace": "team-a"}
+        made.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {"deployment": {"template": self.template}}})
+        made.add_cloud_job(**fields)
+        return made
+
+    async def stop(self, cluster: CloudCluster, job: str) -> None:
+        """As somebody at the provider's console would."""
+        connection = next(name for resource, _, name in cluster.kube.objects if resource is CONNECTIONS)
+        with suppress(TryLater):  # it takes a while
+            await cluster.accounts.of(connection).call(lambda api: api.cancel(job))
+
+    async def submit(self, cluster: CloudCluster) -> None:
+        """From the check to the provider's job."""
+        await cluster.settle()
+        await cluster.check(self.content)
+        await cluster.settle()
+
+
+def _of_openai(provider: Any) -> dict[str, Any]:
+    found: dict[str, Any] = provider.jobs.jobs
+    return found
+
+
+_AWS_KEYS = {"revoked_keys": [KEYS["accessKeyID"]]}
+_TUNE = "fine_tuning.jobs.create"
+
+PROVIDERS = {
+    "openai": At(
+        CloudCluster, lambda _: simulator(), rows(), _TUNE, _of_openai, "cancelled",
+        {"revoked_keys": {KEY}}, {},
+    ),
+    "azure": At(
+        AzureCluster, lambda _: azure(), BY_MARK, _TUNE, _of_openai, "cancelled",
+        {"static_tokens": []}, {"azureOpenAI": {"sku": "Standard"}},
+    ),
+    "bedrock": At(
+        BedrockCluster, bedrock, conversations(), "CreateModelCustomizationJob",
+        lambda provider: {job.request["jobName"]: job for job in provider.account.jobs.values()},
+        "Stopped",
+        _AWS_KEYS, {},
+    ),
+    "sagemaker": At(
+        SageMakerCluster, sagemaker, rows(), "CreateTrainingJob", lambda provider: provider.training.found,
+        "Stopped",
+        _AWS_KEYS, {"sageMaker": {"instanceType": "ml.g5.xlarge"}},
+    ),
+}  # fmt: skip
