@@ -171,7 +171,7 @@ def loses_labels_or_owner(world: ServedWorld) -> None:
 
 
 def loses_its_status(world: ServedWorld) -> None:
-    if found := world.any(*KINDS, CONNECTIONS):
+    if found := world.any(*KINDS, CONNECTIONS, FINE_TUNE_JOBS):
         world.kube.put(found[0], {**found[1], "status": {}})
 
 
