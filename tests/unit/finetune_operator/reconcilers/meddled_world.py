@@ -42,8 +42,14 @@ class SlowLine(FakeKube):
 
     on_its_way: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
     """Method and arguments of the last one's last write."""
+    writes_left: int | None = None
+    """Writes that are still answered before the operator is killed with the next one on its way."""
 
     async def _send(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        if self.writes_left is not None:
+            self.writes_left -= 1
+            if self.writes_left < 0:
+                self.killed_in, self.writes_left = 0, None
         try:
             return await getattr(super(), method)(*args, **kwargs)
         except Killed:
@@ -315,7 +321,7 @@ class MeddledWorld(Cluster):
         """All is well from now on, and every trainer succeeds; an hour passes, with a resync each ten minutes."""
         self.kube.refusals.clear()
         self.late.clear()
-        self.kube.killed_in, self.absent, self.arrives = None, False, True
+        self.kube.killed_in, self.kube.writes_left, self.absent, self.arrives = None, None, False, True
         self.add_connection()
         self.let_go()
         for _, job in self.all(FINE_TUNE_JOBS):
@@ -354,6 +360,11 @@ def nothing_is_refused(world: MeddledWorld) -> None:
 def a_watch_is_late_or_in_time_again(world: MeddledWorld) -> None:
     """A deed."""
     world.late ^= {world.chance.choice(WATCHED)}
+
+
+def the_operator_is_killed_at_a_write(world: MeddledWorld) -> None:
+    """A deed."""
+    world.kube.writes_left = world.chance.randint(0, 2)
 
 
 def the_last_operators_last_write_arrives(world: MeddledWorld) -> None:

@@ -32,6 +32,7 @@ from tests.unit.finetune_operator.reconcilers.meddled_world import (
     nobody_holds_anything,
     nothing_is_refused,
     the_last_operators_last_write_arrives,
+    the_operator_is_killed_at_a_write,
     the_operator_is_killed_soon,
 )
 
@@ -227,7 +228,8 @@ ALL: tuple[Callable[[ServedWorld], None], ...] = (
     is_deleted, vanishes, is_held, loses_labels_or_owner, loses_its_status, has_an_old_status_again, is_scaled,
     servers_come_up_or_do_not, pods_end, pods_end, a_pod_fails, the_connection_goes_or_comes, something_is_refused,
     nothing_is_refused, nobody_holds_anything, the_operator_is_killed_soon,
-    the_last_operators_last_write_arrives,
+    the_operator_is_killed_at_a_write, the_operator_is_killed_at_a_write,
+    the_last_operators_last_write_arrives, the_last_operators_last_write_arrives,
     a_watch_is_late_or_in_time_again, a_watch_is_late_or_in_time_again,
 )  # fmt: skip
 
