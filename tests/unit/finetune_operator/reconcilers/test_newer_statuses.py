@@ -113,6 +113,14 @@ async def test_what_a_newer_release_wrote_is_kept_through_the_life_of_a_model_at
     assert cluster.status(JOB)["phase"] == "Succeeded"
     assert cluster.status(DEPLOYMENT)["hosted"][0][NEWER]
     assert len(provider.deployments.found) == 1
+    before = cluster.status(DEPLOYMENT)["hosted"]
+    for resource in (MODEL_DEPLOYMENTS, FINE_TUNED_MODELS, CONNECTIONS):
+        at = next(at for at in cluster.kube.objects if at[0] is resource)
+        cluster.kube.change(resource, at[2], at[1] or None, spec=cluster.kube.objects[at]["spec"] | {NEWER: 1})
+        await cluster.settle()
+        await cluster.pass_time(300)
+        assert len(provider.deployments.found) == 1, f"what answers stays, though its {resource.kind} is a newer one's"
+        assert [one["name"] for one in cluster.status(DEPLOYMENT)["hosted"]] == [one["name"] for one in before]
     await cluster.aclose()
 
 
