@@ -84,6 +84,18 @@ class ModelVersion(ApiModel):
     )
 
 
+MOST_LET_GO = 200
+"""As many as a status of 64 KiB has room for beside its versions, by names as people give them."""
+
+
+class LetGoVersion(ApiModel):
+    """A version that is no more, while its job is there."""
+
+    version: Annotated[int, Field(ge=1)] = Field(description="Its number.")
+    job: Annotated[str, Field(max_length=253)] = Field(description="FineTuneJob that made it.")
+    job_uid: Annotated[str, Field(max_length=64)] = Field(description="UID of that job.")
+
+
 class FineTunedModelStatus(ApiModel):
     """The versions, and which one is active."""
 
@@ -103,4 +115,9 @@ class FineTunedModelStatus(ApiModel):
     )
     versions: Annotated[list[ModelVersion], Field(max_length=200)] | None = Field(
         None, description="Versions, oldest first."
+    )
+    let_go: Annotated[list[LetGoVersion], Field(max_length=MOST_LET_GO)] | None = Field(
+        None,
+        description="Versions beyond historyLimit whose weights are deleted and whose jobs are still there, the "
+        "newest 200, oldest first. Such a job makes no second version, though its own status is lost.",
     )

@@ -20,6 +20,8 @@ T = TypeVar("T")
 Position = Literal["before", "after"]
 QUIET_SECONDS = 2.0
 """Longer than the second after which an operator looks again at what somebody else has changed meanwhile."""
+BUSY_SECONDS, BUSY_AT_MOST_SECONDS = 1.0, 30.0
+"""Where a pause and a word with the API server take longer, everybody is late; that may last."""
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,19 @@ async def walk(stage: Stage, life: str, fault: Fault | None = None) -> Told:
 
 
 async def quiet(wire: Wire) -> None:
-    """Wait until the operator writes nothing any more but its Lease."""
+    """Wait until the operator writes nothing any more but its Lease.
+
+    Where it waits for an answer, or for the processor, or the API server does, silence says nothing.
+    """
 
     def written() -> int:
         return sum(call.resource != "leases" for call in wire.seen)
 
     loop = asyncio.get_running_loop()
-    count, since = written(), loop.time()
+    count, since, began = written(), loop.time(), loop.time()
     while loop.time() - since < QUIET_SECONDS:
+        asked = loop.time()
         await asyncio.sleep(POLL_SECONDS)
-        if written() != count:
+        busy = not await wire.answers() or wire.unanswered or loop.time() - asked > BUSY_SECONDS
+        if written() != count or (busy and loop.time() - began < BUSY_AT_MOST_SECONDS):
             count, since = written(), loop.time()

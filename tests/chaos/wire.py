@@ -102,6 +102,8 @@ class Wire:
     """Those that answers are dated by, instead of this machine's."""
     stamps: Stamps | None = None
     """By the same clocks, the objects in them."""
+    unanswered: int = 0
+    """Requests but watches that the operator waits for."""
     _session: aiohttp.ClientSession | None = None
     _upstream: str = ""
     _connections: set[asyncio.Transport] = field(default_factory=set)
@@ -110,6 +112,15 @@ class Wire:
     async def is_watched(self) -> bool:
         """Whether the operator holds more connections than its own requests need: its watches are open."""
         return len(self._connections) > 3
+
+    async def answers(self) -> bool:
+        """Whether the API server is at work, asked as itself and waited for as long as it takes."""
+        assert self._session is not None
+        try:
+            async with self._session.get(self._upstream + "/readyz") as answer:
+                return bool(await answer.read())
+        except aiohttp.ClientError:
+            return False
 
     def freeze(self) -> int:
         """Nothing that was sent on a connection of this moment is answered any more; how many there are."""
@@ -128,11 +139,14 @@ class Wire:
             self.seen.append(call)
         if call.verb == "watch":
             return await self._watch(request, call)
+        self.unanswered += 1
         try:
             answer = await self.meddle(call, lambda: self._forward_whole(request, call, body))
         except (HangUp, aiohttp.ClientError):
             transport.abort()
             return web.Response()
+        finally:
+            self.unanswered -= 1
         if transport in self._frozen:
             await asyncio.Event().wait()
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)

@@ -38,7 +38,7 @@ from finetune_api.job_status import (
     ProviderStatus,
     TrainingResult,
 )
-from finetune_api.model import FineTunedModelStatus, ModelVersion
+from finetune_api.model import FineTunedModelStatus, LetGoVersion, ModelVersion
 from finetune_api.push import Pushed
 from finetune_api.reasons import Reason
 from finetune_api.trackers import Tracked
@@ -174,6 +174,7 @@ MODEL = FineTunedModelStatus(
     conditions=conditions(Ready=Reason.READY, Reconciling=Reason.READY, Stalled=Reason.READY),
     active_version=3,
     latest_version=3,
+    let_go=[LetGoVersion(version=1, job="sentiment-1", job_uid="4c1b2a3d-0000-4000-8000-000000000001")],
     base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
     eval_loss=0.447,
     deployment="sentiment",

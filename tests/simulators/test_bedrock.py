@@ -134,7 +134,7 @@ def test_an_error_after_the_job_was_made_and_the_token_again(simulator, bedrock,
 def test_no_answer(simulator, url, bucket):
     simulator.fault("CreateModelCustomizationJob", outcome="hang", after_commit=True)
     with pytest.raises(ReadTimeoutError):
-        aws("bedrock", url, timeout=0.3).create_model_customization_job(**wanted(bucket))
+        aws("bedrock", url, timeout=2).create_model_customization_job(**wanted(bucket))
     assert len(simulator.account.jobs) == 1
 
 

@@ -33,7 +33,7 @@ def simulator() -> OpenAISimulator:
 def client(simulator, start):
     own = {"organization": "org-simulated", "project": "proj-simulated"}
     url = start(simulator) + "/v1"
-    with openai.OpenAI(api_key="sk-simulated", base_url=url, max_retries=0, timeout=5, **own) as client:
+    with openai.OpenAI(api_key="sk-simulated", base_url=url, max_retries=0, timeout=60, **own) as client:
         yield client
 
 
@@ -320,7 +320,7 @@ def test_no_answer(simulator, client, outcome, error, after_commit):
     file = upload(client)
     simulator.fault("fine_tuning.jobs.create", outcome=outcome, after_commit=after_commit)
     with pytest.raises(error):
-        client.with_options(timeout=0.3).fine_tuning.jobs.create(model="gpt-4o-mini", training_file=file)
+        client.with_options(timeout=2).fine_tuning.jobs.create(model="gpt-4o-mini", training_file=file)
     assert simulator.count("fine_tuning.jobs.create") == int(after_commit)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import Failure
-from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_api.model import MOST_LET_GO, FineTunedModelSpec, FineTunedModelStatus, LetGoVersion, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
 from finetune_operator.decide.job.versions import there_are
@@ -48,6 +48,8 @@ class ModelView:
     now: datetime
     standing: frozenset[int] = frozenset()
     """Versions of servers on this cluster whose ModelDeployments may be gone already."""
+    makers: frozenset[str] = frozenset()
+    """Jobs that have made versions and are there, by their UIDs."""
 
     @property
     def serving(self) -> list[DeploymentView]:
@@ -284,5 +286,13 @@ def _status(
             "eval_loss": chosen.eval_loss if chosen else None,
             "deployment": automatic.name if automatic else None,
             "versions": versions or None,
+            "let_go": _let_go(view, {version.version for version in versions}) or None,
         }
     )
+
+
+def _let_go(view: ModelView, kept: set[int]) -> list[LetGoVersion]:
+    """What history has let go and a job that is there may tell of again: of no other does anybody."""
+    before, versions = view.status.let_go or (), view.status.versions or ()
+    new = [LetGoVersion(version=v.version, job=v.job, job_uid=v.job_uid) for v in versions if v.version not in kept]
+    return [one for one in (*before, *new) if one.job_uid in view.makers][-MOST_LET_GO:]

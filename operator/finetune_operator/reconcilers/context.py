@@ -37,6 +37,8 @@ _OTHER_DEFINITIONS = (
     "crds.install, or crds/); it is tried again by itself"
 )
 
+_UNKNOWN = {"extra_forbidden", "literal_error", "enum"}
+
 _READING_ROUNDS = 8
 """Taking a field away may leave another one incomplete; a status is no deeper than this."""
 
@@ -229,6 +231,10 @@ class Context:
         self._connections[name] = version, spec
         return spec
 
+    def has_connection(self, name: str) -> bool:
+        """Whether there is one of this name, be it readable or not."""
+        return self.store.get(CONNECTIONS, name) is not None
+
     def connections_of(self, namespace: str) -> tuple[str, ...]:
         """Names of the connections whose namespaceSelector selects a namespace."""
         labels = ((self.store.get(NAMESPACES, namespace) or {}).get("metadata") or {}).get("labels") or {}
@@ -244,6 +250,15 @@ def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
     except ValidationError as error:
         found = [f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
         return None, "; ".join(found[:5])
+
+
+def is_of_newer_definitions(model: type[M], obj: Mapping[str, Any]) -> bool:
+    """Whether the spec has a field, or a word, that this release does not know: definitions take none but their own."""
+    try:
+        model.model_validate(obj.get("spec") or {})
+    except ValidationError as error:
+        return any(one["type"] in _UNKNOWN for one in error.errors(include_input=False, include_url=False))
+    return False
 
 
 def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:

@@ -276,8 +276,15 @@ class ModelReconciler:
             standing=self._left_standing(metadata["namespace"], metadata["name"]),
             pruned=frozenset(number for number, job in jobs.items() if has_condition(job, "Complete", "True")),
             pruning=frozenset(jobs),
+            makers=self._makers(metadata["namespace"], status),
             now=self._context.clock(),
         )
+
+    def _makers(self, namespace: str, status: FineTunedModelStatus) -> frozenset[str]:
+        """The jobs of what status speaks of, as far as they are there."""
+        made = ((one.job, one.job_uid) for one in (*(status.versions or ()), *(status.let_go or ())))
+        found = ((self._context.store.get(FINE_TUNE_JOBS, job, namespace), uid) for job, uid in made)
+        return frozenset(uid for job, uid in found if job is not None and job["metadata"]["uid"] == uid)
 
     def _deployments(self, model: Manifest) -> list[DeploymentView]:
         """Deployments of the model, and one that has its name but serves another."""

@@ -70,6 +70,10 @@ ROOM_GRACE = timedelta(seconds=60)
 """Most pods that find no room at once find it within seconds, when another has ended or a node has come up."""
 
 _BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it goes on by itself."
+_BY_A_NEWER_RELEASE = (
+    "The definitions on the cluster are newer than the operator: upgrade the operator to their release; the job begins "
+    "by itself."
+)
 
 
 def decide(view: JobView) -> Decision:
@@ -141,16 +145,21 @@ def keep_finished(view: JobView) -> Decision | None:
 def refuse_invalid_spec(view: JobView) -> Decision | None:
     """What the API server let through and the models do not know.
 
-    A job that has begun was begun by another release: what runs, and may be paid for, is left to that one.
+    A job that has begun was begun by another release: what runs, and may be paid for, is left to that one. One that
+    newer definitions have let through, as in the middle of an upgrade, is left to the release that they are of.
     """
     problem = _unreadable_uri(view.spec) if view.spec else view.spec_error
     if problem is None:
         return None
     failure = Failure.because(Reason.SPEC_INVALID, problem)
-    if not view.begun and view.status.start_time is None:
+    if view.begun or view.status.start_time is not None:
+        failure = failure.model_copy(update={"next_step": _BY_ITS_OWN_RELEASE})
+        return Decision(with_status(view, Change(stalled(failure.reason, problem), {"failure": failure})))
+    if not view.newer:
         return fail(view, failure)
-    failure = failure.model_copy(update={"next_step": _BY_ITS_OWN_RELEASE})
-    return Decision(with_status(view, Change(stalled(failure.reason, problem), {"failure": failure})))
+    failure = failure.model_copy(update={"next_step": _BY_A_NEWER_RELEASE})
+    fields = {"phase": "Pending", "failure": failure}
+    return Decision(with_status(view, Change(stalled(failure.reason, problem), fields)))
 
 
 def restart(view: JobView) -> Decision | None:
@@ -261,6 +270,11 @@ def wait_for_connection(view: JobView) -> Decision | None:
 
 def _missing(view: JobView, name: str) -> Failure:
     """What is wrong with the connection."""
+    if view.connection_unread:
+        message = f"spec.connectionRef: this release of the operator cannot read LLMConnection {name}"
+        return Failure(
+            reason=Reason.CONNECTION_NOT_FOUND, message=message, next_step="Ask an admin: its own conditions say why."
+        )
     if view.connection is None:
         message = f"spec.connectionRef: LLMConnection {name} does not exist; {_usable(view.usable_connections, name)}"
         return Failure.because(Reason.CONNECTION_NOT_FOUND, message)

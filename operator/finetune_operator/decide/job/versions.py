@@ -36,12 +36,17 @@ def find_version(model: Mapping[str, Any], job: Mapping[str, Any]) -> int | None
             return int(version["version"])
         if came_along and version.get("job") == name and moment(version["createdAt"]) < born:
             return int(version["version"])
-    return None
+    return next((int(one["version"]) for one in _let_go(model) if one.get("jobUID") == uid), None)
 
 
 def has_made_one(model: Mapping[str, Any], uid: str) -> bool:
-    """Whether a FineTunedModel has a version of the very job with this UID."""
-    return any(version.get("jobUID") == uid for version in (model.get("status") or {}).get("versions") or ())
+    """Whether a FineTunedModel has a version of the very job with this UID, or has had one."""
+    versions = (model.get("status") or {}).get("versions") or ()
+    return any(one.get("jobUID") == uid for one in (*versions, *_let_go(model)))
+
+
+def _let_go(model: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return (model.get("status") or {}).get("letGo") or ()
 
 
 def versions_of_weights(model: Mapping[str, Any], made: ArtifactRef, uid: str) -> tuple[int, ...]:
@@ -90,9 +95,8 @@ def compared_with(model: Mapping[str, Any] | None, spec: FineTuneJobSpec) -> Act
 
 
 def registered(status: FineTunedModelStatus, jobs: Iterable[JobView]) -> FineTunedModelStatus:
-    """The status with a version of each job, as far as there is room. A job that has one already gets no second one."""
-    versions = list(status.versions or ())
-    known = {version.job_uid for version in versions}
+    """The status with a version of each job, as far as there is room. None gets a second one."""
+    versions, known = list(status.versions or ()), _makers(status)
     new = [job for job in jobs if job.uid not in known][: max(MOST_VERSIONS - len(versions), 0)]
     if not new:
         return status
@@ -164,9 +168,14 @@ def _folder_told(view: JobView, uri: str) -> str:
 
 
 def has_versions_of(status: FineTunedModelStatus, jobs: Sequence[JobView]) -> list[JobView]:
-    """Those of the jobs whose version the status has."""
-    known = {version.job_uid for version in status.versions or ()}
+    """Those of the jobs whose version the status has, or has let go."""
+    known = _makers(status)
     return [job for job in jobs if job.uid in known]
+
+
+def _makers(status: FineTunedModelStatus) -> set[str]:
+    """The jobs that have made a version, by their UIDs."""
+    return {one.job_uid for one in (*(status.versions or ()), *(status.let_go or ()))}
 
 
 def new_version(view: JobView, number: int) -> ModelVersion:

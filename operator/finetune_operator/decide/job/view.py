@@ -58,10 +58,14 @@ class JobView:
     now: datetime
     made_it: bool = False
     """Whether that version is of this very object, and not of the one that a backup had under its name."""
+    newer: bool = False
+    """Of a spec that cannot be read: whether definitions of a newer release have let it through."""
     unsaid: int = 0
     """How many jobs there are of which status has said nothing yet, this one among them."""
     usable_connections: tuple[str, ...] = ()
     """Connections that serve its namespace, where the one that it names is not there."""
+    connection_unread: bool = False
+    """Whether the connection is there, and this release cannot read it."""
     remote: bool = False
     """Whether its provider is outside of the cluster."""
     outdated: bool = False

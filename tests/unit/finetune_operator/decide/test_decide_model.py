@@ -1,5 +1,6 @@
 """Which version of a model is active, whether it is served, which weights may go."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import Failure
-from finetune_api.model import ModelVersion
+from finetune_api.model import MOST_LET_GO, FineTunedModelStatus, LetGoVersion, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.versions import there_are
 from finetune_operator.decide.model import (
@@ -224,6 +225,27 @@ def test_a_namesake_that_serves_another_model_serves_none_of_the_versions() -> N
 def test_history_keeps_what_is_used(limit: int, active: int, deployments: Any, gone: list[int]) -> None:
     given = view(*V, spec=spec(historyLimit=limit), deployments=deployments, active=active)
     assert [v.version for v in prunable(given, active)] == gone
+
+
+def test_what_history_lets_go_is_remembered_as_long_as_its_job_is_there() -> None:
+    def remembered(before: FineTunedModelStatus, *there: int) -> list[int]:
+        makers = frozenset(f"uid-{number}" for number in there)
+        given = view(spec=spec(historyLimit=1), active=3, pruned=frozenset({2}), makers=makers)
+        after = decide(replace(given, status=before)).status
+        assert not set(_numbers(after.let_go)) & set(_numbers(after.versions))
+        return _numbers(after.let_go)
+
+    earlier = [LetGoVersion(version=n, job=f"job-{n}", job_uid=f"uid-{n}") for n in range(1000, 1000 + MOST_LET_GO)]
+    before = FineTunedModelStatus(versions=list(V), let_go=earlier[:1])
+    assert remembered(before, 1000, 1, 2, 3) == [1000, 2]
+    assert remembered(before, 2) == [2], "whose job is gone, of that nobody tells again"
+    assert remembered(before) == []
+    full = before.model_copy(update={"let_go": earlier})
+    assert remembered(full, *range(1300)) == [*range(1001, 1000 + MOST_LET_GO), 2], "the newest, within bounds"
+
+
+def _numbers(versions: Sequence[ModelVersion | LetGoVersion] | None) -> list[int]:
+    return [one.version for one in versions or ()]
 
 
 def test_the_version_that_was_active_until_now_is_kept_while_the_next_is_deployed() -> None:

@@ -1,7 +1,9 @@
 """A Cluster with Kubernetes' own controllers and a kubelet at work beside the operator, all of which may fail."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
+from functools import partialmethod
 from random import Random
 from typing import Any
 
@@ -26,7 +28,7 @@ from finetune_operator.runtime.kube import (
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster
-from tests.unit.finetune_operator.reconcilers.fake_kube import Event, Killed
+from tests.unit.finetune_operator.reconcilers.fake_kube import Event, FakeKube, Killed
 
 STRANGERS = "example.com/hold"
 LOOKS = 150
@@ -35,11 +37,52 @@ GRACE = 120
 WATCHED = (FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, JOBS, PODS, DEPLOYMENTS)
 
 
+class SlowLine(FakeKube):
+    """What an operator had sent when it was killed may arrive late: no server can tell it from what is in time."""
+
+    on_its_way: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
+    """Method and arguments of the last one's last write."""
+    writes_left: int | None = None
+    """Writes that are still answered before the operator is killed with the next one on its way."""
+
+    async def _send(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        if self.writes_left is not None:
+            self.writes_left -= 1
+            if self.writes_left < 0:
+                self.killed_in, self.writes_left = 0, None
+        try:
+            return await getattr(super(), method)(*args, **kwargs)
+        except Killed:
+            self.on_its_way = method, args, kwargs
+            raise
+
+    create = partialmethod(_send, "create")
+    apply = partialmethod(_send, "apply")
+    patch_status = partialmethod(_send, "patch_status")
+    merge_patch = partialmethod(_send, "merge_patch")
+    delete = partialmethod(_send, "delete")
+
+    async def arrive(self) -> None:
+        """What is on its way arrives, if anything is; nobody waits for the answer."""
+        late, self.on_its_way = self.on_its_way, None
+        if late is not None:
+            (method, args, kwargs), left, self.killed_in = late, self.killed_in, None
+            with suppress(KubeError):
+                await getattr(super(), method)(*args, **kwargs)
+            self.killed_in = left
+
+
 class MeddledWorld(Cluster):
     """What is done to it is a method each; `settle` has everybody do their work until nobody has any."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
+        self.kube: SlowLine = SlowLine()
+        self.restart()
+        self.arrives = False
+        """Whether what is on its way arrives now."""
+        self.at_once = 1
+        """How many attempts of one job may be at work: one more when a former operator's has arrived, until it ends."""
         self.chance = Random(seed)
         self.absent = False
         """Whether the Job controller is away."""
@@ -103,6 +146,7 @@ class MeddledWorld(Cluster):
         """As the queue does: what fails is tried again later, and a Conflict at once for some times."""
         looks, conflicts = 0, 0
         while True:
+            await self._take_what_is_late()
             self.hear()
             if not self.queue and not self._controllers_work():
                 return
@@ -122,7 +166,15 @@ class MeddledWorld(Cluster):
             self.delays.pop(key, None)
             if again is not None:
                 self._put_off(key, again.after_seconds)
-            assert self.at_work() <= 1, "two attempts at once"
+            assert self.at_work() <= self.at_once, "two attempts at once"
+
+    async def _take_what_is_late(self) -> None:
+        if self.arrives:
+            self.arrives = False
+            await self.kube.arrive()
+            self.at_once = max(self.at_work(), 1)
+        elif self.at_work() <= 1:
+            self.at_once = 1
 
     async def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -269,13 +321,14 @@ class MeddledWorld(Cluster):
         """All is well from now on, and every trainer succeeds; an hour passes, with a resync each ten minutes."""
         self.kube.refusals.clear()
         self.late.clear()
-        self.kube.killed_in, self.absent = None, False
+        self.kube.killed_in, self.kube.writes_left, self.absent, self.arrives = None, None, False, True
         self.add_connection()
         self.let_go()
         for _, job in self.all(FINE_TUNE_JOBS):
             self.kube.put(FINE_TUNE_JOBS, {**job, "spec": {**job["spec"], "suspend": False}})
         for minute in range(60):
             await self.settle()
+            assert minute < 30 or self.at_once == 1, "what was late has not been ended"
             for _, pod in self.all(PODS):
                 phase = pod["status"]["phase"]
                 if phase == "Pending":
@@ -307,6 +360,16 @@ def nothing_is_refused(world: MeddledWorld) -> None:
 def a_watch_is_late_or_in_time_again(world: MeddledWorld) -> None:
     """A deed."""
     world.late ^= {world.chance.choice(WATCHED)}
+
+
+def the_operator_is_killed_at_a_write(world: MeddledWorld) -> None:
+    """A deed."""
+    world.kube.writes_left = world.chance.randint(0, 2)
+
+
+def the_last_operators_last_write_arrives(world: MeddledWorld) -> None:
+    """A deed."""
+    world.arrives = True
 
 
 def the_operator_is_killed_soon(world: MeddledWorld) -> None:

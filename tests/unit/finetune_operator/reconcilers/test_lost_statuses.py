@@ -106,6 +106,41 @@ async def test_what_history_has_let_go_does_not_come_back() -> None:
     assert [version["version"] for version in cluster.status(MODEL)["versions"]] == [3]
 
 
+@pytest.mark.parametrize("left", [True, False], ids=["its batch Job is there", "its batch Job is gone"])
+@pytest.mark.parametrize("offered", [False, True], ids=["later", "just then"])
+async def test_a_job_that_lost_its_status_makes_no_second_version_of_one_that_history_has_let_go(
+    left: bool, offered: bool
+) -> None:
+    cluster = await with_versions(3, historyLimit=1, deployment={"mode": "Manual"})
+    for name in prunes(cluster):
+        cluster.kube.change(JOBS, name, status={"conditions": [{"type": "Complete", "status": "True"}]})
+    if not offered:
+        await cluster.settle()
+        assert [one["jobUID"] for one in cluster.status(MODEL)["letGo"]] == [
+            cluster.kube.objects[FINE_TUNE_JOBS, "team-a", f"sentiment-{number}"]["metadata"]["uid"]
+            for number in (1, 2)
+        ]
+    if not left:
+        cluster.kube.drop(PODS, "sentiment-2-1-x")
+        cluster.kube.drop(JOBS, "sentiment-2-1")
+    created = cluster.kube.asked("create", "jobs")
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-2", status={})
+    await cluster.settle()
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.settle()
+    job = cluster.status(Key(FINE_TUNE_JOBS.kind, "team-a", "sentiment-2"))
+    assert (job["phase"], job["modelVersion"]) == ("Succeeded", 2)
+    model = cluster.status(MODEL)
+    assert ([one["version"] for one in model["versions"]], model["latestVersion"]) == ([3], 3)
+    assert cluster.kube.asked("create", "jobs") == created
+    for number in (1, 2):
+        cluster.kube.drop(FINE_TUNE_JOBS, f"sentiment-{number}")
+    cluster.hear()
+    await cluster.reconcile(MODEL)
+    assert "letGo" not in cluster.status(MODEL), "nobody is left to tell of them"
+
+
 async def test_which_version_was_active_is_known_from_what_is_served() -> None:
     cluster = await with_versions(2, activation="Manual", activeVersion=1)
     cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"activation": "Manual"})

@@ -29,6 +29,8 @@ from tests.unit.finetune_operator.reconcilers.meddled_world import (
     a_watch_is_late_or_in_time_again,
     nobody_holds_anything,
     nothing_is_refused,
+    the_last_operators_last_write_arrives,
+    the_operator_is_killed_at_a_write,
     the_operator_is_killed_soon,
 )
 
@@ -194,6 +196,8 @@ ALL: tuple[Deed, ...] = (
     is_scaled,
     a_job_comes, a_job_comes, the_connection_goes, the_connection_changes, nobody_holds_anything, something_is_refused,
     nothing_is_refused, the_job_controller_goes_or_comes, the_operator_is_killed_soon,
+    the_operator_is_killed_at_a_write, the_operator_is_killed_at_a_write,
+    the_last_operators_last_write_arrives, the_last_operators_last_write_arrives,
     a_watch_is_late_or_in_time_again, a_watch_is_late_or_in_time_again,
 )  # fmt: skip
 

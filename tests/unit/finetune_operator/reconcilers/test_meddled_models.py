@@ -31,6 +31,8 @@ from tests.unit.finetune_operator.reconcilers.meddled_world import (
     a_watch_is_late_or_in_time_again,
     nobody_holds_anything,
     nothing_is_refused,
+    the_last_operators_last_write_arrives,
+    the_operator_is_killed_at_a_write,
     the_operator_is_killed_soon,
 )
 
@@ -171,8 +173,17 @@ def loses_labels_or_owner(world: ServedWorld) -> None:
 
 
 def loses_its_status(world: ServedWorld) -> None:
-    if found := world.any(*KINDS, CONNECTIONS):
+    found = world.any(*KINDS, CONNECTIONS, FINE_TUNE_JOBS)
+    if found and (found[0] is not FINE_TUNE_JOBS or is_known(world, found[1])):
         world.kube.put(found[0], {**found[1], "status": {}})
+
+
+def is_known(world: ServedWorld, job: Manifest) -> bool:
+    """Whether somebody else knows what a job has made; a model that was deleted, and made anew by another, does not."""
+    model = world.kube.objects.get((FINE_TUNED_MODELS, "team-a", "sentiment"), {})
+    status = model.get("status") or {}
+    known = {one["jobUID"] for one in (*status.get("versions", ()), *status.get("letGo", ()))}
+    return "modelVersion" not in (job.get("status") or {}) or job["metadata"]["uid"] in known
 
 
 def has_an_old_status_again(world: ServedWorld) -> None:
@@ -217,6 +228,8 @@ ALL: tuple[Callable[[ServedWorld], None], ...] = (
     is_deleted, vanishes, is_held, loses_labels_or_owner, loses_its_status, has_an_old_status_again, is_scaled,
     servers_come_up_or_do_not, pods_end, pods_end, a_pod_fails, the_connection_goes_or_comes, something_is_refused,
     nothing_is_refused, nobody_holds_anything, the_operator_is_killed_soon,
+    the_operator_is_killed_at_a_write, the_operator_is_killed_at_a_write,
+    the_last_operators_last_write_arrives, the_last_operators_last_write_arrives,
     a_watch_is_late_or_in_time_again, a_watch_is_late_or_in_time_again,
 )  # fmt: skip
 

@@ -113,6 +113,14 @@ async def test_what_a_newer_release_wrote_is_kept_through_the_life_of_a_model_at
     assert cluster.status(JOB)["phase"] == "Succeeded"
     assert cluster.status(DEPLOYMENT)["hosted"][0][NEWER]
     assert len(provider.deployments.found) == 1
+    before = cluster.status(DEPLOYMENT)["hosted"]
+    for resource in (MODEL_DEPLOYMENTS, FINE_TUNED_MODELS, CONNECTIONS):
+        at = next(at for at in cluster.kube.objects if at[0] is resource)
+        cluster.kube.change(resource, at[2], at[1] or None, spec=cluster.kube.objects[at]["spec"] | {NEWER: 1})
+        await cluster.settle()
+        await cluster.pass_time(300)
+        assert len(provider.deployments.found) == 1, f"what answers stays, though its {resource.kind} is a newer one's"
+        assert [one["name"] for one in cluster.status(DEPLOYMENT)["hosted"]] == [one["name"] for one in before]
     await cluster.aclose()
 
 
@@ -137,6 +145,43 @@ async def test_what_older_definitions_drop_is_given_up_and_the_job_goes_on(monke
     cluster.wake(JOB)
     await cluster.settle()
     assert cluster.status()["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize("newer", [{NEWER: 1}, {"method": "NewerLoRA"}, {"lora": {NEWER: "x"}}])
+async def test_a_job_that_waits_while_definitions_are_upgraded_before_the_operator_is_not_ended(newer: Any) -> None:
+    """Their defaults show in every object at once, also in those that were made before."""
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_job()
+    await cluster.settle()
+    spec = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["spec"]
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", spec=spec | newer)
+    await cluster.settle()
+    failure = cluster.status()["failure"]
+    assert (cluster.status()["phase"], failure["reason"]) == ("Pending", "SpecInvalid")
+    assert "upgrade the operator" in failure["nextStep"]
+    assert cluster.condition("Stalled")["status"] == "True"
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", spec=spec)  # as a release reads it that knows the field
+    cluster.add_connection()
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.kube.asked("create", "jobs")) == ("Queued", 1)
+    assert "failure" not in cluster.status()
+
+
+async def test_a_connection_of_newer_definitions_is_not_called_missing() -> None:
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection()
+    spec = cluster.kube.objects[CONNECTIONS, "", "local"]["spec"]
+    cluster.kube.change(CONNECTIONS, "local", None, spec=spec | {NEWER: 1})
+    cluster.add_job()
+    await cluster.settle()
+    await cluster.wait(120)
+    failure = cluster.status()["failure"]
+    assert (failure["reason"], "cannot read LLMConnection local" in failure["message"]) == ("ConnectionNotFound", True)
+    cluster.kube.change(CONNECTIONS, "local", None, spec=spec)
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Queued"
 
 
 FILES = [{"split": "train", "id": "f-1", "bytes": 1, "sha256": "a"}]

@@ -23,7 +23,7 @@ MORE_THAN_THREADS = 64
 
 def work() -> None:
     """Python, without a pause for the event loop or for a thread of the executor."""
-    until = time.monotonic() + 4
+    until = time.monotonic() + 5.5
     for _ in range(MORE_THAN_THREADS):
         asyncio.get_running_loop().run_in_executor(None, spin, until)
     spin(until)
@@ -52,7 +52,7 @@ async def main(kubeconfig: str, name: str, identity: str) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, work)
-    times = {"lease_duration_seconds": 3, "lease_renew_seconds": 2, "lease_retry_seconds": 0.5}
+    times = {"lease_duration_seconds": 5, "lease_renew_seconds": 4, "lease_retry_seconds": 0.5}
     settings = Settings(kubeconfig=Path(kubeconfig), namespace="default", lease_name=name, **times)
     async with Kube.connect(settings) as kube, lease_thread(settings, identity) as leadership:
         await leadership.acquire()

@@ -275,7 +275,7 @@ async def test_a_killed_leader_is_replaced_when_its_lease_has_ended(cluster, kub
             first.send(signal.SIGKILL)
             await second.says("leads")
             lease = (await kube.get(LEASES, "killed", "default"))["spec"]
-            assert (lease["holderIdentity"], lease["leaseTransitions"], lease["leaseDurationSeconds"]) == ("b", 1, 3)
+            assert (lease["holderIdentity"], lease["leaseTransitions"], lease["leaseDurationSeconds"]) == ("b", 1, 5)
 
 
 async def test_a_leader_that_ends_cleanly_is_replaced_before_its_lease_would_have_ended(cluster, kube, no_turns):  # noqa: ARG001

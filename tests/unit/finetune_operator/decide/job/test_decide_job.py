@@ -71,6 +71,12 @@ ENDPOINT = {"name": "rag", "url": "https://rag.example.com", "model": "m"}
 STATES: dict[str, tuple[JobView, str | None, str, str]] = {
     "just applied": (view(), "Queued", "Queued", "InProgress"),
     "spec that models do not know": (view(spec=None, spec_error="spec.x"), "Failed", "SpecInvalid", "Failed"),
+    "spec of newer definitions": (
+        view(spec=None, spec_error="spec.x", newer=True),
+        "Pending",
+        "SpecInvalid",
+        "Failed",
+    ),
     "uri that cannot be read": (
         view(spec=job_spec(dataset={"train": {"uri": "https://host/?q"}})),
         "Failed",
