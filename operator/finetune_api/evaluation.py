@@ -294,7 +294,9 @@ class Judged(ApiModel):
     losses: int = Field(description="Rows in which the baseline's answer is better.")
     errors: int = Field(0, description="Rows for which the judge gave no readable answer.")
     verdict: Verdict | None = Field(
-        None, description="Whether the tuned model is better: by the interval of wins minus losses."
+        None,
+        description="Whether the tuned model is better: by the interval of wins minus losses. Absent where fewer than "
+        "half of the rows have a ruling.",
     )
 
 

@@ -21,7 +21,7 @@ from finetune_api.evaluation import (
     TokensPerAnswer,
 )
 from finetune_trainer.evaluation import compare
-from finetune_trainer.evaluation.judge import Ruling, tally
+from finetune_trainer.evaluation.judge import Ruling, tally, undecided
 from finetune_trainer.evaluation.material import Material
 from finetune_trainer.evaluation.measures import is_unfinished_thought
 from finetune_trainer.evaluation.stored import Lines, spans
@@ -90,7 +90,7 @@ def contest(
         records.extend(_portion(asked, metrics, found, standings, span))
     compared = {
         name: standings[name].compared(metrics[0], loss=losses.get(name)).wire()
-        | {"problem": _problem(one, standings[name].unsaid), "judged": _judged(one, found[TUNED]), **one.notes}
+        | _said_of(one, found[TUNED], standings[name].unsaid)
         for name, one in found.items()
         if name != TUNED
     }
@@ -152,10 +152,12 @@ def _portion(
         yield {"row": question.place, "completion": question.completion, "answers": said}
 
 
-def _problem(one: Contestant, unsaid: int) -> str | None:
-    """Why it answered less than it might have."""
+def _said_of(one: Contestant, tuned: Contestant, unsaid: int) -> dict[str, Any]:
+    """Of a baseline, beside measures: what the judge ruled, and why it answered or decides less than it might have."""
+    judged = _judged(one, tuned)
     cut = f"{unsaid} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
-    return "; ".join(filter(None, (one.problem, cut if unsaid else None)))[:300] or None
+    why = (one.problem, cut if unsaid else None, undecided(judged) if judged else None)
+    return {"problem": "; ".join(filter(None, why))[:300] or None, "judged": judged, **one.notes}
 
 
 def _judged(one: Contestant, tuned: Contestant) -> Judged | None:

@@ -108,7 +108,10 @@ def _word(text: str) -> str | None:
 
 
 def tally(found: Sequence[Ruling | None], answered: int) -> Judged:
-    """Counts, and the verdict of the interval of wins minus losses. `answered`: rows on which both answered."""
+    """Counts, and the verdict of the interval of wins minus losses. `answered`: rows on which both answered.
+
+    There is none where fewer than half of the rows were ruled on: what is left of them is no sample of the others.
+    """
     ruled = [one for one in found if one is not None]
     difference = interval(np.array([{"win": 1.0, "tie": 0.0, "loss": -1.0}[one] for one in ruled]))
     return Judged(
@@ -116,5 +119,13 @@ def tally(found: Sequence[Ruling | None], answered: int) -> Judged:
         ties=ruled.count("tie"),
         losses=ruled.count("loss"),
         errors=answered - len(ruled),
-        verdict=verdict(difference) if difference else None,
+        verdict=verdict(difference) if difference and 2 * len(ruled) >= answered else None,
     )
+
+
+def undecided(judged: Judged) -> str | None:
+    """What to say where rows were judged and there is no verdict; None where there is one."""
+    ruled = judged.wins + judged.ties + judged.losses
+    if judged.verdict is not None or not judged.errors:
+        return None
+    return f"judge: no verdict by rulings on {ruled} of {ruled + judged.errors} rows"

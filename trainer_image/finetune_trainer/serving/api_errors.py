@@ -68,18 +68,26 @@ def wrong_model(asked: str, served: str) -> ApiError:
 def no_such_route(path: str) -> ApiError:
     """404: an unknown path."""
     known = "/v1/models, /v1/chat/completions, /v1/completions, /health, /metrics"
-    return ApiError(404, f"There is no {path} here; there are {known}.", code="not_found")
+    return ApiError(404, f"There is no {path[:_SHOWN]} here; there are {known}.", code="not_found")
 
 
 def wrong_method(method: str, path: str, headers: Mapping[str, str] | None) -> ApiError:
     """405: the path is there for other methods, which `headers` name."""
     allow = (headers or {}).get("Allow", "")
-    return ApiError(405, f"{path} does not take {method}, but {allow}.", code="method_not_allowed", allow=allow)
+    return ApiError(
+        405, f"{path[:_SHOWN]} does not take {method}, but {allow}.", code="method_not_allowed", allow=allow
+    )
 
 
 def body_too_large(limit: int) -> ApiError:
     """413: more bytes than any prompt needs."""
     return ApiError(413, f"The request is larger than {limit} bytes.", code="request_too_large")
+
+
+def encoded(how: str) -> ApiError:
+    """415: the body is compressed."""
+    message = f"Content-Encoding {how[:_SHOWN]!r} is not read here; send the body as it is."
+    return ApiError(415, message, code="unsupported_encoding")
 
 
 def prompt_too_long(tokens: int, context: int, param: str) -> ApiError:

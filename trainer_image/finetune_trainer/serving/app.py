@@ -263,6 +263,8 @@ class _Stream(StreamingResponse):
 
 
 async def _read(request: Request) -> bytes:
+    if (how := request.headers.get("content-encoding", "identity")).lower() != "identity":
+        raise api_errors.encoded(how)
     if int(request.headers.get("content-length", 0)) > _BODY_LIMIT:  # a number: else it had not come so far
         raise api_errors.body_too_large(_BODY_LIMIT)
     raw = bytearray()

@@ -5,7 +5,10 @@ Only safetensors are read, nothing is fetched, and code that a model brings runs
 
 import json
 import logging
+import math
 import queue
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +40,9 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _CACHE_SHARE = 0.4  # of the memory that is free after loading; a change of rows needs the cache twice for a moment
 _ROWS = {"cpu": 16, "cuda": 64}
 _WARM_UP_SECONDS = 600
+_GENERATION = "generation_config.json"
+_FILES_STEP = "Put the file there again as it was (a base model with `finetune-trainer cache`), or serve another model."
+_GENERATION_STEP = "Correct the field there or take it out: without it the default is that of OpenAI."
 _UNKNOWN_CONTEXT = 2048  # for models that do not say how much they can hold
 
 
@@ -59,16 +65,18 @@ def load(artifact: Artifact, options: LoadOptions) -> Served:
         TrainerError: ModelUnusable, SpecInvalid or OutOfMemory.
     """
     torch.set_num_threads(cpu_threads())
+    config = _load_config(artifact, options)  # first: transformers looks into it for the tokenizer, too
     tokenizer = _load_tokenizer(artifact, options)
-    model = _load_model(artifact, options)
+    sampling = _default_sampling(artifact)
+    model = _load_model(artifact, config, options)
     encoder_decoder = bool(model.config.is_encoder_decoder)
-    generation = _generation_config(artifact, model)
+    ends = _end_tokens(artifact, model, tokenizer)
     context = _context(model.config, options.max_model_length)
     capacity = _capacity(model, context, options)
     engine = Engine(
         _generations(model),
         decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False),
-        ends=_end_tokens(generation, tokenizer),
+        ends=ends,
         capacity=capacity,
     )
     prompts = Prompts(tokenizer, decoder_start=model.config.decoder_start_token_id if encoder_decoder else None)
@@ -84,7 +92,7 @@ def load(artifact: Artifact, options: LoadOptions) -> Served:
         vocabulary=int(model.get_input_embeddings().weight.shape[0]),
         prompts=prompts,
         engine=engine,
-        sampling=_default_sampling(artifact),
+        sampling=sampling,
         encoder_decoder=encoder_decoder,
     )
 
@@ -101,26 +109,28 @@ def _generations(model: Any) -> Generations:
 
 
 def _load_tokenizer(artifact: Artifact, options: LoadOptions) -> Any:
-    try:
+    with _in_words(f"the tokenizer in {artifact.tokenizer} cannot be loaded", _FILES_STEP):
         tokenizer = AutoTokenizer.from_pretrained(
             artifact.tokenizer, local_files_only=True, trust_remote_code=options.trust_remote_code
         )
         tokenizer = by_its_file(tokenizer, artifact.tokenizer)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _unusable(f"the tokenizer in {artifact.tokenizer} cannot be loaded", error) from error
     if not getattr(tokenizer, "is_fast", False):
         raise TrainerError(Reason.MODEL_UNUSABLE, f"{artifact.tokenizer} has no tokenizer.json")
     return tokenizer
 
 
-def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
-    four_bit.leave_out(artifact.base)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        config = AutoConfig.from_pretrained(
+def _load_config(artifact: Artifact, options: LoadOptions) -> Any:
+    with _in_words(f"the configuration of {artifact.base} cannot be read"):
+        return AutoConfig.from_pretrained(
             artifact.base, local_files_only=True, trust_remote_code=options.trust_remote_code
         )
-        kind = _kind(artifact, config)
+
+
+def _load_model(artifact: Artifact, config: Any, options: LoadOptions) -> Any:
+    four_bit.leave_out(artifact.base)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = _kind(artifact, config)
+    with _in_words(f"{artifact.base} cannot be loaded"), _room_on_device(artifact.base):
         model, found = kind.from_pretrained(
             artifact.base,
             config=config,
@@ -130,23 +140,47 @@ def _load_model(artifact: Artifact, options: LoadOptions) -> Any:
             trust_remote_code=options.trust_remote_code,
             device_map={"": device},
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `require_whole` refuses them, and says which
         )
-        require_whole(artifact.base, found)
-        require_no_rest(artifact.base, model, found["unexpected_keys"])
-        if artifact.is_adapter:
+    require_whole(artifact.base, found)
+    require_no_rest(artifact.base, model, found["unexpected_keys"])
+    if artifact.is_adapter:
+        said = f"{artifact.folder}, on {artifact.base}, cannot be loaded"
+        with _in_words(said), _room_on_device(artifact.base):
             model = _with_adapter(model, artifact.folder)
+    return model.train(mode=False).requires_grad_(False)
+
+
+@contextmanager
+def _in_words(what: str, next_step: str | None = None) -> Iterator[None]:
+    """Say that a file of the model cannot be used, whatever the libraries raise over it: they look at few things first.
+
+    Raises:
+        TrainerError: ModelUnusable. Memory and devices that fail are none of the model's faults, and pass.
+    """
+    try:
+        yield
+    except (TrainerError, MemoryError):
+        raise
     except SafetensorError as error:
-        raise _unusable(f"{artifact.folder}, on {artifact.base}, cannot be loaded", error, PUT_THERE_AGAIN) from error
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        if is_short_of_device_memory(error):
-            raise TrainerError(
-                Reason.OUT_OF_MEMORY, f"{artifact.base} does not fit into the accelerator's memory",
-                "Choose a node with more accelerator memory, or serve a smaller model.",
-            ) from error  # fmt: skip
+        raise _unusable(what, error, PUT_THERE_AGAIN) from error
+    except Exception as error:
         if is_of_the_device(error):
             raise
-        raise _unusable(f"{artifact.folder} cannot be loaded", error) from error
-    return model.train(mode=False).requires_grad_(False)
+        raise _unusable(what, error, next_step) from error
+
+
+@contextmanager
+def _room_on_device(base: Path) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_short_of_device_memory(error):
+            raise
+        raise TrainerError(
+            Reason.OUT_OF_MEMORY, f"{base} does not fit into the accelerator's memory",
+            "Choose a node with more accelerator memory, or serve a smaller model.",
+        ) from error  # fmt: skip
 
 
 def _kind(artifact: Artifact, config: Any) -> Any:
@@ -201,27 +235,45 @@ def choose_dtype(asked: Dtype, config: Any, base: Path, device: str) -> torch.dt
     return torch.float32 if as_float32 <= free_memory() // 2 else torch.bfloat16
 
 
-def _generation_config(artifact: Artifact, model: Any) -> Any:
-    if (artifact.generation / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(artifact.generation, local_files_only=True)
-    return model.generation_config
-
-
-def _end_tokens(generation: Any, tokenizer: Any) -> frozenset[int]:
+def _end_tokens(artifact: Artifact, model: Any, tokenizer: Any) -> frozenset[int]:
+    generation, where = model.generation_config, artifact.generation / _GENERATION
+    if where.is_file():
+        with _in_words(f"{where} cannot be read", _FILES_STEP):
+            generation = GenerationConfig.from_pretrained(artifact.generation, local_files_only=True)
     named = generation.eos_token_id
-    ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id}
-    return frozenset(int(end) for end in ends if end is not None)
+    ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None}
+    if not all(isinstance(end, int) for end in ends):
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{where}: eos_token_id {str(named)[:40]!r} is no token", _FILES_STEP)
+    return frozenset(ends)
 
 
 def _default_sampling(artifact: Artifact) -> Sampling:
-    """What requests leave out: the model's own recommendation, else OpenAI's defaults."""
-    path = artifact.generation / "generation_config.json"
-    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return Sampling(
-        temperature=float(1.0 if own.get("temperature") is None else own["temperature"]),
-        top_p=float(own.get("top_p") or 1.0),
-        top_k=int(own.get("top_k") or 0),
-    )
+    """What requests leave out: the model's own recommendation, else OpenAI's defaults.
+
+    Raises:
+        TrainerError: ModelUnusable, it recommends what nobody can draw by.
+    """
+    path = artifact.generation / _GENERATION
+    with _in_words(f"{path} cannot be read", _FILES_STEP):
+        own = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    temperature, top_p, top_k = own.get("temperature"), own.get("top_p"), own.get("top_k")
+    said = {"temperature": 1.0 if temperature is None else temperature, "top_p": top_p or 1.0, "top_k": top_k or 0}
+    for name, (meant, is_right) in _DRAWN_BY.items():
+        if not is_right(said[name]):
+            why = f"{path}: {name} is {str(said[name])[:40]!r}, and no {meant}"
+            raise TrainerError(Reason.MODEL_UNUSABLE, why, _GENERATION_STEP)
+    return Sampling(float(said["temperature"]), float(said["top_p"]), max(int(said["top_k"]), 0))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_DRAWN_BY: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "temperature": ("number from 0 on", lambda value: _is_number(value) and value >= 0),
+    "top_p": ("number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1),
+    "top_k": ("whole number", lambda value: _is_number(value) and value == int(value)),
+}
 
 
 def _context(config: Any, asked: int | None) -> int:

@@ -4,6 +4,7 @@ Fields that OpenAI's clients send along and that change nothing about the answer
 it, and are not supported, are refused by name: a silent default would be a wrong answer.
 """
 
+from codecs import BOM_UTF8
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -229,7 +230,7 @@ def parse(kind: type[B], raw: bytes) -> B:
         ApiError: 400, naming the field.
     """
     try:
-        body = kind.model_validate_json(raw)
+        body = kind.model_validate_json(raw.removeprefix(BOM_UTF8))
     except ValidationError as error:
         raise _first_problem(error) from None
     for name, neutral in _NOT_SUPPORTED.items():
@@ -248,7 +249,7 @@ def parse(kind: type[B], raw: bytes) -> B:
 def has_prompt(raw: bytes) -> bool:
     """Whether a body is one of a completion; one that is no JSON is not, and is refused where it is parsed."""
     try:
-        body = orjson.loads(raw)
+        body = orjson.loads(raw.removeprefix(BOM_UTF8))
     except orjson.JSONDecodeError:
         return False
     return isinstance(body, dict) and "prompt" in body
@@ -258,7 +259,8 @@ def _first_problem(error: ValidationError) -> ApiError:
     """The problem that says most: with unions, the branch that came furthest."""
     problem = max(error.errors(include_url=False), key=_tells)
     if problem["type"] == "json_invalid":
-        return bad_request("The body is not valid JSON.", None)
+        why = problem["msg"].removeprefix("Invalid JSON: ")  # a place, and none of the text
+        return bad_request(f"The body is not valid JSON: {why}.", None)
     param = ""
     for part in problem["loc"]:
         if isinstance(part, int):

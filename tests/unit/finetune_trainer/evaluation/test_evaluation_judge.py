@@ -4,7 +4,7 @@ import pytest
 
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.evaluation.contest import TUNED, ZERO_SHOT, Contestant, contest
-from finetune_trainer.evaluation.judge import pairs, rulings, tally
+from finetune_trainer.evaluation.judge import pairs, rulings, tally, undecided
 from finetune_trainer.evaluation.material import Material, Question
 
 ASKED = [Question(f"line {n}", (Turn("system", "s"), Turn("user", f"q{n}")), f"right {n}") for n in range(4)]
@@ -71,3 +71,21 @@ def test_a_row_that_the_tuned_model_did_not_answer_is_none_of_the_judges_errors(
 )
 def test_wins_and_losses_make_a_verdict(wins, ties, losses, verdict):
     assert tally(["win"] * wins + ["tie"] * ties + ["loss"] * losses, wins + ties + losses).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("ruled", "errors", "verdict"),
+    [(1, 11, None), (99, 100, None), (100, 100, "Better"), (1, 1, "NoDifference"), (1, 0, "NoDifference")],
+)
+def test_of_fewer_than_half_of_the_rows_there_is_no_verdict(ruled, errors, verdict):
+    judged = tally(["win"] * ruled + [None] * errors, ruled + errors)
+    assert judged.verdict == verdict
+    said = f"judge: no verdict by rulings on {ruled} of {ruled + errors} rows"
+    assert undecided(judged) == (None if verdict else said)
+
+
+def test_a_missing_verdict_is_told_beside_what_else_went_wrong():
+    asked = Material([Question(f"line {row}", (Turn("user", "?"),), "x") for row in range(3)], 8)
+    other = Contestant(["a", "b", "c"], problem="judge: why", rulings=[None, "win", None])
+    scores = contest(asked, ["exactMatch"], {TUNED: Contestant(["x", "y", "z"]), ZERO_SHOT: other}, {}).result.baselines
+    assert scores.zero_shot.problem == "judge: why; judge: no verdict by rulings on 1 of 3 rows"

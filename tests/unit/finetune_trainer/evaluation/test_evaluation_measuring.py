@@ -387,5 +387,7 @@ def test_a_judge_whose_words_cannot_be_read_is_told_as_such(tiny_model, tmp_path
     found = bench.measure().result.baselines.zero_shot
     assert found.judged.errors > 1
     assert found.problem == (
-        f"judge: on {found.judged.errors} rows it did not begin with A, B or Tie: another model may do as it is asked"
+        f"judge: on {found.judged.errors} rows it did not begin with A, B or Tie: another model may do as it is asked; "
+        f"judge: no verdict by rulings on {found.judged.ties} of {found.judged.ties + found.judged.errors} rows"
     )
+    assert found.judged.verdict is None

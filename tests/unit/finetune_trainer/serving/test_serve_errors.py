@@ -1,5 +1,6 @@
 """What clients are told when a request cannot be answered: status, field and message, in OpenAI's shape."""
 
+import json
 import socket
 
 import httpx
@@ -93,9 +94,31 @@ def test_what_is_wrong_with_a_value_is_said(address, route, body, said):
     assert httpx.post(address + route, json=body).json()["error"]["message"].startswith(said)
 
 
-def test_what_is_no_json_is_refused(address):
-    answer = httpx.post(address + CHAT_ROUTE, content=b"{")
-    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "The body is not valid JSON.")
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"", "EOF while parsing a value at line 1 column 0"),
+        (b"{", "EOF while parsing an object at line 1 column 1"),
+        (b'{"model": "\\ud83d"}', "unexpected end of hex escape at line 1 column 18"),
+        (b"[" * 100_000, "recursion limit exceeded at line 1 column 202"),
+        ("{}".encode("utf-16"), "expected value at line 1 column 1"),
+    ],
+    ids=["nothing", "half", "half of a letter", "deep", "UTF-16"],
+)
+def test_what_is_no_json_is_refused_with_the_place(address, raw, why):
+    answer = httpx.post(address + CHAT_ROUTE, content=raw)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, f"The body is not valid JSON: {why}.")
+
+
+def test_a_byte_order_mark_before_the_json_changes_nothing(address):
+    raw = b"\xef\xbb\xbf" + json.dumps(CHAT).encode()
+    assert httpx.post(address + CHAT_ROUTE, content=raw).status_code == 200
+
+
+def test_a_compressed_body_is_refused_by_its_header(address):
+    answer = httpx.post(address + CHAT_ROUTE, content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_encoding")
+    assert "'gzip' is not read here" in answer.json()["error"]["message"]
 
 
 def test_another_model_is_not_found_and_the_right_one_is_named(client):
@@ -133,6 +156,8 @@ def test_a_body_that_says_that_it_is_too_long_is_not_waited_for(address):
 def test_a_long_name_of_a_model_is_not_sent_back_whole(address):
     answer = httpx.post(address + TEXT_ROUTE, json={**TEXT, "model": "x" * 100_000})
     assert (answer.status_code, len(answer.content) < 1000) == (404, True)
+    path = httpx.get(f"{address}/v1/{'x' * 30_000}")
+    assert (path.status_code, len(path.content) < 1000) == (404, True)
 
 
 def test_unknown_paths_and_methods_have_errors_of_the_same_shape(address):

@@ -283,3 +283,38 @@ def test_bytes_per_token_are_counted_layer_by_layer_where_layers_differ():
 def test_the_same_adapter_is_made_each_time(tiny_model, adapter, tmp_path):
     again = make_adapter(tiny_model, tmp_path / "again")
     assert (again / "adapter_model.safetensors").read_bytes() == (adapter / "adapter_model.safetensors").read_bytes()
+
+
+def edited(name, **fields):
+    def change(folder):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return change
+
+
+ODD_FILES = [
+    pytest.param(spoil("config.json", "[]"), "the configuration of", id="config is a list"),
+    pytest.param(edited("config.json", dtype="float99"), "has no attribute 'float99'", id="config, dtype"),
+    pytest.param(edited("config.json", num_hidden_layers="two"), "'num_hidden_layers' expected int", id="config, text"),
+    pytest.param(edited("config.json", num_attention_heads=0), "the configuration of", id="config, no heads"),
+    pytest.param(edited("config.json", vocab_size=100), "is (377, 32), and by config.json (100, 32)", id="other shape"),
+    pytest.param(spoil("tokenizer_config.json", "[1]"), "the tokenizer in", id="tokenizer config is a list"),
+    pytest.param(spoil("generation_config.json", "{"), "generation_config.json cannot be read", id="no JSON"),
+    pytest.param(edited("generation_config.json", eos_token_id="x"), "eos_token_id 'x' is no token", id="end as text"),
+    pytest.param(spoil("generation_config.json", '{"temperature": "hot"}'), "temperature is 'hot', and no", id="hot"),
+    pytest.param(spoil("generation_config.json", '{"temperature": -1}'), "temperature is '-1', and no", id="below 0"),
+    pytest.param(spoil("generation_config.json", '{"temperature": NaN}'), "temperature is 'nan', and no", id="NaN"),
+    pytest.param(spoil("generation_config.json", '{"top_p": 5}'), "top_p is '5', and no number above 0", id="top_p"),
+    pytest.param(spoil("generation_config.json", '{"top_k": 1.5}'), "top_k is '1.5', and no whole", id="top_k"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), ODD_FILES)
+def test_whatever_a_library_raises_over_a_models_files_is_told_in_words(whole, damage, message):
+    damage(whole)
+    error = refused(whole, None)
+    assert error.reason == Reason.MODEL_UNUSABLE
+    assert message in error.message
+    assert str(whole) in error.message
+    assert error.next_step
