@@ -272,6 +272,10 @@ def test_objects_and_definitions_go_without_sticking_once_the_operator_is_gone(i
     installed.kubectl("delete", "crd", "-l", "app.kubernetes.io/instance=finetune-operator", "--wait=false")
     installed.kubectl("wait", "--for=delete", "crd/modeldeployments.finetune.dev", "--timeout=120s")
     assert "deletionTimestamp" in installed.get("ftj", name)["metadata"]
+    heading, row = installed.kubectl("get", "ftj", name, "-o", "wide").splitlines()
+    assert re.match(r"\d+[ms]", row[heading.index("DELETING") :])
+    (held,) = re.findall(r"^kubectl (get ftj,md .*)$", INSTALL_GUIDE.read_text(), re.MULTILINE)
+    assert installed.kubectl(*shlex.split(held.replace(",md", ""))).startswith(f"FineTuneJob default/{name}, ")
     (patch,) = re.findall(r"`kubectl patch ftj NAME (--type merge -p '[^']*')`", INSTALL_GUIDE.read_text())
     installed.kubectl("patch", "ftj", name, *shlex.split(patch))
     installed.kubectl("wait", "--for=delete", "crd/finetunejobs.finetune.dev", "--timeout=120s")
