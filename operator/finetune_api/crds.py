@@ -66,6 +66,14 @@ class Kind:
 
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")
 
+_DELETING = Column(
+    "Deleting",
+    ".metadata.deletionTimestamp",
+    "date",
+    "Since when it is being deleted. Objects with a finalizer wait for the operator.",
+    wide=True,
+)
+
 
 def _ready(*, wide: bool) -> Column:
     return Column("Ready", '.status.conditions[?(@.type=="Ready")].status', wide=wide)
@@ -125,6 +133,7 @@ KINDS = (
                 "Verdict", ".status.evaluation.verdict", description="Of the tuned model on dataset.test.", wide=True
             ),
             Column("Connection", ".spec.connectionRef.name", wide=True),
+            _DELETING,
             _REASON,
             _MESSAGE,
             _AGE,
@@ -152,6 +161,7 @@ KINDS = (
             Column("Deployment", ".status.deployment"),
             _ready(wide=False),
             Column("Activation", ".spec.activation", wide=True),
+            _DELETING,
             _REASON,
             _MESSAGE,
             _AGE,
@@ -181,6 +191,7 @@ KINDS = (
             Column("Asked", ".status.usage.lastRequestAt", "date", "When it was last used.", wide=True),
             Column("Target", ".status.targetVersion", "integer", "Version that should be served.", wide=True),
             _ready(wide=True),
+            _DELETING,
             _REASON,
             _MESSAGE,
             _AGE,

@@ -79,11 +79,18 @@ class LocalServing(ApiModel):
     )
 
 
+_NAME_AT_AZURE = shaped(
+    "^[A-Za-z0-9][-A-Za-z0-9_.]*$", "write letters, digits, -, _ and . only, beginning with a letter or a digit"
+)
+
+
 class AzureServing(ApiModel):
     """A deployment of Azure OpenAI."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
-        None, description="Prefix of the deployment's name at Azure. Default: made from the object's name."
+    name: Annotated[str, Field(min_length=1, max_length=64), _NAME_AT_AZURE] | None = Field(
+        None,
+        description="Prefix of the deployment's name at Azure: letters, digits, -, _ and . only. Default: made from "
+        "the object's name.",
     )
     sku: Literal["Standard", "GlobalStandard", "DeveloperTier", "ProvisionedManaged"] = Field(
         "Standard",

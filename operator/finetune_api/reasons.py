@@ -119,7 +119,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace, openAI, azureOpenAI, bedrock or sageMaker "
     "block.",
     Reason.SECRET_NOT_FOUND: "Ask an admin to make the Secret, with the key, in the operator's own namespace.",
-    Reason.CREDENTIALS_INVALID: "Ask an admin to renew the key in the connection's Secret; it is read again by itself.",
+    Reason.CREDENTIALS_INVALID: "Ask an admin to correct or renew the keys in the connection's Secret; it is read "
+    "again by itself.",
     Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check the "
     "addresses in the LLMConnection (baseURL, endpoint, endpoints), and the egress of the operator's pod.",
     Reason.RATE_LIMITED: "Nothing to do: the call is made again after the pause that the provider asks for.",

@@ -25,10 +25,13 @@ ARTIFACT_HELP = (
     "with or without /PREFIX"
 )
 LOCAL_SCHEME = "file"
-SCHEME_HELP = (
-    "write pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, gs://BUCKET/KEY, abfs://CONTAINER/PATH, "
-    "hf://datasets/OWNER/NAME/PATH or https://HOST/PATH"
+SITE_HELP = (
+    "write pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, gs://BUCKET/KEY, abfs://CONTAINER/PATH or "
+    "https://HOST/PATH"
 )
+"""The places of a dataset that a site without a way to a hub may have."""
+
+SCHEME_HELP = SITE_HELP.replace(" or ", ", hf://datasets/OWNER/NAME/PATH or ")
 HUB_HELP = (
     "write hf://datasets/OWNER/NAME/PATH, where PATH is one file of the repository, such as "
     "data/train-00000-of-00001.parquet"

@@ -14,11 +14,12 @@ from finetune_api.crds import KINDS
 from finetune_api.manifest import Manifest
 from finetune_api.names import GROUP, VERSION
 from tests.cluster.cluster import Cluster
+from tests.cluster.errors import ClusterError
 from tests.contract import statuses
 from tests.contract.manifests import DEPLOYMENT, JOB, LOCAL, MODEL
 
 ROOT = Path(__file__).parents[2]
-PLURALS = {name: kind.plural for kind in KINDS for name in (kind.kind, kind.kind.lower())}
+PLURALS = {name: kind.plural for kind in KINDS for name in (kind.kind, kind.kind.lower(), kind.short)}
 
 
 class Server:
@@ -75,8 +76,22 @@ class Server:
     def get(self, *arguments: str) -> Manifest:
         return self.cluster.get(*arguments)
 
-    def patch(self, kind: str, name: str, change: Manifest, *more: str) -> str:
-        return self.kubectl("patch", kind, name, "--type=merge", f"--patch={json.dumps(change)}", *more)
+    def patch(
+        self, kind: str, name: str, change: Manifest, *, status: bool = False, namespace: str = "default", **more: str
+    ) -> None:
+        """Merge a change into an object of ours, by its short name, as `kubectl patch` does, without its process.
+
+        Raises:
+            ClusterError: the server refuses it, in its own words.
+        """
+        namespaced = kind != "llmc"
+        where = {"namespace": namespace} if namespaced else {}
+        verb = f"patch_{'namespaced' if namespaced else 'cluster'}_custom_object{'_status' if status else ''}"
+        place = {"group": GROUP, "version": VERSION, "plural": PLURALS[kind]}
+        try:
+            getattr(self._objects, verb)(**place, **where, name=name, body=change, field_validation="Strict", **more)
+        except ApiException as error:
+            raise ClusterError(json.loads(error.body)["message"]) from error
 
 
 @pytest.fixture(scope="package")
@@ -107,7 +122,7 @@ def reported(server: Server) -> Iterator[Server]:
     """One object of each kind with every status field set, by the status subresource as the operator does it."""
     for kind, manifest, status in REPORTED:
         server.store(manifest)
-        server.patch(kind, manifest["metadata"]["name"], {"status": status.wire()}, "--subresource=status")
+        server.patch(kind, manifest["metadata"]["name"], {"status": status.wire()}, status=True)
     yield server
     for kind, manifest, _ in REPORTED:  # other modules ask whether objects of these names would be taken
         server.kubectl("delete", kind, manifest["metadata"]["name"])

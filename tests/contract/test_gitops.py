@@ -30,9 +30,8 @@ def applied(request: pytest.FixtureRequest, server: Server) -> Any:
     named = changed(manifest, "metadata.name", f"gitops-{kind}")
     name = named["metadata"]["name"]
     server.kubectl("apply", *TOOL, "-f", "-", stdin=json.dumps(named))
-    own = f"--field-manager={FIELD_MANAGER}"
-    server.patch(kind, name, {"status": status.wire()}, "--subresource=status", own)
-    server.patch(kind, name, {"metadata": {"finalizers": [PROVIDER_FINALIZER]}}, own)
+    server.patch(kind, name, {"status": status.wire()}, status=True, field_manager=FIELD_MANAGER)
+    server.patch(kind, name, {"metadata": {"finalizers": [PROVIDER_FINALIZER]}}, field_manager=FIELD_MANAGER)
     yield kind, name, named
     server.patch(kind, name, {"metadata": {"finalizers": None}})
     server.kubectl("delete", kind, name)

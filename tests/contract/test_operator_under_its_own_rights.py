@@ -137,14 +137,25 @@ PLACES = {
     "jobs": ("/apis/batch/v1", "jobs"),
     "services": ("/api/v1", "services"),
     "deployments.apps": ("/apis/apps/v1", "deployments"),
+    "ftj": ("/apis/finetune.dev/v1alpha1", "finetunejobs"),
     "ftm": ("/apis/finetune.dev/v1alpha1", "finetunedmodels"),
     "md": ("/apis/finetune.dev/v1alpha1", "modeldeployments"),
 }
 
 
-def exists(server: Server, kind: str, name: str) -> bool:
+def look(server: Server, kind: str, name: str) -> Manifest | None:
+    """The object, without a process of kubectl: it is looked at again and again."""
     group, plural = PLACES[kind]
-    return server.cluster.read(f"{group}/namespaces/{TEAM}/{plural}/{name}") is not None
+    return server.cluster.read(f"{group}/namespaces/{TEAM}/{plural}/{name}")
+
+
+def exists(server: Server, kind: str, name: str) -> bool:
+    return look(server, kind, name) is not None
+
+
+def phase_of(server: Server, job: str) -> str | None:
+    found: str | None = (look(server, "ftj", job) or {}).get("status", {}).get("phase")
+    return found
 
 
 def in_team(manifest: Manifest, namespace: str = TEAM) -> Manifest:
@@ -231,10 +242,17 @@ def end_pod(server: Server, job: str, uid: str, phase: str, name: str, **told: A
     container = {"name": "trainer", "image": "none", "imageID": "", "ready": False, "restartCount": 0,
                  "state": {"terminated": ended}}  # fmt: skip
     pod = {"status": {"phase": "Succeeded", "containerStatuses": [container]}}
-    server.patch("pod", f"{job}-x", pod, "-n", TEAM, "--subresource=status")
+    patch_status(server, "pod", f"{job}-x", pod)
     done = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
     status = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": done}
-    server.patch("job", job, {"status": status}, "-n", TEAM, "--subresource=status")
+    patch_status(server, "job", job, {"status": status})
+
+
+def patch_status(server: Server, kind: str, name: str, change: Manifest) -> None:
+    """In the place of the kubelet or a controller, for a kind of Kubernetes' own."""
+    server.kubectl(
+        "patch", kind, name, "-n", TEAM, "--subresource=status", "--type=merge", f"--patch={json.dumps(change)}"
+    )
 
 
 def version(uri: str = "pvc://models/a") -> ModelVersion:
@@ -249,18 +267,17 @@ def test_the_operator_works_with_the_charts_rights(server: Server) -> None:
     server.store(LOCAL)
     server.store(in_team(JOB))
     wait_until(lambda: exists(server, "jobs", "sentiment-1-1"), "a batch Job", timeout=120)
-    server.patch("ftj", "sentiment-1", {"spec": {"suspend": True}}, "-n", TEAM)
-    wait_until(lambda: server.get("ftj", "sentiment-1", "-n", TEAM)["status"].get("phase") == "Suspended", "suspension",
-               timeout=120)  # fmt: skip
+    server.patch("ftj", "sentiment-1", {"spec": {"suspend": True}}, namespace=TEAM)
+    wait_until(lambda: phase_of(server, "sentiment-1") == "Suspended", "suspension", timeout=120)
 
     server.store(in_team(changed(MODEL, "metadata.name", "served")))
     status = FineTunedModelStatus(versions=[version()], latest_version=1)
-    server.patch("ftm", "served", {"status": status.wire()}, "-n", TEAM, "--subresource=status")
+    server.patch("ftm", "served", {"status": status.wire()}, namespace=TEAM, status=True)
     for kind in ("md", "deployments.apps", "services"):
         wait_until(lambda kind=kind: exists(server, kind, "served"), f"{kind} served", timeout=120)
 
     server.store(in_team(changed(DEPLOYMENT, "metadata.name", "lonely")))
-    wait_until(lambda: "status" in server.get("md", "lonely", "-n", TEAM), "a status of what has no model", timeout=120)
+    wait_until(lambda: "status" in (look(server, "md", "lonely") or {}), "a status of what has no model", timeout=120)
     assert server.get("llmc", "local")["status"]["provider"] == "huggingFace"
     assert server.get("pod", "operator", "-n", OWN)["metadata"]["labels"]["finetune.dev/leader"] == "true"
     assert server.get("secret", f"{RELEASE}-tls", "-n", OWN)["data"]
@@ -272,7 +289,7 @@ def test_a_model_takes_its_deployment_and_its_weights_with_it(server: Server) ->
     server.store(LOCAL)
     server.store(in_team(changed(changed(MODEL, "metadata.name", "held"), "spec.deletionPolicy", "Delete")))
     status = FineTunedModelStatus(versions=[version(f"pvc://models/{TEAM}/held/job-1/model")], latest_version=1)
-    server.patch("ftm", "held", {"status": status.wire()}, "-n", TEAM, "--subresource=status")
+    server.patch("ftm", "held", {"status": status.wire()}, namespace=TEAM, status=True)
     wait_until(lambda: exists(server, "md", "held"), "its deployment", timeout=120)
     assert server.get("ftm", "held", "-n", TEAM)["metadata"]["finalizers"] == [WEIGHTS_FINALIZER]
     server.kubectl("delete", "ftm", "held", "-n", TEAM, "--wait=false")
@@ -283,13 +300,14 @@ def test_a_model_takes_its_deployment_and_its_weights_with_it(server: Server) ->
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     done = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
     ended = {"startTime": now, "completionTime": now, "succeeded": 1, "conditions": done}
-    server.patch("job", job, {"status": ended}, "-n", TEAM, "--subresource=status")
+    patch_status(server, "job", job, {"status": ended})
     wait_until(lambda: not exists(server, "ftm", "held"), "its end", timeout=120)
 
 
 def prune_jobs(server: Server) -> list[str]:
-    listed = server.get("jobs", "-n", TEAM, "-l", "app.kubernetes.io/component=prune")["items"]
-    return [job["metadata"]["name"] for job in listed]
+    of_pruning = "?labelSelector=app.kubernetes.io/component%3Dprune"
+    listed = server.cluster.read(f"/apis/batch/v1/namespaces/{TEAM}/jobs{of_pruning}") or {}
+    return [job["metadata"]["name"] for job in listed["items"]]
 
 
 @pytest.mark.usefixtures("metrics")

@@ -360,6 +360,10 @@ DEPLOYMENTS: list[Refused] = [
     ),
     (DEPLOYMENT, LIMITS, {f"r{i}": 1 for i in range(17)}, ("limits", "at most 16")),
     (DEPLOYMENT, "spec.azureOpenAI.sku", "Basic", ("spec.azureOpenAI.sku", '"GlobalStandard"')),
+    *(
+        (DEPLOYMENT, "spec.azureOpenAI.name", name, ("spec.azureOpenAI.name", "write letters, digits, -, _ and ."))
+        for name in ("my deployment", "mine!", "-mine", "größer")
+    ),
     (DEPLOYMENT, "spec.bedrock.type", "ProvisionedThroughput", ("spell out modelUnits and commitment",)),
     (DEPLOYMENT, "spec.bedrock.modelUnits", 2, ("spec.bedrock", "write type: ProvisionedThroughput")),
     (DEPLOYMENT, "spec.bedrock.commitment", "OneMonth", ("spec.bedrock", "write type: ProvisionedThroughput")),

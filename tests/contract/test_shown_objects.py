@@ -86,7 +86,7 @@ def test_wide_output_says_what_a_deployment_costs_and_when_it_was_asked(reported
 def scaled(server: Server, manifest: Manifest, name: str) -> Manifest:
     """A new deployment's scale, after `kubectl scale` has set three replicas."""
     server.store(changed(manifest, "metadata.name", name))
-    server.patch("md", name, {"status": statuses.DEPLOYMENT.wire()}, "--subresource=status")
+    server.patch("md", name, {"status": statuses.DEPLOYMENT.wire()}, status=True)
     server.kubectl("scale", "md", name, "--replicas=3")
     path = f"/apis/{GROUP}/{VERSION}/namespaces/default/modeldeployments/{name}/scale"
     found: Manifest = json.loads(server.kubectl("get", "--raw", path))

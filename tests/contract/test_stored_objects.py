@@ -370,7 +370,7 @@ def test_nothing_of_a_status_is_lost(reported: Server, kind: str, name: str, sta
 def test_spec_and_status_are_written_apart(reported: Server) -> None:
     before = reported.get("ftm", "sentiment")
     reported.patch("ftm", "sentiment", {"status": {"activeVersion": 9}})
-    reported.patch("ftm", "sentiment", {"spec": {"historyLimit": 9}}, "--subresource=status")
+    reported.patch("ftm", "sentiment", {"spec": {"historyLimit": 9}}, status=True)
     after = reported.get("ftm", "sentiment")
     assert (after["spec"], after["status"]) == (before["spec"], before["status"])
 
@@ -396,9 +396,9 @@ def test_a_time_that_the_models_take_the_server_takes_too(reported: Server, text
         Progress(step=1, total_steps=2, updated_at=text)
     written = nullcontext() if taken else pytest.raises(ClusterError, match="updatedAt")
     with written:
-        reported.patch("ftj", "sentiment-1", {"status": {"progress": {"updatedAt": text}}}, "--subresource=status")
+        reported.patch("ftj", "sentiment-1", {"status": {"progress": {"updatedAt": text}}}, status=True)
 
 
 def test_a_status_of_another_shape_is_refused(reported: Server) -> None:
     with pytest.raises(ClusterError, match=r"status\.phase"):
-        reported.patch("ftj", "sentiment-1", {"status": {"phase": "Sleeping"}}, "--subresource=status")
+        reported.patch("ftj", "sentiment-1", {"status": {"phase": "Sleeping"}}, status=True)

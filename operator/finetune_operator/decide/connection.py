@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, moment, ready, retiring, stalled, timestamp
 
 GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
@@ -68,12 +68,20 @@ def pod_refused(message: str) -> Failure:
     return Failure(reason=Reason.POD_REJECTED, message=said[:4096], next_step=step)
 
 
+_STEPS = {
+    Reason.PROVIDER_REFUSED: "Read the message, and correct the connection: its address, its place there, what its "
+    "identity may do.",
+    Reason.SPEC_INVALID: "Correct what the message names; the connection is looked at again by itself.",
+}
+"""What there is to be done about a connection, where that is not what is to be done about a job."""
+
+
 def _of_connection(failure: Failure) -> Failure:
-    """With what there is to be done about a connection, where that is not what is to be done about a job."""
-    if failure.reason != Reason.PROVIDER_REFUSED:
+    """With what there is to be done about a connection, where whoever found the problem knows nothing better."""
+    reason = Reason(failure.reason)
+    if reason not in _STEPS or failure.next_step != NEXT_STEP[reason]:
         return failure
-    step = "Read the message, and correct the connection: its address, its place there, what its identity may do."
-    return failure.model_copy(update={"next_step": step})
+    return failure.model_copy(update={"next_step": _STEPS[reason]})
 
 
 def decide(

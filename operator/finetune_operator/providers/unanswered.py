@@ -27,12 +27,19 @@ _NEVER_SENT = frozenset(
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"})
 """What OpenSSL calls an answer in plain text."""
 
+_TRUST = (
+    "Ask an admin to name a bundle with that authority's certificate as SSL_CERT_FILE in the chart's extraEnv; it is "
+    "asked again by itself."
+)
+
 
 def unanswered(error: BaseException, who: str) -> Unknown:
     """The error in our own terms. `who`: what was asked, as people know it."""
     found = list(_causes(error))
     kind = Unreached if any(type(one).__name__ in _NEVER_SENT for one in found) else Unknown
-    return kind(Reason.PROVIDER_UNAVAILABLE, f"{who} {_why(found)}")
+    told = kind(Reason.PROVIDER_UNAVAILABLE, f"{who} {_why(found)}")
+    told.next_step = _TRUST if any(isinstance(one, ssl.SSLCertVerificationError) for one in found) else None
+    return told
 
 
 def too_long(who: str | None) -> Unreadable:

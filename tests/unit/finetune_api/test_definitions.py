@@ -142,7 +142,7 @@ def test_references_to_objects_are_called_so(kind: Kind) -> None:
 
 @every_kind
 def test_columns_show_fields_that_exist(kind: Kind) -> None:
-    known = {path for path, _ in own_fields(kind)} | {".metadata.creationTimestamp"}
+    known = {path for path, _ in own_fields(kind)} | {".metadata.creationTimestamp", ".metadata.deletionTimestamp"}
     for column in kind.columns:
         path = column.path.partition("[?")[0]
         assert path in known, column.name

@@ -153,17 +153,42 @@ def test_a_next_step_that_knows_better_stays():
     assert NEXT_STEP[Reason.SPEC_INVALID] != "Write this instead."
 
 
-def test_a_hub_that_is_away_is_told_together_with_the_cache_that_lacks_the_model(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("has_cache", "said", "step"),
+    [
+        (
+            True,
+            "not in the model cache; it has test/tiny-llama; and it could not be fetched",
+            "into the model cache with",
+        ),
+        (False, "test/tiny-lama could not be fetched", "name that: huggingFace.modelCache of the connection"),
+    ],
+)
+def test_a_hub_that_is_away_is_told_together_with_the_cache_that_lacks_the_model(
+    tiny_model, tmp_path, monkeypatch, has_cache, said, step
+):
+    caught = located_without_a_hub(monkeypatch, tiny_model, tmp_path, has_cache=has_cache)
+    assert caught.reason == Reason.STORE_UNAVAILABLE
+    assert said in caught.message
+    assert "`finetune-trainer cache`" in caught.next_step
+    assert step in caught.next_step
+
+
+@pytest.mark.parametrize("has_cache", [True, False])
+def test_what_helps_against_the_cause_is_told_before_any_cache(tiny_model, tmp_path, monkeypatch, has_cache):
+    caught = located_without_a_hub(monkeypatch, tiny_model, tmp_path, "Trust it.", has_cache=has_cache)
+    assert caught.next_step == "Trust it."
+
+
+def located_without_a_hub(monkeypatch, tiny_model, tmp_path, step=None, *, has_cache):
     def away(name):
-        raise TrainerError(Reason.STORE_UNAVAILABLE, f"{name} could not be fetched")
+        raise TrainerError(Reason.STORE_UNAVAILABLE, f"{name} could not be fetched", step)
 
     monkeypatch.setattr(base_place, "fetch", away)
     job = make_job(tmp_path, tiny_model, baseModel="test/tiny-lama").model_copy(update={"air_gapped": False})
     with pytest.raises(TrainerError) as caught:
-        base_place.locate(job)
-    assert caught.value.reason == Reason.STORE_UNAVAILABLE
-    assert "not in the model cache; it has test/tiny-llama; and it could not be fetched" in caught.value.message
-    assert "`finetune-trainer cache`" in caught.value.next_step
+        base_place.locate(job if has_cache else job.model_copy(update={"model_cache": None}))
+    return caught.value
 
 
 def test_serving_the_output_folder_names_the_model_in_it(tmp_path):

@@ -16,7 +16,7 @@ from typing import Any, Self
 from urllib.parse import urljoin
 
 from finetune_api.reasons import Reason
-from finetune_api.uris import LOCAL_SCHEME, SCHEME_HELP, Uri
+from finetune_api.uris import LOCAL_SCHEME, SITE_HELP, Uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.store_clients import GOOGLE_KEY, google_files
@@ -187,7 +187,7 @@ def _open(uri: Uri, *, air_gapped: bool, patience: float) -> io.RawIOBase:
         raise TrainerError(
             Reason.SPEC_INVALID,
             f"{uri.file_name}: hf:// is on a hub, and this site is air-gapped: no hub is asked",
-            "Copy the file to a volume or an object store inside the site and name it there; " + SCHEME_HELP + ".",
+            f"Copy the file to a volume or an object store inside the site and name it there: {SITE_HELP}.",
         )
     fetched: io.RawIOBase = patiently(lambda: guarded(uri, lambda: _open_remote(uri)), patience)
     return fetched

@@ -3,13 +3,20 @@
 import os
 from pathlib import Path
 
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_fetch import fetch, in_hub_cache
 from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
 from finetune_trainer.storage.durable import damage
-from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED
+
+_COMMAND = "with `finetune-trainer cache` (where there is no network from a folder, an archive or a GGUF file)"
+_AGAIN = "or open the way to the hub; then try again (in a cluster by spec.retryNonce)."
+_INTO_THE_CACHE = f"Put the model into the model cache {_COMMAND}, {_AGAIN}"
+_INTO_A_CACHE = (
+    f"Put the model into a model cache {_COMMAND} and name that: huggingFace.modelCache of the connection, at a shell "
+    f"--model-cache; {_AGAIN}"
+)
 
 
 def locate(job: TrainerJob) -> Path:
@@ -35,19 +42,19 @@ def locate(job: TrainerJob) -> Path:
     try:
         return fetch(name)
     except TrainerError as error:
-        if error.reason != Reason.STORE_UNAVAILABLE or not job.model_cache:
+        if error.reason != Reason.STORE_UNAVAILABLE:
             raise
-        why = error.message.removeprefix(f"{name} ")
-        message = f"{not_in_cache(job.model_cache, name).message}; and it {why}"
-        step = (
-            TRUST_STEP
-            if UNTRUSTED in why
-            else (
-                "Put the model into the model cache with `finetune-trainer cache` (where there is no network from a "
-                "folder, an archive or a GGUF file), or open the way to the hub; then try again."
-            )
-        )
-        raise TrainerError(error.reason, message, step) from error
+        raise _away(error, name, job.model_cache) from error
+
+
+def _away(error: TrainerError, name: str, cache: str | None) -> TrainerError:
+    """The hub is away, and the cache has no such model, or there is none: a site without a hub wants one."""
+    message = error.message
+    if cache:
+        message = f"{not_in_cache(cache, name).message}; and it {message.removeprefix(f'{name} ')}"
+    if error.next_step != NEXT_STEP[error.reason]:
+        return TrainerError(error.reason, message, error.next_step)
+    return TrainerError(error.reason, message, _INTO_THE_CACHE if cache else _INTO_A_CACHE)
 
 
 def cached(cache: Path | str, name: str) -> Path | None:

@@ -33,7 +33,8 @@ _STEPS = {
     r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less (a job: under a new name), or ask "
     f"an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     r"\bfailed quota: ": "Ask an admin to name what the ResourceQuota wants of each pod in podTemplate.resources of "
-    "the connection, or a default for it in a LimitRange; spec.resources of a new job may name it, too.",
+    "the connection, or a default for it in a LimitRange; spec.resources of a job under a new name and "
+    "spec.huggingFace.resources of a deployment may name it, too.",
     r" per (Container|Pod) is |: must be less than or equal to \S+ limit of ": "Ask for as much as the namespace's "
     "LimitRange allows (kubectl describe limitrange): in spec.resources of a job under a new name, in "
     "spec.huggingFace.resources of a deployment, or ask an admin to do it in podTemplate.resources of the connection.",

@@ -78,6 +78,7 @@ async def test_a_certificate_that_is_not_trusted_is_called_one(name, stranger):
     assert isinstance(error, Unknown)
     assert "certificate that is not trusted" in error.message
     assert "SSL_CERT_FILE" in error.message
+    assert "bundle" in (error.failure().next_step or "")
 
 
 @pytest.mark.parametrize("name", ["openai", "aws"])

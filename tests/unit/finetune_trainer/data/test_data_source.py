@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.uris import parse_uri
+from finetune_api.uris import DATASET_SCHEMES, parse_uri
 from finetune_trainer.data import source
 from finetune_trainer.data.source import Source, store_error
 from finetune_trainer.errors import TrainerError
@@ -140,6 +140,12 @@ def test_missing_credentials_are_a_matter_of_access(store, monkeypatch, tmp_path
     assert raised.value.reason == "AccessDenied"
     assert "name a Secret of the job's namespace that has them in spec.dataset.secretRef" in raised.value.next_step
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_hub_that_may_not_be_asked_is_no_place_to_name_instead():
+    with pytest.raises(TrainerError, match="air-gapped") as raised:
+        Source(parse_uri("hf://datasets/org/rows/train.jsonl"), air_gapped=True)
+    assert [one for one in DATASET_SCHEMES if f"{one}://" not in raised.value.next_step] == ["hf"]
 
 
 def test_a_store_that_is_not_there_is_unavailable():
