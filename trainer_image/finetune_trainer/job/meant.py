@@ -53,11 +53,17 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     if isinstance(below, dict) and below and below.keys() <= set(names):
         return f"; what is below it stands in {parent} itself"
     near = _near(name, names, required(model) if model else [])
-    near = f"; did you mean {near}?" if near else ""
+    near = f"; did you mean {near}?" if near else _of_a_pod(name, names)
     if root is FineTuneJobManifest:
         return _of_a_job(name, parent, names) or near or (_A_FILE if parent in _SPLITS else "")
     remark = OF_CONNECTIONS.get(plain(name)) if kind == "LLMConnection" else None
     return f"; {remark}" if remark else near or _elsewhere(name, list(path[:-1]), root)
+
+
+def _of_a_pod(name: str, names: list[str]) -> str:
+    """Where an amount stands that a job has in its resources themselves, in those of other kinds."""
+    level_below = f"; write it below limits, below requests, or both: limits: {{{name}: …}}"
+    return level_below if names == ["limits", "requests"] else ""
 
 
 def _column(name: str, value: object, names: list[str]) -> str:

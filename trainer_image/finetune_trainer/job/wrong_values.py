@@ -83,6 +83,8 @@ def spoilt(value: Any) -> str:
 def _choice(choices: list[str], value: Any) -> str:
     if not isinstance(value, str):
         return ": write one of them alone"
+    if len(choices) == 1:
+        return ""  # it stands there already
     if plain(value) in PREFERENCE and "LoRA" in choices:
         return "; learning from two answers is spec.preference: {}, with any method"
     same = {plain(one): one for one in choices}

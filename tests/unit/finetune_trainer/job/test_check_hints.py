@@ -101,6 +101,11 @@ def test_what_is_no_duration_is_made_none(refused, written):
             "s3.uri: no such field; there are bucket, prefix",
         ),
         (f"{DEPLOYMENT}  attach: {{id: a, name: b}}\n", "spec.attach.name: no such field; there is only id"),
+        (
+            f"{DEPLOYMENT}  huggingFace: {{resources: {{memory: 5Gi}}}}\n",
+            "resources.memory: no such field; write it below limits, below requests, or both: limits: {memory: …}",
+        ),
+        (f"{DEPLOYMENT}  huggingFace: {{resources: {{limit: {{}}}}}}\n", "no such field; did you mean limits?"),
         (f"{MODEL}  replicas: 2\n", "here it is spec.deployment.template.huggingFace.replicas"),
         (CONNECTION + "  allowedModels: ['*']\n", "here it is spec.fineTuning.allowedModels"),
         (f"{JOB}  code: train.py\n", "spec.code: write {configMapRef: …} instead"),
@@ -130,6 +135,10 @@ def test_what_is_no_duration_is_made_none(refused, written):
 )
 def test_what_many_get_wrong_is_answered_with_what_is_right(refused, text, said):
     assert said in refused(text)[0]
+
+
+def test_the_one_value_that_a_field_may_have_is_told_once(refused):
+    assert refused(JOB.replace("v1alpha1", "v1"))[0].endswith("apiVersion: input should be 'finetune.dev/v1alpha1'")
 
 
 @pytest.mark.parametrize(
