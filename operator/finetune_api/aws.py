@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, HttpUrl, ObjectRef, rules, shaped
+from finetune_api.base import ApiModel, CloudUrl, ObjectRef, rules, shaped
 
 Region = Annotated[
     str, Field(max_length=32), shaped("^[a-z]{2,4}(-[a-z]+)+-[0-9]+$", "write a region, such as us-east-1")
@@ -113,13 +113,13 @@ class AwsEndpoints(ApiModel):
     service: ClassVar[str]
     """boto3's name of the service that tunes; that of what answers is derived from it."""
 
-    control: HttpUrl | None = Field(None, description="Endpoint of the service that trains and deploys.")
-    runtime: HttpUrl | None = Field(None, description="Endpoint of its runtime service, which answers requests.")
-    s3: HttpUrl | None = Field(None, alias="s3", description="Endpoint of S3, with path-style addresses.")
-    cloudwatch: HttpUrl | None = Field(
+    control: CloudUrl | None = Field(None, description="Endpoint of the service that trains and deploys.")
+    runtime: CloudUrl | None = Field(None, description="Endpoint of its runtime service, which answers requests.")
+    s3: CloudUrl | None = Field(None, alias="s3", description="Endpoint of S3, with path-style addresses.")
+    cloudwatch: CloudUrl | None = Field(
         None, description="Endpoint of CloudWatch, which knows when deployments were last used."
     )
-    sts: HttpUrl | None = Field(
+    sts: CloudUrl | None = Field(
         None,
         alias="sts",
         description="Endpoint of STS, which identifies the account of the credentials. If other endpoints are set "

@@ -121,11 +121,16 @@ SecureUrl = Annotated[
 ]
 """Of a service that answers by https only."""
 
-_SECRET_IN_CLEAR = Never(
-    "^http://([^/]*[.])?(openai[.]com|azure[.](com|us|cn))(:|/|$)",
-    "write https://: the API key goes there, and http keeps no secret",
-)
-ApiRoot = Annotated[HttpUrl, ONE_CALL, _SECRET_IN_CLEAR]
+CloudUrl = Annotated[
+    HttpUrl,
+    Never(
+        "^http://([^/]*[.])?(openai[.]com|azure[.](com|us|cn)|amazonaws[.]com([.]cn)?)(:|/|$)",
+        "write https://: keys and data go there, and http keeps no secret",
+    ),
+]
+"""Of a service in the internet, or of one within reach that may be without TLS."""
+
+ApiRoot = Annotated[CloudUrl, ONE_CALL]
 """Where an API with OpenAI's calls begins."""
 
 SERVICE_NAME = "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"

@@ -11,9 +11,9 @@ from finetune_api.base import (
     FILLED_IN,
     ApiModel,
     ApiRoot,
+    CloudUrl,
     Conditions,
     ConfigMapKeyRef,
-    HttpUrl,
     Name,
     ObjectName,
     ObjectRef,
@@ -198,7 +198,7 @@ class Artifacts(ApiModel):
         "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX; the prefix is optional. The claim is that of the "
         "job's namespace. With an object store, pods work on scratch space and upload from it."
     )
-    endpoint_url: HttpUrl | None = Field(
+    endpoint_url: CloudUrl | None = Field(
         None,
         description="URL of the store, for S3-compatible stores and private endpoints; for abfs:// that of the "
         "blob service. Default: the provider's own.",

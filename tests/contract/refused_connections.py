@@ -143,6 +143,10 @@ CONNECTIONS: list[Refused] = [
     (BEDROCK, "spec.bedrock.roleARN", "arn:aws-cn:iam::123456789012:role/r", ("roleARN", "arn:aws: elsewhere")),
     (BEDROCK, "spec.bedrock.region", "US", ("spec.bedrock.region", "such as us-east-1")),
     (BEDROCK, "spec.bedrock.endpoints", {"runtime": "vpce.example.com"}, ("endpoints.runtime", "such as https://HOST")),
+    *(
+        (BEDROCK, "spec.bedrock.endpoints", {service: "http://s3.us-east-1.amazonaws.com"}, ("http keeps no secret",))
+        for service in ("control", "runtime", "s3", "cloudwatch", "sts")
+    ),
     (BEDROCK, "spec.bedrock.results", "Forget", ("spec.bedrock.results", '"Keep"')),
     (BEDROCK, "spec.bedrock.s3", REMOVE, ("spec.bedrock.s3: Required",)),
     (BEDROCK, "spec.bedrock.s3.bucket", "b", ("spec.bedrock.s3.bucket", "at least 3")),

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from finetune_api.aws import BedrockEndpoints
 from finetune_api.connection import LLMConnectionSpec
 
 KEY = {"apiKeySecretRef": {"name": "openai", "key": "api-key"}}
@@ -66,3 +67,21 @@ def test_services_within_reach_may_be_without_tls_and_those_in_the_internet_may_
 def test_an_organization_or_a_project_that_is_no_id_is_refused(field: str, text: str) -> None:
     with pytest.raises(ValidationError, match="openAI"):
         LLMConnectionSpec.model_validate({"openAI": {field: text, **KEY}})
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("http://minio.storage.svc:9000", True),
+        ("https://vpce-1.s3.us-east-1.vpce.amazonaws.com", True),
+        ("http://amazonaws.com.example.com", True),
+        ("http://s3.us-east-1.amazonaws.com", False),
+        ("http://s3.cn-north-1.amazonaws.com.cn:80/", False),
+    ],
+)
+def test_data_go_to_s3_in_the_internet_by_https(url: str, taken: bool) -> None:
+    if taken:
+        assert BedrockEndpoints.model_validate({"s3": url}).by_service() == {"s3": url}
+        return
+    with pytest.raises(ValidationError, match="http keeps no secret"):
+        BedrockEndpoints.model_validate({"s3": url})
