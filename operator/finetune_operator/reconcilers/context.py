@@ -38,6 +38,7 @@ _OTHER_DEFINITIONS = (
 )
 
 _UNKNOWN = {"extra_forbidden", "literal_error", "enum"}
+"""By pydantic's names, that a field or one of a closed set of words is none that the model has."""
 
 _READING_ROUNDS = 8
 """Taking a field away may leave another one incomplete; a status is no deeper than this."""
