@@ -4,7 +4,7 @@ import pytest
 
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.evaluation.contest import TUNED, ZERO_SHOT, Contestant, contest
-from finetune_trainer.evaluation.judge import pairs, rulings, tally, undecided
+from finetune_trainer.evaluation.judge import pairs, rulings, tally, undecided, unread
 from finetune_trainer.evaluation.material import Material, Question
 
 ASKED = [Question(f"line {n}", (Turn("system", "s"), Turn("user", f"q{n}")), f"right {n}") for n in range(4)]
@@ -20,6 +20,21 @@ def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
         assert "right 0" in text
         assert "user: q0" in text
     assert "it is polite" in asked[0][0].content
+    assert ["user: q3" in asked[number][1].content for number in (6, 7)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "rows"),
+    [
+        (["win", "tie"], ["A", "B", "Tie", "Tie"], None),
+        ([None, None], [None, None, "A", None], None),  # not asked, or without an answer: no words that cannot be read
+        ([None, "tie"], ["?", "B", "Tie", "Tie"], "one row"),
+        ([None, None], ["?", "B", "A", "!"], "2 rows"),
+    ],
+)
+def test_only_words_that_were_said_count_as_not_readable(found, said, rows):
+    told = f"on {rows} it did not begin with A, B or Tie: another model may do as it is asked"
+    assert unread(found, said) == (told if rows else None)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from finetune_api.evaluation import METRICS
-from finetune_trainer.evaluation.measures import MEASURES
+from finetune_trainer.evaluation.measures import MEASURES, is_unfinished_thought
 
 DEEP = "[" * 1000 + "]" * 1000
 
@@ -76,3 +76,18 @@ def test_chr_f_is_that_of_sacrebleu():
 
 def test_every_metric_of_the_api_is_there():
     assert set(MEASURES) == set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("text", "unfinished"),
+    [
+        ("<think>\nit may be", True),
+        ("  <think>", True),
+        ("<think>so</think>red", False),
+        ("<think></think>", False),
+        ("red", False),
+        ("red, as <think> says", False),
+    ],
+)
+def test_a_thought_that_was_cut_is_told_from_one_that_ended(text, unfinished):
+    assert is_unfinished_thought(text) is unfinished

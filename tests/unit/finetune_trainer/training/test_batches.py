@@ -50,3 +50,8 @@ def test_order_depends_on_seed_and_epoch_alone():
 )
 def test_forward_passes_hold_rows_of_like_lengths_within_the_limit(lengths, limits, passes):
     assert forward_passes(lengths, **limits) == passes
+
+
+def test_passes_over_the_data_are_counted_in_parts():
+    plan = Plan(10, batch_size=4, epochs=2, seed=0)
+    assert [plan.epochs_after(step) for step in (0, 1, 3, 6)] == [0, 1 / 3, 1, 2]
