@@ -25,20 +25,22 @@ async def delete_without_status(cluster):
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
 
 
-async def test_what_no_status_records_is_found_by_its_name_and_goes_with_its_object(cluster, provider):
+@pytest.mark.parametrize("gone", ["nothing", "model"])
+async def test_what_no_status_records_is_found_by_its_name_and_goes_with_its_object(cluster, provider, gone):
     await deployed(cluster)
     await delete_without_status(cluster)
+    if gone == "model":
+        cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
     await cluster.settle()
     await go_on(cluster, 600)
     assert (hosts(provider), ADDRESS in cluster.kube.objects) == ([], False)
     assert TOLD not in cluster.told
 
 
-@pytest.mark.parametrize("gone", ["model", "connection"])
-async def test_what_cannot_be_found_any_more_is_told_of_when_its_object_goes(cluster, provider, gone):
+async def test_what_cannot_be_found_any_more_is_told_of_when_its_object_goes(cluster, provider):
     name = await deployed(cluster)
     await delete_without_status(cluster)
-    cluster.kube.drop(*((FINE_TUNED_MODELS, "sentiment") if gone == "model" else (CONNECTIONS, "openai", None)))
+    cluster.kube.drop(CONNECTIONS, "openai", None)
     await cluster.settle()
     await go_on(cluster, 600)
     assert (hosts(provider), ADDRESS in cluster.kube.objects) == ([name], False)
