@@ -16,8 +16,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -50,6 +51,8 @@ class World:
     store: "Store | None" = None
     per_node: int = 1
     """Ranks that share a pod, its folders and its CPUs."""
+    _numbers: Iterator[int] = field(default_factory=count, init=False, repr=False, compare=False)
+    """Of what is told: under a bare name, one that is told again, the answer before would still stand in the store."""
 
     @property
     def is_first(self) -> bool:
@@ -71,21 +74,22 @@ class World:
     def tell(self, name: str, work: Callable[[], Any]) -> Any:
         """Have rank 0 do `work`; every rank gets what came of it, which JSON has to know.
 
-        Every rank has to call it, in the same order, with a name of its own for each call.
+        Every rank has to call it, in the same order; the name is for whoever looks into the store.
 
         Raises:
             TrainerError: Interrupted, rank 0 has ended.
         """
         if self.store is None:
             return work()
+        key = self._key(name)
         if self.is_first:
             told = work()
             with _others_may_end():
-                self.store.set(name, json.dumps(told))
+                self.store.set(key, json.dumps(told))
             return told
         with _others_may_end():
-            self._wait_for(name)
-            return json.loads(self.store.get(name))
+            self._wait_for(key)
+            return json.loads(self.store.get(key))
 
     def once_per_node(self, name: str, work: Callable[[], T], otherwise: Callable[[], T]) -> T:
         """Have the first rank of each node do `work`, and the others `otherwise` when it is done.
@@ -95,7 +99,7 @@ class World:
         """
         if self.store is None or self.per_node == 1:
             return work()
-        done = f"{name} on node {self.rank // self.per_node}"
+        done = self._key(f"{name} on node {self.rank // self.per_node}")
         if self.rank % self.per_node == 0:
             made = work()
             with _others_may_end():
@@ -104,6 +108,9 @@ class World:
         with _others_may_end():
             self._wait_for(done)
         return otherwise()
+
+    def _key(self, name: str) -> str:
+        return f"{next(self._numbers)} {name}"
 
     def form(self) -> None:
         """Wait until every rank has come here, and open the ways between them: collectives work from now on.

@@ -234,6 +234,7 @@ class StepTrainer(Trainer):
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Measure and write down the validation loss after this step, unless that was done before."""
+        self.control.should_evaluate = False  # the loop looks again when an epoch ends
         step, store = self.state.global_step, self.course.validation
         known = self.world.tell(f"validation {step}", lambda: self.metrics_record.has_validation(step))
         means = None if store is None or known else self._validation_means(store)

@@ -19,6 +19,7 @@ from finetune_api.names import NODE_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.attempt import launch
+from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.computing.ranks import World, join
 from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
@@ -140,6 +141,23 @@ def test_rank_0_does_not_leave_before_all_have_heard_what_it_told():
     assert ranks.ended(ranks.start(2, hear_late)) == [0, 0]
 
 
+def hear_twice() -> None:
+    """Rank 0 is long in the second work of one name: the others must not take the first one's answer for it."""
+    world = join(2)
+    with world.formed():
+        assert world.tell("count", lambda: 1) == 1
+
+        def slowly() -> int:
+            time.sleep(0.5)
+            return 2
+
+        assert world.tell("count", slowly) == 2
+
+
+def test_what_is_told_a_second_time_by_the_same_name_is_the_second_answer():
+    assert ranks.ended(ranks.start(2, hear_twice)) == [0, 0]
+
+
 def read_late(folder: Path) -> None:
     """The last sum reaches both ranks, and the other is long in reading it: the way it came by has to stand."""
     world, read = join(2), folder / "read"
@@ -163,12 +181,12 @@ def test_rank_0_does_not_leave_before_all_have_read_the_last_sum(tmp_path):
 
 
 def do_and_note(job: TrainerJob, messages: str) -> None:
-    """Do the job, and write down when data are tokenised or mapped and when the process group forms."""
-    notes = Path(messages) / f"order-{os.environ['RANK']}"
+    """Do the job, and write down when data are tokenised or mapped, when the process group forms, what is validated."""
+    rank = os.environ["RANK"]
 
-    def noting(word: str, work: Any) -> Any:
+    def noting(word: str, work: Any, notes: str = "order") -> Any:
         def noted(*args: Any, **kwargs: Any) -> Any:
-            notes.open("a").write(f"{word}\n")
+            (Path(messages) / f"{notes}-{rank}").open("a").write(f"{word}\n")
             return work(*args, **kwargs)
 
         return noted
@@ -176,6 +194,7 @@ def do_and_note(job: TrainerJob, messages: str) -> None:
     tokenised.encode = noting("tokenised", tokenised.encode)
     tokenised.MappedTokens = noting("mapped", tokenised.MappedTokens)
     distributed.init_process_group = noting("group", distributed.init_process_group)
+    Metrics.has_validation = noting("asked", Metrics.has_validation, "validations")
     ranks.do(job, messages)
 
 
@@ -212,6 +231,12 @@ def test_two_ranks_come_to_the_weights_of_one_whether_each_holds_the_model_or_bo
 def test_trap_18_rows_are_tokenised_once_and_before_the_process_group_forms(one_job_three_ways):
     orders = [(messages_of(one_job_three_ways[1]) / f"order-{rank}").read_text().split() for rank in (0, 1)]
     assert orders == [["tokenised", "tokenised", "group"], ["mapped", "mapped", "group"]]
+
+
+def test_no_step_is_validated_again_where_an_epoch_ends(one_job_three_ways):
+    job = one_job_three_ways[1]
+    done = [line for line in ranks.learnt(job) if "validationLoss" in line]
+    assert len((messages_of(job) / "validations-0").read_text().split()) == len(done) > 0
 
 
 def messages_of(job: TrainerJob) -> Path:
