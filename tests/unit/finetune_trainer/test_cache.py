@@ -316,7 +316,7 @@ def test_a_broken_archive_is_an_error_for_people(tmp_path, data):
         ("org/some-modell", "it has org/some-model"),
         ("other/some-model", "it has org/some-model"),
         ("ORG/Some-Model", "it has org/some-model"),
-        ("something/else-entirely", "it has 1 models, none with a name like that"),
+        ("something/else-entirely", "it has 1 model, none with a name like that"),
     ],
 )
 def test_a_name_that_is_not_there_is_answered_with_those_like_it(tmp_path, asked, words):

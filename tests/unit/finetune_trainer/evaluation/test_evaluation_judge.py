@@ -28,7 +28,7 @@ def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
     [
         (["win", "tie"], ["A", "B", "Tie", "Tie"], None),
         ([None, None], [None, None, "A", None], None),  # not asked, or without an answer: no words that cannot be read
-        ([None, "tie"], ["?", "B", "Tie", "Tie"], "one row"),
+        ([None, "tie"], ["?", "B", "Tie", "Tie"], "1 row"),
         ([None, None], ["?", "B", "A", "!"], "2 rows"),
     ],
 )
