@@ -1,8 +1,10 @@
 """The four providers side by side, for what holds at each of them."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
+
+import pytest
 
 from finetune_operator.providers.errors import TryLater
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS
@@ -81,3 +83,18 @@ PROVIDERS = {
         _AWS_KEYS, {"sageMaker": {"instanceType": "ml.g5.xlarge"}},
     ),
 }  # fmt: skip
+
+
+@pytest.fixture(params=list(PROVIDERS))
+def at(request: Any) -> At:
+    return PROVIDERS[request.param]
+
+
+@pytest.fixture
+async def at_work(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[CloudCluster]:
+    """A cluster whose provider has a job at work."""
+    provider = at.simulator(s3_endpoint)
+    made = at.begin(provider, start(provider))
+    await at.submit(made)
+    yield made
+    await made.aclose()

@@ -1,34 +1,17 @@
 """Jobs that somebody has made elsewhere, and that come to nothing: said as it is, and nothing is started or stopped."""
 
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from tests.simulators.conftest import s3_endpoint, start
-from tests.unit.finetune_operator.reconcilers.at_providers import PROVIDERS, At
+from tests.unit.finetune_operator.reconcilers.at_providers import At, at
+from tests.unit.finetune_operator.reconcilers.at_providers import at_work as cluster
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB
 
-__all__ = ["s3_endpoint", "start"]
+__all__ = ["at", "cluster", "s3_endpoint", "start"]
 
 ADOPTED = JOB._replace(name="adopted")
-
-
-@pytest.fixture(params=list(PROVIDERS))
-def at(request: Any) -> At:
-    return PROVIDERS[request.param]
-
-
-@pytest.fixture
-async def cluster(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[CloudCluster]:
-    """Whose provider has a job at work."""
-    provider = at.simulator(s3_endpoint)
-    made = at.begin(provider, start(provider))
-    await at.submit(made)
-    yield made
-    await made.aclose()
 
 
 async def adopt(at: At, cluster: CloudCluster, **fields: Any) -> str:

@@ -1,35 +1,23 @@
 """A ModelDeployment whose connection's key is good no longer: nothing can be seen, which is said; nothing is ended."""
 
-from collections.abc import AsyncIterator
-from typing import Any
-
 import pytest
 
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.flapping import standing
-from tests.unit.finetune_operator.reconcilers.at_providers import PROVIDERS, At
+from tests.unit.finetune_operator.reconcilers.at_providers import At, at, at_work
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
-__all__ = ["s3_endpoint", "start"]
-
-
-@pytest.fixture(params=list(PROVIDERS))
-def at(request: Any) -> At:
-    return PROVIDERS[request.param]
+__all__ = ["at", "at_work", "s3_endpoint", "start"]
 
 
 @pytest.fixture
-async def cluster(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[CloudCluster]:
+async def cluster(at_work: CloudCluster) -> CloudCluster:
     """With a model that answers at its provider."""
-    provider = at.simulator(s3_endpoint)
-    made = at.begin(provider, start(provider))
-    await at.submit(made)
-    await made.pass_time(7200)
-    await go_on(made, 1200, step=100)
-    assert made.status(DEPLOYMENT)["phase"] == "Ready", made.status(DEPLOYMENT)
-    yield made
-    await made.aclose()
+    await at_work.pass_time(7200)
+    await go_on(at_work, 1200, step=100)
+    assert at_work.status(DEPLOYMENT)["phase"] == "Ready", at_work.status(DEPLOYMENT)
+    return at_work
 
 
 async def test_it_says_that_nothing_can_be_seen_and_ends_nothing(at: At, cluster: CloudCluster) -> None:
