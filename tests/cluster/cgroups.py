@@ -37,7 +37,7 @@ def remove(name: str) -> None:
     for hierarchy in _hierarchies():
         top = hierarchy / name
         if top.exists():
-            processes.wait_until(partial(_removed, top), f"control group {top} to be empty", timeout=60)
+            processes.wait_until(partial(_removed, top), f"control group {top} to be empty", timeout=20)
 
 
 def _hierarchies() -> Iterator[Path]:

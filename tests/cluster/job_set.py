@@ -34,7 +34,7 @@ def install(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--server-side", "-f", str(programs / "jobsets.yaml"))
     kubectl = (cluster.programs / "kubectl", f"--kubeconfig={cluster.kubeconfig}")
     # Not `kubectl wait`: it fails on a definition that has no conditions yet.
-    processes.wait_until(lambda: shell.succeeds(*kubectl, "get", "jobsets"), "JobSet's definition", timeout=120)
+    processes.wait_until(lambda: shell.succeeds(*kubectl, "get", "jobsets"), "JobSet's definition", timeout=30)
     folder = cluster.folder / ROLE
     authority = _certificate(folder, cluster.addresses.host)
     log = cluster.folder / "logs" / "jobset.log"

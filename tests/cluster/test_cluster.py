@@ -140,7 +140,7 @@ def test_a_claim_gets_a_volume_that_pods_share_and_that_goes_with_it(cluster: Cl
     [folder] = [path.parent for path in (cluster.folder / "volumes").rglob("x")]
     cluster.kubectl("delete", "job", "write", "read", "-n", NAMESPACE, "--wait")
     cluster.kubectl("delete", "pvc", "shared", "-n", NAMESPACE, "--wait")
-    processes.wait_until(lambda: not folder.exists(), "volume to be deleted", timeout=120)
+    processes.wait_until(lambda: not folder.exists(), "volume to be deleted", timeout=30)
 
 
 def test_a_pod_over_its_memory_limit_is_reported_as_out_of_memory(cluster: Cluster, image: str) -> None:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.cluster
 NAMESPACE = "anything"
 FIELD = re.compile(r"\b(spec|metadata)\b[.\[:\"]|unknown field \"(spec|metadata)|<nil>: Invalid value")
 RECONCILES = re.compile(r'^finetune_reconciles_total\{kind="\w+",outcome="(\w+)"\} (\S+)', re.MULTILINE)
-SECONDS = 120.0
+SECONDS = 20.0
 WATCHED_SECONDS = 3.0
 
 

@@ -61,7 +61,7 @@ class Site:
         self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}, *volumes)
         self.secret("canary", token=SECRET_CANARY)
         # A pod that comes before its claims are bound is put off by the kubelet for ten seconds and more.
-        bound = ("--for=jsonpath={.status.phase}=Bound", "--timeout=180s")
+        bound = ("--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
         self.cluster.kubectl("-n", self.name, "wait", "persistentvolumeclaims", "--all", *bound)
 
     def secret(self, name: str, **data: str) -> None:

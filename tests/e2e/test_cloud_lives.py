@@ -44,7 +44,7 @@ def team(operator: Cluster, volumes: Path) -> Iterator[Site]:
     # What a life that broke off has left would wait for its provider for ever.
     kinds = "finetunejobs,finetunedmodels,modeldeployments"
     operator.kubectl("-n", site.name, "annotate", kinds, "--all", "finetune.dev/abandon=true")
-    operator.kubectl("-n", site.name, "delete", kinds, "--all", "--timeout=180s")
+    operator.kubectl("-n", site.name, "delete", kinds, "--all", "--timeout=60s")
     site.remove()
 
 

@@ -54,7 +54,7 @@ def test_an_upgrade_of_the_chart_in_the_middle_of_a_job_disturbs_nothing(site: S
 
 
 def test_weights_beyond_the_history_limit_are_deleted(site: Site) -> None:
-    site.wait("model", "colours", lambda s: [v["version"] for v in s.get("versions", [])] == [2], "to forget one", 240)
+    site.wait("model", "colours", lambda s: [v["version"] for v in s.get("versions", [])] == [2], "to forget one", 90)
     assert [path.parent.parent.name.partition("-")[0] for path in site.models.rglob("adapter_config.json")] == ["newer"]
     assert site.status("model", "colours")["latestVersion"] == 2
 

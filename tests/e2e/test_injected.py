@@ -35,7 +35,7 @@ def test_a_sidecar_that_never_ends_holds_up_nothing_and_goes_with_the_job(
         site.job("tuned")
         status = site.succeeded("tuned")
     assert (status["modelVersion"], status["provider"]["attempt"]) == (1, 1)
-    eventually(lambda: not site.pods("finetune.dev/job=tuned"), "the pod to go", 180)
+    eventually(lambda: not site.pods("finetune.dev/job=tuned"), "the pod to go", 60)
 
 
 def test_what_never_ends_before_the_trainer_is_named_and_the_job_goes_on_without_it(
@@ -46,7 +46,7 @@ def test_what_never_ends_before_the_trainer_is_named_and_the_job_goes_on_without
     with injecting(site.cluster, "held-up", {"op": "add", "path": "/spec/initContainers", "value": [setup]}):
         site.job("tuned")
         said = "container setup, which a policy of the cluster has put before the trainer"
-        status = site.wait("job", "tuned", lambda s: said in condition(s, "Ready").get("message", ""), "to say so", 240)
+        status = site.wait("job", "tuned", lambda s: said in condition(s, "Ready").get("message", ""), "to say so", 90)
         assert status["phase"] == "Queued"
     (pod,) = site.pods("finetune.dev/job=tuned")
     site.cluster.kubectl("-n", site.name, "delete", "pod", pod["metadata"]["name"])

@@ -24,7 +24,7 @@ IN_S3 = {"connectionRef": {"name": "in-s3"}}
 def client(site: Site, name: str, key: str = "none") -> openai.OpenAI:
     """OpenAI's client on a Service of the cluster, as a pod would call it."""
     service = site.cluster.get("-n", site.name, "service", name)
-    return openai.OpenAI(base_url=f"http://{service['spec']['clusterIP']}/v1", api_key=key, max_retries=0, timeout=60)
+    return openai.OpenAI(base_url=f"http://{service['spec']['clusterIP']}/v1", api_key=key, max_retries=0, timeout=30)
 
 
 def first_answer(caller: openai.OpenAI, model: str) -> str:
@@ -36,7 +36,7 @@ def first_answer(caller: openai.OpenAI, model: str) -> str:
         except openai.APIConnectionError:
             return None
 
-    return eventually(look, f"{model} being reached", 180)
+    return eventually(look, f"{model} being reached", 30)
 
 
 def ask(caller: openai.OpenAI, model: str) -> str:
@@ -200,7 +200,7 @@ def test_a_deployment_by_hand_serves_the_version_it_names_and_asks_for_its_key(s
 def test_weights_beyond_the_history_limit_leave_the_store(site: Site, bucket: Callable[[], set[str]]) -> None:
     assert len(folders_of_jobs(bucket())) == 2
     site.patch("model", "colours", {"historyLimit": 1})
-    site.wait("model", "colours", lambda s: [v["version"] for v in s.get("versions", [])] == [2], "to forget one", 240)
+    site.wait("model", "colours", lambda s: [v["version"] for v in s.get("versions", [])] == [2], "to forget one", 90)
     assert [folder.rpartition("-")[0] for folder in folders_of_jobs(bucket())] == ["colours-2"]
 
 

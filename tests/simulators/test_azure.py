@@ -42,7 +42,7 @@ def url(simulator, start) -> str:
 
 @pytest.fixture
 def client(url):
-    with openai.OpenAI(api_key="azure-key", base_url=url + "/openai/v1/", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(api_key="azure-key", base_url=url + "/openai/v1/", max_retries=0, timeout=5) as client:
         yield client
 
 

@@ -33,7 +33,7 @@ def simulator() -> OpenAISimulator:
 def client(simulator, start):
     own = {"organization": "org-simulated", "project": "proj-simulated"}
     url = start(simulator) + "/v1"
-    with openai.OpenAI(api_key="sk-simulated", base_url=url, max_retries=0, timeout=60, **own) as client:
+    with openai.OpenAI(api_key="sk-simulated", base_url=url, max_retries=0, timeout=5, **own) as client:
         yield client
 
 

@@ -35,7 +35,7 @@ from tests.unit.finetune_operator.providers.strange import (
 
 DRIP_SECONDS = 0.05
 LIMIT_SECONDS = 1.0
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 15.0
 """Of the test, for all calls of a provider."""
 
 

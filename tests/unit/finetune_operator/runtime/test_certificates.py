@@ -353,7 +353,7 @@ async def test_what_keeps_a_certificate_from_being_renewed_is_said_and_tried_aga
 
     monkeypatch.setattr(certificates, "CHECK_SECONDS", 0.001)
     keeping = asyncio.create_task(Certificates(Ailing()).keep())
-    await asyncio.wait_for(renewed.wait(), 60)
+    await asyncio.wait_for(renewed.wait(), 10)
     keeping.cancel()
     assert f"certificates could not be renewed: {trouble}" in caplog.text
 

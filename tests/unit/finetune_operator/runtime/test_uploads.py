@@ -160,7 +160,7 @@ async def test_a_body_that_trickles_is_given_up_though_it_never_stands_still(mon
             yield bytes([byte])
             await asyncio.sleep(0.02)
 
-    async with server() as world, asyncio.timeout(60):
+    async with server() as world, asyncio.timeout(20):
         status, _, _ = await world.send(trickling(), query=target(), headers={"Content-Length": str(len(BODY))})
         assert status == 408
 
