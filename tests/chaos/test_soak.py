@@ -14,7 +14,9 @@ from statistics import median
 import pytest
 
 from bench.machine import described
+from finetune_operator.runtime.connection import pool_size
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.settings import Settings
 from tests.chaos import operators
 from tests.chaos.conftest import Outcome
 from tests.chaos.operators import ROOT, Operator
@@ -25,6 +27,9 @@ JOBS_PER_ROUND = 12
 WARM_UP_ROUNDS = 8
 ROUNDS = 14
 """Of the short soak; the first ones fill caches and the allocator's pools."""
+REST_SECONDS = 45
+"""The pool of connections looks every 15 seconds for those that nobody has used for 15 seconds; and some, for a machine
+that is busy."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -74,9 +79,19 @@ async def one_round(site: Site, round_number: int) -> None:
     await site.no_jobs()
 
 
+async def at_rest(operator: Operator, began: float, samples: list[Sample]) -> Sample:
+    """Once the operator has closed what a burst had opened and nobody uses; at the latest after `REST_SECONDS`."""
+    as_before, latest = most_files(halves(samples)[0]), time.monotonic() + REST_SECONDS
+    while True:
+        now = sample(operator, began, samples[-1].jobs)
+        if now.files <= as_before or time.monotonic() > latest:
+            return now
+        await asyncio.sleep(0.2)
+
+
 def soak(minutes: float) -> Play:
     async def play(stage: Stage) -> list[Sample]:
-        """The samples of all rounds: `ROUNDS` of them, or as many as the minutes have room for."""
+        """The samples of `ROUNDS` rounds, or as many as the minutes have room for, and one of the rest after them."""
         settings = operators.environment(stage.site.name, stage.cluster.kubeconfig)
         operator = operators.fork(settings, stage.folder / "log")
         began, samples = time.monotonic(), list[Sample]()
@@ -84,6 +99,7 @@ def soak(minutes: float) -> Play:
             while len(samples) < ROUNDS or time.monotonic() - began < minutes * 60:
                 await one_round(stage.site, len(samples))
                 samples.append(sample(operator, began, (len(samples) + 1) * JOBS_PER_ROUND))
+            samples.append(await at_rest(operator, began, samples))
         finally:
             await operator.kill()
         return samples
@@ -102,6 +118,10 @@ def halves(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     return warm[: len(warm) // 2], warm[len(warm) // 2 :]
 
 
+def most_files(samples: list[Sample]) -> int:
+    return max(one.files for one in samples)
+
+
 @pytest.mark.parametrize("play", ["soak"])
 def test_memory_files_and_threads_stay_as_they_were(outcome: Outcome, play: str) -> None:
     samples: list[Sample] = outcome(play)
@@ -109,7 +129,10 @@ def test_memory_files_and_threads_stay_as_they_were(outcome: Outcome, play: str)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(report(samples))
     earlier, later = halves(samples)
-    assert max(one.files for one in later) <= max(one.files for one in earlier) + 2, report(samples)
+    # How many connections a burst needs is the machine's affair, and they wait for a next one: only at rest do they say
+    # whether one was forgotten.
+    assert later[-1].files <= most_files(earlier) + 2, report(samples)
+    assert most_files(later) <= min(one.files for one in samples) + pool_size(Settings().workers), report(samples)
     assert max(one.threads for one in later) <= max(one.threads for one in earlier) + 1, report(samples)
     # Per job, so that an hour is held to the same as ten seconds; the constant is one arena of the allocator.
     more_jobs = later[-1].jobs - earlier[0].jobs
@@ -118,9 +141,9 @@ def test_memory_files_and_threads_stay_as_they_were(outcome: Outcome, play: str)
 
 
 def report(samples: list[Sample]) -> str:
-    """The figures as Markdown, thinned to some twenty lines."""
+    """The figures as Markdown, thinned to some twenty lines; the last one is of the rest."""
     every = max(1, len(samples) // 20)
-    rows = [*samples[::every], samples[-1]]
+    rows = [*samples[:-1:every], samples[-1]]
     lines: Iterable[str] = (
         f"| {seconds:.0f} | {jobs} | {rss:.1f} | {files} | {threads} |"
         for seconds, jobs, rss, files, threads in map(astuple, rows)
@@ -131,7 +154,7 @@ def report(samples: list[Sample]) -> str:
             "",
             f"`make soak MINUTES={MINUTES:g}`: rounds of {JOBS_PER_ROUND} jobs. A third succeeds, a third fails,",
             "a third is deleted while it runs; then all of it is deleted, models and deployments too.",
-            "The operator's process after each round:",
+            "The operator's process after each round, and at rest after the last one:",
             "",
             described(),
             "",

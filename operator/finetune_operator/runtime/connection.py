@@ -200,6 +200,11 @@ class Connection:
         return headers
 
 
+def pool_size(workers: int) -> int:
+    """The most connections at once, idle ones among them: one for each worker, and as many for watches and status."""
+    return max(32, 2 * workers)
+
+
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[Connection]:
     """Opens the pooled session with the pod's service account, or with a kubeconfig.
@@ -208,7 +213,7 @@ async def connect(settings: Settings) -> AsyncIterator[Connection]:
         NoCluster: neither is there, or what is there cannot be read.
     """
     credentials = await credentials_of(settings)
-    connector = aiohttp.TCPConnector(limit=max(32, 2 * settings.workers), ssl=credentials.trust())
+    connector = aiohttp.TCPConnector(limit=pool_size(settings.workers), ssl=credentials.trust())
     # Else it would read the environment and ~/.netrc in a thread, twice for each request.
     session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
     async with session:
