@@ -8,9 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
-from finetune_operator.providers.aws.client import STORE, Aws
+from finetune_operator.providers.aws.client import STORE, Aws, translated
 from finetune_operator.providers.errors import NotThere, ProviderError, TryLater, Unreadable, looks_like_page
 
 PART_BYTES = 8 * 1024 * 1024
@@ -130,13 +132,14 @@ class Bucket:
                 await self._aws.call(STORE, "abort_multipart_upload", **upload)
 
     async def _delete_keys(self, keys: list[dict[str, str]]) -> None:
-        """One call that says of each key what became of it."""
+        """One call that says of each key what became of it: what it says of the first that stays counts for all."""
         asked = {"Objects": keys, "Quiet": True}
         answer = await self._aws.call(STORE, "delete_objects", Bucket=self._bucket, Delete=asked)
         refused = answer.get("Errors") or []
         if refused:
-            message = f"s3 did not delete {len(refused)} of {len(keys)} objects ({refused[0].get('Code')})"
-            raise TryLater(Reason.CREDENTIALS_INVALID, message, 60.0)
+            # The answer as a whole was good; what S3 could not do for a key is its own trouble, unless a right lacks.
+            told = {"Error": refused[0], "ResponseMetadata": {"HTTPStatusCode": 500}}
+            raise translated(ClientError(told, "DeleteObjects"), STORE)
 
     async def _part(self, upload: dict[str, Any], number: int, content: bytes) -> dict[str, Any]:
         made = await self._aws.call(STORE, "upload_part", PartNumber=number, Body=content, **upload)

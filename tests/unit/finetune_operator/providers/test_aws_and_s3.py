@@ -174,6 +174,33 @@ async def test_names_are_below_the_prefix_and_deleted_by_their_beginning(bucket:
     assert await uploads(aws, bucket) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "kind", "reason"),
+    [
+        ("AccessDenied", Denied, Reason.CREDENTIALS_INVALID),  # not all that the key is good for ends with this
+        ("InternalError", Unknown, Reason.PROVIDER_UNAVAILABLE),
+        ("SlowDown", TryLater, Reason.RATE_LIMITED),
+    ],
+)
+async def test_objects_that_stay_are_told_by_what_s3_says_of_them(
+    bucket: Bucket, aws: Aws, monkeypatch: Any, code: str, kind: type, reason: Reason
+) -> None:
+    """A good answer, with a no to single keys in it."""
+    await bucket.write("job-1-train", chunks(b"x"))
+    call = aws.call
+
+    async def refusing(service: str, operation: str, **asked: Any) -> dict[str, Any]:
+        if operation != "delete_objects":
+            return await call(service, operation, **asked)
+        refused = {"Key": asked["Delete"]["Objects"][0]["Key"], "Code": code, "Message": "no"}
+        return {"Errors": [refused], "ResponseMetadata": {"HTTPStatusCode": 200}}
+
+    monkeypatch.setattr(aws, "call", refusing)
+    with pytest.raises(kind) as caught:
+        await bucket.delete_all("job-1")
+    assert (type(caught.value), caught.value.reason) == (kind, reason)
+
+
 async def test_a_whole_place_is_never_deleted(bucket: Bucket) -> None:
     with pytest.raises(ValueError, match="nobody's"):
         await bucket.delete_all("")

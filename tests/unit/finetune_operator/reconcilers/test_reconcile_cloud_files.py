@@ -36,7 +36,25 @@ async def test_a_file_whose_answer_was_lost_is_not_sent_twice(provider, begin):
     assert provider.count("files.create") == 1
 
 
-@pytest.mark.parametrize("content", [rows() + b"x", rows()[:-1]], ids=["longer", "shorter"])
+async def test_validation_goes_along_as_a_file_of_its_own_and_gives_the_second_curve(provider, begin):
+    uris = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "validation")}
+    cluster = await begin(with_cloud_job, dataset=uris)
+    cluster.run_pod()
+    await cluster.settle()
+    files = [await cluster.send(rows()), await cluster.send(rows(10), split="validation")]
+    cluster.end_pod(0, cluster.checked(files))
+    await cluster.settle()
+    (job,) = provider.jobs.jobs.values()
+    assert [job.request[file] for file in ("training_file", "validation_file")] == [file.id for file in files]
+    await cluster.pass_time(3600)
+    status = cluster.status()
+    assert (status["phase"], bool(status["loss"]["train"])) == ("Succeeded", True)
+    assert status["evalLoss"] == status["loss"]["validation"][-1]["value"]
+
+
+@pytest.mark.parametrize(
+    "content", [rows() + b"x", rows()[:-1], rows()[:-1] + b" "], ids=["longer", "shorter", "other"]
+)
 async def test_a_body_that_is_not_what_it_says_never_reaches_the_provider_whole(provider, begin, content):
     cluster = await begin(with_cloud_job)
     target = cluster.target(rows())

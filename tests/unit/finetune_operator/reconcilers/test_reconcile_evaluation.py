@@ -17,7 +17,7 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.job_status import Asked
 from finetune_api.trainer import MeasureJob
 from finetune_operator.runtime.errors import Forbidden
-from finetune_operator.runtime.kube import EVENTS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
+from finetune_operator.runtime.kube import CONNECTIONS, EVENTS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
@@ -345,6 +345,22 @@ async def test_what_has_ended_before_does_not_keep_the_pod_that_asks_out_of_a_qu
     await cluster.pass_time(60)
     await cluster.measure(2)
     assert cluster.status()["phase"] == "Succeeded"
+
+
+async def test_an_evaluation_whose_connection_is_gone_waits_for_it(begin):
+    cluster = await begin()
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    cluster.kube.drop(CONNECTIONS, "openai", None)
+    cluster.change_job(suspend=False)
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Evaluating"
+    assert cluster.status()["failure"]["reason"] == "ConnectionNotFound"
+    assert "spec.connectionRef" in cluster.status()["failure"]["message"]
+    cluster.connect()
+    await cluster.pass_time(60)
+    await cluster.measure(2)
+    assert (cluster.status()["phase"], cluster.status().get("failure")) == ("Succeeded", None)
 
 
 async def test_a_job_that_is_deleted_ends_its_evaluation(begin):
