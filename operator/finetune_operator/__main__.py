@@ -91,7 +91,7 @@ class Operator:
         )
         secrets = ConnectionSecrets(self._guarded, settings.namespace)
         self._accounts = Accounts(
-            Clients(secrets, context.connection, guard=context.guard),
+            Clients(secrets, context.connection, lacking=context.lacking, guard=context.guard),
             guard=context.guard,
             wake=self._queue.add,
             poll_seconds=settings.provider_poll_seconds,

@@ -28,6 +28,7 @@ class Server:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._objects = CustomObjectsApi(config.new_client_from_config(str(cluster.kubeconfig)))
+        self._plurals: dict[str, dict[str, str]] = {}
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.cluster.kubectl(*arguments, stdin=stdin)
@@ -36,17 +37,32 @@ class Server:
         """The object as the server would store it, defaults filled in; nothing is stored.
 
         Raises:
-            ApiException: the server refuses it. The request is kubectl's, without a process for each row of a table.
+            ApiException: the server refuses it. The request is that of `kubectl create --dry-run=server`, without its
+                process for each row of a table.
         """
-        place = {"group": GROUP, "version": VERSION, "plural": PLURALS[manifest["kind"]]}
-        options = {"body": manifest, "dry_run": "All", "field_validation": "Strict"}
-        namespace = manifest["metadata"].get("namespace")
-        stored: Manifest
-        if namespace:
-            stored = self._objects.create_namespaced_custom_object(**place, **options, namespace=namespace)
-        else:
-            stored = self._objects.create_cluster_custom_object(**place, **options)
+        version, namespace = manifest["apiVersion"], manifest["metadata"].get("namespace")
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        within = f"{root}/namespaces/{namespace}" if namespace else root
+        api = self._objects.api_client
+        request = api.param_serialize(
+            "POST",
+            f"{within}/{self._plural(root, manifest['kind'])}",
+            query_params=[("dryRun", "All"), ("fieldValidation", "Strict")],
+            header_params={"Content-Type": "application/json", "Accept": "application/json"},
+            body=manifest,
+            auth_settings=["BearerToken"],
+        )
+        answer = api.call_api(*request)
+        answer.read()
+        stored: Manifest = api.response_deserialize(answer, {"2XX": "object"}).data
         return stored
+
+    def _plural(self, root: str, kind: str) -> str:
+        """What paths call a kind: of ours this is known, of others the server is asked."""
+        if kind not in PLURALS and root not in self._plurals:
+            listed = (self.cluster.read(root) or {})["resources"]
+            self._plurals[root] = {one["kind"]: one["name"] for one in listed if "/" not in one["name"]}
+        return PLURALS.get(kind) or self._plurals[root][kind]
 
     def put_whole(self, manifest: Manifest) -> Manifest:
         """Store an object and its status, as its operator does; the object as it is read afterwards. It goes again."""

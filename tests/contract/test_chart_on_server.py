@@ -77,9 +77,14 @@ def untried(objects: list[Manifest], taken: set[str]) -> list[Manifest]:
 @pytest.mark.parametrize("case", CASES)
 def test_the_server_takes_every_object_of_every_case(server: Server, taken: set[str], case: str) -> None:
     release, namespace, values = CASES[case]
-    items = untried(render(values, release, namespace), taken)
-    objects = {"apiVersion": "v1", "kind": "List", "items": items}
-    server.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(objects))
+    for item in untried(render(values, release, namespace), taken):
+        server.accept(item)
+
+
+def test_the_server_refuses_a_field_that_it_does_not_know(server: Server) -> None:
+    deployment = only(render({}), "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+    assert 'unknown field "spec.template.spec.containers[0].livenesProbe"' in server.refusal(deployment)
 
 
 def test_kubeconform_finds_no_field_that_the_server_does_not_know(server: Server, tmp_path: Path) -> None:

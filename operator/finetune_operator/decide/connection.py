@@ -12,7 +12,25 @@ from finetune_operator.decide.conditions import Fact, is_true, merge, moment, re
 GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
 """How long a check's result is believed."""
 
+_READ_ITS_CONDITIONS = "Ask an admin: its own conditions say why (kubectl describe llmc)."
+
 NOBODY = "no namespace may use it: none has the labels of spec.namespaceSelector"
+
+
+def lacking(name: str, *, is_there: bool, field: str = "", of: str = "") -> Failure:
+    """Why nothing can be done with a connection by its name: there is none, or one that this release cannot read.
+
+    Args:
+        name: the connection's.
+        is_there: whether there is one of this name.
+        field: of the spec that names it.
+        of: what it is needed for, after its name.
+    """
+    place = f"{field}: " if field else ""
+    if not is_there:
+        return Failure.because(Reason.CONNECTION_NOT_FOUND, f"{place}LLMConnection {name}{of} does not exist")
+    message = f"{place}this release of the operator cannot read LLMConnection {name}{of}"
+    return Failure(reason=Reason.CONNECTION_NOT_FOUND, message=message, next_step=_READ_ITS_CONDITIONS)
 
 
 @dataclass(frozen=True)

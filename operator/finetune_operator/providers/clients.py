@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.reasons import Reason
+from finetune_api.job_status import Failure
 from finetune_operator.providers import sdks
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.elsewhere import require_same_account
@@ -50,6 +50,7 @@ class Clients:
     Args:
         secrets: of the connections.
         spec: a connection's spec by its name.
+        lacking: why there is none.
         guard: raises LeadershipLost where another replica may lead by now; asked right before each call on a provider.
         build: makes the API of a connection with its secret.
         sign_in: makes the credential of an Azure connection with its secret.
@@ -62,6 +63,7 @@ class Clients:
         secrets: ConnectionSecrets,
         spec: Callable[[str], LLMConnectionSpec | None],
         *,
+        lacking: Callable[[str], Failure],
         guard: Callable[[], None],
         build: Build | None = None,
         sign_in: SignIn = sdks.credential_of,
@@ -70,6 +72,7 @@ class Clients:
     ) -> None:
         self._secrets = secrets
         self.spec = spec
+        self._lacking = lacking
         self._guard = guard
         self._build = build or sdks.build_api
         self._sign_in = sign_in
@@ -89,7 +92,7 @@ class Clients:
         """
         spec = self.spec(name)
         if spec is None:
-            raise TryLater(Reason.CONNECTION_NOT_FOUND, f"LLMConnection {name} does not exist")
+            raise TryLater.because(self._lacking(name))
         fresh = self._fresh(name)
         if fresh is not None:
             return fresh.api

@@ -6,13 +6,13 @@ Decisions are in `decide.cloud_job`. Order is everything here: hold before anyth
 import logging
 from dataclasses import replace
 
-from finetune_api.job_status import Asked, Failure, ProviderStatus
+from finetune_api.job_status import Asked, ProviderStatus
 from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
-from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import measuring, outcomes, submission
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.cloud_job.submission import Adopt, Create, Wait, next_move
+from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
@@ -106,7 +106,8 @@ class CloudJobs:
             await self._training.end_measuring(job, view.provider)
             return decision
         if view.spec is None or view.connection is None:
-            missing = Failure.because(Reason.CONNECTION_NOT_FOUND, "spec.connectionRef: the LLMConnection is gone")
+            name = view.spec.connection_ref.name if view.spec else ""
+            missing = lacking(name, is_there=view.connection_unread, field="spec.connectionRef")
             return outcomes.trouble(view, missing, outcomes.ASK_AGAIN_SECONDS)
         try:
             job_id = await self._training.measure(job, view.spec, view.connection, decision.status)

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from finetune_api.base import UNSEEN, ApiModel
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_api.policy import selects
 from finetune_api.reasons import Reason
 from finetune_operator.decide import unheeded
-from finetune_operator.decide.connection import with_resolved
+from finetune_operator.decide.connection import lacking, with_resolved
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.pods.refused import step_of_rights
@@ -231,6 +232,10 @@ class Context:
             spec = with_resolved(spec, parse_status(LLMConnectionStatus, found))
         self._connections[name] = version, spec
         return spec
+
+    def lacking(self, name: str) -> Failure:
+        """Why `connection` has none of this name."""
+        return lacking(name, is_there=self.has_connection(name))
 
     def has_connection(self, name: str) -> bool:
         """Whether there is one of this name, be it readable or not."""

@@ -305,18 +305,18 @@ class DeploymentReconciler:
     def _pods_of(self, namespace: str, name: str) -> list[Manifest]:
         return self._context.store.select(PODS, pods_of_deployment(namespace, name))
 
-    def _connections(self, model: FineTunedModelStatus | None) -> dict[str, LLMConnectionSpec]:
+    def _connections(self, model: FineTunedModelStatus | None) -> dict[str, LLMConnectionSpec | None]:
         named = {version.connection for version in (model.versions if model else None) or ()}
         known = {name for _, name in self._context.store.addresses(CONNECTIONS)}
-        found = ((name, self._context.connection(name)) for name in named & known)
-        return {name: connection for name, connection in found if connection is not None}
+        return {name: self._context.connection(name) for name in named & known}
 
     async def _serve(self, deployment: Manifest, view: DeploymentView, decision: DeploymentDecision) -> Ensured | None:
         """Apply Deployment and Service where they are not as they should be: the server, and what was done to both."""
         version = decision.serve
         if version is None or view.spec is None:
             return None
-        connection = view.connections[version.connection].hugging_face
+        spec = view.connections[version.connection]
+        connection = spec.hugging_face if spec else None
         if connection is None or decision.engine not in {"vLLM", "Transformers"}:
             return None
         served = serving.Served(version, decision.engine, connection, asleep=view.status.asleep is not None)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.manifest import Manifest
+from finetune_api.model import ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
@@ -43,6 +44,9 @@ class HostedRelease:
             except ProviderError as error:
                 view = replace(view, status=left_behind(view, view.status.hosted or ()))
                 return going(view, _held_up(deployment, view, error))
+            # What is found now is recorded, and no other place is asked any more.
+            if unseen and (view.unrecorded or not left):
+                await self._context.announce(deployment, "Warning", "Retained", "; ".join(unseen))
             if left:
                 view = replace(view, status=left_behind(view, left))
             if trouble is not None:
@@ -51,8 +55,6 @@ class HostedRelease:
                 return going(view, _still_there(deployment, view, left))
             if view.unrecorded:
                 await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
-            if unseen:
-                await self._context.announce(deployment, "Warning", "Retained", "; ".join(unseen))
             await self._tell_unknown(deployment, view)
             await self._tell_shared(deployment, view)
         await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
@@ -107,7 +109,13 @@ class HostedRelease:
     def _all_that_host(self) -> set[str]:
         """Connections to providers that bill for deployments. What is ours there has part of the object's UID."""
         known = (name for _, name in self._context.store.addresses(CONNECTIONS))
-        return {name for name in known if hosting.is_hosted(self._context.connection(name))}
+        return {name for name in known if self._may_host(name)}
+
+    def _may_host(self, name: str) -> bool:
+        """Whether it does; of a connection that cannot be read, whether it has the block of such a provider."""
+        spec = self._context.connection(name)
+        said = self._context.store.get(CONNECTIONS, name) if spec is None else None
+        return hosting.is_hosted(spec) or (said is not None and bool(hosting.HOSTED & (said.get("spec") or {}).keys()))
 
     async def _end(
         self, deployment: Manifest, view: DeploymentView, beside: Mapping[str, Hosted]
@@ -146,7 +154,14 @@ class HostedRelease:
 def _of_versions(view: DeploymentView) -> set[str]:
     """Connections at whose providers something may have been made for it, where nothing records that."""
     versions = (view.model.versions if view.model else None) or ()
-    return {one.connection for one in versions if hosting.is_hosted(view.connections.get(one.connection))}
+    return {one.connection for one in versions if _may_be_hosted(one, view)}
+
+
+def _may_be_hosted(version: ModelVersion, view: DeploymentView) -> bool:
+    """By its connection; where that is there and cannot be read, by where its weights are: not on a claim."""
+    connection = view.connections.get(version.connection)
+    unread = connection is None and version.connection in view.connections
+    return hosting.is_hosted(connection) or (unread and not (version.artifact.uri or "").startswith("pvc://"))
 
 
 def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:

@@ -61,6 +61,8 @@ class Weights:
             await self._accounts.require_models(version)
             await self._accounts.of(version.connection).call(lambda api: api.delete_model(named(version.artifact)))
             return True
+        if connection is None:
+            raise TryLater.because(self._context.lacking(version.connection))
         job = build(model, version, _require_here(version, connection))
         return job is None or await self._is_done(job)
 
@@ -138,12 +140,15 @@ def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) 
     return is_remote(connection) and not (version.artifact.uri or "").startswith("pvc://")
 
 
-def _require_here(version: ModelVersion, connection: LLMConnectionSpec | None) -> HuggingFace:
+def _require_here(version: ModelVersion, connection: LLMConnectionSpec) -> HuggingFace:
     """The connection's block, which says where on the cluster weights are.
 
     Raises:
-        TryLater: there is none by now.
+        TryLater: it is one to a provider by now.
     """
-    if connection is None or connection.hugging_face is None:
-        raise TryLater(Reason.CONNECTION_NOT_FOUND, f"there is no LLMConnection {version.connection} to its place")
+    if connection.hugging_face is None:
+        leads = f"LLMConnection {version.connection} leads to {connection.provider} now"
+        gone = TryLater(Reason.CONNECTION_NOT_FOUND, f"{leads}, and the weights are where it led to before")
+        gone.next_step = "Ask an admin to make the connection as it was; another place is for another LLMConnection."
+        raise gone
     return connection.hugging_face

@@ -70,7 +70,8 @@ class DeploymentView:
     spec_error: str
     status: ModelDeploymentStatus
     model: FineTunedModelStatus | None
-    connections: Mapping[str, LLMConnectionSpec]
+    connections: Mapping[str, LLMConnectionSpec | None]
+    """Those of the model's versions that are there; None for one that cannot be read."""
     serving: Serving
     now: datetime
     kept_by: str = ""

@@ -10,6 +10,7 @@ from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_api.uris import artifact_place
+from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.job.versions import there_are
 
 Engine = Literal["vLLM", "Transformers", "OpenAI", "AzureOpenAI", "Bedrock", "SageMaker"]
@@ -36,9 +37,17 @@ class Target:
 
 
 def find_target(
-    spec: ModelDeploymentSpec, model: FineTunedModelStatus | None, connections: Mapping[str, LLMConnectionSpec]
+    spec: ModelDeploymentSpec,
+    model: FineTunedModelStatus | None,
+    connections: Mapping[str, LLMConnectionSpec | None],
 ) -> Target | Failure:
-    """The version to serve, its connection and the engine, or why there is none."""
+    """The version to serve, its connection and the engine, or why there is none.
+
+    Args:
+        spec: the ModelDeployment's.
+        model: the status of the model that it names; None where there is none.
+        connections: those of the model's versions that are there, by name; None for one that cannot be read.
+    """
     if model is None:
         return Failure.because(
             Reason.MODEL_NOT_FOUND, f"spec.modelRef: FineTunedModel {spec.model_ref.name} does not exist"
@@ -55,9 +64,7 @@ def find_target(
         )
     connection = connections.get(version.connection)
     if connection is None:
-        return Failure.because(
-            Reason.CONNECTION_NOT_FOUND, f"LLMConnection {version.connection} of version {number} does not exist"
-        )
+        return lacking(version.connection, is_there=version.connection in connections, of=f" of version {number}")
     target = _attach_misfit(spec, version, connection) or _on_connection(spec, version, connection)
     return target if isinstance(target, Failure) else (_idle_misfit(spec, target) or target)
 

@@ -26,6 +26,7 @@ from finetune_operator.decide.conditions import (
     stalled,
     timestamp,
 )
+from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.job import silent_trainer
 from finetune_operator.decide.job.attempts import (
     AWAITED,
@@ -270,14 +271,10 @@ def wait_for_connection(view: JobView) -> Decision | None:
 
 def _missing(view: JobView, name: str) -> Failure:
     """What is wrong with the connection."""
-    if view.connection_unread:
-        message = f"spec.connectionRef: this release of the operator cannot read LLMConnection {name}"
-        return Failure(
-            reason=Reason.CONNECTION_NOT_FOUND, message=message, next_step="Ask an admin: its own conditions say why."
-        )
     if view.connection is None:
-        message = f"spec.connectionRef: LLMConnection {name} does not exist; {_usable(view.usable_connections, name)}"
-        return Failure.because(Reason.CONNECTION_NOT_FOUND, message)
+        missing = lacking(name, is_there=view.connection_unread, field="spec.connectionRef")
+        usable = "" if view.connection_unread else f"; {_usable(view.usable_connections, name)}"
+        return missing.model_copy(update={"message": missing.message + usable})
     message = (
         f"spec.connectionRef: LLMConnection {name} leads to {view.connection.provider} now, and the job was "
         f"started with {view.began_with}"

@@ -5,6 +5,7 @@ import base64
 from collections import Counter
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from bench.cloud.phase import busiest
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ProviderFile
+from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.clients import Clients
@@ -50,7 +52,7 @@ class World:
         self.specs = {name: connection(url) for name, url in urls.items()}
         self.queue = WorkQueue(self.reconcile, Settings.model_fields["workers"].default)
         secrets = ConnectionSecrets(cast("Any", Secrets()), "finetune")
-        clients = Clients(secrets, self.specs.get, guard=lambda: None)
+        clients = Clients(secrets, self.specs.get, lacking=partial(lacking, is_there=False), guard=lambda: None)
         self.accounts = Accounts(clients, guard=lambda: None, wake=self.queue.add)
         self.files: dict[str, ProviderFile] = {}
         self.made: dict[Key, str] = {}

@@ -97,3 +97,26 @@ async def test_all_go_with_an_object_that_has_lost_its_status_and_its_model(clus
     await cluster.settle()
     await go_on(cluster, 1200)
     assert (hosts(cluster.provider), ADDRESS in cluster.kube.objects) == ([], False)
+
+
+@pytest.mark.parametrize("change", ["put back", "emptied, with the model gone"])
+async def test_a_place_whose_connection_cannot_be_read_is_told_of_like_one_that_does_not_answer(
+    cluster, elsewhere, change
+):
+    before = await second(cluster, "elsewhere")
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"deployment": {"mode": "Manual"}})
+    if change == "put back":
+        write(cluster, "put back", before)
+    else:
+        cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+        cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status={})
+    spec = cluster.kube.objects[CONNECTIONS, "", "elsewhere"]["spec"]
+    cluster.kube.change(CONNECTIONS, "elsewhere", None, spec=spec | {"ofANewerRelease": 1})
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    await go_on(cluster, 2400)
+    assert (hosts(cluster.provider), ADDRESS in cluster.kube.objects) == ([], False)
+    assert hosts(elsewhere), "nobody could look there"
+    told = [note for note in cluster.notes if "LLMConnection elsewhere is not known" in note]
+    assert len(told) == 1
+    assert "cannot read LLMConnection elsewhere" in told[0]

@@ -156,3 +156,20 @@ async def test_a_connection_that_is_mended_is_tried_at_once(provider, begin):
     cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, "namespaceSelector": {"matchLabels": {}}})
     await cluster.pass_time(61)
     assert [one["version"] for one in cluster.status(MODEL)["versions"]] == [2]
+
+
+async def test_what_a_connection_that_cannot_be_read_holds_up_does_not_say_that_there_is_none(begin):
+    cluster = await begin()
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    cluster.kube.change(CONNECTIONS, "openai", None, spec=spec | {"ofANewerRelease": 1})
+    await cluster.pass_time(3600)
+    told = cluster.status()["failure"]
+    assert (told["reason"], told["message"]) == (
+        "ConnectionNotFound",
+        "this release of the operator cannot read LLMConnection openai",
+    )
+    assert told["nextStep"] == "Ask an admin: its own conditions say why (kubectl describe llmc)."
+    cluster.kube.change(CONNECTIONS, "openai", None, spec=spec)
+    await cluster.pass_time(3600)
+    await cluster.pass_time(61)
+    assert cluster.status()["phase"] == "Succeeded"

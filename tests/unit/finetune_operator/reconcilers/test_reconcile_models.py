@@ -385,6 +385,23 @@ async def test_a_model_whose_connection_is_gone_says_what_its_deployment_waits_f
     assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers goes on answering"
 
 
+async def test_a_connection_that_cannot_be_read_is_not_said_to_be_gone_by_a_deployment_and_serves_again_later() -> None:
+    cluster = await with_version()
+    cluster.roll_out()
+    await cluster.settle()
+    spec = cluster.kube.objects[CONNECTIONS, "", "local"]["spec"]
+    cluster.kube.change(CONNECTIONS, "local", None, spec=spec | {"ofANewerRelease": 1})
+    await cluster.settle()
+    reconciling = cluster.condition("Reconciling", DEPLOYMENT)
+    assert (reconciling["status"], reconciling["reason"]) == ("True", "ConnectionNotFound")
+    assert "cannot read LLMConnection local of version 1" in reconciling["message"]
+    assert "does not exist" not in reconciling["message"]
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers goes on answering"
+    cluster.kube.change(CONNECTIONS, "local", None, spec=spec)
+    await cluster.settle()
+    assert cluster.condition("Ready", DEPLOYMENT)["status"] == "True"
+
+
 async def test_a_models_deployment_whose_owner_was_taken_off_is_its_own_again() -> None:
     cluster = await with_version()
     cluster.roll_out()
