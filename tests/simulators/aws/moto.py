@@ -1,5 +1,6 @@
 """Moto's server beside the simulators: S3, IAM, STS and CloudWatch."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +15,7 @@ def moto(host: str = "127.0.0.1") -> Iterator[str]:
     # It looks through its folders and patterns at each request: a quarter of its time.
     found = DomainDispatcherApplication.get_backend_for_host
     DomainDispatcherApplication.get_backend_for_host = cache(found)  # type: ignore[method-assign]
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
     server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
     server.start()
     try:

@@ -223,16 +223,22 @@ class Aws:
             ProviderError: as `translated` says.
             Unreadable: it has no end.
         """
-        pages: Iterator[dict[str, Any]] | None = None
+        pages: Any = None
+        listed: Iterator[dict[str, Any]] | None = None
 
-        def read(client: Any) -> dict[str, Any] | None:
-            nonlocal pages
-            pages = pages or iter(client.get_paginator(operation).paginate(**arguments))
-            return next(pages, None)
+        def read(client: Any) -> tuple[dict[str, Any], bool]:
+            nonlocal pages, listed
+            if listed is None:
+                pages = client.get_paginator(operation).paginate(**arguments)
+                listed = iter(pages)
+            page = next(listed)
+            # To ask the iterator would take another turn, for no call.
+            return page, any(pages._get_next_token(page).values())  # noqa: SLF001 - nothing public tells
 
         found: list[dict[str, Any]] = []
-        count = 0
-        while (page := await self.run(service, read)) is not None:
+        count, more = 0, True
+        while more:
+            page, more = await self.run(service, read)
             found += page.get(key) or []
             require_end(count := count + 1, service)
         return found

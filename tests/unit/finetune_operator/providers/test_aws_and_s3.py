@@ -102,6 +102,18 @@ async def test_a_replica_that_loses_its_lease_while_credentials_are_renewed_has_
         await aws.call("s3", "head_bucket", Bucket="made-too-late")
 
 
+@pytest.mark.parametrize("size", [10, 1])
+async def test_a_page_of_a_list_takes_one_turn(aws: Aws, bucket: Bucket, monkeypatch: Any, size: int) -> None:
+    for name in ("a", "b"):
+        await bucket.write(f"of-{size}/{name}", chunks(b"x"))
+    turns: list[str] = []
+    run = aws.run
+    monkeypatch.setattr(aws, "run", lambda service, do: turns.append(service) or run(service, do))
+    page = {"Bucket": bucket._bucket, "Prefix": f"{bucket._prefix}of-{size}/", "PaginationConfig": {"PageSize": size}}
+    found = await aws.pages("s3", "list_objects_v2", "Contents", **page)
+    assert (len(found), len(turns)) == (2, 2 // size or 1)
+
+
 async def chunks(content: bytes, size: int = MIB // 2, fails: bool = False) -> AsyncIterator[bytes]:
     for start in range(0, len(content), size):
         yield content[start : start + size]

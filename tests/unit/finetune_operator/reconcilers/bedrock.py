@@ -2,6 +2,7 @@
 
 import base64
 import json
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -59,6 +60,12 @@ def client(service: str, endpoint: str) -> Any:
     )
 
 
+@cache
+def bucket_client(endpoint: str) -> Any:
+    """Of moto, which all tests of a process share: boto3 takes long to make it."""
+    return client("s3", endpoint)
+
+
 class BedrockCluster(CloudCluster):
     """With a bucket of its own."""
 
@@ -66,7 +73,7 @@ class BedrockCluster(CloudCluster):
 
     def __init__(self, provider: BedrockSimulator, url: str, *, bucket: bool = True, **block: Any) -> None:
         self.bucket = f"tuning-{next(_buckets)}"
-        self.s3 = client("s3", str(provider.settings.s3_endpoint))
+        self.s3 = bucket_client(str(provider.settings.s3_endpoint))
         self.block = block
         if bucket:
             self.s3.create_bucket(Bucket=self.bucket)

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import boto3
 import pytest
 
 from finetune_api.aws import SageMaker
@@ -22,6 +21,7 @@ from tests.simulators.aws.s3 import place
 from tests.simulators.clock import Clock
 from tests.simulators.sagemaker import SageMakerSettings, SageMakerSimulator
 from tests.unit.finetune_operator.decide.given import NOW
+from tests.unit.finetune_operator.reconcilers.bedrock import bucket_client
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster
 
 ROLE = "arn:aws:iam::123456789012:role/tuning"
@@ -67,8 +67,7 @@ class Objects:
     """The test's own look at a bucket."""
 
     def __init__(self, s3_endpoint: str) -> None:
-        self.s3 = boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1", aws_access_key_id="test",
-                               aws_secret_access_key="test")  # fmt: skip
+        self.s3 = bucket_client(s3_endpoint)
         self.bucket = f"tuning-{uuid.uuid4().hex[:12]}"
         for bucket in (self.bucket, "models"):
             self.s3.create_bucket(Bucket=bucket)
