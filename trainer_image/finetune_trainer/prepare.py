@@ -1,6 +1,6 @@
 """`finetune-trainer prepare`: what a pod does for a job that a provider outside of the cluster runs.
 
-check the data → the provider's rules → convert → estimate the cost → budget? → pass the files on → report
+check the data → the provider's rules → may answers be kept? → convert → estimate → budget? → pass the files on → report
 
 Nothing leaves the pod before all of it has been checked. Needs no torch; the pod holds no credentials of the provider.
 """
@@ -15,6 +15,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import SCRATCH_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked, EvaluationSize, PrepareJob
+from finetune_api.uris import parse_uri
 from finetune_api.verdict import DatasetVerdict, SplitVerdict
 from finetune_trainer.attempt import outcome
 from finetune_trainer.attempt.interruption import Interruption
@@ -28,6 +29,7 @@ from finetune_trainer.data.verdict import MOST_WARNINGS, check_dataset, require_
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import job_given, no_job
+from finetune_trainer.storage.durable import require_writable
 
 BY_HAND = "By hand: finetune-trainer check -f job.yaml --provider openAI, or another provider."
 
@@ -62,6 +64,7 @@ def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
     reporter.update(dataset=verdict)
     require_valid(verdict)
     require_rows(rules, verdict)
+    require_place_for_answers(job.spec)
     files = convert_all(job.spec, verdict, rules, scratch)
     reporter.update(dataset=warned(verdict, files))
     tokens = next(file.tokens for file in files if file.split == "train")
@@ -72,6 +75,23 @@ def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
         files = [*files, code_files.pack(job.spec, scratch)]
     sent = [upload(job, file) for file in files]
     reporter.update(phase="Checked", checked=Checked(files=sent, tokens=tokens, evaluation=size))
+
+
+def require_place_for_answers(spec: FineTuneJobSpec) -> None:
+    """Go on only where the evaluation can write where it is told to, once the tuning is paid for.
+
+    Raises:
+        TrainerError: ArtifactFailed, or StoreUnavailable.
+    """
+    output = spec.evaluation.output if spec.dataset.test else None
+    if output is None:
+        return
+    folder = parse_uri(output.uri).mounted_path()
+    assert folder is not None  # noqa: S101 - the definition lets nothing but claims through
+    try:
+        require_writable(Path(folder))
+    except TrainerError as error:
+        raise TrainerError(error.reason, f"spec.evaluation.output.uri: {error.message}", error.next_step) from error
 
 
 def convert_all(

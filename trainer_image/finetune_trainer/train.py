@@ -40,7 +40,7 @@ from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
 from finetune_trainer.models import base_model, base_place, base_refusals, memory, memory_fit, target_names
 from finetune_trainer.models.base_probe import Probe, probe
-from finetune_trainer.output import artifact, merge
+from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import Keeping, followed, kept
 from finetune_trainer.storage.durable import write_errors
@@ -144,6 +144,7 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
     if world.tell("finished", lambda: _was_finished(attempt)):
         return
     trackers.require(job)
+    pushes.require_keys(job.spec.artifact.push)
     with attempt.followed():
         folder, verdict = _inputs(attempt)
         train = _train_by_own_code if job.spec.code else _train_by_recipe

@@ -6,17 +6,23 @@ from finetune_api.trainer import PrepareJob
 from finetune_api.uris import parse_uri
 from finetune_operator.desired import names, small_pod
 from finetune_operator.desired.pod import Volumes
+from finetune_operator.desired.training_job import keys_of_services
 
 GRACE_SECONDS = 10
 """It has nothing to lose: what was passed on is found again by its name."""
 
 
 def build(owner: Manifest, job: PrepareJob, pod: CheckPod, *, default_image: str, report_ca: str) -> Manifest:
-    """The Job of an attempt's check. It has the name of the attempt's Job, as where an attempt trains here."""
-    volumes, dataset = Volumes(), job.spec.dataset
+    """The Job of an attempt's check. It has the name of the attempt's Job, as where an attempt trains here.
+
+    It lacks nothing that the evaluation's pod will: what is missing then would be seen when the tuning is paid for.
+    """
+    volumes, dataset, evaluation = Volumes(), job.spec.dataset, job.spec.evaluation
     volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.validation, dataset.test) if file)
     if job.spec.code is not None:
         volumes.config_map(job.spec.code.config_map_ref.name)
+    if dataset.test and evaluation.output:
+        volumes.claim(parse_uri(evaluation.output.uri).root, read_only=False)
     spec = small_pod.spec_of(
         job,
         pod,
@@ -25,6 +31,7 @@ def build(owner: Manifest, job: PrepareJob, pod: CheckPod, *, default_image: str
         default_image=default_image,
         report_ca=report_ca,
         grace_seconds=GRACE_SECONDS,
+        keys=keys_of_services(evaluation) if dataset.test else (),
     )
     name = names.training_job(owner["metadata"]["name"], job.attempt)
     return small_pod.job_of(owner, job, pod, name=name, component="check", spec=spec)

@@ -152,6 +152,21 @@ def test_nothing_leaves_the_pod_that_breaks_a_rule(tmp_path, sent, name):
     assert sent == []
 
 
+def test_where_answers_cannot_be_kept_is_said_before_anything_is_paid_for(tmp_path, sent, monkeypatch):
+    monkeypatch.setattr("finetune_api.uris.CLAIMS_PATH", str(tmp_path))
+    (tmp_path / "reports").write_text("a file, where a folder is to be")
+    dataset = {"train": data(tmp_path, 12), "test": data(tmp_path, 3, "test.csv")}
+    given = job(tmp_path, dataset=dataset, evaluation={"output": {"uri": "pvc://reports/tweets"}})
+    with pytest.raises(TrainerError) as refused:
+        run(given, tmp_path)
+    said = f"spec.evaluation.output.uri: {tmp_path}/reports/tweets could not be written: Not a directory"
+    assert (refused.value.reason, refused.value.message) == (Reason.ARTIFACT_FAILED, said)
+    assert sent == []
+    (tmp_path / "reports").unlink()
+    assert run(given, tmp_path).phase == "Checked"
+    assert [path.name for path in (tmp_path / "reports").rglob("*")] == ["tweets"]
+
+
 @pytest.mark.usefixtures("sent")
 def test_a_service_with_minima_of_its_own_gets_what_there_is(tmp_path):
     assert run(job(tmp_path, count=2, rules="openAICompatible"), tmp_path).phase == "Checked"

@@ -14,8 +14,9 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import HUB_TOKEN_VARIABLE, REGISTRY_KEYS_VARIABLE
 from finetune_api.push import Push
 from finetune_trainer import push
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.output import registry
-from finetune_trainer.output.pushes import push_all
+from finetune_trainer.output.pushes import push_all, require_keys
 from finetune_trainer.output.registry import PushError, Reference, keys_for
 from finetune_trainer.storage.durable import read_manifest, whole_folder
 from tests.unit.finetune_trainer.fake_service import serving
@@ -337,3 +338,44 @@ def test_the_command_pushes_a_folder_that_is_there(place, tuned, capsys):
 def test_the_command_says_how_a_place_is_written(tuned, to, capsys):
     assert command(tuned, to) == ExitCode.SPEC_INVALID
     assert "oci://REGISTRY/REPOSITORY:TAG or hf://OWNER/NAME" in capsys.readouterr().err
+
+
+# Before the training.
+
+BOTH = Push.model_validate(
+    {
+        "oci": {"uri": "oci://ghcr.io/team/model:1", "secretRef": {"name": "registry"}},
+        "huggingFace": {"repository": "team/model", "tokenSecretRef": {"name": "hub", "key": "token"}},
+    }
+)
+OCI, HUB = "spec.artifact.push.oci.secretRef: ", "spec.artifact.push.huggingFace.tokenSecretRef: "
+GOOD_KEYS = json.dumps({"auths": {"ghcr.io": {"auth": BASIC}}})
+WRONG_SECRETS = {
+    "another registry": ('{"auths": {"quay.io": {}}}', TOKEN, f"{OCI}Secret registry has credentials for quay.io, and "
+                         "none for ghcr.io"),
+    "no registry": ('{"auths": {}}', TOKEN, f"{OCI}Secret registry has credentials for no registry, and none for "),
+    "no config": ("a password", TOKEN, f"{OCI}Secret registry: the Secret for the registry holds no docker config"),
+    "a list": ('{"auths": []}', TOKEN, f"{OCI}Secret registry: the Secret for the registry holds no docker config"),
+    "empty": ("", TOKEN, f"{OCI}Secret registry: "),
+    "no password": ('{"auths": {"ghcr.io": {}}}', TOKEN, f"{OCI}Secret registry: "),
+    "no token": (GOOD_KEYS, "\n", f"{HUB}the key token of Secret hub is empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_SECRETS)
+def test_a_secret_that_will_open_nothing_is_told_before_the_training(name, monkeypatch):
+    keys, token, said = WRONG_SECRETS[name]
+    monkeypatch.setenv(REGISTRY_KEYS_VARIABLE, keys)
+    monkeypatch.setenv(HUB_TOKEN_VARIABLE, token)
+    with pytest.raises(TrainerError) as refused:
+        require_keys(BOTH)
+    assert refused.value.message.startswith(said), refused.value.message
+    assert "spec.retryNonce" in (refused.value.next_step or "")
+
+
+def test_secrets_that_may_do_are_left_to_the_push(monkeypatch):
+    require_keys(None)
+    require_keys(BOTH)  # at a shell, where docker and the hub have logins of their own
+    monkeypatch.setenv(REGISTRY_KEYS_VARIABLE, GOOD_KEYS)
+    monkeypatch.setenv(HUB_TOKEN_VARIABLE, TOKEN)
+    require_keys(BOTH)

@@ -94,10 +94,10 @@ def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
     free = [name for name in seen if name not in asked.values() and ORDINARY_NAME.fullmatch(name)]
     found: dict[str, str] = {}
     for part in columns.needed:
-        if asked[part] not in seen and (near := nearest(asked[part], _USUAL_NAMES[part], free)):
+        if asked[part] not in seen and (near := nearest(asked[part], _names_of(part), free)):
             found[part] = near
             free.remove(near)
-    if not found and columns.prompt not in seen and (near := nearest(columns.messages, _USUAL_NAMES["messages"], free)):
+    if not found and columns.prompt not in seen and (near := nearest(columns.messages, _names_of("messages"), free)):
         found["messages"] = near
     return found
 
@@ -111,7 +111,7 @@ def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
     if columns.system == Columns().system:
         near = nearest(columns.system, _SYSTEM_NAMES, free)
         return near and f"column {near} is not read: is it the system message, map it with columns.system"
-    near = nearest(columns.system, _USUAL_NAMES["system"], free)
+    near = nearest(columns.system, _names_of("system"), free)
     return f"no row has a column {columns.system!r} (columns.system)" + (f"; did you mean {near}?" if near else "")
 
 
@@ -133,7 +133,12 @@ def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
 
 def has_two_answers(seen: Sequence[str]) -> bool:
     """Whether rows seem to have a better and a worse answer, by whatever names."""
-    return all({part, *_USUAL_NAMES[part]}.intersection(seen) for part in ("chosen", "rejected"))
+    return all(set(_names_of(part)).intersection(seen) for part in ("chosen", "rejected"))
+
+
+def _names_of(part: str) -> tuple[str, ...]:
+    """What a column of this part is called: as we call it, if the job calls it otherwise; else as others do."""
+    return (part, *_USUAL_NAMES[part])
 
 
 def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:

@@ -234,6 +234,8 @@ class _Loader(yaml.SafeLoader):
             if key.value in known and key.value != "<<":
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
             known.add(key.value)
+            if key.tag.endswith(":bool"):  # y, n, on, off: shown as it was written
+                key.tag = "tag:yaml.org,2002:str"
         for key, value in node.value if node.flow_style else ():
             if key.tag.endswith((":int", ":float")) and value.tag.endswith(":null"):
                 problem = f"{key.value} stands alone: is the comma before it one within a number?"

@@ -7,12 +7,44 @@ from pathlib import Path
 
 from finetune_api.names import HUB_TOKEN_VARIABLE, REGISTRY_KEYS_VARIABLE
 from finetune_api.push import Push, Pushed, PushToRegistry
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.output.hub import push_to_hub
-from finetune_trainer.output.registry import PushError, Reference, Registry, keys_for
+from finetune_trainer.output.registry import PushError, Reference, Registry, entries_of, keys_for
 
 _SAID = 300  # letters: two of them have to fit into a pod's termination message
 
 logger = logging.getLogger(__name__)
+
+
+def require_keys(push: Push | None) -> None:
+    """Refuse, before the training, a Secret that will open nothing after it. Only pods have its text.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    if push and push.oci and push.oci.secret_ref and REGISTRY_KEYS_VARIABLE in os.environ:
+        _require_entry(push.oci, push.oci.secret_ref.name, os.environ[REGISTRY_KEYS_VARIABLE])
+    if push and push.hugging_face and not os.environ.get(HUB_TOKEN_VARIABLE, "-").strip():
+        key = push.hugging_face.token_secret_ref
+        said = f"spec.artifact.push.huggingFace.tokenSecretRef: the key {key.key} of Secret {key.name} is empty"
+        raise TrainerError(Reason.SPEC_INVALID, said, "Put a token into it that may write, then set spec.retryNonce.")
+
+
+def _require_entry(asked: PushToRegistry, secret: str, config: str) -> None:
+    host = Reference.parse(asked.uri).host
+    try:
+        if keys_for(host, config) is not None:
+            return
+        others = ", ".join(sorted(entries_of(config))) or "no registry"
+        said = f"Secret {secret} has credentials for {others}, and none for {host}"
+    except PushError as error:
+        said = f"Secret {secret}: {error}"
+    step = (
+        f"Make it anew: kubectl create secret docker-registry {secret} --docker-server={host} --docker-username=… "
+        "--docker-password=…; then set spec.retryNonce. A registry that asks for none needs no secretRef."
+    )
+    raise TrainerError(Reason.SPEC_INVALID, f"spec.artifact.push.oci.secretRef: {said}", step)
 
 
 def push_all(push: Push | None, folder: Path) -> list[Pushed]:

@@ -30,6 +30,7 @@ PAUSE_SECONDS = 1.0
 _BLOCK = 1 << 20
 _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _DOCKER_HUB_KEYS = "https://index.docker.io/v1/"
+_NO_CONFIG = "the Secret for the registry holds no docker config.json with auths"
 _TIMEOUT = httpx.Timeout(60, connect=10, write=300)
 
 
@@ -66,8 +67,8 @@ def keys_for(host: str, docker_config: str | None) -> tuple[str, str] | None:
     names = [host, f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/"]
     if host in _DOCKER_HUB:
         names += [*_DOCKER_HUB, _DOCKER_HUB_KEYS]
+    entries = entries_of(docker_config)
     try:
-        entries = json.loads(docker_config)["auths"]
         entry = next((entries[name] for name in names if name in entries), None)
         if entry is None:
             return None
@@ -76,7 +77,22 @@ def keys_for(host: str, docker_config: str | None) -> tuple[str, str] | None:
             return user, password
         return entry["username"], entry["password"]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise PushError("the Secret for the registry holds no docker config.json with auths") from None
+        raise PushError(_NO_CONFIG) from None
+
+
+def entries_of(docker_config: str) -> dict[str, Any]:
+    """What the text of a docker config.json has for each registry.
+
+    Raises:
+        PushError: it is no such text.
+    """
+    try:
+        entries = json.loads(docker_config)["auths"]
+    except (ValueError, KeyError, TypeError):
+        entries = None
+    if not isinstance(entries, dict):
+        raise PushError(_NO_CONFIG)
+    return entries
 
 
 class Registry:

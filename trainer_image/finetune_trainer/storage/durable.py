@@ -93,6 +93,22 @@ def whole_file(final: Path, content: bytes) -> None:
             draft.unlink(missing_ok=True)
 
 
+def require_writable(folder: Path) -> None:
+    """Go on only where the folder is there, or can be made, and takes a file.
+
+    Raises:
+        TrainerError: ArtifactFailed, or StoreUnavailable.
+    """
+    tried = folder / "tried"
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = unfinished(tried)
+        try:
+            draft.write_bytes(b"")
+        finally:
+            draft.unlink(missing_ok=True)
+
+
 def unfinished(final: Path) -> Path:
     """A name beside `final` for what is to become it."""
     return final.parent / f"{UNFINISHED}{final.name}-{secrets.token_hex(4)}"

@@ -30,7 +30,7 @@ from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_P
 from finetune_operator.decide.job.change import with_status
 from finetune_operator.decide.job.reported import AT_WORK, not_evaluated, report_is_due, reported
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, pod_check_seconds
+from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, named_in, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF, PASSING, RETRIED
 from finetune_operator.decide.pods.refused import counts_what_has_ended
@@ -213,7 +213,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     pod = _pod(view)
     if pod.state != "Queued":
         return None
-    obstacle = pod.failure
+    obstacle = named_in(view, pod.failure)
     say = reconciling if obstacle is None or obstacle.reason in PASSING else stalled
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
     change = _change(view, facts, job_id=pod.job_id)

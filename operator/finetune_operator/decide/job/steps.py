@@ -321,7 +321,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     """The attempt exists and its pod does not run yet: say what it waits for."""
     if view.run.state != "Queued":
         return None
-    obstacle = _placed(view, view.run.failure)
+    obstacle = named_in(view, view.run.failure)
     if obstacle is None:
         facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
     elif obstacle.reason in PASSING:
@@ -341,8 +341,8 @@ def grace_left(run: Run, now: datetime) -> float:
     return max(0.0, (run.since + ROOM_GRACE - now).total_seconds())
 
 
-def _placed(view: JobView, obstacle: Failure | None) -> Failure | None:
-    """What keeps the pod from starting, with the field that names what is missing."""
+def named_in(view: JobView, obstacle: Failure | None) -> Failure | None:
+    """What keeps a pod from starting, with the field that names what is missing."""
     name = view.spec.connection_ref.name if view.spec else ""
     return with_field(obstacle, view.spec, name, view.connection) if obstacle else None
 

@@ -110,14 +110,31 @@ def test_the_active_version_is_a_number_and_no_name(name: str) -> None:
     assert b"ft:a" not in orjson.dumps(job.wire())
 
 
-def check(pod: CheckPod) -> dict[str, Any]:
+def check(pod: CheckPod, dataset: dict[str, Any] = DATASET, **evaluation: Any) -> dict[str, Any]:
     body = {"namespace": "team-a", "name": "sentiment-1", "uid": UID, "attempt": 2, "rules": "openAI", "uploadURL": "u"}
-    job = PrepareJob.model_validate(body | {"spec": job_spec(dataset=DATASET).wire()})
+    job = PrepareJob.model_validate(body | {"spec": job_spec(dataset=dataset, evaluation=evaluation).wire()})
     return check_job.build(OWNER, job, pod, default_image="check:1", report_ca="PEM")
 
 
 def test_the_check_reads_the_test_set_too() -> None:
     assert "/var/lib/finetune/configmaps/rows" in mounts(check(CheckPod()))
+
+
+LATE = {"output": {"uri": "pvc://reports/tweets"}, "judge": JUDGE}
+
+
+def test_what_the_evaluation_needs_is_looked_up_before_the_tuning_is_paid_for() -> None:
+    made = check(CheckPod(), **LATE)
+    assert mounts(made)["/var/lib/finetune/claims/reports"] is False, "whether it can be written to is tried"
+    assert variables(made)["FINETUNE_JUDGE_KEY"] == {"secretKeyRef": {"name": "judge", "key": "api-key"}}
+
+
+def test_the_check_waits_for_nothing_that_an_evaluation_without_test_set_would_need() -> None:
+    made = check(CheckPod(), {"train": DATASET["train"]}, **LATE)
+    assert (mounts(made), variables(made).keys()) == (
+        mounts(check(CheckPod(), {"train": DATASET["train"]})),
+        {"FINETUNE_JOB", "FINETUNE_REPORT_CA"},
+    )
 
 
 def test_pods_for_a_provider_wait_in_the_queue_that_the_connection_names() -> None:

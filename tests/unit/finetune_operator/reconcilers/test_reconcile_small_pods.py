@@ -70,6 +70,17 @@ async def test_a_pod_that_asks_a_model_is_given_more_by_an_admin(begin_measuring
     assert "checkPod.podTemplate.resources" in said
 
 
+async def test_what_a_pod_that_asks_a_model_lacks_is_told_with_its_field(begin_measuring: Begin) -> None:
+    cluster = await begin_measuring(evaluation={"output": {"uri": "pvc://reports/tweets"}})
+    cluster.start_pod()
+    missing = '0/1 nodes are available: persistentvolumeclaim "reports" not found.'
+    waits = {"type": "PodScheduled", "status": "False", "message": missing}
+    cluster.kube.change(PODS, "sentiment-1-1-eval1-x", status={"phase": "Pending", "conditions": [waits]})
+    await cluster.settle()
+    said = 'spec.evaluation.output.uri: persistentvolumeclaim "reports" not found'
+    assert cluster.status()["failure"]["message"] == said
+
+
 async def test_who_refuses_or_does_not_place_such_a_pod_is_told_with_its_own_template(begin: Begin) -> None:
     cluster = await begin(with_cloud_job)
     cluster.run_pod(phase="Pending")
