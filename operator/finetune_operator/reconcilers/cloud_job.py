@@ -108,7 +108,7 @@ class CloudJobs:
         if view.spec is None or view.connection is None:
             name = view.spec.connection_ref.name if view.spec else ""
             missing = lacking(name, is_there=view.connection_unread, field="spec.connectionRef")
-            return outcomes.trouble(view, missing, outcomes.ASK_AGAIN_SECONDS)
+            return measuring.not_started(view, missing)
         try:
             job_id = await self._training.measure(job, view.spec, view.connection, decision.status)
         except REFUSALS as error:
