@@ -13,7 +13,15 @@ from botocore.exceptions import ClientError
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws.client import STORE, Aws, translated
-from finetune_operator.providers.errors import NotThere, ProviderError, TryLater, Unreadable, looks_like_page
+from finetune_operator.providers.errors import (
+    Contested,
+    NotThere,
+    ProviderError,
+    TryLater,
+    Unknown,
+    Unreadable,
+    looks_like_page,
+)
 
 PART_BYTES = 8 * 1024 * 1024
 """S3 takes parts from 5 MiB on, and 10,000 of them: files of up to 80 GB."""
@@ -137,9 +145,9 @@ class Bucket:
         answer = await self._aws.call(STORE, "delete_objects", Bucket=self._bucket, Delete=asked)
         refused = answer.get("Errors") or []
         if refused:
-            # The answer as a whole was good; what S3 could not do for a key is its own trouble, unless a right lacks.
             told = {"Error": refused[0], "ResponseMetadata": {"HTTPStatusCode": 500}}
-            raise translated(ClientError(told, "DeleteObjects"), STORE)
+            error = translated(ClientError(told, "DeleteObjects"), STORE)
+            raise Contested(error.reason, error.message) if isinstance(error, Unknown) else error
 
     async def _part(self, upload: dict[str, Any], number: int, content: bytes) -> dict[str, Any]:
         made = await self._aws.call(STORE, "upload_part", PartNumber=number, Body=content, **upload)

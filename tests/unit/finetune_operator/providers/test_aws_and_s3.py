@@ -16,7 +16,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.aws import s3
 from finetune_operator.providers.aws.client import Aws, session_of, translated
 from finetune_operator.providers.aws.s3 import Bucket, in_parts, place_of
-from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import Contested, Denied, NotThere, Refused, TryLater, Unknown
 from finetune_operator.providers.pace import Pace
 from finetune_operator.runtime.errors import LeadershipLost
 from tests.simulators.conftest import s3_endpoint
@@ -189,8 +189,9 @@ async def test_names_are_below_the_prefix_and_deleted_by_their_beginning(bucket:
 @pytest.mark.parametrize(
     ("code", "kind", "reason"),
     [
-        ("AccessDenied", Denied, Reason.CREDENTIALS_INVALID),  # not all that the key is good for ends with this
-        ("InternalError", Unknown, Reason.PROVIDER_UNAVAILABLE),
+        # Neither has all that the connection does wait.
+        ("AccessDenied", Denied, Reason.CREDENTIALS_INVALID),
+        ("InternalError", Contested, Reason.PROVIDER_UNAVAILABLE),
         ("SlowDown", TryLater, Reason.RATE_LIMITED),
     ],
 )
