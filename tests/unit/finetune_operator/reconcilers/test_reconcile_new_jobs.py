@@ -62,7 +62,9 @@ async def test_a_job_among_many_new_ones_whose_pod_is_quick_is_written_about_onc
     assert uid[:8] in version["artifact"]["uri"]
 
 
-async def test_a_job_whose_pod_cannot_be_made_is_looked_at_when_another_ones_look_has_found_it_among_the_events() -> None:
+async def test_a_job_whose_pod_cannot_be_made_is_looked_at_when_another_ones_look_has_found_it_among_the_events() -> (
+    None
+):
     cluster = await among_new_jobs()
     other = Key(FINE_TUNE_JOBS.kind, "team-a", "other-1")
     await cluster.reconcile(JOB)
