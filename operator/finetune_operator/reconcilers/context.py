@@ -21,7 +21,7 @@ from finetune_operator.decide import unheeded
 from finetune_operator.decide.connection import lacking, with_resolved
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
-from finetune_operator.decide.pods.refused import step_of_rights
+from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
@@ -136,8 +136,8 @@ class Context:
 
     async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
         """An Event about a write that a policy or a webhook refuses, where status cannot say it."""
-        rights = step_of_rights(refusal.message)
-        step = _OTHER_DEFINITIONS if _FIELD_OF_STATUS in refusal.message else f". {rights}" if rights else ""
+        known = step_of_write(refusal.message)
+        step = _OTHER_DEFINITIONS if _FIELD_OF_STATUS in refusal.message else f". {known}" if known else ""
         logger.warning("%s: %s%s", what, refusal.message, step)
         await self.announce(obj, "Warning", Reason.WRITE_REFUSED, f"{what}: {refusal.message}{step}")
 

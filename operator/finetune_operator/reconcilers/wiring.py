@@ -5,6 +5,8 @@ The process does so with its cluster, a test with one of its own. Nothing is dec
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.cloud import CloudTraining
@@ -16,6 +18,7 @@ from finetune_operator.providers.hugging_face.training import HuggingFaceTrainin
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.cloud_job import CloudJobs
+from finetune_operator.reconcilers.concerned import concerned
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
@@ -29,7 +32,7 @@ from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.reconcilers.uploads import Uploads
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, PODS
 from finetune_operator.runtime.queue import Key, Requeue
 from finetune_operator.runtime.settings import Settings
 
@@ -62,7 +65,13 @@ class Reconcilers:
     ) -> None:
         kube, store, service = context.kube, context.store, settings.report_names[0]
         local = HuggingFaceTraining(
-            kube, store, last_report=reports.last, service=service, report_ca=report_ca, clock=context.clock
+            kube,
+            store,
+            last_report=reports.last,
+            service=service,
+            report_ca=report_ca,
+            clock=context.clock,
+            news=partial(_wake, context),
         )
         pods = CloudPods(
             kube,
@@ -97,3 +106,13 @@ class Reconcilers:
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at an object, by the reconciler of its kind."""
         return await self._of_kind[key.kind](key)
+
+
+def _wake(context: Context, regarding: Mapping[str, Any]) -> None:
+    """Have those looked at whom an Event about a Job or a pod concerns."""
+    resource = {JOBS.kind: JOBS, PODS.kind: PODS}.get(regarding.get("kind", ""))
+    name, namespace = regarding.get("name", ""), regarding.get("namespace")
+    found = context.store.get(resource, name, namespace) if resource else None
+    if resource and found:
+        for key in concerned(resource, found, context.store):
+            context.enqueue(key)

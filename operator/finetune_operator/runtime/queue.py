@@ -90,9 +90,9 @@ class WorkQueue:
         self._loop = asyncio.get_running_loop()
         metrics.QUEUE_READY.set_function(lambda: self.health().ready)
         metrics.QUEUE_DELAYED.set_function(lambda: self.health().delayed)
-        metrics.QUEUE_IN_WORK.set_function(lambda: self.health().in_work)
-        metrics.QUEUE_OLDEST_SECONDS.set_function(lambda: self.health().oldest_waiting_seconds)
-        metrics.QUEUE_LONGEST_RUNNING_SECONDS.set_function(lambda: self.health().longest_running_seconds)
+        metrics.QUEUE_IN_WORK.set_function(lambda: len(self._schedule.in_work))
+        metrics.QUEUE_OLDEST_SECONDS.set_function(lambda: self._oldest_waiting(self._now()))
+        metrics.QUEUE_LONGEST_RUNNING_SECONDS.set_function(lambda: self._longest_running(self._now()))
         self._dispatch_soon()
 
     def add(self, key: Key, lane: Lane = Lane.OTHERS) -> None:
@@ -124,19 +124,26 @@ class WorkQueue:
         return not late
 
     def health(self) -> QueueHealth:
-        """How the queue is doing now."""
+        """How the queue is doing now. Walks over all waiting keys."""
         now = self._now()
         ready = self._schedule.due_count(now)
         first = self._schedule.next_due()
-        in_work = self._schedule.in_work
         return QueueHealth(
             ready=ready,
             delayed=self._schedule.waiting - ready,
-            in_work=len(in_work),
-            oldest_waiting_seconds=max(0.0, now - first) if first is not None else 0.0,
+            in_work=len(self._schedule.in_work),
+            oldest_waiting_seconds=self._oldest_waiting(now),
             seconds_without_progress=now - max(first, self._progress_at) if first is not None and first < now else 0.0,
-            longest_running_seconds=now - min(in_work.values()) if in_work else 0.0,
+            longest_running_seconds=self._longest_running(now),
         )
+
+    def _oldest_waiting(self, now: float) -> float:
+        first = self._schedule.next_due()
+        return max(0.0, now - first) if first is not None else 0.0
+
+    def _longest_running(self, now: float) -> float:
+        in_work = self._schedule.in_work
+        return now - min(in_work.values()) if in_work else 0.0
 
     def _now(self) -> float:
         return (self._loop or asyncio.get_running_loop()).time()

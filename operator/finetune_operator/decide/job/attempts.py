@@ -6,6 +6,7 @@ Steps of the chains in `steps.py`, here and in `cloud_job`. How many there may b
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
+from zlib import crc32
 
 from finetune_api.base import Condition
 from finetune_api.connection import HuggingFace
@@ -156,9 +157,20 @@ def say_later(view: JobView) -> Decision | None:
     left = _unsaid_for(view) - lasted
     if not waits or left <= 0:
         return None
-    # What keeps thousands of pods from being made is their number: after the first look, one in a minute.
-    again = LATE_POD_CHECK_SECONDS if run.starting or lasted < LATE_POD_CHECK_SECONDS else LATEST_POD_CHECK_SECONDS
+    late = not run.starting and lasted >= LATE_POD_CHECK_SECONDS
+    again = _turn(view.uid, lasted, left) if late else LATE_POD_CHECK_SECONDS
     return Decision(view.status, later=True, requeue_after=min(left, again))
+
+
+def _turn(uid: str, lasted: float, left: float) -> float:
+    """Seconds until a job that waits among many is looked at again: once in their time, and not with all others.
+
+    What keeps thousands of pods from being made is their number. Why one is not made for another reason Events say, and
+    a look at any of the jobs that wait reads those of all: somebody's turn is every few seconds.
+    """
+    earliest, place = LATE_POD_CHECK_SECONDS + LATEST_POD_CHECK_SECONDS, crc32(uid.encode()) / 0xFFFFFFFF
+    turn = earliest + max(0.0, lasted + left - earliest) * place
+    return turn - lasted if lasted < turn - 1 else left
 
 
 def _unsaid_for(view: JobView) -> float:

@@ -25,6 +25,9 @@ _GIVE_RIGHTS = (
     f"the chart. {_AGAIN}"
 )
 
+_SILENT_WEBHOOK = r"\bfailed calling webhook "
+_WAKE_WEBHOOK = f"Ask an admin: the webhook that the message names does not answer. Does what serves it run? {_AGAIN}"
+
 _STEPS = {
     _RIGHTS: _GIVE_RIGHTS,
     _COUNTS_ENDED: "Delete Jobs of the namespace that have ended, with their pods, by the job that each belongs to, or "
@@ -40,12 +43,14 @@ _STEPS = {
     "spec.huggingFace.resources of a deployment, or ask an admin to do it in podTemplate.resources of the connection.",
     r"\bviolates PodSecurity ": "Ask an admin: the namespace's Pod Security level forbids what the connection (its "
     f"podTemplate, modelCache.volume), or a policy that changes pods, has put into the pod. {_AGAIN}",
-    r"\bfailed calling webhook ": "Ask an admin: the webhook that the message names does not answer. Does what serves "
-    f"it run? {_AGAIN}",
+    _SILENT_WEBHOOK: _WAKE_WEBHOOK,
     r'\b(serviceaccount|RuntimeClass) "[^"]*" not found|\bno PriorityClass with name \S+ was found': "Make what the "
     f"message names, or ask an admin to name another one in podTemplate of the connection. {_AGAIN}",
 }
 """By the words of Kubernetes' own admission; what a policy or webhook says has the reason's own step."""
+
+_STEPS_OF_WRITES = {words: _STEPS[words] for words in (_RIGHTS, _COUNTS_OTHERS, _SILENT_WEBHOOK)}
+"""Those that hold for what is no pod, and makes none."""
 
 
 def refusal_of_pod(said: str) -> Failure:
@@ -58,13 +63,12 @@ def refusal_of_pod(said: str) -> Failure:
 def refusal_of_write(said: str) -> Failure:
     """The failure of any other write, or of a read that the operator's role does not grant."""
     failure = Failure.because(Reason.WRITE_REFUSED, said)
-    room = _MAKE_ROOM if re.search(_COUNTS_OTHERS, said) else None
-    return failure.model_copy(update={"next_step": step_of_rights(said) or room or failure.next_step})
+    return failure.model_copy(update={"next_step": step_of_write(said) or failure.next_step})
 
 
-def step_of_rights(said: str) -> str | None:
-    """What to do where the operator's own role is what refuses."""
-    return _GIVE_RIGHTS if re.search(_RIGHTS, said) else None
+def step_of_write(said: str) -> str | None:
+    """What to do where it is not a policy, or a webhook that has looked at it, that refuses."""
+    return next((step for words, step in _STEPS_OF_WRITES.items() if re.search(words, said)), None)
 
 
 def counts_what_has_ended(refusal: Failure | None) -> bool:

@@ -4,8 +4,10 @@ One listing answers for all objects of a namespace: on a cluster that is busy ma
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from finetune_api.job_status import Failure
@@ -14,8 +16,16 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.pods.containers import containers, starved
 from finetune_operator.runtime.kube import EVENTS, PODS, Kube
+from finetune_operator.runtime.recent import Recent
 
 GOOD_FOR = timedelta(seconds=10)
+GOOD_FOR_AT_MOST = timedelta(seconds=60)
+OF_THE_TIME = 30
+"""A listing is good for so many times as long as it took: the API server reads all Events of a namespace for it, and
+there are three of each job."""
+
+NAMESPACES = 1024
+"""Of so many it is remembered about whom Events have told."""
 
 START_IS_LATE = timedelta(seconds=10)
 """A pod whose containers do not start within this may lack a volume, or its node something."""
@@ -56,6 +66,19 @@ _SUMMARY = "Unable to attach or mount volumes"
 """How the kubelet sums up what it has said, or the controller that attaches, in better words before."""
 
 
+News = Callable[[Mapping[str, Any]], None]
+
+
+def nobody_waits(_regarding: Mapping[str, Any]) -> None:
+    """Whoever waits for it looks often enough."""
+
+
+class _Listed(NamedTuple):
+    at: datetime
+    good_for: timedelta
+    notes: dict[str, tuple[str, str]]
+
+
 class Told:
     """The most telling Event about each object: the newest one.
 
@@ -64,6 +87,7 @@ class Told:
         clock: now, with a time zone.
         selector: by fields, of the Events.
         known: reasons of Events that count; None for all.
+        news: told of each object, as Events name it, that a listing is the first one to tell of.
     """
 
     def __init__(
@@ -72,12 +96,15 @@ class Told:
         clock: Callable[[], datetime],
         selector: str = OF_JOBS,
         known: frozenset[str] | None = None,
+        news: News = nobody_waits,
     ) -> None:
         self._kube = kube
         self._clock = clock
         self._selector = selector
         self._known = known
-        self._listed: dict[str, tuple[datetime, dict[str, tuple[str, str]]]] = {}
+        self._news = news
+        self._listed: dict[str, _Listed] = {}
+        self._told_of: Recent[frozenset[str]] = Recent(NAMESPACES, is_spent=operator.not_)
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, obj: Manifest) -> tuple[str, str] | None:
@@ -91,23 +118,29 @@ class Told:
         async with lock:
             self._forget_old()
             if namespace not in self._listed:
-                self._listed[namespace] = self._clock(), await self._list(namespace)
-            _, notes = self._listed[namespace]
+                began = self._clock()
+                notes = await self._list(namespace, but=uid)
+                good_for = max(GOOD_FOR, (self._clock() - began) * OF_THE_TIME)
+                self._listed[namespace] = _Listed(began, min(good_for, GOOD_FOR_AT_MOST), notes)
+            notes = self._listed[namespace].notes
         # By UID: the events of an earlier object of the same name stay for an hour.
         return notes.get(uid)
 
     def _forget_old(self) -> None:
         now = self._clock()
-        self._listed = {name: told for name, told in self._listed.items() if now - told[0] < GOOD_FOR}
+        self._listed = {name: one for name, one in self._listed.items() if timedelta(0) <= now - one.at < one.good_for}
 
-    async def _list(self, namespace: str) -> dict[str, tuple[str, str]]:
+    async def _list(self, namespace: str, but: str) -> dict[str, tuple[str, str]]:
+        """What was told, by UID. Whoever is told of for the first time `but` one is news."""
         events = await self._kube.list(EVENTS, namespace, field_selector=self._selector)
         telling = [event for event in events if event.get("note") and self._counts(event)]
         telling.sort(key=_telling)
-        return {
-            str((event.get("regarding") or {}).get("uid")): (str(event["reason"]), str(event["note"]))
-            for event in telling
-        }
+        newest = {str((event.get("regarding") or {}).get("uid")): event for event in telling}
+        before = self._told_of.get(namespace) or frozenset()
+        self._told_of.put(namespace, frozenset(newest))
+        for uid in newest.keys() - before - {but}:
+            self._news(newest[uid].get("regarding") or {})
+        return {uid: (str(event["reason"]), str(event["note"])) for uid, event in newest.items()}
 
     def _counts(self, event: Manifest) -> bool:
         return self._known is None or event["reason"] in self._known
@@ -119,12 +152,13 @@ class NotBroughtUp:
     Args:
         kube: the API.
         clock: now, with a time zone.
+        news: told of each pod, as Events name it, of which something is heard for the first time.
     """
 
-    def __init__(self, kube: Kube, clock: Callable[[], datetime]) -> None:
+    def __init__(self, kube: Kube, clock: Callable[[], datetime], news: News = nobody_waits) -> None:
         self._kube = kube
         self._clock = clock
-        self._told = Told(kube, clock, OF_PODS, frozenset(_REASONS))
+        self._told = Told(kube, clock, OF_PODS, frozenset(_REASONS), news)
 
     async def of(self, pods: Sequence[Manifest], selector: str) -> Failure | None:
         """What the first of the pods that is not brought up waits for; young pods are not asked about.

@@ -38,7 +38,7 @@ from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.hugging_face.names_taken import create_job, goes_by_itself, taken
-from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp, Told
+from finetune_operator.providers.hugging_face.pod_refusals import News, NotBroughtUp, Told, nobody_waits
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
@@ -82,6 +82,7 @@ class HuggingFaceTraining:
         service: DNS name of the report server.
         report_ca: the CA certificate of the report server now, PEM.
         clock: now, with a time zone.
+        news: told of a Job or a pod, as Events name it, of which they say for the first time why it does not start.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class HuggingFaceTraining:
         service: str,
         report_ca: Callable[[], str],
         clock: Callable[[], datetime],
+        news: News = nobody_waits,
     ) -> None:
         self._kube = kube
         self._store = store
@@ -100,8 +102,8 @@ class HuggingFaceTraining:
         self._service = service
         self._report_ca = report_ca
         self._clock = clock
-        self._refusals = Told(kube, clock)
-        self._not_up = NotBroughtUp(kube, clock)
+        self._refusals = Told(kube, clock, news=news)
+        self._not_up = NotBroughtUp(kube, clock, news)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """A folder where the connection keeps its artifacts."""

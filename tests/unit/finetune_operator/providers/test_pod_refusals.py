@@ -21,6 +21,18 @@ def refuse(kube: FakeKube, name: str, uid: str, note: str, at: str = "2026-11-21
     kube.put(EVENTS, {"metadata": metadata, "reason": "FailedCreate", "regarding": {"uid": uid}, "note": note})
 
 
+class SlowKube(FakeKube):
+    """Its Events are many: listing them takes a while."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.clock = seconds, NOW
+
+    async def list(self, *selected: Any, **more: Any) -> list[dict[str, Any]]:
+        self.clock += timedelta(seconds=self.seconds)
+        return await super().list(*selected, **more)
+
+
 async def test_jobs_of_one_namespace_share_a_listing_and_each_gets_its_own_newest_refusal() -> None:
     kube = FakeKube()
     refuse(kube, "late", "uid-1", "exceeded quota", "2026-11-21T12:00:09Z")
@@ -43,6 +55,41 @@ async def test_a_listing_is_good_for_some_seconds() -> None:
     assert await refusals.of(batch_job("uid-1")) is None
     now[0] += timedelta(seconds=1)
     assert await refusals.of(batch_job("uid-1")) == ("FailedCreate", "exceeded quota")
+
+
+@pytest.mark.parametrize(("took", "good_for"), [(0.1, 10), (1, 30), (5, 60)])
+async def test_a_listing_that_took_long_is_good_for_longer_and_for_a_minute_at_most(took: float, good_for: int) -> None:
+    kube = SlowKube(took)
+    refusals = Told(kube, lambda: kube.clock)  # type: ignore[arg-type]
+    for _ in range(120):
+        await refusals.of(batch_job("uid-1"))
+        kube.clock += timedelta(seconds=1)
+    seconds = (kube.clock - NOW).total_seconds()
+    assert kube.asked("list", "events") == pytest.approx(seconds / good_for, abs=1)
+
+
+async def test_a_listing_of_a_clock_that_went_back_since_is_good_no_more() -> None:
+    kube, now = FakeKube(), [NOW]
+    refusals = Told(kube, lambda: now[0])  # type: ignore[arg-type]
+    await refusals.of(batch_job("uid-1"))
+    refuse(kube, "a", "uid-1", "exceeded quota")
+    now[0] -= timedelta(hours=3)
+    assert await refusals.of(batch_job("uid-1")) == ("FailedCreate", "exceeded quota")
+
+
+async def test_whoever_a_listing_is_the_first_to_tell_of_is_news_once_and_whoever_asked_is_none() -> None:
+    kube, now, news = FakeKube(), [NOW], list[Any]()
+    refusals = Told(kube, lambda: now[0], news=news.append)  # type: ignore[arg-type]
+    refuse(kube, "a", "uid-1", "exceeded quota")
+    refuse(kube, "b", "uid-2", "exceeded quota")
+    heard = []
+    for uid in ("uid-3", "uid-1", "uid-4"):
+        await refusals.of(batch_job(uid))
+        heard.append([one["uid"] for one in news])
+        now[0] += timedelta(seconds=11)
+        refuse(kube, f"of {uid}", "uid-4", "exceeded quota")
+    first, then, last = (sorted(uids) for uids in heard)
+    assert (first, then, last) == (["uid-1", "uid-2"], ["uid-1", "uid-2", "uid-4"], then)
 
 
 async def test_what_was_listed_of_a_namespace_is_forgotten_with_its_time() -> None:

@@ -5,8 +5,8 @@ from datetime import timedelta
 from finetune_api.crds import unseen
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_operator.runtime.errors import Invalid
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS
-from finetune_operator.runtime.queue import Requeue
+from finetune_operator.runtime.kube import EVENTS, FINE_TUNE_JOBS, JOBS
+from finetune_operator.runtime.queue import Key, Requeue
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_job
 
 OTHERS = 150
@@ -60,6 +60,26 @@ async def test_a_job_among_many_new_ones_whose_pod_is_quick_is_written_about_onc
     assert version["jobUID"] == uid
     assert version["artifact"] == status["result"]["artifact"]
     assert uid[:8] in version["artifact"]["uri"]
+
+
+async def test_a_job_whose_pod_cannot_be_made_is_looked_at_when_another_ones_look_has_found_it_among_the_events() -> (
+    None
+):
+    cluster = await among_new_jobs()
+    other = Key(FINE_TUNE_JOBS.kind, "team-a", "other-1")
+    await cluster.reconcile(JOB)
+    await cluster.reconcile(other)
+    cluster.hear()
+    cluster.queue.clear()
+    uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]["uid"]
+    regarding = {"kind": "Job", "namespace": "team-a", "name": "sentiment-1-1", "uid": uid}
+    body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedCreate", "regarding": regarding}
+    cluster.kube.put(EVENTS, {**body, "note": "exceeded quota: gpus"})
+    cluster.now += timedelta(seconds=20)
+    await cluster.reconcile(other)
+    assert cluster.queue == [JOB]
+    await cluster.reconcile(JOB)
+    assert cluster.status()["failure"]["message"] == "exceeded quota: gpus"
 
 
 async def test_what_the_definition_says_of_a_new_job_is_no_status() -> None:

@@ -1,5 +1,6 @@
 """What is done about a job's attempts and what their pods report, and what status says of it."""
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -107,13 +108,30 @@ def test_the_more_jobs_have_begun_in_silence_the_later_that_is_said_of_each_and_
     assert (said.later, said.status.phase) == (False, "Queued")
 
 
-def test_what_has_begun_in_silence_among_thousands_is_looked_at_once_in_a_minute_after_the_first_look() -> None:
-    looks, now = [], 0.0
-    while (decision := decide(view(AWAITS_POD, unsaid=10**6, now=at(now)))).later:
+def looks(uid: str) -> list[float]:
+    """When a job is looked at that has begun in silence among very many, until its status speaks."""
+    found, now = [], 0.0
+    while (decision := decide(view(AWAITS_POD, uid=uid, unsaid=10**6, now=at(now)))).later:
         assert decision.requeue_after is not None
         now += decision.requeue_after
-        looks.append(now)
-    assert looks == [15, 75, 135, 195, 255, 300]
+        found.append(round(now, 3))
+    return found
+
+
+def test_what_has_begun_in_silence_among_thousands_is_looked_at_early_and_then_hardly_ever() -> None:
+    of_all = [looks(f"uid-{number}") for number in range(400)]
+    assert {(first, last) for first, *_, last in of_all} == {(15, 300)}
+    assert all(75 <= second <= 300 for _, second, *_ in of_all)
+    assert all(len(one) == 3 for one in of_all), "6 where each is looked at once a minute"
+
+
+def test_looks_at_many_that_have_begun_in_silence_at_once_are_spread_over_all_the_time() -> None:
+    """Each finds what Events tell of any of them: somebody looks within seconds."""
+    moments = sorted(moment for number in range(400) for moment in looks(f"uid-{number}") if moment > 15)
+    assert max(later - earlier for earlier, later in itertools.pairwise([75, *moments])) <= 10
+
+
+def test_a_trainer_that_has_just_begun_among_thousands_is_looked_at_soon() -> None:
     begun = decide(view(HAS_JUST_BEGUN, unsaid=10**6, now=at(200)))
     assert begun.requeue_after == LATE_POD_CHECK_SECONDS, "by then the trainer has spoken, or is at work without a word"
 

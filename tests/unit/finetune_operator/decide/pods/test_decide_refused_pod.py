@@ -71,3 +71,13 @@ def test_only_a_quota_of_objects_counts_attempts_that_have_ended(asked: str, end
         f'jobs.batch "a-2" is forbidden: exceeded quota: q, requested: {asked}=1, used: {asked}=1, limited: {asked}=1'
     )
     assert counts_what_has_ended(refusal_of_pod(said)) is ended
+
+
+def test_a_webhook_that_does_not_answer_is_told_from_one_that_refuses_whatever_is_written() -> None:
+    said = 'failed calling webhook "policy.example.com": failed to call webhook: Post "https://policy/": i/o timeout'
+    for failure in (refusal_of_pod(said), refusal_of_write(said)):
+        assert failure.next_step is not None
+        assert failure.next_step.startswith("Ask an admin: the webhook that the message names does not answer.")
+    refused = refusal_of_write('admission webhook "policy.example.com" denied the request: no')
+    assert refused.next_step is not None
+    assert "does not answer" not in refused.next_step
