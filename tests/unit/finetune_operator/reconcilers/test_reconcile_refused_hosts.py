@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.runtime.kube import CONNECTIONS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
@@ -37,6 +38,18 @@ async def test_a_new_version_that_is_refused_leaves_the_old_one_and_comes_when_i
     provider.faults.clear()
     await go_on(cluster, 6000, 300)
     assert (cluster.status(DEPLOYMENT)["servedVersion"], len(hosts(provider))) == (2, 1)
+
+
+async def test_an_address_of_arm_that_nobody_answers_at_is_told_with_its_field(cluster: Any, provider: Any) -> None:
+    first = await deployed(cluster)
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    block = spec["azureOpenAI"] | {"managementEndpoint": "http://127.0.0.1:1"}
+    cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, "azureOpenAI": block})
+    cluster.add_cloud_job("sentiment-2")
+    await tune_denied(cluster)
+    ready, status = cluster.condition("Ready", DEPLOYMENT), cluster.status(DEPLOYMENT)
+    assert "azureOpenAI.managementEndpoint of the LLMConnection, http://127.0.0.1:1: if" in ready["message"], ready
+    assert (status["servedVersion"], hosts(provider)) == (1, [first])
 
 
 async def test_a_deletion_that_a_lock_is_in_the_way_of_says_so_and_is_done_once_it_is_off(
