@@ -155,7 +155,9 @@ class HostedRelease:
             for name in free[:1]:
                 await self._calls.delete(found[name])
         except ProviderError as error:
-            return ours, error
+            ending = {one.name for one in ours if hosted_record.is_ending(one, view.now)}
+            busy_with_that = error.reason is Reason.PROVIDER_BUSY and name in ending
+            return ours, None if busy_with_that else error
         return list(hosted_record.released(ours, free, view.now)), None
 
 
@@ -187,11 +189,21 @@ def _is_to_stay(deployment: Manifest) -> bool:
     return bool(deployment["spec"].get("deletionPolicy") == "Retain")
 
 
+def _on_their_way(left: Sequence[HostedDeployment]) -> str:
+    """What is being deleted, and what was recorded and never shown: it may have been refused, as for a quota."""
+    shown = [one.name for one in left if one.unseen_since is None or one.released_at is not None]
+    hidden = [one.name for one in left if one.name not in shown]
+    parts = [f"being deleted at the provider: {', '.join(shown)}"] if shown else []
+    if hidden:
+        parts.append(f"not shown by the provider, and looked for two minutes as it may still come: {', '.join(hidden)}")
+    return "; ".join(parts)
+
+
 def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[HostedDeployment]) -> list[Fact]:
     """What is said while deletions are on their way, and when they have come to nothing for long."""
     asked, names = deployment["metadata"]["deletionTimestamp"], ", ".join(one.name for one in left)
     if view.now - moment(asked) < LONG:
-        return reconciling(Reason.PENDING, f"being deleted at the provider: {names}")
+        return reconciling(Reason.PENDING, _on_their_way(left))
     said = f"still at the provider, which has accepted the deletion that was asked for at {asked}: {names}. See there"
     message = f"{said} what holds it up; or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
     return stalled(Reason.PROVIDER_BUSY, message)
