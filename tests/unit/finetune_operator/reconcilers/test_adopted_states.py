@@ -1,4 +1,4 @@
-"""Jobs that somebody has made elsewhere, in states that nobody knows, or that wait for somebody: said, and waited for."""
+"""Jobs that somebody has made elsewhere, in states that nobody knows, or that wait for somebody: said, and followed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,13 +27,9 @@ class Says:
     async def __call__(self, operation: str, carry_out: Callable[[], Reply]) -> Reply:
         """See simulators.http.Meddle."""
         reply = carry_out()
-        if (
-            self.word is None
-            or "job" not in operation.casefold()
-            or not isinstance(reply.body, bytes)
-            or reply.status != 200
-        ):
+        if self.word is None or "job" not in operation.casefold() or reply.status != 200:
             return reply
+        assert isinstance(reply.body, bytes)
         return Reply(reply.status, orjson.dumps(self._changed(orjson.loads(reply.body))), reply.headers)
 
     def _changed(self, value: Any) -> Any:
