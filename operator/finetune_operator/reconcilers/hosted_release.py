@@ -68,10 +68,16 @@ class HostedRelease:
         return None
 
     async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
-        names = ", ".join(one.name for one in view.status.hosted or ())
-        if names:
+        """What stays, as the policy says; and what was asked to go while that was another one."""
+        hosted = view.status.hosted or ()
+        if names := ", ".join(one.name for one in hosted if one.released_at is None):
             note = f"left at the provider, and billed there, as deletionPolicy is Retain: {names}"
             await self._context.announce(deployment, "Normal", "Retained", note)
+        if names := ", ".join(one.name for one in hosted if one.released_at is not None):
+            note = f"deletionPolicy became Retain after the provider was asked to delete it, so it goes: {names}"
+            await self._context.announce(deployment, "Warning", "Retained", note)
+        if view.unrecorded:
+            await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
 
     async def _tell_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
         """An attached one that was to go along, and was never seen to be one of the model's."""

@@ -53,6 +53,7 @@ class Cluster:
         self.kube = FakeKube()
         self.now: datetime = NOW
         self.told: list[tuple[str, str, str]] = []
+        self.notes: list[str] = []
         self.delays: dict[Key, float] = {}
         self.put_off: list[tuple[Key, float]] = []
         self.restart()
@@ -113,6 +114,7 @@ class Cluster:
 
     async def announce(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
         self.told.append((regarding["kind"], event_type, reason))
+        self.notes.append(note)
         assert note
 
     async def reconcile(self, key: Key) -> Requeue | None:
