@@ -20,6 +20,7 @@ ABANDON_ANNOTATION = f"{GROUP}/abandon"  # "true": let go of what is left at a p
 WAKE_ANNOTATION = f"{GROUP}/wake"  # another value brings back what was stopped because nobody asked it
 DIGEST_ANNOTATION = f"{GROUP}/applied"  # on all that the operator has made: what it has asked for
 PROVIDER_FINALIZER = f"{GROUP}/provider"  # something of this object is outside of the cluster
+BEGUN_ANNOTATION = f"{GROUP}/begun-at"  # beside it: by connection, where that led, should status be lost
 WEIGHTS_FINALIZER = f"{GROUP}/weights"  # weights of this model are to be deleted with it
 OWNER_ANNOTATION = f"{GROUP}/owner"  # the owner's whole name, where a label is too short for it
 OWNER_TAG = "finetune-uid"  # of a deployment at a provider, for people and bills: its owner's UID

@@ -29,7 +29,7 @@ class Flapping:
         """The reply, or what comes in its place."""
         word = operation.rpartition(".")[2]
         self.made |= set(standing(self.simulator))
-        lists = word.startswith("List") or word == "list"
+        lists = is_list(operation)
         read = self.reads and (word.startswith(("Get", "Describe")) or word in {"get", "retrieve"})
         if reply.status != 200 or not (lists or read) or operation == FIGURES:
             return reply
@@ -38,8 +38,34 @@ class Flapping:
             return reply
         if read:
             return self.simulator.error(_missing(operation), operation)
-        body = orjson.loads(reply.body)
-        return Reply.json({key: [] if isinstance(value, list) else value for key, value in body.items()})
+        return without_rows(reply)
+
+
+class Late:
+    """A provider whose lists of what serves show none of it before a moment."""
+
+    def __init__(self, simulator: Simulator, until: float) -> None:
+        self.simulator, self.until = simulator, until
+
+    async def __call__(self, operation: str, carry_out: Callable[[], Reply]) -> Reply:
+        """See simulators.http.Meddle."""
+        reply = carry_out()
+        serves = any(word in operation for word in ("eployments", "Throughputs", "Endpoints"))
+        hides = is_list(operation) and serves and self.simulator.clock.now < self.until
+        return without_rows(reply) if hides and reply.status == 200 else reply
+
+
+def is_list(operation: str) -> bool:
+    """Whether an operation lists things."""
+    word = operation.rpartition(".")[2]
+    return word.startswith("List") or word == "list"
+
+
+def without_rows(reply: Reply) -> Reply:
+    """A list that lacks all that is there."""
+    assert isinstance(reply.body, bytes)
+    body = orjson.loads(reply.body)
+    return Reply.json({key: [] if isinstance(value, list) else value for key, value in body.items()})
 
 
 def _missing(operation: str) -> ApiError:

@@ -12,7 +12,14 @@ from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec
 from finetune_api.evaluation import Evaluation
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
 from finetune_api.model import FineTunedModelSpec
-from finetune_api.names import ABANDON_ANNOTATION, DIGEST_ANNOTATION, GROUP, WAKE_ANNOTATION, is_own_label
+from finetune_api.names import (
+    ABANDON_ANNOTATION,
+    BEGUN_ANNOTATION,
+    DIGEST_ANNOTATION,
+    GROUP,
+    WAKE_ANNOTATION,
+    is_own_label,
+)
 
 EVENT = "NoEffect"
 _SHOWN = 32
@@ -135,7 +142,7 @@ def _annotations(
 ) -> Iterator[str]:
     """Those of our group that nobody reads on this kind, or whose value says nothing."""
     for name, value in annotations.items():
-        if not name.startswith(f"{GROUP}/") or name == DIGEST_ANNOTATION:
+        if not name.startswith(f"{GROUP}/") or name in {DIGEST_ANNOTATION, BEGUN_ANNOTATION}:
             continue
         if name not in known:
             there = f" (there {'are' if len(list(known)) > 1 else 'is'} {', '.join(known)})" if known else ""

@@ -37,7 +37,7 @@ from finetune_operator.providers.errors import (
     Unreadable,
     understood,
 )
-from finetune_operator.providers.job_record import begun_at, key_of, recorded
+from finetune_operator.providers.job_record import begun_at, key_of, noted, recorded
 from finetune_operator.providers.ports import FineTuningApi, JobRequest, RemoteFile
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key
@@ -89,6 +89,8 @@ class CloudTraining:
         latest = await self._pods.latest_attempt(job, status)
         number = last = max(latest, 1)
         lost = status.provider is None and _is_held(job)
+        if lost:
+            await self._require_place(job, ProviderStatus())
         while lost and number < last + FURTHER_ATTEMPTS:
             number += 1
             if await self.find(job, ProviderStatus(attempt=number)):
@@ -151,7 +153,8 @@ class CloudTraining:
         Raises:
             ProviderError: its connection leads elsewhere, or that cannot be asked.
         """
-        made = (_connection(job), provider.place, provider.account)
+        place, account = begun_at(job)
+        made = (_connection(job), provider.place or place, provider.account or account)
         try:
             self._accounts.require_same(*made)
         except Elsewhere:
@@ -307,6 +310,10 @@ class CloudTraining:
     def account(self, job: Manifest) -> str | None:
         """Whose account the credentials of the job's connection lead to, as far as that is known by now."""
         return self._accounts.account(_connection(job))
+
+    def note(self, job: Manifest) -> str | None:
+        """What is to be noted with our finalizer of where the job was begun, or is now; None for no change."""
+        return noted(job, self._accounts.place(_connection(job)), self.account(job))
 
     @asynccontextmanager
     async def turn(self, job: Manifest) -> AsyncIterator[None]:

@@ -17,6 +17,7 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.begun import Begun, with_place
 from finetune_operator.providers.ports import HostingApi, HostRequest
 
 HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
@@ -42,6 +43,14 @@ class Hosting:
     async def require_place(self, recorded: HostedDeployment) -> None:
         """As `Accounts.require_place`, of a deployment."""
         await self._accounts.require_place(recorded.connection, recorded.place, recorded.account)
+
+    async def require_begun(self, connection: str, begun: Begun) -> None:
+        """As `Accounts.require_place`, of what was noted and may not be recorded any more."""
+        await self._accounts.require_place(connection, begun.place, begun.account)
+
+    def note(self, deployment: Manifest, connection: str) -> str | None:
+        """What is to be noted with our finalizer once something stands through a connection; None for no change."""
+        return with_place(deployment, connection, self.place(connection), self.account(connection))
 
     async def require_models(self, version: ModelVersion) -> None:
         """As `Accounts.require_models`, of a version that is to be deployed."""

@@ -4,6 +4,7 @@ from finetune_api.job_status import ProviderStatus
 from finetune_api.manifest import Manifest
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.remote import JobKey
+from finetune_operator.providers.begun import Begun, begun, with_place
 
 
 def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
@@ -20,8 +21,15 @@ def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
 
 
 def begun_at(job: Manifest) -> tuple[str | None, str | None]:
-    """Where the job was begun, and in whose account, as its status has it."""
-    return recorded(job, "place"), recorded(job, "account")
+    """Where the job was begun, and in whose account, as its status has it; where that is lost, as it was noted."""
+    note = begun(job).get(str(job["spec"]["connectionRef"]["name"]), Begun(None, None))
+    return recorded(job, "place") or note.place, recorded(job, "account") or note.account
+
+
+def noted(job: Manifest, place: str | None, account: str | None) -> str | None:
+    """The note for our finalizer: where the job was begun, or where its connection leads now."""
+    before, whose = begun_at(job)
+    return with_place(job, str(job["spec"]["connectionRef"]["name"]), before or place, whose or account)
 
 
 def recorded(job: Manifest, field: str) -> str | None:

@@ -75,6 +75,10 @@ class RemoteTraining(TrainingProvider, Protocol):
         """Whose account the credentials of the job's connection lead to, as far as that is known by now."""
         ...
 
+    def note(self, job: Manifest) -> str | None:
+        """What is to be noted with our finalizer of where the job was begun, or is now; None for no change."""
+        ...
+
     def turn(self, job: Manifest) -> AbstractAsyncContextManager[None]:
         """A place among those who may ask the job's provider; once inside, a look is not sent away halfway through."""
         ...

@@ -24,6 +24,7 @@ KEPT_POINTS = 4 * LOSS_POINTS
 """Of a curve at its provider: status thins them once more, together with what it has."""
 
 _MESSAGE_LIMIT, _READ_LIMIT = 500, 16 * 1024
+_WORD_LIMIT = 64
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 """What steers terminals, or cannot be seen."""
 _MILLISECONDS = 1e11
@@ -36,6 +37,11 @@ def plain(message: str) -> str:
     """A provider's sentence, cut short, on one line, without what looks like a secret, or is none of Unicode's text."""
     readable = message[:_READ_LIMIT].encode("utf-8", "replace").decode()
     return _UNSEEN.sub(" ", redact(readable)).strip()[:_MESSAGE_LIMIT]
+
+
+def unknown_state(word: str) -> str:
+    """What is said of a job whose provider has a word for its state that nobody here knows."""
+    return f"the provider calls its state {plain(word)[:_WORD_LIMIT]!r}"
 
 
 def when(value: Any) -> datetime | None:

@@ -5,6 +5,7 @@ Decisions are in `decide.cloud_job`. Order is everything here: hold before anyth
 
 import logging
 from dataclasses import replace
+from datetime import datetime
 
 from finetune_api.job_status import Asked, ProviderStatus
 from finetune_api.manifest import Manifest
@@ -12,7 +13,9 @@ from finetune_api.names import PROVIDER_FINALIZER
 from finetune_operator.decide.cloud_job import measuring, outcomes, submission
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.cloud_job.submission import Adopt, Create, Wait, next_move
+from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.connection import lacking
+from finetune_operator.decide.deployment.hosted_record import may_still_show
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
@@ -44,7 +47,7 @@ class CloudJobs:
 
     async def hold(self, job: Manifest) -> Manifest:
         """Put our finalizer on the job: from now on it does not go before what is outside of the cluster has gone."""
-        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
+        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, self._training.note(job))
 
     async def submit(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Find the attempt's job at the provider, or have it made.
@@ -124,11 +127,10 @@ class CloudJobs:
         """End what runs, delete what was brought there, and take the finalizer off."""
         deployed = measuring.may_have_deployed(view) and not view.abandoned
         try:
-            if decision.stop:
-                await self._stop(job, view)
+            succeeded = decision.stop and await self._stop(job, view)
             if not view.abandoned:
                 async with self._training.turn(job):
-                    job, view, waits = await self._tidy(job, view)
+                    job, view, waits = await self._tidy(job, view, succeeded=succeeded)
                 if waits is not None:
                     return job, waits
         except ProviderError as error:
@@ -141,7 +143,9 @@ class CloudJobs:
         job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
         return job, outcomes.tidied(view, decision)
 
-    async def _tidy(self, job: Manifest, view: JobView) -> tuple[Manifest, JobView, Decision | None]:
+    async def _tidy(
+        self, job: Manifest, view: JobView, *, succeeded: bool
+    ) -> tuple[Manifest, JobView, Decision | None]:
         """Delete what was brought there; with a decision where the job has to wait for that.
 
         Raises:
@@ -152,6 +156,8 @@ class CloudJobs:
             job, view = left.job, replace(view, status=left.status)
             if left.names or left.error is not None:
                 return job, view, outcomes.not_gone(view, left.names, left.failure, self._hosts.moving_seconds)
+            if measuring.is_unrecorded(view, succeeded=succeeded) and may_still_show(_deleted_at(job), view.now):
+                return job, view, outcomes.looked_for(view, self._hosts.moving_seconds)
         try:
             await self._end_strays(job, view)
             await self._training.clean(job, view.provider.files or ())
@@ -159,12 +165,15 @@ class CloudJobs:
             return job, view, _not_tidied(view, error)
         return job, view, None
 
-    async def _stop(self, job: Manifest, view: JobView) -> None:
+    async def _stop(self, job: Manifest, view: JobView) -> bool:
+        """End what runs; whether it has succeeded before."""
         try:
             await self._training.stop(job, view.status)
         except Ended as ended:
             note = f"{ended.message}; spec.adopt.jobID of another job makes it a version, or delete it there"
             await self._context.announce(job, "Warning", "Retained", note)
+            return True
+        return False
 
     async def _create(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Record that the provider is asked, then ask it, once."""
@@ -206,6 +215,10 @@ class CloudJobs:
         await self._training.cancel(job, surplus)
         note = f"job {surplus} at the provider was made beside {kept} and is cancelled"
         await self._context.announce(job, "Warning", "Duplicate", note)
+
+
+def _deleted_at(job: Manifest) -> datetime:
+    return moment(job["metadata"]["deletionTimestamp"])
 
 
 def _not_tidied(view: JobView, error: ProviderError) -> Decision:

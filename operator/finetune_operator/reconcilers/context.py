@@ -14,7 +14,7 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest
-from finetune_api.names import ABANDON_ANNOTATION
+from finetune_api.names import ABANDON_ANNOTATION, BEGUN_ANNOTATION
 from finetune_api.policy import selects
 from finetune_api.reasons import Reason
 from finetune_operator.decide import unheeded
@@ -147,16 +147,24 @@ class Context:
         if said:
             await self.announce(obj, "Warning", unheeded.EVENT, said)
 
-    async def hold(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
+    async def hold(self, resource: Resource, obj: Manifest, finalizer: str, note: str | None = None) -> Manifest:
         """Put a finalizer of ours on the object, unless it is there: from now on it does not go before we let it.
+
+        Args:
+            resource: the object's.
+            obj: the object as it was read.
+            finalizer: ours.
+            note: where it was begun, for BEGUN_ANNOTATION; None leaves that as it is.
 
         Raises:
             Conflict: the object has changed since it was read.
             KubeError: another one of REFUSALS, of which an Event has told.
         """
-        if has_finalizer(obj, finalizer):
+        noted = note is None or annotations_of(obj).get(BEGUN_ANNOTATION) == note
+        if has_finalizer(obj, finalizer) and noted:
             return obj
-        return await self._with_finalizers(resource, obj, [*finalizers_of(obj, but=finalizer), finalizer])
+        notes = {} if noted else {BEGUN_ANNOTATION: note}
+        return await self._with_finalizers(resource, obj, [*finalizers_of(obj, but=finalizer), finalizer], notes)
 
     async def let_go(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
         """Take a finalizer of ours off the object, if it is there; an object that is gone needs none.
@@ -168,16 +176,20 @@ class Context:
         if not has_finalizer(obj, finalizer):
             return obj
         try:
-            return await self._with_finalizers(resource, obj, finalizers_of(obj, but=finalizer))
+            notes = {BEGUN_ANNOTATION: None} if BEGUN_ANNOTATION in annotations_of(obj) else {}
+            return await self._with_finalizers(resource, obj, finalizers_of(obj, but=finalizer), notes)
         except NotFound:
             self.store.remove(resource, obj["metadata"]["namespace"], obj["metadata"]["name"])
             return obj
 
-    async def _with_finalizers(self, resource: Resource, obj: Manifest, finalizers: list[str]) -> Manifest:
+    async def _with_finalizers(
+        self, resource: Resource, obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]
+    ) -> Manifest:
         name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
 
         def write(version: str) -> Awaitable[Manifest]:
-            body = {"metadata": {"finalizers": finalizers, "resourceVersion": version}}
+            metadata = {"finalizers": finalizers, "resourceVersion": version}
+            body = {"metadata": metadata | ({"annotations": notes} if notes else {})}
             return self.kube.merge_patch(resource, name, namespace, body)
 
         try:

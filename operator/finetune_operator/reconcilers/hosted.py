@@ -77,7 +77,8 @@ class HostedDeployments:
         """
         if view.spec is None:
             return deployment, view
-        deployment = await self._context.hold(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
+        note = self._calls.note(deployment, target.version.connection)
+        deployment = await self._context.hold(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER, note)
         look = await self._look(deployment, view, view.spec, target)
         asleep = view.status.asleep
         if not idle.is_asleep(asleep, view.generation, look.wake):

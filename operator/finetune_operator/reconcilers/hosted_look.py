@@ -151,12 +151,16 @@ def others_with(store: Store, view: DeploymentView, one: HostedDeployment, *, ma
 
 
 def left_behind(view: DeploymentView, left: Sequence[HostedDeployment]) -> ModelDeploymentStatus:
-    """The status while deployments stand that no version needs any more, or whose object is on its way out."""
+    """The status while deployments stand that no version needs any more, or whose object is on its way out.
+
+    That nothing is recorded is no record of nothing.
+    """
     before, status = view.status.cost, view.status
     currency = before.currency if before else "USD"
     cost = hosting_cost.total(before, status.hosted or (), left, currency, view.now)
     cost = token_prices.as_before(cost and cost.model_copy(update={"basis": before and before.basis}), before)
-    return status.model_copy(update={"hosted": list(left), "cost": cost})
+    recorded = None if status.hosted is None and not left else list(left)
+    return status.model_copy(update={"hosted": recorded, "cost": cost})
 
 
 def as_recorded(_: Hosted) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.manifest import Manifest
@@ -15,11 +16,17 @@ from finetune_operator.decide.deployment.hosted import LONG
 from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
+from finetune_operator.providers.begun import begun
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context, is_abandoned
 from finetune_operator.reconcilers.hosted_look import as_recorded, left_behind, others_with
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS
+
+_LOOKED_FOR = (
+    "nothing records what it had at a provider, as after a restore without status, and a list there may lack what was "
+    "made a moment ago: it is looked for two minutes before this object goes"
+)
 
 
 class HostedRelease:
@@ -39,7 +46,7 @@ class HostedRelease:
             await self._tell_retained(deployment, view)
         else:
             try:
-                beside, unseen = await self._beside(view)
+                beside, unseen = await self._beside(deployment, view)
                 left, trouble = await self._end(deployment, view, beside)
             except ProviderError as error:
                 view = replace(view, status=left_behind(view, view.status.hosted or ()))
@@ -53,6 +60,8 @@ class HostedRelease:
                 return going(view, _held_up(deployment, view, trouble))
             if left:
                 return going(view, _still_there(deployment, view, left))
+            if view.unrecorded and hosted_record.may_still_show(_deleted_at(deployment), view.now):
+                return going(view, reconciling(Reason.PENDING, _LOOKED_FOR))
             if view.unrecorded:
                 await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
             await self._tell_unknown(deployment, view)
@@ -61,10 +70,16 @@ class HostedRelease:
         return None
 
     async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
-        names = ", ".join(one.name for one in view.status.hosted or ())
-        if names:
+        """What stays, as the policy says; and what was asked to go while that was another one."""
+        hosted = view.status.hosted or ()
+        if names := ", ".join(one.name for one in hosted if one.released_at is None):
             note = f"left at the provider, and billed there, as deletionPolicy is Retain: {names}"
             await self._context.announce(deployment, "Normal", "Retained", note)
+        if names := ", ".join(one.name for one in hosted if one.released_at is not None):
+            note = f"deletionPolicy became Retain after the provider was asked to delete it, so it goes: {names}"
+            await self._context.announce(deployment, "Warning", "Retained", note)
+        if view.unrecorded:
+            await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
 
     async def _tell_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
         """An attached one that was to go along, and was never seen to be one of the model's."""
@@ -85,17 +100,24 @@ class HostedRelease:
                 note = f"{one.name} is not deleted, and is billed at the provider: {', '.join(others)} has it too"
                 await self._context.announce(deployment, "Warning", "Retained", note)
 
-    async def _beside(self, view: DeploymentView) -> tuple[dict[str, Hosted], list[str]]:
+    async def _beside(self, deployment: Manifest, view: DeploymentView) -> tuple[dict[str, Hosted], list[str]]:
         """What stands where other versions are served: a status that was put back does not tell of what was made since.
 
-        One that was emptied tells of no place at all, and with its model gone nobody does: any may be the one.
+        One that was emptied tells of no place at all: the note beside our finalizer does, and where there is none, and
+        the model is gone, any may be the one.
 
         Returns:
             All deployments there, by name; and why some places could not be looked at, which holds nobody up.
+
+        Raises:
+            ProviderError: nothing is recorded, and a place that is noted leads elsewhere.
         """
         recorded = {one.connection for one in view.status.hosted or ()}
-        places = self._all_that_host() if view.unrecorded else _of_versions(view) - recorded
-        places -= _of_versions(view) if view.unrecorded else set()  # those are looked at in any case
+        hosts, noted = self._all_that_host(), begun(deployment)
+        places = set(noted) & hosts if noted else hosts if view.unrecorded else set()
+        places = places - _of_versions(view) if view.unrecorded else (places | _of_versions(view)) - recorded
+        for connection in sorted(set(noted) & hosts if view.unrecorded else ()):
+            await self._calls.require_begun(connection, noted[connection])
         found: dict[str, Hosted] = {}
         unseen = []
         for connection in sorted(places):
@@ -147,8 +169,14 @@ class HostedRelease:
             for name in free[:1]:
                 await self._calls.delete(found[name])
         except ProviderError as error:
-            return ours, error
+            ending = {one.name for one in ours if hosted_record.is_ending(one, view.now)}
+            busy_with_that = error.reason is Reason.PROVIDER_BUSY and name in ending
+            return ours, None if busy_with_that else error
         return list(hosted_record.released(ours, free, view.now)), None
+
+
+def _deleted_at(deployment: Manifest) -> datetime:
+    return moment(deployment["metadata"]["deletionTimestamp"])
 
 
 def _of_versions(view: DeploymentView) -> set[str]:
@@ -166,8 +194,11 @@ def _may_be_hosted(version: ModelVersion, view: DeploymentView) -> bool:
 
 def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:
     """Why its deployments are not ended yet. What passes by itself is no alarm, unless it lasts."""
-    asked = moment(deployment["metadata"]["deletionTimestamp"])
-    passes = error.reason in CHANGES_BY_ITSELF and not isinstance(error, Refused) and view.now - asked < LONG
+    passes = (
+        error.reason in CHANGES_BY_ITSELF
+        and not isinstance(error, Refused)
+        and view.now - _deleted_at(deployment) < LONG
+    )
     if passes or error.reason == Reason.RATE_LIMITED:
         return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
     message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
@@ -179,11 +210,21 @@ def _is_to_stay(deployment: Manifest) -> bool:
     return bool(deployment["spec"].get("deletionPolicy") == "Retain")
 
 
+def _on_their_way(left: Sequence[HostedDeployment]) -> str:
+    """What is being deleted, and what was recorded and never shown: it may have been refused, as for a quota."""
+    shown = [one.name for one in left if one.unseen_since is None or one.released_at is not None]
+    hidden = [one.name for one in left if one.name not in shown]
+    parts = [f"being deleted at the provider: {', '.join(shown)}"] if shown else []
+    if hidden:
+        parts.append(f"not shown by the provider, and looked for two minutes as it may still come: {', '.join(hidden)}")
+    return "; ".join(parts)
+
+
 def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[HostedDeployment]) -> list[Fact]:
     """What is said while deletions are on their way, and when they have come to nothing for long."""
     asked, names = deployment["metadata"]["deletionTimestamp"], ", ".join(one.name for one in left)
     if view.now - moment(asked) < LONG:
-        return reconciling(Reason.PENDING, f"being deleted at the provider: {names}")
+        return reconciling(Reason.PENDING, _on_their_way(left))
     said = f"still at the provider, which has accepted the deletion that was asked for at {asked}: {names}. See there"
     message = f"{said} what holds it up; or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
     return stalled(Reason.PROVIDER_BUSY, message)

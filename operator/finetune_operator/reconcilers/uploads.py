@@ -9,7 +9,7 @@ from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError, Refused
-from finetune_operator.providers.job_record import begun_at, key_of
+from finetune_operator.providers.job_record import begun_at, key_of, noted
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context, parse_status, wants_deletion
 from finetune_operator.runtime.errors import Conflict
@@ -52,10 +52,15 @@ class Uploads:
     async def _held(self, target: UploadTarget) -> Manifest:
         """The job, held from now on: what is brought outside of the cluster must not be forgotten with it."""
         try:
-            return await self._context.hold(FINE_TUNE_JOBS, self._job(target), PROVIDER_FINALIZER)
+            return await self._hold(self._job(target))
         except Conflict:
             await self._context.refresh(FINE_TUNE_JOBS, target.name, target.namespace)
-            return await self._context.hold(FINE_TUNE_JOBS, self._job(target), PROVIDER_FINALIZER)
+            return await self._hold(self._job(target))
+
+    async def _hold(self, job: Manifest) -> Manifest:
+        connection = str(job["spec"]["connectionRef"]["name"])
+        note = noted(job, self._accounts.place(connection), self._accounts.account(connection))
+        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, note)
 
     def _job(self, target: UploadTarget) -> Manifest:
         """The job, whose attempt is under way, and waits for its data.

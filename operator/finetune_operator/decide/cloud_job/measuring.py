@@ -359,6 +359,17 @@ def may_have_deployed(view: JobView) -> bool:
     return there and (view.spec is None or view.spec.dataset.test is not None)
 
 
+def is_unrecorded(view: JobView, *, succeeded: bool) -> bool:
+    """Whether what is deleted may have deployments of which status does not tell: it is an older one, or was emptied.
+
+    Args:
+        view: of a job that is being deleted.
+        succeeded: whether its job at the provider has, so that an evaluation may have begun.
+    """
+    begun = not view.finished and (succeeded or view.status.result is not None)
+    return view.deleting and begun and not evaluation_hosts.made(_state(view)) and not _state(view).deployments_gone
+
+
 def _recorded(status: FineTuneJobStatus, **fields: Any) -> FineTuneJobStatus:
     provider = status.provider or ProviderStatus()
     evaluation = (provider.evaluation or ProviderEvaluation()).model_copy(update=fields)

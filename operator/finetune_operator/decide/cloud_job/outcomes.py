@@ -92,6 +92,15 @@ def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again
     return with_facts(view, replace(decision, requeue_after=ASK_AGAIN_SECONDS), facts, cost=cloud_cost.with_bill(view))
 
 
+def looked_for(view: JobView, again: float) -> Decision:
+    """Deployments that nothing records are looked for as long as a list may lack them."""
+    said = (
+        "nothing records whether the evaluation had deployments at the provider, and a list there may lack what was "
+        "made a moment ago: they are looked for two minutes before this object goes"
+    )
+    return Decision(with_status(view, Change(reconciling(Reason.PENDING, said))), requeue_after=again)
+
+
 def gone(view: JobView, decision: Decision) -> Decision:
     """None of them is left: what they have cost is known, and what was in the way is not any more."""
     left = measuring.nothing_left(view)

@@ -133,6 +133,11 @@ def is_missed(one: HostedDeployment | EvaluationDeployment, now: datetime, limit
     return one.unseen_since is not None and now - moment(one.unseen_since) >= limit
 
 
+def may_still_show(since: datetime, now: datetime) -> bool:
+    """Whether lists may lack what was made right before: nothing is made for an object that is to go."""
+    return timedelta() <= now - since < SETTLE
+
+
 def stood_until(one: HostedDeployment | EvaluationDeployment, now: datetime) -> datetime:
     """Now, or since when no list shows it. Times to come do not count."""
     return min(now, moment(one.unseen_since)) if one.unseen_since else now

@@ -16,7 +16,7 @@ from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.rest import HttpRequest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.azure.entra import no_token
+from finetune_operator.providers.azure.entra import UNKNOWN_SERVICE, no_token
 from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
 from finetune_operator.providers.errors import (
     NotThere,
@@ -39,6 +39,10 @@ LONGEST_PATH = 512
 """Of what status keeps."""
 
 _ACTION = re.compile(r"action '([A-Za-z./]{1,128})'")
+_ADDRESS = (
+    "Ask an admin to correct azureOpenAI.managementEndpoint of the LLMConnection, or to leave it out in Azure's public "
+    "cloud; if the address is right, it is asked again by itself."
+)
 _SUBSCRIPTION = "Ask an admin to look at the Azure subscription; it is tried again by itself."
 _IN_THE_WAY = {
     "ScopeLocked": (
@@ -116,7 +120,7 @@ class ArmRest:
                 raise HttpResponseError(response=response)
             return _object(response), http_date(response.headers.get("Date"))
 
-        return await ask(read())
+        return await ask(read(), self._base)
 
 
 def _object(response: Any) -> dict[str, Any]:
@@ -134,8 +138,8 @@ def _object(response: Any) -> dict[str, Any]:
     return found
 
 
-async def ask(call: Awaitable[T]) -> T:
-    """The answer of a call on ARM.
+async def ask(call: Awaitable[T], base: str = MANAGEMENT) -> T:
+    """The answer of a call on ARM, whose address is `base`.
 
     Raises:
         ProviderError: ARM refuses, or does not answer.
@@ -143,12 +147,25 @@ async def ask(call: Awaitable[T]) -> T:
     try:
         return await call
     except HttpResponseError as error:
-        raise _refused(error) from None
+        raise _with_field(_refused(error), base) from None
     except AzureError as error:
         kind = type(error).__name__
         if "Authentication" in kind or "Credential" in kind:
-            raise no_token(error, "ARM") from None
-        raise unanswered(error, "ARM") from None
+            raise _with_field(no_token(error, "ARM"), base) from None
+        raise _with_field(unanswered(error, "ARM"), base) from None
+
+
+def _with_field(error: ProviderError, base: str) -> ProviderError:
+    """With the field that has ARM's address, where that is somebody's own, and may be wrong."""
+    no_such_service = UNKNOWN_SERVICE in error.message
+    if base.rstrip("/") == MANAGEMENT or not (no_such_service or error.reason is Reason.PROVIDER_UNAVAILABLE):
+        return error
+    error.message = (
+        f"{error.message}; ARM's address is azureOpenAI.managementEndpoint of the LLMConnection, {plain(base)[:200]}: "
+        "if that is wrong, an admin corrects it there"
+    )
+    error.next_step = error.next_step or _ADDRESS
+    return error
 
 
 def _refused(error: HttpResponseError) -> ProviderError:

@@ -48,7 +48,7 @@ class AzureDeployments:
     names_have_case = False
 
     def __init__(self, settings: AzureOpenAI, credential: Any, sdk: openai.AsyncOpenAI) -> None:
-        base = settings.management_endpoint or MANAGEMENT
+        self._base = base = settings.management_endpoint or MANAGEMENT
         self._place = (settings.resource_group, settings.account or "")
         self._options: dict[str, Any] = {"enforce_https": not base.startswith("http://"), "read_timeout": CALL_SECONDS}
         self._transport = InTurn()
@@ -90,7 +90,7 @@ class AzureDeployments:
                 require_end(len(links), "ARM")
             return found
 
-        return [*(await ask(read())).values()]
+        return [*(await ask(read(), self._base)).values()]
 
     async def details(self, hosted: Hosted) -> Hosted:
         """With why it failed, which the operation that made it alone tells; else the list tells all."""
@@ -127,14 +127,15 @@ class AzureDeployments:
                 if error.status_code != HTTPStatus.ACCEPTED:  # a rule of ARM's that the SDK lacks here
                     raise
 
-        await ask(put())
+        await ask(put(), self._base)
         return self._rest.path_of(followed[-1]) if followed else None
 
     async def delete(self, hosted: Hosted) -> None:
         """DELETE a deployment by its own spelling, which may not be ours; one that is not there is no error."""
         name = hosted.address or hosted.name
         try:
-            await ask(self._arm.deployments.begin_delete(*self._place, name, polling=False, **self._options))
+            call = self._arm.deployments.begin_delete(*self._place, name, polling=False, **self._options)
+            await ask(call, self._base)
         except NotThere:
             return
         except Forbidden as error:

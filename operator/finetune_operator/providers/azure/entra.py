@@ -19,8 +19,12 @@ from finetune_operator.providers.unanswered import unanswered
 
 PAUSE_SECONDS = 60.0
 
+UNKNOWN_SERVICE = "AADSTS500011"
+"""The tenant knows nobody whom the token would be for: its address is wrong, or of another cloud."""
+
 _CODE = re.compile(r"AADSTS(\d{4,8})")
 _MEANS = {
+    "500011": "the tenant knows no service at the address that the token is to be for",
     "90002": "there is no tenant tenantID",
     "900023": "tenantID is not the ID of a tenant",
     "700016": "the tenant has no application clientID",

@@ -13,7 +13,7 @@ from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, Remote
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, whole
+from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, whole
 
 NAME_LIMIT = 63
 TOKEN_LETTERS = 12
@@ -188,7 +188,7 @@ def _note(shown: Wire) -> str:
     if status == "Stopping":
         return "being stopped at Bedrock"
     if status not in {"", "InProgress"}:
-        return ""
+        return "" if status in _STATES else unknown_state(status)
     return next((said for name, said in _PHASES.items() if _phase(shown, name) == "InProgress"), "waiting at Bedrock")
 
 

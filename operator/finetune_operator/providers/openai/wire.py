@@ -19,7 +19,7 @@ from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
 from finetune_operator.providers.ports import RemoteFile
-from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, when, whole
+from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, when, whole
 
 _STATES: dict[str, RemoteState] = {
     "validating_files": "Queued",
@@ -64,7 +64,7 @@ def job(wire: Wire) -> RemoteJob:
     """A fine_tuning.job."""
     status, model = str(wire.get("status") or "queued"), wire.get("fine_tuned_model")
     state = _state(wire)
-    note = _NOTES.get(_word(status), f"the provider calls its state {plain(status)[:_WORD_LIMIT]!r}")
+    note = _NOTES.get(_word(status), unknown_state(status))
     nameless = state == "Succeeded" and not model
     if nameless:
         state, note = "Active", "the provider has not named the model yet"

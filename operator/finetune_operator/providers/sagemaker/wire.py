@@ -33,7 +33,7 @@ from finetune_operator.decide.cloud_job.cloud_cost import instance_type, longest
 from finetune_operator.decide.job.remote import UNDATED, JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.aws.s3 import Bucket
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.values import Wire
+from finetune_operator.providers.values import Wire, unknown_state
 from finetune_operator.runtime.logs import redact
 
 NAME_PREFIX = "finetune-"
@@ -41,6 +41,7 @@ MODELS = "models/"
 MESSAGE_LIMIT = 500
 
 _ENDED: dict[str, RemoteState] = {"Completed": "Succeeded", "Failed": "Failed", "Stopped": "Cancelled"}
+_UNDER_WAY = frozenset({"InProgress", "Stopping"})
 _AT_WORK = frozenset({"Training", "Uploading", "Stopping", "Interrupted", "Restarting", "Updating"})
 _NOTES = {
     "Starting": "SageMaker starts an instance",
@@ -204,7 +205,7 @@ def job_of(wire: Wire) -> RemoteJob:
         id=name,
         state="Failed" if overrun else state,
         created=wire.get("CreationTime") or UNDATED,
-        note=_NOTES.get(secondary, ""),
+        note=_NOTES.get(secondary, "") if status in {*_UNDER_WAY, *_ENDED} else unknown_state(str(status)),
         model=f"{output}/{name}/output/model/{ARTIFACT_FOLDER}" if output and told else None,
         billed_seconds=wire.get("BillableTimeInSeconds"),
         ends=wire.get("TrainingEndTime"),

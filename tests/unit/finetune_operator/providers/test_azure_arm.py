@@ -1,5 +1,6 @@
 """What refusals on the way to ARM mean to us, of Entra and of ARM itself; how ARM names models."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -7,7 +8,12 @@ from typing import Any
 
 import pytest
 from azure.core.async_paging import AsyncItemPaged, AsyncList
-from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+)
 from azure.mgmt.cognitiveservices import models as arm
 
 from finetune_api.azure import AzureOpenAI
@@ -64,6 +70,46 @@ async def test_arm_is_left_alone_as_long_as_it_asks_for(status: int) -> None:
     with pytest.raises(ProviderError) as error:
         await ask(refused())
     assert error.value.retry_after == 77
+
+
+def no_answer() -> Exception:
+    return ServiceRequestError("nobody", error=ConnectionRefusedError())
+
+
+ELSEWHERE: dict[str, Callable[[], Exception]] = {
+    "nobody listens": no_answer,
+    "a page": lambda: HttpResponseError(response=answer(200, Content_Type="text/html")),
+    "another address": lambda: HttpResponseError(response=answer(302, Location="https://login.example")),
+    "a broken proxy": lambda: HttpResponseError(response=answer(502)),
+    "nobody to have a token for": lambda: ClientAuthenticationError("AADSTS500011: The resource principal", None),
+}
+NAMED = "azureOpenAI.managementEndpoint of the LLMConnection"
+
+
+@pytest.mark.parametrize("base", ["https://management.azure.com", "https://management.example"])
+@pytest.mark.parametrize("found", ELSEWHERE)
+async def test_an_address_of_arm_that_an_admin_has_written_is_named_where_it_may_be_wrong(
+    found: str, base: str
+) -> None:
+    async def refused() -> None:
+        raised = ELSEWHERE[found]()
+        raise raised
+
+    with pytest.raises(ProviderError) as error:
+        await ask(refused(), base)
+    own = base == "https://management.example"
+    assert (NAMED in error.value.message, base in error.value.message) == (own, own), error.value.message
+    assert (NAMED in str(error.value.next_step)) is own
+
+
+@pytest.mark.parametrize("status", [403, 409, 429])
+async def test_an_address_that_is_arms_is_not_doubted(status: int) -> None:
+    async def refused() -> None:
+        raise HttpResponseError(response=answer(status))
+
+    with pytest.raises(ProviderError) as error:
+        await ask(refused(), "https://management.example")
+    assert NAMED not in error.value.message
 
 
 FOR_EVER = {"value": [{"name": "one"}], "nextLink": "again"}

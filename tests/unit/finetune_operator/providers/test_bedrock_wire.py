@@ -112,7 +112,7 @@ STATES = {
     "stopped": (shown("Stopped"), "Cancelled", ""),
     "completed": (shown("Completed", outputModelArn=MODEL), "Succeeded", ""),
     "failed": (shown("Failed"), "Failed", ""),
-    "a state that nobody knows": (shown("Pondering"), "Active", ""),
+    "a state that nobody knows": (shown("Pondering"), "Active", "the provider calls its state 'Pondering'"),
 }
 
 

@@ -142,10 +142,12 @@ class FakeKube:
             self.drop(resource, name, namespace)
         return True
 
-    def mark_deleted(self, resource: Resource, name: str, namespace: str | None = "team-a") -> None:
+    def mark_deleted(
+        self, resource: Resource, name: str, namespace: str | None = "team-a", at: str = "2026-11-21T13:00:00Z"
+    ) -> None:
         """What a deletion does to an object with finalizers."""
         present = self.objects[resource, namespace or "", name]
-        metadata = present["metadata"] | {"deletionTimestamp": "2026-11-21T13:00:00Z"}
+        metadata = present["metadata"] | {"deletionTimestamp": at}
         self.put(resource, {**present, "metadata": metadata})
 
     async def pod_log_tail(self, namespace: str, pod: str, container: str, lines: int, max_bytes: int) -> str:
@@ -218,10 +220,12 @@ def copied(value: Any) -> Any:
 
 
 def _merged(present: Any, wanted: Any) -> Any:
-    """Maps are merged, everything else is replaced."""
-    if isinstance(present, dict) and isinstance(wanted, dict):
-        return present | {key: _merged(present.get(key), value) for key, value in wanted.items()}
-    return wanted
+    """Maps are merged, null takes away, everything else is replaced."""
+    if not isinstance(wanted, dict):
+        return wanted
+    before = present if isinstance(present, dict) else {}
+    merged = before | {key: _merged(before.get(key), value) for key, value in wanted.items()}
+    return {key: value for key, value in merged.items() if key not in wanted or value is not None}
 
 
 def _has_labels(obj: Manifest, selector: str | None) -> bool:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.decide.conditions import timestamp
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from tests.simulators.conftest import s3_endpoint, start
-from tests.simulators.flapping import Flapping, standing
+from tests.simulators.flapping import Flapping, Late, standing
 from tests.simulators.simulator import Simulator
 from tests.unit.finetune_operator.reconcilers.bedrock import bedrock
 from tests.unit.finetune_operator.reconcilers.cloud import azure
@@ -84,6 +85,20 @@ async def test_they_go_with_a_job_that_is_deleted_a_moment_later(
     await cluster.go_on(lambda: not cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers"))
     assert standing(cluster.provider) == []
     assert not names or sorted(said.removeprefix("being deleted at the provider: ").split(", ")) == names
+
+
+@pytest.mark.parametrize("change", [emptied, put_back, without_its_record])
+async def test_they_go_with_a_job_that_is_deleted_before_a_list_shows_them(
+    begin: Begin, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    cluster = await begin()
+    cluster.provider.meddle = Late(cluster.provider, cluster.provider.clock.now + 90)
+    cluster.forget(change(cluster.status()))
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1", at=timestamp(cluster.now))
+    await cluster.settle()
+    assert "nothing records" in cluster.condition("Reconciling")["message"]
+    await cluster.go_on(lambda: not cluster.kube.objects.get(JOB, {"metadata": {}})["metadata"].get("finalizers"))
+    assert standing(cluster.provider) == []
 
 
 @pytest.mark.parametrize("change", [emptied, put_back])

@@ -278,7 +278,11 @@ async def test_deleting_the_object_ends_the_bill(cluster, provider, block):
     await begin(cluster, block)
     await deployed(cluster, 1200)
     await delete(cluster)
-    await go_on(cluster, 300)
+    for _ in range(15):
+        if ADDRESS in cluster.kube.objects:
+            said = cluster.condition("Reconciling", DEPLOYMENT)["message"]
+            assert said.startswith("being deleted at the provider: team-a-sentiment-"), "it is asked again, and goes"
+            await cluster.pass_time(20)
     assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
     arns = [name for name in provider.account.tags if ":provisioned-model/" in name]
     before = [provider.cost(arn) for arn in arns]

@@ -5,8 +5,10 @@ What stands there is billed: it goes with the object where it can be found, and 
 
 import pytest
 
+from finetune_operator.decide.conditions import timestamp
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import start
+from tests.simulators.flapping import Late
 from tests.unit.finetune_operator.reconcilers.cloud import go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts, provider
@@ -18,11 +20,11 @@ ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 TOLD = ("ModelDeployment", "Warning", "Retained")
 
 
-async def delete_without_status(cluster):
+async def delete_without_status(cluster, **when):
     """While no operator runs."""
     cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"deployment": {"mode": "Manual"}})
     cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status={})
-    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment", **when)
 
 
 @pytest.mark.parametrize("gone", ["nothing", "model"])
@@ -35,6 +37,19 @@ async def test_what_no_status_records_is_found_by_its_name_and_goes_with_its_obj
     await go_on(cluster, 600)
     assert (hosts(provider), ADDRESS in cluster.kube.objects) == ([], False)
     assert TOLD not in cluster.told
+
+
+@pytest.mark.parametrize("gone", ["nothing", "model"])
+async def test_what_a_list_does_not_show_yet_goes_too(cluster, provider, gone):
+    await deployed(cluster)
+    provider.meddle = Late(provider, provider.clock.now + 90)
+    await delete_without_status(cluster, at=timestamp(cluster.now))
+    if gone == "model":
+        cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    assert "nothing records" in cluster.condition("Reconciling", DEPLOYMENT)["message"]
+    await go_on(cluster, 600)
+    assert (hosts(provider), ADDRESS in cluster.kube.objects) == ([], False)
 
 
 async def test_what_cannot_be_found_any_more_is_told_of_when_its_object_goes(cluster, provider):

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.decide.conditions import timestamp
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
@@ -37,6 +39,35 @@ async def test_a_new_version_that_is_refused_leaves_the_old_one_and_comes_when_i
     provider.faults.clear()
     await go_on(cluster, 6000, 300)
     assert (cluster.status(DEPLOYMENT)["servedVersion"], len(hosts(provider))) == (2, 1)
+
+
+async def test_an_address_of_arm_that_nobody_answers_at_is_told_with_its_field(cluster: Any, provider: Any) -> None:
+    first = await deployed(cluster)
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    block = spec["azureOpenAI"] | {"managementEndpoint": "http://127.0.0.1:1"}
+    cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, "azureOpenAI": block})
+    cluster.add_cloud_job("sentiment-2")
+    await tune_denied(cluster)
+    ready, status = cluster.condition("Ready", DEPLOYMENT), cluster.status(DEPLOYMENT)
+    assert "azureOpenAI.managementEndpoint of the LLMConnection, http://127.0.0.1:1: if" in ready["message"], ready
+    assert (status["servedVersion"], hosts(provider)) == (1, [first])
+
+
+async def test_what_was_refused_is_not_said_to_be_deleted_with_its_object(cluster: Any, provider: Any) -> None:
+    first = await deployed(cluster)
+    provider.fault(PUT, status=400, code="InsufficientQuota", message="no", times=10_000)
+    cluster.add_cloud_job("sentiment-2")
+    await tune_denied(cluster)
+    await cluster.pass_time(301)  # it has just been asked for again
+    second = cluster.status(DEPLOYMENT)["hosted"][1]["name"]
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment", at=timestamp(cluster.now))
+    await cluster.settle()
+    said = cluster.condition("Reconciling", DEPLOYMENT)["message"]
+    assert said.startswith(f"being deleted at the provider: {first}; not shown by the provider"), said
+    assert said.endswith(f"may still come: {second}")
+    await go_on(cluster, 300)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
 
 
 async def test_a_deletion_that_a_lock_is_in_the_way_of_says_so_and_is_done_once_it_is_off(

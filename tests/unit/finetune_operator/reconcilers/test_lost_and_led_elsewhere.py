@@ -1,0 +1,180 @@
+"""A status that is lost while its connection leads elsewhere: nothing is begun, paid for or let go of a second time."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from finetune_api.names import ABANDON_ANNOTATION, BEGUN_ANNOTATION, PROVIDER_FINALIZER
+from finetune_operator.providers.begun import Begun, begun, with_place
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
+from tests.simulators.azure import AzureSimulator
+from tests.simulators.conftest import start
+from tests.simulators.openai import OpenAISimulator
+from tests.unit.finetune_operator.reconcilers import hosted
+from tests.unit.finetune_operator.reconcilers.cloud import (
+    KEY,
+    CloudCluster,
+    begin,
+    go_on,
+    simulator,
+    with_cloud_job,
+)
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts
+from tests.unit.finetune_operator.reconcilers.test_lost_hosted_statuses import elsewhere, second
+
+__all__ = ["begin", "cluster", "elsewhere", "start"]
+
+CREATE = "fine_tuning.jobs.create"
+JOB, SERVED = (FINE_TUNE_JOBS, "team-a", "sentiment-1"), (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+OTHER_KEY = "sk-of-another-project"
+Begin = Callable[..., Awaitable[CloudCluster]]
+
+
+@pytest.fixture
+def provider(request: Any) -> OpenAISimulator | AzureSimulator:
+    """OpenAI with another project beside the connection's; Azure for tests of deployments."""
+    if "cluster" in request.fixturenames:
+        return hosted.azure()
+    made, other = simulator(), simulator(keys=frozenset({OTHER_KEY}), project="proj-other")
+    made.beside[OTHER_KEY] = other
+    return made
+
+
+def lead(cluster: CloudCluster, block: str, **fields: Any) -> None:
+    """What an admin's `kubectl edit` of the connection does."""
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, block: {**spec[block], **fields}})
+
+
+def lose(cluster: CloudCluster, status: dict[str, Any]) -> None:
+    cluster.lose_pods(and_jobs=True)
+    cluster.forget(status)
+
+
+MOVES: dict[str, tuple[Callable[[CloudCluster, str], None], Callable[[CloudCluster], None], str]] = {
+    "another address": (
+        lambda cluster, other: lead(cluster, "openAI", baseURL=f"{other}/v1"),
+        lambda cluster: lead(cluster, "openAI", baseURL=f"{cluster.url}/v1"),
+        "ConnectionNotFound",
+    ),
+    "another account": (
+        lambda cluster, _: cluster.set_key(OTHER_KEY),
+        lambda cluster: cluster.set_key(KEY),
+        "CredentialsInvalid",
+    ),
+}
+
+
+@pytest.mark.parametrize("left", [{}, {"observedGeneration": 1, "phase": "Pending"}], ids=["emptied", "from before"])
+@pytest.mark.parametrize("move", MOVES)
+async def test_a_job_is_not_begun_elsewhere_and_goes_on_where_it_was(
+    provider: OpenAISimulator, begin: Begin, start: Any, move: str, left: dict[str, Any]
+) -> None:
+    away, back, reason = MOVES[move]
+    cluster = await begin()
+    other = simulator()
+    away(cluster, start(other))
+    await go_on(cluster, 180)
+    lose(cluster, left)
+    await cluster.settle()
+    await go_on(cluster, 300)
+    stalled = cluster.condition("Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", reason)
+    assert "where it may be billed" in stalled["message"]
+    assert not [at for at in cluster.kube.objects if at[0] is JOBS]
+    assert ("FineTuneJob", "Warning", "NoEffect") not in cluster.told, "nobody has written the note"
+    back(cluster)
+    await cluster.settle()
+    await go_on(cluster, 3900)
+    made = [one.count(CREATE, committed=False) for one in (provider, other, provider.beside[OTHER_KEY])]
+    assert (cluster.status()["phase"], made) == ("Succeeded", [1, 0, 0])
+    assert BEGUN_ANNOTATION not in cluster.kube.objects[JOB]["metadata"].get("annotations", {})
+
+
+@pytest.mark.parametrize("move", MOVES)
+async def test_a_job_that_is_deleted_is_kept_until_what_it_began_can_be_ended(
+    provider: OpenAISimulator, begin: Begin, start: Any, move: str
+) -> None:
+    away, back, _ = MOVES[move]
+    cluster = await begin()
+    away(cluster, start(simulator()))
+    await go_on(cluster, 120)
+    lose(cluster, {})
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await go_on(cluster, 120)
+    assert ABANDON_ANNOTATION in cluster.condition("Stalled")["message"]
+    back(cluster)
+    await cluster.settle()
+    await go_on(cluster, 1500, step=300)
+    assert JOB not in cluster.kube.objects
+    assert {job.status for job in provider.jobs.jobs.values()} <= {"cancelled", "succeeded"}
+    assert provider.count("files.delete") == 1
+
+
+async def test_data_are_not_brought_elsewhere(begin: Begin, start: Any) -> None:
+    cluster = await begin(with_cloud_job)
+    cluster.run_pod()
+    await cluster.settle()
+    other = simulator()
+    await cluster.send(b"x\n")
+    lead(cluster, "openAI", baseURL=f"{start(other)}/v1")
+    cluster.forget({})
+    await cluster.settle()
+    await go_on(cluster, 120)
+    assert other.count("files.create", committed=False) == 0
+    assert cluster.condition("Stalled")["reason"] == "ConnectionNotFound"
+
+
+async def test_a_deployment_that_nothing_records_keeps_its_object_while_its_connection_leads_elsewhere(
+    cluster: hosted.AzureCluster,
+) -> None:
+    await deployed(cluster)
+    account = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]["azureOpenAI"]["account"]
+    lead(cluster, "azureOpenAI", account="another")
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status={})
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    await go_on(cluster, 300)
+    assert ABANDON_ANNOTATION in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    lead(cluster, "azureOpenAI", account=account)
+    await cluster.settle()
+    await go_on(cluster, 900)
+    assert (hosts(cluster.provider), SERVED in cluster.kube.objects) == ([], False)
+
+
+async def test_what_stands_elsewhere_goes_though_the_model_is_gone_and_the_status_is_an_older_one(
+    cluster: hosted.AzureCluster, elsewhere: AzureSimulator
+) -> None:
+    before = await second(cluster, "elsewhere")
+    await go_on(cluster, 600)
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status=before)
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    await go_on(cluster, 2400)
+    assert (hosts(cluster.provider), hosts(elsewhere), SERVED in cluster.kube.objects) == ([], [], False)
+
+
+HELD: dict[str, Any] = {"finalizers": [PROVIDER_FINALIZER]}
+ODD = ["", "{", "[]", '{"a": 1}', '{"a": {"place": 1}}', '{"a": {"place": "p"}, "b": null}', "null", "\x00"]
+
+
+@pytest.mark.parametrize("written", ODD)
+def test_a_note_that_somebody_else_wrote_keeps_nothing_from_being_looked_at(written: str) -> None:
+    obj = {"metadata": {**HELD, "annotations": {BEGUN_ANNOTATION: written}}}
+    found = begun(obj)
+    assert found == ({"a": Begun("p", None)} if '"p"' in written else {})
+
+
+def test_a_note_counts_beside_our_finalizer_alone() -> None:
+    note = with_place({"metadata": {}}, "openai", "there", "project p")
+    noted = {"annotations": {BEGUN_ANNOTATION: note}}
+    assert begun({"metadata": {**HELD, **noted}}) == {"openai": Begun("there", "project p")}
+    assert begun({"metadata": noted}) == {}
+    assert with_place({"metadata": HELD}, "openai", "elsewhere", None) is None, "held, and by a release without notes"
+    kept = with_place({"metadata": {**HELD, **noted}}, "openai", "elsewhere", None)
+    assert kept == note, "where it was begun does not change as long as something may be there"
