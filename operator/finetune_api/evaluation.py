@@ -304,7 +304,9 @@ class Compared(Scores):
     """A baseline's measures, and whether the tuned model is better than it."""
 
     verdict: Verdict | None = Field(
-        None, description="Whether the tuned model is better than this baseline, by the interval of the first metric."
+        None,
+        description="Whether the tuned model is better than this baseline, by the interval of the first metric. Absent "
+        "where fewer than half of the rows were answered.",
     )
     difference: Differences | None = Field(None, description="95 % intervals of tuned minus baseline.")
     judged: Judged | None = Field(None, description="Result of the judge.")

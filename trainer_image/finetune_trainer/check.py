@@ -35,7 +35,7 @@ from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.given_files import GivenFile, connection_of, read_given
 from finetune_trainer.job.yaml_documents import shown
-from finetune_trainer.models import base_refusals, target_names
+from finetune_trainer.models import base_refusals, config_file
 from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
 from finetune_trainer.models.model_cache import find_model, is_air_gapped
 from finetune_trainer.prepare import convert_all, warned
@@ -178,13 +178,15 @@ def check_job(
     if (refused := _refused_at(destination, job.spec)) is not None:
         return refused
     provider = destination.provider
-    try:
-        tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
-    except TrainerError as error:
-        tokenizer, why_not = None, error.message
     if (refused := _by_its_files(job.spec, model_cache, provider)) is not None:
         return refused
     counted = _counted_by(job.spec, provider) if provider else None
+    try:
+        tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
+    except TrainerError as error:
+        if counted is None:  # else the provider's own model has another one
+            return failed(error)
+        tokenizer, why_not = None, error.message
     verdict = check_dataset(
         job.spec,
         tokenizer=tokenizer,
@@ -221,7 +223,7 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, provider: str
         folder = find_model(model_cache, spec.base_model) if model_cache and looked_at else None
         if folder is not None and (folder / "config.json").is_file():
             base_refusals.require_whole_files(folder)
-            target_names.require(spec, folder)
+            config_file.require_for(spec, folder)
     except TrainerError as error:
         return failed(error)
     return None

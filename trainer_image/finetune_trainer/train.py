@@ -38,7 +38,7 @@ from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned, require_answers
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
-from finetune_trainer.models import base_model, base_place, base_refusals, memory, memory_fit, target_names
+from finetune_trainer.models import base_model, base_place, base_refusals, config_file, memory, memory_fit
 from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
@@ -157,7 +157,7 @@ def _inputs(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
     """Where the base model is, and the data, which can be used."""
     job, world = attempt.job, attempt.world
     folder = base_place.locate(job)
-    target_names.require(job.spec, folder)
+    config_file.require_for(job.spec, folder)
     if job.spec.method != "QLoRA":
         four_bit.leave_out(folder)
     told = world.tell("data", lambda: _checked_data(attempt, folder).wire())

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -351,12 +352,23 @@ def test_a_dataset_with_no_answer_left_is_invalid(check, tiny_model):
     assert "maxSequenceLength" in result.verdict.next_step
 
 
-def test_a_broken_tokenizer_leaves_the_check_without_counts(check, tmp_path):
+def test_a_broken_tokenizer_is_refused_where_the_job_would_need_it(check, tmp_path):
     (tmp_path / TINY).mkdir(parents=True)
-    (tmp_path / TINY / "config.json").write_text("{}")
+    (tmp_path / TINY / "config.json").write_text('{"model_type": "llama"}')
     result = check("--model-cache", tmp_path, train=("train.jsonl", GOOD))
-    assert result.code == ExitCode.OK
-    assert "tokens were not counted: the base model has no tokenizer.json" in result.verdict.warnings
+    assert (result.code, result.verdict.message) == (ExitCode.MODEL_UNUSABLE, "the base model has no tokenizer.json")
+    rows = "".join(f'{{"prompt": "p{n}", "completion": "c{n}"}}\n' for n in range(20))
+    elsewhere = check("--model-cache", tmp_path, "--provider", "openAICompatible", train=("train.jsonl", rows))
+    assert elsewhere.code == ExitCode.OK, "a provider's own model has another one"
+
+
+def test_a_broken_chat_template_is_refused_as_the_job_would_with_file_and_line(check, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "cache")
+    (tmp_path / "cache" / TINY / "chat_template.jinja").write_text("{% for one in messages %}\n{{ one. }}\n")
+    result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD))
+    assert result.code == ExitCode.MODEL_UNUSABLE
+    assert result.verdict.message.startswith("the chat template of the model is broken (chat_template.jinja, line 2): ")
+    assert result.verdict.next_step.startswith("Correct the template there, or have the model put into the cache again")
 
 
 def test_a_wrong_manifest_is_a_verdict_too(tmp_path, capsys):

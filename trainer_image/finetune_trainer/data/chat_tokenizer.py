@@ -27,6 +27,7 @@ from finetune_trainer.data.frames import frame
 from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.errors import TrainerError
 
+_TEMPLATE = "chat_template.jinja"
 _FRAMED_TURNS = 8  # at most, of conversations that are put together from a frame: there are few orders of so many
 _ANSWER = "\N{SECTION SIGN}\N{SECTION SIGN}"  # an answer that no template writes by itself
 _NO_TOKENIZER_STEP = (
@@ -34,6 +35,11 @@ _NO_TOKENIZER_STEP = (
     "transformers mostly writes it: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER'); of a "
     "tokenizer.model with the packages sentencepiece and protobuf. For a few kinds it has no such tokenizer (Marian, "
     "M2M100, ProphetNet): name another model."
+)
+
+_NO_TEMPLATE_STEP = (
+    "Correct the template there, or have the model put into the cache again (finetune-trainer cache), and try again "
+    "(in a cluster by spec.retryNonce)."
 )
 
 
@@ -80,7 +86,7 @@ class ChatTokenizer:
         if start is not None:
             return cls(backend, JOINED_TEMPLATE, special_tokens, decoder_start=start)
         template = _template(folder, _json_or_nothing(folder / "tokenizer_config.json"))
-        return cls._build(backend, template, special_tokens)
+        return cls._build(backend, template, special_tokens, _template_file(folder))
 
     @classmethod
     def from_transformers(cls, tokenizer: TransformersTokenizer, *, decoder_start: int | None = None) -> Self:
@@ -99,13 +105,17 @@ class ChatTokenizer:
         return cls._build(backend, template, special_tokens)
 
     @classmethod
-    def _build(cls, backend: Tokenizer, template: str | None, special_tokens: Mapping[str, str]) -> Self:
+    def _build(
+        cls, backend: Tokenizer, template: str | None, special_tokens: Mapping[str, str], file: str = "its tokenizer"
+    ) -> Self:
         if template is None or not template.strip():
             return cls(backend, _plain_template(backend, special_tokens), special_tokens, has_own_template=False)
         try:
             compiled(template)
         except jinja2.TemplateError as error:
-            raise TrainerError(Reason.MODEL_UNUSABLE, f"the chat template of the model is broken: {error}") from None
+            line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+            message = f"the chat template of the model is broken ({file}{line}): {error}"
+            raise TrainerError(Reason.MODEL_UNUSABLE, message, _NO_TEMPLATE_STEP) from None
         return cls(backend, template, special_tokens)
 
     @property
@@ -315,9 +325,13 @@ def _added_earlier(folder: Path, special_tokens: Collection[str]) -> list[AddedT
     return [AddedToken(one, special=one in special_tokens, normalized=one not in special_tokens) for one in tokens]
 
 
+def _template_file(folder: Path) -> str:
+    return _TEMPLATE if (folder / _TEMPLATE).is_file() else "tokenizer_config.json"
+
+
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """chat_template.jinja before the config's chat_template, which may be a list of named ones."""
-    path = folder / "chat_template.jinja"
+    path = folder / _TEMPLATE
     if path.is_file():
         return _text(path)
     given = config.get("chat_template")

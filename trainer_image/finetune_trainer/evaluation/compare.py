@@ -101,6 +101,21 @@ class Standing:
     behind: dict[Metric, Spread] = field(default_factory=dict)
     unsaid: int = 0
     """Answers that are an unfinished thought."""
+    asked: int = 0
+    """Rows that there are."""
+    compared_on: int = 0
+    """Of these, rows that both answered."""
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether what both answered is half of the rows or more: less is no sample of the others."""
+        return 2 * self.compared_on >= self.asked
+
+    def undecided(self) -> str | None:
+        """What to say where some rows were answered, and too few for a verdict; None where there is one."""
+        if self.is_sample or not self.compared_on:
+            return None
+        return f"no verdict by answers on {self.compared_on} of {self.asked} rows"
 
     def add(self, tuned: Measured, own: Measured) -> None:
         """A portion of the rows, as both answered it."""
@@ -117,13 +132,16 @@ class Standing:
         return Scores(**self.means(), **losses(loss))
 
     def compared(self, decisive: Metric, *, loss: float | None = None) -> Compared:
-        """A baseline's scores, the paired intervals of tuned minus it, and the verdict of the decisive metric."""
+        """A baseline's scores, the paired intervals of tuned minus it, and the verdict of the decisive metric.
+
+        There is none where fewer than half of the rows were answered by both.
+        """
         intervals = {FIELD_OF_METRIC[metric]: found.interval() for metric, found in self.behind.items()}
         decided = intervals.get(FIELD_OF_METRIC[decisive])
         return Compared(
             **self.means(),
             **losses(loss),
-            verdict=verdict(decided) if decided else None,
+            verdict=verdict(decided) if decided and self.is_sample else None,
             difference=Differences(**intervals) if any(intervals.values()) else None,
         )
 

@@ -90,7 +90,7 @@ def contest(
         records.extend(_portion(asked, metrics, found, standings, span))
     compared = {
         name: standings[name].compared(metrics[0], loss=losses.get(name)).wire()
-        | _said_of(one, found[TUNED], standings[name].unsaid)
+        | _said_of(one, found[TUNED], standings[name])
         for name, one in found.items()
         if name != TUNED
     }
@@ -141,6 +141,8 @@ def _portion(
     measured = {name: compare.measured(metrics, said, completions) for name, said in answers.items()}
     for name, standing in standings.items():
         standing.add(measured[TUNED], measured[name])
+        standing.asked += len(questions)
+        standing.compared_on += sum(None not in both for both in zip(answers[TUNED], answers[name], strict=True))
         standing.unsaid += sum(said is not None and is_unfinished_thought(said) for said in answers[name])
     rulings = {name: one.rulings[part] for name, one in found.items() if one.rulings is not None}
     for place, question in enumerate(questions):
@@ -152,11 +154,11 @@ def _portion(
         yield {"row": question.place, "completion": question.completion, "answers": said}
 
 
-def _said_of(one: Contestant, tuned: Contestant, unsaid: int) -> dict[str, Any]:
+def _said_of(one: Contestant, tuned: Contestant, standing: compare.Standing) -> dict[str, Any]:
     """Of a baseline, beside measures: what the judge ruled, and why it answered or decides less than it might have."""
-    judged = _judged(one, tuned)
+    judged, unsaid = _judged(one, tuned), standing.unsaid
     cut = f"{unsaid} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
-    why = (one.problem, cut if unsaid else None, undecided(judged) if judged else None)
+    why = (standing.undecided(), one.problem, cut if unsaid else None, undecided(judged) if judged else None)
     return {"problem": "; ".join(filter(None, why))[:300] or None, "judged": judged, **one.notes}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import kinds, loaded_weights
+from finetune_trainer.models import config_file, kinds, loaded_weights
 from finetune_trainer.models.base_refusals import (
     NO_SAFETENSORS,
     PUT_THERE_AGAIN,
@@ -186,6 +186,7 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
     import transformers
 
     _require_no_adapter(folder)
+    config_file.require(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:

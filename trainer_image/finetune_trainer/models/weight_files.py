@@ -5,7 +5,7 @@ But for `floats_of` no weights are read, and no torch. What the tensors mean is 
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,16 @@ def promised_in(folder: Path, tensor: str) -> str:
         return _index(folder).get(tensor, _SOMEWHERE)
     except UNREADABLE:
         return _SOMEWHERE
+
+
+def unwritten(folder: Path, tensors: Collection[str]) -> bool:
+    """Whether the index promises other tensors than these, which the files have.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError: it is no index.
+    """
+    indexed = not (folder / _SINGLE).is_file() and (folder / _INDEX).is_file()
+    return indexed and not _index(folder).keys() <= set(tensors)
 
 
 def damaged(folder: Path) -> str | None:

@@ -21,6 +21,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.computing import four_bit
 from finetune_trainer.computing.limits import cpu_threads, free_memory
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
+from finetune_trainer.models import config_file
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
 from finetune_trainer.models.kinds import ENCODER_DECODERS, context_of
@@ -120,6 +121,7 @@ def _load_tokenizer(artifact: Artifact, options: LoadOptions) -> Any:
 
 
 def _load_config(artifact: Artifact, options: LoadOptions) -> Any:
+    config_file.require(artifact.base)
     with _in_words(f"the configuration of {artifact.base} cannot be read"):
         return AutoConfig.from_pretrained(
             artifact.base, local_files_only=True, trust_remote_code=options.trust_remote_code

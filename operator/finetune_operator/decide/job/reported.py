@@ -88,7 +88,11 @@ def in_words(evaluation: EvaluationResult) -> str:
     metric, found = evaluation.metric, evaluation.baselines
     beside = {"zeroShot": found.zero_shot, "fewShot": found.few_shot, "activeVersion": found.active_version}
     beside |= {endpoint.name: endpoint for endpoint in found.endpoints or ()}
-    values = [f"{name} {value:.3f}" for name, one in beside.items() if one and (value := one.of(metric)) is not None]
+    values = [
+        f"{name} {value:.3f}{' (no verdict)' if one.problem and not one.verdict else ''}"
+        for name, one in beside.items()
+        if one and (value := one.of(metric)) is not None
+    ]
     tuned = evaluation.tuned.of(metric)
     figures = f". {metric} {tuned:.3f} on {counted(evaluation.rows, 'row')}" if tuned is not None else ""
     figures += f", beside {', '.join(values)}" if figures and values else ""

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from finetune_api.evaluation import Interval
+from finetune_trainer.data.rows import Turn
 from finetune_trainer.evaluation import compare
+from finetune_trainer.evaluation.contest import (
+    ACTIVE_VERSION,
+    FEW_SHOT,
+    TUNED,
+    ZERO_SHOT,
+    Contestant,
+    contest,
+    endpoint_key,
+)
+from finetune_trainer.evaluation.material import Material, Question
 
 
 def of(right, metric="exactMatch"):
@@ -125,3 +136,24 @@ def test_tuning_was_worth_it_only_if_nothing_does_as_well(verdicts, overall):
 )
 def test_perplexity_is_the_exponential_of_the_loss(loss, told):
     assert compare.losses(loss) == told
+
+
+@pytest.mark.parametrize(
+    ("tuned", "other", "verdict", "problem"),
+    [
+        (["right"] * 12, ["right"] + [None] * 11, None, "no verdict by answers on 1 of 12 rows; away"),
+        (["right"] * 12, ["wrong"] * 5 + [None] * 7, None, "no verdict by answers on 5 of 12 rows; away"),
+        (["right"] * 12, ["wrong"] * 6 + [None] * 6, "Better", "away"),
+        ([None] * 7 + ["right"] * 5, ["wrong"] * 12, None, "no verdict by answers on 5 of 12 rows; away"),
+        ([None] * 6 + ["right"] * 6, ["wrong"] * 6 + [None] * 6, None, "away"),
+    ],
+)
+@pytest.mark.parametrize("who", [ZERO_SHOT, FEW_SHOT, ACTIVE_VERSION, endpoint_key("rag")])
+def test_of_fewer_than_half_of_the_rows_there_are_scores_and_no_verdict(who, tuned, other, verdict, problem):
+    asked = Material([Question(f"line {n}", (Turn("user", "q"),), "right") for n in range(12)], 8)
+    notes = {"name": "rag", "rows": 12 - other.count(None)} if who == endpoint_key("rag") else {}
+    found = {TUNED: Contestant(tuned), who: Contestant(other, problem="away", notes=notes)}
+    result = contest(asked, ["exactMatch"], found, {}).result
+    (scores,) = result.baselines.all()
+    assert (scores.verdict, result.verdict, scores.problem) == (verdict, verdict, problem)
+    assert scores.exact_match == float(other[0] == "right")

@@ -21,11 +21,14 @@ class GatedBatch(Batch):
         self.gate = threading.Event()
         self.gate.set()
         self.sizes = []
+        self.stops_after = None
         self.poison = None
 
     def step(self):
         assert self.gate.wait(10)
         rows = super().step()
+        if len(self.sizes) + 1 == self.stops_after:
+            self.gate.clear()
         self.sizes.append(len(rows))
         return rows
 
@@ -177,9 +180,11 @@ def test_cancelled_requests_make_room(make_engine):
     endless, _ = ask(count=4000)
     waiting, unheard = ask()
     last, heard = ask()
+    batch.stops_after = 4
     engine.submit([endless, waiting, last])
     wait_until(lambda: len(batch.sizes) > 3)
     endless.cancelled = waiting.cancelled = True
+    batch.gate.set()
     assert text_of(heard)[1].finish == "length"
     assert unheard.empty()
     assert len(batch.sizes) < 3000

@@ -294,14 +294,15 @@ def edited(name, **fields):
 
 
 ODD_FILES = [
-    pytest.param(spoil("config.json", "[]"), "the configuration of", id="config is a list"),
-    pytest.param(edited("config.json", dtype="float99"), "has no attribute 'float99'", id="config, dtype"),
-    pytest.param(edited("config.json", num_hidden_layers="two"), "'num_hidden_layers' expected int", id="config, text"),
-    pytest.param(edited("config.json", num_attention_heads=0), "the configuration of", id="config, no heads"),
-    pytest.param(edited("config.json", vocab_size=100), "is (377, 32), and by config.json (100, 32)", id="other shape"),
+    pytest.param(spoil("config.json", "[]"), "config.json: is no JSON object", id="config is a list"),
+    pytest.param(edited("config.json", dtype="float99"), 'config.json: dtype is "float99"', id="config, dtype"),
+    pytest.param(edited("config.json", num_hidden_layers="two"), 'num_hidden_layers is "two"', id="config, text"),
+    pytest.param(edited("config.json", num_attention_heads=0), "num_attention_heads is 0", id="config, no heads"),
+    pytest.param(edited("config.json", intermediate_size=8), "and by config.json (32, 8)", id="other shape"),
+    pytest.param(edited("config.json", vocab_size=100), "vocab_size is 100, and model.embed_tokens", id="vocabulary"),
     pytest.param(spoil("tokenizer_config.json", "[1]"), "the tokenizer in", id="tokenizer config is a list"),
-    pytest.param(spoil("generation_config.json", "{"), "generation_config.json cannot be read", id="no JSON"),
-    pytest.param(edited("generation_config.json", eos_token_id="x"), "eos_token_id 'x' is no token", id="end as text"),
+    pytest.param(spoil("generation_config.json", "{"), "generation_config.json: is no JSON", id="no JSON"),
+    pytest.param(edited("generation_config.json", eos_token_id="x"), 'eos_token_id is "x", and no', id="end as text"),
     pytest.param(spoil("generation_config.json", '{"temperature": "hot"}'), "temperature is 'hot', and no", id="hot"),
     pytest.param(spoil("generation_config.json", '{"temperature": -1}'), "temperature is '-1', and no", id="below 0"),
     pytest.param(spoil("generation_config.json", '{"temperature": NaN}'), "temperature is 'nan', and no", id="NaN"),

@@ -28,6 +28,10 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
         },
         f"{MEASURED}: NoDifference. exactMatch 0.775 on 1,200 rows, beside zeroShot 0.100, fewShot 0.700, rag 0.800",
     ),
+    "beside one that answered too few rows for a verdict": (
+        {"baselines": {"endpoints": [{"name": "rag", "rows": 1, "exactMatch": 1.0, "problem": "no verdict by …"}]}},
+        f"{MEASURED}. exactMatch 0.775 on 1,200 rows, beside rag 1.000 (no verdict)",
+    ),
     "without a baseline": ({"baselines": {}}, f"{MEASURED}. exactMatch 0.775 on 1,200 rows"),
     "without the measure": ({"tuned": {}, "baselines": {"zeroShot": {"exactMatch": 0.1}}}, MEASURED),
 }

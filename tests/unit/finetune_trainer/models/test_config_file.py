@@ -1,0 +1,191 @@
+"""A base model whose config.json says what no model can be is refused in words, by check, train and serve alike."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.job import FineTuneJobManifest
+from finetune_trainer import check
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import config_file
+from finetune_trainer.models.base_model import require_language_model
+from finetune_trainer.models.target_names import NAMED_AS_STORED
+from finetune_trainer.serving.artifact import open_artifact
+from finetune_trainer.serving.load import LoadOptions, load
+from tests.assets.tiny_model import NAME
+from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.training_runs import do
+
+GONE = object()
+
+
+@pytest.fixture
+def base(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, in the place of a cache, that a test may change."""
+    return shutil.copytree(tiny_model / NAME, tmp_path / "cache" / NAME)
+
+
+def change(base: Path, fields: dict[str, object], file: str = "config.json") -> None:
+    path = base / file
+    said = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({name: value for name, value in said.items() if value is not GONE}))
+
+
+def refusal(base: Path) -> str:
+    with pytest.raises(TrainerError) as caught:
+        config_file.require(base)
+    assert caught.value.reason == "ModelUnusable"
+    assert caught.value.message.startswith(f"the model in {base} cannot be used: ")
+    assert "finetune-trainer cache" in caught.value.next_step
+    return caught.value.message.removeprefix(f"the model in {base} cannot be used: ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model_type": GONE}, "model_type is missing"),
+        ({"model_type": 3}, "model_type is no text"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1, and no whole number from 1 on"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, and no whole number from 1 on"),
+        ({"num_hidden_layers": "2"}, 'num_hidden_layers is "2", and no whole number from 1 on'),
+        ({"num_hidden_layers": 2.5}, "num_hidden_layers is 2.5, and no whole number from 1 on"),
+        ({"num_hidden_layers": True}, "num_hidden_layers is true, and no whole number from 1 on"),
+        ({"num_hidden_layers": None}, "num_hidden_layers is null, and no whole number from 1 on"),
+        ({"num_hidden_layers": 3}, "num_hidden_layers is 3, and the files of weights hold 2 layers"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and the files of weights hold 2 layers"),
+        ({"num_hidden_layers": 10**9, "model_type": "new"}, "num_hidden_layers is 1000000000, and the files of weights "
+         "hold 20 tensors"),
+        ({"vocab_size": 0}, "vocab_size is 0, and no whole number from 1 on"),
+        ({"vocab_size": 64}, "vocab_size is 64, and model.embed_tokens.weight in model.safetensors has 377 rows"),
+        ({"hidden_size": -32}, "hidden_size is -32, and no whole number from 1 on"),
+        ({"hidden_size": 34, "head_dim": None}, "hidden_size is 34, which num_attention_heads, 4, do not divide"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0, and no whole number from 1 on"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0, and no whole number from 1 on"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads is 3, and num_attention_heads, 4, is no multiple of it"),
+        ({"head_dim": 0}, "head_dim is 0, and no whole number from 1 on"),
+        ({"intermediate_size": -2}, "intermediate_size is -2, and no whole number from 1 on"),
+        ({"intermediate_size": -2, "model_type": "new"}, "intermediate_size is -2, and no whole number from 0 on"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings is 0, and no whole number above 0"),
+        ({"max_position_embeddings": "512"}, 'max_position_embeddings is "512", and no whole number above 0'),
+        ({"eos_token_id": "x"}, 'eos_token_id is "x", and no token\'s number'),
+        ({"eos_token_id": [2, 1.5]}, "eos_token_id is [2, 1.5], and no token's number"),
+        ({"pad_token_id": 377}, "pad_token_id is 377, and vocab_size is 377: tokens are counted from 0 on"),
+        ({"pad_token_id": -2}, "pad_token_id is -2, and vocab_size is 377: tokens are counted from 0 on"),
+        ({"decoder_start_token_id": 999}, "decoder_start_token_id is 999, and vocab_size is 377: tokens are counted "
+         "from 0 on"),
+        ({"rope_parameters": "linear"}, "rope_parameters is no object"),
+        ({"rope_parameters": [1]}, "rope_parameters is no object"),
+        ({"rope_scaling": {"type": "nope", "factor": 2}}, 'rope_scaling.rope_type is "nope", and none of default, '
+         "linear, dynamic, yarn, longrope, llama3, proportional, mrope, su"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_scaling.factor is missing: rotary positions of the kind linear "
+         "need it"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": "4"}}, 'rope_parameters.factor is "4", and no number '
+         "above 0"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": -2}}, "rope_parameters.factor is -2, and no number "
+         "above 0"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 0}}}, "rope_parameters.factor is 0, "
+         "and no number above 0"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8}}, "rope_parameters.low_freq_factor is missing: "
+         "rotary positions of the kind llama3 need it"),
+        ({"rope_theta": 0}, "rope_theta is 0, and no number above 0"),
+        ({"rms_norm_eps": "x"}, 'rms_norm_eps is "x", and no number from 0 on'),
+        ({"rms_norm_eps": -1}, "rms_norm_eps is -1, and no number from 0 on"),
+        ({"attention_dropout": 2}, "attention_dropout is 2, and no number from 0 to 1"),
+        ({"dtype": "float99"}, 'dtype is "float99", and no type of numbers, as bfloat16 is one'),
+        ({"torch_dtype": 3}, "torch_dtype is 3, and no type of numbers, as bfloat16 is one"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures is no list of names"),
+        ({"architectures": [3]}, "architectures is no list of names"),
+        ({"tie_word_embeddings": "no"}, 'tie_word_embeddings is "no", neither true nor false'),
+        ({"is_encoder_decoder": 1}, "is_encoder_decoder is 1, neither true nor false"),
+        ({"quantization_config": 3}, "quantization_config is no object"),
+        ({"text_config": 3}, "text_config is no object"),
+        ({"text_config": {"num_hidden_layers": -1}}, "num_hidden_layers is -1, and no whole number from 1 on"),
+        ({"auto_map": 3}, "auto_map is no object"),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_model_can_have_is_refused_by_file_and_field(base, fields, said):
+    change(base, fields)
+    assert refusal(base) == f"config.json: {said}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[]", "is no JSON object"),
+        (b"null", "is no JSON object"),
+        (b"", "is no JSON in UTF-8 (line 1)"),
+        (b'{\n"a": }', "is no JSON in UTF-8 (line 2)"),
+        (b'{"a": "\xff"}', "is no JSON in UTF-8"),
+        (b"[" * 100_000, "is no JSON in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_object_is_refused(base, text, said):
+    (base / "config.json").write_bytes(text)
+    assert refusal(base) == f"config.json: {said}"
+
+
+def test_so_is_what_says_how_to_generate(base):
+    change(base, {"eos_token_id": "</s>"}, "generation_config.json")
+    assert refusal(base) == 'generation_config.json: eos_token_id is "</s>", and no token\'s number'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"pad_token_id": -1},
+        {"eos_token_id": 99_999},
+        {"num_hidden_layers": 1},
+        {"num_key_value_heads": None},
+        {"rope_scaling": None},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"model_type": "new", "intermediate_size": [1, 2], "num_key_value_heads": None, "head_dim": 0},
+        {"model_type": "new", "max_position_embeddings": -1, "rope_scaling": {"type": "of-its-own"}},
+        {"num_hidden_layers": -1, "auto_map": {"AutoConfig": "own.Config"}},
+    ],
+)
+def test_what_is_unusual_and_may_be_right_is_left_to_those_who_load_it(base, fields):
+    change(base, fields)
+    config_file.require(base)
+
+
+def test_a_damaged_file_of_weights_is_told_by_others(base):
+    (base / "model.safetensors").write_bytes(b"no header")
+    config_file.require(base)
+
+
+@pytest.mark.parametrize("kind", sorted(NAMED_AS_STORED))
+def test_no_kind_is_refused_for_what_transformers_says_of_it(tmp_path, kind):
+    from transformers import AutoConfig
+
+    (tmp_path / "config.json").write_text(AutoConfig.for_model(kind).to_json_string(use_diff=False))
+    config_file.require(tmp_path)
+
+
+def test_kinds_of_rotary_positions_are_those_of_transformers():
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    assert set(ROPE_INIT_FUNCTIONS) <= set(config_file._OF_ROPE)
+
+
+def test_check_train_and_serve_all_say_it(base, tmp_path):
+    change(base, {"num_hidden_layers": -1})
+    expected, cache = refusal(base), base.parents[1]
+    job = make_job(tmp_path / "job", cache)
+    about = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "a"}}
+    verdict = check.check_job(FineTuneJobManifest.model_validate(about | {"spec": job.spec.wire()}), cache)
+    assert (verdict.valid, verdict.reason) == (False, "ModelUnusable")
+    code, report, _ = do(job)
+    assert code == ExitCode.MODEL_UNUSABLE
+    said = [verdict.message, report.failure.message]
+    for refused in (
+        lambda: require_language_model(base),
+        lambda: load(open_artifact(base, None), LoadOptions(name="x")),
+    ):
+        with pytest.raises(TrainerError) as caught:
+            refused()
+        said.append(caught.value.message)
+    assert said == [f"the model in {base} cannot be used: {expected}"] * 4

@@ -1,0 +1,284 @@
+"""config.json of a base model, looked at before any library makes a model of it: `check`, `train` and `serve` alike.
+
+Libraries take numbers that no model can have for what they are: a billion layers are made, one by one, and a padding
+token outside of the vocabulary ends in an assertion. No torch, no transformers: `check` has neither. What they say
+better by themselves is left to them, and so are models that bring their own code: nobody knows their fields.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import target_names
+from finetune_trainer.models.target_names import NAMED_AS_STORED
+from finetune_trainer.models.weight_files import UNREADABLE, file_of, header, unwritten, weight_files
+
+Fields = Mapping[str, Any]
+
+_CONFIG, _GENERATION = "config.json", "generation_config.json"
+_STEP = (
+    "Correct it there, or have the model put into the cache again (finetune-trainer cache), and try again (in a "
+    "cluster by spec.retryNonce)."
+)
+
+_SIZES = frozenset({
+    "hidden_size", "d_model", "n_embd", "vocab_size", "num_hidden_layers", "num_layers", "n_layer", "n_layers",
+    "num_decoder_layers", "decoder_layers", "encoder_layers", "num_attention_heads", "num_heads", "n_head", "n_heads",
+})  # fmt: skip
+"""Fields of which there is no model without at least one; some kinds have a list of them, one for each layer."""
+_NEEDED = frozenset({"hidden_size", "vocab_size", "num_hidden_layers"})
+"""Of these what nothing else can say, where the name is there."""
+_COUNTS = frozenset({"num_key_value_heads", "intermediate_size", "d_ff", "d_kv", "head_dim", "n_inner"})
+"""Fields that a kind without such a part has as nothing, or as 0."""
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
+_UNPADDED = frozenset(
+    {
+        "bloom",
+        "codegen",
+        "falcon",
+        "gpt2",
+        "gpt_bigcode",
+        "gpt_neo",
+        "gpt_neox",
+        "gptj",
+        "longt5",
+        "mpt",
+        "mt5",
+        "t5",
+        "umt5",
+    }
+)
+_PADDED = NAMED_AS_STORED - _UNPADDED
+"""Kinds whose table of embeddings knows its padding token, and is not made where it has none such."""
+_NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
+_PARTS = ("attention_dropout", "attn_pdrop", "dropout", "dropout_rate", "embd_pdrop", "hidden_dropout", "resid_pdrop")
+_TRUTHS = ("is_encoder_decoder", "tie_word_embeddings", "use_cache")
+_OBJECTS = ("text_config", "quantization_config", "auto_map", "rope_scaling", "rope_parameters")
+_DTYPE = re.compile(r"(torch\.)?(auto|float(16|32|64|8\w*)|bfloat16|half|double|u?int\d+)")
+
+_OF_ROPE: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "longrope": ("short_factor", "long_factor"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "proportional": (),
+    "mrope": (),
+    "su": (),
+}
+"""What each kind of rotary positions needs, as transformers has them and the names that they had."""
+_ABOVE_NOTHING = ("factor", "rope_theta", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+_LAYER = re.compile(r"(?P<list>(.+?\.)?)(?P<number>\d+)\..+")
+_EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|wte|word_embeddings|embed_in|shared)\.weight")
+
+
+class _Wrong(NamedTuple):
+    field: str
+    why: str
+
+
+def require(folder: Path) -> None:
+    """Go on only with a base model whose config.json says what a model can be, and what its own files are.
+
+    A folder without one is left to those who load it.
+
+    Raises:
+        TrainerError: ModelUnusable, with file and field.
+    """
+    if not (folder / _CONFIG).is_file():
+        return
+    config = _read(folder / _CONFIG)
+    if config.get("auto_map"):
+        if not isinstance(config["auto_map"], dict):
+            raise _refusal(folder / _CONFIG, _Wrong("auto_map", "is no object"))
+        return
+    text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    checks = (_wrong_value(config), _wrong_value(text), _wrong_rope(text), _wrong_size(text), _other_than(folder, text))
+    for found in checks:
+        for wrong in found:
+            raise _refusal(folder / _CONFIG, wrong)
+    generation = folder / _GENERATION
+    if generation.is_file():
+        for wrong in _wrong_tokens(_read(generation)):
+            raise _refusal(generation, wrong)
+
+
+def require_for(spec: FineTuneJobSpec, folder: Path) -> None:
+    """The same for a job, with what it says of the model's layers; code of one's own may read such a file as it likes.
+
+    Raises:
+        TrainerError: ModelUnusable, or SpecInvalid.
+    """
+    if spec.code is None:
+        require(folder)
+        target_names.require(spec, folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unusable(path, f"cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        at = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise _unusable(path, f"is no JSON in UTF-8{at}") from None
+    if not isinstance(found, dict):
+        raise _unusable(path, "is no JSON object")
+    if path.name == _CONFIG and not isinstance(found.get("model_type"), str):
+        raise _refusal(path, _Wrong("model_type", "is missing" if "model_type" not in found else "is no text"))
+    return found
+
+
+def _refusal(path: Path, wrong: _Wrong) -> TrainerError:
+    return _unusable(path, f"{wrong.field} {wrong.why}")
+
+
+def _unusable(path: Path, why: str) -> TrainerError:
+    said = f"the model in {path.parent} cannot be used: {path.name}: {why}"
+    return TrainerError(Reason.MODEL_UNUSABLE, said, _STEP)
+
+
+def _wrong_value(fields: Fields) -> Iterator[_Wrong]:
+    """Values that are none of their field's, whatever kind of model it is."""
+    yield from (_Wrong(name, "is no object") for name in _OBJECTS if not _is(fields.get(name), dict))
+    yield from (_Wrong(name, f"is {_shown(fields[name])}, neither true nor false") for name in _TRUTHS
+                if not _is(fields.get(name), bool))  # fmt: skip
+    for name in ("dtype", "torch_dtype"):
+        value = fields.get(name)
+        if not (_is(value, dict) or (isinstance(value, str) and _DTYPE.fullmatch(value))):
+            yield _Wrong(name, f"is {_shown(value)}, and no type of numbers, as bfloat16 is one")
+    named = fields.get("architectures")
+    if not (_is(named, list) and all(isinstance(one, str) for one in named or ())):
+        yield _Wrong("architectures", "is no list of names")
+    yield from _wrong_numbers(fields)
+    yield from _wrong_tokens(fields)
+
+
+def _is(value: Any, kind: type) -> bool:
+    return value is None or isinstance(value, kind)
+
+
+def _wrong_numbers(fields: Fields) -> Iterator[_Wrong]:
+    kind = fields.get("model_type")
+    for name in sorted((_SIZES | _COUNTS) & fields.keys()):
+        value = fields[name]
+        least = 1 if name in _SIZES or (kind in NAMED_AS_STORED and value is not None) else 0
+        if (value is None and name not in _NEEDED) or isinstance(value, list):
+            continue
+        if not _is_whole(value) or value < least:
+            yield _Wrong(name, f"is {_shown(value)}, and no whole number from {least} on")
+    positions = fields.get("max_position_embeddings")
+    if not (positions is None or (_is_whole(positions) and (positions > 0 or positions == -1))):
+        yield _Wrong("max_position_embeddings", f"is {_shown(positions)}, and no whole number above 0")
+    for name in (*_NUMBERS, *_PARTS):
+        value = fields.get(name)
+        if value is not None and not (_is_number(value) and value >= 0 and (name in _NUMBERS or value <= 1)):
+            yield _Wrong(name, f"is {_shown(value)}, and no number from 0 {'on' if name in _NUMBERS else 'to 1'}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong_tokens(fields: Fields) -> Iterator[_Wrong]:
+    """What is no token at all, and tokens without a row of the embeddings of models that look it up.
+
+    The end of a text is not looked up: the tokenizer says it too, and many a configuration has that of another one.
+    """
+    kind, vocabulary = fields.get("model_type"), fields.get("vocab_size")
+    for name in _TOKENS:
+        value = fields.get(name)
+        looked_up = name == "decoder_start_token_id" or (name == "pad_token_id" and kind in _PADDED)
+        for token in value if isinstance(value, list) else [] if value is None else [value]:
+            if not _is_whole(token):
+                yield _Wrong(name, f"is {_shown(value)}, and no token's number")
+            elif looked_up and _is_whole(vocabulary) and not -1 <= token < vocabulary:
+                yield _Wrong(name, f"is {token}, and vocab_size is {vocabulary}: tokens are counted from 0 on")
+
+
+def _wrong_rope(text: Fields) -> Iterator[_Wrong]:
+    for name in ("rope_scaling", "rope_parameters"):
+        said = text.get(name) or {}
+        layers = [one for one in said.values() if isinstance(one, dict)]
+        for rope in layers or [said]:
+            yield from _wrong_with_rope(name, rope, kind=text.get("model_type"))
+    theta = text.get("rope_theta")
+    if not (theta is None or (_is_number(theta) and theta > 0)):
+        yield _Wrong("rope_theta", f"is {_shown(theta)}, and no number above 0")
+
+
+def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[_Wrong]:
+    form = rope.get("rope_type", rope.get("type"))
+    for part in _ABOVE_NOTHING:
+        value = rope.get(part)
+        if not (value is None or (_is_number(value) and value > 0)):
+            yield _Wrong(f"{name}.{part}", f"is {_shown(value)}, and no number above 0")
+    if not rope or kind not in NAMED_AS_STORED:
+        return
+    if form is not None and form not in _OF_ROPE:
+        yield _Wrong(f"{name}.rope_type", f"is {_shown(form)}, and none of {', '.join(_OF_ROPE)}")
+        return
+    missing = [part for part in _OF_ROPE.get(form, ()) if part not in rope]
+    if missing:
+        yield _Wrong(f"{name}.{missing[0]}", f"is missing: rotary positions of the kind {form} need it")
+
+
+def _wrong_size(text: Fields) -> Iterator[_Wrong]:
+    """Sizes that do not go together, of kinds whose fields are known."""
+    if text.get("model_type") not in NAMED_AS_STORED:
+        return
+    hidden: Any = text.get("hidden_size")
+    heads: Any = text.get("num_attention_heads")
+    groups = text.get("num_key_value_heads")
+    if not (_is_whole(hidden) and _is_whole(heads)):
+        return
+    if text.get("head_dim") is None and hidden % heads:
+        yield _Wrong("hidden_size", f"is {hidden}, which num_attention_heads, {heads}, do not divide")
+    if _is_whole(groups) and heads % groups:
+        yield _Wrong("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is no multiple of it")
+
+
+def _other_than(folder: Path, text: Fields) -> Iterator[_Wrong]:
+    """What the files say otherwise: each layer has a tensor of its own, and each token its row of the embeddings.
+
+    Of files that are damaged or not all there nothing is said: those who load them say which.
+    """
+    try:
+        shapes = {name: entry["shape"] for path in weight_files(folder) for name, entry in header(path).items()}
+    except UNREADABLE:
+        return
+    if unwritten(folder, shapes):
+        return
+    name, layers = next(((one, text[one]) for one in _LAYERS if _is_whole(text.get(one))), ("", 0))
+    known = _layers(shapes) if text.get("model_type") in NAMED_AS_STORED else None
+    if shapes and layers > (most := known or len(shapes)):
+        what = "layers" if known else "tensors"
+        yield _Wrong(name, f"is {layers}, and the files of weights hold {most} {what}")
+    vocabulary, table = text.get("vocab_size"), next(filter(_EMBEDDINGS.fullmatch, shapes), None)
+    if known and table and vocabulary != (rows := shapes[table][0]):
+        yield _Wrong("vocab_size", f"is {vocabulary}, and {table} in {file_of(folder, table)} has {rows} rows")
+
+
+def _layers(names: Mapping[str, Any]) -> int | None:
+    """How many the files hold, where all are of one list: those of an encoder are none of a decoder's."""
+    found = [match for name in names if (match := _LAYER.fullmatch(name))]
+    if len({match["list"] for match in found}) != 1:
+        return None
+    return 1 + max(int(match["number"]) for match in found)
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:60]
