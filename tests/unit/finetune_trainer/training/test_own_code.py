@@ -269,7 +269,7 @@ def test_the_code_gets_the_datas_keys_and_neither_the_operators_job_nor_its_cert
     source = f"import os, json; json.dump(sorted(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))"
     do(job_with(source, tmp_path, tiny_model))
     seen = json.loads((tmp_path / "seen").read_text())
-    assert {"FINETUNE_CONTEXT", "TICKETS_PASSWORD"} <= set(seen)
+    assert {"FINETUNE_CONTEXT", "TICKETS_PASSWORD", "TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"} <= set(seen)
     assert not {"FINETUNE_JOB", "FINETUNE_REPORT_CA"} & set(seen)
 
 
