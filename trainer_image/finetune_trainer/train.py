@@ -481,7 +481,11 @@ def _page(run: Run, result: TrainingResult, contest: Contest | None, curves: str
         "epochs": f"{hyper.epochs:g}",
         "learning rate": f"{learning_rate_of(run.job.spec):g}",
         "rows per step": hyper.batch_size,
-        "rows of a pass": "packed" if run.padded is None else f"padded: {run.padded}",
+        **(
+            {"own code": "may have done otherwise than the job says"}
+            if run.job.spec.code
+            else {"rows of a pass": "packed" if run.padded is None else f"padded: {run.padded}"}
+        ),
         "steps": run.plan.total_steps,
         "seed": hyper.seed,
     }
