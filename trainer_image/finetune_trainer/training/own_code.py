@@ -75,7 +75,7 @@ _NOT_FOR_CODE = (
 )  # also as beginnings of names
 
 _NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-"""Of tqdm, transformers and hub: in a log they are one endless line, and would be all that a failure's logTail shows."""
+"""Of tqdm, transformers and hub: in a log they are one endless line, and all that a failure's logTail would show."""
 
 logger = logging.getLogger(__name__)
 
