@@ -109,7 +109,9 @@ class _JobView:
             self._console.step(f"data  warning: {warning}")
 
     def _worth_a_line(self, status: dict[str, Any]) -> bool:
-        percent, points = status["progress"].get("percent", 0), len((status.get("loss") or {}).get("validation", []))
+        percent, points = percent_of(status["progress"]), len((status.get("loss") or {}).get("validation", []))
+        if percent < self._percent:  # training is over, and answers are counted from none
+            self._percent = percent
         grown = percent >= self._percent + PLAIN_STEP_PERCENT or percent == 100 > self._percent
         if not grown and points == self._points:
             return False
@@ -117,14 +119,23 @@ class _JobView:
         return True
 
 
+def percent_of(progress: dict[str, Any]) -> int:
+    """Of the answers to the test set, once it is asked; before, of the steps."""
+    if total := progress.get("totalAnswers"):
+        return int(100 * progress.get("answers", 0) / total)
+    return int(progress.get("percent", 0))
+
+
 def progress_line(status: dict[str, Any]) -> str:
     """Progress and both losses in one line."""
     progress, loss = status["progress"], status.get("loss") or {}
-    percent = progress.get("percent", 0)
+    percent = percent_of(progress)
     filled = round(BAR_CELLS * percent / 100)
     parts = [
         f"{'█' * filled}{'░' * (BAR_CELLS - filled)} {percent:3d}%",
-        f"step {progress['step']}/{progress['totalSteps']}",
+        f"answer {progress.get('answers', 0)}/{progress['totalAnswers']}"
+        if progress.get("totalAnswers")
+        else f"step {progress['step']}/{progress['totalSteps']}",
     ]
     for name, label in (("train", "loss"), ("validation", "validation")):
         if loss.get(name):

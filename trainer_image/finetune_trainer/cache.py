@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -177,6 +178,7 @@ def _convert_gguf(source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base_model.quiet_libraries()
+    _bars_at_terminals_alone()
     where, name = str(source.resolve().parent), source.name
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
@@ -193,6 +195,13 @@ def _convert_gguf(source: Path, target: Path) -> None:
     plain.generation_config = quantised.generation_config
     plain.save_pretrained(target)
     tokenizer.save_pretrained(target)
+
+
+def _bars_at_terminals_alone() -> None:
+    """Transformers draws its bar of tensors into the logs of pods, too, and has no switch for it."""
+    from transformers import modeling_gguf_pytorch_utils as converting
+
+    converting.tqdm = partial(converting.tqdm, disable=None)  # type: ignore[attr-defined]
 
 
 def _require_usable(folder: Path) -> None:

@@ -7,7 +7,6 @@ Needs no torch; the pod holds no credentials of the provider. With evaluation.ou
 
 import argparse
 import json
-import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any
 from finetune_api.names import SCRATCH_PATH
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
-from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt import outcome, pod_log
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter, pod_reporter
 from finetune_trainer.errors import TrainerError
@@ -39,7 +38,7 @@ BY_HAND = "By hand: finetune-trainer run, which measures what it tunes on datase
 
 def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     """Measure the model of the job that FINETUNE_JOB describes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    pod_log.begin()
     try:
         job = job_given(MeasureJob, BY_HAND)
     except TrainerError as error:

@@ -6,7 +6,6 @@ Nothing leaves the pod before all of it has been checked. Needs no torch; the po
 """
 
 import argparse
-import logging
 import tempfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked, EvaluationSize, PrepareJob
 from finetune_api.uris import parse_uri
 from finetune_api.verdict import DatasetVerdict, SplitVerdict
-from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt import outcome, pod_log
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter, pod_reporter
 from finetune_trainer.attempt.upload import upload
@@ -36,7 +35,7 @@ BY_HAND = "By hand: finetune-trainer check -f job.yaml --provider openAI, or ano
 
 def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     """Prepare the job that FINETUNE_JOB describes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    pod_log.begin()
     try:
         job = _job()
     except TrainerError as error:

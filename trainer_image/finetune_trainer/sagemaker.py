@@ -35,7 +35,7 @@ from finetune_api.reasons import Reason
 from finetune_api.sagemaker import ACTIVE_CHANNEL, BASE_CHANNEL, CODE_CHANNEL, JOB_CHANNEL, REPORT_FILE, ContainerJob
 from finetune_api.trainer import ActiveVersionRef, Report, TrainerJob
 from finetune_api.verdict import SPLITS
-from finetune_trainer.attempt import launch, outcome
+from finetune_trainer.attempt import launch, outcome, pod_log
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError, places
@@ -97,7 +97,7 @@ def _by_number(host: str) -> tuple[int, str]:
 
 def main(args: argparse.Namespace) -> int:
     """Do the job that the channels hold; the exit code is that of `train`."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    pod_log.begin()
     root: Path = args.root
     failure = root / "output" / "failure"
     if launch.is_rank():

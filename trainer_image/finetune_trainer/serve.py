@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ import uvicorn
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES, TERMINATION_MESSAGE_PATH
 from finetune_api.reasons import Reason
-from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt import outcome, pod_log
 from finetune_trainer.computing import garbage, gpus, torch_settings
 from finetune_trainer.computing.limits import cpu_threads
 from finetune_trainer.errors import TrainerError
@@ -44,7 +43,8 @@ _FAREWELL_SECONDS = 6
 
 def main(args: argparse.Namespace) -> int:
     """Serve until a signal comes; the exit code says how it ended."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    pod_log.begin()
+    logging.getLogger("uvicorn").setLevel(logging.INFO)  # when it listens and ends; requests are in its metrics
     prepare_environment(allow_hub=args.allow_hub)
     try:
         key = KeyFile(args.api_key_file) if args.api_key_file else None

@@ -20,7 +20,7 @@ from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer.attempt import launch, mlflow_run, outcome, trackers
+from finetune_trainer.attempt import launch, mlflow_run, outcome, pod_log, trackers
 from finetune_trainer.attempt.interruption import End, Interrupted, Interruption
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.attempt.report import Reporter, pod_reporter
@@ -73,7 +73,7 @@ logger = logging.getLogger(__name__)
 
 def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     """Do the job that FINETUNE_JOB describes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    pod_log.begin()
     try:
         job = job_given(TrainerJob, "By hand: finetune-trainer run -f job.yaml --output tuned.")
     except TrainerError as error:
@@ -481,7 +481,11 @@ def _page(run: Run, result: TrainingResult, contest: Contest | None, curves: str
         "epochs": f"{hyper.epochs:g}",
         "learning rate": f"{learning_rate_of(run.job.spec):g}",
         "rows per step": hyper.batch_size,
-        "rows of a pass": "packed" if run.padded is None else f"padded: {run.padded}",
+        **(
+            {"own code": "may have done otherwise than the job says"}
+            if run.job.spec.code
+            else {"rows of a pass": "packed" if run.padded is None else f"padded: {run.padded}"}
+        ),
         "steps": run.plan.total_steps,
         "seed": hyper.seed,
     }

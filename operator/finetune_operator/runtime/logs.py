@@ -32,12 +32,13 @@ _JWT = re.compile(
 )
 _SCHEME = re.compile(r"(?i)\b(bearer|basic)(\s+|%20)[A-Za-z0-9._~+/=-]{6,}")
 # Authorization: x / "api-key": "x" / password=x / AWS_SECRET_ACCESS_KEY='x' / token: x, but not "61021 tokens: ..."
+# and no fields of ours: spec.apiKeySecretRef: secret "x" not found
 _NAMED = re.compile(
     r"""(?ix)
     ( (?: authorization | api[_-]?key | access[_-]?key | secret[_-]?key | account[_-]?key | passw(?:or)?d
-        | client[_-]?secret | private[_-]?key | token(?!s|iz) | credential(?!s)
+        | client[_-]?secret | private[_-]?key | token(?!s|iz|f1\b) | credential(?!s)
         | x-amz-signature | (?<=[?&])sig )
-      [\w-]{0,16} ["']? \s* [=:] \s* )
+      (?! \w{0,16} (?-i:Ref) \b ) [\w-]{0,16} ["']? \s* [=:] \s* )
     (?!\[redacted\])
     (?: b?"(?:[^"\\]|\\.)*" | b?'(?:[^'\\]|\\.)*' | [^\s,;&"'}\])]+ )
     """

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from demo import quickstart
 from demo.__main__ import carry_data, main
 from demo.carrier import Carrier
 from demo.console import Console
-from demo.follow import progress_line
+from demo.follow import _JobView, progress_line
 from demo.kubectl import Kubectl
 from demo.result import curl, sparkline
 
@@ -67,6 +68,19 @@ def test_a_wrong_word_on_the_command_line_is_answered_in_words(
         assert main(["--down", *words]) == 1
     told = capsys.readouterr()
     assert said in told.out + told.err
+
+
+def test_while_the_test_set_is_asked_progress_shows_answers() -> None:
+    progress = {"step": 70, "totalSteps": 70, "percent": 100, "answers": 90, "totalAnswers": 400}
+    assert progress_line({"progress": progress}) == "██░░░░░░░░  22%  answer 90/400"
+    told: list[str] = []
+    console = SimpleNamespace(step=told.append, live=lambda _: None, is_terminal=False)
+    view = _JobView(cast("Console", console))
+    for answers in (0, 20, 100, 400):
+        status = {"phase": "Evaluating", "progress": progress | {"answers": answers}}
+        view.show({"metadata": {"name": "a"}, "status": status})
+    answered = [line.rpartition("  ")[2] for line in told if "answer" in line]
+    assert answered == ["answer 0/400", "answer 100/400", "answer 400/400"]
 
 
 def test_progress_without_losses_shows_steps() -> None:

@@ -147,6 +147,8 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"serviceAccount": {"annotation": {}}}, "annotation"),
         ({"terminationGracePeriodSeconds": 0}, "terminationGracePeriodSeconds"),
         ({"fullnameOverride": "Upper"}, "fullnameOverride"),
+        ({"serviceAccount": {"name": "my account"}}, "/serviceAccount/name"),
+        ({"priorityClassName": "High!"}, "/priorityClassName"),
         ({"extraEnv": [{"value": "x"}]}, "extraEnv"),
         ({"extraVolumeMounts": [{"name": "ca"}]}, "mountPath"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name: name the account"),

@@ -20,6 +20,7 @@ import orjson
 
 from finetune_api.names import REPORT_CA_VARIABLE, REPORT_MAX_BYTES, TERMINATION_MESSAGE_PATH, TOKEN_PATH
 from finetune_api.trainer import AttemptJob, Report, termination_message, thin
+from finetune_trainer.attempt.pod_log import PodLog
 
 INTERVAL_SECONDS = 2.0
 """Least time between two reports of the same phase."""
@@ -97,7 +98,7 @@ class Reporter:
 
 def pod_reporter(job: AttemptJob, message: Path = Path(TERMINATION_MESSAGE_PATH)) -> Reporter:
     """The reporter of a pod: to the operator and to the kubelet, or to the `message` that becomes the kubelet's."""
-    return Reporter(job, termination_path=message)
+    return Reporter(job, listener=PodLog() if job.report else None, termination_path=message)
 
 
 class _Sender:

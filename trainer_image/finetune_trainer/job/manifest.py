@@ -27,7 +27,7 @@ from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.fields import shown as field_path
 from finetune_trainer.job.fields import value_at
-from finetune_trainer.job.rules_between import broken_rules
+from finetune_trainer.job.rules_between import broken_rules, of_quantity
 from finetune_trainer.job.wrong_fields import WrongFields
 from finetune_trainer.job.wrong_values import spoilt
 from finetune_trainer.job.yaml_documents import Document, read_documents, shown
@@ -319,8 +319,7 @@ def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
     for field in ("cpu", "memory", "ephemeralStorage"):
         value = written.get(field)
         found = None if value is None else amount(value)
-        fraction = 'a fraction needs quotes or the unit m: write "0.5" or 500m' if isinstance(value, float) else None
-        yield f"spec.resources.{field}", fraction, "Write a quantity such as 2, 500m or 16Gi."
+        yield f"spec.resources.{field}", of_quantity(value), "Write a quantity such as 2, 500m or 16Gi."
         near = f"; did you mean {meant}?" if (meant := nearest(value)) else ""
         quantity = f"this is no quantity{near}" if value is not None and found is None else None
         yield f"spec.resources.{field}", quantity, "Write a quantity such as 2, 500m or 16Gi."

@@ -14,6 +14,7 @@ from finetune_api.connection import PROVIDERS
 from finetune_api.deployment import ENGINES
 from finetune_api.quantities import LEAST_SIZE, amount, nearest
 from finetune_api.schema import Schema
+from finetune_api.trainer import LARGEST_NUMBER
 from finetune_api.uris import ARTIFACT_SHAPES
 
 Path = tuple[str | int, ...]
@@ -93,8 +94,20 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
 """How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""
 
 
+def of_quantity(value: Any) -> str | None:
+    """What is wrong with a number where a quantity stands: the API server takes whole ones of 64 bits alone."""
+    if isinstance(value, float):
+        return 'a fraction needs quotes or the unit m: write "0.5" or 500m'
+    return (
+        "so large a number needs a unit, such as 16Gi" if isinstance(value, int) and value >= LARGEST_NUMBER else None
+    )
+
+
 def broken_rules(schema: Schema, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     """The rules that a part does not keep: the field that each blames, and its message."""
+    if schema.get("x-kubernetes-int-or-string") and (wrong := of_quantity(value)):
+        yield path, wrong
+        return
     for rule in schema.get(RULES, ()):
         message = rule["message"]
         holds = next((holds for begins, holds in HOLDS.items() if message.startswith(begins)), None)

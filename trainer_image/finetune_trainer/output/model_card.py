@@ -57,6 +57,7 @@ def _settings(job: TrainerJob, about: Fields) -> Iterator[tuple[Any, ...]]:
         yield "objective", "DPO (arXiv 2305.18290) on rows with a chosen and a rejected answer"
     if about["codeSHA256"]:
         yield "own code, SHA-256", about["codeSHA256"]
+        yield "settings below", "as the job has them; the code may have done otherwise"
     blocks = (job.spec.preference, job.spec.adapters, job.spec.hyperparameters)
     for block in blocks:
         yield from (block.wire().items() if block else ())

@@ -28,7 +28,11 @@ def require_keys(push: Push | None) -> None:
     if push and push.hugging_face and not os.environ.get(HUB_TOKEN_VARIABLE, "-").strip():
         key = push.hugging_face.token_secret_ref
         said = f"spec.artifact.push.huggingFace.tokenSecretRef: the key {key.key} of Secret {key.name} is empty"
-        raise TrainerError(Reason.SPEC_INVALID, said, "Put a token into it that may write, then set spec.retryNonce.")
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            said,
+            "Put a token into it that may write, and try again (in a cluster by spec.retryNonce).",
+        )
 
 
 def _require_entry(asked: PushToRegistry, secret: str, config: str) -> None:
@@ -42,7 +46,7 @@ def _require_entry(asked: PushToRegistry, secret: str, config: str) -> None:
         said = f"Secret {secret}: {error}"
     step = (
         f"Make it anew: kubectl create secret docker-registry {secret} --docker-server={host} --docker-username=… "
-        "--docker-password=…; then set spec.retryNonce. A registry that asks for none needs no secretRef."
+        "--docker-password=…; and try again (in a cluster by spec.retryNonce). One without keys needs no secretRef."
     )
     raise TrainerError(Reason.SPEC_INVALID, f"spec.artifact.push.oci.secretRef: {said}", step)
 

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from finetune_api.crds import KINDS
+from finetune_api.schema import structural_schema
 from finetune_operator.runtime import logs
 
 JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.eyJhdWQiOlsicmVwb3J0cyJdfQ.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
@@ -49,6 +51,7 @@ def lines(request):
         ("HF_TOKEN=abcd1234", "abcd1234"),
         ('"client_secret": "s3cr3t\\"still"', 's3cr3t'),
         ("password: hunter2", "hunter2"),
+        ("apiKeyRefresh=hunter2", "hunter2"),
         ("https://x.blob.core.windows.net/c?sv=1&sig=abc%2Fdef", "abc%2Fdef"),
         ("https://b.s3.amazonaws.com/k?X-Amz-Signature=0a1b2c&x=1", "0a1b2c"),
         ("no answer by http://proxy-user:hunter2@proxy:3128", "hunter2"),
@@ -82,6 +85,19 @@ def test_what_looks_like_a_secret_is_taken_out(text, secret):
 )
 def test_what_is_no_secret_stays(text):
     assert logs.redact(text) == text
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_what_is_said_of_a_field_stays(kind):
+    for schema in (kind.spec, kind.status):
+        said = [f'{field}: secret "team" not found' for field in fields_of(structural_schema(schema))]
+        assert said
+        assert [logs.redact(text) for text in said] == said
+
+
+def fields_of(schema):
+    for name, part in schema.get("properties", {}).items():
+        yield from (name, *fields_of(part), *fields_of(part.get("items", {})))
 
 
 def test_a_line_names_time_level_logger_message_and_object(lines):

@@ -251,6 +251,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("resources: {gpus: 1}", "spec.resources.gpus: no such field; did you mean gpusPerNode?"),
         ("resources: {gpu: 1}", "spec.resources.gpu: no such field; did you mean gpusPerNode?"),
         ("resources: {shm: 1}", "spec.resources.shm: no such field; there are cpu, ephemeralStorage, gpusPerNode"),
+        ("resources: {memory: 10000000000000000000}", "spec.resources.memory: so large a number needs a unit"),
         ("resources: {cpu: 0.5}", 'spec.resources.cpu: a fraction needs quotes or the unit m: write "0.5" or 500m'),
         ("epochs: 3", "spec.epochs: no such field; here it is spec.hyperparameters.epochs"),
         ("hyperparameters: {lora_r: 8}", "spec.hyperparameters.lora_r: no such field; here it is spec.lora.r"),

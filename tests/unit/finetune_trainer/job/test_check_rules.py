@@ -55,6 +55,14 @@ def complaint(tmp_path, capsys):
         (DEPLOYMENT + "  bedrock: {type: ProvisionedThroughput}\n", "line 6: spec.bedrock: type ProvisionedThroughput"),
         (DEPLOYMENT + "  bedrock: {modelUnits: 1}\n", "line 6: spec.bedrock: type OnDemand is billed by tokens"),
         (
+            DEPLOYMENT + GPU + "        cpu: 0.5\n",
+            "line 10: spec.huggingFace.resources.limits.cpu: a fraction needs quotes or the unit m: write ",
+        ),
+        (
+            DEPLOYMENT + GPU + "        memory: 10000000000000000000\n",
+            "line 10: spec.huggingFace.resources.limits.memory: so large a number needs a unit, such as 16Gi",
+        ),
+        (
             DEPLOYMENT + GPU + "        memory: 16GB\n",
             "line 10: spec.huggingFace.resources.limits.memory: write a quantity such as 2, 500m or 16Gi",
         ),

@@ -83,6 +83,9 @@ def test_the_examples_run_as_they_are(tiny_model, tmp_path, example, kind, metho
     folder = Path(job.output) / "model"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert len(manifest["codeSHA256"]) == 64
+    assert "the code may have done otherwise" in (folder / "README.md").read_text()
+    page = (folder / "report.html").read_text()
+    assert ("may have done otherwise" in page, "rows of a pass" in page) == (True, False)
     assert not list(folder.rglob("*.bin"))
     left = sorted(path.name for path in Path(job.output).iterdir())
     assert left == ["attempt", "attempt-holder", "metrics.jsonl", "model"]
@@ -269,7 +272,7 @@ def test_the_code_gets_the_datas_keys_and_neither_the_operators_job_nor_its_cert
     source = f"import os, json; json.dump(sorted(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))"
     do(job_with(source, tmp_path, tiny_model))
     seen = json.loads((tmp_path / "seen").read_text())
-    assert {"FINETUNE_CONTEXT", "TICKETS_PASSWORD"} <= set(seen)
+    assert {"FINETUNE_CONTEXT", "TICKETS_PASSWORD", "TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"} <= set(seen)
     assert not {"FINETUNE_JOB", "FINETUNE_REPORT_CA"} & set(seen)
 
 
