@@ -12,13 +12,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
-from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt import outcome, pod_log
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_fetch, base_model
@@ -40,6 +39,7 @@ _NEXT_STEP = {
 
 def main(args: argparse.Namespace) -> int:
     """Cache one model; the exit code says why it could not be done."""
+    os.environ.update(pod_log.without_bars())
     try:
         folder = cache(args)
     except TrainerError as error:
@@ -178,7 +178,6 @@ def _convert_gguf(source: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base_model.quiet_libraries()
-    _bars_at_terminals_alone()
     where, name = str(source.resolve().parent), source.name
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
@@ -195,13 +194,6 @@ def _convert_gguf(source: Path, target: Path) -> None:
     plain.generation_config = quantised.generation_config
     plain.save_pretrained(target)
     tokenizer.save_pretrained(target)
-
-
-def _bars_at_terminals_alone() -> None:
-    """Transformers draws its bar of tensors into the logs of pods, too, and has no switch for it."""
-    from transformers import modeling_gguf_pytorch_utils as converting
-
-    converting.tqdm = partial(converting.tqdm, disable=None)  # type: ignore[attr-defined]
 
 
 def _require_usable(folder: Path) -> None:

@@ -4,6 +4,7 @@ Nobody has to read it, status says the same. Libraries only warn: at INFO they t
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -29,6 +30,14 @@ def begin() -> None:
     """Have lines written: our own, and warnings of others."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("finetune_trainer").setLevel(logging.INFO)
+
+
+def without_bars() -> dict[str, str]:
+    """Settings that tqdm and hub read when they are imported: in a log a bar is one endless line, and fills a logTail.
+
+    None of them at a terminal, where bars are for.
+    """
+    return {} if sys.stderr.isatty() else {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 class PodLog:

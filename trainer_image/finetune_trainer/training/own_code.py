@@ -40,6 +40,7 @@ from finetune_api.names import (
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
+from finetune_trainer.attempt import pod_log
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.attempt.report import Reporter
@@ -73,9 +74,6 @@ _NOT_FOR_CODE = (
     PUSH_PREFIX,
     TRACKERS_PREFIX,
 )  # also as beginnings of names
-
-_NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-"""Of tqdm, transformers and hub: in a log they are one endless line, and all that a failure's logTail would show."""
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +216,7 @@ def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[by
     path = scratch / "context.json"
     path.write_text(told.model_dump_json(by_alias=True), encoding="utf-8")
     environment = data_keys(os.environ)
-    environment |= {} if sys.stderr.isatty() else _NO_BARS
+    environment |= pod_log.without_bars()
     environment |= {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CODE)}
     return subprocess.Popen(  # noqa: S603 - an admin has allowed the user's own code on this connection
         [sys.executable, str(code)],

@@ -1,6 +1,9 @@
 """A pod's log: what a run comes to, how far it is once a minute, and nothing of what libraries tell themselves."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -56,12 +59,16 @@ def test_libraries_only_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (root.level, own.level) == (logging.WARNING, logging.INFO)
 
 
-def test_a_bar_of_tensors_is_for_terminals(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import modeling_gguf_pytorch_utils as converting
+def test_bars_are_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a library that is imported after: it draws none, whatever it is told."""
+    assert bars_of(monkeypatch, at_terminal=True) > 0
+    assert bars_of(monkeypatch, at_terminal=False) == 0
 
-    from finetune_trainer.cache import _bars_at_terminals_alone
 
-    monkeypatch.setattr(converting, "tqdm", converting.tqdm)
-    _bars_at_terminals_alone()
-    assert list(converting.tqdm([1, 2], desc="Converting")) == [1, 2]
-    assert capsys.readouterr().err == ""
+def bars_of(monkeypatch: pytest.MonkeyPatch, *, at_terminal: bool) -> int:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: at_terminal)
+    shown = "from tqdm import tqdm; list(tqdm([1, 2], desc='Converting'))"
+    done = subprocess.run(
+        [sys.executable, "-c", shown], env=os.environ | pod_log.without_bars(), capture_output=True, check=True
+    )
+    return len(done.stderr)
