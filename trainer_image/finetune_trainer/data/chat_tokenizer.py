@@ -330,7 +330,7 @@ def _template_file(folder: Path) -> str:
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """chat_template.jinja before the config's chat_template, which may be a list of named ones."""
+    """chat_template.jinja before the config's chat_template, which may be several with names, as a list or an object."""
     path = folder / _TEMPLATE
     if path.is_file():
         return _text(path)
@@ -338,6 +338,8 @@ def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     if isinstance(given, list):
         named = [item for item in given if isinstance(item, Mapping)]
         given = next((item.get("template") for item in named if item.get("name") == "default"), None)
+    if isinstance(given, Mapping):
+        given = given.get("default")
     return given if isinstance(given, str) else None
 
 

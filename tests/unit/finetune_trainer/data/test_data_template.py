@@ -245,6 +245,35 @@ def test_tokens_that_only_a_file_beside_the_tokenizer_names_are_tokens_as_for_tr
     assert len(own) < 8
 
 
+AS_OBJECT = {"content": "<|im_end|>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+NAMED = [{"name": "tool_use", "template": "{{ tools }}"}, {"name": "default", "template": LLAMA}]
+FILED = {
+    "tokens as objects": {"eos_token": {"__type": "AddedToken", "special": True, **AS_OBJECT}, "chat_template": LLAMA},
+    "templates with names": {"chat_template": NAMED},
+    "templates by their names": {"chat_template": {one["name"]: one["template"] for one in NAMED}},
+    "older map of tokens": {"special_tokens_map.json": {"eos_token": AS_OBJECT}, "chat_template": LLAMA},
+}
+
+
+@pytest.mark.parametrize("case", FILED)
+def test_template_and_tokens_are_read_however_a_models_files_say_them(case, tmp_path):
+    byte_level(CHATML, bos_token="<|im_start|>", eos_token="<|im_end|>").save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    fields = dict(FILED[case])
+    beside = fields.pop("special_tokens_map.json", None)
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | fields
+    if beside:
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps(beside))
+        config = {name: value for name, value in config.items() if name not in {*beside, "added_tokens_decoder"}}
+    path.write_text(json.dumps(config))
+    assert ChatTokenizer.from_folder(tmp_path).prompt_ids(TWO[:1]) == reference(
+        AutoTokenizer.from_pretrained(tmp_path), TWO[:1], prompt=True
+    )
+    ours = ChatTokenizer.from_folder(tmp_path)
+    assert ours.ids([ours.render(TWO)])[0] == reference(AutoTokenizer.from_pretrained(tmp_path), TWO)
+
+
 @pytest.mark.parametrize("template", ["", " \n"])
 def test_a_template_of_nothing_is_none(template):
     tokenizer = ChatTokenizer.from_transformers(byte_level(template))
