@@ -330,7 +330,7 @@ def _template_file(folder: Path) -> str:
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """chat_template.jinja before the config's chat_template, which may be several with names, as a list or an object."""
+    """chat_template.jinja before the config's chat_template, which may be several with names, in a list or object."""
     path = folder / _TEMPLATE
     if path.is_file():
         return _text(path)
