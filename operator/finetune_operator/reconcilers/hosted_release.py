@@ -51,8 +51,10 @@ class HostedRelease:
             except ProviderError as error:
                 view = replace(view, status=left_behind(view, view.status.hosted or ()))
                 return going(view, _held_up(deployment, view, error))
-            # What is found now is recorded, and no other place is asked any more.
-            if unseen and (view.unrecorded or not left):
+            waits = view.unrecorded and not left and hosted_record.may_still_show(_deleted_at(deployment), view.now)
+            # What is found now is recorded: without a note, no other place is asked any more.
+            last_look = not left or (view.unrecorded and not begun(deployment))
+            if unseen and last_look and not waits:
                 await self._context.announce(deployment, "Warning", "Retained", "; ".join(unseen))
             if left:
                 view = replace(view, status=left_behind(view, left))
@@ -60,7 +62,7 @@ class HostedRelease:
                 return going(view, _held_up(deployment, view, trouble))
             if left:
                 return going(view, _still_there(deployment, view, left))
-            if view.unrecorded and hosted_record.may_still_show(_deleted_at(deployment), view.now):
+            if waits:
                 return going(view, reconciling(Reason.PENDING, _LOOKED_FOR))
             if view.unrecorded:
                 await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
