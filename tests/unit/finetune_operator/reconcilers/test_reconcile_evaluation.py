@@ -17,7 +17,7 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.job_status import Asked
 from finetune_api.trainer import MeasureJob
 from finetune_operator.runtime.errors import Forbidden
-from finetune_operator.runtime.kube import EVENTS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
+from finetune_operator.runtime.kube import CONNECTIONS, EVENTS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
@@ -285,6 +285,23 @@ async def test_within_a_budget_nothing_is_asked_whose_price_is_not_known_any_mor
     await cluster.settle()
     last = await cluster.ask(job)
     assert (last.phase, last.failure.reason, provider.count(CHAT)) == ("Failed", "PriceUnknown", 0)
+
+
+@pytest.mark.parametrize("fields", [{}, {"budget": {"maxCost": "5"}}], ids=["without a budget", "within a budget"])
+async def test_questions_wait_for_a_connection_that_cannot_be_read(begin, fields):
+    cluster = await begin(**fields)
+    cluster.catalogue = priced(cluster.url.removeprefix("http://"), tuned={"input": "1", "output": "1"})
+    job = cluster.start_pod()
+    await cluster.settle()
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    cluster.kube.change(CONNECTIONS, "openai", None, spec=spec | {"ofANewerRelease": 1})
+    await cluster.settle()
+    with pytest.raises(Refusal) as refused:
+        await cluster.answers.accept(asker(job), QUESTION)
+    assert (refused.value.status, "cannot read LLMConnection openai" in refused.value.sentence) == (503, True)
+    cluster.kube.change(CONNECTIONS, "openai", None, spec=spec)
+    await cluster.settle()
+    assert (await cluster.answers.accept(asker(job), QUESTION)).text
 
 
 async def test_only_the_pod_of_the_evaluation_asks(begin):
