@@ -100,9 +100,12 @@ class Answers:
         allowed = asking_cost.allowance(spec, rows, evaluation)
         if tuned.answers + base.answers >= allowed:
             raise Refusal(409, f"{Reason.PROVIDER_REFUSED}: all {allowed:,} answers of this job have been asked for")
-        facts = self._providers.facts(self._context.connection(spec.connection_ref.name)).model(spec.base_model)
         if spec.budget is None:
             return
+        connection = self._context.connection(spec.connection_ref.name)
+        if connection is None:
+            raise _refusal(TryLater.because(self._context.lacking(spec.connection_ref.name)))
+        facts = self._providers.facts(connection).model(spec.base_model)
         if facts.answers is None or status.cost is None:
             raise Refusal(
                 402, f"{Reason.PRICE_UNKNOWN}: spec.budget: no price of asking {spec.base_model} is known any more"

@@ -8,7 +8,7 @@ from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import ProviderError, Refused
+from finetune_operator.providers.errors import ProviderError, Refused, TryLater
 from finetune_operator.providers.job_record import begun_at, key_of, noted
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context, parse_status, wants_deletion
@@ -33,12 +33,13 @@ class Uploads:
         Raises:
             Refusal: with a sentence for the pod's own failure.
         """
-        job = await self._held(target)
-        key = key_of(job, ProviderStatus(attempt=target.attempt))
-        connection = job["spec"]["connectionRef"]["name"]
+        connection = self._job(target)["spec"]["connectionRef"]["name"]
         account = self._accounts.of(connection)
-        name = key.file_name(target.split, target.sha256)
         try:
+            if self._context.connection(connection) is None:
+                raise TryLater.because(self._context.lacking(connection))
+            job = await self._held(target)
+            name = key_of(job, ProviderStatus(attempt=target.attempt)).file_name(target.split, target.sha256)
             await self._accounts.require_place(connection, *begun_at(job))
             file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:
@@ -69,7 +70,8 @@ class Uploads:
             Refusal: it takes no files, or none any more.
         """
         job = self._context.store.get(FINE_TUNE_JOBS, target.name, target.namespace)
-        if job is None or not is_remote(self._context.connection(job["spec"]["connectionRef"]["name"])):
+        connection = self._context.connection(job["spec"]["connectionRef"]["name"]) if job else None
+        if job is None or (connection is not None and not is_remote(connection)):
             raise Refusal(403, "the job's connection takes no files", close=True)
         if target.split == "code" and not job["spec"].get("code"):
             raise Refusal(403, "the job has no code of its own", close=True)

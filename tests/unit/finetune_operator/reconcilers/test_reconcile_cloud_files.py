@@ -1,11 +1,13 @@
 """Files that a pod brings to a simulated OpenAI: whose they are, sent once, and whole or not at all."""
 
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
 from finetune_api.job_status import FineTuneJobStatus
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.decide.given import kstatus
@@ -99,6 +101,34 @@ async def test_what_keeps_data_from_their_provider_is_told_while_the_pod_waits(p
     assert (refused.value.status, status["phase"], status["failure"]["reason"]) == (503, "Validating", reason)
     assert kstatus(FineTuneJobStatus.model_validate(status)) == state
     provider.set(keys=frozenset({KEY}))
+    await cluster.wait(60)
+    file = await cluster.send(rows())
+    cluster.end_pod(0, cluster.checked([file]))
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status().get("failure")) == ("Queued", None)
+
+
+@pytest.mark.parametrize("unread", [False, True], ids=["is gone", "cannot be read"])
+async def test_data_wait_for_a_connection_that_is_away_as_everything_does(begin, unread):
+    cluster = await begin(with_cloud_job)
+    cluster.run_pod()
+    await cluster.settle()
+    connection = deepcopy(cluster.kube.objects[CONNECTIONS, "", "openai"])
+    if unread:
+        cluster.kube.change(CONNECTIONS, "openai", None, spec=connection["spec"] | {"ofANewerRelease": 1})
+    else:
+        cluster.kube.drop(CONNECTIONS, "openai", namespace=None)
+    await cluster.settle()
+    with pytest.raises(Refusal) as refused:
+        await cluster.send(rows())
+    word = "this release of the operator cannot read" if unread else "does not exist"
+    assert (refused.value.status, word in refused.value.sentence) == (503, True), "the pod comes again"
+    assert not cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"].get("finalizers")
+    if unread:
+        cluster.kube.change(CONNECTIONS, "openai", None, spec=connection["spec"])
+    else:
+        cluster.kube.put(CONNECTIONS, connection)
+    await cluster.settle()
     await cluster.wait(60)
     file = await cluster.send(rows())
     cluster.end_pod(0, cluster.checked([file]))

@@ -287,6 +287,23 @@ async def test_within_a_budget_nothing_is_asked_whose_price_is_not_known_any_mor
     assert (last.phase, last.failure.reason, provider.count(CHAT)) == ("Failed", "PriceUnknown", 0)
 
 
+@pytest.mark.parametrize("fields", [{}, {"budget": {"maxCost": "5"}}], ids=["without a budget", "within a budget"])
+async def test_questions_wait_for_a_connection_that_cannot_be_read(begin, fields):
+    cluster = await begin(**fields)
+    cluster.catalogue = priced(cluster.url.removeprefix("http://"), tuned={"input": "1", "output": "1"})
+    job = cluster.start_pod()
+    await cluster.settle()
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    cluster.kube.change(CONNECTIONS, "openai", None, spec=spec | {"ofANewerRelease": 1})
+    await cluster.settle()
+    with pytest.raises(Refusal) as refused:
+        await cluster.answers.accept(asker(job), QUESTION)
+    assert (refused.value.status, "cannot read LLMConnection openai" in refused.value.sentence) == (503, True)
+    cluster.kube.change(CONNECTIONS, "openai", None, spec=spec)
+    await cluster.settle()
+    assert (await cluster.answers.accept(asker(job), QUESTION)).text
+
+
 async def test_only_the_pod_of_the_evaluation_asks(begin):
     cluster = await begin()
     job = cluster.start_pod(component="check")
