@@ -180,6 +180,23 @@ async def test_what_stands_elsewhere_goes_though_the_model_is_gone_and_the_statu
     assert (hosts(cluster.provider), hosts(elsewhere), SERVED in cluster.kube.objects) == ([], [], False)
 
 
+async def test_what_may_stand_where_a_noted_connection_led_is_told_of(
+    cluster: hosted.AzureCluster, elsewhere: AzureSimulator
+) -> None:
+    before = await second(cluster, "elsewhere")
+    await go_on(cluster, 600)
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status=before)
+    spec = cluster.kube.objects[CONNECTIONS, "", "elsewhere"]["spec"]
+    block = {**spec["azureOpenAI"], "account": "another"}
+    cluster.kube.change(CONNECTIONS, "elsewhere", None, spec={**spec, "azureOpenAI": block})
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    await go_on(cluster, 2400)
+    assert (len(hosts(elsewhere)), SERVED in cluster.kube.objects) == (1, False)
+    assert any("LLMConnection elsewhere is not known" in note and "begun at" in note for note in cluster.notes)
+
+
 HELD: dict[str, Any] = {"finalizers": [PROVIDER_FINALIZER]}
 ODD = ["", "{", "[]", '{"a": 1}', '{"a": {"place": 1}}', '{"a": {"place": "p"}, "b": null}', "null", "\x00"]
 
