@@ -88,7 +88,10 @@ class S3Location(ApiModel):
     bucket: Annotated[
         str,
         Field(min_length=3, max_length=63),
-        shaped("^[a-z0-9][a-z0-9.-]*[a-z0-9]$", "write the bucket's name alone, without s3:// and without a path"),
+        shaped(
+            "^[a-z0-9][a-z0-9.-]*[a-z0-9]$",
+            "write the bucket's name alone (a-z, 0-9, - and .), without s3:// and a path",
+        ),
     ] = Field(description="Bucket, in the connection's region.")
     prefix: (
         Annotated[

@@ -150,12 +150,16 @@ class CloudTraining:
     async def _require_place(self, job: Manifest, provider: ProviderStatus) -> None:
         """As `Accounts.require_same`. Who is led elsewhere looks each minute whether the key is another one by now.
 
+        Of a status that does not tell more is at stake than one look: then it is asked whose account it is.
+
         Raises:
             ProviderError: its connection leads elsewhere, or that cannot be asked.
         """
         place, account = begun_at(job)
         made = (_connection(job), provider.place or place, provider.account or account)
         try:
+            if account and not provider.account:
+                await self._accounts.require_place(*made)
             self._accounts.require_same(*made)
         except Elsewhere:
             await self._accounts.require_place(*made)

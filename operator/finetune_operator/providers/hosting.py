@@ -175,9 +175,18 @@ def wanted(deployment: Manifest, spec: ModelDeploymentSpec, target: Target) -> W
         prefix=begins,
         nonce=spec.retry_nonce,
         terms=terms_of(spec).in_place,
-        model=(target.version.artifact.provider_model_id or "") if terms_of(spec).in_place else "",
+        model=_shown_model(target),
         one_at_a_time=one_at_a_time(spec),
     )
+
+
+def _shown_model(target: Target) -> str:
+    """What the provider's list shows as the model of the version's deployment; "" where it shows none."""
+    model = target.version.artifact.provider_model_id or ""
+    shows = target.connection.azure_open_ai is not None or (
+        target.connection.bedrock is not None and model.startswith("arn:")
+    )
+    return model if shows else ""
 
 
 def named(artifact: ArtifactRef) -> str:

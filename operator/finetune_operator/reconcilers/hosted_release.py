@@ -124,6 +124,8 @@ class HostedRelease:
         unseen = []
         for connection in sorted(places):
             try:
+                if connection in noted:
+                    await self._calls.require_begun(connection, noted[connection])
                 found |= await self._calls.list(connection)
             except ProviderError as error:
                 what = "whether anything made for this object stands, and is billed"

@@ -19,6 +19,7 @@ from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import training_job
 from finetune_operator.providers.errors import ProviderError
+from finetune_operator.providers.job_record import begun_at
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
@@ -110,10 +111,12 @@ class Looks:
     def _outside(self, job: Manifest, view: JobView) -> JobView:
         """What is known besides of a job at a provider."""
         tuned, base = self._cloud.asked(view.uid)
-        in_pod = view.provider.asked_at is None
+        in_pod, (place, account) = view.provider.asked_at is None, begun_at(job)
         view = replace(
             view,
             remote=True,
+            noted_place=place,
+            noted_account=account,
             account_now=self._providers.account(job),
             asked_tuned=tuned,
             asked_base=base,

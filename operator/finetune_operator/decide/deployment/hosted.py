@@ -52,7 +52,7 @@ class Wanted:
     terms: str = ""
     """What is asked for, where the provider changes that in place."""
     model: str = ""
-    """What it is to serve, where it can be changed in place: by somebody else, too."""
+    """What it is to serve, where the provider shows that: somebody else may change it in place."""
     one_at_a_time: bool = True
     """Whether nothing may be changed while anything of the account changes."""
 
@@ -184,11 +184,22 @@ def _failed(look: _Look, there: Hosted) -> _Step | None:
     return _failing(look, _failure_of(look.wanted, there)) if there.state == "Failed" else None
 
 
+def _edited_before(look: _Look, there: Hosted) -> _Step | None:
+    """It serves another model, and is asked for again, where the operator changes nothing in place: it goes first."""
+    in_place, again = bool(look.wanted.terms), look.entry.nonce != look.wanted.nonce
+    if in_place or not again or not _is_edited(look.wanted, there) or is_bound(there, look.now):
+        return None
+    return replace(look.base, delete=() if look.busy else (*look.base.delete, look.wanted.name))
+
+
 def _edited(look: _Look, there: Hosted) -> _Step | None:
-    """It serves another model than it was made for, where both are known. ARM's names have no case."""
-    wanted = look.wanted.model
-    known = there.state == "Ready" and bool(wanted and there.model)
-    return _failing(look, _edit(look.wanted, there)) if known and there.model.casefold() != wanted.casefold() else None
+    return _failing(look, _edit(look.wanted, there)) if _is_edited(look.wanted, there) else None
+
+
+def _is_edited(wanted: Wanted, there: Hosted) -> bool:
+    """Whether it serves another model than it was made for, where both are known. ARM's names have no case."""
+    known = there.state == "Ready" and bool(wanted.model and there.model)
+    return known and there.model.casefold() != wanted.model.casefold()
 
 
 def _serves(look: _Look, there: Hosted) -> _Step | None:
@@ -224,6 +235,7 @@ STEPS: tuple[Callable[[_Look, Hosted], _Step | None], ...] = (
     _going,
     _failed_before,
     _failed,
+    _edited_before,
     _edited,
     _serves,
     _changing,
@@ -406,4 +418,5 @@ def _silence(look: _Look) -> Failure:
 
 def _edit(wanted: Wanted, there: Hosted) -> Failure:
     said = f"deployment {wanted.name} serves {there.model} at the provider, not {wanted.model}: somebody has changed it"
-    return Failure.because(Reason.DEPLOYMENT_FAILED, f"{said} there; change spec.retryNonce to have it changed back")
+    back = "changed back" if wanted.terms else "made anew"
+    return Failure.because(Reason.DEPLOYMENT_FAILED, f"{said} there; change spec.retryNonce to have it {back}")

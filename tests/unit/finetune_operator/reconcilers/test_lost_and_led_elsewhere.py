@@ -93,6 +93,27 @@ async def test_a_job_is_not_begun_elsewhere_and_goes_on_where_it_was(
     assert BEGUN_ANNOTATION not in cluster.kube.objects[JOB]["metadata"].get("annotations", {})
 
 
+@pytest.mark.parametrize("left", [{}, {"provider": {"attempt": 1}}], ids=["emptied", "without its place"])
+@pytest.mark.parametrize("move", MOVES)
+async def test_an_operator_that_restarts_asks_whose_account_it_is_before_it_begins(
+    provider: OpenAISimulator, begin: Begin, start: Any, move: str, left: dict[str, Any]
+) -> None:
+    away, _, reason = MOVES[move]
+    cluster = await begin()
+    other = simulator()
+    lose(cluster, left)
+    away(cluster, start(other))
+    for one in (other, provider.beside[OTHER_KEY]):
+        one.fault("models.list", outcome="cut", times=2)  # the connection's own check
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.settle()
+    await go_on(cluster, 300)
+    assert cluster.condition("Stalled")["reason"] == reason
+    assert not [at for at in cluster.kube.objects if at[0] is JOBS]
+    assert [one.count("files.create", committed=False) for one in (other, provider.beside[OTHER_KEY])] == [0, 0]
+
+
 @pytest.mark.parametrize("move", MOVES)
 async def test_a_job_that_is_deleted_is_kept_until_what_it_began_can_be_ended(
     provider: OpenAISimulator, begin: Begin, start: Any, move: str
@@ -157,6 +178,23 @@ async def test_what_stands_elsewhere_goes_though_the_model_is_gone_and_the_statu
     await cluster.settle()
     await go_on(cluster, 2400)
     assert (hosts(cluster.provider), hosts(elsewhere), SERVED in cluster.kube.objects) == ([], [], False)
+
+
+async def test_what_may_stand_where_a_noted_connection_led_is_told_of(
+    cluster: hosted.AzureCluster, elsewhere: AzureSimulator
+) -> None:
+    before = await second(cluster, "elsewhere")
+    await go_on(cluster, 600)
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status=before)
+    spec = cluster.kube.objects[CONNECTIONS, "", "elsewhere"]["spec"]
+    block = {**spec["azureOpenAI"], "account": "another"}
+    cluster.kube.change(CONNECTIONS, "elsewhere", None, spec={**spec, "azureOpenAI": block})
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    await go_on(cluster, 2400)
+    assert (len(hosts(elsewhere)), SERVED in cluster.kube.objects) == (1, False)
+    assert any("LLMConnection elsewhere is not known" in note and "begun at" in note for note in cluster.notes)
 
 
 HELD: dict[str, Any] = {"finalizers": [PROVIDER_FINALIZER]}
