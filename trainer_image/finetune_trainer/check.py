@@ -35,7 +35,7 @@ from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.given_files import GivenFile, connection_of, read_given
 from finetune_trainer.job.yaml_documents import shown
-from finetune_trainer.models import base_refusals, config_file
+from finetune_trainer.models import base_refusals, config_file, vocabulary
 from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
 from finetune_trainer.models.model_cache import find_model, is_air_gapped
 from finetune_trainer.prepare import convert_all, warned
@@ -196,6 +196,8 @@ def check_job(
     )
     if provider and verdict.valid:
         return by_rules(job.spec, verdict, provider)
+    if verdict.valid and tokenizer is not None and job.spec.code is None:
+        verdict = _by_its_vocabulary(job.spec, verdict, tokenizer, model_cache, air_gapped=destination.is_air_gapped)
     if verdict.next_step == NEXT_STEP.get(verdict.reason):
         step = _NEXT_STEP_HERE.get(verdict.reason, verdict.next_step)
         return verdict.model_copy(update={"next_step": step})
@@ -227,6 +229,24 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, provider: str
     except TrainerError as error:
         return failed(error)
     return None
+
+
+def _by_its_vocabulary(
+    spec: FineTuneJobSpec,
+    verdict: DatasetVerdict,
+    tokenizer: ChatTokenizer,
+    model_cache: Path | None,
+    *,
+    air_gapped: bool,
+) -> DatasetVerdict:
+    """The verdict, or what the trainer would say where rows have tokens that the base model does not know."""
+    folder = find_model(model_cache, spec.base_model) if model_cache else None
+    try:
+        if folder is not None:
+            vocabulary.require(spec, folder, tokenizer, allow_local=True, air_gapped=air_gapped)
+    except TrainerError as error:
+        return verdict.model_copy(update=_fields(error))
+    return verdict
 
 
 def _counted_by(spec: FineTuneJobSpec, provider: str) -> str | None:

@@ -2,13 +2,14 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from finetune_trainer.data.blocks import Block, Objects
+from finetune_trainer.data.blocks import Block, Objects, Table
 from finetune_trainer.data.column_names import ORDINARY_NAME
 from finetune_trainer.data.lines import BOM, END_OF_DOS, TOO_LONG, Line, Lines
 from finetune_trainer.data.repeated import are_told_apart, repeated_name
@@ -25,6 +26,9 @@ _decoder = msgspec.json.Decoder()
 _of_texts = msgspec.json.Decoder(dict[str, str])
 _NO_MARKS = bytes(set(range(256)) - set(b'{}",\n'))
 """All bytes that say nothing of where objects begin and end: what is left of lines is counted in no time."""
+_MOST_NAMES = 32
+_MOST_KINDS = 16
+"""Of rows in one file for which a decoder is made."""
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _TRAILS = "trailing characters"
@@ -35,13 +39,18 @@ _NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
 
 def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
     """Every line that is not blank, by itself or in a block."""
-    source = Lines(stream)
+    source, alike = Lines(stream), _Alike()
     while source.more():
         ahead = source.ahead()
         marks = ahead.translate(None, _NO_MARKS)
         count = marks.count(b"\n")
-        if rows := _objects(ahead, marks, count):
+        one_each = _one_a_line(marks, count)
+        if one_each and (columns := alike.columns(ahead, count, quotes=marks.count(b'"'))):
+            yield Table(line_places(source.number + 1, count), columns)
+            source.skip(count, are_all=True)
+        elif one_each and (rows := _objects(ahead, marks, count)):
             yield Objects(line_places(source.number + 1, count), rows)
+            alike.learn(rows[0])
             source.skip(count, are_all=True)
         elif ahead.isspace():
             source.skip(count, are_all=True)
@@ -49,15 +58,58 @@ def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
             yield from _one_by_one(islice(source, max(1, count)))
 
 
-def _objects(lines: bytes, marks: bytes, count: int) -> list[dict[str, Any]]:
-    """The objects of lines that hold one each; nothing where that is not so, or any is broken.
+def _one_a_line(marks: bytes, count: int) -> bool:
+    """Whether lines hold one object each, where there are as many objects as lines, and none is broken.
 
     `marks` is all of the lines that says where objects begin and end. In no JSON are `}`, a line break and `{`
     neighbours there, for a comma stands between two objects; and no string has a line break at all. So where every
     break stands so, none is within an object, and there are as many objects as lines only where each line has one.
     """
-    if not marks.startswith(b"{") or not marks.endswith(b"}\n") or marks.count(b"}\n{") != count - 1:
-        return []
+    return marks.startswith(b"{") and marks.endswith(b"}\n") and marks.count(b"}\n{") == count - 1
+
+
+class _Alike:
+    """Rows with the same names and nothing but text: read into their columns, in three quarters of the time.
+
+    The names are those of the row that was read last as an object; where a row has others, nothing is read.
+    """
+
+    def __init__(self) -> None:
+        self._names: Sequence[str] = ()
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._kinds = 0
+
+    def learn(self, row: Mapping[str, Any]) -> None:
+        """Read rows like this one from here on."""
+        self._decoder, self._names = None, list(row)
+        if not 0 < len(row) <= _MOST_NAMES or self._kinds == _MOST_KINDS or set(map(type, row.values())) != {str}:
+            return
+        self._kinds += 1
+        places = {f"column_{place}": name for place, name in enumerate(row)}
+        try:
+            row_type = msgspec.defstruct(
+                "Row", [(place, str) for place in places], rename=places, forbid_unknown_fields=True, gc=False
+            )
+        except ValueError:  # it takes no quotes and backslashes in names
+            return
+        self._decoder = msgspec.json.Decoder(row_type)
+
+    def columns(self, lines: bytes, count: int, *, quotes: int) -> Mapping[str, Sequence[str]] | None:
+        """What each of the lines has in each column; None where any is not like the row that was learnt from."""
+        if self._decoder is None:
+            return None
+        try:
+            rows = self._decoder.decode_lines(lines)
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+            return None
+        parts = 2 * count * len(self._names)  # names and texts
+        if len(rows) != count or not are_told_apart(lines, (), quotes=quotes, parts=parts):
+            return None
+        return {name: list(map(attrgetter(f"column_{place}"), rows)) for place, name in enumerate(self._names)}
+
+
+def _objects(lines: bytes, marks: bytes, count: int) -> list[dict[str, Any]]:
+    """The objects of lines that hold one each; nothing where that is not so, or any is broken."""
     try:
         found, parts = _decoded(lines)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):

@@ -94,7 +94,15 @@ def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
     Raises:
         TrainerError: ModelUnusable.
     """
-    known = len(model.get_input_embeddings().weight)  # an adapter on it knows no num_embeddings
+    require_known(folder, largest_id, len(model.get_input_embeddings().weight))  # an adapter knows no num_embeddings
+
+
+def require_known(folder: Path, largest_id: int, known: int) -> None:
+    """The same of a model that knows so many tokens.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     if largest_id >= known:
         raise unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
 

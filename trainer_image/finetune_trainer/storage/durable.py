@@ -71,6 +71,10 @@ def whole_folder(final: Path, *, before_rename: Callable[[], None] = lambda: Non
             move_away(final)
             staging.rename(final)
             sync(final.parent)
+        except Exception as error:
+            if _is_full(error):
+                error.add_note(f"{bytes_of(staging):,} bytes of it were written, {_room(staging)}")
+            raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -189,18 +193,45 @@ def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise of_volume(f"{target} could not be written", error, next_step) from error
+        raise of_volume(f"{target} could not be written", error, next_step, _how_full(target, error)) from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
-        raise TrainerError(Reason.ARTIFACT_FAILED, f"{target} could not be written: {error}", next_step) from error
+        message = f"{target} could not be written: {error}{_how_full(target, error)}"
+        raise TrainerError(Reason.ARTIFACT_FAILED, message, next_step) from error
 
 
-def of_volume(what: str, error: OSError, next_step: str | None = None) -> TrainerError:
-    """What has happened to a volume, by the system's error; `next_step` where that itself says nothing better."""
+def _is_full(error: Exception) -> bool:
+    """Whether there was no room, in the system's words or in those of a library that has them from it."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in full or any(os.strerror(one) in str(error) for one in full)
+
+
+def _how_full(target: Path, error: Exception) -> str:
+    """What there was room for, behind the words for an error; nothing where that is not what is wrong.
+
+    Who takes away what was written has noted it before.
+    """
+    if not _is_full(error):
+        return ""
+    return f" ({next(iter(getattr(error, '__notes__', [])), None) or _room(target)})"
+
+
+def _room(path: Path) -> str:
+    """How much of the disk is free that a path is on, or is to be."""
+    there = next((one for one in (path, *path.parents) if one.exists()), Path.cwd())
+    disk = shutil.disk_usage(there)
+    return f"{disk.free:,} of {disk.total:,} bytes are free there"
+
+
+def of_volume(what: str, error: OSError, next_step: str | None = None, more: str = "") -> TrainerError:
+    """What has happened to a volume, by the system's error; `next_step` where that itself says nothing better.
+
+    `more` stands behind its words.
+    """
     reason = Reason.STORE_UNAVAILABLE if error.errno in _AWAY else Reason.ARTIFACT_FAILED
     step = _STEPS.get(error.errno or 0, next_step)
-    return TrainerError(reason, f"{what}: {error.strerror or type(error).__name__}", step)
+    return TrainerError(reason, f"{what}: {error.strerror or type(error).__name__}{more}", step)
 
 
 def damage(folder: Path, *, all_checksums: bool = False) -> str | None:

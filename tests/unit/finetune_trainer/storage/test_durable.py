@@ -123,3 +123,36 @@ def test_rubbish_of_killed_writers_goes(tmp_path):
     (tmp_path / "kept").mkdir()
     remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+ROOM = r"[\d,]+ of [\d,]+ bytes are free there\)$"
+
+
+def breaks_off(final, size, error):
+    with whole_folder(final) as folder:
+        (folder / "half").write_bytes(b"x" * size)
+        raise error
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told_with_what_was_written_and_what_is_free(tmp_path, number):
+    said = rf"/b could not be written: {os.strerror(number)} \(5,000 bytes of it were written, {ROOM}"
+    with pytest.raises(TrainerError, match=said):
+        breaks_off(tmp_path / "b", 5000, OSError(number, os.strerror(number)))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TrainerError, match=rf"{os.strerror(number)} \({ROOM}"), write_errors(tmp_path / "not" / "yet"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_so_is_one_that_a_library_tells_of_in_its_own_words(tmp_path):
+    class SafetensorError(Exception):
+        pass
+
+    said = rf"I/O error: No space left on device \(os error 28\) \(7 bytes of it were written, {ROOM}"
+    with pytest.raises(TrainerError, match=said):
+        breaks_off(tmp_path / "b", 7, SafetensorError("I/O error: No space left on device (os error 28)"))
+
+
+def test_of_another_error_the_room_is_no_matter(tmp_path):
+    with pytest.raises(TrainerError, match=r": Read-only file system$"):
+        breaks_off(tmp_path / "b", 7, OSError(errno.EROFS, os.strerror(errno.EROFS)))
