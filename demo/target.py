@@ -111,6 +111,12 @@ class ThrowAway:
             self._cluster.up()
 
 
+_POINT_KUBECTL = (
+    "Point kubectl at a cluster (kubectl config get-contexts), or leave CLUSTER=current out: `make demo` then starts a "
+    "throw-away one."
+)
+
+
 class Current:
     """The cluster of the current kubectl context, with images from a registry that its nodes reach."""
 
@@ -133,10 +139,13 @@ class Current:
         if not os.environ.get("KUBECONFIG") and not (Path.home() / ".kube" / "config").exists():
             raise DemoError(
                 "kubectl has no cluster: there is no ~/.kube/config, and KUBECONFIG is not set",
-                "Point kubectl at a cluster, or leave CLUSTER=current out: `make demo` then starts a throw-away one.",
+                _POINT_KUBECTL,
             )
-        context = self.kubectl.run("config", "current-context").strip()
-        self.kubectl.run("version")
+        try:
+            context = self.kubectl.run("config", "current-context").strip()
+            self.kubectl.run("version")
+        except DemoError as error:
+            raise DemoError(f"kubectl reaches no cluster: {error}", _POINT_KUBECTL) from error
         console.step(f"using the cluster of kubectl's current context: {context}")
         classes = self.kubectl.get("storageclass") or {"items": []}
         default = "storageclass.kubernetes.io/is-default-class"

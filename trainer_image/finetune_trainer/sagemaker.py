@@ -126,8 +126,13 @@ def main(args: argparse.Namespace) -> int:
 def _train(root: Path, job: TrainerJob, failure: Path) -> int:
     """Do the job, or a rank's share of it; rank 0 leaves the reports of all."""
     report_file, speaks = root / "checkpoints" / REPORT_FILE, launch.speaks()  # known now: training forgets its rank
-    listener = (lambda report: leave_report(report_file, report)) if speaks else None
-    reporter = Reporter(job, listener=listener, interval=REPORT_SECONDS)
+    log = pod_log.PodLog()
+
+    def tell(report: Report) -> None:
+        leave_report(report_file, report)
+        log(report)
+
+    reporter = Reporter(job, listener=tell if speaks else None, interval=REPORT_SECONDS)
     interruption = Interruption()
     code = outcome.run_to_end(lambda: execute(job, reporter, interruption, allow_local=True), reporter, interruption)
     if code == ExitCode.OK and speaks:

@@ -14,10 +14,11 @@ import yaml
 from demo import quickstart
 from demo.__main__ import carry_data, main
 from demo.carrier import Carrier
-from demo.console import Console
+from demo.console import Console, DemoError
 from demo.follow import _JobView, progress_line
 from demo.kubectl import Kubectl
 from demo.result import curl, sparkline
+from demo.target import Current
 
 FOLDER = quickstart.FOLDER
 
@@ -171,3 +172,13 @@ def test_at_most_so_many_rows_of_a_split_are_carried_and_of_others_all(tmp_path:
         "/data/validation.jsonl": content["validation"].encode(),
         "/data/test.jsonl": content["test"].encode(),
     }
+
+
+def test_a_cluster_that_kubectl_does_not_reach_is_told_with_a_next_step(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
+    monkeypatch.setattr("demo.target._tool", lambda _: "false")
+    with pytest.raises(DemoError, match="kubectl reaches no cluster: kubectl config current-context") as told:
+        Current(registry="", given={}).prepare(Console())
+    assert "kubectl config get-contexts" in told.value.next_step

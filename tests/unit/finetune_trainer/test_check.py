@@ -139,18 +139,6 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ("t.parquet", as_parquet([{"translation": {"en": "a"}}]), {}, "json_normalize(read_parquet('FILE')"),
         ("t.csv", "404: Not Found", {}, "Let the file begin with a line of its columns' names, or map the names with"),
         ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),
-        (
-            "t.csv",
-            "prompt,response\na,b\n",
-            {"prompt": "q", "completion": "x"},
-            "{prompt: prompt, completion: response}",
-        ),
-        (
-            "t.csv",
-            "messages\na\n",
-            {"messages": "conv"},
-            "Map the names with spec.dataset.columns: {messages: messages}",
-        ),
         ("t.jsonl", '{"id":1,"data":{"x":"a"}}', {}, "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE"),
         ("t.json", '[{"prompt":"a","fields":{"x":"a"}}]', {}, "`jq -c '.[] | {completion: .NAME.NAME}' FILE"),
     ],

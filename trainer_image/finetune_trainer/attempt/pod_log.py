@@ -51,7 +51,7 @@ class PodLog:
 
     def __call__(self, report: Report) -> None:
         """Say what this one has that the one before had not; of progress not more than once a minute."""
-        if report.dataset and not self._data_told:
+        if report.dataset and report.dataset.valid and not self._data_told:  # else its end says what is wrong
             self._data_told = True
             for line in (f"Data: {report.dataset.message}", *report.dataset.warnings):
                 logger.info("%s", line)

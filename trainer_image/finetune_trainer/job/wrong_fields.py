@@ -65,7 +65,7 @@ class WrongFields:
 
 def _value(error: ErrorDetails, value: Any, described: str) -> str:
     """What is wrong with a value, what to write instead, and what the field is for."""
-    said = error["msg"].removeprefix("Value error, ")
+    said = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     told = f"{said[:1].lower()}{said[1:]}{instead(error['type'], said, value)}"
     return told if not described or described in told else f"{told} ({described})"
 

@@ -45,8 +45,9 @@ def _require_entry(asked: PushToRegistry, secret: str, config: str) -> None:
     except PushError as error:
         said = f"Secret {secret}: {error}"
     step = (
-        f"Make it anew: kubectl create secret docker-registry {secret} --docker-server={host} --docker-username=… "
-        "--docker-password=…; and try again (in a cluster by spec.retryNonce). One without keys needs no secretRef."
+        f"Delete it and make it anew: kubectl create secret docker-registry {secret} --docker-server={host} "
+        "--docker-username=… --docker-password=…; then try again (in a cluster by spec.retryNonce). A registry that "
+        "asks for no keys needs no secretRef."
     )
     raise TrainerError(Reason.SPEC_INVALID, f"spec.artifact.push.oci.secretRef: {said}", step)
 

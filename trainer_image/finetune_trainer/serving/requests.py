@@ -267,7 +267,7 @@ def _first_problem(error: ValidationError) -> ApiError:
             param += f"[{part}]"
         elif _is_field(part):
             param += f".{part}" if param else part
-    said = problem["msg"].removeprefix("Value error, ")
+    said = problem["msg"].removeprefix("Value error, ").replace(" after validation", "")
     return bad_request(f"{param or 'body'}: {said}.", param or None)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from finetune_api.dataset import Columns
+from finetune_trainer.data import column_names
 from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.rows import Position, Record
 from finetune_trainer.data.turns import MESSAGES_LIMIT
@@ -411,3 +412,15 @@ def test_what_is_said_of_a_row_is_as_long_as_a_verdict_may_hold():
     said = Unusable(LINE, "Malformed", "it is " + "very " * 100 + "long").named("t").message
     assert said.startswith("line 17: it is very")
     assert len(said) == 300
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen", "meant"),
+    [
+        ({"prompt": "q", "completion": "x"}, ["prompt", "response"], {"prompt": "prompt", "completion": "response"}),
+        ({"messages": "conv"}, ["messages"], {"messages": "messages"}),
+        ({"chosen": "good", "rejected": "bad"}, ["chosen", "rejected"], {"chosen": "chosen", "rejected": "rejected"}),
+    ],
+)
+def test_columns_that_are_called_as_we_call_them_are_meant_where_the_job_maps_others(asked, seen, meant):
+    assert column_names.meant(Columns(**asked), seen) == meant

@@ -263,6 +263,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ),
         ("output: x", "spec.output: no such field; weights are kept where the connection's huggingFace.artifacts says"),
         ("evaluation: {baselines: [{fewShot: {n: 4}}]}", "fewShot.n: no such field; there is only examples"),
+        ("evaluation: {metrics: []}", "spec.evaluation.metrics: list should have at least 1 item, not 0"),
         ("evaluation: {on: true}", "spec.evaluation.on: no such field; there are baselines"),
         ("evaluation: {baselines: [{fewShot: {shots: 4}}]}", "fewShot.shots: no such field; there is only examples"),
         ("evaluation: {judge: {url: 'http://x', model: m}}", "spec.evaluation.judge.url: write the root of an OpenAI-"),

@@ -80,7 +80,7 @@ def test_a_bad_request_is_refused_with_its_field(address, route, body, param):
     [
         (CHAT_ROUTE, {**CHAT, "stop": ["a", "b", "c", "d", "e"]}, "stop: List should have at most 4 items"),
         (TEXT_ROUTE, {**TEXT, "prompt": ["a"] * 65}, "prompt: List should have at most 64 items"),
-        (TEXT_ROUTE, {**TEXT, "prompt": []}, "prompt: List should have at least 1 item"),
+        (TEXT_ROUTE, {**TEXT, "prompt": []}, "prompt: List should have at least 1 item, not 0."),
         (TEXT_ROUTE, {**TEXT, "logprobs": 21}, "logprobs: Input should be less than or equal to 20"),
         (
             CHAT_ROUTE,
