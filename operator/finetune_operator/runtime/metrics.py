@@ -34,7 +34,7 @@ API_SECONDS = Histogram(
 )
 API_THROTTLED_SECONDS = Counter(
     "finetune_api_throttled_seconds",
-    "Seconds that requests waited for the operator's own rate limit; raise FINETUNE_KUBE_QPS when it grows.",
+    "Seconds that requests waited for the operator's own rate limit; raise the chart's settings.kubeQps when it grows.",
     registry=REGISTRY,
 )
 
