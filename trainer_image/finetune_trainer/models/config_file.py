@@ -38,23 +38,10 @@ _COUNTS = frozenset({"num_key_value_heads", "intermediate_size", "d_ff", "d_kv",
 """Fields that a kind without such a part has as nothing, or as 0."""
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 _TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
-_UNPADDED = frozenset(
-    {
-        "bloom",
-        "codegen",
-        "falcon",
-        "gpt2",
-        "gpt_bigcode",
-        "gpt_neo",
-        "gpt_neox",
-        "gptj",
-        "longt5",
-        "mpt",
-        "mt5",
-        "t5",
-        "umt5",
-    }
-)
+_UNPADDED = frozenset({
+    "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "longt5", "mpt", "mt5", "t5",
+    "umt5",
+})  # fmt: skip
 _PADDED = NAMED_AS_STORED - _UNPADDED
 """Kinds whose table of embeddings knows its padding token, and is not made where it has none such."""
 _NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
@@ -156,6 +143,8 @@ def _wrong_value(fields: Fields) -> Iterator[_Wrong]:
         value = fields.get(name)
         if not (_is(value, dict) or (isinstance(value, str) and _DTYPE.fullmatch(value))):
             yield _Wrong(name, f"is {_shown(value)}, and no type of numbers, as bfloat16 is one")
+    if not _is(fields.get("model_type"), str):
+        yield _Wrong("model_type", "is no text")
     named = fields.get("architectures")
     if not (_is(named, list) and all(isinstance(one, str) for one in named or ())):
         yield _Wrong("architectures", "is no list of names")
@@ -228,7 +217,7 @@ def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[_Wrong]:
             yield _Wrong(f"{name}.{part}", f"is {_shown(value)}, and no number above 0")
     if not rope or kind not in NAMED_AS_STORED:
         return
-    if form is not None and form not in _OF_ROPE:
+    if form is not None and (not isinstance(form, str) or form not in _OF_ROPE):
         yield _Wrong(f"{name}.rope_type", f"is {_shown(form)}, and none of {', '.join(_OF_ROPE)}")
         return
     missing = [part for part in _OF_ROPE.get(form, ()) if part not in rope]
@@ -268,8 +257,9 @@ def _other_than(folder: Path, text: Fields) -> Iterator[_Wrong]:
         what = "layers" if known else "tensors"
         yield _Wrong(name, f"is {layers}, and the files of weights hold {most} {what}")
     vocabulary, table = text.get("vocab_size"), next(filter(_EMBEDDINGS.fullmatch, shapes), None)
-    if known and table and vocabulary != (rows := shapes[table][0]):
-        yield _Wrong("vocab_size", f"is {vocabulary}, and {table} in {file_of(folder, table)} has {rows} rows")
+    if known and table and shapes[table] and vocabulary != shapes[table][0]:
+        where = f"{table} in {file_of(folder, table)}"
+        yield _Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
 
 
 def _layers(names: Mapping[str, Any]) -> int | None:

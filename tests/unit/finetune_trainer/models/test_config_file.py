@@ -104,6 +104,9 @@ def refusal(base: Path) -> str:
         ({"text_config": 3}, "text_config is no object"),
         ({"text_config": {"num_hidden_layers": -1}}, "num_hidden_layers is -1, and no whole number from 1 on"),
         ({"auto_map": 3}, "auto_map is no object"),
+        ({"text_config": {"model_type": ["llama"]}}, "model_type is no text"),
+        ({"rope_scaling": {"rope_type": ["linear"]}}, 'rope_scaling.rope_type is ["linear"], and none of default, '
+         "linear, dynamic, yarn, longrope, llama3, proportional, mrope, su"),
     ],
 )  # fmt: skip
 def test_a_value_that_no_model_can_have_is_refused_by_file_and_field(base, fields, said):
