@@ -43,7 +43,7 @@ def with_place(obj: Manifest, connection: str, place: str | None, account: str |
 def _read(note: str | None) -> Mapping[str, Any]:
     try:
         found = json.loads(note or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

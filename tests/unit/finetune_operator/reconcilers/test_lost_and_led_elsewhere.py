@@ -198,7 +198,18 @@ async def test_what_may_stand_where_a_noted_connection_led_is_told_of(
 
 
 HELD: dict[str, Any] = {"finalizers": [PROVIDER_FINALIZER]}
-ODD = ["", "{", "[]", '{"a": 1}', '{"a": {"place": 1}}', '{"a": {"place": "p"}, "b": null}', "null", "\x00"]
+ODD = [
+    "",
+    "{",
+    "[]",
+    '{"a": 1}',
+    '{"a": {"place": 1}}',
+    '{"a": {"place": "p"}, "b": null}',
+    "null",
+    "\x00",
+    "[" * 100_000,
+    "9" * 5000,
+]
 
 
 @pytest.mark.parametrize("written", ODD)
