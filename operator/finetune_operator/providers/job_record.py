@@ -1,4 +1,7 @@
-"""What a FineTuneJob's manifest says of its attempt at a provider: whose it is there, and where it was begun. Pure."""
+"""What a FineTuneJob's manifest says of its attempt at a provider: whose it is there, and where it was begun.
+
+Nobody is asked.
+"""
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
