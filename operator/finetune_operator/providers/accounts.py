@@ -67,6 +67,11 @@ class Accounts:
         spec = self._clients.spec(name)
         return spec.place if spec is not None else None
 
+    def provider(self, name: str) -> str | None:
+        """A connection's provider block."""
+        spec = self._clients.spec(name)
+        return spec.provider if spec is not None else None
+
     def account(self, name: str) -> str | None:
         """Whose account a connection's credentials lead to, as far as that is known by now."""
         return self._clients.account(name)

@@ -16,6 +16,8 @@ class Begun(NamedTuple):
 
     place: str | None
     account: str | None
+    provider: str | None = None
+    """By its block; of a job alone, whose connection may be one to another provider by now."""
 
 
 def begun(obj: Manifest) -> dict[str, Begun]:
@@ -24,10 +26,12 @@ def begun(obj: Manifest) -> dict[str, Begun]:
     if PROVIDER_FINALIZER not in (metadata.get("finalizers") or ()):
         return {}
     noted = _read((metadata.get("annotations") or {}).get(BEGUN_ANNOTATION))
-    return {name: Begun(_text(at, "place"), _text(at, "account")) for name, at in noted.items() if _is_note(at)}
+    return {name: Begun(*(_text(at, field) for field in Begun._fields)) for name, at in noted.items() if _is_note(at)}
 
 
-def with_place(obj: Manifest, connection: str, place: str | None, account: str | None) -> str | None:
+def with_place(
+    obj: Manifest, connection: str, place: str | None, account: str | None, provider: str | None = None
+) -> str | None:
     """The note once something is begun through a connection, or begun there for longer; None for no change.
 
     What is held without a note was begun by an earlier release: that one place of several is known would say too much.
@@ -35,7 +39,7 @@ def with_place(obj: Manifest, connection: str, place: str | None, account: str |
     held, known = PROVIDER_FINALIZER in (obj["metadata"].get("finalizers") or ()), begun(obj)
     if held and not known:
         return None
-    told = known if connection in known else known | {connection: Begun(place, account)}
+    told = known if connection in known else known | {connection: Begun(place, account, provider)}
     notes = {name: {field: value for field, value in at._asdict().items() if value} for name, at in told.items()}
     return json.dumps(notes, separators=(",", ":"))
 
@@ -43,7 +47,7 @@ def with_place(obj: Manifest, connection: str, place: str | None, account: str |
 def _read(note: str | None) -> Mapping[str, Any]:
     try:
         found = json.loads(note or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -317,7 +317,7 @@ class CloudTraining:
 
     def note(self, job: Manifest) -> str | None:
         """What is to be noted with our finalizer of where the job was begun, or is now; None for no change."""
-        return noted(job, self._accounts.place(_connection(job)), self.account(job))
+        return noted(job, self._accounts)
 
     @asynccontextmanager
     async def turn(self, job: Manifest) -> AsyncIterator[None]:

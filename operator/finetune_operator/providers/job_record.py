@@ -1,9 +1,14 @@
-"""What a FineTuneJob's manifest says of its attempt at a provider: whose it is there, and where it was begun. Pure."""
+"""What a FineTuneJob's manifest says of its attempt at a provider: whose it is there, and where it was begun.
 
-from finetune_api.job_status import ProviderStatus
+Nobody is asked.
+"""
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
 from finetune_api.manifest import Manifest
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.remote import JobKey
+from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.begun import Begun, begun, with_place
 
 
@@ -26,10 +31,23 @@ def begun_at(job: Manifest) -> tuple[str | None, str | None]:
     return recorded(job, "place") or note.place, recorded(job, "account") or note.account
 
 
-def noted(job: Manifest, place: str | None, account: str | None) -> str | None:
-    """The note for our finalizer: where the job was begun, or where its connection leads now."""
-    before, whose = begun_at(job)
-    return with_place(job, str(job["spec"]["connectionRef"]["name"]), before or place, whose or account)
+def noted(job: Manifest, accounts: Accounts) -> str | None:
+    """The note for our finalizer: where the job was begun, or where its connection leads now; None for no change."""
+    name = str(job["spec"]["connectionRef"]["name"])
+    place, account = begun_at(job)
+    provider = recorded(job, "name") or accounts.provider(name)
+    return with_place(job, name, place or accounts.place(name), account or accounts.account(name), provider)
+
+
+def remembered(job: Manifest, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> FineTuneJobStatus:
+    """The status with the provider that the job was begun with, where it has lost it and no connection leads there."""
+    note = begun(job).get(str(((job.get("spec") or {}).get("connectionRef") or {}).get("name")))
+    known = status.provider or ProviderStatus()
+    if note is None or note.provider is None or known.name is not None:
+        return status
+    if connection is not None and connection.provider == note.provider:
+        return status
+    return status.model_copy(update={"provider": known.model_copy(update={"name": note.provider})})
 
 
 def recorded(job: Manifest, field: str) -> str | None:

@@ -19,7 +19,7 @@ from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import training_job
 from finetune_operator.providers.errors import ProviderError
-from finetune_operator.providers.job_record import begun_at
+from finetune_operator.providers.job_record import begun_at, remembered
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
@@ -67,6 +67,7 @@ class Looks:
         spec, spec_error = parse_spec(FineTuneJobSpec, job)
         status = parse_status(FineTuneJobStatus, job)
         connection = context.connection(spec.connection_ref.name) if spec else None
+        status = remembered(job, status, connection)
         provider, model = self._providers.of(status, connection), self._model(job, spec)
         status, run = await _seen(provider, job, spec, status)
         view = JobView(

@@ -59,9 +59,7 @@ class Uploads:
             return await self._hold(self._job(target))
 
     async def _hold(self, job: Manifest) -> Manifest:
-        connection = str(job["spec"]["connectionRef"]["name"])
-        note = noted(job, self._accounts.place(connection), self._accounts.account(connection))
-        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, note)
+        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, noted(job, self._accounts))
 
     def _job(self, target: UploadTarget) -> Manifest:
         """The job, whose attempt is under way, and waits for its data.

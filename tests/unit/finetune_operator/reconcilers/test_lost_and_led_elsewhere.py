@@ -11,6 +11,7 @@ from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUN
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
+from tests.unit.finetune_operator.decide.given import connection
 from tests.unit.finetune_operator.reconcilers import hosted
 from tests.unit.finetune_operator.reconcilers.cloud import (
     KEY,
@@ -91,6 +92,32 @@ async def test_a_job_is_not_begun_elsewhere_and_goes_on_where_it_was(
     made = [one.count(CREATE, committed=False) for one in (provider, other, provider.beside[OTHER_KEY])]
     assert (cluster.status()["phase"], made) == ("Succeeded", [1, 0, 0])
     assert BEGUN_ANNOTATION not in cluster.kube.objects[JOB]["metadata"].get("annotations", {})
+
+
+@pytest.mark.parametrize("away", [True, False], ids=["away", "to this cluster"])
+async def test_a_job_whose_connection_leads_to_no_provider_is_not_begun_here_and_can_be_let_go(
+    begin: Begin, away: bool
+) -> None:
+    cluster = await begin()
+    lose(cluster, {})
+    cluster.kube.drop(CONNECTIONS, "openai", None)
+    if not away:
+        cluster.kube.put(CONNECTIONS, {"metadata": {"name": "openai"}, "spec": connection().wire()})
+    await cluster.settle()
+    await go_on(cluster, 600)
+    assert cluster.condition("Stalled")["reason"] == "ConnectionNotFound"
+    assert not [at for at in cluster.kube.objects if at[0] is JOBS]
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await go_on(cluster, 120)
+    assert ABANDON_ANNOTATION in cluster.condition("Stalled")["message"]
+    metadata = cluster.kube.objects[JOB]["metadata"]
+    annotations = metadata["annotations"] | {ABANDON_ANNOTATION: "true"}
+    cluster.kube.put(
+        FINE_TUNE_JOBS, {**cluster.kube.objects[JOB], "metadata": {**metadata, "annotations": annotations}}
+    )
+    await cluster.settle()
+    assert JOB not in cluster.kube.objects
 
 
 @pytest.mark.parametrize("left", [{}, {"provider": {"attempt": 1}}], ids=["emptied", "without its place"])
@@ -198,7 +225,18 @@ async def test_what_may_stand_where_a_noted_connection_led_is_told_of(
 
 
 HELD: dict[str, Any] = {"finalizers": [PROVIDER_FINALIZER]}
-ODD = ["", "{", "[]", '{"a": 1}', '{"a": {"place": 1}}', '{"a": {"place": "p"}, "b": null}', "null", "\x00"]
+ODD = [
+    "",
+    "{",
+    "[]",
+    '{"a": 1}',
+    '{"a": {"place": 1}}',
+    '{"a": {"place": "p"}, "b": null}',
+    "null",
+    "\x00",
+    "[" * 100_000,
+    "9" * 5000,
+]
 
 
 @pytest.mark.parametrize("written", ODD)
