@@ -109,7 +109,7 @@ class CloudJobs:
             await self._training.end_measuring(job, view.provider)
             return decision
         if view.spec is None or view.connection is None:
-            name = view.spec.connection_ref.name if view.spec else ""
+            name = job["spec"]["connectionRef"]["name"]
             missing = lacking(name, is_there=view.connection_unread, field="spec.connectionRef")
             return measuring.not_started(view, missing)
         try:
