@@ -223,7 +223,7 @@ def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[_Wrong]:
     if form is not None and (not isinstance(form, str) or form not in _OF_ROPE):
         yield _Wrong(f"{name}.rope_type", f"is {_shown(form)}, and none of {', '.join(_OF_ROPE)}")
         return
-    missing = [part for part in _OF_ROPE.get(form, ()) if part not in rope]
+    missing = [part for part in _OF_ROPE.get(form or "", ()) if part not in rope]
     if missing:
         yield _Wrong(f"{name}.{missing[0]}", f"is missing: rotary positions of the kind {form} need it")
 
