@@ -46,7 +46,7 @@ _PADDED = NAMED_AS_STORED - _UNPADDED
 """Kinds whose table of embeddings knows its padding token, and is not made where it has none such."""
 _NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
 _PARTS = ("attention_dropout", "attn_pdrop", "dropout", "dropout_rate", "embd_pdrop", "hidden_dropout", "resid_pdrop")
-_TRUTHS = ("is_encoder_decoder", "tie_word_embeddings", "use_cache")
+_TRUTHS = ("attention_bias", "is_encoder_decoder", "mlp_bias", "tie_word_embeddings", "use_cache")
 _OBJECTS = ("text_config", "quantization_config", "auto_map", "rope_scaling", "rope_parameters")
 _DTYPE = re.compile(r"(torch\.)?(auto|float(16|32|64|8\w*)|bfloat16|half|double|u?int\d+)")
 
@@ -168,6 +168,9 @@ def _wrong_numbers(fields: Fields) -> Iterator[_Wrong]:
     positions = fields.get("max_position_embeddings")
     if not (positions is None or (_is_whole(positions) and (positions > 0 or positions == -1))):
         yield _Wrong("max_position_embeddings", f"is {_shown(positions)}, and no whole number above 0")
+    window = fields.get("sliding_window")
+    if not (window is None or _is_whole(window) or isinstance(window, list)):
+        yield _Wrong("sliding_window", f"is {_shown(window)}, and no whole number")
     for name in (*_NUMBERS, *_PARTS):
         value = fields.get(name)
         if value is not None and not (_is_number(value) and value >= 0 and (name in _NUMBERS or value <= 1)):
@@ -220,7 +223,7 @@ def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[_Wrong]:
     if form is not None and (not isinstance(form, str) or form not in _OF_ROPE):
         yield _Wrong(f"{name}.rope_type", f"is {_shown(form)}, and none of {', '.join(_OF_ROPE)}")
         return
-    missing = [part for part in _OF_ROPE.get(form, ()) if part not in rope]
+    missing = [part for part in _OF_ROPE.get(form or "", ()) if part not in rope]
     if missing:
         yield _Wrong(f"{name}.{missing[0]}", f"is missing: rotary positions of the kind {form} need it")
 

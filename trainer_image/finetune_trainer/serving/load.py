@@ -72,10 +72,12 @@ def load(artifact: Artifact, options: LoadOptions) -> Served:
     model = _load_model(artifact, config, options)
     encoder_decoder = bool(model.config.is_encoder_decoder)
     ends = _end_tokens(artifact, model, tokenizer)
-    context = _context(model.config, options.max_model_length)
-    capacity = _capacity(model, context, options)
+    with _in_words(f"{artifact.base} cannot be served as its configuration says"):
+        context = _context(model.config, options.max_model_length)
+        capacity = _capacity(model, context, options)
+        generations = _generations(model)
     engine = Engine(
-        _generations(model),
+        generations,
         decode=lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False),
         ends=ends,
         capacity=capacity,

@@ -70,6 +70,8 @@ def refusal(base: Path) -> str:
         ({"intermediate_size": -2, "model_type": "new"}, "intermediate_size is -2, and no whole number from 0 on"),
         ({"max_position_embeddings": 0}, "max_position_embeddings is 0, and no whole number above 0"),
         ({"max_position_embeddings": "512"}, 'max_position_embeddings is "512", and no whole number above 0'),
+        ({"sliding_window": {}}, "sliding_window is {}, and no whole number"),
+        ({"attention_bias": 1}, "attention_bias is 1, neither true nor false"),
         ({"eos_token_id": "x"}, 'eos_token_id is "x", and no token\'s number'),
         ({"eos_token_id": [2, 1.5]}, "eos_token_id is [2, 1.5], and no token's number"),
         ({"pad_token_id": 377}, "pad_token_id is 377, and vocab_size is 377: tokens are counted from 0 on"),

@@ -311,6 +311,16 @@ ODD_FILES = [
 ]
 
 
+def test_so_is_what_a_configuration_says_and_no_file_shows(whole, monkeypatch):
+    def fail(*_args):
+        raise TypeError("'dict' object cannot be interpreted as an integer")
+
+    monkeypatch.setattr("finetune_trainer.serving.load.bytes_per_token", fail)
+    error = refused(whole, None)
+    assert error.reason == Reason.MODEL_UNUSABLE
+    assert f"{whole} cannot be served as its configuration says: TypeError: 'dict' object" in error.message
+
+
 @pytest.mark.parametrize(("damage", "message"), ODD_FILES)
 def test_whatever_a_library_raises_over_a_models_files_is_told_in_words(whole, damage, message):
     damage(whole)
