@@ -68,6 +68,14 @@ MOVES: dict[str, tuple[Callable[[CloudCluster, str], None], Callable[[CloudClust
 }
 
 
+def why_not_begun(cluster: CloudCluster, reason: str) -> str:
+    """What is said of a job of which nothing runs."""
+    stalled = cluster.condition("Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", reason)
+    assert not [at for at in cluster.kube.objects if at[0] is JOBS]
+    return str(stalled["message"])
+
+
 @pytest.mark.parametrize("left", [{}, {"observedGeneration": 1, "phase": "Pending"}], ids=["emptied", "from before"])
 @pytest.mark.parametrize("move", MOVES)
 async def test_a_job_is_not_begun_elsewhere_and_goes_on_where_it_was(
@@ -81,10 +89,7 @@ async def test_a_job_is_not_begun_elsewhere_and_goes_on_where_it_was(
     lose(cluster, left)
     await cluster.settle()
     await go_on(cluster, 300)
-    stalled = cluster.condition("Stalled")
-    assert (stalled["status"], stalled["reason"]) == ("True", reason)
-    assert "where it may be billed" in stalled["message"]
-    assert not [at for at in cluster.kube.objects if at[0] is JOBS]
+    assert "where it may be billed" in why_not_begun(cluster, reason)
     assert ("FineTuneJob", "Warning", "NoEffect") not in cluster.told, "nobody has written the note"
     back(cluster)
     await cluster.settle()
@@ -105,8 +110,7 @@ async def test_a_job_whose_connection_leads_to_no_provider_is_not_begun_here_and
         cluster.kube.put(CONNECTIONS, {"metadata": {"name": "openai"}, "spec": connection().wire()})
     await cluster.settle()
     await go_on(cluster, 600)
-    assert cluster.condition("Stalled")["reason"] == "ConnectionNotFound"
-    assert not [at for at in cluster.kube.objects if at[0] is JOBS]
+    assert why_not_begun(cluster, "ConnectionNotFound")
     cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
     await cluster.settle()
     await go_on(cluster, 120)
@@ -136,8 +140,7 @@ async def test_an_operator_that_restarts_asks_whose_account_it_is_before_it_begi
     await cluster.observer.list_all()
     await cluster.settle()
     await go_on(cluster, 300)
-    assert cluster.condition("Stalled")["reason"] == reason
-    assert not [at for at in cluster.kube.objects if at[0] is JOBS]
+    assert why_not_begun(cluster, reason)
     assert [one.count("files.create", committed=False) for one in (other, provider.beside[OTHER_KEY])] == [0, 0]
 
 
