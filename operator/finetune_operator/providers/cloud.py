@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TypeVar
 
 from finetune_api.connection import LLMConnectionSpec
@@ -18,27 +17,25 @@ from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.job.remote import SETTLE, JobKey, RemoteJob, is_of, run_of
+from finetune_operator.decide.job.remote import SETTLE, RemoteJob, is_of, run_of, settles_in
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import compared_with
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.cloud_files import CloudFiles
 from finetune_operator.providers.cloud_pods import CloudPods
 from finetune_operator.providers.errors import (
-    BRING_AGAIN,
-    Busy,
     Elsewhere,
     Ended,
     NotThere,
     ProviderError,
-    Refused,
     TryLater,
     Unknown,
     Unreadable,
     understood,
 )
-from finetune_operator.providers.job_record import begun_at, key_of, noted, recorded
-from finetune_operator.providers.ports import FineTuningApi, JobRequest, RemoteFile
+from finetune_operator.providers.job_record import begun_at, connection_of, key_of, noted
+from finetune_operator.providers.ports import FineTuningApi, JobRequest
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
@@ -56,9 +53,6 @@ FURTHER_ATTEMPTS = 5
 _WITHOUT_RESULT = frozenset({"Absent", "Failed", "ResultUnknown"})
 _UNDER_WAY = frozenset({"Queued", "Active"})
 
-LOOKS = 2
-"""How often the files are listed that are to go."""
-
 
 class CloudTraining:
     """A RemoteTraining over the providers' accounts.
@@ -75,6 +69,7 @@ class CloudTraining:
         self._accounts = accounts
         self._pods = pods
         self._clock = clock
+        self._files = CloudFiles(accounts, clock)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:  # noqa: ARG002 - the port's
         """Nowhere: what the job makes stays at the provider."""
@@ -144,7 +139,7 @@ class CloudTraining:
         if check.state != "Active":
             return check
         key = key_of(job, provider)
-        why = self._accounts.of(_connection(job)).untaken(key.attempt_prefix)
+        why = self._accounts.of(connection_of(job)).untaken(key.attempt_prefix)
         return replace(check, failure=why.failure()) if why is not None else check
 
     async def _require_place(self, job: Manifest, provider: ProviderStatus) -> None:
@@ -156,7 +151,7 @@ class CloudTraining:
             ProviderError: its connection leads elsewhere, or that cannot be asked.
         """
         place, account = begun_at(job)
-        made = (_connection(job), provider.place or place, provider.account or account)
+        made = (connection_of(job), provider.place or place, provider.account or account)
         try:
             if account and not provider.account:
                 await self._accounts.require_place(*made)
@@ -180,14 +175,14 @@ class CloudTraining:
             failure = error.failure()
         else:
             return run
-        self._accounts.of(_connection(job)).poller.look_again(run.job_id)
+        self._accounts.of(connection_of(job)).poller.look_again(run.job_id)
         return Run("Unreachable", failure=failure, job_id=run.job_id)
 
     def _polled(
         self, job: Manifest, provider: ProviderStatus, job_id: str, asked_at: str, status: FineTuneJobStatus
     ) -> Run:
         """What the poller has seen of the provider's job."""
-        poller = self._accounts.of(_connection(job)).poller
+        poller = self._accounts.of(connection_of(job)).poller
         seen = poller.watch(job_id, _queue_key(job), moment(asked_at) - SETTLE - CLOCK_SKEW)
         if poller.trouble is not None:
             return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)
@@ -195,7 +190,7 @@ class CloudTraining:
             return Run("Unseen", job_id=job_id)
         if seen.unread is not None:
             return Run("Unreachable", failure=seen.unread, job_id=job_id)
-        if seen.job.state == "Gone" and not _is_adopted(job) and self._settles_in(asked_at):
+        if seen.job.state == "Gone" and not _is_adopted(job) and settles_in(asked_at, self._clock()):
             poller.look_again(job_id)
             return Run("Queued", job_id=job_id, note="made a moment ago, and not shown by the provider yet")
         try:
@@ -294,26 +289,20 @@ class CloudTraining:
         except NotThere:
             self._require_settled(asked_at)
 
-    def _settles_in(self, moment_of_it: str | None) -> float:
-        """Seconds for which what was made at a moment may not be shown by its provider yet; 0 if it must be by now."""
-        if moment_of_it is None:
-            return 0.0
-        return max(0.0, (moment(moment_of_it) + SETTLE - self._clock()).total_seconds())
-
     def _require_settled(self, asked_at: str) -> None:
         """What does not show may be on its way, and would go on for nobody.
 
         Raises:
             TryLater: it may still show.
         """
-        left = self._settles_in(asked_at)
+        left = settles_in(asked_at, self._clock())
         if left > 0:
             message = "a job was asked for a moment ago; whether there is one to cancel does not show yet"
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, min(left, 15.0))
 
     def account(self, job: Manifest) -> str | None:
         """Whose account the credentials of the job's connection lead to, as far as that is known by now."""
-        return self._accounts.account(_connection(job))
+        return self._accounts.account(connection_of(job))
 
     def note(self, job: Manifest) -> str | None:
         """What is to be noted with our finalizer of where the job was begun, or is now; None for no change."""
@@ -322,8 +311,8 @@ class CloudTraining:
     @asynccontextmanager
     async def turn(self, job: Manifest) -> AsyncIterator[None]:
         """At the gate of the job's connection, if that leads where the job was begun."""
-        await self._accounts.require_place(_connection(job), *begun_at(job))
-        async with self._accounts.of(_connection(job)).turn():
+        await self._accounts.require_place(connection_of(job), *begun_at(job))
+        async with self._accounts.of(connection_of(job)).turn():
             yield
 
     async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
@@ -340,7 +329,7 @@ class CloudTraining:
         """One call. The files are looked at before: their names say that they are of this attempt."""
         key = key_of(job, provider)
         try:
-            await self._require_own_files(job, key, provider)
+            await self._files.require_own(job, key, provider)
         except Unknown as error:
             # A look that failed: no job was asked for, and none can show.
             raise TryLater(error.reason, error.message, error.retry_after) from None
@@ -355,7 +344,7 @@ class CloudTraining:
         try:
             return await self._call(job, lambda api: api.create(request))
         except NotThere as absent:
-            raise self._unshown(provider.files_at) or absent from None
+            raise self._files.unshown(provider.files_at) or absent from None
 
     async def cancel(self, job: Manifest, job_id: str) -> None:
         """Cancel one job."""
@@ -363,37 +352,13 @@ class CloudTraining:
             await self._call(job, lambda api: api.cancel(job_id))
 
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
-        """Delete the files of all attempts, which their names tell; look at the provider's job no more.
+        """Delete the files of all attempts; look at the provider's job no more.
 
         Raises:
             Busy: a file is still on its way there.
         """
         self._accounts.forget(_queue_key(job))
-        prefix = key_of(job, ProviderStatus()).file_prefix
-        if self._accounts.of(_connection(job)).is_uploading(prefix):
-            raise Busy(Reason.PENDING, "a file of the job is still on its way to the provider", 1.0)
-        # One list may lack what is there: an upload whose answer was lost, and that was made again.
-        lists = [await self._call(job, lambda api: api.files(prefix)) for _ in range(LOOKS)]
-        listed = {file.id for files in lists for file in files}
-        hidden = [file.id for file in known if file.id not in listed]
-        await self._call(job, lambda api: api.end_uploads(prefix))
-        for file_id in [*listed, *[one for one in hidden if await self._has_name(job, one, prefix)]]:
-            await self._call(job, partial(_delete_file, file_id=file_id))
-
-    async def _has_name(self, job: Manifest, file_id: str, prefix: str) -> bool:
-        """Whether a file that a pod told of is there, and of this job.
-
-        Raises:
-            Busy: it was brought there a moment ago, and may still show.
-        """
-        try:
-            return (await self._call(job, partial(_file, file_id=file_id))).name.startswith(prefix)
-        except NotThere:
-            left = self._settles_in(recorded(job, "filesAt"))
-            if left > 0:
-                message = "a file that was brought there a moment ago may still show"
-                raise Busy(Reason.PENDING, message, min(left, 10.0)) from None
-            return False
+        await self._files.clean(job, known)
 
     async def _ended(self, job: Manifest, job_id: str, asked_at: str) -> RemoteJob | None:
         """A job that was cancelled; None where it is not shown to have ended.
@@ -409,37 +374,8 @@ class CloudTraining:
         _require_no_success(made)
         return made if made.ended else None
 
-    async def _require_own_files(self, job: Manifest, key: JobKey, provider: ProviderStatus) -> None:
-        """A pod told the files' names at the provider: on its word alone, one could tune on somebody else's data."""
-        for file in provider.files or ():
-            try:
-                found = await self._call(job, partial(_file, file_id=file.id))
-            except NotThere as absent:
-                raise self._unshown(provider.files_at) or _gone(file, absent) from None
-            if found.name != key.file_name(file.split, file.sha256):
-                raise Refused(Reason.PROVIDER_REFUSED, f"file {file.id} at the provider is not of this job")
-            if found.unusable:
-                said = f"the provider cannot use the file of dataset.{file.split}; it shows why at file {file.id}"
-                raise Refused(Reason.DATASET_INVALID, said)
-            if not found.ready:
-                raise TryLater(Reason.PROVIDER_UNAVAILABLE, "the provider still looks at the files", 10.0)
-
-    def _unshown(self, files_at: str | None) -> TryLater | None:
-        """Files that were brought there a moment ago may not be known everywhere yet; None where they must be."""
-        left = self._settles_in(files_at)
-        said = "the provider does not show the files yet"
-        return TryLater(Reason.PROVIDER_UNAVAILABLE, said, min(left, 10.0)) if left > 0 else None
-
     async def _call(self, job: Manifest, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
-        return await self._accounts.of(_connection(job)).call(do)
-
-
-def _file(api: FineTuningApi, file_id: str) -> Awaitable[RemoteFile]:
-    return api.file(file_id)
-
-
-def _delete_file(api: FineTuningApi, file_id: str) -> Awaitable[None]:
-    return api.delete_file(file_id)
+        return await self._accounts.of(connection_of(job)).call(do)
 
 
 def _require_no_success(made: RemoteJob) -> None:
@@ -482,17 +418,6 @@ def _may_be_there(job: Manifest, provider: ProviderStatus) -> bool:
 def _is_adopted(job: Manifest) -> bool:
     """Whether somebody has written the name of the job at the provider: then it may be a wrong one."""
     return job["spec"].get("adopt") is not None
-
-
-def _gone(file: ProviderFile, absent: NotThere) -> NotThere:
-    """Said of a file that was there."""
-    found = NotThere(absent.reason, f"spec.dataset.{file.split}: its file is not there any more: {absent.message}")
-    found.next_step = BRING_AGAIN
-    return found
-
-
-def _connection(job: Manifest) -> str:
-    return str(job["spec"]["connectionRef"]["name"])
 
 
 def _queue_key(job: Manifest) -> Key:

@@ -25,15 +25,20 @@ def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
     )
 
 
+def connection_of(job: Manifest) -> str:
+    """The name of the LLMConnection that the job names."""
+    return str(job["spec"]["connectionRef"]["name"])
+
+
 def begun_at(job: Manifest) -> tuple[str | None, str | None]:
     """Where the job was begun, and in whose account, as its status has it; where that is lost, as it was noted."""
-    note = begun(job).get(str(job["spec"]["connectionRef"]["name"]), Begun(None, None))
+    note = begun(job).get(connection_of(job), Begun(None, None))
     return recorded(job, "place") or note.place, recorded(job, "account") or note.account
 
 
 def noted(job: Manifest, accounts: Accounts) -> str | None:
     """The note for our finalizer: where the job was begun, or where its connection leads now; None for no change."""
-    name = str(job["spec"]["connectionRef"]["name"])
+    name = connection_of(job)
     place, account = begun_at(job)
     provider = recorded(job, "name") or accounts.provider(name)
     return with_place(job, name, place or accounts.place(name), account or accounts.account(name), provider)

@@ -19,6 +19,7 @@ from finetune_operator.decide.deployment.hosted_record import may_still_show
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
+from finetune_operator.providers.job_record import connection_of
 from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.context import Context
@@ -109,8 +110,7 @@ class CloudJobs:
             await self._training.end_measuring(job, view.provider)
             return decision
         if view.spec is None or view.connection is None:
-            name = job["spec"]["connectionRef"]["name"]
-            missing = lacking(name, is_there=view.connection_unread, field="spec.connectionRef")
+            missing = lacking(connection_of(job), is_there=view.connection_unread, field="spec.connectionRef")
             return measuring.not_started(view, missing)
         try:
             job_id = await self._training.measure(job, view.spec, view.connection, decision.status)

@@ -19,6 +19,7 @@ from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
+from finetune_operator.providers.job_record import connection_of
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
@@ -92,7 +93,7 @@ class EvaluationHosts:
         """
         recorded = [*_recorded(view.status), *_unrecorded(view)]
         try:
-            found = await self._calls.list(_connection(job), [one.name for one in recorded])
+            found = await self._calls.list(connection_of(job), [one.name for one in recorded])
         except ProviderError as error:
             return Left(job, view.status, error=error)
         alone = view.provider_name in ONE_AT_A_TIME
@@ -184,7 +185,3 @@ def _unrecorded(view: JobView) -> list[EvaluationDeployment]:
 def _recorded(status: FineTuneJobStatus) -> Sequence[EvaluationDeployment]:
     evaluation = status.provider.evaluation if status.provider else None
     return (evaluation and evaluation.deployments) or ()
-
-
-def _connection(job: Manifest) -> str:
-    return str(job["spec"]["connectionRef"]["name"])

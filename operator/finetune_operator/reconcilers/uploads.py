@@ -9,7 +9,7 @@ from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater
-from finetune_operator.providers.job_record import begun_at, key_of, noted
+from finetune_operator.providers.job_record import begun_at, connection_of, key_of, noted
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context, parse_status, wants_deletion
 from finetune_operator.runtime.errors import Conflict
@@ -33,7 +33,7 @@ class Uploads:
         Raises:
             Refusal: with a sentence for the pod's own failure.
         """
-        connection = self._job(target)["spec"]["connectionRef"]["name"]
+        connection = connection_of(self._job(target))
         account = self._accounts.of(connection)
         try:
             if self._context.connection(connection) is None:
@@ -68,7 +68,7 @@ class Uploads:
             Refusal: it takes no files, or none any more.
         """
         job = self._context.store.get(FINE_TUNE_JOBS, target.name, target.namespace)
-        connection = self._context.connection(job["spec"]["connectionRef"]["name"]) if job else None
+        connection = self._context.connection(connection_of(job)) if job else None
         if job is None or (connection is not None and not is_remote(connection)):
             raise Refusal(403, "the job's connection takes no files", close=True)
         if target.split == "code" and not job["spec"].get("code"):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
-from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.job.remote import SETTLE, RemoteJob, oldest
+from finetune_operator.decide.conditions import timestamp
+from finetune_operator.decide.job.remote import RemoteJob, oldest, settles_in
 from finetune_operator.decide.job.view import JobView
 
 LOOK_AGAIN_SECONDS = 15
@@ -52,10 +52,7 @@ def next_move(view: JobView, found: Sequence[RemoteJob]) -> Adopt | Wait | Creat
 
 def unsettled(view: JobView) -> float:
     """Seconds for which a create may still show at the provider; 0 where none was asked for, or its job is known."""
-    asked = view.provider.asked_at
-    if asked is None or is_submitted(view.provider):
-        return 0.0
-    return max(0.0, (moment(asked) + SETTLE - view.now).total_seconds())
+    return 0.0 if is_submitted(view.provider) else settles_in(view.provider.asked_at, view.now)
 
 
 def is_submitted(provider: ProviderStatus) -> bool:

@@ -19,7 +19,7 @@ from finetune_api.job_status import (
 )
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, RunPhase, thin
-from finetune_operator.decide.conditions import timestamp
+from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.job.reported import AT_WORK
 from finetune_operator.decide.job.run import Run
 
@@ -30,6 +30,11 @@ UNDATED = datetime.fromtimestamp(0, UTC)
 """When a job was made of which the provider does not say that."""
 
 RemoteState = Literal["Queued", "Active", "Succeeded", "Failed", "Cancelled", "Gone"]
+
+
+def settles_in(made_at: str | None, now: datetime) -> float:
+    """Seconds for which what was made at a moment may not be shown by its provider yet; 0 if it must be by now."""
+    return max(0.0, (moment(made_at) + SETTLE - now).total_seconds()) if made_at else 0.0
 
 
 @dataclass(frozen=True)
