@@ -19,6 +19,7 @@ from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.job.reported import paused
 from finetune_operator.decide.job.steps import not_done, not_started, not_yet
 from finetune_operator.decide.job.view import Decision, JobView
+from finetune_operator.decide.pods.places import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
@@ -161,7 +162,7 @@ class JobReconciler:
         try:
             job_id = await provider.start(job, spec, connection, decision.status)
         except REFUSALS as error:
-            refused = refusal_of_pod(error.message)
+            refused = of_connection(refusal_of_pod(error.message), spec.connection_ref.name, connection)
             refused = in_its_words(refused) if view.remote else refused
             if counts_what_has_ended(refused):
                 await provider.end_earlier(job, decision.status)  # the next try may be taken
