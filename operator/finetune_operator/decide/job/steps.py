@@ -344,7 +344,7 @@ def grace_left(run: Run, now: datetime) -> float:
 def named_in(view: JobView, obstacle: Failure | None) -> Failure | None:
     """What keeps a pod from starting, with the field that names what is missing."""
     name = view.spec.connection_ref.name if view.spec else ""
-    return with_field(obstacle, view.spec, name, view.connection) if obstacle else None
+    return with_field(obstacle, view.spec, name, view.connection, view.namespace) if obstacle else None
 
 
 def pod_check_seconds(run: Run, now: datetime) -> float | None:
