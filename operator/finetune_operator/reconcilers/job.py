@@ -16,7 +16,7 @@ from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.adoption import told_twice
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.conditions import is_true
-from finetune_operator.decide.job.reported import paused
+from finetune_operator.decide.job.reported import AT_WORK, paused, tracker_headline
 from finetune_operator.decide.job.steps import not_done, not_started, not_yet
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.places import of_connection
@@ -207,8 +207,8 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         return "Warning", "Retrying", f"attempt {failure.attempt}: {failure.reason.value}: {failure.message}"
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
         return "Warning", new.failure.reason.value, new.failure.sentences
-    if new.phase == old.phase or new.phase is None:
-        return _asked_in_vain(old, new)
+    if new.phase == old.phase or new.phase in AT_WORK or new.phase is None:
+        return tracker_headline(old, new) or _asked_in_vain(old, new)
     if new.phase == "Succeeded" and (doubt := _doubt(new)) is not None:
         reason, but = doubt
         return "Warning", reason, f"version {new.model_version} is registered, {but}"
