@@ -7,6 +7,8 @@ what a connection's file lacks before it is applied anywhere.
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+from finetune_api.quantities import amount
+
 Shape = Mapping[str, Any]
 """Fields by name, those that have to be there with a `!`: below each its own, or the words that it takes, or None."""
 
@@ -14,10 +16,15 @@ Shape = Mapping[str, Any]
 class Misfit(NamedTuple):
     """One thing that does not fit."""
 
-    what: Literal["Name", "Word", "Missing", "NoFields"]
+    what: Literal["Name", "Word", "Missing", "NoFields", "Quantity"]
     path: tuple[str | int, ...]
     known: tuple[str, ...]
     """Names that there are, words that are taken, or fields that belong below it."""
+
+    @property
+    def place(self) -> str:
+        """The path as people write it."""
+        return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path).removeprefix(".")
 
 
 def _fields(names: str, **below: Any) -> Shape:
@@ -25,6 +32,7 @@ def _fields(names: str, **below: Any) -> Shape:
     return {name: below.get(name.rstrip("!")) for name in names.split()}
 
 
+QUANTITY = "quantity"
 _OF_LABELS = ("In", "NotIn", "Exists", "DoesNotExist")
 _LABELS = _fields(
     "matchLabels matchExpressions", matchExpressions=_fields("key! operator! values", operator=_OF_LABELS)
@@ -62,7 +70,7 @@ VOLUME: Shape = {
     "configMap": _fields("name defaultMode items optional", items=_ITEMS),
     "csi": _fields("driver! fsType nodePublishSecretRef readOnly volumeAttributes"),
     "downwardAPI": _fields("defaultMode items"),
-    "emptyDir": _fields("medium sizeLimit"),
+    "emptyDir": _fields("medium sizeLimit", sizeLimit=QUANTITY),
     "ephemeral": _fields("volumeClaimTemplate"),
     "fc": _fields("fsType lun readOnly targetWWNs wwids"),
     "flexVolume": _fields("driver! fsType options readOnly secretRef"),
@@ -131,5 +139,7 @@ def _wrong(value: Any, shape: Any, path: tuple[str | int, ...]) -> Iterator[Misf
         yield from (Misfit("Missing", (*path, name), ()) for name in needed if value.get(name) is None)
     elif isinstance(shape, Mapping) and value is not None:
         yield Misfit("NoFields", path, tuple(name.rstrip("!") for name in shape))
+    elif shape == QUANTITY and isinstance(value, str) and amount(value) is None:
+        yield Misfit("Quantity", path, ())
     elif isinstance(value, str) and isinstance(shape, tuple) and value not in shape:
         yield Misfit("Word", path, tuple(word for word in shape if word))

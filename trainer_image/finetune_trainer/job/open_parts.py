@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune_api.pod_fields import Misfit, misfits
-from finetune_trainer.job.fields import Path, shown
+from finetune_trainer.job.fields import Path
 from finetune_trainer.job.meant import like
 
 _FEW = 12
@@ -17,7 +17,7 @@ _FEW = 12
 def wrong_in_open_parts(spec: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     """Every such field of a connection's spec: its path, and what to write there."""
     for one in misfits(spec):
-        yield one.path, f"{shown(one.path)}{_said(one, str(one.path[-1]))}"
+        yield one.path, f"{one.place}{_said(one, str(one.path[-1]))}"
 
 
 def _said(one: Misfit, name: str) -> str:
@@ -26,6 +26,8 @@ def _said(one: Misfit, name: str) -> str:
         return " is required"
     if one.what == "NoFields":
         return f": write fields below it, such as {{{names[0]}: …}}"
+    if one.what == "Quantity":
+        return ": write a quantity such as 500Mi or 16Gi"
     if one.what == "Word":
         return f": write one of {', '.join(names)}"
     near = like(name, names, [])

@@ -44,7 +44,7 @@ def in_words_of(spec: LLMConnectionSpec, said: str) -> str | None:
 
     said = _FIELD.sub(place, _FOLLOWS.sub("", said))
     if not found:
-        return None
+        return _of_quantity(wire, _TRIED.sub("", said))
     said = _TRIED.sub("", said).removeprefix("strict decoding error: ")
     said = _OF_NO_TYPE.sub(_of_another_type, said.removeprefix("[").removesuffix("]"))
     return f"{said}{_meant(wire, said)}"
@@ -71,6 +71,12 @@ def _place(block: Mapping[str, Any], match: re.Match[str]) -> str | None:
         return f"podTemplate.{match['amount']}" if match["of"] in amounts else None
     volume = (block.get("modelCache") or {}).get("volume") or {}
     return f"modelCache.volume.{match['source']}" if match["source"] in volume else None
+
+
+def _of_quantity(wire: Mapping[str, Any], said: str) -> str | None:
+    """Of an amount that is none the server says no field."""
+    fields = [one.place for one in misfits(wire) if one.what == "Quantity"]
+    return f"{', '.join(fields)}: {said}" if fields and "quantit" in said else None
 
 
 def _of_another_type(match: re.Match[str]) -> str:

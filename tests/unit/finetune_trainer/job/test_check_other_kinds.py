@@ -256,6 +256,7 @@ def of_pods(rest):
             "podTemplate: {tolerations: [{keyy: a}]}",
             "podTemplate.tolerations[0].keyy: no such field; did you mean key?",
         ),
+        ("modelCache: {volume: {emptyDir: {sizeLimit: 10gb}}}", "emptyDir.sizeLimit: write a quantity such as 500Mi"),
         ("podTemplate: {tolerations: [{operator: exists}]}", "[0].operator: write one of Equal, Exists"),
         (
             "podTemplate: {affinity: {nodeAffinty: {}}}",

@@ -71,6 +71,11 @@ SAID = {
         f'{INVALID}spec.template.spec.containers[0].resources.requests[memry]: Invalid value: "memry"',
         'spec.huggingFace.podTemplate.resources.requests[memry]: Invalid value: "memry"',
     ),
+    "a size that is none": (
+        of_cache(emptyDir={"sizeLimit": "10gb"}),
+        f"{DECODED}quantities must match the regular expression",
+        "spec.huggingFace.modelCache.volume.emptyDir.sizeLimit: quantities must match the regular expression",
+    ),
     "in a JobSet": (
         KEYY,
         'JobSet in version "v1alpha2" cannot be handled as a JobSet: strict decoding error: unknown field '
