@@ -34,7 +34,7 @@ _RESOURCES = {
 }
 """Of the pod's namespace, as kubectl calls them: whoever may write a job there may look for these."""
 
-_IS_MISSING = re.compile("not found|non-existent")
+_PULL_SECRETS = ".imagePullSecrets["
 _LONGEST_STEP = 1024
 _SCHEMES = {"pvc": "persistentvolumeclaim", "configmap": "configmap"}
 
@@ -81,18 +81,18 @@ def _with_all(failure: Failure, spec: ApiModel, namespace: str, connection: LLMC
 
     Kubernetes tells of one missing object after the other, and the operator may not look for Secrets.
     """
-    if (
-        failure.reason is not Reason.CONTAINER_CONFIG_INVALID
-        or not namespace
-        or not _IS_MISSING.search(failure.message)
-    ):
-        return failure
     pods = connection and (connection.hugging_face or connection.check_pod)
-    parts = [spec, *([pods] if pods else ())]
-    needed = dict.fromkeys(named for part in parts for _, named in _named(part.wire(), "spec"))
+    named = [one for part in (spec, *([pods] if pods else ())) for one in _named(part.wire(), "spec")]
+    if failure.reason is Reason.IMAGE_PULL_FAILED:
+        named = [(field, one) for field, one in named if _PULL_SECRETS in field]
+        words, least = "Whether its pull secrets are in the namespace:", 1
+    else:
+        words, least = "What else is missing:", 2
+        named = named if _LACKED.search(failure.message) or _KEY_OF_VOLUME.search(failure.message) else []
+    needed = dict.fromkeys(one for _, one in named)
     objects = [f"{_RESOURCES[kind]}/{name}" for kind, name in needed if kind in _RESOURCES]
-    step = f"{failure.next_step or ''} What else is missing: kubectl -n {namespace} get {' '.join(objects)}".strip()
-    told = len(objects) > 1 and len(step) <= _LONGEST_STEP
+    step = f"{failure.next_step or ''} {words} kubectl -n {namespace} get {' '.join(objects)}".strip()
+    told = namespace and len(objects) >= least and len(step) <= _LONGEST_STEP
     return failure.model_copy(update={"next_step": step}) if told else failure
 
 
@@ -124,7 +124,7 @@ def _named(part: Any, path: str) -> Iterator[tuple[str, tuple[str, str]]]:
         for name, value in part.items():
             yield from _named(value, f"{path}.{name}")
         kind = next((kind for ending, kind in _REFERENCES.items() if path.lower().endswith(ending)), None)
-        kind = "secret" if ".imagePullSecrets[" in path else kind
+        kind = "secret" if _PULL_SECRETS in path else kind
         if kind and "name" in part:
             yield path, (kind, str(part["name"]))
     elif isinstance(part, str):

@@ -104,6 +104,16 @@ def test_one_command_finds_all_that_is_missing() -> None:
     )
 
 
+def test_an_image_that_is_not_pulled_tells_how_to_look_for_its_keys() -> None:
+    """The kubelet says of a pull secret that is not there only that the image may not be pulled."""
+    private = connection({"podTemplate": {"imagePullSecrets": [{"name": "regcred"}, {"name": "mirror"}]}})
+    for local, said in ((private, " get secret/regcred secret/mirror"), (CONNECTION, "pull secret.")):
+        waiting = run("Queued", failure=Failure.because(Reason.IMAGE_PULL_FAILED, "not found"))
+        failure = decide(view(waiting, running(), spec=SPEC, connection=local)).status.failure
+        assert failure is not None
+        assert (failure.next_step or "").endswith(said)
+
+
 def of_long_names() -> FineTuneJobSpec:
     keyed = [RAG | {"name": f"e{n}", "apiKeySecretRef": {"name": f"{n}" * 250, "key": "k"}} for n in range(4)]
     return job_spec(evaluation={"baselines": [{"endpoint": one} for one in keyed]}, hubTokenSecretRef=HUB)
@@ -111,7 +121,7 @@ def of_long_names() -> FineTuneJobSpec:
 
 @pytest.mark.parametrize(
     ("message", "spec"),
-    [('secret "hub" not found', of_long_names()), ("exec format error", SPEC)],
+    [('secret "hub" not found', of_long_names()), ("exec: train: not found", SPEC)],
     ids=["too long to be told", "nothing is missing"],
 )
 def test_the_command_is_left_out_where_it_does_not_help(message: str, spec: FineTuneJobSpec) -> None:
