@@ -35,6 +35,19 @@ MINUTES ?= 60
 # More flags for pytest: `make test-unit PYTEST="-k lease -x"`.
 PYTEST ?=
 
+# A misspelt variable would be passed over in silence: `make cluster-down name=mine` would end another cluster. Others are
+# taken: they are the environment of what make runs, such as HTTPS_PROXY.
+VARIABLES := PYTHON NAME NODES CLUSTER REGISTRY OPERATOR_IMAGE TRAINER_IMAGE JOBS PEER DEVICE QUICK ROWS FLAGS MINUTES PYTEST UPGRADE
+GIVEN := $(foreach one_of_all,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(one_of_all)))),$(one_of_all)))
+UNKNOWN := $(filter-out $(VARIABLES),$(GIVEN))
+ifneq ($(UNKNOWN),)
+NEAR := import difflib, sys; near = lambda name: difflib.get_close_matches(name.upper(), sys.argv[1].split(), 1, 0.8)
+MISSPELT := $(shell $(PYTHON) -c '$(NEAR); print(*(f"{one} (did you mean {near(one)[0]}?)" for one in sys.argv[2:] if near(one)))' '$(VARIABLES)' $(UNKNOWN))
+ifneq ($(MISSPELT),)
+$(error no target reads $(MISSPELT); there are $(VARIABLES))
+endif
+endif
+
 export PYTHON
 # Whoever has it set has each process compile torch and all else anew: ten seconds of every trainer and test worker.
 unexport PYTHONDONTWRITEBYTECODE
@@ -173,11 +186,11 @@ cluster-up: tools ## start a throw-away cluster, print its kubeconfig (NAME=…,
 	@$(CLUSTER_TOOL) up --name "$(NAME)" --nodes "$(NODES)"
 
 .PHONY: cluster-down
-cluster-down: ## stop it and free all its resources
+cluster-down: ## stop it and free all its resources (NAME=…)
 	@$(CLUSTER_TOOL) down --name "$(NAME)"
 
 .PHONY: cluster-status
-cluster-status: ## what runs
+cluster-status: ## what runs (NAME=…)
 	@$(CLUSTER_TOOL) status --name "$(NAME)"
 
 ##@ Tidy up
@@ -195,6 +208,9 @@ clean-cache: ## remove all downloads, builds, images and clusters (tens of GB)
 .PHONY: tools
 tools:
 	@scripts/python-tools.sh > /dev/null
+
+.DEFAULT:
+	$(error there is no target $@: make alone lists all)
 
 .PHONY: help
 help:

@@ -17,6 +17,7 @@ from typing import Protocol
 from demo.console import Console, DemoError
 from demo.kubectl import Kubectl
 from tests.cluster import Cluster, ClusterError, binaries, images
+from tests.cluster.cluster import unknown
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,10 @@ class ThrowAway:
 
     def remove(self, console: Console) -> None:
         """End the cluster with everything in it."""
-        console.step(f"ending the cluster {self._cluster.name}; images and downloads stay cached")
+        if self._cluster.exists:
+            console.step(f"ending the cluster {self._cluster.name}; images and downloads stay cached")
+        else:
+            console.step(unknown(self._cluster.name))
         self._cluster.down()
 
     def _start(self) -> None:

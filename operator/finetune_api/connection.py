@@ -14,7 +14,6 @@ from finetune_api.base import (
     CloudUrl,
     Conditions,
     ConfigMapKeyRef,
-    Name,
     ObjectName,
     ObjectRef,
     ResourceRequirements,
@@ -114,7 +113,7 @@ class FineTuningPolicy(ApiModel):
 class LocalReference(ApiModel):
     """A Secret with registry credentials, in the job's namespace."""
 
-    name: Name = Field(description="Name of the Secret.")
+    name: ObjectName = Field(description="Name of the Secret: a-z, 0-9, - and . only.")
 
 
 class PodTemplate(ApiModel):
@@ -128,18 +127,16 @@ class PodTemplate(ApiModel):
         None, description="Tolerations, as in core/v1, for example [{key: nvidia.com/gpu, operator: Exists}]."
     )
     affinity: OpenObject | None = Field(None, description="Affinity, as in core/v1.")
-    runtime_class_name: Annotated[str, Field(max_length=253)] | None = Field(
+    runtime_class_name: ObjectName | None = Field(
         None, description="RuntimeClass of the pods, for example nvidia. Default: that of the node."
     )
-    priority_class_name: Annotated[str, Field(max_length=253)] | None = Field(
-        None, description="PriorityClass of the pods."
-    )
+    priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
     queue_name: Annotated[ObjectName, Field(max_length=63)] | None = Field(
         None,
         description="Kueue LocalQueue of the job's namespace in which its pods wait (label "
         "kueue.x-k8s.io/queue-name). Absent: no queue.",
     )
-    service_account_name: Annotated[str, Field(max_length=253)] | None = Field(
+    service_account_name: ObjectName | None = Field(
         None, description="ServiceAccount of the job's namespace, for example for the identity at a cloud's storage."
     )
     image_pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] | None = Field(

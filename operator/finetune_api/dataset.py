@@ -28,8 +28,8 @@ _URI_RULES = rules(
     (f"!self.matches('{SIGNED}')", SIGNED_HELP),
     (f"!self.matches('{PLACEHOLDER}')", PLACEHOLDER_HELP),
     (
-        "!self.startsWith('configmap://') || self.matches('^configmap://[^/]+/[^/]+$')",
-        "a ConfigMap key has no '/': write configmap://NAME/KEY",
+        "!self.startsWith('configmap://') || self.matches('^configmap://[^/]+/[-._a-zA-Z0-9]+$')",
+        "a ConfigMap key has no '/', only letters, digits, -, _ and .: write configmap://NAME/KEY",
     ),
     (
         "!self.startsWith('hf://') || self.matches('^hf://datasets/[^/]+/[^/]+/.+')",

@@ -31,7 +31,7 @@ MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "retryNonce")
 
 _MODEL_NAME = shaped(
     "^[A-Za-z0-9][A-Za-z0-9_:@-]*([./][A-Za-z0-9_:@-]+)*$",
-    "baseModel is the name of a model, such as HuggingFaceTB/SmolLM2-135M-Instruct, and no path",
+    "baseModel is the name of a model, such as HuggingFaceTB/SmolLM2-135M-Instruct, without white space, and no path",
 )
 
 

@@ -350,9 +350,9 @@ class FineTuneJobStatus(ApiModel):
     display: Display | None = Field(None, description="Values of the columns of kubectl get.")
     conditions: Conditions | None = Field(
         None,
-        description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed, Evaluated, "
-        "Retiring; Released and Cleaned are False while deployments of an evaluation, or data at the provider, could "
-        "not be deleted.",
+        description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed, Tracked, "
+        "Evaluated, Retiring; Released and Cleaned are False while deployments of an evaluation, or data at the "
+        "provider, could not be deleted.",
     )
     progress: Progress | None = Field(None, description="Progress of training and evaluation.")
     loss: Loss | None = Field(None, description="Loss curves.")

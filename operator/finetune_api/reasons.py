@@ -78,6 +78,7 @@ class Reason(StrEnum):
     CODE_FAILED = "CodeFailed"
     ARTIFACT_FAILED = "ArtifactFailed"
     PUSH_FAILED = "PushFailed"
+    TRACKER_FAILED = "TrackerFailed"
     TRAINER_CRASHED = "TrainerCrashed"
     TRAINER_SILENT = "TrainerSilent"
 
@@ -166,6 +167,8 @@ NEXT_STEP: dict[Reason, str] = {
     "`finetune-trainer run --code` runs it without a cluster.",
     Reason.ARTIFACT_FAILED: "Make room on the volume of the connection's artifacts, then set spec.retryNonce.",
     Reason.PUSH_FAILED: "The version stands. Correct what the message names, and push it with `finetune-trainer push`.",
+    Reason.TRACKER_FAILED: "The training goes on, and metrics.jsonl in the artifact has everything. Correct the Secret "
+    "or the address that spec.trackers names: the next attempt, or the next job, is followed there.",
     Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
     Reason.TRAINER_SILENT: "Read the pod's log. If it hangs, delete the pod: the next attempt goes on from the last "
     "checkpoint. If it works, see to it that the pod reaches the operator's report port.",

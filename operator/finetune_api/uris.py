@@ -164,8 +164,8 @@ def _require_its_form(uri: Uri) -> None:
     objects = {"pvc": "claim", "configmap": "ConfigMap"}
     if uri.scheme in objects and not re.fullmatch(OBJECT_SHAPE, uri.root):
         raise UriError(f"no {objects[uri.scheme]} can be called so; its name has a-z, 0-9, '-' and '.' only")
-    if uri.scheme == "configmap" and "/" in uri.path:
-        raise UriError("a ConfigMap key has no '/'; write configmap://NAME/KEY")
+    if uri.scheme == "configmap" and not re.fullmatch("[-._a-zA-Z0-9]+", uri.path):
+        raise UriError("a ConfigMap key has no '/', only letters, digits, -, _ and .; write configmap://NAME/KEY")
     if re.match(_PAGE_OF_A_HUB, uri.text):
         raise UriError(f"this is a page of a hub, and no file: {HUB_HELP}")
     if uri.scheme == "hf" and not re.fullmatch("datasets/[^/]+/[^/]+/.+", f"{uri.root}/{uri.path}"):

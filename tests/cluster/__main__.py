@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from tests.cluster import binaries, images
-from tests.cluster.cluster import DEFAULT_NAME, Cluster
+from tests.cluster.cluster import DEFAULT_NAME, Cluster, unknown
+from tests.cluster.console import say
 from tests.cluster.errors import ClusterError
 
 
@@ -78,22 +79,41 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _down(options: argparse.Namespace) -> int:
-    Cluster(options.name).down()
+    cluster = Cluster(options.name)
+    existed = cluster.exists
+    cluster.down()  # what a killed run has left goes, too
+    if not existed:
+        say(unknown(options.name))
     return 0
 
 
 def _kubeconfig(options: argparse.Namespace) -> int:
-    print(Cluster(options.name).kubeconfig)
+    print(_there(options.name).kubeconfig)
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
-    print(json.dumps(Cluster(options.name).status(), indent=2))
+    cluster = Cluster(options.name)
+    print(json.dumps(cluster.status(), indent=2))
+    if not cluster.exists:
+        say(unknown(options.name))
     return 0
 
 
+def _there(name: str) -> Cluster:
+    """The cluster of that name.
+
+    Raises:
+        ClusterError: there is none: tools would go to a cluster of their own choice.
+    """
+    cluster = Cluster(name)
+    if not cluster.exists:
+        raise ClusterError(f"{unknown(name)}; `make cluster-up NAME={name}` starts it")
+    return cluster
+
+
 def _passed_on(options: argparse.Namespace) -> int:
-    cluster = Cluster(options.name)
+    cluster = _there(options.name)
     program = str(cluster.programs / options.tool)
     os.execve(program, [options.tool, *options.arguments], {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)})
 

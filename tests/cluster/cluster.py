@@ -53,6 +53,16 @@ class Mode:
     """Controller manager and scheduler. Without them Jobs make no pods and deleted namespaces stay."""
 
 
+def known_names() -> list[str]:
+    """Names of the clusters that there are on this machine, whether they run or have left something."""
+    return sorted(path.parent.name for path in cluster_dir("*").parent.glob("*/state.json"))
+
+
+def unknown(name: str) -> str:
+    """That there is no cluster of this name, and which there are."""
+    return f"there is no cluster {name}; on this machine: {', '.join(known_names()) or 'none'}"
+
+
 class Cluster:
     """A cluster by name; two with different names run beside each other. As a context manager: up, and down at the end.
 
@@ -85,6 +95,11 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.down()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one of this name, running or not."""
+        return self.folder.exists()
 
     @property
     def kubeconfig(self) -> Path:

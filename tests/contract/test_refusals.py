@@ -61,6 +61,8 @@ JOBS: list[Refused] = [
     (JOB, "spec.baseModel", "../secrets", ("spec.baseModel", "such as HuggingFaceTB/SmolLM2-135M-Instruct")),
     (JOB, "spec.baseModel", "/models/llama", ("spec.baseModel", "and no path")),
     (JOB, "spec.baseModel", "meta-llama/../x", ("spec.baseModel", "and no path")),
+    (JOB, "spec.baseModel", " tiny/one", ("spec.baseModel", "without white space")),
+    (JOB, TRAIN, "configmap://rows/my train.jsonl", (TRAIN, "only letters, digits, -, _ and .")),
     (JOB, "spec.baseModel", "a" * 257, ("spec.baseModel", "Too long", "256")),
     (JOB, "spec.modelRef.name", "Sentiment", ("modelRef.name", "at most 63 of a-z, 0-9 and -")),
     (JOB, "spec.modelRef.name", "a.b", ("modelRef.name", "at most 63 of a-z, 0-9 and -")),

@@ -145,6 +145,8 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
         return
     trackers.require(job)
     pushes.require_keys(job.spec.artifact.push)
+    if world.is_first and attempt.followers.tracked:  # before the model is loaded: whoever wants them may still stop it
+        attempt.reporter.update(trackers=attempt.followers.tracked)
     with attempt.followed():
         folder, verdict = _inputs(attempt)
         train = _train_by_own_code if job.spec.code else _train_by_recipe

@@ -79,11 +79,16 @@ _OF_A_TRIAL = re.compile(r'^Job\.batch "[^"]*" is invalid: |^Job in version "[^"
 """Of an object that was never there, under a name that is another one each time."""
 
 
-def pod_refused(message: str) -> Failure:
-    """The API server would take none of the connection's pods; it names the field as it is in a Job."""
-    step = "Correct huggingFace.podTemplate, or modelCache.volume, of the connection."
+def pod_refused(message: str, *, elsewhere: bool = False) -> Failure:
+    """The API server would take none of the connection's pods, for what `message` says.
+
+    Args:
+        message: the server's, by the connection's own fields as far as it is about one.
+        elsewhere: whether these pods only check data, and training is at a provider.
+    """
+    parts = "checkPod.podTemplate" if elsewhere else "huggingFace.podTemplate, or modelCache.volume,"
     said = f"the API server refuses its pods: {_OF_A_TRIAL.sub('', message)}"
-    return Failure(reason=Reason.POD_REJECTED, message=said[:4096], next_step=step)
+    return Failure(reason=Reason.POD_REJECTED, message=said[:4096], next_step=f"Correct {parts} of the connection.")
 
 
 _STEPS = {

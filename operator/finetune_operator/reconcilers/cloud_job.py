@@ -17,6 +17,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.deployment.hosted_record import may_still_show
 from finetune_operator.decide.job.view import Decision, JobView
+from finetune_operator.decide.pods.places import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.job_record import connection_of
@@ -115,7 +116,8 @@ class CloudJobs:
         try:
             job_id = await self._training.measure(job, view.spec, view.connection, decision.status)
         except REFUSALS as error:
-            refused = in_its_words(refusal_of_pod(error.message))
+            refused = of_connection(refusal_of_pod(error.message), view.spec.connection_ref.name, view.connection)
+            refused = in_its_words(refused)
             if counts_what_has_ended(refused):
                 await self._training.end_earlier(job, decision.status)  # the next try may be taken
             return measuring.not_started(view, refused)

@@ -5,7 +5,7 @@ Of one to a provider the credentials are tried; of one to this cluster, whether 
 
 import logging
 
-from finetune_api.connection import HuggingFace, LLMConnectionSpec, LLMConnectionStatus
+from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.manifest import Manifest
 from finetune_api.policy import selects
 from finetune_operator.decide import connection as decide_connection
@@ -13,6 +13,7 @@ from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import closes
 from finetune_operator.decide.conditions import newly_stalled
 from finetune_operator.decide.connection import Checked
+from finetune_operator.decide.pods.places import in_words_of
 from finetune_operator.desired import trial_job
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name
@@ -53,7 +54,7 @@ class ConnectionReconciler:
         if spec is not None and spec.hugging_face is not None:
             again = Requeue(decide_connection.BAD_FOR.total_seconds())
             try:
-                checked = await self._try_pods(spec, spec.hugging_face)
+                checked = await self._try_pods(spec)
             except Transient as error:
                 logger.warning("a pod of a connection cannot be tried now: %s", error.message)
                 if status.observed_generation == generation:
@@ -82,7 +83,7 @@ class ConnectionReconciler:
             await self._context.announce(connection, *event)
         return again
 
-    async def _try_pods(self, spec: LLMConnectionSpec, local: HuggingFace) -> Checked | None:
+    async def _try_pods(self, spec: LLMConnectionSpec) -> Checked | None:
         """Ask the API server about a pod of the connection, in a namespace that may use it; None where there is none.
 
         What else it says there is of that namespace: a quota, a policy, a webhook that does not answer. Jobs say it.
@@ -90,14 +91,15 @@ class ConnectionReconciler:
         Raises:
             Transient: the API server could not say.
         """
-        namespace = self._first_namespace(spec)
-        if namespace is None:
+        namespace, pod = self._first_namespace(spec), spec.hugging_face or spec.check_pod
+        if namespace is None or pod is None:
             return None
         try:
-            await self._context.kube.would_create(JOBS, trial_job.build(namespace, local))
+            await self._context.kube.would_create(JOBS, trial_job.build(namespace, pod))
         except Invalid as refusal:
-            if trial_job.TEMPLATE in refusal.message:
-                return Checked(decide_connection.pod_refused(refusal.message))
+            said = in_words_of(spec, refusal.message)
+            if said is not None or trial_job.is_about_its_pod(refusal.message):
+                return Checked(decide_connection.pod_refused(said or refusal.message, elsewhere=is_remote(spec)))
         except (Conflict, Forbidden, NotFound, Unadmitted) as error:
             logger.info("a pod of a connection cannot be tried in namespace %s: %s", namespace, error.message)
         return Checked()
@@ -126,8 +128,16 @@ class ConnectionReconciler:
             connection = await self._context.write_status(CONNECTIONS, connection, status, resolved) or connection
             status = resolved
             await self._accounts.of(name).check()
+            return connection, status, await self._check_pods(spec)
         except Busy:
             raise
         except ProviderError as error:
             return connection, status, Checked(error.failure())
-        return connection, status, Checked()
+
+    async def _check_pods(self, spec: LLMConnectionSpec) -> Checked:
+        """Whether the API server would take the pods that check data for a provider, as far as it can say now."""
+        try:
+            return await self._try_pods(spec) or Checked()
+        except Transient as error:
+            logger.warning("a pod of a connection cannot be tried now: %s", error.message)
+            return Checked()

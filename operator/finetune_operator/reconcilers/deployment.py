@@ -27,6 +27,7 @@ from finetune_operator.decide.deployment.idle import is_asleep, out_of_sight
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
+from finetune_operator.decide.pods.places import of_connection
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import prune_job, serving
 from finetune_operator.providers import hosting
@@ -150,7 +151,7 @@ class DeploymentReconciler:
             refused = not_served(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
             return deployment, refused, REFUSED_CHECK_SECONDS
         except REFUSALS as refusal:
-            refused = not_served(view, refusal_of_pod(refusal.message))
+            refused = not_served(view, _of_pod(refusal.message, target))
             return deployment, refused, REFUSED_CHECK_SECONDS
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
         ends = self._hosted.moving_seconds if view.status.hosted and target is not None else None
@@ -336,3 +337,9 @@ def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[st
             f"version {new.served_version} answers at {new.endpoint.url if new.endpoint else ''}",
         )
     return newly_stalled(old.conditions, new.conditions)
+
+
+def _of_pod(refusal: str, target: Target | None) -> Failure:
+    """Why the API server takes no server, by the field of the connection where it is about one."""
+    failure = refusal_of_pod(refusal)
+    return failure if target is None else of_connection(failure, target.version.connection, target.connection)

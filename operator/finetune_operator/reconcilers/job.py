@@ -16,9 +16,10 @@ from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.adoption import told_twice
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.conditions import is_true
-from finetune_operator.decide.job.reported import paused
+from finetune_operator.decide.job.reported import AT_WORK, paused, tracker_headline
 from finetune_operator.decide.job.steps import not_done, not_started, not_yet
 from finetune_operator.decide.job.view import Decision, JobView
+from finetune_operator.decide.pods.places import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
@@ -161,7 +162,7 @@ class JobReconciler:
         try:
             job_id = await provider.start(job, spec, connection, decision.status)
         except REFUSALS as error:
-            refused = refusal_of_pod(error.message)
+            refused = of_connection(refusal_of_pod(error.message), spec.connection_ref.name, connection)
             refused = in_its_words(refused) if view.remote else refused
             if counts_what_has_ended(refused):
                 await provider.end_earlier(job, decision.status)  # the next try may be taken
@@ -206,8 +207,8 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         return "Warning", "Retrying", f"attempt {failure.attempt}: {failure.reason.value}: {failure.message}"
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
         return "Warning", new.failure.reason.value, new.failure.sentences
-    if new.phase == old.phase or new.phase is None:
-        return _asked_in_vain(old, new)
+    if new.phase == old.phase or new.phase in AT_WORK or new.phase is None:
+        return tracker_headline(old, new) or _asked_in_vain(old, new)
     if new.phase == "Succeeded" and (doubt := _doubt(new)) is not None:
         reason, but = doubt
         return "Warning", reason, f"version {new.model_version} is registered, {but}"

@@ -26,6 +26,9 @@ LOCAL_UID = "local"
 _STATUS: dict[End, str] = {"Finished": "FINISHED", "Interrupted": "KILLED", "Failed": "FAILED"}
 """One that goes on is RUNNING again."""
 
+_KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+_KEYS_IN_WORDS = "MLFLOW_TRACKING_TOKEN, nor MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+
 _JOB, _UID = "finetune.dev/job", "finetune.dev/uid"
 """Tags."""
 
@@ -76,6 +79,15 @@ def _begin(job: TrainerJob, earlier: str | None) -> None:
     tags = {_JOB: whole_name, _UID: job.uid}  # from the first moment on: it is found by them
     run = mlflow.start_run(run_id=earlier, run_name=None if earlier else whole_name, tags=tags)
     whole_file(_note(job), json.dumps({"mlflow": run.info.run_id}).encode())
+
+
+def obstacle(job: TrainerJob) -> str | None:
+    """What the Secret lacks, as far as it is known before anything is tried: a server may want no keys."""
+    secret = _asked(job).secret_ref
+    if secret is None or job.uid == LOCAL_UID:
+        return None
+    has = {name for name in _KEYS if os.environ.get(f"{TRACKERS_PREFIX}{name}", "").strip()}
+    return None if _KEYS[0] in has or has >= set(_KEYS[1:]) else f"Secret {secret.name} has neither {_KEYS_IN_WORDS}"
 
 
 def url(_job: TrainerJob) -> str:

@@ -111,8 +111,12 @@ class Trackers:
 
     @property
     def tracked(self) -> list[Tracked] | None:
-        """How each is doing by now."""
-        return [one.tracked for one in list(self._followers)] or None
+        """How each is doing by now; before any is begun, what is known to keep it from that."""
+        return [one.tracked for one in list(self._followers)] or self._kept_out() or None
+
+    def _kept_out(self) -> list[Tracked]:
+        obstacles = ((name, _OBSTACLES[name](self._job)) for name in _asked(self._job) if name in _OBSTACLES)
+        return [Tracked(name=name, problem=why) for name, why in obstacles if why]
 
     def follow(self, arguments: Any, model: Any) -> None:
         """What is trained from now on, and transformers' TrainingArguments of it."""
@@ -264,6 +268,10 @@ _MAKERS: dict[TrackerName, Callable[[TrainerJob], Any]] = {
     "mlflow": mlflow_run.integration,
     "tensorBoard": _tensor_board,
     "wandb": weights_and_biases.integration,
+}
+_OBSTACLES: dict[TrackerName, Callable[[TrainerJob], str | None]] = {
+    "mlflow": mlflow_run.obstacle,
+    "wandb": weights_and_biases.obstacle,
 }
 _URLS: dict[TrackerName, Callable[[TrainerJob], str]] = {
     "mlflow": mlflow_run.url,

@@ -78,6 +78,13 @@ class _Heard:
         self.warning(msg)
 
 
+def obstacle(job: TrainerJob) -> str | None:
+    """Why no run will be begun, as far as it is known before anything is tried."""
+    if job.air_gapped and _asked(job).base_url is None:
+        return "this site is air-gapped: name a server inside of it in trackers.wandb.baseURL"
+    return None if os.environ.get(_KEY, "").strip() else "the Secret of trackers.wandb has no WANDB_API_KEY"
+
+
 def integration(job: TrainerJob) -> Any:
     """The callback, with its run begun: the job's UID is its id, so that each attempt goes on with the same one.
 
@@ -85,11 +92,9 @@ def integration(job: TrainerJob) -> Any:
         NotReachableError: it cannot be reached from here, or has no key.
         Exception: what wandb raises where its server does not take the run.
     """
-    asked = cast("WandB", job.spec.trackers and job.spec.trackers.wandb)
-    if job.air_gapped and asked.base_url is None:
-        raise NotReachableError("this site is air-gapped: name a server inside of it in trackers.wandb.baseURL")
-    if not os.environ.get(_KEY):
-        raise NotReachableError("the Secret of trackers.wandb has no WANDB_API_KEY")
+    asked = _asked(job)
+    if why := obstacle(job):
+        raise NotReachableError(why)
     os.environ |= {"WANDB_LOG_MODEL": "false", "WANDB_WATCH": "false", "WANDB_ERROR_REPORTING": "false"}
     import wandb
     from transformers.integrations.integration_utils import WandbCallback
@@ -133,6 +138,10 @@ def url(_job: TrainerJob) -> str:
 
     assert wandb.run is not None  # noqa: S101 - it has just begun
     return str(wandb.run.url)
+
+
+def _asked(job: TrainerJob) -> WandB:
+    return cast("WandB", job.spec.trackers and job.spec.trackers.wandb)
 
 
 def _settings(asked: WandB) -> Any:

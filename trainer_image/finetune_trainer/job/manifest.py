@@ -27,6 +27,7 @@ from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.fields import shown as field_path
 from finetune_trainer.job.fields import value_at
+from finetune_trainer.job.open_parts import wrong_in_open_parts
 from finetune_trainer.job.rules_between import broken_rules, of_quantity
 from finetune_trainer.job.wrong_fields import WrongFields
 from finetune_trainer.job.wrong_values import spoilt
@@ -201,8 +202,13 @@ def _other(document: Document, kind: Kind) -> Other:
     for field, wrong, step in (*_of_metadata(metadata), *_of_service(kind, metadata.name)):
         if wrong:
             raise _at(document, field, _unfit(document, field, wrong, step))
-    found = broken_rules(structural_schema(kind.spec), manifest.wire().get("spec", {}), ("spec",))
-    if said := [f"line {document.line(path)}: {field_path(path)}: {message}" for path, message in found]:
+    wire = manifest.wire().get("spec", {})
+    broken = [
+        (path, f"{field_path(path)}: {said}")
+        for path, said in broken_rules(structural_schema(kind.spec), wire, ("spec",))
+    ]
+    open_parts = wrong_in_open_parts(wire) if kind.kind == "LLMConnection" else ()
+    if said := [f"line {document.line(path)}: {message}" for path, message in (*broken, *open_parts)]:
         raise _wrong_fields(document, said)
     return Other(kind.kind, metadata.name, getattr(manifest, "spec", None))
 

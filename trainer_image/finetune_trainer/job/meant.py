@@ -52,7 +52,7 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     below = value_at(manifest, path)
     if isinstance(below, dict) and below and below.keys() <= set(names):
         return f"; what is below it stands in {parent} itself"
-    near = _near(name, names, required(model) if model else [])
+    near = like(name, names, required(model) if model else [])
     near = f"; did you mean {near}?" if near else _of_a_pod(name, names)
     if root is FineTuneJobManifest:
         return _of_a_job(name, parent, names) or near or (_A_FILE if parent in _SPLITS else "")
@@ -74,7 +74,7 @@ def _column(name: str, value: object, names: list[str]) -> str:
     return f"; did you mean {known}?" if known else ""
 
 
-def _near(name: str, names: list[str], needed: list[str]) -> str | None:
+def like(name: str, names: list[str], needed: list[str]) -> str | None:
     """The name that may be meant: one that is alike, or one that begins or ends with the other, as `secretName` does.
 
     Of several those that have to be there are likelier.

@@ -3,7 +3,7 @@
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, stalled, timestamp
-from finetune_operator.decide.job.reported import at_rest, dataset_facts
+from finetune_operator.decide.job.reported import at_rest, dataset_facts, tracker_facts
 from finetune_operator.decide.job.status_size import fit
 from finetune_operator.decide.job.view import Change, Decision, JobView
 
@@ -30,6 +30,7 @@ def fail(view: JobView, failure: Failure) -> Decision:
         *stalled(failure.reason, failure.message),
         Fact("Failed", "True", failure.reason, failure.message),
         *dataset_facts(view.run.report),
+        *tracker_facts(view.run.report),
     ]
     fields = {
         "phase": "Failed",

@@ -110,6 +110,27 @@ def push_facts(result: TrainingResult) -> list[Fact]:
     return [Fact("Pushed", "True", Reason.SUCCEEDED, done)]
 
 
+def tracker_facts(report: Report | None) -> list[Fact]:
+    """The condition Tracked, where the job asked for trackers and it is known how they are doing."""
+    trackers = (report and report.trackers) or []
+    troubles = [f"{one.name}: {one.problem}" for one in trackers if one.problem]
+    if troubles:
+        message = f"{'; '.join(troubles)}. {NEXT_STEP[Reason.TRACKER_FAILED]}"
+        return [Fact("Tracked", "False", Reason.TRACKER_FAILED, message)]
+    names = ", ".join(one.name for one in trackers)
+    return [Fact("Tracked", "True", Reason.SUCCEEDED, f"followed by {names}")] if names else []
+
+
+def tracker_headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
+    """Type, reason and note of the Event when a tracker begins to miss something."""
+    before, now = (
+        next((one for one in status.conditions or () if one.type == "Tracked"), None) for status in (old, new)
+    )
+    if now is None or now.status != "False" or (before is not None and before.status == "False"):
+        return None
+    return "Warning", now.reason, now.message
+
+
 def paused(before: ProviderStatus | None) -> str:
     """What is left of an attempt that was suspended, from what was recorded of it."""
     if before is None or before.name not in {"openAI", "azureOpenAI", "bedrock"}:

@@ -53,6 +53,7 @@ from finetune_operator.decide.job.reported import (
     push_facts,
     report_is_due,
     reported,
+    tracker_facts,
 )
 from finetune_operator.decide.job.retries import Tally
 from finetune_operator.decide.job.run import Run
@@ -344,7 +345,7 @@ def grace_left(run: Run, now: datetime) -> float:
 def named_in(view: JobView, obstacle: Failure | None) -> Failure | None:
     """What keeps a pod from starting, with the field that names what is missing."""
     name = view.spec.connection_ref.name if view.spec else ""
-    return with_field(obstacle, view.spec, name, view.connection) if obstacle else None
+    return with_field(obstacle, view.spec, name, view.connection, view.namespace) if obstacle else None
 
 
 def pod_check_seconds(run: Run, now: datetime) -> float | None:
@@ -386,7 +387,7 @@ def follow(view: JobView) -> Decision | None:
     said = seen and _says(view.status, message) and phase == view.status.phase
     if said and not report_is_due(report, view.status, view.report_interval):
         return Decision(view.status, requeue_after=again)
-    facts = [*reconciling(Reason(phase), message), *dataset_facts(report)]
+    facts = [*reconciling(Reason(phase), message), *dataset_facts(report), *tracker_facts(report)]
     fields = {"phase": phase, "failure": None, **reported(view.run.report, view.status)}
     return Decision(with_status(view, Change(facts, fields)), requeue_after=again)
 
@@ -404,6 +405,7 @@ def complete(view: JobView) -> Decision | None:
         Fact("Complete", "True", Reason.SUCCEEDED, message),
         *dataset_facts(report),
         *push_facts(report.result),
+        *tracker_facts(report),
         *evaluation_facts(report),
     ]
     fields = {

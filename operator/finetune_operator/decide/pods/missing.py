@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_api.base import ApiModel
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
 
 _LACKED = re.compile(
     r'\b(?P<kind>secret|configmap|persistentvolumeclaim|serviceaccount|runtimeclass) "(?P<name>[^"]+)"'
@@ -24,15 +26,38 @@ _NAMES = {
     "priorityClassName": "priorityclass",
     "runtimeClassName": "runtimeclass",
 }
+_RESOURCES = {
+    "secret": "secret",
+    "configmap": "configmap",
+    "persistentvolumeclaim": "pvc",
+    "serviceaccount": "serviceaccount",
+}
+"""Of the pod's namespace, as kubectl calls them: whoever may write a job there may look for these."""
+
+_PULL_SECRETS = ".imagePullSecrets["
+_LONGEST_STEP = 1024
 _SCHEMES = {"pvc": "persistentvolumeclaim", "configmap": "configmap"}
 
 
 def with_field(
-    failure: Failure, spec: ApiModel | None, connection: str = "", of_connection: ApiModel | None = None
+    failure: Failure,
+    spec: ApiModel | None,
+    connection: str = "",
+    of_connection: LLMConnectionSpec | None = None,
+    namespace: str = "",
 ) -> Failure:
-    """The same failure, beginning with the field that names the missing Secret, ConfigMap or claim, where one does."""
+    """The same failure, beginning with the field that names the missing Secret, ConfigMap or claim, where one does.
+
+    Args:
+        failure: What keeps a pod from starting.
+        spec: Of the job or the deployment that the pod is of; None where it cannot be read.
+        connection: Name of its connection.
+        of_connection: The connection's spec, where it is there.
+        namespace: Of the pod; empty to leave out how to look for all that is missing.
+    """
     if spec is None:
         return failure
+    failure = _with_all(failure, spec, namespace, of_connection)
     failure = failure.model_copy(update={"message": _MOUNTING.sub("", failure.message)})
     if key := _KEY_OF_VOLUME.search(failure.message):
         return _without_key(failure, spec, key["kind"], key["key"])
@@ -49,6 +74,26 @@ def with_field(
         fields = [field for field, named in _named(of_connection.wire(), "spec") if named == lacked]
         where = f"{', '.join(fields)} of LLMConnection {connection}"
     return failure.model_copy(update={"message": f"{where}: {failure.message}"[:4096]}) if fields else failure
+
+
+def _with_all(failure: Failure, spec: ApiModel, namespace: str, connection: LLMConnectionSpec | None) -> Failure:
+    """With a command that says of all that the pod needs whether it is there.
+
+    Kubernetes tells of one missing object after the other, and the operator may not look for Secrets.
+    """
+    pods = connection and (connection.hugging_face or connection.check_pod)
+    named = [one for part in (spec, *([pods] if pods else ())) for one in _named(part.wire(), "spec")]
+    if failure.reason is Reason.IMAGE_PULL_FAILED:
+        named = [(field, one) for field, one in named if _PULL_SECRETS in field]
+        words, least = "Whether its pull secrets are in the namespace:", 1
+    else:
+        words, least = "What else is missing:", 2
+        named = named if _LACKED.search(failure.message) or _KEY_OF_VOLUME.search(failure.message) else []
+    needed = dict.fromkeys(one for _, one in named)
+    objects = [f"{_RESOURCES[kind]}/{name}" for kind, name in needed if kind in _RESOURCES]
+    step = f"{failure.next_step or ''} {words} kubectl -n {namespace} get {' '.join(objects)}".strip()
+    told = namespace and len(objects) >= least and len(step) <= _LONGEST_STEP
+    return failure.model_copy(update={"next_step": step}) if told else failure
 
 
 def _without_key(failure: Failure, spec: ApiModel, kind: str, key: str) -> Failure:
@@ -79,6 +124,7 @@ def _named(part: Any, path: str) -> Iterator[tuple[str, tuple[str, str]]]:
         for name, value in part.items():
             yield from _named(value, f"{path}.{name}")
         kind = next((kind for ending, kind in _REFERENCES.items() if path.lower().endswith(ending)), None)
+        kind = "secret" if _PULL_SECRETS in path else kind
         if kind and "name" in part:
             yield path, (kind, str(part["name"]))
     elif isinstance(part, str):

@@ -24,6 +24,7 @@ FROM_ELSEWHERE = {
     Reason.ROLE_NOT_USABLE,
     Reason.PROVIDER_BUSY,
     Reason.PUSH_FAILED,  # condition Pushed: test_decide_job
+    Reason.TRACKER_FAILED,  # condition Tracked: test_decide_attempts
     Reason.VOLUME_UNAVAILABLE,  # of a pod's Events: test_pod_refusals
     Reason.POD_NOT_STARTED,  # as above
     Reason.WRITE_REFUSED,  # of a policy or a webhook: test_refused_writes

@@ -16,6 +16,14 @@ def failure(reason: Reason, **fields: object) -> dict[str, object]:
     return {"reason": reason, "message": "m", **fields}
 
 
+FOLLOWED, UNFOLLOWED = (
+    {
+        "conditions": [
+            {"type": "Tracked", "status": status, "reason": reason, "lastTransitionTime": "2026-11-01T00:00:00Z"}
+        ]
+    }
+    for status, reason in (("True", "Succeeded"), ("False", "TrackerFailed"))
+)
 COMPLETE: dict[str, object] = {
     "phase": "Succeeded",
     "conditions": [
@@ -53,6 +61,15 @@ COMPLETE: dict[str, object] = {
                 "provider": {**provider(2).wire(), "retries": 1, "lastFailure": failure(Reason.EVICTED, attempt=1)},
             },
             ("Warning", "Retrying"),
+        ),
+        ({"phase": "Queued"}, {"phase": "Validating"} | UNFOLLOWED, ("Warning", "TrackerFailed")),
+        ({"phase": "Running"} | FOLLOWED, {"phase": "Running"} | UNFOLLOWED, ("Warning", "TrackerFailed")),
+        ({"phase": "Running"} | UNFOLLOWED, {"phase": "Evaluating"} | UNFOLLOWED, None),
+        ({"phase": "Running"}, {"phase": "Running"} | FOLLOWED, None),
+        (
+            {"phase": "Running"},
+            {"phase": "Failed", "failure": failure(Reason.EVICTED)} | UNFOLLOWED,
+            ("Warning", "Evicted"),
         ),
         # A new nonce of a job that has succeeded does nothing: whoever set it waits for something.
         (COMPLETE, {**COMPLETE, "observedRetryNonce": "1"}, ("Warning", "Succeeded")),

@@ -184,6 +184,19 @@ async def test_what_is_said_of_a_namespace_alone_is_no_fault_of_the_connection(e
     assert cluster.status(LOCAL)["lastChecked"]
 
 
+async def test_the_pods_that_check_data_for_a_provider_are_tried_too(cluster: CloudCluster) -> None:
+    """Its keys are good: without a look at the pods the first job would tell of them."""
+    stored = cluster.kube.objects[CONNECTIONS, "", "openai"]
+    template = {"podTemplate": {"tolerations": [{"effect": "Never"}]}}
+    cluster.kube.change(CONNECTIONS, "openai", "", spec=stored["spec"] | {"checkPod": template})
+    cluster.kube.refusals["would_create", "jobs"] = Invalid(422, "Invalid", BAD_FIELD)
+    await cluster.settle()
+    stalled = cluster.condition("Stalled", OPENAI)
+    assert (stalled["status"], stalled["reason"]) == ("True", "PodRejected")
+    assert 'spec.checkPod.podTemplate.tolerations[0].effect: Unsupported value: "Never"' in stalled["message"]
+    assert "Correct checkPod.podTemplate of the connection" in stalled["message"]
+
+
 async def test_a_check_of_pods_is_repeated_rarely() -> None:
     cluster = await with_connection(None, team="a")
     for _ in range(5):

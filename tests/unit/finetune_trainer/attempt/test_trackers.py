@@ -19,6 +19,7 @@ from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_api.reasons import Reason
+from finetune_api.trackers import Tracked
 from finetune_trainer.attempt import trackers
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.mlflow_run import RUNS_FOLDER
@@ -391,6 +392,25 @@ def refused(code):
 def test_why_a_tracker_cannot_be_reached_is_said_and_no_address(call, why):
     said = trackers._said(error_of(call))
     assert said == f"it does not answer as it should (MlflowException): {why}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "lacks"),
+    [
+        ({}, True),
+        ({"TOKEN": " \n"}, True),
+        ({"USERNAME": "u"}, True),
+        ({"TOKEN": "t"}, False),
+        ({"USERNAME": "u", "PASSWORD": "p"}, False),
+    ],
+    ids=str,
+)
+def test_a_secret_without_keys_of_mlflow_is_known_before_anything_is_tried(tmp_path, monkeypatch, keys, lacks):
+    for name, value in keys.items():
+        monkeypatch.setenv(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_{name}", value)
+    tracked = trackers.Trackers(job(tmp_path, tmp_path, mlflow=mlflow_at("https://nowhere.example"))).tracked
+    told = "Secret mlflow has neither MLFLOW_TRACKING_TOKEN, nor MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    assert (tracked or [None])[0] == (Tracked(name="mlflow", problem=told) if lacks else None)
 
 
 def test_a_tracker_that_refuses_the_key_is_told_so():

@@ -172,5 +172,9 @@ def test_an_air_gapped_site_asks_nobody_outside(server, tiny_model, tmp_path):
 
 def test_a_secret_without_the_key_is_said(server, tiny_model, tmp_path, monkeypatch):
     monkeypatch.delenv(f"{TRACKERS_PREFIX}WANDB_API_KEY")
-    code, report = run(job(tmp_path, tiny_model, server))
+    said = []
+    code, report = run(
+        job(tmp_path, tiny_model, server), lambda report, _: said.append((report.phase, report.trackers))
+    )
     assert (code, report.trackers[0].problem) == (ExitCode.OK, "the Secret of trackers.wandb has no WANDB_API_KEY")
+    assert ("Validating", report.trackers) in said, "it is told before anything is loaded"

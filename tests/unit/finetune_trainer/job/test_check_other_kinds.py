@@ -235,3 +235,39 @@ def test_the_examples_of_a_provider_ask_it_for_nothing_that_it_could_not_heed(pr
     for path in paths:
         assert main(["check", "-f", str(path), "--manifest-only", "--provider", provider]) == ExitCode.OK, path
     capsys.readouterr()
+
+
+def of_pods(rest):
+    return CONNECTION.partition("  openAI")[0] + f"  huggingFace:\n    artifacts: {{uri: 'pvc://a'}}\n    {rest}\n"
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        (
+            "modelCache: {volume: {persistentVolumeClaims: {claimName: a}}}",
+            ".persistentVolumeClaims: no such field; did",
+        ),
+        ("modelCache: {volume: {persistentVolumeClaim: a}}", ".persistentVolumeClaim: write fields below it, such as"),
+        ("modelCache: {volume: {persistentVolumeClaim: {}}}", "volume.persistentVolumeClaim.claimName is required"),
+        ("modelCache: {volume: {hostPath: {path: /a, type: dir}}}", "volume.hostPath.type: write one of Directory"),
+        ("modelCache: {volume: {foo: {}}}", "volume.foo: no such field; there are awsElasticBlockStore, azureDisk"),
+        (
+            "podTemplate: {tolerations: [{keyy: a}]}",
+            "podTemplate.tolerations[0].keyy: no such field; did you mean key?",
+        ),
+        ("modelCache: {volume: {emptyDir: {sizeLimit: 10gb}}}", "emptyDir.sizeLimit: write a quantity such as 500Mi"),
+        ("podTemplate: {tolerations: [{operator: exists}]}", "[0].operator: write one of Equal, Exists"),
+        (
+            "podTemplate: {affinity: {nodeAffinty: {}}}",
+            "affinity.nodeAffinty: no such field; did you mean nodeAffinity?",
+        ),
+        ("podTemplate: {serviceAccountName: My SA}", "podTemplate.serviceAccountName: names of objects are in small"),
+    ],
+)
+def test_what_a_connection_says_of_pods_is_looked_into(check, rest, said):
+    """The definition leaves it to Kubernetes: the API server would take it, and refuse each pod."""
+    code, told = check(of_pods(f"trainerImage: a/b:1\n    {rest}"))
+    assert code == ExitCode.SPEC_INVALID
+    assert f"m.yaml line 9: spec.huggingFace.{rest.partition(':')[0]}" in told
+    assert said in told

@@ -442,6 +442,25 @@ def test_how_often_progress_is_written_is_a_setting(interval: float, written: bo
     assert (later != first) is written
 
 
+@pytest.mark.parametrize("phase", ["Running", "Succeeded"])
+def test_a_tracker_that_misses_something_is_a_condition_of_its_own(phase: str) -> None:
+    trackers = [{"name": "mlflow"}, {"name": "wandb", "problem": "the Secret of trackers.wandb has no WANDB_API_KEY"}]
+    body = (succeeded() if phase == "Succeeded" else report("Running", progress=progress())).wire()
+    state = "Succeeded" if phase == "Succeeded" else "Active"
+
+    def tracked(told: list[dict[str, str]]) -> tuple[str, str, str]:
+        said = run(state, report=type(succeeded()).model_validate(body | {"trackers": told}))
+        found = condition(decide(view(said, running(), version=3)).status, "Tracked")
+        return found.status, found.reason, found.message
+
+    status, reason, message = tracked(trackers)
+    assert (status, reason) == ("False", "TrackerFailed")
+    assert message.startswith(
+        "wandb: the Secret of trackers.wandb has no WANDB_API_KEY. The training goes on, and metrics"
+    )
+    assert tracked(trackers[:1]) == ("True", "Succeeded", "followed by mlflow")
+
+
 def test_how_trackers_are_doing_is_in_status_and_stays_there() -> None:
     tracked = [{"name": "mlflow", "url": "https://mlflow.example.com/#/experiments/1/runs/a", "problem": "too slow"}]
     said = decide(view(run("Active", report=report(trackers=tracked, progress=progress())), running())).status

@@ -2,8 +2,9 @@
 
 import pytest
 
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.deployment.decision import decide as decide_deployment
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.job.steps import decide
@@ -89,6 +90,45 @@ def test_a_key_that_a_mounted_object_lacks_is_told_with_its_field(kind: str) -> 
         ("code.configMapRef", "ConfigMap recipe") if kind == "config" else ("hubTokenSecretRef", "Secret hub")
     )
     assert told(message, spec=spec) == f"spec.{field}: {named} has no key train.py"
+
+
+def test_one_command_finds_all_that_is_missing() -> None:
+    """The kubelet and the scheduler tell of the next object only when the one before has been made."""
+    waiting = run("Queued", failure=Failure.because(Reason.CONTAINER_CONFIG_INVALID, 'secret "hub" not found'))
+    failure = decide(view(waiting, running(), spec=SPEC, connection=CONNECTION)).status.failure
+    assert failure is not None
+    assert failure.next_step == (
+        f"{NEXT_STEP[Reason.CONTAINER_CONFIG_INVALID]} What else is missing: kubectl -n {view(waiting).namespace} get "
+        "configmap/rows pvc/tests secret/keys configmap/recipe secret/rag secret/hub serviceaccount/trainer "
+        "configmap/company-ca pvc/cache pvc/models"
+    )
+
+
+def test_an_image_that_is_not_pulled_tells_how_to_look_for_its_keys() -> None:
+    """The kubelet says of a pull secret that is not there only that the image may not be pulled."""
+    private = connection({"podTemplate": {"imagePullSecrets": [{"name": "regcred"}, {"name": "mirror"}]}})
+    for local, said in ((private, " get secret/regcred secret/mirror"), (CONNECTION, "pull secret.")):
+        waiting = run("Queued", failure=Failure.because(Reason.IMAGE_PULL_FAILED, "not found"))
+        failure = decide(view(waiting, running(), spec=SPEC, connection=local)).status.failure
+        assert failure is not None
+        assert (failure.next_step or "").endswith(said)
+
+
+def of_long_names() -> FineTuneJobSpec:
+    keyed = [RAG | {"name": f"e{n}", "apiKeySecretRef": {"name": f"{n}" * 250, "key": "k"}} for n in range(4)]
+    return job_spec(evaluation={"baselines": [{"endpoint": one} for one in keyed]}, hubTokenSecretRef=HUB)
+
+
+@pytest.mark.parametrize(
+    ("message", "spec"),
+    [('secret "hub" not found', of_long_names()), ("exec: train: not found", SPEC)],
+    ids=["too long to be told", "nothing is missing"],
+)
+def test_the_command_is_left_out_where_it_does_not_help(message: str, spec: FineTuneJobSpec) -> None:
+    waiting = run("Queued", failure=Failure.because(Reason.CONTAINER_CONFIG_INVALID, message))
+    failure = decide(view(waiting, running(), spec=spec, connection=CONNECTION)).status.failure
+    assert failure is not None
+    assert failure.next_step == NEXT_STEP[Reason.CONTAINER_CONFIG_INVALID]
 
 
 def test_all_fields_that_name_it_are_told() -> None:

@@ -1,0 +1,100 @@
+"""Where in its connection stands what the API server refuses in a pod: it knows the pod's own paths alone."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job_status import Failure
+from finetune_api.pod_fields import misfits
+from finetune_api.reasons import Reason
+
+_OF_A_POD = "nodeSelector|tolerations|affinity|runtimeClassName|priorityClassName|serviceAccountName|imagePullSecrets"
+_FIELD = re.compile(
+    r"(?<![\w])\.?spec\.(?:replicatedJobs\[\d+\]\.template\.spec\.)?template\."
+    rf"(?:(?:metadata\.)?(?P<meta>labels|annotations)|spec\.(?P<field>{_OF_A_POD})"
+    r"|spec\.containers\[[^\]]*\]\.(?P<amount>resources\.(?P<kind>requests|limits)\[(?P<of>[^\]]*)\])"
+    r"|spec\.volumes(?:\[[^\]]*\])?\.(?P<source>\w+))"
+)
+"""In a Job, a JobSet and a Deployment, created or applied."""
+
+_TRIED = re.compile(r'^\w+(?:\.[\w.]+)? "[^"]*" is invalid: |^\w+ in version "[^"]*" cannot be handled as a \w+: ')
+"""Of an object that nobody knows, under a name of our own."""
+
+_OF_NO_TYPE = re.compile(r"json: cannot unmarshal (\w+) into Go struct field \w+\.(\S+) of type (\S+)")
+_TYPES = {"int64": "a whole number", "int32": "a whole number", "string": "text", "bool": "true or false"}
+_FOLLOWS = re.compile(r', [\w.\[\]]*\.volumeMounts\[\d+\]\.name: Not found: "v\d+"')
+"""What is said of a mount whose volume was refused."""
+
+_ASK = "Ask an admin to correct the field that the message names in the connection: it is tried again by itself."
+
+
+def in_words_of(spec: LLMConnectionSpec, said: str) -> str | None:
+    """What the API server says of a pod, by the connection's own fields; None where it is about none of them."""
+    wire = spec.wire()
+    block = "huggingFace" if spec.hugging_face is not None else "checkPod"
+    found = False
+
+    def place(match: re.Match[str]) -> str:
+        nonlocal found
+        path = _place(wire.get(block) or {}, match)
+        found = found or path is not None
+        return match[0] if path is None else f"spec.{block}.{path}"
+
+    said = _FIELD.sub(place, _FOLLOWS.sub("", said))
+    if not found:
+        return _of_quantity(wire, _TRIED.sub("", said))
+    said = _TRIED.sub("", said).removeprefix("strict decoding error: ")
+    said = _OF_NO_TYPE.sub(_of_another_type, said.removeprefix("[").removesuffix("]"))
+    return f"{said}{_meant(wire, said)}"
+
+
+def of_connection(failure: Failure, name: str, spec: LLMConnectionSpec | None) -> Failure:
+    """The same refusal of a pod, where it is about a field of the connection: by that field."""
+    if failure.reason is not Reason.POD_REJECTED or spec is None:
+        return failure
+    said = in_words_of(spec, failure.message)
+    if said is None:
+        return failure
+    message = f"LLMConnection {name}: {said}"[:4096]
+    return failure.model_copy(update={"message": message, "next_step": _ASK})
+
+
+def _place(block: Mapping[str, Any], match: re.Match[str]) -> str | None:
+    """The path below the block; None where the connection says nothing of it: it is our own, or a policy's."""
+    template = block.get("podTemplate") or {}
+    if field := match["meta"] or match["field"]:
+        return f"podTemplate.{field}" if template.get(field) else None
+    if match["amount"]:
+        amounts = (template.get("resources") or {}).get(match["kind"]) or {}
+        return f"podTemplate.{match['amount']}" if match["of"] in amounts else None
+    volume = (block.get("modelCache") or {}).get("volume") or {}
+    return f"modelCache.volume.{match['source']}" if match["source"] in volume else None
+
+
+def _of_quantity(wire: Mapping[str, Any], said: str) -> str | None:
+    """Of an amount that is none the server says no field."""
+    fields = [one.place for one in misfits(wire) if one.what == "Quantity"]
+    return f"{', '.join(fields)}: {said}" if fields and "quantit" in said else None
+
+
+def _of_another_type(match: re.Match[str]) -> str:
+    has, path, wanted = match.groups()
+    write = _TYPES.get(wanted, "a list" if wanted.startswith("[]") else "fields below it")
+    return f"{path}: write {write}, not {'an' if has in ('array', 'object') else 'a'} {has}"
+
+
+def _meant(wire: Mapping[str, Any], said: str) -> str:
+    """Which names were probably meant by those that are none."""
+    names = (one for one in misfits(wire) if one.what == "Name")
+    unknown = [one for one in names if re.search(rf"[.]{re.escape(str(one.path[-1]))}\b", said)]
+    pairs = ((str(one.path[-1]), _like(str(one.path[-1]), one.known)) for one in unknown)
+    return "".join(f"; by {name}, did you mean {near}?" for name, near in pairs if near)
+
+
+def _like(name: str, known: tuple[str, ...]) -> str | None:
+    by_lower = {one.lower(): one for one in known}
+    near = get_close_matches(name.lower(), by_lower, n=1)
+    longer = [one for one in known if one.lower().startswith(name.lower())]
+    return by_lower[near[0]] if near else longer[0] if len(longer) == 1 else None

@@ -1,0 +1,72 @@
+"""What the Makefile and the throw-away cluster answer to names that they do not know."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from demo.__main__ import main as demo
+from tests.cluster.__main__ import main as cluster
+from tests.cluster.cluster import Cluster
+from tests.cluster.paths import cluster_dir
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cluster-down", "name=mine"], "no target reads name (did you mean NAME?); there are PYTHON NAME NODES"),
+        (["demo", "REGISTERY=x", "CLUSTER=current"], "no target reads REGISTERY (did you mean REGISTRY?); there are"),
+        (["clster-up"], "there is no target clster-up: make alone lists all"),
+    ],
+    ids=["a variable in small letters", "a misspelt one", "a target"],
+)
+def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "--silent", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        "NAME=a NODES=2",
+        "CLUSTER=current REGISTRY=r OPERATOR_IMAGE=a TRAINER_IMAGE=b",
+        "https_proxy=http://proxy:3128 PYTHONPATH=lib XDG_CACHE_HOME=/cache CI=true",
+    ],
+    ids=["of a cluster", "of a demo", "of the environment"],
+)
+def test_make_takes_its_own_variables_and_those_of_the_environment(variables: str) -> None:
+    command = ["make", "--dry-run", "help", *variables.split()]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def only_mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One cluster on this machine, and nothing that `down` would look for on it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cluster_dir("mine").mkdir(parents=True)
+    (cluster_dir("mine") / "state.json").write_text("{}")
+    monkeypatch.setattr(Cluster, "down", lambda _self: None)
+
+
+@pytest.mark.usefixtures("only_mine")
+@pytest.mark.parametrize("command", ["down", "status", "kubeconfig", "kubectl", "helm"])
+def test_a_cluster_that_is_none_is_told_with_those_that_there_are(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """kubectl without a kubeconfig would ask whatever listens on this machine."""
+    code = cluster([command, "--name", "other"])
+    assert "there is no cluster other; on this machine: mine" in capsys.readouterr().err
+    assert code == (0 if command in ("down", "status") else 1)
+
+
+@pytest.mark.usefixtures("only_mine")
+def test_a_demo_that_does_not_run_is_not_said_to_be_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo(["--name", "other", "--down"]) == 0
+    assert "there is no cluster other; on this machine: mine" in capsys.readouterr().out
+    demo(["--name", "mine", "--down"])
+    assert "ending the cluster mine" in capsys.readouterr().out

@@ -1,0 +1,37 @@
+"""What is wrong in those parts of a connection that its definition leaves to Kubernetes, in words.
+
+The operator asks the API server about them when the connection is there; a file is told of it before.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from finetune_api.pod_fields import Misfit, misfits
+from finetune_trainer.job.fields import Path
+from finetune_trainer.job.meant import like
+
+_FEW = 12
+"""Names that are all told where none is alike."""
+
+
+def wrong_in_open_parts(spec: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Every such field of a connection's spec: its path, and what to write there."""
+    for one in misfits(spec):
+        yield one.path, f"{one.place}{_said(one, str(one.path[-1]))}"
+
+
+def _said(one: Misfit, name: str) -> str:
+    names = list(one.known)
+    if one.what == "Missing":
+        return " is required"
+    if one.what == "NoFields":
+        return f": write fields below it, such as {{{names[0]}: …}}"
+    if one.what == "Quantity":
+        return ": write a quantity such as 500Mi or 16Gi"
+    if one.what == "Word":
+        return f": write one of {', '.join(names)}"
+    near = like(name, names, [])
+    if near is not None:
+        return f": no such field; did you mean {near}?"
+    some = names if len(names) <= _FEW else [*names[:_FEW], "and others"]
+    return f": no such field; there are {', '.join(some)}"
