@@ -9,8 +9,6 @@ The job comes from the environment; how it goes leaves by the report. Each step'
 import argparse
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +19,12 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt import launch, mlflow_run, outcome, pod_log, trackers
-from finetune_trainer.attempt.interruption import End, Interrupted, Interruption
+from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.attempt.report import Reporter, pod_reporter
 from finetune_trainer.computing import four_bit, garbage, gpus, torch_settings
 from finetune_trainer.computing.limits import cpu_threads
-from finetune_trainer.computing.ranks import World, join
+from finetune_trainer.computing.ranks import join
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.data.audit import Audited
 from finetune_trainer.data.verdict import check_dataset, require_valid
@@ -45,6 +43,7 @@ from finetune_trainer.output.finished import data_hashes, fingerprint, was_finis
 from finetune_trainer.output.keeping import Keeping, followed, kept
 from finetune_trainer.storage.durable import write_errors
 from finetune_trainer.training import diverged, own_code, own_model
+from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
 from finetune_trainer.training.pair_store import PairStore
@@ -103,39 +102,6 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         _execute(keeping, Attempt(keeping.job, reporter, interruption, world, followers, allow_local=allow_local))
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """What all of an attempt's work is given."""
-
-    job: TrainerJob
-    reporter: Reporter
-    interruption: Interruption
-    world: World
-    followers: trackers.Trackers
-    allow_local: bool
-    """Whether datasets may be files of this machine."""
-
-    def tell_followers(self, how: End) -> None:
-        """The trackers' runs end as this attempt does; status has what they missed. Only the first rank has any."""
-        if not self.world.is_first:
-            return
-        self.followers.end(how)
-        if self.followers.tracked:
-            self.reporter.update(trackers=self.followers.tracked)
-
-    @contextmanager
-    def followed(self) -> Iterator[None]:
-        """Work whose end without a result the trackers hear of."""
-        try:
-            yield
-        except Interrupted:
-            self.tell_followers("Interrupted")
-            raise
-        except Exception:
-            self.tell_followers("Failed")
-            raise
-
-
 def _execute(keeping: Keeping, attempt: Attempt) -> None:
     job, world, interruption = attempt.job, attempt.world, attempt.interruption
     if world.is_first:  # first of all: what an earlier attempt is writing at the moment goes, and must not come after
@@ -145,8 +111,7 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
         return
     trackers.require(job)
     pushes.require_keys(job.spec.artifact.push)
-    if world.is_first and attempt.followers.tracked:  # before the model is loaded: whoever wants them may still stop it
-        attempt.reporter.update(trackers=attempt.followers.tracked)
+    attempt.tell_tracked()  # before the model is loaded: whoever wants trackers may still stop it
     with attempt.followed():
         folder, verdict = _inputs(attempt)
         train = _train_by_own_code if job.spec.code else _train_by_recipe
