@@ -42,6 +42,7 @@ from finetune_operator.providers.hugging_face.pod_refusals import News, NotBroug
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
+from finetune_operator.runtime.recent import Recent
 from finetune_operator.runtime.store import Store
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,10 @@ POD_IS_LATE = timedelta(seconds=10)
 
 BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
 """By which the Job controller marks a Job's pods."""
+
+END_AGAIN = timedelta(seconds=30)
+"""A Job whose deletion was refused is not deleted again before: its trainer's reports are no reason to."""
+REMEMBERED = 4096
 
 LOG_LINES = 40
 LOG_BYTES = 4096
@@ -104,6 +109,8 @@ class HuggingFaceTraining:
         self._clock = clock
         self._refusals = Told(kube, clock, news=news)
         self._not_up = NotBroughtUp(kube, clock, news)
+        self._unended: Recent[tuple[datetime, KubeError]] = Recent(REMEMBERED, lambda _: False)
+        """Of a Job by its UID: when its deletion was refused last, and how."""
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """A folder where the connection keeps its artifacts."""
@@ -280,7 +287,23 @@ class HuggingFaceTraining:
             await self._end(batch_job)
 
     async def _end(self, batch_job: Manifest) -> None:
-        """Delete a batch Job, by the JobSet that would make it again where there is one."""
+        """Delete a batch Job, by the JobSet that would make it again where there is one.
+
+        Raises:
+            KubeError: it was not deleted; until it may be tried again, what the server said the last time.
+        """
+        uid = batch_job["metadata"]["uid"]
+        refused_at, refusal = self._unended.get(uid) or (None, None)
+        if refused_at and refusal and timedelta(0) <= self._clock() - refused_at < END_AGAIN:
+            raise refusal.with_traceback(None)  # the same one each time
+        try:
+            await self._delete(batch_job)
+        except REFUSALS as said:
+            self._unended.put(uid, (self._clock(), said))
+            raise
+        self._unended.drop(uid)
+
+    async def _delete(self, batch_job: Manifest) -> None:
         metadata = batch_job["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
         for owner in metadata.get("ownerReferences") or ():
@@ -357,7 +380,7 @@ class HuggingFaceTraining:
             return replace(run, note=f"Job {metadata['name']} is {held}")
         since = moment(metadata["creationTimestamp"])
         late = self._clock() - since > POD_IS_LATE
-        run = replace(run, awaiting_pod=True, since=since)
+        run = replace(run, awaiting_pod=True, since=since, note=_left_to(batch_job) if late else "")
         try:
             told = await self._refusals.of(batch_job) if late else None
         except REFUSALS as refusal:
@@ -372,6 +395,15 @@ def _held(batch_job: Manifest) -> str:
         step = " (kubectl describe workloads says why not yet)" if queue else ""
         return f"suspended: by {f'queue {queue}' if queue else 'its queue'} until it is admitted{step}, or by hand"
     return "held back: somebody has set its spec.parallelism to 0" if batch_job["spec"].get("parallelism") == 0 else ""
+
+
+def _left_to(batch_job: Manifest) -> str:
+    """Who makes its pods where that is not Kubernetes' own Job controller. Empty where it is."""
+    other, name = batch_job["spec"].get("managedBy"), batch_job["metadata"]["name"]
+    if not other:
+        return ""
+    step = f"ask an admin whether it runs, and who has set this field (kubectl describe job {name})"
+    return f"its pod is to be made by {other}, as spec.managedBy of its Job says, and is not there: {step}"
 
 
 def _unknown(refusal: KubeError) -> str:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from finetune_api.job_status import Progress
 from finetune_api.names import ABANDON_ANNOTATION
+from finetune_operator.decide.conditions import timestamp
 from finetune_operator.desired import prune_job
 from finetune_operator.runtime.errors import Forbidden, Invalid, KubeError, Transient, Unadmitted, error_for
 from finetune_operator.runtime.kube import (
@@ -109,6 +111,25 @@ async def test_an_attempt_that_may_not_be_ended(refusal: KubeError) -> None:
     assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects
 
 
+async def test_an_attempt_that_may_not_be_ended_is_not_told_to_end_at_each_word_of_its_trainer() -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "delete", "jobs", Forbidden(403, "Forbidden", "frozen"))
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    for step in range(10):
+        progress = {"step": step, "totalSteps": 100, "updatedAt": timestamp(cluster.now)}
+        cluster.reports.accept(cluster.report("Running", progress=progress))
+        await cluster.wait(2)
+    assert cluster.kube.asked("delete", "jobs") == 1
+    assert said(cluster) == ("WriteRefused", "frozen")
+    assert cluster.status()["progress"]["step"] >= 7, "what could not be ended goes on, and status says how far it is"
+    assert cluster.kube.asked("patch_status", "finetunejobs") <= 8, "every five seconds at most"
+    await cluster.wait(10)
+    cluster.reports.accept(cluster.report("Running", progress=progress))
+    await cluster.settle()
+    assert cluster.kube.asked("delete", "jobs") == 2
+
+
 @BOTH
 async def test_a_model_that_may_not_be_made_is_told_by_the_job_that_has_its_version(refusal: KubeError) -> None:
     cluster = await with_running_job()
@@ -122,6 +143,16 @@ async def test_a_model_that_may_not_be_made_is_told_by_the_job_that_has_its_vers
     await relent(cluster)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert len(cluster.status(MODEL)["versions"]) == 1
+
+
+async def test_a_job_whose_result_its_model_cannot_take_says_how_far_its_trainer_came() -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "create", "finetunedmodels", Forbidden(403, "Forbidden", "no"))
+    done = {"step": 100, "totalSteps": 100, "percent": 100}
+    cluster.end_pod(0, cluster.result().model_copy(update={"progress": Progress.model_validate(done)}))
+    await cluster.settle()
+    assert said(cluster)[0] == "WriteRefused"
+    assert cluster.status()["progress"]["percent"] == 100
 
 
 async def test_a_model_that_may_not_be_made_is_not_made_later_for_a_job_that_was_deleted_meanwhile() -> None:
