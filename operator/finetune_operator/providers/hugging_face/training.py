@@ -40,9 +40,9 @@ from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.hugging_face.names_taken import create_job, goes_by_itself, taken
 from finetune_operator.providers.hugging_face.pod_refusals import News, NotBroughtUp, Told, nobody_waits
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
+from finetune_operator.runtime.held import Held
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
-from finetune_operator.runtime.recent import Recent
 from finetune_operator.runtime.store import Store
 
 logger = logging.getLogger(__name__)
@@ -53,10 +53,6 @@ POD_IS_LATE = timedelta(seconds=10)
 
 BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
 """By which the Job controller marks a Job's pods."""
-
-END_AGAIN = timedelta(seconds=30)
-"""A Job whose deletion was refused is not deleted again before: its trainer's reports are no reason to."""
-REMEMBERED = 4096
 
 LOG_LINES = 40
 LOG_BYTES = 4096
@@ -87,6 +83,7 @@ class HuggingFaceTraining:
         service: DNS name of the report server.
         report_ca: the CA certificate of the report server now, PEM.
         clock: now, with a time zone.
+        seconds: seconds, never running backwards.
         news: told of a Job or a pod, as Events name it, of which they say for the first time why it does not start.
     """
 
@@ -99,6 +96,7 @@ class HuggingFaceTraining:
         service: str,
         report_ca: Callable[[], str],
         clock: Callable[[], datetime],
+        seconds: Callable[[], float],
         news: News = nobody_waits,
     ) -> None:
         self._kube = kube
@@ -109,8 +107,7 @@ class HuggingFaceTraining:
         self._clock = clock
         self._refusals = Told(kube, clock, news=news)
         self._not_up = NotBroughtUp(kube, clock, news)
-        self._unended: Recent[tuple[datetime, KubeError]] = Recent(REMEMBERED, lambda _: False)
-        """Of a Job by its UID: when its deletion was refused last, and how."""
+        self._held = Held(seconds)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """A folder where the connection keeps its artifacts."""
@@ -293,15 +290,12 @@ class HuggingFaceTraining:
             KubeError: it was not deleted; until it may be tried again, what the server said the last time.
         """
         uid = batch_job["metadata"]["uid"]
-        refused_at, refusal = self._unended.get(uid) or (None, None)
-        if refused_at and refusal and timedelta(0) <= self._clock() - refused_at < END_AGAIN:
-            raise refusal.with_traceback(None)  # the same one each time
+        self._held.check(uid)
         try:
             await self._delete(batch_job)
-        except REFUSALS as said:
-            self._unended.put(uid, (self._clock(), said))
+        except REFUSALS as refusal:
+            self._held.refused(uid, refusal)
             raise
-        self._unended.drop(uid)
 
     async def _delete(self, batch_job: Manifest) -> None:
         metadata = batch_job["metadata"]
