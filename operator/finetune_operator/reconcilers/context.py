@@ -24,6 +24,7 @@ from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound
+from finetune_operator.runtime.held import Held
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Store
@@ -83,6 +84,10 @@ class Context:
     """So long a trainer may say nothing before its job says so."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
     """Each connection as it was last read, with its version: every job of it asks for it at every look."""
+    _held: Held = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_held", Held(self.seconds))  # frozen for all others
 
     async def read(self, resource: Resource, key: Key) -> Manifest | None:
         """The object as last seen; where the store has none, the API is asked: a watch may be late."""
@@ -111,12 +116,15 @@ class Context:
 
         Raises:
             Conflict: the object has changed since; the queue looks again.
-            KubeError: another one of REFUSALS, of which an Event has told.
+            KubeError: another one of REFUSALS, of which an Event has told. Until it may be tried again, what the server
+                said the last time; an object that was edited is tried at once.
         """
         if old == new:
             return obj
         metadata = obj["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace")
+        state = f"{metadata['uid']}/{metadata.get('generation')}"
+        self._held.check(state)
         body = with_unread(_said(obj), old, new)
         try:
             written = await self._onto(
@@ -126,6 +134,7 @@ class Context:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
             return None
         except REFUSALS as refusal:
+            self._held.refused(state, refusal)
             if _FIELD_OF_STATUS in refusal.message:
                 # Older definitions have dropped what a newer release wrote; no watch tells of that.
                 await self.refresh(resource, metadata["name"], namespace)

@@ -19,6 +19,7 @@ _UNREAD_OF_JOBS = {"active", "ready", "terminating", "uncountedTerminatedPods", 
 _UNREAD_CONDITIONS = {"Initialized", "Ready", "ContainersReady", "PodReadyToStartContainers", "SuccessCriteriaMet"}
 """What nobody here reads, and what changes on the way of every pod: each change would be a look at its owner."""
 _PLACED = ("PodScheduled", "True")
+_JOB_CONTROLLER = "kubernetes.io/job-controller"
 
 
 def _without(fields: Mapping[str, Any], unread: set[str]) -> Manifest:
@@ -56,6 +57,8 @@ def _trim_container(container: Manifest, pod: Manifest) -> Manifest:
 def _trim_batch_job(job: Manifest) -> Manifest:
     spec = job.get("spec", {})
     kept = {"suspend": spec.get("suspend", False)} | ({"parallelism": 0} if spec.get("parallelism") == 0 else {})
+    if spec.get("managedBy", _JOB_CONTROLLER) != _JOB_CONTROLLER:
+        kept["managedBy"] = spec["managedBy"]
     status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
     status["conditions"] = _telling(status.get("conditions") or ())
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}

@@ -71,6 +71,7 @@ class Reconcilers:
             service=service,
             report_ca=report_ca,
             clock=context.clock,
+            seconds=context.seconds,
             news=partial(_wake, context),
         )
         pods = CloudPods(

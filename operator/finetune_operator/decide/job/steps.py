@@ -98,7 +98,10 @@ def not_done(view: JobView, refusal: str) -> Decision:
     if view.finished:
         return Decision(view.status, requeue_after=REJECTED_CHECK_SECONDS)
     failure = refusal_of_write(refusal)
-    status = with_status(view, Change(stalled(failure.reason, failure.message), {"failure": failure}))
+    # What could not be ended goes on, and reports.
+    due = report_is_due(view.run.report, view.status, view.report_interval)
+    heard = reported(view.run.report, view.status) if due else {}
+    status = with_status(view, Change(stalled(failure.reason, failure.message), {"failure": failure, **heard}))
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 

@@ -40,6 +40,7 @@ from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.hugging_face.names_taken import create_job, goes_by_itself, taken
 from finetune_operator.providers.hugging_face.pod_refusals import News, NotBroughtUp, Told, nobody_waits
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
+from finetune_operator.runtime.held import Held
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
@@ -82,6 +83,7 @@ class HuggingFaceTraining:
         service: DNS name of the report server.
         report_ca: the CA certificate of the report server now, PEM.
         clock: now, with a time zone.
+        seconds: seconds, never running backwards.
         news: told of a Job or a pod, as Events name it, of which they say for the first time why it does not start.
     """
 
@@ -94,6 +96,7 @@ class HuggingFaceTraining:
         service: str,
         report_ca: Callable[[], str],
         clock: Callable[[], datetime],
+        seconds: Callable[[], float],
         news: News = nobody_waits,
     ) -> None:
         self._kube = kube
@@ -104,6 +107,7 @@ class HuggingFaceTraining:
         self._clock = clock
         self._refusals = Told(kube, clock, news=news)
         self._not_up = NotBroughtUp(kube, clock, news)
+        self._held = Held(seconds)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """A folder where the connection keeps its artifacts."""
@@ -280,7 +284,20 @@ class HuggingFaceTraining:
             await self._end(batch_job)
 
     async def _end(self, batch_job: Manifest) -> None:
-        """Delete a batch Job, by the JobSet that would make it again where there is one."""
+        """Delete a batch Job, by the JobSet that would make it again where there is one.
+
+        Raises:
+            KubeError: it was not deleted; until it may be tried again, what the server said the last time.
+        """
+        uid = batch_job["metadata"]["uid"]
+        self._held.check(uid)
+        try:
+            await self._delete(batch_job)
+        except REFUSALS as refusal:
+            self._held.refused(uid, refusal)
+            raise
+
+    async def _delete(self, batch_job: Manifest) -> None:
         metadata = batch_job["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
         for owner in metadata.get("ownerReferences") or ():
@@ -357,7 +374,7 @@ class HuggingFaceTraining:
             return replace(run, note=f"Job {metadata['name']} is {held}")
         since = moment(metadata["creationTimestamp"])
         late = self._clock() - since > POD_IS_LATE
-        run = replace(run, awaiting_pod=True, since=since)
+        run = replace(run, awaiting_pod=True, since=since, note=_left_to(batch_job) if late else "")
         try:
             told = await self._refusals.of(batch_job) if late else None
         except REFUSALS as refusal:
@@ -372,6 +389,15 @@ def _held(batch_job: Manifest) -> str:
         step = " (kubectl describe workloads says why not yet)" if queue else ""
         return f"suspended: by {f'queue {queue}' if queue else 'its queue'} until it is admitted{step}, or by hand"
     return "held back: somebody has set its spec.parallelism to 0" if batch_job["spec"].get("parallelism") == 0 else ""
+
+
+def _left_to(batch_job: Manifest) -> str:
+    """Who makes its pods where that is not Kubernetes' own Job controller. Empty where it is."""
+    other, name = batch_job["spec"].get("managedBy"), batch_job["metadata"]["name"]
+    if not other:
+        return ""
+    step = f"ask an admin whether it runs, and who has set this field (kubectl describe job {name})"
+    return f"its pod is to be made by {other}, as spec.managedBy of its Job says, and is not there: {step}"
 
 
 def _unknown(refusal: KubeError) -> str:

@@ -101,6 +101,20 @@ async def test_a_job_that_is_held_back_says_so(held: dict[str, Any], said: str) 
     assert said in message
 
 
+async def test_a_job_whose_pod_another_controller_is_to_make_says_which() -> None:
+    cluster = await with_job()
+    spec = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["spec"]
+    cluster.kube.change(JOBS, "sentiment-1-1", spec={**spec, "managedBy": "kubernetes.io/job-controller"})
+    await cluster.wait(20)
+    assert cluster.condition("Reconciling")["message"] == "waiting for the trainer to start"
+    cluster.kube.change(JOBS, "sentiment-1-1", spec={**spec, "managedBy": "example.com/other"})
+    await cluster.settle()
+    assert cluster.condition("Reconciling")["message"] == (
+        "its pod is to be made by example.com/other, as spec.managedBy of its Job says, and is not there: ask an admin "
+        "whether it runs, and who has set this field (kubectl describe job sentiment-1-1)"
+    )
+
+
 async def test_a_job_that_waits_in_a_queue_says_where_that_tells_why() -> None:
     cluster = await with_job()
     made = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]

@@ -1,11 +1,14 @@
 """Policies and webhooks of the cluster that stand in the way of a write: said, tried again, and nothing made twice."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from finetune_api.job_status import Progress
 from finetune_api.names import ABANDON_ANNOTATION
+from finetune_operator.decide.conditions import timestamp
 from finetune_operator.desired import prune_job
 from finetune_operator.runtime.errors import Forbidden, Invalid, KubeError, Transient, Unadmitted, error_for
 from finetune_operator.runtime.kube import (
@@ -109,6 +112,26 @@ async def test_an_attempt_that_may_not_be_ended(refusal: KubeError) -> None:
     assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects
 
 
+async def test_an_attempt_that_may_not_be_ended_is_not_told_to_end_at_each_word_of_its_trainer() -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "delete", "jobs", Forbidden(403, "Forbidden", "frozen"))
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    for step in range(10):
+        progress = {"step": step, "totalSteps": 100, "updatedAt": timestamp(cluster.now)}
+        cluster.reports.accept(cluster.report("Running", progress=progress))
+        await cluster.wait(2)
+    asked = cluster.kube.asked("delete", "jobs")
+    assert asked <= 4, "a few times at once, and then every half minute"
+    assert said(cluster) == ("WriteRefused", "frozen")
+    assert cluster.status()["progress"]["step"] >= 7, "what could not be ended goes on, and status says how far it is"
+    assert cluster.kube.asked("patch_status", "finetunejobs") <= 8, "every five seconds at most"
+    await cluster.wait(30)
+    cluster.reports.accept(cluster.report("Running", progress=progress))
+    await cluster.settle()
+    assert cluster.kube.asked("delete", "jobs") == asked + 1
+
+
 @BOTH
 async def test_a_model_that_may_not_be_made_is_told_by_the_job_that_has_its_version(refusal: KubeError) -> None:
     cluster = await with_running_job()
@@ -122,6 +145,16 @@ async def test_a_model_that_may_not_be_made_is_told_by_the_job_that_has_its_vers
     await relent(cluster)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert len(cluster.status(MODEL)["versions"]) == 1
+
+
+async def test_a_job_whose_result_its_model_cannot_take_says_how_far_its_trainer_came() -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "create", "finetunedmodels", Forbidden(403, "Forbidden", "no"))
+    done = {"step": 100, "totalSteps": 100, "percent": 100}
+    cluster.end_pod(0, cluster.result().model_copy(update={"progress": Progress.model_validate(done)}))
+    await cluster.settle()
+    assert said(cluster)[0] == "WriteRefused"
+    assert cluster.status()["progress"]["percent"] == 100
 
 
 async def test_a_model_that_may_not_be_made_is_not_made_later_for_a_job_that_was_deleted_meanwhile() -> None:
@@ -279,6 +312,46 @@ async def test_a_status_that_may_not_be_written_is_told_by_an_event(refusal: Kub
     cluster.wake(JOB)
     await cluster.settle()
     assert cluster.status()["phase"] == "Running"
+
+
+async def test_a_status_that_may_not_be_written_is_not_written_at_each_word_of_the_trainer() -> None:
+    """Nor is the Event about it, which may be refused as well."""
+    cluster = await with_running_job()
+    refuse(cluster, "patch_status", "finetunejobs", Forbidden(403, "Forbidden", "no"))
+
+    async def hear(step: int) -> None:
+        progress = {"step": step, "totalSteps": 100, "updatedAt": timestamp(cluster.now)}
+        cluster.reports.accept(cluster.report("Running", progress=progress))
+        await cluster.wait(5)
+
+    before = cluster.kube.asked("patch_status", "finetunejobs")
+    for step in range(5):
+        with pytest.raises(Forbidden):
+            await hear(step)
+    asked, told = cluster.kube.asked("patch_status", "finetunejobs"), len(cluster.told)
+    assert asked - before <= 4
+    with pytest.raises(Forbidden):
+        await hear(5)
+    assert (cluster.kube.asked("patch_status", "finetunejobs"), len(cluster.told)) == (asked, told)
+    cluster.kube.refusals.clear()
+    with suppress(Forbidden):
+        await hear(6)
+    await cluster.wait(30)
+    await hear(7)
+    assert cluster.status()["progress"]["step"] == 7
+
+
+async def test_a_status_that_was_refused_is_tried_at_once_when_its_object_is_edited() -> None:
+    cluster = await with_running_job()
+    refuse(cluster, "patch_status", "finetunejobs", Forbidden(403, "Forbidden", "no"))
+    for _ in range(5):
+        cluster.reports.accept(cluster.report("Running"))
+        with pytest.raises(Forbidden):
+            await cluster.settle()
+    cluster.kube.refusals.clear()
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    assert cluster.status()["observedGeneration"] == 2
 
 
 OLDER = (

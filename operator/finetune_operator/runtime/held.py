@@ -1,0 +1,43 @@
+"""Writes that the API server refuses are not asked for again at each reason to look. Knows no kinds.
+
+A trainer reports every few seconds, and each report has its job looked at: what a policy refuses would be asked for as
+often, for as long as the policy stands.
+"""
+
+from collections.abc import Callable
+
+from finetune_operator.runtime.errors import KubeError
+from finetune_operator.runtime.limits import TokenBuckets
+from finetune_operator.runtime.recent import Recent
+
+AT_ONCE = 3
+PAUSE_SECONDS = 30.0
+REMEMBERED = 4096
+
+
+class Held:
+    """Of each write, how often it was refused lately: a few times in a row it may be, and then every half minute.
+
+    Args:
+        clock: seconds, never running backwards.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
+        self._until: Recent[tuple[float, KubeError]] = Recent(REMEMBERED, lambda held: held[0] <= clock())
+
+    def check(self, write: str) -> None:
+        """Before a write.
+
+        Raises:
+            KubeError: it was refused so often that it has to wait; the one that the server said the last time.
+        """
+        until, refusal = self._until.get(write) or (0.0, None)
+        if refusal is not None and self._clock() < until:
+            raise refusal.with_traceback(None)  # the same one each time
+
+    def refused(self, write: str, refusal: KubeError) -> None:
+        """It was refused."""
+        if (wait := self._turns.take(write)) > 0:
+            self._until.put(write, (self._clock() + wait, refusal))
