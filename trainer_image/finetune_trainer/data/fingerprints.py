@@ -8,8 +8,12 @@ The hash is Python's own, keyed anew in each process: it says nothing to another
 
 Where it is asked for, questions are remembered too, with the hash of their row: the same one with several answers says
 different things of one case. That is another 32 bytes a row, on the disk.
+
+Where it is asked for, rows of several splits are remembered by their folded texts as well, for as many bytes: a test
+set that was written anew in other letters measures what was learnt by heart, too.
 """
 
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -28,7 +32,7 @@ _UNSORTED = 1 << 14  # rows that wait until many can be put into their buckets a
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
 _MOST_OF_A_BUCKET = 1 << 21
-"""Rows of a bucket whose questions are compared: where most ask the same, one bucket has most of them."""
+"""Rows of a bucket whose keys are compared: where most ask the same, one bucket has most of them."""
 
 
 class Shared(NamedTuple):
@@ -49,18 +53,36 @@ class Contradiction(NamedTuple):
     first: Position
 
 
+class Alike(NamedTuple):
+    """Rows of a later split that stand in an earlier one in other case, white space or Unicode form."""
+
+    earlier: int
+    later: int
+    rows: int
+    first: Position
+
+
+class InCommon(NamedTuple):
+    """What each pair of splits has in common."""
+
+    same: list[Shared]
+    alike: list[Alike]
+
+
 class Fingerprints:
     """Fingerprints of the rows of several splits. A context manager: temporary files go with it.
 
     Args:
         splits: how many.
         questions: whether to look for such as have several answers: a third of what checking a row takes.
+        folded: whether to look for rows that splits share but for how they are written: as much as checking a row.
     """
 
-    def __init__(self, splits: int, *, questions: bool = False) -> None:
+    def __init__(self, splits: int, *, questions: bool = False, folded: bool = False) -> None:
         self._files = ExitStack()
         self._splits = [_Buckets(self._files) for _ in range(splits)]
-        self._questions = [_Questions(self._files) for _ in range(splits if questions else 0)]
+        self._questions = [_Keyed(self._files) for _ in range(splits if questions else 0)]
+        self._folded = [_Keyed(self._files) for _ in range(splits if folded and splits > 1 else 0)]
 
     def __enter__(self) -> Self:
         return self
@@ -74,11 +96,19 @@ class Fingerprints:
         places = [found.position.packed()] if isinstance(found, Row) else found.places
         self._splits[split].add(hashes, places)
         if self._questions:
-            self._questions[split].add(found, hashes, places)
+            self._questions[split].add(_of_questions(found), hashes, places)
+        if self._folded:
+            self._folded[split].add(_of_folded(found), hashes, places)
 
     def contradictions(self) -> list[Contradiction | None]:
         """Of each split, where questions were looked at."""
         return [questions.contradiction() for questions in self._questions]
+
+    def alike(self) -> list[Alike]:
+        """What each pair of splits has in common but for how it is written; rows that are the same are left out."""
+        pairs = combinations(range(len(self._folded)), 2)
+        found = ((*pair, self._folded[pair[1]].written_otherwise(self._folded[pair[0]])) for pair in pairs)
+        return [Alike(earlier, later, *told) for earlier, later, told in found if told is not None]
 
     def compare(self) -> tuple[list[int], list[Shared]]:
         """Duplicates of each split (rows like an earlier one of the same), and what each pair of splits shares."""
@@ -133,35 +163,89 @@ def _hashes(roles: tuple[Role, ...], contents: tuple[Sequence[str], ...]) -> Ite
     return map(hash, zip(repeat(hash(roles)), *contents, strict=False))
 
 
-class _Questions:
-    """What one split asks: for each row the hash of its question, with that of the row, and with its position."""
+def _of_questions(found: Row | Rows) -> list[int]:
+    """Of what each row asks."""
+    if isinstance(found, Row):
+        return [hash(_said(found.prompt))]
+    return list(_hashes(found.roles[:-1], found.contents[:-1]))
+
+
+def _of_folded(found: Row | Rows) -> list[int]:
+    """Of each row's folded texts."""
+    if isinstance(found, Rows):
+        return list(map(hash, zip(repeat(hash(found.roles)), *map(_folded, found.contents), strict=False)))
+    texts = [turn.content for turn in found.turns] + ([] if found.rejected is None else [found.rejected])
+    return [hash((hash(tuple(turn.role for turn in found.turns)), *_folded(texts)))]
+
+
+def _folded(texts: Sequence[str]) -> list[bytes]:
+    """Texts without case, white space and forms of Unicode, together: one by one takes three times as long."""
+    found = _fold(_SPLIT.join(texts)).split(_SPLIT.encode())
+    return found if len(found) == len(texts) else list(map(_fold, texts))
+
+
+def _fold(text: str) -> bytes:
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return text.encode(errors="surrogatepass").translate(_LOWER, b" \t\n\r\v\f")
+
+
+_SPLIT = "\N{UNIT SEPARATOR}"
+_LOWER = bytes(range(256)).lower()
+
+
+class _Keyed:
+    """Rows of one split by a number that several may have: for each row the hash of it, and its position."""
 
     def __init__(self, files: ExitStack) -> None:
         self._rows, self._places = _Buckets(files), _Buckets(files)
 
-    def add(self, found: Row | Rows, hashes: Sequence[int], places: Sequence[int]) -> None:
-        if isinstance(found, Row):
-            asked = [hash(_said(found.prompt))]
-        else:
-            asked = list(_hashes(found.roles[:-1], found.contents[:-1]))
-        self._rows.add(asked, hashes)
-        self._places.add(asked, places)
+    def add(self, keys: Sequence[int], hashes: Sequence[int], places: Sequence[int]) -> None:
+        self._rows.add(keys, hashes)
+        self._places.add(keys, places)
 
-    def contradiction(self) -> Contradiction | None:
-        """The rows whose question has several answers, and the first of them; both lists have them in one order."""
+    def sort(self) -> None:
         self._rows.sort()
         self._places.sort()
+
+    def rows(self, bucket: int) -> tuple[pa.Array, pa.Array]:
+        """Keys and hashes of a bucket's rows."""
+        return self._rows.entries(bucket, _MOST_OF_A_BUCKET)
+
+    def places(self, bucket: int) -> pa.Array:
+        """Packed positions of the same rows, in the same order."""
+        return self._places.entries(bucket, _MOST_OF_A_BUCKET)[1]
+
+    def written_otherwise(self, earlier: "_Keyed") -> tuple[int, Position] | None:
+        """Rows whose key an earlier split has, though not the row itself, and the first of them."""
+        self.sort()
+        earlier.sort()
         rows, first = 0, list[int]()
         for bucket in range(_BUCKETS):
-            asked, of_row = self._rows.entries(bucket, _MOST_OF_A_BUCKET)
+            keys, of_row = self.rows(bucket)
+            known, known_rows = earlier.rows(bucket)
+            if len(known) == _MOST_OF_A_BUCKET:
+                continue  # the row itself may be among those that are not compared
+            other = pc.and_(pc.is_in(keys, value_set=known), pc.invert(pc.is_in(of_row, value_set=known_rows)))
+            if count := other.true_count:
+                found = self.places(bucket).filter(other)
+                rows += count
+                first.append(pc.min(found).as_py())
+        return (rows, Position.unpacked(min(first))) if first else None
+
+    def contradiction(self) -> Contradiction | None:
+        """Rows whose key, a question, has several answers, and the first of them; both lists have them in one order."""
+        self.sort()
+        rows, first = 0, list[int]()
+        for bucket in range(_BUCKETS):
+            asked, of_row = self.rows(bucket)
             if len(pc.unique(asked)) == len(pc.unique(of_row)):
                 continue  # as many questions as rows that differ: each has one answer
             known = pa.table({"asked": asked, "row": of_row}).group_by(["asked", "row"]).aggregate([])
             answers = known.group_by("asked").aggregate([([], "count_all")])
             several = answers["asked"].filter(pc.greater(answers["count_all"], 1))
             if len(several):
-                _, places = self._places.entries(bucket, _MOST_OF_A_BUCKET)
-                found = places.filter(pc.is_in(asked, value_set=several.combine_chunks()))
+                found = self.places(bucket).filter(pc.is_in(asked, value_set=several.combine_chunks()))
                 rows += len(found)
                 first.append(pc.min(found).as_py())
         return Contradiction(rows, Position.unpacked(min(first))) if first else None

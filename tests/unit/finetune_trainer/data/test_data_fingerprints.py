@@ -116,3 +116,56 @@ def test_one_question_of_all_rows_is_looked_at_in_bounded_memory(monkeypatch):
         fingerprints.add(0, Rows(places, ("user", "assistant"), (["a"] * 30_000, answers)))
         (found,) = fingerprints.contradictions()
     assert (found.rows, found.first) == (1000, line(1))
+
+
+@pytest.mark.parametrize(
+    ("learnt", "measured", "rows"),
+    [
+        (["How tall?"], ["how  TALL? "], 1),
+        (["Wie groß\tist das?"], ["wie gro\u00df ist das?", "WIE GROSS IST DAS?", "Wie gro ist das?"], 2),
+        (["caf\u00e9"], ["cafe\u0301", "cafe"], 1),
+        (["one", "two"], ["one", "Two", "two", "three"], 1),
+        (["unit\x1fseparator", "b"], ["UNIT\x1fseparator", "B"], 2),
+        (["a\x1f", "b"], ["\x1fa"], 0),
+        (["a"], ["a"], 0),
+        (["a.", "x"], ["a"], 0),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_rows_of_a_later_split_that_are_only_written_otherwise(learnt, measured, rows, together):
+    with Fingerprints(3, folded=True) as fingerprints:
+        for split, texts in ((0, learnt), (2, measured)):
+            places = [line(number).packed() for number in range(1, len(texts) + 1)]
+            if together:
+                fingerprints.add(split, Rows(places, ("user", "assistant"), (texts, ["x"] * len(texts))))
+            else:
+                for place, text in zip(places, texts, strict=True):
+                    fingerprints.add(split, row(text, Position.unpacked(place)))
+        fingerprints.compare()
+        found = fingerprints.alike()
+    assert [one[:3] for one in found] == [(0, 2, rows)] * bool(rows)
+    assert all(measured[one.first.line - 1] not in learnt for one in found)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Row(line(1), (Turn("user", "a"), Turn("assistant", "b")), "c"), (Turn("user", "A"), Turn("assistant", "b"))),
+        (Row(line(1), (Turn("user", "a"), Turn("assistant", "b"))), (Turn("user", "aB"), Turn("assistant", ""))),
+        (Row(line(1), (Turn("user", "a"), Turn("assistant", "b"))), (Turn("assistant", "A"), Turn("user", "b"))),
+    ],
+)
+def test_rows_of_another_form_are_not_alike_however_they_are_written(one, other):
+    with Fingerprints(2, folded=True) as fingerprints:
+        fingerprints.add(0, one)
+        fingerprints.add(1, Row(line(1), other))
+        assert fingerprints.alike() == []
+
+
+def test_most_rows_of_one_key_are_looked_at_in_bounded_memory_and_then_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(fingerprints_module, "_MOST_OF_A_BUCKET", 2)
+    with Fingerprints(2, folded=True) as fingerprints:
+        for number, text in enumerate(["A", "A ", "a"], 1):
+            fingerprints.add(0, row(text, line(number)))
+        fingerprints.add(1, row("a", line(1)))
+        assert fingerprints.alike() == []
