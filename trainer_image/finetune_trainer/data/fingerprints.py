@@ -1,7 +1,7 @@
 """Which rows are exactly alike, within a split and across splits, in bounded memory.
 
-A row is remembered as 8 bytes of hash and 8 of position, spread over 64 buckets by its hash. A bucket is kept in memory
-up to 64 KiB and in a temporary file beyond, and buckets are compared one at a time. So memory is 12 MiB for three
+A row is remembered as 8 bytes of hash and 8 of position, spread over 64 buckets by its hash. They are kept in memory up
+to 4 MiB a split and in a temporary file beyond, and buckets are compared one at a time. So memory is 12 MiB for three
 splits and about 2 bytes a row for the bucket at hand (200 MB at 100 million rows); the disk takes 16 bytes a row.
 Two unlike rows share a hash with a chance of one in 2^64: of 3,700 files with 100 million rows, one has such a pair.
 The hash is Python's own, keyed anew in each process: it says nothing to another one.
@@ -16,8 +16,10 @@ set that was written anew in other letters measures what was learnt by heart, to
 import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from itertools import combinations, repeat
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate, combinations, repeat
+from math import inf
+from os import SEEK_END
 from tempfile import SpooledTemporaryFile
 from typing import NamedTuple, Self
 
@@ -25,9 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetune_trainer.data.rows import Position, Role, Row, Rows, Turn
+from finetune_trainer.storage.durable import MORE_SCRATCH, of_volume
 
 _BUCKETS = 64
-_BUCKET_MEMORY = 64 * 1024
+_MEMORY = 4 << 20
 _UNSORTED = 1 << 14  # rows that wait until many can be put into their buckets at once
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
@@ -252,13 +255,17 @@ class _Keyed:
 
 
 class _Buckets:
-    """One split's fingerprints, by the low bits of the hash."""
+    """One split's fingerprints, by the low bits of the hash.
+
+    They are written run by run, each sorted by bucket. A file for each bucket would be hundreds of open ones.
+    """
 
     def __init__(self, files: ExitStack) -> None:
-        self._files = files
-        self._buckets: list[SpooledTemporaryFile[bytes] | None] = [None] * _BUCKETS
+        self._file = files.enter_context(SpooledTemporaryFile(_MEMORY, prefix="fingerprints-"))  # noqa: SIM115 - the stack
+        self._starts = array("q")
+        """Where in the file each bucket of a run begins, and where the run ends: _BUCKETS + 1 places a run."""
         self._hashes, self._places = array("q"), array("q")
-        """Of the last rows, which no bucket has yet."""
+        """Of the last rows, which no run has yet."""
 
     def add(self, hashes: Iterable[int], places: Iterable[int]) -> None:
         self._hashes.fromlist(list(hashes))  # in half the time of extend
@@ -270,34 +277,42 @@ class _Buckets:
             self.sort()
 
     def sort(self) -> None:
-        """Put all rows into their buckets."""
+        """Make the last rows a run.
+
+        Raises:
+            TrainerError: ArtifactFailed, there is no room for it.
+        """
+        if not self._hashes:
+            return
         pairs = array("q", bytes(_PAIR * len(self._hashes)))
         pairs[::2], pairs[1::2] = self._hashes, self._places
         numbers = pc.bit_wise_and(_integers(self._hashes), _LOW_BITS).cast(pa.uint8())
         stored = pa.FixedSizeBinaryArray.from_buffers(pa.binary(_PAIR), len(numbers), [None, pa.py_buffer(pairs)])
-        ordered = memoryview(stored.take(pc.array_sort_indices(numbers)).buffers()[1])
-        start = 0
-        for number, count in sorted((one["values"], one["counts"]) for one in pc.value_counts(numbers).to_pylist()):
-            self._bucket(number).write(ordered[start : start + _PAIR * count])
-            start += _PAIR * count
+        counts = {one["values"]: one["counts"] for one in pc.value_counts(numbers).to_pylist()}
+        sizes = (_PAIR * counts.get(bucket, 0) for bucket in range(_BUCKETS))
+        with _room_for_them():
+            self._starts.extend(accumulate(sizes, initial=self._file.seek(0, SEEK_END)))
+            self._file.write(stored.take(pc.array_sort_indices(numbers)).buffers()[1])
         self._hashes, self._places = array("q"), array("q")
-
-    def _bucket(self, number: int) -> SpooledTemporaryFile[bytes]:
-        bucket = self._buckets[number]
-        if bucket is None:
-            bucket = SpooledTemporaryFile(_BUCKET_MEMORY, prefix="fingerprints-")  # noqa: SIM115 - the stack closes it
-            self._files.enter_context(bucket)
-            self._buckets[number] = bucket
-        return bucket
 
     def entries(self, bucket: int, most: int | None = None) -> tuple[pa.Array, pa.Array]:
         """Hashes and packed positions of one bucket, of so many rows at most."""
-        file = self._buckets[bucket]
-        both = array("q")
-        if file is not None:
-            file.seek(0)
-            both.frombytes(file.read() if most is None else file.read(_PAIR * most))
+        both, left = array("q"), inf if most is None else _PAIR * most
+        with _room_for_them():  # what waits in a buffer is written before anything is read
+            for run in range(bucket, len(self._starts), _BUCKETS + 1):
+                self._file.seek(self._starts[run])
+                part = self._file.read(int(min(left, self._starts[run + 1] - self._starts[run])))
+                both.frombytes(part)
+                left -= len(part)
         return _integers(both[::2]), _integers(both[1::2])
+
+
+@contextmanager
+def _room_for_them() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise of_volume("a temporary file of the rows' hashes could not be written", error, MORE_SCRATCH) from error
 
 
 def _integers(values: "array[int]") -> pa.Array:

@@ -95,9 +95,12 @@ def check_dataset(
         ]
         for check in checks:
             check.read(allow_local=allow_local, air_gapped=air_gapped)
-        duplicates, shared = fingerprints.compare()
-        common = InCommon(shared, fingerprints.alike())
-        contradictions = fingerprints.contradictions() or [None] * len(checks)
+        try:
+            duplicates, shared = fingerprints.compare()
+            common = InCommon(shared, fingerprints.alike())
+            contradictions = fingerprints.contradictions() or [None] * len(checks)
+        except TrainerError as error:
+            return failed(error)
     names = [check.file for check in checks]
     for check, found, contradiction in zip(checks, duplicates, contradictions, strict=True):
         check.duplicates, check.contradiction = found, contradiction

@@ -1,6 +1,10 @@
 """Rows that are exactly alike are found within a split and across splits, however many there are."""
 
+import errno
+import os
 import random
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
 
 import pytest
 
@@ -68,10 +72,9 @@ def test_rows_that_differ_in_where_texts_end_or_who_speaks_are_not_alike(one, ot
 
 def test_many_rows_go_to_disk_and_are_still_counted():
     with Fingerprints(1) as fingerprints:
-        for number in range(300_000):  # 64 KiB a bucket hold 4,096 rows
+        for number in range(300_000):  # 4 MiB hold 262,144 rows
             fingerprints.add(0, row(str(number % 299_990), line(number)))
-        buckets = fingerprints._splits[0]._buckets
-        assert all(bucket._rolled for bucket in buckets)
+        assert fingerprints._splits[0]._file._rolled
         assert fingerprints.compare()[0] == [10]
 
 
@@ -169,3 +172,29 @@ def test_most_rows_of_one_key_are_looked_at_in_bounded_memory_and_then_nothing_i
             fingerprints.add(0, row(text, line(number)))
         fingerprints.add(1, row("a", line(1)))
         assert fingerprints.alike() == []
+
+
+def test_however_many_rows_and_splits_few_files_are_open(monkeypatch):
+    monkeypatch.setattr(fingerprints_module, "_MEMORY", 1)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with Fingerprints(3, questions=True, folded=True) as fingerprints:
+        for split in range(3):
+            for number in range(200):
+                fingerprints.add(split, row(str(number), line(number)))
+        fingerprints.compare()
+        fingerprints.alike()
+        fingerprints.contradictions()
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3 * 5
+
+
+@pytest.mark.parametrize("rows", [1, fingerprints_module._UNSORTED])
+def test_no_room_for_temporary_files_is_said_in_words(check, monkeypatch, rows):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fingerprints_module, "_MEMORY", 1)
+    monkeypatch.setattr(SpooledTemporaryFile, "rollover", full)
+    verdict = check(train=("t.jsonl", '{"prompt": "a", "completion": "b"}\n' * rows)).verdict
+    assert verdict.reason == "ArtifactFailed"
+    assert verdict.message == "a temporary file of the rows' hashes could not be written: No space left on device"
+    assert "TMPDIR" in verdict.next_step
