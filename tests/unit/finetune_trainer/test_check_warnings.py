@@ -28,12 +28,15 @@ def test_duplicates_and_shared_rows_are_warnings(check):
     assert "test.csv: 1 row also in train.jsonl (the first: line 3)" in result.verdict.warnings
 
 
-def test_rows_that_answer_one_question_differently_are_warned_of(check, tiny_model):
+def test_rows_that_answer_one_question_differently_or_are_only_written_otherwise_are_warned_of(check, tiny_model):
     rows = GOOD + '{"prompt": "And grass?", "completion": "brown"}\n' + GOOD
-    result = check("--model-cache", tiny_model, train=("t.jsonl", rows), validation=("v.jsonl", GOOD))
+    other = GOOD + '{"prompt": "and  GRASS?", "completion": "Green"}\n'
+    result = check("--model-cache", tiny_model, train=("t.jsonl", rows), validation=("v.jsonl", other))
     assert result.code == ExitCode.OK
     said = [warning for warning in result.verdict.warnings if "differently" in warning]
     assert said == ["t.jsonl: 3 rows ask what another row answers differently (the first: line 2)"]
+    written = "v.jsonl: 1 row in t.jsonl in other case, white space or Unicode form (the first: line 3)"
+    assert written in result.verdict.warnings
 
 
 def test_files_that_are_called_alike_are_told_apart_by_their_splits(check):

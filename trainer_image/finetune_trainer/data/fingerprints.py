@@ -1,19 +1,25 @@
 """Which rows are exactly alike, within a split and across splits, in bounded memory.
 
-A row is remembered as 8 bytes of hash and 8 of position, spread over 64 buckets by its hash. A bucket is kept in memory
-up to 64 KiB and in a temporary file beyond, and buckets are compared one at a time. So memory is 12 MiB for three
+A row is remembered as 8 bytes of hash and 8 of position, spread over 64 buckets by its hash. They are kept in memory up
+to 4 MiB a split and in a temporary file beyond, and buckets are compared one at a time. So memory is 12 MiB for three
 splits and about 2 bytes a row for the bucket at hand (200 MB at 100 million rows); the disk takes 16 bytes a row.
 Two unlike rows share a hash with a chance of one in 2^64: of 3,700 files with 100 million rows, one has such a pair.
 The hash is Python's own, keyed anew in each process: it says nothing to another one.
 
 Where it is asked for, questions are remembered too, with the hash of their row: the same one with several answers says
 different things of one case. That is another 32 bytes a row, on the disk.
+
+Where it is asked for, rows of several splits are remembered by their folded texts as well, for as many bytes: a test
+set that was written anew in other letters measures what was learnt by heart, too.
 """
 
+import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from itertools import combinations, repeat
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate, combinations, repeat
+from math import inf
+from os import SEEK_END
 from tempfile import SpooledTemporaryFile
 from typing import NamedTuple, Self
 
@@ -21,14 +27,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetune_trainer.data.rows import Position, Role, Row, Rows, Turn
+from finetune_trainer.storage.durable import MORE_SCRATCH, of_volume
 
 _BUCKETS = 64
-_BUCKET_MEMORY = 64 * 1024
+_MEMORY = 4 << 20
 _UNSORTED = 1 << 14  # rows that wait until many can be put into their buckets at once
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
 _MOST_OF_A_BUCKET = 1 << 21
-"""Rows of a bucket whose questions are compared: where most ask the same, one bucket has most of them."""
+"""Rows of a bucket whose keys are compared: where most ask the same, one bucket has most of them."""
 
 
 class Shared(NamedTuple):
@@ -49,18 +56,36 @@ class Contradiction(NamedTuple):
     first: Position
 
 
+class Alike(NamedTuple):
+    """Rows of a later split that stand in an earlier one in other case, white space or Unicode form."""
+
+    earlier: int
+    later: int
+    rows: int
+    first: Position
+
+
+class InCommon(NamedTuple):
+    """What each pair of splits has in common."""
+
+    same: list[Shared]
+    alike: list[Alike]
+
+
 class Fingerprints:
     """Fingerprints of the rows of several splits. A context manager: temporary files go with it.
 
     Args:
         splits: how many.
         questions: whether to look for such as have several answers: a third of what checking a row takes.
+        folded: whether to look for rows that splits share but for how they are written: as much as checking a row.
     """
 
-    def __init__(self, splits: int, *, questions: bool = False) -> None:
+    def __init__(self, splits: int, *, questions: bool = False, folded: bool = False) -> None:
         self._files = ExitStack()
         self._splits = [_Buckets(self._files) for _ in range(splits)]
-        self._questions = [_Questions(self._files) for _ in range(splits if questions else 0)]
+        self._questions = [_Keyed(self._files) for _ in range(splits if questions else 0)]
+        self._folded = [_Keyed(self._files) for _ in range(splits if folded and splits > 1 else 0)]
 
     def __enter__(self) -> Self:
         return self
@@ -74,11 +99,19 @@ class Fingerprints:
         places = [found.position.packed()] if isinstance(found, Row) else found.places
         self._splits[split].add(hashes, places)
         if self._questions:
-            self._questions[split].add(found, hashes, places)
+            self._questions[split].add(_of_questions(found), hashes, places)
+        if self._folded:
+            self._folded[split].add(_of_folded(found), hashes, places)
 
     def contradictions(self) -> list[Contradiction | None]:
         """Of each split, where questions were looked at."""
         return [questions.contradiction() for questions in self._questions]
+
+    def alike(self) -> list[Alike]:
+        """What each pair of splits has in common but for how it is written; rows that are the same are left out."""
+        pairs = combinations(range(len(self._folded)), 2)
+        found = ((*pair, self._folded[pair[1]].written_otherwise(self._folded[pair[0]])) for pair in pairs)
+        return [Alike(earlier, later, *told) for earlier, later, told in found if told is not None]
 
     def compare(self) -> tuple[list[int], list[Shared]]:
         """Duplicates of each split (rows like an earlier one of the same), and what each pair of splits shares."""
@@ -133,48 +166,106 @@ def _hashes(roles: tuple[Role, ...], contents: tuple[Sequence[str], ...]) -> Ite
     return map(hash, zip(repeat(hash(roles)), *contents, strict=False))
 
 
-class _Questions:
-    """What one split asks: for each row the hash of its question, with that of the row, and with its position."""
+def _of_questions(found: Row | Rows) -> list[int]:
+    """Of what each row asks."""
+    if isinstance(found, Row):
+        return [hash(_said(found.prompt))]
+    return list(_hashes(found.roles[:-1], found.contents[:-1]))
+
+
+def _of_folded(found: Row | Rows) -> list[int]:
+    """Of each row's folded texts."""
+    if isinstance(found, Rows):
+        return list(map(hash, zip(repeat(hash(found.roles)), *map(_folded, found.contents), strict=False)))
+    texts = [turn.content for turn in found.turns] + ([] if found.rejected is None else [found.rejected])
+    return [hash((hash(tuple(turn.role for turn in found.turns)), *_folded(texts)))]
+
+
+def _folded(texts: Sequence[str]) -> list[bytes]:
+    """Texts without case, white space and forms of Unicode, together: one by one takes three times as long."""
+    found = _fold(_SPLIT.join(texts)).split(_SPLIT.encode())
+    return found if len(found) == len(texts) else list(map(_fold, texts))
+
+
+def _fold(text: str) -> bytes:
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return text.encode(errors="surrogatepass").translate(_LOWER, b" \t\n\r\v\f")
+
+
+_SPLIT = "\N{UNIT SEPARATOR}"
+_LOWER = bytes(range(256)).lower()
+
+
+class _Keyed:
+    """Rows of one split by a number that several may have: for each row the hash of it, and its position."""
 
     def __init__(self, files: ExitStack) -> None:
         self._rows, self._places = _Buckets(files), _Buckets(files)
 
-    def add(self, found: Row | Rows, hashes: Sequence[int], places: Sequence[int]) -> None:
-        if isinstance(found, Row):
-            asked = [hash(_said(found.prompt))]
-        else:
-            asked = list(_hashes(found.roles[:-1], found.contents[:-1]))
-        self._rows.add(asked, hashes)
-        self._places.add(asked, places)
+    def add(self, keys: Sequence[int], hashes: Sequence[int], places: Sequence[int]) -> None:
+        self._rows.add(keys, hashes)
+        self._places.add(keys, places)
 
-    def contradiction(self) -> Contradiction | None:
-        """The rows whose question has several answers, and the first of them; both lists have them in one order."""
+    def sort(self) -> None:
         self._rows.sort()
         self._places.sort()
+
+    def rows(self, bucket: int) -> tuple[pa.Array, pa.Array]:
+        """Keys and hashes of a bucket's rows."""
+        return self._rows.entries(bucket, _MOST_OF_A_BUCKET)
+
+    def places(self, bucket: int) -> pa.Array:
+        """Packed positions of the same rows, in the same order."""
+        return self._places.entries(bucket, _MOST_OF_A_BUCKET)[1]
+
+    def written_otherwise(self, earlier: "_Keyed") -> tuple[int, Position] | None:
+        """Rows whose key an earlier split has, though not the row itself, and the first of them."""
+        self.sort()
+        earlier.sort()
         rows, first = 0, list[int]()
         for bucket in range(_BUCKETS):
-            asked, of_row = self._rows.entries(bucket, _MOST_OF_A_BUCKET)
+            keys, of_row = self.rows(bucket)
+            known, known_rows = earlier.rows(bucket)
+            if len(known) == _MOST_OF_A_BUCKET:
+                continue  # the row itself may be among those that are not compared
+            other = pc.and_(pc.is_in(keys, value_set=known), pc.invert(pc.is_in(of_row, value_set=known_rows)))
+            if count := other.true_count:
+                found = self.places(bucket).filter(other)
+                rows += count
+                first.append(pc.min(found).as_py())
+        return (rows, Position.unpacked(min(first))) if first else None
+
+    def contradiction(self) -> Contradiction | None:
+        """Rows whose key, a question, has several answers, and the first of them; both lists have them in one order."""
+        self.sort()
+        rows, first = 0, list[int]()
+        for bucket in range(_BUCKETS):
+            asked, of_row = self.rows(bucket)
             if len(pc.unique(asked)) == len(pc.unique(of_row)):
                 continue  # as many questions as rows that differ: each has one answer
             known = pa.table({"asked": asked, "row": of_row}).group_by(["asked", "row"]).aggregate([])
             answers = known.group_by("asked").aggregate([([], "count_all")])
             several = answers["asked"].filter(pc.greater(answers["count_all"], 1))
             if len(several):
-                _, places = self._places.entries(bucket, _MOST_OF_A_BUCKET)
-                found = places.filter(pc.is_in(asked, value_set=several.combine_chunks()))
+                found = self.places(bucket).filter(pc.is_in(asked, value_set=several.combine_chunks()))
                 rows += len(found)
                 first.append(pc.min(found).as_py())
         return Contradiction(rows, Position.unpacked(min(first))) if first else None
 
 
 class _Buckets:
-    """One split's fingerprints, by the low bits of the hash."""
+    """One split's fingerprints, by the low bits of the hash.
+
+    They are written run by run, each sorted by bucket. A file for each bucket would be hundreds of open ones.
+    """
 
     def __init__(self, files: ExitStack) -> None:
-        self._files = files
-        self._buckets: list[SpooledTemporaryFile[bytes] | None] = [None] * _BUCKETS
+        self._file = files.enter_context(SpooledTemporaryFile(_MEMORY, prefix="fingerprints-"))  # noqa: SIM115 - the stack
+        self._starts = array("q")
+        """Where in the file each bucket of a run begins, and where the run ends: _BUCKETS + 1 places a run."""
         self._hashes, self._places = array("q"), array("q")
-        """Of the last rows, which no bucket has yet."""
+        """Of the last rows, which no run has yet."""
 
     def add(self, hashes: Iterable[int], places: Iterable[int]) -> None:
         self._hashes.fromlist(list(hashes))  # in half the time of extend
@@ -186,34 +277,42 @@ class _Buckets:
             self.sort()
 
     def sort(self) -> None:
-        """Put all rows into their buckets."""
+        """Make the last rows a run.
+
+        Raises:
+            TrainerError: ArtifactFailed, there is no room for it.
+        """
+        if not self._hashes:
+            return
         pairs = array("q", bytes(_PAIR * len(self._hashes)))
         pairs[::2], pairs[1::2] = self._hashes, self._places
         numbers = pc.bit_wise_and(_integers(self._hashes), _LOW_BITS).cast(pa.uint8())
         stored = pa.FixedSizeBinaryArray.from_buffers(pa.binary(_PAIR), len(numbers), [None, pa.py_buffer(pairs)])
-        ordered = memoryview(stored.take(pc.array_sort_indices(numbers)).buffers()[1])
-        start = 0
-        for number, count in sorted((one["values"], one["counts"]) for one in pc.value_counts(numbers).to_pylist()):
-            self._bucket(number).write(ordered[start : start + _PAIR * count])
-            start += _PAIR * count
+        counts = {one["values"]: one["counts"] for one in pc.value_counts(numbers).to_pylist()}
+        sizes = (_PAIR * counts.get(bucket, 0) for bucket in range(_BUCKETS))
+        with _room_for_them():
+            self._starts.extend(accumulate(sizes, initial=self._file.seek(0, SEEK_END)))
+            self._file.write(stored.take(pc.array_sort_indices(numbers)).buffers()[1])
         self._hashes, self._places = array("q"), array("q")
-
-    def _bucket(self, number: int) -> SpooledTemporaryFile[bytes]:
-        bucket = self._buckets[number]
-        if bucket is None:
-            bucket = SpooledTemporaryFile(_BUCKET_MEMORY, prefix="fingerprints-")  # noqa: SIM115 - the stack closes it
-            self._files.enter_context(bucket)
-            self._buckets[number] = bucket
-        return bucket
 
     def entries(self, bucket: int, most: int | None = None) -> tuple[pa.Array, pa.Array]:
         """Hashes and packed positions of one bucket, of so many rows at most."""
-        file = self._buckets[bucket]
-        both = array("q")
-        if file is not None:
-            file.seek(0)
-            both.frombytes(file.read() if most is None else file.read(_PAIR * most))
+        both, left = array("q"), inf if most is None else _PAIR * most
+        with _room_for_them():  # what waits in a buffer is written before anything is read
+            for run in range(bucket, len(self._starts), _BUCKETS + 1):
+                self._file.seek(self._starts[run])
+                part = self._file.read(int(min(left, self._starts[run + 1] - self._starts[run])))
+                both.frombytes(part)
+                left -= len(part)
         return _integers(both[::2]), _integers(both[1::2])
+
+
+@contextmanager
+def _room_for_them() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise of_volume("a temporary file of the rows' hashes could not be written", error, MORE_SCRATCH) from error
 
 
 def _integers(values: "array[int]") -> pa.Array:

@@ -41,7 +41,7 @@ from finetune_trainer.data.rows import Row, Rows
 from finetune_trainer.errors import TrainerError, cut
 
 if TYPE_CHECKING:
-    from finetune_trainer.data.fingerprints import Contradiction, Fingerprints, Shared
+    from finetune_trainer.data.fingerprints import Contradiction, Fingerprints, InCommon, Shared
 
 _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
 """How datasets names the files of a split that it writes as several."""
@@ -79,25 +79,33 @@ def check_dataset(
     Returns:
         The verdict. What is wrong with data or stores is in it and is never raised.
     """
-    from finetune_trainer.data.fingerprints import Fingerprints  # 50 MiB of pyarrow, which a server has no need of
+    from finetune_trainer.data.fingerprints import (
+        Fingerprints,
+        InCommon,
+    )  # 50 MiB of pyarrow, which a server has no need of
 
     if spec.preference is not None and tokenizer is not None and tokenizer.encoder_decoder:
         return failed(_no_pairs_for(spec.base_model))
     given = [(name, data) for name in SPLITS if (data := getattr(spec.dataset, name)) is not None]
-    questions = tokenizer is not None and spec.preference is None  # beside counting tokens it takes no time
-    with Fingerprints(len(given), questions=questions) as fingerprints:
+    closely = tokenizer is not None  # beside counting tokens it takes no time
+    questions = closely and spec.preference is None
+    with Fingerprints(len(given), questions=questions, folded=closely) as fingerprints:
         checks = [
             _SplitCheck(name, data, spec, index, fingerprints, tokenizer) for index, (name, data) in enumerate(given)
         ]
         for check in checks:
             check.read(allow_local=allow_local, air_gapped=air_gapped)
-        duplicates, shared = fingerprints.compare()
-        contradictions = fingerprints.contradictions() or [None] * len(checks)
+        try:
+            duplicates, shared = fingerprints.compare()
+            common = InCommon(shared, fingerprints.alike())
+            contradictions = fingerprints.contradictions() or [None] * len(checks)
+        except TrainerError as error:
+            return failed(error)
     names = [check.file for check in checks]
     for check, found, contradiction in zip(checks, duplicates, contradictions, strict=True):
         check.duplicates, check.contradiction = found, contradiction
         check.called = f"{check.file} ({check.split})" if names.count(check.file) > 1 else check.file
-    return _verdict(checks, shared, spec, None if tokenizer else no_tokens, tokenizer)
+    return _verdict(checks, common, spec, None if tokenizer else no_tokens, tokenizer)
 
 
 def require_valid(verdict: DatasetVerdict) -> None:
@@ -404,7 +412,7 @@ def _rows(count: int) -> str:
 
 def _verdict(
     checks: list[_SplitCheck],
-    shared: list["Shared"],
+    common: "InCommon",
     spec: FineTuneJobSpec,
     no_tokens: str | None,
     tokenizer: ChatTokenizer | None,
@@ -423,8 +431,8 @@ def _verdict(
         train=splits.get("train"),
         validation=splits.get("validation"),
         test=splits.get("test"),
-        shared_rows=[_shared_rows(one, checks) for one in shared],
-        warnings=_warnings(checks, shared, spec, no_tokens, tokenizer),
+        shared_rows=[_shared_rows(one, checks) for one in common.same],
+        warnings=_warnings(checks, common, spec, no_tokens, tokenizer),
     )
 
 
@@ -442,15 +450,19 @@ def _shared_rows(shared: "Shared", checks: list[_SplitCheck]) -> SharedRows:
 
 def _warnings(
     checks: list[_SplitCheck],
-    shared: list["Shared"],
+    common: "InCommon",
     spec: FineTuneJobSpec,
     no_tokens: str | None,
     tokenizer: ChatTokenizer | None,
 ) -> list[str]:
     found = [warning for check in checks for warning in check.warnings()]
-    for one in shared:
+    for one in common.same:
         earlier, later = checks[one.earlier], checks[one.later]
         found.append(f"{later.called}: {_rows(one.rows)} also in {earlier.called} (the first: {one.examples[0]})")
+    for near in common.alike:
+        earlier, later = checks[near.earlier], checks[near.later]
+        how = f"in {earlier.called} in other case, white space or Unicode form (the first: {near.first})"
+        found.append(f"{later.called}: {_rows(near.rows)} {how}")
     found += sorted({note for check in checks for note in check.tally.notes})
     if tokenizer is not None and not tokenizer.has_own_template:
         found.append(f"{spec.base_model} has no chat template: its turns are put one under the other, as plain text")

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from finetune_trainer.storage.durable import write_errors
-from finetune_trainer.training.token_store import MORE_SCRATCH
+from finetune_trainer.storage.durable import MORE_SCRATCH, write_errors
 
 T = TypeVar("T")
 

@@ -20,7 +20,12 @@ from finetune_trainer.models.base_refusals import (
     is_of_the_device,
     unusable,
 )
-from finetune_trainer.models.corrected import as_if_never_quantised, say_that_nothing_is_tied, say_what_is_tied
+from finetune_trainer.models.corrected import (
+    as_if_never_quantised,
+    attention_of,
+    say_that_nothing_is_tied,
+    say_what_is_tied,
+)
 from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.models.weight_files import damaged, file_of, stored_as_no_reals, stored_in_bytes
 
@@ -78,7 +83,9 @@ def empty_model(folder: Path, *, dtype: Any, tied: bool, trust_remote_code: bool
     if not tied:
         say_that_nothing_is_tied(config)
     with init_empty_weights(include_buffers=False):
-        model = _kind(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        model = _kind(config).from_config(
+            config, dtype=dtype, trust_remote_code=trust_remote_code, **attention_of(config)
+        )
     model.tie_weights()
     return model
 
@@ -101,6 +108,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # its own words for them are in a log: `loaded_weights` has better ones
+            **attention_of(config),
             **extra,
         )
     except MemoryError:

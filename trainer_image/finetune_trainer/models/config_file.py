@@ -10,16 +10,15 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import target_names
+from finetune_trainer.models.config_words import Fields, Wrong, shown, wrong_words
 from finetune_trainer.models.target_names import NAMED_AS_STORED
 from finetune_trainer.models.weight_files import UNREADABLE, file_of, header, unwritten, weight_files
-
-Fields = Mapping[str, Any]
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"
 _STEP = (
@@ -46,9 +45,11 @@ _PADDED = NAMED_AS_STORED - _UNPADDED
 """Kinds whose table of embeddings knows its padding token, and is not made where it has none such."""
 _NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
 _PARTS = ("attention_dropout", "attn_pdrop", "dropout", "dropout_rate", "embd_pdrop", "hidden_dropout", "resid_pdrop")
-_TRUTHS = ("attention_bias", "is_encoder_decoder", "mlp_bias", "tie_word_embeddings", "use_cache")
-_OBJECTS = ("text_config", "quantization_config", "auto_map", "rope_scaling", "rope_parameters")
-_DTYPE = re.compile(r"(torch\.)?(auto|float(16|32|64|8\w*)|bfloat16|half|double|u?int\d+)")
+_TRUTHS = (
+    "attention_bias", "is_encoder_decoder", "mlp_bias", "output_attentions", "output_hidden_states", "return_dict",
+    "tie_word_embeddings", "use_cache",
+)  # fmt: skip
+_OBJECTS = ("text_config", "quantization_config", "rope_scaling", "rope_parameters", "id2label")
 
 _OF_ROPE: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -68,11 +69,6 @@ _LAYER = re.compile(r"(?P<list>(.+?\.)?)(?P<number>\d+)\..+")
 _EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|wte|word_embeddings|embed_in|shared)\.weight")
 
 
-class _Wrong(NamedTuple):
-    field: str
-    why: str
-
-
 def require(folder: Path) -> None:
     """Go on only with a base model whose config.json says what a model can be, and what its own files are.
 
@@ -84,9 +80,9 @@ def require(folder: Path) -> None:
     if not (folder / _CONFIG).is_file():
         return
     config = _read(folder / _CONFIG)
-    if config.get("auto_map"):
+    if config.get("auto_map", {}) != {}:
         if not isinstance(config["auto_map"], dict):
-            raise _refusal(folder / _CONFIG, _Wrong("auto_map", "is no object"))
+            raise _refusal(folder / _CONFIG, Wrong("auto_map", "is no object"))
         return
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     checks = (_wrong_value(config), _wrong_value(text), _wrong_rope(text), _wrong_size(text), _other_than(folder, text))
@@ -121,11 +117,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _unusable(path, "is no JSON object")
     if path.name == _CONFIG and not isinstance(found.get("model_type"), str):
-        raise _refusal(path, _Wrong("model_type", "is missing" if "model_type" not in found else "is no text"))
+        raise _refusal(path, Wrong("model_type", "is missing" if "model_type" not in found else "is no text"))
     return found
 
 
-def _refusal(path: Path, wrong: _Wrong) -> TrainerError:
+def _refusal(path: Path, wrong: Wrong) -> TrainerError:
     return _unusable(path, f"{wrong.field} {wrong.why}")
 
 
@@ -134,20 +130,20 @@ def _unusable(path: Path, why: str) -> TrainerError:
     return TrainerError(Reason.MODEL_UNUSABLE, said, _STEP)
 
 
-def _wrong_value(fields: Fields) -> Iterator[_Wrong]:
+def _wrong_value(fields: Fields) -> Iterator[Wrong]:
     """Values that are none of their field's, whatever kind of model it is."""
-    yield from (_Wrong(name, "is no object") for name in _OBJECTS if not _is(fields.get(name), dict))
-    yield from (_Wrong(name, f"is {_shown(fields[name])}, neither true nor false") for name in _TRUTHS
+    yield from (Wrong(name, "is no object") for name in _OBJECTS if not _is(fields.get(name), dict))
+    yield from (Wrong(name, f"is {shown(fields[name])}, neither true nor false") for name in _TRUTHS
                 if not _is(fields.get(name), bool))  # fmt: skip
-    for name in ("dtype", "torch_dtype"):
-        value = fields.get(name)
-        if not (_is(value, dict) or (isinstance(value, str) and _DTYPE.fullmatch(value))):
-            yield _Wrong(name, f"is {_shown(value)}, and no type of numbers, as bfloat16 is one")
     if not _is(fields.get("model_type"), str):
-        yield _Wrong("model_type", "is no text")
+        yield Wrong("model_type", "is no text")
+    yield from wrong_words(fields)
+    quantised = fields.get("quantization_config")
+    if quantised is not None and not _is(quantised.get("quant_method"), str):
+        yield Wrong("quantization_config.quant_method", "is no text")
     named = fields.get("architectures")
     if not (_is(named, list) and all(isinstance(one, str) for one in named or ())):
-        yield _Wrong("architectures", "is no list of names")
+        yield Wrong("architectures", "is no list of names")
     yield from _wrong_numbers(fields)
     yield from _wrong_tokens(fields)
 
@@ -156,7 +152,7 @@ def _is(value: Any, kind: type) -> bool:
     return value is None or isinstance(value, kind)
 
 
-def _wrong_numbers(fields: Fields) -> Iterator[_Wrong]:
+def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
     kind = fields.get("model_type")
     for name in sorted((_SIZES | _COUNTS) & fields.keys()):
         value = fields[name]
@@ -164,17 +160,17 @@ def _wrong_numbers(fields: Fields) -> Iterator[_Wrong]:
         if (value is None and name not in _NEEDED) or isinstance(value, list):
             continue
         if not _is_whole(value) or value < least:
-            yield _Wrong(name, f"is {_shown(value)}, and no whole number from {least} on")
+            yield Wrong(name, f"is {shown(value)}, and no whole number from {least} on")
     positions = fields.get("max_position_embeddings")
     if not (positions is None or (_is_whole(positions) and (positions > 0 or positions == -1))):
-        yield _Wrong("max_position_embeddings", f"is {_shown(positions)}, and no whole number above 0")
+        yield Wrong("max_position_embeddings", f"is {shown(positions)}, and no whole number above 0")
     window = fields.get("sliding_window")
     if not (window is None or _is_whole(window) or isinstance(window, list)):
-        yield _Wrong("sliding_window", f"is {_shown(window)}, and no whole number")
+        yield Wrong("sliding_window", f"is {shown(window)}, and no whole number")
     for name in (*_NUMBERS, *_PARTS):
         value = fields.get(name)
         if value is not None and not (_is_number(value) and value >= 0 and (name in _NUMBERS or value <= 1)):
-            yield _Wrong(name, f"is {_shown(value)}, and no number from 0 {'on' if name in _NUMBERS else 'to 1'}")
+            yield Wrong(name, f"is {shown(value)}, and no number from 0 {'on' if name in _NUMBERS else 'to 1'}")
 
 
 def _is_whole(value: Any) -> bool:
@@ -185,7 +181,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _wrong_tokens(fields: Fields) -> Iterator[_Wrong]:
+def _wrong_tokens(fields: Fields) -> Iterator[Wrong]:
     """What is no token at all, and tokens without a row of the embeddings of models that look it up.
 
     The end of a text is not looked up: the tokenizer says it too, and many a configuration has that of another one.
@@ -196,12 +192,12 @@ def _wrong_tokens(fields: Fields) -> Iterator[_Wrong]:
         looked_up = name == "decoder_start_token_id" or (name == "pad_token_id" and kind in _PADDED)
         for token in value if isinstance(value, list) else [] if value is None else [value]:
             if not _is_whole(token):
-                yield _Wrong(name, f"is {_shown(value)}, and no token's number")
+                yield Wrong(name, f"is {shown(value)}, and no token's number")
             elif looked_up and _is_whole(vocabulary) and not -1 <= token < vocabulary:
-                yield _Wrong(name, f"is {token}, and vocab_size is {vocabulary}: tokens are counted from 0 on")
+                yield Wrong(name, f"is {token}, and vocab_size is {vocabulary}: tokens are counted from 0 on")
 
 
-def _wrong_rope(text: Fields) -> Iterator[_Wrong]:
+def _wrong_rope(text: Fields) -> Iterator[Wrong]:
     for name in ("rope_scaling", "rope_parameters"):
         said = text.get(name) or {}
         layers = [one for one in said.values() if isinstance(one, dict)]
@@ -209,26 +205,26 @@ def _wrong_rope(text: Fields) -> Iterator[_Wrong]:
             yield from _wrong_with_rope(name, rope, kind=text.get("model_type"))
     theta = text.get("rope_theta")
     if not (theta is None or (_is_number(theta) and theta > 0)):
-        yield _Wrong("rope_theta", f"is {_shown(theta)}, and no number above 0")
+        yield Wrong("rope_theta", f"is {shown(theta)}, and no number above 0")
 
 
-def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[_Wrong]:
-    form = rope.get("rope_type", rope.get("type"))
+def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
+    form = rope.get("rope_type", rope.get("type", "default"))
     for part in _ABOVE_NOTHING:
         value = rope.get(part)
         if not (value is None or (_is_number(value) and value > 0)):
-            yield _Wrong(f"{name}.{part}", f"is {_shown(value)}, and no number above 0")
+            yield Wrong(f"{name}.{part}", f"is {shown(value)}, and no number above 0")
     if not rope or kind not in NAMED_AS_STORED:
         return
-    if form is not None and (not isinstance(form, str) or form not in _OF_ROPE):
-        yield _Wrong(f"{name}.rope_type", f"is {_shown(form)}, and none of {', '.join(_OF_ROPE)}")
+    if not (isinstance(form, str) and form in _OF_ROPE):
+        yield Wrong(f"{name}.rope_type", f"is {shown(form)}, and none of {', '.join(_OF_ROPE)}")
         return
-    missing = [part for part in _OF_ROPE.get(form or "", ()) if part not in rope]
+    missing = [part for part in _OF_ROPE[form] if part not in rope]
     if missing:
-        yield _Wrong(f"{name}.{missing[0]}", f"is missing: rotary positions of the kind {form} need it")
+        yield Wrong(f"{name}.{missing[0]}", f"is missing: rotary positions of the kind {form} need it")
 
 
-def _wrong_size(text: Fields) -> Iterator[_Wrong]:
+def _wrong_size(text: Fields) -> Iterator[Wrong]:
     """Sizes that do not go together, of kinds whose fields are known."""
     if text.get("model_type") not in NAMED_AS_STORED:
         return
@@ -238,12 +234,12 @@ def _wrong_size(text: Fields) -> Iterator[_Wrong]:
     if not (_is_whole(hidden) and _is_whole(heads)):
         return
     if text.get("head_dim") is None and hidden % heads:
-        yield _Wrong("hidden_size", f"is {hidden}, which num_attention_heads, {heads}, do not divide")
+        yield Wrong("hidden_size", f"is {hidden}, which num_attention_heads, {heads}, do not divide")
     if _is_whole(groups) and heads % groups:
-        yield _Wrong("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is no multiple of it")
+        yield Wrong("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is no multiple of it")
 
 
-def _other_than(folder: Path, text: Fields) -> Iterator[_Wrong]:
+def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
     """What the files say otherwise: each layer has a tensor of its own, and each token its row of the embeddings.
 
     Of files that are damaged or not all there nothing is said: those who load them say which.
@@ -258,11 +254,11 @@ def _other_than(folder: Path, text: Fields) -> Iterator[_Wrong]:
     known = _layers(shapes) if text.get("model_type") in NAMED_AS_STORED else None
     if shapes and layers > (most := known or len(shapes)):
         what = "layers" if known else "tensors"
-        yield _Wrong(name, f"is {layers}, and the files of weights hold {most} {what}")
+        yield Wrong(name, f"is {layers}, and the files of weights hold {most} {what}")
     vocabulary, table = text.get("vocab_size"), next(filter(_EMBEDDINGS.fullmatch, shapes), None)
     if known and table and shapes[table] and vocabulary != shapes[table][0]:
         where = f"{table} in {file_of(folder, table)}"
-        yield _Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
+        yield Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
 
 
 def _layers(names: Mapping[str, Any]) -> int | None:
@@ -271,7 +267,3 @@ def _layers(names: Mapping[str, Any]) -> int | None:
     if len({match["list"] for match in found}) != 1:
         return None
     return 1 + max(int(match["number"]) for match in found)
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value)[:60]

@@ -26,6 +26,16 @@ def say_that_nothing_is_tied(whole: Any) -> None:
             config.tie_word_embeddings = False
 
 
+def attention_of(config: Any) -> dict[str, Any]:
+    """What a loader is told where a configuration names an attention of the machine on which it was written.
+
+    Which one a model attends by is chosen by what is here: a kernel that is not must not make the model unusable.
+    """
+    everywhere = (None, "eager", "sdpa")
+    said = config._attn_implementation  # noqa: SLF001 - the setting has no public name
+    return {} if said in everywhere else {"attn_implementation": None}
+
+
 def as_if_never_quantised(model: Any) -> Any:
     """The same weights in a model of its kind that was not read from quantised ones, as MXFP4 is where no GPU is.
 

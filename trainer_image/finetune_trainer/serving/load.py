@@ -24,6 +24,7 @@ from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.models import config_file
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
+from finetune_trainer.models.corrected import attention_of
 from finetune_trainer.models.kinds import ENCODER_DECODERS, context_of
 from finetune_trainer.models.loaded_weights import require_no_rest, require_whole
 from finetune_trainer.models.tokenizer_file import by_its_file
@@ -145,6 +146,7 @@ def _load_model(artifact: Artifact, config: Any, options: LoadOptions) -> Any:
             device_map={"": device},
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # `require_whole` refuses them, and says which
+            **attention_of(config),
         )
     require_whole(artifact.base, found)
     require_no_rest(artifact.base, model, found["unexpected_keys"])
@@ -231,12 +233,21 @@ def choose_dtype(asked: Dtype, config: Any, base: Path, device: str) -> torch.dt
         )
     if asked != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
-    saved = getattr(config, "dtype", None) or torch.float32
+    saved = _saved_as(config)
     if device != "cpu":
         return torch.bfloat16 if encoder_decoder and saved is torch.float16 else saved
     weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     as_float32 = weights * 4 // saved.itemsize
     return torch.float32 if as_float32 <= free_memory() // 2 else torch.bfloat16
+
+
+def _saved_as(config: Any) -> torch.dtype:
+    """What the configuration calls the weights' dtype: by part where it has one for each, and nothing but reals."""
+    said = getattr(config, "dtype", None)
+    if isinstance(said, dict):
+        said = getattr(torch, str(said.get("text_config") or said.get("")), None)
+    saved: torch.dtype = said or torch.float32
+    return saved if saved.is_floating_point and saved.itemsize > 1 else torch.bfloat16
 
 
 def _end_tokens(artifact: Artifact, model: Any, tokenizer: Any) -> frozenset[int]:

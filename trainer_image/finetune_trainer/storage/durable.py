@@ -25,6 +25,9 @@ UNFINISHED = ".unfinished-"
 QUICK_BYTES = 1 << 30
 """Folders up to this size have their checksums compared wherever they are opened: about a second."""
 
+MORE_SCRATCH = "Make room there (TMPDIR names another folder), or ask for more with spec.resources.ephemeralStorage."
+"""What to do where temporary files have no room."""
+
 _AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
 """What a volume says that does not answer; mounted anew, by the next pod, it may."""
 

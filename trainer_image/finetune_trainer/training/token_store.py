@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_trainer.data import IGNORED
-from finetune_trainer.storage.durable import write_errors
-
-MORE_SCRATCH = "Make room there (TMPDIR names another folder), or ask for more with spec.resources.ephemeralStorage."
+from finetune_trainer.storage.durable import MORE_SCRATCH, write_errors
 
 Tokens = NDArray[np.int64]
 

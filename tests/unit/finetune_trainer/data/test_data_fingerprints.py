@@ -1,6 +1,10 @@
 """Rows that are exactly alike are found within a split and across splits, however many there are."""
 
+import errno
+import os
 import random
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
 
 import pytest
 
@@ -68,10 +72,9 @@ def test_rows_that_differ_in_where_texts_end_or_who_speaks_are_not_alike(one, ot
 
 def test_many_rows_go_to_disk_and_are_still_counted():
     with Fingerprints(1) as fingerprints:
-        for number in range(300_000):  # 64 KiB a bucket hold 4,096 rows
+        for number in range(300_000):  # 4 MiB hold 262,144 rows
             fingerprints.add(0, row(str(number % 299_990), line(number)))
-        buckets = fingerprints._splits[0]._buckets
-        assert all(bucket._rolled for bucket in buckets)
+        assert fingerprints._splits[0]._file._rolled
         assert fingerprints.compare()[0] == [10]
 
 
@@ -116,3 +119,82 @@ def test_one_question_of_all_rows_is_looked_at_in_bounded_memory(monkeypatch):
         fingerprints.add(0, Rows(places, ("user", "assistant"), (["a"] * 30_000, answers)))
         (found,) = fingerprints.contradictions()
     assert (found.rows, found.first) == (1000, line(1))
+
+
+@pytest.mark.parametrize(
+    ("learnt", "measured", "rows"),
+    [
+        (["How tall?"], ["how  TALL? "], 1),
+        (["Wie groß\tist das?"], ["wie gro\u00df ist das?", "WIE GROSS IST DAS?", "Wie gro ist das?"], 2),
+        (["caf\u00e9"], ["cafe\u0301", "cafe"], 1),
+        (["one", "two"], ["one", "Two", "two", "three"], 1),
+        (["unit\x1fseparator", "b"], ["UNIT\x1fseparator", "B"], 2),
+        (["a\x1f", "b"], ["\x1fa"], 0),
+        (["a"], ["a"], 0),
+        (["a.", "x"], ["a"], 0),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_rows_of_a_later_split_that_are_only_written_otherwise(learnt, measured, rows, together):
+    with Fingerprints(3, folded=True) as fingerprints:
+        for split, texts in ((0, learnt), (2, measured)):
+            places = [line(number).packed() for number in range(1, len(texts) + 1)]
+            if together:
+                fingerprints.add(split, Rows(places, ("user", "assistant"), (texts, ["x"] * len(texts))))
+            else:
+                for place, text in zip(places, texts, strict=True):
+                    fingerprints.add(split, row(text, Position.unpacked(place)))
+        fingerprints.compare()
+        found = fingerprints.alike()
+    assert [one[:3] for one in found] == [(0, 2, rows)] * bool(rows)
+    assert all(measured[one.first.line - 1] not in learnt for one in found)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Row(line(1), (Turn("user", "a"), Turn("assistant", "b")), "c"), (Turn("user", "A"), Turn("assistant", "b"))),
+        (Row(line(1), (Turn("user", "a"), Turn("assistant", "b"))), (Turn("user", "aB"), Turn("assistant", ""))),
+        (Row(line(1), (Turn("user", "a"), Turn("assistant", "b"))), (Turn("assistant", "A"), Turn("user", "b"))),
+    ],
+)
+def test_rows_of_another_form_are_not_alike_however_they_are_written(one, other):
+    with Fingerprints(2, folded=True) as fingerprints:
+        fingerprints.add(0, one)
+        fingerprints.add(1, Row(line(1), other))
+        assert fingerprints.alike() == []
+
+
+def test_most_rows_of_one_key_are_looked_at_in_bounded_memory_and_then_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(fingerprints_module, "_MOST_OF_A_BUCKET", 2)
+    with Fingerprints(2, folded=True) as fingerprints:
+        for number, text in enumerate(["A", "A ", "a"], 1):
+            fingerprints.add(0, row(text, line(number)))
+        fingerprints.add(1, row("a", line(1)))
+        assert fingerprints.alike() == []
+
+
+def test_however_many_rows_and_splits_few_files_are_open(monkeypatch):
+    monkeypatch.setattr(fingerprints_module, "_MEMORY", 1)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with Fingerprints(3, questions=True, folded=True) as fingerprints:
+        for split in range(3):
+            for number in range(200):
+                fingerprints.add(split, row(str(number), line(number)))
+        fingerprints.compare()
+        fingerprints.alike()
+        fingerprints.contradictions()
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3 * 5
+
+
+@pytest.mark.parametrize("rows", [1, fingerprints_module._UNSORTED])
+def test_no_room_for_temporary_files_is_said_in_words(check, monkeypatch, rows):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fingerprints_module, "_MEMORY", 1)
+    monkeypatch.setattr(SpooledTemporaryFile, "rollover", full)
+    verdict = check(train=("t.jsonl", '{"prompt": "a", "completion": "b"}\n' * rows)).verdict
+    assert verdict.reason == "ArtifactFailed"
+    assert verdict.message == "a temporary file of the rows' hashes could not be written: No space left on device"
+    assert "TMPDIR" in verdict.next_step

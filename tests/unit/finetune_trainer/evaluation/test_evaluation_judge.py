@@ -2,6 +2,7 @@
 
 import pytest
 
+from finetune_api.evaluation import Judged
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.evaluation.contest import TUNED, ZERO_SHOT, Contestant, contest
 from finetune_trainer.evaluation.judge import pairs, rulings, tally, undecided, unread
@@ -11,7 +12,8 @@ ASKED = [Question(f"line {n}", (Turn("system", "s"), Turn("user", f"q{n}")), f"r
 
 
 def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
-    asked = dict(pairs(ASKED, ["mine", "same", "mine", "mine"], ["theirs", "same", None, "theirs"], "it is polite"))
+    mine, theirs = ["mine", "same", "mine", "mine", None], ["theirs", "same", None, "theirs", "theirs"]
+    asked = dict(pairs([*ASKED, ASKED[0]], mine, theirs, "it is polite"))
     assert sorted(asked) == [0, 1, 6, 7]
     first, second = asked[0][1].content, asked[1][1].content
     assert first.index("mine") < first.index("theirs")
@@ -21,6 +23,8 @@ def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
         assert "user: q0" in text
     assert "it is polite" in asked[0][0].content
     assert ["user: q3" in asked[number][1].content for number in (6, 7)] == [True, True]
+    ((_, (by_default, _)), _) = pairs(ASKED[:1], ["mine"], ["theirs"], None)
+    assert "this holds more: it is right, complete and to the point." in by_default.content
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,9 @@ def test_wins_and_losses_make_a_verdict(wins, ties, losses, verdict):
 def test_of_fewer_than_half_of_the_rows_there_is_no_verdict(ruled, errors, verdict):
     judged = tally(["win"] * ruled + [None] * errors, ruled + errors)
     assert judged.verdict == verdict
+    if not verdict:  # whoever won, all of them were ruled on
+        of_each = Judged(wins=ruled - 2 * (ruled // 3), ties=ruled // 3, losses=ruled // 3, errors=errors)
+        assert undecided(of_each) == undecided(judged)
     said = f"judge: no verdict by rulings on {ruled} of {ruled + errors} rows"
     assert undecided(judged) == (None if verdict else said)
 

@@ -53,6 +53,8 @@ DEEP = "[" * 1000 + "]" * 1000
         ("jsonFields", '{"a": 1}', '{"a": 1, "b": 2}', 1 / 2),
         ("jsonFields", '{"a": 1, "b": 2, "c": 3}', '{"a": 1, "b": 2}', 2 / 3),
         ("jsonFields", '{"a": {"b": [1, 2]}, "c": []}', '{"a": {"b": [1, 3]}, "c": []}', 2 / 3),
+        ("jsonFields", '{"a": {}}', '{"a": {}}', 1),
+        ("jsonFields", '{"a": []}', '{"a": {}}', 0),
         ("jsonFields", '{"a": true}', '{"a": 1}', 0),
         ("jsonFields", "null", "null", 1),
         ("jsonFields", "no JSON", '{"a": 1}', 0),

@@ -1,6 +1,7 @@
 """A base model whose config.json says what no model can be is refused in words, by check, train and serve alike."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from finetune_api.job import FineTuneJobManifest
 from finetune_trainer import check
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
-from finetune_trainer.models.base_model import require_language_model
+from finetune_trainer.models.base_model import load_model, require_language_model
+from finetune_trainer.models.config_words import ACTIVATIONS, NUMBERS, activation_field
 from finetune_trainer.models.target_names import NAMED_AS_STORED
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
@@ -98,6 +100,28 @@ def refusal(base: Path) -> str:
         ({"attention_dropout": 2}, "attention_dropout is 2, and no number from 0 to 1"),
         ({"dtype": "float99"}, 'dtype is "float99", and no type of numbers, as bfloat16 is one'),
         ({"torch_dtype": 3}, "torch_dtype is 3, and no type of numbers, as bfloat16 is one"),
+        ({"dtype": "torch.bfloat16"}, 'dtype is "torch.bfloat16", and no type of numbers, as bfloat16 is one'),
+        ({"torch_dtype": "auto"}, 'torch_dtype is "auto", and no type of numbers, as bfloat16 is one'),
+        ({"dtype": {"text_config": "fp16"}}, 'dtype is "fp16", and no type of numbers, as bfloat16 is one'),
+        ({"hidden_act": "swigl"}, 'hidden_act is "swigl", and no activation that transformers has, as silu and gelu '
+         "are"),
+        ({"hidden_act": None}, "hidden_act is null, and no activation that transformers has, as silu and gelu are"),
+        ({"hidden_act": ["silu"]}, 'hidden_act is ["silu"], and no activation that transformers has, as silu and gelu '
+         "are"),
+        ({"model_type": "gpt2", "activation_function": "new"}, 'activation_function is "new", and no activation that '
+         "transformers has, as silu and gelu are"),
+        ({"model_type": "t5", "feed_forward_proj": "gated-new"}, 'feed_forward_proj is "gated-new", and no activation '
+         "that transformers has, as silu and gelu are"),
+        ({"layer_types": "full_attention"}, 'layer_types is "full_attention", and no list with a word for each layer'),
+        ({"layer_types": ["full_attention", "full"]}, 'layer_types has "full", and none of attention, full_attention, '
+         "sliding_attention"),
+        ({"layer_types": ["full_attention"]}, "layer_types has 1 words, and num_hidden_layers is 2"),
+        ({"rope_parameters": {"rope_type": None}}, "rope_parameters.rope_type is null, and none of default, linear, "
+         "dynamic, yarn, longrope, llama3, proportional, mrope, su"),
+        ({"quantization_config": {"quant_method": ["x"]}}, "quantization_config.quant_method is no text"),
+        ({"output_hidden_states": "yes"}, 'output_hidden_states is "yes", neither true nor false'),
+        ({"id2label": [1]}, "id2label is no object"),
+        ({"auto_map": None}, "auto_map is no object"),
         ({"architectures": "LlamaForCausalLM"}, "architectures is no list of names"),
         ({"architectures": [3]}, "architectures is no list of names"),
         ({"tie_word_embeddings": "no"}, 'tie_word_embeddings is "no", neither true nor false'),
@@ -149,6 +173,11 @@ def test_so_is_what_says_how_to_generate(base):
         {"rope_scaling": {"type": "linear", "factor": 2.0}},
         {"model_type": "new", "intermediate_size": [1, 2], "num_key_value_heads": None, "head_dim": 0},
         {"model_type": "new", "max_position_embeddings": -1, "rope_scaling": {"type": "of-its-own"}},
+        {"model_type": "new", "hidden_act": "of-its-own", "layer_types": ["of-its-own"]},
+        {"model_type": "t5", "feed_forward_proj": "gated-silu"},
+        {"activation_function": "of-another-kind"},
+        {"layer_types": ["full_attention", "sliding_attention"]},
+        {"dtype": {"": "bfloat16", "text_config": "float8_e4m3fn"}},
         {"num_hidden_layers": -1, "auto_map": {"AutoConfig": "own.Config"}},
     ],
 )
@@ -168,6 +197,26 @@ def test_no_kind_is_refused_for_what_transformers_says_of_it(tmp_path, kind):
 
     (tmp_path / "config.json").write_text(AutoConfig.for_model(kind).to_json_string(use_diff=False))
     config_file.require(tmp_path)
+
+
+def test_the_tables_of_words_are_those_of_torch_and_transformers():
+    import torch
+    from transformers import AutoConfig
+    from transformers.activations import ACT2CLS
+
+    kinds = {name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)}
+    whole = re.compile(r"u?int\d*|short|long")
+    assert {name for name, kind in kinds.items() if kind.is_floating_point or whole.fullmatch(name)} == NUMBERS
+    assert set(ACT2CLS) == ACTIVATIONS
+    fields = {kind: activation_field(kind) for kind in NAMED_AS_STORED}
+    assert {kind for kind, name in fields.items() if name and not hasattr(AutoConfig.for_model(kind), name)} == set()
+
+
+@pytest.mark.parametrize("word", ["flash_attention_2", "of-another-machine", 3])
+def test_an_attention_of_another_machine_is_passed_over(base, word):
+    change(base, {"attn_implementation": word, "dtype": {"text_config": "bfloat16"}})
+    assert load_model(base, dtype=None).config._attn_implementation == "sdpa"
+    load(open_artifact(base, None), LoadOptions(name="x"))
 
 
 def test_kinds_of_rotary_positions_are_those_of_transformers():
