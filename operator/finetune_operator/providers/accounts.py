@@ -136,6 +136,16 @@ class Accounts:
                     self._clients.doubt(name)
                     return
 
+    async def find(self, name: str) -> None:
+        """Find out where a connection's credentials lead now, before anything is begun there.
+
+        Raises:
+            ProviderError: it cannot be asked.
+        """
+        if not self._clients.is_fresh(name):
+            with suppress(Elsewhere):  # than a moment ago: that is what was to be found out
+                await self.of(name).sign_in()
+
     async def _find_account(self, name: str, account: str | None) -> None:
         """Find out whose account the connection leads to, if that is to be compared with one.
 
@@ -143,9 +153,8 @@ class Accounts:
             ProviderError: it cannot be asked.
         """
         try:
-            if account is not None and not self._clients.is_fresh(name):
-                with suppress(Elsewhere):  # than a moment ago: that is what was to be found out
-                    await self.of(name).sign_in()
+            if account is not None:
+                await self.find(name)
         except Busy:
             if self.account(name) is None:
                 raise  # else those who are inside see it change

@@ -13,7 +13,6 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
 from finetune_api.manifest import Manifest
-from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
@@ -34,7 +33,7 @@ from finetune_operator.providers.errors import (
     Unreadable,
     understood,
 )
-from finetune_operator.providers.job_record import begun_at, connection_of, key_of, noted
+from finetune_operator.providers.job_record import begun_at, connection_of, is_held, key_of, noted
 from finetune_operator.providers.ports import FineTuningApi, JobRequest
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key
@@ -83,7 +82,7 @@ class CloudTraining:
         """By the check's Job. Where status has lost all of it, our finalizer tells that the provider may have more."""
         latest = await self._pods.latest_attempt(job, status)
         number = last = max(latest, 1)
-        lost = status.provider is None and _is_held(job)
+        lost = status.provider is None and is_held(job)
         if lost:
             await self._require_place(job, ProviderStatus())
         while lost and number < last + FURTHER_ATTEMPTS:
@@ -151,7 +150,7 @@ class CloudTraining:
             ProviderError: its connection leads elsewhere, or that cannot be asked.
         """
         place, account = begun_at(job)
-        made = (connection_of(job), provider.place or place, provider.account or account)
+        made = (connection_of(job), place, account)
         try:
             if account and not provider.account:
                 await self._accounts.require_place(*made)
@@ -401,18 +400,13 @@ def _hidden(job_id: str, file: ProviderFile) -> Failure:
     return Failure(reason=Reason.CREDENTIALS_INVALID, message=message, next_step=step)
 
 
-def _is_held(job: Manifest) -> bool:
-    """Whether our finalizer is on the job: it is put there before anything of it is at the provider."""
-    return PROVIDER_FINALIZER in (job["metadata"].get("finalizers") or ())
-
-
 def _may_be_there(job: Manifest, provider: ProviderStatus) -> bool:
     """Whether the attempt's job may be at the provider though status does not say so, or does not know its name.
 
     What status says of an attempt that has yet to begin is by ourselves: it names the provider.
     """
     begun = provider.job_id is not None or provider.name is None or provider.asked_at is not None
-    return _is_held(job) and begun
+    return is_held(job) and begun
 
 
 def _is_adopted(job: Manifest) -> bool:

@@ -164,27 +164,38 @@ def _uid_in(name: str, begins: str, ends: str) -> str | None:
     return found[1] if found else None
 
 
-def wanted(deployment: Manifest, spec: ModelDeploymentSpec, target: Target) -> Wanted:
-    """The deployment of the version that should answer: the attached one, or one that is made for the object."""
+def wanted(
+    deployment: Manifest, spec: ModelDeploymentSpec, target: Target, versions: Iterable[ModelVersion] = ()
+) -> Wanted:
+    """The deployment of the version that should answer: the attached one, or one that is made for the object.
+
+    `versions`: of the model, whose deployments may answer until it does.
+    """
     begins = prefix(deployment, spec)
-    number = target.version.version
+    number, connection = target.version.version, target.version.connection
+    others = [one for one in versions if one.connection == connection and one.version != number]
+    terms = terms_of(spec)
     return Wanted(
         name=spec.attach.id if spec.attach else f"{begins}{number}",
         version=number,
-        connection=target.version.connection,
+        connection=connection,
         prefix=begins,
         nonce=spec.retry_nonce,
-        terms=terms_of(spec).in_place,
-        model=_shown_model(target),
+        terms=terms.in_place,
+        made_as=terms.made_as,
+        model=_shown_model(target.connection, target.version),
+        models={one.version: _shown_model(target.connection, one) for one in others},
         one_at_a_time=one_at_a_time(spec),
     )
 
 
-def _shown_model(target: Target) -> str:
-    """What the provider's list shows as the model of the version's deployment; "" where it shows none."""
-    model = target.version.artifact.provider_model_id or ""
-    shows = target.connection.azure_open_ai is not None or (
-        target.connection.bedrock is not None and model.startswith("arn:")
+def _shown_model(connection: LLMConnectionSpec, version: ModelVersion) -> str:
+    """What the provider shows as the model of a version's deployment; "" where it shows none."""
+    model = named(version.artifact)
+    shows = (
+        connection.azure_open_ai is not None
+        or connection.sage_maker is not None
+        or (connection.bedrock is not None and model.startswith("arn:"))
     )
     return model if shows else ""
 

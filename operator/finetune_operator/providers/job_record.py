@@ -6,6 +6,7 @@ Nobody is asked.
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
 from finetune_api.manifest import Manifest
+from finetune_api.names import PROVIDER_FINALIZER
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.providers.accounts import Accounts
@@ -31,9 +32,17 @@ def connection_of(job: Manifest) -> str:
 
 
 def begun_at(job: Manifest) -> tuple[str | None, str | None]:
-    """Where the job was begun, and in whose account, as its status has it; where that is lost, as it was noted."""
+    """Where the job was begun, and in whose account: as it was noted, and only else as its status has it.
+
+    That may be of an earlier attempt, which has ended elsewhere.
+    """
     note = begun(job).get(connection_of(job), Begun(None, None))
-    return recorded(job, "place") or note.place, recorded(job, "account") or note.account
+    return note.place or recorded(job, "place"), note.account or recorded(job, "account")
+
+
+def is_held(job: Manifest) -> bool:
+    """Whether our finalizer is on the job: it is put there before anything of it is at a provider."""
+    return PROVIDER_FINALIZER in (job["metadata"].get("finalizers") or ())
 
 
 def noted(job: Manifest, accounts: Accounts) -> str | None:

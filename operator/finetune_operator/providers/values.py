@@ -27,6 +27,7 @@ _MESSAGE_LIMIT, _READ_LIMIT = 500, 16 * 1024
 _WORD_LIMIT = 64
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 """What steers terminals, or cannot be seen."""
+_BETWEEN_WORDS = re.compile(r"[\s-]+")
 _MILLISECONDS = 1e11
 """As seconds a number from here on would be in the year 5138."""
 _LARGEST = 2**53
@@ -98,7 +99,7 @@ class Spread(Generic[T]):
 
 
 def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
-    """Rows of CSV by the names of their columns, in small letters; up to where it is none any more.
+    """Rows of CSV by the names of their columns, as `train_loss`; up to where it is none any more.
 
     What parts its columns is what there is most of in its first line: a comma, a semicolon, a tab.
     """
@@ -108,7 +109,7 @@ def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
     text.seek(0)
     rows = csv.reader(text, delimiter=max(",;\t", key=head.count))
     try:
-        names = [name.strip().casefold() for name in next(rows, ())]
+        names = [_BETWEEN_WORDS.sub("_", name.strip().casefold()) for name in next(rows, ())]
         for row in rows:
             yield dict(zip(names, row, strict=False))
     except csv.Error:

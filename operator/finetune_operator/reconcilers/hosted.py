@@ -1,6 +1,7 @@
 """Deployments at a provider that bills for them: recorded before they are made, gone before their object goes."""
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -25,7 +26,7 @@ from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
-from finetune_operator.providers.errors import ProviderError, Refused
+from finetune_operator.providers.errors import Denied, ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.hosted_look import Look, as_recorded, left_behind, others_with
@@ -204,7 +205,8 @@ class HostedDeployments:
         for one in view.status.hosted or ():
             await self._calls.require_place(one)
         await self._calls.require_models(target.version)
-        wanted = hosting.wanted(deployment, spec, target)
+        versions = (view.model.versions if view.model else None) or ()
+        wanted = hosting.wanted(deployment, spec, target, versions)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
         found = await self._calls.standing([*sorted(others), wanted.connection], view.status.hosted or (), wanted.name)
         there = found.get(wanted.name)
@@ -212,6 +214,7 @@ class HostedDeployments:
             found[wanted.name] = await self._calls.details(there)
         for one in view.status.hosted or ():
             await self._ask_why(one, found)
+            await self._ask_of_changes(one, found)
         facts = self._context.catalogue().of(catalogue_name(target.connection))
         return Look(deployment, view, spec, target, wanted, found, facts)
 
@@ -225,6 +228,14 @@ class HostedDeployments:
         told = await self._calls.details(replace(asked, operation=one.operation))
         if told.state == "Failed":
             found[one.name] = told
+
+    async def _ask_of_changes(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:
+        """Of a deployment that has answered, what somebody may have made of it at its provider."""
+        there = found.get(one.name)
+        if there is None or there.state != "Ready" or one.attached or not one.answered or one.released_at is not None:
+            return
+        with suppress(Denied):  # that right is for those who want it told
+            found[one.name] = await self._calls.details(there)
 
     async def _usage(self, look: Look, plan: Plan) -> idle.Found | None:
         """What the provider's figures say of the deployment that answers; None while none does."""

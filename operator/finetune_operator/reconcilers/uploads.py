@@ -38,6 +38,7 @@ class Uploads:
         try:
             if self._context.connection(connection) is None:
                 raise TryLater.because(self._context.lacking(connection))
+            await self._accounts.find(connection)  # it is noted: what is known of it may be of the key before
             job = await self._held(target)
             name = key_of(job, ProviderStatus(attempt=target.attempt)).file_name(target.split, target.sha256)
             await self._accounts.require_place(connection, *begun_at(job))

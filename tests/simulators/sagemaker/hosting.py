@@ -41,6 +41,8 @@ class Endpoint:
     status: str = "Creating"
     failure: str | None = None
     turn: int = 0
+    instances: int | None = None
+    """Of its variant, since somebody has scaled it."""
 
 
 class Hosting:
@@ -67,6 +69,7 @@ class Hosting:
             "CreateEndpoint": self.create_endpoint,
             "DescribeEndpoint": self.describe_endpoint,
             "UpdateEndpoint": self.update_endpoint,
+            "UpdateEndpointWeightsAndCapacities": self.scale_endpoint,
             "ListEndpoints": self.list_endpoints,
             "DeleteEndpoint": self.delete_endpoint,
         }
@@ -142,13 +145,16 @@ class Hosting:
         endpoint = self._endpoint(asked)
         shown = self._summary(endpoint) | {"EndpointConfigName": endpoint.config}
         if endpoint.status in {"InService", "Updating"} and endpoint.config in self.configs:
-            shown["ProductionVariants"] = self._running(endpoint.config)
+            shown["ProductionVariants"] = self._running(endpoint)
         return shown | ({"FailureReason": endpoint.failure} if endpoint.failure else {})
 
-    def _running(self, config: str) -> list[Asked]:
+    def _running(self, endpoint: Endpoint) -> list[Asked]:
+        variants = self.configs[endpoint.config].request["ProductionVariants"]
+        initial = {one["VariantName"]: one.get("InitialInstanceCount", 1) for one in variants}
+        scaled = endpoint.instances
         return [
-            {"VariantName": one["VariantName"], "CurrentInstanceCount": one.get("InitialInstanceCount", 1)}
-            for one in self.configs[config].request["ProductionVariants"]
+            {"VariantName": name, "CurrentInstanceCount": count if scaled is None else scaled}
+            for name, count in initial.items()
         ]
 
     def _summary(self, endpoint: Endpoint) -> Asked:
@@ -175,10 +181,20 @@ class Hosting:
             failure, self._settings.fail_next_endpoint = self._settings.fail_next_endpoint, None
             endpoint.status, endpoint.failure, endpoint.changed_at = "InService", failure, self._clock.now
             if not failure:
-                endpoint.config, endpoint.per_hour = name, _per_hour(variants)
+                endpoint.config, endpoint.per_hour, endpoint.instances = name, _per_hour(variants), None
                 self._ledger.start(endpoint.name, "hosting", endpoint.per_hour)
 
         self._clock.later(endpoint, self._settings.endpoint_seconds, updated)
+        return {"EndpointArn": endpoint.arn}
+
+    def scale_endpoint(self, asked: Asked) -> Asked:
+        """Of one variant, at once."""
+        endpoint = self._endpoint(asked)
+        self._settled(endpoint)
+        variants = self._find(self.configs, "endpoint-config", CONFIG, endpoint.config).request["ProductionVariants"]
+        endpoint.instances = asked["DesiredWeightsAndCapacities"][0]["DesiredInstanceCount"]
+        endpoint.per_hour = _per_hour([variants[0] | {"InitialInstanceCount": endpoint.instances}])
+        self._ledger.start(endpoint.name, "hosting", endpoint.per_hour)
         return {"EndpointArn": endpoint.arn}
 
     def delete_endpoint(self, asked: Asked) -> Asked:
@@ -203,7 +219,7 @@ class Hosting:
         if endpoint is None:
             message = f"Endpoint {asked['EndpointName']} of account {self._settings.account} not found."
             raise ApiError(400, "ValidationError", message)
-        if endpoint.status not in {"InService", "Updating"}:
+        if endpoint.status not in {"InService", "Updating"} or endpoint.instances == 0:
             message = f"Endpoint {endpoint.name} of account {self._settings.account} is not InService."
             raise ApiError(400, "ValidationError", message)
         try:

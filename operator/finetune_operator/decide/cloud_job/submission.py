@@ -64,7 +64,8 @@ def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
     """The status that is written right before the provider is asked to make the job."""
     provider = status.provider or ProviderStatus()
     # The check is over: from here on jobID is the provider's name, once it is known.
-    fields = {"asked_at": timestamp(view.now), "job_id": None, "retry_after": None, "account": view.account}
+    where = {"place": view.place, "account": view.account}
+    fields = {"asked_at": timestamp(view.now), "job_id": None, "retry_after": None, **where}
     goes_on = view.connection is not None and view.connection.sage_maker is not None
     told = {} if goes_on else dict.fromkeys(_OF_ONE_RUN)
     return status.model_copy(update={**told, "provider": provider.model_copy(update=fields)})

@@ -71,7 +71,7 @@ def plan(
     if there is None and entry is not None and entry.answered and not is_missed(entry, now):
         held = unshown(wanted) if entry.version == wanted.version else _meanwhile("Rolling", wanted, before)
         return Plan(kept, held, serves)
-    if there is None or entry is None or there.state == "Failed":
+    if there is None or entry is None or there.state == "Failed" or there.units < 1:
         return Plan(kept, _meanwhile("Failing", wanted, before, failure), serves)
     if there.state != "Ready" or not entry.answered:
         return Plan(kept, _meanwhile("Rolling", wanted, before), serves, ask=there.state == "Ready")
@@ -157,6 +157,10 @@ def _failure(wanted: Wanted, served: Served, there: Hosted | None, entry: Hosted
         return Failure(reason=Reason.ATTACHED_DIFFERS, message=said, next_step=step)
     if there.state == "Failed":
         return Failure.because(Reason.DEPLOYMENT_FAILED, f"deployment {name}, which is attached, failed there")
+    if there.units < 1:
+        said = f"deployment {name}, which is attached, has no instance left: somebody has scaled it to zero there"
+        step = "Have it scaled up there, attach another one, or remove spec.attach to have one made."
+        return Failure(reason=Reason.DEPLOYMENT_FAILED, message=said, next_step=step)
     if entry.version != wanted.version:
         said = f"deployment {name} serves version {entry.version}, and what is attached is never changed"
         step = f"Set spec.version: {entry.version}, attach another one, or remove spec.attach to have one made."

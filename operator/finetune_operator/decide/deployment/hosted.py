@@ -7,13 +7,14 @@ New before old: what answered before is deleted when the new one answers, and no
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment, timestamp
+from finetune_operator.decide.deployment import edited
 from finetune_operator.decide.deployment.hosted_record import (
     ENDING,
     GOING,
@@ -50,9 +51,13 @@ class Wanted:
     nonce: str | None
     """What has to change for a deployment to be made again that the provider has deleted."""
     terms: str = ""
-    """What is asked for, where the provider changes that in place."""
+    """What is asked for, where the operator changes that in place."""
+    made_as: str = ""
+    """What is asked for, where the operator makes another one for other terms: somebody else may change these."""
     model: str = ""
     """What it is to serve, where the provider shows that: somebody else may change it in place."""
+    models: Mapping[int, str] = field(default_factory=dict)
+    """The same of other versions, whose deployments may answer until this one does."""
     one_at_a_time: bool = True
     """Whether nothing may be changed while anything of the account changes."""
 
@@ -132,7 +137,7 @@ def _look(
     others = [one for one in _made(recorded, found, wanted, now) if one.name != wanted.name]
     there = whole(found, wanted.name)
     entry = _entry(recorded, wanted, there, now)
-    answering = next((one.name for one in others if _answers(one, found)), None)
+    answering = next((one.name for one in others if _answers(one, found, wanted)), None)
     busy = wanted.one_at_a_time and changes(found)
     make = not busy and _is_asked_anew(entry, wanted, there)
     delete = () if busy else _useless(others, found, now, answers=is_ready(found, answering))
@@ -148,8 +153,9 @@ def _asked_or_unseen(
     """The record once it is asked for, or while it does not show."""
     if there is None:
         return unseen(entry, now, anew=make and entry.nonce == wanted.nonce)
-    told = {"terms": wanted.terms, "nonce": wanted.nonce} if make or _has_come(entry, wanted, there) else {}
-    return entry.model_copy(update=told)
+    if make or _has_come(entry, wanted, there):
+        return entry.model_copy(update={"terms": wanted.terms, "nonce": wanted.nonce})
+    return entry.model_copy(update={"nonce": wanted.nonce} if _stands_as_wanted(entry, wanted, there) else {})
 
 
 def _of_absent(look: _Look) -> _Step:
@@ -185,21 +191,22 @@ def _failed(look: _Look, there: Hosted) -> _Step | None:
 
 
 def _edited_before(look: _Look, there: Hosted) -> _Step | None:
-    """It serves another model, and is asked for again, where the operator changes nothing in place: it goes first."""
+    """It is not as it was made, and is asked for again, where the operator changes nothing in place: it goes first."""
     in_place, again = bool(look.wanted.terms), look.entry.nonce != look.wanted.nonce
-    if in_place or not again or not _is_edited(look.wanted, there) or is_bound(there, look.now):
+    if in_place or not again or _is_as_made(look.wanted, there) or is_bound(there, look.now):
         return None
     return replace(look.base, delete=() if look.busy else (*look.base.delete, look.wanted.name))
 
 
 def _edited(look: _Look, there: Hosted) -> _Step | None:
-    return _failing(look, _edit(look.wanted, there)) if _is_edited(look.wanted, there) else None
+    wanted = look.wanted
+    if not edited.is_edited(wanted.model, there):
+        return None
+    return _failing(look, edited.failure(wanted.name, wanted.model, there, look.now, in_place=bool(wanted.terms)))
 
 
-def _is_edited(wanted: Wanted, there: Hosted) -> bool:
-    """Whether it serves another model than it was made for, where both are known. ARM's names have no case."""
-    known = there.state == "Ready" and bool(wanted.model and there.model)
-    return known and there.model.casefold() != wanted.model.casefold()
+def _is_as_made(wanted: Wanted, there: Hosted) -> bool:
+    return not edited.is_edited(wanted.model, there) and not edited.other_terms(wanted.made_as, there)
 
 
 def _serves(look: _Look, there: Hosted) -> _Step | None:
@@ -208,7 +215,8 @@ def _serves(look: _Look, there: Hosted) -> _Step | None:
         return None
     others, found, now, make = look.others, look.found, look.now, look.base.make
     note = bound(others, found, now) + _said_of_staying(others, found, now)
-    note += "" if make else _said_of_terms(there, look.wanted)
+    asked, in_place = look.wanted.terms or look.wanted.made_as, bool(look.wanted.terms)
+    note += "" if make else edited.said_of_terms(asked, there, in_place=in_place)
     serving = Serving("Serving", look.wanted.version, 1, note=note)
     if look.busy and _is_asked_anew(look.entry, look.wanted, there):
         serving = _in_turn(serving, found)
@@ -249,7 +257,7 @@ def _missing(look: _Look) -> Serving:
     if look.entry.released_at is not None:
         return look.base.serving  # whether it is gone a second look tells; then it is made again
     if is_missed(look.entry, look.now):
-        return _failing(look, _expiry(look.wanted)).serving
+        return _failing(look, _expiry(look)).serving
     return unshown(look.wanted)
 
 
@@ -287,9 +295,12 @@ def _made(
     return [one for one in ours(recorded, found, wanted.prefix, now) if not one.attached]
 
 
-def _answers(one: HostedDeployment, found: Mapping[str, Hosted]) -> bool:
+def _answers(one: HostedDeployment, found: Mapping[str, Hosted], wanted: Wanted) -> bool:
     """Whether it is ready, or is not shown for a moment: that is no news of what has answered."""
-    return one.answered and (is_ready(found, one.name) or (one.name not in found and one.released_at is None))
+    there = found.get(one.name)
+    if there is None:
+        return one.answered and one.released_at is None
+    return one.answered and there.state == "Ready" and not edited.is_edited(wanted.models.get(one.version, ""), there)
 
 
 def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
@@ -304,6 +315,12 @@ def _has_come(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> 
     if there is None or not there.terms or entry.terms is None or entry.nonce != wanted.nonce:
         return False
     return there.state == "Ready" and there.terms.casefold() == wanted.terms.casefold()
+
+
+def _stands_as_wanted(entry: HostedDeployment, wanted: Wanted, there: Hosted) -> bool:
+    """Whether a wish to have it again is met already: it is not kept for a day on which somebody changes or ends it."""
+    stands = there.state == "Ready" and entry.answered and entry.released_at is None
+    return stands and not wanted.terms and _is_as_made(wanted, there)
 
 
 def _is_another_wish(entry: HostedDeployment, wanted: Wanted) -> bool:
@@ -392,17 +409,10 @@ def _said_of_staying(others: Sequence[HostedDeployment], found: Mapping[str, Hos
     )
 
 
-def _said_of_terms(there: Hosted, wanted: Wanted) -> str:
-    if not wanted.terms or not there.terms or there.terms.casefold() == wanted.terms.casefold():
-        return ""
-    return f"; at the provider it is {there.terms}, not {wanted.terms}: change spec.retryNonce to request it again"
-
-
-def _expiry(wanted: Wanted) -> Failure:
-    return Failure.because(
-        Reason.EXPIRED,
-        f"deployment {wanted.name} is not at the provider any more: it was deleted there, or has expired",
-    )
+def _expiry(look: _Look) -> Failure:
+    wanted = look.wanted
+    said = f"deployment {wanted.name} is not at the provider any more: it was deleted there, or has expired"
+    return Failure.because(Reason.EXPIRED, said + edited.renamed(wanted.model, wanted.prefix, look.found))
 
 
 def _failure_of(wanted: Wanted, there: Hosted) -> Failure:
@@ -414,9 +424,3 @@ def _failure_of(wanted: Wanted, there: Hosted) -> Failure:
 def _silence(look: _Look) -> Failure:
     said = f"deployment {look.wanted.name} was asked for at {look.entry.created_at} and is ready, as the provider says"
     return Failure.because(Reason.DEPLOYMENT_FAILED, f"{said}, may be billed, and does not answer; it is asked again")
-
-
-def _edit(wanted: Wanted, there: Hosted) -> Failure:
-    said = f"deployment {wanted.name} serves {there.model} at the provider, not {wanted.model}: somebody has changed it"
-    back = "changed back" if wanted.terms else "made anew"
-    return Failure.because(Reason.DEPLOYMENT_FAILED, f"{said} there; change spec.retryNonce to have it {back}")

@@ -27,7 +27,9 @@ class Terms:
     strict_names: bool = True
     """Whether no dash may stand beside another."""
     in_place: str = ""
-    """What is asked for, in words, where the provider changes it in place; "" where it does not."""
+    """What is asked for, in words, where the operator changes it in place; "" where it does not."""
+    made_as: str = ""
+    """What is asked for, in words, where other terms are another deployment, and the provider may show others."""
     one_at_a_time: bool = False
     """Whether the provider refuses a change while another deployment of the account changes."""
 
@@ -48,12 +50,13 @@ def terms_of(template: DeploymentTemplate | None) -> Terms:
         )
     if sagemaker is not None:
         kind = sha256(sagemaker.model_dump_json().encode()).hexdigest()[:4]
-        return Terms(sagemaker.instance_type, sagemaker.instances, kind=kind)
+        asked = in_words(sagemaker.instance_type, sagemaker.instances)
+        return Terms(sagemaker.instance_type, sagemaker.instances, kind=kind, made_as=asked)
     return Terms()
 
 
 def in_words(sku: str, capacity: int) -> str:
-    """SKU and capacity as status shows them."""
+    """SKU and capacity, or instances and their number, as status shows them."""
     return f"{sku} x {capacity}"
 
 

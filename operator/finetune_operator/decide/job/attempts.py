@@ -219,7 +219,7 @@ def _started(view: JobView) -> Change:
             "retry_after": None,
             "artifact_uri": _output(view) or None,
             "place": view.place,
-            "account": view.account,
+            "account": view.account if view.held else None,  # nobody has asked yet, and the key may be another by now
             "owner_uid": view.outside_uid if view.remote else None,
         }
     )

@@ -93,7 +93,7 @@ class JobView:
     active: Active | None = None
     """The active version of its model, where the model stays at a provider."""
     noted_place: str | None = None
-    """Where it was begun, as is noted beside our finalizer: status may have lost it."""
+    """Where it was begun, as is noted beside our finalizer: status may have lost it, or be an earlier attempt's."""
     noted_account: str | None = None
     same_as: tuple[int, ...] = ()
     """Of a job that was made elsewhere: earlier versions of its model that are the very weights that it has made."""
@@ -127,12 +127,12 @@ class JobView:
     def place(self) -> str | None:
         """Where at its provider the attempt is: as long as anything may be left there, where the first one was."""
         now = self.connection.place if self.connection else None
-        return (self.provider.place or self.noted_place if self.held else None) or now
+        return (self.noted_place or self.provider.place if self.held else None) or now
 
     @property
     def account(self) -> str | None:
         """In whose account there: as with `place`."""
-        return (self.provider.account or self.noted_account if self.held else None) or self.account_now
+        return (self.noted_account or self.provider.account if self.held else None) or self.account_now
 
     @property
     def attempt(self) -> int:

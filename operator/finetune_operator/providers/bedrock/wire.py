@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from finetune_api.aws import Bedrock
@@ -106,7 +107,7 @@ def hyperparameters(spec: FineTuneJobSpec) -> dict[str, str]:
     asked, family = spec.hyperparameters, family_of(spec.base_model)
     found = {"epochCount": str(int(asked.epochs))}
     if asked.learning_rate is not None:
-        found["learningRate"] = f"{asked.learning_rate:.10f}".rstrip("0")
+        found["learningRate"] = format(Decimal(str(asked.learning_rate)), "f")  # 1e-05 is no number there
     if asked.learning_rate_multiplier is not None:
         found["learningRateMultiplier"] = f"{asked.learning_rate_multiplier:g}"
     bounds = family.batch_size if family else None

@@ -31,8 +31,10 @@ _STATES: dict[str, RemoteState] = {
     "cancelled": "Cancelled",
     # Other services' words.
     **dict.fromkeys(("success", "completed", "complete", "finished", "done"), "Succeeded"),
-    **dict.fromkeys(("error", "errored", "failure", "failed_validation", "expired"), "Failed"),
-    **dict.fromkeys(("canceled", "aborted", "terminated"), "Cancelled"),
+    **dict.fromkeys(
+        ("error", "errored", "failure", "failed_validation", "expired", "user_error", "timeout", "timed_out"), "Failed"
+    ),
+    **dict.fromkeys(("canceled", "aborted", "terminated", "stopped"), "Cancelled"),
 }
 _NOTES = {
     "validating_files": "the provider checks the files",
@@ -62,23 +64,23 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*")
 
 def job(wire: Wire) -> RemoteJob:
     """A fine_tuning.job."""
-    status, model = str(wire.get("status") or "queued"), wire.get("fine_tuned_model")
+    status, model = str(wire.get("status") or "queued"), _model(wire.get("fine_tuned_model"))
     state = _state(wire)
     note = _NOTES.get(_word(status), unknown_state(status))
     nameless = state == "Succeeded" and not model
     if nameless:
         state, note = "Active", "the provider has not named the model yet"
     return RemoteJob(
-        id=str(wire["id"]),
+        id=_id(wire),
         state=state,
         created=when(wire.get("created_at")) or UNDATED,
         note=note,
-        model=str(model) if model else None,
+        model=model,
         nameless=nameless,
         tokens=_count(wire.get("trained_tokens")),
         ends=when(wire.get("finished_at")) or when(wire.get("estimated_finish")),
         failure=failure(wire.get("error")) if state == "Failed" else None,
-        results=tuple(str(_fields(one).get("id") or one) for one in _list(wire.get("result_files"))),
+        results=tuple(str(_fields(one).get("id") or one) for one in _list(wire.get("result_files")) if one),
         training_file=str(wire.get("training_file") or ""),
         base=plain(str(wire.get("model") or ""))[:256],
         suffix=str(wire.get("suffix") or wire.get("user_provided_suffix") or ""),
@@ -101,7 +103,7 @@ def _state(wire: Wire) -> RemoteState:
     known = _STATES.get(_word(str(wire.get("status") or "queued")))
     if known is not None or when(wire.get("finished_at")) is None:
         return known or "Active"
-    if wire.get("fine_tuned_model"):
+    if _model(wire.get("fine_tuned_model")):
         return "Succeeded"
     return "Failed" if plain(str(_fields(wire.get("error")).get("message") or "")) else "Active"
 
@@ -130,7 +132,25 @@ def _fields(value: Any) -> Wire:
 
 
 def _list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()
+    """A list; of one, where it is a name or an object instead."""
+    return value if isinstance(value, list | tuple) else (value,) if isinstance(value, str | Mapping) else ()
+
+
+def _id(wire: Wire) -> str:
+    """By which name it is asked for.
+
+    Raises:
+        LookupError: it has none, and an answer without one does not tell what was made.
+    """
+    if wire["id"] in {None, ""}:
+        raise LookupError
+    return str(wire["id"])
+
+
+def _model(told: Any) -> str | None:
+    """The tuned model's name; None where what is told is none that a request could have."""
+    name = _fields(told).get("id") or _fields(told).get("name") or told
+    return (name.strip() or None) if isinstance(name, str) else None
 
 
 def method(spec: FineTuneJobSpec) -> dict[str, Any]:
@@ -147,8 +167,9 @@ def method(spec: FineTuneJobSpec) -> dict[str, Any]:
 def failure(error: Any) -> Failure:
     """Why a job failed. The provider's words about the data stay there: they may quote a row."""
     told = _fields(error) or {"message": error}
+    told = _fields(told.get("error")) or told
     code, param = (plain(str(told.get(key) or ""))[:_WORD_LIMIT] for key in ("code", "param"))
-    message = str(told.get("message") or "")
+    message = str(told.get("message") or told.get("detail") or "")
     if _DATA.search(code) or param in {"training_file", "validation_file"}:
         line = _LINE.search(message)
         where = f" at {line[1].lower()} {line[2]}" if line else ""
@@ -164,7 +185,7 @@ def file(wire: Wire) -> RemoteFile:
     """A file. OpenAI has given up its status; Azure refuses a job for a file that it has not looked at yet."""
     status = str(wire.get("status") or "").casefold()
     return RemoteFile(
-        id=str(wire["id"]),
+        id=_id(wire),
         name=str(wire.get("filename") or ""),
         bytes=_count(wire.get("bytes")) or 0,
         ready=status not in {"pending", "running", "notrunning"},
@@ -202,7 +223,7 @@ def metrics_of_results(content: bytes) -> Metrics:
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
     curves, step = {of: Spread[tuple[int, Wire]]() for of in (_TRAIN, _VALIDATION)}, 0
     for row in rows:
-        here = _count(_first(row, "step", "step_number"))
+        here = _count(_first(row, "step", "step_number", "global_step"))
         if here is None:
             continue
         step = max(step, here)
@@ -225,7 +246,7 @@ def _decoded(content: bytes) -> bytes:
         return content
 
 
-_TRAIN, _VALIDATION = ("train", "training"), ("valid", "full_valid", "validation", "eval")
+_TRAIN, _VALIDATION = ("train_", "training_", ""), ("valid_", "full_valid_", "validation_", "eval_")
 """How the names of columns begin, OpenAI's and Azure's first.
 
 Of pairs, too, only losses are documented; rewards are taken where they are sent."""
@@ -234,7 +255,7 @@ _MEASURES = ("loss", "reward_accuracy", "reward_margin")
 
 def _point(step: int, row: Wire, *of: str) -> list[LossPoint]:
     """One point; none for a cell that is empty or holds the -1 that stands for nothing."""
-    value, accuracy, margin = (number(_first(row, *(f"{start}_{what}" for start in of))) for what in _MEASURES)
+    value, accuracy, margin = (number(_first(row, *(f"{start}{what}" for start in of))) for what in _MEASURES)
     if value is None or value < 0:
         return []
     return [LossPoint(step=step, value=value, reward_accuracy=accuracy, reward_margin=margin)]
@@ -242,7 +263,7 @@ def _point(step: int, row: Wire, *of: str) -> list[LossPoint]:
 
 def _has_loss(row: Wire, of: Sequence[str]) -> bool:
     """Whether a row has a point of a curve: points are made of those alone that are kept."""
-    value = number(_first(row, *(f"{start}_loss" for start in of)))
+    value = number(_first(row, *(f"{start}loss" for start in of)))
     return value is not None and value >= 0
 
 

@@ -5,6 +5,7 @@ Made in this order and deleted in the other: what is left of one without an endp
 
 import builtins
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from finetune_api.reasons import Reason
 from finetune_api.sagemaker import BASE_CHANNEL, BASE_FOLDER, MODEL_FOLDER, SERVING_PORT
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
 from finetune_operator.decide.deployment.hosted_record import Hosted, HostedState
+from finetune_operator.decide.deployment.hosting_terms import in_words
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.desired.compare import covers
 from finetune_operator.providers.aws import cloudwatch
@@ -80,19 +82,31 @@ class SageMakerEndpoints:
         return list(found.values())
 
     async def details(self, hosted: Hosted) -> Hosted:
-        """With the place of its weights, its instances and their number, if it serves one model."""
+        """With the place of its weights, its instances and their number."""
         try:
             endpoint = await self._ask("describe_endpoint", EndpointName=hosted.name)
-            config = await self._ask("describe_endpoint_config", EndpointConfigName=endpoint["EndpointConfigName"])
-            variants = config["ProductionVariants"]
-            if len(variants) != 1 or "ModelName" not in variants[0]:
-                return hosted
-            served = await self._ask("describe_model", ModelName=variants[0]["ModelName"])
         except NotThere:
             return hosted
-        running = (endpoint.get("ProductionVariants") or variants)[0]
-        units = running.get("CurrentInstanceCount") or variants[0].get("InitialInstanceCount") or 1
-        return replace(hosted, model=weights(served), sku=variants[0].get("InstanceType") or "", units=units)
+        config = str(endpoint["EndpointConfigName"])
+        try:
+            asked = (await self._ask("describe_endpoint_config", EndpointConfigName=config))["ProductionVariants"]
+        except NotThere:
+            # What it was given lives on in it; of a configuration that is not ours nothing more can be known.
+            return hosted if config == hosted.name else replace(hosted, model=f"endpoint configuration {config}")
+        sku = " and ".join(sorted({one["InstanceType"] for one in asked if one.get("InstanceType")}))
+        units = instances(endpoint.get("ProductionVariants") or (), asked)
+        model = " and ".join(sorted({await self._weights_of(one, hosted.name) for one in asked}))
+        return replace(hosted, model=model, sku=sku, units=units, terms=in_words(sku, units) if sku else "")
+
+    async def _weights_of(self, variant: dict[str, Any], ours: str) -> str:
+        """Where the weights of a variant lie, or else what it is; "" where our model of it is gone."""
+        if "ModelName" not in variant:
+            return "inference components"
+        name = str(variant["ModelName"])
+        try:
+            return weights(await self._ask("describe_model", ModelName=name)) or f"model {name}"
+        except NotThere:
+            return "" if name == ours else f"model {name}"
 
     async def make(self, request: HostRequest) -> None:
         """Model, configuration and endpoint. The endpoint's name is taken once, and it alone is billed."""
@@ -226,6 +240,16 @@ def model(request: HostRequest, settings: SageMaker, base_model: str | None) -> 
         "Tags": tags(request),
     }
     return asked | ({"VpcConfig": vpc(settings)} if settings.vpc else {})
+
+
+def instances(running: Sequence[dict[str, Any]], asked: Sequence[dict[str, Any]]) -> int:
+    """How many stand, as DescribeEndpoint tells, or else as its configuration asks for; 0 once it is scaled so. Pure.
+
+    A variant without servers has none of them, and is one.
+    """
+    initial = {one["VariantName"]: one.get("InitialInstanceCount", 1) for one in asked}
+    standing = {one["VariantName"]: one.get("CurrentInstanceCount") for one in running}
+    return sum(count if (told := standing.get(name)) is None else told for name, count in initial.items())
 
 
 def weights(described: dict[str, Any]) -> str:

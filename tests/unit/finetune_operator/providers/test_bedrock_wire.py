@@ -184,6 +184,12 @@ RATES = [
         {"epochs": 2, "learningRate": 1e-6},
         {"epochCount": "2", "learningRate": "0.000001"},
     ),
+    ("amazon.nova-2-lite-v1:0", {"epochs": 1, "learningRate": 1}, {"epochCount": "1", "learningRate": "1.0"}),
+    (
+        "amazon.titan-text-lite-v1:0:4k",
+        {"epochs": 1, "batchSize": 1000, "learningRate": 2.5e-12},
+        {"epochCount": "1", "learningRate": "0.0000000000025"},
+    ),
     ("meta.llama3-1-8b-instruct-v1:0:128k", {"epochs": 3}, {"epochCount": "3"}),
     ("meta.llama3-1-8b-instruct-v1:0:128k", {"epochs": 3, "batchSize": 1}, {"epochCount": "3", "batchSize": "1"}),
     (

@@ -31,6 +31,9 @@ STATES = {
     "pausing": "Active",
     "paused": "Active",
     "something new": "Active",
+    "timed_out": "Failed",
+    "user_error": "Failed",
+    "stopped": "Cancelled",
     "succeeded": "Succeeded",
     "failed": "Failed",
     "cancelled": "Cancelled",
@@ -42,6 +45,42 @@ def test_a_state_that_nobody_knows_goes_on(status: str) -> None:
     job = wire.job(JOB | {"status": status})
     assert job.state == STATES[status]
     assert job.ended == (STATES[status] in {"Succeeded", "Failed", "Cancelled"})
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("ft:gpt:x", "ft:gpt:x"),
+        (" ft:gpt:x\n", "ft:gpt:x"),
+        ({"id": "ft:gpt:x"}, "ft:gpt:x"),
+        ({"name": "ft:gpt:x", "object": "model"}, "ft:gpt:x"),
+        ({}, None),
+        (["ft:gpt:x"], None),
+        (True, None),
+        ("  ", None),
+    ],
+)
+def test_a_model_has_a_name_that_a_request_can_have_or_none_yet(told: Any, name: str | None) -> None:
+    job = wire.job(JOB | {"status": "succeeded", "fine_tuned_model": told})
+    assert (job.model, job.nameless, job.state) == (name, name is None, "Succeeded" if name else "Active")
+
+
+@pytest.mark.parametrize("told", [{"id": None}, {"id": ""}, {}])
+def test_an_answer_without_an_id_does_not_tell_what_was_made(told: dict[str, Any]) -> None:
+    with pytest.raises(LookupError):
+        wire.job({"status": "running"} | told)
+    with pytest.raises(LookupError):
+        wire.file(told)
+
+
+@pytest.mark.parametrize("told", ["file-9", {"id": "file-9"}, [None, "file-9"], [{"id": "file-9"}]])
+def test_results_are_found_however_they_are_named(told: Any) -> None:
+    assert wire.job(JOB | {"status": "succeeded", "result_files": told}).results == ("file-9",)
+
+
+@pytest.mark.parametrize("told", [{"error": {"code": "c", "message": "said"}}, {"code": "c", "detail": "said"}])
+def test_why_a_job_failed_is_read_wherever_a_service_says_it(told: dict[str, Any]) -> None:
+    assert wire.failure(told).message == "c: said"
 
 
 def test_what_a_service_leaves_out_is_no_error() -> None:
@@ -141,6 +180,21 @@ def test_the_results_file_gives_both_curves(content: bytes) -> None:
     assert [(p.step, p.value) for p in found.train] == [(1, 2.5), (2, 1.5)]
     assert [(p.step, p.value) for p in found.validation] == [(2, 1.75)]
     assert (found.step, found.total_steps) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Step,Training Loss,Validation Loss",
+        b"global_step,loss,eval_loss",
+        b"step-number,train-loss,full-valid-loss",
+        b"step;training_loss;valid_loss",
+    ],
+)
+def test_columns_are_known_by_the_names_that_others_give_them(head: bytes) -> None:
+    row = b"1;2.5;1.5" if b";" in head else b"1,2.5,1.5"
+    found = wire.metrics_of_results(head + b"\n" + row + b"\n")
+    assert [(p.step, p.value) for p in (*found.train, *found.validation)] == [(1, 2.5), (1, 1.5)]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b"not base64!"])

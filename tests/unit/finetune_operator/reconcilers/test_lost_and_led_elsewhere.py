@@ -11,6 +11,7 @@ from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUN
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
+from tests.simulators.openai.settings import Failure
 from tests.unit.finetune_operator.decide.given import connection
 from tests.unit.finetune_operator.reconcilers import hosted
 from tests.unit.finetune_operator.reconcilers.cloud import (
@@ -21,7 +22,8 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     simulator,
     with_cloud_job,
 )
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB as THE_JOB
 from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts
 from tests.unit.finetune_operator.reconcilers.test_lost_hosted_statuses import elsewhere, second
 
@@ -257,3 +259,56 @@ def test_a_note_counts_beside_our_finalizer_alone() -> None:
     assert with_place({"metadata": HELD}, "openai", "elsewhere", None) is None, "held, and by a release without notes"
     kept = with_place({"metadata": {**HELD, **noted}}, "openai", "elsewhere", None)
     assert kept == note, "where it was begun does not change as long as something may be there"
+
+
+@pytest.mark.parametrize("move", MOVES)
+async def test_a_status_of_an_earlier_attempt_does_not_tell_where_a_later_one_is(
+    provider: OpenAISimulator, begin: Begin, start: Any, move: str
+) -> None:
+    """The earlier one has ended where the connection led then, and was let go of."""
+    away, _, _ = MOVES[move]
+    there, account = {"another address": ([1, 0], "simulated"), "another account": ([0, 1], "other")}[move]
+    provider.set(fail_next_job=Failure(code="server_error"))
+    cluster = await begin()
+    await go_on(cluster, 3900, 300)
+    before = cluster.status()
+    assert (before["phase"], PROVIDER_FINALIZER in cluster.kube.objects[JOB]["metadata"].get("finalizers", [])) == (
+        "Failed",
+        False,
+    )
+    other = simulator()
+    away(cluster, start(other))
+    await go_on(cluster, 180)
+    spec = cluster.kube.objects[JOB]["spec"]
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", spec={**spec, "retryNonce": "again"})
+    await cluster.settle()
+    await cluster.check(attempt=2)
+    await cluster.settle()
+    lose(cluster, before)
+    await cluster.settle()
+    await cluster.check(attempt=2)
+    await go_on(cluster, 300)
+    assert cluster.condition("Stalled")["status"] == "False", cluster.condition("Stalled")["message"]
+    for one in (other, provider.beside[OTHER_KEY]):
+        one.advance(3900)
+    await go_on(cluster, 3900, 300)
+    made = [one.count(CREATE, committed=False) for one in (provider, other, provider.beside[OTHER_KEY])]
+    assert (cluster.status()["phase"], made) == ("Succeeded", [1, *there])
+    (version,) = cluster.status(MODEL)["versions"]
+    at = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]["openAI"]["baseURL"]
+    assert (version["place"], version["account"]) == (f"openAI at {at}", f"project proj-{account}")
+
+
+async def test_a_job_that_is_applied_soon_after_its_key_became_another_projects_is_begun_there(
+    provider: OpenAISimulator, begin: Begin
+) -> None:
+    cluster = await begin()
+    await go_on(cluster, 3900, 300)
+    cluster.set_key(OTHER_KEY)
+    await cluster.wait(120)
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(job="sentiment-2")
+    await go_on(cluster, 120)
+    assert provider.beside[OTHER_KEY].count(CREATE) == 1
+    assert cluster.status(THE_JOB._replace(name="sentiment-2"))["provider"]["account"] == "project proj-other"

@@ -35,6 +35,7 @@ WORLDS: dict[str, tuple[list[HostedDeployment], list[Hosted], str, Reason | None
     "being made by somebody": ([], [there(state="Creating")], "Rolling", None, {}),
     "failed there": ([], [there(state="Failed")], "Failing", Reason.DEPLOYMENT_FAILED, {}),
     "answers": ([record()], [there()], "Serving", None, {"serves": "prod"}),
+    "scaled to zero there": ([record()], [replace(there(), units=0)], "Failing", Reason.DEPLOYMENT_FAILED, {}),
     "one list lacks it": ([record()], [], "Unshown", None, {}),
     "gone behind our back": ([record(unseen_since=stamp(-60))], [], "Failing", Reason.DELETED_AT_PROVIDER, {}),
     "on its way out": ([record()], [there(state="Deleting")], "Rolling", None, {}),

@@ -1,0 +1,179 @@
+"""What somebody makes of an endpoint at SageMaker, beside the operator: told, and mended when that is asked."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
+from tests.simulators.clock import HOUR
+from tests.simulators.conftest import s3_endpoint, start
+from tests.simulators.sagemaker import SageMakerSimulator
+from tests.unit.finetune_operator.reconcilers.cloud import go_on
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.sagemaker import (
+    SageMakerCluster,
+    provider,
+    serve_on,
+    with_training_job,
+)
+
+__all__ = ["provider", "s3_endpoint", "start"]
+
+ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
+CREATE = "CreateEndpoint"
+
+
+@pytest.fixture
+async def cluster(provider: SageMakerSimulator, start: Any) -> SageMakerCluster:
+    """With an endpoint that answers."""
+    made = await with_training_job(provider, start(provider))
+    serve_on(made, instanceType="ml.g5.xlarge")
+    await made.pass_time(HOUR)
+    await go_on(made, 480)
+    assert made.status(DEPLOYMENT)["phase"] == "Ready"
+    return made
+
+
+def name(cluster: SageMakerCluster) -> str:
+    return str(cluster.status(DEPLOYMENT)["endpoint"]["model"])
+
+
+def update(provider: SageMakerSimulator, endpoint: str, *variants: dict[str, Any]) -> None:
+    """Somebody gives it a configuration of his own, whose name is theirs."""
+    initial = {"InitialInstanceCount": 1, "InstanceType": "ml.g5.xlarge"}
+    made = [{"VariantName": f"v{number}"} | initial | one for number, one in enumerate(variants)]
+    provider.hosting.create_config({"EndpointConfigName": "theirs", "ProductionVariants": made})
+    provider.hosting.update_endpoint({"EndpointName": endpoint, "EndpointConfigName": "theirs"})
+
+
+def their_model(provider: SageMakerSimulator, weights: str) -> None:
+    source = {"S3DataSource": {"S3Uri": weights, "S3DataType": "S3Prefix", "CompressionType": "None"}}
+    provider.hosting.create_model({"ModelName": "theirs", "PrimaryContainer": {"ModelDataSource": source}})
+
+
+def scale(provider: SageMakerSimulator, endpoint: str, count: int) -> None:
+    desired = [{"VariantName": "AllTraffic", "DesiredInstanceCount": count}]
+    provider.hosting.scale_endpoint({"EndpointName": endpoint, "DesiredWeightsAndCapacities": desired})
+
+
+async def ask_again(cluster: SageMakerCluster) -> None:
+    spec = cluster.kube.objects[ADDRESS]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
+    await go_on(cluster, 1200)
+
+
+def other_weights(provider: SageMakerSimulator, endpoint: str) -> str:
+    their_model(provider, "s3://theirs/model/")
+    update(provider, endpoint, {"ModelName": "theirs"})
+    return "serves s3://theirs/model at the provider, not s3://"
+
+
+def beside_others(provider: SageMakerSimulator, endpoint: str) -> str:
+    their_model(provider, "s3://theirs/model/")
+    update(provider, endpoint, {"ModelName": endpoint}, {"ModelName": "theirs"})
+    return "serves s3://theirs/model and s3://"
+
+
+def components(provider: SageMakerSimulator, endpoint: str) -> str:
+    their_model(provider, "s3://theirs/model/")
+    update(provider, endpoint, {"ModelName": "theirs"})
+    provider.advance(HOUR)
+    provider.hosting.configs["theirs"].request["ProductionVariants"][0].pop("ModelName")
+    return "serves inference components at the provider, not s3://"
+
+
+def configuration_is_gone(provider: SageMakerSimulator, endpoint: str) -> str:
+    update(provider, endpoint, {"ModelName": endpoint})
+    provider.advance(HOUR)
+    provider.hosting.delete_config({"EndpointConfigName": "theirs"})
+    return "serves endpoint configuration theirs at the provider, not s3://"
+
+
+def to_zero(provider: SageMakerSimulator, endpoint: str) -> str:
+    scale(provider, endpoint, 0)
+    return "has no instance left at the provider: somebody has scaled it to zero there"
+
+
+@pytest.mark.parametrize("edit", [other_weights, beside_others, components, configuration_is_gone, to_zero])
+async def test_one_that_does_not_serve_its_version_any_more_is_told_and_made_anew_when_that_is_asked(
+    provider: SageMakerSimulator, cluster: SageMakerCluster, edit: Callable[[SageMakerSimulator, str], str]
+) -> None:
+    endpoint = name(cluster)
+    said = edit(provider, endpoint)
+    await go_on(cluster, 1300, 650)
+    stalled, status = cluster.condition("Stalled", DEPLOYMENT), cluster.status(DEPLOYMENT)
+    assert (status["phase"], stalled["reason"]) == ("Failed", "DeploymentFailed")
+    assert status.get("servedVersion") is None
+    assert said in stalled["message"]
+    assert stalled["message"].endswith("; change spec.retryNonce to have it made anew.")
+    assert provider.count(CREATE) == 1
+    await ask_again(cluster)
+    assert (cluster.status(DEPLOYMENT)["phase"], provider.count(CREATE)) == ("Ready", 2)
+    assert provider.hosting.endpoints[endpoint].config == endpoint
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 1
+
+
+async def test_other_instances_are_told_with_their_price_and_left_until_that_is_asked(provider, cluster):
+    endpoint = name(cluster)
+    update(provider, endpoint, {"ModelName": endpoint, "InstanceType": "ml.g5.2xlarge", "InitialInstanceCount": 2})
+    await go_on(cluster, 1300, 650)
+    status, ready = cluster.status(DEPLOYMENT), cluster.condition("Ready", DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["cost"]["perHour"]) == ("Ready", 1, "3.04")
+    said = "; at the provider it is ml.g5.2xlarge x 2, not ml.g5.xlarge x 1"
+    assert ready["message"].endswith(f"{said}: change spec.retryNonce to have it deleted and made anew")
+    await ask_again(cluster)
+    assert (cluster.status(DEPLOYMENT)["cost"]["perHour"], provider.count(CREATE)) == ("1.41", 2)
+
+
+async def test_more_instances_cost_more_and_none_cost_nothing(provider, cluster):
+    endpoint = name(cluster)
+    for count, price in ((3, "4.23"), (0, "0.00")):
+        scale(provider, endpoint, count)
+        await go_on(cluster, 1300, 650)
+        assert cluster.status(DEPLOYMENT)["cost"]["perHour"] == price
+
+
+async def test_its_own_configuration_and_model_may_go_while_it_lives(provider, cluster):
+    endpoint = name(cluster)
+    provider.hosting.delete_model({"ModelName": endpoint})
+    await go_on(cluster, 1300, 650)
+    provider.hosting.delete_config({"EndpointConfigName": endpoint})
+    await go_on(cluster, 1300, 650)
+    status = cluster.status(DEPLOYMENT)
+    assert (status["phase"], status["servedVersion"], status["cost"]["perHour"]) == ("Ready", 1, "1.41")
+    assert "at the provider it is" not in cluster.condition("Ready", DEPLOYMENT)["message"]
+
+
+@pytest.mark.parametrize("denied", ["DescribeEndpointConfig", "DescribeModel"])
+async def test_who_may_not_look_is_told_nothing_and_serves_on(provider, cluster, denied):
+    their_model(provider, "s3://theirs/model/")
+    update(provider, name(cluster), {"ModelName": "theirs"})
+    provider.fault(denied, status=400, code="AccessDeniedException", times=99)
+    await go_on(cluster, 1300, 650)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
+
+
+async def test_a_wish_for_another_one_that_was_met_already_is_not_kept_for_a_later_day(provider, cluster):
+    await ask_again(cluster)
+    update(provider, name(cluster), {"ModelName": name(cluster), "InstanceType": "ml.g5.2xlarge"})
+    await go_on(cluster, 1300, 650)
+    provider.hosting.delete_endpoint({"EndpointName": name(cluster)})
+    await go_on(cluster, 1300, 650)
+    assert (cluster.condition("Stalled", DEPLOYMENT)["reason"], provider.count(CREATE)) == ("Expired", 1)
+
+
+async def test_an_earlier_version_that_was_changed_does_not_answer_meanwhile(provider, cluster):
+    endpoint = name(cluster)
+    cluster.add_cloud_job("sentiment-2")
+    await cluster.settle()
+    await cluster.check(job="sentiment-2")
+    await cluster.settle()
+    provider.set(fail_next_endpoint="no room")
+    await cluster.pass_time(HOUR)
+    await go_on(cluster, 480)
+    assert (cluster.status(DEPLOYMENT)["phase"], cluster.status(DEPLOYMENT)["servedVersion"]) == ("Degraded", 1)
+    other_weights(provider, endpoint)
+    await go_on(cluster, 1300, 650)
+    assert cluster.status(MODEL)["activeVersion"] == 2
+    assert (cluster.status(DEPLOYMENT)["phase"], cluster.status(DEPLOYMENT).get("servedVersion")) == ("Failed", None)
