@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -84,10 +85,11 @@ class Context:
     """So long a trainer may say nothing before its job says so."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
     """Each connection as it was last read, with its version: every job of it asks for it at every look."""
-    _held: Held = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_held", Held(self.seconds))  # frozen for all others
+    @cached_property
+    def _held(self) -> Held:
+        """Statuses that the API server does not take."""
+        return Held(self.seconds)
 
     async def read(self, resource: Resource, key: Key) -> Manifest | None:
         """The object as last seen; where the store has none, the API is asked: a watch may be late."""
