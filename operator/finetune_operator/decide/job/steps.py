@@ -73,8 +73,8 @@ ROOM_GRACE = timedelta(seconds=60)
 
 _BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it goes on by itself."
 _OURS = (
-    f"; {PROVIDER_FINALIZER} is of a job at a provider, which this one is not by its connection: where nothing of it is "
-    f"at one, annotate it with {ABANDON_ANNOTATION}=true"
+    f"; {PROVIDER_FINALIZER} is of a job at a provider, which this one is not by its connection: where nothing of it "
+    f"is at one, annotate it with {ABANDON_ANNOTATION}=true"
 )
 _BY_A_NEWER_RELEASE = (
     "The definitions on the cluster are newer than the operator: upgrade the operator to their release; the job begins "
