@@ -70,12 +70,18 @@ def resting(reason: Reason, message: str) -> list[Fact]:
     ]
 
 
-def leaving(finalizers: str, ends: str = "") -> list[Fact]:
-    """On its way out, and not gone: somebody's finalizers keep it. `ends`: what of it has to end before."""
+def leaving(finalizers: str, ends: str = "", way_out: str = "") -> list[Fact]:
+    """On its way out, and not gone: finalizers keep it.
+
+    Args:
+        finalizers: as people list them.
+        ends: what of it has to end before.
+        way_out: what lets it go, where it is known.
+    """
     if ends:
         message = f"it is being deleted: {ends}, and then the finalizers {finalizers} are to go"
     else:
-        message = f"it is being deleted, and kept by its finalizers {finalizers}"
+        message = f"it is being deleted, and kept by its finalizers {finalizers}{way_out}"
     return reconciling(Reason.PENDING, message)
 
 

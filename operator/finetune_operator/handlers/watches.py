@@ -21,6 +21,7 @@ from kopf._cogs.clients.watching import Bookmark, watch_objs
 from kopf._cogs.structs import references
 
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
+from finetune_operator.runtime.errors import UNAUTHENTICATED
 from finetune_operator.runtime.kube import Resource
 from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
 from finetune_operator.runtime.settings import Settings
@@ -117,7 +118,7 @@ async def _watch(
             logger.warning("the watch of %s broke, they are listed anew: %s", resource.plural, error)
         except kopf.LoginError as error:
             # It has signed in anew, and been refused again: a new process reads all that it signs in with.
-            raise CannotWatch(f"{resource.plural}: 401 the API server refuses the operator's credentials") from error
+            raise CannotWatch(f"{resource.plural}: 401 {UNAUTHENTICATED}") from error
         except APIError as error:
             if error.status != HTTPStatus.GONE:  # so are the pages of a listing that took too long
                 raise CannotWatch(f"{resource.plural}: {error.status} {_said(resource, error)}") from error

@@ -73,6 +73,11 @@ class LeadershipLost(Exception):
     """This replica does not hold the Lease, or cannot be sure that it does."""
 
 
+UNAUTHENTICATED = (
+    "the API server refuses these credentials. If they are those of the operator's pod, whose service account was "
+    "deleted or made anew: delete the pod, and the next one has a token of the new account"
+)
+
 # How server-side apply refuses a field that the schema does not have: with a 500, though no repeat would help.
 _BAD_PATCH = "failed to create typed patch object"
 # Policies and webhooks choose the status that they deny with: 404, 409 and 413 would be taken for something else.
@@ -99,6 +104,8 @@ def error_for(status: int, reason: str, message: str, retry_after: float | None 
     """The exception for an answer of the API server."""
     if status == 422 and (unknown := _UNKNOWN_FIELD.search(message)):
         message = unknown[0]
+    if status == 401 and message == "Unauthorized":  # its own words, not those of a server that is asked through it
+        message = UNAUTHENTICATED
     if status == 500 and message.startswith((_BAD_PATCH, _TOO_LARGE)):
         return Invalid(status, reason, message)
     if _DENIED.search(message):

@@ -11,6 +11,7 @@ from finetune_api import policy
 from finetune_api.dataset import DataFile
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
@@ -72,6 +73,10 @@ ROOM_GRACE = timedelta(seconds=60)
 """Most pods that find no room at once find it within seconds, when another has ended or a node has come up."""
 
 _BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it goes on by itself."
+_OURS = (
+    f"; {PROVIDER_FINALIZER} is of a job at a provider, which this one is not by its connection: where nothing of it "
+    f"is at one, annotate it with {ABANDON_ANNOTATION}=true"
+)
 _BY_A_NEWER_RELEASE = (
     "The definitions on the cluster are newer than the operator: upgrade the operator to their release; the job begins "
     "by itself."
@@ -118,9 +123,16 @@ def refused_by_policy(decision: Decision) -> bool:
 
 
 def leave_deleted(view: JobView) -> Decision | None:
-    """Children go by their owner reference; where a stranger's finalizer keeps the job, what runs is ended already."""
+    """Children go by their owner reference; where a stranger's finalizer keeps the job, what runs is ended already.
+
+    One of ours is on it where it was copied from a job at a provider, or led there: that is for people to know.
+    """
+    if not view.deleting:
+        return None
     runs = view.run.state in {"Queued", "Active"}
-    return Decision(going(view), stop=runs) if view.deleting else None
+    if view.held and view.abandoned and not runs and not view.live_pods:
+        return Decision(view.status, release=True)
+    return Decision(going(view), stop=runs)
 
 
 def going(view: JobView) -> FineTuneJobStatus:
@@ -129,7 +141,8 @@ def going(view: JobView) -> FineTuneJobStatus:
         return view.status
     if view.live_pods or view.run.state in {"Queued", "Active"}:
         return with_status(view, Change(leaving(view.kept_by, "its pod is told to end")))
-    return with_status(view, Change(leaving(view.kept_by), {"phase": "Cancelled", "failure": None}))
+    way_out = _OURS if view.held else ""
+    return with_status(view, Change(leaving(view.kept_by, way_out=way_out), {"phase": "Cancelled", "failure": None}))
 
 
 def keep_finished(view: JobView) -> Decision | None:

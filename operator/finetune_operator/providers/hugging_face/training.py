@@ -51,6 +51,14 @@ logger = logging.getLogger(__name__)
 POD_IS_LATE = timedelta(seconds=10)
 """A Job without a pod after this has been refused one: its events say why."""
 
+NO_POD_FOR_LONG = timedelta(minutes=10)
+"""Among ten thousand Jobs one waits half as long for its pod."""
+
+_NOBODY_MAKES_IT = (
+    f"{AWAITED}: its Job has had no pod for more than ten minutes, and no Event says why; ask an admin whether the Job "
+    "controller (kube-controller-manager) runs, or has many others to make"
+)
+
 BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
 """By which the Job controller marks a Job's pods."""
 
@@ -373,8 +381,10 @@ class HuggingFaceTraining:
         if held := _held(batch_job):
             return replace(run, note=f"Job {metadata['name']} is {held}")
         since = moment(metadata["creationTimestamp"])
-        late = self._clock() - since > POD_IS_LATE
-        run = replace(run, awaiting_pod=True, since=since, note=_left_to(batch_job) if late else "")
+        lasted = self._clock() - since
+        late = lasted > POD_IS_LATE
+        note = _NOBODY_MAKES_IT if lasted > NO_POD_FOR_LONG else ""
+        run = replace(run, awaiting_pod=True, since=since, note=(late and _left_to(batch_job)) or note)
         try:
             told = await self._refusals.of(batch_job) if late else None
         except REFUSALS as refusal:

@@ -115,6 +115,21 @@ async def test_a_job_whose_pod_another_controller_is_to_make_says_which() -> Non
     )
 
 
+async def test_a_job_whose_pod_nobody_makes_says_so_after_ten_minutes() -> None:
+    cluster = await with_job()
+    for _ in range(8):
+        await cluster.wait(70)
+    assert cluster.condition("Reconciling")["message"] == "waiting for the trainer to start"
+    await cluster.wait(70)
+    assert "whether the Job controller (kube-controller-manager) runs" in cluster.condition("Reconciling")["message"]
+    written = cluster.kube.asked("patch_status", "finetunejobs")
+    await cluster.wait(70)
+    assert cluster.kube.asked("patch_status", "finetunejobs") == written, "it says so once"
+    cluster.run_pod()
+    await cluster.settle()
+    assert "kube-controller-manager" not in cluster.condition("Reconciling")["message"]
+
+
 async def test_a_job_that_waits_in_a_queue_says_where_that_tells_why() -> None:
     cluster = await with_job()
     made = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.runtime.kube import (
     DEPLOYMENTS,
     FINE_TUNE_JOBS,
@@ -40,6 +41,21 @@ async def test_a_job_that_is_deleted_and_kept_does_not_go_on_running_in_its_stat
     ready, reconciling = cluster.condition("Ready"), cluster.condition("Reconciling")
     assert (ready["status"], reconciling["status"], reconciling["reason"]) == ("False", "True", "Pending")
     assert ready["message"] == f"it is being deleted, and kept by its finalizers {FOREIGN}"
+
+
+async def test_a_job_of_the_cluster_that_has_our_finalizer_says_how_it_is_let_go() -> None:
+    """It was copied, with its metadata, from one at a provider."""
+    cluster = await with_running_job()
+    await delete(cluster, FINE_TUNE_JOBS, "sentiment-1", PROVIDER_FINALIZER)
+    cluster.kube.drop(PODS, "sentiment-1-1-x")
+    await cluster.settle()
+    assert "annotate it with finetune.dev/abandon=true" in cluster.condition("Ready")["message"]
+    found = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
+    metadata = found | {"annotations": {ABANDON_ANNOTATION: "true"}}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=metadata)
+    await cluster.settle()
+    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
+    assert ("FineTuneJob", "Warning", "Abandoned") in cluster.told
 
 
 async def test_a_job_that_has_ended_stays_what_it_is_while_it_is_deleted() -> None:

@@ -213,8 +213,8 @@ async def test_a_rotated_token_is_read_again(tmp_path):
 
 async def test_a_token_that_stays_refused_is_an_error(tmp_path):
     async with fake_api.serve(tmp_path) as (api, client):
-        api.refuse(401, "Unauthorized")
-        with pytest.raises(KubeError, match="Unauthorized"):
+        api.refuse(401, "Unauthorized", "Unauthorized")
+        with pytest.raises(KubeError, match=r"Unauthorized.* delete the pod"):
             await client.get(JOBS, "a", "team")
         assert len(api.seen) == 2
 
