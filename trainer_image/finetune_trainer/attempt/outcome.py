@@ -19,7 +19,7 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.errors import TrainerError, is_short_of_device_memory
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
     if isinstance(error, OSError) and error.errno in _FULL:
         where = error.filename or "a temporary file"
         return fail(reporter, TrainerError(Reason.ARTIFACT_FAILED, f"{where}: {os.strerror(error.errno)}", _MORE_ROOM))
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+    if is_short_of_memory(error):
         what = f"the machine's memory was not enough ({type(error).__name__} at {_place(error)})"
         return fail(reporter, TrainerError(Reason.OUT_OF_MEMORY, what))
     if isinstance(error, RuntimeError) and (broken := _GPU_BROKEN.search(str(error))):

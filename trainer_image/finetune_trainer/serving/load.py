@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from finetune_api.reasons import Reason
 from finetune_trainer.computing import four_bit
 from finetune_trainer.computing.limits import cpu_threads, free_memory
-from finetune_trainer.errors import TrainerError, is_short_of_device_memory
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
 from finetune_trainer.models import config_file
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
@@ -166,7 +166,7 @@ def _in_words(what: str, next_step: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (TrainerError, MemoryError):
+    except TrainerError:
         raise
     except SafetensorError as error:
         raise _unusable(what, error, PUT_THERE_AGAIN) from error
@@ -180,13 +180,13 @@ def _in_words(what: str, next_step: str | None = None) -> Iterator[None]:
 def _room_on_device(base: Path) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        if not is_short_of_device_memory(error):
+    except Exception as error:
+        of_device = is_short_of_device_memory(error)
+        if not of_device and not is_short_of_memory(error):
             raise
-        raise TrainerError(
-            Reason.OUT_OF_MEMORY, f"{base} does not fit into the accelerator's memory",
-            "Choose a node with more accelerator memory, or serve a smaller model.",
-        ) from error  # fmt: skip
+        whose, more = ("accelerator's", "accelerator memory") if of_device else ("machine's", "memory")
+        step = f"Choose a node with more {more}, or serve a smaller model."
+        raise TrainerError(Reason.OUT_OF_MEMORY, f"{base} does not fit into the {whose} memory", step) from error
 
 
 def _kind(artifact: Artifact, config: Any) -> Any:

@@ -314,6 +314,10 @@ def maps_more_than_there_is():
     raise OSError(12, "Cannot allocate memory")
 
 
+def allocates_more_than_there_is():
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12")
+
+
 def needs_more_than_there_is():
     raise MemoryError
 
@@ -349,6 +353,7 @@ def test_every_end_leaves_a_termination_message_that_the_kubelet_takes_whole(tmp
         (fills_the_disk, "/tmp/fingerprints-1: No space left on device", "spec.resources.ephemeralStorage"),
         (exceeds_the_size_of_files, "/out/checkpoint-3: File too large", "spec.resources.ephemeralStorage"),
         (maps_more_than_there_is, f"{SHORT} (OSError at test_report.py:{{}})", "spec.resources"),
+        (allocates_more_than_there_is, f"{SHORT} (RuntimeError at test_report.py:{{}})", "spec.resources"),
         (needs_more_than_there_is, f"{SHORT} (MemoryError at test_report.py:{{}})", "spec.resources"),
         (loses_its_gpu, "a GPU has failed: uncorrectable ECC error", "nvidia-smi"),
     ],
