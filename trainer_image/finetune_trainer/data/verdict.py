@@ -83,10 +83,7 @@ def check_dataset(
     Returns:
         The verdict. What is wrong with data or stores is in it and is never raised.
     """
-    from finetune_trainer.data.fingerprints import (
-        Fingerprints,
-        InCommon,
-    )  # 50 MiB of pyarrow, which a server has no need of
+    from finetune_trainer.data.fingerprints import Fingerprints, InCommon  # 50 MiB of pyarrow: not for servers
 
     if spec.preference is not None and tokenizer is not None and tokenizer.encoder_decoder:
         return failed(_no_pairs_for(spec.base_model))
@@ -213,7 +210,8 @@ class _SplitCheck:
         except TrainerError as error:
             self.error = error
         except MemoryError:
-            what = f"{self.file or self.split}: the machine's memory was not enough to read it"
+            called = self.file or f"spec.dataset.{self.split}"
+            what = f"{called}: the machine's memory was not enough to read it"
             self.error = TrainerError(Reason.OUT_OF_MEMORY, what, _LESS_MEMORY)
         if self.columns_seen:
             self.absent = column_names.absent(self.columns, self.columns_seen, usable=self.bad_rows < self.rows)
