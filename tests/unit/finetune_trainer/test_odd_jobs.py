@@ -22,7 +22,6 @@ from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.data.chat_templates import THINKING
 from tests.unit.finetune_trainer.jobs import make_job, make_preference_job, write_rows
 from tests.unit.finetune_trainer.serving.served_models import make_adapter
-from tests.unit.finetune_trainer.shortages import OF_THE_MACHINE
 from tests.unit.finetune_trainer.training_runs import do
 
 
@@ -375,30 +374,6 @@ def test_a_model_that_can_be_trained_and_not_asked_is_trained_where_nothing_is_a
     cache, folder = own_model
     of_kind(folder, **ENDS_IN_ANSWERS)
     assert do(make_job(tmp_path, cache, splits=("train",), hyperparameters={"epochs": 0.2}))[0] == ExitCode.OK
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        torch.OutOfMemoryError("x"),
-        torch.AcceleratorError("x"),
-        *OF_THE_MACHINE.values(),
-        TrainerError("SpecInvalid", "x"),
-    ],
-    ids=repr,
-)
-def test_memory_and_devices_that_fail_are_no_fault_of_the_model(tmp_path, tiny_model, monkeypatch, given):
-    def fail(*_args, **_about):
-        raise given
-
-    with pytest.raises(type(given)) as raised, base_refusals.in_words(tmp_path, "a pass on trial"):
-        fail()
-    assert raised.value is given
-    if not isinstance(given, TrainerError):
-        monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail)
-        with pytest.raises(type(given)) as raised:
-            base_model.load_model(tiny_model / NAME, dtype=torch.float32)
-        assert raised.value is given
 
 
 def test_trap_13_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):
