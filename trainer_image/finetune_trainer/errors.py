@@ -3,6 +3,7 @@
 It does not print, report or exit: the commands do, with `failure()` and `exit_code`.
 """
 
+import errno
 import re
 
 from pydantic import ValidationError
@@ -49,6 +50,12 @@ class TrainerError(Exception):
             exit_code=int(self.exit_code),
             attempt=attempt,
         )
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Whether the machine's own memory was not enough: by Python, the system or torch's allocator."""
+    of_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return of_torch or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def is_short_of_device_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What is raised where a GPU's memory is not enough: seen on one, or as the libraries write it."""
+"""What is raised where memory is not enough, a GPU's or the machine's: seen there, or as the libraries write it."""
 
 import torch
 
@@ -7,4 +7,13 @@ ERRORS = {
     "driver": torch.AcceleratorError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in https://x"),
     "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     "Triton": RuntimeError("Triton Error [CUDA]: out of memory"),
+}
+
+OF_THE_MACHINE = {
+    "Python": MemoryError(),
+    "torch": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 281474976710656 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    "a map": OSError(12, "Cannot allocate memory"),
 }

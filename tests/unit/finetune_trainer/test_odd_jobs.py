@@ -376,14 +376,6 @@ def test_a_model_that_can_be_trained_and_not_asked_is_trained_where_nothing_is_a
     assert do(make_job(tmp_path, cache, splits=("train",), hyperparameters={"epochs": 0.2}))[0] == ExitCode.OK
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError, MemoryError, TrainerError])
-def test_memory_and_devices_that_fail_are_no_fault_of_the_model(tmp_path, error):
-    given = TrainerError("SpecInvalid", "x") if error is TrainerError else error("x")
-    with pytest.raises(error) as raised, base_refusals.in_words(tmp_path, "a pass on trial"):
-        raise given
-    assert raised.value is given
-
-
 def test_trap_13_tied_embeddings_stay_tied_in_full_tuning(tiny_model, tmp_path):
     from transformers import AutoModelForCausalLM
 

@@ -19,11 +19,11 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.errors import TrainerError, is_short_of_device_memory
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
 
 logger = logging.getLogger(__name__)
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MORE_ROOM = (
     "Make room there. A pod's own disk grows with spec.resources.ephemeralStorage of a job under a new name, or with "
     "ephemeral-storage in the connection's podTemplate; then try again (in a cluster by spec.retryNonce)."
@@ -123,6 +123,9 @@ def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
     if isinstance(error, OSError) and error.errno in _FULL:
         where = error.filename or "a temporary file"
         return fail(reporter, TrainerError(Reason.ARTIFACT_FAILED, f"{where}: {os.strerror(error.errno)}", _MORE_ROOM))
+    if is_short_of_memory(error):
+        what = f"the machine's memory was not enough ({type(error).__name__} at {_place(error)})"
+        return fail(reporter, TrainerError(Reason.OUT_OF_MEMORY, what))
     if isinstance(error, RuntimeError) and (broken := _GPU_BROKEN.search(str(error))):
         return fail(reporter, TrainerError(Reason.GPU_UNAVAILABLE, f"a GPU has failed: {broken[0]}"))
     if is_short_of_device_memory(error):

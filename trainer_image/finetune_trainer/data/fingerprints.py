@@ -26,8 +26,10 @@ from typing import NamedTuple, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finetune_api.reasons import Reason
 from finetune_trainer.data.rows import Position, Role, Row, Rows, Turn
-from finetune_trainer.storage.durable import MORE_SCRATCH, of_volume
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.durable import MORE_SCRATCH
 
 _BUCKETS = 64
 _MEMORY = 4 << 20
@@ -312,7 +314,8 @@ def _room_for_them() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise of_volume("a temporary file of the rows' hashes could not be written", error, MORE_SCRATCH) from error
+        what = f"a temporary file of the rows' hashes could not be written: {error.strerror}"
+        raise TrainerError(Reason.ARTIFACT_FAILED, what, MORE_SCRATCH) from error
 
 
 def _integers(values: "array[int]") -> pa.Array:

@@ -7,7 +7,7 @@ Memory is bounded by the pages of the columns that are read, not by rows or row 
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain, groupby
 from typing import IO, Any
 
@@ -42,6 +42,8 @@ class ParquetRows:
             kinds = zip(self.columns, self._parquet.schema_arrow.types, strict=True)
             self.of_objects = frozenset(name for name, kind in kinds if pa.types.is_struct(kind))
             """Names of those that hold objects."""
+        except MemoryError:  # Arrow's own is an ArrowException, too: the file may be as it should be
+            raise
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise broken_file(file_name, "is no Parquet file, or its end is missing") from error
         self._group: Any = self._parquet.metadata.row_group
@@ -79,6 +81,8 @@ class ParquetRows:
         while True:
             try:
                 batch = next(batches, None)
+            except MemoryError:
+                raise
             except (pa.ArrowException, OSError) as error:
                 yield from self._up_to_the_broken(groups, columns, rows, next(iter(places.take(1)), None), error)
                 return
@@ -187,7 +191,7 @@ def _value(scalar: pa.Scalar) -> Any:
     """As Python has it; the scalar itself where Python has no such value (a date in the year 20,000): it is no text."""
     try:
         return scalar.as_py()
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, MemoryError):
         raise
     except (ValueError, OverflowError, pa.ArrowException):
         return scalar
@@ -208,8 +212,9 @@ def spooled(stream: IO[bytes], file_name: str) -> Iterator[IO[bytes]]:
     Raises:
         TrainerError: ArtifactFailed, no room for it.
     """
-    with tempfile.TemporaryFile(prefix="dataset-") as file:
+    with ExitStack() as stack:
         try:
+            file = stack.enter_context(tempfile.TemporaryFile(prefix="dataset-"))
             shutil.copyfileobj(stream, file, 1 << 20)
             file.flush()
         except OSError as error:

@@ -53,6 +53,10 @@ _WHOLE_PAIRS = (
 _AS_READ = ": the text was read in another encoding before it was saved; export it anew as UTF-8"
 _AS_ANY_OTHER = "; it is learnt like any other"
 _AS_WRITTEN = "; they are learnt as they stand there: html.unescape of Python makes plain text of them"
+_LESS_MEMORY = (
+    "Give it more memory. A Parquet file takes less with smaller row groups: "
+    "pandas.read_parquet('FILE').to_parquet('FILE.parquet', row_group_size=1000)."
+)
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "name": 256}
 MOST_WARNINGS = 16
@@ -79,10 +83,7 @@ def check_dataset(
     Returns:
         The verdict. What is wrong with data or stores is in it and is never raised.
     """
-    from finetune_trainer.data.fingerprints import (
-        Fingerprints,
-        InCommon,
-    )  # 50 MiB of pyarrow, which a server has no need of
+    from finetune_trainer.data.fingerprints import Fingerprints, InCommon  # 50 MiB of pyarrow: not for servers
 
     if spec.preference is not None and tokenizer is not None and tokenizer.encoder_decoder:
         return failed(_no_pairs_for(spec.base_model))
@@ -208,6 +209,10 @@ class _SplitCheck:
                 self.size, self.sha256 = file.size, file.sha256
         except TrainerError as error:
             self.error = error
+        except MemoryError:
+            called = self.file or f"spec.dataset.{self.split}"
+            what = f"{called}: the machine's memory was not enough to read it"
+            self.error = TrainerError(Reason.OUT_OF_MEMORY, what, _LESS_MEMORY)
         if self.columns_seen:
             self.absent = column_names.absent(self.columns, self.columns_seen, usable=self.bad_rows < self.rows)
 

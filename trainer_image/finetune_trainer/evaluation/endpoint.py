@@ -5,6 +5,7 @@ What a service answers with an error is never repeated in messages: it may quote
 
 import asyncio
 import contextlib
+import math
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -293,10 +294,13 @@ def _require_ok(response: httpx.Response) -> None:
 
 
 def asked_pause(headers: Mapping[str, str]) -> float | None:
-    """Seconds of `Retry-After`, which is a number or, held against the answer's own date, a date (RFC 9110)."""
+    """Seconds of `retry-after-ms`, or of `Retry-After`, a number or a date, held against the answer's (RFC 9110)."""
+    for name, of_a_second in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with contextlib.suppress(ValueError):
+            number = float(headers.get(name, ""))
+            if 0 <= number < math.inf:
+                return number / of_a_second
     header = headers.get("retry-after", "").strip()
-    if header.isdecimal():
-        return float(header)
     with contextlib.suppress(ValueError, TypeError):
         until, now = parsedate_to_datetime(header), parsedate_to_datetime(headers.get("date", ""))
         return max(0.0, (until - now).total_seconds())

@@ -111,10 +111,8 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             **attention_of(config),
             **extra,
         )
-    except MemoryError:
-        raise
     except Exception as error:
-        if is_of_the_device(error):  # only quantised models are loaded onto a GPU
+        if is_of_the_device(error):
             raise
         if getattr(config, "quantization_config", None):
             logger.warning("quantised weights could not be loaded: %s", first_line(error))

@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune_api.reasons import Reason
 from finetune_trainer.computing.ranks import is_end_of_line
-from finetune_trainer.errors import TrainerError, is_short_of_device_memory
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
 from finetune_trainer.models.weight_files import damaged
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def in_words(folder: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (TrainerError, MemoryError):
+    except TrainerError:
         raise
     except Exception as error:
         if is_of_the_device(error) or is_end_of_line(error):
@@ -64,8 +64,9 @@ def in_words(folder: Path, what: str) -> Iterator[None]:
 
 
 def is_of_the_device(error: Exception) -> bool:
-    """Whether a GPU has failed, or its memory was not enough. By name: some of what asks has no torch yet."""
-    return is_short_of_device_memory(error) or any(kind.__name__ == "AcceleratorError" for kind in type(error).mro())
+    """Whether memory was not enough, or a GPU has failed. By name: some of what asks has no torch yet."""
+    short = is_short_of_device_memory(error) or is_short_of_memory(error)
+    return short or any(kind.__name__ == "AcceleratorError" for kind in type(error).mro())
 
 
 def first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ better by themselves is left to them, and so are models that bring their own cod
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,10 @@ def require(folder: Path) -> None:
             raise _refusal(folder / _CONFIG, wrong)
     generation = folder / _GENERATION
     if generation.is_file():
-        for wrong in _wrong_tokens(_read(generation)):
-            raise _refusal(generation, wrong)
+        said = _read(generation)
+        for found in (_wrong_tokens(said), wrong_sampling(said)):
+            for wrong in found:
+                raise _refusal(generation, wrong)
 
 
 def require_for(spec: FineTuneJobSpec, folder: Path) -> None:
@@ -195,6 +197,21 @@ def _wrong_tokens(fields: Fields) -> Iterator[Wrong]:
                 yield Wrong(name, f"is {shown(value)}, and no token's number")
             elif looked_up and _is_whole(vocabulary) and not -1 <= token < vocabulary:
                 yield Wrong(name, f"is {token}, and vocab_size is {vocabulary}: tokens are counted from 0 on")
+
+
+def wrong_sampling(fields: Fields) -> Iterator[Wrong]:
+    """What a model's own recommendation says that nobody can draw tokens by; 0 leaves top_p and top_k out."""
+    for name, (meant, is_right) in _DRAWN_BY.items():
+        value = fields.get(name)
+        if (value or name == "temperature") and value is not None and not is_right(value):
+            yield Wrong(name, f"is {str(value)[:40]!r}, and no {meant}")
+
+
+_DRAWN_BY: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "temperature": ("number from 0 on", lambda value: _is_number(value) and value >= 0),
+    "top_p": ("number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1),
+    "top_k": ("whole number", lambda value: _is_number(value) and value == int(value)),
+}
 
 
 def _wrong_rope(text: Fields) -> Iterator[Wrong]:

@@ -5,9 +5,8 @@ Only safetensors are read, nothing is fetched, and code that a model brings runs
 
 import json
 import logging
-import math
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from finetune_api.reasons import Reason
 from finetune_trainer.computing import four_bit
 from finetune_trainer.computing.limits import cpu_threads, free_memory
-from finetune_trainer.errors import TrainerError, is_short_of_device_memory
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
 from finetune_trainer.models import config_file
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
@@ -166,7 +165,7 @@ def _in_words(what: str, next_step: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (TrainerError, MemoryError):
+    except TrainerError:
         raise
     except SafetensorError as error:
         raise _unusable(what, error, PUT_THERE_AGAIN) from error
@@ -180,13 +179,13 @@ def _in_words(what: str, next_step: str | None = None) -> Iterator[None]:
 def _room_on_device(base: Path) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        if not is_short_of_device_memory(error):
+    except Exception as error:
+        of_device = is_short_of_device_memory(error)
+        if not of_device and not is_short_of_memory(error):
             raise
-        raise TrainerError(
-            Reason.OUT_OF_MEMORY, f"{base} does not fit into the accelerator's memory",
-            "Choose a node with more accelerator memory, or serve a smaller model.",
-        ) from error  # fmt: skip
+        whose, more = ("accelerator's", "accelerator memory") if of_device else ("machine's", "memory")
+        step = f"Choose a node with more {more}, or serve a smaller model."
+        raise TrainerError(Reason.OUT_OF_MEMORY, f"{base} does not fit into the {whose} memory", step) from error
 
 
 def _kind(artifact: Artifact, config: Any) -> Any:
@@ -272,23 +271,9 @@ def _default_sampling(artifact: Artifact) -> Sampling:
     with _in_words(f"{path} cannot be read", _FILES_STEP):
         own = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     temperature, top_p, top_k = own.get("temperature"), own.get("top_p"), own.get("top_k")
-    said = {"temperature": 1.0 if temperature is None else temperature, "top_p": top_p or 1.0, "top_k": top_k or 0}
-    for name, (meant, is_right) in _DRAWN_BY.items():
-        if not is_right(said[name]):
-            why = f"{path}: {name} is {str(said[name])[:40]!r}, and no {meant}"
-            raise TrainerError(Reason.MODEL_UNUSABLE, why, _GENERATION_STEP)
-    return Sampling(float(said["temperature"]), float(said["top_p"]), max(int(said["top_k"]), 0))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-_DRAWN_BY: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "temperature": ("number from 0 on", lambda value: _is_number(value) and value >= 0),
-    "top_p": ("number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1),
-    "top_k": ("whole number", lambda value: _is_number(value) and value == int(value)),
-}
+    for wrong in config_file.wrong_sampling(own):
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{path}: {wrong.field} {wrong.why}", _GENERATION_STEP)
+    return Sampling(float(1 if temperature is None else temperature), float(top_p or 1), max(int(top_k or 0), 0))
 
 
 def _context(config: Any, asked: int | None) -> int:

@@ -299,8 +299,27 @@ def crashes():
     raise RuntimeError("whatever")
 
 
+SHORT = "the machine's memory was not enough"
+
+
 def fills_the_disk():
     raise OSError(28, "No space left on device", "/tmp/fingerprints-1")
+
+
+def exceeds_the_size_of_files():
+    raise OSError(27, "File too large", "/out/checkpoint-3")
+
+
+def maps_more_than_there_is():
+    raise OSError(12, "Cannot allocate memory")
+
+
+def allocates_more_than_there_is():
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12")
+
+
+def needs_more_than_there_is():
+    raise MemoryError
 
 
 def loses_its_gpu():
@@ -315,6 +334,7 @@ def loses_its_gpu():
         (stops, 75, "Interrupted", None),
         (crashes, 1, "Failed", "TrainerCrashed"),
         (fills_the_disk, 73, "Failed", "ArtifactFailed"),
+        (needs_more_than_there_is, 79, "Failed", "OutOfMemory"),
         (loses_its_gpu, 85, "Failed", "GPUUnavailable"),
     ],
 )
@@ -331,12 +351,17 @@ def test_every_end_leaves_a_termination_message_that_the_kubelet_takes_whole(tmp
     ("work", "said", "step"),
     [
         (fills_the_disk, "/tmp/fingerprints-1: No space left on device", "spec.resources.ephemeralStorage"),
+        (exceeds_the_size_of_files, "/out/checkpoint-3: File too large", "spec.resources.ephemeralStorage"),
+        (maps_more_than_there_is, f"{SHORT} (OSError at test_report.py:{{}})", "spec.resources"),
+        (allocates_more_than_there_is, f"{SHORT} (RuntimeError at test_report.py:{{}})", "spec.resources"),
+        (needs_more_than_there_is, f"{SHORT} (MemoryError at test_report.py:{{}})", "spec.resources"),
         (loses_its_gpu, "a GPU has failed: uncorrectable ECC error", "nvidia-smi"),
     ],
 )
 def test_what_a_node_lacks_is_told_as_that_and_not_as_a_bug(tmp_path, work, said, step):
     failure = read_termination_message(ends(work, tmp_path)[1]).failure
-    assert (failure.message, step in failure.next_step) == (said, True)
+    where = said.format(work.__code__.co_firstlineno + 1)
+    assert (failure.message, step in failure.next_step) == (where, True)
 
 
 def test_a_path_without_a_kubelet_is_no_error(tmp_path):

@@ -152,13 +152,14 @@ def test_parquet_that_changes_while_it_is_read_is_refused(how, tmp_path):
     assert raised.value.next_step
 
 
-def test_a_copy_for_which_there_is_no_room_is_no_store_that_is_away(monkeypatch):
+@pytest.mark.parametrize("step", ["shutil.copyfileobj", "tempfile.TemporaryFile"])
+def test_a_copy_for_which_there_is_no_room_is_no_store_that_is_away(monkeypatch, step):
     """The next attempt would not find more room."""
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(parquet.shutil, "copyfileobj", full)
+    monkeypatch.setattr(step, full)
     with (
         pytest.raises(TrainerError, match="no room for a temporary copy") as raised,
         parquet.spooled(io.BytesIO(), "t"),
@@ -166,3 +167,16 @@ def test_a_copy_for_which_there_is_no_room_is_no_store_that_is_away(monkeypatch)
         pass
     assert raised.value.reason == "ArtifactFailed"
     assert "resources.ephemeralStorage" in raised.value.next_step
+
+
+@pytest.mark.parametrize("step", ["__init__", "iter_batches"])
+def test_too_little_memory_does_not_make_a_file_a_broken_one(check, tmp_path, monkeypatch, step):
+    def short(*_, **__):
+        raise pa.ArrowMemoryError("malloc of size 4000000000 failed")
+
+    pq.write_table(pa.table({"prompt": ["a"], "completion": ["b"]}), tmp_path / "t.parquet")
+    monkeypatch.setattr(pq.ParquetFile, step, short)
+    verdict = check(spec={"dataset": {"train": {"uri": (tmp_path / "t.parquet").as_uri()}}}).verdict
+    said = "t.parquet: the machine's memory was not enough to read it"
+    assert (verdict.reason, verdict.message) == ("OutOfMemory", said)
+    assert "row_group_size" in verdict.next_step

@@ -263,6 +263,11 @@ PAUSES = {
         0.0,
     ),
     "a date without one to hold it against": ({"retry-after": "Sat, 21 Nov 2026 12:01:30 GMT"}, None),
+    "a part of a second": ({"retry-after": " 0.5"}, 0.5),
+    "milliseconds": ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+    "milliseconds that are none": ({"retry-after-ms": "x", "retry-after": "2"}, 2.0),
+    "no end": ({"retry-after": "inf"}, None),
+    "less than nothing": ({"retry-after": "-1"}, None),
     "words": ({"retry-after": "soon"}, None),
     "none": ({}, None),
 }

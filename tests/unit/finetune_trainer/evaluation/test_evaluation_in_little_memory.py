@@ -36,13 +36,18 @@ def answers_fail_where(monkeypatch, is_too_large, words="torch"):
     monkeypatch.setattr(generate, "_new_tokens", new_tokens)
 
 
+@pytest.fixture(scope="module")
+def at_once(tiny_model, tmp_path_factory):
+    """What is measured where memory is enough."""
+    return Bench(tmp_path_factory.mktemp("at-once"), tiny_model, baselines=BASELINES).measure().result
+
+
 @pytest.mark.parametrize("words", ERRORS)
-def test_smaller_batches_give_the_same_result(tiny_model, tmp_path, monkeypatch, words):
-    whole = Bench(tmp_path / "whole", tiny_model, baselines=BASELINES).measure()
+def test_smaller_batches_give_the_same_result(tiny_model, tmp_path, monkeypatch, at_once, words):
     sizes = []
     answers_fail_where(monkeypatch, lambda prompts: sizes.append(len(prompts)) or len(prompts) > 2, words)
     small = Bench(tmp_path / "small", tiny_model, baselines=BASELINES).measure()
-    assert small.result == whole.result
+    assert small.result == at_once
     assert sum(size > 2 for size in sizes) <= 3, "a shortage is learnt from"
 
 

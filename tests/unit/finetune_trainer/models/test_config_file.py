@@ -156,9 +156,27 @@ def test_a_file_that_is_no_object_is_refused(base, text, said):
     assert refusal(base) == f"config.json: {said}"
 
 
-def test_so_is_what_says_how_to_generate(base):
-    change(base, {"eos_token_id": "</s>"}, "generation_config.json")
-    assert refusal(base) == 'generation_config.json: eos_token_id is "</s>", and no token\'s number'
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"eos_token_id": "</s>"}, 'eos_token_id is "</s>", and no token\'s number'),
+        ({"temperature": "hot"}, "temperature is 'hot', and no number from 0 on"),
+        ({"temperature": -1}, "temperature is '-1', and no number from 0 on"),
+        ({"temperature": False}, "temperature is 'False', and no number from 0 on"),
+        ({"top_p": 1.5}, "top_p is '1.5', and no number above 0, up to 1"),
+        ({"top_k": 1.5}, "top_k is '1.5', and no whole number"),
+    ],
+)
+def test_so_is_what_says_how_to_generate_before_it_is_trained_and_cannot_be_served(base, fields, said):
+    change(base, fields, "generation_config.json")
+    assert refusal(base) == f"generation_config.json: {said}"
+
+
+def test_what_leaves_a_draw_open_is_no_fault(base):
+    change(base, {"temperature": 0, "top_p": 0, "top_k": -1}, "generation_config.json")
+    config_file.require(base)
+    change(base, {"temperature": None, "top_p": None, "top_k": 0}, "generation_config.json")
+    config_file.require(base)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from finetune_trainer.serving import artifact as artifacts
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, bytes_per_token, choose_dtype, load
 from tests.assets.tiny_model import NAME
-from tests.unit.finetune_trainer.shortages import ERRORS
+from tests.unit.finetune_trainer.shortages import ERRORS, OF_THE_MACHINE
 
 
 @pytest.fixture
@@ -60,6 +60,17 @@ def test_a_gpu_that_is_too_small_or_taken_is_not_the_models_fault(whole, monkeyp
     error = refused(whole, None)
     assert (error.reason, error.exit_code) == ("OutOfMemory", ExitCode.OUT_OF_MEMORY)
     assert "more accelerator memory" in error.next_step
+
+
+@pytest.mark.parametrize("words", OF_THE_MACHINE)
+def test_a_machine_that_is_too_small_is_not_the_models_fault(whole, monkeypatch, words):
+    def no_room(*_args, **_about):
+        raise OF_THE_MACHINE[words]
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", no_room)
+    error = refused(whole, None)
+    assert (error.reason, error.message) == ("OutOfMemory", f"{whole} does not fit into the machine's memory")
+    assert error.next_step == "Choose a node with more memory, or serve a smaller model."
 
 
 def test_a_gpu_that_fails_is_not_the_models_fault(whole, monkeypatch):

@@ -46,6 +46,7 @@ def test_order_depends_on_seed_and_epoch_alone():
         ([100, 2], {"token_budget": 10}, [[0], [1]]),
         ([1, 2, 3], {"rows_each": 1}, [[2], [1], [0]]),
         ([7], {"token_budget": 1}, [[0]]),
+        ([3, 1, 2], {}, [[0, 2, 1]]),
     ],
 )
 def test_forward_passes_hold_rows_of_like_lengths_within_the_limit(lengths, limits, passes):
