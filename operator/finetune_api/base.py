@@ -59,6 +59,10 @@ def rules(*told: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
     return {RULES: [dict(zip(("rule", "message", "fieldPath"), one, strict=False)) for one in told]}
 
 
+SHAPES: dict[str, str] = {}
+"""What is to be written by pattern, for whoever meets a text that no API server has compared with it."""
+
+
 def shaped(pattern: str, message: str) -> Any:
     """A pattern whose refusal says what to write: pydantic checks it, and the API server as a CEL rule."""
 
@@ -67,6 +71,7 @@ def shaped(pattern: str, message: str) -> Any:
         shape = rules((f"self.matches(r'{pattern}')", message))[RULES]
         schema[RULES] = [*shape, *schema.get(RULES, ())]  # first: its message is the one that says what to write
 
+    SHAPES[pattern] = message
     return Field(pattern=pattern, json_schema_extra=as_rule)
 
 

@@ -76,6 +76,9 @@ def _name(text: str) -> str:
     Raises:
         ArgumentTypeError: it is none.
     """
+    namespace, _, name = text.rpartition("/")
+    if _NAME.fullmatch(namespace) and _NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"{text!r} has two names: write {name} -n {namespace}")
     if not _NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name: write a-z, 0-9, '-' and '.' only")
     return text

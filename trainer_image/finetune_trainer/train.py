@@ -163,13 +163,8 @@ def _clear(job: TrainerJob) -> None:
     One that a platform has yet to take may be lost: then all of this makes it again, and nothing is done twice.
     """
     if not job.artifact_folder:
-        for rest in (
-            CHECKPOINTS_FOLDER,
-            ANSWERS,
-            own_code.MODEL_FOLDER,
-            mlflow_run.RUNS_FOLDER,
-            trackers.TENSORBOARD_FOLDER,
-        ):
+        kept = (CHECKPOINTS_FOLDER, ANSWERS, own_code.MODEL_FOLDER, mlflow_run.RUNS_FOLDER, trackers.TENSORBOARD_FOLDER)
+        for rest in kept:
             shutil.rmtree(Path(job.output) / rest, ignore_errors=True)
 
 

@@ -1,6 +1,6 @@
 """LLMConnection: observe, decide, write status.
 
-Of one to a provider the credentials are tried; of one to this cluster, whether the API server would take its pods.
+Of one to a provider the credentials are tried; of each, whether the API server would take its pods.
 """
 
 import logging

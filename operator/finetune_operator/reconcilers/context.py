@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from finetune_api.base import UNSEEN, ApiModel
+from finetune_api.base import SHAPES, UNSEEN, ApiModel
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
@@ -277,8 +278,17 @@ def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
     try:
         return model.model_validate(obj.get("spec") or {}), ""
     except ValidationError as error:
-        found = [f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
+        found = [f"spec{_path(one['loc'])}: {_wrong(one)}" for one in error.errors(include_input=False)]
         return None, "; ".join(found[:5])
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+
+
+def _wrong(error: ErrorDetails) -> str:
+    """What to write, where that is known; an older definition has let the text pass."""
+    return SHAPES.get(str(error.get("ctx", {}).get("pattern")), error["msg"])
 
 
 def is_of_newer_definitions(model: type[M], obj: Mapping[str, Any]) -> bool:

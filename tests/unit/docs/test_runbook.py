@@ -46,7 +46,9 @@ def test_every_reason_is_in_one_row_with_a_place_to_look_at() -> None:
 
 def test_every_metric_that_the_runbook_names_is_there() -> None:
     metrics = (ROOT / "operator/finetune_operator/runtime/metrics.py").read_text()
-    for name in set(re.findall(r"`(finetune_\w+)`", PAGE)):
+    named = set(re.findall(r"`(finetune_\w+)`", PAGE))
+    assert named
+    for name in named:
         assert f'"{name.removesuffix("_total")}"' in metrics, name
 
 

@@ -41,3 +41,18 @@ def test_with_a_setting_it_is_the_operator(monkeypatch, name):
     monkeypatch.setattr(program.gc, "freeze", lambda: None)
     monkeypatch.setattr(program.gc, "set_threshold", lambda _: None)
     assert program.main([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("team-a/mood", "'team-a/mood' has two names: write mood -n team-a"),
+        ("team_a/mood", "'team_a/mood' is no name: write a-z, 0-9, '-' and '.' only"),
+    ],
+)
+def test_a_namespaced_name_is_answered_with_the_flag_for_the_namespace(
+    capsys: pytest.CaptureFixture[str], model: str, said: str
+) -> None:
+    with pytest.raises(SystemExit):
+        program.main(["ask", model, "hello"])
+    assert said in capsys.readouterr().err

@@ -190,6 +190,7 @@ def test_on_a_volume_a_run_that_ends_at_every_boundary_comes_to_the_same(undistu
     same_model(Path(last.output) / "model", Path(undisturbed.output) / "model")
     asked_once(tmp_path / "chain")
     steps = [tuple(map(int, line.split())) for line in (tmp_path / "chain" / "steps").read_text().splitlines()]
+    assert steps
     assert all(step > kept for step, kept in steps), "what has a checkpoint is not learnt again"
     if number == signal.SIGTERM:
         assert [step for step, _ in steps] == [1, 2, 3, 4, 5], "and a request to stop leaves one"

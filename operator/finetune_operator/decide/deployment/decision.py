@@ -122,7 +122,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         "endpoint": view.status.endpoint if view.meanwhile or _is_unshown(view, target) else _endpoint(view, target),
         "cost": with_answers(view.cost or past(view.status.cost), view.answers),
     }
-    phase, facts, served = _reading(view, target.version.version, _note(view))
+    phase, facts, served = _reading(view, target, _note(view))
     if _is_unshown(view, target):
         phase, facts, served = view.status.phase or phase, [], view.status.served_version
     facts = [*facts, *retiring(view.retires, view.status.conditions)]
@@ -163,22 +163,28 @@ def _endpoint(view: DeploymentView, target: Target) -> Endpoint:
     return Endpoint(url=f"http://{view.name}.{view.namespace}.svc/v1", model=view.name)
 
 
-def _reading(view: DeploymentView, target: int, note: str) -> tuple[DeploymentPhase, list[Fact], int | None]:
+def _reading(view: DeploymentView, wanted: Target, note: str) -> tuple[DeploymentPhase, list[Fact], int | None]:
     """Phase, conditions and the version that answers, from the server's state."""
-    serving = view.serving
+    serving, target = view.serving, wanted.version.version
     if serving.state == "Idle" and serving.version == target and not view.contested:
         return "Idle", _at_rest(view), None
     if serving.state == "Serving" and serving.version == target:
         return "Ready", ready(Reason.READY, f"version {target} answers{note}"), target
     answering = _answering(view)
     if serving.state == "Failing" and serving.failure and serving.version == target:
-        facts = _failing(with_field(serving.failure, view.spec), target, answering)
+        facts = _failing(_named(serving.failure, view, wanted), target, answering)
         return ("Degraded" if answering else "Failed"), facts, answering
     what = f"is being deployed{note}{_still(answering, target)}"
     if serving.short_of and serving.version == target:
         what = f"is deployed; {serving.available} of {serving.short_of} servers are ready{note}"
     facts = reconciling(Reason.DEPLOYING, f"version {target} {what}")
     return ("Updating" if answering else "Deploying"), facts, answering
+
+
+def _named(failure: Failure, view: DeploymentView, target: Target) -> Failure:
+    """With the field that names what the server lacks, here or in the connection."""
+    connection = target.version.connection
+    return with_field(_of_deployment(failure), view.spec, connection, target.connection, view.namespace)
 
 
 def _note(view: DeploymentView) -> str:

@@ -81,18 +81,17 @@ def _with_all(failure: Failure, spec: ApiModel, namespace: str, connection: LLMC
 
     Kubernetes tells of one missing object after the other, and the operator may not look for Secrets.
     """
+    pulled = failure.reason is Reason.IMAGE_PULL_FAILED
+    lacks = pulled or _LACKED.search(failure.message) or _KEY_OF_VOLUME.search(failure.message)
+    if not lacks or not namespace:
+        return failure
     pods = connection and (connection.hugging_face or connection.check_pod)
     named = [one for part in (spec, *([pods] if pods else ())) for one in _named(part.wire(), "spec")]
-    if failure.reason is Reason.IMAGE_PULL_FAILED:
-        named = [(field, one) for field, one in named if _PULL_SECRETS in field]
-        words, least = "Whether its pull secrets are in the namespace:", 1
-    else:
-        words, least = "What else is missing:", 2
-        named = named if _LACKED.search(failure.message) or _KEY_OF_VOLUME.search(failure.message) else []
-    needed = dict.fromkeys(one for _, one in named)
+    needed = dict.fromkeys(one for field, one in named if not pulled or _PULL_SECRETS in field)
     objects = [f"{_RESOURCES[kind]}/{name}" for kind, name in needed if kind in _RESOURCES]
+    words, least = ("Whether its pull secrets are in the namespace:", 1) if pulled else ("What else is missing:", 2)
     step = f"{failure.next_step or ''} {words} kubectl -n {namespace} get {' '.join(objects)}".strip()
-    told = namespace and len(objects) >= least and len(step) <= _LONGEST_STEP
+    told = len(objects) >= least and len(step) <= _LONGEST_STEP
     return failure.model_copy(update={"next_step": step}) if told else failure
 
 

@@ -231,6 +231,18 @@ async def test_a_connection_that_cannot_be_used_is_told_by_one_event_and_again_w
     assert cluster.told.count(told) == 2
 
 
+async def test_a_text_that_older_definitions_took_is_told_with_its_place_and_what_to_write() -> None:
+    cluster = await with_connection(None, team="a")
+    spec = cluster.kube.objects[CONNECTIONS, "", "local"]["spec"]
+    template = {"podTemplate": {"imagePullSecrets": [{"name": "My Secret"}]}}
+    cluster.kube.change(CONNECTIONS, "local", "", spec=spec | {"huggingFace": spec["huggingFace"] | template})
+    await cluster.settle()
+    told = cluster.condition("Stalled", LOCAL)
+    assert told["reason"] == "SpecInvalid"
+    place = "spec.huggingFace.podTemplate.imagePullSecrets[0].name: names of objects are in small letters: write a-z"
+    assert told["message"].startswith(place)
+
+
 async def test_a_spec_that_cannot_be_read_is_told_by_an_event() -> None:
     cluster = await with_connection(None, team="a")
     spec = cluster.kube.objects[CONNECTIONS, "", "local"]["spec"]

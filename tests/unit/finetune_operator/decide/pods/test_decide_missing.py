@@ -1,5 +1,7 @@
 """A Secret, ConfigMap or claim that a pod lacks is told with the field that names it."""
 
+from dataclasses import replace
+
 import pytest
 
 from finetune_api.job import FineTuneJobSpec
@@ -149,6 +151,17 @@ def test_a_server_that_lacks_its_key_says_so_by_the_field() -> None:
     keyed = deployment_spec(apiKeySecretRef={"name": "nowhere", "key": "k"})
     ready = decide_deployment(deployment_view(failing, spec=keyed)).status.conditions[0]
     assert 'version 2 cannot be served: spec.apiKeySecretRef: secret "nowhere" not found' in ready.message
+
+
+def test_a_server_that_lacks_what_its_connection_names_says_so_and_how_to_look_for_the_rest() -> None:
+    message = 'persistentvolumeclaim "cache" not found'
+    failing = Serving("Failing", 2, 0, Failure.because(Reason.CONTAINER_CONFIG_INVALID, message))
+    seen = deployment_view(failing, spec=deployment_spec(apiKeySecretRef={"name": "keys", "key": "k"}))
+    name = decide_deployment(seen).serve.connection  # type: ignore[union-attr]
+    told = decide_deployment(replace(seen, connections={name: CONNECTION})).status.conditions[0].message
+    field = f"spec.huggingFace.modelCache.volume.persistentVolumeClaim.claimName of LLMConnection {name}"
+    assert f"version 2 cannot be served: {field}: {message}. Make the Secret, ConfigMap or volume that" in told
+    assert f"What else is missing: kubectl -n {seen.namespace} get secret/keys serviceaccount/trainer" in told
 
 
 def test_without_a_connection_only_the_job_is_looked_through() -> None:
