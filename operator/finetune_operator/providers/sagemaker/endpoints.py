@@ -95,7 +95,7 @@ class SageMakerEndpoints:
             return hosted if config == hosted.name else replace(hosted, model=f"endpoint configuration {config}")
         sku = " and ".join(sorted({one["InstanceType"] for one in asked if one.get("InstanceType")}))
         units = instances(endpoint.get("ProductionVariants") or (), asked)
-        model = " and ".join(sorted({await self._weights_of(one, hosted.name) for one in asked}))
+        model = " and ".join(sorted({await self._weights_of(one, hosted.name) for one in asked} - {""}))
         return replace(hosted, model=model, sku=sku, units=units, terms=in_words(sku, units) if sku else "")
 
     async def _weights_of(self, variant: dict[str, Any], ours: str) -> str:
