@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 from tests.simulators.clock import HOUR
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.sagemaker import SageMakerSimulator
-from tests.unit.finetune_operator.providers.strange import SECRETS, hosting, sagemaker
+from tests.unit.finetune_operator.providers.strange import SECRETS, aws, hosting, sagemaker
+from tests.unit.finetune_operator.reconcilers.bedrock import client
 from tests.unit.finetune_operator.reconcilers.cloud import go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import (
+    IMAGE,
     SageMakerCluster,
     provider,
     serve_on,
@@ -165,6 +168,23 @@ async def test_a_configuration_that_is_gone_tells_no_more_than_whose_it_was(
     standing.advance(HOUR)
     standing.hosting.delete_config({"EndpointConfigName": "theirs"})
     assert (await details(start(standing))).model == "endpoint configuration theirs"
+
+
+async def test_who_asks_any_variant_has_asked_the_endpoint(
+    standing: SageMakerSimulator, start: Any, s3_endpoint: str
+) -> None:
+    update(standing, "md-v1", OURS, OURS)
+    standing.advance(HOUR)
+    now = datetime.now(UTC)
+    dimensions = [{"Name": "EndpointName", "Value": "md-v1"}, {"Name": "VariantName", "Value": "v1"}]
+    point = {"MetricName": "Invocations", "Dimensions": dimensions, "Value": 1, "Timestamp": now - timedelta(hours=1)}
+    client("cloudwatch", s3_endpoint).put_metric_data(Namespace="AWS/SageMaker", MetricData=[point])
+    url = start(standing)
+    endpoints = {"control": url, "runtime": url, "s3": s3_endpoint, "cloudwatch": s3_endpoint}
+    api = aws(url, "sageMaker", trainerImage=IMAGE, instanceTypes=["ml.g5.xlarge"], endpoints=endpoints)
+    found = await hosting(api).usage(Hosted("md-v1", "Ready"), now - timedelta(hours=3), now)
+    await api.close()
+    assert found.last is not None
 
 
 async def test_more_instances_cost_more_and_none_cost_nothing(provider, cluster):
