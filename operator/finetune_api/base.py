@@ -105,11 +105,14 @@ ONE_CALL = Never(
     "write the root of the API, such as https://HOST/v1, without the path of one call",
 )
 
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@?#\\\s]+)(:[0-9]{1,5})?"
+"""Name or address, and port. What is more than this no client takes for one."""
+
 HttpUrl = Annotated[
     str,
     Field(max_length=512),
     shaped(
-        r"^https?://[^/@?#\s]+(/[^?#\s]*)?$",
+        rf"^https?://{_HOST}(/[^?#\s]*)?$",
         "write a whole URL without credentials, queries and white space, such as https://HOST or https://HOST/v1",
     ),
     FILLED_IN,
@@ -118,7 +121,7 @@ SecureUrl = Annotated[
     str,
     Field(max_length=512),
     shaped(
-        r"^(https://[^/@?#\s]+|http://(localhost|127[.][0-9.]+|\[::1\])(:[0-9]+)?)(/[^?#\s]*)?$",
+        rf"^(https://{_HOST}|http://(localhost|127[.][0-9.]+|\[::1\])(:[0-9]+)?)(/[^?#\s]*)?$",
         "write a whole URL with https, without credentials, queries and white space, such as https://HOST: secrets go "
         "there, and http keeps none; it is for this machine alone, such as http://localhost:8080",
     ),

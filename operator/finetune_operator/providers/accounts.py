@@ -88,7 +88,8 @@ class Accounts:
             Elsewhere: it leads elsewhere by now.
             ProviderError: whose account it leads to cannot be asked.
         """
-        await self._find_account(name, account)
+        if account is not None:
+            await self.find(name)
         await self._doubt(name, account)
         self.require_same(name, place, account)
 
@@ -115,7 +116,8 @@ class Accounts:
         made_by = account_of(version.artifact.provider_model_id or "")
         if spec.bedrock is not None and made_by is not None:
             require_same_place(name, account_of(spec.bedrock.role_arn), made_by, "made", what="AWS account ")
-        await self._find_account(name, version.account)
+        if version.account is not None:
+            await self.find(name)
         await self._doubt(name, version.account)
         require_same_account(name, self.account(name), version.account, "this was made in")
 
@@ -137,24 +139,15 @@ class Accounts:
                     return
 
     async def find(self, name: str) -> None:
-        """Find out where a connection's credentials lead now, before anything is begun there.
-
-        Raises:
-            ProviderError: it cannot be asked.
-        """
-        if not self._clients.is_fresh(name):
-            with suppress(Elsewhere):  # than a moment ago: that is what was to be found out
-                await self.of(name).sign_in()
-
-    async def _find_account(self, name: str, account: str | None) -> None:
-        """Find out whose account the connection leads to, if that is to be compared with one.
+        """Find out where a connection's credentials lead now, before anything is begun there, or compared with it.
 
         Raises:
             ProviderError: it cannot be asked.
         """
         try:
-            if account is not None:
-                await self.find(name)
+            if not self._clients.is_fresh(name):
+                with suppress(Elsewhere):  # than a moment ago: that is what was to be found out
+                    await self.of(name).sign_in()
         except Busy:
             if self.account(name) is None:
                 raise  # else those who are inside see it change

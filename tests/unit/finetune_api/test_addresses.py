@@ -85,3 +85,15 @@ def test_data_go_to_s3_in_the_internet_by_https(url: str, taken: bool) -> None:
         return
     with pytest.raises(ValidationError, match="http keeps no secret"):
         BedrockEndpoints.model_validate({"s3": url})
+
+
+@pytest.mark.parametrize("host", ["[::1", "::1", "x:y", "x:", "x:123456", "a\\b", "[x]", "a[1]"])
+def test_what_no_client_takes_for_a_host_is_refused(host: str) -> None:
+    for block in (
+        {"openAI": {"baseURL": f"https://{host}/v1", **KEY}},
+        {"azureOpenAI": {"endpoint": f"https://{host}", **AZURE}},
+    ):
+        with pytest.raises(ValidationError, match="should match pattern"):
+            LLMConnectionSpec.model_validate(block)
+    with pytest.raises(ValidationError, match="should match pattern"):
+        BedrockEndpoints.model_validate({"control": f"https://{host}"})

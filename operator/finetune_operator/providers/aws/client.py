@@ -286,7 +286,10 @@ class Aws:
                     user_agent=AGENT,
                     s3={"addressing_style": "path"} if endpoint else None,
                 )
-                client = self._session.create_client(service, endpoint_url=endpoint, config=config)
+                try:
+                    client = self._session.create_client(service, endpoint_url=endpoint, config=config)
+                except ValueError:  # of its host, or its port
+                    raise _no_address(service, str(endpoint)) from None
                 client.meta.events.register("before-send", self._require_pace)
                 client.meta.events.register("before-parse", require_answer)
                 http = client._endpoint.http_session  # noqa: SLF001 - no setting has it, nor the next two
@@ -305,6 +308,17 @@ _NO_IDENTITY = (
     "Ask an admin to give the operator's service account an identity (EKS Pod Identity, or a role in the chart's "
     "serviceAccount.annotations), or to name a Secret in credentials.secretRef."
 )
+
+
+def _no_address(service: str, endpoint: str) -> ProviderError:
+    """Nobody is asked: no client is made for such an address."""
+    found = TryLater(
+        Reason.PROVIDER_UNAVAILABLE, f"{plain(endpoint)}, where {service} is to be, can be no host's address"
+    )
+    found.next_step = (
+        "Ask an admin to correct the LLMConnection's endpoints: a host's name has letters, digits and dashes."
+    )
+    return found
 
 
 def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> ProviderError:

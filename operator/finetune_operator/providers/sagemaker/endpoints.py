@@ -95,7 +95,7 @@ class SageMakerEndpoints:
             return hosted if config == hosted.name else replace(hosted, model=f"endpoint configuration {config}")
         sku = " and ".join(sorted({one["InstanceType"] for one in asked if one.get("InstanceType")}))
         units = instances(endpoint.get("ProductionVariants") or (), asked)
-        model = " and ".join(sorted({await self._weights_of(one, hosted.name) for one in asked}))
+        model = " and ".join(sorted({await self._weights_of(one, hosted.name) for one in asked} - {""}))
         return replace(hosted, model=model, sku=sku, units=units, terms=in_words(sku, units) if sku else "")
 
     async def _weights_of(self, variant: dict[str, Any], ours: str) -> str:
@@ -162,11 +162,14 @@ class SageMakerEndpoints:
         return True
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
-        """When it was last asked, by CloudWatch."""
+        """When any of its variants was last asked, by CloudWatch."""
         described = await self._ask("describe_endpoint", EndpointName=hosted.name)
-        variant = (described.get("ProductionVariants") or [{"VariantName": VARIANT}])[0]["VariantName"]
-        dimensions = {"EndpointName": hosted.name, "VariantName": variant}
-        return await cloudwatch.usage(self._aws, "AWS/SageMaker", dimensions, since, now)
+        found = []
+        for variant in described.get("ProductionVariants") or [{"VariantName": VARIANT}]:
+            dimensions = {"EndpointName": hosted.name, "VariantName": variant["VariantName"]}
+            found.append(await cloudwatch.usage(self._aws, "AWS/SageMaker", dimensions, since, now))
+        asked = [one.last for one in found if one.last is not None]
+        return Figures(max(asked, default=None), min(one.until for one in found))
 
     async def _hosted(self, one: dict[str, Any]) -> Hosted:
         name = one["EndpointName"]

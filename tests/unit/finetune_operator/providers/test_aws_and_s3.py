@@ -354,3 +354,14 @@ def test_a_pod_signs_with_its_own_identity_and_nobody_elses(monkeypatch: pytest.
     assert signed is not None
     assert signed.access_key == "AKIASIMULATED"
     assert botocore.session.get_session().get_credentials().access_key == "AKIAOFSOMEBODY"
+
+
+@pytest.mark.parametrize("endpoint", ["https://a_b.example.com", "https://a..b"])
+async def test_an_endpoint_that_no_client_can_be_made_for_is_named_and_not_taken_for_an_odd_answer(
+    endpoint: str,
+) -> None:
+    made = Aws(session_of(BY_SECRET, KEYS, "us-east-1"), {"sts": endpoint})
+    with pytest.raises(TryLater, match="can be no host's address") as refused:
+        await made.call("sts", "get_caller_identity")
+    assert endpoint in refused.value.message
+    assert "LLMConnection's endpoints" in str(refused.value.next_step)
