@@ -78,7 +78,7 @@ def _name(text: str) -> str:
     """
     namespace, _, name = text.rpartition("/")
     if _NAME.fullmatch(namespace) and _NAME.fullmatch(name):
-        raise argparse.ArgumentTypeError(f"{text!r} has two names: write {name} -n {namespace}")
+        raise argparse.ArgumentTypeError(f"{text!r} is no name, but two: write {name} -n {namespace}")
     if not _NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name: write a-z, 0-9, '-' and '.' only")
     return text

@@ -46,7 +46,7 @@ def test_with_a_setting_it_is_the_operator(monkeypatch, name):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("team-a/mood", "'team-a/mood' has two names: write mood -n team-a"),
+        ("team-a/mood", "'team-a/mood' is no name, but two: write mood -n team-a"),
         ("team_a/mood", "'team_a/mood' is no name: write a-z, 0-9, '-' and '.' only"),
     ],
 )
