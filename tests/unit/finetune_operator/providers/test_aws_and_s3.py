@@ -365,3 +365,4 @@ async def test_an_endpoint_that_no_client_can_be_made_for_is_named_and_not_taken
         await made.call("sts", "get_caller_identity")
     assert endpoint in refused.value.message
     assert "LLMConnection's endpoints" in str(refused.value.next_step)
+    await made.close()
