@@ -3,20 +3,14 @@
 One that is alike, one of another part, or one that another tool calls so.
 """
 
-import difflib
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from finetune_api.job import FineTuneJobManifest
+from finetune_api.near_names import like, plain
 from finetune_trainer.job.fields import Path, field_names, model_at, places, required, shown, value_at
-from finetune_trainer.job.other_names import OF_CONNECTIONS, column_of, place_of, plain, remark_on
-
-_NEAR = 0.65
-"""How alike names are that may be one misspelt, as difflib counts: `url` and `uri` are, `namespace` and `name` not."""
-
-_PART_OF_A_NAME = 3
-"""Letters of a name with which another may begin or end, as `uri` ends trackingURI."""
+from finetune_trainer.job.other_names import OF_CONNECTIONS, column_of, place_of, remark_on
 
 _FEW = 2
 """Places of one name that are all told."""
@@ -72,22 +66,6 @@ def _column(name: str, value: object, names: list[str]) -> str:
         return f"; the other way round: {value}: {name}"
     known = column_of(name)
     return f"; did you mean {known}?" if known else ""
-
-
-def like(name: str, names: list[str], needed: list[str]) -> str | None:
-    """The name that may be meant: one that is alike, or one that begins or ends with the other, as `secretName` does.
-
-    Of several those that have to be there are likelier.
-    """
-    by_lower = {one.lower(): one for one in names}
-    sought = plain(name)
-    longer = [one for one in names if plain(one).startswith(sought) or plain(one).endswith(sought)]
-    if len(sought) >= _PART_OF_A_NAME and len(only := [one for one in longer if one in needed] or longer) == 1:
-        return only[0]
-    if near := difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=_NEAR):
-        return by_lower[near[0]]
-    ends = [one for one in names if len(one) > 1 and sought.endswith(plain(one))]
-    return max(ends, key=len, default=None)
 
 
 def _of_a_job(name: str, parent: str, names: list[str]) -> str:

@@ -6,9 +6,9 @@ The operator asks the API server about them when the connection is there; a file
 from collections.abc import Iterator
 from typing import Any
 
+from finetune_api.near_names import like
 from finetune_api.pod_fields import Misfit, misfits
 from finetune_trainer.job.fields import Path
-from finetune_trainer.job.meant import like
 
 _FEW = 12
 """Names that are all told where none is alike."""
@@ -30,7 +30,7 @@ def _said(one: Misfit, name: str) -> str:
         return ": write a quantity such as 500Mi or 16Gi"
     if one.what == "Word":
         return f": write one of {', '.join(names)}"
-    near = like(name, names, [])
+    near = like(name, names)
     if near is not None:
         return f": no such field; did you mean {near}?"
     some = names if len(names) <= _FEW else [*names[:_FEW], "and others"]

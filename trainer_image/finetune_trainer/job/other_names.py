@@ -3,7 +3,7 @@
 A table and nothing more. docs/guides/other-tools.md says the same to people; a test compares.
 """
 
-import re
+from finetune_api.near_names import plain
 
 _TEMPLATE = "the connection's huggingFace.podTemplate, which an admin writes"
 
@@ -180,11 +180,6 @@ VALUES: dict[str, tuple[str, ...]] = {
 
 PREFERENCE = frozenset({"dpo", "ipo", "kto", "orpo", "simpo", "rlhf", "preference"})
 """Methods elsewhere that learn from two answers; here that is no method of its own."""
-
-
-def plain(name: str) -> str:
-    """A name without what spellings differ in: `lora_r`, `lora-r` and `loraR` are one."""
-    return re.sub("[-_. ]", "", name).lower()
 
 
 _PLACE_OF = {plain(name): place for place, names in PLACES.items() for name in names}

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from finetune_api.near_names import plain
 from finetune_api.uris import AROUND, PLACEHOLDER, PLACEHOLDER_HELP
-from finetune_trainer.job.other_names import PREFERENCE, meaning_of, plain
+from finetune_trainer.job.other_names import PREFERENCE, meaning_of
 
 _NEAR = 0.6
 """How alike values are that may be one misspelt, as difflib counts."""

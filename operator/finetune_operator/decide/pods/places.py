@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import Failure
+from finetune_api.near_names import like
 from finetune_api.pod_fields import misfits
 from finetune_api.reasons import Reason
 
@@ -89,12 +89,5 @@ def _meant(wire: Mapping[str, Any], said: str) -> str:
     """Which names were probably meant by those that are none."""
     names = (one for one in misfits(wire) if one.what == "Name")
     unknown = [one for one in names if re.search(rf"[.]{re.escape(str(one.path[-1]))}\b", said)]
-    pairs = ((str(one.path[-1]), _like(str(one.path[-1]), one.known)) for one in unknown)
+    pairs = ((str(one.path[-1]), like(str(one.path[-1]), one.known)) for one in unknown)
     return "".join(f"; by {name}, did you mean {near}?" for name, near in pairs if near)
-
-
-def _like(name: str, known: tuple[str, ...]) -> str | None:
-    by_lower = {one.lower(): one for one in known}
-    near = get_close_matches(name.lower(), by_lower, n=1)
-    longer = [one for one in known if one.lower().startswith(name.lower())]
-    return by_lower[near[0]] if near else longer[0] if len(longer) == 1 else None

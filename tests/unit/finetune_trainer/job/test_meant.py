@@ -7,10 +7,11 @@ from pydantic import create_model
 
 from finetune_api.crds import KINDS
 from finetune_api.job import FineTuneJobManifest
+from finetune_api.near_names import plain
 from finetune_trainer.job.fields import field_names, model_at, places
 from finetune_trainer.job.manifest import OtherManifest
 from finetune_trainer.job.meant import meant
-from finetune_trainer.job.other_names import PLACES, REMARKS, plain
+from finetune_trainer.job.other_names import PLACES, REMARKS
 
 SHORT = 3
 """Letters of names of which too little is left when one is gone."""
