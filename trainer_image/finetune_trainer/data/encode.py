@@ -132,6 +132,16 @@ class Tally:
         self.truncated += truncated
         return loss_tokens > 0
 
+    def count_all(self, tokens: Sequence[int], loss_tokens: Sequence[int], max_length: int) -> None:
+        """Count many rows at once, each of one text."""
+        self.rows += len(tokens)
+        self.tokens += sum(tokens)
+        self.loss_tokens += sum(loss_tokens)
+        longest = max(tokens, default=0)
+        self.longest = max(self.longest, longest)
+        if longest > max_length:
+            self.truncated += sum(one > max_length for one in tokens)
+
     def leave_out(self, position: Position) -> None:
         """Count a row that cannot be learnt from; rows may come in any order."""
         self.unlabelled += 1

@@ -98,6 +98,17 @@ def test_rows_of_a_plain_frame_are_counted_together(monkeypatch):
     assert (tally.rows, made) == (6, [1, 2])
 
 
+def test_what_is_the_same_in_each_row_is_not_tokenised_again(monkeypatch):
+    tokenizer = ChatTokenizer.from_transformers(byte_level(CHATML))
+    block = Rows(line_places(1, 2), ("system", "user", "assistant"), (["s", "t"], ["a", "b"], ["x", "y"]))
+    assert list(count([block], tokenizer, 100, tally := Tally())) == []
+    tokenised, made = [], ChatTokenizer.ids
+    monkeypatch.setattr(ChatTokenizer, "ids", lambda self, texts: tokenised.extend(texts) or made(self, texts))
+    assert list(count([block, block], tokenizer, 100, twice := Tally())) == []
+    assert (twice.rows, twice.tokens, twice.loss_tokens) == (4, 2 * tally.tokens, 2 * tally.loss_tokens)
+    assert tokenised.count("system\ns<|im_start|>user\na<|im_start|>assistant\nx") == 2
+
+
 def test_a_token_that_another_one_could_overlap_is_no_place_to_cut():
     assert stands_alone("<|a|>", ["<|a|>", "<|b|>"])
     assert not stands_alone("<|a|>", ["<|a|>", "|><|"])
