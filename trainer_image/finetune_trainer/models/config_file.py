@@ -16,7 +16,9 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import target_names
-from finetune_trainer.models.config_words import Fields, Wrong, shown, wrong_words
+from finetune_trainer.models.config_types import wrong_parts, wrong_types
+from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown, wrong_words
+from finetune_trainer.models.generation_file import wrong_generation
 from finetune_trainer.models.target_names import NAMED_AS_STORED
 from finetune_trainer.models.weight_files import UNREADABLE, file_of, header, unwritten, weight_files
 
@@ -85,14 +87,15 @@ def require(folder: Path) -> None:
             raise _refusal(folder / _CONFIG, Wrong("auto_map", "is no object"))
         return
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
-    checks = (_wrong_value(config), _wrong_value(text), _wrong_rope(text), _wrong_size(text), _other_than(folder, text))
+    alone = (_wrong_value(config), _wrong_value(text), wrong_parts(config))
+    checks = (*alone, _wrong_rope(text), _wrong_size(text), _other_than(folder, text))
     for found in checks:
         for wrong in found:
             raise _refusal(folder / _CONFIG, wrong)
     generation = folder / _GENERATION
     if generation.is_file():
         said = _read(generation)
-        for found in (_wrong_tokens(said), wrong_sampling(said)):
+        for found in (_wrong_tokens(said), wrong_sampling(said), wrong_generation(said)):
             for wrong in found:
                 raise _refusal(generation, wrong)
 
@@ -143,11 +146,14 @@ def _wrong_value(fields: Fields) -> Iterator[Wrong]:
     quantised = fields.get("quantization_config")
     if quantised is not None and not _is(quantised.get("quant_method"), str):
         yield Wrong("quantization_config.quant_method", "is no text")
+    elif quantised is not None and not {"quant_method", "load_in_4bit", "load_in_8bit"} & quantised.keys():
+        yield Wrong("quantization_config.quant_method", "is missing: nobody knows how to read the weights")
     named = fields.get("architectures")
     if not (_is(named, list) and all(isinstance(one, str) for one in named or ())):
         yield Wrong("architectures", "is no list of names")
     yield from _wrong_numbers(fields)
     yield from _wrong_tokens(fields)
+    yield from wrong_types(fields)
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -159,24 +165,20 @@ def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
     for name in sorted((_SIZES | _COUNTS) & fields.keys()):
         value = fields[name]
         least = 1 if name in _SIZES or (kind in NAMED_AS_STORED and value is not None) else 0
-        if (value is None and name not in _NEEDED) or isinstance(value, list):
+        if (value is None and name not in _NEEDED) or (isinstance(value, list) and kind not in NAMED_AS_STORED):
             continue
-        if not _is_whole(value) or value < least:
+        if not is_whole(value) or value < least:
             yield Wrong(name, f"is {shown(value)}, and no whole number from {least} on")
     positions = fields.get("max_position_embeddings")
-    if not (positions is None or (_is_whole(positions) and (positions > 0 or positions == -1))):
+    if not (positions is None or (is_whole(positions) and (positions > 0 or positions == -1))):
         yield Wrong("max_position_embeddings", f"is {shown(positions)}, and no whole number above 0")
     window = fields.get("sliding_window")
-    if not (window is None or _is_whole(window) or isinstance(window, list)):
+    if not (window is None or is_whole(window) or isinstance(window, list)):
         yield Wrong("sliding_window", f"is {shown(window)}, and no whole number")
     for name in (*_NUMBERS, *_PARTS):
         value = fields.get(name)
         if value is not None and not (_is_number(value) and value >= 0 and (name in _NUMBERS or value <= 1)):
             yield Wrong(name, f"is {shown(value)}, and no number from 0 {'on' if name in _NUMBERS else 'to 1'}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
@@ -193,9 +195,9 @@ def _wrong_tokens(fields: Fields) -> Iterator[Wrong]:
         value = fields.get(name)
         looked_up = name == "decoder_start_token_id" or (name == "pad_token_id" and kind in _PADDED)
         for token in value if isinstance(value, list) else [] if value is None else [value]:
-            if not _is_whole(token):
+            if not is_whole(token):
                 yield Wrong(name, f"is {shown(value)}, and no token's number")
-            elif looked_up and _is_whole(vocabulary) and not -1 <= token < vocabulary:
+            elif looked_up and is_whole(vocabulary) and not -1 <= token < vocabulary:
                 yield Wrong(name, f"is {token}, and vocab_size is {vocabulary}: tokens are counted from 0 on")
 
 
@@ -248,11 +250,11 @@ def _wrong_size(text: Fields) -> Iterator[Wrong]:
     hidden: Any = text.get("hidden_size")
     heads: Any = text.get("num_attention_heads")
     groups = text.get("num_key_value_heads")
-    if not (_is_whole(hidden) and _is_whole(heads)):
+    if not (is_whole(hidden) and is_whole(heads)):
         return
     if text.get("head_dim") is None and hidden % heads:
         yield Wrong("hidden_size", f"is {hidden}, which num_attention_heads, {heads}, do not divide")
-    if _is_whole(groups) and heads % groups:
+    if is_whole(groups) and heads % groups:
         yield Wrong("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is no multiple of it")
 
 
@@ -267,7 +269,7 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
         return
     if unwritten(folder, shapes):
         return
-    name, layers = next(((one, text[one]) for one in _LAYERS if _is_whole(text.get(one))), ("", 0))
+    name, layers = next(((one, text[one]) for one in _LAYERS if is_whole(text.get(one))), ("", 0))
     known = _layers(shapes) if text.get("model_type") in NAMED_AS_STORED else None
     if shapes and layers > (most := known or len(shapes)):
         what = "layers" if known else "tensors"

@@ -94,3 +94,8 @@ def _wrong_layers(fields: Fields) -> Iterator[Wrong]:
 def shown(value: Any) -> str:
     """A value as the file has it, or its beginning."""
     return json.dumps(value)[:60]
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, which true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -27,13 +27,13 @@ def say_that_nothing_is_tied(whole: Any) -> None:
 
 
 def attention_of(config: Any) -> dict[str, Any]:
-    """What a loader is told where a configuration names an attention of the machine on which it was written.
+    """What a loader is told where a configuration names kernels of the machine on which it was written.
 
-    Which one a model attends by is chosen by what is here: a kernel that is not must not make the model unusable.
+    By which a model attends, and computes its experts, is chosen by what is here: one that is not must not make the
+    model unusable.
     """
-    everywhere = (None, "eager", "sdpa")
-    said = config._attn_implementation  # noqa: SLF001 - the setting has no public name
-    return {} if said in everywhere else {"attn_implementation": None}
+    everywhere = {"attn_implementation": (None, "eager", "sdpa"), "experts_implementation": (None, "eager")}
+    return {name: None for name, known in everywhere.items() if getattr(config, f"_{name}", None) not in known}
 
 
 def as_if_never_quantised(model: Any) -> Any:

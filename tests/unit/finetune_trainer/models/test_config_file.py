@@ -1,8 +1,10 @@
 """A base model whose config.json says what no model can be is refused in words, by check, train and serve alike."""
 
+import dataclasses
 import json
 import re
 import shutil
+import typing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from finetune_trainer import check
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model, require_language_model
+from finetune_trainer.models.config_types import NEVER_NULL, REALS
 from finetune_trainer.models.config_words import ACTIVATIONS, NUMBERS, activation_field
+from finetune_trainer.models.generation_file import CACHES
 from finetune_trainer.models.target_names import NAMED_AS_STORED
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
@@ -126,6 +130,38 @@ def refusal(base: Path) -> str:
         ({"architectures": [3]}, "architectures is no list of names"),
         ({"tie_word_embeddings": "no"}, 'tie_word_embeddings is "no", neither true nor false'),
         ({"is_encoder_decoder": 1}, "is_encoder_decoder is 1, neither true nor false"),
+        ({"use_cache": None}, "use_cache is null, and a llama has a value there; without the line it has the usual "
+         "one"),
+        ({"rms_norm_eps": None}, "rms_norm_eps is null, and a llama has a value there; without the line it has the "
+         "usual one"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps is 0, and transformers wants a decimal point there: 0.0"),
+        ({"initializer_range": 1}, "initializer_range is 1, and transformers wants a decimal point there: 1.0"),
+        ({"hidden_size": [32]}, "hidden_size is [32], and no whole number from 1 on"),
+        ({"head_dim": []}, "head_dim is [], and no whole number from 1 on"),
+        ({"return_dict": False}, "return_dict is false, and models are asked for results with names"),
+        ({"return_dict": None}, "return_dict is null, and models are asked for results with names"),
+        ({"use_return_dict": True}, "use_return_dict is no field that can be set; remove it"),
+        ({"bos_token_id": [1]}, "bos_token_id is [1], and no token's number"),
+        ({"bos_token_id": False}, "bos_token_id is false, and no token's number"),
+        ({"pad_token_id": [0]}, "pad_token_id is [0], and one token pads"),
+        ({"pretraining_tp": 1.5}, "pretraining_tp is 1.5, and no whole number"),
+        ({"num_labels": None}, "num_labels is null, and no whole number from 0 on"),
+        ({"num_labels": -1}, "num_labels is -1, and no whole number from 0 on"),
+        ({"id2label": {"a": 1}}, "id2label has a name that is no number"),
+        ({"base_model_tp_plan": ["x"]}, "base_model_tp_plan is no object"),
+        ({"per_layer_config": 0}, "per_layer_config is no object"),
+        ({"output_attentions": True}, "output_attentions is true, and what tokens attend to is not kept; set it to "
+         "false"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder is true, and a llama is none"),
+        ({"model_type": "t5", "is_encoder_decoder": False}, "is_encoder_decoder is false, and a t5 is one"),
+        ({"decoder": {"a": 1}}, "decoder is set, and a llama has no such part; remove it"),
+        ({"text_config": {}}, "text_config is set, and a llama has no such part; remove it"),
+        ({"_attn_implementation": "flash_attention_2"}, '_attn_implementation is "flash_attention_2": by which kernels '
+         "a model computes is chosen here; remove it"),
+        ({"_experts_implementation": True}, "_experts_implementation is true: by which kernels a model computes is "
+         "chosen here; remove it"),
+        ({"quantization_config": {}}, "quantization_config.quant_method is missing: nobody knows how to read the "
+         "weights"),
         ({"quantization_config": 3}, "quantization_config is no object"),
         ({"text_config": 3}, "text_config is no object"),
         ({"text_config": {"num_hidden_layers": -1}}, "num_hidden_layers is -1, and no whole number from 1 on"),
@@ -165,8 +201,27 @@ def test_a_file_that_is_no_object_is_refused(base, text, said):
         ({"temperature": False}, "temperature is 'False', and no number from 0 on"),
         ({"top_p": 1.5}, "top_p is '1.5', and no number above 0, up to 1"),
         ({"top_k": 1.5}, "top_k is '1.5', and no whole number"),
+        ({"max_new_tokens": -1}, "max_new_tokens is -1, and no whole number from 1 on"),
+        ({"max_new_tokens": True}, "max_new_tokens is true, and no whole number from 1 on"),
+        ({"early_stopping": 1.5}, 'early_stopping is 1.5, and none of true, false, "never"'),
+        ({"assistant_ensemble_weight": 1}, "assistant_ensemble_weight is 1, and no number between 0 and 1"),
+        ({"cache_implementation": "new"}, 'cache_implementation is "new", and none of dynamic, hybrid, hybrid_chunked, '
+         "offloaded, offloaded_hybrid, offloaded_hybrid_chunked, offloaded_static, paged, quantized, sliding_window, "
+         "static"),
+        ({"compile_config": {}}, "compile_config is set, and cannot stand in a file; remove it"),
+        ({"watermarking_config": {"a": 1}}, 'watermarking_config is {"a": 1}, and no object with bias, context_width, '
+         "greenlist_ratio, hashing_key, seeding_scheme"),
+        ({"streamer": None}, "streamer is an argument of generate(), and nothing that a file says; remove it"),
+        ({"pad_token_id": [0]}, "pad_token_id is [0], and one token pads"),
+        ({"num_return_sequences": 3}, "num_return_sequences is 3, and without do_sample there are num_beams, 1, "
+         "answers"),
+        ({"num_return_sequences": 3, "num_beams": 2, "do_sample": True}, "num_return_sequences is 3, and without "
+         "do_sample there are num_beams, 2, answers"),
+        ({"num_return_sequences": "x"}, 'num_return_sequences is "x", and no whole number'),
+        ({"suppress_tokens": 3}, "suppress_tokens is 3, and no list of tokens' numbers"),
+        ({"suppress_tokens": [3], "forced_eos_token_id": 3}, "forced_eos_token_id is 3, which suppress_tokens forbids"),
     ],
-)
+)  # fmt: skip
 def test_so_is_what_says_how_to_generate_before_it_is_trained_and_cannot_be_served(base, fields, said):
     change(base, fields, "generation_config.json")
     assert refusal(base) == f"generation_config.json: {said}"
@@ -230,9 +285,46 @@ def test_the_tables_of_words_are_those_of_torch_and_transformers():
     assert {kind for kind, name in fields.items() if name and not hasattr(AutoConfig.for_model(kind), name)} == set()
 
 
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_what_transformers_takes_is_taken(base, file):
+    values = {
+        "config.json": [
+            {"use_cache": False}, {"return_dict": True}, {"attention_bias": False, "mlp_bias": False},
+            {"pretraining_tp": None}, {"bos_token_id": None}, {"num_labels": 0}, {"id2label": {"0": "a"}},
+            {"decoder": None}, {"layer_norm_eps": None}, {"model_type": "new", "use_cache": None, "decoder": {}},
+            {"model_type": "bart", "is_encoder_decoder": False}, {"_attn_implementation": "sdpa"},
+        ],
+        "generation_config.json": [
+            {"max_new_tokens": 1}, {"max_new_tokens": None}, {"early_stopping": "never"}, {"early_stopping": True},
+            {"cache_implementation": "static"}, {"num_return_sequences": 3, "do_sample": True},
+            {"num_return_sequences": 3, "num_beams": 3}, {"watermarking_config": {}}, {"compile_config": None},
+            {"suppress_tokens": [3], "forced_eos_token_id": [3, 4]}, {"assistant_ensemble_weight": 0.5},
+        ],
+    }  # fmt: skip
+    before = (base / file).read_text()
+    for fields in values[file]:
+        change(base, fields, file)
+        config_file.require(base)
+        (base / file).write_text(before)
+
+
+def test_what_a_kind_cannot_do_without_is_what_transformers_says_of_it():
+    from transformers import AutoConfig
+    from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
+
+    fields = {
+        kind: {one.name: one.type for one in dataclasses.fields(AutoConfig.for_model(kind))} for kind in NAMED_AS_STORED
+    }
+    for name, kinds in NEVER_NULL.items():
+        have = {kind: typing.get_args(types[name]) for kind, types in fields.items() if name in types}
+        assert {kind for kind, of in have.items() if type(None) not in of or name == "attention_dropout"} == kinds, name
+        assert name not in REALS or not any(int in typing.get_args(fields[kind][name]) for kind in kinds)
+    assert {*ALL_CACHE_IMPLEMENTATIONS, "paged"} == CACHES
+
+
 @pytest.mark.parametrize("word", ["flash_attention_2", "of-another-machine", 3])
-def test_an_attention_of_another_machine_is_passed_over(base, word):
-    change(base, {"attn_implementation": word, "dtype": {"text_config": "bfloat16"}})
+def test_kernels_of_another_machine_are_passed_over(base, word):
+    change(base, {"attn_implementation": word, "experts_implementation": word, "dtype": {"text_config": "bfloat16"}})
     assert load_model(base, dtype=None).config._attn_implementation == "sdpa"
     load(open_artifact(base, None), LoadOptions(name="x"))
 
