@@ -259,6 +259,23 @@ def _too_small(command: str, package: str) -> str:
     )
 
 
+def _for_want_of_memory(command: str, error: Exception) -> int:
+    """How a command ends that had too little memory before, or outside of, what reports its end.
+
+    Raises:
+        Exception: the error itself, where it is another one.
+    """
+    from finetune_api.reasons import Reason
+    from finetune_trainer.attempt.outcome import complain
+    from finetune_trainer.errors import TrainerError, is_short_of_memory
+
+    if not is_short_of_memory(error):
+        raise error
+    said = f"the memory that `finetune-trainer {command}` may take was not enough ({type(error).__name__})"
+    step = "Raise the limit (ulimit -v, the container's memory) or end other programs, and try again."
+    return complain(TrainerError(Reason.OUT_OF_MEMORY, said, step))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its module's `main` gets the parsed flags and returns the exit code."""
     args = parser().parse_args(with_flags(sys.argv[1:] if argv is None else argv, os.environ))
@@ -271,6 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(_too_small(args.command, package))
         return ExitCode.USAGE
+    except (MemoryError, ImportError, OSError, RuntimeError) as error:
+        return _for_want_of_memory(args.command, error)
     except KeyboardInterrupt:  # before a command takes signals itself, or where it has nothing to lose
         sys.stderr.write("Interrupted.\n")
         return ExitCode.INTERRUPTED

@@ -5,6 +5,7 @@ It does not print, report or exit: the commands do, with `failure()` and `exit_c
 
 import errno
 import re
+import resource
 
 from pydantic import ValidationError
 
@@ -18,6 +19,10 @@ ANOTHER_OUTPUT = (
 )
 """The next step where a folder holds what another job, or other data, left there."""
 
+_SHORT_OF_MEMORY = re.compile(
+    r"DefaultCPUAllocator: can't allocate memory|shared object.*: Cannot allocate memory"
+    r"|failed to map segment from shared object"
+)
 _SHORT_OF_DEVICE_MEMORY = re.compile(
     r"(CUDA|HIP) error: out of memory|Triton Error \[\w+\]: out of memory|STATUS_ALLOC_FAILED"
 )
@@ -53,9 +58,16 @@ class TrainerError(Exception):
 
 
 def is_short_of_memory(error: BaseException) -> bool:
-    """Whether the machine's own memory was not enough: by Python, the system or torch's allocator."""
-    of_torch = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    return of_torch or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    """Whether the machine's own memory was not enough: by Python, the system, its loader or torch's allocator.
+
+    A thread that does not start may lack room for its stack, or be one too many: the former only where room is limited.
+    """
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    said = str(error)
+    if isinstance(error, RuntimeError) and "can't start new thread" in said:
+        return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    return isinstance(error, RuntimeError | ImportError) and _SHORT_OF_MEMORY.search(said) is not None
 
 
 def is_short_of_device_memory(error: BaseException) -> bool:

@@ -29,7 +29,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.attempt import outcome, pod_log
 from finetune_trainer.computing import garbage, gpus, torch_settings
 from finetune_trainer.computing.limits import cpu_threads
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, is_short_of_memory
 from finetune_trainer.models.base_model import quiet_libraries
 from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.app import Room, build_app
@@ -37,6 +37,8 @@ from finetune_trainer.serving.artifact import open_artifact, unpacked
 
 _log = logging.getLogger(__name__)
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep idle connections, so that they end them, not we
+_NO_ROOM = "the memory that the server may take was not enough to load the model"
+_MORE_ROOM = "Raise the limit (the container's memory, ulimit -v), or serve a smaller model."
 _FAREWELL_SECONDS = 6
 """Longer than httpx keeps an idle connection: who sends no request meanwhile will not use the connection again."""
 
@@ -134,15 +136,21 @@ class _Loading(threading.Thread):
         try:
             self._load()
         except TrainerError as error:
-            self._room.problem = f"{error.reason}: {error.message}"
-            self.error, self.exit_code = error, int(error.exit_code)
-            self._server.should_exit = True
+            self._end(error)
         except Exception as error:  # noqa: BLE001 - a bug; the process must not go on as if it were loading
+            if is_short_of_memory(error):
+                self._end(TrainerError(Reason.OUT_OF_MEMORY, _NO_ROOM, _MORE_ROOM))
+                return
             self._room.problem = "it could not be loaded; the server's log says why"
             _leave_word(f"the model could not be loaded ({type(error).__name__}); the server's log says why")
             _log.exception("the model could not be loaded")
             self.exit_code = int(ExitCode.CRASHED)
             self._server.should_exit = True
+
+    def _end(self, error: TrainerError) -> None:
+        self._room.problem = f"{error.reason}: {error.message}"
+        self.error, self.exit_code = error, int(error.exit_code)
+        self._server.should_exit = True
 
     def _load(self) -> None:
         args = self._args

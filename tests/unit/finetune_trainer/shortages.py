@@ -16,4 +16,6 @@ OF_THE_MACHINE = {
         "allocate 281474976710656 bytes. Error code 12 (Cannot allocate memory)"
     ),
     "a map": OSError(12, "Cannot allocate memory"),
+    "a library": ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    "a library's end": ImportError("libx.so: cannot create shared object descriptor: Cannot allocate memory"),
 }

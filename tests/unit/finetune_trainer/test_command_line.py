@@ -1,6 +1,7 @@
 """What a person meets at the shell: help with an example, flags refused in words, failures that say what to do here."""
 
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from finetune_api import RELEASE
-from finetune_api.exit_codes import ExitCode
+from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer import __main__ as command_line
 from finetune_trainer import run
 from finetune_trainer.attempt import outcome
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, is_short_of_memory
 from finetune_trainer.models import base_place
 from finetune_trainer.serving.artifact import open_artifact
 from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.shortages import OF_THE_MACHINE
 
 
 def test_help_shows_the_way_from_data_to_an_answering_model(capsys):
@@ -55,6 +57,33 @@ def test_a_small_installation_says_what_a_command_needs_beside_it(command, packa
     assert said.count("\n") == 1
     assert f"`finetune-trainer {command}` needs more than is installed here: {package} is missing" in said
     assert "pip install './trainer_image[full]'" in said
+
+
+@pytest.mark.parametrize("error", OF_THE_MACHINE.values(), ids=OF_THE_MACHINE)
+def test_a_command_that_has_too_little_memory_to_begin_says_so(error, monkeypatch, capsys):
+    def short(_):
+        raise error
+
+    monkeypatch.setattr(command_line, "import_module", short)
+    code = command_line.main(["train"])
+    assert REASON_OF_EXIT_CODE[code] == Reason.OUT_OF_MEMORY
+    said = capsys.readouterr().err
+    assert said.startswith("OutOfMemory: the memory that `finetune-trainer train` may take was not enough (")
+    assert said.endswith("Raise the limit (ulimit -v, the container's memory) or end other programs, and try again.\n")
+
+
+@pytest.mark.parametrize(("limit", "is_so"), [(1 << 40, True), (resource.RLIM_INFINITY, False)])
+def test_a_thread_that_does_not_start_lacks_memory_where_that_is_limited(limit, is_so, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert is_short_of_memory(RuntimeError("can't start new thread")) is is_so
+
+
+@pytest.mark.parametrize("error", [ImportError("cannot import name 'x'"), OSError(2, "absent"), RuntimeError("x")])
+def test_what_is_no_shortage_is_a_bug(error, monkeypatch):
+    monkeypatch.setattr(command_line, "import_module", lambda _: (_ for _ in ()).throw(error))
+    with pytest.raises(type(error)) as raised:
+        command_line.main(["train"])
+    assert raised.value is error
 
 
 def test_a_module_of_our_own_that_is_missing_is_a_bug(monkeypatch):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from served_models import load_reference, make_adapter
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
+from finetune_trainer import serve
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import artifact as artifacts
+from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, bytes_per_token, choose_dtype, load
 from tests.assets.tiny_model import NAME
@@ -345,3 +348,13 @@ def test_whatever_a_library_raises_over_a_models_files_is_told_in_words(whole, d
     assert message in error.message
     assert str(whole) in error.message
     assert error.next_step
+
+
+@pytest.mark.parametrize("error", OF_THE_MACHINE.values(), ids=OF_THE_MACHINE)
+def test_a_server_with_too_little_memory_even_for_its_libraries_says_so(error, monkeypatch):
+    room, server = Room(), SimpleNamespace(should_exit=False)
+    loading = serve._Loading(SimpleNamespace(), room, server)
+    monkeypatch.setattr(loading, "_load", lambda: (_ for _ in ()).throw(error))
+    loading.run()
+    assert room.problem == "OutOfMemory: the memory that the server may take was not enough to load the model"
+    assert (server.should_exit, loading.exit_code) == (True, int(loading.error.exit_code))
