@@ -21,12 +21,11 @@ from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch._C._distributed_c10d import Store
@@ -231,6 +230,7 @@ class World:
         """Have dropout draw by seed, step and rank: other ranks other masks, and no state to be kept for a restart."""
         if self.store is None:
             return
+        import numpy as np  # here, for what only looks at a manifest imports this file too
         import torch
 
         torch.manual_seed(int(np.random.SeedSequence([seed, step, self.rank]).generate_state(1)[0]))
