@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
     if code == ExitCode.OK:
         return _say_what_is_next(job)
     if code == ExitCode.INTERRUPTED:
-        outcome.say(f"Run the same command again to go on; {args.output} has the checkpoints.")
+        outcome.say(f"Run the same command again to go on in {args.output}.")
     return code
 
 

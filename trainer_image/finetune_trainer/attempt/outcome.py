@@ -44,7 +44,7 @@ def run_to_end(work: Callable[[], None], reporter: Reporter, interruption: Inter
             interruption.over()
         except Interrupted:  # also one that came while another end was being said
             interruption.over()
-            say("Interrupted. The next attempt goes on from the last checkpoint.")
+            say("Interrupted. The next attempt goes on from the last checkpoint, where there is one.")
             reporter.update(phase="Interrupted")
             code = ExitCode.INTERRUPTED
         reporter.close()

@@ -109,6 +109,31 @@ def test_what_is_the_same_in_each_row_is_not_tokenised_again(monkeypatch):
     assert tokenised.count("system\ns<|im_start|>user\na<|im_start|>assistant\nx") == 2
 
 
+ASKED_AND_ANSWERED = (
+    "{% for one in messages %}{{ '<|im_start|>' + one['role'] + '\n' + one['content'] }}"
+    "{{ '<|im_end|>\n' if one['role'] == 'assistant' else '<|asked|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("odd", [("ax", "b"), ("a", "bx")], ids=["question", "answer"])
+@pytest.mark.parametrize("roles", [("user", "assistant"), ("system", "user", "assistant")], ids=len)
+@pytest.mark.parametrize("template", [CHATML, ASKED_AND_ANSWERED], ids=["one end", "two ends"])
+def test_a_token_that_text_can_become_a_part_of_is_tokenised_in_each_row(odd, roles, template):
+    """The first block proves the way, and has no such text."""
+    tokenizer = byte_level(template)
+    overlapping = ["<|asked|>", "x<|asked|>"] if template == ASKED_AND_ANSWERED else ["x<|im_end|>"]
+    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in overlapping])
+    chat = ChatTokenizer.from_transformers(tokenizer)
+    texts = [(["s", "s"], [asked, "a"], [answered, "b"])[-len(roles) :] for asked, answered in (("a", "b"), odd)]
+    blocks = [Rows(line_places(1 + 2 * number, 2), roles, contents) for number, contents in enumerate(texts)]
+    assert list(count(blocks, chat, 100, together := Tally())) == []
+    alone = Tally()
+    for one in encode_all([row for block in blocks for row in block.rows()], chat, 100, alone.notes):
+        alone.add(one)
+    assert together == alone
+
+
 def test_a_token_that_another_one_could_overlap_is_no_place_to_cut():
     assert stands_alone("<|a|>", ["<|a|>", "<|b|>"])
     assert not stands_alone("<|a|>", ["<|a|>", "|><|"])
