@@ -103,6 +103,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     try:
         model, found = _kind(config).from_pretrained(
             folder,
+            config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,

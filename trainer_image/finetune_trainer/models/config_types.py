@@ -47,7 +47,6 @@ _PARTED = frozenset({"bloom", "cwm", "llama", "seed_oss"})
 """Kinds that say in how many parts their sums were made."""
 _OTHER_PARTS = ("decoder", "encoder", "text_config", "text_encoder", "generator")
 """Fields in which a model of several parts has their configurations."""
-_OF_THE_LIBRARY = ("_attn_implementation", "_experts_implementation")
 
 
 def wrong_types(fields: Mapping[str, Any]) -> Iterator[Wrong]:
@@ -61,10 +60,6 @@ def wrong_types(fields: Mapping[str, Any]) -> Iterator[Wrong]:
     named = fields.get("id2label")
     if isinstance(named, dict) and not all(key.strip().lstrip("+-").isdecimal() for key in named):
         yield Wrong("id2label", "has a name that is no number")
-    for name in _OF_THE_LIBRARY:
-        said = fields.get(name)
-        if not (said is None or isinstance(said, dict) or said in ("eager", "sdpa")):
-            yield Wrong(name, f"is {shown(said)}: by which kernels a model computes is chosen here; remove it")
     if "use_return_dict" in fields:
         yield Wrong("use_return_dict", "is no field that can be set; remove it")
     if "return_dict" in fields and fields["return_dict"] is not True:

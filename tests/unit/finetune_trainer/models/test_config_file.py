@@ -156,10 +156,6 @@ def refusal(base: Path) -> str:
         ({"model_type": "t5", "is_encoder_decoder": False}, "is_encoder_decoder is false, and a t5 is one"),
         ({"decoder": {"a": 1}}, "decoder is set, and a llama has no such part; remove it"),
         ({"text_config": {}}, "text_config is set, and a llama has no such part; remove it"),
-        ({"_attn_implementation": "flash_attention_2"}, '_attn_implementation is "flash_attention_2": by which kernels '
-         "a model computes is chosen here; remove it"),
-        ({"_experts_implementation": True}, "_experts_implementation is true: by which kernels a model computes is "
-         "chosen here; remove it"),
         ({"quantization_config": {}}, "quantization_config.quant_method is missing: nobody knows how to read the "
          "weights"),
         ({"quantization_config": 3}, "quantization_config is no object"),
@@ -292,7 +288,8 @@ def test_what_transformers_takes_is_taken(base, file):
             {"use_cache": False}, {"return_dict": True}, {"attention_bias": False, "mlp_bias": False},
             {"pretraining_tp": None}, {"bos_token_id": None}, {"num_labels": 0}, {"id2label": {"0": "a"}},
             {"decoder": None}, {"layer_norm_eps": None}, {"model_type": "new", "use_cache": None, "decoder": {}},
-            {"model_type": "bart", "is_encoder_decoder": False}, {"_attn_implementation": "sdpa"},
+            {"model_type": "bart", "is_encoder_decoder": False}, {"_attn_implementation": "flash_attention_2"},
+            {"_experts_implementation": True},
         ],
         "generation_config.json": [
             {"max_new_tokens": 1}, {"max_new_tokens": None}, {"early_stopping": "never"}, {"early_stopping": True},
@@ -324,7 +321,10 @@ def test_what_a_kind_cannot_do_without_is_what_transformers_says_of_it():
 
 @pytest.mark.parametrize("word", ["flash_attention_2", "of-another-machine", 3])
 def test_kernels_of_another_machine_are_passed_over(base, word):
-    change(base, {"attn_implementation": word, "experts_implementation": word, "dtype": {"text_config": "bfloat16"}})
+    names = ("attn_implementation", "experts_implementation")
+    names += tuple(f"_{name}" for name in names)
+    change(base, {**dict.fromkeys(names, word), "dtype": {"text_config": "bfloat16"}})
+    config_file.require(base)
     assert load_model(base, dtype=None).config._attn_implementation == "sdpa"
     load(open_artifact(base, None), LoadOptions(name="x"))
 
