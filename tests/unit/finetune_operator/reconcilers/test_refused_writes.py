@@ -1,6 +1,5 @@
 """Policies and webhooks of the cluster that stand in the way of a write: said, tried again, and nothing made twice."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.job_status import Progress
-from finetune_api.names import ABANDON_ANNOTATION, WEIGHTS_FINALIZER
+from finetune_api.names import ABANDON_ANNOTATION
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.desired import prune_job
 from finetune_operator.runtime.errors import Forbidden, Invalid, KubeError, Transient, Unadmitted, error_for
@@ -212,66 +211,6 @@ async def test_a_finalizer_that_may_not_be_taken_off_is_told_by_an_event(refusal
     with pytest.raises(type(refusal)):
         await cluster.settle()
     assert ("FineTunedModel", "Warning", "WriteRefused") in cluster.told
-
-
-async def with_finalizer_to_put_on() -> Cluster:
-    cluster = await with_version()
-    spec = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["spec"]
-    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=spec | {"deletionPolicy": "Delete"})
-    return cluster
-
-
-async def with_finalizer_to_take_off() -> Cluster:
-    cluster = await with_version(deletionPolicy="Delete")
-    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"deletionPolicy": "Retain"})
-    return cluster
-
-
-async def with_finalizer_to_take_off_at_the_end() -> Cluster:
-    cluster = await with_version(deletionPolicy="Delete")
-    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"deletionPolicy": "Retain"})
-    cluster.kube.mark_deleted(FINE_TUNED_MODELS, "sentiment")
-    return cluster
-
-
-@pytest.mark.parametrize(
-    "state", [with_finalizer_to_put_on, with_finalizer_to_take_off, with_finalizer_to_take_off_at_the_end]
-)
-async def test_a_finalizer_that_may_not_be_changed_is_not_asked_for_at_each_look(
-    state: Callable[[], Awaitable[Cluster]], caplog: pytest.LogCaptureFixture
-) -> None:
-    cluster = await state()
-    refuse(cluster, "patch", "finetunedmodels", Forbidden(403, "Forbidden", "frozen"))
-
-    def asked() -> tuple[int, int]:
-        return cluster.kube.asked("patch", "finetunedmodels"), caplog.text.count("frozen")
-
-    async def look() -> None:
-        cluster.wake(MODEL)
-        with suppress(Forbidden):
-            await cluster.settle()
-
-    before = asked()[0]
-    for _ in range(10):
-        await look()
-    often = asked()
-    assert often[0] - before <= 4, "a few times at once, and then every half minute"
-    assert often[1] == often[0] - before, "and the log has a line for each time, not for each look"
-    cluster.now += timedelta(seconds=30)
-    await look()
-    assert asked() == (often[0] + 1, often[1] + 1)
-
-
-async def test_a_finalizer_that_could_not_be_put_on_is_put_on_when_nothing_stands_in_its_way() -> None:
-    """Nobody tells when a policy has gone, and a model that is deleted without it leaves its weights."""
-    cluster = await with_finalizer_to_put_on()
-    refuse(cluster, "patch", "finetunedmodels", Forbidden(403, "Forbidden", "frozen"))
-    await cluster.settle()
-    assert not cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["metadata"].get("finalizers")
-    await relent(cluster)
-    assert cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["metadata"]["finalizers"] == [
-        WEIGHTS_FINALIZER
-    ]
 
 
 @BOTH
