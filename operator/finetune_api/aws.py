@@ -43,13 +43,14 @@ def domain_of(region: str) -> str:
 
 
 def _role_rule() -> tuple[str, str, str]:
-    """CEL: the role is of the region's partition."""
+    """CEL: the role is of the region's partition; what is no ARN at all is told of by the field's own pattern."""
     of_others = (
         f"self.region.startsWith('{begins}') ? self.roleARN.startsWith('arn:{name}:')"
         for begins, (name, _) in _PARTITIONS.items()
         if begins
     )
-    rule = " : ".join([*of_others, f"self.roleARN.startsWith('arn:{COMMERCIAL}:')"])
+    right = " : ".join([*of_others, f"self.roleARN.startsWith('arn:{COMMERCIAL}:')"])
+    rule = f"!self.roleARN.startsWith('arn:') || ({right})"
     message = (
         "roleARN is of another partition of AWS than region: it begins with arn:aws-cn: in China's regions, with "
         "arn:aws-us-gov: in those of GovCloud, and with arn:aws: elsewhere"

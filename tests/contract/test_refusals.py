@@ -8,11 +8,13 @@ import pytest
 from tests.cluster.errors import ClusterError
 from tests.contract.conftest import Server
 from tests.contract.manifests import (
+    BEDROCK,
     DEPLOYMENT,
     JOB,
     LOCAL,
     MODEL,
     REMOVE,
+    SAGEMAKER,
     Manifest,
     Refused,
     changed,
@@ -397,6 +399,15 @@ def test_several_mistakes_are_told_at_once(server: Server) -> None:
     message = server.refusal(changed(changed(JOB, "spec.method", "Lora"), "spec.lora.r", 0))
     assert "spec.method" in message
     assert "spec.lora.r" in message
+
+
+@pytest.mark.parametrize(("connection", "block"), [(BEDROCK, "bedrock"), (SAGEMAKER, "sageMaker")])
+def test_a_role_that_is_no_arn_is_not_called_one_of_another_partition(
+    server: Server, connection: Manifest, block: str
+) -> None:
+    message = server.refusal(changed(connection, f"spec.{block}.roleARN", "tuning"))
+    assert "write the role's ARN" in message
+    assert "partition" not in message
 
 
 def test_merging_without_an_adapter_is_refused(server: Server) -> None:

@@ -89,7 +89,7 @@ class Context:
 
     @cached_property
     def _held(self) -> Held:
-        """Statuses that the API server does not take."""
+        """Statuses and finalizers that the API server does not take."""
         return Held(self.seconds)
 
     async def read(self, resource: Resource, key: Key) -> Manifest | None:
@@ -126,7 +126,7 @@ class Context:
             return obj
         metadata = obj["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace")
-        state = f"{metadata['uid']}/{metadata.get('generation')}"
+        state = _state_of(obj)
         self._held.check(state)
         body = with_unread(_said(obj), old, new)
         try:
@@ -170,7 +170,7 @@ class Context:
 
         Raises:
             Conflict: the object has changed since it was read.
-            KubeError: another one of REFUSALS, of which an Event has told.
+            KubeError: another one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
         """
         noted = note is None or annotations_of(obj).get(BEGUN_ANNOTATION) == note
         if has_finalizer(obj, finalizer) and noted:
@@ -183,7 +183,7 @@ class Context:
 
         Raises:
             Conflict: the object has changed since it was read.
-            KubeError: another one of REFUSALS, of which an Event has told.
+            KubeError: another one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
         """
         if not has_finalizer(obj, finalizer):
             return obj
@@ -204,9 +204,12 @@ class Context:
             body = {"metadata": metadata | ({"annotations": notes} if notes else {})}
             return self.kube.merge_patch(resource, name, namespace, body)
 
+        asked = f"{_state_of(obj)}/{','.join(finalizers)}"
+        self._held.check(asked)
         try:
             patched = await self._onto(resource, obj, write)
         except REFUSALS as refusal:
+            self._held.refused(asked, refusal)
             await self.tell_refused(obj, "its finalizers cannot be changed", refusal)
             raise
         self.store.put(resource, patched)
@@ -271,6 +274,11 @@ class Context:
         names = sorted(name for _, name in self.store.addresses(CONNECTIONS))
         specs = {name: self.connection(name) for name in names}
         return tuple(name for name, spec in specs.items() if spec and selects(spec.namespace_selector, labels))
+
+
+def _state_of(obj: Manifest) -> str:
+    """One state of an object, as its users wrote it: what was refused for one may be taken for the next."""
+    return f"{obj['metadata']['uid']}/{obj['metadata'].get('generation')}"
 
 
 def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:

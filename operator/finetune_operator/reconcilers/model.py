@@ -1,7 +1,6 @@
 """FineTunedModel: observe, decide, act, write status."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
@@ -127,8 +126,11 @@ class ModelReconciler:
             await self._context.tell_unheeded(model, unheeded.of_model(view.spec, annotations_of(model)))
         if view.deleting:
             return await self._leave(key, model, view, offered)
-        with suppress(*REFUSALS):  # an Event has told of it
+        try:
             model = await self._release.hold(model, view)
+        except REFUSALS:  # an Event has told of it; nothing else tells when it is over
+            again = await self._settle(key, model, view, offered)
+            return Requeue(min(again.after_seconds if again else REFUSED_CHECK_SECONDS, REFUSED_CHECK_SECONDS))
         return await self._settle(key, model, view, offered)
 
     async def _leave(self, key: Key, model: Manifest, view: ModelView, offered: Sequence[JobView]) -> Requeue | None:

@@ -19,6 +19,9 @@ import re
 class KubeError(Exception):
     """An API call that did not succeed. Status 0: there was no answer."""
 
+    repeated = False
+    """Whether this answer was told of before, and the server was not asked again since."""
+
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status = status

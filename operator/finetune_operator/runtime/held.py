@@ -35,6 +35,7 @@ class Held:
         """
         until, refusal = self._until.get(write) or (0.0, None)
         if refusal is not None and self._clock() < until:
+            refusal.repeated = True
             raise refusal.with_traceback(None)  # the same one each time
 
     def refused(self, write: str, refusal: KubeError) -> None:

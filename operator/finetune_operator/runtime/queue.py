@@ -221,7 +221,9 @@ def _outcome(requeue: Requeue | None, failure: BaseException | None) -> str:
 
 def _log_failure(failure: BaseException, failures: int, delay: float) -> None:
     """What happens in every busy cluster is a line; what nobody foresaw is a traceback."""
-    if isinstance(failure, Conflict) and failures == 1:
+    if isinstance(failure, KubeError) and failure.repeated:
+        logger.debug("not asked again yet (attempt %d); again in %.1f s: %s", failures, delay, failure)
+    elif isinstance(failure, Conflict) and failures == 1:
         logger.info("the object changed meanwhile; again in %.1f s: %s", delay, failure)
     elif isinstance(failure, Conflict | Transient | LeadershipLost | asyncio.CancelledError):
         logger.warning("reconcile did not finish (attempt %d); again in %.1f s: %r", failures, delay, failure)

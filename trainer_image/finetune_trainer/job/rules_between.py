@@ -68,7 +68,9 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "azureOpenAI needs endpoint": lambda it: "workspace" in it or {"endpoint", "account"} <= it.keys(),
     "credentials are either secretRef or workload": lambda it: ("secretRef" in it) != it.get("workloadIdentity", False),
     "credentials are either secretRef or pod": lambda it: ("secretRef" in it) != it.get("podIdentity", False),
-    "roleARN is of another partition": lambda it: it["roleARN"].startswith(f"arn:{partition_of(it['region'])}:"),
+    "roleARN is of another partition": lambda it: (
+        not it["roleARN"].startswith("arn:") or it["roleARN"].startswith(f"arn:{partition_of(it['region'])}:")
+    ),
     "SageMaker runs images of ECR": lambda it: _is_of_ecr(it["trainerImage"], it["region"]),
     "sageMaker.spot.maxWaitSeconds counts": lambda it: (
         not it["spot"]["enabled"] or it["spot"]["maxWaitSeconds"] >= it["maxRuntimeSeconds"]

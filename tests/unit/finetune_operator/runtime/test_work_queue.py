@@ -275,6 +275,11 @@ def test_a_queue_whose_workers_hang_stands_still():
     assert fake_time.run(main()) == 200.0
 
 
+def told_before(refusal):
+    refusal.repeated = True
+    return refusal
+
+
 @pytest.mark.parametrize(
     ("failure", "outcome", "level"),
     [
@@ -282,12 +287,13 @@ def test_a_queue_whose_workers_hang_stands_still():
         (Transient(0, "Timeout", "no answer"), "transient", logging.WARNING),
         (Forbidden(403, "Forbidden", "a policy refuses it"), "error", logging.ERROR),
         (Invalid(422, "Invalid", "status.phase: no such value"), "error", logging.ERROR),
+        (told_before(Forbidden(403, "Forbidden", "a policy refuses it")), "error", logging.DEBUG),
         (ValueError("unforeseen"), "error", logging.ERROR),
     ],
 )
 def test_each_failure_is_counted_and_logged_as_what_it_is(failure, outcome, level, caplog):
-    caplog.set_level(logging.INFO)
-    kind = f"Kind{type(failure).__name__}"
+    caplog.set_level(logging.DEBUG, "finetune_operator.runtime.queue")
+    kind = f"Kind{type(failure).__name__}{level}"
 
     async def main():
         queue = queue_of(Recorded(failure))
