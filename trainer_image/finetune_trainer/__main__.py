@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from finetune_api import RELEASE
 from finetune_api.exit_codes import ExitCode
@@ -35,12 +35,20 @@ PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "sageMaker", "bedrock"
 """Names of data.provider_rules, which is not imported before it is needed."""
 
 _ABOUT = "Fine-tune a language model on rows of prompt and completion, and serve the result."
-_EXAMPLE = """\
+EXAMPLES = {
+    "check": "check -f job.yaml --model-cache models",
+    "run": "run -f job.yaml --model-cache models --output tuned",
+    "serve": "serve --model tuned/model --model-cache models",
+    "cache": "cache HuggingFaceTB/SmolLM2-135M-Instruct --model-cache models",
+    "prune": "prune tuned/old --root tuned",
+    "fetch": "fetch s3://models/team-a/tuned --to tuned",
+    "push": "push tuned/model --to oci://registry.example.com/team-a/tuned:1",
+}
+"""A whole command line of each that a person types."""
+_WAY = ("cache", "check", "run", "serve")
+_EXAMPLE = f"""\
 from data to an answering model on this machine:
-  finetune-trainer cache HuggingFaceTB/SmolLM2-135M-Instruct --model-cache models
-  finetune-trainer check -f job.yaml --model-cache models
-  finetune-trainer run   -f job.yaml --model-cache models --output tuned
-  finetune-trainer serve --model tuned/model --model-cache models
+{chr(10).join(f"  finetune-trainer {EXAMPLES[command]}" for command in _WAY)}
 
 exit codes: 0 done, 2 wrong flag, 65 rows that cannot be used, 75 interrupted (run it again to go on), 78 wrong
 manifest; the others are in docs/reference/reasons.md. Every failure ends in one line with a reason and a next step.
@@ -69,6 +77,13 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.register("action", None, _Once)
+
+    def error(self, message: str) -> NoReturn:
+        """See argparse; who left out what a command needs is shown a whole one."""
+        example = EXAMPLES.get(self.prog.rpartition(" ")[2])
+        if example and "arguments are required" in message:
+            message += f"; for example: finetune-trainer {example}"
+        super().error(message)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,7 +114,8 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
         *("-f", "--file"),
         dest="files",
         type=Path,
-        action="append",
+        nargs="+",
+        action="extend",
         required=True,
         help="manifests (YAML or JSON), of jobs above all, or a folder of them; may stand several times: a job is "
         "checked for its LLMConnection, if that is among them",

@@ -39,6 +39,32 @@ def test_every_command_has_help_for_each_of_its_flags(command, capsys):
     assert command in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("given", "example"),
+    [
+        (["check", "job.yaml"], "check -f job.yaml"),
+        (["run", "job.yaml"], "run -f job.yaml --model-cache models --output tuned"),
+        (["serve", "tuned/model"], "serve --model tuned/model"),
+        (["push", "tuned/model"], "push tuned/model --to oci://"),
+    ],
+)
+def test_who_leaves_out_a_flag_is_shown_a_whole_command(given, example, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(given)
+    assert ended.value.code == ExitCode.USAGE
+    assert f"; for example: finetune-trainer {example}" in capsys.readouterr().err
+
+
+def test_each_example_is_a_command_line_that_is_taken():
+    for command, example in command_line.EXAMPLES.items():
+        assert command_line.parser().parse_args(example.split()).command == command
+
+
+def test_files_that_a_shell_has_found_stand_behind_one_flag():
+    given = command_line.parser().parse_args(["check", "-f", "a.yaml", "b.yaml", "-f", "jobs", "--manifest-only"])
+    assert given.files == [Path("a.yaml"), Path("b.yaml"), Path("jobs")]
+
+
 def test_the_release_is_told(capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.main(["--version"])
