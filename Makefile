@@ -48,6 +48,14 @@ $(error no target reads $(MISSPELT); there are $(VARIABLES))
 endif
 endif
 
+# What is no number would fail minutes later, with a traceback.
+NUMBERS := JOBS ROWS MINUTES
+CHANGED := $(foreach one,$(NUMBERS),$(if $(filter-out file,$(origin $(one))),$(one)))
+WRONG := $(if $(CHANGED),$(shell printf '%s\n' $(foreach one,$(CHANGED),$(foreach number,$($(one)),'$(one)=$(number)')) | grep -vE '=([0-9]*[1-9][0-9]*|[0-9]+\.[0-9]*[1-9][0-9]*)$$'))
+ifneq ($(WRONG),)
+$(error $(WRONG): write a number above 0)
+endif
+
 export PYTHON
 # Whoever has it set has each process compile torch and all else anew: ten seconds of every trainer and test worker.
 unexport PYTHONDONTWRITEBYTECODE

@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[2]
         (["cluster-down", "name=mine"], "no target reads name (did you mean NAME?); there are PYTHON NAME NODES"),
         (["demo", "REGISTERY=x", "CLUSTER=current"], "no target reads REGISTERY (did you mean REGISTRY?); there are"),
         (["clster-up"], "there is no target clster-up: make alone lists all"),
+        (["soak", "MINUTES=abc"], "MINUTES=abc: write a number above 0"),
+        (["bench-operator", "JOBS=10 0"], "JOBS=0: write a number above 0"),
     ],
-    ids=["a variable in small letters", "a misspelt one", "a target"],
+    ids=["a variable in small letters", "a misspelt one", "a target", "a number", "one of several"],
 )
 def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> None:
     done = subprocess.run(
@@ -33,7 +35,7 @@ def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> 
 @pytest.mark.parametrize(
     "variables",
     [
-        "NAME=a NODES=2",
+        "NAME=a NODES=2 MINUTES=0.5 JOBS=10",
         "CLUSTER=current REGISTRY=r OPERATOR_IMAGE=a TRAINER_IMAGE=b",
         "https_proxy=http://proxy:3128 PYTHONPATH=lib XDG_CACHE_HOME=/cache CI=true",
     ],
