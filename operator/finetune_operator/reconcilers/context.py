@@ -204,7 +204,7 @@ class Context:
             body = {"metadata": metadata | ({"annotations": notes} if notes else {})}
             return self.kube.merge_patch(resource, name, namespace, body)
 
-        asked = f"{_state_of(obj)}/{','.join(finalizers)}"
+        asked = f"{_state_of(obj)}/{','.join(finalizers)}/{notes}"  # another change is tried at once
         self._held.check(asked)
         try:
             patched = await self._onto(resource, obj, write)
