@@ -48,6 +48,16 @@ $(error no target reads $(MISSPELT); there are $(VARIABLES))
 endif
 endif
 
+# Numbers too are looked at before anything is built: what reads them runs minutes later. Whole ones, but for MINUTES. Only
+# for targets that read them: an environment may have a JOBS of its own.
+NUMBERS := NODES JOBS ROWS MINUTES
+without_digits = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$(1)))))))))))
+no_number = $(or $(strip $(call without_digits,$(if $(filter MINUTES,$(1)),$(subst .,,$($(1))),$($(1))))),$(if $(strip $($(1))),,nothing))
+WRONG := $(foreach one,$(if $(filter bench-% soak cluster-up,$(MAKECMDGOALS)),$(NUMBERS)),$(if $(call no_number,$(one)),$(one)="$($(one))"))
+ifneq ($(strip $(WRONG)),)
+$(error $(strip $(WRONG)): write a number, such as NODES=2 or MINUTES=60; only JOBS and ROWS take several, in quotes)
+endif
+
 export PYTHON
 # Whoever has it set has each process compile torch and all else anew: ten seconds of every trainer and test worker.
 unexport PYTHONDONTWRITEBYTECODE

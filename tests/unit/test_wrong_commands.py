@@ -18,9 +18,11 @@ ROOT = Path(__file__).parents[2]
     [
         (["cluster-down", "name=mine"], "no target reads name (did you mean NAME?); there are PYTHON NAME NODES"),
         (["demo", "REGISTERY=x", "CLUSTER=current"], "no target reads REGISTERY (did you mean REGISTRY?); there are"),
+        (["soak", "MINUTES=abc"], 'MINUTES="abc": write a number, such as NODES=2 or MINUTES=60; only JOBS and ROWS'),
+        (["bench-data", "ROWS=1e6", "JOBS="], 'JOBS="" ROWS="1e6": write a number'),
         (["clster-up"], "there is no target clster-up: make alone lists all"),
     ],
-    ids=["a variable in small letters", "a misspelt one", "a target"],
+    ids=["a variable in small letters", "a misspelt one", "no number", "no numbers", "a target"],
 )
 def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> None:
     done = subprocess.run(
@@ -33,11 +35,12 @@ def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> 
 @pytest.mark.parametrize(
     "variables",
     [
-        "NAME=a NODES=2",
+        "NAME=a NODES=2 MINUTES=0.5",
         "CLUSTER=current REGISTRY=r OPERATOR_IMAGE=a TRAINER_IMAGE=b",
+        "JOBS=-j4",
         "https_proxy=http://proxy:3128 PYTHONPATH=lib XDG_CACHE_HOME=/cache CI=true",
     ],
-    ids=["of a cluster", "of a demo", "of the environment"],
+    ids=["of a cluster", "of a demo", "of another tool", "of the environment"],
 )
 def test_make_takes_its_own_variables_and_those_of_the_environment(variables: str) -> None:
     command = ["make", "--dry-run", "help", *variables.split()]

@@ -1,6 +1,7 @@
 """What a person meets at the shell: help with an example, flags refused in words, failures that say what to do here."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,28 @@ def test_of_a_flag_that_stands_twice_none_is_left_out_in_silence(line, flag, cap
         command_line.main(line)
     assert ended.value.code == ExitCode.USAGE
     assert f"argument {flag}: it stands twice, and takes one value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("check job.yaml", "required: -f/--file; did you mean -f job.yaml?"),
+        ("check --manifest-only --model-cache c 'my job.yaml'", "; did you mean -f 'my job.yaml'?"),
+        ("check -f a.yaml b.yaml", "unrecognized arguments: b.yaml; did you mean -f b.yaml?"),
+        ("run job.yaml --output o", "; did you mean -f job.yaml?"),
+        ("run -f a.yaml b.yaml --output o", "unrecognized arguments: b.yaml\n"),
+        ("serve tuned/model", "; did you mean --model tuned/model?"),
+        ("run -f a --output-dir o", "; did you mean --output instead of --output-dir?"),
+        ("serve --model m --modle-cache=x", "; did you mean --model-cache instead of --modle-cache?"),
+        ("check -f a --zzz", "unrecognized arguments: --zzz\n"),
+        ("push a b --to oci://x/y:1", "finetune-trainer push: error: unrecognized arguments: b\n"),
+    ],
+)
+def test_a_line_that_is_not_understood_says_what_to_type(line, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(shlex.split(line))
+    assert ended.value.code == ExitCode.USAGE
+    assert says in capsys.readouterr().err
 
 
 def test_a_command_line_may_be_read_again():
