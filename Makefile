@@ -48,10 +48,10 @@ $(error no target reads $(MISSPELT); there are $(VARIABLES))
 endif
 endif
 
-# What is no number would fail minutes later, with a traceback.
+# What is no number would fail minutes later, with a traceback. Only where it is read: an environment may have its own JOBS.
 NUMBERS := JOBS ROWS MINUTES
-CHANGED := $(foreach one,$(NUMBERS),$(if $(filter-out file,$(origin $(one))),$(one)))
-WRONG := $(if $(CHANGED),$(shell printf '%s\n' $(foreach one,$(CHANGED),$(foreach number,$($(one)),'$(one)=$(number)')) | grep -vE '=([0-9]*[1-9][0-9]*|[0-9]+\.[0-9]*[1-9][0-9]*)$$'))
+CHANGED := $(foreach one,$(if $(filter bench-% soak,$(MAKECMDGOALS)),$(NUMBERS)),$(if $(filter-out file,$(origin $(one))),$(one)))
+WRONG := $(if $(CHANGED),$(shell printf '%s\n' $(foreach one,$(CHANGED),$(foreach number,$(or $(strip $($(one))),(nothing)),'$(one)=$(number)')) | grep -vE '=([0-9]*[1-9][0-9]*|[0-9]+\.[0-9]*[1-9][0-9]*)$$'))
 ifneq ($(WRONG),)
 $(error $(WRONG): write a number above 0)
 endif

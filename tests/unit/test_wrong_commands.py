@@ -20,9 +20,10 @@ ROOT = Path(__file__).parents[2]
         (["demo", "REGISTERY=x", "CLUSTER=current"], "no target reads REGISTERY (did you mean REGISTRY?); there are"),
         (["clster-up"], "there is no target clster-up: make alone lists all"),
         (["soak", "MINUTES=abc"], "MINUTES=abc: write a number above 0"),
-        (["bench-operator", "JOBS=10 0"], "JOBS=0: write a number above 0"),
+        (["bench-operator", "JOBS=10 0", "ROWS=1e6"], "JOBS=0 ROWS=1e6: write a number above 0"),
+        (["soak", "MINUTES="], "MINUTES=(nothing): write a number above 0"),
     ],
-    ids=["a variable in small letters", "a misspelt one", "a target", "a number", "one of several"],
+    ids=["a variable in small letters", "a misspelt one", "a target", "no number", "no numbers", "nothing"],
 )
 def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> None:
     done = subprocess.run(
@@ -37,9 +38,10 @@ def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> 
     [
         "NAME=a NODES=2 MINUTES=0.5 JOBS=10",
         "CLUSTER=current REGISTRY=r OPERATOR_IMAGE=a TRAINER_IMAGE=b",
+        "JOBS=-j4",
         "https_proxy=http://proxy:3128 PYTHONPATH=lib XDG_CACHE_HOME=/cache CI=true",
     ],
-    ids=["of a cluster", "of a demo", "of the environment"],
+    ids=["of a cluster", "of a demo", "of another tool", "of the environment"],
 )
 def test_make_takes_its_own_variables_and_those_of_the_environment(variables: str) -> None:
     command = ["make", "--dry-run", "help", *variables.split()]

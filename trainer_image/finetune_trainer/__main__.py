@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -72,18 +73,60 @@ class _Once(argparse.Action):
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose flags are `_Once`, unless they say otherwise. Its commands are of the same class."""
+    """One whose flags are `_Once`, unless they say otherwise, and that says what to type for what it does not know.
+
+    Its commands are of the same class.
+    """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.register("action", None, _Once)
+        self._line: list[str] = []
+
+    def parse_known_args(  # type: ignore[override]  # typeshed has it three times
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """See argparse; a command tells what it does not know itself, since the whole line's parser knows no flags."""
+        self._line = list(args or ())
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown and self._subparsers is None:
+            self.error(f"unrecognized arguments: {shlex.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """See argparse; who left out what a command needs is shown a whole one."""
-        example = EXAMPLES.get(self.prog.rpartition(" ")[2])
-        if example and "arguments are required" in message:
-            message += f"; for example: finetune-trainer {example}"
-        super().error(message)
+        """See argparse; what was probably meant stands behind it, or a line that has all that the command needs."""
+        meant, example = self._meant(), EXAMPLES.get(self.prog.rpartition(" ")[2])
+        if not meant and example and "arguments are required" in message:
+            meant = f"; for example: finetune-trainer {example}"
+        super().error(message + meant)
+
+    def _meant(self) -> str:
+        """The line as it was probably meant: a word in front of which its flag is missing, or a misspelt flag."""
+        from finetune_api.near_names import like
+
+        flags = {flag: one for flag, one in self._option_string_actions.items() if flag.startswith("--")}
+        takes = 0.0
+        for word in self._line:
+            name = word.partition("=")[0]
+            if word.startswith("--") and not any(flag.startswith(name) for flag in flags):
+                near = like(name, flags)
+                return f"; did you mean {near} instead of {name}?" if near else ""
+            if word.startswith("-"):
+                action = self._option_string_actions.get(word)
+                takes = 0 if action is None or action.nargs == 0 else inf if action.nargs == "+" else 1
+            elif takes:
+                takes -= 1
+            elif needed := self._flag_for_words():
+                return f"; did you mean {needed} {shlex.quote(word)}?"
+        return ""
+
+    def _flag_for_words(self) -> str | None:
+        """The first flag that has to be there, and may still be given, of a command that takes no words without one."""
+        if any(not one.option_strings for one in self._actions):
+            return None
+        given = {word.partition("=")[0] for word in self._line}
+        may = (one for one in self._actions if not (isinstance(one, _Once) and given & set(one.option_strings)))
+        return next((one.option_strings[0] for one in may if one.required), None)
 
 
 def parser() -> argparse.ArgumentParser:

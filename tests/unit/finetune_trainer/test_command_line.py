@@ -2,6 +2,7 @@
 
 import re
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,22 +38,6 @@ def test_every_command_has_help_for_each_of_its_flags(command, capsys):
     flags = command_line.parser()._subparsers._group_actions[0].choices[command]._actions
     assert all(flag.help for flag in flags)
     assert command in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("given", "example"),
-    [
-        (["check", "job.yaml"], "check -f job.yaml"),
-        (["run", "job.yaml"], "run -f job.yaml --model-cache models --output tuned"),
-        (["serve", "tuned/model"], "serve --model tuned/model"),
-        (["push", "tuned/model"], "push tuned/model --to oci://"),
-    ],
-)
-def test_who_leaves_out_a_flag_is_shown_a_whole_command(given, example, capsys):
-    with pytest.raises(SystemExit) as ended:
-        command_line.main(given)
-    assert ended.value.code == ExitCode.USAGE
-    assert f"; for example: finetune-trainer {example}" in capsys.readouterr().err
 
 
 def test_each_example_is_a_command_line_that_is_taken():
@@ -143,6 +128,30 @@ def test_of_a_flag_that_stands_twice_none_is_left_out_in_silence(line, flag, cap
         command_line.main(line)
     assert ended.value.code == ExitCode.USAGE
     assert f"argument {flag}: it stands twice, and takes one value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("run", "required: -f/--file, --output; for example: finetune-trainer run -f job.yaml --model-cache models"),
+        ("push tuned/model", "required: --to; for example: finetune-trainer push tuned/model --to oci://"),
+        ("check job.yaml", "required: -f/--file; did you mean -f job.yaml?"),
+        ("check --manifest-only --model-cache c 'my job.yaml'", "; did you mean -f 'my job.yaml'?"),
+        ("check -f a.yaml b.yaml --manifest-onyl", "; did you mean --manifest-only instead of --manifest-onyl?"),
+        ("run job.yaml --output o", "; did you mean -f job.yaml?"),
+        ("run -f a.yaml b.yaml --output o", "unrecognized arguments: b.yaml\n"),
+        ("serve tuned/model", "; did you mean --model tuned/model?"),
+        ("run -f a --output-dir o", "; did you mean --output instead of --output-dir?"),
+        ("serve --model m --modle-cache=x", "; did you mean --model-cache instead of --modle-cache?"),
+        ("check -f a --zzz", "unrecognized arguments: --zzz\n"),
+        ("push a b --to oci://x/y:1", "finetune-trainer push: error: unrecognized arguments: b\n"),
+    ],
+)
+def test_a_line_that_is_not_understood_says_what_to_type(line, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(shlex.split(line))
+    assert ended.value.code == ExitCode.USAGE
+    assert says in capsys.readouterr().err
 
 
 def test_a_command_line_may_be_read_again():

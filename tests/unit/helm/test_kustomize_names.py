@@ -1,4 +1,4 @@
-"""helm/kustomize: kustomize renames objects, and what names them in our kinds follows."""
+"""helm/kustomize: kustomize renames objects and sets images, and what names them in our kinds follows."""
 
 import json
 import subprocess
@@ -15,32 +15,43 @@ from tests.unit.finetune_api.test_definitions import walk
 
 REFERENCES = Path(__file__).parents[3] / "helm/kustomize/name-references.yaml"
 NAMED = {"connectionRef": "LLMConnection", "modelRef": "FineTunedModel"}
+OF_PODS = {
+    "configMapRef": "ConfigMap",
+    "caBundleRef": "ConfigMap",
+    "imagePullSecrets[]": "Secret",
+    "priorityClassName": "PriorityClass",
+    "serviceAccountName": "ServiceAccount",
+}
 
 
 def target(field: str) -> str | None:
     """The kind that a reference leads to, by the end of its field's name."""
-    of_pods = "ConfigMap" if field in {"configMapRef", "caBundleRef"} else None
-    return NAMED.get(field) or of_pods or ("Secret" if field.lower().endswith("secretref") else None)
+    return NAMED.get(field) or OF_PODS.get(field) or ("Secret" if field.lower().endswith("secretref") else None)
 
 
-def expected() -> list[dict[str, Any]]:
-    """Every field of a spec that names another object, by what it names."""
-    found = defaultdict[str, list[dict[str, str]]](list)
+def expected() -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Every field of a spec that names another object, by what it names, and every one that is an image."""
+    found, images = defaultdict[str, list[dict[str, str]]](list), list[dict[str, str]]()
     for kind in KINDS:
         for path, part in walk(object_schema(kind)["properties"]["spec"], "spec"):
-            leads_to = target(path.rpartition(".")[2])
-            if leads_to and "name" in part.get("properties", {}):
-                place = path.replace(".", "/").replace("[]", "")  # of each element of a list
-                found[leads_to].append({"kind": kind.kind, "path": f"{place}/name"})
-    return [{"kind": kind, "fieldSpecs": fields} for kind, fields in sorted(found.items())]
+            field = path.rpartition(".")[2]
+            place = path.replace(".", "/").replace("[]", "")  # of each element of a list
+            if field.lower().endswith("image"):
+                images.append({"kind": kind.kind, "path": place})
+            if (leads_to := target(field)) and (part["type"] == "string" or "name" in part.get("properties", {})):
+                found[leads_to].append(
+                    {"kind": kind.kind, "path": place if part["type"] == "string" else f"{place}/name"}
+                )
+    return [{"kind": kind, "fieldSpecs": fields} for kind, fields in sorted(found.items())], images
 
 
-def test_every_field_that_names_another_object_is_listed() -> None:
-    assert yaml.safe_load(REFERENCES.read_text()) == {"nameReference": expected()}
+def test_every_field_that_names_another_object_or_an_image_is_listed() -> None:
+    names, images = expected()
+    assert yaml.safe_load(REFERENCES.read_text()) == {"nameReference": names, "images": images}
 
 
 @pytest.mark.cluster
-def test_a_suffix_and_a_generated_config_map_reach_the_jobs_that_name_them(tmp_path: Path) -> None:
+def test_a_suffix_a_generated_config_map_and_an_image_reach_what_names_them(tmp_path: Path) -> None:
     job = {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
@@ -50,10 +61,19 @@ def test_a_suffix_and_a_generated_config_map_reach_the_jobs_that_name_them(tmp_p
     model = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTunedModel", "metadata": {"name": "m"}}
     (tmp_path / "job.yaml").write_text(json.dumps(job))
     (tmp_path / "model.yaml").write_text(json.dumps(model))
+    image = "registry.example.com/finetune-trainer"
+    connection = {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "LLMConnection",
+        "metadata": {"name": "c"},
+        "spec": {"huggingFace": {"trainerImage": f"{image}:0.1.0"}},
+    }
+    (tmp_path / "connection.yaml").write_text(json.dumps(connection))
     (tmp_path / "train.py").write_text("pass\n")
     (tmp_path / REFERENCES.name).write_text(REFERENCES.read_text())
     kustomization = {
-        "resources": ["job.yaml", "model.yaml"],
+        "resources": ["job.yaml", "model.yaml", "connection.yaml"],
+        "images": [{"name": image, "newTag": "0.2.0"}],
         "nameSuffix": "-v2",
         "configMapGenerator": [{"name": "recipe", "files": ["train.py"]}],
         "configurations": [REFERENCES.name],
@@ -65,3 +85,4 @@ def test_a_suffix_and_a_generated_config_map_reach_the_jobs_that_name_them(tmp_p
     spec = found["FineTuneJob"]["spec"]
     assert spec["modelRef"]["name"] == found["FineTunedModel"]["metadata"]["name"] == "m-v2"
     assert spec["code"]["configMapRef"]["name"] == found["ConfigMap"]["metadata"]["name"]
+    assert found["LLMConnection"]["spec"]["huggingFace"]["trainerImage"] == f"{image}:0.2.0"
