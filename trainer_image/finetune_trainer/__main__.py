@@ -89,24 +89,30 @@ class _Parser(argparse.ArgumentParser):
         super().error(message + self._meant())
 
     def _meant(self) -> str:
-        """The line as it was probably meant: a word in front of which its flag is missing, or a misspelt flag."""
+        """The line as it was probably meant: a misspelt flag, or words in front of which their flag is missing."""
         from finetune_api.near_names import like
 
-        flags = {flag: one for flag, one in self._option_string_actions.items() if flag.startswith("--")}
-        takes_the_next = False
-        for word in self._line:
-            name = word.partition("=")[0]
-            if word.startswith("--") and not any(flag.startswith(name) for flag in flags):
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        names = [word.partition("=")[0] for word in self._line if word.startswith("--")]
+        for name in names:
+            if not any(flag.startswith(name) for flag in flags):
                 near = like(name, flags)
                 return f"; did you mean {near} instead of {name}?" if near else ""
-            if word.startswith("-"):
-                action = self._option_string_actions.get(word)
-                takes_the_next = action is not None and action.nargs != 0
-            elif takes_the_next:
-                takes_the_next = False
-            elif needed := self._flag_for_words():
-                return f"; did you mean {needed} {shlex.quote(word)}?"
-        return ""
+        words, needed = self._words_without_flag(), self._flag_for_words()
+        if not words or needed is None:
+            return ""
+        several = len(words) > 1 and not isinstance(self._option_string_actions[needed], _Once)
+        each = " Each of them needs its flag, or name their folder." if several else ""
+        return f"; did you mean {needed} {shlex.quote(words[0])}?{each}"
+
+    def _words_without_flag(self) -> list[str]:
+        words, takes_the_next = list[str](), False
+        for word in self._line:
+            action = self._option_string_actions.get(word)
+            if not word.startswith("-") and not takes_the_next:
+                words.append(word)
+            takes_the_next = action is not None and action.nargs != 0
+        return words
 
     def _flag_for_words(self) -> str | None:
         """The first flag that has to be there, and may still be given, of a command that takes no words without one."""

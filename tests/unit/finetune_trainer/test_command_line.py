@@ -97,6 +97,10 @@ def test_of_a_flag_that_stands_twice_none_is_left_out_in_silence(line, flag, cap
         ("check job.yaml", "required: -f/--file; did you mean -f job.yaml?"),
         ("check --manifest-only --model-cache c 'my job.yaml'", "; did you mean -f 'my job.yaml'?"),
         ("check -f a.yaml b.yaml", "unrecognized arguments: b.yaml; did you mean -f b.yaml?"),
+        (
+            "check -f a.yaml b.yaml c.yaml",
+            "; did you mean -f b.yaml? Each of them needs its flag, or name their folder.",
+        ),
         ("run job.yaml --output o", "; did you mean -f job.yaml?"),
         ("run -f a.yaml b.yaml --output o", "unrecognized arguments: b.yaml\n"),
         ("serve tuned/model", "; did you mean --model tuned/model?"),
