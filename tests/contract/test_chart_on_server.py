@@ -319,6 +319,12 @@ def notes_of(server: Server, *flags: str) -> str:
     return text.partition("NOTES:")[2]
 
 
+@pytest.fixture(scope="module")
+def notes(server: Server) -> str:
+    """What helm tells whoever installs the chart with its own values."""
+    return notes_of(server)
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -338,8 +344,7 @@ def test_notes_warn_of_odd_values(server: Server, values: str, says: str) -> Non
     assert [line for line in text.splitlines() if line.startswith("WARNING") and says in line]
 
 
-def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(server: Server) -> None:
-    notes = notes_of(server)
+def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(notes: str) -> None:
     assert f"kubectl -n {NAMESPACE} rollout status deployment/odd-finetune-operator" in notes
     assert "kind: LLMConnection" in notes
     assert "WARNING" not in notes
@@ -366,8 +371,8 @@ def test_notes_name_the_images_that_are_placeholders(server: Server, values: lis
     assert (says or "") in notes
 
 
-def test_the_notes_connection_is_one_that_the_server_takes(server: Server) -> None:
-    manifest = notes_of(server).partition("<<'EOF'")[2].partition("EOF")[0]
+def test_the_notes_connection_is_one_that_the_server_takes(server: Server, notes: str) -> None:
+    manifest = notes.partition("<<'EOF'")[2].partition("EOF")[0]
     server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
     server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     server.kubectl("create", "--dry-run=server", "-f", "-", stdin=manifest)

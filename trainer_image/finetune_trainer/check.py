@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api import policy
+from finetune_api.asked_in_vain import asked_in_vain
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
@@ -76,6 +77,10 @@ class Destination:
         local = self.connection and self.connection.hugging_face
         return is_air_gapped() or bool(local and local.air_gapped)
 
+    def in_vain(self, spec: FineTuneJobSpec) -> Iterator[str]:
+        """Fields of a job that change nothing there, as warnings."""
+        return iter(()) if spec.adopt else asked_in_vain(spec, self.connection)
+
 
 _ANYWHERE = Destination()
 
@@ -102,8 +107,9 @@ def _verdicts(
     for job in file.jobs:
         destination = _destination(job, file, given, args.provider)
         verdict, memory = _verdict(job, destination, args)
-        if destination.doubt:
-            verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, destination.doubt]})
+        more = [*destination.in_vain(job.spec), *([destination.doubt] if destination.doubt else [])]
+        if more:
+            verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *more]})
         yield verdict, job.metadata.name, memory
         if args.show_rows and verdict.valid and not args.manifest_only:
             _show_rows(job, args.model_cache, args.show_rows)

@@ -6,6 +6,7 @@ written before it comes to mean something: annotations, and fields beside which 
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from finetune_api.asked_in_vain import asked_in_vain
 from finetune_api.aws import SageMakerSpot
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec
@@ -24,9 +25,6 @@ from finetune_api.names import (
 EVENT = "NoEffect"
 _SHOWN = 32
 """Letters of a value that are repeated."""
-
-_IN_THE_NAMESPACE = frozenset({"pvc", "configmap"})
-"""Where data are that pods mount; all others they fetch, with keys, through proxies, or by certificates of a Secret."""
 
 Connection = LLMConnectionSpec | None
 
@@ -59,19 +57,7 @@ def _of_job(spec: FineTuneJobSpec, connection: Connection) -> Iterator[str]:
         return
     if spec.dataset.test is None and spec.evaluation != Evaluation():
         yield "spec.evaluation: there is no dataset.test, so nothing is evaluated"
-    if spec.code is None:  # it finds both in its environment
-        yield from _secrets_for_nobody(spec, connection)
-
-
-def _secrets_for_nobody(spec: FineTuneJobSpec, connection: Connection) -> Iterator[str]:
-    """Keys that open nothing of what the job reads."""
-    files = (spec.dataset.train, spec.dataset.validation, spec.dataset.test)
-    schemes = {file.uri.partition("://")[0] for file in files if file is not None}
-    if spec.dataset.secret_ref is not None and schemes <= _IN_THE_NAMESPACE:
-        yield "spec.dataset.secretRef: all data are in volumes or ConfigMaps of the namespace, which need no keys"
-    local = connection.hugging_face if connection else None
-    if spec.hub_token_secret_ref is not None and local is not None and local.air_gapped:
-        yield "spec.hubTokenSecretRef: the connection is airGapped, so no hub is asked"
+    yield from asked_in_vain(spec, connection)
 
 
 def _asked(spec: FineTuneJobSpec) -> Iterator[str]:

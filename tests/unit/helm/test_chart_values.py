@@ -130,6 +130,11 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"metrics": {"podMonitor": {"interval": "often"}}}, "interval"),
         ({"metrics": {"prometheusRule": {"runbookURL": "docs/runbook.md"}}}, "runbookURL"),
         ({"networkPolicy": {"ingress": []}}, "ingress"),
+        (
+            {"networkPolicy": {"metricsFrom": [{"namespaceSelector": {}, "podSelecter": {}}]}},
+            "'podSelecter' not allowed",
+        ),
+        ({"tolerations": [{"operator": "Exists", "efect": "NoSchedule"}]}, "at '/tolerations/0': additional"),
         ({"podDisruptionBudget": {"minAvailable": 1}}, "minAvailable"),
         ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
         ({"resources": {"limit": {}}}, "limit"),
@@ -178,8 +183,9 @@ def test_a_label_of_values_takes_the_place_of_the_charts_own() -> None:
     """Twice in one object it would be refused by tools that read YAML strictly, and left to chance by the others."""
     same = {"app.kubernetes.io/part-of": "platform", "team": "ml"}
     monitor = {"enabled": True, "labels": {"team": "sre"}}
-    found = render({"commonLabels": same, "podLabels": {"team": "ops"}, "metrics": {"serviceMonitor": monitor}})
-    labels = [one["metadata"]["labels"] for one in found if one["kind"] != "CustomResourceDefinition"]
+    given = {"commonLabels": same, "podLabels": {"team": "ops"}, "metrics": {"serviceMonitor": monitor}}
+    found = render(WITHOUT_DEFINITIONS | given)
+    labels = [one["metadata"]["labels"] for one in found]
     assert {one["app.kubernetes.io/part-of"] for one in labels} == {"platform"}
     pod = only(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert (pod["team"], only(found, "ServiceMonitor")["metadata"]["labels"]["team"]) == ("ops", "sre")
@@ -321,7 +327,7 @@ def test_definitions_can_be_left_out_or_let_go() -> None:
 
 
 def test_named_namespaces_get_rights_one_by_one() -> None:
-    manifests = render({"watchNamespaces": ["a", "b"]}, "f", "n")
+    manifests = render(WITHOUT_DEFINITIONS | {"watchNamespaces": ["a", "b"]}, "f", "n")
     assert environment(manifests)["FINETUNE_WATCH_NAMESPACES"] == "a,b"
     bindings = {
         binding["metadata"]["namespace"]: binding["roleRef"]["name"] for binding in of_kind(manifests, "RoleBinding")
@@ -354,7 +360,7 @@ def test_a_role_of_its_own_shows_connections_and_changes_none(defaults: list[Man
 
 
 def test_the_clusters_own_roles_can_be_left_alone() -> None:
-    roles = of_kind(render({"rbac": {"aggregate": False}}), "ClusterRole")
+    roles = of_kind(render(WITHOUT_DEFINITIONS | {"rbac": {"aggregate": False}}), "ClusterRole")
     assert not any(aggregates(role) for role in roles)
 
 

@@ -37,6 +37,11 @@ JOBS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
 DATA_KEYS, HUB_KEY = {"secretRef": {"name": "keys"}}, {"hubTokenSecretRef": {"name": "hub", "key": "token"}}
 CODE = {"code": {"configMapRef": {"name": "recipe", "key": "train.py"}}}
 AIR_GAPPED = connection({"airGapped": True, "modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "c"}}}})
+WANDB, OWN_WANDB = (
+    {"trackers": {"wandb": {"secretRef": {"name": "wandb"}, **server}}}
+    for server in ({}, {"baseURL": "https://wandb.site.example"})
+)
+NO_WANDB = "spec.trackers.wandb: the connection is airGapped"
 NO_KEYS, NO_HUB = "spec.dataset.secretRef: all data are in volumes or ConfigMaps", "spec.hubTokenSecretRef: the connect"
 
 
@@ -57,12 +62,15 @@ SECRETS: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "no hub": (AIR_GAPPED, HUB_KEY, [NO_HUB]),
     "no hub, code of one's own": (AIR_GAPPED, HUB_KEY | CODE, []),
     "neither": (AIR_GAPPED, HUB_KEY | data("pvc://d/t.jsonl"), [NO_KEYS, NO_HUB]),
-    "nobody knows which": (None, HUB_KEY, []),
+    "the public tracker, beyond the site": (AIR_GAPPED, HUB_KEY | WANDB, [NO_HUB, NO_WANDB]),
+    "a tracker inside the site": (AIR_GAPPED, OWN_WANDB, []),
+    "the public tracker": (connection(), WANDB, []),
+    "nobody knows which": (None, HUB_KEY | WANDB, []),
 }
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_that_opens_nothing_is_named(name: str) -> None:
+def test_a_secret_that_opens_nothing_and_a_service_that_is_not_asked_are_named(name: str) -> None:
     its_connection, fields, said = SECRETS[name]
     found = unheeded.of_job(job_spec(**fields), {}, its_connection)
     assert len(found) == len(said), found

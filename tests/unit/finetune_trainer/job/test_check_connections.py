@@ -9,6 +9,7 @@ import pytest
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.__main__ import main
 
+ROOT = Path(__file__).parents[4]
 OPENAI = {"openAI": {"apiKeySecretRef": {"name": "openai", "key": "api-key"}}}
 GATEWAY = {"openAI": {"baseURL": "https://llm.example.com/v1", **OPENAI["openAI"]}}
 LOCAL = {"huggingFace": {"trainerImage": "ghcr.io/example/trainer:1", "artifacts": {"uri": "pvc://models"}}}
@@ -103,6 +104,21 @@ def test_an_air_gapped_connection_reaches_no_hub_from_here_either(tmp_path, caps
     one = write(tmp_path / "all.yaml", connection(AIR_GAPPED), job(tmp_path, **from_hub))
     assert main(["check", "-f", one]) != ExitCode.OK
     assert "air-gapped" in capsys.readouterr().err
+
+
+def test_the_example_jobs_are_taken_by_the_example_connections(capsys):
+    folders = [str(ROOT / "examples" / kinds) for kinds in ("jobs", "connections")]
+    assert main(["check", "--manifest-only", "-f", folders[0], "-f", folders[1]]) == ExitCode.OK
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("server", [{}, {"baseURL": "https://wandb.site.example"}], ids=["public", "of the site"])
+def test_a_tracker_that_an_air_gapped_site_does_not_ask_is_told(tmp_path, capsys, server):
+    tracked = job(tmp_path, trackers={"wandb": {"secretRef": {"name": "wandb"}, **server}})
+    one = write(tmp_path / "all.yaml", connection(AIR_GAPPED), tracked)
+    assert main(["check", "-f", one, "--manifest-only"]) == ExitCode.OK
+    said = capsys.readouterr().err
+    assert ("warning: spec.trackers.wandb: the connection is airGapped" in said) is (not server)
 
 
 def test_the_flag_counts_before_the_connection(tmp_path, capsys):

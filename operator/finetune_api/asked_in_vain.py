@@ -1,0 +1,38 @@
+"""Fields of a job that change nothing where it goes, though they are allowed.
+
+The operator tells them by an Event, and `finetune-trainer check` by a warning.
+"""
+
+from collections.abc import Iterator
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job import FineTuneJobSpec
+
+_IN_THE_NAMESPACE = frozenset({"pvc", "configmap"})
+"""Where data are that pods mount; all others they fetch, with keys, through proxies, or by certificates of a Secret."""
+
+
+def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> Iterator[str]:
+    """Sentences, each beginning with the field: keys that open nothing, services that an air-gapped site does not ask.
+
+    Args:
+        spec: The job's. Code of its own finds all of it in its environment, so nothing is said of it then.
+        connection: The job's, where it is known.
+    """
+    if spec.code is not None:
+        return
+    files = (spec.dataset.train, spec.dataset.validation, spec.dataset.test)
+    schemes = {file.uri.partition("://")[0] for file in files if file is not None}
+    if spec.dataset.secret_ref is not None and schemes <= _IN_THE_NAMESPACE:
+        yield "spec.dataset.secretRef: all data are in volumes or ConfigMaps of the namespace, which need no keys"
+    local = connection.hugging_face if connection else None
+    if local is None or not local.air_gapped:
+        return
+    if spec.hub_token_secret_ref is not None:
+        yield "spec.hubTokenSecretRef: the connection is airGapped, so no hub is asked"
+    wandb = spec.trackers.wandb if spec.trackers else None
+    if wandb is not None and wandb.base_url is None:
+        yield (
+            "spec.trackers.wandb: the connection is airGapped, so the public service is not asked; name a server "
+            "inside the site in trackers.wandb.baseURL"
+        )
