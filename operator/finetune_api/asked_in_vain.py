@@ -16,10 +16,11 @@ def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -
     """Sentences, each beginning with the field: keys that open nothing, services that an air-gapped site does not ask.
 
     Args:
-        spec: The job's. Code of its own finds all of it in its environment, so nothing is said of it then.
+        spec: The job's. Code of its own finds all of it in its environment, and an adopted job is only observed: of
+            these nothing is said.
         connection: The job's, where it is known.
     """
-    if spec.code is not None:
+    if spec.code is not None or spec.adopt is not None:
         return
     files = (spec.dataset.train, spec.dataset.validation, spec.dataset.test)
     schemes = {file.uri.partition("://")[0] for file in files if file is not None}

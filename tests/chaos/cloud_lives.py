@@ -15,6 +15,7 @@ async def is_served(site: CloudSite, template: Manifest | None = None) -> None:
     """A model is tuned, registered, deployed where that is needed, and answers for an hour."""
     await site.serves(**(template or {}))
     await site.passes(HOUR)
+    await site.tells_the_cost_of(HOUR)
 
 
 async def is_renewed(site: CloudSite) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 from finetune_api.manifest import Manifest
@@ -176,6 +177,16 @@ class CloudSite(Site):
         await self.touch(name)
         if self.cloud.deploys:
             await self.until(lambda: self._is_asked_after(asked, calls), "the look at the deployment")
+
+    async def tells_the_cost_of(self, seconds: float, name: str = "sentiment") -> None:
+        """Wait until status says what so much time costs, to the cent: a look may have begun before it passed."""
+
+        def is_told(status: Manifest) -> bool:
+            cost = status.get("cost", {})
+            least = Decimal(cost.get("perHour", "0")) * Decimal(seconds) / 3600
+            return Decimal(cost.get("sinceDeployed", "0")) >= least - Decimal("0.01")
+
+        await self.says(is_told, f"cost of {seconds:g} s", MODEL_DEPLOYMENTS, name)
 
     def advance(self, seconds: float) -> None:
         """Time passes, by all clocks."""

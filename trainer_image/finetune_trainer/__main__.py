@@ -104,7 +104,7 @@ class _Parser(argparse.ArgumentParser):
         """The line as it was probably meant: a word in front of which its flag is missing, or a misspelt flag."""
         from finetune_api.near_names import like
 
-        flags = {flag: one for flag, one in self._option_string_actions.items() if flag.startswith("--")}
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         takes = 0.0
         for word in self._line:
             name = word.partition("=")[0]

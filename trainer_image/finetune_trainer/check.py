@@ -77,10 +77,6 @@ class Destination:
         local = self.connection and self.connection.hugging_face
         return is_air_gapped() or bool(local and local.air_gapped)
 
-    def in_vain(self, spec: FineTuneJobSpec) -> Iterator[str]:
-        """Fields of a job that change nothing there, as warnings."""
-        return iter(()) if spec.adopt else asked_in_vain(spec, self.connection)
-
 
 _ANYWHERE = Destination()
 
@@ -107,9 +103,8 @@ def _verdicts(
     for job in file.jobs:
         destination = _destination(job, file, given, args.provider)
         verdict, memory = _verdict(job, destination, args)
-        more = [*destination.in_vain(job.spec), *([destination.doubt] if destination.doubt else [])]
-        if more:
-            verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *more]})
+        more = filter(None, (*asked_in_vain(job.spec, destination.connection), destination.doubt))
+        verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *more]})
         yield verdict, job.metadata.name, memory
         if args.show_rows and verdict.valid and not args.manifest_only:
             _show_rows(job, args.model_cache, args.show_rows)

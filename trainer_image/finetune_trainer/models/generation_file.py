@@ -58,9 +58,8 @@ def _wrong_together(given: Mapping[str, Any]) -> Iterator[Wrong]:
     if not is_whole(answers):
         yield Wrong("num_return_sequences", f"is {shown(answers)}, and no whole number")
     elif answers > 1 and is_whole(beams) and (answers > beams if beams != 1 else not given.get("do_sample")):
-        yield Wrong(
-            "num_return_sequences", f"is {answers}, and without do_sample there are num_beams, {beams}, answers"
-        )
+        few = f"of {beams} beams (num_beams) come no more answers" if beams != 1 else "without do_sample there is one"
+        yield Wrong("num_return_sequences", f"is {answers}, and {few}")
     if not isinstance(never := given.get("suppress_tokens", []), list):
         yield Wrong("suppress_tokens", f"is {shown(never)}, and no list of tokens' numbers")
         return

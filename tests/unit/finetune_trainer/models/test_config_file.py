@@ -209,10 +209,9 @@ def test_a_file_that_is_no_object_is_refused(base, text, said):
          "greenlist_ratio, hashing_key, seeding_scheme"),
         ({"streamer": None}, "streamer is an argument of generate(), and nothing that a file says; remove it"),
         ({"pad_token_id": [0]}, "pad_token_id is [0], and one token pads"),
-        ({"num_return_sequences": 3}, "num_return_sequences is 3, and without do_sample there are num_beams, 1, "
-         "answers"),
-        ({"num_return_sequences": 3, "num_beams": 2, "do_sample": True}, "num_return_sequences is 3, and without "
-         "do_sample there are num_beams, 2, answers"),
+        ({"num_return_sequences": 3}, "num_return_sequences is 3, and without do_sample there is one"),
+        ({"num_return_sequences": 3, "num_beams": 2, "do_sample": True}, "num_return_sequences is 3, and of 2 beams "
+         "(num_beams) come no more answers"),
         ({"num_return_sequences": "x"}, 'num_return_sequences is "x", and no whole number'),
         ({"suppress_tokens": 3}, "suppress_tokens is 3, and no list of tokens' numbers"),
         ({"suppress_tokens": [3], "forced_eos_token_id": 3}, "forced_eos_token_id is 3, which suppress_tokens forbids"),
