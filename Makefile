@@ -30,14 +30,14 @@ DEVICE ?= cpu
 ROWS ?= 1000000 10000000
 # More flags for `make bench-quality`.
 FLAGS ?=
-# How long `make soak` goes on.
-MINUTES ?= 60
+# How long `make soak` goes on. Its test reads SOAK_MINUTES: whoever sets that means the same.
+MINUTES ?= $(or $(SOAK_MINUTES),60)
 # More flags for pytest: `make test-unit PYTEST="-k lease -x"`.
 PYTEST ?=
 
 # A misspelt variable would be passed over in silence: `make cluster-down name=mine` would end another cluster. Others are
 # taken: they are the environment of what make runs, such as HTTPS_PROXY.
-VARIABLES := PYTHON NAME NODES CLUSTER REGISTRY OPERATOR_IMAGE TRAINER_IMAGE JOBS PEER DEVICE QUICK ROWS FLAGS MINUTES PYTEST UPGRADE
+VARIABLES := PYTHON NAME NODES CLUSTER REGISTRY OPERATOR_IMAGE TRAINER_IMAGE JOBS PEER DEVICE QUICK ROWS FLAGS MINUTES SOAK_MINUTES PYTEST UPGRADE
 GIVEN := $(foreach one_of_all,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(one_of_all)))),$(one_of_all)))
 UNKNOWN := $(filter-out $(VARIABLES),$(GIVEN))
 ifneq ($(UNKNOWN),)
@@ -49,8 +49,8 @@ endif
 endif
 
 # What is no number would fail minutes later, with a traceback. Only where it is read: an environment may have its own JOBS.
-NUMBERS := JOBS ROWS MINUTES
-CHANGED := $(foreach one,$(if $(filter bench-% soak,$(MAKECMDGOALS)),$(NUMBERS)),$(if $(filter-out file,$(origin $(one))),$(one)))
+NUMBERS := JOBS ROWS MINUTES SOAK_MINUTES
+CHANGED := $(foreach one,$(if $(filter bench-% soak,$(MAKECMDGOALS)),$(NUMBERS)),$(if $(filter-out file undefined,$(origin $(one))),$(one)))
 WRONG := $(if $(CHANGED),$(shell printf '%s\n' $(foreach one,$(CHANGED),$(foreach number,$(or $(strip $($(one))),(nothing)),'$(one)=$(number)')) | grep -vE '=([0-9]*[1-9][0-9]*|[0-9]+\.[0-9]*[1-9][0-9]*)$$'))
 ifneq ($(WRONG),)
 $(error $(WRONG): write a number above 0)

@@ -1,5 +1,6 @@
 """What the Makefile and the throw-away cluster answer to names that they do not know."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -21,9 +22,20 @@ ROOT = Path(__file__).parents[2]
         (["clster-up"], "there is no target clster-up: make alone lists all"),
         (["soak", "MINUTES=abc"], "MINUTES=abc: write a number above 0"),
         (["bench-operator", "JOBS=10 0", "ROWS=1e6"], "JOBS=0 ROWS=1e6: write a number above 0"),
+        (["soak", "SOAK_MINUTES=long"], "SOAK_MINUTES=long: write a number above 0"),
+        (["soak", "SOAK_MINUTE=5"], "no target reads SOAK_MINUTE (did you mean SOAK_MINUTES?)"),
         (["soak", "MINUTES="], "MINUTES=(nothing): write a number above 0"),
     ],
-    ids=["a variable in small letters", "a misspelt one", "a target", "no number", "no numbers", "nothing"],
+    ids=[
+        "a variable in small letters",
+        "a misspelt one",
+        "a target",
+        "no number",
+        "no numbers",
+        "no number by the test's own name",
+        "a misspelt name of the test",
+        "nothing",
+    ],
 )
 def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> None:
     done = subprocess.run(
@@ -46,6 +58,17 @@ def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> 
 def test_make_takes_its_own_variables_and_those_of_the_environment(variables: str) -> None:
     command = ["make", "--dry-run", "help", *variables.split()]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "minutes"), [({}, "60"), ({"SOAK_MINUTES": "5"}, "5"), ({"SOAK_MINUTES": "5", "MINUTES": "7"}, "7")]
+)
+def test_the_soak_goes_on_for_as_long_as_either_name_says(given: dict[str, str], minutes: str) -> None:
+    """The test reads SOAK_MINUTES: an hour in place of what somebody has set would be noticed after that hour."""
+    others = {name: value for name, value in os.environ.items() if name not in {"MINUTES", "SOAK_MINUTES"}}
+    command = ["make", "--dry-run", "--silent", "soak"]
+    told = subprocess.run(command, cwd=ROOT, env=others | given, capture_output=True, text=True, check=True).stdout
+    assert f"SOAK_MINUTES={minutes} " in told
 
 
 @pytest.fixture
