@@ -14,6 +14,9 @@ from tests.cluster import binaries
 from tests.unit.finetune_api.test_definitions import walk
 
 REFERENCES = Path(__file__).parents[3] / "helm/kustomize/name-references.yaml"
+AUTOSCALER = {"kind": "HorizontalPodAutoscaler", "path": "spec/scaleTargetRef/name"}
+"""Of Kubernetes' own kinds, what names one of ours (examples/deployments/autoscaled.yaml)."""
+
 NAMED = {"connectionRef": "LLMConnection", "modelRef": "FineTunedModel"}
 OF_PODS = {
     "configMapRef": "ConfigMap",
@@ -31,7 +34,8 @@ def target(field: str) -> str | None:
 
 def expected() -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Every field of a spec that names another object, by what it names, and every one that is an image."""
-    found, images = defaultdict[str, list[dict[str, str]]](list), list[dict[str, str]]()
+    found = defaultdict[str, list[dict[str, str]]](list, {"ModelDeployment": [AUTOSCALER]})
+    images = list[dict[str, str]]()
     for kind in KINDS:
         for path, part in walk(object_schema(kind)["properties"]["spec"], "spec"):
             field = path.rpartition(".")[2]
