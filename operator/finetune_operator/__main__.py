@@ -39,7 +39,7 @@ from finetune_operator.runtime.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
 from finetune_operator.runtime.reports import ReportServer, Takers
-from finetune_operator.runtime.service_account import changed_trust
+from finetune_operator.runtime.service_account import changed_trust, is_ipv6
 from finetune_operator.runtime.settings import PREFIX, Settings, SettingsError
 
 logger = logging.getLogger("finetune_operator")
@@ -88,6 +88,7 @@ class Operator:
             clock=self._kube.now,
             report_interval=timedelta(seconds=settings.progress_write_seconds),
             patience=timedelta(seconds=settings.trainer_silence_seconds),
+            ipv6=is_ipv6(),
         )
         secrets = ConnectionSecrets(self._guarded, settings.namespace)
         self._accounts = Accounts(

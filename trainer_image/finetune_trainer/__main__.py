@@ -206,7 +206,7 @@ def _serve_flags(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--model-cache", type=Path, help="folder of the model cache, for an adapter's base model")
     serve.add_argument("--base", type=Path, help="folder of an adapter's base model, instead of looking it up")
     serve.add_argument("--name", help="model name in requests (default: the folder's name)")
-    serve.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's own network
+    serve.add_argument("--host", help="address to listen on (default: all of IPv4 and IPv6)")
     serve.add_argument("--port", type=port, default=8000, help="port to listen on")
     serve.add_argument(
         "--max-model-length", type=positive, help="maximum number of tokens of prompt and answer together"

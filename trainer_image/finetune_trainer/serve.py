@@ -60,7 +60,6 @@ def main(args: argparse.Namespace) -> int:
     server = PoliteServer(
         uvicorn.Config(
             build_app(room, key, sagemaker=args.sagemaker),
-            host=args.host,
             port=args.port,
             log_config=None,
             access_log=False,
@@ -78,16 +77,19 @@ def main(args: argparse.Namespace) -> int:
     return loading.exit_code
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The socket that the server takes its connections from.
+def listen(host: str | None, port: int) -> socket.socket:
+    """The socket that the server takes its connections from. Without a host: of all addresses, also of IPv6 alone.
 
     Raises:
         TrainerError: SpecInvalid, the address is in use, or none of this machine.
     """
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        if host is None and socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        family = socket.AF_INET6 if ":" in (host or "") else socket.AF_INET
+        return socket.create_server((host or "", port), family=family)
     except OSError as error:
-        message = f"--host {host} --port {port}: {error.strerror}"
+        message = f"{'' if host is None else f'--host {host} '}--port {port}: {error.strerror}"
         raise TrainerError(
             Reason.SPEC_INVALID, message, "Name another port with --port, or end what has it."
         ) from error

@@ -56,6 +56,8 @@ class Served:
     connection: HuggingFace
     asleep: bool = False
     """Whether no pod is to run, because nobody asks."""
+    ipv6: bool = False
+    """Whether the cluster's pods have addresses of IPv6, alone or first: the kubelet looks there."""
 
 
 def deployment(owner: Manifest, spec: ModelDeploymentSpec, served: Served) -> Manifest:
@@ -214,6 +216,8 @@ def _vllm(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Ser
         args += ["--tensor-parallel-size", str(local.gpus)]
     if served.connection.trust_remote_code:
         args.append("--trust-remote-code")
+    if served.ipv6:
+        args += ["--host", "::"]  # without it vLLM takes connections by IPv4 alone; with it by both
     environment: list[Manifest] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own scratch folder
     if served.connection.air_gapped:
         environment.append({"name": "HF_HUB_OFFLINE", "value": "1"})

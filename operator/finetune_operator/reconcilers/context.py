@@ -84,6 +84,8 @@ class Context:
     """Least time between two writes of a job's progress."""
     patience: timedelta = PATIENCE
     """So long a trainer may say nothing before its job says so."""
+    ipv6: bool = False
+    """Whether the cluster's first family of addresses is IPv6."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
     """Each connection as it was last read, with its version: every job of it asks for it at every look."""
 

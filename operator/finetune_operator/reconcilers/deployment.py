@@ -320,7 +320,8 @@ class DeploymentReconciler:
         connection = spec.hugging_face if spec else None
         if connection is None or decision.engine not in {"vLLM", "Transformers"}:
             return None
-        served = serving.Served(version, decision.engine, connection, asleep=view.status.asleep is not None)
+        asleep, ipv6 = view.status.asleep is not None, self._context.ipv6
+        served = serving.Served(version, decision.engine, connection, asleep=asleep, ipv6=ipv6)
         service = await self._children.ensure(SERVICES, deployment, serving.service(deployment, view.spec))
         wanted = serving.deployment(deployment, view.spec, served)
         server = await self._children.ensure(DEPLOYMENTS, deployment, wanted)

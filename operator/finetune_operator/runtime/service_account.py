@@ -97,6 +97,11 @@ def is_in_cluster(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(environment.get("KUBERNETES_SERVICE_HOST"))
 
 
+def is_ipv6(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the cluster's first family of addresses is IPv6: that of its API server's Service."""
+    return ":" in environment.get("KUBERNETES_SERVICE_HOST", "")
+
+
 def _server(environment: Mapping[str, str]) -> str:
     host, port = (environment.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
     if not host or not port:

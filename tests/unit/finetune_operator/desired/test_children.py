@@ -1,5 +1,6 @@
 """What is made for jobs, models and deployments, manifest by manifest."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -352,6 +353,14 @@ def test_vllm_serves_whole_weights_over_several_gpus_with_a_key() -> None:
     assert variables(made)["VLLM_API_KEY"] == {"secretKeyRef": {"name": "key", "key": "k"}}
     assert variables(made)["HF_HUB_OFFLINE"] == "1"
     assert container_of(made)["resources"] == {"limits": {"nvidia.com/gpu": "4"}}
+
+
+def test_vllm_listens_by_ipv6_where_the_kubelet_looks_there() -> None:
+    """Without --host it takes connections by IPv4 alone: in a cluster of IPv6 it would never be ready."""
+    args = container_of(deployment(replace(served("vLLM"), ipv6=True)))["args"]
+    assert args[args.index("--host") + 1] == "::"
+    assert "--host" not in container_of(deployment(served("vLLM")))["args"]
+    assert "--host" not in container_of(deployment(replace(served(), ipv6=True)))["args"], "ours listens by both"
 
 
 def test_vllm_finds_the_base_of_an_adapter_in_the_cache() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from finetune_operator.runtime.errors import NoCluster
-from finetune_operator.runtime.service_account import TOKEN_SECONDS, ServiceAccount, is_in_cluster
+from finetune_operator.runtime.service_account import TOKEN_SECONDS, ServiceAccount, is_in_cluster, is_ipv6
 
 IN_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 
@@ -21,7 +21,9 @@ def folder(tmp_path: Path) -> Path:
     ("host", "server"), [("10.0.0.1", "https://10.0.0.1:443"), ("fd00::1", "https://[fd00::1]:443")]
 )
 def test_the_environment_says_where_the_api_server_is(folder: Path, host: str, server: str) -> None:
-    assert ServiceAccount(folder, {**IN_POD, "KUBERNETES_SERVICE_HOST": host}).server == server
+    environment = {**IN_POD, "KUBERNETES_SERVICE_HOST": host}
+    assert ServiceAccount(folder, environment).server == server
+    assert is_ipv6(environment) is (":" in host)
     assert is_in_cluster(IN_POD)
     assert not is_in_cluster({})
 

@@ -105,11 +105,28 @@ def test_a_server_that_was_given_a_gpu_and_sees_none_does_not_answer_from_the_cp
     assert "GPUUnavailable: the pod has asked for 1 GPUs and can use none" in log.read_text()
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_a_server_answers_by_both_families_of_addresses():
+    """In a cluster of IPv6 alone the kubelet's probes come by nothing else."""
+    with listen(None, 0) as both:
+        assert both.family == socket.AF_INET6
+        assert both.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
+        socket.create_connection(("127.0.0.1", both.getsockname()[1]), timeout=5).close()
+
+
+def test_a_machine_without_ipv6_is_served_by_ipv4(monkeypatch):
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    with listen(None, 0) as only:
+        assert only.family == socket.AF_INET
+
+
 def test_a_port_that_is_taken_is_said_before_a_model_is_loaded():
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(TrainerError, match=f"--host 127.0.0.1 --port {port}: Address already in use") as raised:
             listen("127.0.0.1", port)
+        with pytest.raises(TrainerError, match=f"^--port {port}: Address already in use"):
+            listen(None, port)
     assert raised.value.exit_code == 78
     with pytest.raises(TrainerError, match=r"--host 192\.0\.2\.1 "):  # an address of no machine
         listen("192.0.2.1", 0)
