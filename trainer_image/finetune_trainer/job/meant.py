@@ -46,12 +46,31 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     below = value_at(manifest, path)
     if isinstance(below, dict) and below and below.keys() <= set(names):
         return f"; what is below it stands in {parent} itself"
+    place = _above(name, path[:-1], manifest, root) or _below(name, path[:-1], root)
     near = like(name, names, required(model) if model else [])
-    near = f"; did you mean {near}?" if near else _of_a_pod(name, names)
+    near = f"; here it is {place}" if place else f"; did you mean {near}?" if near else _of_a_pod(name, names)
     if root is FineTuneJobManifest:
         return _of_a_job(name, parent, names) or near or (_A_FILE if parent in _SPLITS else "")
     remark = OF_CONNECTIONS.get(plain(name)) if kind == "LLMConnection" else None
     return f"; {remark}" if remark else near or _elsewhere(name, list(path[:-1]), root)
+
+
+def _above(name: str, parent: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str | None:
+    """The field of this name in a part around this one, if it is not there yet: this one is indented too far."""
+    for depth in range(len(parent) - 1, -1, -1):
+        around = model_at(parent[:depth], root)
+        if around is not None and name in field_names(around):
+            return shown([*parent[:depth], name]) if value_at(manifest, [*parent[:depth], name]) is None else None
+    return None
+
+
+def _below(name: str, parent: Path, root: type[BaseModel]) -> str | None:
+    """The field that is called so in a part that has to be there, and is the only such part here."""
+    model = model_at(parent, root)
+    needed = required(model) if model else []
+    inner = [(one, model_at([*parent, one], root)) for one in needed]
+    found = [one for one, part in inner if part is not None and name in required(part)]
+    return shown([*parent, found[0], name]) if len(found) == 1 else None
 
 
 def _of_a_pod(name: str, names: list[str]) -> str:

@@ -48,3 +48,25 @@ def test_the_field_that_was_meant_is_told(kind):
 def test_no_name_of_another_tool_means_two_things():
     names = [plain(name) for table in (PLACES, REMARKS) for found in table.values() for name in found]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("path", "meant_place"),
+    [
+        ("spec.modelRef.dataset", "spec.dataset"),
+        ("spec.dataset.train.hyperparameters", "spec.hyperparameters"),
+        ("spec.dataset.train.validation", "spec.dataset.validation"),
+        ("spec.evaluation.judge.suspend", "spec.suspend"),
+        ("spec.dataset.uri", "spec.dataset.train.uri"),
+    ],
+)
+def test_what_is_indented_wrongly_is_told_where_it_stands(path, meant_place):
+    assert meant(path.split("."), {"kind": "FineTuneJob"}, FineTuneJobManifest) == f"; here it is {meant_place}"
+
+
+def test_a_field_that_stands_further_out_already_is_not_told_again():
+    manifest = {
+        "kind": "FineTuneJob",
+        "spec": {"dataset": {"train": {"uri": "pvc://data/a"}}, "modelRef": {"dataset": 1}},
+    }
+    assert "here it is" not in meant(["spec", "modelRef", "dataset"], manifest, FineTuneJobManifest)
