@@ -27,6 +27,9 @@ LARGEST_NUMBER = 2**63
 T = TypeVar("T")
 RunPhase = Literal["Validating", "Checked", "Running", "Evaluating", "Measured", "Succeeded", "Failed", "Interrupted"]
 
+DONE: frozenset[RunPhase] = frozenset({"Checked", "Measured", "Succeeded"})
+"""Phases of a run that has done what it was for: what comes of it is kept, and nothing that follows takes it back."""
+
 
 class ReportTarget(ApiModel):
     """Where a pod reports to. The CA comes by REPORT_CA_VARIABLE, the token from TOKEN_PATH."""

@@ -339,6 +339,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its module's `main` gets the parsed flags and returns the exit code."""
     args = parser().parse_args(with_flags(sys.argv[1:] if argv is None else argv, os.environ))
     try:
+        if argv is None:
+            import_module("finetune_trainer.attempt.interruption").Interruption.ends_the_process = True
         command: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command]).main
         return command(args)
     except ModuleNotFoundError as error:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Literal
+from typing import ClassVar, Literal
 
 from finetune_trainer.attempt.fence import Passable
 
@@ -28,10 +28,15 @@ class Interruption:
         patience: what stderr says to a Ctrl-C that has to wait. With it, a second one stops deferred work too.
     """
 
+    ends_the_process: ClassVar[bool] = False
+    """Whether the process ends with its run, as a command does: then signals that come after the end of the one must
+    not make the other's exit code theirs. Where it goes on, in somebody's own program, it gets its handlers back."""
+
     def __init__(self, patience: str | None = None) -> None:
         self._asked = threading.Event()
         self._deferred = False
         self._raised = False
+        self._over = False
         self._fence: Passable | None = None
         self._patience = patience
 
@@ -70,7 +75,7 @@ class Interruption:
 
     def over(self) -> None:
         """Nothing is left that could be stopped: from now on signals change nothing."""
-        self._raised = True
+        self._raised = self._over = True
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -136,5 +141,7 @@ class Interruption:
         try:
             yield
         finally:
+            to_the_end = self._over and self.ends_the_process
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Python takes handlers of its own away when it begins to end, which libraries may make long.
+                signal.signal(number, signal.SIG_IGN if to_the_end else handler)

@@ -19,8 +19,9 @@ from typing import Any, NoReturn
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import NODE_VARIABLE, TERMINATION_MESSAGE_PATH
-from finetune_api.trainer import TrainerJob
+from finetune_api.trainer import DONE, TrainerJob, read_termination_message
 from finetune_trainer.attempt import outcome
+from finetune_trainer.attempt.interruption import Interruption
 
 RANK_VARIABLE = "RANK"
 _FOLDER_VARIABLE = "FINETUNE_RANKS"
@@ -72,7 +73,7 @@ def main(job: TrainerJob, command: Sequence[str] = ("train",), message: Path = P
             first, failure = error.get_first_failure()
             code = failure.exitcode if failure.exitcode > 0 else _SIGNALLED - failure.exitcode
         except SignalException:
-            code = int(ExitCode.INTERRUPTED)
+            code = int(ExitCode.OK if _is_done(Path(folder)) else ExitCode.INTERRUPTED)
         except (RuntimeError, TimeoutError, OSError) as error:
             logger.error("The nodes of this attempt did not meet.", exc_info=error)  # noqa: TRY400 - it is expected
             outcome.say(f"Interrupted: the nodes of this attempt did not meet at {job.rendezvous}.")
@@ -102,6 +103,13 @@ def of_this_node(name: str) -> Path:
 def scratch() -> Path:
     """A folder of this rank's own that goes with its pod."""
     return Path(tempfile.mkdtemp(prefix="finetune-rank-", dir=os.environ[_FOLDER_VARIABLE]))
+
+
+def _is_done(messages: Path) -> bool:
+    """Whether the first rank, if it is of this node, had done it all: then only the agent was stopped, as it waited."""
+    first = messages / "0"
+    told = read_termination_message(first.read_text(encoding="utf-8")) if first.is_file() else None
+    return told is not None and told.phase in DONE
 
 
 def _pass_on(messages: Path, failed: int | None, message: Path) -> None:
@@ -171,7 +179,7 @@ def _signals_end_the_meeting() -> Iterator[None]:
         listener.join()
         os.close(reader)
         for number, handler in zip((signal.SIGTERM, signal.SIGINT), ours, strict=True):
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if Interruption.ends_the_process else handler)
 
 
 def _end_at_once(*_: object) -> NoReturn:

@@ -17,6 +17,7 @@ from typing import TextIO
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_api.trainer import DONE
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
@@ -44,11 +45,19 @@ def run_to_end(work: Callable[[], None], reporter: Reporter, interruption: Inter
             interruption.over()
         except Interrupted:  # also one that came while another end was being said
             interruption.over()
-            say("Interrupted. The next attempt goes on from the last checkpoint, where there is one.")
-            reporter.update(phase="Interrupted")
-            code = ExitCode.INTERRUPTED
+            code = _interrupted(reporter)
         reporter.close()
     return int(code)
+
+
+def _interrupted(reporter: Reporter) -> ExitCode:
+    """What is done and has been said stands: all that was stopped then is tidying up."""
+    if reporter.report.phase in DONE:
+        reporter.update()  # it may have been stopped in the middle of saying so
+        return ExitCode.OK
+    say("Interrupted. The next attempt goes on from the last checkpoint, where there is one.")
+    reporter.update(phase="Interrupted")
+    return ExitCode.INTERRUPTED
 
 
 def _outcome(work: Callable[[], None], reporter: Reporter) -> ExitCode:

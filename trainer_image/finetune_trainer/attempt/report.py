@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from finetune_api.names import REPORT_CA_VARIABLE, REPORT_MAX_BYTES, TERMINATION_MESSAGE_PATH, TOKEN_PATH
-from finetune_api.trainer import AttemptJob, Report, termination_message, thin
+from finetune_api.trainer import DONE, AttemptJob, Report, termination_message, thin
 from finetune_trainer.attempt.pod_log import PodLog
 
 INTERVAL_SECONDS = 2.0
@@ -37,7 +37,7 @@ LEAST_BYTES = 2**20
 _REQUEST_SECONDS = 5.0
 _IO = Path("/proc/self/io")
 _LONGEST_WAIT_SECONDS = 30.0
-_END = ("Checked", "Measured", "Succeeded", "Failed", "Interrupted")
+_END = DONE | {"Failed", "Interrupted"}
 
 logger = logging.getLogger(__name__)
 

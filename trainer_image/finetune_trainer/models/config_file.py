@@ -16,11 +16,12 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import target_names
+from finetune_trainer.models.config_shapes import wrong_shapes
 from finetune_trainer.models.config_types import wrong_parts, wrong_types
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown, wrong_words
 from finetune_trainer.models.generation_file import wrong_generation
 from finetune_trainer.models.target_names import NAMED_AS_STORED
-from finetune_trainer.models.weight_files import UNREADABLE, file_of, header, unwritten, weight_files
+from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, file_of, header, unwritten, weight_files
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"
 _STEP = (
@@ -264,7 +265,9 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
     Of files that are damaged or not all there nothing is said: those who load them say which.
     """
     try:
-        shapes = {name: entry["shape"] for path in weight_files(folder) for name, entry in header(path).items()}
+        entries = {name: entry for path in weight_files(folder) for name, entry in header(path).items()}
+        shapes = {name: entry["shape"] for name, entry in entries.items()}
+        are_plain = all(entry["dtype"] in FLOATS for entry in entries.values())
     except UNREADABLE:
         return
     if unwritten(folder, shapes):
@@ -278,6 +281,8 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
     if known and table and shapes[table] and vocabulary != shapes[table][0]:
         where = f"{table} in {file_of(folder, table)}"
         yield Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
+    if are_plain:
+        yield from wrong_shapes(text, shapes, folder)
 
 
 def _layers(names: Mapping[str, Any]) -> int | None:

@@ -48,7 +48,8 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     # One that is deleted and kept gives no verdict any more: its controller leaves it alone.
     mute = pod is not None and "deletionTimestamp" in job["metadata"]
     if failed or live or (mute and not _ended_well(pods)):
-        return failed_run(failed or {}, pod, report)
+        stands = _had_done_it_all(report, failed)
+        return Run(_end(report), report=report) if stands else failed_run(failed or {}, pod, report)
     if mute or _job_condition(job, "Complete") or _has_done_it_all(pods, report):
         return Run(_end(report), report=report)
     return Run("Active" if pod is not None else "Queued", report=report, ending=pod is not None)
@@ -70,11 +71,23 @@ def _of_its_word(report: Report | None) -> Run:
 
 def _trainers_are_done(pods: Sequence[Manifest], failed: Manifest | None) -> bool:
     """Whether all trainers have ended well, and a container beside one goes on, or ended badly: that spoils nothing."""
-    if (failed or {}).get("reason") == "DeadlineExceeded":
+    if _ran_too_long(failed):
         return False
     present = newest_of_nodes(pods)
     beside = any(outlives(pod) or failed_beside(pod) for pod in present)
     return beside and all(end_of(pod).get("exitCode") == ExitCode.OK for pod in present)
+
+
+def _had_done_it_all(report: Report | None, failed: Manifest | None) -> bool:
+    """Whether the trainer had said so before its process ended badly: by a signal, or in a library that tidies up.
+
+    It says so once what it made is whole and kept, and the next attempt would find no more than that.
+    """
+    return _end(report) != "ResultUnknown" and not _ran_too_long(failed)
+
+
+def _ran_too_long(failed: Manifest | None) -> bool:
+    return (failed or {}).get("reason") == "DeadlineExceeded"
 
 
 def _has_done_it_all(pods: Sequence[Manifest], report: Report | None) -> bool:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.trainer import DONE
 from finetune_trainer.attempt import outcome
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.attempt.report import Reporter
@@ -46,6 +47,54 @@ def test_a_signal_while_another_end_is_said_is_no_crash(tmp_path, monkeypatch):
 def test_signals_after_the_end_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(Reporter, "close", lambda _self: (terminate(), terminate(signal.SIGINT)))
     assert ends(lambda _: None, tmp_path)[0] == ExitCode.OK
+
+
+@pytest.mark.parametrize("phase", sorted(DONE))
+def test_a_signal_after_the_result_was_told_does_not_take_it_back(tmp_path, phase):
+    job = make_job(tmp_path, tmp_path)
+    told = []
+    reporter = Reporter(job, listener=lambda report: told.append(report.phase))
+
+    def work():
+        reporter.update(phase=phase)
+        terminate()  # while the last files of the way there are deleted
+
+    assert outcome.run_to_end(work, reporter, Interruption()) == ExitCode.OK
+    assert told[-1] == phase
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("stopped", "expected"), [(False, ExitCode.OK), (True, ExitCode.INTERRUPTED)])
+def test_a_signal_while_the_process_tidies_up_does_not_change_how_it_ends(tmp_path, number, stopped, expected):
+    """Libraries that were imported do things of their own then, and Python takes its handlers away in the middle."""
+    code = f"""
+import atexit, os, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+from finetune_trainer import __main__ as cli
+from finetune_trainer.attempt import interruption, outcome
+from finetune_trainer.attempt.report import Reporter
+from tests.unit.finetune_trainer.jobs import make_job
+
+def command(args):
+    asked = interruption.Interruption()
+    work = lambda: os.kill(os.getpid(), signal.SIGTERM) if {stopped} else None
+    return outcome.run_to_end(work, Reporter(make_job(Path({str(tmp_path)!r}), Path({str(tmp_path)!r}))), asked)
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, {int(number)})
+
+late = Late()
+atexit.register(os.kill, os.getpid(), {int(number)})
+modules = {{"finetune_trainer.train": SimpleNamespace(main=command)}}
+cli.import_module = lambda name: modules.get(name) or interruption
+sys.argv[1:] = ["train"]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(cli.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == expected, done.stderr
 
 
 def test_a_second_ctrl_c_stops_deferred_work_where_a_person_sits(tmp_path, capfd):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,34 @@ def test_the_message_of_a_pod_is_that_of_its_lowest_rank_unless_another_failed(j
     message = tmp_path / "message"
     launch._pass_on(folder, failed, message)
     assert (read_termination_message(message.read_text()).phase if message.exists() else None) == told
+
+
+@pytest.mark.parametrize(
+    ("left", "done"),
+    [
+        ({0: "Succeeded", 1: "Running"}, True),
+        ({0: "Running", 1: "Running"}, False),
+        ({0: "Interrupted"}, False),
+        ({1: "Succeeded"}, False),
+        ({}, False),
+    ],
+)
+def test_an_agent_that_is_stopped_while_it_waits_for_others_has_done_what_its_first_rank_has(
+    job, tmp_path, monkeypatch, left, done
+):
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.launcher import api
+
+    def stopped(*_):
+        for rank, phase in left.items():
+            about = {"namespace": job.namespace, "name": job.name, "uid": job.uid, "attempt": 1}
+            text = termination_message(Report(**about, phase=phase))
+            (Path(os.environ["FINETUNE_RANKS"]) / str(rank)).write_text(text)
+        raise SignalException("told to end", signal.SIGTERM)
+
+    monkeypatch.setattr(api, "launch_agent", stopped)
+    code = launch.main(job, message=tmp_path / "message")
+    assert code == (ExitCode.OK if done else ExitCode.INTERRUPTED)
 
 
 def test_only_rank_0_reports_to_the_operator(job, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
-from finetune_operator.decide.job.attempt_pods import is_live, newest
+from finetune_operator.decide.job.attempt_pods import end_of, is_live, newest
 from finetune_operator.decide.job.run import with_log
 from finetune_operator.decide.job.steps import decide
 from finetune_operator.decide.passing import RETRIED
@@ -126,6 +126,31 @@ def test_why_an_attempt_failed(condition: Any, its_pod: Any, posted: Any, reason
     assert found.failure.reason is reason
     assert found.failure.message
     assert found.wants_log == (reason in {Reason.TRAINER_CRASHED, Reason.CODE_FAILED})
+
+
+@pytest.mark.parametrize(
+    ("condition", "its_pod"),
+    [
+        pytest.param(BACKOFF, pod("Failed", **ended(143)), id="ended while it tidied up"),
+        pytest.param(BACKOFF, pod("Failed", 30, **ended(143)), id="deleted while it tidied up"),
+        pytest.param(BACKOFF, pod("Failed", 30, **ended(137)), id="deleted, and not quick enough"),
+        pytest.param(BACKOFF, pod("Failed", **ended(75)), id="its agent waited for others"),
+        pytest.param(BACKOFF, pod("Failed", **ended(139)), id="a library crashed in its own end"),
+        pytest.param(BACKOFF, pod("Failed", **target("EvictionByEvictionAPI"), **ended(143)), id="drained then"),
+        pytest.param(("FailureTarget", ""), pod("Running", -61), id="its node does not answer any more"),
+        pytest.param(BACKOFF, None, id="its pod is gone"),
+    ],
+)
+def test_what_was_made_and_told_stands_however_the_process_ended(condition: Any, its_pod: Any) -> None:
+    """It is told once it is whole and kept: another attempt would find it, and could fail for reasons of its own."""
+    its_pods = [its_pod] if its_pod else []
+    found = read(batch_job(condition), its_pods, succeeded())
+    assert (found.state, found.failure) == ("Succeeded", None)
+    if code := end_of(its_pod).get("exitCode"):
+        told = ended(code, message=termination_message(succeeded()))
+        by_message = read(batch_job(condition), [pod("Failed", **told)], report())
+        assert by_message.state == "Succeeded"
+    assert read(batch_job(("Failed", "DeadlineExceeded")), its_pods, succeeded()).state == "Failed"
 
 
 @pytest.mark.parametrize(
@@ -370,7 +395,9 @@ def test_a_trainer_that_has_just_begun_is_given_time_to_speak(seconds_ago: float
     [
         (batch_job(), termination_message(succeeded()), "Succeeded"),
         (batch_job(), "", "Active"),
-        (batch_job(BACKOFF), termination_message(succeeded()), "Failed"),
+        (batch_job(BACKOFF), termination_message(succeeded()), "Succeeded"),
+        (batch_job(("Failed", "DeadlineExceeded")), termination_message(succeeded()), "Failed"),
+        (batch_job(BACKOFF), termination_message(report()), "Failed"),
     ],
 )
 def test_a_pod_that_has_made_its_artifact_is_believed_before_its_job_says_so(

@@ -1,0 +1,215 @@
+"""A base model whose config.json has other sizes than its weights is refused by their headers, and no other one is."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import config_file
+from finetune_trainer.models.base_model import load_model
+from finetune_trainer.models.config_shapes import FAMILIES, LLAMAS, OWN_HEAD_DIM, T5S, wrong_shapes
+from tests.assets.tiny_model import NAME
+from tests.assets.tiny_seq2seq import T5, make_tiny_t5
+
+LLAMA = {
+    "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1,
+}  # fmt: skip
+OF_T5 = {"vocab_size": 128, "d_model": 64, "d_ff": 96, "d_kv": 16, "num_layers": 2, "num_heads": 4}
+
+
+def forms(kind: str) -> Iterator[dict[str, Any]]:
+    """Configurations that a kind may have, as their files say them."""
+    if kind in T5S:
+        yield from ({**OF_T5, "feed_forward_proj": form} for form in ("relu", "gated-gelu"))
+        return
+    yield {**LLAMA, "head_dim": 32}
+    yield {**LLAMA, "head_dim": 16, "num_key_value_heads": 4}
+    if kind not in OWN_HEAD_DIM:
+        yield LLAMA
+
+
+def shapes(kind: str, fields: dict[str, Any]) -> dict[str, list[int]]:
+    """Of the model that transformers makes of them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = AutoConfig.for_model(kind, **fields)
+    with torch.device("meta"):
+        model = (AutoModelForSeq2SeqLM if kind in T5S else AutoModelForCausalLM).from_config(config)
+    return {name: list(value.shape) for name, value in model.named_parameters()}
+
+
+def found(kind: str, fields: dict[str, Any], there: dict[str, list[int]]) -> list[str]:
+    return [wrong.field for wrong in wrong_shapes({"model_type": kind} | fields, there, Path())]
+
+
+@pytest.mark.parametrize("kind", sorted(LLAMAS | T5S))
+def test_sizes_are_wrong_exactly_where_transformers_makes_another_model_of_them(kind):
+    for fields in forms(kind):
+        there = shapes(kind, fields)
+        assert found(kind, fields, there) == [], "its own weights"
+        rows = {shape[0] for name, shape in there.items() if FAMILIES[kind].name.fullmatch(name)}
+        assert 128 in rows, "the table of words"
+        assert {96, 2 * 96} & rows, "the feed-forward layers"
+        sizes = {"head_dim": 64, "num_key_value_heads": 1, "num_attention_heads": 8, "intermediate_size": 48}
+        sizes |= {"d_kv": 32, "d_ff": 48, "num_heads": 8, "hidden_size": 32, "d_model": 32, "vocab_size": 64}
+        for name, value in sizes.items():
+            if name not in fields:
+                continue
+            changed = {**fields, name: value}
+            other = shapes(kind, changed)
+            differ = any(other[one] != shape for one, shape in there.items() if one in other)
+            assert bool(found(kind, changed, there)) == differ, (changed, name)
+            if name != "num_heads" and "head_dim" in fields:
+                # What Phi-3 has put together to one matrix does not tell these two apart.
+                meant = (
+                    {"num_attention_heads", "head_dim"} if kind == "phi3" and name == "num_attention_heads" else {name}
+                )
+                assert {*found(kind, changed, there)} <= meant, changed
+
+
+@pytest.mark.parametrize("kind", sorted(LLAMAS))
+def test_what_the_file_does_not_say_is_left_to_the_kind(kind):
+    for name in LLAMA:
+        fields = {one: value for one, value in LLAMA.items() if one != name}
+        if name != "hidden_size" or kind not in OWN_HEAD_DIM:
+            assert found(kind, fields, {}) == []
+    usual = {"num_attention_heads": 4, "vocab_size": 128, "num_hidden_layers": 1, "hidden_size": 64}
+    assert found(kind, usual, shapes(kind, usual | {"intermediate_size": 32, "pad_token_id": 0})) == []
+
+
+@pytest.fixture
+def base(tiny_model: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_model / NAME, tmp_path / "cache" / NAME)
+
+
+def change(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    said = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({name: value for name, value in said.items() if value != "gone"}))
+
+
+OF_Q = "model.layers.0.self_attn.q_proj.weight in model.safetensors is (32, 32), by config.json"
+OF_K = "model.layers.0.self_attn.k_proj.weight in model.safetensors is (16, 32), by config.json"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"head_dim": 16}, f"head_dim is 16, and {OF_Q} (64, 32)"),
+        ({"num_attention_heads": 8}, f"num_attention_heads is 8, and {OF_Q} (64, 32)"),
+        ({"num_key_value_heads": 4}, f"num_key_value_heads is 4, and {OF_K} (32, 32)"),
+        ({"num_key_value_heads": 1}, f"num_key_value_heads is 1, and {OF_K} (8, 32)"),
+        ({"num_attention_heads": 8, "head_dim": "gone"}, f"num_key_value_heads is 2, and {OF_K} (8, 32)"),
+        ({"intermediate_size": 48}, "intermediate_size is 48, and model.layers.0.mlp.gate_proj.weight in "
+         "model.safetensors is (64, 32), by config.json (48, 32)"),
+        ({"hidden_size": 64}, "hidden_size is 64, and model.embed_tokens.weight in model.safetensors is (377, 32), by "
+         "config.json (377, 64)"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings is false, and the files of weights have no "
+         "lm_head.weight"),
+    ],
+)  # fmt: skip
+def test_it_is_said_before_a_gpu_is_asked_for_and_loading_would_have_refused_it(base, monkeypatch, fields, said):
+    change(base, **fields)
+    with pytest.raises(TrainerError) as caught:
+        config_file.require(base)
+    assert caught.value.message == f"the model in {base} cannot be used: config.json: {said}"
+    monkeypatch.setattr(config_file, "require", lambda _: None)
+    with pytest.raises(TrainerError) as caught:
+        load_model(base, dtype=None)
+    assert caught.value.reason == "ModelUnusable"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [({"d_ff": 48}, "d_ff"), ({"d_kv": 16}, "d_kv"), ({"d_model": 64}, "d_model"), ({"vocab_size": 64}, "vocab_size")],
+)
+def test_so_it_is_of_an_encoder_decoder(tmp_path, monkeypatch, fields, field):
+    make_tiny_t5(tmp_path)
+    t5 = tmp_path / T5
+    config_file.require(t5)
+    change(t5, **fields)
+    with pytest.raises(TrainerError, match=f"config.json: {field} is {fields[field]}, and "):
+        config_file.require(t5)
+    monkeypatch.setattr(config_file, "require", lambda _: None)
+    with pytest.raises(TrainerError):
+        load_model(t5, dtype=None)
+
+
+def sharded(base: Path) -> None:
+    weights = load_file(base / "model.safetensors")
+    (base / "model.safetensors").unlink()
+    names = sorted(weights)
+    files = {name: f"model-{1 + (place >= 9)}-of-2.safetensors" for place, name in enumerate(names)}
+    for file in set(files.values()):
+        save_file({name: weights[name] for name in names if files[name] == file}, base / file)
+    index = {"metadata": {}, "weight_map": files}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def stored(base: Path, **more: Any) -> None:
+    weights = load_file(base / "model.safetensors")
+    save_file(weights | {name.replace("__", "."): value for name, value in more.items()}, base / "model.safetensors")
+
+
+def with_a_head(base: Path) -> None:
+    import torch
+
+    stored(base, lm_head__weight=torch.zeros(377, 32))
+
+
+def with_a_layer_that_guesses_further_tokens(base: Path) -> None:
+    import torch
+
+    stored(base, model__layers__2__self_attn__q_proj__weight=torch.zeros(64, 64))
+
+
+def packed(base: Path) -> None:
+    import torch
+
+    change(base, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    stored(base, model__layers__0__self_attn__q_proj__weight=torch.zeros(512, 1, dtype=torch.uint8))
+
+
+def packed_without_a_word(base: Path) -> None:
+    import torch
+
+    stored(base, model__layers__0__self_attn__q_proj__weight=torch.zeros(512, 1, dtype=torch.uint8))
+
+
+def of_a_kind_of_its_own(base: Path) -> None:
+    change(base, model_type="new", head_dim=16)
+
+
+def with_code_of_its_own(base: Path) -> None:
+    change(base, auto_map={"AutoModelForCausalLM": "own.Model"}, head_dim=16)
+
+
+def as_another_part(base: Path) -> None:
+    weights = load_file(base / "model.safetensors")
+    save_file({f"language_model.{name}": value for name, value in weights.items()}, base / "model.safetensors")
+    change(base, tie_word_embeddings=False)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        sharded,
+        with_a_head,
+        with_a_layer_that_guesses_further_tokens,
+        packed,
+        packed_without_a_word,
+        of_a_kind_of_its_own,
+        with_code_of_its_own,
+        as_another_part,
+    ],
+)
+def test_weights_that_are_stored_otherwise_are_left_to_those_who_load_them(base, changed):
+    changed(base)
+    config_file.require(base)
