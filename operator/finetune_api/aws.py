@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, CloudUrl, ObjectRef, rules, shaped
+from finetune_api.base import ApiModel, CloudUrl, Never, ObjectRef, rules, shaped
 
 Region = Annotated[
     str, Field(max_length=32), shaped("^[a-z]{2,4}(-[a-z]+)+-[0-9]+$", "write a region, such as us-east-1")
@@ -15,7 +15,31 @@ COMMERCIAL = "aws"
 RoleArn = Annotated[
     str,
     Field(max_length=2048),
-    shaped("^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$", "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME"),
+    shaped(
+        "^arn:aws[a-z-]*:iam::[0-9]{12}:role/([!-~]+/)?[A-Za-z0-9_+=,.@-]+$",
+        "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME, as `aws iam get-role` shows it, without white space",
+    ),
+]
+
+InstanceType = Annotated[
+    str,
+    Field(max_length=64),
+    shaped(
+        "^ml[.][a-z0-9-]+[.][a-z0-9-]+$", "write a type such as ml.g5.xlarge, in small letters, without white space"
+    ),
+]
+"""Of SageMaker, which has new ones every month: their shape is all that is known here."""
+
+_KEY_ID = "[a-zA-Z0-9-]{36}"
+_KEY_ALIAS = "alias/[a-zA-Z0-9/_-]+"
+KmsKey = Annotated[
+    str,
+    Field(max_length=2048),
+    shaped(
+        f"^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{{12}}:(key/{_KEY_ID}|{_KEY_ALIAS})|{_KEY_ID}|{_KEY_ALIAS})$",
+        "write the key's ID of 36 characters, its ARN, alias/NAME or the alias's ARN, as `aws kms list-aliases` shows "
+        "them, or leave the field out",
+    ),
 ]
 
 
@@ -58,6 +82,12 @@ def _role_rule() -> tuple[str, str, str]:
     return rule, message, ".roleARN"
 
 
+_NO_BUCKET = Never(
+    "[.][.]|^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$",
+    "no bucket can be called so: its name has no two dots beside each other, and is no IP address",
+)
+"""What no S3 takes, be it AWS's or another one's."""
+
 _LETTER = "0-9A-Za-z!_*()-"
 _SEGMENT = f"[.]*[{_LETTER}][.{_LETTER}]*"
 """Of a key in S3, with what Bedrock takes in one. It has more than dots: `..` climbs."""
@@ -93,6 +123,7 @@ class S3Location(ApiModel):
             "^[a-z0-9][a-z0-9.-]*[a-z0-9]$",
             "write the bucket's name alone (a-z, 0-9, - and .), without s3:// and a path",
         ),
+        _NO_BUCKET,
     ] = Field(description="Bucket, in the connection's region.")
     prefix: (
         Annotated[
@@ -186,15 +217,23 @@ class SageMakerSpot(ApiModel):
     )
 
 
+_SubnetID = Annotated[
+    str, Field(max_length=32), shaped("^subnet-[0-9A-Za-z-]+$", "write a subnet's ID, such as subnet-0a1b2c3d")
+]
+_SecurityGroupID = Annotated[
+    str, Field(max_length=32), shaped("^sg-[0-9A-Za-z-]+$", "write a security group's ID, such as sg-0a1b2c3d")
+]
+
+
 class SageMakerVpc(ApiModel):
     """The network of training and serving containers."""
 
-    subnets: Annotated[list[Annotated[str, Field(min_length=1, max_length=32)]], Field(min_length=1, max_length=16)] = (
-        Field(description="IDs of its subnets, for example subnet-0a1b2c3d.")
+    subnets: Annotated[list[_SubnetID], Field(min_length=1, max_length=16)] = Field(
+        description="IDs of its subnets, for example subnet-0a1b2c3d."
     )
-    security_group_ids: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=32)]], Field(min_length=1, max_length=5)
-    ] = Field(alias="securityGroupIDs", description="IDs of its security groups, for example sg-0a1b2c3d.")
+    security_group_ids: Annotated[list[_SecurityGroupID], Field(min_length=1, max_length=5)] = Field(
+        alias="securityGroupIDs", description="IDs of its security groups, for example sg-0a1b2c3d."
+    )
 
 
 class SageMakerEndpoints(AwsEndpoints):
@@ -214,6 +253,13 @@ class SageMaker(ApiModel):
                 "SageMaker runs images of ECR in its own region alone: write "
                 "ACCOUNT.dkr.ecr.REGION.amazonaws.com/finetune-trainer:TAG, with the connection's region",
                 ".trainerImage",
+            ),
+            (
+                "!has(self.kmsKeyID) || !self.kmsKeyID.startsWith('arn:') || "
+                "self.kmsKeyID.contains(':kms:' + self.region + ':')",
+                "sageMaker.kmsKeyID is a key of another region than the connection's, in which its bucket is: write "
+                "one of that region",
+                ".kmsKeyID",
             ),
             (
                 "!self.spot.enabled || self.spot.maxWaitSeconds >= self.maxRuntimeSeconds",
@@ -237,10 +283,7 @@ class SageMaker(ApiModel):
         "ACCOUNT.dkr.ecr.REGION.amazonaws.com/finetune-trainer:TAG."
     )
     s3: S3Location = Field(alias="s3", description="Bucket through which data and models pass.")
-    instance_types: Annotated[
-        list[Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")]],
-        Field(min_length=1, max_length=16),
-    ] = Field(
+    instance_types: Annotated[list[InstanceType], Field(min_length=1, max_length=16)] = Field(
         description="Instance types that jobs may use, for example ml.g5.xlarge; the first is the default. "
         "All GPUs of an instance train."
     )
@@ -255,10 +298,11 @@ class SageMaker(ApiModel):
     )
     spot: SageMakerSpot = Field(SageMakerSpot(), description="Spot instances.")
     vpc: SageMakerVpc | None = Field(None, description="VPC of the containers. Default: SageMaker's own network.")
-    kms_key_id: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
+    kms_key_id: KmsKey | None = Field(
         None,
         alias="kmsKeyID",
-        description="ID or ARN of the KMS key that encrypts models in S3. Default: the bucket's own encryption.",
+        description="ID, alias (alias/NAME) or ARN of the KMS key that encrypts models in S3, in the connection's "
+        "region. Default: the bucket's own encryption.",
     )
     network_isolation: bool = Field(
         False, description="Whether containers are isolated from all networks; base models must then be in modelCache."

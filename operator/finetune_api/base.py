@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
+from finetune_api.hosts import HOST, PORT
 from finetune_api.uris import PLACEHOLDER, PLACEHOLDER_HELP
 
 
@@ -105,15 +106,13 @@ ONE_CALL = Never(
     "write the root of the API, such as https://HOST/v1, without the path of one call",
 )
 
-_HOST = r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@?#\\\s]+)(:[0-9]{1,5})?"
-"""Name or address, and port. What is more than this no client takes for one."""
-
 HttpUrl = Annotated[
     str,
     Field(max_length=512),
     shaped(
-        rf"^https?://{_HOST}(/[^?#\s]*)?$",
-        "write a whole URL without credentials, queries and white space, such as https://HOST or https://HOST/v1",
+        rf"^https?://{HOST}(/[^?#\s]*)?$",
+        "write a whole URL without credentials, queries and white space, such as https://HOST or https://HOST/v1; a "
+        "port is 1 to 65535",
     ),
     FILLED_IN,
 ]
@@ -121,9 +120,9 @@ SecureUrl = Annotated[
     str,
     Field(max_length=512),
     shaped(
-        rf"^(https://{_HOST}|http://(localhost|127[.][0-9.]+|\[::1\])(:[0-9]+)?)(/[^?#\s]*)?$",
+        rf"^(https://{HOST}|http://(localhost|127[.][0-9.]+|\[::1\]){PORT})(/[^?#\s]*)?$",
         "write a whole URL with https, without credentials, queries and white space, such as https://HOST: secrets go "
-        "there, and http keeps none; it is for this machine alone, such as http://localhost:8080",
+        "there, and http keeps none; it is for this machine alone, such as http://localhost:8080; a port is 1 to 65535",
     ),
     FILLED_IN,
 ]

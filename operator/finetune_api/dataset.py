@@ -5,7 +5,16 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, ObjectRef, rules
-from finetune_api.uris import HUB_HELP, OBJECT_SHAPE, PLACEHOLDER, PLACEHOLDER_HELP, SIGNED, SIGNED_HELP
+from finetune_api.uris import (
+    HUB_HELP,
+    OBJECT_SHAPE,
+    PLACEHOLDER,
+    PLACEHOLDER_HELP,
+    SIGNED,
+    SIGNED_HELP,
+    WEB_HELP,
+    WEB_PLACE,
+)
 
 DataFormat = Literal["Auto", "CSV", "JSONLines", "JSON", "Parquet"]
 
@@ -31,6 +40,7 @@ _URI_RULES = rules(
         "!self.startsWith('configmap://') || self.matches('^configmap://[^/]+/[-._a-zA-Z0-9]+$')",
         "a ConfigMap key has no '/', only letters, digits, -, _ and .: write configmap://NAME/KEY",
     ),
+    (f"!self.startsWith('https://') || self.matches(r'{WEB_PLACE}')", WEB_HELP),
     (
         "!self.startsWith('hf://') || self.matches('^hf://datasets/[^/]+/[^/]+/.+')",
         HUB_HELP,

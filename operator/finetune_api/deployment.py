@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from finetune_api.aws import InstanceType
 from finetune_api.base import (
     MODEL_REF_RULE,
     Account,
@@ -138,7 +139,7 @@ class BedrockServing(ApiModel):
 class SageMakerServing(ApiModel):
     """An endpoint of Amazon SageMaker. Its instances are billed until it is deleted."""
 
-    instance_type: Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")] = Field(
+    instance_type: InstanceType = Field(
         description="Instance type, for example ml.g5.xlarge. Required, because it is billed by the hour."
     )
     instances: Annotated[int, Field(ge=1, le=100)] = Field(

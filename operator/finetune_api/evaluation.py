@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import ConfigDict, Field, model_validator
 
 from finetune_api.base import ONE_CALL, ApiModel, SecretKeyRef, rules, shaped
+from finetune_api.hosts import HOST, PORT
 
 Metric = Literal["exactMatch", "tokenF1", "rougeL", "chrF", "jsonValid", "jsonFields"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -22,13 +23,13 @@ _BASELINE_TWICE = "name each of zeroShot, fewShot and activeVersion once"
 _ENDPOINT_TWICE = "give each endpoint a name of its own"
 
 _CLUSTER_HOST = r"([a-z0-9]([-a-z0-9]*[a-z0-9])?[.]){1,2}svc([.]cluster[.]local)?"
-CLUSTER_URL = f"^https?://{_CLUSTER_HOST}(:[0-9]+)?(/.*)?$"
+CLUSTER_URL = f"^https?://{_CLUSTER_HOST}{PORT}(/.*)?$"
 """URLs of Services: they stay within the cluster."""
 
 _ENDPOINT_URL = shaped(
-    f"^(https://[^/@?#]+|http://({_CLUSTER_HOST}|localhost|127[.]0[.]0[.]1)(:[0-9]+)?)(/[^@?#]*)?$",
+    rf"^(https://{HOST}|http://({_CLUSTER_HOST}|localhost|127[.]0[.]0[.]1){PORT})(/[^@?#\s]*)?$",
     "write the root of an OpenAI-compatible API, such as https://HOST/v1 or http://SERVICE.NAMESPACE.svc/v1, without "
-    "credentials and queries; without TLS only Services of the cluster",
+    "credentials and queries, or white space; a port is 1 to 65535; without TLS only Services of the cluster",
 )
 
 

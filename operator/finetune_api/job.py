@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from finetune_api.aws import InstanceType
 from finetune_api.base import (
     MODEL_REF_RULE,
     ApiModel,
@@ -224,9 +225,7 @@ class Resources(ApiModel):
         description="Scratch space per pod on its node's disk, as request and limit, for example 50Gi. Default: "
         "the connection's podTemplate.",
     )
-    instance_type: (
-        Annotated[str, Field(max_length=64), shaped("^ml[.]", "write a type such as ml.g5.xlarge")] | None
-    ) = Field(
+    instance_type: InstanceType | None = Field(
         None,
         description="Instance type at SageMaker, one of the connection's instanceTypes, for example "
         "ml.g5.xlarge. Default: the first of them.",

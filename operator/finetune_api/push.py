@@ -5,15 +5,18 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, ObjectRef, SecretKeyRef, rules, shaped
+from finetune_api.hosts import HOST, PORT
 
 _OCI = shaped(
-    r"^oci://[a-z0-9][-a-z0-9.]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][-A-Za-z0-9._]{0,127}$",
-    "write oci://REGISTRY/REPOSITORY:TAG, such as oci://ghcr.io/team/sentiment:1",
+    rf"^oci://[a-z0-9][-a-z0-9.]*{PORT}(/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][-A-Za-z0-9._]{{0,127}}$",
+    "write oci://REGISTRY/REPOSITORY:TAG, such as oci://ghcr.io/team/sentiment:1; a port is 1 to 65535",
 )
 _REPOSITORY = shaped(
     r"^[A-Za-z0-9][-A-Za-z0-9._]{0,95}/[A-Za-z0-9][-A-Za-z0-9._]{0,95}$", "write OWNER/NAME, as the hub shows it"
 )
-_HUB_URL = shaped("^https?://[^/@]+$", "write the hub's address alone, such as https://hub.example.com")
+_HUB_URL = shaped(
+    f"^https?://{HOST}$", "write the hub's address alone, such as https://hub.example.com; a port is 1 to 65535"
+)
 
 
 class PushToRegistry(ApiModel):

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from finetune_api.base import ApiModel, HttpUrl, ObjectRef, rules, shaped
+from finetune_api.hosts import HOST
 
 TrackerName = Literal["mlflow", "tensorBoard", "wandb"]
 
 _TRACKING_URI = shaped(
-    "^https?://[^/@]+(/.*)?$", "write the server's whole address, such as https://mlflow.example.com"
+    rf"^https?://{HOST}(/.*)?$",
+    "write the server's whole address, such as https://mlflow.example.com, without credentials; a port is 1 to 65535",
 )
 
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 from posixpath import basename
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from finetune_api.hosts import HOST
 from finetune_api.names import CLAIMS_PATH, CONFIG_MAPS_PATH
 
 DATASET_SCHEMES = ("pvc", "configmap", "s3", "gs", "abfs", "hf", "https")
@@ -39,6 +40,11 @@ HUB_HELP = (
 
 
 _PAGE_OF_A_HUB = "https://(www[.])?(huggingface|hf)[.]co/datasets/[^/]+/[^/?#]+/?($|[?#]|(tree|blob|viewer)/)"
+
+WEB_PLACE = f"^https://([^/]*@)?{HOST}/"
+"""How a dataset on the web begins, as a regular expression; credentials are refused in words of their own."""
+
+WEB_HELP = "no server can be called so: write https://HOST/PATH or https://HOST:PORT/PATH, with a port of 1 to 65535"
 
 SIGNED = "^https://.*[?&](?i:sig|signature|x-(amz|goog|oss)-signature|([a-z]+_)?token|api_?key)="
 """An address with a signature or a key in its query, as a regular expression: whoever reads the job could use it."""
@@ -166,6 +172,8 @@ def _require_its_form(uri: Uri) -> None:
         raise UriError(f"no {objects[uri.scheme]} can be called so; its name has a-z, 0-9, '-' and '.' only")
     if uri.scheme == "configmap" and not re.fullmatch("[-._a-zA-Z0-9]+", uri.path):
         raise UriError("a ConfigMap key has no '/', only letters, digits, -, _ and .; write configmap://NAME/KEY")
+    if uri.scheme == "https" and not re.match(WEB_PLACE, uri.text):
+        raise UriError(WEB_HELP)
     if re.match(_PAGE_OF_A_HUB, uri.text):
         raise UriError(f"this is a page of a hub, and no file: {HUB_HELP}")
     if uri.scheme == "hf" and not re.fullmatch("datasets/[^/]+/[^/]+/.+", f"{uri.root}/{uri.path}"):

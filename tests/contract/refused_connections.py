@@ -111,6 +111,18 @@ CONNECTIONS: list[Refused] = [
         for field in ("endpoint", "authorityHost", "managementEndpoint")
         for host in ("res.openai.azure.com", "localhost.example.com", "127.example.com")
     ),
+    *(
+        (connection, field, f"https://host.example.com:{port}", (field, "a port is 1 to 65535"))
+        for connection, field in (
+            (LOCAL, "spec.huggingFace.artifacts.endpointURL"),
+            (OPENAI, "spec.openAI.baseURL"),
+            (AZURE, "spec.azureOpenAI.endpoint"),
+            (BEDROCK, "spec.bedrock.endpoints.control"),
+            (SAGEMAKER, "spec.sageMaker.endpoints.s3"),
+        )
+        for port in (0, 65536)
+    ),
+    (OPENAI, "spec.openAI.baseURL", "https://[1:2]/v1", ("spec.openAI.baseURL", "a whole URL")),
     (OPENAI, "spec.openAI.baseURL", "api.openai.com", ("spec.openAI.baseURL", "such as https://HOST")),
     (AZURE, "spec.azureOpenAI.endpoint", "res.openai.azure.com", ("spec.azureOpenAI.endpoint", "such as https://HOST")),
     *(
@@ -168,6 +180,40 @@ CONNECTIONS: list[Refused] = [
     ),
     (SAGEMAKER, "spec.sageMaker.instanceTypes", [], ("spec.sageMaker.instanceTypes", "at least 1")),
     (SAGEMAKER, "spec.sageMaker.instanceTypes", ["g5.xlarge"], ("instanceTypes[0]", "such as ml.g5.xlarge")),
+    *(
+        (
+            SAGEMAKER,
+            "spec.sageMaker.instanceTypes",
+            ["ml.g5.xlarge", text],
+            ("instanceTypes[1]", "such as ml.g5.xlarge"),
+        )
+        for text in ("ml.", "ml.G5.xlarge", "ml.g5.xlarge ")
+    ),
+    *(
+        (SAGEMAKER, "spec.sageMaker.kmsKeyID", key, ("spec.sageMaker.kmsKeyID", "write the key's ID of 36 characters"))
+        for key in ("", " ", "tuning", "alias/my key")
+    ),
+    (
+        SAGEMAKER,
+        "spec.sageMaker.kmsKeyID",
+        "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        ("spec.sageMaker.kmsKeyID", "a key of another region"),
+    ),
+    *(
+        (BEDROCK, "spec.bedrock.roleARN", f"arn:aws:iam::111122223333:role/{role}", ("roleARN", "without white space"))
+        for role in ("", "tuning ", "my role", "tuning/")
+    ),
+    *(
+        (SAGEMAKER, "spec.sageMaker.vpc", vpc, ("spec.sageMaker.vpc", "write a"))
+        for vpc in (
+            {"subnets": ["sg-1"], "securityGroupIDs": ["sg-1"]},
+            {"subnets": ["subnet-1"], "securityGroupIDs": ["subnet-1"]},
+        )
+    ),
+    *(
+        (BEDROCK, "spec.bedrock.s3.bucket", bucket, ("spec.bedrock.s3.bucket", "no bucket can be called so"))
+        for bucket in ("my..bucket", "10.0.0.1")
+    ),
     (SAGEMAKER, "spec.sageMaker.s3.bucket", "s3://data", ("spec.sageMaker.s3.bucket", "without s3://")),
     (SAGEMAKER, "spec.sageMaker.vpc", {"subnets": []}, ("spec.sageMaker.vpc.securityGroupIDs: Required",)),
     (SAGEMAKER, "spec.sageMaker.networkIsolation", True, ("networkIsolation needs sageMaker.modelCache",)),

@@ -257,6 +257,16 @@ JOBS: list[Refused] = [
     (JOB, "spec.evaluation.output", {"uri": "pvc://reports"}, ("output.uri", "write pvc://CLAIM/FOLDER")),
     (JOB, "spec.evaluation.output", {"uri": "pvc://reports/../a"}, ("output.uri", "beginning with a dot")),
     (JOB, "spec.evaluation.maxNewTokens", 0, ("spec.evaluation.maxNewTokens", "greater than or equal to 1")),
+    *(
+        (JOB, field, value(f"host.example.com:{port}"), (field.rpartition(".")[2], "65535"))
+        for field, value in (
+            (TRAIN, "https://{}/x.csv".format),
+            ("spec.evaluation.judge", lambda host: {"url": f"https://{host}/v1", "model": "m"}),
+            ("spec.trackers.mlflow.trackingURI", "http://{}".format),
+            ("spec.artifact.push.oci", lambda host: {"uri": f"oci://{host}/team/a:1"}),
+        )
+        for port in (0, 65536)
+    ),
     (JOB, "spec.hubTokenSecretRef", {"name": "hub"}, ("spec.hubTokenSecretRef.key: Required",)),
     (JOB, "spec.activeDeadlineSeconds", 0, ("spec.activeDeadlineSeconds", "greater than or equal to 1")),
     (JOB, "spec.ttlSecondsAfterFinished", -1, ("spec.ttlSecondsAfterFinished", "greater than or equal to 0")),

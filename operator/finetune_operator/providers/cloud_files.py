@@ -10,7 +10,7 @@ from finetune_api.manifest import Manifest
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, settles_in
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import BRING_AGAIN, Busy, NotThere, Refused, TryLater
+from finetune_operator.providers.errors import BRING_AGAIN_STEP, Busy, NotThere, Refused, TryLater
 from finetune_operator.providers.job_record import connection_of, key_of, recorded
 from finetune_operator.providers.ports import FineTuningApi, RemoteFile
 
@@ -106,7 +106,11 @@ def _delete_file(api: FineTuningApi, file_id: str) -> Awaitable[None]:
 
 
 def _gone(file: ProviderFile, absent: NotThere) -> NotThere:
-    """Said of a file that was there."""
-    found = NotThere(absent.reason, f"spec.dataset.{file.split}: its file is not there any more: {absent.message}")
-    found.next_step = BRING_AGAIN
+    """Said of a file that was there. Where a provider does not tell whose a key is, the key may be why."""
+    message = f"spec.dataset.{file.split}: its file {file.id} is not to be seen any more: {absent.message}"
+    found = NotThere(absent.reason, message)
+    found.next_step = (
+        f"Somebody has deleted the file there, or the connection's credentials are of another account by now: then it "
+        f"stays in the account that had it, until it is deleted there. {BRING_AGAIN_STEP}"
+    )
     return found

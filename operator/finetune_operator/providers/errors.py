@@ -28,10 +28,8 @@ from finetune_api.reasons import Reason
 
 logger = logging.getLogger(__name__)
 
-BRING_AGAIN = (
-    "Somebody has deleted the file there, or it is not taken: set spec.retryNonce to have the data checked and brought "
-    "there again."
-)
+BRING_AGAIN_STEP = "Set spec.retryNonce to have the data checked and brought there again."
+BRING_AGAIN = f"Somebody has deleted the file there, or it is not taken. {BRING_AGAIN_STEP}"
 """What to do about a file that was brought to a provider, and is not there when it is needed."""
 
 

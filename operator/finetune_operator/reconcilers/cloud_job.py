@@ -126,7 +126,12 @@ class CloudJobs:
         return replace(decision, status=measuring.started(decision.status, job_id))
 
     async def release(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
-        """End what runs, delete what was brought there, and take the finalizer off."""
+        """End what runs, delete what was brought there, and take the finalizer off.
+
+        Raises:
+            KubeError: the finalizer cannot be taken off, or not yet again.
+        """
+        self._context.require_may_let_go(job, PROVIDER_FINALIZER)
         deployed = measuring.may_have_deployed(view) and not view.abandoned
         try:
             succeeded = decision.stop and await self._stop(job, view)

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -190,11 +191,19 @@ class Context:
         if not has_finalizer(obj, finalizer):
             return obj
         try:
-            notes = {BEGUN_ANNOTATION: None} if BEGUN_ANNOTATION in annotations_of(obj) else {}
-            return await self._with_finalizers(resource, obj, finalizers_of(obj, but=finalizer), notes)
+            return await self._with_finalizers(resource, obj, *_let_go_of(obj, finalizer))
         except NotFound:
             self.store.remove(resource, obj["metadata"]["namespace"], obj["metadata"]["name"])
             return obj
+
+    def require_may_let_go(self, obj: Manifest, finalizer: str) -> None:
+        """Before providers are asked for the end of what the object has there: each look would ask them again.
+
+        Raises:
+            KubeError: `let_go` has to wait; what the server said the last time.
+        """
+        if has_finalizer(obj, finalizer):
+            self._held.check(_change_of(obj, *_let_go_of(obj, finalizer)))
 
     async def _with_finalizers(
         self, resource: Resource, obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]
@@ -206,16 +215,30 @@ class Context:
             body = {"metadata": metadata | ({"annotations": notes} if notes else {})}
             return self.kube.merge_patch(resource, name, namespace, body)
 
-        asked = f"{_state_of(obj)}/{','.join(finalizers)}/{notes}"  # another change is tried at once
-        self._held.check(asked)
-        try:
+        async with self.refusable(obj, _change_of(obj, finalizers, notes), "its finalizers cannot be changed"):
             patched = await self._onto(resource, obj, write)
-        except REFUSALS as refusal:
-            self._held.refused(asked, refusal)
-            await self.tell_refused(obj, "its finalizers cannot be changed", refusal)
-            raise
         self.store.put(resource, patched)
         return patched
+
+    @asynccontextmanager
+    async def refusable(self, obj: Manifest, write: str, what: str) -> AsyncIterator[None]:
+        """Around a write that is asked for at each look, and that a policy or a webhook may refuse.
+
+        Args:
+            obj: whose it is.
+            write: what tells it apart from all others.
+            what: said in an Event where it is refused: what cannot be done.
+
+        Raises:
+            KubeError: one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
+        """
+        self._held.check(write)
+        try:
+            yield
+        except REFUSALS as refusal:
+            self._held.refused(write, refusal)
+            await self.tell_refused(obj, what, refusal)
+            raise
 
     async def _onto(self, resource: Resource, obj: Manifest, write: Callable[[str], Awaitable[Manifest]]) -> Manifest:
         """Write onto the version that was read, or onto a newer one that differs in labels and annotations alone.
@@ -281,6 +304,17 @@ class Context:
 def _state_of(obj: Manifest) -> str:
     """One state of an object, as its users wrote it: what was refused for one may be taken for the next."""
     return f"{obj['metadata']['uid']}/{obj['metadata'].get('generation')}"
+
+
+def _let_go_of(obj: Manifest, finalizer: str) -> tuple[list[str], dict[str, str | None]]:
+    """The finalizers and notes of an object that is let go of."""
+    notes: dict[str, str | None] = {BEGUN_ANNOTATION: None} if BEGUN_ANNOTATION in annotations_of(obj) else {}
+    return finalizers_of(obj, but=finalizer), notes
+
+
+def _change_of(obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]) -> str:
+    """One change of an object's finalizers: another one is tried at once."""
+    return f"{_state_of(obj)}/{','.join(finalizers)}/{notes}"
 
 
 def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:

@@ -1,5 +1,6 @@
 """ModelDeployment: observe, decide, act, write status."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -191,7 +192,7 @@ class DeploymentReconciler:
             deployment, view = await self._left(deployment, view, target)
             view = await self._without_pods(deployment, view, here)
             unseen = view.serving.failure if view.serving.available else None
-            return deployment, not_served(view, unseen) if unseen else decide(view), again
+            return deployment, not_served(view, unseen) if unseen else decide(view), _with_pods(here, again)
         try:
             deployment, view = await self._hosted.serve(deployment, view, target)
         except ProviderError as error:
@@ -201,7 +202,7 @@ class DeploymentReconciler:
         hosted = view.status.hosted or ()
         shown = not any(one.unseen_since for one in hosted)
         rests = view.serving.state in {"Serving", "Idle"} and len(hosted) == int(answers) and shown
-        return deployment, decide(view), rests_for(view) if rests else self._hosted.moving_seconds
+        return deployment, decide(view), _with_pods(here, rests_for(view)) if rests else self._hosted.moving_seconds
 
     async def _without_pods(self, deployment: Manifest, view: DeploymentView, here: Serving) -> DeploymentView:
         """End the pods that an earlier version has `here`, once the provider answers; until then they do."""
@@ -210,10 +211,11 @@ class DeploymentReconciler:
             return view
         if view.serving.state != "Serving":
             return replace(view, meanwhile=here.version) if here.available and not view.serving.available else view
-        try:
-            await self._children.ensure(DEPLOYMENTS, deployment, serving.without_pods(present))
-        except REFUSALS as refusal:
-            await self._context.tell_refused(deployment, "the server on this cluster cannot be stopped", refusal)
+        metadata, what = deployment["metadata"], "the server on this cluster cannot be stopped"
+        write = f"{metadata['uid']}/{metadata['generation']}/without pods"
+        with suppress(*REFUSALS):
+            async with self._context.refusable(deployment, write, what):
+                await self._children.ensure(DEPLOYMENTS, deployment, serving.without_pods(present))
         return view
 
     def _in_trouble(
@@ -327,6 +329,11 @@ class DeploymentReconciler:
         server = await self._children.ensure(DEPLOYMENTS, deployment, wanted)
         applied = service.applied or server.applied
         return replace(server, applied=applied, contested=server.contested or service.contested)
+
+
+def _with_pods(here: Serving, again: float) -> float:
+    """Seconds until the next look: where pods of this cluster may not be stopped, nothing tells that they may be."""
+    return again if here.state in {"Absent", "Idle"} else min(again, REFUSED_CHECK_SECONDS)
 
 
 def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[str, str, str] | None:

@@ -37,7 +37,12 @@ class HostedRelease:
         self._calls = calls
 
     async def end(self, deployment: Manifest, view: DeploymentView) -> DeploymentDecision | None:
-        """End what was made, and take the finalizer off once the provider says that it is gone; None when it is."""
+        """End what was made, and take the finalizer off once the provider says that it is gone; None when it is.
+
+        Raises:
+            KubeError: the finalizer cannot be taken off, or not yet again.
+        """
+        self._context.require_may_let_go(deployment, PROVIDER_FINALIZER)
         if is_abandoned(deployment):
             names = ", ".join(one.name for one in view.status.hosted or () if not one.attached)
             note = f"let go; {names or 'what it left'} at the provider is billed until somebody deletes it there"

@@ -108,10 +108,11 @@ class JobReconciler:
         """
         metadata, kube = job["metadata"], self._context.kube
         unchanged = {"uid": metadata["uid"], "version": metadata["resourceVersion"]}
+        what = "it cannot be deleted at the end of its time to live"
         try:
-            await kube.delete(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], **unchanged)
-        except REFUSALS as refusal:
-            await self._context.tell_refused(job, "it cannot be deleted at the end of its time to live", refusal)
+            async with self._context.refusable(job, f"{metadata['uid']}/{metadata['generation']}/delete", what):
+                await kube.delete(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], **unchanged)
+        except REFUSALS:
             return Requeue(outcomes.ASK_AGAIN_SECONDS)
         return None
 

@@ -43,7 +43,12 @@ class ModelRelease:
         return await step(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
-        """One step towards the end of a model that is held."""
+        """One step towards the end of a model that is held.
+
+        Raises:
+            KubeError: the finalizer cannot be taken off, or not yet again.
+        """
+        self._context.require_may_let_go(model, WEIGHTS_FINALIZER)
         if is_abandoned(model) or view.spec is None or view.spec.deletion_policy == "Retain":
             await self._let_go(model, view.versions)
             return None

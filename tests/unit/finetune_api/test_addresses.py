@@ -1,10 +1,17 @@
 """Addresses of a connection: what is sent there is a secret, so it is not sent in the clear."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
 from finetune_api.aws import BedrockEndpoints
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.evaluation import Judge, stays_in_cluster
+from finetune_api.push import PushToHub, PushToRegistry
+from finetune_api.trackers import MLflow, WandB
+from finetune_api.uris import UriError, parse_uri
 
 KEY = {"apiKeySecretRef": {"name": "openai", "key": "api-key"}}
 AZURE = {
@@ -87,13 +94,52 @@ def test_data_go_to_s3_in_the_internet_by_https(url: str, taken: bool) -> None:
         BedrockEndpoints.model_validate({"s3": url})
 
 
-@pytest.mark.parametrize("host", ["[::1", "::1", "x:y", "x:", "x:123456", "a\\b", "[x]", "a[1]"])
-def test_what_no_client_takes_for_a_host_is_refused(host: str) -> None:
-    for block in (
-        {"openAI": {"baseURL": f"https://{host}/v1", **KEY}},
-        {"azureOpenAI": {"endpoint": f"https://{host}", **AZURE}},
-    ):
+ANYWHERE: tuple[Callable[[str], Any], ...] = (
+    lambda host: LLMConnectionSpec.model_validate({"openAI": {"baseURL": f"https://{host}/v1", **KEY}}),
+    lambda host: LLMConnectionSpec.model_validate({"azureOpenAI": {"endpoint": f"https://{host}", **AZURE}}),
+    lambda host: BedrockEndpoints.model_validate({"control": f"https://{host}"}),
+    lambda host: Judge.model_validate({"url": f"https://{host}/v1", "model": "m"}),
+    lambda host: MLflow.model_validate({"trackingURI": f"http://{host}"}),
+    lambda host: WandB.model_validate({"secretRef": {"name": "wandb"}, "baseURL": f"https://{host}"}),
+    lambda host: PushToHub.model_validate(
+        {"repository": "a/b", "tokenSecretRef": {"name": "hub", "key": "token"}, "endpointURL": f"https://{host}"}
+    ),
+)
+"""Parts of a manifest with a URL, by its host."""
+
+NO_HOSTS = ("[::1", "::1", "x:y", "x:", "x:123456", "a\\b", "[x]", "a[1]", "a b", "[1]", "[1:2]", "")
+NO_PORTS = ("x:0", "x:00000", "x:65536", "x:65600", "x:66000", "x:70000", "x:99999", "[::1]:70000")
+HOSTS = ("x:1", "x:0443", "x:9999", "x:59999", "x:64999", "x:65535", "my_service:9000", "10.0.0.1:80", "exämple.com")
+ADDRESSES = ("[::1]", "[2001:db8::1]:65535", "[::ffff:10.0.0.1]:80", "[1:2:3:4:5:6:7:8]")
+
+
+@pytest.mark.parametrize("host", [*NO_HOSTS, *NO_PORTS])
+def test_what_no_client_takes_for_a_host_with_a_port_is_refused_wherever_a_url_stands(host: str) -> None:
+    for made in ANYWHERE:
         with pytest.raises(ValidationError, match="should match pattern"):
-            LLMConnectionSpec.model_validate(block)
-    with pytest.raises(ValidationError, match="should match pattern"):
-        BedrockEndpoints.model_validate({"control": f"https://{host}"})
+            made(host)
+    with pytest.raises(UriError):
+        parse_uri(f"https://{host}/train.csv")
+
+
+@pytest.mark.parametrize("host", [*HOSTS, *ADDRESSES])
+def test_every_host_and_port_that_there_can_be_is_taken(host: str) -> None:
+    for made in ANYWHERE:
+        made(host)
+    assert parse_uri(f"https://{host}/train.csv").root == host
+
+
+@pytest.mark.parametrize(("port", "taken"), [("", True), (":5000", True), (":0", False), (":65536", False)])
+def test_services_by_their_clear_addresses_have_ports_that_there_can_be(port: str, taken: bool) -> None:
+    clear: tuple[Callable[[], Any], ...] = (
+        lambda: PushToRegistry.model_validate({"uri": f"oci://registry.example.com{port}/team/sentiment:1"}),
+        lambda: Judge.model_validate({"url": f"http://judge.team-a.svc{port}/v1", "model": "m"}),
+        lambda: LLMConnectionSpec.model_validate({"azureOpenAI": {"endpoint": f"http://localhost{port}", **AZURE}}),
+    )
+    assert stays_in_cluster(f"http://judge.team-a.svc{port}/v1") == taken
+    for made in clear:
+        if taken:
+            made()
+            continue
+        with pytest.raises(ValidationError, match="should match pattern"):
+            made()

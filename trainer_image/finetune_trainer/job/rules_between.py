@@ -72,6 +72,9 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
         not it["roleARN"].startswith("arn:") or it["roleARN"].startswith(f"arn:{partition_of(it['region'])}:")
     ),
     "SageMaker runs images of ECR": lambda it: _is_of_ecr(it["trainerImage"], it["region"]),
+    "sageMaker.kmsKeyID is a key": lambda it: (
+        not (key := it.get("kmsKeyID", "")).startswith("arn:") or f":kms:{it['region']}:" in key
+    ),
     "sageMaker.spot.maxWaitSeconds counts": lambda it: (
         not it["spot"]["enabled"] or it["spot"]["maxWaitSeconds"] >= it["maxRuntimeSeconds"]
     ),

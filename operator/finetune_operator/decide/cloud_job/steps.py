@@ -66,12 +66,15 @@ def _with_earlier_cost(view: JobView, decision: Decision) -> Decision:
 
 
 def remember_files(view: JobView) -> Decision | None:
-    """What a pod has brought to the provider, before the pod may go: a list there may lack it for a while."""
+    """What a pod has brought to the provider, before the pod may go: a list there may lack it for a while.
+
+    Whose account has it was noted with the first file; the key may be another one by now.
+    """
     checked = view.run.report.checked if view.run.report else None
     if checked is None or view.provider.files is not None:
         return None
     provider = view.provider.model_copy(
-        update={"files": checked.files, "files_at": timestamp(view.now), "account": view.account}
+        update={"files": checked.files, "files_at": timestamp(view.now), "account": view.noted_account}
     )
     return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
 

@@ -16,7 +16,7 @@ from finetune_operator.providers.errors import (
     TryLater,
 )
 from finetune_operator.providers.openai.models import is_quota, of_something_else, retry_after
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.openai.words import Said, said
 
 QUOTA_PAUSE_SECONDS = 300.0
 KEY_PAUSE_SECONDS = 60.0
@@ -76,34 +76,38 @@ def of_the_wish(error: Refused) -> Refused:
 
 def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
     """What a refusal means. `host`: whose it is, for people."""
-    code, param = (plain(str(part or ""))[:64] for part in (error.code, error.param))
-    said, pause = plain(_message(error)), retry_after(error)
+    told, pause = _said(error), retry_after(error)
+    code, param, words = told.code, told.param, f": {told.words}" if told.words else ""
     if (strange := of_something_else(error, host)) is not None:
         return strange
     if error.status_code == HTTPStatus.PAYMENT_REQUIRED or is_quota(error):
-        return TryLater(Reason.QUOTA_EXCEEDED, f"{host}: {code}: {said}", pause or QUOTA_PAUSE_SECONDS)
+        return TryLater(
+            Reason.QUOTA_EXCEEDED, f"{host}{f': {code}' if code else ''}{words}", pause or QUOTA_PAUSE_SECONDS
+        )
     match error.status_code:
         case 401:
             # Not the provider's own words: they hold parts of the key.
             return TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not accept the API key (401)", KEY_PAUSE_SECONDS)
         case 403:
-            message = f"{host} does not let this key do that (403): {said}"
-            return Barred(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, code, said)
+            message = f"{host} does not let this key do that (403){words}"
+            return Barred(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, code, told.words)
         case 404:
-            return Missing(f"{host} has no such thing (404): {said}", code, param)
+            return Missing(f"{host} has no such thing (404){words}", code, param)
         case 429:
-            return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience: {code or said}", pause or 30.0)
+            why = f": {code}" if code else words
+            return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience{why}", pause or 30.0)
         case 409:
-            return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409): {said}", pause)
+            return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409){words}", pause)
         case status if (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status == 408:
             return Broken(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
-        case 400 if "not ready" in said:
+        case 400 if "not ready" in words:
             return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)
-    return Wrong(f"{host} refuses ({error.status_code} {code}): {said}", code, param)
+    return Wrong(f"{host} refuses ({f'{error.status_code} {code}'.rstrip()}){words}", code, param)
 
 
-def _message(error: openai.APIStatusError) -> str:
-    """What the provider said; the SDK puts the whole body in place of it."""
-    body = error.body if isinstance(error.body, dict) else {"message": error.body}
-    told = (body.get(name) for name in ("message", "detail", "error"))  # detail: as services made with FastAPI say it
-    return next((one for one in told if isinstance(one, str) and one), error.message)
+def _said(error: openai.APIStatusError) -> Said:
+    """What the provider said: of an answer the SDK keeps what it takes for the error, and loses what is beside that."""
+    try:
+        return said(error.response.json())
+    except (ValueError, RecursionError):
+        return said(error.body)

@@ -18,6 +18,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
+from finetune_operator.providers.openai.words import LINE, said
 from finetune_operator.providers.ports import RemoteFile
 from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, when, whole
 
@@ -48,13 +49,14 @@ _QUOTA = frozenset(
     {"exceeded_quota", "insufficient_quota", "billing_hard_limit_reached", "quota_exceeded", "quotaexceeded"}
 )
 _DATA = re.compile(r"invalid_?(training|validation)_?file|invalid_n_examples|invalid_?file", re.IGNORECASE)
-_WORD_LIMIT = 64
+_ERRORS = ("error", "error_message", "failure_reason", "status_message")
+"""Where a job has why it failed."""
+_READ_LIMIT = 16 * 1024
 _UNSAFE_STEP = (
     "Take out the rows that break the provider's usage policies (its moderation API names them), and apply the job "
     "under a new name."
 )
 _STEP = re.compile(r"^Step (\d+)/(\d+)")
-_LINE = re.compile(r"\b(lines?|examples?|rows?|records?) #?(\d+)\b", re.IGNORECASE)
 _UNSAFE = re.compile(
     r"moderation|unsafe|usage polic|content (policy|filter)|harmful|responsible ai|\brai\b", re.IGNORECASE
 )
@@ -79,7 +81,7 @@ def job(wire: Wire) -> RemoteJob:
         nameless=nameless,
         tokens=_count(wire.get("trained_tokens")),
         ends=when(wire.get("finished_at")) or when(wire.get("estimated_finish")),
-        failure=failure(wire.get("error")) if state == "Failed" else None,
+        failure=failure(_first(wire, *_ERRORS)) if state == "Failed" else None,
         results=tuple(str(_fields(one).get("id") or one) for one in _list(wire.get("result_files")) if one),
         training_file=str(wire.get("training_file") or ""),
         base=plain(str(wire.get("model") or ""))[:256],
@@ -105,7 +107,7 @@ def _state(wire: Wire) -> RemoteState:
         return known or "Active"
     if _model(wire.get("fine_tuned_model")):
         return "Succeeded"
-    return "Failed" if plain(str(_fields(wire.get("error")).get("message") or "")) else "Active"
+    return "Failed" if said(wire.get("error")).words else "Active"
 
 
 def goes_back_beyond(jobs: Sequence[RemoteJob], since: datetime) -> bool:
@@ -166,19 +168,17 @@ def method(spec: FineTuneJobSpec) -> dict[str, Any]:
 
 def failure(error: Any) -> Failure:
     """Why a job failed. The provider's words about the data stay there: they may quote a row."""
-    told = _fields(error) or {"message": error}
-    told = _fields(told.get("error")) or told
-    code, param = (plain(str(told.get(key) or ""))[:_WORD_LIMIT] for key in ("code", "param"))
-    message = str(told.get("message") or told.get("detail") or "")
+    told, all_of_it = said(error), str(error)[:_READ_LIMIT]
+    code, param = told.code, told.param
     if _DATA.search(code) or param in {"training_file", "validation_file"}:
-        line = _LINE.search(message)
+        line = LINE.search(all_of_it)
         where = f" at {line[1].lower()} {line[2]}" if line else ""
-        unsafe = ": its moderation blocks what is in it" if _UNSAFE.search(message) else ""
+        unsafe = ": its moderation blocks what is in it" if _UNSAFE.search(all_of_it) else ""
         text = f"the provider refuses the {param or 'training_file'}{where} ({code or 'no code'}){unsafe}"
         found = Failure.because(Reason.DATASET_INVALID, text)
         return found.model_copy(update={"next_step": _UNSAFE_STEP}) if unsafe else found
     reason = Reason.QUOTA_EXCEEDED if code.casefold() in _QUOTA else Reason.PROVIDER_FAILED
-    return Failure.because(reason, f"{code or 'no code'}: {plain(message) or 'no message'}")
+    return Failure.because(reason, ": ".join(filter(None, (code, told.words))) or "the provider gives no reason")
 
 
 def file(wire: Wire) -> RemoteFile:

@@ -101,8 +101,8 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 TOLD = {
-    "an error in words": ("Failed", "no code: no room", None),
-    "a list of errors": ("Failed", "no code: ['no room']", None),
+    "an error in words": ("Failed", "no room", None),
+    "a list of errors": ("Failed", "no room", None),
     "tokens as text": ("Active", None, 1000),
 }
 """State, failure and tokens of those that say anything."""
@@ -309,7 +309,7 @@ SENTENCES_OF_REFUSALS: dict[str, tuple[Any, str]] = {
     "OpenAI's form": ({"error": {"message": "no such file", "code": None}}, "no such file"),
     "FastAPI's": ({"detail": "Method Not Allowed"}, "Method Not Allowed"),
     "a word": ({"error": "no such file"}, "no such file"),
-    "a list of faults": ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "Error code: 405"),
+    "a list of faults": ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "field required$"),
 }
 
 

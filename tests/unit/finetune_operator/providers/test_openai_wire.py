@@ -158,7 +158,7 @@ ERRORS: dict[str, tuple[dict[str, Any], Reason, str]] = {
         Reason.PROVIDER_FAILED,
         "c: key [redacted] was used",
     ),
-    "nothing": ({}, Reason.PROVIDER_FAILED, "no code: no message"),
+    "nothing": ({}, Reason.PROVIDER_FAILED, "the provider gives no reason"),
 }
 
 

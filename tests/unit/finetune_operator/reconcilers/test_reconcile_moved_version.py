@@ -1,10 +1,12 @@
 """A version that is served elsewhere than the one before, or nowhere: what is billed meanwhile is ended, or told of."""
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import CONNECTIONS, DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
@@ -144,6 +146,24 @@ async def test_the_clusters_own_server_answers_until_the_provider_does_and_then_
     await go_on(cluster, 600)
     assert cluster.kube.objects[SERVER]["metadata"]["resourceVersion"] == writes
     assert (hosts(provider), cluster.status(DEPLOYMENT)["servedVersion"]) == ([name], 3)
+
+
+async def test_the_clusters_own_server_that_may_not_be_stopped_is_not_asked_for_at_each_look(moved_out):
+    cluster = moved_out
+    cluster.kube.refusals["apply", "deployments"] = Forbidden(403, "Forbidden", "frozen")
+    await deployed(cluster)
+    before = cluster.kube.asked("apply", "deployments"), len(cluster.notes)
+    cluster.now += timedelta(seconds=300)
+    for _ in range(10):
+        cluster.wake(DEPLOYMENT)
+        await cluster.settle()
+    asked = cluster.kube.asked("apply", "deployments") - before[0]
+    assert 1 <= asked <= 4, "a few times at once, and then every half minute"
+    said = [note for note in cluster.notes[before[1] :] if "the server on this cluster cannot be stopped" in note]
+    assert len(said) == asked
+    cluster.kube.refusals.clear()
+    await go_on(cluster, 60)
+    assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 0
 
 
 @pytest.mark.parametrize("since", ["the model moved", "a while"])

@@ -12,7 +12,15 @@ from finetune_operator.providers.azure.api import resource_of, scope_of
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, SECRETS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations, with_bedrock_job
-from tests.unit.finetune_operator.reconcilers.cloud import KEY, CloudCluster, simulator, with_submitted_job
+from tests.unit.finetune_operator.reconcilers.cloud import (
+    KEY,
+    CloudCluster,
+    go_on,
+    rows,
+    simulator,
+    with_cloud_job,
+    with_submitted_job,
+)
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 
 __all__ = ["s3_endpoint", "start"]
@@ -267,3 +275,61 @@ def test_the_resource_of_an_endpoint(endpoint):
 )
 def test_tokens_for_an_endpoint_are_those_of_its_cloud(endpoint, cloud):
     assert scope_of(endpoint) == f"https://cognitiveservices.azure.{cloud}/.default"
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["told", "untold"])
+@pytest.mark.parametrize("seconds", [0, 30, 61, 120])
+async def test_data_of_another_project_are_not_looked_for_for_ever_nor_left_without_a_word(start, tells, seconds):
+    """The key becomes another project's between the upload and the pod's report of it."""
+    provider = simulator(tells_account=tells)
+    other = simulator(keys=frozenset({OTHER_KEY}), project="proj-other", tells_account=tells)
+    provider.beside[OTHER_KEY] = other
+    cluster = await with_cloud_job(provider, start(provider))
+    cluster.run_pod()
+    await cluster.settle()
+    file = await cluster.send(rows())
+    cluster.set_key(OTHER_KEY)
+    await cluster.wait(61)
+    await cluster.wait(seconds)
+    cluster.end_pod(0, cluster.checked([file]))
+    await cluster.settle()
+    await go_on(cluster, 600)
+    failure, files = cluster.status()["failure"], provider.left()
+    assert ([one.kind for one in files], other.left(), other.count("fine_tuning.jobs.create")) == (["file"], [], 0)
+    if tells:
+        assert cluster.status()["provider"]["account"] == "project proj-simulated"
+        assert "this was begun in project proj-simulated" in failure["message"]
+        await rotate(cluster, KEY)
+        await go_on(cluster, 3900, 300)
+        assert (cluster.status()["phase"], provider.count("fine_tuning.jobs.create")) == ("Succeeded", 1)
+    else:
+        assert (cluster.status()["phase"], failure["reason"]) == ("Failed", "ProviderRefused")
+        assert file.id in failure["message"]
+        assert "it stays in the account that had it" in failure["nextStep"]
+        assert "spec.retryNonce" in failure["nextStep"]
+        asked = other.count("files.retrieve", committed=False)
+        await go_on(cluster, 600)
+        assert other.count("files.retrieve", committed=False) == asked
+    await cluster.aclose()
+
+
+async def test_an_account_that_is_known_only_after_the_key_was_changed_is_not_the_one_that_has_the_data(start):
+    provider = simulator()
+    other = simulator(keys=frozenset({OTHER_KEY}), project="proj-other")
+    provider.beside[OTHER_KEY] = other
+    provider.set(tells_account=False)
+    cluster = await with_cloud_job(provider, start(provider))
+    cluster.run_pod()
+    await cluster.settle()
+    file = await cluster.send(rows())
+    cluster.set_key(OTHER_KEY)
+    await cluster.wait(61)
+    await cluster.wait(61)
+    await cluster.accounts.find("openai")
+    assert cluster.accounts.account("openai") == "project proj-other"
+    cluster.end_pod(0, cluster.checked([file]))
+    await cluster.settle()
+    assert "account" not in cluster.status()["provider"]
+    await go_on(cluster, 600)
+    assert "it stays in the account that had it" in cluster.status()["failure"]["nextStep"]
+    await cluster.aclose()

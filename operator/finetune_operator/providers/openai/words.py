@@ -1,0 +1,142 @@
+"""What is wrong, in the words of a service with OpenAI's API, in whatever shape it says it. Pure; nothing of the data.
+
+    {"error": {"message": "…", "code": "…", "param": "…"}}      OpenAI, Azure
+    {"detail": [{"loc": […], "msg": "…", "input": ROW}]}        FastAPI, of what it has not taken: where, and why
+    [{"error": {"message": "…", "status": "…"}}]                Google
+    {"message": ["…"], "error": "Bad Request"}, "…", …          others: texts, lists, one in another, JSON in a text
+
+Rule: fields that are known to say something are read, and no others. What a text quotes is left out where it may be a
+row: objects, texts of several words, and what stands behind the colon of a line's number.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_operator.providers.values import plain
+
+_SAYS = ("message", "msg", "detail", "error_description", "description", "error", "title", "reason")
+"""Where a service says it; the first that holds any words counts."""
+_SAYS_MORE = ("errors", "details")
+_DEPTH, _MOST = 8, 3
+_READ_LIMIT = 16 * 1024
+_WORD_LIMIT = 64
+
+_ERROR = re.compile(r"""["'](?:error["']\s*:\s*[{]|loc["']\s*:\s*[(\[])""")
+_MESSAGE = re.compile(r"""["'](?:message|msg)["']\s*:\s*(["'])(.*?)(?<!\\)\1""", re.DOTALL)
+"""In an object that is no JSON: that it tells an error, and which."""
+
+_PLACE = re.compile(r"[A-Za-z_][\w-]{0,63}", re.ASCII)
+_PARTS_OF_REQUESTS = frozenset({"body", "query", "path", "header"})
+
+LINE = re.compile(r"\b(lines?|examples?|rows?|records?) #?(\d+)\b", re.IGNORECASE)
+"""Which row is meant, in a provider's words."""
+
+_BEHIND_A_LINE = re.compile(rf"({LINE.pattern}[^:=\n]{{0,80}})[:=].*", re.IGNORECASE | re.DOTALL)
+_OBJECT = re.compile(r"""[{]\s*\\*["'].*[}][\])]*|[{]\s*\\*["'].*""", re.DOTALL)
+_INPUT = re.compile(r"\binput(_value)?=.*?(?=,\s*input_type=|$)", re.DOTALL)
+_QUOTED = re.compile(r"""(?<!\w)(["'`])(.*?)(\1(?!\w)|$)""", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an error says. All of it is one line, short, and without secrets."""
+
+    words: str = ""
+    code: str = ""
+    param: str = ""
+    """Which field of a request is wrong, by its name there."""
+
+
+def said(told: Any) -> Said:
+    """What an answer says is wrong, whatever it is."""
+    found = _read(told, _DEPTH)
+    return Said(plain(found.words), *(plain(one)[:_WORD_LIMIT] for one in (found.code, found.param)))
+
+
+def _read(told: Any, depth: int) -> Said:
+    if depth == 0:
+        return Said()
+    if isinstance(told, str):
+        return _of_text(told, depth)
+    if isinstance(told, Mapping):
+        return _of_fields(told, depth)
+    return _together([_read(one, depth - 1) for one in told[:_MOST]]) if isinstance(told, list | tuple) else Said()
+
+
+def _of_fields(told: Mapping[str, Any], depth: int) -> Said:
+    says = (_read(told.get(name), depth - 1) for name in _SAYS)
+    first = next((one for one in says if one.words), Said())
+    found = _together([first, *(_read(told.get(name), depth - 1) for name in _SAYS_MORE)])
+    where = _place(told.get("loc"))
+    words = f"{where}: {found.words}" if where and found.words else found.words
+    code = next((one for name in ("code", "status") if (one := _word(told.get(name)))), found.code)
+    return Said(words, code, _word(told.get("param")) or found.param or where)
+
+
+def _together(parts: Sequence[Said]) -> Said:
+    words = dict.fromkeys(one.words for one in parts if one.words)
+    code = next((one.code for one in parts if one.code), "")
+    return Said("; ".join(words), code, next((one.param for one in parts if one.param), ""))
+
+
+def _of_text(text: str, depth: int) -> Said:
+    """A text, and what an object in it says: gateways put the whole answer of what is behind them there."""
+    text = text[:_READ_LIMIT].strip()
+    for begins, ends in (("{", "}"), ("[", "]")):
+        start = text.find(begins)
+        inner = _object(text[start : text.rfind(ends) + 1]) if start >= 0 else None
+        if inner is not None:
+            within, before = _read(inner, depth - 1), _without_data(text[:start]).rstrip(" -:")
+            return Said(": ".join(filter(None, (before, within.words))), within.code, within.param)
+    return Said(_without_data(text))
+
+
+def _object(text: str) -> Any:
+    """The error that JSON in a text tells, or Python's notation of it; None for all else: a row has messages, too."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        told = _MESSAGE.search(text) if _ERROR.search(text) else None
+        return {"message": told[2]} if told else None
+    return found if _is_error(found[0] if isinstance(found, list) and found else found) else None
+
+
+def _is_error(found: Any) -> bool:
+    if not isinstance(found, Mapping):
+        return False
+    error, detail = found.get("error"), found.get("detail")
+    wrongs = detail if isinstance(detail, list) else []
+    return (
+        isinstance(error, Mapping)
+        or {"message", "code", "type"} <= found.keys()
+        or any(isinstance(one, Mapping) and {"loc", "msg"} <= one.keys() for one in wrongs)
+    )
+
+
+def _without_data(text: str) -> str:
+    """A sentence without what it quotes of a row."""
+    text = _BEHIND_A_LINE.sub(r"\1", _INPUT.sub("", _OBJECT.sub("{…}", text)))
+    return _QUOTED.sub(_shown, text).strip()
+
+
+def _shown(quoted: re.Match[str]) -> str:
+    """Names stay: they have no white space in them, and an end."""
+    mark, text, end = quoted[1], quoted[2], quoted[3]
+    is_name = end and len(text) <= _WORD_LIMIT and not re.search(r"\s", text)
+    return quoted[0] if is_name else f"{mark}…{mark}"
+
+
+def _place(loc: Any) -> str:
+    """Which field is meant, of a list of names and numbers: those of a request's parts say nothing."""
+    parts = [str(one) for one in loc if isinstance(one, str | int)] if isinstance(loc, list | tuple) else []
+    named = [one for one in parts if one.isdigit() or _PLACE.fullmatch(one)]
+    return ".".join(named[1:] if named[:1] and named[0] in _PARTS_OF_REQUESTS else named)
+
+
+def _word(told: Any) -> str:
+    """A code, or a field's name: no number that an answer's status has already."""
+    is_number = isinstance(told, int) and not isinstance(told, bool) and not 100 <= told < 600
+    return str(told) if is_number or isinstance(told, str) else ""
