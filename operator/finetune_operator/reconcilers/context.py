@@ -120,14 +120,14 @@ class Context:
         Raises:
             Conflict: the object has changed since; the queue looks again.
             KubeError: another one of REFUSALS, of which an Event has told. Until it may be tried again, what the server
-                said the last time; an object that was edited is tried at once.
+                said the last time; an object that was edited, or labelled, is tried at once.
         """
         if old == new:
             return obj
         metadata = obj["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace")
-        state = _state_of(obj)
-        self._held.check(state)
+        state, marks = _state_of(obj), _marks_of(obj)
+        self._held.check(state, marks)
         body = with_unread(_said(obj), old, new)
         try:
             written = await self._onto(
@@ -137,7 +137,7 @@ class Context:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
             return None
         except REFUSALS as refusal:
-            self._held.refused(state, refusal)
+            self._held.refused(state, refusal, marks)
             if _FIELD_OF_STATUS in refusal.message:
                 # Older definitions have dropped what a newer release wrote; no watch tells of that.
                 await self.refresh(resource, metadata["name"], namespace)
@@ -205,11 +205,11 @@ class Context:
             return self.kube.merge_patch(resource, name, namespace, body)
 
         asked = f"{_state_of(obj)}/{','.join(finalizers)}/{notes}"  # another change is tried at once
-        self._held.check(asked)
+        self._held.check(asked, _marks_of(obj))
         try:
             patched = await self._onto(resource, obj, write)
         except REFUSALS as refusal:
-            self._held.refused(asked, refusal)
+            self._held.refused(asked, refusal, _marks_of(obj))
             await self.tell_refused(obj, "its finalizers cannot be changed", refusal)
             raise
         self.store.put(resource, patched)
@@ -279,6 +279,11 @@ class Context:
 def _state_of(obj: Manifest) -> str:
     """One state of an object, as its users wrote it: what was refused for one may be taken for the next."""
     return f"{obj['metadata']['uid']}/{obj['metadata'].get('generation')}"
+
+
+def _marks_of(obj: Manifest) -> object:
+    """What policies may go by beside that. Annotations of others are not kept, and no reason to look."""
+    return obj["metadata"].get("labels"), annotations_of(obj)
 
 
 def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
