@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,9 +31,10 @@ from finetune_operator.reconcilers.shown import show
 from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
-from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster, Transient
+from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster
 from finetune_operator.runtime.events import record
-from finetune_operator.runtime.kube import PODS, Kube
+from finetune_operator.runtime.kube import Kube
+from finetune_operator.runtime.leader_label import LeaderLabel
 from finetune_operator.runtime.lease import unique_identity
 from finetune_operator.runtime.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
@@ -43,11 +44,6 @@ from finetune_operator.runtime.service_account import changed_trust, is_ipv6
 from finetune_operator.runtime.settings import PREFIX, Settings, SettingsError
 
 logger = logging.getLogger("finetune_operator")
-
-LEADER_LABEL = "finetune.dev/leader"
-"""The report Service selects the pod that has it."""
-
-LABEL_RETRY_SECONDS = 2
 
 STUCK_SECONDS = 120
 """A queue that makes no progress for this long needs a restart."""
@@ -73,6 +69,7 @@ class Operator:
         self._reports = ReportBox(self._store, self._queue.add, kube.now)
         self._reconcilers = self._make_reconcilers()
         self._trust_has_changed = changed_trust(settings.service_account)
+        self._observer = Observer(kube, self._store, self._queue.add, settings.watch_namespaces)
         self._working = False
 
     def _make_reconcilers(self) -> Reconcilers:
@@ -112,7 +109,8 @@ class Operator:
         async with AsyncExitStack() as stack:
             await self._start_servers(stack)
             leads = asyncio.Event()
-            labelling = asyncio.create_task(self._keep_label(leads), name="label the leader")
+            label = LeaderLabel(self._kube, self._guarded, self._settings.namespace, self._settings.pod_name)
+            labelling = asyncio.create_task(label.keep(leads), name="label the leader")
             stack.callback(labelling.cancel)
             if not await _first(stop.wait(), self._leadership.acquire()):
                 return OK
@@ -149,11 +147,10 @@ class Operator:
     async def _work(self, stop: asyncio.Event) -> int:
         """Lead: list, watch, reconcile. The queue is empty of running work before kopf ends its tasks."""
         settings = self._settings
-        observer = Observer(self._kube, self._store, self._queue.add, settings.watch_namespaces)
         stop_kopf = asyncio.Event()
-        shell, watching = await start(settings, observer, stop_kopf)
+        shell, watching = await start(settings, self._observer, stop_kopf)
         _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle
-        leading = asyncio.create_task(self._lead(observer), name="lead")
+        leading = asyncio.create_task(self._lead(), name="lead")
         over = asyncio.wait([shell, watching, leading], return_when=asyncio.FIRST_COMPLETED)
         ended = await _first(stop.wait(), self._leadership.lost(), over)
         self._working = False
@@ -170,44 +167,22 @@ class Operator:
                 logger.error("cannot go on: %s", error, exc_info=None if isinstance(error, CannotWatch) else error)
         return OK if ended == 0 else FAILED
 
-    async def _lead(self, observer: Observer) -> None:
+    async def _lead(self) -> None:
         """Work, once the cluster is known."""
-        await observer.begun()
+        await self._observer.begun()
         self._queue.start()
         self._working = True
-        await observer.keep_up(self._settings.resync_seconds)
+        await self._observer.keep_up(self._settings.resync_seconds)
 
     async def _reconcile(self, key: Key) -> Requeue | None:
+        if self._observer.is_shut(key.namespace):
+            return None  # once it is known again, everything there is looked at
         with logs.about(key.kind, key.namespace, key.name):
             return await self._reconcilers.reconcile(key)
 
     async def _announce(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
         kind: Any = event_type
         await record(self._guarded, dict(regarding), kind, reason, note, action="Reconcile")
-
-    async def _keep_label(self, leads: asyncio.Event) -> None:
-        """By the label reports find the leader. An earlier process of this pod that has lost the lead has left it."""
-        while not leads.is_set() and not await self._mark_leader(leading=False):  # noqa: ASYNC110 - as below
-            await asyncio.sleep(LABEL_RETRY_SECONDS)
-        await leads.wait()
-        with suppress(LeadershipLost):
-            while not await self._mark_leader(leading=True):  # noqa: ASYNC110 - nothing tells when it can be done
-                await asyncio.sleep(LABEL_RETRY_SECONDS)
-
-    async def _mark_leader(self, *, leading: bool) -> bool:
-        """The label by which the report Service finds the leader; False where another try may help.
-
-        Outside of a cluster there is no pod to label.
-        """
-        settings = self._settings
-        body = {"metadata": {"labels": {LEADER_LABEL: "true" if leading else None}}}
-        try:
-            kube = self._guarded if leading else self._kube
-            await kube.merge_patch(PODS, settings.pod_name, settings.namespace, body)
-        except KubeError as error:
-            logger.warning("pod %s/%s cannot be labelled: %s", settings.namespace, settings.pod_name, error)
-            return not isinstance(error, Transient)
-        return True
 
     def _is_taking_over(self) -> str | None:
         """A standby is ready to take over; a leader is ready when it knows the cluster."""

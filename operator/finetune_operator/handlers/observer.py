@@ -4,6 +4,9 @@
                                                       └── deletions here are told by nobody ─────────┘
 
 So whenever kopf has listed, what the store had before and the listing has not is gone.
+
+One of several namespaces that may not be watched (any more) takes nothing from the others: it is shut, which is to say
+that nothing of it is known and nothing is done there, until all of it is listed again.
 """
 
 import asyncio
@@ -47,6 +50,7 @@ class Observer:
         self._enqueue = enqueue
         self._namespaces = namespaces
         self._unlisted = set(self.places())
+        self._shut: set[str] = set()
         self._begun = asyncio.Event()
 
     def places(self) -> Iterator[tuple[Resource, str | None]]:
@@ -78,7 +82,30 @@ class Observer:
         for gone in listing.end():
             self._wake(resource, gone)
         self._unlisted.discard((resource, namespace))
-        if not self._unlisted and not self._begun.is_set():
+        if namespace in self._shut and not any(place == namespace for _, place in self._unlisted):
+            self._shut.discard(namespace)
+            logger.info("namespace %s is watched again", namespace)
+            if self._begun.is_set():
+                self._look_at_everything(namespace)
+        self._begin_where_all_is_listed()
+
+    def shut(self, namespace: str) -> bool:
+        """A namespace may not be watched; whether there is another one that may be."""
+        self._shut.add(namespace)
+        for resource, place in self.places():
+            if place == namespace:
+                self._unlisted.add((resource, place))
+                self._store.listing(resource, namespace).end()  # half of it, or as it was: nobody is to go by that
+        self._begin_where_all_is_listed()
+        return not self._shut.issuperset(self._namespaces)
+
+    def is_shut(self, namespace: str) -> bool:
+        """Whether nothing is known of a namespace, and nothing is to be done there."""
+        return namespace in self._shut
+
+    def _begin_where_all_is_listed(self) -> None:
+        waits = any(place is None or place not in self._shut for _, place in self._unlisted)
+        if not waits and not self._begun.is_set():
             self._begun.set()
             self._look_at_everything()
 
@@ -90,7 +117,8 @@ class Observer:
         """
         try:
             for resource, namespace in self.places():
-                await self._list(resource, namespace)
+                if namespace not in self._shut:
+                    await self._list(resource, namespace)
         finally:
             # Also of half a listing: what it has brought is news to nobody any more.
             self._look_at_everything()
@@ -119,16 +147,19 @@ class Observer:
         for gone in listing.end():
             self._wake(resource, gone)
 
-    def _look_at_everything(self) -> None:
+    def _look_at_everything(self, alone: str | None = None) -> None:
+        """At all objects of ours, or at those of one namespace."""
         for resource in OWN_KINDS:
             for namespace, name in self._store.addresses(resource):
-                self._enqueue(Key(resource.kind, namespace, name), Lane.OTHERS)
+                if namespace not in self._shut and alone in {None, namespace}:
+                    self._enqueue(Key(resource.kind, namespace, name), Lane.OTHERS)
 
     def _wake(self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS) -> None:
         """Until everything is known, nothing is looked at; then everything is."""
         if self._begun.is_set():
             for key in concerned(resource, obj, self._store):
-                self._enqueue(key, lane)
+                if key.namespace not in self._shut:
+                    self._enqueue(key, lane)
 
 
 def lane_of(resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> Lane:

@@ -8,7 +8,8 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -36,6 +37,9 @@ PAUSE_SECONDS = 1.0
 """Before what has just been begun is begun anew: whatever ends listings or watches at once would have us ask without
 an end."""
 
+SHUT_SECONDS = 30.0
+"""Before a namespace that may not be watched is tried again."""
+
 CHANGES = {"ADDED", "MODIFIED", "DELETED"}
 
 
@@ -45,6 +49,10 @@ class _Broken(Exception):
 
 class CannotWatch(Exception):
     """The API server refuses to list or watch a kind: rights were taken away, or the kind is gone."""
+
+
+class _Shut(CannotWatch):
+    """It refuses that in one namespace: that is gone, and its role binding with it, or its rights were taken away."""
 
 
 class Listener(Protocol):
@@ -64,6 +72,10 @@ class Listener(Protocol):
 
     def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
         """All was told; from now on each change is."""
+        ...
+
+    def shut(self, namespace: str) -> bool:
+        """A namespace may not be watched: what was told of it counts no more. Whether there is any other one."""
         ...
 
 
@@ -94,15 +106,61 @@ async def watch_all(settings: kopf.OperatorSettings, listener: Listener) -> None
     Raises:
         CannotWatch: a watch cannot go on.
     """
-    found: CannotWatch | None = None
+    places: dict[str | None, list[Resource]] = defaultdict(list)
+    for resource, namespace in listener.places():
+        places[namespace].append(resource)
+    watching = (
+        _watch_kinds(settings, listener, kinds, None)
+        if namespace is None
+        else _watch_namespace(settings, listener, kinds, namespace)
+        for namespace, kinds in places.items()
+    )
+    await _beside_each_other(watching)
+
+
+async def _watch_namespace(
+    settings: kopf.OperatorSettings, listener: Listener, kinds: Iterable[Resource], namespace: str
+) -> None:
+    """Watch one of several namespaces: where that is refused, the others are watched as before.
+
+    Raises:
+        CannotWatch: it is the last one, or refused for another reason than its rights.
+    """
+    while True:
+        try:
+            await _watch_kinds(settings, listener, kinds, namespace)
+        except _Shut as error:
+            if not listener.shut(namespace):
+                raise
+            logger.error(  # noqa: TRY400 - a sentence says it all
+                "namespace %s cannot be watched: nothing is done there, and it is tried again in %g s. Was it deleted, "
+                "or made anew? helm upgrade gives the operator its rights there: %s", namespace, SHUT_SECONDS, error
+            )  # fmt: skip
+        await asyncio.sleep(SHUT_SECONDS)
+
+
+async def _watch_kinds(
+    settings: kopf.OperatorSettings, listener: Listener, kinds: Iterable[Resource], namespace: str | None
+) -> None:
+    await _beside_each_other(_watch(settings, listener, kind, namespace) for kind in kinds)
+
+
+async def _beside_each_other(watching: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Until one of them cannot go on, which ends the others.
+
+    Raises:
+        CannotWatch: of that one; of several the one that more depends on.
+    """
+    found: list[CannotWatch] = []
     try:
         async with asyncio.TaskGroup() as group:
-            for resource, namespace in listener.places():
-                group.create_task(_watch(settings, listener, resource, namespace), name=f"watch {resource.plural}")
+            for one in watching:
+                group.create_task(one, name="watch")
     except* CannotWatch as several:
-        found = cast("CannotWatch", several.exceptions[0])
-    if found is not None:
-        raise found  # not in the handler: Python before 3.11.4 puts it into a group of its own
+        found = [cast("CannotWatch", one) for one in several.exceptions]
+    if found:
+        # Not in the handler: Python before 3.11.4 puts it into a group of its own.
+        raise min(found, key=lambda one: isinstance(one, _Shut))
 
 
 async def _watch(
@@ -121,7 +179,8 @@ async def _watch(
             raise CannotWatch(f"{resource.plural}: 401 {UNAUTHENTICATED}") from error
         except APIError as error:
             if error.status != HTTPStatus.GONE:  # so are the pages of a listing that took too long
-                raise CannotWatch(f"{resource.plural}: {error.status} {_said(resource, error)}") from error
+                kind = _Shut if error.status == HTTPStatus.FORBIDDEN and namespace else CannotWatch
+                raise kind(f"{resource.plural}: {error.status} {_said(resource, error)}") from error
         await asyncio.sleep(settings.watching.reconnect_backoff)
 
 

@@ -123,14 +123,14 @@ class Context:
         Raises:
             Conflict: the object has changed since; the queue looks again.
             KubeError: another one of REFUSALS, of which an Event has told. Until it may be tried again, what the server
-                said the last time; an object that was edited is tried at once.
+                said the last time; an object that was edited, or labelled, is tried at once.
         """
         if old == new:
             return obj
         metadata = obj["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace")
-        state = _state_of(obj)
-        self._held.check(state)
+        state, marks = _state_of(obj), _marks_of(obj)
+        self._held.check(state, marks)
         body = with_unread(_said(obj), old, new)
         try:
             written = await self._onto(
@@ -140,7 +140,7 @@ class Context:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
             return None
         except REFUSALS as refusal:
-            self._held.refused(state, refusal)
+            self._held.refused(state, refusal, marks)
             if _FIELD_OF_STATUS in refusal.message:
                 # Older definitions have dropped what a newer release wrote; no watch tells of that.
                 await self.refresh(resource, metadata["name"], namespace)
@@ -203,7 +203,7 @@ class Context:
             KubeError: `let_go` has to wait; what the server said the last time.
         """
         if has_finalizer(obj, finalizer):
-            self._held.check(_change_of(obj, *_let_go_of(obj, finalizer)))
+            self._held.check(_change_of(obj, *_let_go_of(obj, finalizer)), _marks_of(obj))
 
     async def _with_finalizers(
         self, resource: Resource, obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]
@@ -232,11 +232,11 @@ class Context:
         Raises:
             KubeError: one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
         """
-        self._held.check(write)
+        self._held.check(write, _marks_of(obj))
         try:
             yield
         except REFUSALS as refusal:
-            self._held.refused(write, refusal)
+            self._held.refused(write, refusal, _marks_of(obj))
             await self.tell_refused(obj, what, refusal)
             raise
 
@@ -304,6 +304,11 @@ class Context:
 def _state_of(obj: Manifest) -> str:
     """One state of an object, as its users wrote it: what was refused for one may be taken for the next."""
     return f"{obj['metadata']['uid']}/{obj['metadata'].get('generation')}"
+
+
+def _marks_of(obj: Manifest) -> object:
+    """What policies may go by beside that. Annotations of others are not kept, and no reason to look."""
+    return obj["metadata"].get("labels"), annotations_of(obj)
 
 
 def _let_go_of(obj: Manifest, finalizer: str) -> tuple[list[str], dict[str, str | None]]:

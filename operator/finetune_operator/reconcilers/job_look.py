@@ -97,6 +97,7 @@ class Looks:
             outdated=_is_outdated(run, connection),
             restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
             kept_by=kept_by(job),
+            ending=context.is_ending(metadata["namespace"]),
             held=has_finalizer(job, PROVIDER_FINALIZER),
             abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),
@@ -106,8 +107,7 @@ class Looks:
     def _here(self, job: Manifest, view: JobView) -> JobView:
         """What is known besides of a job on this cluster."""
         # What ends with its namespace may be deleted after its children: nothing can be made any more.
-        deleting = view.deleting or self._context.is_ending(view.namespace)
-        return replace(view, deleting=deleting, heard_at=self._heard_at(job, view))
+        return replace(view, deleting=view.deleting or view.ending, heard_at=self._heard_at(job, view))
 
     def _outside(self, job: Manifest, view: JobView) -> JobView:
         """What is known besides of a job at a provider."""

@@ -18,6 +18,9 @@ REMEMBERED = 4096
 class Held:
     """Of each write, how often it was refused lately: a few times in a row it may be, and then every half minute.
 
+    What a policy goes by may be the labels: where those are others than at the refusal, it may be taken by now. Who
+    writes them again and again has it asked for no more often than that.
+
     Args:
         clock: seconds, never running backwards.
     """
@@ -25,20 +28,25 @@ class Held:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
-        self._until: Recent[tuple[float, KubeError]] = Recent(REMEMBERED, lambda held: held[0] <= clock())
+        self._turns_of_marked = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
+        self._until: Recent[tuple[float, KubeError, object]] = Recent(REMEMBERED, lambda held: held[0] <= clock())
 
-    def check(self, write: str) -> None:
-        """Before a write.
+    def check(self, write: str, marks: object = None) -> None:
+        """Before a write, of an object that has these marks now.
 
         Raises:
             KubeError: it was refused so often that it has to wait; the one that the server said the last time.
         """
-        until, refusal = self._until.get(write) or (0.0, None)
-        if refusal is not None and self._clock() < until:
-            refusal.repeated = True
-            raise refusal.with_traceback(None)  # the same one each time
+        held = self._until.get(write)
+        if held is None or self._clock() >= held[0]:
+            return
+        _, refusal, marks_then = held
+        if marks != marks_then and self._turns_of_marked.take(write) == 0:
+            return
+        refusal.repeated = True
+        raise refusal.with_traceback(None)  # the same one each time
 
-    def refused(self, write: str, refusal: KubeError) -> None:
-        """It was refused."""
+    def refused(self, write: str, refusal: KubeError, marks: object = None) -> None:
+        """It was refused, to an object that had these marks."""
         if (wait := self._turns.take(write)) > 0:
-            self._until.put(write, (self._clock() + wait, refusal))
+            self._until.put(write, (self._clock() + wait, refusal, marks))

@@ -132,6 +132,18 @@ def _go_on_after_the_stop(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
+def wait_for_the_end(view: JobView) -> Decision | None:
+    """Its namespace is being deleted, and the job in a moment: nothing is begun, and paid for, that would be ended.
+
+    What runs at the provider is followed: where something keeps the namespace, that takes its time.
+    """
+    if not view.ending or view.run.state not in {"Absent", "Checked"}:
+        return None
+    said = "its namespace is being deleted: nothing of it is begun any more"
+    phase = view.status.phase or "Pending"
+    return Decision(with_status(view, Change(reconciling(Reason.PENDING, said), {"phase": phase, "failure": None})))
+
+
 def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
     """Fields that the provider, or the base model there, could not heed are refused, not ignored."""
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
@@ -318,6 +330,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_for_news,
     suspend,
     job.remember,
+    wait_for_the_end,
     attempts.notice_loss,
     job.hold_restored,
     job.wait_for_connection,

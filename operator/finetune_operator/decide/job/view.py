@@ -66,6 +66,8 @@ class JobView:
     """Connections that serve its namespace, where the one that it names is not there."""
     connection_unread: bool = False
     """Whether the connection is there, and this release cannot read it."""
+    ending: bool = False
+    """Whether its namespace is on its way out: the job goes with it, if not at once."""
     remote: bool = False
     """Whether its provider is outside of the cluster."""
     outdated: bool = False

@@ -297,12 +297,12 @@ class HuggingFaceTraining:
         Raises:
             KubeError: it was not deleted; until it may be tried again, what the server said the last time.
         """
-        uid = batch_job["metadata"]["uid"]
-        self._held.check(uid)
+        uid, labels = batch_job["metadata"]["uid"], batch_job["metadata"].get("labels")
+        self._held.check(uid, labels)
         try:
             await self._delete(batch_job)
         except REFUSALS as refusal:
-            self._held.refused(uid, refusal)
+            self._held.refused(uid, refusal, labels)
             raise
 
     async def _delete(self, batch_job: Manifest) -> None:

@@ -22,7 +22,7 @@ from kopf._cogs.clients.watching import Bookmark
 from finetune_operator.handlers import watches
 from finetune_operator.handlers.watches import make_registry, make_settings
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
-from finetune_operator.runtime.kube import PODS, Resource
+from finetune_operator.runtime.kube import JOBS, PODS, Resource
 from finetune_operator.runtime.settings import Settings
 from finetune_operator.runtime.store import Listing, Store
 
@@ -56,6 +56,10 @@ class Told:
     def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
         assert (resource, namespace) == (PODS, "a")
         self._say(f"without {[gone['metadata']['name'] for gone in listing.end()]}")
+
+    def shut(self, namespace: str) -> bool:
+        self._say(f"{namespace} is shut")
+        return False
 
     def _say(self, word: str) -> None:
         self.words.append(word)
@@ -231,6 +235,72 @@ async def test_a_watch_that_cannot_go_on_ends_all(
     streams([error({"message": "no"}, status=status, headers={})])
     with pytest.raises(watches.CannotWatch, match=said):
         await watches.watch_all(make_settings(Settings()), Told(9))
+
+
+class Namespaces:
+    """A listener of pods in two namespaces, of which one may not be watched for a while."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.open = {"a", "b"}
+        self.again = asyncio.Event()
+        self.store = Store()
+
+    def places(self) -> Iterator[tuple[Resource, str | None]]:
+        yield from ((PODS, "a"), (JOBS, "a"), (PODS, "b"))
+
+    def listing(self, resource: Resource, namespace: str | None) -> Listing:
+        return self.store.listing(resource, namespace)
+
+    def seen(self, _: Resource, __: str | None, ___: Mapping[str, Any]) -> None:
+        raise AssertionError
+
+    def listed(self, resource: Resource, namespace: str | None, _: Listing) -> None:
+        self.words.append(f"{resource.plural} of {namespace}")
+        if self.words.count("pods of a") == 2:
+            self.again.set()
+
+    def shut(self, namespace: str) -> bool:
+        self.words.append(f"{namespace} is shut")
+        self.open.discard(namespace)
+        return bool(self.open)
+
+
+async def test_a_namespace_that_may_not_be_watched_takes_no_other_with_it_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is deleted, and the operator's role binding with it: the work of all others goes on."""
+    refusals = [APIForbiddenError({"message": "no"}, status=403, headers={})]
+
+    async def stream(_: Any, resource: Resource, namespace: str | None) -> AsyncIterator[Event]:
+        yield Bookmark.LISTED
+        if (resource, namespace) == (PODS, "a") and refusals:
+            raise refusals.pop()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(watches, "_stream", stream)
+    monkeypatch.setattr(watches, "SHUT_SECONDS", 0)
+    listener = Namespaces()
+    watching = asyncio.create_task(watches.watch_all(make_settings(Settings()), listener))
+    async with asyncio.timeout(5):
+        await listener.again.wait()
+    assert not watching.done()
+    watching.cancel()
+    assert listener.words.count("pods of b") == 1, "it was watched all the time"
+    after = listener.words[listener.words.index("a is shut") :]
+    assert {"pods of a", "jobs of a"} <= set(after), "all of it is listed anew"
+
+
+async def test_when_the_last_namespace_may_not_be_watched_there_is_nothing_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def stream(*_: Any) -> AsyncIterator[Event]:
+        yield Bookmark.LISTED
+        raise APIForbiddenError({"message": "no"}, status=403, headers={})
+
+    monkeypatch.setattr(watches, "_stream", stream)
+    with pytest.raises(watches.CannotWatch, match="403 no"):
+        await watches.watch_all(make_settings(Settings()), Namespaces())
 
 
 async def test_credentials_that_stay_refused_are_told_in_a_sentence(streams: Callable[..., None]) -> None:

@@ -192,6 +192,54 @@ async def test_nothing_is_looked_at_before_every_kind_was_listed_and_then_everyt
     assert known.addresses(PODS) == cluster.store.addresses(PODS) != []
 
 
+async def of_two_namespaces(cluster: Cluster) -> tuple[Observer, Store, list[Key]]:
+    """An observer that knows team-a, with a running job, and team-b."""
+    store, queue = make_store(), list[Key]()
+    enqueue: Any = lambda key, _: queue.append(key)  # noqa: E731
+    observer = Observer(cluster.kube, store, enqueue, ("team-a", "team-b"))  # type: ignore[arg-type]
+    for place in observer.places():
+        await take_in(observer, cluster, *place)
+    return observer, store, queue
+
+
+async def take_in(observer: Observer, cluster: Cluster, resource: Resource, namespace: str | None) -> None:
+    listing = observer.listing(resource, namespace)
+    for found in await cluster.kube.list(resource, namespace):
+        observer.seen(resource, None, found)
+    observer.listed(resource, namespace, listing)
+
+
+async def test_nothing_is_done_in_a_namespace_that_may_not_be_watched_until_all_of_it_is_known_again() -> None:
+    cluster = await with_running_job()
+    observer, store, queue = await of_two_namespaces(cluster)
+    assert observer.shut("team-a"), "team-b is left"
+    queue.clear()
+    assert (observer.is_shut("team-a"), store.addresses(FINE_TUNE_JOBS), store.addresses(PODS)) == (True, [], [])
+    places = [place for place in observer.places() if place[1] == "team-a"]
+    for place in places:
+        assert queue == [], "its pods are not known yet"
+        await take_in(observer, cluster, *place)
+        observer.seen(NAMESPACES, "MODIFIED", cluster.kube.objects[NAMESPACES, "", "team-a"])
+    assert not observer.is_shut("team-a")
+    assert JOB in queue
+    assert store.addresses(PODS) == cluster.store.addresses(PODS)
+    assert not (observer.shut("team-b") and observer.shut("team-a")), "none is left"
+
+
+async def test_a_namespace_that_may_not_be_watched_from_the_beginning_keeps_nobody_from_beginning() -> None:
+    cluster = await with_running_job()
+    store, queue = make_store(), list[Key]()
+    enqueue: Any = lambda key, _: queue.append(key)  # noqa: E731
+    observer = Observer(cluster.kube, store, enqueue, ("team-a", "gone"))  # type: ignore[arg-type]
+    observer.shut("gone")
+    for place in observer.places():
+        if place[1] != "gone":
+            await take_in(observer, cluster, *place)
+    async with asyncio.timeout(5):
+        await observer.begun()
+    assert JOB in queue
+
+
 async def test_a_listing_does_not_forget_what_was_made_while_it_was_read() -> None:
     cluster = await with_running_job()
     listing = cluster.kube.list

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.unanswered import unanswered
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, NAMESPACES, SECRETS
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS, SECRETS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import KEY, CloudCluster, begin, provider, rows, with_cloud_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL
@@ -196,6 +196,28 @@ async def test_two_jobs_of_one_model_at_once_make_two_versions(provider, begin):
         ["sentiment-2", "sentiment-1"],
     )
     assert provider.count(CREATE) == 2
+
+
+@pytest.mark.parametrize("is_checked", [False, True], ids=["its pod is gone", "its data are there"])
+async def test_a_job_whose_namespace_is_ending_is_not_begun_anew_nor_paid_for(provider, begin, is_checked):
+    """Pods go before the objects of other kinds: until its turn comes, nothing else is to be seen of the job."""
+    cluster = await begin(with_cloud_job)
+    namespace = cluster.kube.objects[NAMESPACES, "", "team-a"]
+    cluster.kube.put(NAMESPACES, {**namespace, "status": {"phase": "Terminating"}})
+    if is_checked:
+        await cluster.check()
+    else:
+        for kind, _, name in [at for at in cluster.kube.objects if at[0] in {JOBS, PODS}]:
+            cluster.kube.drop(kind, name)
+    before, made = cluster.status()["phase"], cluster.kube.asked("create", "jobs")
+    await cluster.settle()
+    await cluster.wait(30)
+    assert (cluster.status()["phase"], cluster.kube.asked("create", "jobs")) == (before, made)
+    assert provider.count(CREATE) == 0
+    assert "its namespace is being deleted" in cluster.condition("Reconciling")["message"]
+    await cluster.kube.delete(FINE_TUNE_JOBS, "sentiment-1", "team-a")
+    await cluster.settle()
+    assert ((FINE_TUNE_JOBS, "team-a", "sentiment-1") in cluster.kube.objects, provider.left()) == (False, [])
 
 
 async def test_a_namespace_that_is_deleted_takes_its_job_from_the_provider(provider, begin):

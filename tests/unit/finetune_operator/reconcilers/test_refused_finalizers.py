@@ -18,6 +18,11 @@ def freeze(cluster: Cluster) -> None:
     cluster.kube.refusals["patch", "finetunedmodels"] = Forbidden(403, "Forbidden", "frozen")
 
 
+def label(cluster: Cluster, labels: dict[str, str]) -> None:
+    metadata = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["metadata"]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", metadata=metadata | {"labels": labels})
+
+
 async def with_finalizer_to_put_on() -> Cluster:
     cluster = await with_version()
     spec = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["spec"]
@@ -64,6 +69,30 @@ async def test_a_finalizer_that_may_not_be_changed_is_not_asked_for_at_each_look
     cluster.now += timedelta(seconds=30)
     await look()
     assert asked() == (often[0] + 1, often[1] + 1)
+
+
+async def test_a_label_that_a_policy_asks_for_has_the_finalizer_changed_at_once() -> None:
+    cluster = await with_finalizer_to_put_on()
+    freeze(cluster)
+    for _ in range(10):
+        cluster.wake(MODEL)
+        with suppress(Forbidden):
+            await cluster.settle()
+    cluster.kube.refusals.clear()
+    label(cluster, {"team": "a"})
+    await cluster.settle()
+    metadata = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]["metadata"]
+    assert metadata["finalizers"] == [WEIGHTS_FINALIZER]
+
+
+async def test_labels_that_somebody_writes_again_and_again_do_not_have_what_is_refused_asked_for_as_often() -> None:
+    cluster = await with_finalizer_to_put_on()
+    freeze(cluster)
+    for turn in range(30):
+        label(cluster, {"turn": str(turn)})
+        with suppress(Forbidden):
+            await cluster.settle()
+    assert cluster.kube.asked("patch", "finetunedmodels") <= 8
 
 
 async def test_a_finalizer_that_could_not_be_put_on_is_put_on_when_nothing_stands_in_its_way() -> None:

@@ -354,6 +354,22 @@ async def test_a_status_that_was_refused_is_tried_at_once_when_its_object_is_edi
     assert cluster.status()["observedGeneration"] == 2
 
 
+async def test_a_status_that_was_refused_is_tried_at_once_when_its_object_is_labelled() -> None:
+    """A policy that asks for a label is satisfied without an edit of the spec."""
+    cluster = await with_running_job()
+    refuse(cluster, "patch_status", "finetunejobs", Forbidden(403, "Forbidden", "no cost centre"))
+    for step in range(5):
+        cluster.reports.accept(cluster.report("Running", progress={"step": step, "totalSteps": 100}))
+        with pytest.raises(Forbidden):
+            await cluster.settle()
+    cluster.kube.refusals.clear()
+    job = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=job["metadata"] | {"labels": {"cost-centre": "7"}})
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Running"
+    assert cluster.status()["progress"]["step"] == 4
+
+
 OLDER = (
     '"" is invalid: patch: Invalid value: "{\\"apiVersion\\":\\"finetune.dev/v1alpha1\\",\\"spec\\":{}}": '
     'strict decoding error: unknown field "status.provider.savedWork"'

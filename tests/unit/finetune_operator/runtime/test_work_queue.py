@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from itertools import pairwise
 
 import fake_time
 import pytest
@@ -107,6 +108,22 @@ def test_failures_back_off_exponentially_to_the_limit_and_success_resets():
 )  # fmt: skip
 def test_backoff_delays(failures, jitter, delay):
     assert Backoff().delay(failures, jitter) == delay
+
+
+@pytest.mark.parametrize("refusal", [Forbidden(403, "Forbidden", "no"), Invalid(422, "Invalid", "no")])
+def test_what_a_right_or_a_policy_refuses_is_tried_again_within_a_minute_however_long_it_was_refused(refusal):
+    """Nothing tells when a right is back."""
+
+    async def main():
+        reconcile = Recorded(*[refusal] * 20, None)
+        queue = queue_of(reconcile)
+        queue.add(A)
+        await asyncio.sleep(3600)
+        return reconcile.times
+
+    times = fake_time.run(main())
+    assert len(times) == 21
+    assert max(later - earlier for earlier, later in pairwise(times)) == 60
 
 
 def test_events_of_its_own_failing_do_not_make_a_key_fail_in_a_tight_loop():

@@ -155,6 +155,7 @@ def test_the_order_of_the_chain() -> None:
         "wait_for_news",
         "suspend",
         "remember",
+        "wait_for_the_end",
         "notice_loss",
         "hold_restored",
         "wait_for_connection",

@@ -1,0 +1,67 @@
+"""The label by which the report Service finds the leader: on the pod of who leads, for as long as it leads.
+
+Whoever takes it off, or keeps it from being put on for a while, would else have all reports lost until a restart.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from finetune_operator.runtime.errors import KubeError, LeadershipLost, NotFound, Transient
+from finetune_operator.runtime.kube import PODS, Kube
+
+LABEL = "finetune.dev/leader"
+RETRY_SECONDS = 2.0
+KEPT_SECONDS = 30.0
+"""Between two looks at what is well, or is refused: the API server takes what changes nothing without a write."""
+
+logger = logging.getLogger(__name__)
+
+
+class LeaderLabel:
+    """Of one pod.
+
+    Args:
+        kube: unguarded: a follower takes the label off.
+        guarded: that of the leader.
+        namespace: of the pod.
+        pod: its name.
+    """
+
+    def __init__(self, kube: Kube, guarded: Kube, namespace: str, pod: str) -> None:
+        self._kube = kube
+        self._guarded = guarded
+        self._namespace = namespace
+        self._pod = pod
+        self._refused = ""
+
+    async def keep(self, leads: asyncio.Event) -> None:
+        """Keep it on from `leads` on. Until then it goes: an earlier process of this pod has left it."""
+        while not leads.is_set() and (again := await self._mark(leading=False)):  # noqa: ASYNC110 - as below
+            await asyncio.sleep(again)
+        await leads.wait()
+        with suppress(LeadershipLost):
+            while again := await self._mark(leading=True):  # noqa: ASYNC110 - nothing tells when it can be done
+                await asyncio.sleep(again)
+
+    async def _mark(self, *, leading: bool) -> float | None:
+        """Put it on or off; seconds until that is to be done again, or None where it is not.
+
+        Outside of a cluster there is no pod to label.
+        """
+        body = {"metadata": {"labels": {LABEL: "true" if leading else None}}}
+        try:
+            await (self._guarded if leading else self._kube).merge_patch(PODS, self._pod, self._namespace, body)
+        except KubeError as error:
+            self._tell(error)
+            if isinstance(error, NotFound):
+                return None
+            return RETRY_SECONDS if isinstance(error, Transient) else KEPT_SECONDS
+        self._refused = ""
+        return KEPT_SECONDS if leading else None
+
+    def _tell(self, error: KubeError) -> None:
+        """Once of each refusal: it is asked for again and again."""
+        if str(error) != self._refused:
+            logger.warning("pod %s/%s cannot be labelled: %s", self._namespace, self._pod, error)
+        self._refused = str(error)
