@@ -16,9 +16,12 @@ from tests.cluster.errors import ClusterError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, flags = parser.parse_known_args(arguments)
+    if flags and not hasattr(options, "tool"):
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
     try:
-        return int(options.run(options))
+        return int(options.run(options) if not flags else _passed_on(options, flags))
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -112,10 +115,13 @@ def _there(name: str) -> Cluster:
     return cluster
 
 
-def _passed_on(options: argparse.Namespace) -> int:
+def _passed_on(options: argparse.Namespace, flags: Sequence[str] = ()) -> int:
+    """Become the tool. argparse keeps flags that stand before the tool's first word, as in `-n x get pods`, apart."""
     cluster = _there(options.name)
     program = str(cluster.programs / options.tool)
-    os.execve(program, [options.tool, *options.arguments], {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)})
+    os.execve(
+        program, [options.tool, *flags, *options.arguments], {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
+    )
 
 
 def _images(options: argparse.Namespace) -> int:

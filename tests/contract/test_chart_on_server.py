@@ -337,11 +337,18 @@ def notes(server: Server) -> str:
         ("crds.keep=false", "deletes ALL jobs"),
         ("resources=null", "first to be evicted"),
         ("settings.shutdownSeconds=60", "may be cut off"),
+        ("extraEnv[0].name=HTTPS_PROXY,extraEnv[0].value=http://proxy:3128", "HTTPS_PROXY without NO_PROXY"),
     ],
 )
 def test_notes_warn_of_odd_values(server: Server, values: str, says: str) -> None:
     text = notes_of(server, *([] if "crds" in values else WITHOUT_DEFINITIONS), "--set", values)
     assert [line for line in text.splitlines() if line.startswith("WARNING") and says in line]
+
+
+def test_notes_do_not_warn_of_a_proxy_that_is_not_for_the_api_server(server: Server) -> None:
+    proxy = [{"name": "https_proxy", "value": "http://proxy:3128"}, {"name": "no_proxy", "value": ".svc"}]
+    flags = ("--set-json", f"extraEnv={json.dumps(proxy)}")
+    assert "WARNING: extraEnv" not in notes_of(server, *WITHOUT_DEFINITIONS, *flags)
 
 
 def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(notes: str) -> None:

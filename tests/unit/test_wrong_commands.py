@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,24 @@ def test_a_demo_that_does_not_run_is_not_said_to_be_ended(capsys: pytest.Capture
     assert "there is no cluster other; on this machine: mine" in capsys.readouterr().out
     demo(["--name", "mine", "--down"])
     assert "ending the cluster mine" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("only_mine")
+@pytest.mark.parametrize(
+    "words", [["-n", "x", "get", "pods", "-o", "wide"], ["get", "pods", "-n", "x"], ["--context=a", "-A", "get", "ftj"]]
+)
+def test_tools_of_a_cluster_take_their_flags_before_their_words_and_after(
+    monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(Cluster, "programs", Path("/programs"))
+    monkeypatch.setattr(os, "execve", lambda _program, given, _environment: called.append(given) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        cluster(["kubectl", "--name", "mine", *words])
+    assert called == [["kubectl", *words]]
+
+
+def test_a_misspelt_flag_of_the_cluster_itself_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cluster(["status", "--nme", "x"])
+    assert "unrecognized arguments: --nme x" in capsys.readouterr().err

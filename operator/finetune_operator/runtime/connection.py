@@ -82,6 +82,11 @@ class Credentials(Protocol):
         ...
 
 
+_ASKED_BY_PROXY = (
+    "; the API server was asked by the proxy that HTTPS_PROXY names. If it is not behind it, NO_PROXY has to name {host}"
+)
+
+
 class Connection:
     """A pooled connection to one API server. Made by `connect`."""
 
@@ -92,7 +97,9 @@ class Connection:
         self._base = credentials.server.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=settings.kube_timeout_seconds, sock_connect=_CONNECT_SECONDS)
         self._bucket = TokenBucket(settings.kube_qps, settings.kube_burst, asyncio.get_running_loop().time)
-        self._proxy = credentials.proxy or proxy_from_environment(URL(self._base))
+        found = None if credentials.proxy else proxy_from_environment(URL(self._base))
+        self._proxy = credentials.proxy or found
+        self._by_proxy = _ASKED_BY_PROXY.format(host=URL(self._base).host) if found else ""
         self._server_name = credentials.server_name
         self.clock = ServerClock()
 
@@ -169,9 +176,10 @@ class Connection:
                     raise _error(response, await response.read())
                 yield response
         except TimeoutError:
-            raise Transient(0, "Timeout", f"no answer within {self._settings.kube_timeout_seconds:g} s") from None
+            message = f"no answer within {self._settings.kube_timeout_seconds:g} s{self._by_proxy}"
+            raise Transient(0, "Timeout", message) from None
         except aiohttp.ClientError as error:
-            raise Transient(0, "Unreachable", f"{type(error).__name__}: {error}") from error
+            raise Transient(0, "Unreachable", f"{type(error).__name__}: {error}{self._by_proxy}") from error
         finally:
             metrics.API_REQUESTS.labels(request.verb, request.resource, str(code)).inc()
 

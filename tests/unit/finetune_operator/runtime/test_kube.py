@@ -392,3 +392,13 @@ def test_the_environments_proxy_is_looked_up_once(monkeypatch, variables, proxy)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert connection.proxy_from_environment(URL("https://10.0.0.1:443")) == proxy
+
+
+async def test_who_asks_the_api_server_by_the_environments_proxy_in_vain_is_told_of_no_proxy(tmp_path, monkeypatch):
+    """HTTPS_PROXY is set for providers: without NO_PROXY nothing of the cluster is reached, and the pod ends."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with fake_api.serve(tmp_path) as (_, client):
+        with pytest.raises(Transient, match=r"NO_PROXY has to name 127\.0\.0\.1$"):
+            await client.create(JOBS, {"metadata": {"name": "a", "namespace": "team"}})
