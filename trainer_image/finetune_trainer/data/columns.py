@@ -19,13 +19,13 @@ from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
 from finetune_trainer.data.turns import (
     UnusableError,
     after_system,
-    are_text,
     called,
     conversation,
     is_blank,
     is_message,
     listed,
     messages_in,
+    put_together,
     text,
     unlearnt,
 )
@@ -86,25 +86,27 @@ def _plain(block: Block, layout: Layout) -> Iterable[Rows | Row] | None:
 
 def _plain_pairs(block: Block, layout: Layout) -> Rows | None:
     """The rows, where each has a prompt and a completion, and all or none a system message."""
-    columns = layout.columns
+    columns, names = layout.columns, block.names()
     prompts, completions = block.column(columns.prompt), block.column(columns.completion)
-    systems = block.column(columns.system)
-    conversations = block.column(columns.messages)
-    if not are_text(prompts) or not are_text(completions):
+    asked, answered = put_together(prompts), put_together(completions)
+    if asked is None or answered is None:
         return None
-    if conversations.count(None) < len(conversations) and any(map(messages_in, conversations)):
+    if columns.messages in names and any(map(messages_in, block.column(columns.messages))):
         return None
     if layout.below is not None:
         below = block.column(layout.below)
         if not all(one is None or isinstance(one, str) for one in below):
             return None
         prompts = layout.prompts(prompts, below)
-    absent = systems.count(None)
-    if absent == len(systems) or absent + systems.count("") == len(systems):
-        return Rows(block.places, ("user", "assistant"), (prompts, completions))
-    if are_text(systems):
-        return Rows(block.places, ("system", "user", "assistant"), (systems, prompts, completions))
-    return None
+        asked = "".join(prompts)
+    systems = block.column(columns.system) if columns.system in names else ()
+    if systems.count(None) + systems.count("") == len(systems):
+        return Rows(block.places, ("user", "assistant"), (prompts, completions), (asked, answered))
+    told = put_together(systems)
+    if told is None:
+        return None
+    contents = systems, prompts, completions
+    return Rows(block.places, ("system", "user", "assistant"), contents, (told, asked, answered))
 
 
 def _row(record: Record, layouts: Layouts) -> Row | Unusable:

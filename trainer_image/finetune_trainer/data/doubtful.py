@@ -31,6 +31,7 @@ _TOTALS = frozenset(
     for end in ("", ":")
     for spelt in (f"{word}{end}", f"{word.upper()}{end}", f"{word.title()}{end}", f"{word.capitalize()}{end}")
 )
+_WORDS = _NO_VALUE | _STILL_TO_COME | _TOTALS
 
 
 class Doubtful:
@@ -76,24 +77,35 @@ class SameAnswer:
         return not self._differs and self._rows >= _FEW
 
 
-def says_no_value(found: Row | Rows) -> Sequence[int]:
-    """Rows that ask or answer with what pandas, Excel and others write where there is no value."""
-    return _having(_NO_VALUE, found)
+class Words:
+    """Finds rows with a text that is a word and nothing else. Whether any row has one is asked once for all words."""
 
+    def __init__(self) -> None:
+        self._asked: Rows | None = None
+        self._have_any = False
 
-def still_to_come(found: Row | Rows) -> Sequence[int]:
-    """Rows that ask or answer with what stands where something is still to be written."""
-    return _having(_STILL_TO_COME, found)
+    def say_no_value(self, found: Row | Rows) -> Sequence[int]:
+        """Rows that ask or answer with what pandas, Excel and others write where there is no value."""
+        return _having(_NO_VALUE, found) if self._may_have_any(found) else ()
 
+    def are_still_to_come(self, found: Row | Rows) -> Sequence[int]:
+        """Rows that ask or answer with what stands where something is still to be written."""
+        return _having(_STILL_TO_COME, found) if self._may_have_any(found) else ()
 
-def of_totals(found: Row | Rows) -> Sequence[int]:
-    """Rows whose question is what spreadsheets have below their columns. As an answer it may well be meant."""
-    if isinstance(found, Row):
-        return _one(found) if found.prompt[-1].content in _TOTALS else ()
-    asked = found.contents[-2]
-    if _TOTALS.isdisjoint(asked):
-        return ()
-    return [place for place, text in zip(found.places, asked, strict=True) if text in _TOTALS]
+    def are_totals(self, found: Row | Rows) -> Sequence[int]:
+        """Rows whose question is what spreadsheets have below their columns. As an answer it may well be meant."""
+        if isinstance(found, Row):
+            return _one(found) if found.prompt[-1].content in _TOTALS else ()
+        if not self._may_have_any(found):
+            return ()
+        return [place for place, text in zip(found.places, found.contents[-2], strict=True) if text in _TOTALS]
+
+    def _may_have_any(self, found: Row | Rows) -> bool:
+        if isinstance(found, Row):
+            return True
+        if found is not self._asked:
+            self._asked, self._have_any = found, not all(map(_WORDS.isdisjoint, found.contents))
+        return self._have_any
 
 
 def answered_as_asked(found: Row | Rows) -> Sequence[int]:

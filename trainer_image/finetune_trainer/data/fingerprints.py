@@ -33,7 +33,9 @@ from finetune_trainer.storage.durable import MORE_SCRATCH
 
 _BUCKETS = 64
 _MEMORY = 4 << 20
-_UNSORTED = 1 << 14  # rows that wait until many can be put into their buckets at once
+_UNSORTED = (
+    1 << 16
+)  # rows that wait until many can be put into their buckets at once: each run is read bucket by bucket
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
 _MOST_OF_A_BUCKET = 1 << 21
@@ -270,7 +272,7 @@ class _Buckets:
         """Of the last rows, which no run has yet."""
 
     def add(self, hashes: Iterable[int], places: Iterable[int]) -> None:
-        self._hashes.fromlist(list(hashes))  # in half the time of extend
+        self._hashes.fromlist(hashes if isinstance(hashes, list) else list(hashes))  # in half the time of extend
         if isinstance(places, range):
             self._places.frombytes(pa.arange(places.start, places.stop, places.step).buffers()[1])
         else:

@@ -38,13 +38,15 @@ class Lines:
         self._ahead = b""
         self._begun = b""
         """Of the next line what was taken out of the buffer, for the rest and the lines behind it to be put there."""
+        self._seen = b""
+        """What a look whether there is anything left has shown of the buffer: every look is a copy of it."""
 
     def __iter__(self) -> Iterator[Line]:
         return self
 
     def __next__(self) -> Line:
         text = self._begun + self._stream.readline(ROW_LIMIT + 1 - len(self._begun))
-        self._begun = b""
+        self._begun = self._seen = b""
         if END_OF_DOS in text[-_ENDS:]:
             text = self._without_end(text)
         if not text:
@@ -63,14 +65,15 @@ class Lines:
 
     def more(self) -> bool:
         """Whether there is anything left."""
-        return bool(self._begun or self._stream.peek(1))
+        self._seen = self._stream.peek()
+        return bool(self._begun or self._seen)
 
     def ahead(self) -> bytes:
         """The whole lines that are in the stream's buffer; they are still to be read.
 
         Where only the beginning of one is in it, that is taken out first: alone that line would cost as much as fifty.
         """
-        buffered = self._stream.peek()
+        buffered, self._seen = self._seen or self._stream.peek(), b""
         if b"\n" not in buffered and not self._begun:
             self._begun = self._stream.read(len(buffered))
             buffered = self._stream.peek()

@@ -140,6 +140,8 @@ class Rows:
     roles: tuple[Role, ...]
     contents: tuple[Sequence[str], ...]
     """For each role what its turn says, row by row."""
+    together: tuple[str, ...] = ()
+    """The same of each role put together, where somebody has done so."""
 
     def __len__(self) -> int:
         """How many rows."""
@@ -148,7 +150,7 @@ class Rows:
     @cached_property
     def whole(self) -> str:
         """All that they say, put together: what is not in it is in no row, and one look at it tells that of all."""
-        return "".join(map("".join, self.contents))
+        return "".join(self.together or map("".join, self.contents))
 
     def rows(self) -> Iterator[Row]:
         """The rows one by one."""

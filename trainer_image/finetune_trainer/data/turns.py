@@ -109,16 +109,24 @@ def is_blank(value: Any) -> bool:
 
 
 def are_text(values: Sequence[Any]) -> bool:
-    """Whether each is text with something in it: with the first look or two that is soon told of most."""
+    """Whether each is text with something in it."""
+    return put_together(values) is not None
+
+
+def put_together(values: Sequence[Any]) -> str | None:
+    """All of them as one text; None where one is no text, or has nothing in it. With the first look that is soon told.
+
+    Of those that begin with white space only the first look is lost.
+    """
     try:
-        "".join(values)  # what is no text cannot be put together
-        return (
-            _SEEN.issuperset(map(_first, values))
-            or _SEEN.issuperset(map(_first, map(str.lstrip, values)))
-            or None not in map(VISIBLE.search, values)
-        )
+        whole = "".join(values)  # what is no text cannot be put together
+        if not _SEEN.issuperset(map(_first, values)):
+            others = [value for value in values if value[0] not in _SEEN]
+            if not _SEEN.issuperset(map(_first, map(str.lstrip, others))) and None in map(VISIBLE.search, others):
+                return None
     except (TypeError, IndexError):  # no text, or text without a first character
-        return False
+        return None
+    return whole
 
 
 def called(what: str, column: str) -> str:

@@ -22,13 +22,11 @@ from finetune_trainer.data.csv_rows import EmptyRows
 from finetune_trainer.data.doubtful import (
     Doubtful,
     SameAnswer,
+    Words,
     answered_as_asked,
     encoded_twice,
     in_quotes,
     of_html,
-    of_totals,
-    says_no_value,
-    still_to_come,
     with_character,
     with_special_tokens,
 )
@@ -172,10 +170,14 @@ class _SplitCheck:
     def __post_init__(self) -> None:
         self.layouts = Layouts(self.spec.data.columns)
         self.same_answer = SameAnswer()
+        words, still_to_come = Words(), "a text that mostly stands where one is still to be written, such as TODO or TBD"
         self.doubts = [
-            Doubtful(says_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
-            Doubtful(still_to_come, "a text that mostly stands where one is still to be written, such as TODO or TBD"),
-            Doubtful(of_totals, "a question that is a total, as spreadsheets have below their columns"),
+            Doubtful(words.say_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
+            Doubtful(
+                words.are_still_to_come,
+                "a text that mostly stands where one is still to be written, such as TODO or TBD",
+            ),
+            Doubtful(words.are_totals, "a question that is a total, as spreadsheets have below their columns"),
             Doubtful(answered_as_asked, "an answer that is the question"),
             Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
             Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
