@@ -17,7 +17,8 @@ RoleArn = Annotated[
     Field(max_length=2048),
     shaped(
         "^arn:aws[a-z-]*:iam::[0-9]{12}:role/([!-~]+/)?[A-Za-z0-9_+=,.@-]+$",
-        "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME, as `aws iam get-role` shows it, without white space",
+        "write the role's ARN: arn:aws:iam::ACCOUNT:role/NAME, as `aws iam get-role --role-name NAME` shows it, "
+        "without white space",
     ),
 ]
 

@@ -64,6 +64,21 @@ def known() -> str:
     return ", ".join(one.title for one in FAMILIES)
 
 
+def elsewhere(spec: FineTuneJobSpec, region: str | None) -> list[str]:
+    """That the base model's ARN is one of another region: Bedrock tunes those of its own alone.
+
+    Args:
+        spec: The job's.
+        region: The connection's; None where it is not known.
+    """
+    parts = spec.base_model.split(":")
+    if region is None or spec.adopt is not None or parts[0] != "arn" or len(parts) < 5 or parts[3] in {"", region}:
+        return []
+    return [
+        f"baseModel: it is a model of {parts[3]}, and the connection's region is {region}; write one of that region"
+    ]
+
+
 def out_of_bounds(spec: FineTuneJobSpec) -> list[str]:
     """Which fields ask for what the family has not, with what to write; pods would be checked and paid for in vain."""
     asked, family = spec.hyperparameters, family_of(spec.base_model)

@@ -171,10 +171,16 @@ class DeploymentTemplate(ApiModel):
     )
 
 
+_NAME_AT_PROVIDER = shaped(
+    "^[A-Za-z0-9][-A-Za-z0-9_.]*$",
+    "write the deployment's name alone, as its provider lists it, without ARN, address and white space",
+)
+
+
 class Attach(ApiModel):
     """A deployment that exists already. It is looked at and asked once, and never changed."""
 
-    id: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+    id: Annotated[str, Field(min_length=1, max_length=64), _NAME_AT_PROVIDER] = Field(
         description="Name of the deployment at the provider, in the account of the version's LLMConnection. It "
         "must serve a version of modelRef."
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from finetune_api import bedrock
 from finetune_api.base import alias
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.dataset import Dataset
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
 
@@ -85,16 +86,18 @@ _OF_BEDROCK: tuple[Check, ...] = (
 )
 
 
-def not_heeded(spec: FineTuneJobSpec, provider: str, instance_types: Collection[str] | None = None) -> list[str]:
+def not_heeded(spec: FineTuneJobSpec, provider: str, connection: LLMConnectionSpec | None = None) -> list[str]:
     """The fields that a provider outside of the cluster could not heed, each with what to write instead.
 
     Args:
         spec: The job's.
         provider: The connection's block, such as openAI; of a service that is compatible the rules are OpenAI's.
-        instance_types: Those of a SageMaker connection; None where it is not known.
+        connection: Where it leads; None where that is not known.
     """
     if provider == "sageMaker":
-        checks = _sagemaker_checks(instance_types)
+        checks = _sagemaker_checks(
+            connection.sage_maker.instance_types if connection and connection.sage_maker else None
+        )
     else:
         checks = _CHECKS + (_OF_BEDROCK if provider == "bedrock" else _OF_OPENAI)
     sentences = [sentence for is_in_the_way, sentence in checks if is_in_the_way(spec)]
@@ -102,6 +105,7 @@ def not_heeded(spec: FineTuneJobSpec, provider: str, instance_types: Collection[
         sentences += _of_our_recipe(spec.hyperparameters)
     if provider == "bedrock":
         sentences += bedrock.out_of_bounds(spec)
+        sentences += bedrock.elsewhere(spec, connection.bedrock.region if connection and connection.bedrock else None)
     return [f"spec.{sentence}" for sentence in sentences]
 
 

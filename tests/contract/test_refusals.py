@@ -359,6 +359,15 @@ DEPLOYMENTS: list[Refused] = [
         ("a deployment at a provider is ended with Delete",),
     ),
     (DEPLOYMENT, "spec.attach.id", "", ("spec.attach.id", "at least 1")),
+    *(
+        (DEPLOYMENT, "spec.attach.id", text, ("spec.attach.id", "write the deployment's name alone"))
+        for text in (
+            " ",
+            "by hand",
+            "arn:aws:sagemaker:us-east-1:111122223333:endpoint/x",
+            "https://res.openai.azure.com/x",
+        )
+    ),
     (DEPLOYMENT, "spec.deletionPolicy", "Keep", ("spec.deletionPolicy", '"Delete"', '"Retain"')),
     (DEPLOYMENT, "spec.idle.afterSeconds", 5, ("spec.idle.afterSeconds", "greater than or equal to 60")),
     (DEPLOYMENT, "spec.idle.action", "Stop", ("spec.idle.action", '"ScaleToZero"')),

@@ -210,8 +210,7 @@ def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdi
     connection, provider = destination.connection, destination.provider
     if connection is not None and (refusal := policy.refusal_of(spec, connection)) is not None:
         return failed(TrainerError(refusal.reason, refusal.message, refusal.next_step))
-    types = connection.sage_maker.instance_types if connection and connection.sage_maker else None
-    found = not_heeded(spec, provider, types) if provider else []
+    found = not_heeded(spec, provider, connection) if provider else []
     said = f"for {provider} connections: {'; '.join(found)}"
     return failed(TrainerError(Reason.SPEC_INVALID, said, "Correct the manifest.")) if found else None
 

@@ -8,6 +8,9 @@ from botocore.session import Session
 from finetune_api.aws import Bedrock, SageMaker, partition_of
 from finetune_api.bedrock import family_of
 from finetune_api.catalogue import Catalogue
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.provider_fields import not_heeded
+from tests.unit.finetune_operator.decide.given import bedrock_connection, job_spec
 
 RUNTIMES = ("bedrock-runtime", "sagemaker-runtime")
 NOVA = "amazon.nova-micro-v1:0:128k"
@@ -35,6 +38,36 @@ def test_a_model_has_family_and_price_by_its_arn_too(name: str) -> None:
     assert found.training == facts.model(NOVA).training
     assert found.answers is not None
     assert found.answers.base.input == ("3" if "custom" in ARNS[name] else "1")
+
+
+@pytest.mark.parametrize(
+    ("base", "region", "taken"),
+    [
+        (NOVA, "us-east-1", True),
+        (ARNS["of AWS"], "us-east-1", True),
+        (ARNS["of AWS"], "us-west-2", False),
+        (ARNS["of the US government"], "us-gov-west-1", True),
+        (ARNS["of the US government"], "us-east-1", False),
+        (ARNS["of what was tuned"], "us-east-1", True),
+        (ARNS["of what was tuned"], "eu-west-1", False),
+    ],
+)
+def test_a_base_model_is_one_of_the_connections_region(base: str, region: str, taken: bool) -> None:
+    spec = bedrock_connection().model_dump(by_alias=True, exclude_none=True)
+    partition = partition_of(region)
+    block = {**spec["bedrock"], "region": region, "roleARN": f"arn:{partition}:iam::123456789012:role/tuning"}
+    connection = LLMConnectionSpec.model_validate({"bedrock": block})
+    job = job_spec(baseModel=base)
+    said = [sentence for sentence in not_heeded(job, "bedrock", connection) if "region" in sentence]
+    assert said == (
+        []
+        if taken
+        else [
+            f"spec.baseModel: it is a model of {base.split(':')[3]}, and the connection's "
+            f"region is {region}; write one of that region"
+        ]
+    )
+    assert not [sentence for sentence in not_heeded(job, "bedrock") if "region" in sentence]
 
 
 @cache

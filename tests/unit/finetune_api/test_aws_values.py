@@ -8,7 +8,7 @@ from botocore.session import Session
 from pydantic import ValidationError
 
 from finetune_api.aws import Bedrock, SageMaker
-from finetune_api.deployment import SageMakerServing
+from finetune_api.deployment import Attach, SageMakerServing
 from finetune_api.job import Resources
 
 BEDROCK: dict[str, Any] = {
@@ -138,3 +138,16 @@ def test_subnets_and_security_groups_are_told_apart(subnets: list[str], groups: 
         return
     with pytest.raises(ValidationError, match=wrong):
         SageMaker.model_validate(block)
+
+
+@pytest.mark.parametrize("name", ["by-hand", "My_Deployment.1", "x", "a" * 64, "0"])
+def test_a_deployment_is_attached_by_any_name_that_it_can_have(name: str) -> None:
+    assert Attach.model_validate({"id": name}).id == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "by hand", "by-hand ", "arn:aws:sagemaker:us-east-1:1:endpoint/x", "-x", "größe"]
+)
+def test_what_no_deployment_is_called_is_not_attached(name: str) -> None:
+    with pytest.raises(ValidationError, match="id"):
+        Attach.model_validate({"id": name})

@@ -19,8 +19,7 @@ ARCHIVE = ".tar.gz"
 
 def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | None:
     """The fields that the provider could not heed, or None."""
-    types = connection.sage_maker.instance_types if connection.sage_maker else None
-    found = not_heeded(spec, connection.provider, types)
+    found = not_heeded(spec, connection.provider, connection)
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
 
 

@@ -133,8 +133,11 @@ def tracker_headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[st
 
 def paused(before: ProviderStatus | None) -> str:
     """What is left of an attempt that was suspended, from what was recorded of it."""
-    if before is None or before.name not in {"openAI", "azureOpenAI", "bedrock"}:
-        return "the checkpoint is kept"
-    if before.asked_at is None:
+    if before is None or before.name is None:
+        return "nothing has begun yet"
+    at_provider = before.name in {"openAI", "azureOpenAI", "bedrock"}
+    if before.asked_at is None and (at_provider or (before.name == "sageMaker" and before.attempt <= 1)):
         return "no job was made at the provider"
+    if not at_provider:
+        return "the checkpoint is kept"
     return "its job at the provider is cancelled, and the next one is paid for from the beginning"

@@ -55,7 +55,8 @@ _IN_THE_WAY = {
     ),
     "SubscriptionRegistration": (
         "the resource provider Microsoft.CognitiveServices is not registered in the subscription",
-        "Ask an admin to register it (az provider register); it is tried again by itself.",
+        "Ask an admin to register it (az provider register --namespace Microsoft.CognitiveServices); it is tried again "
+        "by itself.",
     ),
     "SubscriptionNotRegistered": ("the subscription is not registered for this", _SUBSCRIPTION),
     "DisabledSubscription": ("the subscription is disabled", _SUBSCRIPTION),

@@ -41,7 +41,7 @@ _ABSENT = re.compile(r"NoSuchBucket|NoSuchKey|does not exist|not found", re.IGNO
 
 _FIELDS = (
     (re.compile("hyperparameter", re.IGNORECASE), "hyperparameters"),
-    (re.compile("model identifier|support (fine-tuning|customization)", re.IGNORECASE), "baseModel"),
+    (re.compile("model ?identifier|support (fine-tuning|customization)", re.IGNORECASE), "baseModel"),
 )
 """Of a job's spec, by Bedrock's words for it."""
 

@@ -22,6 +22,9 @@ QUOTA_PAUSE_SECONDS = 300.0
 KEY_PAUSE_SECONDS = 60.0
 FILE_PAUSE_SECONDS = 10.0
 
+_NO_BASE = re.compile(r"\bmodel\b.*\b(support|available|allowed)\b.*\bfine[- ]?tun", re.IGNORECASE)
+"""In the words of Azure, and of others that name no field."""
+
 _NO_FILE = re.compile("no such file", re.IGNORECASE)
 
 
@@ -65,6 +68,8 @@ def of_the_wish(error: Refused) -> Refused:
     """The refusal of a job that was asked for, with the job's own field, and with what can be done about it."""
     code, param = getattr(error, "code", ""), getattr(error, "param", "")
     field = "baseModel" if code.startswith("model_not") else _FIELDS.get(param.rpartition(".")[2])
+    if field is None and _NO_BASE.search(error.message):
+        field = "baseModel"
     named = f"spec.{field}: {error.message}" if field else error.message
     # A file may only not show yet; of a model no waiting helps.
     absent = isinstance(error, NotThere) and field != "baseModel"

@@ -18,6 +18,7 @@ from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import CODE_CHANNEL, REPORT_FILE
 from finetune_api.trainer import Report, read_report
+from finetune_operator.decide.cloud_job.cloud_cost import instance_type
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.aws.client import Aws, session_of
@@ -117,6 +118,9 @@ class SageMakerApi:
             if error.reason is not Reason.PROVIDER_BUSY:
                 raise
             return await self._ours(name, request)
+        except Refused as error:
+            asked = instance_type(request.spec, settings)
+            raise wire.of_the_instances(error, "spec.resources.instanceType", asked) from None
         # It may not be shown yet, so it is not looked at: of the create nothing is unknown.
         return RemoteJob(id=name, state="Queued", created=request.key.created)
 

@@ -35,7 +35,7 @@ from finetune_operator.providers.errors import (
     looks_like_page,
 )
 from finetune_operator.providers.ports import HostRequest
-from finetune_operator.providers.sagemaker.wire import vpc
+from finetune_operator.providers.sagemaker.wire import of_the_instances, vpc
 from finetune_operator.runtime.logs import redact
 
 SERVICE, RUNTIME = "sagemaker", "sagemaker-runtime"
@@ -114,7 +114,12 @@ class SageMakerEndpoints:
             return
         base = cached(self._aws, self._settings, request.base_model)
         await self._ensure("create_model", ModelName=request.name, **model(request, self._settings, base))
-        await self._ensure("create_endpoint_config", EndpointConfigName=request.name, **configuration(request))
+        asked = configuration(request)
+        try:
+            await self._ensure("create_endpoint_config", EndpointConfigName=request.name, **asked)
+        except Refused as error:
+            kind = asked["ProductionVariants"][0]["InstanceType"]
+            raise of_the_instances(error, "spec.sageMaker.instanceType", kind) from None
         try:
             await self._ask(
                 "create_endpoint", EndpointName=request.name, EndpointConfigName=request.name, Tags=tags(request)

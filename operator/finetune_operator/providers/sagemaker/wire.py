@@ -32,6 +32,7 @@ from finetune_api.trainer import ActiveVersionRef, Report
 from finetune_operator.decide.cloud_job.cloud_cost import instance_type, longest_seconds
 from finetune_operator.decide.job.remote import UNDATED, JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.aws.s3 import Bucket
+from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.providers.values import Wire, unknown_state
 from finetune_operator.runtime.logs import redact
@@ -57,6 +58,10 @@ _NOTES = {
 }
 _LABELS = ("uid", "attempt", "namespace", "job")
 _QUOTED = re.compile(r"\b([A-Z][A-Za-z]+): (.*?)(?:, exit code: -?\d+)?\s*$", re.DOTALL)
+_INSTANCES = re.compile(r"instance ?type", re.IGNORECASE)
+_ALL_OF_THEM = re.compile(
+    r"(failed to satisfy constraint: Member must satisfy enum value set|is none of)\b.*", re.DOTALL
+)
 _EXIT_CODE = re.compile(r"exit code:? (\d+)", re.IGNORECASE)
 _REASONS = {reason.value: reason for reason in Reason}
 _KILLED = 137
@@ -121,6 +126,14 @@ def container_job(request: JobRequest, settings: SageMaker, bucket: Bucket) -> C
 def _compared(request: JobRequest) -> ActiveVersionRef | None:
     active = request.active
     return ActiveVersionRef(version=active.version, sha256=active.sha256) if active else None
+
+
+def of_the_instances(error: Refused, field: str, asked: str) -> Refused:
+    """The refusal of an instance type, with the field of ours, and without the hundreds of types that there are."""
+    if not _INSTANCES.search(error.message):
+        return error
+    said = _ALL_OF_THEM.sub("is none of those that SageMaker has for this", error.message)
+    return Refused(error.reason, f"{field}: {asked}: {said}")
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,11 @@ def test_every_state_is_one_of_ours(name: str) -> None:
     ("said", "begins"),
     [
         ("bedrock refuses (ValidationException): The provided model identifier is invalid.", "spec.baseModel: bedrock"),
+        (
+            "bedrock refuses (ValidationException): 1 validation error detected: Value at 'baseModelIdentifier' failed "
+            "to satisfy constraint: Member must satisfy regular expression pattern: (arn:aws...)",
+            "spec.baseModel: bedrock",
+        ),
         ("The hyperparameter x is not supported by the base model.", "spec.hyperparameters: The"),
         ("The client request token was used for another request.", "The client"),
     ],

@@ -80,6 +80,12 @@ def test_each_refusal_has_its_reason_the_providers_words_and_its_pause(name: str
 WISHES: dict[str, tuple[int, dict[str, Any], str, str]] = {
     "model, by its parameter": (404, said(_NO_MODEL, "model_not_found", "model"), "baseModel", "correct"),
     "model, by its code": (400, said("not for fine-tuning", "model_not_available"), "baseModel", "correct"),
+    "model, in Azure's words": (
+        400,
+        said("The specified base model does not support fine-tuning.", "invalidPayload"),
+        "baseModel",
+        "correct",
+    ),
     "epochs": (400, said(param="method.supervised.hyperparameters.n_epochs"), "hyperparameters.epochs", "correct"),
     "epochs, as it was": (400, said(param="hyperparameters.n_epochs"), "hyperparameters.epochs", "correct"),
     "rows of a step": (400, said(param="hyperparameters.batch_size"), "hyperparameters.batchSize", "correct"),

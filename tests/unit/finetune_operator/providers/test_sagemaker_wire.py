@@ -7,6 +7,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey
+from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.sagemaker import wire
 
 MADE = datetime(2026, 11, 26, tzinfo=UTC)
@@ -52,6 +53,34 @@ def test_each_reason_of_a_failure_is_one_of_ours(said: str, reason: Reason, mess
     found = wire.failure_of(said)
     assert (found.reason, message in found.message) == (reason, True), found
     assert found.next_step
+
+
+_TYPES = ", ".join(f"ml.g{number}.xlarge" for number in range(200))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "sagemaker refuses (X): 1 validation error detected: Value 'ml.zz9.xlarge' at "
+            f"'variants.1.member.instanceType' failed to satisfy constraint: Member must satisfy enum value set: "
+            f"[{_TYPES}]",
+            "spec.x: ml.zz9.xlarge: sagemaker refuses (X): 1 validation error detected: Value "
+            "'ml.zz9.xlarge' at 'variants.1.member.instanceType' is none of those that SageMaker has for this",
+        ),
+        (
+            "sagemaker refuses (X): Instance type ml.zz9.xlarge takes no volume",
+            "spec.x: ml.zz9.xlarge: sagemaker refuses (X): Instance type ml.zz9.xlarge takes no volume",
+        ),
+        (
+            "sagemaker refuses (X): no such role",
+            "sagemaker refuses (X): no such role",
+        ),
+    ],
+)
+def test_an_instance_type_that_is_refused_is_named_with_our_field_and_without_all_others(said: str, shown: str) -> None:
+    found = wire.of_the_instances(Refused(Reason.PROVIDER_REFUSED, said), "spec.x", "ml.zz9.xlarge")
+    assert (found.reason, found.message) == (Reason.PROVIDER_REFUSED, shown)
 
 
 def described(**fields: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Which change of a FineTuneJob's status is told as an event."""
 
+from typing import Any
+
 import pytest
 
 from finetune_api.job_status import NOTHING_LEARNT, FineTuneJobStatus
@@ -103,9 +105,12 @@ def test_a_version_in_doubt_is_told_as_one() -> None:
         ({"name": "sageMaker", "askedAt": "2026-11-21T12:00:00Z"}, "the checkpoint is kept"),
         ({"name": "openAI", "askedAt": "2026-11-21T12:00:00Z"}, "the next one is paid for from the beginning"),
         ({"name": "bedrock"}, "no job was made at the provider"),
+        ({"name": "sageMaker"}, "no job was made at the provider"),
+        ({"name": "sageMaker", "attempt": 2}, "the checkpoint is kept"),
+        ({}, "nothing has begun yet"),
     ],
 )
-def test_what_a_suspension_keeps_is_told_as_it_is(provider: dict[str, str], kept: str) -> None:
+def test_what_a_suspension_keeps_is_told_as_it_is(provider: dict[str, Any], kept: str) -> None:
     before = FineTuneJobStatus.model_validate({"phase": "Running", "provider": provider})
     told = headline(before, before.model_copy(update={"phase": "Suspended"}))
     assert told is not None

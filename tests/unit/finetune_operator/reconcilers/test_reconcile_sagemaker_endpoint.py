@@ -234,6 +234,17 @@ async def test_a_quota_is_named(provider, begin):
     assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "QuotaExceeded"
 
 
+async def test_an_instance_type_that_is_none_is_named_by_its_field(begin):
+    cluster = await begin()
+    serve_on(cluster, instanceType="ml.zz9.xlarge")
+    await cluster.pass_time(1800)
+    await go_on(cluster, 300)
+    failed = cluster.condition("Stalled", DEPLOYMENT)
+    assert (failed["status"], failed["reason"]) == ("True", "ProviderRefused")
+    assert failed["message"].startswith("spec.sageMaker.instanceType: ml.zz9.xlarge: ")
+    assert "ml.g5.xlarge" not in failed["message"]
+
+
 async def test_endpoints_of_others_are_left_alone(provider, begin):
     cluster = await begin()
     name = await deployed(cluster)

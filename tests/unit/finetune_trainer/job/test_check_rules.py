@@ -20,7 +20,10 @@ SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 AZURE = f"  azureOpenAI: {{{{subscriptionID: {SUBSCRIPTION}, resourceGroup: b, credentials: {{}}, {{}}}}}}\n"
 AWS = "roleARN: 'arn:aws:iam::123456789012:role/x', s3: {bucket: abc}"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/finetune-trainer:1"
-SAGEMAKER = f"  sageMaker: {{region: us-east-1, {AWS}, trainerImage: {IMAGE}, instanceTypes: [ml.x], credentials: "
+KEY = "123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+SAGEMAKER = (
+    f"  sageMaker: {{region: us-east-1, {AWS}, trainerImage: {IMAGE}, instanceTypes: [ml.g5.xlarge], credentials: "
+)
 GPU = "  huggingFace:\n    resources:\n      limits:\n        nvidia.com/gpu: 1\n"
 OPENAI = "  openAI: {apiKeySecretRef: {name: a, key: b}}\n"
 
@@ -75,7 +78,7 @@ def complaint(tmp_path, capsys):
             "spec.huggingFace.resources.requests: requests may not be greater than limits",
         ),
         (
-            MODEL + "      bedrock: {}\n      sageMaker: {instanceType: ml.x}\n",
+            MODEL + "      bedrock: {}\n      sageMaker: {instanceType: ml.g5.xlarge}\n",
             "line 6: spec.deployment.template: name",
         ),
         (
@@ -114,6 +117,10 @@ def complaint(tmp_path, capsys):
         ),
         (CONNECTION + SAGEMAKER + "{podIdentity: false}}\n", "credentials are either secretRef or podIdentity: true"),
         (CONNECTION + SAGEMAKER + "{podIdentity: true}, networkIsolation: true}\n", "sageMaker.networkIsolation needs"),
+        (
+            CONNECTION + SAGEMAKER + f"{{podIdentity: true}}, kmsKeyID: 'arn:aws:kms:eu-west-1:{KEY}'}}\n",
+            "line 5: spec.sageMaker.kmsKeyID: sageMaker.kmsKeyID is a key of another region than the connection's",
+        ),
         (
             CONNECTION + SAGEMAKER + "{podIdentity: true}, spot: {enabled: true, maxWaitSeconds: 60}}\n",
             "line 5: spec.sageMaker.spot.maxWaitSeconds: sageMaker.spot.maxWaitSeconds counts training and waiting",
