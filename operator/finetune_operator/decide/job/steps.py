@@ -125,8 +125,8 @@ def refused_by_policy(decision: Decision) -> bool:
 def leave_deleted(view: JobView) -> Decision | None:
     """Children go by their owner reference; where a stranger's finalizer keeps the job, what runs is ended already.
 
-    One of ours is on it where it was copied from a job at a provider, or led there: that is for people to know. Where its
-    children are to stay, as by `kubectl delete --cascade=orphan`, they go on.
+    One of ours is on it where it was copied from a job at a provider, or led there: that is for people to know.
+    Where its children are to stay, as by `kubectl delete --cascade=orphan`, they go on.
     """
     if not view.deleting:
         return None

@@ -44,7 +44,7 @@ async def test_a_job_that_is_deleted_and_kept_does_not_go_on_running_in_its_stat
 
 
 async def test_what_a_job_has_made_goes_on_where_it_is_deleted_without_that() -> None:
-    """`kubectl delete --cascade=orphan`: the job is there for as long as Kubernetes takes the owner off its children."""
+    """`kubectl delete --cascade=orphan`: the job stays until Kubernetes has taken the owner off its children."""
     cluster = await with_running_job()
     await delete(cluster, FINE_TUNE_JOBS, "sentiment-1", "orphan")
     assert cluster.kube.asked("delete", "jobs") == 0
