@@ -38,6 +38,9 @@ from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
 
+ORPHAN = "orphan"
+"""Kubernetes' own finalizer, until what an object has made has no owner any more."""
+
 
 class Looks:
     """Looks at jobs, and changes nothing."""
@@ -97,6 +100,7 @@ class Looks:
             outdated=_is_outdated(run, connection),
             restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
             kept_by=kept_by(job),
+            orphans=wants_deletion(job) and has_finalizer(job, ORPHAN),
             ending=context.is_ending(metadata["namespace"]),
             held=has_finalizer(job, PROVIDER_FINALIZER),
             abandoned=is_abandoned(job),

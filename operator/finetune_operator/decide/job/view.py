@@ -76,6 +76,8 @@ class JobView:
     """The restore that has brought it back from a backup, if one has."""
     kept_by: str = ""
     """The finalizers that keep it, where it is on its way out."""
+    orphans: bool = False
+    """Of one that is deleted: whether what it has made is to stay, and go on (`kubectl delete --cascade=orphan`)."""
     held: bool = False
     """Whether our finalizer is on the job: something of it may be outside of the cluster."""
     account_now: str | None = None

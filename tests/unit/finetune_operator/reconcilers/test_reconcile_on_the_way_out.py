@@ -43,6 +43,14 @@ async def test_a_job_that_is_deleted_and_kept_does_not_go_on_running_in_its_stat
     assert ready["message"] == f"it is being deleted, and kept by its finalizers {FOREIGN}"
 
 
+async def test_what_a_job_has_made_goes_on_where_it_is_deleted_without_that() -> None:
+    """`kubectl delete --cascade=orphan`: the job stays until Kubernetes has taken the owner off its children."""
+    cluster = await with_running_job()
+    await delete(cluster, FINE_TUNE_JOBS, "sentiment-1", "orphan")
+    assert cluster.kube.asked("delete", "jobs") == 0
+    assert (JOBS, "team-a", "sentiment-1-1") in cluster.kube.objects
+
+
 async def test_a_job_of_the_cluster_that_has_our_finalizer_says_how_it_is_let_go() -> None:
     """It was copied, with its metadata, from one at a provider."""
     cluster = await with_running_job()
