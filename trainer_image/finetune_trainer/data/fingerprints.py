@@ -33,9 +33,7 @@ from finetune_trainer.storage.durable import MORE_SCRATCH
 
 _BUCKETS = 64
 _MEMORY = 4 << 20
-_UNSORTED = (
-    1 << 16
-)  # rows that wait until many can be put into their buckets at once: each run is read bucket by bucket
+_UNSORTED = 1 << 16  # rows that wait until many are put into their buckets at once: runs are read bucket by bucket
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
 _MOST_OF_A_BUCKET = 1 << 21
