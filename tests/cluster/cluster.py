@@ -149,6 +149,7 @@ class Cluster:
         Raises:
             ClusterError: something did not start; everything is taken down again, but the logs stay.
         """
+        packages.need_root("a throw-away cluster")
         packages.ensure(packages.CONTROL_PLANE, packages.NODE if self.mode.nodes else {})
         programs = binaries.build()
         with lock(f"cluster-{self.name}"):

@@ -87,6 +87,7 @@ def build_all(names: Iterable[str]) -> dict[str, str]:
     wanted = {name: (IMAGES[name], _tag(IMAGES[name])) for name in names}
     absent = [(image, tag) for image, tag in wanted.values() if not registry.has(image.repository, tag)]
     if absent:
+        packages.need_root("building images")
         packages.ensure(packages.IMAGES)
         _tidy()
     for step in (_ensure_in_store, _ensure_in_registry):
@@ -109,6 +110,7 @@ def publish(name: str, prefix: str) -> str:
     image = IMAGES[name]
     tag = _tag(image)
     local, remote = f"localhost/{image.repository}:{tag}", f"{prefix}/{image.repository}:{tag}"
+    packages.need_root("building images")
     packages.ensure(packages.IMAGES)
     with lock(f"image-{image.repository}"), lock(IN_USE, shared=True):
         _ensure_in_store(image, tag)

@@ -37,7 +37,7 @@ def ensure(*groups: dict[str, str]) -> None:
     missing = [name for name, program in wanted.items() if not _present(program)]
     if not missing:
         return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+    if not is_root() or shutil.which("apt-get") is None:
         raise ClusterError(f"install these Debian packages first (as root): {' '.join(missing)}")
     say(f"installing Debian packages: {' '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -52,3 +52,18 @@ def _present(program: str) -> bool:
     if program.startswith("/"):
         return Path(program).exists()
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
+
+
+def is_root() -> bool:
+    """Whether this process is root's."""
+    return os.geteuid() == 0
+
+
+def need_root(what: str) -> None:
+    """Say at once what would end minutes later, after Kubernetes has been compiled, in somebody else's words.
+
+    Raises:
+        ClusterError: this process is not root's.
+    """
+    if not is_root():
+        raise ClusterError(f"{what} needs root: run make as root, or with sudo")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from demo.__main__ import main as demo
+from tests.cluster import binaries, images
 from tests.cluster.__main__ import main as cluster
 from tests.cluster.cluster import Cluster
 from tests.cluster.paths import cluster_dir
@@ -119,3 +120,15 @@ def test_a_misspelt_flag_of_the_cluster_itself_is_refused(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         cluster(["status", "--nme", "x"])
     assert "unrecognized arguments: --nme x" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("only_mine")
+@pytest.mark.parametrize("words", [["up", "--name", "new"], ["up", "--name", "new", "--api-only"], ["images"]])
+def test_who_is_not_root_is_told_before_anything_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(images.registry, "has", lambda _repository, _tag: False)
+    monkeypatch.setattr(binaries, "build", lambda _module="kube": pytest.fail("Kubernetes is compiled"))
+    assert cluster(words) == 1
+    assert "needs root: run make as root, or with sudo" in capsys.readouterr().err

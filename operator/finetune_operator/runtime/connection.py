@@ -83,7 +83,7 @@ class Credentials(Protocol):
 
 
 _ASKED_BY_PROXY = (
-    "; the API server was asked by the proxy that HTTPS_PROXY names. If it is not behind it, NO_PROXY has to name {host}"
+    "; the API server was asked by the proxy of HTTPS_PROXY: where it is not behind that, write {host} into NO_PROXY"
 )
 
 

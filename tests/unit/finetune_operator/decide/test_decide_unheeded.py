@@ -41,6 +41,17 @@ WANDB, OWN_WANDB = (
     {"trackers": {"wandb": {"secretRef": {"name": "wandb"}, **server}}}
     for server in ({}, {"baseURL": "https://wandb.site.example"})
 )
+STORED = connection(
+    {
+        "airGapped": True,
+        "modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "c"}}},
+        "artifacts": {"uri": "s3://bucket/tuned"},
+    }
+)
+PUSH = {"artifact": {"push": {"oci": {"uri": "oci://registry.site.example/team/a:1"}}}}
+ENDPOINT = {
+    "evaluation": {"baselines": [{"endpoint": {"name": "rag", "url": "https://rag.example.com/v1", "model": "a"}}]}
+}
 NO_WANDB = "spec.trackers.wandb: the connection is airGapped"
 NO_KEYS, NO_HUB = "spec.dataset.secretRef: all data are in volumes or ConfigMaps", "spec.hubTokenSecretRef: the connect"
 
@@ -52,7 +63,17 @@ def data(*uris: str) -> dict[str, Any]:
 
 
 SECRETS: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
-    "a volume": (connection(), data("pvc://d/t.jsonl"), [NO_KEYS]),
+    "a volume": (AIR_GAPPED, data("pvc://d/t.jsonl"), [NO_KEYS]),
+    "a volume, and a hub that a proxy of the Secret leads to": (connection(), data("pvc://d/t.jsonl"), []),
+    "a volume, and artifacts in a store": (STORED, data("pvc://d/t.jsonl"), []),
+    "a volume, and a tracker": (AIR_GAPPED, data("pvc://d/t.jsonl") | OWN_WANDB, []),
+    "a volume, and a registry": (AIR_GAPPED, data("pvc://d/t.jsonl") | PUSH, []),
+    "a volume, and an endpoint": (
+        openai_connection(),
+        data("pvc://d/t.jsonl", "pvc://d/v", "pvc://d/e") | ENDPOINT,
+        [],
+    ),
+    "a volume, and nobody knows what else": (None, data("pvc://d/t.jsonl"), []),
     "a ConfigMap, at a provider": (openai_connection(), data("configmap://c/t.jsonl"), [NO_KEYS]),
     "a volume and a store": (connection(), data("pvc://d/t.jsonl", "s3://b/v.jsonl"), []),
     "a test set in a store": (connection(), data("pvc://d/t.jsonl", "pvc://d/v.jsonl", "hf://datasets/a/b/c"), []),

@@ -400,5 +400,5 @@ async def test_who_asks_the_api_server_by_the_environments_proxy_in_vain_is_told
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     async with fake_api.serve(tmp_path) as (_, client):
-        with pytest.raises(Transient, match=r"NO_PROXY has to name 127\.0\.0\.1$"):
+        with pytest.raises(Transient, match=r"write 127\.0\.0\.1 into NO_PROXY$"):
             await client.create(JOBS, {"metadata": {"name": "a", "namespace": "team"}})
