@@ -250,7 +250,8 @@ class SageMaker(ApiModel):
         json_schema_extra=rules(
             _role_rule(),
             (
-                "self.trainerImage.matches('^[0-9]{12}[.]dkr[.-]ecr(-fips)?[.]' + self.region + '[.][a-z0-9.:-]+/.+')",
+                "self.trainerImage.matches('^[0-9]{12}[.]dkr[.-]ecr(-fips)?[.]' + self.region + "
+                "'[.][a-z0-9.:-]+/[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_.-]+)?(@sha256:[0-9a-f]+)?$')",
                 "SageMaker runs images of ECR in its own region alone: write "
                 "ACCOUNT.dkr.ecr.REGION.amazonaws.com/finetune-trainer:TAG, with the connection's region",
                 ".trainerImage",

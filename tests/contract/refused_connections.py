@@ -122,7 +122,7 @@ CONNECTIONS: list[Refused] = [
         )
         for port in (0, 65536)
     ),
-    (OPENAI, "spec.openAI.baseURL", "https://[1:2]/v1", ("spec.openAI.baseURL", "a whole URL")),
+    (OPENAI, "spec.openAI.baseURL", "https://[1:2:3]/v1", ("spec.openAI.baseURL", "a whole URL")),
     (OPENAI, "spec.openAI.baseURL", "api.openai.com", ("spec.openAI.baseURL", "such as https://HOST")),
     (AZURE, "spec.azureOpenAI.endpoint", "res.openai.azure.com", ("spec.azureOpenAI.endpoint", "such as https://HOST")),
     *(
@@ -176,6 +176,9 @@ CONNECTIONS: list[Refused] = [
         for image in (
             "ghcr.io/example/finetune-trainer:0.1.0-sagemaker",
             "111122223333.dkr.ecr.eu-west-1.amazonaws.com/finetune-trainer:1",
+            "111122223333.dkr.ecr.us-east-1.amazonaws.com/finetune-trainer:1 ",
+            "111122223333.dkr.ecr.us-east-1.amazonaws.com/<repository>:1",
+            "111122223333.dkr.ecr.us-east-1.amazonaws.com/Finetune-Trainer:1",
         )
     ),
     (SAGEMAKER, "spec.sageMaker.instanceTypes", [], ("spec.sageMaker.instanceTypes", "at least 1")),

@@ -1,14 +1,19 @@
 """Addresses of a connection: what is sent there is a secret, so it is not sent in the clear."""
 
+import re
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetune_api.aws import BedrockEndpoints
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.evaluation import Judge, stays_in_cluster
+from finetune_api.hosts import HOST
 from finetune_api.push import PushToHub, PushToRegistry
 from finetune_api.trackers import MLflow, WandB
 from finetune_api.uris import UriError, parse_uri
@@ -107,10 +112,40 @@ ANYWHERE: tuple[Callable[[str], Any], ...] = (
 )
 """Parts of a manifest with a URL, by its host."""
 
-NO_HOSTS = ("[::1", "::1", "x:y", "x:", "x:123456", "a\\b", "[x]", "a[1]", "a b", "[1]", "[1:2]", "")
+NO_HOSTS = (
+    "[::1",
+    "::1",
+    "x:y",
+    "x:",
+    "x:123456",
+    "a\\b",
+    "[x]",
+    "a[1]",
+    "a b",
+    "[1]",
+    "[1:2]",
+    "",
+    "[1:2:3]",
+    "[:::]",
+    "[1::2::3]",
+    "[1:2:3:4:5:6:7::1:2]",
+    "a..b",
+    ".a",
+)
 NO_PORTS = ("x:0", "x:00000", "x:65536", "x:65600", "x:66000", "x:70000", "x:99999", "[::1]:70000")
 HOSTS = ("x:1", "x:0443", "x:9999", "x:59999", "x:64999", "x:65535", "my_service:9000", "10.0.0.1:80", "exämple.com")
-ADDRESSES = ("[::1]", "[2001:db8::1]:65535", "[::ffff:10.0.0.1]:80", "[1:2:3:4:5:6:7:8]")
+ADDRESSES = (
+    "[::1]",
+    "[::]",
+    "[fe80::1:2]",
+    "[64:ff9b::10.0.0.1]",
+    "[1:2:3:4:5:6:7::]",
+    "[1:2:3:4:5:6:10.0.0.1]",
+    "a.b.",
+    "[2001:db8::1]:65535",
+    "[::ffff:10.0.0.1]:80",
+    "[1:2:3:4:5:6:7:8]",
+)
 
 
 @pytest.mark.parametrize("host", [*NO_HOSTS, *NO_PORTS])
@@ -143,3 +178,18 @@ def test_services_by_their_clear_addresses_have_ports_that_there_can_be(port: st
             continue
         with pytest.raises(ValidationError, match="should match pattern"):
             made()
+
+
+@given(st.from_regex(r"\A[0-9a-f:]{2,24}\Z"))
+def test_what_stands_in_brackets_is_an_address_of_ipv6_or_is_refused(text: str) -> None:
+    try:
+        is_address = bool(IPv6Address(text))
+    except ValueError:
+        is_address = False
+    assert bool(re.fullmatch(HOST, f"[{text}]")) == is_address
+
+
+@given(st.ip_addresses(v=6))
+def test_every_address_of_ipv6_is_a_host(address: IPv6Address) -> None:
+    assert re.fullmatch(HOST, f"[{address}]")
+    assert re.fullmatch(HOST, f"[{address.exploded}]:65535")

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from finetune_api.aws import Bedrock, SageMaker
 from finetune_api.deployment import Attach, SageMakerServing
 from finetune_api.job import Resources
+from finetune_api.schema import structural_schema
+from finetune_trainer.job.rules_between import broken_rules
 
 BEDROCK: dict[str, Any] = {
     "region": "us-east-1",
@@ -52,6 +54,29 @@ def test_what_is_no_instance_type_is_refused_wherever_one_stands(text: str) -> N
     ):
         with pytest.raises(ValidationError, match="should match pattern"):
             made()
+
+
+REGISTRIES = ("dkr.ecr.us-east-1.amazonaws.com", "dkr.ecr-fips.us-east-1.amazonaws.com", "dkr-ecr.us-east-1.on.aws")
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize("registry", REGISTRIES)
+@pytest.mark.parametrize(
+    "image", ["t", "t:1", "team/trainer:0.1.0-sagemaker", f"t@{DIGEST}", f"t:1@{DIGEST}", "a_b.c-d/e:A_1"]
+)
+def test_an_image_is_taken_by_any_name_that_ecr_has(registry: str, image: str) -> None:
+    assert broken({"trainerImage": f"123456789012.{registry}/{image}"}) == []
+
+
+@pytest.mark.parametrize("image", ["t:1 ", "T:1", "<name>", "t:", "t:a:b", "t 1", ":1", "t@sha256:"])
+def test_an_image_that_ecr_can_have_none_of_is_refused(image: str) -> None:
+    assert broken({"trainerImage": f"123456789012.{REGISTRIES[0]}/{image}"}) == [("trainerImage",)]
+
+
+def broken(fields: dict[str, Any]) -> list[tuple[str | int, ...]]:
+    """The fields that rules between fields blame, as check reads them from the definition."""
+    block = SageMaker.model_validate({**SAGEMAKER, **fields}).wire()
+    return [path for path, _ in broken_rules(structural_schema(SageMaker), block, ())]
 
 
 KEYS = (

@@ -49,8 +49,9 @@ def _is_place(artifacts: Any) -> bool:
 
 
 def _is_of_ecr(image: str, region: str) -> bool:
-    registry = rf"[0-9]{{12}}[.]dkr[.-]ecr(-fips)?[.]{re.escape(region)}[.][a-z0-9.:-]+/.+"
-    return re.match(registry, image) is not None
+    registry = rf"[0-9]{{12}}[.]dkr[.-]ecr(-fips)?[.]{re.escape(region)}[.][a-z0-9.:-]+"
+    name = "/[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_.-]+)?(@sha256:[0-9a-f]+)?"
+    return re.fullmatch(registry + name, image) is not None
 
 
 HOLDS: dict[str, Callable[[Any], bool]] = {

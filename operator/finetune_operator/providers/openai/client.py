@@ -12,8 +12,11 @@ from typing import Any
 import httpx2
 import openai
 
+from finetune_api.reasons import Reason
+from finetune_operator.providers.errors import TryLater
 from finetune_operator.providers.in_time import Limit
 from finetune_operator.providers.unanswered import ANSWER_MAX_BYTES, moved, too_long
+from finetune_operator.providers.values import plain
 
 CALL_SECONDS = 20.0
 CONTENT = "/content"
@@ -30,7 +33,15 @@ def client(
     organization: str | None = None,
     project: str | None = None,
 ) -> openai.AsyncOpenAI:
-    """The SDK's client, without its own retries and with short patience."""
+    """The SDK's client, without its own retries and with short patience.
+
+    Raises:
+        TryLater: the address is none that anybody could be asked at.
+    """
+    try:
+        httpx2.URL(base_url)
+    except httpx2.InvalidURL:
+        raise _no_address(base_url) from None
     return openai.AsyncOpenAI(
         base_url=base_url,
         api_key=api_key,
@@ -43,6 +54,14 @@ def client(
             event_hooks={"request": [_in_small_letters], "response": [_lead_nowhere_else]},
         ),
     )
+
+
+def _no_address(base_url: str) -> TryLater:
+    found = TryLater(Reason.PROVIDER_UNAVAILABLE, f"{plain(base_url)} has no host that could be asked", 60.0)
+    found.next_step = (
+        "Ask an admin to correct baseURL, or endpoint, of the LLMConnection: a host's name, or its address."
+    )
+    return found
 
 
 class _Client(openai.DefaultAsyncHttpxClient):

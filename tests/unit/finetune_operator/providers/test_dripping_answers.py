@@ -84,8 +84,11 @@ def calls(provider: str) -> dict[str, Call]:
 
 @pytest.fixture
 def no_thread_is_left() -> Iterator[None]:
-    """A thread that reads on would be lost to the connection's calls, and hold up the operator's end."""
-    before = set(threading.enumerate())  # another test's client may still be there until it is collected
+    """A thread that reads on would be lost to the connection's calls, and hold up the operator's end.
+
+    Other tests of this process share clients that are never closed, and so have threads.
+    """
+    before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + 10
     while left := [one.name for one in threading.enumerate() if one.name.startswith("aws") and one not in before]:

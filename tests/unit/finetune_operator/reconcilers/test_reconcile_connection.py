@@ -64,6 +64,21 @@ async def test_an_address_that_has_no_such_api_is_a_matter_of_the_connection(clu
     assert (told["reason"], "correct the connection: its address" in told["message"]) == ("ProviderRefused", True)
 
 
+async def test_a_host_that_nobody_can_be_asked_at_is_the_connections_fault_and_no_traceback(
+    cluster: CloudCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = cluster.kube.objects[CONNECTIONS, "", "openai"]["spec"]
+    block = {**spec["openAI"], "baseURL": "https://999.999.999.999/v1"}
+    cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, "openAI": block})
+    await cluster.settle()
+    conditions = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"]
+    told = next(one for one in conditions if one["type"] == "Ready")
+    assert (told["status"], told["reason"]) == ("False", "ProviderUnavailable")
+    assert "https://999.999.999.999/v1 has no host that could be asked" in told["message"]
+    assert "correct baseURL" in told["message"]
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 @pytest.mark.parametrize("key", ["sk-ä", "OPENAI_API_KEY=sk-1\nOTHER=2", "sk-1\x00", "sk-\ufffd"])
 async def test_a_key_that_no_header_can_hold_is_blamed_itself_and_not_the_provider(
     cluster: CloudCluster, key: str

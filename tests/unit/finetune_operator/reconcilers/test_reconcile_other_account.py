@@ -7,10 +7,12 @@ from typing import Any
 import boto3
 import pytest
 
+from finetune_api.job_status import ProviderFile
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_operator.providers.azure.api import resource_of, scope_of
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, SECRETS
 from tests.simulators.conftest import s3_endpoint, start
+from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations, with_bedrock_job
 from tests.unit.finetune_operator.reconcilers.cloud import (
     KEY,
@@ -277,59 +279,63 @@ def test_tokens_for_an_endpoint_are_those_of_its_cloud(endpoint, cloud):
     assert scope_of(endpoint) == f"https://cognitiveservices.azure.{cloud}/.default"
 
 
-@pytest.mark.parametrize("tells", [True, False], ids=["told", "untold"])
-@pytest.mark.parametrize("seconds", [0, 30, 61, 120])
-async def test_data_of_another_project_are_not_looked_for_for_ever_nor_left_without_a_word(start, tells, seconds):
+@pytest.fixture
+async def brought(start: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Makes a cluster whose pod has brought its file when the key becomes another project's."""
+    made: list[CloudCluster] = []
+
+    async def begun(*, tells: bool) -> tuple[CloudCluster, ProviderFile, OpenAISimulator]:
+        """Cluster, file, and the other project. `tells`: whether answers name a project when the file is brought."""
+        provider, other = simulator(), simulator(keys=frozenset({OTHER_KEY}), project="proj-other")
+        provider.beside[OTHER_KEY] = other
+        provider.set(tells_account=tells)
+        cluster = await with_cloud_job(provider, start(provider))
+        made.append(cluster)
+        cluster.run_pod()
+        await cluster.settle()
+        file = await cluster.send(rows())
+        cluster.set_key(OTHER_KEY)
+        return cluster, file, other
+
+    yield begun
+    for cluster in made:
+        await cluster.aclose()
+
+
+@pytest.mark.parametrize("seconds", [0, 30, 61, 180])
+async def test_data_of_another_project_wait_for_its_key(brought, seconds):
     """The key becomes another project's between the upload and the pod's report of it."""
-    provider = simulator(tells_account=tells)
-    other = simulator(keys=frozenset({OTHER_KEY}), project="proj-other", tells_account=tells)
-    provider.beside[OTHER_KEY] = other
-    cluster = await with_cloud_job(provider, start(provider))
-    cluster.run_pod()
-    await cluster.settle()
-    file = await cluster.send(rows())
-    cluster.set_key(OTHER_KEY)
-    await cluster.wait(61)
+    cluster, file, other = await brought(tells=True)
     await cluster.wait(seconds)
     cluster.end_pod(0, cluster.checked([file]))
-    await cluster.settle()
+    await cluster.pass_time(61)
     await go_on(cluster, 600)
-    failure, files = cluster.status()["failure"], provider.left()
-    assert ([one.kind for one in files], other.left(), other.count("fine_tuning.jobs.create")) == (["file"], [], 0)
-    if tells:
-        assert cluster.status()["provider"]["account"] == "project proj-simulated"
-        assert "this was begun in project proj-simulated" in failure["message"]
-        await rotate(cluster, KEY)
-        await go_on(cluster, 3900, 300)
-        assert (cluster.status()["phase"], provider.count("fine_tuning.jobs.create")) == ("Succeeded", 1)
-    else:
-        assert (cluster.status()["phase"], failure["reason"]) == ("Failed", "ProviderRefused")
-        assert file.id in failure["message"]
-        assert "it stays in the account that had it" in failure["nextStep"]
-        assert "spec.retryNonce" in failure["nextStep"]
-        asked = other.count("files.retrieve", committed=False)
-        await go_on(cluster, 600)
-        assert other.count("files.retrieve", committed=False) == asked
-    await cluster.aclose()
+    assert (other.left(), other.count("fine_tuning.jobs.create")) == ([], 0)
+    assert cluster.status()["provider"]["account"] == "project proj-simulated"
+    assert "this was begun in project proj-simulated" in cluster.status()["failure"]["message"]
+    await rotate(cluster, KEY)
+    await go_on(cluster, 3900, 300)
+    assert (cluster.status()["phase"], cluster.provider.count("fine_tuning.jobs.create")) == ("Succeeded", 1)
 
 
-async def test_an_account_that_is_known_only_after_the_key_was_changed_is_not_the_one_that_has_the_data(start):
-    provider = simulator()
-    other = simulator(keys=frozenset({OTHER_KEY}), project="proj-other")
-    provider.beside[OTHER_KEY] = other
-    provider.set(tells_account=False)
-    cluster = await with_cloud_job(provider, start(provider))
-    cluster.run_pod()
-    await cluster.settle()
-    file = await cluster.send(rows())
-    cluster.set_key(OTHER_KEY)
-    await cluster.wait(61)
+@pytest.mark.parametrize("told_later", [True, False])
+async def test_data_of_another_account_are_not_looked_for_for_ever_nor_left_without_a_word(brought, told_later):
+    """Nobody knows whose key it was. Whose it is by now does not tell where the file is."""
+    cluster, file, other = await brought(tells=False)
+    other.set(tells_account=told_later)
     await cluster.wait(61)
     await cluster.accounts.find("openai")
-    assert cluster.accounts.account("openai") == "project proj-other"
+    assert cluster.accounts.account("openai") == ("project proj-other" if told_later else None)
     cluster.end_pod(0, cluster.checked([file]))
     await cluster.settle()
     assert "account" not in cluster.status()["provider"]
     await go_on(cluster, 600)
-    assert "it stays in the account that had it" in cluster.status()["failure"]["nextStep"]
-    await cluster.aclose()
+    failure = cluster.status()["failure"]
+    assert (cluster.status()["phase"], failure["reason"]) == ("Failed", "ProviderRefused")
+    assert file.id in failure["message"]
+    assert "it stays in the account that had it" in failure["nextStep"]
+    assert "spec.retryNonce" in failure["nextStep"]
+    assert ([one.kind for one in cluster.provider.left()], other.left()) == (["file"], [])
+    asked = other.count("files.retrieve", committed=False)
+    await go_on(cluster, 600)
+    assert other.count("files.retrieve", committed=False) == asked
