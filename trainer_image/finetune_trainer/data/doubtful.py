@@ -88,7 +88,7 @@ class Words:
         """Rows that ask or answer with what pandas, Excel and others write where there is no value."""
         return _having(_NO_VALUE, found) if self._may_have_any(found) else ()
 
-    def are_still_to_come(self, found: Row | Rows) -> Sequence[int]:
+    def stand_in(self, found: Row | Rows) -> Sequence[int]:
         """Rows that ask or answer with what stands where something is still to be written."""
         return _having(_STILL_TO_COME, found) if self._may_have_any(found) else ()
 

@@ -170,13 +170,10 @@ class _SplitCheck:
     def __post_init__(self) -> None:
         self.layouts = Layouts(self.spec.data.columns)
         self.same_answer = SameAnswer()
-        words, still_to_come = Words(), "a text that mostly stands where one is still to be written, such as TODO or TBD"
+        words = Words()
         self.doubts = [
             Doubtful(words.say_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
-            Doubtful(
-                words.are_still_to_come,
-                "a text that mostly stands where one is still to be written, such as TODO or TBD",
-            ),
+            Doubtful(words.stand_in, "a text that mostly stands where one is still to be written, such as TODO or TBD"),
             Doubtful(words.are_totals, "a question that is a total, as spreadsheets have below their columns"),
             Doubtful(answered_as_asked, "an answer that is the question"),
             Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
