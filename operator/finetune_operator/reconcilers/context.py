@@ -26,7 +26,8 @@ from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.reconcilers.unread import with_unread
-from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound
+from finetune_operator.runtime.contests import Contests
+from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound, Transient
 from finetune_operator.runtime.held import Held
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key, Lane
@@ -95,6 +96,11 @@ class Context:
         """Statuses and finalizers that the API server does not take."""
         return Held(self.seconds)
 
+    @cached_property
+    def _contests(self) -> Contests:
+        """Statuses that others write, too."""
+        return Contests(self.seconds)
+
     async def read(self, resource: Resource, key: Key) -> Manifest | None:
         """The object as last seen; where the store has none, the API is asked: a watch may be late."""
         namespace = key.namespace or None
@@ -124,6 +130,7 @@ class Context:
             Conflict: the object has changed since; the queue looks again.
             KubeError: another one of REFUSALS, of which an Event has told. Until it may be tried again, what the server
                 said the last time; an object that was edited, or labelled, is tried at once.
+            Contested: somebody else writes it again and again; it is put right every half minute.
         """
         if old == new:
             return obj
@@ -131,6 +138,7 @@ class Context:
         name, namespace = metadata["name"], metadata.get("namespace")
         state, marks = _state_of(obj), _marks_of(obj)
         self._held.check(state, marks)
+        self._contests.check(metadata["uid"], obj.get("status"))
         body = with_unread(_said(obj), old, new)
         try:
             written = await self._onto(
@@ -146,6 +154,10 @@ class Context:
                 await self.refresh(resource, metadata["name"], namespace)
             await self.tell_refused(obj, "its status cannot be written", refusal)
             raise
+        except Transient:
+            self._contests.forget(metadata["uid"])
+            raise
+        self._contests.wrote(metadata["uid"], written.get("status"))
         self.store.put(resource, written, told=told)
         return written
 

@@ -8,6 +8,7 @@ KubeError                 any answer that is not a success
 ├── Gone                  410: a page token that expired
 └── Transient             no answer, a time-out, 5xx; may carry the seconds to wait
     ├── TooManyRequests   429
+    ├── Contested         not asked: somebody else writes the same again and again
     └── Unadmitted        500: an admission webhook does not answer, or says what nobody understands
 LeadershipLost            another replica leads (or may lead): this one must not write any more
 NoCluster                 there are no credentials
@@ -66,6 +67,14 @@ class TooManyRequests(Transient):
 
 class Unadmitted(Transient):
     """500: a webhook had to be asked about the write and could not be; the message is the server's and names it."""
+
+
+class Contested(Transient):
+    """What somebody else writes as well was put right so often that it has to wait."""
+
+    def __init__(self, retry_after: float) -> None:
+        said = "somebody else writes its status again and again (two operators that look after one namespace?)"
+        super().__init__(0, "Contested", f"{said}; ours is written again in {retry_after:.0f} s", retry_after)
 
 
 REFUSALS = (Forbidden, Invalid, Unadmitted)

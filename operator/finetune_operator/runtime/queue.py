@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from finetune_operator.runtime import logs, metrics
-from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, LeadershipLost, Transient
+from finetune_operator.runtime.errors import REFUSALS, Conflict, Contested, KubeError, LeadershipLost, Transient
 from finetune_operator.runtime.schedule import Key, Lane, Schedule
 
 __all__ = ["Backoff", "Key", "Lane", "QueueHealth", "Requeue", "WorkQueue"]
@@ -33,7 +33,7 @@ class Backoff:
     first: float = 1.0
     longest: float = 300.0
     refused: float = 60.0
-    """The longest where a right or a policy stands in the way: somebody sees to that, and waits for it to be seen."""
+    """The longest where a right, a policy or another writer is in the way: whoever sees to that waits for an answer."""
 
     def delay(self, failures: int, jitter: float, *, refused: bool = False) -> float:
         """Seconds to wait after the n-th failure in a row (from 1); `jitter` in 0..1 takes off up to half of it."""
@@ -200,7 +200,7 @@ class WorkQueue:
             return
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         metrics.RECONCILE_RETRIES.labels(key.kind).inc()
-        delay = self._backoff.delay(failures, self._jitter(), refused=isinstance(failure, REFUSALS))
+        delay = self._backoff.delay(failures, self._jitter(), refused=isinstance(failure, (*REFUSALS, Contested)))
         if isinstance(failure, Transient) and failure.retry_after is not None:
             delay = min(max(delay, failure.retry_after), self._backoff.longest)
         _log_failure(failure, failures, delay)

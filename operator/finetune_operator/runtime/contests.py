@@ -1,0 +1,58 @@
+"""Statuses that somebody else writes as well: put right a few times at once, then every half minute. Knows no kinds.
+
+Two operators of the same namespaces, or a script, would else answer each other as fast as the API server takes it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from finetune_operator.runtime.errors import Contested
+from finetune_operator.runtime.limits import TokenBuckets
+from finetune_operator.runtime.recent import Recent
+
+AT_ONCE = 5
+PAUSE_SECONDS = 30.0
+REMEMBERED = 4096
+
+
+class Contests:
+    """Of each object the status that was written last: whoever finds another one has a rival.
+
+    Args:
+        clock: seconds, never running backwards.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
+        self._written: Recent[int] = Recent(REMEMBERED, lambda _: False)
+        self._told: Recent[bool] = Recent(REMEMBERED, lambda _: False)
+
+    def check(self, uid: str, found: Mapping[str, Any] | None) -> None:
+        """Before a status is written over the one that was found.
+
+        Raises:
+            Contested: that is not what was written last, and it was not the last time either.
+        """
+        before = self._written.get(uid)
+        if before is None or before == _mark(found):
+            return
+        if (wait := self._turns.take(uid)) > 0:
+            contested = Contested(wait)
+            contested.repeated = self._told.get(uid) is not None
+            self._told.put(uid, True)
+            raise contested
+        self._told.drop(uid)
+
+    def forget(self, uid: str) -> None:
+        """Whether it was written is not known: what is found next may be ours."""
+        self._written.drop(uid)
+
+    def wrote(self, uid: str, status: Mapping[str, Any] | None) -> None:
+        """It is this one now."""
+        self._written.put(uid, _mark(status))
+
+
+def _mark(status: Mapping[str, Any] | None) -> int:
+    return hash(orjson.dumps(status or {}, option=orjson.OPT_SORT_KEYS))
