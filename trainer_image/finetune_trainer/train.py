@@ -136,6 +136,7 @@ def _was_finished(attempt: Attempt) -> bool:
     """Whether an earlier attempt wrote the artifact; killed right then, it has left what it needed on the way."""
     found = was_finished(attempt.job, attempt.reporter, allow_local=attempt.allow_local)
     if found:
+        attempt.interruption.over()  # the result was told, and stands: what follows is not left half done
         attempt.tell_followers("Finished")
         _clear(attempt.job)
     return found

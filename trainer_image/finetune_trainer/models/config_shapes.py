@@ -124,6 +124,8 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
     if wrong:
         name, _ = wrong[0]
         field = _blamed([side for _, side in wrong], right)
+        if field is None:
+            return
         said = f"is {fields[field]}" if field in fields else "is missing"
         where = f"{name} in {file_of(folder, name)} is {tuple(shapes[name])}"
         yield Wrong(field, f"{said}, and {where}, by config.json {_by_config(family, name, sizes, shapes[name])}")
@@ -158,7 +160,10 @@ def _by_config(family: Family, name: str, sizes: Mapping[str, int], there: list[
     return tuple(side.by(sizes) or width for side, width in zip(sides, there, strict=True))
 
 
-def _blamed(wrong: list[Side], right: set[str]) -> str:
-    """The field that explains most: of those of the first wrong side, but for what other sides show to be right."""
-    suspects = [name for name in reversed(wrong[0].fields) if name not in right] or [wrong[0].fields[-1]]
-    return max(suspects, key=lambda name: sum(name in side.fields for side in wrong))
+def _blamed(wrong: list[Side], right: set[str]) -> str | None:
+    """The field that explains most: of those of the first wrong side, but for what other sides show to be right.
+
+    None where those show all of them to be right: then a file is wrong, and whoever loads it says which.
+    """
+    suspects = [name for name in reversed(wrong[0].fields) if name not in right]
+    return max(suspects, key=lambda name: sum(name in side.fields for side in wrong), default=None)

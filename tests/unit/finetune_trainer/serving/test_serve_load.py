@@ -317,7 +317,7 @@ ODD_FILES = [
     pytest.param(edited("config.json", dtype="float99"), 'config.json: dtype is "float99"', id="config, dtype"),
     pytest.param(edited("config.json", num_hidden_layers="two"), 'num_hidden_layers is "two"', id="config, text"),
     pytest.param(edited("config.json", num_attention_heads=0), "num_attention_heads is 0", id="config, no heads"),
-    pytest.param(edited("config.json", intermediate_size=8), "and by config.json (32, 8)", id="other shape"),
+    pytest.param(edited("config.json", intermediate_size=8), "by config.json (8, 32)", id="other shape"),
     pytest.param(edited("config.json", vocab_size=100), "vocab_size is 100, and model.embed_tokens", id="vocabulary"),
     pytest.param(spoil("tokenizer_config.json", "[1]"), "the tokenizer in", id="tokenizer config is a list"),
     pytest.param(spoil("generation_config.json", "{"), "generation_config.json: is no JSON", id="no JSON"),
