@@ -181,6 +181,44 @@ def test_trap_02_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_t
     assert tally.notes == {NOTE_PREFIX}
     assert labelled(tokenizer, encoded).endswith("</think>\n\nIt is blue.<|im_end|>")
     assert "sky" not in labelled(tokenizer, encoded)
+    whole, prompt = list(encoded.input_ids), tokenizer.prompt_ids(TWO[:-1])
+    parted = next(place for place, token in enumerate(prompt) if whole[place] != token)
+    assert list(encoded.labels) == [IGNORED] * parted + whole[parted:], "from the very token on"
+
+
+OTHER_ENDS = (  # the last answer ends otherwise than the earlier ones
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + m.content }}"
+    "{{ '<|endoftext|>' if m.role == 'assistant' and not loop.last else '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
+)
+ANSWERS_ALONE = "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "special", "turns", "learnt"),
+    [
+        pytest.param(
+            OTHER_ENDS, {}, LONG[1:], "Green äöü 🙂 <|im_end|> it is<|im_end|>", id="one token of it rewritten"
+        ),
+        pytest.param(ANSWERS_ALONE, {}, TWO, None, id="nothing before the answer"),
+        pytest.param(NO_SYSTEM, {}, (Turn("assistant", "Hello."), *TWO), "It is blue.<|im_end|>", id="a greeting"),
+        pytest.param(
+            CHATML,
+            {"eos_token": "<|endoftext|>"},
+            TWO,
+            "It is blue.<|im_end|>",
+            id="an end of turn that is no end of all",
+        ),
+    ],
+)
+def test_the_mask_is_right_to_the_token_at_its_edges(template, special, turns, learnt):
+    tokenizer = ChatTokenizer.from_transformers(byte_level(template, **special))
+    encoded = one(tokenizer, turns)
+    assert encoded.labels[0] == IGNORED, "nothing asks for the first token"
+    if learnt is None:
+        assert encoded.labels[1:] == encoded.input_ids[1:]
+    else:
+        assert labelled(tokenizer, encoded) == learnt
 
 
 def test_an_answer_that_the_template_does_not_end_gets_the_end_of_sequence_token():

@@ -44,6 +44,7 @@ def against(tuned, baseline, decisive):
         ([1] * 100, [1] * 94 + [0] * 6, "Better"),
         ([1, 0], [0, 1], "NoDifference"),
         ([0.1 + 0.2] * 9, [0.3] * 9, "NoDifference"),
+        ([0.504] * 9, [0.5] * 9, "Better"),
         ([1] * 6 + [math.nan], [0] * 6 + [1], "Better"),
         ([], [], None),
         ([1, 1], [math.nan, math.nan], None),
@@ -62,6 +63,16 @@ def test_the_interval_is_that_of_drawing_rows():
     assert found.low == pytest.approx(low, abs=0.005)
     assert found.high == pytest.approx(high, abs=0.005)
     assert found == compare.interval(differences)
+
+
+def test_values_that_are_near_each_other_are_not_taken_for_one():
+    found = compare.interval(np.array([0.05, 0.1] * 50))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.025 / 10, abs=0.001)
+
+
+def test_an_empty_answer_is_a_wrong_one_and_none_is_no_answer():
+    found = compare.measured(["exactMatch"], ["", None], ["red", "red"])
+    assert (found.of_row(0), found.of_row(1)) == ({"exactMatch": 0.0}, {})
 
 
 @pytest.mark.parametrize(("rows", "most"), [(1, 0), (5, 0), (8, 0.05), (20, 0.08), (100, 0.08)])
