@@ -104,6 +104,8 @@ _HEAD = "lm_head.weight"
 def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
     """The first size that the weights contradict, or a head of its own that they have not.
 
+    Where they contradict one another a file is wrong and no size: that is told by whoever loads it.
+
     Args:
         fields: Of config.json.
         shapes: Of all tensors, which are floats: quantised matrices are packed, and have other shapes.
@@ -163,7 +165,7 @@ def _by_config(family: Family, name: str, sizes: Mapping[str, int], there: list[
 def _blamed(wrong: list[Side], right: set[str]) -> str | None:
     """The field that explains most: of those of the first wrong side, but for what other sides show to be right.
 
-    None where those show all of them to be right: then a file is wrong, and whoever loads it says which.
+    None where those show all of them to be right.
     """
     suspects = [name for name in reversed(wrong[0].fields) if name not in right]
     return max(suspects, key=lambda name: sum(name in side.fields for side in wrong), default=None)
