@@ -120,7 +120,7 @@ class Checks:
                 if found is not None:
                     return found
                 self.waits += 1
-                await asyncio.sleep(max(pause, asked))
+                await asyncio.sleep(asked or pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
 

@@ -89,7 +89,7 @@ class ReportServer(Listener):
         app.router.add_post(REPORT_PATH, reports.answer)
         if takers.upload is not None:
             take = uploads.handler(self._identify, takers.authorise, takers.upload)
-            files = route("upload", take, at_once=settings.upload_concurrency, pause=10, answers=metrics.UPLOADS)
+            files = route("upload", take, at_once=settings.upload_concurrency, pause=2, answers=metrics.UPLOADS)
             app.router.add_put(UPLOAD_PATH, files.answer)
         if takers.answering is not None:
             take = answers.handler(self._identify, takers.answering)

@@ -1,6 +1,7 @@
 """What every route of the report server does around its own work: the leader alone, so many at once, all counted."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -10,6 +11,7 @@ from finetune_api.base import AttemptRef
 from finetune_api.reasons import Reason
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import TokenIdentity
+from finetune_operator.runtime.limits import TokenBucket
 from finetune_operator.runtime.refusals import Refusal
 
 logger = logging.getLogger(__name__)
@@ -38,8 +40,9 @@ class Route:
         handle: takes it; raises Refusal.
         is_leader: whether this replica leads: it alone writes, and asks providers.
         at_once: requests that are worked on at once.
-        pause: seconds after which those beyond that may come back.
+        pause: seconds after which those beyond that may come back: no more of them in as long than find a place.
         answers: counts by HTTP code.
+        clock: seconds, never running backwards.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class Route:
         at_once: int,
         pause: float,
         answers: Counter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._what = what
         self._handle = handle
         self._is_leader = is_leader
         self._free = at_once
         self._pause = pause
+        self._turns = TokenBucket(at_once / pause, at_once, clock)
         self._answers = answers
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -84,7 +89,7 @@ class Route:
             raise Refusal(503, "this replica does not lead", retry_after=2, close=True)
         if self._free < 1:
             sentence = f"{Reason.RATE_LIMITED}: too many {self._what}s at once"
-            raise Refusal(503, sentence, retry_after=self._pause, close=True)
+            raise Refusal(503, sentence, retry_after=max(self._pause, self._turns.reserve()), close=True)
         self._free -= 1
         try:
             return await self._handle(request)

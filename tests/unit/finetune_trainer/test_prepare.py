@@ -285,6 +285,22 @@ def test_what_passes_is_waited_for(tmp_path, name):
     assert operator.slept == slept
 
 
+AGAIN_AND_AGAIN = {
+    "nothing is asked": (0.0, [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]),
+    "back soon": (1.5, [1.5] * 7),
+    "back late": (25.0, [25.0] * 7),
+}
+
+
+@pytest.mark.parametrize("name", AGAIN_AND_AGAIN)
+def test_who_is_told_when_to_come_back_does_so_then_however_often(tmp_path, name):
+    """The operator has them come back in a row: whoever waited longer by himself left its places empty."""
+    asked, slept = AGAIN_AND_AGAIN[name]
+    operator = Operator(*[refusal(503, asked)] * 7, taken())
+    assert send(tmp_path, operator).id == "file-1"
+    assert operator.slept == slept
+
+
 @pytest.mark.parametrize("status", [400, 411, 413, 424])
 def test_a_definite_no_is_said_at_once_in_the_operators_words(tmp_path, status):
     operator = Operator(refusal(status))

@@ -51,6 +51,8 @@ def upload(
 ) -> ProviderFile:
     """Send one file, again and again for half an hour if need be; the operator sees to it that it is there once.
 
+    Whom it tells when to come back, it wants then: it has all that wait come back in a row.
+
     Raises:
         TrainerError: ProviderRefused with the operator's sentence, or StoreUnavailable when time is over.
     """
@@ -68,7 +70,7 @@ def upload(
             if not _is_passing(answer.status, patient=clock() < deadline - UPLOAD_SECONDS + ADMISSION_SECONDS):
                 raise TrainerError(Reason.PROVIDER_REFUSED, why)
             logger.warning("The file is not taken yet (%s); again.", why)
-        wait = max(pause, asked_pause)
+        wait = asked_pause or pause
         if clock() + wait > deadline:
             raise TrainerError(Reason.STORE_UNAVAILABLE, f"{file.path.name} could not be passed on: {why}")
         sleep(wait)

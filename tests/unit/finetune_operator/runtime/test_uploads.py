@@ -133,6 +133,22 @@ async def test_no_more_uploads_than_may_be_are_worked_on_at_once():
         assert (await first)[0] == 200
 
 
+async def test_who_finds_no_place_comes_back_in_a_row():
+    async with server(upload_concurrency=1) as world:
+        world.hold = asyncio.Event()
+        first = asyncio.create_task(world.send())
+        await world.inside.wait()
+        sent_away = [await world.send() for _ in range(4)]
+        world.hold.set()
+        await first
+    assert [(status, headers["Retry-After"]) for status, headers, _ in sent_away] == [
+        (503, "2"),
+        (503, "2"),
+        (503, "4"),
+        (503, "6"),
+    ]
+
+
 async def test_what_the_provider_says_reaches_the_pod():
     async with server() as world:
         world.refusal = Refusal(424, "the provider refuses the file", close=True)
