@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from finetune_api.hosts import HOST, PORT
+from finetune_api.quantities import MOST_CORES
 from finetune_api.uris import PLACEHOLDER, PLACEHOLDER_HELP
 
 
@@ -203,6 +204,22 @@ def _too_small(value: str) -> str:
 
 
 _SIZE_HELP = "a number alone is bytes, and this is less than 64Ki: write the unit, such as 16Gi or 512Mi"
+
+
+def _too_many(value: str) -> str:
+    """CEL: whether a quantity is no amount of CPU, but a number with a unit of memory."""
+    return f"isQuantity(string({value})) && quantity(string({value})).isGreaterThan(quantity('{MOST_CORES // 1000}k'))"
+
+
+_CORES_HELP = "no node has so many cores: write their number, such as 4, or thousandths with a small m, such as 4000m"
+Cores = Annotated[
+    str | int | float,
+    Field(
+        json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 32}
+        | rules(_QUANTITY_RULE, (f"!({_too_many('self')})", _CORES_HELP)),
+        description="An amount of CPU as a Kubernetes quantity, for example 4 or 500m.",
+    ),
+]
 Size = Annotated[
     str | int | float,
     Field(
@@ -211,6 +228,11 @@ Size = Annotated[
         description="Memory or scratch space as a Kubernetes quantity with its unit, for example 4Gi.",
     ),
 ]
+_CPU = "self['cpu']"
+_COUNTED = (
+    "self.all(name, !name.contains('/') || !isQuantity(string(self[name])) || quantity(string(self[name])).isInteger())"
+)
+COUNTED_HELP = "what a device plugin hands out is counted: write a whole number, such as nvidia.com/gpu: 1"
 ResourceList = Annotated[
     dict[str, Quantity],
     Field(
@@ -219,7 +241,9 @@ ResourceList = Annotated[
             (
                 " && ".join(f"!('{name}' in self && {_too_small(f'self[{name!r}]')})" for name in SIZES),
                 f"{' and '.join(SIZES)}: {_SIZE_HELP}",
-            )
+            ),
+            (f"!('cpu' in self && {_too_many(_CPU)})", f"cpu: {_CORES_HELP}"),
+            (_COUNTED, COUNTED_HELP),
         ),
     ),
 ]

@@ -175,6 +175,7 @@ def _place(error: Exception) -> str:
 
 
 _IN_WORDS = {
+    "apiVersion stands twice": "apiVersion stands twice: before a second object goes a line ---",
     "expected <block end>": "it is indented otherwise than the lines that it belongs to",
     "mapping values are not allowed here": "a second colon stands in the line, or the line is indented too far; text "
     "with a colon needs quotes",

@@ -73,6 +73,17 @@ def complaint(tmp_path, capsys):
             DEPLOYMENT + "  huggingFace: {resources: {requests: {ephemeral-storage: 20}}}\n",
             "spec.huggingFace.resources.requests: memory and ephemeral-storage: a number alone is bytes",
         ),
+        *(
+            (
+                DEPLOYMENT + f"  huggingFace: {{resources: {{limits: {{nvidia.com/gpu: {amount}}}}}}}\n",
+                "what a device plugin hands out is counted: write a whole number",
+            )
+            for amount in ("0.5", "500m", "'0.5'")
+        ),
+        (
+            DEPLOYMENT + "  huggingFace: {resources: {requests: {cpu: 4000M}}}\n",
+            "spec.huggingFace.resources.requests: cpu: no node has so many cores",
+        ),
         (
             DEPLOYMENT + "  huggingFace: {resources: {limits: {cpu: 1}, requests: {cpu: 1500m}}}\n",
             "spec.huggingFace.resources.requests: requests may not be greater than limits",
