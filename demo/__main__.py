@@ -60,8 +60,8 @@ def play(target: Target, console: Console, at_most: AtMost) -> None:
     Raises:
         DemoError: a step failed.
     """
+    images = target.prepare(console)  # what is refused is refused before anything is fetched for it
     files = quickstart.prepare(quickstart.fetch(console))
-    images = target.prepare(console)
     kubectl = target.kubectl
     console.step("namespace and volumes of examples/quickstart")
     kubectl.apply(*kubectl.manifests(FOLDER / "namespace.yaml"))
