@@ -129,6 +129,15 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"metrics": {"enabled": True}}, "enabled"),
         ({"metrics": {"podMonitor": {"interval": "often"}}}, "interval"),
         ({"metrics": {"prometheusRule": {"runbookURL": "docs/runbook.md"}}}, "runbookURL"),
+        (
+            {"metrics": {"prometheusRule": {"enabled": True, "alertLabels": {"severity": "page"}}}},
+            "severity is each alert's own",
+        ),
+        (
+            {"metrics": {"prometheusRule": {"enabled": True, "alertLabels": {"my-team": "x"}}}},
+            "prometheusRule/alertLabels",
+        ),
+        ({"extraEnvFrom": [{"secret": {"name": "x"}}]}, "at '/extraEnvFrom/0': additional"),
         ({"networkPolicy": {"ingress": []}}, "ingress"),
         (
             {"networkPolicy": {"metricsFrom": [{"namespaceSelector": {}, "podSelecter": {}}]}},
@@ -398,12 +407,23 @@ def test_what_is_said_about_pods_reaches_them(everything: list[Manifest]) -> Non
     assert template["metadata"]["annotations"]["a"] == "b"
     assert template["metadata"]["labels"]["c"] == "d"
     assert template["metadata"]["labels"]["team"] == "platform"
-    for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+    for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "hostAliases"):
         assert pod[field] == EVERYTHING[field]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
     (spread,) = pod["topologySpreadConstraints"]
     assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
     assert spread["matchLabelKeys"] == ["pod-template-hash"], "an upgrade's pods would flee from those they replace"
+
+
+def test_variables_come_from_secrets_and_a_reloader_finds_the_deployment(everything: list[Manifest]) -> None:
+    assert container(everything)["envFrom"] == EVERYTHING["extraEnvFrom"]
+    assert only(everything, "Deployment")["metadata"]["annotations"] == EVERYTHING["deploymentAnnotations"]
+
+
+def test_every_alert_has_the_labels_by_which_it_is_routed_and_its_own_severity(everything: list[Manifest]) -> None:
+    (group,) = only(everything, "PrometheusRule")["spec"]["groups"]
+    labels = [rule["labels"] for rule in group["rules"]]
+    assert all(one["team"] == "ml" and one["severity"] in ("critical", "warning", "info") for one in labels)
 
 
 def test_a_pod_has_time_to_finish(defaults: list[Manifest]) -> None:
