@@ -202,6 +202,8 @@ def _other(document: Document, kind: Kind) -> Other:
     for field, wrong, step in (*_of_metadata(metadata), *_of_service(kind, metadata.name)):
         if wrong:
             raise _at(document, field, _unfit(document, field, wrong, step))
+    if endless := document.endless():  # of a job each field is known, and none can hold such a thing
+        raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {endless}", "Write it out, without the alias.")
     wire = manifest.wire().get("spec", {})
     broken = [
         (path, f"{field_path(path)}: {said}")
