@@ -415,17 +415,6 @@ def test_what_is_said_about_pods_reaches_them(everything: list[Manifest]) -> Non
     assert spread["matchLabelKeys"] == ["pod-template-hash"], "an upgrade's pods would flee from those they replace"
 
 
-def test_variables_come_from_secrets_and_a_reloader_finds_the_deployment(everything: list[Manifest]) -> None:
-    assert container(everything)["envFrom"] == EVERYTHING["extraEnvFrom"]
-    assert only(everything, "Deployment")["metadata"]["annotations"] == EVERYTHING["deploymentAnnotations"]
-
-
-def test_every_alert_has_the_labels_by_which_it_is_routed_and_its_own_severity(everything: list[Manifest]) -> None:
-    (group,) = only(everything, "PrometheusRule")["spec"]["groups"]
-    labels = [rule["labels"] for rule in group["rules"]]
-    assert all(one["team"] == "ml" and one["severity"] in ("critical", "warning", "info") for one in labels)
-
-
 def test_a_pod_has_time_to_finish(defaults: list[Manifest]) -> None:
     grace = only(defaults, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert grace > Settings.model_fields["shutdown_seconds"].default
