@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_api.manifest import Manifest
-from tests.unit.helm.charts import EVERYTHING, WITHOUT_DEFINITIONS, only, render
+from tests.unit.helm.charts import EVERYTHING, WITHOUT_DEFINITIONS, ChartError, only, render
 
 pytestmark = pytest.mark.cluster
 
@@ -24,3 +24,17 @@ def test_every_alert_has_the_labels_by_which_it_is_routed_and_its_own_severity(e
     (group,) = only(everything, "PrometheusRule")["spec"]["groups"]
     labels = [rule["labels"] for rule in group["rules"]]
     assert all(one["team"] == "ml" and one["severity"] in ("critical", "warning", "info") for one in labels)
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ("severity", "alertLabels: severity is each alert's own"),
+        ("my-team", "at '/metrics/prometheusRule/alertLabels'"),
+    ],
+)
+def test_a_label_that_an_alert_cannot_have_is_refused_by_name(label: str, says: str) -> None:
+    rule = {"enabled": True, "alertLabels": {label: "x"}}
+    with pytest.raises(ChartError) as error:
+        render(WITHOUT_DEFINITIONS | {"metrics": {"prometheusRule": rule}})
+    assert says in str(error.value)

@@ -129,14 +129,6 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"metrics": {"enabled": True}}, "enabled"),
         ({"metrics": {"podMonitor": {"interval": "often"}}}, "interval"),
         ({"metrics": {"prometheusRule": {"runbookURL": "docs/runbook.md"}}}, "runbookURL"),
-        (
-            {"metrics": {"prometheusRule": {"enabled": True, "alertLabels": {"severity": "page"}}}},
-            "severity is each alert's own",
-        ),
-        (
-            {"metrics": {"prometheusRule": {"enabled": True, "alertLabels": {"my-team": "x"}}}},
-            "prometheusRule/alertLabels",
-        ),
         ({"extraEnvFrom": [{"secret": {"name": "x"}}]}, "at '/extraEnvFrom/0': additional"),
         ({"networkPolicy": {"ingress": []}}, "ingress"),
         (
