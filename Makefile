@@ -68,13 +68,13 @@ demo: tools ## run the quickstart on a throw-away cluster: tune, deploy and ask 
 	  --operator-image "$(OPERATOR_IMAGE)" --trainer-image "$(TRAINER_IMAGE)"
 
 .PHONY: demo-down
-demo-down: ## end what `make demo` started; images and downloads stay cached
+demo-down: python ## end what `make demo` started; images and downloads stay cached
 	@$(PYTHON) -m demo --name "$(NAME)" --cluster "$(CLUSTER)" --down
 
 ##@ Check it
 
 .PHONY: test
-test: ## everything: lint, unit, contract, cluster and end-to-end tests (what CI runs)
+test: root ## everything: lint, unit, contract, cluster and end-to-end tests (what CI runs)
 	@echo "==> 1/2 set-up: dependencies, Go programs and images"
 	@$(MAKE) -j3 venv programs images
 	@echo "==> 2/2 tests: unit, contract, cluster, end to end; lint beside them"
@@ -94,15 +94,15 @@ test-unit: venv ## tests that need neither cluster nor root
 	@$(BIN)/python -m pytest -m "not cluster and not e2e" $(PYTEST)
 
 .PHONY: test-cluster
-test-cluster: venv programs ## tests on the throw-away control plane: definitions, contract, the cluster itself
+test-cluster: root venv programs ## tests on the throw-away control plane: definitions, contract, the cluster itself
 	@scripts/tests.sh -m "cluster and not e2e" $(PYTEST)
 
 .PHONY: test-e2e
-test-e2e: venv programs images ## tests with real pods
+test-e2e: root venv programs images ## tests with real pods
 	@scripts/tests.sh -m e2e $(PYTEST)
 
 .PHONY: bench-operator
-bench-operator: venv programs ## N jobs at once on nodes that KWOK plays (JOBS="1000 5000"), beside Kubeflow Trainer (PEER=1)
+bench-operator: root venv programs ## N jobs at once on nodes that KWOK plays (JOBS="1000 5000"), beside Kubeflow Trainer (PEER=1)
 	@$(BIN)/python -m bench.scale --jobs $(JOBS) $(if $(PEER),--peer) --reports 1000 --write bench/results/operator.md
 
 .PHONY: bench-quality
@@ -110,7 +110,7 @@ bench-quality: venv ## quality of models tuned on rated tweets and reviews, besi
 	@$(BIN)/python -m bench.quality $(FLAGS)
 
 .PHONY: bench-cloud
-bench-cloud: venv programs ## N jobs at simulated providers, one slow and one dead: calls, rates, who is late (JOBS=1000)
+bench-cloud: root venv programs ## N jobs at simulated providers, one slow and one dead: calls, rates, who is late (JOBS=1000)
 	@$(BIN)/python -m bench.cloud --jobs $(JOBS) --write bench/results/cloud.md
 
 .PHONY: bench-memory
@@ -134,11 +134,11 @@ fuzz: venv ## random bytes as datasets, for hours: each must give a verdict
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/data/test_data_fuzz.py $(PYTEST)
 
 .PHONY: test-chaos
-test-chaos: venv programs ## kill the operator at every fault point, refuse, cut and freeze (minutes)
+test-chaos: root venv programs ## kill the operator at every fault point, refuse, cut and freeze (minutes)
 	@scripts/tests.sh --every-fault tests/chaos $(PYTEST)
 
 .PHONY: soak
-soak: venv programs ## jobs come, fail and go for an hour: memory and connections of the operator (MINUTES=60)
+soak: root venv programs ## jobs come, fail and go for an hour: memory and connections of the operator (MINUTES=60)
 	@SOAK_MINUTES=$(MINUTES) scripts/tests.sh tests/chaos/test_soak.py $(PYTEST)
 
 .PHONY: test-alerts
@@ -175,7 +175,7 @@ crds: venv ## generate crds/ and the chart's copy from operator/finetune_api
 	@$(BIN)/python -m finetune_api.crds crds helm/finetune-operator/files/crds
 
 .PHONY: status-table
-status-table: venv programs ## write the tables of docs/reference/status.md from what a real operator writes
+status-table: root venv programs ## write the tables of docs/reference/status.md from what a real operator writes
 	@scripts/tests.sh --write-status-table tests/chaos/test_status_table.py $(PYTEST)
 
 .PHONY: images
@@ -194,11 +194,11 @@ cluster-up: tools ## start a throw-away cluster, print its kubeconfig (NAME=…,
 	@$(CLUSTER_TOOL) up --name "$(NAME)" --nodes "$(NODES)"
 
 .PHONY: cluster-down
-cluster-down: ## stop it and free all its resources (NAME=…)
+cluster-down: python ## stop it and free all its resources (NAME=…)
 	@$(CLUSTER_TOOL) down --name "$(NAME)"
 
 .PHONY: cluster-status
-cluster-status: ## what runs (NAME=…)
+cluster-status: python ## what runs (NAME=…)
 	@$(CLUSTER_TOOL) status --name "$(NAME)"
 
 ##@ Tidy up
@@ -211,6 +211,15 @@ clean: ## remove .venv, out/ and the caches of the tools in this folder
 .PHONY: clean-cache
 clean-cache: ## remove all downloads, builds, images and clusters (tens of GB)
 	@scripts/clean-cache.sh
+
+# Told before anything is installed or compiled for it.
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "error: make $(MAKECMDGOALS) starts a throw-away cluster, which needs root: run make as root, or with sudo" >&2; exit 1; }
+
+.PHONY: python
+python:
+	@scripts/python-version.sh
 
 # pip and uv for what is fetched from PyPI; Debian's Python comes without.
 .PHONY: tools

@@ -18,6 +18,12 @@ from demo.target import Current, Images, Target, ThrowAway
 
 INSTALL_TIMEOUT = "5m"
 
+_KILLED = (
+    "Does another helm work on it now? Else one was killed in the middle: run `make demo-down`, then `make demo`; or "
+    f"keep what is there with `helm --namespace {OPERATOR_NAMESPACE} rollback {RELEASE}`."
+)
+"""Of a release that helm holds for unfinished."""
+
 SPLITS = ("train", "validation", "test")
 AtMost = Mapping[str, int]
 """Rows by the split's name; no entry: all."""
@@ -60,8 +66,8 @@ def play(target: Target, console: Console, at_most: AtMost) -> None:
     Raises:
         DemoError: a step failed.
     """
+    images = target.prepare(console)  # what is refused is refused before anything is fetched for it
     files = quickstart.prepare(quickstart.fetch(console))
-    images = target.prepare(console)
     kubectl = target.kubectl
     console.step("namespace and volumes of examples/quickstart")
     kubectl.apply(*kubectl.manifests(FOLDER / "namespace.yaml"))
@@ -89,10 +95,16 @@ def install(target: Target, images: Images, console: Console) -> None:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE, "labels": labels}}
     target.kubectl.apply(namespace)
-    target.helm(
-        "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE,
-        "--reset-then-reuse-values", *quickstart.image_values(images.operator), "--wait", "--timeout", INSTALL_TIMEOUT,
-    )  # fmt: skip
+    try:
+        target.helm(
+            "upgrade", "--install", RELEASE, str(CHART), "--namespace", OPERATOR_NAMESPACE,
+            "--reset-then-reuse-values", *quickstart.image_values(images.operator),
+            "--wait", "--timeout", INSTALL_TIMEOUT,
+        )  # fmt: skip
+    except DemoError as error:
+        if "another operation" not in str(error):
+            raise
+        raise DemoError(str(error), _KILLED) from error
 
 
 def start_model_cache(

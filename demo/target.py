@@ -18,6 +18,7 @@ from demo.console import Console, DemoError
 from demo.kubectl import Kubectl
 from tests.cluster import Cluster, ClusterError, binaries, images
 from tests.cluster.cluster import unknown
+from tests.cluster.errors import MachineError
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class ThrowAway:
             try:
                 started.result()
                 ready = built.result()
+            except MachineError as error:
+                step = (
+                    "Or play on a cluster that you have: make demo CLUSTER=current REGISTRY=registry.example.com/team"
+                )
+                raise DemoError(str(error), step) from error
             except ClusterError as error:
                 raise DemoError(str(error), "Run `make demo` again: it goes on from what is cached.") from error
         console.step("the node gets the images")

@@ -11,9 +11,7 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/finetune-operator
 say() { printf '==> %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-command -v "$PYTHON" >/dev/null || die "$PYTHON is not there: install Python 3.11 or newer, or name it with PYTHON=…"
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-  die "$("$PYTHON" --version) is too old: name a Python 3.11 or newer with PYTHON=…"
+PYTHON=$PYTHON scripts/python-version.sh
 
 # Debian's python3 comes without venv and ensurepip.
 if ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
+PYTHON=$PYTHON scripts/python-version.sh
 stamp=.venv/finetune-stamp
 inputs=(locks/dev.txt locks/uv.txt pyproject.toml trainer_image/pyproject.toml)
 wanted=$({ cat "${inputs[@]}"; "$PYTHON" -c 'import sys; print(sys.version, sys.prefix)'; } | sha256sum | cut -c 1-64)

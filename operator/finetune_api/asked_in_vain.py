@@ -6,6 +6,7 @@ The operator tells them by an Event, and `finetune-trainer check` by a warning.
 from collections.abc import Iterator
 
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.uris import parse_artifact_uri
 
@@ -14,14 +15,18 @@ _IN_THE_NAMESPACE = frozenset({"pvc", "configmap"})
 
 
 def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> Iterator[str]:
-    """Sentences, each beginning with the field: keys that open nothing, services that an air-gapped site does not ask.
+    """Sentences, each beginning with the field: what nobody is asked, keys that open nothing, services out of reach.
 
     Args:
-        spec: The job's. Code of its own finds all of it in its environment, and an adopted job is only observed: of
-            these nothing is said.
+        spec: The job's. An adopted one is only observed, and nothing is said of it; code of its own finds all keys in
+            its environment.
         connection: The job's, where it is known.
     """
-    if spec.code is not None or spec.adopt is not None:
+    if spec.adopt is not None:
+        return
+    if spec.dataset.test is None and spec.evaluation != Evaluation():
+        yield "spec.evaluation: there is no dataset.test, so nothing is evaluated"
+    if spec.code is not None:
         return
     files = (spec.dataset.train, spec.dataset.validation, spec.dataset.test)
     schemes = {file.uri.partition("://")[0] for file in files if file is not None}

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from finetune_api.hosts import HOST, PORT
+from finetune_api.quantities import MOST_CORES
 from finetune_api.uris import PLACEHOLDER, PLACEHOLDER_HELP
 
 
@@ -188,38 +189,57 @@ _QUANTITY_RULE = (
     "isQuantity(string(self)) && !string(self).startsWith('-')",
     "write a quantity such as 2, 500m or 16Gi",
 )
+
+
+def _quantity(description: str, *more: tuple[str, str]) -> Any:
+    shape = {"x-kubernetes-int-or-string": True, "maxLength": 32}
+    return Field(json_schema_extra=shape | rules(_QUANTITY_RULE, *more), description=description)
+
+
 Quantity = Annotated[
-    str | int | float,
-    Field(
-        json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 32} | rules(_QUANTITY_RULE),
-        description="A Kubernetes quantity, for example 500m or 4Gi; a fraction in quotes.",
-    ),
+    str | int | float, _quantity("A Kubernetes quantity, for example 500m or 4Gi; a fraction in quotes.")
 ]
 
 
-def _too_small(value: str) -> str:
-    """CEL: whether a quantity is no size, but a number whose unit was forgotten."""
-    return f"isQuantity(string({value})) && quantity(string({value})).isLessThan(quantity('64Ki'))"
+def _is(value: str, compared: str) -> str:
+    """CEL: whether it is a quantity, and one of which this is true."""
+    return f"isQuantity(string({value})) && quantity(string({value})).{compared}"
 
 
+_TOO_SMALL, _TOO_MANY = "isLessThan(quantity('64Ki'))", f"isGreaterThan(quantity('{MOST_CORES // 1000}k'))"
+"""Of a size without its unit; of an amount of CPU with a unit of memory."""
 _SIZE_HELP = "a number alone is bytes, and this is less than 64Ki: write the unit, such as 16Gi or 512Mi"
 Size = Annotated[
     str | int | float,
-    Field(
-        json_schema_extra={"x-kubernetes-int-or-string": True, "maxLength": 32}
-        | rules(_QUANTITY_RULE, (f"!({_too_small('self')})", _SIZE_HELP)),
-        description="Memory or scratch space as a Kubernetes quantity with its unit, for example 4Gi.",
+    _quantity(
+        "Memory or scratch space as a Kubernetes quantity with its unit, for example 4Gi.",
+        (f"!({_is('self', _TOO_SMALL)})", _SIZE_HELP),
     ),
 ]
+_CORES_HELP = "no node has so many cores: write their number, such as 4, or thousandths with a small m, such as 4000m"
+Cores = Annotated[
+    str | int | float,
+    _quantity(
+        "An amount of CPU as a Kubernetes quantity, for example 4 or 500m.",
+        (f"!({_is('self', _TOO_MANY)})", _CORES_HELP),
+    ),
+]
+_CPU = "self['cpu']"
+_COUNTED = (
+    "self.all(name, !name.contains('/') || !isQuantity(string(self[name])) || quantity(string(self[name])).isInteger())"
+)
+COUNTED_HELP = "what a device plugin hands out is counted: write a whole number, such as nvidia.com/gpu: 1"
 ResourceList = Annotated[
     dict[str, Quantity],
     Field(
         max_length=16,
         json_schema_extra=rules(
             (
-                " && ".join(f"!('{name}' in self && {_too_small(f'self[{name!r}]')})" for name in SIZES),
+                " && ".join(f"!('{name}' in self && {_is(f'self[{name!r}]', _TOO_SMALL)})" for name in SIZES),
                 f"{' and '.join(SIZES)}: {_SIZE_HELP}",
-            )
+            ),
+            (f"!('cpu' in self && {_is(_CPU, _TOO_MANY)})", f"cpu: {_CORES_HELP}"),
+            (_COUNTED, COUNTED_HELP),
         ),
     ),
 ]

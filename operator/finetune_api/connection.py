@@ -14,6 +14,7 @@ from finetune_api.base import (
     CloudUrl,
     Conditions,
     ConfigMapKeyRef,
+    Never,
     ObjectName,
     ObjectRef,
     ResourceRequirements,
@@ -30,6 +31,10 @@ Glob = Annotated[
     str,
     Field(min_length=1, max_length=256),
     shaped(r"^[^\s^$\\()|]*$", "write a glob, such as meta-llama/*, without white space, and no regular expression"),
+    Never(
+        "(^|/)[.]",
+        "no part of a model's name begins with a point: write a glob, such as meta-llama/*, and no regular expression",
+    ),
 ]
 EndpointGlob = Annotated[
     str,

@@ -9,12 +9,12 @@ from finetune_api.base import (
     MODEL_REF_RULE,
     ApiModel,
     ConfigMapKeyRef,
+    Cores,
     ModelRef,
     Name,
     Never,
     Nonce,
     ObjectRef,
-    Quantity,
     SecretKeyRef,
     Size,
     StringMap,
@@ -211,7 +211,7 @@ class Resources(ApiModel):
         description="GPUs per pod (of the connection's gpuResource). 0: train on CPU. Default: what "
         "podTemplate.resources of the connection requests.",
     )
-    cpu: Quantity | None = Field(
+    cpu: Cores | None = Field(
         None,
         description="CPU per pod, as request and limit, for example 2, or 500m for half a CPU. Default: the "
         "connection's podTemplate.",

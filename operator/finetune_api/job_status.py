@@ -31,7 +31,9 @@ class Progress(ApiModel):
     tokens_per_second: float | None = Field(None, description="Non-padding tokens per second.")
     eta_seconds: int | None = Field(None, description="Estimated seconds left.")
     answers: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Answers to the test set so far, of the tuned model and its baselines together."
+        None,
+        description="Answers to the test set so far, of the tuned model and its baselines together, and a judge's: "
+        "two for each row and baseline.",
     )
     total_answers: Annotated[int, Field(ge=0)] | None = Field(None, description="Total number of answers.")
     saved_step: Annotated[int, Field(ge=0)] | None = Field(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.cluster import shell
 from tests.cluster.console import say
-from tests.cluster.errors import ClusterError
+from tests.cluster.errors import MachineError
 from tests.cluster.paths import cache_dir, lock
 
 CONTROL_PLANE = {
@@ -31,14 +31,14 @@ def ensure(*groups: dict[str, str]) -> None:
     """Install the packages whose program is not on this machine.
 
     Raises:
-        ClusterError: packages are missing and this is no Debian, or not root.
+        MachineError: packages are missing and this is no Debian, or not root.
     """
     wanted = {name: program for group in groups for name, program in group.items()}
     missing = [name for name, program in wanted.items() if not _present(program)]
     if not missing:
         return
     if not is_root() or shutil.which("apt-get") is None:
-        raise ClusterError(f"install these Debian packages first (as root): {' '.join(missing)}")
+        raise MachineError(f"install these Debian packages first (as root): {' '.join(missing)}")
     say(f"installing Debian packages: {' '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     log = cache_dir("logs") / "apt.log"
@@ -63,7 +63,7 @@ def need_root(what: str) -> None:
     """Say at once what would end minutes later, after Kubernetes has been compiled, in somebody else's words.
 
     Raises:
-        ClusterError: this process is not root's.
+        MachineError: this process is not root's.
     """
     if not is_root():
-        raise ClusterError(f"{what} needs root: run make as root, or with sudo")
+        raise MachineError(f"{what} needs root: run make as root, or with sudo")

@@ -15,6 +15,18 @@ CONNECTIONS: list[Refused] = [
         {"resources": {"requests": {"ephemeral-storage": "20"}}},
         ("podTemplate.resources.requests", "write the unit, such as 16Gi"),
     ),
+    (
+        LOCAL,
+        "spec.huggingFace.podTemplate",
+        {"resources": {"limits": {"cpu": "4000M"}}},
+        ("podTemplate.resources.limits", "cpu: no node has so many cores", "such as 4000m"),
+    ),
+    (
+        LOCAL,
+        "spec.huggingFace.podTemplate",
+        {"resources": {"limits": {"nvidia.com/gpu": "500m"}}},
+        ("podTemplate.resources.limits", "write a whole number, such as nvidia.com/gpu: 1"),
+    ),
     (LOCAL, "spec.huggingface", {}, ('unknown field "spec.huggingface"',)),
     (LOCAL, "spec.huggingFace.trainerImage", REMOVE, ("spec.huggingFace.trainerImage: Required",)),
     (LOCAL, "spec.huggingFace.artifacts", REMOVE, ("spec.huggingFace.artifacts: Required",)),
@@ -56,7 +68,7 @@ CONNECTIONS: list[Refused] = [
     (LOCAL, "spec.fineTuning.allowedModels", "meta-llama/*", ("spec.fineTuning.allowedModels", "array")),
     *(
         (LOCAL, "spec.fineTuning.allowedModels", [text], ("allowedModels[0]", "write a glob, such as meta-llama/*"))
-        for text in ("^meta-llama/.*$", "meta-llama/* ", r"meta-llama/Llama-3\.1")
+        for text in ("meta-llama/.*", ".*", "^meta-llama/.*$", "meta-llama/* ", r"meta-llama/Llama-3\.1")
     ),
     (LOCAL, "spec.fineTuning.allowedModels", [""], ("spec.fineTuning.allowedModels[0]", "at least 1")),
     (LOCAL, "spec.fineTuning.allowedEndpoints", ["https://api*/*"], ("allowedEndpoints[0]", "such as https://HOST/*")),

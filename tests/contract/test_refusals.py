@@ -198,6 +198,10 @@ JOBS: list[Refused] = [
     ),
     (JOB, "spec.resources.memory", "16GB", ("spec.resources.memory", "write a quantity such as 2, 500m or 16Gi")),
     (JOB, "spec.resources.memory", 16, ("spec.resources.memory", "write the unit, such as 16Gi")),
+    *(
+        (JOB, "spec.resources.cpu", amount, ("spec.resources.cpu", "no node has so many cores", "such as 4000m"))
+        for amount in ("4000M", "4Gi", 10**6, "1e6")
+    ),
     (JOB, "spec.resources.memory", "16m", ("spec.resources.memory", "write the unit, such as 16Gi")),
     (JOB, "spec.resources.ephemeralStorage", "20", ("spec.resources.ephemeralStorage", "write the unit")),
     (JOB, "spec.resources.cpu", "-1", ("spec.resources.cpu", "write a quantity")),

@@ -47,6 +47,44 @@ def test_make_refuses_what_it_does_not_know(arguments: list[str], said: str) -> 
     assert said in done.stderr
 
 
+def put(folder: Path, name: str, script: str) -> str:
+    """A program of that name, and a PATH on which it is the first."""
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("target", ["test", "test-cluster", "test-e2e", "test-chaos", "soak", "bench-operator"])
+def test_who_is_not_root_is_told_before_make_installs_or_compiles_anything(tmp_path: Path, target: str) -> None:
+    path = put(tmp_path, "id", "echo 1000")
+    command = ["make", target, f"PYTHON={tmp_path / 'none'}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"make {target} starts a throw-away cluster, which needs root" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("target", ["venv", "cluster-status", "cluster-down", "demo-down", "demo"])
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ('[ "$1" = --version ] && echo Python 3.9.2 || exit 1', "Python 3.9.2 is too old: name a Python 3.11 or newer"),
+        ("", "none is not there: install Python 3.11 or newer, or name it with PYTHON="),
+    ],
+    ids=["old", "none"],
+)
+def test_a_python_that_does_not_do_is_told_in_words(tmp_path: Path, target: str, script: str, said: str) -> None:
+    if script:
+        put(tmp_path, "old", script)
+    command = ["make", target, "NAME=nobodys", f"PYTHON={tmp_path / ('old' if script else 'none')}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "variables",
     [

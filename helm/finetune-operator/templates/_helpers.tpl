@@ -82,6 +82,16 @@ runbook: {{ $place | quote }}
 {{- end }}
 {{- end }}
 
+{{/* Labels of values for each alert. Its severity is the alert's own. */}}
+{{- define "finetune.alertLabels" -}}
+{{- with .Values.metrics.prometheusRule.alertLabels -}}
+{{- if hasKey . "severity" -}}
+{{- fail "metrics.prometheusRule.alertLabels: severity is each alert's own: leave it out" -}}
+{{- end -}}
+{{- toYaml . | nindent 12 -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Refuses names of SKUs whose capital letters are wrong: beside the chart's own name they would be a second price. */}}
 {{- define "finetune.skus" -}}
 {{- range $sku, $_ := index . 1 }}

@@ -10,6 +10,8 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from finetune_api.reasons import NEXT_STEP
+
 disable_created_metrics()  # type: ignore[no-untyped-call] # a series for each series, which nobody asks for
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -74,6 +76,8 @@ OBJECTS = Gauge(
     registry=REGISTRY,
 )
 FAILURES = Counter("finetune_job_failures", "FineTuneJobs that failed, by reason.", ("reason",), registry=REGISTRY)
+for _reason in NEXT_STEP:  # 0 before the first one: `increase` and `rate` see nothing of a series that begins with 1
+    FAILURES.labels(_reason.value)
 
 
 @dataclass(frozen=True)

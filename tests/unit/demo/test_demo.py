@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,13 +13,13 @@ import pytest
 import yaml
 
 from demo import quickstart
-from demo.__main__ import carry_data, main
+from demo.__main__ import carry_data, install, main
 from demo.carrier import Carrier
 from demo.console import Console, DemoError
 from demo.follow import _JobView, progress_line
 from demo.kubectl import Kubectl
 from demo.result import curl, sparkline
-from demo.target import Current
+from demo.target import Current, Images, Target
 
 FOLDER = quickstart.FOLDER
 
@@ -182,3 +183,28 @@ def test_a_cluster_that_kubectl_does_not_reach_is_told_with_a_next_step(
     with pytest.raises(DemoError, match="kubectl reaches no cluster: kubectl config current-context") as told:
         Current(registry="", given={}).prepare(Console())
     assert "kubectl config get-contexts" in told.value.next_step
+
+
+def test_a_release_that_a_killed_helm_has_left_is_told_with_what_to_do() -> None:
+    def helm(*_: str) -> None:
+        raise DemoError("UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress")
+
+    target = SimpleNamespace(kubectl=SimpleNamespace(apply=lambda _: None), helm=helm)
+    with pytest.raises(DemoError, match="another operation") as told:
+        install(cast("Target", target), Images("o", "t"), Console())
+    assert "one was killed in the middle: run `make demo-down`, then `make demo`" in told.value.next_step
+    assert "rollback finetune-operator" in told.value.next_step
+
+
+def test_who_is_not_root_is_told_at_once_and_not_to_run_it_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("tests.cluster.images.registry.has", lambda _repository, _tag: False)
+    monkeypatch.setattr("tests.cluster.cluster.Cluster.is_up", lambda _: False)
+    monkeypatch.setattr("demo.quickstart.fetch", lambda _: pytest.fail("something is fetched before"))
+    assert main(["--name", "nobodys"]) == 1
+    told = capsys.readouterr().out
+    assert "needs root: run make as root, or with sudo" in told
+    assert "again" not in told
+    assert "CLUSTER=current" in told

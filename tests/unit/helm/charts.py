@@ -25,6 +25,7 @@ EVERYTHING: Values = {
     "logLevel": "DEBUG",
     "settings": {"workers": 4, "kubeQps": 50.5, "resyncSeconds": 3600000},
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraEnvFrom": [{"secretRef": {"name": "egress-proxy", "optional": True}}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "company-ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/company-ca", "readOnly": True}],
     "crds": {"annotations": {"argocd.argoproj.io/sync-options": "ServerSideApply=true"}},
@@ -34,7 +35,7 @@ EVERYTHING: Values = {
         "service": {"enabled": True},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "podMonitor": {"enabled": True, "interval": "1m"},
-        "prometheusRule": {"enabled": True},
+        "prometheusRule": {"enabled": True, "alertLabels": {"team": "ml"}},
         "dashboard": {"enabled": True, "annotations": {"folder": "ML"}},
     },
     "networkPolicy": {
@@ -42,12 +43,14 @@ EVERYTHING: Values = {
         "egress": [{"ports": [{"port": 6443, "protocol": "TCP"}]}],
     },
     "podDisruptionBudget": {"maxUnavailable": "50%"},
+    "deploymentAnnotations": {"reloader.stakater.com/auto": "true"},
     "podAnnotations": {"a": "b"},
     "podLabels": {"c": "d"},
     "nodeSelector": {"kubernetes.io/os": "linux"},
     "tolerations": [{"operator": "Exists"}],
     "affinity": {"podAntiAffinity": {}},
     "priorityClassName": "system-cluster-critical",
+    "hostAliases": [{"ip": "10.0.0.7", "hostnames": ["llm.corp.example"]}],
 }
 
 WITHOUT_DEFINITIONS: Values = {"crds": {"install": False}}

@@ -16,6 +16,8 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 OF_CORE = {
     ("affinity",): "V1Affinity",
     ("extraEnv", "items", "properties", "valueFrom"): "V1EnvVarSource",
+    ("extraEnvFrom", "items"): "V1EnvFromSource",
+    ("hostAliases", "items"): "V1HostAlias",
     ("tolerations", "items"): "V1Toleration",
     ("topologySpreadConstraints", "items"): "V1TopologySpreadConstraint",
     ("podSecurityContext",): "V1PodSecurityContext",

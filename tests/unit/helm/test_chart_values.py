@@ -129,6 +129,7 @@ def test_yamllint_finds_nothing(tmp_path: Path) -> None:
         ({"metrics": {"enabled": True}}, "enabled"),
         ({"metrics": {"podMonitor": {"interval": "often"}}}, "interval"),
         ({"metrics": {"prometheusRule": {"runbookURL": "docs/runbook.md"}}}, "runbookURL"),
+        ({"extraEnvFrom": [{"secret": {"name": "x"}}]}, "at '/extraEnvFrom/0': additional"),
         ({"networkPolicy": {"ingress": []}}, "ingress"),
         (
             {"networkPolicy": {"metricsFrom": [{"namespaceSelector": {}, "podSelecter": {}}]}},
@@ -398,7 +399,7 @@ def test_what_is_said_about_pods_reaches_them(everything: list[Manifest]) -> Non
     assert template["metadata"]["annotations"]["a"] == "b"
     assert template["metadata"]["labels"]["c"] == "d"
     assert template["metadata"]["labels"]["team"] == "platform"
-    for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+    for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "hostAliases"):
         assert pod[field] == EVERYTHING[field]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
     (spread,) = pod["topologySpreadConstraints"]

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from finetune_api.manifest import Manifest
+from finetune_api.reasons import NEXT_STEP
 from finetune_operator.runtime import metrics
 from tests.unit.helm.charts import only, render
 
@@ -21,6 +22,7 @@ OF_PROMETHEUS = {"namespace", "pod"}
 QUERY = re.compile(r"\b((?:finetune|process)_\w+)(?:\{([^}]*)\})?")
 LABEL = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
 GROUPED = re.compile(r"\b(?:by|on|without|group_left)\s*\(([^)]*)\)")
+RATED = re.compile(r"\b(?:rate|increase|irate)\(\s*(\w+)")
 DEPLOYMENT = metrics.DeploymentRow("namespace", "name", billed_while_idle=True, cost_per_hour=1.0, currency="USD")
 READ_ANEW: list[tuple[Any, Any]] = [
     (metrics.DEPLOYMENTS, DEPLOYMENT),
@@ -54,6 +56,24 @@ def queries() -> Iterator[tuple[str, str]]:
     (text,) = [one["data"]["finetune-operator.json"] for one in made if "finetune-operator.json" in one.get("data", {})]
     for panel in json.loads(text)["panels"]:
         yield from ((panel["title"], target["expr"]) for target in panel["targets"])
+
+
+def test_rates_are_of_what_only_grows_and_all_that_only_grows_is_asked_for_its_rate() -> None:
+    kinds = {family.name: family.type for family in metrics.REGISTRY.collect()}
+    ends = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    growing = {f"{name}{end}" for name, kind in kinds.items() for end in ends.get(kind, ())}
+    wrong = list[str]()
+    for place, query in queries():
+        named = {name for name, _ in QUERY.findall(query)}
+        rated = set(RATED.findall(query))
+        wrong += [f"{place}: {one}" for one in sorted(rated ^ (named & growing))]
+    assert wrong == []
+
+
+def test_a_first_failure_is_seen_by_whoever_asks_how_many_there_were_in_an_hour() -> None:
+    """Prometheus takes the first value of a series for where it began: a failure with which it begins is none to it."""
+    (family,) = metrics.FAILURES.collect()
+    assert {sample.labels["reason"] for sample in family.samples} >= {reason.value for reason in NEXT_STEP}
 
 
 def test_queries_name_labels_that_their_metrics_have(labels: dict[str, set[str]]) -> None:

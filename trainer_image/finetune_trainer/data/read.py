@@ -55,7 +55,8 @@ def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
         or_there = f", or hf://datasets/{data.uri}/PATH for a file of this data set of a hub" if on_a_hub else ""
         raise TrainerError(
             Reason.SPEC_INVALID,
-            f"{field}: a file of this machine needs file:// and an absolute path, with three slashes",
+            f"{field}: a file of this machine needs file:// and an absolute path, with three slashes; that is for "
+            "`check` and `run` alone, and a cluster reads pvc://CLAIM/PATH, configmap://NAME/KEY or a store",
             f"Write {path.as_uri()}{or_there}",
         )
     try:

@@ -109,14 +109,18 @@ class Asking:
         """Have each pair of answers judged, twice; what was not judged counts as an error."""
         from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
 
+        most = 2 * len(self._material.questions)
         if all(answer is None for answer in other.answers):
+            self._advance(most)
             return
         asked = pairs(self._material.questions, tuned, other.answers, judge.criteria)
         who = "judge-" + name.replace("/", "-")
         kept = self._kept(who, judge.url, judge.model, judge.criteria, *map(hash_of, (tuned, other.answers)))
         left = asked.without(kept.by_row.__contains__)
         key = os.environ.get(JUDGE_KEY_VARIABLE)
-        outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one], count=0))
+        self._advance(most - len(left))
+        outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one]))
+        self._advance(outcome.errors)
         said = kept.texts(2 * len(tuned))
         other.rulings = rulings(tuned, other.answers, said)
         why = outcome.problem or unread(other.rulings, said)
@@ -135,11 +139,11 @@ class Asking:
             *depends_on,
         )
 
-    def _keep(self, kept: KeptAnswers, new: list[Answer], *, count: int = 1) -> None:
+    def _keep(self, kept: KeptAnswers, new: list[Answer]) -> None:
         self._interruption.check()
         self._interruption.before_writing()
         kept.add(new)
-        self._advance(count * len(new))
+        self._advance(len(new))
 
     def _not_asked(self, why: str) -> Contestant:
         self._advance(len(self._material.questions))
@@ -153,11 +157,12 @@ class Asking:
         if not due:
             return
         asked = 1 + self._comparing_versions + sum(not one.active_version for one in self._evaluation.baselines)
+        ruled = 2 * (asked - 1) if self._evaluation.judge is not None else 0
         before = self._reporter.report.progress or Progress(step=0, total_steps=0)
         progress = before.model_copy(
             update={
                 "answers": self._answered,
-                "total_answers": asked * len(self._material.questions),
+                "total_answers": (asked + ruled) * len(self._material.questions),
                 "eta_seconds": None,
                 "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }

@@ -19,7 +19,7 @@ from finetune_api.crds import KINDS, Kind
 from finetune_api.dataset import Columns
 from finetune_api.job import FineTuneJobManifest, ManifestMetadata, Resources
 from finetune_api.names import API_VERSION, GROUP
-from finetune_api.quantities import LEAST_SIZE, amount, nearest
+from finetune_api.quantities import LEAST_SIZE, MOST_CORES, amount, nearest, nearest_cores
 from finetune_api.reasons import Reason
 from finetune_api.schema import structural_schema
 from finetune_api.verdict import SPLITS
@@ -202,6 +202,8 @@ def _other(document: Document, kind: Kind) -> Other:
     for field, wrong, step in (*_of_metadata(metadata), *_of_service(kind, metadata.name)):
         if wrong:
             raise _at(document, field, _unfit(document, field, wrong, step))
+    if endless := document.endless():  # of a job each field is known, and none can hold such a thing
+        raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {endless}", "Write it out, without the alias.")
     wire = manifest.wire().get("spec", {})
     broken = [
         (path, f"{field_path(path)}: {said}")
@@ -332,3 +334,7 @@ def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
         small = found is not None and field != "cpu" and found < LEAST_SIZE
         unit = "a number alone is bytes, and this is less than 64Ki" if small else None
         yield f"spec.resources.{field}", unit, "Write the unit, such as 16Gi or 512Mi."
+    cores = amount(written.get("cpu", 0))
+    near = f"; did you mean {meant}?" if (meant := nearest_cores(written.get("cpu"))) else ""
+    many = f"no node has so many cores{near}" if cores is not None and cores > MOST_CORES else None
+    yield "spec.resources.cpu", many, "Write their number, such as 4, or thousandths with a small m, such as 4000m."

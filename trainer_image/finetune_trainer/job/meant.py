@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
+from finetune_api.connection import PROVIDERS, PodTemplate
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.near_names import like, plain
 from finetune_trainer.job.fields import Path, field_names, model_at, places, required, shown, value_at
@@ -25,6 +26,12 @@ _A_FILE = (
     "; a file is named by its uri, such as pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY or "
     "hf://datasets/OWNER/NAME/PATH"
 )
+_OF_ANY_OBJECT = frozenset({"kind", "apiVersion", "apiGroup", "group", "uid"})
+"""What references of Kubernetes' own kinds have beside a name."""
+
+_OF_PODS = frozenset(PodTemplate.model_fields[field].alias for field in PodTemplate.model_fields)
+"""Written by people who know pods: `nodeSelector` is no slip of the pen for `namespaceSelector`."""
+
 _OWN_NAMESPACE = {
     "FineTuneJob": "connections have no namespace, and all else is in the job's own",
     "LLMConnection": "Secrets of a connection are in the operator's namespace, what its pods need in the job's",
@@ -41,8 +48,8 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
         return f"; did you mean {same}?"
     if parent == _COLUMNS and (found := _column(name, value_at(manifest, path), names)):
         return found
-    if parent.endswith("Ref") and name == "namespace":
-        return f"; leave it out: {_OWN_NAMESPACE.get(kind, 'it is in the namespace of the object itself')}"
+    if parent.endswith("Ref") and name in ("namespace", *_OF_ANY_OBJECT):
+        return f"; leave it out: {_instead_of(name, parent.rpartition('.')[2], kind)}"
     below = value_at(manifest, path)
     if isinstance(below, dict) and below and below.keys() <= set(names):
         return f"; what is below it stands in {parent} itself"
@@ -52,7 +59,8 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     if root is FineTuneJobManifest:
         return _of_a_job(name, parent, names) or near or (_A_FILE if parent in _SPLITS else "")
     remark = OF_CONNECTIONS.get(plain(name)) if kind == "LLMConnection" else None
-    return f"; {remark}" if remark else near or _elsewhere(name, list(path[:-1]), root)
+    elsewhere = _elsewhere(name, list(path[:-1]), manifest, root)
+    return f"; {remark}" if remark else elsewhere if name in _OF_PODS else near or elsewhere
 
 
 def _above(name: str, parent: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str | None:
@@ -108,11 +116,29 @@ def _only_place(name: str, parent: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _elsewhere(name: str, parent: Path, root: type[BaseModel]) -> str:
+def _instead_of(name: str, reference: str, kind: str) -> str:
+    """By what is known what people write beside the name of another object."""
+    if name == "namespace":
+        return _OWN_NAMESPACE.get(kind, "it is in the namespace of the object itself")
+    return f"{reference} alone says what kind of object it names"
+
+
+def _elsewhere(name: str, parent: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     """Where fields of this name stand in the object."""
-    found = _called(name, root)
+    found = _of_its_provider(_called(name, root), manifest)
     likely = 0 < len(found) <= _FEW and all(_may_be_meant(place.split("."), parent, root) for place in found)
     return f"; here it is {' or '.join(found)}" if likely else ""
+
+
+def _of_its_provider(found: list[str], manifest: dict[str, Any]) -> list[str]:
+    """Without those in parts that go with another provider than the one that the manifest names, unless all do."""
+    spec = manifest.get("spec")
+    given = [provider for provider in PROVIDERS if isinstance(spec, dict) and provider in spec]
+    if len(given) != 1:
+        return found
+    beside = {"checkPod"} if given == ["huggingFace"] else set()
+    others = {*PROVIDERS, *beside} - {*given}
+    return [place for place in found if place.split(".")[1] not in others] or found
 
 
 def _may_be_meant(place: list[str], parent: Path, root: type[BaseModel]) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from finetune_api.aws import partition_of
-from finetune_api.base import RULES, SERVICE_NAME, SIZES
+from finetune_api.base import COUNTED_HELP, RULES, SERVICE_NAME, SIZES
 from finetune_api.connection import PROVIDERS
 from finetune_api.deployment import ENGINES
-from finetune_api.quantities import LEAST_SIZE, amount, nearest
+from finetune_api.quantities import LEAST_SIZE, MOST_CORES, amount, is_counted, nearest
 from finetune_api.schema import Schema
 from finetune_api.trainer import LARGEST_NUMBER
 from finetune_api.uris import ARTIFACT_SHAPES
@@ -32,6 +32,15 @@ def _action(spec: Any) -> str:
 def _are_sizes(resources: Any) -> bool:
     sizes = [amount(resources[name]) for name in SIZES if name in resources]
     return all(size is None or size >= LEAST_SIZE for size in sizes)
+
+
+def _are_cores(quantity: Any) -> bool:
+    return (cores := amount(quantity)) is None or cores <= MOST_CORES
+
+
+def _are_counted(resources: Any) -> bool:
+    devices = [value for name, value in resources.items() if "/" in name and amount(value) is not None]
+    return all(is_counted(value) for value in devices)
 
 
 def _are_within_limits(resources: Any) -> bool:
@@ -95,6 +104,8 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     ),
     "write a quantity": lambda it: amount(it) is not None,
     "memory and ephemeral-storage:": _are_sizes,
+    "cpu: no node has": lambda it: _are_cores(it.get("cpu", 0)),
+    "what a device plugin hands out": _are_counted,
     "requests may not be": _are_within_limits,
 }
 """How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""
@@ -112,7 +123,8 @@ def of_quantity(value: Any) -> str | None:
 def broken_rules(schema: Schema, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     """The rules that a part does not keep: the field that each blames, and its message."""
     if schema.get("x-kubernetes-int-or-string") and (wrong := of_quantity(value)):
-        yield path, wrong
+        is_device = isinstance(value, float) and "/" in str(path[-1])
+        yield path, COUNTED_HELP if is_device else wrong
         return
     for rule in schema.get(RULES, ()):
         message = rule["message"]

@@ -58,6 +58,14 @@ class Document:
                 return f"line {node.start_mark.line + 1}: {number} is read as octal, which is {int(number, 8)}"
         return None
 
+    def endless(self) -> str | None:
+        """Where aliases stand for what they are within, or for so much that nobody reads it; nothing where none do."""
+        try:
+            _length(self.node, {}, set())
+        except _EndlessError as error:
+            return f"line {error.node.start_mark.line + 1}: {error.what}"
+        return None
+
     def empty(self, names: Collection[str]) -> list[tuple[int, str]]:
         """Lines and names of fields, of those that are called so, behind whose colon nothing stands."""
         pairs = [pair for node in self._nodes() for pair in _pairs(node)]
@@ -71,6 +79,32 @@ class Document:
             within = [inner for _, _, inner in _pairs(node) if id(inner) not in seen]
             seen.update(map(id, within))
             nodes += within
+
+
+_MOST_NODES = 1_000_000
+"""Beyond what a manifest has that spells everything out: kubectl does not take such a use of aliases either."""
+
+
+class _EndlessError(Exception):
+    def __init__(self, node: yaml.Node, what: str) -> None:
+        super().__init__(what)
+        self.node = node
+        self.what = what
+
+
+def _length(node: yaml.Node, known: dict[int, int], around: set[int]) -> int:
+    """How many nodes there are when each alias is written out. `known`: of those that are counted.
+
+    Raises:
+        _EndlessError: there is no end to it, or too late a one.
+    """
+    if id(node) in around:
+        raise _EndlessError(node, "an anchor stands for what it is within")
+    if id(node) not in known:
+        known[id(node)] = 1 + sum(_length(inner, known, around | {id(node)}) for _, _, inner in _pairs(node))
+    if known[id(node)] > _MOST_NODES:
+        raise _EndlessError(node, "its aliases make too much of it")
+    return known[id(node)]
 
 
 def _pairs(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
@@ -175,6 +209,7 @@ def _place(error: Exception) -> str:
 
 
 _IN_WORDS = {
+    "apiVersion stands twice": "apiVersion stands twice: before a second object goes a line ---",
     "expected <block end>": "it is indented otherwise than the lines that it belongs to",
     "mapping values are not allowed here": "a second colon stands in the line, or the line is indented too far; text "
     "with a colon needs quotes",

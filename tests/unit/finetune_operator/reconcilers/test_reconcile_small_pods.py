@@ -39,6 +39,18 @@ def told(failure: dict[str, Any]) -> str:
     return said
 
 
+async def test_an_image_that_cannot_be_pulled_is_named_by_where_it_is_written(begin: Begin) -> None:
+    """A pod that waits keeps the image that it was made with, whatever an admin writes since."""
+    cluster = await begin(with_cloud_job)
+    cluster.run_pod(phase="Pending")
+    waits = {"name": "trainer", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}
+    cluster.kube.change(PODS, "sentiment-1-1-x", status={"phase": "Pending", "containerStatuses": [waits]})
+    await cluster.settle()
+    said = told(cluster.status()["failure"])
+    assert "checkPod.image of the connection, else checkImage of the chart's values" in said
+    assert "Then delete the pod" in said
+
+
 @pytest.mark.parametrize(
     ("end", "words"),
     [(OUT_OF_MEMORY, "it used more memory than its limit of 1Gi"), (ON_A_FULL_NODE, "the pod was evicted: The node")],

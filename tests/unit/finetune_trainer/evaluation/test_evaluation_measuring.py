@@ -365,6 +365,8 @@ def test_a_judge_compares_with_every_baseline_and_is_asked_once(tiny_model, tmp_
     for judged in (found.zero_shot.judged, found.few_shot.judged):
         assert (judged.wins + judged.ties, judged.losses, judged.errors, judged.verdict) == (12, 0, 0, "Better")
     assert found.active_version.judged is None
+    progress = bench.reports[-1].progress
+    assert progress.answers == progress.total_answers == 4 * 12 + 3 * 2 * 12  # who is not there is not waited for
     assert next(contest.rows())["answers"]["zeroShot"]["judge"] in ("win", "tie")
     before = len(asked)
     assert bench.measure().result == contest.result

@@ -121,6 +121,13 @@ def test_a_tracker_that_an_air_gapped_site_does_not_ask_is_told(tmp_path, capsys
     assert ("warning: spec.trackers.wandb: the connection is airGapped" in said) is (not server)
 
 
+@pytest.mark.parametrize("more", [[], ["--manifest-only"]])
+def test_an_evaluation_that_has_nothing_to_be_made_on_is_told(tmp_path, capsys, more):
+    one = write(tmp_path / "all.yaml", job(tmp_path, evaluation={"metrics": ["rougeL"]}))
+    assert main(["check", "-f", one, *more]) == ExitCode.OK
+    assert "warning: spec.evaluation: there is no dataset.test, so nothing is evaluated" in capsys.readouterr().err
+
+
 def test_the_flag_counts_before_the_connection(tmp_path, capsys):
     one = write(tmp_path / "all.yaml", connection(OPENAI), job(tmp_path))
     assert main(["check", "-f", one, "--provider", "azureOpenAI"]) == ExitCode.OK

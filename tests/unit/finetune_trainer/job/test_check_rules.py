@@ -16,6 +16,8 @@ DEPLOYMENT = HEAD.format("ModelDeployment") + "  modelRef: {name: a}\n"
 MODEL = HEAD.format("FineTunedModel") + "  deployment:\n    template:\n"
 CONNECTION = HEAD.format("LLMConnection")
 LOCAL = CONNECTION + "  huggingFace:\n    trainerImage: a/b:1\n    artifacts: {uri: pvc://models}\n"
+TEN_TIMES = "".join(f", x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]" for n in range(1, 8))
+VOLUME = LOCAL + "    modelCache: {volume: {csi: %s}}\n"
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 AZURE = f"  azureOpenAI: {{{{subscriptionID: {SUBSCRIPTION}, resourceGroup: b, credentials: {{}}, {{}}}}}}\n"
 AWS = "roleARN: 'arn:aws:iam::123456789012:role/x', s3: {bucket: abc}"
@@ -73,6 +75,17 @@ def complaint(tmp_path, capsys):
             DEPLOYMENT + "  huggingFace: {resources: {requests: {ephemeral-storage: 20}}}\n",
             "spec.huggingFace.resources.requests: memory and ephemeral-storage: a number alone is bytes",
         ),
+        *(
+            (
+                DEPLOYMENT + f"  huggingFace: {{resources: {{limits: {{nvidia.com/gpu: {amount}}}}}}}\n",
+                "what a device plugin hands out is counted: write a whole number",
+            )
+            for amount in ("0.5", "500m", "'0.5'")
+        ),
+        (
+            DEPLOYMENT + "  huggingFace: {resources: {requests: {cpu: 4000M}}}\n",
+            "spec.huggingFace.resources.requests: cpu: no node has so many cores",
+        ),
         (
             DEPLOYMENT + "  huggingFace: {resources: {limits: {cpu: 1}, requests: {cpu: 1500m}}}\n",
             "spec.huggingFace.resources.requests: requests may not be greater than limits",
@@ -87,6 +100,8 @@ def complaint(tmp_path, capsys):
         ),
         (MODEL + "      bedrock: {commitment: OneMonth}\n", "line 7: spec.deployment.template.bedrock: type OnDemand"),
         (CONNECTION + "  fineTuning: {}\n", "line 4: spec: spec needs exactly one provider block"),
+        (VOLUME % "&v {driver: a, volumeAttributes: {x: *v}}", "line 8: an anchor stands for what it is within"),
+        (VOLUME % f"{{x0: &x0 [a]{TEN_TIMES}}}", "line 8: its aliases make too much of it"),
         (LOCAL + "    airGapped: true\n", "line 8: spec.huggingFace.airGapped: huggingFace.airGapped needs"),
         (LOCAL + "  checkPod: {}\n", "line 8: spec.checkPod: checkPod is for providers outside of the cluster"),
         (LOCAL.replace("pvc://", "/mnt/"), "line 7: spec.huggingFace.artifacts.uri: artifacts.uri: write pvc://CLAIM"),

@@ -5,6 +5,7 @@ import re
 import pytest
 from pydantic import create_model
 
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.crds import KINDS
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.near_names import plain
@@ -70,3 +71,24 @@ def test_a_field_that_stands_further_out_already_is_not_told_again():
         "spec": {"dataset": {"train": {"uri": "pvc://data/a"}}, "modelRef": {"dataset": 1}},
     }
     assert "here it is" not in meant(["spec", "modelRef", "dataset"], manifest, FineTuneJobManifest)
+
+
+@pytest.mark.parametrize("field", ["kind", "apiVersion", "uid"])
+def test_what_references_of_kubernetes_have_beside_a_name_is_told_to_be_left_out(field):
+    said = meant(["spec", "modelRef", field], {"kind": "FineTuneJob"}, FineTuneJobManifest)
+    assert said == "; leave it out: modelRef alone says what kind of object it names"
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "meant_place"),
+    [
+        ("huggingFace", "spec.huggingFace.nodeSelector", "spec.huggingFace.podTemplate.nodeSelector"),
+        ("huggingFace", "spec.tolerations", "spec.huggingFace.podTemplate.tolerations"),
+        ("openAI", "spec.nodeSelector", "spec.checkPod.podTemplate.nodeSelector"),
+        ("bedrock", "spec.bedrock.imagePullSecrets", "spec.checkPod.podTemplate.imagePullSecrets"),
+    ],
+)
+def test_of_two_places_that_of_the_connections_own_provider_is_told(provider, path, meant_place):
+    manifest = {"kind": "LLMConnection", "spec": {provider: {}}}
+    root = create_model("LLMConnection", __base__=OtherManifest, spec=(LLMConnectionSpec, ...))
+    assert meant(path.split("."), manifest, root) == f"; here it is {meant_place}"
