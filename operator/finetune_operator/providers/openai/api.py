@@ -37,7 +37,7 @@ from finetune_operator.providers.openai.refusals import Barred, of_the_wish, tra
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.unanswered import unanswered
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import RESULTS_MAX_BYTES, plain
 
 T = TypeVar("T")
 E = TypeVar("E", bound=ProviderError)
@@ -50,7 +50,6 @@ EVENT_PAGES = 10
 LOOKS = 2
 """How often a job is looked for in lists before it counts as gone."""
 
-RESULTS_MAX_BYTES = 16 * 1024 * 1024
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
 
