@@ -158,10 +158,12 @@ class CloudSite(Site):
         return artifact
 
     async def passes(self, seconds: float, name: str = "sentiment") -> None:
-        """Time, by all clocks; then the deployment is looked at, which else would take its while."""
+        """Time, by all clocks; then the deployment is looked at, which else would take its while, and its cost told."""
         await self.is_shown(name)
+        before = (await self.status(MODEL_DEPLOYMENTS, name)).get("cost") or {}
         self.advance(seconds)
         await self.is_looked_at(name)
+        await self._tells_the_cost(before, seconds, name)
 
     async def is_shown(self, name: str = "sentiment") -> None:
         """Wait until the provider's list has a deployment."""
@@ -187,6 +189,17 @@ class CloudSite(Site):
             return Decimal(cost.get("sinceDeployed", "0")) >= least - Decimal("0.01")
 
         await self.says(is_told, f"cost of {seconds:g} s", MODEL_DEPLOYMENTS, name)
+
+    async def _tells_the_cost(self, before: Manifest, seconds: float, name: str) -> None:
+        """Wait until status says what so much more time costs, where it said what had been billed by the hour."""
+        if not {"perHour", "sinceDeployed"} <= before.keys():
+            return
+        least = Decimal(before["sinceDeployed"]) + Decimal(before["perHour"]) * Decimal(seconds) / 3600
+
+        def is_told(status: Manifest) -> bool:
+            return Decimal(status.get("cost", {}).get("sinceDeployed", "0")) >= least - Decimal("0.01")
+
+        await self.says(is_told, f"cost of {seconds:g} s more", MODEL_DEPLOYMENTS, name)
 
     def advance(self, seconds: float) -> None:
         """Time passes, by all clocks."""

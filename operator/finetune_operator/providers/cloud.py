@@ -45,6 +45,9 @@ CLOCK_SKEW = timedelta(days=1)
 """A provider's clock may be behind ours, or ours be wrong: what it made is looked for from so much earlier on. What is
 overlooked is made twice, and a day of jobs is few pages."""
 
+LOOKS = 2
+"""How often a job is looked for of which status knows nothing."""
+
 SUFFIX_LIMIT = 40
 FURTHER_ATTEMPTS = 5
 """So many attempts after the last one that is known are looked for where status is lost: some never get that far."""
@@ -87,7 +90,7 @@ class CloudTraining:
             await self._require_place(job, ProviderStatus())
         while lost and number < last + FURTHER_ATTEMPTS:
             number += 1
-            if await self.find(job, ProviderStatus(attempt=number)):
+            if await self._finds(job, ProviderStatus(attempt=number)):
                 latest = last = number
         return latest
 
@@ -127,7 +130,7 @@ class CloudTraining:
         job_id = check.job_id or names.training_job(job["metadata"]["name"], max(provider.attempt, 1))
         try:
             await self._require_place(job, provider)
-            return Run("Checked", job_id=job_id, unknown=True) if await self.find(job, provider) else check
+            return Run("Checked", job_id=job_id, unknown=True) if await self._finds(job, provider) else check
         except ProviderError as error:
             if check.state in _UNDER_WAY:
                 return check  # its data wait for the provider, too: nothing is known to be there
@@ -323,6 +326,13 @@ class CloudTraining:
             listed = await self._call(job, lambda api: api.files(f"{key.attempt_prefix}train-"))
             files = [file.id for file in listed] or [""]
         return [one for one in found if any(is_of(one, key, file) for file in files)]
+
+    async def _finds(self, job: Manifest, provider: ProviderStatus) -> bool:
+        """Whether one of several look-ups finds it: one alone may miss what is there, which would be paid for again."""
+        for _ in range(LOOKS):
+            if await self.find(job, provider):
+                return True
+        return False
 
     async def create(self, job: Manifest, spec: FineTuneJobSpec, provider: ProviderStatus) -> RemoteJob:
         """One call. The files are looked at before: their names say that they are of this attempt."""

@@ -13,6 +13,7 @@ ProviderError
     ├── Broken       an answer that something is wrong at its end
     ├── Contested    it conflicts with something of this one thing, perhaps with an earlier try; all else goes on
     └── Unreadable   an answer that no such API gives
+        └── Page     one for people: of a proxy, or of another address than the API's
 
 Messages are for people and go into status: they name no secret and quote no data.
 """
@@ -129,6 +130,10 @@ class Unreadable(Unknown):
     def __init__(self, why: str) -> None:
         message = f"what answers is not the provider's API ({why}): is the address right, is a proxy in between?"
         super().__init__(Reason.PROVIDER_UNAVAILABLE, message)
+
+
+class Page(Unreadable):
+    """An answer for people."""
 
 
 MOST_PAGES = 1000

@@ -23,6 +23,9 @@ Wire = Mapping[str, Any]
 KEPT_POINTS = 4 * LOSS_POINTS
 """Of a curve at its provider: status thins them once more, together with what it has."""
 
+RESULTS_MAX_BYTES = 16 * 1024 * 1024
+"""Of a record of losses that is read."""
+
 _MESSAGE_LIMIT, _READ_LIMIT = 500, 16 * 1024
 _WORD_LIMIT = 64
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
@@ -96,6 +99,16 @@ class Spread(Generic[T]):
     def found(self) -> list[T]:
         """Those that are kept."""
         return self._kept if self._kept[-1:] == self._last else self._kept + self._last
+
+
+def whole_lines(record: bytes, *, read: int) -> bytes:
+    """A record of losses without the line in which reading it ended: half a number is another one.
+
+    Args:
+        record: as far as it was read.
+        read: so many bytes, before they were decoded.
+    """
+    return record if read < RESULTS_MAX_BYTES else record[: record.rfind(b"\n") + 1]
 
 
 def csv_rows(content: bytes) -> Iterator[dict[str, str]]:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, measuring
@@ -244,6 +246,40 @@ def _left_to_deadline(view: JobView) -> float | None:
     return (moment(asked) + timedelta(seconds=seconds) - view.now).total_seconds()
 
 
+def refuse_what_was_not_brought(view: JobView) -> Decision | None:
+    """A pod of another release may leave out what it does not know of: nothing is paid for that lacks it."""
+    files = view.provider.files
+    if view.run.state != "Checked" or view.spec is None or files is None or view.provider.asked_at is not None:
+        return None
+    brought = {file.split for file in files}
+    lacking = [field for part, field in _parts(view.spec, view.connection).items() if part not in brought]
+    if not lacking:
+        return None
+    message = (
+        f"the pod that checked the data has brought the provider nothing of {' and '.join(lacking)}: is its image of "
+        "another release? The job was not made"
+    )
+    return fail(view, Failure(reason=Reason.TRAINER_CRASHED, message=message, next_step=_OTHER_IMAGE))
+
+
+_OTHER_IMAGE = (
+    "Ask an admin to set checkImage of the chart, or checkPod.image of the connection, to the image of the operator's "
+    "release; then set spec.retryNonce."
+)
+
+
+def _parts(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> dict[str, str]:
+    """What a pod has to bring, by its name as a file's, with the field that wants it; a test set to our own trainer."""
+    trains_there = connection is not None and connection.sage_maker is not None
+    wanted = {
+        "train": ("spec.dataset.train", True),
+        "validation": ("spec.dataset.validation", spec.dataset.validation is not None),
+        "test": ("spec.dataset.test", trains_there and spec.dataset.test is not None),
+        "code": ("spec.code", trains_there and spec.code is not None),
+    }
+    return {part: field for part, (field, is_wanted) in wanted.items() if is_wanted}
+
+
 def submit(view: JobView) -> Decision | None:
     """The data are at the provider: have the job made, if it is within its budget."""
     if view.run.state != "Checked" or view.spec is None:
@@ -346,6 +382,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     refuse_other_base,
     enforce_deadline,
     job.wait_for_pod,
+    refuse_what_was_not_brought,
     submit,
     say_untaken,
     job.notice_silence,

@@ -45,8 +45,10 @@ def next_move(view: JobView, found: Sequence[RemoteJob]) -> Adopt | Wait | Creat
         first = oldest(found)
         return Adopt(first, tuple(one for one in found if one.id != first.id and not one.ended))
     left = unsettled(view)
-    if view.spec is not None and view.spec.suspend:
-        return Wait(LOOK_AGAIN_SECONDS)  # it was seen a moment ago; nothing is made for a job that is to rest
+    rests = view.spec is not None and view.spec.suspend
+    if rests or view.run.unknown:
+        # It was seen a moment ago. Nothing is made for a job that is to rest, or whose data its status does not know.
+        return Wait(LOOK_AGAIN_SECONDS)
     return Wait(min(left, LOOK_AGAIN_SECONDS)) if left > 0 else Create()
 
 

@@ -263,9 +263,16 @@ def _result(job: RemoteJob, metrics: Metrics, loss: Loss | None, status: FineTun
         train_loss=loss.last_train if loss else None,
         eval_loss=loss.last_validation if loss else None,
         **(loss.last_rewards if loss else {}),
-        runtime_seconds=round((job.ends - job.created).total_seconds()) if job.ends and job.dated else None,
+        runtime_seconds=_took(job),
         dataset_sha256=train.sha256 if train else None,
     )
+
+
+def _took(job: RemoteJob) -> int | None:
+    """Seconds from when it was made to its end; None where its provider's moments do not go together."""
+    if job.ends is None or not job.dated or job.ends < job.created:
+        return None
+    return round((job.ends - job.created).total_seconds())
 
 
 def oldest(jobs: Sequence[RemoteJob]) -> RemoteJob:

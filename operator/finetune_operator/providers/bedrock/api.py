@@ -22,11 +22,11 @@ from finetune_operator.providers.bedrock.models import ANSWER_SECONDS, RUNTIME, 
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
+from finetune_operator.providers.values import RESULTS_MAX_BYTES
 
 logger = logging.getLogger(__name__)
 
 SERVICE = "bedrock"
-RESULTS_MAX_BYTES = 16 * 1024 * 1024
 STOP_PAUSE_SECONDS = 10.0
 
 

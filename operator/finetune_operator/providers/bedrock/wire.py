@@ -14,7 +14,7 @@ from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, Remote
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, whole
+from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, whole, whole_lines
 
 NAME_LIMIT = 63
 TOKEN_LETTERS = 12
@@ -204,7 +204,7 @@ def _result(shown: Wire, path: str) -> str:
 
 def _curve(content: bytes, column: str) -> tuple[LossPoint, ...]:
     points = Spread[tuple[int, float]]()
-    for row in csv_rows(content):
+    for row in csv_rows(whole_lines(content, read=len(content))):
         step, value = whole(row.get("step_number")), number(row.get(column))
         if step is not None and value is not None and step >= 0:
             points.add((step + 1, value))

@@ -21,6 +21,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.errors import (
     NotThere,
+    Page,
     ProviderError,
     Refused,
     TryLater,
@@ -29,16 +30,17 @@ from finetune_operator.providers.errors import (
     require_end,
 )
 from finetune_operator.providers.in_time import Limit
-from finetune_operator.providers.openai import wire
+from finetune_operator.providers.openai import address, wire
 from finetune_operator.providers.openai.client import CALL_SECONDS, FORM
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.openai.refusals import Barred, of_the_wish, translated
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.unanswered import unanswered
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import RESULTS_MAX_BYTES, plain
 
 T = TypeVar("T")
+E = TypeVar("E", bound=ProviderError)
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,6 @@ EVENT_PAGES = 10
 LOOKS = 2
 """How often a job is looked for in lists before it counts as gone."""
 
-RESULTS_MAX_BYTES = 16 * 1024 * 1024
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
 
@@ -62,6 +63,8 @@ class OpenAIApi:
         self._sdk = sdk
         self._turn: Callable[[], Awaitable[None]] | None = None
         self._host = urlsplit(str(sdk.base_url)).netloc
+        self._base = str(sdk.base_url).rstrip("/")
+        self._probably = address.probably(self._base)
         self._keeps_labels = is_openai(self._host)
         """Whether jobs are known to be shown with the labels that they were made with."""
 
@@ -75,7 +78,7 @@ class OpenAIApi:
 
     async def check(self) -> None:
         """Ask for one job: the key is good, and fine-tuning is there."""
-        _rows(await self._ask(self._sdk.fine_tuning.jobs.list(limit=1)))
+        _rows(await self._ask_root(self._sdk.fine_tuning.jobs.list(limit=1)))
 
     async def account(self) -> str | None:
         """As OpenAI's answers tell it: the key's project or, of keys that have none, its organization."""
@@ -102,7 +105,9 @@ class OpenAIApi:
         timeout = httpx2.Timeout(UPLOAD_SILENCE_SECONDS, connect=5.0)
         options: Any = {"headers": headers, "timeout": timeout}
         try:
-            answer = await self._ask(self._sdk.post("/files", cast_to=FileObject, content=content(), options=options))
+            answer = await self._ask_root(
+                self._sdk.post("/files", cast_to=FileObject, content=content(), options=options)
+            )
         except Unknown:
             if broken:
                 raise broken[0] from None  # the sender's fault, and no trouble with the provider
@@ -300,7 +305,7 @@ class OpenAIApi:
 
     async def _pages(self, first: Awaitable[Any]) -> AsyncIterator[list[dict[str, Any]]]:
         """A list's pages, up to one that brings nothing new: a service may give the first one for ever."""
-        page, seen, count = await self._ask(first), set[str](), 0
+        page, seen, count = await self._ask_root(first), set[str](), 0
         while True:
             require_end(count := count + 1, self._host)
             here = _rows(page)
@@ -372,13 +377,42 @@ class OpenAIApi:
         if self._turn is not None:
             await self._turn()
 
+    async def _ask_root(self, call: Awaitable[T]) -> T:
+        """As `_ask`, of what every service has: where that is not there, nor any models, the address may be wrong."""
+        try:
+            return await self._ask(call)
+        except NotThere as error:
+            if self._probably is None or await self._has_models():
+                raise
+            raise self._with_hint(error) from None
+
+    async def _has_models(self) -> bool:
+        try:
+            await self._ask(self._sdk.models.list())
+        except (NotThere, Unreadable):
+            return False
+        except ProviderError:
+            return True  # or nobody can tell
+        return True
+
+    def _misled(self, error: E) -> E:
+        return self._with_hint(error) if isinstance(error, Page) else error
+
+    def _with_hint(self, error: E) -> E:
+        """The error of an address at which no such API has answered, with another one that may have been meant."""
+        if self._probably is not None:
+            error.message += f"; baseURL is {self._base}, and most services have this API at {self._probably}"
+        return error
+
     async def _ask(self, call: Awaitable[T]) -> T:
         """The answer, or the error in our own terms; `from None`, as the SDK's errors carry the request's headers."""
         try:
             await self._wait()
             answer = await call
         except openai.APIStatusError as error:
-            raise translated(error, self._host) from None
+            raise self._misled(translated(error, self._host)) from None
+        except Page as error:  # of our own client
+            raise self._misled(error) from None
         except (openai.APIError, httpx2.HTTPError, TimeoutError) as error:
             if isinstance(error.__cause__, ProviderError):
                 raise error.__cause__ from None
@@ -387,7 +421,7 @@ class OpenAIApi:
             if isinstance(call, Coroutine):
                 call.close()  # one that did not go out would be complained about; else it has ended
         if isinstance(answer, str):  # the SDK's way to hand over what is not JSON
-            raise Unreadable(f"{self._host} answers with a page of text")
+            raise Unreadable(f"{self._host} answers with a text")
         if answer is None or isinstance(answer, list | int | float):  # nor does it look at what JSON says
             raise Unreadable(f"{self._host} answers with JSON that is no object")
         return answer

@@ -13,7 +13,7 @@ import httpx2
 import openai
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.errors import Page, TryLater, looks_like_page
 from finetune_operator.providers.in_time import Limit
 from finetune_operator.providers.unanswered import ANSWER_MAX_BYTES, moved, too_long
 from finetune_operator.providers.values import plain
@@ -74,7 +74,7 @@ class _Client(openai.DefaultAsyncHttpxClient):
         """See httpx2.AsyncClient.
 
         Raises:
-            Unreadable: the answer is too long.
+            Unreadable: the answer is too long, or a page.
             httpx2.ReadTimeout: it takes too long on the whole.
         """
         try:
@@ -85,6 +85,7 @@ class _Client(openai.DefaultAsyncHttpxClient):
                 if stream and response.is_success:
                     return response  # whoever asked for that reads no further, and no longer, than is good
                 content = await _content(response, limit)
+                _require_no_page(response, content)
         except TimeoutError:
             raise httpx2.ReadTimeout("the answer takes too long", request=request) from None
         headers = [(name, value) for name, value in response.headers.items() if name not in _OF_THE_BODY]
@@ -113,6 +114,20 @@ async def _content(response: httpx2.Response, limit: Limit) -> bytes:
     finally:
         await response.aclose()
     return bytes(content)
+
+
+def _require_no_page(response: httpx2.Response, content: bytes) -> None:
+    """A success without JSON is nobody's of this API: the SDK hands it on as a text, and falls over one for a list.
+
+    What has been deleted may be told in any words.
+
+    Raises:
+        Page: it is one.
+    """
+    is_json = response.headers.get("content-type", "").partition(";")[0].strip().casefold().endswith("json")
+    if response.is_success and content.strip() and not is_json and response.request.method != "DELETE":
+        what = "a web page" if looks_like_page(content) else "a page of text"
+        raise Page(f"{response.request.url.netloc.decode()} answers with {what} and status {response.status_code}")
 
 
 _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})

@@ -14,6 +14,7 @@ from finetune_api.asking import Message, Question, Reply
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
     NotThere,
+    Page,
     ProviderError,
     Refused,
     TryLater,
@@ -122,7 +123,7 @@ def of_something_else(error: openai.APIStatusError, host: str) -> ProviderError 
     if status < 400:
         return moved(host, status, str(error.response.headers.get("location", "")))
     if status < 500 and not isinstance(body, dict) and looks_like_page(error.response.content):
-        return Unreadable(f"{host} answers with a web page and status {status}")
+        return Page(f"{host} answers with a web page and status {status}")
     return None
 
 

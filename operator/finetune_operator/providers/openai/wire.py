@@ -20,7 +20,17 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
 from finetune_operator.providers.openai.words import LINE, said
 from finetune_operator.providers.ports import RemoteFile
-from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, when, whole
+from finetune_operator.providers.values import (
+    Spread,
+    Wire,
+    csv_rows,
+    number,
+    plain,
+    unknown_state,
+    when,
+    whole,
+    whole_lines,
+)
 
 _STATES: dict[str, RemoteState] = {
     "validating_files": "Queued",
@@ -217,7 +227,7 @@ def metrics_of_checkpoints(checkpoints: Iterable[Wire]) -> Metrics:
 
 def metrics_of_results(content: bytes) -> Metrics:
     """From the results file: CSV, which OpenAI sends as base64 and others as it is."""
-    return _metrics_of_rows(csv_rows(_decoded(content)))
+    return _metrics_of_rows(csv_rows(whole_lines(_decoded(content), read=len(content))))
 
 
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:

@@ -372,6 +372,17 @@ def test_a_record_of_losses_in_another_form_is_read(name):
 MANY = 200_000
 
 
+@pytest.mark.parametrize("form", [bytes, base64.b64encode])
+@pytest.mark.parametrize("left", [1, 7, 10, 15])
+def test_the_line_in_which_a_record_that_is_too_long_to_be_read_was_cut_is_no_point(monkeypatch, form, left):
+    """Half of 12,1.25 would be step 1, or a loss of 1."""
+    head, row = b"step,step_number,train_loss,training_loss\n1,1,0.5,0.5\n", b"12,12,1.25,1.25\n"
+    cut = head + row[:left]
+    monkeypatch.setattr("finetune_operator.providers.values.RESULTS_MAX_BYTES", len(cut))
+    assert [(point.step, point.value) for point in wire.metrics_of_results(form(cut)).train] == [(1, 0.5)]
+    assert [(point.step, point.value) for point in bedrock_wire.metrics(cut, b"").train] == [(2, 0.5)]
+
+
 @pytest.mark.parametrize("of", [wire.metrics_of_results, lambda content: bedrock_wire.metrics(content, content)])
 def test_of_a_record_with_a_row_for_each_of_many_steps_only_what_is_shown_is_held(of):
     head = b"step,step_number,train_loss,training_loss,validation_loss\n"

@@ -6,6 +6,8 @@ import pytest
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS
 from tests.simulators.conftest import start
+from tests.simulators.flapping import without_rows
+from tests.simulators.http import Reply
 from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, go_on, provider
 
@@ -53,6 +55,30 @@ async def test_a_job_at_its_provider_whose_status_is_emptied_is_followed_and_no_
     assert (len(made), provider.count(CREATE)) == (1, created)
     await go_on(cluster, 3600)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+
+
+@pytest.mark.parametrize("shown", range(1, 13))
+async def test_a_job_that_one_list_misses_after_its_status_is_emptied_is_not_asked_for_without_data(
+    provider: OpenAISimulator, begin: Begin, shown: int
+) -> None:
+    """A look finds it, and the next one, a moment later, does not: neither data nor a pod are known."""
+    cluster = await begin()
+    (made,), lists = running(provider), 0
+    cluster.lose_pods(and_jobs=True)
+
+    async def meddle(operation: str, carry_out: Callable[[], Reply]) -> Reply:
+        nonlocal lists
+        lists += operation == "fine_tuning.jobs.list"
+        reply = carry_out()
+        return without_rows(reply) if operation == "fine_tuning.jobs.list" and lists == shown else reply
+
+    provider.meddle = meddle
+    cluster.forget({})
+    await cluster.settle()
+    await go_on(cluster, 200, step=20)
+    assert (provider.count(CREATE, committed=False), cluster.status()["provider"]["jobID"]) == (1, made)
+    await go_on(cluster, 3600)
+    assert cluster.status()["phase"] == "Succeeded"
 
 
 @pytest.mark.parametrize(("pods", "jobs"), [(True, False), (True, True)])

@@ -54,6 +54,29 @@ async def test_validation_goes_along_as_a_file_of_its_own_and_gives_the_second_c
     assert status["evalLoss"] == status["loss"]["validation"][-1]["value"]
 
 
+@pytest.mark.parametrize(("brought", "lacking"), [("train", "validation"), ("validation", "train")])
+async def test_a_pod_that_leaves_out_a_file_of_the_spec_has_no_job_made_without_it(provider, begin, brought, lacking):
+    """As one of an older release might, which does not know of it; a pod of the right one makes up for it."""
+    cluster = await begin(with_cloud_job, dataset={split: {"uri": "pvc://d/a.jsonl"} for split in (brought, lacking)})
+    cluster.run_pod()
+    await cluster.settle()
+    cluster.end_pod(0, cluster.checked([await cluster.send(rows(), split=brought)]))
+    await cluster.settle()
+    failure = cluster.status()["failure"]
+    assert (cluster.status()["phase"], failure["reason"]) == ("Failed", "TrainerCrashed")
+    assert f"nothing of spec.dataset.{lacking}:" in failure["message"]
+    assert ("checkImage" in failure["nextStep"], "spec.retryNonce" in failure["nextStep"]) == (True, True)
+    assert (provider.count("fine_tuning.jobs.create", committed=False), provider.left()) == (0, [])
+    cluster.change_job(retryNonce="1")
+    await cluster.settle()
+    cluster.run_pod(attempt=2)
+    await cluster.settle()
+    files = [await cluster.send(rows(), split=split, attempt=2) for split in ("train", "validation")]
+    cluster.end_pod(0, cluster.checked(files, attempt=2), attempt=2)
+    await cluster.settle()
+    assert provider.count("fine_tuning.jobs.create") == 1
+
+
 @pytest.mark.parametrize(
     "content", [rows() + b"x", rows()[:-1], rows()[:-1] + b" "], ids=["longer", "shorter", "other"]
 )

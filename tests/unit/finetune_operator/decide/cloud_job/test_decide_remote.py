@@ -1,5 +1,7 @@
 """The state of an attempt at a provider, from its job there."""
 
+from datetime import timedelta
+
 import pytest
 
 from finetune_api.verdict import DatasetVerdict
@@ -35,3 +37,14 @@ def test_what_a_job_had_learnt_when_it_failed_stays_known() -> None:
     assert ended.report is not None
     assert ended.report.progress is not None
     assert ended.report.progress.step == 5
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(90, 90), (0, 0), (-3600, None), (None, None)])
+def test_a_job_that_ended_before_it_was_made_by_its_providers_clocks_took_nobody_knows_how_long(
+    seconds: int | None, told: int | None
+) -> None:
+    ends = NOW + timedelta(seconds=seconds) if seconds is not None else None
+    ended = at_provider("Succeeded", model="ft:gpt", ends=ends)
+    assert ended.report is not None
+    assert ended.report.result is not None
+    assert ended.report.result.runtime_seconds == told
