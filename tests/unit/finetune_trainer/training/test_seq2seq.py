@@ -99,9 +99,10 @@ def test_a_row_cut_to_any_length_has_as_much_of_prompt_and_answer_as_fits(cache)
         assert cut.truncated == (length < max(len(prompt), len(answer)))
 
 
-def test_a_prompt_of_special_tokens_alone_is_cut_as_any_other(cache):
+@pytest.mark.parametrize("before", ["", "one"])
+def test_a_prompt_with_more_special_tokens_at_its_end_than_fit_is_cut_as_any_other(cache, before):
     chat = ChatTokenizer.from_folder(cache / T5)
-    (row,) = encode(rows_of([("</s>" * 9, "six")]), chat, 4)
+    (row,) = encode(rows_of([(before + "</s>" * 9, "six")]), chat, 4)
     assert list(row.input_ids[: -row.loss_tokens]) == [chat.eos_id] * 4
 
 
