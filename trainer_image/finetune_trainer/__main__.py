@@ -6,6 +6,7 @@
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -340,6 +341,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(with_flags(sys.argv[1:] if argv is None else argv, os.environ))
     try:
         if argv is None:
+            # The first process of a container gets no signal that it has not asked for, and importing takes seconds.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             import_module("finetune_trainer.attempt.interruption").Interruption.ends_the_process = True
         command: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command]).main
         return command(args)

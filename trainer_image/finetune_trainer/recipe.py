@@ -92,7 +92,7 @@ class Context:
             tokens: Tokens of this step, without padding; the losses of steps are weighted by them in the curve.
 
         Raises:
-            ValueError: a loss is no finite number, or a number is negative.
+            ValueError: a loss is no finite number, or a number is negative or too large.
         """
         for name, value in (("loss", loss), ("validation_loss", validation_loss)):
             if value is not None and not math.isfinite(value):

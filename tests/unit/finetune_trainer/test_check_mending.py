@@ -5,10 +5,11 @@ import re
 import shutil
 import subprocess
 
+import pyarrow as pa
 import pytest
 
 from tests.assets.tiny_model import NAME as TINY
-from tests.unit.finetune_trainer.data.files import as_parquet
+from tests.unit.finetune_trainer.data.files import as_parquet, as_parquet_table
 
 ROWS = [{"prompt": f"Größe {number}?", "completion": f"schön {number}"} for number in range(3)]
 LINES = [json.dumps(row, ensure_ascii=False) for row in ROWS]
@@ -27,7 +28,8 @@ def mended(check, tmp_path):
         command = re.sub(r"\bFILE\b", str(tmp_path / name), command).replace("ROWS.jsonl", str(tmp_path / "new"))
         said = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout
         text = (tmp_path / "new").read_bytes() if (tmp_path / "new").exists() else said
-        return text.decode(), check(train=(f"mended-{name}", text), spec=dict(spec)).verdict
+        made = f"mended-{name}" if not text.startswith(b"{") else f"mended-{name}.jsonl"
+        return text.decode(), check(train=(made, text), spec=dict(spec)).verdict
 
     return run
 
@@ -122,3 +124,149 @@ def test_a_fence_of_markdown_is_told_as_one(check, name):
     verdict = check(train=(name, f"```json\n{LINES[0]}\n```\n")).verdict
     assert verdict.message == f"{name}: begins with a fence of Markdown"
     assert verdict.next_step == "Remove the lines with ``` from it."
+
+
+ASKED = [{"role": "user", "content": 'it\'s "a"?'}, {"role": "assistant", "content": "b, ü"}]
+
+
+def written(name, rows):
+    return json.dumps(rows) if name == "t.json" else "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+def as_table(column, cells, separator=","):
+    return f"{column}{separator}id\n" + "".join(
+        '"' + cell.replace('"', '""') + f'"{separator}{number}\n' for number, cell in enumerate(cells)
+    )
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_messages_that_python_has_written_into_a_table_are_made_json(mended, separator):
+    text, verdict = mended("t.csv", as_table("messages", [str(ASKED)] * 2, separator))
+    assert verdict.valid, verdict.message
+    assert json.loads(text.splitlines()[0])["messages"] == ASKED
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_messages_that_python_has_written_into_json_are_made_json(mended, name):
+    rows = [{"messages": str(ASKED)}] * 2
+    text, verdict = mended(
+        name, json.dumps(rows) if name == "t.json" else "".join(f"{json.dumps(row)}\n" for row in rows)
+    )
+    assert verdict.valid, verdict.message
+    assert json.loads(text.splitlines()[0])["messages"] == ASKED
+
+
+def test_an_array_of_numpy_written_as_text_is_told_to_be_written_anew(check):
+    data = as_table("messages", ["\n ".join(map(str, ASKED)).join("[]")])
+    verdict = check(train=("t.csv", data)).verdict
+    assert "line 2: messages is a list as Python's str writes it, not JSON" in verdict.message
+    assert "map(lambda one: json.dumps(list(one)))" in verdict.next_step
+
+
+THANKS = {"from": "human", "value": "thanks"}
+SHAREGPT = [{"from": "human", "value": "a"}, {"from": "GPT", "value": "b"}]
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["lists", "text"])
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_conversations_that_end_with_the_user_are_cut_behind_the_last_answer(mended, name, as_text):
+    found = [[*SHAREGPT, THANKS], [*SHAREGPT, THANKS, THANKS], [THANKS]]
+    rows = [{"conversations": json.dumps(one) if as_text else one} for one in found]
+    data = written(name, rows)
+    spec = {"dataset": {"columns": {"messages": "conversations"}}}
+    text, verdict = mended(name, data, **spec)
+    assert verdict.valid, verdict.message
+    assert [json.loads(line)["conversations"] for line in text.splitlines()] == [SHAREGPT] * 2
+
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}
+OLD_CALL = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+NO_CALL = {"role": "assistant", "content": "b", "tool_calls": [], "function_call": None}
+
+
+@pytest.mark.parametrize(
+    "called", [CALL, OLD_CALL, {"role": "tool", "content": "1"}, {"from": "observation", "value": "1"}]
+)
+def test_rows_in_which_tools_are_called_are_left_out_by_the_command(mended, called):
+    rows = [{"messages": [ASKED[0], called, ASKED[1]]}, {"messages": [ASKED[0], NO_CALL]}, {"messages": ASKED}]
+    text, verdict = mended("t.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    assert verdict.valid, verdict.message
+    assert [json.loads(line) for line in text.splitlines()] == rows[1:]
+
+
+@pytest.mark.parametrize("completion", [["b"], ["b", "c"]])
+def test_lists_of_one_text_become_that_text(mended, completion):
+    text, verdict = mended("t.jsonl", json.dumps({"prompt": "a", "completion": completion}))
+    assert verdict.valid, verdict.message
+    assert json.loads(text) == {"prompt": "a", "completion": "b"}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said", "step"),
+    [
+        (pa.array([["a"], ["b"]]), "is a list", "frame['prompt'].str[0] of pandas"),
+        (pa.array([{"x": "a"}, {"x": "b"}]), "is an object", "frame['prompt'].str['NAME'] of pandas"),
+        (pa.array([1, 2], pa.timestamp("s")), "is a time", "frame['prompt'].astype(str) of pandas"),
+        (pa.array([1, 2], pa.date32()), "is a date", "frame['prompt'].astype(str) of pandas"),
+        (pa.array([1, 2], pa.time32("s")), "is a time of day", "frame['prompt'].astype(str) of pandas"),
+        (pa.array([1, 2], pa.duration("s")), "is a duration", "frame['prompt'].astype(str) of pandas"),
+        (
+            pa.array([[("x", "a")], [("x", "b")]], pa.map_(pa.string(), pa.string())),
+            "is a map of Parquet",
+            "of pandas makes objects of a list of maps, .map(dict) of a map alone",
+        ),
+    ],
+)
+def test_what_is_no_text_in_parquet_is_answered_with_what_pandas_makes_of_it(check, prompts, said, step):
+    table = pa.table({"prompt": prompts, "completion": ["x", "y"]})
+    verdict = check(train=("t.parquet", as_parquet_table(table))).verdict
+    assert f"row group 0 row 0: prompt {said}, not text" in verdict.message
+    assert step in verdict.next_step
+
+
+def test_messages_that_are_maps_of_parquet_are_told_as_such(check):
+    kind = pa.list_(pa.map_(pa.string(), pa.string()))
+    table = pa.table({"messages": pa.array([[list(one.items()) for one in ASKED]], kind)})
+    verdict = check(train=("t.parquet", as_parquet_table(table))).verdict
+    assert "row group 0 row 0: message 1 is a map of Parquet, not an object with role and content" in verdict.message
+    assert "frame['messages'].map(lambda found: [dict(one) for one in found])" in verdict.next_step
+
+
+def test_an_object_for_a_text_is_answered_with_how_a_part_of_it_is_taken_out(check):
+    """As SQuAD has its answers."""
+    row = {"id": "1", "context": "c", "question": "q", "answers": {"text": ["b"], "answer_start": [0]}}
+    spec = {"dataset": {"columns": {"prompt": "question", "completion": "answers"}}}
+    verdict = check(train=("t.jsonl", json.dumps(row)), spec=dict(spec)).verdict
+    assert ".text[0] is an answer of SQuAD" in verdict.next_step
+
+
+@pytest.mark.parametrize("context", [{}, {"context": "c"}], ids=["question", "with context"])
+@pytest.mark.parametrize("answers", [["b", "c"], {"text": ["b"], "answer_start": [0]}], ids=["list", "SQuAD"])
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_questions_with_several_answers_become_rows_of_the_first(mended, name, answers, context):
+    rows = [{"id": str(number), **context, "question": "q", "answers": answers} for number in range(2)]
+    text, verdict = mended(
+        name, json.dumps(rows) if name == "t.json" else "".join(f"{json.dumps(row)}\n" for row in rows)
+    )
+    assert verdict.valid, verdict.message
+    assert json.loads(text.splitlines()[0]) == {"prompt": "c\n\nq" if context else "q", "completion": "b"}
+
+
+def test_questions_with_several_answers_in_parquet_are_told_the_expression_of_pandas(check):
+    row = {"id": "1", "context": "c", "question": "q", "answers": {"text": ["b"], "answer_start": [0]}}
+    step = check(train=("t.parquet", as_parquet([row]))).verdict.next_step
+    how = r"frame.assign(prompt=frame.context + '\n\n' + frame.question, completion=frame.answers.str['text'].str[0])"
+    assert how in step
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_json_text_sequences_are_told_with_what_takes_their_separators_away(check, tmp_path, name):
+    data = "".join(f"\x1e{line}\n" for line in LINES)
+    verdict = check(train=(name, data)).verdict
+    assert "line 1: the line is not valid JSON at byte 1: a record separator (0x1E) stands" in verdict.message
+    command = verdict.next_step.split("`")[1]
+    if not shutil.which("tr"):
+        pytest.skip("tr is not installed here")
+    (tmp_path / "FILE").write_text(data)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    assert check(train=("mended.jsonl", (tmp_path / "ROWS.jsonl").read_text())).verdict.valid

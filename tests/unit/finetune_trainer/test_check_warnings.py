@@ -70,7 +70,12 @@ MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
         ("t.csv", "Prompt;Completion\na;b\n", "t.csv: read by the columns {prompt: Prompt, completion: Completion}"),
         ("t.json", '{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}', "{messages: conv"),
         ("t.jsonl", '{"instruction":"a","input":"","output":"b"}', "completion: output}, with input below the prompt"),
-        ("t.csv", f'prompt,completion\n"{MESSAGES}",b\n', "t.csv: the first row has messages written as JSON for text"),
+        ("t.csv", f'prompt,completion\n"{MESSAGES}",b\n', "t.csv: the first row has messages written as JSON, or by"),
+        (
+            "t.csv",
+            "prompt,completion\n\"[{'role': 'user', 'content': 'a'}]\",b\n",
+            "JSON, or by Python, for text: they",
+        ),
         ("t-00002-of-00005.csv", "prompt,completion\na,b\n", "part 3 of 5 by its name; the other parts are not read"),
     ],
 )
@@ -253,3 +258,22 @@ def test_one_answer_to_everything_is_warned_of(check):
 
 def as_lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("end", ["\n\n###\n\n", " ->", "###"])
+@pytest.mark.parametrize("beside", [[], [{"role": "system", "content": "s"}]], ids=["pair", "conversation"])
+def test_marks_behind_questions_that_openais_old_models_wanted_are_warned_of(check, end, beside):
+    row = {"prompt": f"a{end}", "completion": " b END"}
+    if beside:
+        row = {"messages": [*beside, {"role": "user", "content": f"a{end}"}, {"role": "assistant", "content": " b"}]}
+    result = check(train=("t.jsonl", json.dumps(row) + "\n" + GOOD))
+    assert result.code == ExitCode.OK
+    (said,) = [one for one in result.verdict.warnings if "OpenAI" in one]
+    assert said.startswith("t.jsonl: the first row has ### or -> behind its question")
+    assert "take it away, and a mark such as END behind answers" in said
+
+
+@pytest.mark.parametrize("asked", ["### Task\nAdd a -> b.", "a->b", "What is # 5?"])
+def test_the_same_marks_within_a_question_are_not(check, asked):
+    result = check(train=("t.jsonl", json.dumps({"prompt": asked, "completion": "### b ->"}) + "\n"))
+    assert not [one for one in result.verdict.warnings if "OpenAI" in one]

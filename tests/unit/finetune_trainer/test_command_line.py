@@ -293,3 +293,31 @@ def test_a_verdict_that_nobody_can_read_is_no_crash(tmp_path):
         done = subprocess.run(["sh", "-c", f"{command} {redirection}"], capture_output=True, text=True, check=False)
         assert done.returncode == code, redirection
         assert "Traceback" not in done.stderr
+
+
+STOPPED_AT_ONCE = """
+import os, signal, sys
+from finetune_trainer import __main__ as command
+imported = command.import_module
+
+def import_module(name):
+    if name == command.COMMANDS[sys.argv[1]]:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return imported(name)
+
+command.import_module = import_module
+sys.exit(command.main())
+"""
+
+
+@pytest.mark.parametrize("name", ["run", "train", "prepare", "measure", "serve", "prune"])
+def test_a_signal_while_a_command_is_imported_ends_it_in_its_words(name, tmp_path):
+    """As a container's first process it would get none without a handler of its own, and go on until it is killed."""
+    flags = {
+        "run": ["-f", "job.yaml", "--output", "out"],
+        "serve": ["--model", "model"],
+        "prune": ["--root", "/x", "/x/y"],
+    }
+    line = [sys.executable, "-c", STOPPED_AT_ONCE, name, *flags.get(name, [])]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.INTERRUPTED, "", "Interrupted.\n")

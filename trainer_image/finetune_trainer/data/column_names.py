@@ -178,14 +178,35 @@ def of_messages(names: set[str]) -> str | None:
     return None
 
 
+def of_answers(names: Collection[str], of_objects: Collection[str], file_format: str) -> str | None:
+    """What to do with questions that have several answers, within an object as in SQuAD or as a list."""
+    if not {"question", "answers"}.issubset(names):
+        return None
+    within = "answers" in of_objects
+    if file_format.startswith("Parquet"):
+        answer = "answers.str['text'].str[0]" if within else "answers.str[0]"
+        asked = "frame.context + '\\n\\n' + frame.question" if "context" in names else "frame.question"
+        return (
+            f"Take one answer of each row: frame.assign(prompt={asked}, completion=frame.{answer}) of pandas does it."
+        )
+    answer = ".answers.text[0]" if within else ".answers[0]"
+    asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
+    how = f"jq -c '{_each(file_format)}{{prompt: {asked}, completion: {answer}}}' FILE > ROWS.jsonl"
+    return f"Take one answer of a row: `{how}` takes the first."
+
+
+def _each(file_format: str) -> str:
+    """What jq takes the rows of an array by."""
+    return ".[] | " if file_format.split(",", maxsplit=1)[0] == "JSON" else ""
+
+
 def lifted(parts: Sequence[str], file_format: str) -> str:
     """What to do with rows that may have the wanted columns within objects: none is mapped from there."""
     if file_format.startswith("Parquet"):
         how = "json_normalize(read_parquet('FILE').to_dict('records')).to_parquet('ROWS.parquet')"
         return f"Columns stand at the top of a row: {how} of pandas writes them there, as NAME.NAME."
     inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
-    of_array = file_format.split(",", maxsplit=1)[0] == "JSON"
-    how = f"jq -c '{'.[] | ' if of_array else ''}{{{inside}}}' FILE > ROWS.jsonl"
+    how = f"jq -c '{_each(file_format)}{{{inside}}}' FILE > ROWS.jsonl"
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."
 
 

@@ -175,6 +175,11 @@ def in_quotes(row: Row) -> bool:
     )
 
 
+def with_old_separator(row: Row) -> bool:
+    """Whether its question ends as OpenAI's completion models wanted all of them to; answers often have a mark, too."""
+    return row.prompt[-1].content.rstrip().endswith(("###", "->"))
+
+
 def _between(mark: str, text: str) -> bool:
     return len(text) > 1 and text[0] == mark == text[-1]
 

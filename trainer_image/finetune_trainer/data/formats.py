@@ -11,6 +11,7 @@ from typing import NamedTuple
 from finetune_api.dataset import DataFormat
 from finetune_api.reasons import Reason
 from finetune_trainer.data.compression import Compression, without_ending
+from finetune_trainer.data.json_lines import SEPARATOR
 from finetune_trainer.data.source import AS_UTF8, broken_file
 from finetune_trainer.errors import TrainerError
 
@@ -143,11 +144,11 @@ def separator_by_ending(file_name: str) -> str:
 def json_format(stream: io.BufferedReader, asked: DataFormat) -> DataFormat:
     """Which of both formats of JSON a stream has, by the first byte that is no white space, at its beginning.
 
-    An array is an array of rows and an object is a row, whatever the file is called. What begins otherwise is broken,
-    and read as what it is called.
+    An array is an array of rows and an object is a row, whatever the file is called; so is one behind the separator of
+    a text sequence, of which its line tells. What begins otherwise is broken, and read as what it is called.
     """
     first = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    return "JSON" if first == b"[" else "JSONLines" if first == b"{" else asked
+    return "JSON" if first == b"[" else "JSONLines" if first in (b"{", SEPARATOR) else asked
 
 
 def require_own_kind(start: bytes, file_format: FileFormat, file_name: str) -> None:

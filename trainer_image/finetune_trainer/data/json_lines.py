@@ -32,6 +32,9 @@ _MOST_KINDS = 16
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _TRAILS = "trailing characters"
+SEPARATOR = b"\x1e"
+"""What JSON text sequences (RFC 7464) have before each object."""
+OF_SEQUENCES = "a record separator (0x1E) stands before the object"
 _TYPOGRAPHIC = ("\N{LEFT DOUBLE QUOTATION MARK}".encode(), "\N{RIGHT DOUBLE QUOTATION MARK}".encode())
 _OF_PYTHON = re.compile(rb"(None|True|False)\b")
 _NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
@@ -192,6 +195,7 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
         (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
         (_OF_PYTHON.match(text, place) is not None, "None, True and False are Python's: JSON has null, true, false"),
         (begun.startswith(BOM), "a byte order mark stands before the object"),
+        (begun.startswith(SEPARATOR), OF_SEQUENCES),
         (begun.startswith(END_OF_DOS), "the end of a file of DOS (Ctrl-Z) stands before the object: take it away"),
         (b"\0" in text, "a NUL byte is in it"),
         (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),

@@ -3,12 +3,15 @@
 Problems are known by their words, as they are told to people.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 
 from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.csv_rows import SEPARATORS
 from finetune_trainer.data.json_array import AFTER_ARRAY
-from finetune_trainer.data.json_lines import NO_OBJECT
+from finetune_trainer.data.json_lines import NO_OBJECT, OF_SEQUENCES
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
+from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, NO_ANSWER, OF_TOOLS, ROLE_OF, TOOLS
 
 _OBJECTS = (
     "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
@@ -61,6 +64,7 @@ _STEPS = (
         "A text was cut in the middle of a character, such as an emoji: cut texts by characters and not by UTF-16 "
         "units (as substring of JavaScript and Java does), and write the rows anew.",
     ),
+    (OF_SEQUENCES, r"`tr -d '\036' < FILE > ROWS.jsonl` takes the separators of JSON text sequences away."),
     (AFTER_ARRAY, "`jq -c '.[]' FILE > ROWS.jsonl` makes one object a line of several arrays."),
     ("nothing stands between two commas", "Take away the comma behind the last element, or one of two neighbours."),
     ("tabs and line breaks within text", _AS_JSON),
@@ -85,9 +89,9 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
         return known
     if _all_say(problems, "UTF-8"):
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows else "")
-    columns = {problem.field for problem in problems}
-    if len(columns) == 1 and any(_all_say(problems, f"is {kind}, not text") for kind in ("a number", "true or false")):
-        return _as_text(columns.pop() or "", file_format)
+    columns = {problem.field for problem in problems if problem.field}
+    if len(columns) == 1 and (step := _of_column(problems, columns.pop(), file_format)):
+        return step
     is_unread = bad_rows == rows and all(problem.field is None and _is_of_json(problem.what) for problem in problems)
     return _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
 
@@ -125,10 +129,113 @@ def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) 
     )
 
 
+def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
+    """How what stands in one column of all rows becomes what can be learnt."""
+    if any(_all_say(problems, f"is {kind}, not text") for kind in _WRITTEN_AS_TEXT):
+        return _as_text(column, file_format)
+    return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if _all_say(problems, what)), None)
+
+
+_WRITTEN_AS_TEXT = ("a number", "true or false", "a time", "a date", "a time of day", "a duration")
+"""What values are that have one text each, which pandas and jq know."""
+
+
 def _as_text(column: str, file_format: str) -> str:
     """How numbers become text: which text that is, is for their author to say."""
     if file_format.startswith("Parquet"):
-        return f"Only text is learnt: frame['{column}'].astype(str) of pandas makes it of numbers; better are words."
-    each = ".[] | " if file_format.startswith("JSON") and not file_format.startswith("JSONLines") else ""
-    how = f"jq -c '{each}.[\"{column}\"] |= tostring' FILE > ROWS.jsonl"
+        return f"Only text is learnt: frame['{column}'].astype(str) of pandas makes it of these; better are words."
+    how = _by_jq(file_format, f'.["{column}"] |= tostring')
     return f"Only text is learnt: `{how}` makes it of numbers; of classes better write the words."
+
+
+def _by_jq(file_format: str, program: str) -> str:
+    """The command that makes rows by a program of jq."""
+    each = ".[] | " if file_format.startswith("JSON") and not file_format.startswith("JSONLines") else ""
+    return f"jq -c '{each}{program}' FILE > ROWS.jsonl"
+
+
+def _of_list(column: str, file_format: str) -> str:
+    """How the text of a list of one becomes that of its row."""
+    if file_format.startswith("Parquet"):
+        how = f"frame['{column}'].str[0] of pandas takes the first of each list"
+    else:
+        how = f"""`{_by_jq(file_format, f'.["{column}"] |= .[0]')}` takes the first of each list"""
+    return f"Only text is learnt: {how}; of lists with several texts write the one that is meant."
+
+
+def _of_object(column: str, file_format: str) -> str:
+    """How a text that an object holds becomes that of its row. Answers of SQuAD are lists within one."""
+    how, answer = f"""`{_by_jq(file_format, f'.["{column}"] |= .NAME')}`""", ".text[0]"
+    if file_format.startswith("Parquet"):
+        how, answer = f"frame['{column}'].str['NAME'] of pandas", ".str['text'].str[0]"
+    return f"Only text is learnt: of an object {how} takes what it calls NAME; {answer} is an answer of SQuAD."
+
+
+def _of_map(column: str, file_format: str) -> str:  # noqa: ARG001 - only Parquet has maps
+    """How maps become objects, as Spark writes them where a table says map and not struct."""
+    how = f"frame['{column}'].map(lambda found: [dict(one) for one in found])"
+    return f"{how} of pandas makes objects of a list of maps, .map(dict) of a map alone; then write to_parquet."
+
+
+def _of_python(column: str, file_format: str) -> str:
+    """How a list that str has written becomes JSON. Where numpy has, nothing stands between two messages."""
+    anew = f"frame['{column}'] = frame['{column}'].map(lambda one: json.dumps(list(one)))"
+    name = json.dumps(column)
+    how = (
+        f"`python3 -c 'import ast, csv, json; csv.field_size_limit(1 << 30); [print(json.dumps({{**row, {name}: "
+        f"ast.literal_eval(row[{name}])}})) for row in {_in_python(file_format)}]' > ROWS.jsonl`"
+    )
+    if file_format.startswith("Parquet"):
+        how = f"frame['{column}'].map(ast.literal_eval) of pandas"
+    return (
+        f"Write messages by json.dumps and not by str: {how} makes lists of them. Arrays of numpy have no commas "
+        f"between their messages: write those anew, by {anew}."
+    )
+
+
+def _in_python(file_format: str) -> str:
+    """The rows of a file of text, each a dict."""
+    if not file_format.startswith("CSV"):
+        opened = 'open("FILE", encoding="utf-8-sig")'
+        return f"map(json.loads, {opened})" if file_format.startswith("JSONLines") else f"json.load({opened})"
+    mark = next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), ",")
+    return f'csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={json.dumps(mark)})'
+
+
+def _without_end(column: str, file_format: str) -> str:
+    """How conversations end with an answer, which others end with a question or a word of thanks."""
+    if not file_format.startswith("JSON"):
+        return "Take what follows the last answer out of each conversation, or leave the row out: answers are learnt."
+    answers = f'.role // .from // "" | ascii_downcase | {_in(word for word, role in ROLE_OF.items() if role == _OURS)}'
+    how = f'.["{column}"] |= ({_A_LIST} | until(. == [] or (.[-1] | {answers}); .[:-1])) | select(.["{column}"] != [])'
+    return f"`{_by_jq(file_format, how)}` takes away what follows the last answer, and rows without any."
+
+
+def _without_tools(column: str, file_format: str) -> str:
+    """How rows are left out in which tools are called, or kept as text."""
+    as_text = "write calls and what came of them as text: of the assistant, and of the user"
+    if not file_format.startswith("JSON"):
+        return f"Calls of tools are not learnt: leave such rows out, or {as_text}."
+    calls = "([.tool_calls, .function_call] | map(length) | add > 0)"
+    speaks = f'(.role // .from // "" | {_in(sorted(TOOLS))})'
+    how = f'select(.["{column}"] | {_A_LIST} | all(.[]; ({calls} or {speaks}) | not))'
+    return f"Calls of tools are not learnt: `{_by_jq(file_format, how)}` leaves such rows out; or {as_text}."
+
+
+_OURS = "assistant"
+_A_LIST = 'if type == "string" then fromjson else . end'
+
+
+def _in(words: Iterable[str]) -> str:
+    return f"IN({', '.join(map(json.dumps, words))})"
+
+
+_STEPS_OF_COLUMN: tuple[tuple[str, Callable[[str, str], str]], ...] = (
+    (AS_PYTHON_WRITES, _of_python),
+    (NO_ANSWER, _without_end),
+    (OF_TOOLS, _without_tools),
+    (A_MAP, _of_map),
+    ("is a list, not text", _of_list),
+    ("is an object, not text", _of_object),
+)
+"""The same by what is said of a column, and how that is mended there."""

@@ -8,6 +8,7 @@ import msgspec
 from finetune_api.dataset import Columns
 from finetune_trainer.data.rows import Row, Turn
 from finetune_trainer.data.turns import (
+    PYTHONS_LIST,
     UnusableError,
     after_system,
     called,
@@ -97,8 +98,10 @@ def are_messages(value: Any) -> bool:
 
 
 def written_out(row: Row) -> bool:
-    """Whether a turn's text is a list of messages in JSON: a table of text cannot say whether that was meant."""
+    """Whether a turn's text is a list of messages in JSON or as Python writes it: a table cannot say what was meant."""
     for turn in row.turns:
+        if PYTHONS_LIST.match(turn.content):
+            return True
         try:
             if are_messages(msgspec.json.decode(turn.content)):
                 return True

@@ -6,7 +6,7 @@ ShareGPT's: `{"from": "human", "value": "..."}`, or Gemini's: `{"role": "model",
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from operator import itemgetter
 from typing import Any
@@ -34,7 +34,18 @@ _KINDS = {
     bytes: "bytes",
     datetime: "a time",
     date: "a date",
+    time: "a time of day",
+    timedelta: "a duration",
 }
+PYTHONS_LIST = re.compile(r"\s*\[\s*\{\s*'(role|from|content|value)'")
+"""Beginning of a list of messages as str writes it."""
+AS_PYTHON_WRITES = "is a list as Python's str writes it, not JSON"
+"""Problem of messages that str or a table of pandas has made text of."""
+NO_ANSWER = "the last message is not the assistant's: nothing to learn"
+OF_TOOLS = ", which cannot be learnt"
+"""End of what is said of messages that call tools, and of those of tools."""
+A_MAP = "a map of Parquet"
+"""What pairs of names and values are that stand for an object."""
 VISIBLE = re.compile(
     r"[^\s\x00-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -48,7 +59,7 @@ ROLE_OF: dict[Any, Role] = {
     "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
 """Who speaks, by every word for it: OpenAI's later one for system, and those of ShareGPT, Gemini, Cohere and others."""
-_TOOLS = frozenset({"tool", "function", "function_call", "tool_call", "observation", "tool_response", "ipython"})
+TOOLS = frozenset({"tool", "function", "function_call", "tool_call", "observation", "tool_response", "ipython"})
 """Who speaks where tools are called, and where they answer."""
 _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts")
 """What a message has its speaker and its text by: one of each, or several that say the same."""
@@ -76,11 +87,16 @@ def text(value: Any, what: str, column: str) -> str:
     if value is None:
         raise UnusableError("Missing", f"{what} is missing", column)
     if not isinstance(value, str):
-        kind = _KINDS.get(type(value), "of another type")
+        kind = A_MAP if _is_map(value) else _KINDS.get(type(value), "of another type")
         raise UnusableError("NotText", f"{what} is {kind}, not text", column)
     if is_blank(value):
         raise UnusableError("Empty", f"{what} is empty", column)
     return value
+
+
+def _is_map(value: Any) -> bool:
+    """Whether it is an object as Parquet's maps have it: a list of pairs."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, tuple) for one in value)
 
 
 def _joined(value: Any, what: str, column: str) -> Any:
@@ -165,8 +181,9 @@ def _decoded(messages: str, column: str) -> Any:
     try:
         found = msgspec.json.decode(messages)
     except (msgspec.DecodeError, RecursionError):
-        what = f"{called('messages', column)} is no list of messages, nor one written as JSON (json.dumps writes it)"
-        raise UnusableError("Malformed", what, column) from None
+        otherwise = "is no list of messages, nor one written as JSON (json.dumps writes it)"
+        why = AS_PYTHON_WRITES if PYTHONS_LIST.match(messages) else otherwise
+        raise UnusableError("Malformed", f"{called('messages', column)} {why}", column) from None
     if not are_told_apart(messages.encode(), [found]):
         what = f"{called('messages', column)} has a name twice in one object: write it once"
         raise UnusableError("Malformed", what, column)
@@ -224,19 +241,20 @@ def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
 def _turn(message: Any, index: int, column: str) -> Turn | None:
     """One message; None for a system message without text."""
     if not isinstance(message, dict):
-        raise UnusableError("Malformed", f"message {index} is no object with role and content", column)
+        kind = f"{A_MAP}, not an object" if _is_map(message) else "no object"
+        raise UnusableError("Malformed", f"message {index} is {kind} with role and content", column)
     role, what = _said(message, _ROLES, _as_role, index, column), f"content of message {index}"
     if role is None:
         raise UnusableError("Malformed", f"message {index} has no role", column)
-    if role in _TOOLS:
-        raise UnusableError("Malformed", f"message {index} is a tool's, which cannot be learnt", column)
+    if role in TOOLS:
+        raise UnusableError("Malformed", f"message {index} is a tool's{OF_TOOLS}", column)
     if role not in ROLES:
         raise UnusableError("Malformed", f"message {index} has a role other than {', '.join(ROLES)}", column)
     content = _said(message, _CONTENTS, lambda said: _joined(said, what, column), index, column)
     if role == "system" and is_blank(content):
         return None
     if message.get("tool_calls") or message.get("function_call"):
-        raise UnusableError("Malformed", f"message {index} calls a tool, which cannot be learnt", column)
+        raise UnusableError("Malformed", f"message {index} calls a tool{OF_TOOLS}", column)
     if reasoning := next((name for name in _REASONING if not is_blank(message.get(name))), None):
         what = f"message {index} has {reasoning} beside its content: write it into the content, or remove it"
         raise UnusableError("Malformed", what, column)
@@ -291,6 +309,6 @@ def require_answer(turns: Sequence[Turn], column: str) -> None:
         UnusableError: NoCompletion, Missing.
     """
     if not turns or turns[-1].role != "assistant":
-        raise UnusableError("NoCompletion", "the last message is not the assistant's: nothing to learn", column)
+        raise UnusableError("NoCompletion", NO_ANSWER, column)
     if all(turn.role != "user" for turn in turns):
         raise UnusableError("Missing", "no message of the user before the answer", column)

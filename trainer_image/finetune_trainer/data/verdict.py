@@ -28,6 +28,7 @@ from finetune_trainer.data.doubtful import (
     in_quotes,
     of_html,
     with_character,
+    with_old_separator,
     with_special_tokens,
 )
 from finetune_trainer.data.encode import Refused, Tally
@@ -50,6 +51,10 @@ _WHOLE_PAIRS = (
 )
 _AS_READ = ": the text was read in another encoding before it was saved; export it anew as UTF-8"
 _AS_ANY_OTHER = "; it is learnt like any other"
+_AS_OLD = (
+    "the first row has ### or -> behind its question, as OpenAI's old models wanted it: chat templates tell question "
+    "and answer apart, so take it away, and a mark such as END behind answers"
+)
 _AS_WRITTEN = "; they are learnt as they stand there: html.unescape of Python makes plain text of them"
 _LESS_MEMORY = (
     "Give it more memory. A Parquet file takes less with smaller row groups: "
@@ -163,6 +168,8 @@ class _SplitCheck:
     """Whether the first row has messages written out as JSON where text is learnt."""
     in_quotes: bool = False
     """Whether the first row of a CSV has quotes that were to be around its cells."""
+    with_old_separator: bool = False
+    """Whether the question of the first row ends with a mark that was to tell it from its answer."""
     empty_rows: EmptyRows = field(default_factory=EmptyRows)
     error: TrainerError | None = None
     """Why reading ended early."""
@@ -220,6 +227,7 @@ class _SplitCheck:
             if not self.rows and isinstance(found, Row | Rows):
                 first = found if isinstance(found, Row) else next(found.rows())
                 self.written_out = written_out(first)
+                self.with_old_separator = with_old_separator(first)
                 self.in_quotes = self.format.startswith("CSV") and in_quotes(first)
             self.rows += len(found) if isinstance(found, Rows) else 1
             if isinstance(found, Unusable):
@@ -327,8 +335,9 @@ class _SplitCheck:
         free = [name for name in self.columns_seen if name not in self.of_objects]
         meant = column_names.meant(columns, free)
         unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
-        if put_together := column_names.of_messages(seen):
-            return put_together
+        of_answers = column_names.of_answers(seen, self.of_objects, self.format)
+        if known := column_names.of_messages(seen) or of_answers:
+            return known
         if self.of_objects and not meant and not column_names.has_two_answers(self.columns_seen):
             return column_names.lifted(unnamed, self.format)
         if {columns.chosen, columns.rejected} <= seen and not meant:
@@ -371,10 +380,13 @@ class _SplitCheck:
         for layout in self.layouts.others:
             yield f"{self.called}: {column_names.read_as(layout, self.layouts.asked)}"
         if self.written_out:
-            yield f"{self.called}: the first row has messages written as JSON for text: they are learnt as that text"
+            how = "written as JSON, or by Python, for text: they are learnt as that text"
+            yield f"{self.called}: the first row has messages {how}"
         if self.in_quotes:
             how = 'cells are quoted by ", and no space stands before it'
             yield f"{self.called}: the first row has quotes around its cells, which are learnt with them: {how}"
+        if self.with_old_separator:
+            yield f"{self.called}: {_AS_OLD}"
         if part := _PART.search(self.file):
             yield f"{self.called}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
         for unread in column_names.unread(self.layouts.asked.columns, self.columns_seen):

@@ -20,6 +20,7 @@ from finetune_api.trainer import AttemptJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_api.words import counted
 from finetune_trainer.data.audit import Audited, printable
+from finetune_trainer.data.rows import Turn
 from finetune_trainer.evaluation.contest import (
     ACTIVE_VERSION,
     FEW_SHOT,
@@ -83,7 +84,8 @@ class RowShown:
     """One question, what is right, and what everybody said."""
 
     place: str
-    asked: str
+    turns: Sequence[Turn]
+    """What was asked."""
     completion: str
     said: list[Said]
     kind: str
@@ -167,8 +169,7 @@ def shown_rows(contest: Contest) -> list[RowShown]:
 
 def _row(contest: Contest, place: int, kind: str) -> RowShown:
     question = contest.material.questions[place]
-    asked = "\n".join(f"{turn.role}: {turn.content}" for turn in question.turns)
-    return RowShown(question.place, asked, question.completion, _said(contest, contest.records[place]), kind)
+    return RowShown(question.place, question.turns, question.completion, _said(contest, contest.records[place]), kind)
 
 
 def _said(contest: Contest, record: Record) -> list[Said]:

@@ -100,9 +100,18 @@ FAMILIES: Mapping[str, Family] = dict.fromkeys(LLAMAS, _OF_LLAMA) | dict.fromkey
 
 _HEAD = "lm_head.weight"
 
+_WITH_BIASES: Mapping[str, tuple[str, frozenset[str]]] = {
+    "attention_bias": (
+        "self_attn.q_proj",
+        LLAMAS - {"cwm", "exaone4", "mistral", "phi", "phi3", "qwen2", "starcoder2"},
+    ),
+    "mlp_bias": ("mlp.down_proj", frozenset({"arcee", "cwm", "granite", "llama", "seed_oss", "smollm3"})),
+}
+"""Fields that give layers biases: one of these layers, and the kinds that heed the field."""
+
 
 def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
-    """The first size that the weights contradict, or a head of its own that they have not.
+    """The first size that the weights contradict, or a head of its own or biases that they have not.
 
     Where they contradict one another a file is wrong and no size: that is told by whoever loads it.
 
@@ -133,6 +142,19 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
         yield Wrong(field, f"{said}, and {where}, by config.json {_by_config(family, name, sizes, shapes[name])}")
     elif fields.get("tie_word_embeddings") is False and right and _HEAD not in shapes:
         yield Wrong("tie_word_embeddings", f"is false, and the files of weights have no {_HEAD}")
+    else:
+        yield from _without_biases(fields, shapes)
+
+
+def _without_biases(fields: Fields, shapes: Shapes) -> Iterator[Wrong]:
+    """Fields that speak of biases, where the files have such layers and none of them has one."""
+    for field, (layer, kinds) in _WITH_BIASES.items():
+        if fields.get(field) is not True or fields["model_type"] not in kinds:
+            continue
+        first = next((name for name in shapes if name.endswith(f"{layer}.weight")), None)
+        if first is not None and not any(name.endswith(f"{layer}.bias") for name in shapes):
+            yield Wrong(field, f"is true, and the files of weights have no {first.removesuffix('weight')}bias")
+            return
 
 
 def _judged(family: Family, shapes: Shapes, *, layers: Any) -> Iterator[tuple[str, tuple[Side, Side]]]:

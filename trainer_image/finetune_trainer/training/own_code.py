@@ -11,6 +11,7 @@ What the code can use is `recipe.py`. The child has the pod's rights and no more
 import json
 import logging
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -75,6 +76,17 @@ _NOT_FOR_CODE = (
     TRACKERS_PREFIX,
 )  # also as beginnings of names
 
+_MOST = 10**15
+"""Of what code counts: sums of such numbers are still some that JSON and a status can hold."""
+_Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e100, le=1e100)]
+"""The same of what it measures."""
+
+_LOOK_MILLISECONDS = 200
+"""How often it is looked whether the code is gone, where it reports nothing."""
+
+_LINE_BYTES, _PIPE_BYTES = 1 << 16, 1 << 20
+"""More than a report takes, and the most that a pipe may hold of what was written before."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -92,12 +104,12 @@ class CodeContext(ApiModel):
 class CodeReport(ApiModel):
     """One line of progress from the child."""
 
-    step: int = Field(ge=0, description="Steps done.")
-    total_steps: int | None = Field(None, ge=1, description="Steps in all.")
-    epoch: float | None = Field(None, ge=0, description="Passes over the data done.")
-    loss: float | None = Field(None, allow_inf_nan=False, description="Training loss of this step.")
-    validation_loss: float | None = Field(None, allow_inf_nan=False, description="Validation loss after this step.")
-    tokens: int = Field(0, ge=0, description="Tokens of this step, without padding.")
+    step: int = Field(ge=0, le=_MOST, description="Steps done.")
+    total_steps: int | None = Field(None, ge=1, le=_MOST, description="Steps in all.")
+    epoch: Annotated[_Finite, Field(ge=0)] | None = Field(None, description="Passes over the data done.")
+    loss: _Finite | None = Field(None, description="Training loss of this step.")
+    validation_loss: _Finite | None = Field(None, description="Validation loss after this step.")
+    tokens: int = Field(0, ge=0, le=_MOST, description="Tokens of this step, without padding.")
 
 
 def train(
@@ -126,7 +138,7 @@ def train(
         reporter.update(phase="Running", loss=Metrics(Path(job.output) / FILE).curves())
         return known
     with write_errors(output):
-        shutil.rmtree(output, ignore_errors=True)
+        _remove(output)
         output.mkdir(parents=True)
         checkpoints.mkdir(exist_ok=True)
     heard = _Heard(job, verdict, reporter)
@@ -139,6 +151,8 @@ def train(
     interruption.check()
     if exit_code:
         raise _failed(exit_code)
+    if not code.is_file():  # its checksum is a part of the artifact
+        raise TrainerError(Reason.CODE_FAILED, "the code of spec.code has removed or renamed its own file")
     return heard.result()
 
 
@@ -150,6 +164,13 @@ def found_good(job: TrainerJob, learnt: str, result: TrainingResult) -> None:
     """
     note = {"ran": _ran(job, learnt), "result": result.wire()}
     whole_file(Path(job.output) / MODEL_FOLDER / RESULT, json.dumps(note).encode())
+
+
+def _remove(output: Path) -> None:
+    """Make room for the model, whatever earlier code has made of its folder."""
+    if output.is_symlink() or output.is_file():
+        output.unlink()
+    shutil.rmtree(output, ignore_errors=True)
 
 
 def _known(output: Path, ran: list[str]) -> TrainingResult | None:
@@ -201,15 +222,42 @@ def canonical(row: Row) -> dict[str, Any]:
 def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interruption: Interruption) -> int:
     """Start the child, hear its reports, pass a wish to stop on; its exit code."""
     reading, writing = os.pipe()
-    with os.fdopen(reading, encoding="utf-8", errors="replace") as lines, interruption.deferred():
+    gone = threading.Event()
+    with os.fdopen(reading, "rb", buffering=0) as pipe, interruption.deferred():
         try:
             child = _start(code, told.model_copy(update={"report_descriptor": writing}), scratch)
         finally:
             os.close(writing)
-        with _watched(child, interruption):
-            for line in lines:
-                heard.line(line)
+        with _watched(child, interruption, gone):
+            for line in _lines(pipe, gone):
+                heard.line(line.decode(errors="replace"))
         return child.wait()
+
+
+def _lines(pipe: IO[bytes], gone: threading.Event) -> Iterator[bytes]:
+    """What is written into the pipe, line by line, until nobody can write any more or the code is gone.
+
+    A process that it has left in a session of its own may hold the pipe open for ever.
+    """
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    begun, left = b"", _PIPE_BYTES
+    while left > 0:
+        was_gone = gone.is_set()
+        if not poll.poll(_LOOK_MILLISECONDS):
+            if was_gone:
+                break
+            continue
+        part = pipe.read(_LINE_BYTES)
+        if not part:
+            break
+        left -= len(part) if was_gone else 0
+        *lines, begun = (begun + part).split(b"\n")
+        yield from lines
+        if len(begun) > _LINE_BYTES:
+            break  # it is no report, however it goes on
+    if begun:
+        yield begun
 
 
 def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[bytes]":
@@ -228,8 +276,8 @@ def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[by
 
 
 @contextmanager
-def _watched(child: "subprocess.Popen[bytes]", interruption: Interruption) -> Iterator[None]:
-    """Ask the child to stop when somebody asks us; when it is gone, end what it left, so that reports end too."""
+def _watched(child: "subprocess.Popen[bytes]", interruption: Interruption, gone: threading.Event) -> Iterator[None]:
+    """Ask the child to stop when somebody asks us; when it is `gone`, end what it left."""
 
     def watch() -> None:
         asked_at: float | None = None
@@ -245,6 +293,8 @@ def _watched(child: "subprocess.Popen[bytes]", interruption: Interruption) -> It
             if asked_at is not None and time.monotonic() - asked_at > STOP_SECONDS:
                 break
         _end_group(child.pid)
+        child.wait()
+        gone.set()
 
     watcher = threading.Thread(target=watch, name="own-code", daemon=True)
     watcher.start()
@@ -279,8 +329,16 @@ def _failed(exit_code: int) -> TrainerError:
     if exit_code == -signal.SIGBUS:
         why = "a file that it has mapped into memory was truncated, or its volume (/dev/shm?) is full"
         return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with signal SIGBUS: {why}")
-    how = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+    how = f"signal {_signal(-exit_code)}" if exit_code < 0 else f"exit code {exit_code}"
     return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}; the end of its output says why")
+
+
+def _signal(number: int) -> str:
+    """Its name; most of those for programs of real time have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 class _Heard:

@@ -327,7 +327,7 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
             {"messages": "[{'role': 'user'}]"},
             "Malformed",
             "messages",
-            "messages is no list of messages, nor one written",
+            "messages is a list as Python's str writes it, not JSON",
         ),
         ({"messages": "[" * 5000}, "Malformed", "messages", "messages is no list of messages, nor one written as JSON"),
         ({"messages": json.dumps([USER])}, "NoCompletion", "messages", "the last message is not the assistant's"),

@@ -1,14 +1,18 @@
 """Rows with two answers: what makes one usable, what is said of one that is not, and which tokens carry loss."""
 
+from array import array
+
 import pytest
 
 from finetune_api.dataset import Columns
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, Turn, encode, encode_pairs
 from finetune_trainer.data.audit import as_text, audit_pairs
 from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.encode import Encoded, EncodedPair, Refused, common_prefix, encode_all_pairs
 from finetune_trainer.data.fingerprints import fingerprint
 from finetune_trainer.data.rows import Record
 from tests.assets.tiny_model import NAME
+from tests.unit.finetune_trainer.data.chat_templates import byte_level
 from tests.unit.finetune_trainer.data.files import to_row
 
 LINE = Position(line=17)
@@ -209,3 +213,59 @@ def test_the_audit_shows_both_answers_with_the_tokens_that_carry_loss(chat):
     assert "⟦green<|im_end|>⟧" in shown[0]
     assert shown[1].startswith("line 1, rejected: ")
     assert "⟦blue<|im_end|>⟧" in shown[1]
+
+
+def encoded(ids, learnt, tokens=None):
+    labels = [IGNORED] * (len(ids) - learnt) + ids[len(ids) - learnt :]
+    return Encoded(LINE, array("i", ids), array("i", labels), tokens or len(ids))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "learnable", "truncated", "longest"),
+    [
+        (encoded([1, 2, 3], 1), encoded([1, 2, 4], 1), True, False, 3),
+        (encoded([1, 2, 3], 0), encoded([1, 2, 4], 1), False, False, 3),
+        (encoded([1, 2, 3], 1), encoded([1, 2, 4], 0), False, False, 3),
+        (encoded([1, 2, 3], 1, tokens=5), encoded([1, 2, 3], 1, tokens=4), False, True, 5),
+        (encoded([1, 2, 3], 1, tokens=5), encoded([1, 2, 4], 1), True, True, 5),
+        (encoded([1, 2, 3], 1), encoded([1, 2, 4], 1, tokens=6), True, True, 6),
+    ],
+)
+def test_a_pair_is_learnt_where_both_answers_are_there_and_differ_and_is_cut_where_one_is(
+    chosen, rejected, learnable, truncated, longest
+):
+    pair, tally = EncodedPair(chosen, rejected), Tally()
+    assert (pair.learnable, pair.truncated, pair.longest) == (learnable, truncated, longest)
+    assert tally.add(pair) == learnable
+    assert (tally.rows, tally.truncated, tally.longest) == (1, truncated, longest)
+    assert tally.first_unlabelled == (None if learnable else LINE)
+
+
+@pytest.mark.parametrize("answers", [("a bad one", "b"), ("b", "a bad one")], ids=["chosen", "rejected"])
+def test_a_pair_is_refused_where_the_template_takes_one_of_its_answers_only(answers):
+    refusing = "{% for m in messages %}{% if 'bad' in m.content %}{{ raise_exception('no') }}{% endif %}{{ m.content }}"
+    chat = ChatTokenizer.from_transformers(byte_level(refusing + "{% endfor %}"))
+    (first, second) = encode_all_pairs([pair(*answers, line=17), pair("c", "d", line=18)], chat, 64, set())
+    assert first == Refused(LINE, "no")
+    assert isinstance(second, EncodedPair)
+
+
+def test_the_first_row_that_cannot_be_learnt_is_the_first_of_the_file_in_whatever_order_they_come():
+    tally = Tally()
+    for line in (5, 3, 9):
+        tally.leave_out(Position(line=line))
+    assert (tally.unlabelled, tally.first_unlabelled) == (3, Position(line=3))
+
+
+def test_only_rows_beyond_the_limit_are_cut():
+    tally = Tally()
+    tally.count_all([4, 5, 6], [1, 1, 1], 5)
+    assert (tally.rows, tally.truncated, tally.longest) == (3, 1, 6)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 2], 2), ([1, 2, 3], [1, 9, 3], 1), ([], [1], 0), ([2], [1], 0)],
+)
+def test_what_two_texts_begin_with_in_common(first, second, shared):
+    assert common_prefix(first, second) == shared

@@ -43,7 +43,7 @@ def test_parquet_with_bytes_that_are_no_text_is_a_bad_row(tmp_path):
         (pa.array([10**9], pa.date32()), "of another type"),  # nor the year 2,700,000
         (pa.array([0], pa.timestamp("us")), "a time"),
         (pa.array([0], pa.date32()), "a date"),
-        (pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())), "a list"),
+        (pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())), "a map of Parquet"),
     ],
 )
 def test_parquet_with_columns_that_are_no_text_has_bad_rows(column, said, tmp_path):

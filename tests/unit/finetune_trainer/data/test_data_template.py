@@ -203,6 +203,13 @@ ANSWERS_ALONE = "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.conte
         pytest.param(ANSWERS_ALONE, {}, TWO, None, id="nothing before the answer"),
         pytest.param(NO_SYSTEM, {}, (Turn("assistant", "Hello."), *TWO), "It is blue.<|im_end|>", id="a greeting"),
         pytest.param(
+            NO_SYSTEM.partition("{% endif %}")[2],
+            {},
+            (Turn("assistant", "Hello."), *TWO),
+            "It is blue.<|im_end|>",
+            id="a greeting, by a template that also begins a conversation with the assistant",
+        ),
+        pytest.param(
             CHATML,
             {"eos_token": "<|endoftext|>"},
             TWO,

@@ -6,14 +6,14 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken
+from tokenizers import AddedToken, pre_tokenizers
 
 from finetune_trainer.data import ChatTokenizer, Position, Row, Tally, Turn
 from finetune_trainer.data.counting import count
 from finetune_trainer.data.encode import Refused, encode_all
 from finetune_trainer.data.frames import frame
 from finetune_trainer.data.rows import Rows, line_places
-from finetune_trainer.data.shared_parts import SharedParts, marks, stands_alone
+from finetune_trainer.data.shared_parts import SharedParts, mark_pattern, marks, stands_alone
 from tests.unit.finetune_trainer.data.chat_templates import CASES, CHATML, NO_END, NO_SYSTEM, THINKING, byte_level
 
 TEXT = st.text("ab \nä<>|_/[]") | st.sampled_from(
@@ -182,12 +182,31 @@ def test_a_template_that_does_more_with_texts_than_writing_them_has_no_frame(wri
     assert frame(template, ["user", "assistant"], {}, add_generation_prompt=False) is None
 
 
-def test_texts_are_taken_apart_only_where_nothing_depends_on_what_stands_beside_a_token():
+@pytest.mark.parametrize("wants", ["lstrip", "rstrip", "single_word"])
+def test_texts_are_taken_apart_only_where_nothing_depends_on_what_stands_beside_a_token(wants):
     plain = ChatTokenizer.from_transformers(byte_level(THINKING))
     assert marks(plain)["<|im_start|>"] == [plain.backend.token_to_id("<|im_start|>")]
     greedy = byte_level(THINKING)
-    greedy.backend_tokenizer.add_special_tokens([AddedToken("<|end|>", rstrip=True, special=True, normalized=False)])
+    token = AddedToken("<|end|>", special=True, normalized=False, **{wants: True})
+    greedy.backend_tokenizer.add_special_tokens([token])
     assert marks(ChatTokenizer.from_transformers(greedy)) == {}
+
+
+def test_texts_are_not_taken_apart_where_their_beginning_is_tokenised_unlike_the_rest():
+    tokenizer = byte_level(THINKING)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    assert marks(ChatTokenizer.from_transformers(tokenizer)) == {}
+
+
+def test_tokens_that_are_found_in_what_normalising_made_of_a_text_take_none_apart():
+    tokenizer = byte_level(THINKING)
+    tokenizer.add_tokens([AddedToken("<|late|>", normalized=True), AddedToken("<|early|>", normalized=False)])
+    found = marks(ChatTokenizer.from_transformers(tokenizer))
+    assert ("<|early|>" in found, "<|late|>" in found) == (True, False)
+
+
+def test_of_tokens_that_begin_alike_the_longest_is_found():
+    assert mark_pattern(["<a>", "<a>b", "<a"]).findall("x<a>b<a>c<ad") == ["<a>b", "<a>", "<a"]
 
 
 def test_a_tokenizer_that_breaks_the_rule_is_found_out_by_the_first_texts():

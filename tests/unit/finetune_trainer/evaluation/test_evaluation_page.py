@@ -175,3 +175,24 @@ def test_without_a_test_set_there_are_curves_and_the_audit(tmp_path):
     assert "What carries loss" in found.text
     assert "Row by row" not in found.text
     assert [tag for tag, _ in found.tags].count("svg") == 1
+
+
+def test_each_line_of_a_text_is_written_in_its_own_direction_whoever_says_it(tmp_path):
+    """What stands in bdi says nothing of the direction of what is around it, which the first letter decides."""
+    html = made(tmp_path, ["ما هو لون السماء؟"])
+    assert '<div class="text" dir="auto"><bdi>user:</bdi> ما هو لون السماء؟</div>' in html
+    assert re.search(r"\.text \{[^}]*unicode-bidi: plaintext", html)
+
+
+@pytest.mark.parametrize("baselines", [{}, {ZERO_SHOT: Contestant([None], problem="it is gone")}], ids=["none", "gone"])
+def test_a_job_without_baselines_is_told_from_one_whose_baselines_could_not_be_asked(tmp_path, baselines):
+    question = Question("line 1", (Turn("user", "a"),), "red")
+    found = {TUNED: Contestant(["red"], prompt_tokens=10.0), **baselines}
+    text = Parsed(
+        made(tmp_path, ["a"], contest=contest(Material([question], 8, sha256="0"), ["exactMatch"], found, {TUNED: 0.5}))
+    ).text
+    assert ("the job names no baseline" in text, "no baseline could be measured" in text) == (
+        not baselines,
+        bool(baselines),
+    )
+    assert ("tuned minus baseline" in text) == bool(baselines)

@@ -74,6 +74,20 @@ def test_sizes_are_wrong_exactly_where_transformers_makes_another_model_of_them(
                 assert {*found(kind, changed, there)} <= meant, changed
 
 
+@pytest.mark.parametrize(("field", "layer"), [("attention_bias", "q_proj"), ("mlp_bias", "down_proj")])
+@pytest.mark.parametrize("kind", sorted(LLAMAS))
+def test_biases_are_missed_exactly_where_transformers_makes_some_by_a_field(kind, field, layer):
+    fields = {**LLAMA, "head_dim": 16}
+    makes_some = [
+        any(name.endswith(f"{layer}.bias") for name in shapes(kind, {**fields, field: said})) for said in (True, False)
+    ] == [True, False]
+    there = shapes(kind, {**fields, field: True})
+    assert found(kind, {**fields, field: True}, there) == [], "its own weights"
+    without = {name: shape for name, shape in there.items() if not name.endswith(".bias")}
+    assert found(kind, {**fields, field: True}, without) == ([field] if makes_some else [])
+    assert found(kind, {**fields, field: False}, without) == []
+
+
 @pytest.mark.parametrize("kind", sorted(LLAMAS))
 def test_what_the_file_does_not_say_is_left_to_the_kind(kind):
     for name in LLAMA:

@@ -16,6 +16,7 @@ from finetune_trainer.training.batches import Plan, forward_passes, shuffled
         (1, 1, 1, 1),
         (10, 10, 0.1, 1),
         (30, 1, 0.1, 3),
+        (100, 1, 0.07, 7),
     ],
 )
 def test_steps_follow_from_rows_batch_size_and_epochs(rows, batch_size, epochs, total):

@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
+from finetune_trainer.computing.attention import kept_apart
 from finetune_trainer.data import IGNORED
 from finetune_trainer.training import objective, reference
 from finetune_trainer.training.pair_store import PairStore
-from finetune_trainer.training.passes import Cut
+from finetune_trainer.training.passes import Cut, document_log_likelihoods, packed, padded
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.attempt.stop_requests import STOPPED, terminate
@@ -219,6 +220,46 @@ def test_what_the_reference_said_is_the_difference_of_log_likelihoods(tmp_path):
                 said.append(-float(loss) * 2)  # two tokens carry loss
             expected.append(said[0] - said[1])
     assert asked(model, tmp_path, "job") == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_answer_that_begins_with_the_second_token_is_its_own_documents_in_a_packed_pass():
+    documents = TokenStore([([5, 6, 7], [IGNORED, 6, 7]), ([8, 9], [IGNORED, 9]), ([4, 3, 2], [IGNORED, IGNORED, 2])])
+    model, rows = net().eval(), range(3)
+    with torch.no_grad():
+        alone = [float(document_log_likelihoods(model, padded(documents, [row]), 1)) for row in rows]
+        with kept_apart(model):
+            together = document_log_likelihoods(model, packed(documents, list(rows)), 3)
+    assert together.tolist() == pytest.approx(alone, rel=1e-4)
+
+
+def unequal_pairs():
+    """Of 6, 8 and 8 tokens."""
+    lengths = (4, 2, 3, 5, 4, 4)
+    pairs = PairStore(TokenStore((range(1, length + 1), [IGNORED, *range(2, length + 1)]) for length in lengths))
+    pairs.reference[:] = 0
+    return pairs
+
+
+def test_a_pair_is_as_long_as_both_documents_and_as_wide_as_the_longer_one_twice():
+    pairs = unequal_pairs()
+    assert (pairs.lengths.tolist(), pairs.widths.tolist()) == ([6, 8, 8], [8, 10, 8])
+    assert (len(pairs), pairs.tokens, pairs.labelled, pairs.longest, pairs.largest_id) == (3, 22, 16, 10, 5)
+
+
+@pytest.mark.parametrize(
+    ("cut", "sizes"),
+    [
+        (Cut(14, packed=True), [14, 8]),
+        (Cut(13, packed=True), [8, 8, 6]),
+        (Cut(18), [10, 16]),
+        (Cut(30), [30]),
+        (Cut(None, 2), [20, 8]),
+    ],
+)
+def test_passes_of_pairs_hold_both_documents_and_stay_within_their_budget(cut, sizes):
+    passes = objective.pair_passes(unequal_pairs(), [0, 1, 2], cut)
+    assert [one["input_ids"].numel() for one in passes] == sizes
+    assert sum(len(one["reference"]) for one in passes) == 3
 
 
 @pytest.mark.parametrize("spoil", ["nothing", "another job", "damage", "more rows"])

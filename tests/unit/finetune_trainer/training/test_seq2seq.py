@@ -85,6 +85,27 @@ def test_a_cut_prompt_keeps_its_end_token_and_a_cut_answer_has_none(cache):
     assert (cut.tokens, cut.truncated) == (whole.tokens, True)
 
 
+def test_a_row_cut_to_any_length_has_as_much_of_prompt_and_answer_as_fits(cache):
+    chat = ChatTokenizer.from_folder(cache / T5)
+    rows = rows_of([("one two three four", "good bad happy sad")])
+    whole = next(encode(rows, chat, 64))
+    answer = list(whole.input_ids[-whole.loss_tokens :])
+    prompt = list(whole.input_ids[: -whole.loss_tokens])
+    for length in range(1, max(len(prompt), len(answer)) + 2):
+        cut = next(encode(rows, chat, length))
+        kept = prompt if length >= len(prompt) else [*prompt[: length - 1], chat.eos_id]
+        assert list(cut.input_ids) == kept + answer[:length], length
+        assert cut.loss_tokens == min(len(answer), length)
+        assert cut.truncated == (length < max(len(prompt), len(answer)))
+
+
+@pytest.mark.parametrize("before", ["", "one"])
+def test_a_prompt_with_more_special_tokens_at_its_end_than_fit_is_cut_as_any_other(cache, before):
+    chat = ChatTokenizer.from_folder(cache / T5)
+    (row,) = encode(rows_of([(before + "</s>" * 9, "six")]), chat, 4)
+    assert list(row.input_ids[: -row.loss_tokens]) == [chat.eos_id] * 4
+
+
 def test_a_tokenizer_that_ends_no_text_gets_the_end_of_answers_from_us(cache):
     chat = ChatTokenizer.from_folder(cache / T5)
     chat.backend.post_processor = None

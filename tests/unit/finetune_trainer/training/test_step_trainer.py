@@ -1,14 +1,18 @@
 """What a step learns does not depend on how it is cut into passes; losses are means over tokens, not over batches."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from finetune_trainer.computing.ranks import World
 from finetune_trainer.data import IGNORED
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.intervals import Intervals, intervals_of
-from finetune_trainer.training.passes import Cut, labelled, loss_sum, padded, passes_of
-from finetune_trainer.training.token_store import TokenStore
+from finetune_trainer.training.passes import Cut, labelled, loss_sum, packed, padded, passes_of
+from finetune_trainer.training.steps import PASSES, Steps
+from finetune_trainer.training.token_store import MappedTokens, TokenStore
 
 ROWS = [
     ([5, 6, 7, 8, 9, 10], [IGNORED, IGNORED, IGNORED, 8, 9, 10]),
@@ -46,6 +50,15 @@ def test_a_store_gives_back_ids_and_labels(store):
         got_ids, got_labels = store.row(number)
         assert (got_ids.tolist(), got_labels.tolist()) == (ids, labels)
     assert (len(store), store.longest, store.tokens) == (4, 9, 20)
+    assert (store.labelled, store.largest_id) == (7, 13)
+
+
+def test_a_store_that_another_process_maps_says_the_same_of_its_rows(tmp_path):
+    written = TokenStore(ROWS, path=tmp_path / "rows")
+    mapped = MappedTokens(tmp_path / "rows")
+    for name in ("tokens", "longest", "labelled", "largest_id"):
+        assert getattr(mapped, name) == getattr(written, name), name
+    assert [mapped.row(row)[1].tolist() for row in range(4)] == [labels for _, labels in ROWS]
 
 
 @pytest.mark.parametrize("cut", [Cut(None, 1), Cut(None, 2), Cut(12), Cut(1)])
@@ -69,6 +82,43 @@ def test_trap_09_rows_of_one_pass_do_not_see_each_other_and_padding_changes_no_l
     together = model(input_ids=batch["input_ids"]).logits[1, :3]
     alone = model(input_ids=torch.tensor([ROWS[1][0]])).logits[0]
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-6)
+
+
+class OfItsOwn(LlamaForCausalLM):
+    """As the code is that some models bring: it computes all logits."""
+
+    def forward(self, input_ids, position_ids=None, use_cache=None):
+        return super().forward(input_ids=input_ids, position_ids=position_ids, use_cache=use_cache)
+
+
+def test_a_model_that_knows_of_no_positions_to_keep_has_the_same_loss(model, store):
+    own = OfItsOwn(model.config)
+    own.load_state_dict(model.state_dict())
+    batch = padded(store, [0, 1, 2, 3])
+    assert len(batch["places"]) < batch["input_ids"].shape[1]
+    assert loss_sum(own, batch).item() == pytest.approx(loss_sum(model, batch).item(), rel=1e-5)
+
+
+def test_a_packed_pass_says_where_rows_end_and_how_long_the_longest_of_them_is(store):
+    told = {}
+
+    class Listening(torch.nn.Module):
+        def forward(self, input_ids, **others):
+            told.update(others)
+            return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 32))
+
+    loss_sum(Listening(), packed(store, [1, 0, 3]))
+    assert told["cu_seq_lens_q"].tolist() == told["cu_seq_lens_k"].tolist() == [0, 3, 9, 11]
+    assert (told["max_length_q"], told["max_length_k"]) == (6, 6)
+
+
+def test_ranks_share_a_step_by_the_lengths_of_its_own_rows():
+    lengths = [100, 90, 50, 40, 30, 20, 10, 9]
+    store = TokenStore((range(1, length + 1), range(1, length + 1)) for length in lengths)
+    plan = Plan(8, batch_size=8, epochs=1, seed=0)
+    assert plan.rows_of(0) != list(range(8)), "they are shuffled"
+    shares = [Steps(store, plan, Cut(None, 1), World(rank, 2))[0][PASSES].each for rank in (0, 1)]
+    assert [sum(int(one["tokens"]) for one in share) for share in shares] == [179, 170]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""spec.code that does odd things: each has a reason and words of its own, and nothing keeps the run from its end."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from tests.unit.finetune_trainer.training.own_jobs import job_with
+from tests.unit.finetune_trainer.training_runs import do
+
+TOLD = """
+import json, os, pathlib, shutil, time
+told = json.load(open(os.environ["FINETUNE_CONTEXT"]))
+def say(text): os.write(told["reportDescriptor"], text.encode())
+"""
+"""What code needs to speak for itself, without a library."""
+
+ENDS = {
+    "a signal without a name": ("os.kill(os.getpid(), 40)", "ended with signal 40"),
+    "its own file removed": ("os.remove(__file__)", "has removed or renamed its own file"),
+    "a report that is none": (r"say('{}\n')", "reported what is no report: step"),
+    "a loss that is no number": (r"""say('{"step": 1, "loss": NaN}\n')""", "reported what is no report: loss"),
+    "a loss beyond all": (r"""say('{"step": 1, "loss": 1e200}\n')""", "reported what is no report: loss"),
+    "passes without an end": (r"""say('{"step": 1, "epoch": Infinity}\n')""", "reported what is no report: epoch"),
+    "a number beyond all": (r"""say('{"step": %d}\n' % 10**30)""", "reported what is no report: step"),
+    "a line without an end": ("while True: say('x')", "reported what is no report: all of it"),
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_code_that_ends_oddly_has_its_reason_and_words(tiny_model, tmp_path, what):
+    source, words = ENDS[what]
+    code, report, _ = do(job_with(TOLD + source, tmp_path, tiny_model))
+    assert (code, report.failure.reason) == (ExitCode.CODE_FAILED, "CodeFailed")
+    assert words in report.failure.message
+    assert "spec.retryNonce" in report.failure.next_step
+
+
+HOLDING = """
+if (pid := os.fork()) == 0:
+    os.setsid()
+    time.sleep(600)
+pathlib.Path({note!r}).write_text(str(pid))
+for step in range(1, 900):
+    say(json.dumps({{"step": step, "totalSteps": 899}}) + chr(10))
+"""
+
+
+def test_a_process_in_a_session_of_its_own_does_not_keep_the_run_and_all_reports_are_heard(tiny_model, tmp_path):
+    source = TOLD + HOLDING.format(note=str(tmp_path / "child"))
+    code, report, _ = do(job_with(source, tmp_path, tiny_model))
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # it is still there: nobody has waited for its end
+    assert code == ExitCode.CODE_FAILED, "it has left no model"
+    assert report.progress.step == 899
+
+
+@pytest.mark.parametrize("instead", ["os.symlink('/nowhere', output)", "open(output, 'w').close()"])
+def test_whatever_code_made_of_its_models_folder_the_next_attempt_has_an_empty_one(tiny_model, tmp_path, instead):
+    spoiling = f"output = told['output']\nshutil.rmtree(output)\n{instead}"
+    job = job_with(TOLD + spoiling, tmp_path, tiny_model)
+    assert do(job)[0] == ExitCode.CODE_FAILED
+    Path(job.code).write_text(f"{TOLD}raise SystemExit(40 + len(os.listdir(told['output'])))")
+    _, report, _ = do(job)
+    assert "ended with exit code 40" in report.failure.message
