@@ -41,7 +41,7 @@ from finetune_operator.providers.hugging_face.names_taken import create_job, goe
 from finetune_operator.providers.hugging_face.pod_refusals import News, NotBroughtUp, Told, nobody_waits
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.held import Held
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube, owner_uids
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
 
@@ -161,7 +161,15 @@ class HuggingFaceTraining:
             return run if run.state == "Absent" else replace(run, job_id=job_id)
         metadata = batch_job["metadata"]
         made_by = (metadata.get("labels") or {}).get(MADE_BY_LABEL, "")
-        return replace(run, job_id=job_id, made_by=made_by, made_at=moment(metadata["creationTimestamp"]))
+        orphaned = "deletionTimestamp" in job["metadata"] and await self._is_orphaned(job, job_id)
+        made_at = moment(metadata["creationTimestamp"])
+        return replace(run, job_id=job_id, made_by=made_by, orphaned=orphaned, made_at=made_at)
+
+    async def _is_orphaned(self, job: Manifest, name: str) -> bool:
+        """Whether what was made for an attempt has no owner any more. The job's watch may be ahead of those of Jobs."""
+        resource = JOB_SETS if _nodes(job) > 1 else JOBS
+        found = await self._kube.get(resource, name, job["metadata"]["namespace"])
+        return found is not None and job["metadata"]["uid"] not in owner_uids(found)
 
     async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
         """The same of another batch Job of the attempt, by its name; `recorded`: status says that it was started."""
