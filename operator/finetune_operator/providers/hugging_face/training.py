@@ -166,8 +166,8 @@ class HuggingFaceTraining:
 
     async def _is_orphaned(self, job: Manifest, name: str) -> bool:
         """Whether what was made for an attempt has no owner any more. The job's watch may be ahead of those of Jobs."""
-        resource = JOB_SETS if _nodes(job) > 1 else JOBS
-        found = await self._kube.get(resource, name, job["metadata"]["namespace"])
+        several, namespace = _nodes(job) > 1, job["metadata"]["namespace"]
+        found = await (self._kube.get(JOB_SETS, name, namespace) if several else self._kube.get(JOBS, name, namespace))
         return found is not None and job["metadata"]["uid"] not in owner_uids(found)
 
     async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
