@@ -17,6 +17,7 @@ from typing import Any
 
 from finetune_api import RELEASE
 from finetune_operator import ask
+from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.handlers.watches import CannotWatch, start
 from finetune_operator.providers.accounts import Accounts
@@ -164,7 +165,8 @@ class Operator:
         for task in (watching, leading):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 # A sentence says it all of what the API server refuses, and a traceback of what nobody foresaw.
-                logger.error("cannot go on: %s", error, exc_info=None if isinstance(error, CannotWatch) else error)
+                foreseen = isinstance(error, CannotWatch)
+                logger.error("cannot go on: %s", _with_step(error), exc_info=None if foreseen else error)
         return OK if ended == 0 else FAILED
 
     async def _lead(self) -> None:
@@ -208,6 +210,12 @@ async def _first(*waits: Coroutine[Any, Any, Any]) -> int:
     return tasks.index(first)
 
 
+def _with_step(error: BaseException) -> str:
+    """What the process ends for, and what to do where it is the operator's own rights."""
+    step = step_of_write(str(error))
+    return f"{error}. {step}" if step else str(error)
+
+
 def _on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -227,7 +235,7 @@ async def _main(settings: Settings) -> int:
         logger.warning("another replica leads now")
         return FAILED
     except (NoCluster, CertificatesUnusable, KubeError, OSError) as error:
-        logger.error("cannot go on: %s", error)  # noqa: TRY400 - a sentence says it all
+        logger.error("cannot go on: %s", _with_step(error))  # noqa: TRY400 - a sentence says it all
         return FAILED
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from finetune_operator.reconcilers.concerned import concerned, has_ended, is_only_asked_for
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
+from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, OWN_KINDS, Kube, Resource
 from finetune_operator.runtime.queue import Key, Lane
@@ -84,6 +85,7 @@ class Observer:
         self._unlisted.discard((resource, namespace))
         if namespace in self._shut and not any(place == namespace for _, place in self._unlisted):
             self._shut.discard(namespace)
+            metrics.UNWATCHED.remove(namespace)
             logger.info("namespace %s is watched again", namespace)
             if self._begun.is_set():
                 self._look_at_everything(namespace)
@@ -92,6 +94,7 @@ class Observer:
     def shut(self, namespace: str) -> bool:
         """A namespace may not be watched; whether there is another one that may be."""
         self._shut.add(namespace)
+        metrics.UNWATCHED.labels(namespace).set(1)
         for resource, place in self.places():
             if place == namespace:
                 self._unlisted.add((resource, place))

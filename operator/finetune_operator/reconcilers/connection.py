@@ -19,7 +19,7 @@ from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.providers.sdks import is_remote
-from finetune_operator.reconcilers.context import Context, annotations_of, parse_spec, parse_status
+from finetune_operator.reconcilers.context import Context, annotations_of, parse_spec, parse_status, unread_spec
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
@@ -67,7 +67,7 @@ class ConnectionReconciler:
             again = Requeue(decide_connection.BAD_FOR.total_seconds())
         new = decide_connection.decide(
             spec,
-            spec_error,
+            unread_spec(LLMConnectionSpec, connection, spec_error),
             status,
             generation=generation,
             now=now,

@@ -43,6 +43,8 @@ _OTHER_DEFINITIONS = (
     "crds.install, or crds/); it is tried again by itself"
 )
 
+_NEWER_DEFINITIONS = ": the definitions on the cluster are newer than the operator, upgrade it to their release"
+
 _UNKNOWN = {"extra_forbidden", "literal_error", "enum"}
 """By pydantic's names, that a field or one of a closed set of words is none that the model has."""
 
@@ -349,6 +351,8 @@ def _path(parts: Iterable[str | int]) -> str:
 
 def _wrong(error: ErrorDetails) -> str:
     """What to write, where that is known; an older definition has let the text pass."""
+    if error["type"] == "extra_forbidden":
+        return "this release of the operator does not know the field"
     return SHAPES.get(str(error.get("ctx", {}).get("pattern")), error["msg"])
 
 
@@ -359,6 +363,14 @@ def is_of_newer_definitions(model: type[M], obj: Mapping[str, Any]) -> bool:
     except ValidationError as error:
         return any(one["type"] in _UNKNOWN for one in error.errors(include_input=False, include_url=False))
     return False
+
+
+def unread_spec(model: type[M], obj: Mapping[str, Any], problem: str) -> str:
+    """What `parse_spec` has found, with what to do where it is the release that is too old for the spec.
+
+    A job's failure has its own next step instead.
+    """
+    return f"{problem}{_NEWER_DEFINITIONS}" if problem and is_of_newer_definitions(model, obj) else problem
 
 
 def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:

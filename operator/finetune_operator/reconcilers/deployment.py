@@ -45,6 +45,7 @@ from finetune_operator.reconcilers.context import (
     kept_by,
     parse_spec,
     parse_status,
+    unread_spec,
     wants_deletion,
 )
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
@@ -273,7 +274,7 @@ class DeploymentReconciler:
             deleting=wants_deletion(deployment),
             kept_by=kept_by(deployment),
             spec=spec,
-            spec_error=spec_error,
+            spec_error=unread_spec(ModelDeploymentSpec, deployment, spec_error),
             status=own,
             unrecorded=hosting.begins(deployment, spec) if spec is not None and lost else "",
             model=status,

@@ -31,6 +31,7 @@ from finetune_operator.reconcilers.context import (
     kept_by,
     parse_spec,
     parse_status,
+    unread_spec,
     wants_deletion,
 )
 from finetune_operator.reconcilers.indexes import made_version, of_model, pods_of_deployment, servers_of_model
@@ -272,7 +273,7 @@ class ModelReconciler:
             generation=metadata["generation"],
             deleting=wants_deletion(model),
             spec=spec,
-            spec_error=spec_error,
+            spec_error=unread_spec(FineTunedModelSpec, model, spec_error),
             status=status,
             deployments=self._deployments(model),
             standing=self._left_standing(metadata["namespace"], metadata["name"]),

@@ -11,6 +11,7 @@ from finetune_operator.decide import leftovers
 from finetune_operator.decide.conditions import Fact, merge, reconciling, stalled
 from finetune_operator.decide.model import ModelView
 from finetune_operator.decide.model_release import next_step
+from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.context import Context, has_finalizer, is_abandoned
@@ -63,7 +64,8 @@ class ModelRelease:
             for name in step.deployments:
                 await self._context.kube.delete(MODEL_DEPLOYMENTS, name, model["metadata"]["namespace"])
         except REFUSALS as refusal:
-            said = f"ModelDeployment {names} cannot be deleted: {refusal.message}; {_way_out()}"
+            why = refusal_of_write(refusal.message).sentences.rstrip(".")
+            said = f"ModelDeployment {names} cannot be deleted: {why}; {_way_out()}"
             return await self._say(model, view, stalled(Reason.WRITE_REFUSED, said), view.versions, TROUBLE_SECONDS)
         said = f"its weights are deleted when ModelDeployment {names} is gone"
         return await self._say(model, view, reconciling(Reason.PENDING, said), view.versions, LOOK_SECONDS)

@@ -174,6 +174,12 @@ class Stuck(Collector):
 STUCK = Stuck()
 REGISTRY.register(STUCK)
 
+UNWATCHED = Gauge(
+    "finetune_namespace_unwatched",
+    "1 while a namespace of watchNamespaces may not be watched, so that nothing is done there.",
+    ("object_namespace",),
+    registry=REGISTRY,
+)
 LEADER = Gauge("finetune_leader", "1 while this replica holds the Lease, else 0.", registry=REGISTRY)
 LEASE_TRANSITIONS = Counter(
     "finetune_lease_transitions", "Times that this replica gained or lost the Lease.", ("change",), registry=REGISTRY

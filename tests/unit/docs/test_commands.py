@@ -40,7 +40,8 @@ OWN = {name: kind.kind for kind in KINDS for name in (kind.short, kind.plural, k
 }
 OTHERS = {
     *("configmap", "crd", "deploy", "deployment", "events", "job", "jobs", "lease", "limitrange", "namespace", "nodes"),
-    *("pod", "pods", "prometheus", "pvc", "resourcequota", "secret", "service", "svc", "workloads", names.CATEGORY),
+    *("pod", "pods", "prometheus", "pvc", "resourcequota", "rolebinding", "secret", "service", "svc", "workloads"),
+    names.CATEGORY,
 }
 """Kinds of Kubernetes, of Kueue, of the Prometheus operator, and the category of our own, as kubectl spells them."""
 

@@ -331,7 +331,10 @@ def fallen(status: FineTuneJobStatus, fall: evaluation_hosts.Fall) -> FineTuneJo
     hosting = evaluation.hosting if evaluation else None
     if fall.cost is not None:
         hosting = to_be_added(Decimal(hosting or "0") + fall.cost)
-    return _recorded(status, deployments=list(fall.recorded) or None, hosting=hosting)
+    fields: dict[str, Any] = {"deployments": list(fall.recorded) or None, "hosting": hosting}
+    if evaluation_hosts.made(evaluation) and not fall.recorded:
+        fields["deployments_gone"] = True  # else what is deleted would be looked through for what nobody has recorded
+    return _recorded(status, **fields)
 
 
 def released(status: FineTuneJobStatus, *, gone: bool = False) -> FineTuneJobStatus:

@@ -67,6 +67,11 @@ def last_word(pod: Manifest | None) -> Report | None:
     return read_termination_message(str(end_of(pod).get("message", "")))
 
 
+def kept_of_log(pod: Manifest | None) -> str:
+    """The end of the log that the kubelet has kept of a trainer which left no message of its own (FallbackToLogs)."""
+    return "" if last_word(pod) else str(end_of(pod).get("message", ""))
+
+
 def started_at(pod: Manifest) -> datetime | None:
     """When the trainer began, while it runs, by its node's clock."""
     started = ((trainer_of(pod).get("state") or {}).get("running") or {}).get("startedAt")

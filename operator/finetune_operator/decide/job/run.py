@@ -7,6 +7,11 @@ from typing import Literal
 from finetune_api.job_status import Failure
 from finetune_api.trainer import Report
 
+_WITHOUT_LOG = (
+    "Have an admin mend what keeps the operator from reading the log (its role's pods/log: helm upgrade), and look for "
+    "this pod's where the cluster keeps logs; then set spec.retryNonce: of another such end failure.logTail tells more."
+)
+
 RunState = Literal[
     "Absent", "Queued", "Active", "Checked", "Measured", "Succeeded", "Failed", "ResultUnknown", "Unseen", "Unreachable"
 ]
@@ -43,6 +48,8 @@ class Run:
     """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
     made_by: str = ""
     """What of its connection the batch Job was made by (`training_job.made_by`); empty where that is not known."""
+    orphaned: bool = False
+    """Of a job that is deleted: whether Kubernetes has taken the owner off what the attempt has made, which stays."""
     made_at: datetime | None = None
     """When its batch Job was made, where it has one."""
     started_at: datetime | None = None
@@ -64,8 +71,12 @@ class Run:
     """What a provider says that it is tuned from."""
 
 
-def with_log(run: Run, log_tail: str) -> Run:
-    """The run with the end of the trainer's log in its failure."""
+def with_log(run: Run, log_tail: str, unread: str = "") -> Run:
+    """The run with the end of the trainer's log in its failure; `unread`: why there is none."""
     if run.failure is None:
         return run
-    return replace(run, failure=run.failure.model_copy(update={"log_tail": log_tail[-4096:]}))
+    fields: dict[str, str | None] = {"log_tail": log_tail[-4096:]}
+    if unread and not log_tail:
+        said = f"{run.failure.message[:2048].rstrip('. ')}; its log cannot be read: {unread}"
+        fields |= {"message": said[:4096], "next_step": _WITHOUT_LOG}
+    return replace(run, failure=run.failure.model_copy(update=fields))

@@ -126,15 +126,17 @@ def leave_deleted(view: JobView) -> Decision | None:
     """Children go by their owner reference; where a stranger's finalizer keeps the job, what runs is ended already.
 
     One of ours is on it where it was copied from a job at a provider, or led there: that is for people to know.
-    Where its children are to stay, as by `kubectl delete --cascade=orphan`, they go on.
+    Where its children are to stay, as by `kubectl delete --cascade=orphan`, they go on: that is told by a finalizer of
+    Kubernetes' own and, once that has gone and a stranger's keeps the job, by the owner that its children have no more.
     """
     if not view.deleting:
         return None
-    if view.orphans:
-        return Decision(view.status)
+    stays = view.orphans or view.run.orphaned
     runs = view.run.state in {"Queued", "Active"}
-    if view.held and view.abandoned and not runs and not view.live_pods:
+    if view.held and view.abandoned and (stays or not (runs or view.live_pods)):
         return Decision(view.status, release=True)
+    if stays:
+        return Decision(view.status)
     return Decision(going(view), stop=runs)
 
 

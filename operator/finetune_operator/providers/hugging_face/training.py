@@ -6,10 +6,9 @@ it has none (yet) the API is asked.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
@@ -28,7 +27,7 @@ from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.attempt_end import telling
-from finetune_operator.decide.job.attempt_pods import is_live
+from finetune_operator.decide.job.attempt_pods import is_live, kept_of_log
 from finetune_operator.decide.job.attempts import AWAITED
 from finetune_operator.decide.job.read_run import has_ended, read_run
 from finetune_operator.decide.job.run import Run, with_log
@@ -41,7 +40,7 @@ from finetune_operator.providers.hugging_face.names_taken import create_job, goe
 from finetune_operator.providers.hugging_face.pod_refusals import News, NotBroughtUp, Told, nobody_waits
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.held import Held
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube, owner_uids
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.store import Store
 
@@ -161,7 +160,15 @@ class HuggingFaceTraining:
             return run if run.state == "Absent" else replace(run, job_id=job_id)
         metadata = batch_job["metadata"]
         made_by = (metadata.get("labels") or {}).get(MADE_BY_LABEL, "")
-        return replace(run, job_id=job_id, made_by=made_by, made_at=moment(metadata["creationTimestamp"]))
+        orphaned = "deletionTimestamp" in job["metadata"] and await self._is_orphaned(job, job_id)
+        made_at = moment(metadata["creationTimestamp"])
+        return replace(run, job_id=job_id, made_by=made_by, orphaned=orphaned, made_at=made_at)
+
+    async def _is_orphaned(self, job: Manifest, name: str) -> bool:
+        """Whether what was made for an attempt has no owner any more. The job's watch may be ahead of those of Jobs."""
+        several, namespace = _nodes(job) > 1, job["metadata"]["namespace"]
+        found = await (self._kube.get(JOB_SETS, name, namespace) if several else self._kube.get(JOBS, name, namespace))
+        return found is not None and job["metadata"]["uid"] not in owner_uids(found)
 
     async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
         """The same of another batch Job of the attempt, by its name; `recorded`: status says that it was started."""
@@ -207,7 +214,7 @@ class HuggingFaceTraining:
         run = read_run(batch_job, pods, report, self._clock())
         pod = telling(pods)
         if run.wants_log and pod is not None and under_way:
-            return with_log(run, await self._log_tail(pod))
+            return with_log(run, *await self._log_tail(pod))
         if run.state == "Queued" and pod is None and batch_job is not None:
             return await self._without_pod(run, batch_job)
         if run.state == "Queued" and run.failure is None and batch_job is not None:
@@ -355,17 +362,17 @@ class HuggingFaceTraining:
         named = self._store.select(PODS, pods_of_job(metadata["namespace"], metadata["name"]))
         return [pod for pod in named if self._own(pod, metadata["uid"])]
 
-    async def _log_tail(self, pod: Mapping[str, Any]) -> str:
-        """The end of the trainer's log; "" where the node does not give it: the failure is told without it."""
-        metadata = pod["metadata"]
+    async def _log_tail(self, pod: Manifest) -> tuple[str, str]:
+        """The end of the trainer's log. Where nobody gives it, what its pod has kept of it, and why no more."""
+        metadata, unread = pod["metadata"], ""
         try:
             text = await self._kube.pod_log_tail(
                 metadata["namespace"], metadata["name"], TRAINER_CONTAINER, LOG_LINES, LOG_BYTES
             )
         except KubeError as error:
             logger.warning("the log of pod %s cannot be read: %s", metadata["name"], error)
-            return ""
-        return redact(text)
+            text, unread = kept_of_log(pod), error.message
+        return redact(text), unread
 
     async def _with_obstacle(self, run: Run, pods: Sequence[Manifest], batch_job: Manifest) -> Run:
         """With what only Events say of pods that do not start."""

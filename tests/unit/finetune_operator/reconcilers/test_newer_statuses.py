@@ -21,6 +21,7 @@ from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.versions import with_version
 
 __all__ = ["start"]
 
@@ -182,6 +183,22 @@ async def test_a_connection_of_newer_definitions_is_not_called_missing() -> None
     cluster.kube.change(CONNECTIONS, "local", None, spec=spec)
     await cluster.settle()
     assert cluster.status()["phase"] == "Queued"
+
+
+@pytest.mark.parametrize("resource", [CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS], ids=lambda one: one.kind)
+async def test_whatever_has_a_spec_of_newer_definitions_says_that_the_operator_is_to_be_upgraded(resource: Any) -> None:
+    """As a job does: the field itself is right, and to correct it would be wrong."""
+    cluster = await with_version()
+    name = "local" if resource is CONNECTIONS else "sentiment"
+    namespace = "team-a" if resource.namespaced else ""
+    spec = cluster.kube.objects[resource, namespace, name].get("spec", {})
+    cluster.kube.change(resource, name, namespace or None, spec=spec | {NEWER: 1})
+    await cluster.settle()
+    conditions = cluster.kube.objects[resource, namespace, name]["status"]["conditions"]
+    [stalled] = [one for one in conditions if one["type"] == "Stalled"]
+    assert (stalled["status"], stalled["reason"]) == ("True", "SpecInvalid")
+    assert stalled["message"].startswith(f"spec.{NEWER}: this release of the operator does not know the field")
+    assert "upgrade it to their release" in stalled["message"]
 
 
 FILES = [{"split": "train", "id": "f-1", "bytes": 1, "sha256": "a"}]

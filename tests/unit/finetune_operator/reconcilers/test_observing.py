@@ -25,7 +25,7 @@ from finetune_operator.runtime.kube import (
     SERVICES,
     Resource,
 )
-from finetune_operator.runtime.metrics import REGISTRY
+from finetune_operator.runtime.metrics import REGISTRY, UNWATCHED
 from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Store
 from tests.unit.finetune_operator.desired.given_names import LONG_NAME
@@ -209,18 +209,25 @@ async def take_in(observer: Observer, cluster: Cluster, resource: Resource, name
     observer.listed(resource, namespace, listing)
 
 
+def unwatched() -> set[str]:
+    """Namespaces that an alert is raised for."""
+    return {sample.labels["object_namespace"] for family in UNWATCHED.collect() for sample in family.samples}
+
+
 async def test_nothing_is_done_in_a_namespace_that_may_not_be_watched_until_all_of_it_is_known_again() -> None:
     cluster = await with_running_job()
     observer, store, queue = await of_two_namespaces(cluster)
     assert observer.shut("team-a"), "team-b is left"
     queue.clear()
     assert (observer.is_shut("team-a"), store.addresses(FINE_TUNE_JOBS), store.addresses(PODS)) == (True, [], [])
+    assert "team-a" in unwatched()
     places = [place for place in observer.places() if place[1] == "team-a"]
     for place in places:
         assert queue == [], "its pods are not known yet"
         await take_in(observer, cluster, *place)
         observer.seen(NAMESPACES, "MODIFIED", cluster.kube.objects[NAMESPACES, "", "team-a"])
     assert not observer.is_shut("team-a")
+    assert "team-a" not in unwatched()
     assert JOB in queue
     assert store.addresses(PODS) == cluster.store.addresses(PODS)
     assert not (observer.shut("team-b") and observer.shut("team-a")), "none is left"

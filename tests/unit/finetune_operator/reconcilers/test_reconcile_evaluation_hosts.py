@@ -8,6 +8,8 @@ import pytest
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION
+from finetune_operator.decide.conditions import timestamp
+from finetune_operator.decide.job.remote import SETTLE
 from finetune_operator.reconcilers.shown import show
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.metrics import REGISTRY
@@ -154,6 +156,26 @@ async def test_a_job_that_is_deleted_leaves_no_deployment(provider, begin, secon
     await cluster.settle()
     await alone(cluster, provider)
     assert JOB not in cluster.kube.objects
+
+
+async def test_a_job_that_is_deleted_does_not_wait_for_others_than_those_that_its_record_names(provider, begin):
+    """Its namespace, which is deleted, would wait for the job."""
+    cluster = await begin()
+    await deployed(cluster)
+    began = cluster.now
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1", at=timestamp(began))
+    said = set[str]()
+
+    def is_gone() -> bool:
+        if JOB in cluster.kube.objects:
+            said.add(cluster.condition("Reconciling")["message"])
+        return not finalizers(cluster)
+
+    await cluster.settle()
+    await cluster.go_on(is_gone, seconds=30)
+    assert not [one for one in said if one.startswith("nothing records")]
+    assert cluster.now - began < SETTLE
+    await alone(cluster, provider)
 
 
 async def test_a_job_that_is_deleted_right_after_a_call_was_lost_waits_for_what_came_of_it(provider, begin):

@@ -1,5 +1,6 @@
 """Objects that are deleted and do not go: a finalizer of somebody else keeps them, or a deletion in the foreground."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from finetune_operator.runtime.kube import (
     DEPLOYMENTS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
+    JOB_SETS,
     JOBS,
     MODEL_DEPLOYMENTS,
     PODS,
@@ -16,6 +18,7 @@ from finetune_operator.runtime.kube import (
     Resource,
 )
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL, Cluster, with_job, with_running_job
+from tests.unit.finetune_operator.reconcilers.test_reconcile_nodes import with_pods
 from tests.unit.finetune_operator.reconcilers.versions import with_version
 
 FOREIGN = "example.com/audit"
@@ -49,6 +52,24 @@ async def test_what_a_job_has_made_goes_on_where_it_is_deleted_without_that() ->
     await delete(cluster, FINE_TUNE_JOBS, "sentiment-1", "orphan")
     assert cluster.kube.asked("delete", "jobs") == 0
     assert (JOBS, "team-a", "sentiment-1-1") in cluster.kube.objects
+
+
+@pytest.mark.parametrize(
+    ("begun", "made"), [(with_running_job, JOBS), (with_pods, JOB_SETS)], ids=["a Job", "a JobSet"]
+)
+async def test_what_a_job_was_deleted_without_goes_on_while_a_strangers_finalizer_keeps_the_job(
+    begun: Callable[[], Awaitable[Cluster]], made: Resource
+) -> None:
+    """Kubernetes takes the owner off its children, then its finalizer off the job: their watches are not in step."""
+    cluster = await begun()
+    before = cluster.status()
+    await delete(cluster, FINE_TUNE_JOBS, "sentiment-1", "orphan", FOREIGN)
+    del cluster.kube.objects[made, "team-a", "sentiment-1-1"]["metadata"]["ownerReferences"]  # and no watch tells yet
+    found = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=found | {"finalizers": [FOREIGN]})
+    await cluster.settle()
+    assert cluster.kube.asked("delete", "jobs") + cluster.kube.asked("delete", "jobsets") == 0
+    assert cluster.status() == before
 
 
 async def test_a_job_of_the_cluster_that_has_our_finalizer_says_how_it_is_let_go() -> None:

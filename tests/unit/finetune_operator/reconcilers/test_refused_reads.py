@@ -7,6 +7,7 @@ import pytest
 
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import DEPLOYMENTS, JOBS, PODS
+from tests.unit.finetune_operator.decide.given import ended
 from tests.unit.finetune_operator.reconcilers.fake_cluster import (
     DEPLOYMENT,
     MODEL,
@@ -131,3 +132,27 @@ async def test_a_result_whose_models_status_may_not_be_written_says_so() -> None
     cluster.wake(MODEL)
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+
+
+async def test_a_crash_whose_log_nobody_may_read_says_so_since_its_pod_goes_with_the_log() -> None:
+    cluster = await with_running_job()
+    said = lacks(cluster, "log", "pods")
+    cluster.end_pod(1)
+    await cluster.settle()
+    failure = cluster.status()["failure"]
+    assert (failure["reason"], failure["logTail"]) == ("TrainerCrashed", "")
+    assert failure["message"] == f"the trainer ended with exit code 1; its log cannot be read: {said}"
+    assert "helm upgrade" in failure["nextStep"]
+    assert "Read failure.logTail" not in failure["nextStep"]
+
+
+async def test_of_a_log_that_nobody_may_read_there_is_what_the_kubelet_has_kept_of_it() -> None:
+    cluster = await with_running_job()
+    lacks(cluster, "log", "pods")
+    cluster.end_pod(1, **ended(1, message="Authorization: Bearer abcdefghijklmnop\nZeroDivisionError"))
+    await cluster.settle()
+    failure = cluster.status()["failure"]
+    assert failure["logTail"].endswith("ZeroDivisionError")
+    assert "abcdefghijklmnop" not in failure["logTail"]
+    assert failure["message"] == "the trainer ended with exit code 1"
+    assert failure["nextStep"].startswith("Read failure.logTail")
