@@ -16,7 +16,7 @@ from finetune_api.aws import SageMaker
 from finetune_api.job_status import ArtifactRef, Failure
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
-from finetune_api.sagemaker import CODE_CHANNEL, REPORT_FILE
+from finetune_api.sagemaker import REPORT_FILE
 from finetune_api.trainer import Report, read_report
 from finetune_operator.decide.cloud_job.cloud_cost import instance_type
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
@@ -101,9 +101,6 @@ class SageMakerApi:
     async def create(self, request: JobRequest) -> RemoteJob:
         """Write what the container is told, then CreateTrainingJob, once: its name is taken once."""
         settings = self._settings
-        if request.spec.code is not None and request.file(CODE_CHANNEL) is None:
-            said = "spec.code: the pod that checked the data brought no code; its image is older than the operator"
-            raise Refused(Reason.SPEC_INVALID, said)
         told = wire.container_job(request, settings, self._bucket)
         base = cached(self._aws, settings, request.spec.base_model)
         models = wire.Models(base=base, active=await self._within_reach(request))

@@ -75,6 +75,9 @@ def catalogue(host: str, price: str = "3.00", **facts: Any) -> Catalogue:
 class CloudCluster(Cluster):
     """One operator, one provider, one time for both."""
 
+    brought: tuple[str, ...] = ("train", "validation")
+    """Splits that a check's pod brings the provider."""
+
     def __init__(self, provider: OpenAISimulator, url: str) -> None:
         self.provider = provider
         self.url = url
@@ -132,8 +135,10 @@ class CloudCluster(Cluster):
         """The check's pod from its start to its end."""
         self.run_pod(**of)
         await self.settle()
-        file = await self.send(content or rows(), **of)
-        self.end_pod(0, self.checked([file], **of), **of)
+        named = self.kube.objects[FINE_TUNE_JOBS, "team-a", of.get("job", "sentiment-1")]["spec"]["dataset"]
+        splits = [split for split in self.brought if split in named]
+        files = [await self.send(content or rows(), split=split, **of) for split in splits]
+        self.end_pod(0, self.checked(files, **of), **of)
 
     def lose_pods(self, *, and_jobs: bool) -> None:
         """What was made on the cluster goes: the pods alone, or their batch Jobs too."""

@@ -149,6 +149,8 @@ def channels(request: dict[str, Any]) -> dict[str, str]:
 class SageMakerCluster(CloudCluster):
     """With a connection to a simulated SageMaker."""
 
+    brought = ("train", "validation", "test")
+
     def __init__(self, provider: SageMakerSimulator, url: str, **settings: Any) -> None:
         self.settings = settings
         self.objects = Objects(str(provider.settings.s3_endpoint))

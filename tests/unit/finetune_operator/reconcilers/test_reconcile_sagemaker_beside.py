@@ -113,7 +113,7 @@ async def test_without_its_code_no_job_is_made(provider, start):
     cluster.end_pod(0, cluster.checked([await cluster.send(rows())]))
     await cluster.settle()
     failure = cluster.status()["failure"]
-    assert (failure["reason"], "brought no code" in failure["message"]) == ("SpecInvalid", True)
+    assert (failure["reason"], "nothing of spec.code" in failure["message"]) == ("TrainerCrashed", True)
     assert provider.count(CREATE) == 0
 
 
