@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from finetune_api.dataset import Columns
+from finetune_trainer.data.jq import by_jq
 from finetune_trainer.data.layouts import BELOW, Layout
 
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -191,13 +192,8 @@ def of_answers(names: Collection[str], of_objects: Collection[str], file_format:
         )
     answer = ".answers.text[0]" if within else ".answers[0]"
     asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
-    how = f"jq -c '{_each(file_format)}{{prompt: {asked}, completion: {answer}}}' FILE > ROWS.jsonl"
+    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}}")
     return f"Take one answer of a row: `{how}` takes the first."
-
-
-def _each(file_format: str) -> str:
-    """What jq takes the rows of an array by."""
-    return ".[] | " if file_format.split(",", maxsplit=1)[0] == "JSON" else ""
 
 
 def lifted(parts: Sequence[str], file_format: str) -> str:
@@ -206,7 +202,7 @@ def lifted(parts: Sequence[str], file_format: str) -> str:
         how = "json_normalize(read_parquet('FILE').to_dict('records')).to_parquet('ROWS.parquet')"
         return f"Columns stand at the top of a row: {how} of pandas writes them there, as NAME.NAME."
     inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
-    how = f"jq -c '{_each(file_format)}{{{inside}}}' FILE > ROWS.jsonl"
+    how = by_jq(file_format, f"{{{inside}}}")
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.csv_rows import SEPARATORS
+from finetune_trainer.data.jq import by_jq
 from finetune_trainer.data.json_array import AFTER_ARRAY
 from finetune_trainer.data.json_lines import NO_OBJECT, OF_SEQUENCES
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
@@ -144,14 +145,8 @@ def _as_text(column: str, file_format: str) -> str:
     """How numbers become text: which text that is, is for their author to say."""
     if file_format.startswith("Parquet"):
         return f"Only text is learnt: frame['{column}'].astype(str) of pandas makes it of these; better are words."
-    how = _by_jq(file_format, f'.["{column}"] |= tostring')
+    how = by_jq(file_format, f'.["{column}"] |= tostring')
     return f"Only text is learnt: `{how}` makes it of numbers; of classes better write the words."
-
-
-def _by_jq(file_format: str, program: str) -> str:
-    """The command that makes rows by a program of jq."""
-    each = ".[] | " if file_format.startswith("JSON") and not file_format.startswith("JSONLines") else ""
-    return f"jq -c '{each}{program}' FILE > ROWS.jsonl"
 
 
 def _of_list(column: str, file_format: str) -> str:
@@ -159,13 +154,13 @@ def _of_list(column: str, file_format: str) -> str:
     if file_format.startswith("Parquet"):
         how = f"frame['{column}'].str[0] of pandas takes the first of each list"
     else:
-        how = f"""`{_by_jq(file_format, f'.["{column}"] |= .[0]')}` takes the first of each list"""
+        how = f"""`{by_jq(file_format, f'.["{column}"] |= .[0]')}` takes the first of each list"""
     return f"Only text is learnt: {how}; of lists with several texts write the one that is meant."
 
 
 def _of_object(column: str, file_format: str) -> str:
     """How a text that an object holds becomes that of its row. Answers of SQuAD are lists within one."""
-    how, answer = f"""`{_by_jq(file_format, f'.["{column}"] |= .NAME')}`""", ".text[0]"
+    how, answer = f"""`{by_jq(file_format, f'.["{column}"] |= .NAME')}`""", ".text[0]"
     if file_format.startswith("Parquet"):
         how, answer = f"frame['{column}'].str['NAME'] of pandas", ".str['text'].str[0]"
     return f"Only text is learnt: of an object {how} takes what it calls NAME; {answer} is an answer of SQuAD."
@@ -208,7 +203,7 @@ def _without_end(column: str, file_format: str) -> str:
         return "Take what follows the last answer out of each conversation, or leave the row out: answers are learnt."
     answers = f'.role // .from // "" | ascii_downcase | {_in(word for word, role in ROLE_OF.items() if role == _OURS)}'
     how = f'.["{column}"] |= ({_A_LIST} | until(. == [] or (.[-1] | {answers}); .[:-1])) | select(.["{column}"] != [])'
-    return f"`{_by_jq(file_format, how)}` takes away what follows the last answer, and rows without any."
+    return f"`{by_jq(file_format, how)}` takes away what follows the last answer, and rows without any."
 
 
 def _without_tools(column: str, file_format: str) -> str:
@@ -219,7 +214,7 @@ def _without_tools(column: str, file_format: str) -> str:
     calls = "([.tool_calls, .function_call] | map(length) | add > 0)"
     speaks = f'(.role // .from // "" | {_in(sorted(TOOLS))})'
     how = f'select(.["{column}"] | {_A_LIST} | all(.[]; ({calls} or {speaks}) | not))'
-    return f"Calls of tools are not learnt: `{_by_jq(file_format, how)}` leaves such rows out; or {as_text}."
+    return f"Calls of tools are not learnt: `{by_jq(file_format, how)}` leaves such rows out; or {as_text}."
 
 
 _OURS = "assistant"
