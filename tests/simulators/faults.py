@@ -11,15 +11,17 @@ class Fault(BaseModel):
 
     `outcome` is what the client sees: an answer with `status` and `code` in the provider's own shape, no answer at all
     (`hang`: the client's time-out ends it), a closed connection (`cut`), the `page` of a proxy, or with status 200 an
-    `empty` object. With `after_commit` the call has had its
-    effect by then. `delay` only makes it slow.
+    `empty` object or the first half of the answer (`torn`, of a call that has had its effect). With `after_commit` the
+    call has had its effect by then. `delay` only makes it slow. A request whose body comes in pieces breaks off
+    `midway`: a part of it has been read by then.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     operation: str = Field(description="name of the operation, or a pattern such as fine_tuning.jobs.*")
-    outcome: Literal["answer", "hang", "cut", "page", "empty", "delay"] = "answer"
+    outcome: Literal["answer", "hang", "cut", "page", "empty", "torn", "delay"] = "answer"
     after_commit: bool = False
+    midway: bool = False
     status: int = 500
     page_status: int = Field(default=200, description="of a page")
     code: str | None = None

@@ -34,7 +34,9 @@ class Front:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         recorded, fault = self._admit()
-        if fault is not None and not fault.after_commit:
+        if fault is not None and not fault.after_commit and fault.outcome != "torn":
+            if fault.midway:
+                await request.content.readany()
             if fault.outcome != "delay":
                 return await self._fail(request, recorded, fault)
             await asyncio.sleep(fault.delay_seconds)
@@ -44,11 +46,13 @@ class Front:
             reply = await self.simulator.meddle(call.operation, lambda: self._carry_out(call, recorded))
         except Cut:
             return _cut(request)
-        if fault is not None and fault.after_commit:
+        if fault is not None and fault.after_commit and fault.outcome != "torn":
             if fault.outcome != "delay":
                 return await self._fail(request, recorded, fault)
             await asyncio.sleep(fault.delay_seconds)
         recorded.seen = str(reply.status)
+        if fault is not None and fault.outcome == "torn" and isinstance(reply.body, bytes):
+            reply.body = reply.body[: len(reply.body) // 2]
         return await _send(request, reply, self.simulator)
 
     def _admit(self) -> tuple[Recorded, Fault | None]:

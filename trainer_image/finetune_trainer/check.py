@@ -59,6 +59,7 @@ _OF_THIS_MACHINE = (
     "before it is applied"
 )
 _WITHOUT_DATA = "the manifest is right by itself; its data were not looked at (--manifest-only)"
+_ADOPTED = "the manifest is right by itself; its data are recorded and not read: spec.adopt names a job that has them"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _verdicts(
         more = filter(None, (*asked_in_vain(job.spec, destination.connection), destination.doubt))
         verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *more]})
         yield verdict, job.metadata.name, memory
-        if args.show_rows and verdict.valid and not args.manifest_only:
+        if args.show_rows and verdict.valid and not args.manifest_only and job.spec.adopt is None:
             _show_rows(job, args.model_cache, args.show_rows)
 
 
@@ -126,7 +127,7 @@ def _destination(
 def _verdict(
     job: FineTuneJobManifest, destination: Destination, args: argparse.Namespace
 ) -> tuple[DatasetVerdict, list[MemoryUse]]:
-    if args.manifest_only:
+    if args.manifest_only or job.spec.adopt is not None:
         return _by_itself(job.spec, destination), []
     verdict = check_job(job, args.model_cache, destination)
     if not verdict.valid or destination.provider:
@@ -141,7 +142,8 @@ def _by_itself(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdic
     named = {split: getattr(spec.dataset, split) for split in SPLITS}
     local = [split for split, data in named.items() if data is not None and data.uri.startswith("file:")]
     warnings = [f"spec.dataset.{split}.uri: {_OF_THIS_MACHINE}" for split in local]
-    return DatasetVerdict(valid=True, reason=Reason.VALID, message=_WITHOUT_DATA, warnings=warnings)
+    said = _WITHOUT_DATA if spec.adopt is None else _ADOPTED
+    return DatasetVerdict(valid=True, reason=Reason.VALID, message=said, warnings=warnings)
 
 
 def by_memory(

@@ -173,15 +173,20 @@ class Account:
         Raises:
             ProviderError: as `call`.
         """
+        with self.telling(name):
+            return await self._upload(name, size, body)
+
+    @contextmanager
+    def telling(self, name: str) -> Iterator[None]:
+        """Keep in mind why a file is not taken that is to be passed on."""
         try:
-            file = await self._upload(name, size, body)
+            yield
         except Busy:
             raise  # our own limit, and no news of the provider
         except ProviderError as error:
             self._untaken.put(name, error)
             raise
         self._untaken.drop(name)
-        return file
 
     async def _upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         async with self._uploads.passing():

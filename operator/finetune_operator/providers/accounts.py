@@ -46,6 +46,8 @@ class Accounts:
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._accounts: dict[str, Account] = {}
+        self._answered: dict[str, str | None] = {}
+        """Where a connection led when it was last found to be good."""
         self._doubted_at: dict[str, float] = {}
         """When a connection seemed last to lead to another account than what was made through it."""
 
@@ -138,6 +140,31 @@ class Accounts:
                     self._clients.doubt(name)
                     return
 
+    async def check(self, name: str) -> None:
+        """Ask whether the connection can be used as it is.
+
+        Raises:
+            ProviderError: it cannot, or that cannot be asked.
+        """
+        place = self.place(name)
+        await self.of(name).check()
+        self._answered[name] = place
+
+    async def require_answer(self, name: str, file: str) -> None:
+        """The place to which the connection leads has answered once: before, it may be one by mistake.
+
+        Args:
+            name: of the connection.
+            file: what is to be brought there, of which status says why it is not.
+
+        Raises:
+            ProviderError: as `check`.
+        """
+        if self._answered.get(name, "") == self.place(name):
+            return
+        with self.of(name).telling(file):
+            await self.check(name)
+
     async def find(self, name: str) -> None:
         """Find out where a connection's credentials lead now, before anything is begun there, or compared with it.
 
@@ -164,6 +191,7 @@ class Accounts:
         """
         account = self._accounts.pop(name, None)
         self._doubted_at.pop(name, None)
+        self._answered.pop(name, None)
         await self._clients.drop(name)
         if account is not None:
             await account.poller.close()

@@ -12,10 +12,12 @@ from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_operator.decide.cloud_job import measuring, outcomes, submission
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
-from finetune_operator.decide.cloud_job.submission import Adopt, Create, Wait, next_move
+from finetune_operator.decide.cloud_job.submission import Adopt, Create, Missing, Wait, next_move
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.deployment.hosted_record import may_still_show
+from finetune_operator.decide.job.attempts import follows_a_loss
+from finetune_operator.decide.job.remote import RemoteJob, oldest
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.places import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
@@ -76,8 +78,21 @@ class CloudJobs:
                 return job, Decision(submission.taken(view, decision.status, move.job), requeue_after=0)
             case Wait():
                 return job, replace(decision, requeue_after=move.seconds)
+            case Missing():
+                return job, outcomes.trouble(view, move.failure, outcomes.ASK_AGAIN_SECONDS)
             case Create():
+                late = await self._of_the_attempt_before(job, provider)
+                if late is not None:
+                    return job, Decision(submission.taken(view, decision.status, late), requeue_after=0)
                 return await self._create(job, view, decision)
+
+    async def _of_the_attempt_before(self, job: Manifest, provider: ProviderStatus) -> RemoteJob | None:
+        """What that has at the provider after all, where a list that lacked it was believed: one is enough."""
+        if not follows_a_loss(provider):
+            return None
+        before = ProviderStatus(attempt=provider.attempt - 1)
+        found = [one for one in await self._training.find(job, before) if not one.ended or one.state == "Succeeded"]
+        return oldest(found) if found else None
 
     def asked(self, uid: str) -> tuple[Asked | None, Asked | None]:
         """What this process has counted of a job: of what was tuned, and of the base model."""

@@ -127,7 +127,7 @@ class ConnectionReconciler:
             resolved = status.model_copy(update={"azure_open_ai": found})
             connection = await self._context.write_status(CONNECTIONS, connection, status, resolved) or connection
             status = resolved
-            await self._accounts.of(name).check()
+            await self._accounts.check(name)
             return connection, status, await self._check_pods(spec)
         except Busy:
             raise

@@ -9,7 +9,7 @@ from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater
-from finetune_operator.providers.job_record import begun_at, connection_of, key_of, noted
+from finetune_operator.providers.job_record import begun_at, connection_of, is_held, key_of, noted
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context, parse_status, wants_deletion
 from finetune_operator.runtime.errors import Conflict
@@ -39,8 +39,11 @@ class Uploads:
             if self._context.connection(connection) is None:
                 raise TryLater.because(self._context.lacking(connection))
             await self._accounts.find(connection)  # it is noted: what is known of it may be of the key before
-            job = await self._held(target)
+            job = self._job(target)
             name = key_of(job, ProviderStatus(attempt=target.attempt)).file_name(target.split, target.sha256)
+            if not is_held(job):
+                await self._accounts.require_answer(connection, name)  # what is held is bound to where it was begun
+            job = await self._held(target)
             await self._accounts.require_place(connection, *begun_at(job))
             file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:

@@ -22,7 +22,7 @@ from finetune_operator.decide.cloud_job.adoption import (
     take_over,
 )
 from finetune_operator.decide.cloud_job.outcomes import ASK_AGAIN_SECONDS, trouble, with_facts
-from finetune_operator.decide.cloud_job.submission import is_submitted
+from finetune_operator.decide.cloud_job.submission import is_forgotten, is_submitted
 from finetune_operator.decide.conditions import Fact, moment, ready, reconciling, retiring, timestamp
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
@@ -110,8 +110,21 @@ def suspend(view: JobView) -> Decision | None:
 
 def _take_up(view: JobView) -> Decision:
     """Its job at the provider is one that status does not know: once it is known, it is stopped or kept as any is."""
+    return _remember_what_is_there(view) or Decision(_waiting_to_be_made(view), submit=True)
+
+
+def adopt(view: JobView) -> Decision | None:
+    """As anywhere; a job at the provider that status does not know of is noted as soon as it is seen."""
+    return _remember_what_is_there(view) if view.run.unknown else attempts.adopt(view)
+
+
+def _remember_what_is_there(view: JobView) -> Decision | None:
+    """From now on it was asked for, whatever later lists lack: one that is missed would be paid for again."""
     unsaid = attempts.adopt(view) if view.provider.asked_at is None else None
-    return unsaid or Decision(_waiting_to_be_made(view), submit=True)
+    if unsaid is None or unsaid.status.provider is None:
+        return unsaid
+    provider = unsaid.status.provider.model_copy(update={"asked_at": timestamp(view.now), "job_id": None})
+    return replace(unsaid, status=unsaid.status.model_copy(update={"provider": provider}))
 
 
 def _stopped(view: JobView) -> str:
@@ -132,6 +145,20 @@ def _go_on_after_the_stop(view: JobView) -> Decision | None:
     fields = {"phase": "Pending", "failure": None, "provider": attempts.next_attempt(view)}
     fields |= at_rest(view.run.report, view.status)
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
+
+
+def check_anew(view: JobView) -> Decision | None:
+    """The connection was corrected while the data were checked for where it led before: nothing of them has left."""
+    place, now = view.provider.place, view.connection.place if view.connection else None
+    moved = place is not None and now is not None and place != now
+    if not moved or view.spec is None or view.held or view.provider.asked_at is not None:
+        return None
+    if view.run.state not in {"Queued", "Active"}:
+        return None
+    said = f"LLMConnection {view.spec.connection_ref.name} leads to {now} by now: the data are checked anew, for there"
+    fields = {"phase": "Pending", "failure": None, "provider": attempts.next_attempt(view, place=None)}
+    change = Change(reconciling(Reason.PENDING, said), fields)
+    return Decision(with_status(view, change), stop=True, requeue_after=0)
 
 
 def wait_for_the_end(view: JobView) -> Decision | None:
@@ -299,10 +326,14 @@ def submit(view: JobView) -> Decision | None:
     return Decision(status.model_copy(update={"cost": cost}), submit=True)
 
 
+_BEING_MADE = "the data are at the provider; the job is being made there"
+_LOOKED_FOR = "the job is looked for at the provider: status has lost what it is called there"
+
+
 def _waiting_to_be_made(view: JobView) -> FineTuneJobStatus:
     report = view.run.report
     facts = [
-        *reconciling(Reason.QUEUED, "the data are at the provider; the job is being made there"),
+        *reconciling(Reason.QUEUED, _LOOKED_FOR if is_forgotten(view.provider) else _BEING_MADE),
         *dataset_facts(report),
         *retirement_facts(view),
     ]
@@ -378,8 +409,9 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     attempts.wait_for_last_pod,
     attempts.wait_before_retry,
     attempts.start,
-    attempts.adopt,
+    adopt,
     refuse_other_base,
+    check_anew,
     enforce_deadline,
     job.wait_for_pod,
     refuse_what_was_not_brought,

@@ -2,13 +2,15 @@
 
 look up ─▶ there: adopt it, and end what a repeated call has made beside it
         └▶ not there ─▶ asked for a moment ago: wait, it may show yet
+                     └▶ status knows nothing of its data: it was made once, and nobody knows what became of it
                      └▶ else: record that it is asked for ─▶ create
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job.remote import RemoteJob, oldest, settles_in
 from finetune_operator.decide.job.view import JobView
@@ -35,11 +37,18 @@ class Wait:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """It was asked for by all that is known, and is not there; its data are not known, so it cannot be made."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
 class Create:
     """Nothing is there, and nothing can be on its way."""
 
 
-def next_move(view: JobView, found: Sequence[RemoteJob]) -> Adopt | Wait | Create:
+def next_move(view: JobView, found: Sequence[RemoteJob]) -> Adopt | Wait | Missing | Create:
     """What to do about a job that is to be made, from what the provider's look-up has found."""
     if found:
         first = oldest(found)
@@ -49,7 +58,26 @@ def next_move(view: JobView, found: Sequence[RemoteJob]) -> Adopt | Wait | Creat
     if rests or view.run.unknown:
         # It was seen a moment ago. Nothing is made for a job that is to rest, or whose data its status does not know.
         return Wait(LOOK_AGAIN_SECONDS)
-    return Wait(min(left, LOOK_AGAIN_SECONDS)) if left > 0 else Create()
+    if left > 0:
+        return Wait(min(left, LOOK_AGAIN_SECONDS))
+    return Missing(_missing(view)) if is_forgotten(view.provider) else Create()
+
+
+def is_forgotten(provider: ProviderStatus) -> bool:
+    """Whether status says that a job was asked for, and nothing of its data: somebody has emptied it, or written it."""
+    return provider.asked_at is not None and provider.files is None
+
+
+def _missing(view: JobView) -> Failure:
+    message = (
+        f"status says that a job was asked for (status.provider.askedAt: {view.provider.asked_at}), and has lost its "
+        "name and its data; the provider shows no job of it. It may go on there, and be billed: no other one is made"
+    )
+    step = (
+        "Look there for the job. It is followed here as soon as the provider lists it; where there is none, delete "
+        "this object and apply it under a new name."
+    )
+    return Failure(reason=Reason.DELETED_AT_PROVIDER, message=message, next_step=step)
 
 
 def unsettled(view: JobView) -> float:
@@ -78,7 +106,8 @@ def taken(view: JobView, status: FineTuneJobStatus, made: RemoteJob) -> FineTune
 
     The provider's clock may be another: it was not made before the FineTuneJob was, and has been by now.
     """
-    known = view.provider.asked_at or timestamp(min(view.now, max(view.created, made.created)))
+    by_its_own = timestamp(min(view.now, max(view.created, made.created)))
+    known = by_its_own if is_forgotten(view.provider) else view.provider.asked_at or by_its_own
     status = asked(view, status)
     provider = (status.provider or ProviderStatus()).model_copy(update={"asked_at": known})
     return submitted(status.model_copy(update={"provider": provider}), made)

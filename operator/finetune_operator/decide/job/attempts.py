@@ -89,8 +89,16 @@ def notice_loss(view: JobView) -> Decision | None:
     """The attempt was started and nothing is left of it: its number is used up, the next one goes on."""
     if view.run.state != "Absent" or not view.begun:
         return None
-    gone = Failure.because(Reason.INTERRUPTED, "the attempt is gone: its Job was deleted")
-    return _retry_or_give_up(view, gone, interrupted=True)
+    return _retry_or_give_up(view, Failure.because(Reason.INTERRUPTED, _GONE), interrupted=True)
+
+
+_GONE = "the attempt is gone: its Job was deleted"
+
+
+def follows_a_loss(provider: ProviderStatus) -> bool:
+    """Whether the attempt before was given up because nothing of it was to be seen any more."""
+    last = provider.last_failure
+    return last is not None and last.message == _GONE and last.attempt == provider.attempt - 1
 
 
 def wait_for_last_pod(view: JobView) -> Decision | None:

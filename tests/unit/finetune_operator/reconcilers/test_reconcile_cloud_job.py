@@ -234,14 +234,14 @@ async def test_each_end_at_the_provider_has_its_reason_and_next_step(provider, b
     assert not cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"].get("finalizers")
 
 
-OBSTACLES = {  # the first list tells whose account it is
+OBSTACLES = {  # the first list tells whose account it is, the second that the address is right
     "a limit": ({"operation": CREATE, "status": 429, "headers": {"Retry-After": "7"}}, "RateLimited"),
     "a quota": ({"operation": CREATE, "status": 429, "code": "insufficient_quota"}, "QuotaExceeded"),
     "a look-up without answer": (
-        {"operation": "fine_tuning.jobs.list", "status": 500, "skip": 1},
+        {"operation": "fine_tuning.jobs.list", "status": 500, "skip": 2},
         "ProviderUnavailable",
     ),
-    "a proxy's page": ({"operation": "fine_tuning.jobs.list", "outcome": "page", "skip": 1}, "ProviderUnavailable"),
+    "a proxy's page": ({"operation": "fine_tuning.jobs.list", "outcome": "page", "skip": 2}, "ProviderUnavailable"),
 }
 
 

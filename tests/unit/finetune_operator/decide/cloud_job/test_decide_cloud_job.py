@@ -169,6 +169,7 @@ def test_the_order_of_the_chain() -> None:
         "start",
         "adopt",
         "refuse_other_base",
+        "check_anew",
         "enforce_deadline",
         "wait_for_pod",
         "refuse_what_was_not_brought",
