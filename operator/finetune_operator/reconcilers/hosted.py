@@ -197,7 +197,10 @@ class HostedDeployments:
                 told = failure.model_copy(update={"message": f"{failure.message}: {error.message}"})
                 plan = replace(plan, serving=replace(plan.serving, failure=told))
             return plan, error
-        return (look.plan(hosted_record.answered(plan.recorded, look.wanted.name), asleep) if answers else plan), None
+        if answers:
+            return look.plan(hosted_record.answered(plan.recorded, look.wanted.name), asleep), None
+        note = f"{plan.serving.note}; {look.wanted.name} stands at the provider, and does not answer yet"
+        return replace(plan, serving=replace(plan.serving, note=note)), None
 
     async def _look(
         self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target

@@ -13,7 +13,7 @@ from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, attach, azure, go_on, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
-from tests.unit.finetune_operator.reconcilers.hosted import GONE, PUT, hosts
+from tests.unit.finetune_operator.reconcilers.hosted import CHAT, GONE, PUT, hosts
 
 __all__ = ["start"]
 
@@ -104,6 +104,18 @@ async def test_what_belongs_to_others_is_neither_attached_nor_deleted(cluster, p
 async def test_one_that_is_not_there_is_named(cluster):
     await attach(cluster, "by-hnad")
     assert cluster.condition("Stalled", PROD)["reason"] == "DeploymentNotFound"
+
+
+async def test_one_that_stands_and_does_not_answer_is_not_told_as_one_that_is_made(cluster, provider):
+    provider.fault(CHAT, status=404, code="DeploymentNotFound", times=99)
+    await attach(cluster, "by-hand")
+    message = "by-hand stands at the provider, and does not answer yet"
+    assert cluster.status(PROD)["phase"] == "Deploying"
+    assert message in cluster.condition("Ready", PROD)["message"]
+    provider.faults.clear()
+    await go_on(cluster, 120)
+    assert cluster.status(PROD)["phase"] == "Ready"
+    assert cluster.condition("Ready", PROD)["message"] == "version 1 answers"
 
 
 async def test_one_that_disappears_is_told_of_and_found_again(cluster, provider):

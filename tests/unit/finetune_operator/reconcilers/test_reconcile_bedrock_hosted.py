@@ -86,10 +86,12 @@ async def test_provisioned_throughput_has_its_price(cluster, provider):
 
 async def test_it_is_ready_when_it_answers_and_not_when_bedrock_says_so(cluster, provider):
     await begin(cluster)
-    provider.fault("Converse", times=3, status=429, code="ModelNotReadyException")
+    provider.fault("Converse", times=ALWAYS, status=429, code="ModelNotReadyException")
     await go_on(cluster, 420)
     assert [one.status for one in provider.account.deployments.values()] == ["Active"]
     assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
+    assert "stands at the provider, and does not answer yet" in cluster.condition("Ready", DEPLOYMENT)["message"]
+    provider.faults.clear()
     await deployed(cluster, 300)
 
 
