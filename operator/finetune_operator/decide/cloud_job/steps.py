@@ -381,6 +381,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     attempts.adopt,
     refuse_other_base,
     enforce_deadline,
+    job.make_anew,
     job.wait_for_pod,
     refuse_what_was_not_brought,
     submit,

@@ -170,6 +170,7 @@ def test_the_order_of_the_chain() -> None:
         "adopt",
         "refuse_other_base",
         "enforce_deadline",
+        "make_anew",
         "wait_for_pod",
         "refuse_what_was_not_brought",
         "submit",
