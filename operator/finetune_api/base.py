@@ -216,7 +216,7 @@ Size = Annotated[
         (f"!({_is('self', _TOO_SMALL)})", _SIZE_HELP),
     ),
 ]
-_NONE = "sign() == 0"
+_NONE = "compareTo(quantity('0')) == 0"
 _NO_CORES_HELP = "0 asks for no CPU: write the number of cores, such as 4 or 500m, or leave it out for the connection's"
 _CORES_HELP = "no node has so many cores: write their number, such as 4, or thousandths with a small m, such as 4000m"
 Cores = Annotated[
