@@ -85,7 +85,7 @@ class Looks:
             status=status,
             connection=connection,
             connection_unread=spec is not None and not connection and context.has_connection(spec.connection_ref.name),
-            usable_connections=() if connection else context.connections_of(metadata["namespace"]),
+            usable_connections=() if connection else self._usable(metadata["namespace"]),
             namespace_labels=self._labels_of(metadata["namespace"]),
             run=run,
             live_pods=provider.has_live_pods(job),
@@ -106,6 +106,11 @@ class Looks:
             facts=self._providers.facts(connection),
         )
         return self._outside(job, view) if self._providers.is_remote(status, connection) else self._here(job, view)
+
+    def _usable(self, namespace: str) -> tuple[str, ...]:
+        """Connections that take jobs of a namespace."""
+        specs = {name: self._context.connection(name) for name in self._context.connections_of(namespace)}
+        return tuple(name for name, spec in specs.items() if spec and spec.fine_tuning.enabled)
 
     def _here(self, job: Manifest, view: JobView) -> JobView:
         """What is known besides of a job on this cluster."""
