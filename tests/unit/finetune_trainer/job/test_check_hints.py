@@ -107,6 +107,10 @@ def test_what_is_no_duration_is_made_none(refused, written):
         ),
         (f"{DEPLOYMENT}  huggingFace: {{resources: {{limit: {{}}}}}}\n", "no such field; did you mean limits?"),
         (f"{CONNECTION}  namespaceSelector: {{finetune: 'yes'}}\n", "write matchLabels: {finetune: …}"),
+        (
+            JOB.replace("{train:", "{format: CSV, train:"),
+            "spec.dataset.format: no such field; here it is spec.dataset.train",
+        ),
         (f"{JOB}  activation: Manual\n", "spec.activation: no such field; it is a field of FineTunedModel"),
         (f"{JOB}  deletionPolicy: Delete\n", "; it is a field of FineTunedModel and ModelDeployment"),
         (f"{MODEL}  baseModel: a/b\n", "spec.baseModel: no such field; it is a field of FineTuneJob"),

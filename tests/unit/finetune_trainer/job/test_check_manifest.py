@@ -146,10 +146,6 @@ def test_a_date_is_text(write):
         (("train: {uri:", "train: {url:"), "spec.dataset.train.url: no such field; did you mean uri?"),
         (("train: {uri:", "train: {url:"), "spec.dataset.train.uri is required"),
         (("train:", "trian:"), "spec.dataset.trian: no such field; did you mean train?"),
-        (
-            ("train:", "format: CSV\n    train:"),
-            "spec.dataset.format: no such field; here it is spec.dataset.train.format",
-        ),
         (("dataset:", "zzz:"), "spec.zzz: no such field; there are activeDeadlineSeconds, adopt, artifact"),
         (("metadata: {name: sentiment-1, annotations: {a: b}}", "metadata: {}"), "metadata.name is required"),
         (("v1alpha1", "v1"), "apiVersion: input should be 'finetune.dev/v1alpha1'"),
