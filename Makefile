@@ -174,6 +174,10 @@ lock: ## renew the locked dependencies: what changed in pyproject.toml, or all w
 crds: venv ## generate crds/ and the chart's copy from operator/finetune_api
 	@$(BIN)/python -m finetune_api.crds crds helm/finetune-operator/files/crds
 
+.PHONY: chart-values
+chart-values: venv ## write the table of all values into the chart's README, from the comments of its values.yaml
+	@$(BIN)/python -m tests.unit.helm.values_table
+
 .PHONY: status-table
 status-table: root venv programs ## write the tables of docs/reference/status.md from what a real operator writes
 	@scripts/tests.sh --write-status-table tests/chaos/test_status_table.py $(PYTEST)

@@ -216,12 +216,15 @@ Size = Annotated[
         (f"!({_is('self', _TOO_SMALL)})", _SIZE_HELP),
     ),
 ]
+_NONE = "compareTo(quantity('0')) == 0"
+_NO_CORES_HELP = "0 asks for no CPU: write the number of cores, such as 4 or 500m, or leave it out for the connection's"
 _CORES_HELP = "no node has so many cores: write their number, such as 4, or thousandths with a small m, such as 4000m"
 Cores = Annotated[
     str | int | float,
     _quantity(
         "An amount of CPU as a Kubernetes quantity, for example 4 or 500m.",
         (f"!({_is('self', _TOO_MANY)})", _CORES_HELP),
+        (f"!({_is('self', _NONE)})", _NO_CORES_HELP),
     ),
 ]
 _CPU = "self['cpu']"
@@ -260,7 +263,10 @@ class ObjectRef(ApiModel):
 class ModelRef(ApiModel):
     """A FineTunedModel by its name, whose shape MODEL_REF_RULE says in words."""
 
-    name: Name = Field(description="Name of the object.")
+    name: Name = Field(
+        description="Name of the FineTunedModel: at most 63 of a-z, 0-9 and -, beginning with a letter, because a "
+        "Service may get it."
+    )
 
 
 class SecretKeyRef(ApiModel):

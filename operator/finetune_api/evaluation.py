@@ -85,7 +85,7 @@ class Endpoint(Service):
         str,
         Field(max_length=40),
         shaped("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "write at most 40 of a-z, 0-9 and -, such as rag"),
-    ] = Field(description="Name of the endpoint in status and report.")
+    ] = Field(description="Name of the endpoint in status and report, for example rag: at most 40 of a-z, 0-9 and -.")
 
 
 class Judge(Service):

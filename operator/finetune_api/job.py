@@ -337,7 +337,7 @@ class FineTuneJobSpec(ApiModel):
         "name or ID of it."
     )
     model_ref: ModelRef = Field(
-        description="FineTunedModel that gets a new version; created if it does not exist. At most 63 characters."
+        description="FineTunedModel of the job's namespace that gets a new version; created if it does not exist."
     )
     dataset: Dataset = Field(
         description="Training, validation and test data: rows of prompt and completion, with an optional system "

@@ -75,6 +75,9 @@ def model_allowed(allowed: list[str] | None, model: str) -> bool:
     return allowed is None or any(fnmatchcase(model, glob) for glob in allowed)
 
 
+_CASE = "; capital letters make a difference: write the name as there"
+
+
 def namespace_may_use(request: Request) -> Failure | None:
     """The connection's namespaceSelector matches the job's namespace."""
     if selects(request.connection.namespace_selector, request.namespace_labels):
@@ -96,10 +99,11 @@ def base_model_is_allowed(request: Request) -> Failure | None:
     allowed = request.connection.fine_tuning.allowed_models
     if model_allowed(allowed, request.spec.base_model):
         return None
+    in_other_letters = model_allowed([glob.lower() for glob in allowed or ()], request.spec.base_model.lower())
     return Failure.because(
         Reason.MODEL_NOT_ALLOWED,
         f"spec.baseModel: {request.spec.base_model} is not among the models that {request.named} allows: "
-        f"{', '.join(allowed or ()) or 'none'}",
+        f"{', '.join(allowed or ()) or 'none'}{_CASE if in_other_letters else ''}",
     )
 
 

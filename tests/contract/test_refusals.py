@@ -204,6 +204,8 @@ JOBS: list[Refused] = [
     ),
     (JOB, "spec.resources.memory", "16m", ("spec.resources.memory", "write the unit, such as 16Gi")),
     (JOB, "spec.resources.ephemeralStorage", "20", ("spec.resources.ephemeralStorage", "write the unit")),
+    *((JOB, "spec.resources.cpu", none, ("spec.resources.cpu", "0 asks for no CPU")) for none in (0, "0", "0m")),
+    (JOB, "spec.resources.memory", 0, ("spec.resources.memory", "write the unit, such as 16Gi")),
     (JOB, "spec.resources.cpu", "-1", ("spec.resources.cpu", "write a quantity")),
     (JOB, "spec.resources.cpu", 0.5, ("spec.resources.cpu", "integer,string")),
     (JOB, "spec.resources.instanceType", "g5.xlarge", ("spec.resources.instanceType", "such as ml.g5.xlarge")),

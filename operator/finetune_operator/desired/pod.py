@@ -1,9 +1,12 @@
 """What all pods of ours share: the restricted Pod Security Standard, volumes, and what the connection adds."""
 
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any, Protocol
 
-from finetune_api.base import ConfigMapKeyRef, SecretKeyRef
+import orjson
+
+from finetune_api.base import ApiModel, ConfigMapKeyRef, SecretKeyRef
 from finetune_api.connection import HuggingFace, PodTemplate
 from finetune_api.manifest import Manifest
 from finetune_api.names import (
@@ -66,6 +69,12 @@ def labels(**more: str) -> dict[str, str]:
 def labels_of_work(**more: str) -> dict[str, str]:
     """Labels of batch Jobs and their pods. A backup that brought one back would have it train beside its successor."""
     return labels(**{NO_BACKUP_LABEL: "true", **more})
+
+
+def digest(settings: ApiModel, leaving_out: Iterable[str] = ()) -> str:
+    """A digest of what a connection says of pods: where that is another one, they would be made otherwise."""
+    said = settings.model_dump(mode="json", exclude=set(leaving_out), exclude_defaults=True)
+    return sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def owner_reference(owner: Mapping[str, Any]) -> Manifest:

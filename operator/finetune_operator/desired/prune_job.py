@@ -6,10 +6,11 @@ from posixpath import dirname
 from finetune_api.connection import HuggingFace
 from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
-from finetune_api.names import COMPONENT_LABEL, MODEL_LABEL, TRAINER_CONTAINER
+from finetune_api.names import COMPONENT_LABEL, MADE_BY_LABEL, MODEL_LABEL, TRAINER_CONTAINER
 from finetune_api.uris import artifact_place
 from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import Volumes, labels_of_work, owner_reference, pod_metadata, pod_spec
+from finetune_operator.desired.training_job import made_by
 
 KEPT_SECONDS = 3600
 
@@ -68,7 +69,7 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
         "metadata": {
             "name": name(owner["metadata"]["name"], version.version),
             "namespace": owner["metadata"]["namespace"],
-            "labels": own_labels,
+            "labels": {**own_labels, MADE_BY_LABEL: made_by(connection)},
             "ownerReferences": [owner_reference(owner)],
         },
         "spec": {

@@ -15,6 +15,7 @@ from finetune_api.names import (
     JOB_LABEL,
     JOB_UID_LABEL,
     JOB_VARIABLE,
+    MADE_BY_LABEL,
     MODEL_LABEL,
     OWNER_ANNOTATION,
     REPORT_CA_VARIABLE,
@@ -25,6 +26,7 @@ from finetune_api.trainer import MeasureJob, PrepareJob
 from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
     Volumes,
+    digest,
     labels_of_work,
     owner_reference,
     pod_metadata,
@@ -38,10 +40,16 @@ RESOURCES: Manifest = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits":
 """Where the connection names none. The data are streamed: their size does not matter."""
 
 
+def made_by(pod: CheckPod, default_image: str) -> str:
+    """A digest of what a connection, and the chart, say of these pods."""
+    return digest(pod.model_copy(update={"image": pod.image or default_image}))
+
+
 def job_of(
     owner: Manifest, job: PrepareJob | MeasureJob, pod: CheckPod, *, name: str, component: str, spec: Manifest
 ) -> Manifest:
     """The Job of that name around the pod's `spec`, tried once: the operator knows whether another one helps."""
+    (container,) = spec["containers"]
     owner_name = owner["metadata"]["name"]
     own_labels = labels_of_work(
         **{
@@ -57,7 +65,12 @@ def job_of(
         "metadata": {
             "name": name,
             "namespace": owner["metadata"]["namespace"],
-            "labels": {**own_labels, JOB_UID_LABEL: owner["metadata"]["uid"], **queue_label(pod)},
+            "labels": {
+                **own_labels,
+                JOB_UID_LABEL: owner["metadata"]["uid"],
+                MADE_BY_LABEL: made_by(pod, container["image"]),
+                **queue_label(pod),
+            },
             "annotations": {OWNER_ANNOTATION: owner_name},
             "ownerReferences": [owner_reference(owner)],
         },

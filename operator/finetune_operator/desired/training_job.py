@@ -1,7 +1,6 @@
 """The batch/v1 Job of one attempt of a FineTuneJob: one pod, or one for each node, and no retries of its own."""
 
 from collections.abc import Iterator
-from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -41,6 +40,7 @@ from finetune_api.uris import Uri, parse_artifact_uri, parse_uri
 from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
     Volumes,
+    digest,
     from_secret,
     labels_of_work,
     owner_reference,
@@ -108,9 +108,8 @@ def metadata(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, at
 
 
 def made_by(connection: HuggingFace) -> str:
-    """A digest of what a connection says of pods: where that is another one, they would be made otherwise."""
-    said = connection.model_dump(mode="json", exclude={"max_retries"}, exclude_defaults=True)
-    return sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+    """A digest of what a connection says of the pods that train."""
+    return digest(connection, leaving_out=("max_retries",))
 
 
 def own_labels(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> dict[str, str]:

@@ -35,6 +35,7 @@ from finetune_operator.providers.errors import (
 )
 from finetune_operator.providers.job_record import begun_at, connection_of, is_held, key_of, noted
 from finetune_operator.providers.ports import FineTuningApi, JobRequest
+from finetune_operator.providers.sdks import is_remote
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
@@ -76,6 +77,10 @@ class CloudTraining:
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:  # noqa: ARG002 - the port's
         """Nowhere: what the job makes stays at the provider."""
         return ""
+
+    def made_by(self, connection: LLMConnectionSpec) -> str:
+        """A digest of what connection and chart say of pods; empty where the connection is one to this cluster."""
+        return self._pods.made_by(connection) if is_remote(connection) else ""
 
     def has_live_pods(self, job: Manifest) -> bool:
         """Whether a check's pod may still pass data on."""

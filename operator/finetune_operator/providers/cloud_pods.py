@@ -14,7 +14,7 @@ from finetune_api.trainer import PrepareJob, ReportTarget
 from finetune_operator.decide.cloud_job.small_pods import of_small_pod
 from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.decide.job.run import Run
-from finetune_operator.desired import check_job, measure_job, names
+from finetune_operator.desired import check_job, measure_job, names, small_pod
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.hugging_face.names_taken import create_job
 from finetune_operator.providers.hugging_face.training import HuggingFaceTraining
@@ -58,6 +58,10 @@ class CloudPods:
     def may_pass_on(self, job: Manifest) -> bool:
         """Whether a check's pod may still pass data on."""
         return self._pods.has_live_pods(_check_of(job))
+
+    def made_by(self, connection: LLMConnectionSpec) -> str:
+        """A digest of what connection and chart say of these pods."""
+        return small_pod.made_by(connection.check_pod or CheckPod(), self._image)
 
     async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
         """The highest attempt after the first of which the check's Job is there."""

@@ -40,6 +40,10 @@ class TrainingProvider(Protocol):
         """The state of the attempt that status names."""
         ...
 
+    def made_by(self, connection: LLMConnectionSpec) -> str:
+        """A digest of what pods are made by now, beside the job; empty where the connection is another provider's."""
+        ...
+
     def has_live_pods(self, job: Manifest) -> bool:
         """Whether something of this job may still write to its output."""
         ...

@@ -17,7 +17,6 @@ from finetune_operator.decide.job.steps import decide, refused_by_policy
 from finetune_operator.decide.job.versions import compared_of, find_version, has_made_one, versions_of_weights
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import refusal_of_write
-from finetune_operator.desired import training_job
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.job_record import begun_at, remembered
 from finetune_operator.providers.ports import TrainingProvider
@@ -86,7 +85,7 @@ class Looks:
             status=status,
             connection=connection,
             connection_unread=spec is not None and not connection and context.has_connection(spec.connection_ref.name),
-            usable_connections=() if connection else context.connections_of(metadata["namespace"]),
+            usable_connections=() if connection else self._usable(metadata["namespace"]),
             namespace_labels=self._labels_of(metadata["namespace"]),
             run=run,
             live_pods=provider.has_live_pods(job),
@@ -97,7 +96,7 @@ class Looks:
             unsaid=context.store.count(FINE_TUNE_JOBS, UNSAID),
             report_interval=context.report_interval,
             patience=context.patience,
-            outdated=_is_outdated(run, connection),
+            outdated=_is_outdated(provider, run, connection),
             restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
             kept_by=kept_by(job),
             orphans=wants_deletion(job) and has_finalizer(job, ORPHAN),
@@ -107,6 +106,11 @@ class Looks:
             facts=self._providers.facts(connection),
         )
         return self._outside(job, view) if self._providers.is_remote(status, connection) else self._here(job, view)
+
+    def _usable(self, namespace: str) -> tuple[str, ...]:
+        """Connections that take jobs of a namespace."""
+        specs = {name: self._context.connection(name) for name in self._context.connections_of(namespace)}
+        return tuple(name for name, spec in specs.items() if spec and spec.fine_tuning.enabled)
 
     def _here(self, job: Manifest, view: JobView) -> JobView:
         """What is known besides of a job on this cluster."""
@@ -185,12 +189,12 @@ async def _seen(
         return status, Run("Unreachable", failure=error.failure())
 
 
-def _is_outdated(run: Run, connection: LLMConnectionSpec | None) -> bool:
-    """Whether the connection has changed since the attempt's pod was made by it, which cannot start."""
-    local = connection.hugging_face if connection else None
-    if local is None or run.failure is None or not run.made_by:
+def _is_outdated(provider: TrainingProvider, run: Run, connection: LLMConnectionSpec | None) -> bool:
+    """Whether the connection, or the chart, has changed since the pod was made by it, which cannot start."""
+    waiting = run.measuring or run
+    if connection is None or waiting.failure is None or not waiting.made_by:
         return False  # the digest is not worth its time where nothing follows from it
-    return run.made_by != training_job.made_by(local)
+    return provider.made_by(connection) not in {"", waiting.made_by}
 
 
 def _decide(view: JobView) -> Decision:

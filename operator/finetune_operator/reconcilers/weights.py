@@ -7,6 +7,7 @@ from datetime import timedelta
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
+from finetune_api.names import MADE_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.run import Run
@@ -90,14 +91,16 @@ class Weights:
             if has_condition(present, "Failed", "True"):
                 said = f"Job {name} failed; its pod's log says why; delete the Job to have it tried again"
                 raise TryLater(Reason.ARTIFACT_FAILED, said)
-            return has_condition(present, "Complete", "True") or await self._has_ended(present)
+            return has_condition(present, "Complete", "True") or await self._has_ended(present, job)
         if self._context.is_ending(namespace):
             return True  # its claims go with it
         await self._make(job)
         return False
 
-    async def _has_ended(self, present: Manifest) -> bool:
+    async def _has_ended(self, present: Manifest, wanted: Manifest) -> bool:
         """Whether the Job's work is done, and only what a policy has put beside it goes on: that ends then.
+
+        One whose pod does not start, and which its connection would have made otherwise by now, ends to be made anew.
 
         Raises:
             TryLater: its pod does not start, or may not be ended.
@@ -107,6 +110,9 @@ class Weights:
         if run.state == "ResultUnknown":  # it reports nothing: it has ended well
             await self._end(metadata)
             return True
+        if run.failure and _made_by(present) not in {None, _made_by(wanted)}:
+            await self._end(metadata)
+            return False
         if run.failure and self._context.clock() - moment(metadata["creationTimestamp"]) > LATE:
             raise TryLater(run.failure.reason, f"the pod of Job {metadata['name']}: {run.failure.message}")
         return False
@@ -131,6 +137,10 @@ class Weights:
             raise TryLater(taken.failure.reason, taken.failure.message) from None
         except REFUSALS as refusal:
             raise TryLater(Reason.POD_REJECTED, refusal.message) from None
+
+
+def _made_by(job: Manifest) -> str | None:
+    return (job["metadata"].get("labels") or {}).get(MADE_BY_LABEL)
 
 
 def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) -> bool:

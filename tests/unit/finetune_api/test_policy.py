@@ -64,6 +64,15 @@ def test_globs_of_models(globs: list[str] | None, model: str, allowed: bool) -> 
     assert policy.model_allowed(globs, model) is allowed
 
 
+@pytest.mark.parametrize(("model", "told"), [("huggingfacetb/smol", True), ("other/smol", False)])
+def test_a_model_that_differs_from_what_is_allowed_in_capital_letters_alone_is_told_so(model: str, told: bool) -> None:
+    allowed = connection(fineTuning={"allowedModels": ["HuggingFaceTB/*"]}, namespaceSelector={})
+    refusal = policy.refusal(policy.Request(job_spec(baseModel=model), "team-a", {}, allowed))
+    assert refusal is not None
+    assert refusal.reason is Reason.MODEL_NOT_ALLOWED
+    assert ("capital letters make a difference" in refusal.message) is told
+
+
 CODE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}
 
 

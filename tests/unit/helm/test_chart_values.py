@@ -31,6 +31,7 @@ from tests.unit.helm.charts import (
     only,
     render,
 )
+from tests.unit.helm.values_table import undescribed
 
 pytestmark = pytest.mark.cluster
 
@@ -227,24 +228,12 @@ def test_a_value_that_null_takes_away_is_asked_for_by_name_or_not_needed(path: t
     assert f"missing property '{path[-1]}'" in said or ("kind: Deployment" in said and "%!" not in said), said
 
 
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [({"checkImage": None}, True), ({"metrics": {"dashboard": None}}, True), ({"replicas": -1}, False)],
-    ids=json.dumps,
-)
-def test_who_reuses_the_values_of_an_older_chart_is_told_which_flag_takes_the_new_ones(
-    values: Values, told: bool
-) -> None:
-    with pytest.raises(ChartError) as error:
-        render(values)
-    assert ("--reset-then-reuse-values takes them" in str(error.value)) is told
-
-
 def test_every_default_value_is_in_the_schema_and_documented() -> None:
     text = (CHART / "values.yaml").read_text()
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load(text)
     assert set(schema["properties"]) == {*values, "global"}
+    assert undescribed() == []
 
 
 def test_the_operator_reads_every_variable_that_the_chart_sets(everything: list[Manifest]) -> None:

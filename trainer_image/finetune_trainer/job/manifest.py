@@ -334,7 +334,9 @@ def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
         small = found is not None and field != "cpu" and found < LEAST_SIZE
         unit = "a number alone is bytes, and this is less than 64Ki" if small else None
         yield f"spec.resources.{field}", unit, "Write the unit, such as 16Gi or 512Mi."
-    cores = amount(written.get("cpu", 0))
+    cores = amount(written.get("cpu", 1))
+    none = "0 asks for no CPU" if cores == 0 else None
+    yield "spec.resources.cpu", none, "Write the number of cores, such as 4 or 500m, or leave it out."
     near = f"; did you mean {meant}?" if (meant := nearest_cores(written.get("cpu"))) else ""
     many = f"no node has so many cores{near}" if cores is not None and cores > MOST_CORES else None
     yield "spec.resources.cpu", many, "Write their number, such as 4, or thousandths with a small m, such as 4000m."

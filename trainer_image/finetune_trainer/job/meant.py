@@ -8,6 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from finetune_api.connection import PROVIDERS, PodTemplate
+from finetune_api.crds import KINDS
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.near_names import like, plain
 from finetune_trainer.job.fields import Path, field_names, model_at, places, required, shown, value_at
@@ -16,7 +17,7 @@ from finetune_trainer.job.other_names import OF_CONNECTIONS, column_of, place_of
 _FEW = 2
 """Places of one name that are all told."""
 
-_COLUMNS = "spec.dataset.columns"
+_COLUMNS, _SELECTOR, _TEMPLATE = "spec.dataset.columns", "spec.namespaceSelector", "spec.deployment.template"
 _SPLITS = frozenset(f"spec.dataset.{split}" for split in ("train", "validation", "test"))
 _HABITS = _SPLITS | {"the manifest", "metadata", "spec", "spec.hyperparameters", "spec.lora", "spec.resources"}
 _HABITS |= {"spec.dataset", "spec.trackers"}
@@ -56,11 +57,22 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     place = _above(name, path[:-1], manifest, root) or _below(name, path[:-1], root)
     near = like(name, names, required(model) if model else [])
     near = f"; here it is {place}" if place else f"; did you mean {near}?" if near else _of_a_pod(name, names)
+    others = _of_no_part(name, parent, kind, below)
     if root is FineTuneJobManifest:
-        return _of_a_job(name, parent, names) or near or (_A_FILE if parent in _SPLITS else "")
+        return _of_a_job(name, parent, names) or near or (_A_FILE if parent in _SPLITS else others)
     remark = OF_CONNECTIONS.get(plain(name)) if kind == "LLMConnection" else None
     elsewhere = _elsewhere(name, list(path[:-1]), manifest, root)
-    return f"; {remark}" if remark else elsewhere if name in _OF_PODS else near or elsewhere
+    return f"; {remark}" if remark else elsewhere if name in _OF_PODS else near or elsewhere or others
+
+
+def _of_no_part(name: str, parent: str, kind: str, below: object) -> str:
+    """Of a field that no part of this kind has: a label of its own, or the kinds of ours whose spec has it."""
+    if parent == _SELECTOR and not isinstance(below, dict | list):
+        return f"; write matchLabels: {{{name}: …}}"
+    if parent not in ("spec", _TEMPLATE):
+        return ""
+    found = [one.kind for one in KINDS if one.kind != kind and name in field_names(one.spec)]
+    return f"; it is a field of {' and '.join(found)}" if found else ""
 
 
 def _above(name: str, parent: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str | None:
@@ -105,6 +117,8 @@ def _of_a_job(name: str, parent: str, names: list[str]) -> str:
         return f"; did you mean {place.rpartition('.')[2]}?"
     if place is not None and place != parent:
         return f"; here it is {place}"
+    if place is not None:
+        return f"; what is below it stands in {parent} itself"
     return f"; {remark}" if remark else ""
 
 
@@ -113,6 +127,8 @@ def _only_place(name: str, parent: str) -> str | None:
     found = _called(name, FineTuneJobManifest)
     if parent in _SPLITS:
         found = [place for place in found if place.startswith("spec.dataset.")]
+    if parent == "spec.dataset" and found and {place.rpartition(".")[0] for place in found} == _SPLITS:
+        return f"spec.dataset.train.{name}"  # each file has it
     return found[0] if len(found) == 1 else None
 
 

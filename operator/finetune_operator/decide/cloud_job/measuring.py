@@ -208,6 +208,17 @@ def begin(view: JobView) -> Decision | None:
     return Decision(with_status(view, change), measure="Start", requeue_after=LATE_POD_CHECK_SECONDS)
 
 
+def make_anew(view: JobView) -> Decision | None:
+    """It cannot start, and an admin has changed by what it is made: the next one is made by that, as a check's is."""
+    failure = _pod(view).failure
+    if _pod(view).state != "Queued" or failure is None or not view.outdated:
+        return None
+    said = f"the pod that asks the model did not start ({failure.reason.value}); the next one is made by what an admin"
+    change = _change(view, reconciling(Reason.EVALUATING, f"{said} has changed since"), **_next_pod(view))
+    change.fields["failure"] = None
+    return Decision(with_status(view, change), measure="Stop", requeue_after=0)
+
+
 def wait_for_pod(view: JobView) -> Decision | None:
     """It does not run yet: say why."""
     pod = _pod(view)
@@ -270,6 +281,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_before_retry,
     deploy,
     begin,
+    make_anew,
     wait_for_pod,
     follow,
     retry_or_give_up,

@@ -17,7 +17,7 @@ _STEPS = {
     Reason.OUT_OF_MEMORY: f"Ask an admin for more memory in {_RESOURCES}; then set spec.retryNonce where the job has "
     "failed.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the image (checkPod.image of the connection, else checkImage of "
-    "the chart's values) and its pull secret. Then delete the pod: the next one is made as it is written now.",
+    "the chart's values) and its pull secret. The job goes on by itself once they are right.",
     Reason.EVICTED: f"Ask an admin to have {_RESOURCES} name as much memory and ephemeral-storage as the pod uses; "
     "then set spec.retryNonce where the job has failed.",
 }

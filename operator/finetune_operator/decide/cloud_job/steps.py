@@ -413,6 +413,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     refuse_other_base,
     check_anew,
     enforce_deadline,
+    job.make_anew,
     job.wait_for_pod,
     refuse_what_was_not_brought,
     submit,

@@ -47,7 +47,7 @@ class Run:
     starting: bool = False
     """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
     made_by: str = ""
-    """What of its connection the batch Job was made by (`training_job.made_by`); empty where that is not known."""
+    """What of its connection the batch Job was made by, as its provider's `made_by`; empty where that is not known."""
     orphaned: bool = False
     """Of a job that is deleted: whether Kubernetes has taken the owner off what the attempt has made, which stays."""
     made_at: datetime | None = None

@@ -329,12 +329,12 @@ def adopt(view: JobView) -> Decision | None:
 
 
 def make_anew(view: JobView) -> Decision | None:
-    """Its pod cannot start, and an admin has changed the connection since: the next attempt's pod is made by that."""
+    """Its pod cannot start, and an admin has changed by what it is made: the next attempt's pod is made by that."""
     failure = view.run.failure
     if view.run.state != "Queued" or failure is None or not view.outdated:
         return None
     said = f"attempt {view.attempt} did not start ({failure.reason.value})"
-    facts = reconciling(Reason.PENDING, f"{said}; the next one is made as its connection says now")
+    facts = reconciling(Reason.PENDING, f"{said}; the next one is made by what an admin has changed since")
     fields = {"phase": "Pending", "failure": None, "provider": next_attempt(view)}
     return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
 

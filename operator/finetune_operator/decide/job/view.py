@@ -71,7 +71,7 @@ class JobView:
     remote: bool = False
     """Whether its provider is outside of the cluster."""
     outdated: bool = False
-    """Of a pod that cannot start: whether its connection has changed since, and it would be another one now."""
+    """Of a pod that cannot start: whether connection or chart have changed since, and it would be another one now."""
     restored: str | None = None
     """The restore that has brought it back from a backup, if one has."""
     kept_by: str = ""

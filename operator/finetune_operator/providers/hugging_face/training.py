@@ -158,11 +158,9 @@ class HuggingFaceTraining:
         run = await self._run_of(job, batch_job, attempt, under_way=under_way)
         if batch_job is None:
             return run if run.state == "Absent" else replace(run, job_id=job_id)
-        metadata = batch_job["metadata"]
-        made_by = (metadata.get("labels") or {}).get(MADE_BY_LABEL, "")
         orphaned = "deletionTimestamp" in job["metadata"] and await self._is_orphaned(job, job_id)
-        made_at = moment(metadata["creationTimestamp"])
-        return replace(run, job_id=job_id, made_by=made_by, orphaned=orphaned, made_at=made_at)
+        made_at = moment(batch_job["metadata"]["creationTimestamp"])
+        return replace(run, job_id=job_id, made_by=_made_by(batch_job), orphaned=orphaned, made_at=made_at)
 
     async def _is_orphaned(self, job: Manifest, name: str) -> bool:
         """Whether what was made for an attempt has no owner any more. The job's watch may be ahead of those of Jobs."""
@@ -176,7 +174,7 @@ class HuggingFaceTraining:
         if batch_job is None and not recorded:
             return Run("Absent")  # what was heard is of another Job of the attempt
         run = await self._run_of(job, batch_job, attempt, under_way=True)
-        return replace(run, job_id=name) if batch_job else run
+        return replace(run, job_id=name, made_by=_made_by(batch_job)) if batch_job else run
 
     async def observe_alone(self, batch_job: Manifest) -> Run:
         """The same of a batch Job of ours that belongs to no attempt and reports nothing."""
@@ -220,6 +218,10 @@ class HuggingFaceTraining:
         if run.state == "Queued" and run.failure is None and batch_job is not None:
             return await self._with_obstacle(run, pods, batch_job)
         return run
+
+    def made_by(self, connection: LLMConnectionSpec) -> str:
+        """A digest of what the connection says of pods; empty where it is one to another provider."""
+        return training_job.made_by(connection.hugging_face) if connection.hugging_face else ""
 
     def has_live_pods(self, job: Manifest) -> bool:
         """Any pod of any attempt that has not ended, or a Job of an earlier FineTuneJob of this name."""
@@ -397,6 +399,11 @@ class HuggingFaceTraining:
         except REFUSALS as refusal:
             return replace(run, note=_unknown(refusal))
         return replace(run, failure=refusal_of_pod(told[1]) if told else None)
+
+
+def _made_by(batch_job: Manifest) -> str:
+    made_by: str = (batch_job["metadata"].get("labels") or {}).get(MADE_BY_LABEL, "")
+    return made_by
 
 
 def _held(batch_job: Manifest) -> str:

@@ -249,6 +249,8 @@ async def test_a_missing_connection_is_waited_for() -> None:
     cluster.kube.put(CONNECTIONS, {"metadata": {"name": "cloud"}, "spec": openai_connection().wire()})
     others = openai_connection().wire() | {"namespaceSelector": {"matchLabels": {"team": "another"}}}
     cluster.kube.put(CONNECTIONS, {"metadata": {"name": "not-ours"}, "spec": others})
+    off = openai_connection().wire() | {"fineTuning": {"enabled": False}}
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "serves-only"}, "spec": off})
     await cluster.wait(60)
     assert cluster.condition("Stalled")["reason"] == "ConnectionNotFound"
     assert cluster.condition("Stalled")["message"].endswith("does not exist; this namespace may use cloud")

@@ -114,3 +114,15 @@ async def test_a_container_beside_the_pod_that_deletes_weights_holds_nothing_up(
     assert [one["version"] for one in cluster.status(MODEL)["versions"]] == [2]
     assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]], "its pod ends with it"
     assert cluster.condition("Cleaned", MODEL)["status"] == "True"
+
+
+async def test_one_that_cannot_start_is_made_anew_as_its_connection_says_now() -> None:
+    cluster = await pruning()
+    pod(cluster, phase="Pending", **waiting("ErrImagePull", "not found"))
+    await cluster.wait(90)
+    assert cluster.condition("Cleaned", MODEL)["reason"] == "ImagePullFailed"
+    cluster.add_connection(huggingFace={"trainerImage": "trainer:2", "artifacts": {"uri": "pvc://models"}})
+    await cluster.settle()
+    cluster.kube.drop(PODS, "prune-x")
+    await cluster.wait(90)
+    assert job_of(cluster)["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:2"

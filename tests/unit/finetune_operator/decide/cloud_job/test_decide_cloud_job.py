@@ -171,6 +171,7 @@ def test_the_order_of_the_chain() -> None:
         "refuse_other_base",
         "check_anew",
         "enforce_deadline",
+        "make_anew",
         "wait_for_pod",
         "refuse_what_was_not_brought",
         "submit",
