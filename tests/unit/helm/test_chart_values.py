@@ -337,6 +337,7 @@ def test_named_namespaces_get_rights_one_by_one() -> None:
         "a": "f-finetune-operator-namespaced",
         "b": "f-finetune-operator-namespaced",
         "n": "f-finetune-operator-own",
+        "default": "f-finetune-operator-events",
     }
     [cluster_wide] = of_kind(manifests, "ClusterRoleBinding")
     assert cluster_wide["roleRef"]["name"] == "f-finetune-operator-cluster"
@@ -344,6 +345,16 @@ def test_named_namespaces_get_rights_one_by_one() -> None:
     assert {resource for rule in role["rules"] for resource in rule["resources"]} == {
         "llmconnections", "llmconnections/status", "namespaces", "tokenreviews",
     }  # fmt: skip
+
+
+def test_events_of_connections_may_be_written_whichever_namespaces_are_looked_after() -> None:
+    """They have no namespace, so that theirs is `default`."""
+    role = only(render(WITHOUT_DEFINITIONS | {"watchNamespaces": ["a"]}, "f", "n"), "Role", "-events")
+    assert role["metadata"]["namespace"] == "default"
+    assert role["rules"] == [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]}]
+    for enough in ([], ["default"]):
+        manifests = render(WITHOUT_DEFINITIONS | {"watchNamespaces": enough}, "f", "n")
+        assert not [one for one in of_kind(manifests, "Role") if one["metadata"]["name"].endswith("-events")]
 
 
 def test_users_get_jobs_models_and_deployments_but_no_connections(defaults: list[Manifest]) -> None:
