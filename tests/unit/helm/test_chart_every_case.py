@@ -96,6 +96,16 @@ def test_secrets_are_out_of_reach_but_in_the_own_namespace(case: str) -> None:
         assert role["metadata"]["namespace"] == CASES[case][1] or reached == {"events"}
 
 
+def test_events_of_connections_may_be_written_whichever_namespaces_are_looked_after() -> None:
+    """They have no namespace, so that theirs is `default`."""
+    role = only(render({"watchNamespaces": ["a"]}, "f", "n"), "Role", "-events")
+    assert role["metadata"]["namespace"] == "default"
+    assert role["rules"] == [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]}]
+    for enough in ([], ["default"]):
+        manifests = render({"watchNamespaces": enough}, "f", "n")
+        assert not [one for one in of_kind(manifests, "Role") if one["metadata"]["name"].endswith("-events")]
+
+
 @every_case
 def test_only_the_operator_gets_the_operators_rights(case: str) -> None:
     manifests = rendered(case)

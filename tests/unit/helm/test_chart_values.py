@@ -347,16 +347,6 @@ def test_named_namespaces_get_rights_one_by_one() -> None:
     }  # fmt: skip
 
 
-def test_events_of_connections_may_be_written_whichever_namespaces_are_looked_after() -> None:
-    """They have no namespace, so that theirs is `default`."""
-    role = only(render(WITHOUT_DEFINITIONS | {"watchNamespaces": ["a"]}, "f", "n"), "Role", "-events")
-    assert role["metadata"]["namespace"] == "default"
-    assert role["rules"] == [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]}]
-    for enough in ([], ["default"]):
-        manifests = render(WITHOUT_DEFINITIONS | {"watchNamespaces": enough}, "f", "n")
-        assert not [one for one in of_kind(manifests, "Role") if one["metadata"]["name"].endswith("-events")]
-
-
 def test_users_get_jobs_models_and_deployments_but_no_connections(defaults: list[Manifest]) -> None:
     aggregated = {role["metadata"]["name"]: role for role in of_kind(defaults, "ClusterRole") if aggregates(role)}
     assert set(aggregated) == {"finetune-finetune-operator-view", "finetune-finetune-operator-edit"}
