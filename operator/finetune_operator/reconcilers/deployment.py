@@ -29,12 +29,12 @@ from finetune_operator.decide.deployment.server_state import Serving, read_servi
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.places import of_connection
-from finetune_operator.decide.pods.refused import refusal_of_pod
+from finetune_operator.decide.pods.refused import refusal_of_pod, refusal_of_write
 from finetune_operator.desired import prune_job, serving
 from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
-from finetune_operator.providers.errors import ProviderError
+from finetune_operator.providers.errors import CannotMake, ProviderError
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
@@ -53,7 +53,7 @@ from finetune_operator.reconcilers.hosted_look import left_behind, wake_of
 from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.indexes import pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
-from finetune_operator.runtime.errors import REFUSALS
+from finetune_operator.runtime.errors import REFUSALS, KubeError
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -152,6 +152,8 @@ class DeploymentReconciler:
         except NameTaken as taken:
             refused = not_served(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
             return deployment, refused, REFUSED_CHECK_SECONDS
+        except CannotMake as refusal:
+            return deployment, not_served(view, refusal.failure), REFUSED_CHECK_SECONDS
         except REFUSALS as refusal:
             refused = not_served(view, _of_pod(refusal.message, target))
             return deployment, refused, REFUSED_CHECK_SECONDS
@@ -325,7 +327,10 @@ class DeploymentReconciler:
             return None
         asleep, ipv6 = view.status.asleep is not None, self._context.ipv6
         served = serving.Served(version, decision.engine, connection, asleep=asleep, ipv6=ipv6)
-        service = await self._children.ensure(SERVICES, deployment, serving.service(deployment, view.spec))
+        try:
+            service = await self._children.ensure(SERVICES, deployment, serving.service(deployment, view.spec))
+        except REFUSALS as refusal:
+            raise _no_service(view.name, refusal) from refusal
         wanted = serving.deployment(deployment, view.spec, served)
         server = await self._children.ensure(DEPLOYMENTS, deployment, wanted)
         applied = service.applied or server.applied
@@ -352,3 +357,8 @@ def _of_pod(refusal: str, target: Target | None) -> Failure:
     """Why the API server takes no server, by the field of the connection where it is about one."""
     failure = refusal_of_pod(refusal)
     return failure if target is None else of_connection(failure, target.version.connection, target.connection)
+
+
+def _no_service(name: str, refusal: KubeError) -> CannotMake:
+    """Why a server has no address: no pod is refused, and no connection can help."""
+    return CannotMake(refusal_of_write(f"Service {name} cannot be made, or changed: {refusal.message}"))

@@ -20,7 +20,7 @@ import orjson
 from yarl import URL
 
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.errors import KubeError, NoCluster, Transient, error_for
+from finetune_operator.runtime.errors import KubeError, NoCluster, Transient, Unadmitted, error_for
 from finetune_operator.runtime.limits import TokenBucket
 from finetune_operator.runtime.server_clock import ServerClock
 from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
@@ -120,6 +120,8 @@ class Connection:
             await self.throttle()
             try:
                 return await self.send(request)
+            except Unadmitted:  # a dry run: it has waited for the webhook as long as that may take
+                raise
             except Transient as error:
                 delay = max(0.2 * 2**attempt * random.uniform(0.5, 1), error.retry_after or 0)  # noqa: S311 - jitter
                 if delay > LONGEST_READ_DELAY:

@@ -5,6 +5,7 @@ Knows no more of the kinds than where they are found (group, version, plural). D
 
 import base64
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from finetune_operator.runtime import connection
 from finetune_operator.runtime.connection import Connection, Request
 from finetune_operator.runtime.errors import Conflict, Gone, Invalid, KubeError, NotFound
 from finetune_operator.runtime.settings import Settings
+from finetune_operator.runtime.silences import Silences
 
 PAGE_SIZE = 250
 """Objects of a page: reading it stops all other work for so long, some 30 ms for pods of this size."""
@@ -115,6 +117,7 @@ class Kube:
     def __init__(self, wire: Connection, guard: Callable[[], None] | None = None) -> None:
         self._wire = wire
         self._guard = guard
+        self._silences = Silences(time.monotonic)
 
     @classmethod
     @asynccontextmanager
@@ -200,7 +203,8 @@ class Kube:
         namespace = body.get("metadata", {}).get("namespace")
         params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         path = resource.path(namespace)
-        return await self._change(Request("create", resource.plural, "POST", path, params, orjson.dumps(body)))
+        request = Request("create", resource.plural, "POST", path, params, orjson.dumps(body))
+        return await self._change(request, path)
 
     async def create_once(self, resource: Resource, body: Manifest) -> Manifest:
         """The object as it is there by then: created, or what an earlier request for the same owner has created.
@@ -242,9 +246,8 @@ class Kube:
         path = resource.path(metadata.get("namespace"), metadata["name"])
         full = {"apiVersion": resource.api_version, "kind": resource.kind} | body
         params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": "true"}
-        return await self._change(
-            Request("apply", resource.plural, "PATCH", path, params, orjson.dumps(full), _APPLY_PATCH)
-        )
+        request = Request("apply", resource.plural, "PATCH", path, params, orjson.dumps(full), _APPLY_PATCH)
+        return await self._change(request, resource.path(metadata.get("namespace")))
 
     async def patch_status(
         self,
@@ -269,9 +272,8 @@ class Kube:
             operations.insert(0, {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version})
         path = resource.path(namespace, name, "status")
         params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        return await self._change(
-            Request("patch_status", resource.plural, "PATCH", path, params, orjson.dumps(operations), _JSON_PATCH)
-        )
+        request = Request("patch_status", resource.plural, "PATCH", path, params, orjson.dumps(operations), _JSON_PATCH)
+        return await self._change(request, resource.path(namespace))
 
     async def merge_patch(self, resource: Resource, name: str, namespace: str | None, body: Manifest) -> Manifest:
         """Merges `body` into the object (null removes); with metadata.resourceVersion in it only onto that version.
@@ -282,9 +284,8 @@ class Kube:
         """
         params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         path = resource.path(namespace, name)
-        return await self._change(
-            Request("patch", resource.plural, "PATCH", path, params, orjson.dumps(body), _MERGE_PATCH)
-        )
+        request = Request("patch", resource.plural, "PATCH", path, params, orjson.dumps(body), _MERGE_PATCH)
+        return await self._change(request, resource.path(namespace))
 
     async def delete(
         self,
@@ -305,8 +306,9 @@ class Kube:
         if told := {key: value for key, value in conditions.items() if value is not None}:
             options["preconditions"] = told
         path = resource.path(namespace, name)
+        request = Request("delete", resource.plural, "DELETE", path, body=orjson.dumps(options))
         try:
-            await self._change(Request("delete", resource.plural, "DELETE", path, body=orjson.dumps(options)))
+            await self._change(request, resource.path(namespace))
         except NotFound:
             return False
         except Conflict:
@@ -358,11 +360,12 @@ class Kube:
             return None
         return _identity(status.get("user") or {})
 
-    async def _change(self, request: Request) -> Manifest:
-        await self._wire.throttle()
-        if self._guard is not None:
-            self._guard()
-        return _object(await self._wire.send(request))
+    async def _change(self, request: Request, collection: str) -> Manifest:
+        with self._silences.asking(f"{request.verb} {collection}"):
+            await self._wire.throttle()
+            if self._guard is not None:
+                self._guard()
+            return _object(await self._wire.send(request))
 
 
 def _object(body: bytes) -> Manifest:

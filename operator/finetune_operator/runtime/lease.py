@@ -26,6 +26,9 @@ from finetune_operator.runtime.lease_times import JITTER, LeaseTimes
 
 logger = logging.getLogger(__name__)
 
+DURATIONS_OF_SILENCE = 4
+"""A Lease that was not renewed for so many of our own durations is held by somebody who is gone, or has longer ones."""
+
 
 def uptime() -> float:
     """Seconds that never run backwards and, on Linux, go on while the machine is suspended."""
@@ -50,6 +53,21 @@ def may_take(observed: Observed, identity: str, now: float) -> bool:
     holder = observed.spec.get("holderIdentity")
     return (
         not holder or holder == identity or now >= observed.at + float(observed.spec.get("leaseDurationSeconds") or 0)
+    )
+
+
+def outlasts(observed: Observed, duration: int, now: float) -> str | None:
+    """That a Lease is not renewed, and yet holds for far longer than one of `duration` would; None where it does not.
+
+    Nobody can tell a holder that is slow from one that is gone: whoever wrote so long a time is taken at his word.
+    """
+    holder, lasts = observed.spec.get("holderIdentity"), float(observed.spec.get("leaseDurationSeconds") or 0)
+    silent = now - observed.at
+    if not holder or silent < DURATIONS_OF_SILENCE * duration:
+        return None
+    return (
+        f"is held by {holder}, has not been renewed for {silent:.0f} s, and by its leaseDurationSeconds it holds for "
+        f"{lasts:.0f} s: nobody leads until then. If the pod of that holder is gone, delete the Lease"
     )
 
 
@@ -105,6 +123,7 @@ class Leadership:
         self._observed: Observed | None = None
         self._written: Manifest | None = None
         self._renewed_at: float | None = None
+        self._told_of: Observed | None = None
         self._gone = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -130,6 +149,7 @@ class Leadership:
         while True:
             if await self._try():
                 break
+            self._tell_of_silence()
             await asyncio.sleep(self._times.retry * random.uniform(1.0, JITTER))  # noqa: S311 - jitter, no secret
         logger.info("%s leads: holds Lease %s/%s", self._identity, self._namespace, self._name)
         metrics.LEADER.set(1)
@@ -157,6 +177,14 @@ class Leadership:
             logger.warning("the Lease could not be released, it runs out in %d s: %r", self._times.duration, error)
         else:
             logger.info("%s released Lease %s/%s", self._identity, self._namespace, self._name)
+
+    def _tell_of_silence(self) -> None:
+        """Once, that a holder is silent for longer than ours would be waited for."""
+        if self._observed is None or self._observed is self._told_of:
+            return
+        if (why := outlasts(self._observed, self._times.duration, self._clock())) is not None:
+            self._told_of = self._observed
+            logger.warning("Lease %s/%s %s", self._namespace, self._name, why)
 
     async def _stop(self) -> None:
         if self._task is not None:

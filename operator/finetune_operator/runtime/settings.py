@@ -87,7 +87,8 @@ class Settings(BaseModel):
         description="Requests per second to the API server in the long run; API priority and fairness guards it.",
     )
     kube_burst: int = Field(1000, ge=1, description="Requests to the API server that may go out at once.")
-    kube_timeout_seconds: float = Field(30, ge=1, description="An API call without an answer fails after this.")
+    # More than the 30 s that a webhook may take: the API server's answer names the one that says nothing.
+    kube_timeout_seconds: float = Field(35, ge=1, description="An API call without an answer fails after this.")
 
     lease_name: str = Field("finetune-operator", description="The Lease that the leading replica holds.")
     lease_duration_seconds: int = Field(15, ge=3, description="A leader that does not renew is replaced after this.")

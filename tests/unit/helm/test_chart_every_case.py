@@ -42,7 +42,8 @@ def test_names_are_unique_dns_labels(case: str) -> None:
 @every_case
 def test_namespaced_objects_say_where_they_belong(case: str) -> None:
     _, namespace, values = CASES[case]
-    allowed = {namespace, *values.get("watchNamespaces", ())}
+    watched = values.get("watchNamespaces", ())
+    allowed = {namespace, *watched, *(["default"] if watched else [])}  # where Events of connections are
     for manifest in rendered(case):
         if manifest["kind"] in CLUSTER_WIDE:
             assert "namespace" not in manifest["metadata"]
@@ -90,7 +91,19 @@ def test_secrets_are_out_of_reach_but_in_the_own_namespace(case: str) -> None:
         if "secrets" in rule["resources"]:
             assert not {"list", "watch", "delete", "deletecollection"} & set(rule["verbs"]), name
             assert "resourceNames" in rule or set(rule["verbs"]) == {"get", "create"}, name
-    assert all(role["metadata"]["namespace"] == CASES[case][1] for role in of_kind(rendered(case), "Role"))
+    for role in of_kind(rendered(case), "Role"):
+        reached = {resource for rule in role["rules"] for resource in rule["resources"]}
+        assert role["metadata"]["namespace"] == CASES[case][1] or reached == {"events"}
+
+
+def test_events_of_connections_may_be_written_whichever_namespaces_are_looked_after() -> None:
+    """They have no namespace, so that theirs is `default`."""
+    role = only(render({"watchNamespaces": ["a"]}, "f", "n"), "Role", "-events")
+    assert role["metadata"]["namespace"] == "default"
+    assert role["rules"] == [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]}]
+    for enough in ([], ["default"]):
+        manifests = render({"watchNamespaces": enough}, "f", "n")
+        assert not [one for one in of_kind(manifests, "Role") if one["metadata"]["name"].endswith("-events")]
 
 
 @every_case

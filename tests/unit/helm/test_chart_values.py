@@ -326,6 +326,7 @@ def test_named_namespaces_get_rights_one_by_one() -> None:
         "a": "f-finetune-operator-namespaced",
         "b": "f-finetune-operator-namespaced",
         "n": "f-finetune-operator-own",
+        "default": "f-finetune-operator-events",
     }
     [cluster_wide] = of_kind(manifests, "ClusterRoleBinding")
     assert cluster_wide["roleRef"]["name"] == "f-finetune-operator-cluster"

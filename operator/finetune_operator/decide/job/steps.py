@@ -265,6 +265,8 @@ def _unknown_past(view: JobView) -> Failure | None:
     if _was_known_before(view):
         return None
     message = f"restored from a backup ({view.restored}) without its status: whether it has run before is not known"
+    if view.remote:
+        message += "; a job that it has begun at its provider goes on there unseen, and is billed"
     return Failure.because(Reason.RESTORED, message)
 
 

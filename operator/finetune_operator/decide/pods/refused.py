@@ -7,6 +7,11 @@ from finetune_api.reasons import Reason
 
 _NAME_OF_A_TRY = re.compile(r'\bpods? "[^"]*" ', re.IGNORECASE)
 
+_NO_ANSWER = re.compile(
+    r"(context deadline exceeded|net/http: request canceled)( \(Client\.Timeout exceeded while [^)]*\))?"
+)
+"""In which of these words Go says that there was no answer in time is a matter of microseconds."""
+
 _AGAIN = "It is tried again by itself."
 
 _COUNTS_ENDED = r"\bexceeded quota: .*requested: count/(jobs\.batch|pods|jobsets\.jobset\.x-k8s\.io)="
@@ -55,14 +60,14 @@ _STEPS_OF_WRITES = {words: _STEPS[words] for words in (_RIGHTS, _COUNTS_OTHERS, 
 
 def refusal_of_pod(said: str) -> Failure:
     """The failure of it. That each try has another name is no news."""
-    failure = Failure.because(Reason.POD_REJECTED, _NAME_OF_A_TRY.sub("its pod ", said))
+    failure = Failure.because(Reason.POD_REJECTED, _plain(_NAME_OF_A_TRY.sub("its pod ", said)))
     step = next((step for words, step in _STEPS.items() if re.search(words, said)), failure.next_step)
     return failure.model_copy(update={"next_step": step})
 
 
 def refusal_of_write(said: str) -> Failure:
     """The failure of any other write, or of a read that the operator's role does not grant."""
-    failure = Failure.because(Reason.WRITE_REFUSED, said)
+    failure = Failure.because(Reason.WRITE_REFUSED, _plain(said))
     return failure.model_copy(update={"next_step": step_of_write(said) or failure.next_step})
 
 
@@ -74,3 +79,8 @@ def step_of_write(said: str) -> str | None:
 def counts_what_has_ended(refusal: Failure | None) -> bool:
     """Whether the attempts before it may be what keeps it out."""
     return refusal is not None and re.search(_COUNTS_ENDED, refusal.message) is not None
+
+
+def _plain(said: str) -> str:
+    """The same words each time: others would be a status and an Event for each try."""
+    return _NO_ANSWER.sub("context deadline exceeded", said) if re.search(_SILENT_WEBHOOK, said) else said

@@ -214,15 +214,25 @@ async def test_a_finalizer_that_may_not_be_taken_off_is_told_by_an_event(refusal
     assert ("FineTunedModel", "Warning", "WriteRefused") in cluster.told
 
 
+SERVER = pytest.mark.parametrize(
+    ("plural", "reason", "begins"),
+    [
+        ("services", "WriteRefused", "Service sentiment cannot be made, or changed: "),
+        ("deployments", "PodRejected", ""),
+    ],
+)
+
+
 @BOTH
-@pytest.mark.parametrize("plural", ["services", "deployments"])
-async def test_a_server_that_may_not_be_made(refusal: KubeError, plural: str) -> None:
+@SERVER
+async def test_a_server_that_may_not_be_made(refusal: KubeError, plural: str, reason: str, begins: str) -> None:
+    """A pod that is refused is looked for in other places than a Service that is."""
     cluster = await with_running_job()
     refuse(cluster, "apply", plural, refusal)
     cluster.end_pod(0, cluster.result())
     await cluster.settle()
-    assert said(cluster, DEPLOYMENT)[0] == "PodRejected"
-    assert refusal.message in said(cluster, DEPLOYMENT)[1]
+    assert said(cluster, DEPLOYMENT)[0] == reason
+    assert said(cluster, DEPLOYMENT)[1].startswith(begins + refusal.message)
     await relent(cluster)
     assert (DEPLOYMENTS, "team-a", "sentiment") in cluster.kube.objects
     assert cluster.condition("Stalled", DEPLOYMENT)["status"] == "False"

@@ -18,6 +18,7 @@ from finetune_operator.runtime.errors import (
     NotFound,
     TooManyRequests,
     Transient,
+    Unadmitted,
 )  # fmt: skip
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS, Resource, TokenIdentity
 from finetune_operator.runtime.settings import Settings
@@ -167,6 +168,14 @@ async def test_reads_give_up_in_the_end(tmp_path):
         with pytest.raises(Transient, match="etcd is away"):
             await client.list(JOBS)
         assert len(api.seen) == connection.READ_ATTEMPTS
+
+
+async def test_a_dry_run_that_a_silent_webhook_holds_up_is_not_repeated_at_once(tmp_path):
+    async with fake_api.serve(tmp_path) as (api, client):
+        api.refuse(500, "InternalError", 'failed calling webhook "slow.example.com": context deadline exceeded')
+        with pytest.raises(Unadmitted):
+            await client.would_create(JOBS, {"metadata": {"name": "a", "namespace": "team"}})
+        assert len(api.seen) == 1
 
 
 async def test_a_long_retry_after_is_the_callers_matter(tmp_path):

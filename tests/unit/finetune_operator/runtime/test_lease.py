@@ -129,6 +129,42 @@ def test_one_of_two_leads_and_the_other_follows_after_a_release_at_once():
     fake_time.run(main())
 
 
+def test_a_follower_says_once_that_a_lease_holds_for_long_and_nobody_renews_it(caplog):
+    """Somebody has edited it, or its holder had other times: who is gone, and how long that lasts, only people know."""
+
+    async def main():
+        server = OneLease()
+        spec = {"holderIdentity": "gone_1", "leaseDurationSeconds": 86_400, "renewTime": "2036-11-21T10:00:00.000000Z"}
+        server._keep({"metadata": {}, "spec": spec})
+        follower = contender(server, "a")
+        following = asyncio.create_task(follower.acquire())
+        await asyncio.sleep(50)
+        assert not caplog.records, "a live holder may be late"
+        await asyncio.sleep(600)
+        [told] = caplog.records
+        assert "Lease system/lease is held by gone_1" in told.getMessage()
+        assert "holds for 86400 s" in told.getMessage()
+        server.lease = None
+        await following
+        await follower.release()
+
+    fake_time.run(main())
+
+
+def test_a_lease_of_a_time_to_come_is_waited_for_no_longer_than_its_duration():
+    """Whatever clock has written it: only how long it stays the same counts, and that by our own."""
+
+    async def main():
+        server = OneLease()
+        spec = {"holderIdentity": "gone_1", "leaseDurationSeconds": 15, "renewTime": "2036-11-21T10:00:00.000000Z"}
+        server._keep({"metadata": {}, "spec": spec})
+        follower = contender(server, "a")
+        await asyncio.wait_for(follower.acquire(), 20)
+        await follower.release()
+
+    fake_time.run(main())
+
+
 def test_two_that_start_together_agree_on_one():
     async def main():
         server = OneLease()

@@ -63,5 +63,11 @@ def test_what_kubernetes_adds_for_a_service_called_finetune_operator_is_no_setti
     )
 
 
+def test_a_call_outlasts_the_longest_that_kubernetes_lets_a_webhook_take():
+    """Who gives up at that very moment never hears which webhook it is that does not answer."""
+    longest_timeout_of_a_webhook = 30
+    assert Settings().kube_timeout_seconds >= longest_timeout_of_a_webhook + 5
+
+
 def test_every_setting_says_what_it_is_for():
     assert all(field.description for field in Settings.model_fields.values())

@@ -322,6 +322,14 @@ def test_what_was_lost_is_made_up_for_only_where_status_says_nothing_of_an_attem
     assert (decision.status.phase, decision.start) == (phase, phase == "Queued")
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_restored_job_says_what_may_be_billed_meanwhile(remote: bool) -> None:
+    """Pods end with the namespace, or with their job; a job at a provider does not."""
+    failure = decide(view(restored="monday", remote=remote)).status.failure
+    assert failure is not None
+    assert ("at its provider goes on there unseen, and is billed" in failure.message) == remote
+
+
 @pytest.mark.parametrize(
     ("ttl", "seconds", "delete", "again"),
     [(None, 0, False, None), (60, 0, False, 60), (60, 59, False, 1), (60, 60, True, None), (0, 0, True, None)],

@@ -81,3 +81,23 @@ def test_a_webhook_that_does_not_answer_is_told_from_one_that_refuses_whatever_i
     refused = refusal_of_write('admission webhook "policy.example.com" denied the request: no')
     assert refused.next_step is not None
     assert "does not answer" not in refused.next_step
+
+
+@pytest.mark.parametrize(
+    "tried",
+    [
+        "context deadline exceeded",
+        "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+        "net/http: request canceled (Client.Timeout exceeded while awaiting headers)",
+        "net/http: request canceled (Client.Timeout exceeded while reading body)",
+    ],
+)
+def test_a_silent_webhook_is_told_in_the_same_words_at_each_try(tried):
+    said = 'failed calling webhook "a.example.com": failed to call webhook: Post "https://10.0.0.1/v?timeout=30s": '
+    assert refusal_of_pod(said + tried).message == f"{said}context deadline exceeded"
+    assert refusal_of_write(said + tried).message == f"{said}context deadline exceeded"
+
+
+def test_a_time_limit_that_is_no_webhooks_is_told_as_it_is():
+    said = "etcdserver: net/http: request canceled"
+    assert refusal_of_write(said).message == said
