@@ -15,13 +15,24 @@ from typing import Any
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import target_names
+from finetune_trainer.models import base_refusals, target_names
+from finetune_trainer.models.config_layers import wrong_count
 from finetune_trainer.models.config_shapes import wrong_shapes
 from finetune_trainer.models.config_types import wrong_parts, wrong_types
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown, wrong_words
 from finetune_trainer.models.generation_file import wrong_generation
+from finetune_trainer.models.kind_parts import first_missing
 from finetune_trainer.models.target_names import NAMED_AS_STORED
-from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, file_of, header, unwritten, weight_files
+from finetune_trainer.models.tensor_names import placed
+from finetune_trainer.models.weight_files import (
+    FLOATS,
+    UNREADABLE,
+    file_of,
+    header,
+    promised_in,
+    unwritten,
+    weight_files,
+)
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"
 _STEP = (
@@ -38,7 +49,6 @@ _NEEDED = frozenset({"hidden_size", "vocab_size", "num_hidden_layers"})
 """Of these what nothing else can say, where the name is there."""
 _COUNTS = frozenset({"num_key_value_heads", "intermediate_size", "d_ff", "d_kv", "head_dim", "n_inner"})
 """Fields that a kind without such a part has as nothing, or as 0."""
-_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 _TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
 _UNPADDED = frozenset({
     "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "longt5", "mpt", "mt5", "t5",
@@ -68,7 +78,6 @@ _OF_ROPE: dict[str, tuple[str, ...]] = {
 """What each kind of rotary positions needs, as transformers has them and the names that they had."""
 _ABOVE_NOTHING = ("factor", "rope_theta", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
-_LAYER = re.compile(r"(?P<list>(.+?\.)?)(?P<number>\d+)\..+")
 _EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|wte|word_embeddings|embed_in|shared)\.weight")
 
 
@@ -272,22 +281,29 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
         return
     if unwritten(folder, shapes):
         return
-    name, layers = next(((one, text[one]) for one in _LAYERS if is_whole(text.get(one))), ("", 0))
-    known = _layers(shapes) if text.get("model_type") in NAMED_AS_STORED else None
-    if shapes and layers > (most := known or len(shapes)):
-        what = "layers" if known else "tensors"
-        yield Wrong(name, f"is {layers}, and the files of weights hold {most} {what}")
+    yield from wrong_count(text, shapes, folder)
+    known = text.get("model_type") in NAMED_AS_STORED and len({placed(name).layers for name in shapes} - {""}) == 1
     vocabulary, table = text.get("vocab_size"), next(filter(_EMBEDDINGS.fullmatch, shapes), None)
     if known and table and shapes[table] and vocabulary != shapes[table][0]:
         where = f"{table} in {file_of(folder, table)}"
         yield Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
-    if are_plain:
+    if are_plain and text.get("quantization_config") is None:
+        yield from _lacking(folder, text, shapes)
         yield from wrong_shapes(text, shapes, folder)
 
 
-def _layers(names: Mapping[str, Any]) -> int | None:
-    """How many the files hold, where all are of one list: those of an encoder are none of a decoder's."""
-    found = [match for name in names if (match := _LAYER.fullmatch(name))]
-    if len({match["list"] for match in found}) != 1:
-        return None
-    return 1 + max(int(match["number"]) for match in found)
+def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:
+    """Weights that every model of this kind has, and that are in no file.
+
+    Raises:
+        TrainerError: ModelUnusable, only some layers lack it: then a file is wrong, and not the configuration.
+    """
+    missing = first_missing(text, shapes)
+    if missing is None:
+        return
+    if not missing.everywhere:
+        why = f"its weights are incomplete: {missing.name} cannot be found in {promised_in(folder, missing.name)}"
+        raise base_refusals.unusable(folder, why, base_refusals.PUT_THERE_AGAIN)
+    kind = text["model_type"]
+    yield Wrong("model_type", f"is {shown(kind)}, and the files of weights have no {missing.name}, which every {kind} "
+                "has: they are those of another kind, or incomplete")  # fmt: skip
