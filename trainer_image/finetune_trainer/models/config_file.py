@@ -15,7 +15,7 @@ from typing import Any
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_refusals, target_names
+from finetune_trainer.models import base_refusals, kinds, target_names
 from finetune_trainer.models.config_layers import wrong_count
 from finetune_trainer.models.config_shapes import wrong_shapes
 from finetune_trainer.models.config_types import wrong_parts, wrong_types
@@ -96,18 +96,25 @@ def require(folder: Path) -> None:
         if not isinstance(config["auto_map"], dict):
             raise _refusal(folder / _CONFIG, Wrong("auto_map", "is no object"))
         return
-    text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
-    alone = (_wrong_value(config), _wrong_value(text), wrong_parts(config))
-    checks = (*alone, _wrong_rope(text), _wrong_size(text), _other_than(folder, text))
-    for found in checks:
-        for wrong in found:
-            raise _refusal(folder / _CONFIG, wrong)
+    _require_config(folder, config)
     generation = folder / _GENERATION
     if generation.is_file():
         said = _read(generation)
         for found in (_wrong_tokens(said), wrong_sampling(said), wrong_generation(said)):
             for wrong in found:
                 raise _refusal(generation, wrong)
+
+
+def _require_config(folder: Path, config: dict[str, Any]) -> None:
+    text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    alone = (_wrong_value(config), _wrong_value(text), wrong_parts(config))
+    for found in (*alone, _wrong_rope(text), _wrong_size(text)):
+        for wrong in found:
+            raise _refusal(folder / _CONFIG, wrong)
+    if refused := kinds.why_not_by(config):
+        raise base_refusals.unusable(folder, *refused)
+    for wrong in _other_than(folder, text):
+        raise _refusal(folder / _CONFIG, wrong)
 
 
 def require_for(spec: FineTuneJobSpec, folder: Path) -> None:
@@ -119,6 +126,19 @@ def require_for(spec: FineTuneJobSpec, folder: Path) -> None:
     if spec.code is None:
         require(folder)
         target_names.require(spec, folder)
+
+
+def require_numbers(folder: Path) -> None:
+    """Refuse weights that are sure to be refused once they are loaded, for the numbers that they are stored in.
+
+    Models that bring their own code are left to it.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    config = _read(folder / _CONFIG)
+    if config.get("auto_map", {}) == {}:
+        base_refusals.require_tunable_numbers(folder, config.get("quantization_config"))
 
 
 def _read(path: Path) -> dict[str, Any]:
