@@ -43,12 +43,23 @@ _STEP = (
 _SIZES = frozenset({
     "hidden_size", "d_model", "n_embd", "vocab_size", "num_hidden_layers", "num_layers", "n_layer", "n_layers",
     "num_decoder_layers", "decoder_layers", "encoder_layers", "num_attention_heads", "num_heads", "n_head", "n_heads",
+    "decoder_attention_heads", "encoder_attention_heads",
 })  # fmt: skip
 """Fields of which there is no model without at least one; some kinds have a list of them, one for each layer."""
 _NEEDED = frozenset({"hidden_size", "vocab_size", "num_hidden_layers"})
 """Of these what nothing else can say, where the name is there."""
 _COUNTS = frozenset({"num_key_value_heads", "intermediate_size", "d_ff", "d_kv", "head_dim", "n_inner"})
 """Fields that a kind without such a part has as nothing, or as 0."""
+_HEADS_OF: dict[str, tuple[tuple[str, str], ...]] = {
+    **dict.fromkeys(("gpt2", "gptj"), (("n_embd", "n_head"),)),
+    **dict.fromkeys(
+        ("bart", "blenderbot", "pegasus"),
+        (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads")),
+    ),
+    "bloom": (("hidden_size", "n_head"),),
+    "gpt_neo": (("hidden_size", "num_heads"),),
+}
+"""Fields of kinds whose heads part the width of the model, where these are not those of Llama."""
 _TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
 _UNPADDED = frozenset({
     "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "longt5", "mpt", "mt5", "t5",
@@ -275,8 +286,14 @@ def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
 
 def _wrong_size(text: Fields) -> Iterator[Wrong]:
     """Sizes that do not go together, of kinds whose fields are known."""
-    if text.get("model_type") not in NAMED_AS_STORED:
+    kind = text.get("model_type")
+    if kind not in NAMED_AS_STORED:
         return
+    for width, count in _HEADS_OF.get(kind, ()):
+        wide: Any = text.get(width)
+        parts: Any = text.get(count)
+        if is_whole(wide) and is_whole(parts) and wide % parts:
+            yield Wrong(count, f"is {parts}, and {width}, {wide}, is no multiple of it")
     hidden: Any = text.get("hidden_size")
     heads: Any = text.get("num_attention_heads")
     groups = text.get("num_key_value_heads")

@@ -1,5 +1,6 @@
 """Files of weights that lack what every model of their kind has are told by their headers, and no other ones."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -163,3 +164,28 @@ def test_a_number_of_layers_other_than_the_files_hold_is_refused(tmp_path, monke
         else f"config.json: {field} is 1: {more}"
     )
     loading_refuses(folder, monkeypatch)
+
+
+@pytest.mark.parametrize("field", ["encoder_attention_heads", "decoder_attention_heads"])
+def test_heads_that_do_not_part_the_width_of_the_model_are_refused(tmp_path, monkeypatch, field):
+    folder = make_tiny_bart(tmp_path)
+    change(folder, **{field: 5})
+    assert refusal(folder) == f"config.json: {field} is 5, and d_model, 32, is no multiple of it"
+    loading_refuses(folder, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("gpt2", {"n_embd": 32, "n_head": 3}),
+        ("gptj", {"n_embd": 32, "n_head": 3, "rotary_dim": 4}),
+        ("bloom", {"hidden_size": 32, "n_head": 3}),
+        ("gpt_neo", {"hidden_size": 32, "num_heads": 3} | MORE["gpt_neo"]),
+    ],
+)
+def test_so_it_is_of_the_other_kinds_that_transformers_refuses(tmp_path, kind, fields):
+    config = {"model_type": kind, "num_layers": 2} if kind == "gpt_neo" else {"model_type": kind}
+    (tmp_path / "config.json").write_text(json.dumps(config | fields))
+    assert "is 3, and " in refusal(tmp_path)
+    with pytest.raises(ValueError, match="divisible"), torch.device("meta"):
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields, num_hidden_layers=2))
