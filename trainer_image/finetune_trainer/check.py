@@ -225,9 +225,12 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, provider: str
     try:
         looked_at = model_cache and not provider and spec.code is None
         folder = find_model(model_cache, spec.base_model) if model_cache and looked_at else None
+        if folder is not None:
+            base_refusals.require_no_adapter(folder)
         if folder is not None and (folder / "config.json").is_file():
             base_refusals.require_whole_files(folder)
             config_file.require_for(spec, folder)
+            config_file.require_numbers(folder)
     except TrainerError as error:
         return failed(error)
     return None

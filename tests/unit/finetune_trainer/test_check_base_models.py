@@ -1,11 +1,19 @@
 """`finetune-trainer check` of a base model in the cache: what training would refuse of it is refused here."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.models.auto import modeling_auto
 
 from finetune_api.exit_codes import ExitCode
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.models.base_model import load_model, load_tokenizer
+from finetune_trainer.models.kinds import OTHER_TASKS
 from tests.assets.tiny_model import NAME as TINY
 from tests.unit.finetune_trainer.checked import GOOD
 
@@ -52,3 +60,141 @@ def test_a_broken_chat_template_is_refused_as_the_job_would_with_file_and_line(c
     assert result.code == ExitCode.MODEL_UNUSABLE
     assert result.verdict.message.startswith("the chat template of the model is broken (chat_template.jinja, line 2): ")
     assert result.verdict.next_step.startswith("Correct the template there, or have the model put into the cache again")
+
+
+@pytest.fixture
+def base(tiny_model: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_model / TINY, tmp_path / "cache" / TINY)
+
+
+def edit(path: Path, **fields: object) -> None:
+    said = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(said | fields))
+
+
+def config(**fields: object):
+    return lambda base: edit(base / "config.json", **fields)
+
+
+def quantised(how: str):
+    return config(quantization_config={"quant_method": how, "bits": 4})
+
+
+def stored_as(dtype: torch.dtype):
+    def change(base: Path) -> None:
+        weights = load_file(base / "model.safetensors")
+        made = {name: value.to(dtype) if value.dim() == 2 else value for name, value in weights.items()}
+        save_file(made, base / "model.safetensors", {"format": "pt"})
+
+    return change
+
+
+def adapter_alone(base: Path) -> None:
+    edit(base / "adapter_config.json", base_model_name_or_path="org/base")
+    (base / "config.json").unlink()
+    (base / "model.safetensors").rename(base / "adapter_model.safetensors")
+
+
+def adapter_beside(base: Path) -> None:
+    edit(base / "adapter_config.json", base_model_name_or_path="org/base")
+
+
+def pickled(base: Path) -> None:
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+
+
+def under_another_name(base: Path) -> None:
+    (base / "model.safetensors").rename(base / "consolidated.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            config(architectures=["LlamaForSequenceClassification"]),
+            "LlamaForSequenceClassification is no language model",
+        ),
+        (config(architectures=["LlamaModel"]), "LlamaModel is no language model that answers"),
+        (config(model_type="rwkv", architectures=["RwkvForCausalLM"]), "keeps its state of a text in a way of its own"),
+        (config(model_type="whisper", is_encoder_decoder=True, decoder_start_token_id=0), "is an encoder-decoder; of"),
+        (config(model_type="marian", is_encoder_decoder=True, decoder_start_token_id=0), "two languages"),
+        (quantised("gptq"), "its weights are stored quantised (gptq)"),
+        (quantised("awq"), "its weights are stored quantised (awq)"),
+        (stored_as(torch.float8_e4m3fn), "is stored in 8 bits or fewer, and config.json has no quantization_config"),
+        (stored_as(torch.int32), "is stored as numbers that are no weights"),
+        (adapter_alone, "it is an adapter, and no model (adapter_config.json)"),
+        (adapter_beside, "an adapter lies beside its weights (adapter_config.json)"),
+        (pickled, "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded"),
+        (under_another_name, "neither model.safetensors nor an index of its parts is there"),
+    ],
+)
+def test_what_loading_is_sure_to_refuse_is_refused_before_a_pod_is_paid_for(check, base, tmp_path, change, said):
+    change(base)
+    result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD))
+    assert (result.code, result.verdict.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
+    assert said in result.verdict.message
+    with pytest.raises(TrainerError) as caught:
+        load_model(base, dtype=torch.float32)
+    assert caught.value.reason == "ModelUnusable"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        config(architectures=[]),
+        config(architectures=["LlamaForCausalLM", "LlamaModel"]),
+        config(architectures=["LlamaModel"], auto_map={"AutoModelForCausalLM": "own.Model"}),
+        config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        quantised("fp8"),
+        stored_as(torch.float64),
+    ],
+)
+def test_what_loading_may_take_is_left_to_it(check, base, tmp_path, change):
+    change(base)
+    assert check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD)).code == ExitCode.OK
+
+
+def test_of_classes_only_those_that_do_not_answer_are_told_apart_by_their_names():
+    def names(table: str) -> set[str]:
+        found = getattr(modeling_auto, f"MODEL_FOR_{table}_MAPPING_NAMES").values()
+        return {name for one in found for name in ([one] if isinstance(one, str) else one)}
+
+    answer = names("CAUSAL_LM") | names("SEQ_TO_SEQ_CAUSAL_LM")
+    assert {name for name in answer if OTHER_TASKS.fullmatch(name)} == set()
+    others = names("SEQUENCE_CLASSIFICATION") | names("TOKEN_CLASSIFICATION") | names("QUESTION_ANSWERING")
+    assert {name for name in others - answer if not OTHER_TASKS.fullmatch(name)} <= {
+        name for name in others if re.search("Simple|Conditional|Head|Images|CausalLM", name)
+    }
+
+
+WITHOUT_TYPE = {"content": "<|im_end|>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+
+
+@pytest.mark.parametrize(
+    ("token", "taken"),
+    [
+        (WITHOUT_TYPE, False),
+        (2, False),
+        (["<|im_end|>"], False),
+        (WITHOUT_TYPE | {"__type": "AddedToken"}, True),
+        ("<|im_end|>", True),
+        (None, True),
+    ],
+)
+@pytest.mark.parametrize("name", ["eos_token", "pad_token"])
+def test_a_token_is_named_as_transformers_takes_it(check, base, tmp_path, name, token, taken):
+    edit(base / "tokenizer_config.json", **{name: token})
+    result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD))
+    assert (result.code == ExitCode.OK) is taken
+    if taken:
+        load_tokenizer(base)
+        return
+    assert f"tokenizer_config.json of the base model: {name} is " in result.verdict.message
+    with pytest.raises(TrainerError):
+        load_tokenizer(base)
+
+
+def test_an_older_map_may_say_it_as_an_object(check, base, tmp_path):
+    edit(base / "special_tokens_map.json", eos_token=WITHOUT_TYPE)
+    assert check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD)).code == ExitCode.OK
+    load_tokenizer(base)

@@ -28,6 +28,8 @@ from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.errors import TrainerError
 
 _TEMPLATE = "chat_template.jinja"
+_NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""Fields of tokens that every tokenizer may have."""
 _FRAMED_TURNS = 8  # at most, of conversations that are put together from a frame: there are few orders of so many
 _ANSWER = "\N{SECTION SIGN}\N{SECTION SIGN}"  # an answer that no template writes by itself
 _NO_TOKENIZER_STEP = (
@@ -222,6 +224,7 @@ def filed_tokens(folder: Path) -> tuple[Tokenizer, dict[str, str]]:
     """
     config = _json_or_nothing(folder / "tokenizer_config.json")
     named = _named(folder, config)
+    _require_tokens(config, named)
     special_tokens = _special_tokens(named)
     return _backend(folder, config, [*special_tokens.values(), *_listed(named)]), special_tokens
 
@@ -266,6 +269,27 @@ def _named(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     old = folder / "special_tokens_map.json"
     with_old = "added_tokens_decoder" not in config and old.is_file()
     return {**config, **_json(old)} if with_old else dict(config)
+
+
+def _require_tokens(config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+    """Refuse names of tokens that transformers takes for none, when it loads the tokenizer beside the model.
+
+    What an older special_tokens_map.json says in place of the config may be an object as it is.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    for name in _NAMES:
+        said = config.get(name)
+        if named.get(name) is not said or said is None or isinstance(said, str):
+            continue
+        if not (isinstance(said, Mapping) and said.get("__type") == "AddedToken" and "content" in said):
+            kind = "an object without" if isinstance(said, Mapping) else "neither text nor an object with"
+            message = f'tokenizer_config.json of the base model: {name} is {kind} "__type": "AddedToken" and content'
+            step = (
+                f'Write the token\'s text alone there, as in "{name}": "</s>", or put the model into the cache again.'
+            )
+            raise TrainerError(Reason.MODEL_UNUSABLE, message, step)
 
 
 def _special_tokens(named: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import config_file, kinds, loaded_weights
+from finetune_trainer.models import base_refusals, config_file, kinds, loaded_weights
 from finetune_trainer.models.base_refusals import (
     NO_SAFETENSORS,
     PUT_THERE_AGAIN,
@@ -27,14 +27,9 @@ from finetune_trainer.models.corrected import (
     say_what_is_tied,
 )
 from finetune_trainer.models.tokenizer_file import by_its_file
-from finetune_trainer.models.weight_files import damaged, file_of, stored_as_no_reals, stored_in_bytes
+from finetune_trainer.models.weight_files import damaged
 
 logger = logging.getLogger(__name__)
-
-
-_BITS = {"load_in_4bit": "4 bits", "load_in_8bit": "8 bits"}
-
-_PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
 
 
 def quiet_libraries() -> None:
@@ -136,12 +131,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
 
 def _stored_quantised(folder: Path, config: Any) -> TrainerError:
     said = config.quantization_config
-    said = said if isinstance(said, dict) else said.to_dict()
-    bits = next((f" in {words}" for field, words in _BITS.items() if said.get(field)), "")
-    how = f"{said.get('quant_method', 'nobody says how')}{bits}"
-    return unusable(
-        folder, f"its weights are stored quantised ({how}), in a way that cannot be tuned here", _PLAIN_WEIGHTS
-    )
+    return base_refusals.stored_quantised(folder, said if isinstance(said, dict) else said.to_dict())
 
 
 def _step_after(error: Exception) -> str | None:
@@ -161,13 +151,7 @@ def _require_numbers(folder: Path, config: Any) -> None:
     with suppress(ValueError):  # it names no method
         if isinstance(said, dict) and AutoHfQuantizer.supports_quant_method(said):  # type: ignore[no-untyped-call]
             return
-    if name := stored_as_no_reals(folder):
-        raise unusable(
-            folder, f"{name} in {file_of(folder, name)} is stored as numbers that are no weights", _PLAIN_WEIGHTS
-        )
-    if name := stored_in_bytes(folder):
-        why = f"{name} is stored in 8 bits or fewer, and config.json has no quantization_config that says how"
-        raise unusable(folder, why, _PLAIN_WEIGHTS)
+    base_refusals.require_plain_numbers(folder)
 
 
 def _kind(config: Any) -> Any:
@@ -192,7 +176,7 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
     """
     import transformers
 
-    _require_no_adapter(folder)
+    base_refusals.require_no_adapter(folder)
     config_file.require(folder)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -205,19 +189,3 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
     if not any(folder.glob("*.safetensors")):
         raise unusable(folder, *NO_SAFETENSORS)
     return config
-
-
-def _require_no_adapter(folder: Path) -> None:
-    """Refuse an adapter by itself, and one beside weights: transformers would put that on, and nobody asked for it."""
-    try:
-        said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError):
-        said = {}
-    named = said.get("base_model_name_or_path") if isinstance(said, dict) else None
-    with_weights = (folder / "config.json").is_file()
-    what = "an adapter lies beside its weights" if with_weights else "it is an adapter, and no model"
-    first = "Take the adapter out of the folder, or name" if with_weights else "Name"
-    step = f"{first} what it is on{f' ({str(named)[:100]})' if named else ''}, or a model that it is merged into"
-    raise unusable(folder, f"{what} (adapter_config.json)", f"{step}; apply the job under a new name.")

@@ -1,8 +1,9 @@
 """What a base model cannot do: that it cannot be used at all, or not as the job asks, in words to act on."""
 
+import json
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from finetune_api.reasons import Reason
 from finetune_trainer.computing.ranks import is_end_of_line
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
-from finetune_trainer.models.weight_files import damaged
+from finetune_trainer.models.weight_files import damaged, file_of, is_named, stored_as_no_reals, stored_in_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,13 @@ NO_SAFETENSORS = (
     "AutoModelForCausalLM.from_pretrained('FOLDER').save_pretrained('FOLDER'). Then apply the job under a new name.",
 )
 """Why, and what to do."""
+
+PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
+
+_BITS = {"load_in_4bit": "4 bits", "load_in_8bit": "8 bits"}
+_NEVER_TUNED = frozenset({"aqlm", "awq", "eetq", "gptq", "hqq", "quanto", "spqr", "torchao", "vptq"})
+"""Ways to quantise that stay as they are once they are loaded."""
+_PICKLED = ("*.bin", "*.pt", "*.pth")
 
 OTHER_NUMBERS = (
     "Set hyperparameters.precision: Float32, have the model put into the cache again (finetune-trainer cache), or name "
@@ -85,8 +93,71 @@ def require_whole_files(folder: Path) -> None:
     Raises:
         TrainerError: ModelUnusable.
     """
-    if any(folder.glob("*.safetensors")) and (wrong := damaged(folder)):
+    if not any(folder.glob("*.safetensors")):
+        if any(found for pattern in _PICKLED for found in folder.glob(pattern)):
+            raise unusable(folder, *NO_SAFETENSORS)
+        return
+    if not is_named(folder):
+        why = "its weights are damaged: neither model.safetensors nor an index of its parts is there"
+        raise unusable(folder, why, PUT_THERE_AGAIN)
+    if wrong := damaged(folder):
         raise unusable(folder, f"its weights are damaged: {wrong}", PUT_THERE_AGAIN)
+
+
+def require_no_adapter(folder: Path) -> None:
+    """Refuse an adapter by itself, and one beside weights: transformers would put that on, and nobody asked for it.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    try:
+        said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        said = {}
+    named = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+    with_weights = (folder / "config.json").is_file()
+    what = "an adapter lies beside its weights" if with_weights else "it is an adapter, and no model"
+    first = "Take the adapter out of the folder, or name" if with_weights else "Name"
+    step = f"{first} what it is on{f' ({str(named)[:100]})' if named else ''}, or a model that it is merged into"
+    raise unusable(folder, f"{what} (adapter_config.json)", f"{step}; apply the job under a new name.")
+
+
+def require_plain_numbers(folder: Path) -> None:
+    """Refuse weights in 8 bits or fewer, where nothing says how to read them: they would be taken for the numbers.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    if name := stored_as_no_reals(folder):
+        raise unusable(
+            folder, f"{name} in {file_of(folder, name)} is stored as numbers that are no weights", PLAIN_WEIGHTS
+        )
+    if name := stored_in_bytes(folder):
+        why = f"{name} is stored in 8 bits or fewer, and config.json has no quantization_config that says how"
+        raise unusable(folder, why, PLAIN_WEIGHTS)
+
+
+def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None) -> None:
+    """Refuse what is sure to be refused once it is loaded; `said` is config.json's quantization_config.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    if said is None:
+        require_plain_numbers(folder)
+    elif said.get("quant_method") in _NEVER_TUNED:
+        raise stored_quantised(folder, said)
+
+
+def stored_quantised(folder: Path, said: Mapping[str, Any]) -> TrainerError:
+    """The refusal of weights that cannot be tuned as they are stored."""
+    bits = next((f" in {words}" for field, words in _BITS.items() if said.get(field)), "")
+    how = f"{said.get('quant_method', 'nobody says how')}{bits}"
+    return unusable(
+        folder, f"its weights are stored quantised ({how}), in a way that cannot be tuned here", PLAIN_WEIGHTS
+    )
 
 
 def require_tokens(model: Any, folder: Path, largest_id: int) -> None:

@@ -15,13 +15,24 @@ from typing import Any
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import target_names
+from finetune_trainer.models import base_refusals, kinds, target_names
+from finetune_trainer.models.config_layers import wrong_count
 from finetune_trainer.models.config_shapes import wrong_shapes
 from finetune_trainer.models.config_types import wrong_parts, wrong_types
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown, wrong_words
 from finetune_trainer.models.generation_file import wrong_generation
+from finetune_trainer.models.kind_parts import first_missing
 from finetune_trainer.models.target_names import NAMED_AS_STORED
-from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, file_of, header, unwritten, weight_files
+from finetune_trainer.models.tensor_names import placed
+from finetune_trainer.models.weight_files import (
+    FLOATS,
+    UNREADABLE,
+    file_of,
+    header,
+    promised_in,
+    unwritten,
+    weight_files,
+)
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"
 _STEP = (
@@ -32,13 +43,23 @@ _STEP = (
 _SIZES = frozenset({
     "hidden_size", "d_model", "n_embd", "vocab_size", "num_hidden_layers", "num_layers", "n_layer", "n_layers",
     "num_decoder_layers", "decoder_layers", "encoder_layers", "num_attention_heads", "num_heads", "n_head", "n_heads",
+    "decoder_attention_heads", "encoder_attention_heads",
 })  # fmt: skip
 """Fields of which there is no model without at least one; some kinds have a list of them, one for each layer."""
 _NEEDED = frozenset({"hidden_size", "vocab_size", "num_hidden_layers"})
 """Of these what nothing else can say, where the name is there."""
 _COUNTS = frozenset({"num_key_value_heads", "intermediate_size", "d_ff", "d_kv", "head_dim", "n_inner"})
 """Fields that a kind without such a part has as nothing, or as 0."""
-_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_HEADS_OF: dict[str, tuple[tuple[str, str], ...]] = {
+    **dict.fromkeys(("gpt2", "gptj"), (("n_embd", "n_head"),)),
+    **dict.fromkeys(
+        ("bart", "blenderbot", "pegasus"),
+        (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads")),
+    ),
+    "bloom": (("hidden_size", "n_head"),),
+    "gpt_neo": (("hidden_size", "num_heads"),),
+}
+"""Fields of kinds whose heads part the width of the model, where these are not those of Llama."""
 _TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
 _UNPADDED = frozenset({
     "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "longt5", "mpt", "mt5", "t5",
@@ -68,7 +89,6 @@ _OF_ROPE: dict[str, tuple[str, ...]] = {
 """What each kind of rotary positions needs, as transformers has them and the names that they had."""
 _ABOVE_NOTHING = ("factor", "rope_theta", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
-_LAYER = re.compile(r"(?P<list>(.+?\.)?)(?P<number>\d+)\..+")
 _EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|wte|word_embeddings|embed_in|shared)\.weight")
 
 
@@ -87,18 +107,25 @@ def require(folder: Path) -> None:
         if not isinstance(config["auto_map"], dict):
             raise _refusal(folder / _CONFIG, Wrong("auto_map", "is no object"))
         return
-    text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
-    alone = (_wrong_value(config), _wrong_value(text), wrong_parts(config))
-    checks = (*alone, _wrong_rope(text), _wrong_size(text), _other_than(folder, text))
-    for found in checks:
-        for wrong in found:
-            raise _refusal(folder / _CONFIG, wrong)
+    _require_config(folder, config)
     generation = folder / _GENERATION
     if generation.is_file():
         said = _read(generation)
         for found in (_wrong_tokens(said), wrong_sampling(said), wrong_generation(said)):
             for wrong in found:
                 raise _refusal(generation, wrong)
+
+
+def _require_config(folder: Path, config: dict[str, Any]) -> None:
+    text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    alone = (_wrong_value(config), _wrong_value(text), wrong_parts(config))
+    for found in (*alone, _wrong_rope(text), _wrong_size(text)):
+        for wrong in found:
+            raise _refusal(folder / _CONFIG, wrong)
+    if refused := kinds.why_not_by(config):
+        raise base_refusals.unusable(folder, *refused)
+    for wrong in _other_than(folder, text):
+        raise _refusal(folder / _CONFIG, wrong)
 
 
 def require_for(spec: FineTuneJobSpec, folder: Path) -> None:
@@ -110,6 +137,19 @@ def require_for(spec: FineTuneJobSpec, folder: Path) -> None:
     if spec.code is None:
         require(folder)
         target_names.require(spec, folder)
+
+
+def require_numbers(folder: Path) -> None:
+    """Refuse weights that are sure to be refused once they are loaded, for the numbers that they are stored in.
+
+    Models that bring their own code are left to it.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    config = _read(folder / _CONFIG)
+    if config.get("auto_map", {}) == {}:
+        base_refusals.require_tunable_numbers(folder, config.get("quantization_config"))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -246,8 +286,14 @@ def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
 
 def _wrong_size(text: Fields) -> Iterator[Wrong]:
     """Sizes that do not go together, of kinds whose fields are known."""
-    if text.get("model_type") not in NAMED_AS_STORED:
+    kind = text.get("model_type")
+    if kind not in NAMED_AS_STORED:
         return
+    for width, count in _HEADS_OF.get(kind, ()):
+        wide: Any = text.get(width)
+        parts: Any = text.get(count)
+        if is_whole(wide) and is_whole(parts) and wide % parts:
+            yield Wrong(count, f"is {parts}, and {width}, {wide}, is no multiple of it")
     hidden: Any = text.get("hidden_size")
     heads: Any = text.get("num_attention_heads")
     groups = text.get("num_key_value_heads")
@@ -272,22 +318,29 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
         return
     if unwritten(folder, shapes):
         return
-    name, layers = next(((one, text[one]) for one in _LAYERS if is_whole(text.get(one))), ("", 0))
-    known = _layers(shapes) if text.get("model_type") in NAMED_AS_STORED else None
-    if shapes and layers > (most := known or len(shapes)):
-        what = "layers" if known else "tensors"
-        yield Wrong(name, f"is {layers}, and the files of weights hold {most} {what}")
+    yield from wrong_count(text, shapes, folder)
+    known = text.get("model_type") in NAMED_AS_STORED and len({placed(name).layers for name in shapes} - {""}) == 1
     vocabulary, table = text.get("vocab_size"), next(filter(_EMBEDDINGS.fullmatch, shapes), None)
     if known and table and shapes[table] and vocabulary != shapes[table][0]:
         where = f"{table} in {file_of(folder, table)}"
         yield Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
-    if are_plain:
+    if are_plain and text.get("quantization_config") is None:
+        yield from _lacking(folder, text, shapes)
         yield from wrong_shapes(text, shapes, folder)
 
 
-def _layers(names: Mapping[str, Any]) -> int | None:
-    """How many the files hold, where all are of one list: those of an encoder are none of a decoder's."""
-    found = [match for name in names if (match := _LAYER.fullmatch(name))]
-    if len({match["list"] for match in found}) != 1:
-        return None
-    return 1 + max(int(match["number"]) for match in found)
+def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:
+    """Weights that every model of this kind has, and that are in no file.
+
+    Raises:
+        TrainerError: ModelUnusable, only some layers lack it: then a file is wrong, and not the configuration.
+    """
+    missing = first_missing(text, shapes)
+    if missing is None:
+        return
+    if not missing.everywhere:
+        why = f"its weights are incomplete: {missing.name} cannot be found in {promised_in(folder, missing.name)}"
+        raise base_refusals.unusable(folder, why, base_refusals.PUT_THERE_AGAIN)
+    kind = text["model_type"]
+    yield Wrong("model_type", f"is {shown(kind)}, and the files of weights have no {missing.name}, which every {kind} "
+                "has: they are those of another kind, or incomplete")  # fmt: skip

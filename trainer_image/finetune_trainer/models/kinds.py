@@ -1,5 +1,7 @@
 """Which kinds of models can be tuned, measured and served here, by their configuration alone. Nothing is loaded."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 ENCODER_DECODERS = frozenset({"bart", "blenderbot", "longt5", "mt5", "mvp", "pegasus", "pegasus_x", "t5", "umt5"})
@@ -17,6 +19,12 @@ _OF_UNKNOWN_STATE = frozenset({"rwkv"})
 _IN_CHUNKS = frozenset({"reformer"})
 """Kinds that learn no row whose length is not a multiple of that of their chunks."""
 
+OTHER_TASKS = re.compile(
+    r"\w+(?:For(?:SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|NextSentencePrediction"
+    r"|MaskedLM|FeatureExtraction|ImageClassification|AudioClassification)|(?<!LMHead)(?<!MT)(?<!EncoderDecoder)Model)"
+)
+"""Classes of models that are made for something else than to answer; a test compares them with transformers' own."""
+
 _LANGUAGES_IN_PROMPTS = (
     "Name a T5, an mT5 or a causal model, whose prompts say what to do (translate German to English: ...), and apply "
     "the job under a new name."
@@ -29,12 +37,22 @@ def why_not(config: Any, *, own_code: bool) -> tuple[str, str | None] | None:
     `own_code` says whether code of the model's own is run.
     """
     named = ", ".join(config.architectures or [config.model_type])
-    why, step = _of_kind(config, named)
+    why, step = _of_kind(config.model_type, named, both_sides=config.is_encoder_decoder)
     brings_its_own = own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if why is None and not brings_its_own and not _answers(config):
         why = f"{named} is no language model that answers"
     elif why is None and not brings_its_own and not _loads(config):
         why = f"transformers has no language model of the kind {config.model_type}"
+    return None if why is None else (why, step)
+
+
+def why_not_by(fields: Mapping[str, Any]) -> tuple[str, str | None] | None:
+    """The same of what config.json itself says, as far as that is sure without transformers."""
+    classes = fields.get("architectures") or []
+    named = ", ".join(classes or [fields["model_type"]])
+    why, step = _of_kind(fields["model_type"], named, both_sides=fields.get("is_encoder_decoder") is True)
+    if why is None and classes and all(map(OTHER_TASKS.fullmatch, classes)):
+        why = f"{named} is no language model that answers"
     return None if why is None else (why, step)
 
 
@@ -44,15 +62,15 @@ def context_of(text_config: Any) -> int | None:
     return known if isinstance(known, int) and known > 0 else None
 
 
-def _of_kind(config: Any, named: str) -> tuple[str | None, str | None]:
-    kind, why = config.model_type, None
+def _of_kind(kind: str, named: str, *, both_sides: bool) -> tuple[str | None, str | None]:
+    why = None
     if kind in _TRANSLATORS:
         why = f"{named} is told the languages of both texts by tokens beside them, and rows name no languages"
         return why, _LANGUAGES_IN_PROMPTS
     if kind in _OF_TWO_TOKENIZERS:
         why = f"{named} has a tokenizer for each of its two languages, and one tokenizer.json cannot hold both"
         return why, _LANGUAGES_IN_PROMPTS
-    if config.is_encoder_decoder and kind not in ENCODER_DECODERS:
+    if both_sides and kind not in ENCODER_DECODERS:
         why = f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used"
     elif kind in _OF_UNKNOWN_STATE:
         why = f"{named} keeps its state of a text in a way of its own: it could be neither measured nor served"

@@ -30,6 +30,11 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(_index(folder).values()))]
 
 
+def is_named(folder: Path) -> bool:
+    """Whether there is a file that transformers would begin with."""
+    return (folder / _SINGLE).is_file() or (folder / _INDEX).is_file()
+
+
 def _index(folder: Path) -> dict[str, str]:
     """Which file has which tensor."""
     said = json.loads((folder / _INDEX).read_text(encoding="utf-8"))

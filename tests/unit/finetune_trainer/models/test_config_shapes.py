@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
-from finetune_trainer.models.config_shapes import FAMILIES, LLAMAS, OWN_HEAD_DIM, T5S, wrong_shapes
+from finetune_trainer.models.config_shapes import wrong_shapes
+from finetune_trainer.models.matrix_sides import BARTS, LLAMAS, OWN_HEAD_DIM, SIDES, T5S
+from finetune_trainer.models.tensor_names import placed
 from tests.assets.tiny_model import NAME
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 
@@ -21,12 +23,36 @@ LLAMA = {
     "num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1,
 }  # fmt: skip
 OF_T5 = {"vocab_size": 128, "d_model": 64, "d_ff": 96, "d_kv": 16, "num_layers": 2, "num_heads": 4}
+OF_BART = {
+    "vocab_size": 128, "d_model": 64, "encoder_ffn_dim": 96, "decoder_ffn_dim": 80, "encoder_layers": 2,
+    "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 40,
+}  # fmt: skip
+OF_GPT = {"vocab_size": 128, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 40, "rotary_dim": 8}
+OF_OTHERS: dict[str, list[dict[str, Any]]] = {
+    **{kind: [OF_BART] for kind in BARTS},
+    **{kind: [OF_GPT, OF_GPT | {"n_inner": 96}, OF_GPT | {"n_inner": None}] for kind in ("gpt2", "gptj")},
+    "bloom": [{"vocab_size": 128, "hidden_size": 64, "n_layer": 2, "n_head": 4}],
+    "gpt_neo": [
+        {"vocab_size": 128, "hidden_size": 64, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 40,
+         "attention_types": [[["global"], 2]], "intermediate_size": inner}
+        for inner in (None, 96)
+    ],
+    "gpt_neox": [{name: value for name, value in LLAMA.items() if name != "num_key_value_heads"}],
+    "opt": [
+        {"vocab_size": 128, "hidden_size": 64, "num_hidden_layers": 2, "ffn_dim": 96, "num_attention_heads": 4,
+         "max_position_embeddings": 40, "word_embed_proj_dim": width}
+        for width in (64, 32)
+    ],
+}  # fmt: skip
 
 
 def forms(kind: str) -> Iterator[dict[str, Any]]:
     """Configurations that a kind may have, as their files say them."""
     if kind in T5S:
         yield from ({**OF_T5, "feed_forward_proj": form} for form in ("relu", "gated-gelu"))
+        return
+    if kind in OF_OTHERS:
+        yield from OF_OTHERS[kind]
         return
     yield {**LLAMA, "head_dim": 32}
     yield {**LLAMA, "head_dim": 16, "num_key_value_heads": 4}
@@ -41,7 +67,7 @@ def shapes(kind: str, fields: dict[str, Any]) -> dict[str, list[int]]:
 
     config = AutoConfig.for_model(kind, **fields)
     with torch.device("meta"):
-        model = (AutoModelForSeq2SeqLM if kind in T5S else AutoModelForCausalLM).from_config(config)
+        model = (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM).from_config(config)
     return {name: list(value.shape) for name, value in model.named_parameters()}
 
 
@@ -49,16 +75,19 @@ def found(kind: str, fields: dict[str, Any], there: dict[str, list[int]]) -> lis
     return [wrong.field for wrong in wrong_shapes({"model_type": kind} | fields, there, Path())]
 
 
-@pytest.mark.parametrize("kind", sorted(LLAMAS | T5S))
+@pytest.mark.parametrize("kind", sorted(SIDES))
 def test_sizes_are_wrong_exactly_where_transformers_makes_another_model_of_them(kind):
     for fields in forms(kind):
         there = shapes(kind, fields)
         assert found(kind, fields, there) == [], "its own weights"
-        rows = {shape[0] for name, shape in there.items() if FAMILIES[kind].name.fullmatch(name)}
-        assert 128 in rows, "the table of words"
-        assert {96, 2 * 96} & rows, "the feed-forward layers"
+        judged = [shape for name, shape in there.items() if placed(name).part in SIDES[kind]]
+        widths = {width for shape in judged for width in shape}
+        assert 128 in widths, "the table of words"
+        assert {96, 2 * 96, 4 * 64} & widths, "the feed-forward layers"
         sizes = {"head_dim": 64, "num_key_value_heads": 1, "num_attention_heads": 8, "intermediate_size": 48}
         sizes |= {"d_kv": 32, "d_ff": 48, "num_heads": 8, "hidden_size": 32, "d_model": 32, "vocab_size": 64}
+        sizes |= {"n_embd": 32, "n_inner": 48, "n_positions": 24, "max_position_embeddings": 24, "ffn_dim": 48}
+        sizes |= {"encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "word_embed_proj_dim": 16}
         for name, value in sizes.items():
             if name not in fields:
                 continue

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_model, loaded_weights
+from finetune_trainer.models import base_model, config_file, loaded_weights
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.training_runs import do
@@ -78,7 +78,9 @@ def test_a_job_on_such_a_base_ends_before_its_training(base, tmp_path, method):
     assert report.progress is None
 
 
-def test_layers_that_the_configuration_leaves_out_are_told(base):
+def test_layers_that_the_configuration_leaves_out_are_told(base, monkeypatch):
+    """Of kinds that the headers do not tell of, as `test_kind_parts.py` has it of the others."""
+    monkeypatch.setattr(config_file, "require", lambda _: None)
     configured(base, num_hidden_layers=1)
     said = refused(base)
     assert "by config.json it has 1 layers, but its files have more: model.layers.1 in model.saf" in said.message

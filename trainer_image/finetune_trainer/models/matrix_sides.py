@@ -1,0 +1,191 @@
+"""How wide each matrix of the known kinds of models is, by the fields of config.json that say so.
+
+Only matrices that have, by these fields, the shapes that transformers makes of them. A test makes a model of each kind
+without weights, and compares. What follows from the table: `config_shapes.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+LLAMAS = frozenset({
+    "apertus", "arcee", "cohere", "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "granite", "llama",
+    "mistral", "olmo", "olmo2", "olmo3", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "starcoder2",
+})  # fmt: skip
+"""Kinds with Llama's names of layers and fields, some of whose layers are put together to one."""
+T5S = frozenset({"mt5", "t5", "umt5"})
+BARTS = frozenset({"bart", "blenderbot", "pegasus"})
+
+OWN_HEAD_DIM = frozenset({"cwm", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "qwen3", "seed_oss"})
+"""Kinds whose heads have a width of their own where the file says none; of the others they part the hidden size."""
+
+
+class Side(NamedTuple):
+    """One side of a matrix: how wide it is, and the fields that say so."""
+
+    width: Callable[[Mapping[str, int]], int]
+    fields: tuple[str, ...]
+
+    def by(self, sizes: Mapping[str, int]) -> int | None:
+        """Its width by these fields; None where they do not say it."""
+        return self.width(sizes) if sizes.keys() >= {*self.fields} else None
+
+
+def _of(field: str, times: int = 1, more: int = 0) -> Side:
+    return Side(lambda of: times * of[field] + more, (field,))
+
+
+_MODEL, _INNER, _WORDS = _of("hidden_size"), _of("intermediate_size"), _of("vocab_size")
+_ASKING = Side(lambda of: of["num_attention_heads"] * of["head_dim"], ("num_attention_heads", "head_dim"))
+_ASKED = Side(lambda of: of["num_key_value_heads"] * of["head_dim"], ("num_key_value_heads", "head_dim"))
+_ALL_OF_THEM = Side(
+    lambda of: (of["num_attention_heads"] + 2 * of["num_key_value_heads"]) * of["head_dim"],
+    ("num_attention_heads", "head_dim", "num_key_value_heads"),
+)
+_WIDE, _FED, _EMBEDDED, _GPT_INNER = _of("d_model"), _of("d_ff"), _of("n_embd"), _of("n_inner")
+_ATTENDING = Side(lambda of: of["num_heads"] * of["d_kv"], ("num_heads", "d_kv"))
+
+Sides = Mapping[str, tuple[Side, Side]]
+"""Rows and columns of matrices, by the parts of a model that they are (`tensor_names.py`)."""
+
+
+def _within(place: str, sides: Sides) -> Sides:
+    return {f"{place}.{name}.weight": both for name, both in sides.items()}
+
+
+_OF_LLAMA: Sides = {
+    "embed_tokens.weight": (_WORDS, _MODEL),
+    **_within(
+        "layers.N.self_attn",
+        {
+            "q_proj": (_ASKING, _MODEL),
+            "k_proj": (_ASKED, _MODEL),
+            "v_proj": (_ASKED, _MODEL),
+            "qkv_proj": (_ALL_OF_THEM, _MODEL),
+            "o_proj": (_MODEL, _ASKING),
+        },
+    ),
+    **_within(
+        "layers.N.mlp",
+        {
+            "gate_proj": (_INNER, _MODEL),
+            "up_proj": (_INNER, _MODEL),
+            "gate_up_proj": (_of("intermediate_size", 2), _MODEL),
+            "down_proj": (_MODEL, _INNER),
+            "fc1": (_INNER, _MODEL),
+            "fc2": (_MODEL, _INNER),
+            "c_fc": (_INNER, _MODEL),
+            "c_proj": (_MODEL, _INNER),
+        },
+    ),
+}
+_ATTENTION_OF_T5: Sides = {
+    "q": (_ATTENDING, _WIDE),
+    "k": (_ATTENDING, _WIDE),
+    "v": (_ATTENDING, _WIDE),
+    "o": (_WIDE, _ATTENDING),
+}
+_FEEDING_OF_T5: Sides = {
+    "wi": (_FED, _WIDE),
+    "wi_0": (_FED, _WIDE),
+    "wi_1": (_FED, _WIDE),
+    "wo": (_WIDE, _FED),
+}
+_OF_T5: Sides = {
+    "shared.weight": (_WORDS, _WIDE),
+    **_within("encoder.block.N.layer.0.SelfAttention", _ATTENTION_OF_T5),
+    **_within("decoder.block.N.layer.0.SelfAttention", _ATTENTION_OF_T5),
+    **_within("decoder.block.N.layer.1.EncDecAttention", _ATTENTION_OF_T5),
+    **_within("encoder.block.N.layer.1.DenseReluDense", _FEEDING_OF_T5),
+    **_within("decoder.block.N.layer.2.DenseReluDense", _FEEDING_OF_T5),
+}
+
+
+def _squares(width: Side, *names: str) -> Sides:
+    return dict.fromkeys(names, (width, width))
+
+
+_OF_BART: Sides = {
+    "shared.weight": (_WORDS, _WIDE),
+    **{
+        part: sides
+        for side in ("encoder", "decoder")
+        for attention in (("self_attn",) if side == "encoder" else ("self_attn", "encoder_attn"))
+        for part, sides in _within(
+            f"{side}.layers.N.{attention}", _squares(_WIDE, "q_proj", "k_proj", "v_proj", "out_proj")
+        ).items()
+    },
+    "encoder.layers.N.fc1.weight": (_of("encoder_ffn_dim"), _WIDE),
+    "encoder.layers.N.fc2.weight": (_WIDE, _of("encoder_ffn_dim")),
+    "decoder.layers.N.fc1.weight": (_of("decoder_ffn_dim"), _WIDE),
+    "decoder.layers.N.fc2.weight": (_WIDE, _of("decoder_ffn_dim")),
+}
+
+
+def _places_of_bart(more: int = 0) -> Sides:
+    both = (_of("max_position_embeddings", more=more), _WIDE)
+    return {f"{side}.embed_positions.weight": both for side in ("encoder", "decoder")}
+
+
+_OF_OPT: Sides = {
+    "decoder.embed_tokens.weight": (_WORDS, _of("word_embed_proj_dim")),
+    "decoder.embed_positions.weight": (_of("max_position_embeddings", more=2), _MODEL),
+    **_within("decoder.layers.N.self_attn", _squares(_MODEL, "q_proj", "k_proj", "v_proj", "out_proj")),
+    "decoder.layers.N.fc1.weight": (_of("ffn_dim"), _MODEL),
+    "decoder.layers.N.fc2.weight": (_MODEL, _of("ffn_dim")),
+}
+_OF_GPT2: Sides = {
+    "wte.weight": (_WORDS, _EMBEDDED),
+    "wpe.weight": (_of("n_positions"), _EMBEDDED),
+    "h.N.attn.c_attn.weight": (_EMBEDDED, _of("n_embd", 3)),  # on its side, as all of GPT-2's
+    "h.N.attn.c_proj.weight": (_EMBEDDED, _EMBEDDED),
+    "h.N.mlp.c_fc.weight": (_EMBEDDED, _GPT_INNER),
+    "h.N.mlp.c_proj.weight": (_GPT_INNER, _EMBEDDED),
+}
+_OF_GPTJ: Sides = {
+    "wte.weight": (_WORDS, _EMBEDDED),
+    **_within("h.N.attn", _squares(_EMBEDDED, "q_proj", "k_proj", "v_proj", "out_proj")),
+    "h.N.mlp.fc_in.weight": (_GPT_INNER, _EMBEDDED),
+    "h.N.mlp.fc_out.weight": (_EMBEDDED, _GPT_INNER),
+}
+_OF_NEO: Sides = {
+    "wte.weight": (_WORDS, _MODEL),
+    "wpe.weight": (_of("max_position_embeddings"), _MODEL),
+    **_within("h.N.attn.attention", _squares(_MODEL, "q_proj", "k_proj", "v_proj", "out_proj")),
+    "h.N.mlp.c_fc.weight": (_INNER, _MODEL),
+    "h.N.mlp.c_proj.weight": (_MODEL, _INNER),
+}
+_OF_NEOX: Sides = {
+    "embed_in.weight": (_WORDS, _MODEL),
+    "layers.N.attention.query_key_value.weight": (_of("hidden_size", 3), _MODEL),
+    "layers.N.attention.dense.weight": (_MODEL, _MODEL),
+    "layers.N.mlp.dense_h_to_4h.weight": (_INNER, _MODEL),
+    "layers.N.mlp.dense_4h_to_h.weight": (_MODEL, _INNER),
+}
+_OF_BLOOM: Sides = {
+    "word_embeddings.weight": (_WORDS, _MODEL),
+    "h.N.self_attention.query_key_value.weight": (_of("hidden_size", 3), _MODEL),
+    "h.N.self_attention.dense.weight": (_MODEL, _MODEL),
+    "h.N.mlp.dense_h_to_4h.weight": (_of("hidden_size", 4), _MODEL),
+    "h.N.mlp.dense_4h_to_h.weight": (_MODEL, _of("hidden_size", 4)),
+}
+SIDES: Mapping[str, Sides] = {
+    **dict.fromkeys(LLAMAS, _OF_LLAMA),
+    **dict.fromkeys(T5S, _OF_T5),
+    "bart": {**_OF_BART, **_places_of_bart(more=2)},
+    "blenderbot": {**_OF_BART, **_places_of_bart()},
+    "pegasus": {**_OF_BART, **_places_of_bart()},
+    "bloom": _OF_BLOOM,
+    "gpt2": _OF_GPT2,
+    "gpt_neo": _OF_NEO,
+    "gpt_neox": _OF_NEOX,
+    "gptj": _OF_GPTJ,
+    "opt": _OF_OPT,
+}  # fmt: skip
+"""By model_type."""
+
+FOUR_TIMES: Mapping[str, tuple[str, str]] = {
+    "gpt2": ("n_inner", "n_embd"),
+    "gpt_neo": ("intermediate_size", "hidden_size"),
+    "gptj": ("n_inner", "n_embd"),
+}
+"""Kinds whose feed-forward layers are four times as wide as the model where the first field says nothing."""
