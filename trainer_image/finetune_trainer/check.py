@@ -59,7 +59,7 @@ _OF_THIS_MACHINE = (
     "before it is applied"
 )
 _WITHOUT_DATA = "the manifest is right by itself; its data were not looked at (--manifest-only)"
-_ADOPTED = "the manifest is right by itself; its data are recorded and not read: spec.adopt names a job that has them"
+_ADOPTED = "the manifest is right by itself; its data were not looked at: spec.adopt names a job that has them"
 
 
 @dataclass(frozen=True)
