@@ -92,10 +92,10 @@ _ABOVE_NOTHING = ("factor", "rope_theta", "low_freq_factor", "high_freq_factor",
 _EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|wte|word_embeddings|embed_in|shared)\.weight")
 
 
-def require(folder: Path) -> None:
+def require(folder: Path, *, tuned: bool = True) -> None:
     """Go on only with a base model whose config.json says what a model can be, and what its own files are.
 
-    A folder without one is left to those who load it.
+    A folder without one is left to those who load it. Which kinds are served, where it is not `tuned`, is told there.
 
     Raises:
         TrainerError: ModelUnusable, with file and field.
@@ -107,7 +107,7 @@ def require(folder: Path) -> None:
         if not isinstance(config["auto_map"], dict):
             raise _refusal(folder / _CONFIG, Wrong("auto_map", "is no object"))
         return
-    _require_config(folder, config)
+    _require_config(folder, config, tuned=tuned)
     generation = folder / _GENERATION
     if generation.is_file():
         said = _read(generation)
@@ -116,13 +116,13 @@ def require(folder: Path) -> None:
                 raise _refusal(generation, wrong)
 
 
-def _require_config(folder: Path, config: dict[str, Any]) -> None:
+def _require_config(folder: Path, config: dict[str, Any], *, tuned: bool) -> None:
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     alone = (_wrong_value(config), _wrong_value(text), wrong_parts(config))
     for found in (*alone, _wrong_rope(text), _wrong_size(text)):
         for wrong in found:
             raise _refusal(folder / _CONFIG, wrong)
-    if refused := kinds.why_not_by(config):
+    if tuned and (refused := kinds.why_not_by(config)):
         raise base_refusals.unusable(folder, *refused)
     for wrong in _other_than(folder, text):
         raise _refusal(folder / _CONFIG, wrong)

@@ -123,7 +123,7 @@ def _load_tokenizer(artifact: Artifact, options: LoadOptions) -> Any:
 
 
 def _load_config(artifact: Artifact, options: LoadOptions) -> Any:
-    config_file.require(artifact.base)
+    config_file.require(artifact.base, tuned=False)
     with _in_words(f"the configuration of {artifact.base} cannot be read"):
         return AutoConfig.from_pretrained(
             artifact.base, local_files_only=True, trust_remote_code=options.trust_remote_code
