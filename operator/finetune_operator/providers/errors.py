@@ -136,6 +136,11 @@ class Page(Unreadable):
     """An answer for people."""
 
 
+def model_gone(model: str, retry_after: float | None = None) -> Refused:
+    """That a tuned model is not there any more, which no provider tells in words that help."""
+    return Refused(Reason.DELETED_AT_PROVIDER, f"model {model} is not at the provider any more", retry_after)
+
+
 MOST_PAGES = 1000
 """Of one list: a hundred thousand jobs or deployments, a million objects."""
 
