@@ -154,9 +154,16 @@ def is_ending(one: HostedDeployment, now: datetime) -> bool:
     return one.released_at is not None and timedelta() <= now - moment(one.released_at) < ENDING
 
 
+def billed(one: HostedDeployment) -> str:
+    """What is said of the cost of one that is of no use yet."""
+    if one.billed_since is None:
+        return "may be billed"
+    return f"is billed since {one.billed_since}" + (f" at {one.per_hour} an hour" if one.per_hour else "")
+
+
 def answered(recorded: Sequence[HostedDeployment], name: str) -> tuple[HostedDeployment, ...]:
     """The record once a deployment has answered."""
-    told = {"answered": True, "operation": None}
+    told = {"answered": True, "silent_since": None, "operation": None}
     return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
 
 

@@ -387,7 +387,7 @@ async def test_one_that_never_answers_is_priced_and_told_of(cluster, provider):
     await go_on(cluster, 3600, 300)
     stalled = cluster.condition("Stalled", DEPLOYMENT)
     assert (stalled["status"], stalled["reason"]) == ("True", "DeploymentFailed")
-    assert "may be billed, and does not answer" in stalled["message"]
+    assert "at 1.70 an hour, and does not answer" in stalled["message"]
     provider.faults.clear()
     await deployed(cluster)
 
