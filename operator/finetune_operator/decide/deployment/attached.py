@@ -11,7 +11,7 @@ from typing import Literal
 from finetune_api.deployment import HostedDeployment
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.conditions import moment, timestamp
+from finetune_operator.decide.conditions import moment, nearest, timestamp
 from finetune_operator.decide.deployment.hosted import LONG, Plan, Wanted, unshown
 from finetune_operator.decide.deployment.hosted_record import (
     Hosted,
@@ -147,12 +147,12 @@ def _made_at(there: Hosted, now: datetime) -> datetime:
 
 
 def _not_found(wanted: Wanted, served: Served, found: Mapping[str, Hosted]) -> Failure:
-    """With those that may be meant: the one whose address it is, else all that serve a version of the model."""
+    """With those that may be meant: the one whose address it is, else those that serve a version of the model."""
     others = (one for one in found.values() if not one.name.startswith(wanted.prefix))
     near = [one for one in others if one.connection == wanted.connection]
     meant = [one.name for one in near if one.address == wanted.name]
     meant = meant or sorted(one.name for one in near if served.version_of(one.model) is not None)
-    write = " or ".join(meant[:_MOST_NAMES])
+    write = " or ".join(nearest(meant, wanted.name)[:_MOST_NAMES])
     said = f"spec.attach.id: LLMConnection {wanted.connection} has no deployment {wanted.name} at its provider"
     failure = Failure.because(Reason.DEPLOYMENT_NOT_FOUND, said)
     return failure.model_copy(update={"next_step": f"Write {write} into spec.attach.id."}) if write else failure

@@ -136,6 +136,13 @@ def test_where_there_is_none_those_are_told_that_may_be_meant(name: str) -> None
     assert failure.sentences.endswith(f"has no deployment {ARN} at its provider. Write {write} into spec.attach.id.")
 
 
+def test_the_names_that_are_like_the_one_that_was_written_come_first() -> None:
+    found = {name: there(name=name) for name in ("alpha", "beta", "gamma", "delta", "by-hand")}
+    failure = plan([], found, replace(WANTED, name="by-hnad"), SERVED, at(0)).serving.failure
+    assert failure is not None
+    assert failure.next_step == "Write by-hand or alpha or beta into spec.attach.id."
+
+
 def test_what_it_serves_is_the_version_that_answers() -> None:
     made = plan([record()], {"prod": there("ft-1")}, WANTED, SERVED, at(0))
     assert made.serving.answers == 1
