@@ -375,7 +375,9 @@ class CloudTraining:
             await self._call(job, lambda api: api.cancel(job_id))
         except NotThere:
             return False
-        except ProviderError:
+        except ProviderError as error:
+            if isinstance(error, TryLater) and error.reason is Reason.PROVIDER_BUSY:
+                return True  # it takes its time to stop
             self._accounts.of(connection_of(job)).poller.look_again(kept)
             raise
         return True

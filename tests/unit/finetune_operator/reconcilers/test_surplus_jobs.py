@@ -133,3 +133,29 @@ async def test_one_that_another_object_has_adopted_is_left_to_that(provider: Any
     await go_on(cluster, 120, step=20)
     assert set(running(provider)) == {made, beside}
     assert DUPLICATE not in cluster.told
+
+
+async def test_one_that_takes_its_time_to_stop_is_not_said_to_go_on(s3_endpoint: str, start: Any) -> None:
+    at = PROVIDERS["sagemaker"]
+    there = at.simulator(s3_endpoint)
+    cluster = at.begin(there, start(there))
+    await at.submit(cluster)
+    await cluster.pass_time(200)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    await cluster.pass_time(120)
+    cluster.change_job(suspend=False)
+    await cluster.pass_time(60)
+    await cluster.check(attempt=2)
+    await cluster.settle()
+    await cluster.pass_time(60)
+    first, second = there.training.found.values()
+    assert (first.status, second.status, DUPLICATE in cluster.told) == ("Stopped", "InProgress", False)
+    first.status, first.secondary = "InProgress", "Training"
+    await cluster.pass_time(20)
+    assert first.status == "Stopping"
+    await go_on(cluster, 300, step=20)
+    assert (first.status, second.status) == ("Stopped", "InProgress")
+    told = [note for note in cluster.notes if "was made beside" in note]
+    assert set(told) == {f"job {first.name} at the provider was made beside {second.name} and is cancelled"}
+    await cluster.aclose()
