@@ -77,3 +77,22 @@ async def test_it_is_deployed_by_itself_once_it_is_back(deployed):
     cluster.provider.models.add(model, cluster.status(MODEL)["baseModel"], {})
     await go_on(cluster, 1800)
     assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
+
+
+@pytest.mark.parametrize("lacks", [("models.*",), ("models.list",)])
+async def test_a_gateway_that_knows_no_models_does_not_make_one_look_deleted(
+    lacks: tuple[str, ...], s3_endpoint: str, start: Any
+) -> None:
+    """What was refused may be the SKU: that the model answers to no name of its own is so of each at Azure."""
+    at = PROVIDERS["azure"]
+    provider = at.simulator(s3_endpoint)
+    cluster = at.begin(provider, start(provider))
+    said = "The specified SKU 'Standard' is not supported in this region"
+    provider.fault("deployments.create_or_update", status=400, code="InvalidResourceProperties", message=said, times=99)
+    for operation in lacks:
+        provider.fault(operation, status=404, code="NotFound", message="no such path", times=99)
+    await at.submit(cluster)
+    await go_on(cluster, 2 * 3600, 600)
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["reason"], said in stalled["message"]) == ("ProviderRefused", True), stalled
+    await cluster.aclose()
