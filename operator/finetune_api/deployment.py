@@ -260,6 +260,9 @@ class HostedDeployment(ApiModel):
     account: Account | None = Field(None, description="Account in which it was created, as the provider identifies it.")
     created_at: Timestamp = Field(description="When it was requested, RFC 3339.")
     answered: bool = Field(False, description="Whether it has answered a request.")
+    silent_since: Timestamp | None = Field(
+        None, description="Since when an attached one is asked and has never answered; absent once it has."
+    )
     unseen_since: Timestamp | None = Field(
         None,
         description="Since when the provider does not show it; absent while it does.",

@@ -204,7 +204,7 @@ DEPLOYMENT = ModelDeploymentStatus(
     hosted=[
         HostedDeployment(
             name="sentiment-v3", version=3, connection="azure", created_at=NOW, answered=True, attached=True,
-            unseen_since=NOW, released_at=NOW, per_hour="1.70", billed_since=NOW,
+            silent_since=NOW, unseen_since=NOW, released_at=NOW, per_hour="1.70", billed_since=NOW,
             operation="/subscriptions/1/providers/Microsoft.CognitiveServices/locations/west/asyncOperations/2",
         )
     ],

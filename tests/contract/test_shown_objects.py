@@ -140,7 +140,7 @@ def test_the_category_lists_all_kinds(reported: Server) -> None:
     ("path", "says"),
     [
         ("ftj", "One run of supervised tuning"),
-        ("ftj.spec", "FineTunedModel that gets a new version"),
+        ("ftj.spec", "FineTunedModel of the job's namespace that gets a new version"),
         ("ftj.spec.dataset", "Guardrails of a connection or gateway are not applied to them"),
         (
             "ftj.spec.hyperparameters.maxSequenceLength",

@@ -138,6 +138,12 @@ _MOST_NAMES = 10
 """As many as help whoever has misspelt one."""
 
 
+def nearest(names: Sequence[str], like: str) -> list[str]:
+    """Names, those first that are like one that was written; the others stay in their order."""
+    near = get_close_matches(like, names, n=_MOST_NAMES)
+    return [*near, *(name for name in names if name not in near)]
+
+
 def some_of(names: Sequence[str], like: str) -> str:
     """Names as a message lists them, not more than help; empty where there are none.
 
@@ -145,7 +151,6 @@ def some_of(names: Sequence[str], like: str) -> str:
         names: all there are.
         like: the one that was written: those that are like it come first.
     """
-    near = get_close_matches(like, names, n=_MOST_NAMES)
-    listed = [*near, *(name for name in names if name not in near)]
+    listed = nearest(names, like)
     more = f" and {len(listed) - _MOST_NAMES} more" if len(listed) > _MOST_NAMES else ""
     return ", ".join(listed[:_MOST_NAMES]) + more

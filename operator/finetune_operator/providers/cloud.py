@@ -202,9 +202,10 @@ class CloudTraining:
             return Run("Queued", job_id=job_id, note="made a moment ago, and not shown by the provider yet")
         try:
             with understood():  # a name, say, that is longer than any
-                return run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
+                run = run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
         except Unreadable as error:
             return Run("Unreachable", failure=error.failure(), job_id=job_id)
+        return run if _is_adopted(job) else replace(run, beside=seen.beside)
 
     async def start(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
@@ -364,6 +365,22 @@ class CloudTraining:
         """Cancel one job."""
         with suppress(NotThere):
             await self._call(job, lambda api: api.cancel(job_id))
+
+    async def end_surplus(self, job: Manifest, job_id: str, kept: str) -> bool:
+        """Cancel a job that goes on beside another one; a list may be behind, so it is looked at before."""
+        try:
+            shown = await self._call(job, lambda api: api.job(job_id))
+            if shown.ended:
+                return False
+            await self._call(job, lambda api: api.cancel(job_id))
+        except NotThere:
+            return False
+        except ProviderError as error:
+            if isinstance(error, TryLater) and error.reason is Reason.PROVIDER_BUSY:
+                return True  # it takes its time to stop
+            self._accounts.of(connection_of(job)).poller.look_again(kept)
+            raise
+        return True
 
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
         """Delete the files of all attempts; look at the provider's job no more.

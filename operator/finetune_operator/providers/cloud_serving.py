@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from finetune_api.job_status import Failure
-from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import Elsewhere, ProviderError, TryLater, Unknown
+from finetune_operator.providers.errors import Elsewhere, ProviderError, TryLater, Unknown, model_gone
 
 GOOD_FOR, BAD_FOR = timedelta(minutes=10), timedelta(seconds=30)
 
@@ -55,8 +53,9 @@ class CloudServing:
         except ProviderError as error:
             found = Serving("Failing", number, 0, error.failure())
         else:
-            gone = Failure.because(Reason.DELETED_AT_PROVIDER, f"model {model} is not at the provider any more")
-            found = Serving("Serving", number, 1) if there else Serving("Failing", number, 0, gone)
+            found = Serving("Serving", number, 1)
+            if not there:
+                found = Serving("Failing", number, 0, model_gone(model).failure())
         self._forget_old()
         self._probes[target.version.connection, model] = _Probe(found, self._clock())
         return found

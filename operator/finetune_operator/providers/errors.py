@@ -34,6 +34,13 @@ BRING_AGAIN = f"Somebody has deleted the file there, or it is not taken. {BRING_
 """What to do about a file that was brought to a provider, and is not there when it is needed."""
 
 
+RIGHTS_STEP = (
+    "Ask an admin to give the connection's identity, or its key, the right to do that at the provider; it is tried "
+    "again by itself."
+)
+"""What to do where a key is good, and may not do something."""
+
+
 class CannotMake(Exception):
     """What is to be made on this cluster cannot be: it does not know the kind, or somebody else has the name.
 
@@ -93,7 +100,11 @@ class Busy(TryLater):
 
 
 class Denied(TryLater):
-    """One right lacks; what else is asked may go well."""
+    """One right lacks; what else is asked may go well. No other key of the same identity would help."""
+
+    def __init__(self, reason: Reason, message: str, retry_after: float | None = None) -> None:
+        super().__init__(reason, message, retry_after)
+        self.next_step = RIGHTS_STEP if reason is Reason.CREDENTIALS_INVALID else None
 
 
 class Elsewhere(TryLater):
@@ -134,6 +145,11 @@ class Unreadable(Unknown):
 
 class Page(Unreadable):
     """An answer for people."""
+
+
+def model_gone(model: str, retry_after: float | None = None) -> Refused:
+    """That a tuned model is not there any more, which no provider tells in words that help."""
+    return Refused(Reason.DELETED_AT_PROVIDER, f"model {model} is not at the provider any more", retry_after)
 
 
 MOST_PAGES = 1000

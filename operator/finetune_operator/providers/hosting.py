@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -10,6 +11,7 @@ from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec
 from finetune_api.job_status import ArtifactRef
 from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
+from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.hosted import Wanted
 from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.hosting_terms import terms_of
@@ -18,10 +20,14 @@ from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.desired import names
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.begun import Begun, with_place
+from finetune_operator.providers.errors import ProviderError, Refused, model_gone
 from finetune_operator.providers.ports import HostingApi, HostRequest
 
 HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
 """Provider blocks of those that serve a model only once a deployment of it is made."""
+
+GONE_PAUSE_SECONDS = 60.0
+"""Between two tries to deploy a model that is gone: somebody may bring it back, as files in a bucket."""
 
 _VERSION_DIGITS = 6
 _UID_LETTERS = 6
@@ -93,8 +99,25 @@ class Hosting:
         return await self._accounts.of(hosted.connection).host(lambda host: host.details(hosted))
 
     async def make(self, connection: str, request: HostRequest) -> str | None:
-        """Have a deployment made; the operation that tells of it, where the provider gives one."""
-        return await self._accounts.of(connection).host(lambda host: host.make(request))
+        """Have a deployment made; the operation that tells of it, where the provider gives one.
+
+        Raises:
+            ProviderError: it is not made, as far as is known; where that is for its model's being gone, it says so.
+        """
+        try:
+            return await self._accounts.of(connection).host(lambda host: host.make(request))
+        except Refused as error:
+            if error.reason is Reason.PROVIDER_REFUSED and await self._lacks_model(connection, request):
+                raise model_gone(request.model, GONE_PAUSE_SECONDS) from None
+            raise
+
+    async def _lacks_model(self, connection: str, request: HostRequest) -> bool:
+        """Whether what was to be deployed is known to be gone: who refuses it for that says so in its own words."""
+        if request.is_base:
+            return False
+        with suppress(ProviderError):
+            return not await self._accounts.of(connection).call(lambda api: api.has_model(request.model))
+        return False
 
     async def delete(self, hosted: Hosted) -> None:
         """Have a deployment deleted."""

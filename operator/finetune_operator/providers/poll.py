@@ -60,6 +60,8 @@ class Seen:
     metrics: Metrics = field(default_factory=Metrics)
     unread: Failure | None = None
     """Why nothing newer is known of it alone: its answer, or the report that alone tells what it has made, is none."""
+    beside: tuple[str, ...] = ()
+    """Jobs that go on beside it, and were made for the same object, by what the list shows of both."""
 
 
 @dataclass(frozen=True)
@@ -189,13 +191,16 @@ class Poller:
         """By the list; then each that has ended or lacks there, and some of those that run."""
         wanted = {job_id for job_id in self._watched if not self._is_over(job_id)}
         listed: dict[str, RemoteJob] = {}
+        beside: dict[str, tuple[str, ...]] = {}
         if wanted:
             since = min(self._watched[job_id].created for job_id in wanted)
-            listed = {job.id: job for job in await api.jobs(since) if job.id in wanted}
+            shown = await api.jobs(since)
+            listed = {job.id: job for job in shown if job.id in wanted}
+            beside = self._made_beside(wanted, shown)
         again, self.trouble = self.trouble is not None, None
         chosen = self._choose(wanted, listed)
         for job_id in wanted - chosen:
-            self._see(Seen(listed[job_id], self._metrics(job_id)), again=again)
+            self._see(Seen(listed[job_id], self._metrics(job_id), beside=beside.get(job_id, ())), again=again)
         limit = asyncio.Semaphore(METRICS_AT_ONCE)
 
         async def look(job_id: str) -> None:
@@ -207,9 +212,30 @@ class Poller:
                         seen = await self._look(api, job_id, listed.get(job_id))
                 except (Denied, Refused, Unreadable) as error:  # the list could be read: it is this one's answer alone
                     seen = self._not_understood(job_id, error)
-                self._see(seen, again=again)
+                self._see(replace(seen, beside=beside.get(job_id, ())), again=again)
 
         await _together(look(job_id) for job_id in sorted(chosen, key=lambda job_id: self._asked.get(job_id, 0)))
+
+    def _made_beside(self, wanted: set[str], shown: Iterable[RemoteJob]) -> dict[str, tuple[str, ...]]:
+        """Of watched jobs, those that go on beside them for the same object: an earlier look has missed them.
+
+        One that another object watches is its own. One of a later attempt is none: the watched one is.
+        """
+        of: dict[str, list[RemoteJob]] = {}
+        for job in shown:
+            if not job.ended and _made_for(job):
+                of.setdefault(_made_for(job), []).append(job)
+        found: dict[str, tuple[str, ...]] = {}
+        for jobs in (jobs for jobs in of.values() if len(jobs) > 1):
+            for job in (job for job in jobs if job.id in wanted):
+                keys = self._watched[job.id].keys
+                earlier = (one for one in jobs if one.id != job.id and _attempt(one) <= _attempt(job))
+                found[job.id] = tuple(one.id for one in earlier if self._watchers_of(one.id) <= keys)
+        return found
+
+    def _watchers_of(self, job_id: str) -> set[Key]:
+        watched = self._watched.get(job_id)
+        return watched.keys if watched else set()
 
     def _choose(self, wanted: set[str], listed: Mapping[str, RemoteJob]) -> set[str]:
         """Whom to ask about by name. Of a thousand that run each has its turn: its loss is no news for anybody else."""
@@ -292,6 +318,19 @@ class Poller:
     def _wake_all(self, watched: _Watched) -> None:
         for key in watched.keys:
             self._wake(key)
+
+
+def _made_for(job: RemoteJob) -> str:
+    """The same for jobs of one object: by its labels or, where the provider keeps none, by its data.
+
+    Those were brought for one attempt alone.
+    """
+    return job.labels.get("uid") or job.training_file
+
+
+def _attempt(job: RemoteJob) -> int:
+    number = job.labels.get("attempt", "")
+    return int(number) if number.isdecimal() else 0
 
 
 async def _together(looks: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -109,6 +109,10 @@ class RemoteTraining(TrainingProvider, Protocol):
         """End one job at the provider; one that has ended, or is not there, is no error."""
         ...
 
+    async def end_surplus(self, job: Manifest, job_id: str, kept: str) -> bool:
+        """End one that goes on beside the attempt's own, by a list; False where there is nothing to end."""
+        ...
+
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
         """Delete the files that this job's attempts have brought there; a list may still lack those that are known."""
         ...

@@ -228,6 +228,25 @@ class CloudJobs:
             if made.id != known and not made.ended:
                 await self._cancel_surplus(job, made.id, known)
 
+    async def end_beside(self, job: Manifest, view: JobView) -> None:
+        """End what goes on beside the attempt's job, and shows only now; what cannot be ended is told by its name.
+
+        That holds up nothing of the job itself: the next news of it brings another try.
+        """
+        kept = view.provider.job_id
+        if kept is None or view.deleting or view.finished:
+            return
+        for surplus in view.run.beside:
+            made = f"job {surplus} at the provider was made beside {kept}"
+            try:
+                if await self._training.end_surplus(job, surplus, kept):
+                    await self._context.announce(job, "Warning", "Duplicate", f"{made} and is cancelled")
+            except Busy:
+                return
+            except ProviderError as error:
+                note = f"{made}, cannot be cancelled, and may be billed: {error.message}"
+                await self._context.announce(job, "Warning", "Duplicate", note)
+
     async def _end_surplus(self, job: Manifest, move: Adopt) -> None:
         """A provider without an atomic guard may have made two: the oldest stays."""
         for surplus in move.surplus:

@@ -44,8 +44,9 @@ class HostedRelease:
         """
         self._context.require_may_let_go(deployment, PROVIDER_FINALIZER)
         if is_abandoned(deployment):
-            names = ", ".join(one.name for one in view.status.hosted or () if not one.attached)
-            note = f"let go; {names or 'what it left'} at the provider is billed until somebody deletes it there"
+            goes_on = hosted_record.with_cost([one for one in view.status.hosted or () if not one.attached])
+            goes_on = goes_on or "what it may have had"
+            note = f"let go, and left at the provider until somebody deletes it there: {goes_on}"
             await self._context.announce(deployment, "Warning", "Abandoned", note)
         elif view.spec.keeps if view.spec else _is_to_stay(deployment):
             await self._tell_retained(deployment, view)
@@ -79,8 +80,8 @@ class HostedRelease:
     async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
         """What stays, as the policy says; and what was asked to go while that was another one."""
         hosted = view.status.hosted or ()
-        if names := ", ".join(one.name for one in hosted if one.released_at is None):
-            note = f"left at the provider, and billed there, as deletionPolicy is Retain: {names}"
+        if kept := hosted_record.with_cost([one for one in hosted if one.released_at is None]):
+            note = f"left at the provider, as deletionPolicy is Retain: {kept}"
             await self._context.announce(deployment, "Normal", "Retained", note)
         if names := ", ".join(one.name for one in hosted if one.released_at is not None):
             note = f"deletionPolicy became Retain after the provider was asked to delete it, so it goes: {names}"
@@ -104,7 +105,7 @@ class HostedRelease:
         for one in view.status.hosted or ():
             others = others_with(self._context.store, view, one) if one.attached else []
             if others:
-                note = f"{one.name} is not deleted, and is billed at the provider: {', '.join(others)} has it too"
+                note = f"{one.name} is not deleted, and {hosted_record.billed(one)}: {', '.join(others)} has it too"
                 await self._context.announce(deployment, "Warning", "Retained", note)
 
     async def _beside(self, deployment: Manifest, view: DeploymentView) -> tuple[dict[str, Hosted], list[str]]:

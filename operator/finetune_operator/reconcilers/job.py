@@ -61,6 +61,7 @@ class JobReconciler:
             return None
         view, decision = await self._looks.at(job)
         await self._tell_unheeded(job, view)
+        await self._cloud.end_beside(job, view)
         if decision.register and view.spec is not None:
             offered, model = replace(view, status=decision.status), view.spec.model_ref.name
             refused = self._offers.make(offered, model, self._under_way(key.namespace, model))

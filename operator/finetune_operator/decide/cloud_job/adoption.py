@@ -1,5 +1,8 @@
 """Jobs that somebody has made at a provider, and a FineTuneJob takes over: looked at, and never made or stopped."""
 
+import re
+
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import reconciling, timestamp
@@ -29,6 +32,9 @@ def take_over(view: JobView) -> Decision | None:
     adopted = view.spec.adopt if view.spec else None
     if view.run.state != "Absent" or adopted is None or view.spec is None or view.connection is None:
         return None
+    if wrong := _of_elsewhere(adopted.job_id, view.connection):
+        # No call on the connection's region and service can find it, and AWS refuses some of them in words of its own.
+        return fail(view, _not_there(view, adopted.job_id, wrong))
     provider = view.provider.model_copy(
         update={
             "name": view.connection.provider,
@@ -71,7 +77,62 @@ def refuse_what_is_not_there(view: JobView) -> Decision | None:
         return None
     if view.status.phase != "Queued" or view.status.progress is not None:
         return None
-    where = f" ({view.provider.place})" if view.provider.place else ""
-    message = f"spec.adopt.jobID: there is no job {adopted.job_id} where the connection leads{where}"
+    return fail(view, _not_there(view, adopted.job_id, _misread(adopted.job_id, view.connection)))
+
+
+def _not_there(view: JobView, job_id: str, wrong: str) -> Failure:
+    place = view.provider.place or view.place
+    where = f"where the connection leads{f' ({place})' if place else ''}"
+    message = f"spec.adopt.jobID: there is no job {job_id} {where}{f': {wrong}' if wrong else ''}"
     step = "Apply the job under a new name, with the provider's name of a job that is there."
-    return fail(view, failure.model_copy(update={"message": message, "next_step": step}))
+    return Failure(reason=Reason.DELETED_AT_PROVIDER, message=message, next_step=step)
+
+
+def _of_elsewhere(job_id: str, connection: LLMConnectionSpec) -> str:
+    """What of an ARN leads elsewhere than the connection to AWS, in words; "" for nothing, and for what is no ARN.
+
+    Its letters have no case.
+    """
+    aws, parts = connection.bedrock or connection.sage_maker, job_id.casefold().split(":", 5)
+    if aws is None or parts[0] != "arn" or len(parts) < 6:
+        return ""
+    _, _, service, region, _, resource = parts
+    kind = resource.partition("/")[0]
+    ours, of_jobs = _JOBS_AT_AWS[connection.provider]
+    if service != ours:
+        return f"it is an ARN of {service}, and the connection leads to {ours}"
+    if kind != of_jobs:
+        return f"it is the ARN of a {kind}; a job's has {of_jobs}/ in that place"
+    if region != aws.region:
+        return f"it is a job of region {region}, and the connection's region is {aws.region}"
+    return ""
+
+
+def _misread(job_id: str, connection: LLMConnectionSpec | None) -> str:
+    """What was probably written in the place of a job's ID; "" where that cannot be told."""
+    aws = (connection.bedrock or connection.sage_maker) if connection is not None else None
+    if connection is None or (aws is None and job_id.startswith("ftjob-")):
+        return ""
+    if aws is None:
+        if job_id.startswith("arn:"):
+            return f"that is an ARN of AWS, and the connection leads to {connection.provider}"
+        looks_like = next((what for part, what in _OTHERS.items() if re.match(part, job_id)), "a name")
+        return f"that looks like {looks_like}; a job's ID looks like ftjob-abc123 at OpenAI and Azure"
+    if not job_id.startswith("arn:"):
+        return "at AWS a job has its name or its ARN, and no other ID"
+    account, ours = ((arn.split(":") + [""] * 5)[4] for arn in (job_id, aws.role_arn))
+    if not account:
+        return "that is no whole ARN"
+    return "" if account == ours else f"it is a job of account {account}, and the connection's role is of {ours}"
+
+
+_JOBS_AT_AWS = {"bedrock": ("bedrock", "model-customization-job"), "sageMaker": ("sagemaker", "training-job")}
+"""The service of a connection's jobs, and their kind, as their ARNs have them."""
+
+_OTHERS = {
+    ".*/": "a part of an address",
+    r"ft:|.*\.ft-": "a tuned model's name",
+    "ftckpt": "a checkpoint's ID",
+    "file-": "a file's ID",
+}
+"""What is written in the place of a job's ID at OpenAI, and Azure, by how it begins."""

@@ -11,11 +11,12 @@ from typing import Literal
 from finetune_api.deployment import HostedDeployment
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.conditions import timestamp
-from finetune_operator.decide.deployment.hosted import Plan, Wanted, unshown
+from finetune_operator.decide.conditions import moment, nearest, timestamp
+from finetune_operator.decide.deployment.hosted import LONG, Plan, Wanted, unshown
 from finetune_operator.decide.deployment.hosted_record import (
     Hosted,
     address,
+    billed,
     changes,
     deletable,
     is_missed,
@@ -74,7 +75,9 @@ def plan(
     if there is None or entry is None or there.state == "Failed" or there.units < 1:
         return Plan(kept, _meanwhile("Failing", wanted, before, failure), serves)
     if there.state != "Ready" or not entry.answered:
-        return Plan(kept, _meanwhile("Rolling", wanted, before), serves, ask=there.state == "Ready")
+        asks = there.state == "Ready"
+        silent = _silence(entry) if asks and _is_silent_for_long(entry, now) else None
+        return Plan(kept, _meanwhile("Failing" if silent else "Rolling", wanted, before, silent), serves, ask=asks)
     if failure is not None:
         answers = Serving("Failing", wanted.version, 1, failure, answers=entry.version)
         return Plan(kept, answers, address(found, wanted.name))
@@ -112,15 +115,29 @@ def _entry(
         return entry and unseen(entry, now)
     if version is None:
         return None
-    if entry is not None:
-        return entry.model_copy(update={"version": version, "unseen_since": None})
-    return HostedDeployment(
+    entry = entry or HostedDeployment(
         name=wanted.name,
         version=version,
         connection=wanted.connection,
         created_at=timestamp(_made_at(there, now)),
         attached=True,
     )
+    silent = (entry.silent_since or timestamp(now)) if there.state == "Ready" and not entry.answered else None
+    return entry.model_copy(update={"version": version, "unseen_since": None, "silent_since": silent})
+
+
+def _is_silent_for_long(entry: HostedDeployment, now: datetime) -> bool:
+    """Whether it was asked in vain for as long as it is waited for one that is made; how old it is tells nothing."""
+    return entry.silent_since is not None and now - moment(entry.silent_since) >= LONG
+
+
+def _silence(entry: HostedDeployment) -> Failure:
+    said = (
+        f"deployment {entry.name}, which is attached, is ready, as the provider says, {billed(entry)}, and has not "
+        f"answered since {entry.silent_since}; it is asked again"
+    )
+    step = "Look there for what is wrong with it, attach another one, or remove spec.attach to have one made."
+    return Failure(reason=Reason.DEPLOYMENT_FAILED, message=said, next_step=step)
 
 
 def _made_at(there: Hosted, now: datetime) -> datetime:
@@ -130,12 +147,12 @@ def _made_at(there: Hosted, now: datetime) -> datetime:
 
 
 def _not_found(wanted: Wanted, served: Served, found: Mapping[str, Hosted]) -> Failure:
-    """With those that may be meant: the one whose address it is, else all that serve a version of the model."""
+    """With those that may be meant: the one whose address it is, else those that serve a version of the model."""
     others = (one for one in found.values() if not one.name.startswith(wanted.prefix))
     near = [one for one in others if one.connection == wanted.connection]
     meant = [one.name for one in near if one.address == wanted.name]
     meant = meant or sorted(one.name for one in near if served.version_of(one.model) is not None)
-    write = " or ".join(meant[:_MOST_NAMES])
+    write = " or ".join(nearest(meant, wanted.name)[:_MOST_NAMES])
     said = f"spec.attach.id: LLMConnection {wanted.connection} has no deployment {wanted.name} at its provider"
     failure = Failure.because(Reason.DEPLOYMENT_NOT_FOUND, said)
     return failure.model_copy(update={"next_step": f"Write {write} into spec.attach.id."}) if write else failure

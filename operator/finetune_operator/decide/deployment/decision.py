@@ -206,8 +206,9 @@ def _failing(failure: Failure, target: int, answering: int | None) -> list[Fact]
     message = f"version {target} cannot be served: {failure.message}{_still(answering, target)}"
     if answering == target:  # in other pods, or on other terms, than those that it is to have now
         message = f"version {target} answers, and is not deployed as spec says now: {failure.message}"
-    # What a server said when it ended has its own next step.
-    step = None if failure.reason is Reason.DEPLOYMENT_FAILED else _of_deployment(failure).next_step
+    # What a server said when it ended tells what to do, unless whoever found the problem knows better.
+    usual = failure.next_step == NEXT_STEP[Reason.DEPLOYMENT_FAILED]
+    step = None if failure.reason is Reason.DEPLOYMENT_FAILED and usual else _of_deployment(failure).next_step
     return stalled(failure.reason, failure.model_copy(update={"message": message, "next_step": step}).sentences)
 
 

@@ -21,6 +21,7 @@ from finetune_operator.decide.deployment.hosted_record import (
     MISSED,
     Hosted,
     address,
+    billed,
     bound,
     changes,
     deletable,
@@ -423,4 +424,5 @@ def _failure_of(wanted: Wanted, there: Hosted) -> Failure:
 
 def _silence(look: _Look) -> Failure:
     said = f"deployment {look.wanted.name} was asked for at {look.entry.created_at} and is ready, as the provider says"
-    return Failure.because(Reason.DEPLOYMENT_FAILED, f"{said}, may be billed, and does not answer; it is asked again")
+    said += f", {billed(look.entry)}, and does not answer; it is asked again"
+    return Failure.because(Reason.DEPLOYMENT_FAILED, said)

@@ -6,6 +6,7 @@ A list may lack what stands, and show what goes: neither alone is news.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Literal
 
 from finetune_api.deployment import HostedDeployment
@@ -154,9 +155,24 @@ def is_ending(one: HostedDeployment, now: datetime) -> bool:
     return one.released_at is not None and timedelta() <= now - moment(one.released_at) < ENDING
 
 
+def billed(one: HostedDeployment) -> str:
+    """What is said of the cost of one that stands. Of one that has answered it is known whether it has hours."""
+    shown = one.answered and one.unseen_since is None
+    if one.billed_since is None:
+        return "is not billed by the hour" if shown else "may be billed"
+    if one.per_hour is not None and not Decimal(one.per_hour):
+        return "is not billed by the hour"
+    return f"is billed since {one.billed_since}" + (f" at {one.per_hour} an hour" if one.per_hour else "")
+
+
+def with_cost(recorded: Sequence[HostedDeployment]) -> str:
+    """Names of what stands, each with what it costs there."""
+    return "; ".join(f"{one.name}, which {billed(one)}" for one in recorded)
+
+
 def answered(recorded: Sequence[HostedDeployment], name: str) -> tuple[HostedDeployment, ...]:
     """The record once a deployment has answered."""
-    told = {"answered": True, "operation": None}
+    told = {"answered": True, "silent_since": None, "operation": None}
     return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
 
 

@@ -69,6 +69,8 @@ class Run:
     answer to the create was lost."""
     base: str = ""
     """What a provider says that it is tuned from."""
+    beside: tuple[str, ...] = ()
+    """Other jobs that go on at the provider for the same object, which wants one: no earlier look has shown them."""
 
 
 def with_log(run: Run, log_tail: str, unread: str = "") -> Run:

@@ -46,6 +46,7 @@ class AzureOpenAIApi(OpenAIApi):
     """A FineTuningApi over OpenAI's SDK and Azure's `/openai/v1`."""
 
     suffix_limit = 18
+    models_answer = False
 
     def __init__(self, settings: AzureOpenAI, credential: Credential) -> None:
         if settings.endpoint is None:

@@ -19,6 +19,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.entra import UNKNOWN_SERVICE, no_token
 from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
 from finetune_operator.providers.errors import (
+    RIGHTS_STEP,
     NotThere,
     ProviderError,
     Refused,
@@ -203,7 +204,9 @@ def _translated(error: HttpResponseError) -> ProviderError:
         kind = Forbidden if status == 403 else TryLater
         lacks = _ACTION.search(_said(error))
         right = f": it lacks the right {lacks[1]}" if lacks else ""
-        return kind(Reason.CREDENTIALS_INVALID, f"ARM refuses the operator's identity ({status} {code}){right}", 60.0)
+        found = kind(Reason.CREDENTIALS_INVALID, f"ARM refuses the operator's identity ({status} {code}){right}", 60.0)
+        found.next_step = RIGHTS_STEP if kind is Forbidden else None
+        return found
     if status == 409:
         said = f"the account is busy with another deployment ({code})"
         return TryLater(Reason.RATE_LIMITED, said, pause or CONFLICT_PAUSE_SECONDS)

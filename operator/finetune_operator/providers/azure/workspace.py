@@ -43,8 +43,16 @@ async def resolve(arm: ArmRest, settings: AzureOpenAI, workspace: AzureWorkspace
         )
         raise NotThere(Reason.SPEC_INVALID, said) from None
     account = account_of(connection, settings, workspace)
-    found = await arm.get(account, {"api-version": ACCOUNTS_VERSION})
+    try:
+        found = await arm.get(account, {"api-version": ACCOUNTS_VERSION})
+    except NotThere:
+        said = f"{_where(workspace)} leads to account {account}, which is not there"
+        raise NotThere(Reason.SPEC_INVALID, said) from None
     return resolved(account, found, workspace)
+
+
+def _where(workspace: AzureWorkspace) -> str:
+    return f"azureOpenAI.workspace: connection {workspace.connection} of workspace {workspace.name}"
 
 
 def account_of(connection: Mapping[str, Any], settings: AzureOpenAI, workspace: AzureWorkspace) -> str:
@@ -55,7 +63,7 @@ def account_of(connection: Mapping[str, Any], settings: AzureOpenAI, workspace: 
     """
     properties = connection.get("properties") or {}
     category, metadata = properties.get("category"), properties.get("metadata") or {}
-    where = f"azureOpenAI.workspace: connection {workspace.connection} of workspace {workspace.name}"
+    where = _where(workspace)
     if category not in CATEGORIES:
         raise Refused(Reason.SPEC_INVALID, f"{where} is to {category}, not to Azure OpenAI")
     named = next((str(value) for key, value in metadata.items() if key.lower() == "resourceid" and value), None)

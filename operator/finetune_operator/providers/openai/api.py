@@ -58,6 +58,8 @@ class OpenAIApi:
     """A FineTuningApi over OpenAI's SDK."""
 
     suffix_limit = 40
+    models_answer = True
+    """Whether a tuned model is asked by its own name; where it needs a deployment, its silence is no news."""
 
     def __init__(self, sdk: openai.AsyncOpenAI) -> None:
         self._sdk = sdk
@@ -266,6 +268,8 @@ class OpenAIApi:
                 if any(one.get("id") == model for one in page):
                     return True
         except (Refused, Unreadable):
+            if not self.models_answer:
+                raise
             return await OpenAIModels(self._sdk).answers(model)
         return False
 

@@ -8,6 +8,7 @@ import openai
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
     BRING_AGAIN,
+    RIGHTS_STEP,
     Broken,
     Contested,
     NotThere,
@@ -33,6 +34,7 @@ class Barred(TryLater):
 
     def __init__(self, reason: Reason, message: str, retry_after: float, code: str, said: str) -> None:
         super().__init__(reason, message, retry_after)
+        self.next_step = RIGHTS_STEP
         self.code = code
         self.said = said
 

@@ -118,6 +118,32 @@ async def test_one_that_stands_and_does_not_answer_is_not_told_as_one_that_is_ma
     assert cluster.condition("Ready", PROD)["message"] == "version 1 answers"
 
 
+@pytest.mark.parametrize("answer", [{"status": 404, "code": "DeploymentNotFound"}, {"status": 503}, {"status": 429}])
+async def test_one_that_does_not_answer_for_an_hour_is_stalled_with_its_cost_and_goes_on_when_it_does(
+    cluster, provider, answer
+):
+    provider.fault(CHAT, times=9999, **answer)
+    await attach(cluster, "by-hand")
+    await go_on(cluster, 3000)
+    assert cluster.status(PROD)["phase"] == "Deploying"
+    await go_on(cluster, 1800)
+    stalled, cost = cluster.condition("Stalled", PROD), cluster.status(PROD)["cost"]
+    assert (cluster.status(PROD)["phase"], stalled["status"], stalled["reason"]) == (
+        "Failed",
+        "True",
+        "DeploymentFailed",
+    )
+    assert "at 1.70 an hour, and has not answered since" in stalled["message"]
+    assert "attach another one" in stalled["message"]
+    assert (cost["perHour"], float(cost["sinceDeployed"]) > 1) == ("1.70", True)
+    assert ("ModelDeployment", "Warning", "DeploymentFailed") in cluster.told
+    provider.faults.clear()
+    await go_on(cluster, 120)
+    assert cluster.status(PROD)["phase"] == "Ready"
+    assert "silentSince" not in cluster.status(PROD)["hosted"][0]
+    assert hosts(provider) == ["by-hand"]
+
+
 async def test_one_that_disappears_is_told_of_and_found_again(cluster, provider):
     await attach(cluster, "by-hand")
     provider.deployments.delete("by-hand")

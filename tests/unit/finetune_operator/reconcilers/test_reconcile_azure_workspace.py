@@ -104,6 +104,28 @@ async def test_a_connection_to_something_else_is_refused(cluster, provider):
     assert "is to S3, not to Azure OpenAI" in cluster.condition("Stalled", OPENAI)["message"]
 
 
+async def test_an_account_that_is_not_there_is_told_with_the_connection_that_leads_to_it(cluster, provider):
+    gone = provider.deployments.account_id.replace("accounts/simulated", "accounts/gone")
+    know(provider, metadata={"ResourceId": gone})
+    await cluster.settle()
+    stalled = cluster.condition("Stalled", OPENAI)
+    said = f"azureOpenAI.workspace: connection aoai of workspace ml leads to account {gone}, which is not there"
+    assert (stalled["reason"], stalled["message"].startswith(said)) == ("SpecInvalid", True), stalled
+
+
+@pytest.mark.parametrize("operation", ["workspaces.connections.get", "accounts.get"])
+async def test_a_right_that_the_identity_lacks_is_named_and_asked_for_and_no_new_key(cluster, provider, operation):
+    know(provider)
+    right = "Microsoft.MachineLearningServices/workspaces/connections/read"
+    message = f"The client 'x' does not have authorization to perform action '{right}' over scope '/'"
+    provider.fault(operation, status=403, code="AuthorizationFailed", message=message, times=9)
+    await cluster.settle()
+    stalled = cluster.condition("Stalled", OPENAI)
+    assert (stalled["reason"], right in stalled["message"]) == ("CredentialsInvalid", True)
+    assert "give the connection's identity, or its key, the right" in stalled["message"]
+    assert "renew" not in stalled["message"]
+
+
 def connection(metadata: dict[str, Any] | None, category: str = "AzureOpenAI") -> dict[str, Any]:
     return {"properties": {"category": category, "metadata": metadata}}
 

@@ -61,6 +61,16 @@ async def test_a_version_answers_on_demand_and_costs_nothing_by_the_hour(cluster
     assert (provider.count(DEPLOY), answer(cluster, arn)) == (1, "sentiment-1 says 3")
 
 
+async def test_one_on_demand_that_is_retained_is_not_said_to_be_billed_by_the_hour(cluster, provider):
+    await begin(cluster)
+    arn = await deployed(cluster)
+    spec = cluster.kube.objects[ADDRESS]["spec"]
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "deletionPolicy": "Retain"})
+    await delete(cluster)
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [arn])
+    assert cluster.notes[-1].endswith("which is not billed by the hour")
+
+
 async def test_what_answers_cost_is_written_once(cluster):
     await begin(cluster)
     await deployed(cluster)

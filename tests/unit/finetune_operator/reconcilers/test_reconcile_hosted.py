@@ -317,6 +317,8 @@ async def test_what_is_to_be_retained_stays(cluster, provider):
     await delete(cluster)
     assert ADDRESS not in cluster.kube.objects
     assert hosts(provider) == [name]
+    assert cluster.notes[-1].startswith(f"left at the provider, as deletionPolicy is Retain: {name}, which is billed ")
+    assert cluster.notes[-1].endswith(" at 1.70 an hour")
 
 
 async def test_an_object_without_credentials_can_be_let_go(cluster, provider):
@@ -387,7 +389,7 @@ async def test_one_that_never_answers_is_priced_and_told_of(cluster, provider):
     await go_on(cluster, 3600, 300)
     stalled = cluster.condition("Stalled", DEPLOYMENT)
     assert (stalled["status"], stalled["reason"]) == ("True", "DeploymentFailed")
-    assert "may be billed, and does not answer" in stalled["message"]
+    assert "at 1.70 an hour, and does not answer" in stalled["message"]
     provider.faults.clear()
     await deployed(cluster)
 

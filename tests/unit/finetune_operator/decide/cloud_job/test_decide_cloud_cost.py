@@ -49,6 +49,29 @@ def test_a_job_is_made_only_within_its_budget(name: str) -> None:
     assert (decision.submit, failure and failure.reason) == (reason is None, reason)
 
 
+FREE = {"gpt-*": {"training": {"perMillionTokens": "0", "asOf": "2026-11-01"}}}
+
+
+@pytest.mark.parametrize(
+    ("max_cost", "tokens", "models", "made"),
+    [
+        pytest.param("0", 1, None, False, id="nothing may be paid, and a token is"),
+        pytest.param("0.00", 1_000_000, FREE, True, id="nothing may be paid, and nothing is"),
+        pytest.param("0", 0, None, True, id="nothing may be paid, and there is nothing to pay for"),
+        pytest.param("0.01", 1, None, True, id="a part of a cent is estimated as one"),
+        pytest.param("0.009999", 1, None, False, id="less than a cent"),
+    ],
+)
+def test_a_budget_of_nothing_allows_what_costs_nothing(
+    max_cost: str, tokens: int, models: dict[str, Any] | None, made: bool
+) -> None:
+    known = facts(models=models) if models else facts()
+    budget = spec(budget={"maxCost": max_cost})
+    decision = decide(given(checked(tokens), checking(), spec=budget, facts=known))
+    failure = decision.status.failure
+    assert (decision.submit, failure and failure.reason) == (made, None if made else Reason.BUDGET_EXCEEDED)
+
+
 def test_a_bill_in_another_currency_than_the_estimate_is_not_added_to_it() -> None:
     estimated = decide(given(checked(), checking())).status.model_copy(update={"provider": status().provider})
     done = given(at_provider("Succeeded", model="ft:a", tokens=2_000_000), estimated, facts=facts(models=EUROS))

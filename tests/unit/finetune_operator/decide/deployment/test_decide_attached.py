@@ -32,6 +32,27 @@ WORLDS: dict[str, tuple[list[HostedDeployment], list[Hosted], str, Reason | None
     "not there": ([], [], "Failing", Reason.DEPLOYMENT_NOT_FOUND, {}),
     "there in another account": ([], [there(connection="other")], "Failing", Reason.DEPLOYMENT_NOT_FOUND, {}),
     "there, not asked": ([], [there()], "Rolling", None, {"ask": True}),
+    "there, asked in vain for a while": (
+        [record(answered=False, silent_since=stamp(-3000))],
+        [there()],
+        "Rolling",
+        None,
+        {"ask": True},
+    ),
+    "there, asked in vain for an hour": (
+        [record(answered=False, silent_since=stamp(-3600))],
+        [there()],
+        "Failing",
+        Reason.DEPLOYMENT_FAILED,
+        {"ask": True},
+    ),
+    "there, asked in vain for an hour, one was made before": (
+        [MADE, record(answered=False, silent_since=stamp(-3600))],
+        [MADE_THERE, there()],
+        "Failing",
+        Reason.DEPLOYMENT_FAILED,
+        {"ask": True, "serves": "md-v1"},
+    ),
     "being made by somebody": ([], [there(state="Creating")], "Rolling", None, {}),
     "failed there": ([], [there(state="Failed")], "Failing", Reason.DEPLOYMENT_FAILED, {}),
     "answers": ([record()], [there()], "Serving", None, {"serves": "prod"}),
@@ -115,6 +136,13 @@ def test_where_there_is_none_those_are_told_that_may_be_meant(name: str) -> None
     assert failure.sentences.endswith(f"has no deployment {ARN} at its provider. Write {write} into spec.attach.id.")
 
 
+def test_the_names_that_are_like_the_one_that_was_written_come_first() -> None:
+    found = {name: there(name=name) for name in ("alpha", "beta", "gamma", "delta", "by-hand")}
+    failure = plan([], found, replace(WANTED, name="by-hnad"), SERVED, at(0)).serving.failure
+    assert failure is not None
+    assert failure.next_step == "Write by-hand or alpha or beta into spec.attach.id."
+
+
 def test_what_it_serves_is_the_version_that_answers() -> None:
     made = plan([record()], {"prod": there("ft-1")}, WANTED, SERVED, at(0))
     assert made.serving.answers == 1
@@ -142,3 +170,22 @@ def test_parts_that_a_deleted_endpoint_has_left_are_no_deployment() -> None:
     assert never.serving.failure
     assert never.serving.failure.reason == "DeploymentNotFound"
     assert once == plan([record()], {}, WANTED, SERVED, at(0))
+
+
+def test_one_that_does_not_answer_is_counted_from_when_it_was_asked_first_however_old_it_is() -> None:
+    first = plan([], {"prod": there()}, WANTED, SERVED, at(0)).recorded[-1]
+    assert first.silent_since == stamp(0)
+    assert plan([first], {"prod": there()}, WANTED, SERVED, at(600)).recorded[-1].silent_since == stamp(0)
+    changed = plan([first], {"prod": there(state="Creating")}, WANTED, SERVED, at(660)).recorded[-1]
+    assert changed.silent_since is None
+
+
+def test_that_it_does_not_answer_is_told_with_since_when_it_is_billed_and_what_to_do() -> None:
+    silent = record(answered=False, silent_since=stamp(-7200), billed_since=stamp(-9000), per_hour="1.70")
+    failure = plan([silent], {"prod": there()}, WANTED, SERVED, at(0)).serving.failure
+    assert failure is not None
+    assert failure.message == (
+        f"deployment prod, which is attached, is ready, as the provider says, is billed since {stamp(-9000)} at 1.70 "
+        f"an hour, and has not answered since {stamp(-7200)}; it is asked again"
+    )
+    assert str(failure.next_step).startswith("Look there for what is wrong with it")

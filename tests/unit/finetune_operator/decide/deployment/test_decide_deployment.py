@@ -201,6 +201,14 @@ def test_a_provider_that_refuses_a_deployment_leads_to_no_new_job() -> None:
         assert ("spec.retryNonce" in told, "apply the job" in told) == (True, False)
 
 
+def test_what_is_to_be_done_about_a_failed_deployment_is_told_where_it_is_known() -> None:
+    empty = Failure(reason=Reason.DEPLOYMENT_FAILED, message="no instance is left", next_step="Have it scaled up.")
+    message = condition(decide(view(Serving("Failing", 2, 0, empty))).status, "Stalled").message
+    assert message == "version 2 cannot be served: no instance is left. Have it scaled up."
+    message = condition(decide(view(Serving("Failing", 2, 0, BROKEN))).status, "Stalled").message
+    assert "Read the message" not in message
+
+
 def test_idle_with_nothing_to_do_is_no_refusal() -> None:
     assert decide(view(spec=spec(idle={"action": "None"}))).serve is not None
 

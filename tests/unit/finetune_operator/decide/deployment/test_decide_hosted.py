@@ -15,6 +15,7 @@ from finetune_operator.decide.deployment.hosted_record import (
     MISSED,
     Hosted,
     answered,
+    billed,
     bound,
     followed,
     ours,
@@ -475,3 +476,18 @@ def test_what_is_going_is_not_asked_to_go_again() -> None:
 )
 def test_a_commitment_that_is_still_billed_is_told_with_its_end(there: Hosted, told: str) -> None:
     assert bound([OLD], {there.name: there}, at(0)) == told
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "is not billed by the hour"),
+        ({"answered": False}, "may be billed"),
+        ({"unseen_since": stamp(0)}, "may be billed"),
+        ({"billed_since": stamp(0)}, f"is billed since {stamp(0)}"),
+        ({"billed_since": stamp(0), "per_hour": "1.70"}, f"is billed since {stamp(0)} at 1.70 an hour"),
+        ({"billed_since": stamp(0), "per_hour": "0.00"}, "is not billed by the hour"),
+    ],
+)
+def test_what_one_costs_is_told_as_far_as_it_is_known(fields: dict[str, Any], said: str) -> None:
+    assert billed(OLD.model_copy(update=fields)) == said
