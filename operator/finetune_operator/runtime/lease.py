@@ -23,6 +23,7 @@ from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, NotFound
 from finetune_operator.runtime.kube import LEASES, Kube
 from finetune_operator.runtime.lease_times import JITTER, LeaseTimes
+from finetune_operator.runtime.repeats import Repeats
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class Leadership:
         self._written: Manifest | None = None
         self._renewed_at: float | None = None
         self._told_of: Observed | None = None
+        self._troubles = Repeats(clock)
         self._gone = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -177,6 +179,14 @@ class Leadership:
             logger.warning("the Lease could not be released, it runs out in %d s: %r", self._times.duration, error)
         else:
             logger.info("%s released Lease %s/%s", self._identity, self._namespace, self._name)
+
+    def _tell(self, error: KubeError) -> None:
+        """By its kind: no two answers need be word for word the same."""
+        if self._troubles.is_news(f"{error.status} {error.reason}"):
+            logger.warning(
+                "Lease %s/%s can be neither taken nor kept; it is tried again every %g s: %s",
+                self._namespace, self._name, self._times.retry, error,
+            )  # fmt: skip
 
     def _tell_of_silence(self) -> None:
         """Once, that a holder is silent for longer than ours would be waited for."""
@@ -232,8 +242,10 @@ class Leadership:
         except Conflict:
             return False  # another replica was quicker; the next attempt sees its name
         except KubeError as error:
-            logger.warning("Lease %s/%s: %r", self._namespace, self._name, error)
+            self._tell(error)
             return False
+        if self._troubles.over():
+            logger.info("Lease %s/%s can be asked for again", self._namespace, self._name)
         if written is None:
             return False
         self._written = written
