@@ -20,7 +20,7 @@ from typing import Any
 
 from finetune_api.manifest import Manifest
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, NotFound
+from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, NotFound, Transient
 from finetune_operator.runtime.kube import LEASES, Kube
 from finetune_operator.runtime.lease_times import JITTER, LeaseTimes
 from finetune_operator.runtime.repeats import Repeats
@@ -149,7 +149,7 @@ class Leadership:
     async def acquire(self) -> None:
         """Waits until this replica leads, however long that takes, and keeps the Lease renewed from then on."""
         while True:
-            if await self._try():
+            if await self._try_in_time():
                 break
             self._tell_of_silence()
             await asyncio.sleep(self._times.retry * random.uniform(1.0, JITTER))  # noqa: S311 - jitter, no secret
@@ -233,6 +233,18 @@ class Leadership:
         if self._renewed_at is not None and why != "stopped":
             metrics.LEASE_TRANSITIONS.labels("lost").inc()
             logger.error("%s leads no more: Lease %s/%s %s", self._identity, self._namespace, self._name, why)
+
+    async def _try_in_time(self) -> bool:
+        """`_try` for a follower: an answer that comes later than a leader may be silent for makes nobody lead.
+
+        On a connection that is half-open none comes; the next attempt has another one.
+        """
+        try:
+            async with asyncio.timeout(self._times.renew_deadline):
+                return await self._try()
+        except TimeoutError:
+            self._tell(Transient(0, "Timeout", f"no answer within {self._times.renew_deadline:g} s"))
+            return False
 
     async def _try(self) -> bool:
         """One attempt to take or renew the Lease; False when another holds it or the API server cannot be asked."""

@@ -313,6 +313,27 @@ def test_a_follower_waits_through_troubles_of_the_api_server():
     fake_time.run(main())
 
 
+def test_a_follower_does_not_wait_for_an_answer_on_a_connection_that_is_dead(caplog):
+    """What has cut the leader off may have left the follower's connection half-open: the take-over is not to wait."""
+
+    async def main():
+        server = OneLease()
+        leader, follower = contender(server, "a"), contender(server, "b")
+        await leader.acquire()
+        following = asyncio.create_task(follower.acquire())
+        await asyncio.sleep(20)
+        server.away = True
+        await asyncio.sleep(4)  # both have asked, and nobody will answer
+        server.away = None
+        async with asyncio.timeout(2 * LeaseTimes().duration):
+            await following
+        assert (leader.is_held(), follower.is_held()) == (False, True)
+        assert "no answer within 10 s" in caplog.text
+        await follower.release()
+
+    fake_time.run(main())
+
+
 def test_a_trouble_with_the_lease_is_told_once_and_then_every_few_minutes(caplog):
     """Each try is two seconds after the last: an hour without rights would be 1,800 lines that push out all others."""
 
