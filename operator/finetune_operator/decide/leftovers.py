@@ -39,6 +39,12 @@ def nothing_left(conditions: Conditions) -> list[Fact]:
     return [Fact(CONDITION, "True", Reason.SUCCEEDED, "what was to be deleted is gone")] if doubt else []
 
 
+def is_left(conditions: Conditions) -> bool:
+    """Whether something is still to be deleted."""
+    found = _of(conditions)
+    return found is not None and found.status == "False"
+
+
 def let_go(conditions: Conditions) -> list[Fact]:
     """The condition once nobody is to try any more."""
     found = _of(conditions)

@@ -24,6 +24,7 @@ from kopf._cogs.structs import references
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
 from finetune_operator.runtime.errors import UNAUTHENTICATED
 from finetune_operator.runtime.kube import Resource
+from finetune_operator.runtime.repeats import Repeats
 from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
 from finetune_operator.runtime.settings import Settings
 from finetune_operator.runtime.store import Listing
@@ -126,16 +127,24 @@ async def _watch_namespace(
     Raises:
         CannotWatch: it is the last one, or refused for another reason than its rights.
     """
+    clock = asyncio.get_running_loop().time
+    refusals = Repeats(clock)
     while True:
+        began = clock()
         try:
             await _watch_kinds(settings, listener, kinds, namespace)
         except _Shut as error:
             if not listener.shut(namespace):
                 raise
-            logger.error(  # noqa: TRY400 - a sentence says it all
-                "namespace %s cannot be watched: nothing is done there, and it is tried again in %g s. Was it deleted, "
-                "or made anew? helm upgrade gives the operator its rights there: %s", namespace, SHUT_SECONDS, error
-            )  # fmt: skip
+            if clock() - began > SHUT_SECONDS:
+                refusals.over()  # it was watched in between
+            # Of many kinds any one is the first to be refused.
+            if refusals.is_news(namespace):
+                logger.error(  # noqa: TRY400 - a sentence says it all
+                    "namespace %s cannot be watched: nothing is done there, and it is tried again every %g s. Was it "
+                    "deleted, or made anew? helm upgrade gives the operator its rights there: %s",
+                    namespace, SHUT_SECONDS, error,
+                )  # fmt: skip
         await asyncio.sleep(SHUT_SECONDS)
 
 

@@ -5,10 +5,12 @@ Whoever takes it off, or keeps it from being put on for a while, would else have
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 
 from finetune_operator.runtime.errors import KubeError, LeadershipLost, NotFound, Transient
 from finetune_operator.runtime.kube import PODS, Kube
+from finetune_operator.runtime.repeats import Repeats
 
 LABEL = "finetune.dev/leader"
 RETRY_SECONDS = 2.0
@@ -33,7 +35,7 @@ class LeaderLabel:
         self._guarded = guarded
         self._namespace = namespace
         self._pod = pod
-        self._refused = ""
+        self._refusals = Repeats(time.monotonic)
 
     async def keep(self, leads: asyncio.Event) -> None:
         """Keep it on from `leads` on. Until then it goes: an earlier process of this pod has left it."""
@@ -57,11 +59,10 @@ class LeaderLabel:
             if isinstance(error, NotFound):
                 return None
             return RETRY_SECONDS if isinstance(error, Transient) else KEPT_SECONDS
-        self._refused = ""
+        self._refusals.over()
         return KEPT_SECONDS if leading else None
 
     def _tell(self, error: KubeError) -> None:
-        """Once of each refusal: it is asked for again and again."""
-        if str(error) != self._refused:
+        """Not at each try: it is asked for again and again."""
+        if self._refusals.is_news(str(error)):
             logger.warning("pod %s/%s cannot be labelled: %s", self._namespace, self._pod, error)
-        self._refused = str(error)

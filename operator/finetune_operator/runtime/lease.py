@@ -20,9 +20,10 @@ from typing import Any
 
 from finetune_api.manifest import Manifest
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, NotFound
+from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, NotFound, Transient
 from finetune_operator.runtime.kube import LEASES, Kube
 from finetune_operator.runtime.lease_times import JITTER, LeaseTimes
+from finetune_operator.runtime.repeats import Repeats
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class Leadership:
         self._written: Manifest | None = None
         self._renewed_at: float | None = None
         self._told_of: Observed | None = None
+        self._troubles = Repeats(clock)
         self._gone = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -147,7 +149,7 @@ class Leadership:
     async def acquire(self) -> None:
         """Waits until this replica leads, however long that takes, and keeps the Lease renewed from then on."""
         while True:
-            if await self._try():
+            if await self._try_in_time():
                 break
             self._tell_of_silence()
             await asyncio.sleep(self._times.retry * random.uniform(1.0, JITTER))  # noqa: S311 - jitter, no secret
@@ -177,6 +179,14 @@ class Leadership:
             logger.warning("the Lease could not be released, it runs out in %d s: %r", self._times.duration, error)
         else:
             logger.info("%s released Lease %s/%s", self._identity, self._namespace, self._name)
+
+    def _tell(self, error: KubeError) -> None:
+        """By its kind: no two answers need be word for word the same."""
+        if self._troubles.is_news(f"{error.status} {error.reason}"):
+            logger.warning(
+                "Lease %s/%s can be neither taken nor kept; it is tried again every %g s: %s",
+                self._namespace, self._name, self._times.retry, error,
+            )  # fmt: skip
 
     def _tell_of_silence(self) -> None:
         """Once, that a holder is silent for longer than ours would be waited for."""
@@ -224,6 +234,18 @@ class Leadership:
             metrics.LEASE_TRANSITIONS.labels("lost").inc()
             logger.error("%s leads no more: Lease %s/%s %s", self._identity, self._namespace, self._name, why)
 
+    async def _try_in_time(self) -> bool:
+        """`_try` for a follower: an answer that comes later than a leader may be silent for makes nobody lead.
+
+        On a connection that is half-open none comes; the next attempt has another one.
+        """
+        try:
+            async with asyncio.timeout(self._times.renew_deadline):
+                return await self._try()
+        except TimeoutError:
+            self._tell(Transient(0, "Timeout", f"no answer within {self._times.renew_deadline:g} s"))
+            return False
+
     async def _try(self) -> bool:
         """One attempt to take or renew the Lease; False when another holds it or the API server cannot be asked."""
         before = self._clock()  # not after: the request may have been written long before its answer came
@@ -232,8 +254,10 @@ class Leadership:
         except Conflict:
             return False  # another replica was quicker; the next attempt sees its name
         except KubeError as error:
-            logger.warning("Lease %s/%s: %r", self._namespace, self._name, error)
+            self._tell(error)
             return False
+        if self._troubles.over():
+            logger.info("Lease %s/%s can be asked for again", self._namespace, self._name)
         if written is None:
             return False
         self._written = written

@@ -363,6 +363,11 @@ def released(status: FineTuneJobStatus, *, gone: bool = False) -> FineTuneJobSta
     return _recorded(status, deployments=deployments, deployments_gone=gone)
 
 
+def has_deployed(view: JobView) -> bool:
+    """Whether deployments that the evaluation needed are recorded, and not known to be gone."""
+    return bool(_state(view).deployments)
+
+
 def may_have_deployed(view: JobView) -> bool:
     """Whether something that the evaluation needed may stand at the provider.
 

@@ -14,6 +14,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_operator.decide import leftovers
 from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, measuring
 from finetune_operator.decide.cloud_job.adoption import (
     is_adopted,
@@ -45,8 +46,11 @@ _ADOPT_ANOTHER = "Start it again where it was made, and apply a job under a new 
 
 def is_to_be_held(view: JobView) -> bool:
     """Whether something of it is at the provider, and the finalizer that sees to its end was taken off."""
-    brought = view.provider.asked_at is not None or view.provider.files is not None
-    return brought and view.remote and not (view.held or view.deleting or view.finished or is_adopted(view))
+    if not view.remote or view.held or view.deleting:
+        return False
+    if view.finished:
+        return not view.abandoned and (measuring.has_deployed(view) or leftovers.is_left(view.status.conditions))
+    return not is_adopted(view) and (view.provider.asked_at is not None or view.provider.files is not None)
 
 
 def decide(view: JobView) -> Decision:

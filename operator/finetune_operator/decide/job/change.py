@@ -9,8 +9,11 @@ from finetune_operator.decide.job.view import Change, Decision, JobView
 
 
 def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
-    """The job's status with the change, its conditions merged and its size within bounds."""
-    status = view.status.model_copy(update=change.fields)
+    """The job's status with the change, its conditions merged and its size within bounds.
+
+    A job has a phase from its first status on, also where that tells only of what is in the way.
+    """
+    status = view.status.model_copy(update={"phase": view.status.phase or "Pending", **change.fields})
     facts = change.facts
     if not any(fact.type == "Suspended" for fact in facts):
         facts = [*facts, *_not_suspended(view)]

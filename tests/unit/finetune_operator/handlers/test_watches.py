@@ -1,6 +1,7 @@
 """kopf as an informer: what is watched, what is passed on, and that nothing is written to any object."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -289,6 +290,28 @@ async def test_a_namespace_that_may_not_be_watched_takes_no_other_with_it_and_is
     assert listener.words.count("pods of b") == 1, "it was watched all the time"
     after = listener.words[listener.words.index("a is shut") :]
     assert {"pods of a", "jobs of a"} <= set(after), "all of it is listed anew"
+
+
+async def test_a_namespace_that_stays_shut_is_not_told_of_at_each_try(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried twice a minute, for as long as the chart's values name what is gone."""
+    kinds = itertools.cycle((PODS, JOBS))
+
+    async def refused(_: Any, __: Any, ___: Any, namespace: str | None) -> None:
+        if namespace == "a":
+            raise watches._Shut(f"{next(kinds).plural}: 403 no")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(watches, "_watch_kinds", refused)
+    monkeypatch.setattr(watches, "SHUT_SECONDS", 0.001)
+    listener = Namespaces()
+    watching = asyncio.create_task(watches.watch_all(make_settings(Settings()), listener))
+    async with asyncio.timeout(5):
+        while listener.words.count("a is shut") < 5:  # noqa: ASYNC110 - the listener is told, and tells nobody
+            await asyncio.sleep(0)
+    watching.cancel()
+    assert caplog.text.count("namespace a cannot be watched") == 1
 
 
 async def test_when_the_last_namespace_may_not_be_watched_there_is_nothing_to_do(

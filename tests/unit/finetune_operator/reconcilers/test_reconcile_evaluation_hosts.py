@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.catalogue import Catalogue
-from finetune_api.names import ABANDON_ANNOTATION
+from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job.remote import SETTLE
 from finetune_operator.reconcilers.shown import show
@@ -97,6 +97,24 @@ async def test_a_tuned_model_and_its_base_are_deployed_asked_and_gone(provider, 
     assert cluster.status(MODEL)["versions"][0]["evaluation"]["verdict"] == "Better"
     await alone(cluster, provider)
     assert (provider.count(PUT), provider.count(GONE)) == (2, 2)
+    assert "deployments" not in cluster.evaluation
+
+
+async def test_a_finalizer_that_somebody_takes_off_an_ended_job_leaves_no_deployment(provider, begin):
+    """The version does not wait for their end: what is recorded is billed until it is deleted."""
+    cluster = await begin()
+    await deployed(cluster)
+    provider.set(may_deploy=False)
+    await cluster.measure()
+    assert (cluster.status()["phase"], len(provider.deployments.found)) == ("Succeeded", 2)
+    cluster.kube.change(
+        FINE_TUNE_JOBS, "sentiment-1", metadata=cluster.kube.objects[JOB]["metadata"] | {"finalizers": []}
+    )
+    await cluster.settle()
+    assert finalizers(cluster) == [PROVIDER_FINALIZER]
+    provider.set(may_deploy=True)
+    await cluster.pass_time(300)
+    await alone(cluster, provider)
     assert "deployments" not in cluster.evaluation
 
 

@@ -58,6 +58,19 @@ async def test_a_job_that_has_succeeded_says_that_its_files_cannot_be_deleted_un
     assert provider.count(DELETE_FILE) == 1
 
 
+async def test_what_is_left_is_deleted_though_somebody_took_the_finalizer_off(provider, begin):
+    """Status says that it is tried again; without the finalizer nobody would."""
+    cluster = await finished(begin, provider, status=403, code="missing_scope")
+    metadata = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=metadata | {"finalizers": []})
+    await cluster.settle()
+    assert finalizers(cluster) == [PROVIDER_FINALIZER]
+    provider.faults.clear()
+    await cluster.pass_time(3601)
+    assert (cluster.condition("Cleaned")["status"], finalizers(cluster)) == ("True", [])
+    assert provider.count(DELETE_FILE) == 1
+
+
 async def test_it_is_tried_again_ever_more_rarely(provider, begin):
     cluster = await finished(begin, provider, status=403, code="missing_scope")
     pauses = [cluster.delays[JOB]]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import fake_time
 import pytest
 
-from finetune_operator.runtime.errors import Conflict, LeadershipLost, NotFound, Transient
+from finetune_operator.runtime.errors import Conflict, Forbidden, LeadershipLost, NotFound, Transient
 from finetune_operator.runtime.lease import Leadership, Observed, claim, may_take, micro_time, observe, unique_identity
 from finetune_operator.runtime.lease_times import LeaseTimes
 
@@ -309,5 +309,55 @@ def test_a_follower_waits_through_troubles_of_the_api_server():
         server.away = None
         await asyncio.wait_for(task, 5)
         await first.release()
+
+    fake_time.run(main())
+
+
+def test_a_follower_does_not_wait_for_an_answer_on_a_connection_that_is_dead(caplog):
+    """What has cut the leader off may have left the follower's connection half-open: the take-over is not to wait."""
+
+    async def main():
+        server = OneLease()
+        leader, follower = contender(server, "a"), contender(server, "b")
+        await leader.acquire()
+        following = asyncio.create_task(follower.acquire())
+        await asyncio.sleep(20)
+        server.away = True
+        await asyncio.sleep(4)  # both have asked, and nobody will answer
+        server.away = None
+        async with asyncio.timeout(2 * LeaseTimes().duration):
+            await following
+        assert (leader.is_held(), follower.is_held()) == (False, True)
+        assert "no answer within 10 s" in caplog.text
+        await follower.release()
+
+    fake_time.run(main())
+
+
+def test_a_trouble_with_the_lease_is_told_once_and_then_every_few_minutes(caplog):
+    """Each try is two seconds after the last: an hour without rights would be 1,800 lines that push out all others."""
+
+    async def main():
+        server = OneLease()
+        server.away = Forbidden(403, "Forbidden", "cannot get resource leases")
+        follower = contender(server, "a")
+        task = asyncio.create_task(follower.acquire())
+        await asyncio.sleep(290)
+        [told] = caplog.records
+        assert "Lease system/lease can be neither taken nor kept" in told.getMessage()
+        assert "cannot get resource leases" in told.getMessage()
+        await asyncio.sleep(600)
+        assert len(caplog.records) == 3
+        server.away = Transient(503, "Unavailable", "no")
+        await asyncio.sleep(5)
+        assert len(caplog.records) == 4, "another trouble is told at once"
+        caplog.set_level("INFO")
+        server.away = None
+        await asyncio.wait_for(task, 5)
+        assert "Lease system/lease can be asked for again" in caplog.text
+        server.away = Transient(503, "Unavailable", "no")
+        await asyncio.sleep(3)
+        assert caplog.messages[-1].endswith("503 Unavailable: no"), "it had been over, and is news"
+        await follower.release()
 
     fake_time.run(main())

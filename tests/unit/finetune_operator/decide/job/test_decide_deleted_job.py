@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.job_status import Failure
+from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, decide, not_done
@@ -43,6 +43,12 @@ def test_what_the_cluster_refuses_to_end_is_tried_again_and_a_job_that_has_ended
         assert not_done(view(status=status), "denied the request").requeue_after == REJECTED_CHECK_SECONDS
     assert not_done(view(status=ended_as("Failed")), "denied").status == ended_as("Failed")
     assert not_done(view(status=running()), "denied").status.failure is not None
+
+
+def test_a_new_job_of_which_something_is_refused_has_a_phase() -> None:
+    """Its first status may be the refusal of a look: a list that the operator may not read, say."""
+    refused = not_done(view(status=FineTuneJobStatus()), "jobsets.jobset.x-k8s.io is forbidden").status
+    assert (refused.phase, refused.failure is not None) == ("Pending", True)
 
 
 def test_a_spec_that_can_be_read_no_more_does_not_end_a_finished_jobs_life() -> None:
