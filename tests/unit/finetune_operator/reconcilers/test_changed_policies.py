@@ -40,7 +40,8 @@ async def test_what_stays_is_named(cluster: Any, provider: Any) -> None:
     delete(cluster)
     await cluster.settle()
     assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [name])
-    assert any(note.endswith(f"deletionPolicy is Retain: {name}") for note in cluster.notes)
+    told = f"deletionPolicy is Retain: {name}, which is billed since "
+    assert any(told in note for note in cluster.notes), cluster.notes
 
 
 async def test_what_nothing_records_and_stays_is_told_of(cluster: Any, provider: Any) -> None:
