@@ -88,8 +88,6 @@ class Measuring(Asking):
         self._report(due=True)
         with self._care.asking(TUNED):
             found = {TUNED: self._ask_model(TUNED, self._tuned.model, self._learnt)}
-        for said in self._missing:
-            logger.warning("%s", said)
         losses = {TUNED: self._loss(TUNED, self._tuned.model)}
         self._base_model(found, losses)
         if self._comparing_versions:
@@ -130,7 +128,9 @@ class Measuring(Asking):
         lengths = self._lengths(model)
         room = self._room(model, lengths)
         if who == TUNED:
-            self._missing += left_out(room, lengths, self._material.max_new_tokens, model.chat)
+            for said in left_out(room, lengths, self._material.max_new_tokens, model.chat):
+                logger.warning("%s", said)
+                self._missing.append(said)
 
         def prompts_of(asked: Sequence[Question]) -> list[Prompt]:
             return material.prompts(asked, model.chat, room.prompt)

@@ -26,11 +26,11 @@ NAMED_AS_STORED = frozenset({
 _HEAD, _OLD_HEAD = "lm_head", "embed_out"
 """The output head, in no file where it is tied to the embeddings, and what GPT-NeoX's is called in its files."""
 
-_NO_LAYERS = frozenset({
+_TABLES = frozenset({
     "embed_in", "embed_positions", "embed_tokens", "global_relative_attention_bias", "relative_attention_bias",
-    "shared", "word_embeddings", "wpe", "wte", _OLD_HEAD,
+    "shared", "word_embeddings", "wpe", "wte",
 })  # fmt: skip
-"""What has a matrix and is no linear layer of that name: tables, which take no adapter."""
+"""What has a matrix and is no linear layer."""
 
 _USUAL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """In the order in which models have them; files have theirs by the alphabet."""
@@ -56,9 +56,12 @@ def require(spec: FineTuneJobSpec, folder: Path) -> None:
     last = [target.rpartition(".")[2] for target in unknown]
     near = dict.fromkeys(one for name in last for one in _near(name, names))
     meant = f"; did you mean {', '.join(near)}?" if near else ""
+    said = f"{spec.base_model} has no linear layer {', '.join(unknown)[:200]}{meant}"
+    if _TABLES.issuperset(last):
+        said = f"{', '.join(unknown)[:200]} is a table of embeddings, which takes no adapter"
     raise TrainerError(
         Reason.SPEC_INVALID,
-        f"spec.lora.targetModules: {spec.base_model} has no linear layer {', '.join(unknown)[:200]}{meant}",
+        f"spec.lora.targetModules: {said}",
         f"Write all-linear, or some of {', '.join(names[:_NAMED])}, and apply the job under a new name.",
     )
 
@@ -82,4 +85,4 @@ def _linear_paths(folder: Path) -> set[str]:
     except UNREADABLE:
         return set()
     paths = {name.rpartition(".")[0] for name, shape in entries.items() if len(shape) > 1 and "." in name}
-    return {path for path in paths if path.rpartition(".")[2] not in _NO_LAYERS}
+    return {path for path in paths if path.rpartition(".")[2] not in _TABLES | {_OLD_HEAD}}

@@ -43,7 +43,6 @@ def with_headers(folder, config, tensors):
         ("model.layers.0.self_attn.q_prooj", "did you mean q_proj?"),
         ("model.layers.7.self_attn.q_proj", "has no linear layer model.layers.7.self_attn.q_proj"),
         ("mlp.q_proj", "has no linear layer mlp.q_proj"),
-        ("embed_tokens", "has no linear layer embed_tokens"),
         ("embed_out", "has no linear layer embed_out; did you mean lm_head?"),
     ],
 )
@@ -53,6 +52,15 @@ def test_check_says_which_target_is_no_layer_of_the_model(check, tiny_model, tar
     assert "spec.lora.targetModules: test/tiny-llama has no linear layer" in found.verdict.message
     assert said in found.verdict.message
     assert "some of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj" in found.verdict.next_step
+
+
+def test_check_says_that_a_table_of_embeddings_takes_no_adapter(check, tiny_model):
+    targets = {"targetModules": "q_proj,model.embed_tokens"}
+    found = check("--model-cache", tiny_model, spec={"lora": targets}, train=ROWS)
+    assert (found.code, found.verdict.reason) == (ExitCode.SPEC_INVALID, "SpecInvalid")
+    said = "spec.lora.targetModules: model.embed_tokens is a table of embeddings, which takes no adapter"
+    assert found.verdict.message == said
+    assert "some of q_proj, k_proj" in found.verdict.next_step
 
 
 @pytest.mark.parametrize(
@@ -97,7 +105,7 @@ def test_every_linear_layer_of_a_judged_kind_may_be_named_and_no_table(kind, tmp
         require(spec_of(name), folder)
     tables = [path for path, one in model.named_modules() if isinstance(one, torch.nn.Embedding)]
     for name in {path.rpartition(".")[2] for path in tables} | set(tables):
-        with pytest.raises(TrainerError, match=f"has no linear layer {name}"):
+        with pytest.raises(TrainerError, match=f"{name} is a table of embeddings"):
             require(spec_of(name), folder)
     bare = {name.removeprefix(f"{model.base_model_prefix}."): shape for name, shape in stored.items()}
     for name in linear:
