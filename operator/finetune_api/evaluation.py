@@ -379,7 +379,7 @@ class EvaluationResult(ApiModel):
     )
     tokens_per_answer: TokensPerAnswer | None = Field(None, description="Prompt tokens per answer.")
     missing: Annotated[str, Field(max_length=500)] | None = Field(
-        None, description="What was not measured for the tuned model, and why."
+        None, description="What was not measured or not asked of the tuned model, and why."
     )
     test_sha256: Annotated[str, Field(max_length=64)] | None = Field(
         None, alias="testSHA256", description="SHA-256 of the test file: results on different files are not comparable."

@@ -17,7 +17,7 @@ base model without one gets a plain one (`has_own_template` is False), which has
 
 from finetune_trainer.data.chat_template import TemplateRefusedError
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
-from finetune_trainer.data.encode import IGNORED, Encoded, EncodedPair, Tally, encode, encode_pairs
+from finetune_trainer.data.encode import IGNORED, Encoded, EncodedPair, Tally, cut_prompt, encode, encode_pairs
 from finetune_trainer.data.read import SplitFile, load_rows
 from finetune_trainer.data.rows import Position, Row, Turn
 from finetune_trainer.data.verdict import check_dataset, require_valid
@@ -34,6 +34,7 @@ __all__ = [
     "TemplateRefusedError",
     "Turn",
     "check_dataset",
+    "cut_prompt",
     "encode",
     "encode_pairs",
     "load_rows",

@@ -248,14 +248,19 @@ def _prompts_and_answers(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Itera
 def _prompt_with_answer(
     position: Position, prompt: list[int], answer: list[int], tokenizer: ChatTokenizer, max_length: int
 ) -> Encoded:
-    """A prompt that is cut keeps the special tokens at its end, as at inference; an answer that is cut has no end."""
-    ends = len(prompt) - next((i for i, token in enumerate(reversed(prompt)) if token not in tokenizer.special_ids), 0)
-    kept = array("i", prompt)
-    if len(prompt) > max_length:
-        tail = prompt[ends:][-max_length:]
-        kept = array("i", prompt[: max_length - len(tail)] + tail)
+    """Both cut; an answer that is cut has no end."""
+    kept = array("i", cut_prompt(prompt, tokenizer, max_length))
     learnt = array("i", answer[:max_length])
     return Encoded(position, kept + learnt, array("i", [IGNORED]) * len(kept) + learnt, len(prompt) + len(answer))
+
+
+def cut_prompt(prompt: list[int], tokenizer: ChatTokenizer, max_length: int) -> list[int]:
+    """What an encoder reads of a prompt, in training and when asked: cut, it keeps the special tokens at its end."""
+    if len(prompt) <= max_length:
+        return prompt
+    ends = len(prompt) - next((i for i, token in enumerate(reversed(prompt)) if token not in tokenizer.special_ids), 0)
+    tail = prompt[ends:][-max_length:]
+    return prompt[: max_length - len(tail)] + tail
 
 
 def _ended(ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> list[int]:

@@ -17,7 +17,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob, TrainerJob
 from finetune_api.verdict import DatasetVerdict, SplitName
-from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode, load_rows
+from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, cut_prompt, encode, load_rows
 from finetune_trainer.data.fingerprints import fingerprint
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.measures import json_valid, spoken
@@ -213,8 +213,13 @@ class Prompt(NamedTuple):
 
 
 def prompts(asked: Sequence[Question], chat: ChatTokenizer, longest: int) -> list[Prompt]:
-    """Each question as the tuned model is asked. A prompt over `longest` tokens keeps its end: the question itself."""
-    return [Prompt(array("i", chat.prompt_ids(one.turns)[-longest:])) for one in asked]
+    """Each question as the tuned model is asked, cut to `longest` tokens."""
+    return [Prompt(_cut(chat.prompt_ids(one.turns), chat, longest)) for one in asked]
+
+
+def _cut(ids: list[int], chat: ChatTokenizer, longest: int) -> "array[int]":
+    """A prompt that is too long keeps its end, the question itself; an encoder's is cut as training has cut it."""
+    return array("i", cut_prompt(ids, chat, longest) if chat.encoder_decoder else ids[-longest:])
 
 
 def prompts_with_examples(
@@ -229,7 +234,7 @@ def _with_examples(question: Question, shown: Sequence[Row], chat: ChatTokenizer
         ids = chat.prompt_ids(after_examples(question.turns, shown[:count]))
         if len(ids) <= longest:
             return Prompt(array("i", ids), count)
-    return Prompt(array("i", ids[-longest:]))
+    return Prompt(_cut(ids, chat, longest))
 
 
 def after_examples(turns: tuple[Turn, ...], shown: Sequence[Row]) -> tuple[Turn, ...]:

@@ -6,6 +6,8 @@ A baseline that cannot be asked is told with the reason: it never costs the tune
 batches are halved, for everybody who is asked after that; where the kernel ended an attempt for it, see `care`.
 """
 
+import logging
+from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,11 +34,13 @@ from finetune_trainer.evaluation.contest import (
 from finetune_trainer.evaluation.generate import generated
 from finetune_trainer.evaluation.kept import Answer, KeptAnswers
 from finetune_trainer.evaluation.material import Material, Prompt, Question
-from finetune_trainer.evaluation.models import Model, Room, Tuned, base_of, same_tokens, version_in
+from finetune_trainer.evaluation.models import Model, Room, Tuned, base_of, left_out, same_tokens, version_in
 from finetune_trainer.evaluation.stored import portions
 from finetune_trainer.storage import artifact_store
 from finetune_trainer.storage.store import Store
 from finetune_trainer.training.token_store import TokenStore
+
+logger = logging.getLogger(__name__)
 
 
 class Measuring(Asking):
@@ -64,7 +68,7 @@ class Measuring(Asking):
         self._tuned, self._test, self._learnt = tuned, test, learnt
         self._active = tuned.job.active_version
         self._token_budget = 4 * tuned.token_budget  # no gradients, so more fits than in training
-        self._missing: str | None = None
+        self._missing: list[str] = []
         self._care = Care.of(Path(tuned.job.output), learnt, interruption, short_of_memory=tuned.job.short_of_memory)
         super().__init__(
             tuned.job.spec,
@@ -90,7 +94,7 @@ class Measuring(Asking):
             found[ACTIVE_VERSION], losses[ACTIVE_VERSION] = self._active_version()
         self._services(found)
         self._report(due=True)
-        return contest(self._material, self._evaluation.metrics, found, losses, self._missing)
+        return contest(self._material, self._evaluation.metrics, found, losses, "; ".join(self._missing)[:500] or None)
 
     def _base_model(self, found: dict[str, Contestant], losses: dict[str, float | None]) -> None:
         """Ask the base model as the job wants it, without and with examples; both grow by what it says."""
@@ -121,22 +125,32 @@ class Measuring(Asking):
             return self._not_asked(error.message)
 
     def _ask_model(self, who: str, model: Model, *depends_on: Any) -> Contestant:
-        room = self._room(model)
+        lengths = self._lengths(model)
+        room = self._room(model, lengths)
+        if who == TUNED:
+            for said in left_out(room, lengths, self._material.max_new_tokens, model.chat):
+                logger.warning("%s", said)
+                self._missing.append(said)
 
         def prompts_of(asked: Sequence[Question]) -> list[Prompt]:
             return material.prompts(asked, model.chat, room.prompt)
 
         return self._ask_with(who, model, prompts_of, room.answer, *depends_on)
 
-    def _room(self, model: Model) -> Room:
-        longest = max(len(model.chat.prompt_ids(one.turns)) for one in self._material.questions)
-        return model.room(longest, self._material.max_new_tokens)
+    def _lengths(self, model: Model) -> "array[int]":
+        """Tokens of each question."""
+        return array("i", (len(model.chat.prompt_ids(one.turns)) for one in self._material.questions))
+
+    def _room(self, model: Model, lengths: "array[int]", *, rows: int = 1) -> Room:
+        """For prompts of so many rows: an encoder has learnt to read each of them up to maxSequenceLength."""
+        learnt = rows * self._spec.hyperparameters.max_sequence_length
+        return model.room(max(lengths), self._material.max_new_tokens, learnt=learnt)
 
     def _few_shot(self, base: Model) -> Contestant:
         shown = self._material.examples
         if not shown:
             return self._not_asked(NO_EXAMPLES)
-        room = self._room(base)
+        room = self._room(base, self._lengths(base), rows=1 + len(shown))
         before = self._answered
 
         def prompts_of(asked: Sequence[Question]) -> list[Prompt]:
@@ -234,5 +248,6 @@ class Measuring(Asking):
         except TrainerError as error:
             if error.reason is not Reason.OUT_OF_MEMORY:
                 raise
-            self._missing = error.message
+            if error.message not in self._missing:
+                self._missing.append(error.message)
             return None

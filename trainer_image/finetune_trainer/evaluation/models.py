@@ -3,7 +3,7 @@
 Adapters share their base: it is in memory once. Whole models take turns on the device.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
+from finetune_api.words import counted
 from finetune_trainer.computing import gpus
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
@@ -33,6 +34,9 @@ _NO_ROOM = "the GPU's memory was not enough for the model"
 _OTHER = "other"
 """Name of a second adapter while it is asked."""
 
+_NO_LONGER = "the model's context holds no more"
+_AS_LEARNT = "training cuts them so too (hyperparameters.maxSequenceLength)"
+
 
 class Model(NamedTuple):
     """A model that can be asked, with the tokenizer that it was tuned with."""
@@ -46,15 +50,16 @@ class Model(NamedTuple):
         """How to generate: which tokens end an answer."""
         return plain_generation(self.net, self.tokenizer, self.chat)
 
-    def room(self, question: int, max_new_tokens: int) -> "Room":
+    def room(self, question: int, max_new_tokens: int, *, learnt: int | None = None) -> "Room":
         """What the context holds, where the longest question has so many tokens; an encoder-decoder has two contexts.
 
         An answer that may be longer than what is left gives way, down to half of the context; then questions are cut.
+        An encoder reads no more than the `learnt` tokens to which training cuts what it reads.
         """
         config = self.net.config
         context = context_of(config.get_text_config()) or 1 << 20
         if getattr(config, "is_encoder_decoder", False):
-            return Room(context, min(max_new_tokens, context))
+            return Room(min(context, learnt or context), min(max_new_tokens, context))
         answer = min(max_new_tokens, max(context - question, context // 2))
         return Room(context - answer, answer)
 
@@ -64,6 +69,15 @@ class Room(NamedTuple):
 
     prompt: int
     answer: int
+
+
+def left_out(room: Room, questions: Sequence[int], limit: int, chat: ChatTokenizer) -> Iterator[str]:
+    """What a model is not asked of questions of so many tokens, and cannot say of answers of up to `limit`."""
+    if cut := sum(length > room.prompt for length in questions):
+        side, why = ("end", _AS_LEARNT) if chat.encoder_decoder else ("beginning", _NO_LONGER)
+        yield f"asked without the {side} of {counted(cut, 'question')} longer than {room.prompt:,} tokens: {why}"
+    if room.answer < limit:
+        yield f"answers end at {room.answer:,} tokens, not at {limit:,}: {_NO_LONGER}"
 
 
 @dataclass(frozen=True)

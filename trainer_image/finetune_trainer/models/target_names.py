@@ -23,8 +23,14 @@ NAMED_AS_STORED = frozenset({
 })  # fmt: skip
 """Kinds of models of which transformers renames nothing, and which have no experts."""
 
-_HEADS = frozenset({"lm_head", "embed_out"})
-"""Output heads: one that is tied to the embeddings is in no file."""
+_HEAD, _OLD_HEAD = "lm_head", "embed_out"
+"""The output head, in no file where it is tied to the embeddings, and what GPT-NeoX's is called in its files."""
+
+_TABLES = frozenset({
+    "embed_in", "embed_positions", "embed_tokens", "global_relative_attention_bias", "relative_attention_bias",
+    "shared", "word_embeddings", "wpe", "wte",
+})  # fmt: skip
+"""What has a matrix and is no linear layer."""
 
 _USUAL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """In the order in which models have them; files have theirs by the alphabet."""
@@ -40,25 +46,37 @@ def require(spec: FineTuneJobSpec, folder: Path) -> None:
     """
     if spec.code is not None or spec.adapters is None or isinstance(targets := spec.adapters.targets, str):
         return
-    known = _linear_names(folder)
-    unknown = [target for target in targets if target.rpartition(".")[2] not in known | _HEADS]
+    known = _linear_paths(folder)
+    unknown = [target for target in targets if target.rpartition(".")[2] != _HEAD and not _stands_in(known, target)]
     if not known or not unknown:
         return
     shape = model_shape.of_folder(folder)
-    layers = {one.name for one in shape.linear} if shape else known
+    layers = {one.name for one in shape.linear} if shape else {path.rpartition(".")[2] for path in known}
     names = [name for name in _USUAL if name in layers] + sorted(layers.difference(_USUAL))
     last = [target.rpartition(".")[2] for target in unknown]
-    near = dict.fromkeys(one for name in last for one in difflib.get_close_matches(name, names, n=1))
+    near = dict.fromkeys(one for name in last for one in _near(name, names))
     meant = f"; did you mean {', '.join(near)}?" if near else ""
+    said = f"{spec.base_model} has no linear layer {', '.join(unknown)[:200]}{meant}"
+    if _TABLES.issuperset(last):
+        said = f"{', '.join(unknown)[:200]} is a table of embeddings, which takes no adapter"
     raise TrainerError(
         Reason.SPEC_INVALID,
-        f"spec.lora.targetModules: {spec.base_model} has no linear layer {', '.join(unknown)[:200]}{meant}",
+        f"spec.lora.targetModules: {said}",
         f"Write all-linear, or some of {', '.join(names[:_NAMED])}, and apply the job under a new name.",
     )
 
 
-def _linear_names(folder: Path) -> set[str]:
-    """Last names of the modules that have a matrix; none where they cannot be told by the files."""
+def _near(name: str, names: list[str]) -> list[str]:
+    return [_HEAD] if name == _OLD_HEAD else difflib.get_close_matches(name, names, n=1)
+
+
+def _stands_in(known: set[str], target: str) -> bool:
+    """Whether it names a layer, by the end of its path or, as files may leave out the beginning, by more than that."""
+    return any(f".{path}".endswith(f".{target}") or f".{target}".endswith(f".{path}") for path in known)
+
+
+def _linear_paths(folder: Path) -> set[str]:
+    """Paths of the linear layers, as the files have them; none where they cannot be told by the files."""
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if kind["model_type"] not in NAMED_AS_STORED or "auto_map" in kind:
@@ -66,4 +84,5 @@ def _linear_names(folder: Path) -> set[str]:
         entries = {name: entry["shape"] for path in weight_files(folder) for name, entry in header(path).items()}
     except UNREADABLE:
         return set()
-    return {name.split(".")[-2] for name, shape in entries.items() if len(shape) > 1 and "." in name}
+    paths = {name.rpartition(".")[0] for name, shape in entries.items() if len(shape) > 1 and "." in name}
+    return {path for path in paths if path.rpartition(".")[2] not in _TABLES | {_OLD_HEAD}}

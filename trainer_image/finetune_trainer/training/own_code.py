@@ -8,6 +8,7 @@
 What the code can use is `recipe.py`. The child has the pod's rights and no more; its output is the pod's log.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -76,6 +77,16 @@ _NOT_FOR_CODE = (
     TRACKERS_PREFIX,
 )  # also as beginnings of names
 
+_PUT_BACK = (
+    "Let the code write below the context's output and checkpoints folders only, put the base model back as it was, "
+    "and try again (in a cluster by spec.retryNonce)."
+)
+_WHAT_IT_IS = ("config.json", "*.safetensors", "tokenizer*")
+"""Files of a base model without which, or with others, it is another one."""
+
+_MARKED_BYTES = 1 << 16
+"""Of a file's beginning and of its end: all of a configuration, the names of weights and the last of them."""
+
 _MOST = 10**15
 """Of what code counts: sums of such numbers are still some that JSON and a status can hold."""
 _Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e100, le=1e100)]
@@ -141,7 +152,7 @@ def train(
         _remove(output)
         output.mkdir(parents=True)
         checkpoints.mkdir(exist_ok=True)
-    heard = _Heard(job, verdict, reporter)
+    heard, before = _Heard(job, verdict, reporter), _marks(folder)
     with tempfile.TemporaryDirectory(prefix="own-code-") as scratch:
         data = _write_data(job, verdict, Path(scratch), **reading)
         told = CodeContext(job=job, base_model=str(folder), data=data, output=str(output), checkpoints=str(checkpoints))
@@ -149,6 +160,7 @@ def train(
     if exit_code == ExitCode.INTERRUPTED:
         heard.stopped()
     interruption.check()
+    _require_as_before(folder, before)
     if exit_code:
         raise _failed(exit_code)
     if not code.is_file():  # its checksum is a part of the artifact
@@ -171,6 +183,38 @@ def _remove(output: Path) -> None:
     if output.is_symlink() or output.is_file():
         output.unlink()
     shutil.rmtree(output, ignore_errors=True)
+
+
+def _marks(base: Path) -> dict[str, str]:
+    """By file, what a change would show in: reading all weights again would take too long."""
+    found = (path for pattern in _WHAT_IT_IS for path in sorted(base.glob(pattern)))
+    return {path.name: _mark(path) for path in found}
+
+
+def _mark(path: Path) -> str:
+    """Times say nothing: some file systems make them up."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            begin = file.read(_MARKED_BYTES)
+            file.seek(max(0, size - _MARKED_BYTES))
+            return hashlib.sha256(b"%d " % size + begin + file.read(_MARKED_BYTES)).hexdigest()
+    except OSError:
+        return ""
+
+
+def _require_as_before(base: Path, before: dict[str, str]) -> None:
+    """Refuse what was made while the base model was another one, be it saved there by mistake.
+
+    Raises:
+        TrainerError: CodeFailed.
+    """
+    changed = [name for name, mark in before.items() if _mark(base / name) != mark]
+    if changed:
+        said = (
+            f"{', '.join(changed)[:300]} of the base model in {base} changed, or went, while the code of spec.code ran"
+        )
+        raise TrainerError(Reason.CODE_FAILED, said, _PUT_BACK)
 
 
 def _known(output: Path, ran: list[str]) -> TrainingResult | None:

@@ -132,6 +132,20 @@ def test_an_answer_gives_way_to_the_questions_down_to_half_of_the_context(tiny_m
     assert Bench(tmp_path, tiny_model).tuned.model.room(question, limit) == room
 
 
+def test_answers_and_questions_that_the_context_has_cut_are_told(tiny_model, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, tiny_model, maxNewTokens=4096)
+    long = Question("line 13", (Turn("user", "word " * 900),), "red")
+    questions = [*bench.asked.questions, long]
+    bench.asked = Material(questions, bench.asked.max_new_tokens, bench.asked.examples, bench.asked.sha256)
+    monkeypatch.setattr(
+        measuring, "generated", lambda _net, prompts, **_how: iter([[(place, [5]) for place in range(len(prompts))]])
+    )
+    assert bench.measure().result.missing == (
+        "asked without the beginning of 1 question longer than 256 tokens: the model's context holds no more; "
+        "answers end at 256 tokens, not at 4,096: the model's context holds no more"
+    )
+
+
 def test_no_answer_is_longer_than_the_positions_of_an_encoder_decoder(tmp_path):
     folder = make_tiny_bart(tmp_path)
     net = base_model.load_model(folder, dtype=torch.float32)

@@ -41,6 +41,9 @@ def with_headers(folder, config, tensors):
         ("self_attn", "has no linear layer self_attn"),
         ("input_layernorm", "has no linear layer input_layernorm"),
         ("model.layers.0.self_attn.q_prooj", "did you mean q_proj?"),
+        ("model.layers.7.self_attn.q_proj", "has no linear layer model.layers.7.self_attn.q_proj"),
+        ("mlp.q_proj", "has no linear layer mlp.q_proj"),
+        ("embed_out", "has no linear layer embed_out; did you mean lm_head?"),
     ],
 )
 def test_check_says_which_target_is_no_layer_of_the_model(check, tiny_model, targets, said):
@@ -51,7 +54,19 @@ def test_check_says_which_target_is_no_layer_of_the_model(check, tiny_model, tar
     assert "some of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj" in found.verdict.next_step
 
 
-@pytest.mark.parametrize("targets", ["q_proj", "q_proj,lm_head", "self_attn.q_proj", "all-linear", " all-linear, "])
+def test_check_says_that_a_table_of_embeddings_takes_no_adapter(check, tiny_model):
+    targets = {"targetModules": "q_proj,model.embed_tokens"}
+    found = check("--model-cache", tiny_model, spec={"lora": targets}, train=ROWS)
+    assert (found.code, found.verdict.reason) == (ExitCode.SPEC_INVALID, "SpecInvalid")
+    said = "spec.lora.targetModules: model.embed_tokens is a table of embeddings, which takes no adapter"
+    assert found.verdict.message == said
+    assert "some of q_proj, k_proj" in found.verdict.next_step
+
+
+@pytest.mark.parametrize(
+    "targets",
+    ["q_proj", "q_proj,lm_head", "self_attn.q_proj", "model.layers.1.mlp.up_proj", "all-linear", " all-linear, "],
+)
 def test_check_passes_targets_that_there_are(check, tiny_model, targets):
     assert check("--model-cache", tiny_model, spec={"lora": {"targetModules": targets}}, train=ROWS).verdict.valid
 
@@ -76,7 +91,7 @@ def test_files_that_cannot_be_read_are_left_to_the_loading(tmp_path, header):
 
 
 @pytest.mark.parametrize("kind", sorted(NAMED_AS_STORED))
-def test_every_linear_layer_of_a_judged_kind_may_be_named(kind, tmp_path):
+def test_every_linear_layer_of_a_judged_kind_may_be_named_and_no_table(kind, tmp_path):
     """As transformers makes and saves it: nothing is renamed on the way."""
     config = AutoConfig.for_model(kind, num_hidden_layers=2, **MORE.get(kind, {}))
     assert not get_checkpoint_conversion_mapping(kind)
@@ -86,7 +101,14 @@ def test_every_linear_layer_of_a_judged_kind_may_be_named(kind, tmp_path):
     stored = {name: list(value.shape) for name, value in model.state_dict().items() if name not in tied}
     folder = with_headers(tmp_path, {"model_type": kind}, stored)
     linear = [path for path, one in model.named_modules() if isinstance(one, torch.nn.Linear | Conv1D)]
-    for name in {path.rpartition(".")[2] for path in linear}:
+    for name in {path.rpartition(".")[2] for path in linear} | set(linear):
         require(spec_of(name), folder)
+    tables = [path for path, one in model.named_modules() if isinstance(one, torch.nn.Embedding)]
+    for name in {path.rpartition(".")[2] for path in tables} | set(tables):
+        with pytest.raises(TrainerError, match=f"{name} is a table of embeddings"):
+            require(spec_of(name), folder)
+    bare = {name.removeprefix(f"{model.base_model_prefix}."): shape for name, shape in stored.items()}
+    for name in linear:
+        require(spec_of(name), with_headers(tmp_path, {"model_type": kind}, bare))
     with pytest.raises(TrainerError, match="has no linear layer nose"):
         require(spec_of("nose"), folder)

@@ -1,12 +1,14 @@
 """spec.code that does odd things: each has a reason and words of its own, and nothing keeps the run from its end."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.training.own_jobs import job_with
 from tests.unit.finetune_trainer.training_runs import do
 
@@ -64,3 +66,37 @@ def test_whatever_code_made_of_its_models_folder_the_next_attempt_has_an_empty_o
     Path(job.code).write_text(f"{TOLD}raise SystemExit(40 + len(os.listdir(told['output'])))")
     _, report, _ = do(job)
     assert "ended with exit code 40" in report.failure.message
+
+
+CHANGED = {
+    "its configuration": ("open(base / 'config.json', 'w').write('{}')", "config.json"),
+    "its weights": (
+        "path = base / 'model.safetensors'\nwords = path.read_bytes()\npath.write_bytes(words[:-40] + bytes(40))",
+        "model.safetensors",
+    ),
+    "a file of it removed": ("(base / 'tokenizer.json').unlink()", "tokenizer.json"),
+    "all of it removed": ("shutil.rmtree(base)", "config.json"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_code_that_changes_the_base_model_is_told_so(tiny_model, tmp_path, what):
+    """In a pod the cache cannot be written to; by hand it can, and the tuned model would be beside another base."""
+    source, name = CHANGED[what]
+    cache = tmp_path / "cache"
+    shutil.copytree(tiny_model / NAME, cache / NAME)
+    saving = "base = pathlib.Path(told['baseModel'])\nshutil.copytree(base, told['output'], dirs_exist_ok=True)\n"
+    code, report, _ = do(job_with(TOLD + saving + source, tmp_path, cache, method="Full"))
+    assert (code, report.failure.reason) == (ExitCode.CODE_FAILED, "CodeFailed")
+    assert report.failure.message.startswith(name)
+    assert f"of the base model in {cache / NAME} changed, or went" in report.failure.message
+    assert "put the base model back" in report.failure.next_step
+
+
+def test_code_may_put_files_beside_those_of_the_base_model(tiny_model, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(tiny_model / NAME, cache / NAME)
+    beside = "base = told['baseModel']\nshutil.copytree(base, told['output'], dirs_exist_ok=True)\n"
+    beside += "os.mkdir(base + '/.cache')\nopen(base + '/notes.txt', 'w').write('mine')"
+    code, report, _ = do(job_with(TOLD + beside, tmp_path, cache, method="Full"))
+    assert code == ExitCode.OK, report.failure

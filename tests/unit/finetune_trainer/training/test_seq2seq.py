@@ -11,6 +11,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_trainer.check import cached_tokenizer
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Turn, encode
 from finetune_trainer.data.verdict import check_dataset
+from finetune_trainer.evaluation import measuring
 from finetune_trainer.training.passes import Cut, labelled, loss_sum, padded, passes_of
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_seq2seq import BART, PEGASUS, T5, make_tiny_bart, make_tiny_pegasus, make_tiny_t5
@@ -198,7 +199,11 @@ def tuned_t5(cache, tmp_path_factory):
         tmp_path_factory.mktemp("t5"),
         cache,
         splits=("train", "validation", "test"),
-        hyperparameters={"epochs": 24, "batchSize": 4},  # enough to learn it whole, whatever kernels round
+        hyperparameters={  # enough to learn it whole, whatever kernels round, and no row is cut
+            "epochs": 24,
+            "batchSize": 4,
+            "maxSequenceLength": 128,
+        },
         lora={"r": 16, "targetModules": "all-linear"},
         evaluation={"maxNewTokens": 8},
     )
@@ -244,6 +249,38 @@ def test_evaluation_gives_what_plain_transformers_generates(tuned_t5, cache):
         output = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, 1:]
         assert tokenizer.decode(output, skip_special_tokens=True).strip() == answer
     assert report.evaluation.tuned.exact_match > 0.5
+
+
+def test_a_t5_is_asked_what_training_has_left_of_a_long_question_and_that_is_told(cache, tmp_path, monkeypatch):
+    """It names no number of positions: the whole of any text would be read, and nobody has taught it to."""
+    asked = []
+
+    def said(_net, prompts, **_how):
+        asked.append([list(prompt) for prompt in prompts])
+        yield [(place, []) for place in range(len(prompts))]
+
+    monkeypatch.setattr(measuring, "generated", said)
+    job = seq2seq_job(
+        tmp_path,
+        cache,
+        splits=("train", "test"),
+        hyperparameters={"epochs": 0.4, "maxSequenceLength": 32},
+        evaluation={"baselines": [{"zeroShot": {}}, {"fewShot": {"examples": 2}}]},
+    )
+    long, short = "one two three four five six seven eight nine ten " * 9, "What colour is red?"
+    rows = [{"prompt": prompt, "completion": "red"} for prompt in (long, short)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    chat = ChatTokenizer.from_folder(cache / T5)
+    learnt = list(encode(rows_of([(row["prompt"], row["completion"]) for row in rows]), chat, 32))
+    prompts = [list(row.input_ids[: -row.loss_tokens]) for row in learnt]
+    assert len(prompts[0]) == 32
+    tuned, zero_shot, few_shot = asked
+    assert tuned == zero_shot == prompts
+    assert all(32 < len(prompt) <= 3 * 32 for prompt in few_shot)
+    said = "asked without the end of 1 question longer than 32 tokens: training cuts them so too"
+    assert report.evaluation.missing == f"{said} (hyperparameters.maxSequenceLength)"
 
 
 @pytest.mark.parametrize("name", [T5, BART, PEGASUS])
