@@ -381,7 +381,9 @@ class LLMConnectionStatus(ApiModel):
     """What the operator knows about the connection."""
 
     observed_generation: int | None = Field(None, description="Generation of the spec that the status describes.")
-    conditions: Conditions | None = Field(None, description="Ready, Reconciling, Stalled.")
+    conditions: Conditions | None = Field(
+        None, description="Ready, Reconciling, Stalled; and Retiring, True if the provider withdraws the service."
+    )
     provider: Annotated[str, Field(max_length=32)] | None = Field(None, description="Which provider block is set.")
     models: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=256)] | None = Field(
         None, description="Glob patterns of allowed base models."

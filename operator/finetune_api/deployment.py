@@ -339,7 +339,11 @@ class ModelDeploymentStatus(ApiModel):
     phase: DeploymentPhase | None = Field(
         None, description="State in one word, for people; tools should read conditions."
     )
-    conditions: Conditions | None = Field(None, description="Ready, Reconciling, Stalled.")
+    conditions: Conditions | None = Field(
+        None,
+        description="Ready, Reconciling, Stalled; Idle, whether nobody asks it, with spec.idle and at providers; "
+        "Retiring, True if the provider withdraws the model or the service.",
+    )
     served_version: int | None = Field(None, description="Version that is served now.")
     target_version: int | None = Field(None, description="Version that should be served.")
     engine: Annotated[str, Field(max_length=32)] | None = Field(None, description="Engine that serves.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune_api.crds import KINDS, Kind, object_schema
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide import leftovers
@@ -90,9 +91,21 @@ def test_the_conditions_that_are_written_are_those_of_the_table() -> None:
         path.read_text(encoding="utf-8") for path in (ROOT / "operator/finetune_operator/decide").rglob("*.py")
     )
     written = set(re.findall(r'\bFact\(\s*"(\w+)"', code)) | {idle.CONDITION, leftovers.CONDITION}
+    assert set().union(*conditions_on_the_page().values()) == written
+
+
+def conditions_on_the_page() -> dict[str, set[str]]:
+    """By kind."""
     table = REASONS_PAGE.read_text(encoding="utf-8").partition("## Conditions")[2].partition("\n## ")[0]
-    told = {name for row in re.findall(r"^\| \w+ \| ((?:`\w+` ?)+)\|", table, re.MULTILINE) for name in row.split()}
-    assert {name.strip("`") for name in told} == written
+    rows = re.findall(r"^\| (\w+) \| ((?:`\w+` ?)+)\|", table, re.MULTILINE)
+    return {kind: set(re.findall(r"\w+", names)) for kind, names in rows}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_kubectl_explain_lists_the_conditions_that_the_page_has_for_the_kind(kind: Kind) -> None:
+    conditions = object_schema(kind)["properties"]["status"]["properties"]["conditions"]
+    told = set(re.findall(r"[A-Z]\w+", re.sub(r"\b(True|False)\b", "", conditions["description"])))
+    assert told == conditions_on_the_page()[kind.kind]
 
 
 @pytest.mark.parametrize("code", list(ExitCode))
