@@ -7,6 +7,7 @@ to no training. After the last one nobody is left: the operator has no keys for 
 
 import json
 import os
+from collections.abc import Container, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -29,8 +30,59 @@ _STATUS: dict[End, str] = {"Finished": "FINISHED", "Interrupted": "KILLED", "Fai
 _KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _KEYS_IN_WORDS = "MLFLOW_TRACKING_TOKEN, nor MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 
+_NO_SERVER = "trackers.mlflow.trackingURI leads to no server of MLflow: write what its page has in front of /#/"
+_TROUBLES = {
+    "Invalid Host header": "it does not take requests for the host of trackingURI: its --allowed-hosts has to list it",
+    "set a deleted experiment": "the experiment is deleted there: have it restored, or name another one",
+    "not in a valid JSON format": _NO_SERVER,
+}
+"""By what its client or its server says."""
+_CODES = {
+    "UNAUTHENTICATED": "it does not accept the key in the Secret",
+    "PERMISSION_DENIED": "the key in the Secret may not do this",
+    "CUSTOMER_UNAUTHORIZED": "the key in the Secret may not do this",
+    "ENDPOINT_NOT_FOUND": _NO_SERVER,
+}
+"""By MLflow's own words for it, where its text does not say more."""
+_WANTS_KEY = "it wants a key: name the Secret that has one in trackers.mlflow.secretRef"
+
 _JOB, _UID = "finetune.dev/job", "finetune.dev/uid"
 """Tags."""
+
+
+def is_keyed(job: TrainerJob) -> bool:
+    """Whether the job names a Secret for its server."""
+    return bool(job.spec.trackers and job.spec.trackers.mlflow and job.spec.trackers.mlflow.secret_ref)
+
+
+def trouble_of(error: Exception, *, keyed: bool) -> str | None:
+    """Why a server did not take it, in words, where client or server tell; nothing of their text, which has addresses.
+
+    Args:
+        error: what its client raised.
+        keyed: whether the job names a Secret.
+    """
+    if said := next((why for what, why in _TROUBLES.items() if what in str(error)), None):
+        return said
+    code = str(getattr(error, "error_code", ""))
+    why = _CODES.get(code)
+    return _WANTS_KEY if why and why is not _NO_SERVER and not keyed else why
+
+
+class _Once:
+    """MLflow, to which an earlier attempt has told parameters: it takes no second value for one.
+
+    Another image, or another node, makes some of them others, such as transformers_version and dtype.
+    """
+
+    def __init__(self, mlflow: Any, told: Container[str]) -> None:
+        self._mlflow, self._told = mlflow, told
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mlflow, name)
+
+    def log_params(self, params: Mapping[str, Any], **more: Any) -> None:
+        self._mlflow.log_params({name: value for name, value in params.items() if name not in self._told}, **more)
 
 
 def integration(job: TrainerJob) -> Any:
@@ -47,8 +99,11 @@ def integration(job: TrainerJob) -> Any:
         _earlier: str | None = None
 
         def setup(self, args: Any, state: Any, model: Any) -> None:
-            self._earlier = _earlier(job)
+            earlier = _earlier(job)
+            self._earlier = earlier.info.run_id if earlier else None
             _begin(job, self._earlier)
+            if earlier:
+                self._ml_flow = cast("Any", _Once(self._ml_flow, earlier.data.params))
             super().setup(args, state, model)  # type: ignore[no-untyped-call]
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **more: Any) -> None:
@@ -96,7 +151,7 @@ def url(_job: TrainerJob) -> str:
 
     run = mlflow.active_run()
     assert run is not None  # noqa: S101 - it has just begun
-    return f"{mlflow.get_tracking_uri()}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"{mlflow.get_tracking_uri().rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def may_be_open(job: TrainerJob) -> bool:
@@ -114,22 +169,35 @@ def end_earlier(job: TrainerJob, how: End) -> None:
     from mlflow import MlflowClient
 
     if run := _earlier(job):
-        MlflowClient().set_terminated(run, _STATUS[how])
+        MlflowClient().set_terminated(run.info.run_id, _STATUS[how])
 
 
-def _earlier(job: TrainerJob) -> str | None:
-    """The run that an earlier attempt has begun: by its note, else by the job's UID."""
+def _earlier(job: TrainerJob) -> Any:
+    """The run that an earlier attempt has begun, or None: by its note, else by the job's UID. One deleted is none."""
     from mlflow import MlflowClient
 
-    note = _note(job)
+    client, note = MlflowClient(), _note(job)
     noted: str | None = json.loads(note.read_text(encoding="utf-8")).get("mlflow") if note.is_file() else None
-    if noted or job.uid == LOCAL_UID:
-        return noted
-    client = MlflowClient()
+    if noted and (run := _still_there(client, noted)):
+        return run
+    if job.uid == LOCAL_UID:
+        return None
     experiment = client.get_experiment_by_name(_experiment(job))
     places = [experiment.experiment_id] if experiment else []
     found = client.search_runs(places, f"tags.`{_UID}` = '{job.uid}'", max_results=1) if places else []
-    return found[0].info.run_id if found else None
+    return found[0] if found else None
+
+
+def _still_there(client: Any, run_id: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
 
 
 def _experiment(job: TrainerJob) -> str:

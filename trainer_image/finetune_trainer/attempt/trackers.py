@@ -43,13 +43,6 @@ _NAMES = {
 }
 _MODULES: dict[TrackerName, str] = {"mlflow": "mlflow", "tensorBoard": "tensorboardX", "wandb": "wandb"}
 
-_REFUSED = {
-    "UNAUTHENTICATED": "it does not accept the key in the Secret",
-    "PERMISSION_DENIED": "the key in the Secret may not do this",
-    "CUSTOMER_UNAUTHORIZED": "the key in the Secret may not do this",
-}
-"""By MLflow's own words for it."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -176,7 +169,7 @@ class Trackers:
         try:
             mlflow_run.end_earlier(self._job, how)
         except Exception as error:  # noqa: BLE001 - a tracker's trouble is no trouble of the run
-            logger.warning("spec.trackers.mlflow: the earlier run could not be ended: %s", _said(error))
+            logger.warning("spec.trackers.mlflow: the earlier run could not be ended: %s", self._said(error))
 
     def _put(self, call: Callable[[], None] | None) -> None:
         try:
@@ -204,7 +197,7 @@ class Trackers:
                 self._followers.append(_Follower(tracked, integration))
             except Exception as error:
                 logger.warning("spec.trackers.%s: %s", name, type(error).__name__, exc_info=error)
-                self._followers.append(_Follower(Tracked(name=name, problem=_said(error)), None))
+                self._followers.append(_Follower(Tracked(name=name, problem=self._said(error)), None))
         self._model = None  # it may be another one that is measured in the end, with no room for both
 
     def _each(self, action: Callable[[Any], None]) -> None:
@@ -215,7 +208,10 @@ class Trackers:
                 action(one.integration)
             except Exception as error:  # noqa: BLE001 - a tracker's trouble is no trouble of the run
                 logger.warning("spec.trackers.%s: %s", one.tracked.name, type(error).__name__)
-                self._blame(one, f"some steps are missing: {_said(error)}")
+                self._blame(one, f"some steps are missing: {self._said(error)}")
+
+    def _said(self, error: Exception) -> str:
+        return _said(error, keyed=mlflow_run.is_keyed(self._job))
 
     def _blame(self, one: _Follower, problem: str) -> None:
         if one.tracked.problem is None:
@@ -237,12 +233,16 @@ def _state(step: int) -> Any:
     return SimpleNamespace(is_world_process_zero=True, is_hyper_param_search=False, trial_name=None, global_step=step)
 
 
-def _said(error: Exception) -> str:
-    """A library's own text may quote addresses with keys."""
+def _said(error: Exception, *, keyed: bool = True) -> str:
+    """A library's own text may quote addresses with keys.
+
+    Args:
+        error: what it raised.
+        keyed: whether the job names a Secret for MLflow.
+    """
     if isinstance(error, weights_and_biases.NotReachableError):
         return str(error)
-    refused = _REFUSED.get(str(getattr(error, "error_code", "")))
-    why = trouble_of(error) or refused or weights_and_biases.trouble_of(error)
+    why = trouble_of(error) or mlflow_run.trouble_of(error, keyed=keyed) or weights_and_biases.trouble_of(error)
     return f"it does not answer as it should ({type(error).__name__})" + (f": {why}" if why else "")
 
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import pytest
 import requests
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import UNAUTHENTICATED
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, PERMISSION_DENIED, UNAUTHENTICATED
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
@@ -37,7 +37,7 @@ class FakeMLflow(FakeService):
     def __init__(self) -> None:
         super().__init__()
         self.runs: dict[str, dict] = {}
-        self.params = {}
+        self.params: dict[str, str] = {}
         self.metrics: dict[str, list[tuple[int, float]]] = defaultdict(list)
         self.experiments: dict[str, str] = {}
         self.tokens: set[str | None] = set()
@@ -45,7 +45,11 @@ class FakeMLflow(FakeService):
     def answer(self, _method, path, headers, body):
         self.tokens.add(headers.get("Authorization"))
         call, _, query = path.partition("/api/2.0/mlflow/")[2].partition("?")
-        said = self._said(call, json.loads(body) if body else {}, query)
+        asked = json.loads(body) if body else {}
+        if any(self.params.get(one["key"], one["value"]) != one["value"] for one in asked.get("params", [])):
+            changed = {"error_code": "INVALID_PARAMETER_VALUE", "message": "Changing param values is not allowed."}
+            return 400, {}, json.dumps(changed).encode()
+        said = self._said(call, asked, query)
         if said is None:
             missing = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"}
             return 404, {}, json.dumps(missing).encode()
@@ -62,7 +66,8 @@ class FakeMLflow(FakeService):
             return {"experiment": self._experiment(next(iter(self.experiments)))}
         if call == "runs/search":
             uid = {"key": "finetune.dev/uid", "value": asked["filter"].split("'")[1]}
-            return {"runs": [{"info": self._info(run)} for run, one in self.runs.items() if uid in one["tags"]]}
+            found = [run for run, one in self.runs.items() if uid in one["tags"] and not one.get("deleted")]
+            return {"runs": [self._of_run("runs/get", {}, f"run_id={run}")["run"] for run in found]}
         if call == "metrics/get-history":
             return {"metrics": self._history(parse_qs(query)["metric_key"][0])}
         return self._of_run(call, asked, query)
@@ -88,7 +93,8 @@ class FakeMLflow(FakeService):
         if call == "runs/update":
             self.runs[run_id]["status"] = asked.get("status", "RUNNING")
             return {"run_info": self._info(run_id)}
-        return {"run": {"info": self._info(run_id), "data": {}}}
+        params = [{"key": key, "value": value} for key, value in self.params.items()]
+        return {"run": {"info": self._info(run_id), "data": {"params": params}}}
 
     def _history(self, key):
         return [{"key": key, "value": value, "step": step, "timestamp": 1} for step, value in self.metrics[key]]
@@ -97,7 +103,8 @@ class FakeMLflow(FakeService):
         return {"experiment_id": self.experiments[name], "name": name, "lifecycle_stage": "active"}
 
     def _info(self, run_id):
-        about = {"experiment_id": "7", "lifecycle_stage": "active", "artifact_uri": "mlflow-artifacts:/7"}
+        stage = "deleted" if self.runs[run_id].get("deleted") else "active"
+        about = {"experiment_id": "7", "lifecycle_stage": stage, "artifact_uri": "mlflow-artifacts:/7"}
         return about | {"run_id": run_id, "run_uuid": run_id, "status": self.runs[run_id]["status"], "start_time": 1}
 
 
@@ -192,6 +199,32 @@ def test_an_attempt_goes_on_in_the_run_of_one_whose_note_was_lost_with_its_pod(s
     assert report.trackers[0].url.endswith("/runs/run0")
     assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
     assert server.runs["run0"]["status"] == "FINISHED"
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_parameter_that_another_image_makes_another_does_not_end_what_the_run_is_told(
+    server, tiny_model, tmp_path, noted
+):
+    again = killed(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)), server)
+    if not noted:
+        shutil.rmtree(Path(again.output) / RUNS_FOLDER)
+    server.params["transformers_version"] = "4.0.0"
+    del server.params["epochs"]  # the attempt was killed before it had told it
+    code, report = run(again)
+    assert (code, report.trackers[0].problem, list(server.runs)) == (ExitCode.OK, None, ["run0"])
+    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
+    assert (server.params["transformers_version"], server.params["epochs"]) == ("4.0.0", "2.0")
+
+
+def test_a_run_that_somebody_has_deleted_is_followed_by_a_new_one(server, tiny_model, tmp_path):
+    again = killed(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address + "/")), server)
+    server.runs["run0"]["deleted"] = True
+    server.params.clear()
+    server.metrics.clear()
+    code, report = run(again)
+    assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
+    assert report.trackers[0].url == f"{server.address}/#/experiments/7/runs/run1"
+    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
 
 
 def test_another_job_of_the_same_name_has_a_run_of_its_own(server, tiny_model, tmp_path):
@@ -377,10 +410,6 @@ def error_of(call):
         return error
 
 
-def refused(code):
-    raise MlflowException("no", error_code=code)
-
-
 @pytest.mark.parametrize(
     ("call", "why"),
     [
@@ -413,8 +442,38 @@ def test_a_secret_without_keys_of_mlflow_is_known_before_anything_is_tried(tmp_p
     assert (tracked or [None])[0] == (Tracked(name="mlflow", problem=told) if lacks else None)
 
 
-def test_a_tracker_that_refuses_the_key_is_told_so():
-    with pytest.raises(MlflowException) as raised:
-        refused(UNAUTHENTICATED)
-    assert trackers._said(raised.value).endswith("it does not accept the key in the Secret")
-    assert trackers._said(ValueError("x")) == "it does not answer as it should (ValueError)"
+NO_SERVER = "trackers.mlflow.trackingURI leads to no server of MLflow: write what its page has in front of /#/"
+
+
+@pytest.mark.parametrize(
+    ("error", "keyed", "why"),
+    [
+        (MlflowException("no", error_code=UNAUTHENTICATED), True, "it does not accept the key in the Secret"),
+        (MlflowException("no", error_code=PERMISSION_DENIED), True, "the key in the Secret may not do this"),
+        (
+            MlflowException("no", error_code=UNAUTHENTICATED),
+            False,
+            "it wants a key: name the Secret that has one in trackers.mlflow.secretRef",
+        ),
+        (
+            MlflowException(
+                "403 != 200. Response body: 'Invalid Host header - possible DNS rebinding attack detected'",
+                error_code=PERMISSION_DENIED,
+            ),
+            False,
+            "it does not take requests for the host of trackingURI: its --allowed-hosts has to list it",
+        ),
+        (
+            MlflowException("Cannot set a deleted experiment 'colours' as the active experiment."),
+            True,
+            "the experiment is deleted there: have it restored, or name another one",
+        ),
+        (MlflowException("404 != 200", error_code=ENDPOINT_NOT_FOUND), False, NO_SERVER),
+        (MlflowException("but the response body was not in a valid JSON format."), True, NO_SERVER),
+        (ValueError("x"), True, None),
+    ],
+    ids=lambda one: str(one)[:40],
+)
+def test_why_mlflow_does_not_take_a_run_is_told_in_words(error, keyed, why):
+    begins = f"it does not answer as it should ({type(error).__name__})"
+    assert trackers._said(error, keyed=keyed) == (f"{begins}: {why}" if why else begins)
