@@ -161,6 +161,7 @@ JOBS: list[Refused] = [
         ("artifact.push.oci.uri", "write oci://REGISTRY/"),
     ),
     (JOB, "spec.artifact.push", {"oci": {"uri": "oci://ghcr.io/team/a"}}, ("oci.uri", "oci://REGISTRY/REPOSITORY:TAG")),
+    (JOB, "spec.artifact.push", {"oci": {"uri": "oci://ghcr.io/Team/a:1"}}, ("oci.uri", "in lower case")),
     (JOB, "spec.artifact.push", {"huggingFace": {"repository": "a/b"}}, ("huggingFace.tokenSecretRef: Required",)),
     (
         JOB,
