@@ -9,8 +9,8 @@ from finetune_api.hosts import HOST, PORT
 
 _OCI = shaped(
     rf"^oci://[a-z0-9][-a-z0-9.]*{PORT}(/[a-z0-9]+([._-]+[a-z0-9]+)*)+:[A-Za-z0-9_][-A-Za-z0-9._]{{0,127}}$",
-    "write oci://REGISTRY/REPOSITORY:TAG, such as oci://ghcr.io/team/sentiment:1; a repository is in lower case, a port "
-    "is 1 to 65535",
+    "write oci://REGISTRY/REPOSITORY:TAG, such as oci://ghcr.io/team/sentiment:1; a repository is in lower case, "
+    "a port is 1 to 65535",
 )
 _REPOSITORY = shaped(
     r"^[A-Za-z0-9][-A-Za-z0-9._]{0,95}/[A-Za-z0-9][-A-Za-z0-9._]{0,95}$", "write OWNER/NAME, as the hub shows it"
