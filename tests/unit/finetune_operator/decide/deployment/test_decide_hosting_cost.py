@@ -87,6 +87,13 @@ def test_parts_that_are_left_of_one_are_not_billed() -> None:
     assert billed(standing, there("v1", state="Partial"), price, at(HOUR))[0].billed_since is None
 
 
+def test_another_connections_deployment_of_the_same_name_is_not_billed_as_ours() -> None:
+    standing = billed([FIRST], there("v1"), price, at(0))
+    elsewhere = {"v1": Hosted("v1", "Ready", "another-account")}
+    assert billed(standing, elsewhere, price, at(HOUR))[0].billed_since is None
+    assert billed([FIRST], elsewhere, price, at(HOUR))[0].billed_since is None
+
+
 def test_what_is_not_billed_by_the_hour_has_no_cost() -> None:
     assert total(None, [FIRST], billed([FIRST], there("v1"), lambda _: None, at(0)), "USD", at(HOUR)) is None
 
