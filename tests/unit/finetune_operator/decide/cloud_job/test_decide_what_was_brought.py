@@ -7,7 +7,7 @@ import pytest
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job.run import Run
 from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import checked, checking, given, spec
-from tests.unit.finetune_operator.decide.given import openai_connection, sagemaker_connection
+from tests.unit.finetune_operator.decide.given import openai_connection, sagemaker_connection, stamp
 
 WANTED: dict[str, tuple[Any, tuple[str, ...], str | None]] = {
     "at OpenAI a test set stays here": (openai_connection(), ("test",), None),
@@ -32,3 +32,11 @@ def test_no_job_is_made_without_a_file_that_the_spec_names(name: str, heard: boo
     assert decision.submit == (told is None)
     failure = decision.status.failure
     assert (f"nothing of {told}:" in failure.message if failure else None) == (True if told else None)
+
+
+def test_a_job_that_may_have_been_made_already_is_not_refused_for_what_was_not_brought() -> None:
+    """The refusal says that no job was made: nobody knows once it was asked for."""
+    dataset = {part: {"uri": f"pvc://data/{part}.jsonl"} for part in ("train", "validation")}
+    decision = decide(given(checked(), checking(asked_at=stamp()), spec=spec(dataset=dataset)))
+    assert decision.submit
+    assert decision.status.failure is None
