@@ -185,19 +185,20 @@ Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "da
 SIZES = ("memory", "ephemeral-storage")
 """Resources that are counted in bytes."""
 
-_QUANTITY_RULE = (
-    "isQuantity(string(self)) && !string(self).startsWith('-')",
-    "write a quantity such as 2, 500m or 16Gi",
-)
+SUCH_AMOUNTS = "a quantity such as 2, 500m or 16Gi"
+SUCH_CORES = "a quantity of CPU such as 4 or 500m"
+SUCH_SIZES = "a quantity of bytes such as 16Gi or 16G"
 
 
-def _quantity(description: str, *more: tuple[str, str]) -> Any:
+def _quantity(description: str, such: str, *more: tuple[str, str]) -> Any:
     shape = {"x-kubernetes-int-or-string": True, "maxLength": 32}
-    return Field(json_schema_extra=shape | rules(_QUANTITY_RULE, *more), description=description)
+    is_one = ("isQuantity(string(self)) && !string(self).startsWith('-')", f"write {such}")
+    return Field(json_schema_extra=shape | rules(is_one, *more), description=description)
 
 
 Quantity = Annotated[
-    str | int | float, _quantity("A Kubernetes quantity, for example 500m or 4Gi; a fraction in quotes.")
+    str | int | float,
+    _quantity("A Kubernetes quantity, for example 500m or 4Gi; a fraction in quotes.", SUCH_AMOUNTS),
 ]
 
 
@@ -213,6 +214,7 @@ Size = Annotated[
     str | int | float,
     _quantity(
         "Memory or scratch space as a Kubernetes quantity with its unit, for example 4Gi.",
+        SUCH_SIZES,
         (f"!({_is('self', _TOO_SMALL)})", _SIZE_HELP),
     ),
 ]
@@ -223,6 +225,7 @@ Cores = Annotated[
     str | int | float,
     _quantity(
         "An amount of CPU as a Kubernetes quantity, for example 4 or 500m.",
+        SUCH_CORES,
         (f"!({_is('self', _TOO_MANY)})", _CORES_HELP),
         (f"!({_is('self', _NONE)})", _NO_CORES_HELP),
     ),
@@ -335,13 +338,6 @@ class Display(ApiModel):
     """Columns of `kubectl get` that need text. Machines read the fields that they are made from."""
 
     base: Annotated[str, Field(max_length=256)] | None = Field(None, description="Base model without its owner.")
-    method: Annotated[str, Field(max_length=16)] | None = Field(
-        None, description="Method of tuning; empty if the provider decides."
-    )
-    progress: Annotated[str, Field(max_length=8)] | None = Field(
-        None, description="Fraction of steps done, for example 53%."
-    )
-    train_loss: Annotated[str, Field(max_length=16)] | None = Field(None, description="Last training loss, rounded.")
     eval_loss: Annotated[str, Field(max_length=16)] | None = Field(None, description="Last validation loss, rounded.")
 
 

@@ -9,6 +9,9 @@ LEAST_SIZE = 2**16
 MOST_CORES = 100_000
 """More CPU than this is a number with a unit of memory: 4000M is four billion cores, and 4000m is meant."""
 
+LARGEST_NODE = 64 * 2**40
+"""Bytes of memory: more than this no machine has that is known today, though one may come."""
+
 _MOST = 2.0**63
 """Beyond what the API server can count."""
 

@@ -10,8 +10,9 @@ from finetune_api.hosts import HOST
 TrackerName = Literal["mlflow", "tensorBoard", "wandb"]
 
 _TRACKING_URI = shaped(
-    rf"^https?://{HOST}(/.*)?$",
-    "write the server's whole address, such as https://mlflow.example.com, without credentials; a port is 1 to 65535",
+    rf"^https?://{HOST}(/[^?#\s]*)?$",
+    "write the server's whole address, such as https://mlflow.example.com, without credentials, ?, # and white space; "
+    "a port is 1 to 65535",
 )
 
 

@@ -23,7 +23,7 @@ ARTIFACT_SHAPES = {
 
 ARTIFACT_HELP = (
     "write pvc://CLAIM, s3://BUCKET, gs://BUCKET or abfs://CONTAINER@ACCOUNT.dfs.core.windows.net, "
-    "with or without /PREFIX"
+    "with or without /PREFIX; all names are in small letters, and a bucket's has at least 3"
 )
 LOCAL_SCHEME = "file"
 SITE_HELP = (

@@ -31,6 +31,7 @@ from finetune_api.job_status import (
     EvaluationDeployment,
     Failure,
     FineTuneJobStatus,
+    JobDisplay,
     Loss,
     LossPoint,
     Progress,
@@ -58,7 +59,8 @@ def conditions(**reasons: Reason) -> list[Condition]:
     ]  # fmt: skip
 
 
-DISPLAY = Display(base="SmolLM2-135M-Instruct", method="LoRA", progress="53%", train_loss="0.412", eval_loss="0.447")
+DISPLAY = Display(base="SmolLM2-135M-Instruct", eval_loss="0.447")
+JOB_DISPLAY = JobDisplay(base=DISPLAY.base, method="LoRA", progress="53%", train_loss="0.412", eval_loss="0.447")
 ARTIFACT = ArtifactRef(
     uri="pvc://models/a/b", provider_model_id="ft:x", kind="Adapter", bytes=123, sha256=SHA
 )  # fmt: skip
@@ -116,7 +118,7 @@ SPLIT = SplitVerdict(
 JOB = FineTuneJobStatus(
     observed_generation=1,
     phase="Running",
-    display=DISPLAY,
+    display=JOB_DISPLAY,
     conditions=conditions(
         Ready=Reason.RUNNING, Reconciling=Reason.RUNNING, Stalled=Reason.RUNNING, DatasetValid=Reason.VALID
     ),

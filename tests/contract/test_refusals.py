@@ -153,6 +153,10 @@ JOBS: list[Refused] = [
     (JOB, "spec.trackers", {"wandb": {}}, ("spec.trackers.wandb.secretRef: Required",)),
     (JOB, "spec.trackers", {"mlflow": {}}, ("spec.trackers.mlflow.trackingURI: Required",)),
     (JOB, "spec.trackers", {"mlflow": {"trackingURI": "mlflow.svc"}}, ("mlflow.trackingURI", "whole address")),
+    *(
+        (JOB, "spec.trackers", {"mlflow": {"trackingURI": f"http://mlflow.svc/{end}"}}, ("trackingURI", "without cred"))
+        for end in ("#/experiments/1", "?workspace=a")
+    ),
     (JOB, "spec.artifact.push", {}, ("push needs oci or huggingFace, or both",)),
     (
         JOB,
@@ -197,7 +201,8 @@ JOBS: list[Refused] = [
         2,
         ("code runs in one pod: remove resources.nodes",),
     ),
-    (JOB, "spec.resources.memory", "16GB", ("spec.resources.memory", "write a quantity such as 2, 500m or 16Gi")),
+    (JOB, "spec.resources.memory", "16GB", ("spec.resources.memory", "write a quantity of bytes such as 16Gi or 16G")),
+    (JOB, "spec.resources.cpu", "four", ("spec.resources.cpu", "write a quantity of CPU such as 4 or 500m")),
     (JOB, "spec.resources.memory", 16, ("spec.resources.memory", "write the unit, such as 16Gi")),
     *(
         (JOB, "spec.resources.cpu", amount, ("spec.resources.cpu", "no node has so many cores", "such as 4000m"))

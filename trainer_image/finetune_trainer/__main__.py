@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import signal
 import sys
@@ -73,6 +74,16 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+def _choice_meant(message: str) -> str:
+    """The command or value that was probably meant, of those that argparse lists."""
+    from finetune_api.near_names import like
+
+    if not (found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)):
+        return ""
+    near = like(found[1], re.findall(r"[\w-]+", found[2]))
+    return f"; did you mean {near}?" if near else ""
+
+
 class _Parser(argparse.ArgumentParser):
     """One whose flags are `_Once`, unless they say otherwise, and that says what to type for what it does not know.
 
@@ -96,7 +107,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """See argparse; what was probably meant stands behind it, or a line that has all that the command needs."""
-        meant, example = self._meant(), EXAMPLES.get(self.prog.rpartition(" ")[2])
+        meant, example = _choice_meant(message) or self._meant(), EXAMPLES.get(self.prog.rpartition(" ")[2])
         if not meant and example and "arguments are required" in message:
             meant = f"; for example: finetune-trainer {example}"
         super().error(message + meant)

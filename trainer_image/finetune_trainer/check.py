@@ -25,6 +25,7 @@ from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.memory import MemoryUse
 from finetune_api.openai import data_rules
 from finetune_api.provider_fields import not_heeded
+from finetune_api.quantities import LARGEST_NODE, amount
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.attempt import outcome
@@ -104,11 +105,21 @@ def _verdicts(
     for job in file.jobs:
         destination = _destination(job, file, given, args.provider)
         verdict, memory = _verdict(job, destination, args)
-        more = filter(None, (*asked_in_vain(job.spec, destination.connection), destination.doubt))
+        more = filter(
+            None, (*asked_in_vain(job.spec, destination.connection), _beyond_any_node(job.spec), destination.doubt)
+        )
         verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *more]})
         yield verdict, job.metadata.name, memory
         if args.show_rows and verdict.valid and not args.manifest_only and job.spec.adopt is None:
             _show_rows(job, args.model_cache, args.show_rows)
+
+
+def _beyond_any_node(spec: FineTuneJobSpec) -> str | None:
+    """A warning and no refusal: a cluster may have a node that is not known here."""
+    asked = spec.resources.memory
+    if asked is None or (amount(asked) or 0) <= LARGEST_NODE:
+        return None
+    return f"spec.resources.memory: no known machine has {asked}; a job that fits on no node waits until one comes"
 
 
 def _destination(

@@ -165,3 +165,9 @@ def test_other_artifact_uris_are_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["pvc://c", "s3://b", "gs://b", "abfs://c@account.dfs.core.windows.net"])
 def test_the_help_on_artifact_uris_names_each_kind_of_place(text: str) -> None:
     assert text.partition("://")[0] + "://" in ARTIFACT_HELP
+
+
+@pytest.mark.parametrize("text", ["s3://Models/team-a", "gs://b"])
+def test_a_place_that_is_wrong_only_in_its_buckets_name_is_told_what_names_look_like(text: str) -> None:
+    with pytest.raises(UriError, match=r"names are in small letters, and a bucket's has at least 3"):
+        parse_artifact_uri(text)

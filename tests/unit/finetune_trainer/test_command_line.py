@@ -135,6 +135,9 @@ def test_of_a_flag_that_stands_twice_none_is_left_out_in_silence(line, flag, cap
     [
         ("run", "required: -f/--file, --output; for example: finetune-trainer run -f job.yaml --model-cache models"),
         ("push tuned/model", "required: --to; for example: finetune-trainer push tuned/model --to oci://"),
+        ("chek -f job.yaml", "; did you mean check?"),
+        ("check -f job.yaml --provider openai", "; did you mean openAI?"),
+        ("check -f job.yaml --provider azure", "; did you mean azureOpenAI?"),
         ("check job.yaml", "required: -f/--file; did you mean -f job.yaml?"),
         ("check --manifest-only --model-cache c 'my job.yaml'", "; did you mean -f 'my job.yaml'?"),
         ("check -f a.yaml b.yaml --manifest-onyl", "; did you mean --manifest-only instead of --manifest-onyl?"),

@@ -177,7 +177,15 @@ FAULTS = {
         answering(lambda path: (200, {}, b'["a token"]') if path.startswith("/token") else None),
         "gives no token",
     ),
-    "wrong keys": (lambda _, env: env.setenv(REGISTRY_KEYS_VARIABLE, '{"auths": {}}'), "refuses its keys"),
+    "no keys": (
+        lambda _, env: env.setenv(REGISTRY_KEYS_VARIABLE, '{"auths": {}}'),
+        "asks for keys, and there are none",
+    ),
+    "wrong keys": (lambda place, _: setattr(place, "fault", lambda _m, _p: 401), "the registry refuses its keys"),
+    "keys that only read": (
+        lambda place, _: setattr(place, "fault", lambda m, _p: 403 if m == "POST" else None),
+        "does not let these keys push to team/model",
+    ),
     "no config": (lambda _, env: env.setenv(REGISTRY_KEYS_VARIABLE, "a password"), "no docker config.json"),
     "no repository": (
         lambda place, _: setattr(place, "fault", lambda m, _p: 404 if m == "POST" else None),
@@ -198,6 +206,12 @@ def test_a_push_that_fails_says_why_and_what_to_do(place, tuned, monkeypatch, ho
     assert "finetune-trainer push" in failed.next_step
     assert PASSWORD not in caplog.text + failed.message
     assert not place.manifests
+
+
+def test_a_registry_without_tls_is_told_the_field_for_it(place, tuned):
+    uri = f"oci://{place.address.removeprefix('http://')}/team/model:1"
+    (failed,) = push_all(Push.model_validate({"oci": {"uri": uri}}), tuned)
+    assert "it does not speak TLS; plainHTTP: true (--plain-http)" in failed.message
 
 
 def test_keys_are_not_sent_to_another_place_that_the_registry_names_for_an_upload(place, tuned, monkeypatch):

@@ -23,7 +23,16 @@ OF_PODS = {
     "caBundleRef": "ConfigMap",
     "imagePullSecrets[]": "Secret",
     "priorityClassName": "PriorityClass",
+    "queueName": "LocalQueue",
+    "runtimeClassName": "RuntimeClass",
     "serviceAccountName": "ServiceAccount",
+}
+
+VOLUME = "spec/huggingFace/modelCache/volume"
+"""Any volume source of core/v1: its fields are no part of our definitions."""
+IN_VOLUME = {
+    "PersistentVolumeClaim": ["persistentVolumeClaim/claimName"],
+    "Secret": ["azureFile/secretName", "csi/nodePublishSecretRef/name"],
 }
 
 
@@ -46,6 +55,10 @@ def expected() -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
                 found[leads_to].append(
                     {"kind": kind.kind, "path": place if part["type"] == "string" else f"{place}/name"}
                 )
+            for source, fields in IN_VOLUME.items() if place == VOLUME else ():
+                found[source] += [{"kind": kind.kind, "path": f"{VOLUME}/{one}"} for one in fields]
+            if place == VOLUME:
+                images.append({"kind": kind.kind, "path": f"{VOLUME}/image/reference"})
     return [{"kind": kind, "fieldSpecs": fields} for kind, fields in sorted(found.items())], images
 
 
@@ -70,13 +83,25 @@ def test_a_suffix_a_generated_config_map_and_an_image_reach_what_names_them(tmp_
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "LLMConnection",
         "metadata": {"name": "c"},
-        "spec": {"huggingFace": {"trainerImage": f"{image}:0.1.0"}},
+        "spec": {
+            "huggingFace": {
+                "trainerImage": f"{image}:0.1.0",
+                "podTemplate": {"queueName": "gpus", "runtimeClassName": "nvidia"},
+                "modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "cache"}}},
+            }
+        },
     }
+    others = [
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "cache"}},
+        {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "LocalQueue", "metadata": {"name": "gpus"}},
+        {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "nvidia"}},
+    ]
+    (tmp_path / "others.yaml").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": others}))
     (tmp_path / "connection.yaml").write_text(json.dumps(connection))
     (tmp_path / "train.py").write_text("pass\n")
     (tmp_path / REFERENCES.name).write_text(REFERENCES.read_text())
     kustomization = {
-        "resources": ["job.yaml", "model.yaml", "connection.yaml"],
+        "resources": ["job.yaml", "model.yaml", "connection.yaml", "others.yaml"],
         "images": [{"name": image, "newTag": "0.2.0"}],
         "nameSuffix": "-v2",
         "configMapGenerator": [{"name": "recipe", "files": ["train.py"]}],
@@ -89,4 +114,7 @@ def test_a_suffix_a_generated_config_map_and_an_image_reach_what_names_them(tmp_
     spec = found["FineTuneJob"]["spec"]
     assert spec["modelRef"]["name"] == found["FineTunedModel"]["metadata"]["name"] == "m-v2"
     assert spec["code"]["configMapRef"]["name"] == found["ConfigMap"]["metadata"]["name"]
-    assert found["LLMConnection"]["spec"]["huggingFace"]["trainerImage"] == f"{image}:0.2.0"
+    local = found["LLMConnection"]["spec"]["huggingFace"]
+    assert local["trainerImage"] == f"{image}:0.2.0"
+    assert local["podTemplate"] == {"queueName": "gpus-v2", "runtimeClassName": "nvidia-v2"}
+    assert local["modelCache"]["volume"]["persistentVolumeClaim"]["claimName"] == "cache-v2"

@@ -54,6 +54,15 @@ _LOCAL_STEP = {
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
     Reason.STORE_UNAVAILABLE: "Check the disk.",
 }
+_IN_A_STORE = "Check the uri: bucket or container, and path, in the same capital and small letters"
+_NOT_THERE = {
+    "s3": f"{_IN_A_STORE}; of a compatible store also AWS_ENDPOINT_URL, which names no bucket.",
+    "gs": f"{_IN_A_STORE}.",
+    "abfs": f"{_IN_A_STORE}; and the name of the storage account.",
+    "hf": "Check the uri: hf://datasets/OWNER/NAME/PATH. What is private is not there for whoever has no token for it.",
+    "https": "Check the uri: open it in a browser that is signed in nowhere.",
+}
+_S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 class Source:
@@ -274,6 +283,11 @@ def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:
         return f"Patterns are not read as such. {_ONE_FILE}"
     if reason == Reason.ACCESS_DENIED and lacks_keys(error):
         return _KEYS_STEP
+    endpoint = next((name for name in _S3_ENDPOINTS if os.environ.get(name)), None) if uri.scheme == "s3" else None
+    if endpoint is not None and not os.environ[endpoint].startswith(("http://", "https://")):
+        return f"{endpoint} is no URL: it begins with https:// or http://."
+    if reason == Reason.DATASET_NOT_FOUND and uri.scheme in _NOT_THERE:
+        return _NOT_THERE[uri.scheme]
     return _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME, ApiModel
+from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME, SUCH_CORES, SUCH_SIZES, ApiModel
 from finetune_api.crds import KINDS, Kind
 from finetune_api.dataset import Columns
 from finetune_api.job import FineTuneJobManifest, ManifestMetadata, Resources
@@ -327,10 +327,11 @@ def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
     for field in ("cpu", "memory", "ephemeralStorage"):
         value = written.get(field)
         found = None if value is None else amount(value)
-        yield f"spec.resources.{field}", of_quantity(value), "Write a quantity such as 2, 500m or 16Gi."
-        near = f"; did you mean {meant}?" if (meant := nearest(value)) else ""
+        such = f"Write {SUCH_CORES if field == 'cpu' else SUCH_SIZES}."
+        yield f"spec.resources.{field}", of_quantity(value), such
+        near = f"; did you mean {meant}?" if field != "cpu" and (meant := nearest(value)) else ""
         quantity = f"this is no quantity{near}" if value is not None and found is None else None
-        yield f"spec.resources.{field}", quantity, "Write a quantity such as 2, 500m or 16Gi."
+        yield f"spec.resources.{field}", quantity, such
         small = found is not None and field != "cpu" and found < LEAST_SIZE
         unit = "a number alone is bytes, and this is less than 64Ki" if small else None
         yield f"spec.resources.{field}", unit, "Write the unit, such as 16Gi or 512Mi."

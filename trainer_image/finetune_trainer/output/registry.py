@@ -19,7 +19,7 @@ from urllib.parse import urljoin
 import httpx
 
 from finetune_trainer.output.model_pack import IMAGE_MANIFEST, digest_of, pack
-from finetune_trainer.storage.store_errors import why_silent
+from finetune_trainer.storage.store_errors import NO_TLS, why_silent
 
 T = TypeVar("T")
 
@@ -106,6 +106,7 @@ class Registry:
         plain_http: bool,
     ) -> None:
         self._reference = reference
+        self._has_keys = keys is not None
         root = f"{'http' if plain_http else 'https'}://{reference.host}/v2/{reference.repository}/"
         self._client = httpx.Client(
             base_url=root, auth=_Keys(keys, httpx.URL(root)), timeout=_TIMEOUT, follow_redirects=False
@@ -165,10 +166,18 @@ class Registry:
     def _ask(self, method: str, path: str | httpx.URL, **more: Any) -> httpx.Response:
         answer = self._client.request(method, path, **more)
         if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise PushError(f"the registry refuses its keys (status {answer.status_code})")
+            raise PushError(f"{self._why_denied(answer.status_code)} (status {answer.status_code})")
         if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS or answer.status_code >= 500:
             raise _BusyError(answer.status_code)
         return answer
+
+    def _why_denied(self, status: int) -> str:
+        if not self._has_keys:
+            host = self._reference.host
+            return f"the registry asks for keys, and there are none for {host} (oci.secretRef, or docker login {host})"
+        if status == HTTPStatus.FORBIDDEN:
+            return f"the registry does not let these keys push to {self._reference.repository}"
+        return "the registry refuses its keys"
 
     def _try(self, action: Callable[[], T], what: str) -> T:
         for tried in range(1, TRIES + 1):
@@ -179,6 +188,8 @@ class Registry:
             except (httpx.TransportError, _BusyError) as error:
                 if tried == TRIES:
                     said = f"status {error.status}" if isinstance(error, _BusyError) else why_silent(error)
+                    if said == NO_TLS:
+                        said += "; plainHTTP: true (--plain-http) is for a registry without it"
                     raise PushError(f"the registry does not answer as it should for {what} ({said})") from error
             except OSError as error:  # none of httpx's is one
                 raise PushError(f"{what} cannot be read: {error.strerror}") from error

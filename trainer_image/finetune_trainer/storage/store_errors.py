@@ -34,6 +34,7 @@ _MISSING_NAMES = (
     "ResourceNotFoundError",
 )
 UNTRUSTED = "its certificate is not trusted"
+NO_TLS = "it does not speak TLS"
 TRUST_STEP = (
     "Have whoever signed it trusted: an admin names the bundle of certificates in huggingFace.podTemplate.caBundleRef "
     "of the connection; at a shell SSL_CERT_FILE does, for s3:// AWS_CA_BUNDLE."
@@ -96,7 +97,7 @@ def trouble_of(error: BaseException) -> str | None:
     """Why a server was not heard, in words, where the error or what it came of tells; None for what it has answered."""
     found = list(chain(error))
     if any(getattr(one, "reason", None) in _NO_TLS for one in found):
-        return "it does not speak TLS"
+        return NO_TLS
     names = {type(one).__name__ for one in found}
     return next((why for name, why in _TROUBLES.items() if name in names), None)
 

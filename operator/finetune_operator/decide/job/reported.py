@@ -26,6 +26,9 @@ _AS_IT_IS = (
 )
 """The next step where a version was not measured."""
 
+_GAPS = "problem in status.evaluation.baselines says why"
+"""Where to look when a baseline, such as an endpoint that does not answer, was not compared on every row."""
+
 
 def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
     """Status fields as the last report says, kept from before where it says nothing."""
@@ -96,7 +99,10 @@ def in_words(evaluation: EvaluationResult) -> str:
     tuned = evaluation.tuned.of(metric)
     figures = f". {metric} {tuned:.3f} on {counted(evaluation.rows, 'row')}" if tuned is not None else ""
     figures += f", beside {', '.join(values)}" if figures and values else ""
-    return f"the tuned model was measured on dataset.test{verdict}{figures}"
+    troubled = [name for name, one in beside.items() if one and one.problem]
+    known = sum(one is not None for one in beside.values())
+    gaps = f". Incomplete: {', '.join(troubled)} ({len(troubled)} of {counted(known, 'baseline')}); {_GAPS}"
+    return f"the tuned model was measured on dataset.test{verdict}{figures}{gaps if troubled else ''}"
 
 
 def push_facts(result: TrainingResult) -> list[Fact]:

@@ -330,6 +330,20 @@ def test_why_a_server_was_not_heard_is_said(uri, said, store):
     assert raised.value.reason == "StoreUnavailable"
 
 
+@pytest.mark.parametrize("uri", ["s3://data/a.csv", "gs://data/a.csv", "abfs://data/a.csv", "https://host/a.csv"])
+def test_what_is_in_no_store_is_no_matter_of_volumes_and_config_maps(uri):
+    error = store_error(parse_uri(uri), FileNotFoundError())
+    assert error.reason == "DatasetNotFound"
+    assert error.next_step.startswith("Check the uri: ")
+    assert "volume" not in error.next_step
+
+
+def test_an_endpoint_of_s3_that_is_no_url_is_named(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "minio.team-a.svc:9000")
+    error = store_error(parse_uri("s3://data/a.csv"), ValueError("Invalid endpoint"))
+    assert error.next_step == "AWS_ENDPOINT_URL is no URL: it begins with https:// or http://."
+
+
 def read(uri) -> bytes:
     with Source(parse_uri(uri), air_gapped=False) as source:
         return source.stream.read()

@@ -176,6 +176,13 @@ def test_a_file_of_this_machine_is_told_where_only_the_manifest_is_looked_at(tmp
     assert (warning in capsys.readouterr().err) == warns
 
 
+@pytest.mark.parametrize(("memory", "warns"), [("900Ti", True), ("32Ti", False), ("16Gi", False)])
+def test_more_memory_than_any_known_machine_has_is_warned_of_and_not_refused(tmp_path, capsys, memory, warns):
+    (tmp_path / "m.yaml").write_text(f"{JOB}  resources: {{memory: {memory}}}\n")
+    assert main(["check", "-f", str(tmp_path / "m.yaml"), "--manifest-only"]) == ExitCode.OK
+    assert (f"warning: spec.resources.memory: no known machine has {memory}" in capsys.readouterr().err) == warns
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("jobs/*.yaml")), ids=lambda path: path.stem)
 def test_the_example_jobs_pass_where_their_data_are_not_at_hand(path, capsys):
     assert main(["check", "-f", str(path), "--manifest-only"]) == ExitCode.OK

@@ -11,6 +11,7 @@ from finetune_api.trainer import Report
 from finetune_operator.decide.job.reported import evaluation_facts, in_words
 
 MEASURED = "the tuned model was measured on dataset.test"
+WHY = "problem in status.evaluation.baselines says why"
 SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
     "better than its base": (
         {"verdict": "Better", "baselines": {"zeroShot": {"exactMatch": 0.0}}},
@@ -26,11 +27,23 @@ SENTENCES: dict[str, tuple[dict[str, Any], str]] = {
                 "endpoints": [{"name": "rag", "rows": 9, "exactMatch": 0.8}],
             },
         },
-        f"{MEASURED}: NoDifference. exactMatch 0.775 on 1,200 rows, beside zeroShot 0.100, fewShot 0.700, rag 0.800",
+        f"{MEASURED}: NoDifference. exactMatch 0.775 on 1,200 rows, beside zeroShot 0.100, fewShot 0.700, rag 0.800. "
+        f"Incomplete: activeVersion (1 of 4 baselines); {WHY}",
     ),
     "beside one that answered too few rows for a verdict": (
         {"baselines": {"endpoints": [{"name": "rag", "rows": 1, "exactMatch": 1.0, "problem": "no verdict by …"}]}},
-        f"{MEASURED}. exactMatch 0.775 on 1,200 rows, beside rag 1.000 (no verdict)",
+        f"{MEASURED}. exactMatch 0.775 on 1,200 rows, beside rag 1.000 (no verdict). "
+        f"Incomplete: rag (1 of 1 baseline); {WHY}",
+    ),
+    "beside endpoints that did not answer": (
+        {
+            "baselines": {
+                "zeroShot": {"exactMatch": 0.1},
+                "endpoints": [{"name": one, "rows": 0, "errors": 1200, "problem": "HTTP 503"} for one in ("rag", "b")],
+            }
+        },
+        f"{MEASURED}. exactMatch 0.775 on 1,200 rows, beside zeroShot 0.100. "
+        f"Incomplete: rag, b (2 of 3 baselines); {WHY}",
     ),
     "without a baseline": ({"baselines": {}}, f"{MEASURED}. exactMatch 0.775 on 1,200 rows"),
     "without the measure": ({"tuned": {}, "baselines": {"zeroShot": {"exactMatch": 0.1}}}, MEASURED),
