@@ -361,7 +361,9 @@ def _train(run: Run) -> "StepTrainer":
     followers.trained()
     told = {"loss": run.metrics.curves(), "trackers": followers.tracked}
     reporter.update(progress=pulse.progress(run.plan.total_steps), **told)
-    diverged.require_sense(run.metrics.lines, run.model.get_input_embeddings().num_embeddings)
+    tokens = run.model.get_input_embeddings().num_embeddings
+    diverged.require_sense(run.metrics.lines, tokens)
+    diverged.require_sound_end(run.metrics.lines, tokens, trainer.loss_at_end)
     return trainer
 
 

@@ -110,6 +110,13 @@ def test_gradients_that_overflow_end_the_run_although_the_loss_is_a_number(tiny_
     assert not (Path(job.output) / "checkpoints").exists()
 
 
+def test_a_model_that_its_last_step_has_spoilt_is_refused(tiny_model, tmp_path):
+    job = job_with_rows(tmp_path, tiny_model, 8, method="Full", hyperparameters={"epochs": 1, "learningRate": 1})
+    code, report, _ = do(job)
+    assert (code, report.failure.reason) == (ExitCode.TRAINING_DIVERGED, "TrainingDiverged")
+    assert report.failure.message.startswith("the last step took the training loss from ")
+
+
 def test_trap_13_no_vocabulary_grows_a_tokenizer_with_more_tokens_than_the_model_is_refused(own_model, tmp_path):
     cache, folder = own_model
     weights = load_file(folder / "model.safetensors")
