@@ -351,7 +351,7 @@ def _train(run: Run) -> "StepTrainer":
     followers.follow(trainer.args, run.model)
     try:
         with interruption.deferred():
-            trainer.run()
+            trainer.run(measure_end=True)
         if world.is_first:
             followers.catch_up(run.metrics.lines)
     finally:

@@ -90,12 +90,14 @@ class StepTrainer(Trainer):
             accelerator=self.accelerator,
         )
         self.loss_at_end: float | None = None
-        """Of the last step's rows after it, which no step's own loss says; None where the training broke off."""
+        """Of the last step's rows after it, which no step's own loss says; None where that was not measured."""
         self.seconds_before = 0.0
         self._started = time.monotonic()
 
-    def run(self) -> None:
+    def run(self, *, measure_end: bool = False) -> None:
         """Train to the end, or until somebody asks to stop; then a checkpoint was written.
+
+        `measure_end` has the end measured as well: a loss of the user's own may know no way but a step's.
 
         Raises:
             TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job), OutOfMemory.
@@ -114,7 +116,7 @@ class StepTrainer(Trainer):
                 self._net.train()  # peft's wrapper says that it is training, around a base that is as it was loaded
                 self._gradients.settle()
                 self.train(resume_from_checkpoint=found[0] if found else None)
-                self.loss_at_end = self._measured_at_end()
+                self.loss_at_end = self._measured_at_end() if measure_end else None
         except StepAbandoned:
             self._save_progress()
         except ShortOfMemory as short:
