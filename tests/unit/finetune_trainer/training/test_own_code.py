@@ -177,7 +177,8 @@ from finetune_trainer.training.passes import loss_sum
 
 def smooth(model, batch):
     loss = loss_sum(model, batch)
-    (slope,) = torch.autograd.grad(loss, next(one for one in model.parameters() if one.requires_grad), retain_graph=True)
+    learnt = next(one for one in model.parameters() if one.requires_grad)
+    (slope,) = torch.autograd.grad(loss, learnt, retain_graph=True)
     return loss / (1 + slope.norm())
 
 run = recipe.context()
