@@ -42,7 +42,7 @@ from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import Keeping, followed, kept
 from finetune_trainer.storage.durable import write_errors
-from finetune_trainer.training import diverged, own_code, own_model
+from finetune_trainer.training import diverged, own_code, own_model, rounded
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
@@ -268,6 +268,9 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
         memory_fit.report_peak(reporter, trainer.lesson.halvings)
         result = _result(run, trainer)
         run.model = held.released(trainer, run.compute_dtype)
+    if world.is_first and job.spec.method == "Full" and not result.warnings:
+        warnings = rounded.little_kept(folder, run.model, run.compute_dtype)
+        result = result.model_copy(update={"warnings": warnings})
     return run, result
 
 
