@@ -1,9 +1,10 @@
-"""What of a fully tuned model's learning is left once its float32 weights are saved in 16 bits.
+"""What of a model's learning is left once its weights are saved in 16 bits: float32 ones, or those an adapter adds to.
 
 A step smaller than half the distance of two 16-bit numbers is undone by rounding. Losses of training and validation are
 from before that; only the test set is answered by what is saved. A part of the matrices says enough.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,35 @@ def little_kept(base: Path, model: Any, dtype: Any) -> list[str] | None:
         kept, moved = _counts(base, model, dtype)
     except UNREADABLE:  # it was read before: whoever measures again sees why
         return None
+    step = "A higher hyperparameters.learningRate, method LoRA, or precision Float32 keeps what is learnt"
+    return _told(kept, moved, dtype, "of the weights that moved", step)
+
+
+def little_of_an_adapter(was: Iterable[Any], now: Iterable[Any]) -> list[str] | None:
+    """The same of parts of the matrices that an adapter was added to, before and after."""
+    pairs = list(zip(was, now, strict=True))
+    kept, moved = sum(int((one != other).sum()) for one, other in pairs), sum(one.numel() for one, _ in pairs)
+    step = "The adapter itself, without artifact.merge, keeps what is learnt"
+    return _told(kept, moved, pairs[0][0].dtype, "of the weights that the adapter is added to", step)
+
+
+def _told(kept: int, moved: int, dtype: Any, which: str, step: str) -> list[str] | None:
     if kept >= _LITTLE * moved:
         return None
-    saved = str(dtype).removeprefix("torch.")
-    said = f"{LITTLE_KEPT}: {kept / moved:.1%} of the weights that moved differ from the base model's once in {saved}"
-    return [f"{said}. A higher hyperparameters.learningRate, method LoRA, or precision Float32 keeps what is learnt"]
+    numbers = str(dtype).removeprefix("torch.")
+    return [f"{LITTLE_KEPT}: {kept / moved:.1%} {which} differ from the base model's once in {numbers}. {step}"]
+
+
+def part_of(matrix: Any) -> Any:
+    """Some of its rows, as they are now: a tensor, or a slice of a file, by its shape."""
+    start = max(_rows(matrix) // 2 - _ROWS // 2, 0)
+    part = matrix[start : start + _ROWS]
+    return part.detach().to("cpu", copy=True)
+
+
+def _rows(matrix: Any) -> int:
+    rows: int = matrix.get_shape()[0] if hasattr(matrix, "get_shape") else matrix.shape[0]
+    return rows
 
 
 def _counts(base: Path, model: Any, dtype: Any) -> tuple[int, int]:
@@ -55,9 +80,7 @@ def _counts(base: Path, model: Any, dtype: Any) -> tuple[int, int]:
             for name in matrices.keys() & shapes.keys():
                 if list(matrices[name].shape) != shapes[name]:
                     continue
-                start = max(shapes[name][0] // 2 - _ROWS // 2, 0)
-                was = file.get_slice(name)[start : start + _ROWS]
-                now = matrices[name].detach()[start : start + _ROWS].cpu()
+                was, now = part_of(file.get_slice(name)), part_of(matrices[name])
                 kept += int((now.to(dtype) != was.to(dtype)).sum())
                 moved += int((now != was.to(now.dtype)).sum()) if now.dtype.itemsize >= 4 else now.numel()
     return kept, moved
