@@ -134,6 +134,9 @@ class ArtifactRef(ApiModel):
 NOTHING_LEARNT = "the tuned model answers as its base model does"
 """How the warning begins of a training that has moved no weight."""
 
+LITTLE_KEPT = "most of what was learnt is lost by rounding"
+"""How the warning begins of a model that is nearly its base once it is saved in 16 bits."""
+
 
 class TrainingResult(ApiModel):
     """What a finished run made."""

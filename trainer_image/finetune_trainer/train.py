@@ -42,7 +42,7 @@ from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import Keeping, followed, kept
 from finetune_trainer.storage.durable import write_errors
-from finetune_trainer.training import diverged, own_code, own_model
+from finetune_trainer.training import diverged, own_code, own_model, rounded
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
@@ -148,7 +148,7 @@ def _finish(run: "Run", result: TrainingResult, keeping: Keeping) -> None:
     contest, failure = _evaluate(run)
     result = result.model_copy(update={"evaluation_failure": failure})
     interruption.check()
-    _merge(run)
+    result = _with(result, _merge(run))
     interruption.check()
     interruption.before_writing()
     reference = keeping.publish(_written(run, result, contest))
@@ -268,6 +268,8 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
         memory_fit.report_peak(reporter, trainer.lesson.halvings)
         result = _result(run, trainer)
         run.model = held.released(trainer, run.compute_dtype)
+    if world.is_first and job.spec.method == "Full":
+        result = _with(result, rounded.little_kept(folder, run.model, run.compute_dtype))
     return run, result
 
 
@@ -351,7 +353,7 @@ def _train(run: Run) -> "StepTrainer":
     followers.follow(trainer.args, run.model)
     try:
         with interruption.deferred():
-            trainer.run()
+            trainer.run(measure_end=True)
         if world.is_first:
             followers.catch_up(run.metrics.lines)
     finally:
@@ -361,7 +363,9 @@ def _train(run: Run) -> "StepTrainer":
     followers.trained()
     told = {"loss": run.metrics.curves(), "trackers": followers.tracked}
     reporter.update(progress=pulse.progress(run.plan.total_steps), **told)
-    diverged.require_sense(run.metrics.lines, run.model.get_input_embeddings().num_embeddings)
+    tokens = run.model.get_input_embeddings().num_embeddings
+    diverged.require_sense(run.metrics.lines, tokens)
+    diverged.require_sound_end(run.metrics.lines, tokens, trainer.loss_at_end)
     return trainer
 
 
@@ -390,15 +394,22 @@ def _nothing_learnt(run: Run) -> list[str] | None:
     return diverged.nothing_learnt(run.metrics.lines, run.job.spec.hyperparameters, ratio or 1.0)
 
 
-def _merge(run: Run) -> None:
-    """Make one model of base and adapter, where the job asks for it and there is an adapter."""
+def _with(result: TrainingResult, warnings: list[str] | None) -> TrainingResult:
+    """The result with these warnings, unless there are some that say more."""
+    return result if result.warnings else result.model_copy(update={"warnings": warnings})
+
+
+def _merge(run: Run) -> list[str] | None:
+    """Make one model of base and adapter, where the job asks for it and there is an adapter; what to say of it."""
     from finetune_trainer.training.passes import padded
 
-    if run.job.spec.artifact.merge and hasattr(run.model, "peft_config"):
-        texts = run.train if isinstance(run.train, TokenStore) else run.train.documents
-        shortest = texts.lengths.argsort(kind="stable")[:4]  # nothing is left here of what a pass may hold
-        sample = padded(texts, shortest.tolist())
-        run.model = merge.merged(run.job, run.folder, run.model, sample)
+    if not run.job.spec.artifact.merge or not hasattr(run.model, "peft_config"):
+        return None
+    texts = run.train if isinstance(run.train, TokenStore) else run.train.documents
+    shortest = texts.lengths.argsort(kind="stable")[:4]  # nothing is left here of what a pass may hold
+    sample = padded(texts, shortest.tolist())
+    run.model, warnings = merge.merged(run.job, run.folder, run.model, sample)
+    return warnings
 
 
 def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:

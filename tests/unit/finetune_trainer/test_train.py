@@ -118,7 +118,7 @@ def test_checkpoints_are_gone_after_success(lora):
 
 def test_a_finished_job_reports_the_same_result_and_trains_nothing(lora, monkeypatch):
     job, _, report, _ = lora
-    monkeypatch.setattr(step_trainer.StepTrainer, "run", lambda _self: pytest.fail("it trained again"))
+    monkeypatch.setattr(step_trainer.StepTrainer, "run", lambda _self, **_: pytest.fail("it trained again"))
     code, again, phases = do(job)
     assert (code, phases) == (ExitCode.OK, ["Validating", "Succeeded"])
     assert (again.result, again.evaluation, again.dataset) == (report.result, report.evaluation, report.dataset)

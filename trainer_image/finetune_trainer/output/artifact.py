@@ -24,13 +24,16 @@ from finetune_api import RELEASE
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import ArtifactRef, Loss, TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
+from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt import metrics
 from finetune_trainer.attempt.trackers import TENSORBOARD_FOLDER
 from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_probe import BASE_PROBE, Probe
 from finetune_trainer.models.generation import generation_config
+from finetune_trainer.models.loaded_weights import first_not_finite
 from finetune_trainer.output import model_card
 from finetune_trainer.storage.durable import (
     bytes_of,
@@ -114,9 +117,10 @@ def write(
         before_rename: Where it raises, there is no artifact.
 
     Raises:
-        TrainerError: ArtifactFailed.
+        TrainerError: ArtifactFailed; TrainingDiverged, a weight is no finite number.
     """
     net, tokenizer, chat = model
+    _require_finite(net)
     numbers = {"training": done.result.wire(), "evaluation": done.evaluation.wire() if done.evaluation else None}
     adapter = hasattr(net, "peft_config")
     about = _about(job, done.dataset, adapter=adapter, encoder_decoder=chat.encoder_decoder)
@@ -138,6 +142,13 @@ def write(
         if contest:
             contest.write_rows(folder / "evaluation.jsonl")
     return _reference(job)
+
+
+def _require_finite(net: Any) -> None:
+    """Of an adapter its own weights alone: the base model's were looked at when it was loaded."""
+    adapter = hasattr(net, "peft_config")
+    if name := first_not_finite(one for one in net.named_parameters() if not adapter or "lora_" in one[0]):
+        raise TrainerError(Reason.TRAINING_DIVERGED, f"after the training {name} holds numbers that are not finite")
 
 
 def _about(job: TrainerJob, dataset: DatasetVerdict, *, adapter: bool, encoder_decoder: bool) -> dict[str, Any]:

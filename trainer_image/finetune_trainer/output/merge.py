@@ -13,6 +13,7 @@ from finetune_api.trainer import TrainerJob
 from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
+from finetune_trainer.training import rounded
 
 if TYPE_CHECKING:
     from finetune_trainer.training.passes import Pass
@@ -21,8 +22,8 @@ TOLERANCE = 0.05
 """Difference of logits, root mean square, as a part of their own spread. Rounding to bfloat16 makes about 0.01."""
 
 
-def merged(job: TrainerJob, folder: Path, tuned: Any, sample: "Pass") -> Any:
-    """The whole model, on the device of `tuned`, whose memory is free afterwards.
+def merged(job: TrainerJob, folder: Path, tuned: Any, sample: "Pass") -> tuple[Any, list[str] | None]:
+    """The whole model, on the device of `tuned`, whose memory is free afterwards; and what to say of it, if anything.
 
     Args:
         job: The job.
@@ -44,10 +45,20 @@ def merged(job: TrainerJob, folder: Path, tuned: Any, sample: "Pass") -> Any:
     apart = get_peft_model(base, config)
     set_peft_model_state_dict(apart, state)
     expected = _logits(apart, sample)
-    whole: Any = apart.merge_and_unload(safe_merge=True)
+    adapted = [path for path, module in apart.base_model.model.named_modules() if hasattr(module, "lora_A")]
+    was = [rounded.part_of(apart.base_model.model.get_submodule(path).weight) for path in adapted]
+    whole = _added(apart)
     _require_dtypes(whole, dtypes)
     _require_same(expected, _logits(whole, sample))
-    return whole
+    now = [rounded.part_of(whole.get_submodule(path).weight) for path in adapted]
+    return whole, rounded.little_of_an_adapter(was, now)
+
+
+def _added(apart: Any) -> Any:
+    try:
+        return apart.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # peft's word for it; a base in float16 holds no number above 65,504
+        raise _refused("added to the base model's it makes weights that are no finite numbers") from error
 
 
 def _forget(tuned: Any) -> None:

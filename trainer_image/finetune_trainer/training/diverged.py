@@ -49,6 +49,26 @@ def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
     raise TrainerError(Reason.TRAINING_DIVERGED, said)
 
 
+def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float | None) -> None:
+    """Refuse a model whose last step has spoilt it: each step's own loss is from before the step.
+
+    `at_end` is that of the last step's rows after it, by which chance of other rows has no part in the difference.
+
+    Raises:
+        TrainerError: TrainingDiverged.
+    """
+    steps = [line for line in lines if "loss" in line]
+    if at_end is None or not steps:
+        return
+    if not math.isfinite(at_end):
+        raise TrainerError(Reason.TRAINING_DIVERGED, "the training loss after the last step is no finite number")
+    first, last, guess = steps[0]["loss"], steps[-1]["loss"], math.log(tokens)
+    if "pairs" in steps[-1] or at_end <= max(guess, first, last) + _MARGIN:
+        return
+    said = f"the last step took the training loss from {last:.2f} to {at_end:.2f}; a guess among {tokens:,} tokens has"
+    raise TrainerError(Reason.TRAINING_DIVERGED, f"{said} {guess:.2f}")
+
+
 def doubts(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
     """What to say of a training whose loss ends far above its beginning, by more than steps vary; None where none does.
 

@@ -10,6 +10,7 @@ loading, adapters and artifacts are elsewhere.
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -88,11 +89,15 @@ class StepTrainer(Trainer):
             seed=spec.hyperparameters.seed,
             accelerator=self.accelerator,
         )
+        self.loss_at_end: float | None = None
+        """Of the last step's rows after it, which no step's own loss says; None where that was not measured."""
         self.seconds_before = 0.0
         self._started = time.monotonic()
 
-    def run(self) -> None:
+    def run(self, *, measure_end: bool = False) -> None:
         """Train to the end, or until somebody asks to stop; then a checkpoint was written.
+
+        `measure_end` has the end measured as well: a loss of the user's own may know no way but a step's.
 
         Raises:
             TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job), OutOfMemory.
@@ -111,6 +116,7 @@ class StepTrainer(Trainer):
                 self._net.train()  # peft's wrapper says that it is training, around a base that is as it was loaded
                 self._gradients.settle()
                 self.train(resume_from_checkpoint=found[0] if found else None)
+                self.loss_at_end = self._measured_at_end() if measure_end else None
         except StepAbandoned:
             self._save_progress()
         except ShortOfMemory as short:
@@ -118,6 +124,13 @@ class StepTrainer(Trainer):
                 self._save_progress()
             tokens, hyper = short.tokens // self.course.objective.texts, self._spec.hyperparameters
             raise out_of_memory(self.state.global_step + 1, tokens, self.lesson, hyper) from short
+
+    def _measured_at_end(self) -> float | None:
+        plan = self.course.plan
+        if self.state.global_step < plan.total_steps:
+            return None
+        means = self._means_over(self.course.train, plan.rows_of(plan.total_steps - 1))
+        return None if means is None else means[0]
 
     def _refer(self) -> None:
         """Have the model as it is before training say what rows with two answers are compared with."""
@@ -237,7 +250,7 @@ class StepTrainer(Trainer):
         self.control.should_evaluate = False  # the loop looks again when an epoch ends
         step, store = self.state.global_step, self.course.validation
         known = self.world.tell(f"validation {step}", lambda: self.metrics_record.has_validation(step))
-        means = None if store is None or known else self._validation_means(store)
+        means = None if store is None or known else self._means_over(store, range(len(store)))
         if means is not None:
             if not math.isfinite(means[0]):
                 raise TrainerError(
@@ -248,17 +261,17 @@ class StepTrainer(Trainer):
             self._on_step(step, 0)
         return {}
 
-    def _validation_means(self, store: Store) -> list[float] | None:
-        """Loss and measures over the whole set, of which each rank does its share.
+    def _means_over(self, store: Store, rows: Sequence[int]) -> list[float] | None:
+        """Loss and measures over these rows, of which each rank does its share.
 
         None without rows, and when somebody asked to stop before its end.
         """
         self._net.eval()
         ways = self._gradients
         sums, weight, given_up = np.zeros(1 + len(self.course.objective.measures)), 0, False
-        for start in range(0, len(store), SORTED_TOGETHER):
-            rows = range(start, min(start + SORTED_TOGETHER, len(store)))
-            mine = self.world.share(rows, store.lengths[start : rows.stop])
+        for start in range(0, len(rows), SORTED_TOGETHER):
+            part = list(rows[start : start + SORTED_TOGETHER])
+            mine = self.world.share(part, store.lengths[part])
             passes = ways.with_idle(self.course.objective.passes(store, mine, ways.cut))
             for (batch, counts), of_pass in zip(passes, ways.measured([one for one, _ in passes]), strict=False):
                 if of_pass is None:

@@ -8,12 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.job import LoRA
+from finetune_api.job_status import LITTLE_KEPT
 from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
+from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.output import artifact, merge
 from finetune_trainer.storage import durable
 from finetune_trainer.training.passes import padded
+from finetune_trainer.training.step_trainer import StepTrainer
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
@@ -87,6 +91,39 @@ def test_a_merge_that_would_lose_the_adapter_is_refused(cache, tmp_path, monkeyp
     assert (code, report.failure.reason) == (ExitCode.ARTIFACT_FAILED, "ArtifactFailed")
     assert "artifact.merge: the adapter cannot be merged: its logits differ" in report.failure.message
     assert "without artifact.merge" in report.failure.next_step
+
+
+@pytest.mark.parametrize(("rate", "told"), [(1e-7, [LITTLE_KEPT]), (1e-2, [])])
+def test_an_adapter_that_is_lost_when_it_is_added_to_16_bits_is_told(cache, tmp_path, rate, told):
+    hyper = {"epochs": 0.4, "learningRate": rate}
+    job = make_job(tmp_path, cache, splits=("train",), artifact=MERGE, hyperparameters=hyper)
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    assert [said[: len(LITTLE_KEPT)] for said in report.result.warnings or ()] == told
+
+
+def test_an_adapter_that_overflows_its_base_is_refused_in_words(cache):
+    apart = with_adapters(base_model.load_model(cache / NAME, dtype=torch.float16), LoRA(), NAME)
+    for name, value in apart.named_parameters():
+        if "lora_B" in name:
+            value.data.fill_(1e5)
+    with pytest.raises(TrainerError, match="cannot be merged: added to the base model's it makes weights that are no"):
+        merge._added(apart)
+
+
+def test_weights_that_are_no_numbers_are_never_written(tiny_model, tmp_path, monkeypatch):
+    """On a CPU attention may keep them out of every loss."""
+
+    def spoil(trainer):
+        next(value for value in trainer.model.parameters() if value.requires_grad).data[0] = torch.nan
+        return 1.0
+
+    monkeypatch.setattr(StepTrainer, "_measured_at_end", spoil)
+    job = make_job(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 0.4})
+    code, report, _ = do(job)
+    assert (code, report.failure.reason) == (ExitCode.TRAINING_DIVERGED, "TrainingDiverged")
+    assert "lora_A.default.weight holds numbers that are not finite" in report.failure.message
+    assert not (Path(job.output) / "model").exists()
 
 
 def test_a_tuned_model_that_cannot_be_read_at_the_moment_is_not_trained_anew(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.job import Hyperparameters
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.training.diverged import doubts, nothing_learnt, require_sense
+from finetune_trainer.training.diverged import doubts, nothing_learnt, require_sense, require_sound_end
 
 TOKENS = 1000
 GUESS = math.log(TOKENS)
@@ -32,6 +32,26 @@ def test_what_may_be_a_model(losses):
 def test_what_is_none(losses):
     with pytest.raises(TrainerError, match=f"rose from {losses[0]:.2f} to .*among 1,000 tokens has 6.91"):
         require_sense([{"loss": loss} for loss in losses], TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("step", "at_end"),
+    [({"loss": 2.0}, None), ({"loss": 2.0}, GUESS + 0.9), ({"loss": 40.0}, 40.5), ({"loss": 0.7, "pairs": 8}, 50.0)],
+)
+def test_a_last_step_that_may_have_been_one(step, at_end):
+    require_sound_end([step, {"step": 1, "validationLoss": 99.0}], TOKENS, at_end)
+
+
+@pytest.mark.parametrize(
+    ("at_end", "said"),
+    [
+        (GUESS + 1.1, "last step took the training loss from 2.00 to 8.01; a guess among 1,000 tokens has 6.91"),
+        (math.nan, "the training loss after the last step is no finite number"),
+    ],
+)
+def test_a_last_step_that_has_spoilt_the_model(at_end, said):
+    with pytest.raises(TrainerError, match=said):
+        require_sound_end([{"loss": 3.0}, {"loss": 2.0}], TOKENS, at_end)
 
 
 def test_losses_of_pairs_are_not_per_token():

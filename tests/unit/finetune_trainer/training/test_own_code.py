@@ -170,6 +170,31 @@ shutil.copytree({model!r}, run.output, dirs_exist_ok=True)
 """
 
 
+NEEDS_GRADIENTS = """
+import torch
+from finetune_trainer import recipe
+from finetune_trainer.training.passes import loss_sum
+
+def smooth(model, batch):
+    loss = loss_sum(model, batch)
+    learnt = next(one for one in model.parameters() if one.requires_grad)
+    (slope,) = torch.autograd.grad(loss, learnt, retain_graph=True)
+    return loss / (1 + slope.norm())
+
+run = recipe.context()
+model = recipe.load_model(run)
+recipe.fit(run, model, loss_sum=smooth)
+recipe.save(run, model)
+"""
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_loss_that_needs_gradients_is_computed_in_steps_alone(tiny_model, tmp_path):
+    job = job_with(NEEDS_GRADIENTS, tmp_path, tiny_model, hyperparameters={"epochs": 0.2, "packing": False})
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+
+
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("changed", [False, True])
 def test_code_that_has_left_a_good_model_is_run_again_only_where_it_is_another_one(left, tiny_model, tmp_path, changed):
