@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown
+from finetune_trainer.models.kind_options import lacking
 from finetune_trainer.models.layer_counts import count_of
 from finetune_trainer.models.matrix_sides import FOUR_TIMES, LLAMAS, OWN_HEAD_DIM, SIDES, T5S, Side, Sides
 from finetune_trainer.models.tensor_names import placed
@@ -20,15 +21,6 @@ Shapes = Mapping[str, list[int]]
 _HEAD = "lm_head.weight"
 _HEADED = LLAMAS | T5S
 """Kinds whose output head has that name, in files of any age."""
-
-_WITH_BIASES: Mapping[str, tuple[str, frozenset[str]]] = {
-    "attention_bias": (
-        "self_attn.q_proj",
-        LLAMAS - {"cwm", "exaone4", "mistral", "phi", "phi3", "qwen2", "starcoder2"},
-    ),
-    "mlp_bias": ("mlp.down_proj", frozenset({"arcee", "cwm", "granite", "llama", "seed_oss", "smollm3"})),
-}
-"""Fields that give layers biases: one of these layers, and the kinds that heed the field."""
 
 
 class Odd(NamedTuple):
@@ -75,18 +67,7 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
         if fields["model_type"] in _HEADED:
             yield Wrong("tie_word_embeddings", f"is false, and the files of weights have no {_HEAD}")
     else:
-        yield from _without_biases(fields, shapes)
-
-
-def _without_biases(fields: Fields, shapes: Shapes) -> Iterator[Wrong]:
-    """Fields that speak of biases, where the files have such layers and none of them has one."""
-    for field, (layer, kinds) in _WITH_BIASES.items():
-        if fields.get(field) is not True or fields["model_type"] not in kinds:
-            continue
-        first = next((name for name in shapes if name.endswith(f"{layer}.weight")), None)
-        if first is not None and not any(name.endswith(f"{layer}.bias") for name in shapes):
-            yield Wrong(field, f"is true, and the files of weights have no {first.removesuffix('weight')}bias")
-            return
+        yield from lacking(fields, shapes)
 
 
 def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, Side]]]:
