@@ -115,7 +115,8 @@ def left_out(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterato
     """
     kind = fields.get("model_type", "")
     always = ALWAYS.get(kind)
-    if always is None or kind in _UNTOLD or not always <= {placed(name).part for name in shapes}:
+    there = {placed(name).part for name in shapes}
+    if always is None or kind in _UNTOLD or not always <= there:
         return
     options = OPTIONS.get(kind, ())
     known = always.union(MAYBE.get(kind, ()), *(one.parts for one in options if one.holds(fields)))
@@ -129,13 +130,22 @@ def left_out(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterato
             continue
         where = f"{name} in {file_of(folder, name)}"
         option = next((one for one in options if part in one.parts), None)
-        if option is None:
+        if option is not None and not option.parts <= there and (other := _whose(there)):
+            yield Wrong("model_type", f"is {shown(kind)}, and the files have the weights of a {other}, as {where}")
+        elif option is None:
             yield Wrong("model_type", f"is {shown(kind)}, and no {kind} has {where}: they are the weights of another "
                         "kind, and would be trained without it")  # fmt: skip
         else:
             said = f"is {shown(fields[option.field])}" if option.field in fields else "is missing"
             yield Wrong(option.field, f"{said}, and leaves no room for {where}: the model would compute without it")
         return
+
+
+def _whose(there: set[str]) -> str | None:
+    """The kind that has exactly these parts by any configuration, as Qwen2's biases are not all of Llama's."""
+    layered = {part for part in there if "N." in part}
+    fits = [kind for kind, always in ALWAYS.items() if layered == {part for part in always if "N." in part}]
+    return next((kind for kind in fits if not OPTIONS.get(kind)), None)
 
 
 def _is_bias(part: str, known: frozenset[str]) -> bool:

@@ -70,7 +70,7 @@ def test_what_some_of_a_kind_have_is_let_pass(kind):
     ("kind", "called", "field"),
     [
         ("qwen3", "llama", "model_type"),
-        ("qwen2", "llama", "attention_bias"),
+        ("qwen2", "llama", "model_type"),
         ("gemma2", "gemma", "model_type"),
         ("gemma3_text", "gemma2", "model_type"),
         ("seed_oss", "mistral", "model_type"),
@@ -78,6 +78,12 @@ def test_what_some_of_a_kind_have_is_let_pass(kind):
 )
 def test_weights_of_a_kind_with_more_parts_are_told_where_they_are_called_another(kind, called, field):
     assert found(called, stored(kind)) == [field]
+
+
+def test_weights_that_are_exactly_another_kinds_are_told_by_that_kind():
+    shapes = {name: [1] for name in stored("qwen2")}
+    (wrong,) = left_out({"model_type": "llama", "num_hidden_layers": 2, "attention_bias": False}, shapes, Path())
+    assert wrong.why.startswith('is "llama", and the files have the weights of a qwen2, as ')
 
 
 @pytest.mark.parametrize(
