@@ -327,8 +327,8 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
         yield Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
     if are_plain and text.get("quantization_config") is None:
         yield from _lacking(folder, text, shapes)
-        yield from wrong_shapes(text, shapes, folder)
         yield from left_out(text, shapes, folder)
+        yield from wrong_shapes(text, shapes, folder)
 
 
 def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown
 from finetune_trainer.models.kind_options import lacking
 from finetune_trainer.models.layer_counts import count_of
@@ -24,7 +25,7 @@ _HEADED = LLAMAS | T5S
 
 
 class Odd(NamedTuple):
-    """A matrix with a side that is not as wide as the fields say."""
+    """A tensor with a side that is not as wide as the fields say."""
 
     tensor: str
     side: Side
@@ -33,12 +34,13 @@ class Odd(NamedTuple):
 def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
     """The first size that the weights contradict, or a head of its own or biases that they have not.
 
-    Where they contradict one another a file is wrong and no size: that is told by whoever loads it.
-
     Args:
         fields: Of config.json.
         shapes: Of all tensors, which are floats: quantised matrices are packed, and have other shapes.
         folder: Of the files, for people.
+
+    Raises:
+        TrainerError: ModelUnusable, the weights contradict one another: then a file is wrong, and no size.
     """
     sides = SIDES.get(fields.get("model_type", ""))
     if sides is None or fields.get("quantization_config") is not None:
@@ -53,15 +55,16 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
             elif side.by(sizes) is not None:
                 odd.append(Odd(name, side))
     if odd:
-        name = odd[0].tensor
         field = _blamed([one.side for one in odd], right)
-        if field is None:
-            return
-        said = f"is {shown(fields[field])}" if field in fields else "is missing"
-        where = f"{name} in {file_of(folder, name)} is {tuple(shapes[name])}"
+        name = odd[0].tensor if field else min(one.tensor for one in odd)
         by_config = tuple(
             side.by(sizes) or width for side, width in zip(sides[placed(name).part], shapes[name], strict=True)
         )
+        where = f"{name} in {file_of(folder, name)} is {tuple(shapes[name])}"
+        if field is None:
+            why = f"its weights are another model's: {where}, and by config.json {by_config}"
+            raise unusable(folder, why, PUT_THERE_AGAIN)
+        said = f"is {shown(fields[field])}" if field in fields else "is missing"
         yield Wrong(field, f"{said}, and {where}, by config.json {by_config}")
     elif fields.get("tie_word_embeddings") is False and right and _HEAD not in shapes:
         if fields["model_type"] in _HEADED:
@@ -70,10 +73,11 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
         yield from lacking(fields, shapes)
 
 
-def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, Side]]]:
-    """Names of matrices, and their sides, of the layers that the model has: part by part, the earliest layer first."""
+def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:
+    """Names of tensors, and their sides, of the layers that the model has: part by part, the earliest layer first."""
     order = {part: place for place, part in enumerate(sides)}
-    known = [(placed(name), name) for name, shape in shapes.items() if len(shape) == 2 and placed(name).part in order]
+    found = [(placed(name), name) for name in shapes]
+    known = [(place, name) for place, name in found if len(sides.get(place.part, ())) == len(shapes[name]) > 0]
     for place, name in sorted(known, key=lambda one: (order[one[0].part], one[0].number, one[1])):
         layers = count_of(fields, place.layers)
         if layers is None or place.number < layers:

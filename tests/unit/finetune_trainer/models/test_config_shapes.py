@@ -1,6 +1,7 @@
 """A base model whose config.json has other sizes than its weights is refused by their headers, and no other one is."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,18 @@ def test_sizes_are_wrong_exactly_where_transformers_makes_another_model_of_them(
                 assert {*found(kind, changed, there)} <= meant, changed
 
 
+@pytest.mark.parametrize("kind", sorted(SIDES))
+def test_each_norm_and_bias_is_judged_and_one_of_another_width_is_a_wrong_file(kind):
+    fields = next(forms(kind)) | {"use_qk_norm": True, "qk_layernorm": True, "attention_bias": True, "mlp_bias": True}
+    there = shapes(kind, fields)
+    assert found(kind, fields, there) == [], "its own weights"
+    flat = {placed(name).part: name for name, shape in there.items() if len(shape) == 1 and "act_fn" not in name}
+    assert flat or kind == "olmo"
+    for name in flat.values():
+        with pytest.raises(TrainerError, match=re.escape(f"its weights are another model's: {name} in ")):
+            found(kind, fields, {**there, name: [there[name][0] + 1]})
+
+
 @pytest.mark.parametrize(("field", "layer"), [("attention_bias", "q_proj"), ("mlp_bias", "down_proj")])
 @pytest.mark.parametrize("kind", sorted(LLAMAS))
 def test_biases_are_missed_exactly_where_transformers_makes_some_by_a_field(kind, field, layer):
@@ -167,6 +180,19 @@ def test_it_is_said_before_a_gpu_is_asked_for_and_loading_would_have_refused_it(
     with pytest.raises(TrainerError) as caught:
         load_model(base, dtype=None)
     assert caught.value.reason == "ModelUnusable"
+
+
+def test_a_norm_of_another_width_is_told_by_the_headers_as_by_loading(base, monkeypatch):
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.1.input_layernorm.weight"] = weights["model.layers.1.input_layernorm.weight"][:31].clone()
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrainerError) as by_headers:
+        config_file.require(base)
+    monkeypatch.setattr(config_file, "require", lambda _: None)
+    with pytest.raises(TrainerError) as by_loading:
+        load_model(base, dtype=None)
+    assert by_headers.value.message == by_loading.value.message
+    assert by_headers.value.next_step == by_loading.value.next_step
 
 
 @pytest.mark.parametrize(
