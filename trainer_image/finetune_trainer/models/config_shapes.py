@@ -13,15 +13,20 @@ from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown
 from finetune_trainer.models.kind_options import lacking
 from finetune_trainer.models.layer_counts import count_of
 from finetune_trainer.models.matrix_sides import FOUR_TIMES, LLAMAS, OWN_HEAD_DIM, SIDES, T5S, Side, Sides
-from finetune_trainer.models.tensor_names import placed
-from finetune_trainer.models.weight_files import file_of
+from finetune_trainer.models.tensor_names import around_of, placed
+from finetune_trainer.models.weight_files import file_of, promised_in
 
 Shapes = Mapping[str, list[int]]
 """Of tensors by name, as the files have them."""
 
 _HEAD = "lm_head.weight"
-_HEADED = LLAMAS | T5S
-"""Kinds whose output head has that name, in files of any age."""
+_OLD_HEAD = "embed_out.weight"
+_HEADED = LLAMAS | T5S | {"gpt_neox", "gptj"}
+"""Kinds whose output head has one of these names, in files of any age."""
+UNTIED = LLAMAS - {"cohere", "gemma", "gemma2", "gemma3_text", "smollm3", "starcoder2"} | {"gpt_neox", "gptj"}
+"""Kinds whose output head is a matrix of its own where the file does not say."""
+_TABLES = frozenset({"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"})
+"""Names that the one table of words of a kind with such names may have in its files."""
 
 
 class Odd(NamedTuple):
@@ -66,11 +71,31 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
             raise unusable(folder, why, PUT_THERE_AGAIN)
         said = f"is {shown(fields[field])}" if field in fields else "is missing"
         yield Wrong(field, f"{said}, and {where}, by config.json {by_config}")
-    elif fields.get("tie_word_embeddings") is False and right and _HEAD not in shapes:
-        if fields["model_type"] in _HEADED:
-            yield Wrong("tie_word_embeddings", f"is false, and the files of weights have no {_HEAD}")
+    elif right and (no_head := _no_head(fields, shapes, folder)):
+        yield no_head
     else:
         yield from lacking(fields, shapes)
+
+
+def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Wrong | None:
+    """What is wrong where the output head is a matrix of its own that the files have not.
+
+    Raises:
+        TrainerError: ModelUnusable, they have no table of words, and no head that may be one.
+    """
+    kind = fields["model_type"]
+    there = {placed(name).part: name for name in shapes}
+    is_tied = fields.get("tie_word_embeddings", kind not in UNTIED) is not False
+    table = next(iter(SIDES[kind]))
+    names = _TABLES if table in _TABLES else {table}
+    if not names & there.keys() and not (is_tied and _HEAD in there):
+        name = max(map(around_of, shapes), key=len) + table
+        why = f"its weights are incomplete: {name} cannot be found in {promised_in(folder, name)}"
+        raise unusable(folder, why, PUT_THERE_AGAIN)
+    if is_tied or {_HEAD, _OLD_HEAD} & there.keys() or kind not in _HEADED:
+        return None
+    said = "is false" if "tie_word_embeddings" in fields else f"is missing, which is false for a {kind}"
+    return Wrong("tie_word_embeddings", f"{said}, and the files of weights have no {_HEAD}")
 
 
 def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:
