@@ -14,6 +14,8 @@ from finetune_trainer.models.layer_counts import count_of
 from finetune_trainer.models.tensor_names import around_of, parts_by_layer, placed
 
 _BRACES = re.compile(r"\{([^}]*)\}")
+_WRAPPER = re.compile(r"^module\.|(?:^|(?<=\.))_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
+"""What torch's wrappers put into the names of a model that is saved within them."""
 
 
 def spelt(*names: str) -> frozenset[str]:
@@ -148,3 +150,18 @@ def first_missing(fields: Fields, names: Collection[str]) -> Missing | None:
             for part in sorted(each - held.get(number, set())):
                 return Missing(around + part.replace("N.", f"{number}."), everywhere=False)
     return None
+
+
+def wrapped(fields: Fields, names: Collection[str]) -> str | None:
+    """The first name that would be one of this kind's without what a wrapper has put into it; None if all is there."""
+    always = ALWAYS.get(fields.get("model_type", ""), frozenset())
+    if always <= {placed(name).part for name in names}:
+        return None
+    return next(
+        (name for name in sorted(names) if placed(bare := unwrapped(name)).part in always and bare != name), None
+    )
+
+
+def unwrapped(name: str) -> str:
+    """A tensor's name without what wrappers put into it."""
+    return re.sub(r"^(?:module\.)+", "", _WRAPPER.sub("", name))
