@@ -21,7 +21,8 @@ from finetune_trainer.models.config_shapes import wrong_shapes
 from finetune_trainer.models.config_types import wrong_parts, wrong_types
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown, wrong_words
 from finetune_trainer.models.generation_file import wrong_generation
-from finetune_trainer.models.kind_parts import first_missing
+from finetune_trainer.models.kind_options import left_out
+from finetune_trainer.models.kind_parts import first_missing, unwrapped, wrapped
 from finetune_trainer.models.target_names import NAMED_AS_STORED
 from finetune_trainer.models.tensor_names import placed
 from finetune_trainer.models.weight_files import (
@@ -326,15 +327,27 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
         yield Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
     if are_plain and text.get("quantization_config") is None:
         yield from _lacking(folder, text, shapes)
+        yield from left_out(text, shapes, folder)
         yield from wrong_shapes(text, shapes, folder)
+
+
+_UNWRAP = (
+    "Save the model that is within the wrapper (model.module of a parallel one, model._orig_mod of torch.compile) by "
+    "save_pretrained, or rename the tensors. Then apply the job under a new name, or have the cache filled again."
+)
 
 
 def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:
     """Weights that every model of this kind has, and that are in no file.
 
     Raises:
-        TrainerError: ModelUnusable, only some layers lack it: then a file is wrong, and not the configuration.
+        TrainerError: ModelUnusable, only some layers lack it, or it has another name: then a file is wrong, and not
+            the configuration.
     """
+    if name := wrapped(text, shapes):
+        why = (f"{name} in {file_of(folder, name)} should be {unwrapped(name)}: the weights were saved with a wrapper "
+               "that the model was trained in")  # fmt: skip
+        raise base_refusals.unusable(folder, why, _UNWRAP)
     missing = first_missing(text, shapes)
     if missing is None:
         return

@@ -8,31 +8,29 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown
+from finetune_trainer.models.kind_options import lacking
 from finetune_trainer.models.layer_counts import count_of
 from finetune_trainer.models.matrix_sides import FOUR_TIMES, LLAMAS, OWN_HEAD_DIM, SIDES, T5S, Side, Sides
-from finetune_trainer.models.tensor_names import placed
-from finetune_trainer.models.weight_files import file_of
+from finetune_trainer.models.tensor_names import around_of, placed
+from finetune_trainer.models.weight_files import file_of, promised_in
 
 Shapes = Mapping[str, list[int]]
 """Of tensors by name, as the files have them."""
 
 _HEAD = "lm_head.weight"
-_HEADED = LLAMAS | T5S
-"""Kinds whose output head has that name, in files of any age."""
-
-_WITH_BIASES: Mapping[str, tuple[str, frozenset[str]]] = {
-    "attention_bias": (
-        "self_attn.q_proj",
-        LLAMAS - {"cwm", "exaone4", "mistral", "phi", "phi3", "qwen2", "starcoder2"},
-    ),
-    "mlp_bias": ("mlp.down_proj", frozenset({"arcee", "cwm", "granite", "llama", "seed_oss", "smollm3"})),
-}
-"""Fields that give layers biases: one of these layers, and the kinds that heed the field."""
+_OLD_HEAD = "embed_out.weight"
+_HEADED = LLAMAS | T5S | {"gpt_neox", "gptj"}
+"""Kinds whose output head has one of these names, in files of any age."""
+UNTIED = LLAMAS - {"cohere", "gemma", "gemma2", "gemma3_text", "smollm3", "starcoder2"} | {"gpt_neox", "gptj"}
+"""Kinds whose output head is a matrix of its own where the file does not say."""
+_TABLES = frozenset({"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"})
+"""Names that the one table of words of a kind with such names may have in its files."""
 
 
 class Odd(NamedTuple):
-    """A matrix with a side that is not as wide as the fields say."""
+    """A tensor with a side that is not as wide as the fields say."""
 
     tensor: str
     side: Side
@@ -41,12 +39,13 @@ class Odd(NamedTuple):
 def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
     """The first size that the weights contradict, or a head of its own or biases that they have not.
 
-    Where they contradict one another a file is wrong and no size: that is told by whoever loads it.
-
     Args:
         fields: Of config.json.
         shapes: Of all tensors, which are floats: quantised matrices are packed, and have other shapes.
         folder: Of the files, for people.
+
+    Raises:
+        TrainerError: ModelUnusable, the weights contradict one another: then a file is wrong, and no size.
     """
     sides = SIDES.get(fields.get("model_type", ""))
     if sides is None or fields.get("quantization_config") is not None:
@@ -61,38 +60,49 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
             elif side.by(sizes) is not None:
                 odd.append(Odd(name, side))
     if odd:
-        name = odd[0].tensor
         field = _blamed([one.side for one in odd], right)
-        if field is None:
-            return
-        said = f"is {shown(fields[field])}" if field in fields else "is missing"
-        where = f"{name} in {file_of(folder, name)} is {tuple(shapes[name])}"
+        name = odd[0].tensor if field else min(one.tensor for one in odd)
         by_config = tuple(
             side.by(sizes) or width for side, width in zip(sides[placed(name).part], shapes[name], strict=True)
         )
+        where = f"{name} in {file_of(folder, name)} is {tuple(shapes[name])}"
+        if field is None:
+            why = f"its weights are another model's: {where}, and by config.json {by_config}"
+            raise unusable(folder, why, PUT_THERE_AGAIN)
+        said = f"is {shown(fields[field])}" if field in fields else "is missing"
         yield Wrong(field, f"{said}, and {where}, by config.json {by_config}")
-    elif fields.get("tie_word_embeddings") is False and right and _HEAD not in shapes:
-        if fields["model_type"] in _HEADED:
-            yield Wrong("tie_word_embeddings", f"is false, and the files of weights have no {_HEAD}")
+    elif right and (no_head := _no_head(fields, shapes, folder)):
+        yield no_head
     else:
-        yield from _without_biases(fields, shapes)
+        yield from lacking(fields, shapes)
 
 
-def _without_biases(fields: Fields, shapes: Shapes) -> Iterator[Wrong]:
-    """Fields that speak of biases, where the files have such layers and none of them has one."""
-    for field, (layer, kinds) in _WITH_BIASES.items():
-        if fields.get(field) is not True or fields["model_type"] not in kinds:
-            continue
-        first = next((name for name in shapes if name.endswith(f"{layer}.weight")), None)
-        if first is not None and not any(name.endswith(f"{layer}.bias") for name in shapes):
-            yield Wrong(field, f"is true, and the files of weights have no {first.removesuffix('weight')}bias")
-            return
+def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Wrong | None:
+    """What is wrong where the output head is a matrix of its own that the files have not.
+
+    Raises:
+        TrainerError: ModelUnusable, they have no table of words, and no head that may be one.
+    """
+    kind = fields["model_type"]
+    there = {placed(name).part: name for name in shapes}
+    is_tied = fields.get("tie_word_embeddings", kind not in UNTIED) is not False
+    table = next(iter(SIDES[kind]))
+    names = _TABLES if table in _TABLES else {table}
+    if not names & there.keys() and not (is_tied and _HEAD in there):
+        name = max(map(around_of, shapes), key=len) + table
+        why = f"its weights are incomplete: {name} cannot be found in {promised_in(folder, name)}"
+        raise unusable(folder, why, PUT_THERE_AGAIN)
+    if is_tied or {_HEAD, _OLD_HEAD} & there.keys() or kind not in _HEADED:
+        return None
+    said = "is false" if "tie_word_embeddings" in fields else f"is missing, which is false for a {kind}"
+    return Wrong("tie_word_embeddings", f"{said}, and the files of weights have no {_HEAD}")
 
 
-def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, Side]]]:
-    """Names of matrices, and their sides, of the layers that the model has: part by part, the earliest layer first."""
+def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:
+    """Names of tensors, and their sides, of the layers that the model has: part by part, the earliest layer first."""
     order = {part: place for place, part in enumerate(sides)}
-    known = [(placed(name), name) for name, shape in shapes.items() if len(shape) == 2 and placed(name).part in order]
+    found = [(placed(name), name) for name in shapes]
+    known = [(place, name) for place, name in found if len(sides.get(place.part, ())) == len(shapes[name]) > 0]
     for place, name in sorted(known, key=lambda one: (order[one[0].part], one[0].number, one[1])):
         layers = count_of(fields, place.layers)
         if layers is None or place.number < layers:

@@ -14,9 +14,11 @@ from finetune_trainer.models.layer_counts import count_of
 from finetune_trainer.models.tensor_names import around_of, parts_by_layer, placed
 
 _BRACES = re.compile(r"\{([^}]*)\}")
+_WRAPPER = re.compile(r"^module\.|(?:^|(?<=\.))_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
+"""What torch's wrappers put into the names of a model that is saved within them."""
 
 
-def _all(*names: str) -> frozenset[str]:
+def spelt(*names: str) -> frozenset[str]:
     """Names whose braces hold alternatives, as a shell has them."""
     found: list[str] = []
     for name in names:
@@ -25,39 +27,39 @@ def _all(*names: str) -> frozenset[str]:
     return frozenset(found)
 
 
-_ATTENTION = _all("layers.N.self_attn.{q,k,v,o}_proj.weight")
-_GATED = _all("layers.N.mlp.{gate,up,down}_proj.weight")
-_NORMS = _all("layers.N.{input,post_attention}_layernorm.weight")
+_ATTENTION = spelt("layers.N.self_attn.{q,k,v,o}_proj.weight")
+_GATED = spelt("layers.N.mlp.{gate,up,down}_proj.weight")
+_NORMS = spelt("layers.N.{input,post_attention}_layernorm.weight")
 _LLAMA = _ATTENTION | _GATED | _NORMS | {"norm.weight"}
-_NORMED_HEADS = _all("layers.N.self_attn.{q,k}_norm.weight")
+_NORMED_HEADS = spelt("layers.N.self_attn.{q,k}_norm.weight")
 _OLMO2 = (
-    _ATTENTION | _GATED | _NORMED_HEADS | _all("layers.N.post_{attention,feedforward}_layernorm.weight", "norm.weight")
+    _ATTENTION | _GATED | _NORMED_HEADS | spelt("layers.N.post_{attention,feedforward}_layernorm.weight", "norm.weight")
 )
 _COHERE = _ATTENTION | _GATED | {"layers.N.input_layernorm.weight", "norm.weight"}
-_GEMMA2 = _LLAMA | _all("layers.N.{pre,post}_feedforward_layernorm.weight")
-_GLM = (_LLAMA - _GATED) | _all("layers.N.mlp.{gate_up,down}_proj.weight")
-_GPT2 = _all(
+_GEMMA2 = _LLAMA | spelt("layers.N.{pre,post}_feedforward_layernorm.weight")
+_GLM = (_LLAMA - _GATED) | spelt("layers.N.mlp.{gate_up,down}_proj.weight")
+_GPT2 = spelt(
     "wpe.weight", "ln_f.{weight,bias}", "h.N.ln_{1,2}.{weight,bias}", "h.N.attn.{c_attn,c_proj}.{weight,bias}",
     "h.N.mlp.{c_fc,c_proj}.{weight,bias}",
 )  # fmt: skip
-_GPTJ = _all("ln_f.{weight,bias}", "h.N.ln_1.{weight,bias}", "h.N.mlp.{fc_in,fc_out}.{weight,bias}")
-_NEOX_FED = _all("layers.N.mlp.{dense_h_to_4h,dense_4h_to_h}.{weight,bias}")
-_NEOX_NORMS = _all("layers.N.{input,post_attention}_layernorm.{weight,bias}")
-_BART = _all(
+_GPTJ = spelt("ln_f.{weight,bias}", "h.N.ln_1.{weight,bias}", "h.N.mlp.{fc_in,fc_out}.{weight,bias}")
+_NEOX_FED = spelt("layers.N.mlp.{dense_h_to_4h,dense_4h_to_h}.{weight,bias}")
+_NEOX_NORMS = spelt("layers.N.{input,post_attention}_layernorm.{weight,bias}")
+_BART = spelt(
     "{en,de}coder.layers.N.self_attn.{q,k,v,out}_proj.{weight,bias}",
     "decoder.layers.N.encoder_attn.{q,k,v,out}_proj.{weight,bias}",
     "{en,de}coder.layers.N.{fc1,fc2,self_attn_layer_norm,final_layer_norm}.{weight,bias}",
     "decoder.layers.N.encoder_attn_layer_norm.{weight,bias}",
 )
-_PEGASUS = _BART | _all("{en,de}coder.layer_norm.{weight,bias}")
-_LONG_T5 = _all(
+_PEGASUS = _BART | spelt("{en,de}coder.layer_norm.{weight,bias}")
+_LONG_T5 = spelt(
     "decoder.block.N.layer.0.SelfAttention.{q,k,v,o}.weight",
     "decoder.block.N.layer.1.EncDecAttention.{q,k,v,o}.weight",
     "decoder.block.N.layer.2.DenseReluDense.wo.weight", "decoder.block.N.layer.{0,1,2}.layer_norm.weight",
     "encoder.block.N.layer.1.DenseReluDense.wo.weight", "encoder.block.N.layer.{0,1}.layer_norm.weight",
     "{en,de}coder.final_layer_norm.weight",
 )  # fmt: skip
-_T5 = _LONG_T5 | _all("encoder.block.N.layer.0.SelfAttention.{q,k,v,o}.weight")
+_T5 = _LONG_T5 | spelt("encoder.block.N.layer.0.SelfAttention.{q,k,v,o}.weight")
 
 ALWAYS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("cwm", "gemma", "granite", "helium", "llama", "mistral", "seed_oss", "smollm3"), _LLAMA),
@@ -67,55 +69,55 @@ ALWAYS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("blenderbot", "pegasus"), _PEGASUS),
     **dict.fromkeys(("mt5", "t5", "umt5"), _T5),
     "apertus": _ATTENTION | _NORMED_HEADS
-    | _all("layers.N.mlp.{up,down}_proj.weight", "layers.N.{attention,feedforward}_layernorm.weight", "norm.weight"),
+    | spelt("layers.N.mlp.{up,down}_proj.weight", "layers.N.{attention,feedforward}_layernorm.weight", "norm.weight"),
     "arcee": _LLAMA - {"layers.N.mlp.gate_proj.weight"},
-    "bart": _BART | _all("{en,de}coder.embed_positions.weight", "{en,de}coder.layernorm_embedding.{weight,bias}"),
-    "bloom": _all(
+    "bart": _BART | spelt("{en,de}coder.embed_positions.weight", "{en,de}coder.layernorm_embedding.{weight,bias}"),
+    "bloom": spelt(
         "{ln_f,word_embeddings_layernorm}.{weight,bias}", "h.N.mlp.{dense_h_to_4h,dense_4h_to_h}.{weight,bias}",
         "h.N.self_attention.{dense,query_key_value}.{weight,bias}",
         "h.N.{input,post_attention}_layernorm.{weight,bias}",
     ),
-    "codegen": _GPTJ | _all("h.N.attn.{out,qkv}_proj.weight"),
-    "falcon": _all(
+    "codegen": _GPTJ | spelt("h.N.attn.{out,qkv}_proj.weight"),
+    "falcon": spelt(
         "ln_f.{weight,bias}", "h.N.mlp.{dense_h_to_4h,dense_4h_to_h}.weight",
         "h.N.self_attention.{dense,query_key_value}.weight",
     ),
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA2 | _NORMED_HEADS,
     "glm": _GLM,
-    "glm4": _GLM | _all("layers.N.post_{mlp,self_attn}_layernorm.weight"),
-    "gpt_neo": _all(
+    "glm4": _GLM | spelt("layers.N.post_{mlp,self_attn}_layernorm.weight"),
+    "gpt_neo": spelt(
         "wpe.weight", "ln_f.{weight,bias}", "h.N.ln_{1,2}.{weight,bias}", "h.N.mlp.{c_fc,c_proj}.{weight,bias}",
         "h.N.attn.attention.{q,k,v,out}_proj.weight", "h.N.attn.attention.out_proj.bias",
     ),
     "gpt_neox": _NEOX_FED | _NEOX_NORMS
-    | _all("final_layer_norm.{weight,bias}", "layers.N.attention.{dense,query_key_value}.weight"),
-    "gptj": _GPTJ | _all("h.N.attn.{q,k,v,out}_proj.weight"),
+    | spelt("final_layer_norm.{weight,bias}", "layers.N.attention.{dense,query_key_value}.weight"),
+    "gptj": _GPTJ | spelt("h.N.attn.{q,k,v,out}_proj.weight"),
     "longt5": _LONG_T5,
-    "mpt": _all(
+    "mpt": spelt(
         "norm_f.weight", "blocks.N.attn.{Wqkv,out_proj}.weight", "blocks.N.ffn.{up,down}_proj.weight",
         "blocks.N.norm_{1,2}.weight",
     ),
     "olmo": _ATTENTION | _GATED,
-    "opt": _all(
+    "opt": spelt(
         "decoder.embed_positions.weight", "decoder.layers.N.self_attn.{q,k,v,out}_proj.weight",
         "decoder.layers.N.{fc1,fc2}.weight",
     ),
     "persimmon": _NEOX_FED | _NEOX_NORMS
-    | _all("final_layernorm.{weight,bias}", "layers.N.self_attn.{dense,query_key_value}.{weight,bias}"),
-    "phi": _all(
+    | spelt("final_layernorm.{weight,bias}", "layers.N.self_attn.{dense,query_key_value}.{weight,bias}"),
+    "phi": spelt(
         "final_layernorm.{weight,bias}", "layers.N.self_attn.{q_proj,k_proj,v_proj,dense}.{weight,bias}",
         "layers.N.mlp.{fc1,fc2}.{weight,bias}", "layers.N.input_layernorm.{weight,bias}",
     ),
     "phi3": _NORMS
-    | _all("norm.weight", "layers.N.mlp.{gate_up,down}_proj.weight", "layers.N.self_attn.{qkv,o}_proj.weight"),
-    "qwen2": _LLAMA | _all("layers.N.self_attn.{q,k,v}_proj.bias"),
+    | spelt("norm.weight", "layers.N.mlp.{gate_up,down}_proj.weight", "layers.N.self_attn.{qkv,o}_proj.weight"),
+    "qwen2": _LLAMA | spelt("layers.N.self_attn.{q,k,v}_proj.bias"),
     "qwen3": _LLAMA | _NORMED_HEADS,
-    "stablelm": _COHERE | _all("norm.bias", "layers.N.input_layernorm.bias"),
+    "stablelm": _COHERE | spelt("norm.bias", "layers.N.input_layernorm.bias"),
     "starcoder2": _ATTENTION
-    | _all("layers.N.mlp.{c_fc,c_proj}.weight", "layers.N.{input,post_attention}_layernorm.{weight,bias}")
-    | _all("norm.{weight,bias}"),
-    "xglm": _all(
+    | spelt("layers.N.mlp.{c_fc,c_proj}.weight", "layers.N.{input,post_attention}_layernorm.{weight,bias}")
+    | spelt("norm.{weight,bias}"),
+    "xglm": spelt(
         "layer_norm.{weight,bias}", "layers.N.self_attn.{q,k,v,out}_proj.{weight,bias}",
         "layers.N.{fc1,fc2,self_attn_layer_norm,final_layer_norm}.{weight,bias}",
     ),
@@ -148,3 +150,18 @@ def first_missing(fields: Fields, names: Collection[str]) -> Missing | None:
             for part in sorted(each - held.get(number, set())):
                 return Missing(around + part.replace("N.", f"{number}."), everywhere=False)
     return None
+
+
+def wrapped(fields: Fields, names: Collection[str]) -> str | None:
+    """The first name that would be one of this kind's without what a wrapper has put into it; None if all is there."""
+    always = ALWAYS.get(fields.get("model_type", ""), frozenset())
+    if always <= {placed(name).part for name in names}:
+        return None
+    return next(
+        (name for name in sorted(names) if placed(bare := unwrapped(name)).part in always and bare != name), None
+    )
+
+
+def unwrapped(name: str) -> str:
+    """A tensor's name without what wrappers put into it."""
+    return re.sub(r"^(?:module\.)+", "", _WRAPPER.sub("", name))

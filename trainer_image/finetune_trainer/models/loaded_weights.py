@@ -40,8 +40,9 @@ def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
 def require_no_rest(folder: Path, model: Any, left: Iterable[str]) -> None:
     """Refuse files with weights that would change what the model says, had config.json room for them.
 
-    Those are whole layers behind the last one, and a bias or matrix of a layer that is there. What else is left over
-    belongs to other things in the same files, as the part of a model that sees does; it is told in the log.
+    Those are whole layers behind the last one, and weights of a layer that is there, as norms of heads that this kind
+    of model has not. What else is left over belongs to other things in the same files, as the part of a model that
+    sees does; it is told in the log.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -55,7 +56,8 @@ def require_no_rest(folder: Path, model: Any, left: Iterable[str]) -> None:
         where = file_of(folder, next(name for name in rest if name.startswith(f"{layer}.")))
         why = f"by config.json it has {there} layers, but its files have more: {layer} in {where}"
         raise unusable(folder, why, _OTHER_CONFIGURATION)
-    if name := next((one for one in rest if _of_a_layer(modules, one)), None):
+    layers = _layers(modules)
+    if name := next((one for one in rest if _of_a_layer(modules, one) or _within(layers, one)), None):
         why = f"config.json leaves no room for {name} in {file_of(folder, name)}: the model would compute without it"
         raise unusable(folder, why, _OTHER_CONFIGURATION)
     logger.warning("%s: the model has no place for %d weights of its files: %s", folder, len(rest), _some(rest))
@@ -80,6 +82,18 @@ def _of_a_layer(modules: Mapping[str, Any], name: str) -> bool:
     owner, _, kind = name.rpartition(".")
     module = modules.get(owner)
     return kind in ("weight", "bias") and module is not None and any(True for _ in module.parameters(recurse=False))
+
+
+def _layers(modules: Mapping[str, Any]) -> set[str]:
+    from torch.nn import ModuleList
+
+    lists = {name: module for name, module in modules.items() if isinstance(module, ModuleList)}
+    return {f"{name}.{number}" for name, module in lists.items() for number in range(len(module))}
+
+
+def _within(layers: set[str], name: str) -> bool:
+    """Whether it is a weight of one of these layers. What has another name is a buffer of old files, or a scale."""
+    return name.endswith(".weight") and any(name[: end.start()] in layers for end in re.finditer(r"\.", name))
 
 
 def require_finite(folder: Path, model: Any, left: Iterable[str], *, quantised: bool) -> None:

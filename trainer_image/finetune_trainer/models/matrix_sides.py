@@ -1,11 +1,13 @@
-"""How wide each matrix of the known kinds of models is, by the fields of config.json that say so.
+"""How wide each matrix, norm and bias of the known kinds of models is, by the fields of config.json that say so.
 
-Only matrices that have, by these fields, the shapes that transformers makes of them. A test makes a model of each kind
+Only those that have, by these fields, the shapes that transformers makes of them. A test makes a model of each kind
 without weights, and compares. What follows from the table: `config_shapes.py`.
 """
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+from finetune_trainer.models.kind_parts import spelt
 
 LLAMAS = frozenset({
     "apertus", "arcee", "cohere", "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "granite", "llama",
@@ -20,7 +22,7 @@ OWN_HEAD_DIM = frozenset({"cwm", "gemma", "gemma2", "gemma3_text", "glm", "glm4"
 
 
 class Side(NamedTuple):
-    """One side of a matrix: how wide it is, and the fields that say so."""
+    """One side of a matrix, or a norm or bias: how wide it is, and the fields that say so."""
 
     width: Callable[[Mapping[str, int]], int]
     fields: tuple[str, ...]
@@ -44,12 +46,22 @@ _ALL_OF_THEM = Side(
 _WIDE, _FED, _EMBEDDED, _GPT_INNER = _of("d_model"), _of("d_ff"), _of("n_embd"), _of("n_inner")
 _ATTENDING = Side(lambda of: of["num_heads"] * of["d_kv"], ("num_heads", "d_kv"))
 
-Sides = Mapping[str, tuple[Side, Side]]
-"""Rows and columns of matrices, by the parts of a model that they are (`tensor_names.py`)."""
+Sides = Mapping[str, tuple[Side, ...]]
+"""Rows and columns of matrices, one side of the others, by the parts of a model that they are (`tensor_names.py`)."""
 
 
 def _within(place: str, sides: Sides) -> Sides:
     return {f"{place}.{name}.weight": both for name, both in sides.items()}
+
+
+def _norms(width: Side, *names: str) -> Sides:
+    return dict.fromkeys(spelt(*(f"{name}.{{weight,bias}}" for name in names)), (width,))
+
+
+def _with_biases(sides: Sides, result: int = 0) -> Sides:
+    """And a bias for each layer, as wide as this side of its matrix."""
+    biases = {part.removesuffix("weight") + "bias": (both[result],) for part, both in sides.items() if len(both) == 2}
+    return {**sides, **biases}
 
 
 _OF_LLAMA: Sides = {
@@ -77,6 +89,18 @@ _OF_LLAMA: Sides = {
             "c_proj": (_MODEL, _INNER),
         },
     ),
+    "layers.N.self_attn.dense.weight": (_MODEL, _ASKING),
+    **_norms(
+        _MODEL, "norm", "final_layernorm", "layers.N.{input,attention,feedforward}_layernorm",
+        "layers.N.post_{attention,feedforward,mlp,self_attn}_layernorm", "layers.N.pre_feedforward_layernorm",
+    ),
+}  # fmt: skip
+_HEAD_NORMS = _norms(_of("head_dim"), "layers.N.self_attn.{q,k}_norm")
+_PARTED = Side(lambda of: of["hidden_size"] // of["num_attention_heads"], ("hidden_size", "num_attention_heads"))
+"""Of Phi's heads, whatever head_dim says."""
+_WHOLE_NORMS: Sides = {
+    "layers.N.self_attn.q_norm.weight": (_ASKING,),
+    "layers.N.self_attn.k_norm.weight": (_ASKED,),
 }
 _ATTENTION_OF_T5: Sides = {
     "q": (_ATTENDING, _WIDE),
@@ -97,6 +121,7 @@ _OF_T5: Sides = {
     **_within("decoder.block.N.layer.1.EncDecAttention", _ATTENTION_OF_T5),
     **_within("encoder.block.N.layer.1.DenseReluDense", _FEEDING_OF_T5),
     **_within("decoder.block.N.layer.2.DenseReluDense", _FEEDING_OF_T5),
+    **_norms(_WIDE, "{en,de}coder.final_layer_norm", "{en,de}coder.block.N.layer.{0,1,2}.layer_norm"),
 }
 
 
@@ -118,7 +143,11 @@ _OF_BART: Sides = {
     "encoder.layers.N.fc2.weight": (_WIDE, _of("encoder_ffn_dim")),
     "decoder.layers.N.fc1.weight": (_of("decoder_ffn_dim"), _WIDE),
     "decoder.layers.N.fc2.weight": (_WIDE, _of("decoder_ffn_dim")),
-}
+    **_norms(
+        _WIDE, "{en,de}coder.{layer_norm,layernorm_embedding}", "{en,de}coder.layers.N.{self_attn,final}_layer_norm",
+        "decoder.layers.N.encoder_attn_layer_norm",
+    ),
+}  # fmt: skip
 
 
 def _places_of_bart(more: int = 0) -> Sides:
@@ -132,6 +161,7 @@ _OF_OPT: Sides = {
     **_within("decoder.layers.N.self_attn", _squares(_MODEL, "q_proj", "k_proj", "v_proj", "out_proj")),
     "decoder.layers.N.fc1.weight": (_of("ffn_dim"), _MODEL),
     "decoder.layers.N.fc2.weight": (_MODEL, _of("ffn_dim")),
+    **_norms(_MODEL, "decoder.final_layer_norm", "decoder.layers.N.{self_attn,final}_layer_norm"),
 }
 _OF_GPT2: Sides = {
     "wte.weight": (_WORDS, _EMBEDDED),
@@ -140,12 +170,14 @@ _OF_GPT2: Sides = {
     "h.N.attn.c_proj.weight": (_EMBEDDED, _EMBEDDED),
     "h.N.mlp.c_fc.weight": (_EMBEDDED, _GPT_INNER),
     "h.N.mlp.c_proj.weight": (_GPT_INNER, _EMBEDDED),
+    **_norms(_EMBEDDED, "ln_f", "h.N.ln_{1,2}"),
 }
 _OF_GPTJ: Sides = {
     "wte.weight": (_WORDS, _EMBEDDED),
     **_within("h.N.attn", _squares(_EMBEDDED, "q_proj", "k_proj", "v_proj", "out_proj")),
     "h.N.mlp.fc_in.weight": (_GPT_INNER, _EMBEDDED),
     "h.N.mlp.fc_out.weight": (_EMBEDDED, _GPT_INNER),
+    **_norms(_EMBEDDED, "ln_f", "h.N.ln_1"),
 }
 _OF_NEO: Sides = {
     "wte.weight": (_WORDS, _MODEL),
@@ -153,6 +185,7 @@ _OF_NEO: Sides = {
     **_within("h.N.attn.attention", _squares(_MODEL, "q_proj", "k_proj", "v_proj", "out_proj")),
     "h.N.mlp.c_fc.weight": (_INNER, _MODEL),
     "h.N.mlp.c_proj.weight": (_MODEL, _INNER),
+    **_norms(_MODEL, "ln_f", "h.N.ln_{1,2}"),
 }
 _OF_NEOX: Sides = {
     "embed_in.weight": (_WORDS, _MODEL),
@@ -160,6 +193,7 @@ _OF_NEOX: Sides = {
     "layers.N.attention.dense.weight": (_MODEL, _MODEL),
     "layers.N.mlp.dense_h_to_4h.weight": (_INNER, _MODEL),
     "layers.N.mlp.dense_4h_to_h.weight": (_MODEL, _INNER),
+    **_norms(_MODEL, "final_layer_norm", "layers.N.{input,post_attention}_layernorm"),
 }
 _OF_BLOOM: Sides = {
     "word_embeddings.weight": (_WORDS, _MODEL),
@@ -167,20 +201,27 @@ _OF_BLOOM: Sides = {
     "h.N.self_attention.dense.weight": (_MODEL, _MODEL),
     "h.N.mlp.dense_h_to_4h.weight": (_of("hidden_size", 4), _MODEL),
     "h.N.mlp.dense_4h_to_h.weight": (_MODEL, _of("hidden_size", 4)),
+    **_norms(_MODEL, "ln_f", "word_embeddings_layernorm", "h.N.{input,post_attention}_layernorm"),
 }
-SIDES: Mapping[str, Sides] = {
+_MATRICES: Mapping[str, Sides] = {
     **dict.fromkeys(LLAMAS, _OF_LLAMA),
+    **{kind: {**_OF_LLAMA, **_HEAD_NORMS} for kind in ("apertus", "exaone4", "gemma3_text", "qwen3")},
+    **{kind: {**_OF_LLAMA, **_WHOLE_NORMS} for kind in ("olmo2", "olmo3")},
     **dict.fromkeys(T5S, _OF_T5),
+    "phi": {**_OF_LLAMA, **_norms(_PARTED, "layers.N.self_attn.{q,k}_layernorm")},
     "bart": {**_OF_BART, **_places_of_bart(more=2)},
     "blenderbot": {**_OF_BART, **_places_of_bart()},
     "pegasus": {**_OF_BART, **_places_of_bart()},
     "bloom": _OF_BLOOM,
-    "gpt2": _OF_GPT2,
     "gpt_neo": _OF_NEO,
     "gpt_neox": _OF_NEOX,
     "gptj": _OF_GPTJ,
     "opt": _OF_OPT,
-}  # fmt: skip
+}
+SIDES: Mapping[str, Sides] = {
+    **{kind: {**_with_biases(sides), "lm_head.bias": (_WORDS,)} for kind, sides in _MATRICES.items()},
+    "gpt2": _with_biases(_OF_GPT2, result=1),
+}
 """By model_type."""
 
 FOUR_TIMES: Mapping[str, tuple[str, str]] = {

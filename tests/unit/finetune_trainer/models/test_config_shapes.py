@@ -1,6 +1,7 @@
 """A base model whose config.json has other sizes than its weights is refused by their headers, and no other one is."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
-from finetune_trainer.models.config_shapes import wrong_shapes
+from finetune_trainer.models.config_shapes import UNTIED, wrong_shapes
 from finetune_trainer.models.matrix_sides import BARTS, LLAMAS, OWN_HEAD_DIM, SIDES, T5S
 from finetune_trainer.models.tensor_names import placed
 from tests.assets.tiny_model import NAME
@@ -103,6 +104,38 @@ def test_sizes_are_wrong_exactly_where_transformers_makes_another_model_of_them(
                 assert {*found(kind, changed, there)} <= meant, changed
 
 
+@pytest.mark.parametrize("kind", sorted(SIDES))
+def test_each_norm_and_bias_is_judged_and_one_of_another_width_is_a_wrong_file(kind):
+    fields = next(forms(kind)) | {"use_qk_norm": True, "qk_layernorm": True, "attention_bias": True, "mlp_bias": True}
+    there = shapes(kind, fields)
+    assert found(kind, fields, there) == [], "its own weights"
+    flat = {placed(name).part: name for name, shape in there.items() if len(shape) == 1 and "act_fn" not in name}
+    assert flat or kind == "olmo"
+    for name in flat.values():
+        with pytest.raises(TrainerError, match=re.escape(f"its weights are another model's: {name} in ")):
+            found(kind, fields, {**there, name: [there[name][0] + 1]})
+
+
+@pytest.mark.parametrize("kind", sorted(SIDES))
+def test_a_table_of_words_and_a_head_are_missed_where_transformers_makes_them_of_nothing(kind):
+    from transformers import AutoConfig
+
+    fields = next(forms(kind))
+    there = shapes(kind, fields)
+    assert (kind in UNTIED) == (AutoConfig.for_model(kind, **fields).tie_word_embeddings is False)
+    table = next(name for name in there if placed(name).part == next(iter(SIDES[kind])))
+    body = {name: shape for name, shape in there.items() if name != table and "lm_head" not in name}
+    for said in ({}, {"tie_word_embeddings": False}, {"tie_word_embeddings": True}):
+        with pytest.raises(TrainerError, match=re.escape(f"its weights are incomplete: {table} cannot be found in ")):
+            found(kind, fields | said, body)
+    headed = {**body, "lm_head.weight": there[table]}
+    assert found(kind, fields | {"tie_word_embeddings": True}, headed) == [], "the head may be the table"
+    with pytest.raises(TrainerError, match=re.escape(f"its weights are incomplete: {table} cannot be found in ")):
+        found(kind, fields | {"tie_word_embeddings": False}, headed)
+    if "lm_head.weight" in there:
+        assert found(kind, fields, {**body, table: there[table]}) == ["tie_word_embeddings"]
+
+
 @pytest.mark.parametrize(("field", "layer"), [("attention_bias", "q_proj"), ("mlp_bias", "down_proj")])
 @pytest.mark.parametrize("kind", sorted(LLAMAS))
 def test_biases_are_missed_exactly_where_transformers_makes_some_by_a_field(kind, field, layer):
@@ -156,6 +189,8 @@ OF_K = "model.layers.0.self_attn.k_proj.weight in model.safetensors is (16, 32),
          "config.json (377, 64)"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings is false, and the files of weights have no "
          "lm_head.weight"),
+        ({"tie_word_embeddings": "gone"}, "tie_word_embeddings is missing, which is false for a llama, and the "
+         "files of weights have no lm_head.weight"),
     ],
 )  # fmt: skip
 def test_it_is_said_before_a_gpu_is_asked_for_and_loading_would_have_refused_it(base, monkeypatch, fields, said):
@@ -167,6 +202,36 @@ def test_it_is_said_before_a_gpu_is_asked_for_and_loading_would_have_refused_it(
     with pytest.raises(TrainerError) as caught:
         load_model(base, dtype=None)
     assert caught.value.reason == "ModelUnusable"
+
+
+@pytest.mark.parametrize(("tied", "is_refused"), [(True, False), (False, True), ("gone", True)])
+def test_a_head_without_a_table_of_words_is_taken_where_loading_takes_it(base, monkeypatch, tied, is_refused):
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    change(base, tie_word_embeddings=tied)
+    said = []
+    for judge in (config_file.require, lambda folder: load_model(folder, dtype=None)):
+        try:
+            judge(base)
+        except TrainerError as error:
+            said.append(error.message)
+        monkeypatch.setattr(config_file, "require", lambda _: None)
+    assert len(said) == 2 * is_refused
+    assert len({*said}) <= 1
+
+
+def test_a_norm_of_another_width_is_told_by_the_headers_as_by_loading(base, monkeypatch):
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.1.input_layernorm.weight"] = weights["model.layers.1.input_layernorm.weight"][:31].clone()
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrainerError) as by_headers:
+        config_file.require(base)
+    monkeypatch.setattr(config_file, "require", lambda _: None)
+    with pytest.raises(TrainerError) as by_loading:
+        load_model(base, dtype=None)
+    assert by_headers.value.message == by_loading.value.message
+    assert by_headers.value.next_step == by_loading.value.next_step
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
-from finetune_trainer.models.kind_parts import ALWAYS, first_missing
+from finetune_trainer.models.kind_parts import ALWAYS, first_missing, unwrapped, wrapped
 from finetune_trainer.models.target_names import NAMED_AS_STORED
 from finetune_trainer.models.tensor_names import placed
 from tests.assets.tiny_model import NAME
@@ -189,3 +189,24 @@ def test_so_it_is_of_the_other_kinds_that_transformers_refuses(tmp_path, kind, f
     assert "is 3, and " in refusal(tmp_path)
     with pytest.raises(ValueError, match="divisible"), torch.device("meta"):
         AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields, num_hidden_layers=2))
+
+
+@pytest.mark.parametrize("before", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.module."])
+def test_names_that_a_wrapper_has_changed_are_told_by_name(before, tiny_model, tmp_path):
+    base = shutil.copytree(tiny_model / NAME, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    save_file({before + name: value for name, value in weights.items()}, base / "model.safetensors")
+    with pytest.raises(TrainerError) as caught:
+        config_file.require(base)
+    name = "model.layers.0.input_layernorm.weight"
+    assert f"{before}{name} in model.safetensors should be {name}: " in caught.value.message
+    assert "model._orig_mod of torch.compile" in caught.value.next_step
+
+
+def test_a_wrapper_around_each_layer_is_told_too_and_what_lies_beside_the_whole_model_is_not():
+    names = stored("llama")
+    around_layers = {name.replace("layers.0.", "layers.0._checkpoint_wrapped_module.") for name in names}
+    name = wrapped({"model_type": "llama"}, {one for one in around_layers if "layers.1." not in one})
+    assert name == "model.layers.0._checkpoint_wrapped_module.input_layernorm.weight"
+    assert unwrapped(name) in names
+    assert wrapped({"model_type": "llama"}, names | {f"module.{one}" for one in names}) is None

@@ -87,18 +87,34 @@ def test_layers_that_the_configuration_leaves_out_are_told(base, monkeypatch):
     assert said.next_step.startswith("Correct config.json")
 
 
-@pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "model.norm.bias"])
-def test_weights_of_a_layer_for_which_the_configuration_leaves_no_room_are_told(base, name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.norm.bias",
+        "model.layers.1.self_attn.q_norm.weight",
+        "model.layers.1.pre_feedforward_layernorm.weight",
+        "model.layers.0.self_attn.q_proj.lora_A.weight",
+    ],
+)
+def test_weights_of_a_layer_for_which_the_configuration_leaves_no_room_are_told(base, monkeypatch, name):
+    monkeypatch.setattr(config_file, "require", lambda _: None)
     edit(base, lambda weights: weights.update({name: torch.ones(32)}))
     assert f"config.json leaves no room for {name} in model.safetensors" in refused(base).message
 
 
 @pytest.mark.parametrize(
     "name",
-    ["vision_tower.layers.0.weight", "model.layers.2.eh_proj.weight", "mtp.0.weight", "score.weight"],
+    [
+        "vision_tower.layers.0.weight",
+        "model.layers.2.eh_proj.weight",
+        "mtp.0.weight",
+        "score.weight",
+        "model.layers.0.self_attn.k_scale",
+    ],
 )
 def test_weights_of_other_things_in_the_same_files_are_left_out_and_told_in_the_log(base, name, caplog):
-    """Of what sees or hears, of layers that guess further tokens, of a head that classifies."""
+    """Of what sees or hears, of layers that guess further tokens, of a head that classifies, of a cache in 8 bits."""
     edit(base, lambda weights: weights.update({name: torch.full((4,), float("nan"))}))
     base_model.load_model(base, dtype=torch.float32)
     assert f"no place for 1 weights of its files: {name}" in caplog.text
