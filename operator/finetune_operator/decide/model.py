@@ -274,8 +274,7 @@ def _under_way(deployment: DeploymentView, active: int) -> str:
     """With what its deployment says of it: what that says of an earlier target is none of this version's."""
     conditions = deployment.status.conditions or ()
     told = next((c.message for c in conditions if c.type == "Reconciling" and c.status == "True"), "")
-    nothing_more = told in ("", f"version {active} is being deployed")  # no write for saying the same in other words
-    if nothing_more or deployment.status.target_version != active:
+    if not told or deployment.status.target_version != active:
         return f"version {active} is active and is being deployed"
     return f"version {active} is active; ModelDeployment {deployment.name}: {told}"
 
