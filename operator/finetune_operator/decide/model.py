@@ -267,16 +267,7 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
     if waits:
         told = reconciling if waits.status == "True" else resting
         return told(Reason(waits.reason), f"ModelDeployment {deployment.name}: {waits.message}")
-    return reconciling(Reason.DEPLOYING, _under_way(deployment, active))
-
-
-def _under_way(deployment: DeploymentView, active: int) -> str:
-    """With what its deployment says of it: what that says of an earlier target is none of this version's."""
-    conditions = deployment.status.conditions or ()
-    told = next((c.message for c in conditions if c.type == "Reconciling" and c.status == "True"), "")
-    if not told or deployment.status.target_version != active:
-        return f"version {active} is active and is being deployed"
-    return f"version {active} is active; ModelDeployment {deployment.name}: {told}"
+    return reconciling(Reason.DEPLOYING, f"version {active} is active and is being deployed")
 
 
 def _status(

@@ -305,19 +305,3 @@ def test_a_model_without_replicas_says_what_brings_its_server_back() -> None:
     stopped = deployed(phase="Idle", conditions=[("Ready", "False", "Suspended")])
     found = condition(decide(view(*V, deployments=[stopped])).status, "Ready")
     assert found.message == "version 3 is active; ModelDeployment sentiment has no replicas: m"
-
-
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        (3, "version 3 is active; ModelDeployment sentiment: m"),
-        (2, "version 3 is active and is being deployed"),
-        (None, "version 3 is active and is being deployed"),
-    ],
-)
-def test_a_model_that_is_being_deployed_says_what_its_deployment_says_of_the_active_version(
-    target: int | None, said: str
-) -> None:
-    held_up = deployed(targetVersion=target, conditions=[("Reconciling", "True", "Deploying")])
-    found = condition(decide(view(*V, deployments=[held_up])).status, "Reconciling")
-    assert (found.status, found.reason, found.message) == ("True", "Deploying", said)
