@@ -9,12 +9,11 @@ import aiohttp
 import pytest
 
 from finetune_operator import __main__ as process
-from finetune_operator.runtime.certificates import Certificates, Source
 from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.lease_thread import LeaseThread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.settings import Settings
-from tests.unit.finetune_operator.test_leader_label import BusyAtFirst, Follower
+from tests.unit.finetune_operator.test_leader_label import BusyAtFirst, Follower, Loaded
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ async def probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterat
     local = {"report_bind": "127.0.0.1", "probe_bind": "127.0.0.1"}
     settings = Settings(report_port=0, probe_port=0, service_account=tmp_path, **local)
     kube, leadership = cast("Kube", BusyAtFirst(0)), cast("LeaseThread", Follower())
-    operator, stop = process.Operator(settings, kube, leadership, Certificates(cast("Source", None))), asyncio.Event()
+    operator, stop = process.Operator(settings, kube, leadership, Loaded()), asyncio.Event()
     running = asyncio.create_task(operator.run(stop))
     yield await started.get()
     stop.set()
