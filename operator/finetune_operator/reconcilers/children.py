@@ -78,9 +78,6 @@ class Children:
             if self._made.get(key) is None:
                 self._made.put(key, frozenset())
             return Ensured(present)
-        is_again = present is None and self._made.get(key) is not None
-        if is_again and not await self._is_there(owner):
-            return Ensured(None)
         # Where its stamp is another one, something else is wanted now: that waits for nobody.
         was_so = present is None or _stamp(present) in {None, digest}
         what = f"{resource.kind} {metadata['name']}"
@@ -89,6 +86,9 @@ class Children:
             if (refusal := self._refused.get(key)) is not None:
                 raise refusal.with_traceback(None)  # the same one each time
             return Ensured(present, contested=Contested(_again_and_again(what, present, changed), wait))
+        is_again = present is None and self._made.get(key) is not None
+        if is_again and not await self._is_there(owner):
+            return Ensured(None)
         written = await self._written(key, resource, wanted)
         self._made.put(key, frozenset(differences(written, wanted)))
         mended = changed - frozenset(differences(written, wanted))
