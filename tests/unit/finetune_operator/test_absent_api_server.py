@@ -13,9 +13,9 @@ from finetune_operator.runtime.certificates import Certificates
 from finetune_operator.runtime.errors import Forbidden, KubeError, TooManyRequests, Transient
 from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.lease_thread import LeaseThread
-from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.runtime import fake_time
+from tests.unit.finetune_operator.test_changed_trust import probe_servers
 from tests.unit.finetune_operator.test_leader_label import BusyAtFirst, Follower
 
 AWAY = Transient(0, "Unreachable", "Cannot connect to host 10.96.0.1:443")
@@ -68,14 +68,7 @@ def test_what_it_refuses_is_not_waited_for() -> None:
 async def test_meanwhile_the_process_is_alive_and_not_ready_and_ends_when_it_is_told_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    started: asyncio.Queue[ProbeServer] = asyncio.Queue()
-
-    class Known(ProbeServer):
-        async def start(self) -> None:
-            await super().start()
-            started.put_nowait(self)
-
-    monkeypatch.setattr(process, "ProbeServer", Known)
+    started = probe_servers(monkeypatch)
     settings = Settings(report_port=0, probe_port=0, report_bind="127.0.0.1", probe_bind="127.0.0.1")
     kube, leadership = cast("Kube", BusyAtFirst(0)), cast("LeaseThread", Follower())
     operator, stop = process.Operator(settings, kube, leadership, Answers(AWAY)), asyncio.Event()

@@ -16,10 +16,8 @@ from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.test_leader_label import BusyAtFirst, Follower, Loaded
 
 
-@pytest.fixture
-async def probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[ProbeServer]:
-    """Of a replica that follows, and has read the CA."""
-    (tmp_path / "ca.crt").write_text("first")
+def probe_servers(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[ProbeServer]:
+    """Those that are started from now on."""
     started: asyncio.Queue[ProbeServer] = asyncio.Queue()
 
     class Known(ProbeServer):
@@ -28,6 +26,14 @@ async def probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterat
             started.put_nowait(self)
 
     monkeypatch.setattr(process, "ProbeServer", Known)
+    return started
+
+
+@pytest.fixture
+async def probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[ProbeServer]:
+    """Of a replica that follows, and has read the CA."""
+    (tmp_path / "ca.crt").write_text("first")
+    started = probe_servers(monkeypatch)
     local = {"report_bind": "127.0.0.1", "probe_bind": "127.0.0.1"}
     settings = Settings(report_port=0, probe_port=0, service_account=tmp_path, **local)
     kube, leadership = cast("Kube", BusyAtFirst(0)), cast("LeaseThread", Follower())
