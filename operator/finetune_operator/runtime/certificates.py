@@ -20,7 +20,7 @@ from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.authority import Action, Material, carry_out, decide, expiries, is_displaced
-from finetune_operator.runtime.errors import Conflict, KubeError, NoCluster, NotFound, Transient
+from finetune_operator.runtime.errors import Conflict, Forbidden, KubeError, NoCluster, NotFound, Transient
 from finetune_operator.runtime.kube import SECRETS, Kube
 from finetune_operator.runtime.repeats import Repeats
 from finetune_operator.runtime.settings import Settings
@@ -30,6 +30,8 @@ FIRST_RETRY_SECONDS = 3.0
 PATIENCE_SECONDS = 900.0
 """A process that ends while the API server is away is begun again later and later, and is still held back when that
 answers: it waits in itself. Longer than the ten minutes after which the kubelet forgets that a container has ended."""
+UNSETTLED_SECONDS = 10.0
+"""An API server that has just come back refuses everybody, until it has read all roles."""
 _ATTEMPTS = 8
 
 logger = logging.getLogger(__name__)
@@ -190,13 +192,15 @@ class Certificates:
             KubeError: they may not be read or written, or could not be for `PATIENCE_SECONDS`.
         """
         clock = asyncio.get_running_loop().time
-        troubles, given_up = Repeats(clock), clock() + PATIENCE_SECONDS
+        troubles, given_up, settled = Repeats(clock), clock() + PATIENCE_SECONDS, clock()
         while True:
             try:
                 await self.load()
                 break
-            except Transient as error:
-                if clock() >= given_up:
+            except (Transient, Forbidden) as error:
+                if isinstance(error, Transient):
+                    settled = clock() + UNSETTLED_SECONDS
+                if clock() >= min(given_up, settled):
                     raise
                 if troubles.is_news(error.reason):
                     logger.warning(

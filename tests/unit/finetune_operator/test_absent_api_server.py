@@ -19,6 +19,7 @@ from tests.unit.finetune_operator.test_changed_trust import probe_servers
 from tests.unit.finetune_operator.test_leader_label import BusyAtFirst, Follower
 
 AWAY = Transient(0, "Unreachable", "Cannot connect to host 10.96.0.1:443")
+REFUSED = Forbidden(403, "Forbidden", "cannot get resource")
 
 
 class Answers(Certificates):
@@ -59,10 +60,23 @@ def test_one_that_does_not_come_back_ends_the_process_long_after_the_kubelet_has
 
 
 def test_what_it_refuses_is_not_waited_for() -> None:
-    found = Answers(Forbidden(403, "Forbidden", "no"))
+    found = Answers(REFUSED)
     with pytest.raises(Forbidden):
         fake_time.run(found.begin())
     assert found.asked == 1
+
+
+def test_one_that_has_just_come_back_and_knows_no_roles_yet_is_waited_for() -> None:
+    found = Answers(AWAY, REFUSED, REFUSED, None)
+    fake_time.run(found.begin())
+    assert found.asked == 4
+
+
+def test_one_that_goes_on_refusing_after_it_came_back_is_not_waited_for() -> None:
+    found = Answers(AWAY, REFUSED)
+    with pytest.raises(Forbidden):
+        fake_time.run(found.begin())
+    assert found.asked < 7
 
 
 async def test_meanwhile_the_process_is_alive_and_not_ready_and_ends_when_it_is_told_to(
