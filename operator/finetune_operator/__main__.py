@@ -1,6 +1,7 @@
 """The process: connects, leads, watches, reconciles, and ends without leaving anything half done.
 
-report and probe servers ─▶ Lease ─▶ first listing ─▶ queue and watches ─▶ until SIGTERM, or the Lease is lost
+probe server ─▶ API server answers ─▶ report server ─▶ Lease ─▶ first listing ─▶ queue and watches ─▶ until SIGTERM,
+or the Lease is lost
 """
 
 import argparse
@@ -106,9 +107,12 @@ class Operator:
         )
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Serve probes, wait for the Lease, work until `stop` or until the Lease is lost; the exit code."""
+        """Serve probes, wait for API server and Lease, work until `stop` or until the Lease is lost; the exit code."""
         async with AsyncExitStack() as stack:
-            await self._start_servers(stack)
+            await self._start_probes(stack)
+            if not await _first(stop.wait(), self._certificates.begin()):
+                return OK
+            await self._start_reports(stack)
             leads = asyncio.Event()
             label = LeaderLabel(self._kube, self._guarded, self._settings.namespace, self._settings.pod_name)
             labelling = asyncio.create_task(label.keep(leads), name="label the leader")
@@ -119,10 +123,20 @@ class Operator:
             leads.set()
             return await self._work(stop)
 
-    async def _start_servers(self, stack: AsyncExitStack) -> None:
-        settings = self._settings
+    async def _start_probes(self, stack: AsyncExitStack) -> None:
+        """First of all: a process that waits for its API server is alive."""
+        probes = ProbeServer(
+            self._settings.probe_bind,
+            self._settings.probe_port,
+            live={"queue": self._queue_is_stuck, "trust": self._trust_has_changed},
+            ready={"certificates": self._certificates.lacking, "listing": self._is_taking_over},
+        )
+        await probes.start()
+        stack.push_async_callback(probes.stop)
+
+    async def _start_reports(self, stack: AsyncExitStack) -> None:
         reports = ReportServer(
-            settings,
+            self._settings,
             self._certificates.context,
             Takers(
                 authorise=self._reports.authorise,
@@ -133,15 +147,8 @@ class Operator:
             review=self._kube.review_token,
             is_leader=lambda: self._working and self._leadership.is_held(),
         )
-        probes = ProbeServer(
-            settings.probe_bind,
-            settings.probe_port,
-            live={"queue": self._queue_is_stuck, "trust": self._trust_has_changed},
-            ready={"listing": self._is_taking_over},
-        )
-        for server in (reports, probes):
-            await server.start()
-            stack.push_async_callback(server.stop)
+        await reports.start()
+        stack.push_async_callback(reports.stop)
         renewal = asyncio.create_task(self._certificates.keep(), name="renew certificates")
         stack.callback(renewal.cancel)
 
@@ -229,7 +236,6 @@ async def _main(settings: Settings) -> int:
         identity = unique_identity(settings.pod_name)
         async with Kube.connect(settings) as kube, lease_thread(settings, identity) as leadership:
             certificates = Certificates(source_of(settings, kube))
-            await certificates.load()
             return await Operator(settings, kube, leadership, certificates).run(stop)
     except LeadershipLost:
         logger.warning("another replica leads now")

@@ -12,8 +12,9 @@ from finetune_operator.desired.compare import differences, is_managed, is_ours, 
 from finetune_operator.reconcilers.context import Context, kept_by
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.errors import REFUSALS, KubeError
-from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Resource
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, OWN_KINDS, Resource
 from finetune_operator.runtime.limits import TokenBuckets
+from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.recent import Recent
 
 Differences = frozenset[tuple[str, str]]
@@ -51,7 +52,7 @@ class Children:
         self._context = context
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, context.seconds, REMEMBERED)
         self._made: Recent[Differences] = Recent(REMEMBERED, lambda _: False)
-        """What was made by this process, and how the server keeps it otherwise than it was wanted."""
+        """What this process has made or found, and how the server keeps it otherwise than it was wanted."""
         self._refused: Recent[KubeError] = Recent(REMEMBERED, lambda _: False)
         """What the server said when it took no such object the last time."""
 
@@ -74,6 +75,8 @@ class Children:
             return Ensured(present, contested=Contested(note, PAUSE_SECONDS))
         changed = self._changed(key, present, wanted)
         if present is not None and not changed:
+            if self._made.get(key) is None:
+                self._made.put(key, frozenset())
             return Ensured(present)
         # Where its stamp is another one, something else is wanted now: that waits for nobody.
         was_so = present is None or _stamp(present) in {None, digest}
@@ -83,8 +86,10 @@ class Children:
             if (refusal := self._refused.get(key)) is not None:
                 raise refusal.with_traceback(None)  # the same one each time
             return Ensured(present, contested=Contested(_again_and_again(what, present, changed), wait))
-        written = await self._written(key, resource, wanted)
         is_again = present is None and self._made.get(key) is not None
+        if is_again and not await self._is_there(owner):
+            return Ensured(None)
+        written = await self._written(key, resource, wanted)
         self._made.put(key, frozenset(differences(written, wanted)))
         mended = changed - frozenset(differences(written, wanted))
         if was_so and mended:
@@ -102,6 +107,23 @@ class Children:
         self._refused.drop(key)
         self._context.store.put(resource, written)
         return written
+
+    async def _is_there(self, owner: Manifest) -> bool:
+        """Whether an owner is there to be made something for again: its own watch may have been cut before it went.
+
+        Else what the garbage collector takes would be made anew: a server starts, a provider bills it.
+        """
+        resource = next(own for own in OWN_KINDS if own.kind == owner["kind"])
+        metadata = owner["metadata"]
+        found = await self._context.kube.get(resource, metadata["name"], metadata["namespace"])
+        if found is None:
+            self._context.store.remove(resource, metadata["namespace"], metadata["name"])
+            return False
+        if found["metadata"]["uid"] == metadata["uid"] and found["metadata"].get("deletionTimestamp") is None:
+            return True
+        self._context.store.put(resource, found)
+        self._context.enqueue(Key(resource.kind, metadata["namespace"], metadata["name"]))
+        return False
 
     async def _tell(self, owner: Manifest, child: Manifest, what: str) -> None:
         """An Event of the owner; of the child too where people write such objects themselves, and look there."""

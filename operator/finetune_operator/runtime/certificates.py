@@ -20,11 +20,18 @@ from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.authority import Action, Material, carry_out, decide, expiries, is_displaced
-from finetune_operator.runtime.errors import Conflict, KubeError, NoCluster, NotFound
+from finetune_operator.runtime.errors import Conflict, Forbidden, KubeError, NoCluster, NotFound, Transient
 from finetune_operator.runtime.kube import SECRETS, Kube
+from finetune_operator.runtime.repeats import Repeats
 from finetune_operator.runtime.settings import Settings
 
 CHECK_SECONDS = 300.0
+FIRST_RETRY_SECONDS = 3.0
+PATIENCE_SECONDS = 900.0
+"""A process that ends while the API server is away is begun again later and later, and is still held back when that
+answers: it waits in itself. Longer than the ten minutes after which the kubelet forgets that a container has ended."""
+UNSETTLED_SECONDS = 10.0
+"""An API server that has just come back refuses everybody, until it has read all roles."""
 _ATTEMPTS = 8
 
 logger = logging.getLogger(__name__)
@@ -138,7 +145,7 @@ class MountedFolder:
 class Certificates:
     """The SSL context of the report server and the bundle that training pods get.
 
-    Made by `load`; `keep` renews and reloads until cancelled.
+    Made by `begin`; `keep` renews and reloads until cancelled.
     """
 
     def __init__(self, source: Source, scratch: Path | None = None) -> None:
@@ -172,6 +179,37 @@ class Certificates:
             raise CertificatesUnusable(f"the serving certificate cannot be used: {error.reason}") from error
         self._loaded = current
         logger.info("report server: certificate loaded")
+
+    def lacking(self) -> str | None:
+        """A readiness check: what is wrong until the first ones are loaded."""
+        return "the certificates have not been loaded" if self._loaded is None else None
+
+    async def begin(self) -> None:
+        """`load` for the first time: an API server that does not answer (yet) is waited for.
+
+        Raises:
+            CertificatesUnusable: see `load`.
+            KubeError: they may not be read or written, or could not be for `PATIENCE_SECONDS`.
+        """
+        clock = asyncio.get_running_loop().time
+        troubles, given_up, settled = Repeats(clock), clock() + PATIENCE_SECONDS, clock()
+        while True:
+            try:
+                await self.load()
+                break
+            except (Transient, Forbidden) as error:
+                if isinstance(error, Transient):
+                    settled = clock() + UNSETTLED_SECONDS
+                if clock() >= min(given_up, settled):
+                    raise
+                if troubles.is_news(error.reason):
+                    logger.warning(
+                        "the API server cannot be asked yet for the certificates, and nothing begins before; it is"
+                        " tried again every %g s: %s", FIRST_RETRY_SECONDS, error,
+                    )  # fmt: skip
+            await asyncio.sleep(FIRST_RETRY_SECONDS)
+        if troubles.over():
+            logger.info("the API server answers")
 
     async def keep(self) -> None:
         """Loads again and again; what fails is logged and tried again, the old certificate serves on."""

@@ -100,6 +100,8 @@ _DENIED = re.compile(
 # To a patch the server repeats the whole object before it says what is wrong with it.
 _UNKNOWN_FIELD = re.compile(r"strict decoding error: .*", re.DOTALL)
 _TOO_LARGE = "etcdserver: request is too large"
+# A Job that etcd finds too large the server tries once more, and finds labels in it that it has set itself.
+_TOO_LARGE_A_JOB = re.compile(r'^(Job\.batch "[^"]*") is invalid: .*`selector` not auto-generated', re.DOTALL)
 _NOT_ASKED = "failed calling webhook"
 _BY_STATUS: dict[int, type[KubeError]] = {
     400: Invalid,
@@ -116,6 +118,11 @@ def error_for(status: int, reason: str, message: str, retry_after: float | None 
     """The exception for an answer of the API server."""
     if status == 422 and (unknown := _UNKNOWN_FIELD.search(message)):
         message = unknown[0]
+    if status == 422 and (job := _TOO_LARGE_A_JOB.match(message)):
+        message = (
+            f"{job[1]} is too large: etcd takes no object beyond 1.5 MiB, and this one has what spec and connection "
+            "say of its pod, as volumes with long attributes"
+        )
     if status == 401 and message == "Unauthorized":  # its own words, not those of a server that is asked through it
         message = UNAUTHENTICATED
     if status == 500 and message.startswith((_BAD_PATCH, _TOO_LARGE)):

@@ -9,18 +9,15 @@ import aiohttp
 import pytest
 
 from finetune_operator import __main__ as process
-from finetune_operator.runtime.certificates import Certificates, Source
 from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.lease_thread import LeaseThread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.settings import Settings
-from tests.unit.finetune_operator.test_leader_label import BusyAtFirst, Follower
+from tests.unit.finetune_operator.test_leader_label import BusyAtFirst, Follower, Loaded
 
 
-@pytest.fixture
-async def probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[ProbeServer]:
-    """Of a replica that follows, and has read the CA."""
-    (tmp_path / "ca.crt").write_text("first")
+def probe_servers(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[ProbeServer]:
+    """Those that are started from now on."""
     started: asyncio.Queue[ProbeServer] = asyncio.Queue()
 
     class Known(ProbeServer):
@@ -29,10 +26,18 @@ async def probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterat
             started.put_nowait(self)
 
     monkeypatch.setattr(process, "ProbeServer", Known)
+    return started
+
+
+@pytest.fixture
+async def probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[ProbeServer]:
+    """Of a replica that follows, and has read the CA."""
+    (tmp_path / "ca.crt").write_text("first")
+    started = probe_servers(monkeypatch)
     local = {"report_bind": "127.0.0.1", "probe_bind": "127.0.0.1"}
     settings = Settings(report_port=0, probe_port=0, service_account=tmp_path, **local)
     kube, leadership = cast("Kube", BusyAtFirst(0)), cast("LeaseThread", Follower())
-    operator, stop = process.Operator(settings, kube, leadership, Certificates(cast("Source", None))), asyncio.Event()
+    operator, stop = process.Operator(settings, kube, leadership, Loaded()), asyncio.Event()
     running = asyncio.create_task(operator.run(stop))
     yield await started.get()
     stop.set()

@@ -49,15 +49,23 @@ class Follower:
         raise AssertionError("it never leads")
 
 
+class Loaded(Certificates):
+    """What there was to wait for has been loaded."""
+
+    def __init__(self) -> None:
+        super().__init__(cast("Source", None))
+
+    async def begin(self) -> None:
+        pass
+
+
 @pytest.fixture
 async def kube(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BusyAtFirst]:
     """Of a replica that is up, and follows."""
     monkeypatch.setattr(leader_label, "RETRY_SECONDS", 0.001)
     settings = Settings(report_port=0, probe_port=0, report_bind="127.0.0.1", probe_bind="127.0.0.1")
     kube, stop = BusyAtFirst(2), asyncio.Event()
-    operator = process.Operator(
-        settings, cast("Kube", kube), cast("LeaseThread", Follower()), Certificates(cast("Source", None))
-    )
+    operator = process.Operator(settings, cast("Kube", kube), cast("LeaseThread", Follower()), Loaded())
     running = asyncio.create_task(operator.run(stop))
     yield kube
     stop.set()

@@ -148,6 +148,20 @@ async def test_what_etcd_finds_too_large_is_invalid_although_the_server_says_500
             await client.patch_status(FINE_TUNE_JOBS, "a", "team", {})
 
 
+async def test_a_batch_job_that_etcd_finds_too_large_is_called_that_and_the_same_each_time(tmp_path):
+    said = set()
+    for uid in ("15545aa2", "f9ba1801"):
+        labels = f"spec.template.metadata.labels[controller-uid]: Invalid value: {{}}: must be '{uid}'"
+        selector = f'spec.selector: Invalid value: {{"controller-uid":"{uid}"}}: `selector` not auto-generated'
+        async with fake_api.serve(tmp_path) as (api, client):
+            api.refuse(422, "Invalid", f'Job.batch "a-1" is invalid: [{labels}, {selector}]')
+            with pytest.raises(Invalid) as refused:
+                await client.create(JOBS, {"metadata": {"name": "a-1", "namespace": "team"}})
+        said.add(refused.value.message)
+    (sentence,) = said
+    assert sentence.startswith('Job.batch "a-1" is too large: etcd takes no object beyond 1.5 MiB')
+
+
 async def test_what_a_proxy_answers_is_kept_as_the_message(tmp_path):
     async with fake_api.serve(tmp_path) as (api, client):
         api.answer(b"<html>bad gateway</html>", status=502)
