@@ -315,6 +315,17 @@ def test_a_hub_that_refuses_is_said_without_its_own_words(hub, tuned, monkeypatc
     assert "another-token" not in failed.message
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "does not accept the token"), (403, "the token may not write to team/model"), (429, "push later")],
+)
+def test_why_a_hub_does_not_take_it_is_said_in_words(hub, tuned, monkeypatch, status, said):
+    monkeypatch.setattr(hub, "answer", lambda *_: (status, {}, b""))
+    (failed,) = push_all(to_hub(hub), tuned)
+    assert said in failed.message
+    assert failed.message.endswith(f"status {status})")
+
+
 # A run, and the command.
 
 

@@ -8,6 +8,13 @@ from finetune_trainer.output.model_pack import pack
 from finetune_trainer.output.registry import PushError
 from finetune_trainer.storage.store_errors import status_of, why_silent
 
+_REFUSALS = {
+    401: "it does not accept the token, or there is none",
+    403: "the token may not write to {repository}: it needs the right to write, and its owner a place in that account",
+    413: "it is larger than the account may hold",
+    429: "it has had too many requests: push later",
+}
+
 
 def push_to_hub(asked: PushToHub, token: str | None, folder: Path) -> str:
     """Push the whole artifact in `folder`; the commit that has it. One that has all of it already is left as it is.
@@ -21,7 +28,8 @@ def push_to_hub(asked: PushToHub, token: str | None, folder: Path) -> str:
         raise
     except Exception as error:
         status = status_of(error)
-        said = f"{type(error).__name__}, status {status}" if status else why_silent(error)
+        known = _REFUSALS.get(status or 0, type(error).__name__).format(repository=asked.repository)
+        said = f"{known}, status {status}" if status else why_silent(error)
         raise PushError(f"the hub does not take it ({said})") from error
 
 
