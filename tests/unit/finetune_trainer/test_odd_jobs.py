@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import LoRA
-from finetune_api.job_status import LITTLE_KEPT
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model, base_refusals
 from finetune_trainer.models.adapters import with_adapters
@@ -116,21 +115,6 @@ def test_a_model_that_its_last_step_has_spoilt_is_refused(tiny_model, tmp_path):
     code, report, _ = do(job)
     assert (code, report.failure.reason) == (ExitCode.TRAINING_DIVERGED, "TrainingDiverged")
     assert report.failure.message.startswith("the last step took the training loss from ")
-
-
-@pytest.mark.parametrize(("rate", "precision"), [(1e-6, "BFloat16"), (1e-6, "Float32"), (1e-3, "BFloat16")])
-def test_full_tuning_that_is_lost_when_it_is_saved_in_16_bits_is_told(own_model, tmp_path, rate, precision):
-    cache, folder = own_model
-    weights = {name: value.bfloat16() for name, value in load_file(folder / "model.safetensors").items()}
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    hyper = {"epochs": 1, "learningRate": rate, "precision": precision}
-    job = job_with_rows(tmp_path, cache, 8, method="Full", hyperparameters=hyper)
-    code, report, _ = do(job)
-    assert code == ExitCode.OK, report.failure
-    lost = (rate, precision) == (1e-6, "BFloat16")
-    assert [said[:43] for said in report.result.warnings or ()] == [LITTLE_KEPT] * lost
-    told = json.loads((Path(job.output) / "model" / "result.json").read_text())["training"].get("warnings")
-    assert told == report.result.warnings
 
 
 def test_trap_13_no_vocabulary_grows_a_tokenizer_with_more_tokens_than_the_model_is_refused(own_model, tmp_path):

@@ -93,6 +93,18 @@ def test_a_merge_that_would_lose_the_adapter_is_refused(cache, tmp_path, monkeyp
     assert "without artifact.merge" in report.failure.next_step
 
 
+@pytest.mark.parametrize(("rate", "precision"), [(1e-6, "BFloat16"), (1e-6, "Float32"), (1e-3, "BFloat16")])
+def test_full_tuning_that_is_lost_when_it_is_saved_in_16_bits_is_told(cache, tmp_path, rate, precision):
+    hyper = {"epochs": 0.4, "learningRate": rate, "precision": precision}
+    job = make_job(tmp_path, cache, splits=("train",), method="Full", hyperparameters=hyper)
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    lost = (rate, precision) == (1e-6, "BFloat16")
+    assert [said[: len(LITTLE_KEPT)] for said in report.result.warnings or ()] == [LITTLE_KEPT] * lost
+    told = json.loads((Path(job.output) / "model" / "result.json").read_text())["training"].get("warnings")
+    assert told == report.result.warnings
+
+
 @pytest.mark.parametrize(("rate", "told"), [(1e-7, [LITTLE_KEPT]), (1e-2, [])])
 def test_an_adapter_that_is_lost_when_it_is_added_to_16_bits_is_told(cache, tmp_path, rate, told):
     hyper = {"epochs": 0.4, "learningRate": rate}
