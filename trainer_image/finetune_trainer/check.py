@@ -241,7 +241,9 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, provider: str
         if folder is not None and (folder / "config.json").is_file():
             base_refusals.require_whole_files(folder)
             config_file.require_for(spec, folder)
-            config_file.require_numbers(folder)
+            config_file.require_numbers(folder, four_bits=spec.method == "QLoRA")
+            if spec.artifact.merge:
+                base_refusals.require_plain_weights(folder)
     except TrainerError as error:
         return failed(error)
     return None

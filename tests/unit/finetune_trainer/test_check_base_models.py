@@ -80,6 +80,10 @@ def quantised(how: str):
     return config(quantization_config={"quant_method": how, "bits": 4})
 
 
+IN_4_BITS = config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+IN_8_BITS = config(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+
+
 def stored_as(dtype: torch.dtype):
     def change(base: Path) -> None:
         weights = load_file(base / "model.safetensors")
@@ -120,6 +124,9 @@ def under_another_name(base: Path) -> None:
         (config(model_type="marian", is_encoder_decoder=True, decoder_start_token_id=0), "two languages"),
         (quantised("gptq"), "its weights are stored quantised (gptq)"),
         (quantised("awq"), "its weights are stored quantised (awq)"),
+        (quantised("auto-round"), "its weights are stored quantised (auto-round)"),
+        (IN_4_BITS, "its weights are stored quantised (bitsandbytes in 4 bits)"),
+        (IN_8_BITS, "its weights are stored quantised (bitsandbytes in 8 bits)"),
         (stored_as(torch.float8_e4m3fn), "is stored in 8 bits or fewer, and config.json has no quantization_config"),
         (stored_as(torch.int32), "is stored as numbers that are no weights"),
         (adapter_alone, "it is an adapter, and no model (adapter_config.json)"),
@@ -144,7 +151,6 @@ def test_what_loading_is_sure_to_refuse_is_refused_before_a_pod_is_paid_for(chec
         config(architectures=[]),
         config(architectures=["LlamaForCausalLM", "LlamaModel"]),
         config(architectures=["LlamaModel"], auto_map={"AutoModelForCausalLM": "own.Model"}),
-        config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
         quantised("fp8"),
         stored_as(torch.float64),
     ],
@@ -152,6 +158,23 @@ def test_what_loading_is_sure_to_refuse_is_refused_before_a_pod_is_paid_for(chec
 def test_what_loading_may_take_is_left_to_it(check, base, tmp_path, change):
     change(base)
     assert check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD)).code == ExitCode.OK
+
+
+@pytest.mark.parametrize(("change", "is_taken"), [(IN_4_BITS, True), (IN_8_BITS, False)])
+def test_what_is_stored_in_4_bits_is_taken_where_the_job_trains_in_them(check, base, tmp_path, change, is_taken):
+    change(base)
+    result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD), spec={"method": "QLoRA"})
+    assert result.code == (ExitCode.OK if is_taken else ExitCode.MODEL_UNUSABLE)
+
+
+@pytest.mark.parametrize("change", [IN_4_BITS, None])
+def test_nothing_is_merged_into_weights_that_are_stored_quantised(check, base, tmp_path, change):
+    if change:
+        change(base)
+    spec = {"method": "QLoRA", "artifact": {"merge": True}}
+    result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD), spec=spec)
+    assert result.code == (ExitCode.SPEC_INVALID if change else ExitCode.OK)
+    assert ("nothing is merged into such" in result.verdict.message) is bool(change)
 
 
 def test_of_classes_only_those_that_do_not_answer_are_told_apart_by_their_names():

@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.job_status import LOSS_POINTS, Loss, LossPoint
 from finetune_api.trainer import thin
-from finetune_trainer.storage.durable import sync, whole_file, write_errors
+from finetune_trainer.storage.durable import of_volume, sync, whole_file, write_errors
 
 FILE = "metrics.jsonl"
 _MEASURES = ("rewardAccuracy", "rewardMargin")
@@ -86,12 +86,26 @@ def _point(step: int, loss: float, measures: dict[str, Any]) -> LossPoint:
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a record; a killed writer may have left half of one at the end."""
-    for text in path.read_text(encoding="utf-8").splitlines():
+    """The whole lines of a record; a killed writer may have left half of one at the end, or none of ours stand there.
+
+    Raises:
+        TrainerError: ArtifactFailed, or StoreUnavailable: it is a folder, or cannot be read.
+    """
+    try:
+        written = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        step = (
+            f"Take {path} away, or let the trainer read and write it, and try again (in a cluster by spec.retryNonce)."
+        )
+        raise of_volume(f"{path} could not be read", error, step) from error
+    for text in written.splitlines():
         try:
-            yield json.loads(text)
+            line = json.loads(text)
         except ValueError:
             return
+        if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
+            return
+        yield line
 
 
 def _as_line(line: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from finetune_trainer.data.chat_template import (
 )
 from finetune_trainer.data.frames import frame
 from finetune_trainer.data.rows import Role, Turn
+from finetune_trainer.data.tokenizer_config import require_form
 from finetune_trainer.errors import TrainerError
 
 _TEMPLATE = "chat_template.jinja"
@@ -222,8 +223,9 @@ def filed_tokens(folder: Path) -> tuple[Tokenizer, dict[str, str]]:
     Raises:
         TrainerError: ModelUnusable, a file is missing or broken.
     """
-    config = _json_or_nothing(folder / "tokenizer_config.json")
+    config = _object(folder / "tokenizer_config.json")
     named = _named(folder, config)
+    require_form(config, named)
     _require_tokens(config, named)
     special_tokens = _special_tokens(named)
     return _backend(folder, config, [*special_tokens.values(), *_listed(named)]), special_tokens
@@ -242,6 +244,14 @@ def _decoder_start(folder: Path) -> int | None:
 
 def _json_or_nothing(path: Path) -> dict[str, Any]:
     return _json(path) if path.is_file() else {}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """What a file of the tokenizer says, where it is there: transformers fails on one that is no object."""
+    found = _json_or_nothing(path)
+    if not found and path.is_file() and not isinstance(json.loads(_text(path)), dict):
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{path.name} of the base model is no JSON object")
+    return found
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -268,7 +278,7 @@ def _named(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The config. An older special_tokens_map.json counts where it lists no added tokens."""
     old = folder / "special_tokens_map.json"
     with_old = "added_tokens_decoder" not in config and old.is_file()
-    return {**config, **_json(old)} if with_old else dict(config)
+    return {**config, **_object(old)} if with_old else dict(config)
 
 
 def _require_tokens(config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
@@ -323,7 +333,8 @@ def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Sequence[s
         message = f"tokenizer.json of the base model cannot be read: {error}"
         raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    added = _added_tokens(config) or _added_earlier(folder, special_tokens)
+    has_later = "added_tokens_decoder" in config
+    added = _added_tokens(config) if has_later else _added_earlier(folder, special_tokens)
     backend.add_tokens([token for token in added if token.content not in known])
     known |= {token.content for token in added}
     missing = dict.fromkeys(token for token in special_tokens if token not in known)
@@ -344,7 +355,7 @@ def _added_tokens(config: Mapping[str, Any]) -> list[AddedToken]:
 
 def _added_earlier(folder: Path, special_tokens: Collection[str]) -> list[AddedToken]:
     """Tokens that an older added_tokens.json adds, by their id."""
-    ids = _json_or_nothing(folder / "added_tokens.json")
+    ids = _object(folder / "added_tokens.json")
     tokens = sorted((token for token, number in ids.items() if isinstance(number, int)), key=ids.__getitem__)
     return [AddedToken(one, special=one in special_tokens, normalized=one not in special_tokens) for one in tokens]
 

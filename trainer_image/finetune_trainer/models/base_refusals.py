@@ -30,7 +30,10 @@ NO_SAFETENSORS = (
 PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
 
 _BITS = {"load_in_4bit": "4 bits", "load_in_8bit": "8 bits"}
-_NEVER_TUNED = frozenset({"aqlm", "awq", "eetq", "gptq", "hqq", "quanto", "spqr", "torchao", "vptq"})
+_NEVER_TUNED = frozenset({
+    "aqlm", "auto-round", "awq", "eetq", "fbgemm_fp8", "fp_quant", "gptq", "higgs", "hqq", "quanto", "quark", "sinq",
+    "spqr", "torchao", "vptq",
+})  # fmt: skip
 """Ways to quantise that stay as they are once they are loaded."""
 _PICKLED = ("*.bin", "*.pt", "*.pth")
 
@@ -139,16 +142,25 @@ def require_plain_numbers(folder: Path) -> None:
         raise unusable(folder, why, PLAIN_WEIGHTS)
 
 
-def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None) -> None:
+def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, four_bits: bool) -> None:
     """Refuse what is sure to be refused once it is loaded; `said` is config.json's quantization_config.
+
+    `four_bits` says whether the job trains in 4 bits: then a model may be stored in them.
 
     Raises:
         TrainerError: ModelUnusable.
     """
     if said is None:
         require_plain_numbers(folder)
-    elif said.get("quant_method") in _NEVER_TUNED:
+    elif said.get("quant_method") in _NEVER_TUNED or _in_other_bits(said, four_bits=four_bits):
         raise stored_quantised(folder, said)
+
+
+def _in_other_bits(said: Mapping[str, Any], *, four_bits: bool) -> bool:
+    """Whether bitsandbytes has stored it, and not as the job trains it."""
+    if said.get("quant_method", "bitsandbytes") != "bitsandbytes":
+        return False
+    return said.get("load_in_8bit") is True or (said.get("load_in_4bit") is True and not four_bits)
 
 
 def stored_quantised(folder: Path, said: Mapping[str, Any]) -> TrainerError:

@@ -140,7 +140,7 @@ def require_for(spec: FineTuneJobSpec, folder: Path) -> None:
         target_names.require(spec, folder)
 
 
-def require_numbers(folder: Path) -> None:
+def require_numbers(folder: Path, *, four_bits: bool) -> None:
     """Refuse weights that are sure to be refused once they are loaded, for the numbers that they are stored in.
 
     Models that bring their own code are left to it.
@@ -150,7 +150,7 @@ def require_numbers(folder: Path) -> None:
     """
     config = _read(folder / _CONFIG)
     if config.get("auto_map", {}) == {}:
-        base_refusals.require_tunable_numbers(folder, config.get("quantization_config"))
+        base_refusals.require_tunable_numbers(folder, config.get("quantization_config"), four_bits=four_bits)
 
 
 def _read(path: Path) -> dict[str, Any]:

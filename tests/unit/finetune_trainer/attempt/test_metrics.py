@@ -8,6 +8,7 @@ import pytest
 
 from finetune_api.job_status import LOSS_POINTS
 from finetune_trainer.attempt.metrics import Metrics
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.output.loss_plot import draw, running_mean
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.progress import Pulse
@@ -113,3 +114,17 @@ def test_speed_and_time_left_follow_from_the_steps_seen():
     assert (progress.step, progress.total_steps, progress.percent, progress.epoch) == (10, 20, 50, 1.0)
     assert progress.tokens_per_second == 25.0
     assert progress.eta_seconds == 20
+
+
+def test_a_record_that_is_a_folder_is_told_with_what_to_do(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(TrainerError) as caught:
+        Metrics(tmp_path / "metrics.jsonl")
+    assert caught.value.message.startswith(f"{tmp_path / 'metrics.jsonl'} could not be read: ")
+    assert caught.value.next_step.startswith(f"Take {tmp_path / 'metrics.jsonl'} away")
+
+
+@pytest.mark.parametrize("rest", [b"3\n", b"[]\n", b'{"loss": 1}\n', b"\xff\xfe\n"])
+def test_a_record_ends_where_a_line_is_none_of_ours(tmp_path, rest):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + rest + b'{"step": 2}\n')
+    assert Metrics(tmp_path / "metrics.jsonl").lines == [{"step": 1}]

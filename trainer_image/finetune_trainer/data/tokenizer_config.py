@@ -1,0 +1,66 @@
+"""Values of a base model's tokenizer_config.json on which transformers fails when it loads the tokenizer.
+
+Without transformers: `check` has none. What it takes as it is, as a class that nobody knows, is none of them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+
+_STEP = (
+    "Correct it there, or have the model put into the cache again (finetune-trainer cache), and try again (in a "
+    "cluster by spec.retryNonce)."
+)
+
+
+def _is_side(value: Any) -> bool:
+    return value in ("left", "right")
+
+
+def _is_name(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value))
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _are_tokens(value: Any) -> bool:
+    if value is None or isinstance(value, Mapping):
+        return value is None or all(map(_is_token, value.values()))
+    return isinstance(value, list) and all(map(_is_token, value))
+
+
+def _is_token(value: Any) -> bool:
+    whole = isinstance(value, Mapping) and value.get("__type") == "AddedToken" and "content" in value
+    return isinstance(value, str) or whole
+
+
+_FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "added_tokens_decoder": (_is_object, "no object"),
+    "additional_special_tokens": (_are_tokens, 'no list of tokens, as text or objects with "__type": "AddedToken"'),
+    "auto_map": (_is_code, "neither an object nor a list of names"),
+    "extra_special_tokens": (_are_tokens, 'no list of tokens, as text or objects with "__type": "AddedToken"'),
+    "padding_side": (_is_side, 'neither "left" nor "right"'),
+    "tokenizer_class": (_is_name, "no text"),
+    "truncation_side": (_is_side, 'neither "left" nor "right"'),
+}
+"""Fields, what their values are, and what another one is."""
+
+
+def require_form(config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+    """Refuse values that cannot be; `named` is what an older special_tokens_map.json makes of the file.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    for name, (is_right, otherwise) in _FORMS.items():
+        if name in config and named.get(name) is config[name] and not is_right(config[name]):
+            message = f"tokenizer_config.json of the base model: {name} is {otherwise}"
+            raise TrainerError(Reason.MODEL_UNUSABLE, message, _STEP)
