@@ -338,6 +338,13 @@ class Display(ApiModel):
     """Columns of `kubectl get` that need text. Machines read the fields that they are made from."""
 
     base: Annotated[str, Field(max_length=256)] | None = Field(None, description="Base model without its owner.")
+    method: Annotated[str, Field(max_length=16)] | None = Field(
+        None, description="Method of tuning; empty if the provider decides."
+    )
+    progress: Annotated[str, Field(max_length=8)] | None = Field(
+        None, description="Fraction of steps done, for example 53%."
+    )
+    train_loss: Annotated[str, Field(max_length=16)] | None = Field(None, description="Last training loss, rounded.")
     eval_loss: Annotated[str, Field(max_length=16)] | None = Field(None, description="Last validation loss, rounded.")
 
 

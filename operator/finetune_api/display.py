@@ -1,7 +1,7 @@
 """What `kubectl get` shows of a job and of a model: short names, percent, rounded losses. Pure; decides nothing."""
 
 from finetune_api.base import Display
-from finetune_api.job_status import FineTuneJobStatus, JobDisplay
+from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus
 
 OWN_RECIPE = frozenset({"huggingFace", "sageMaker"})
@@ -12,9 +12,9 @@ _WIDE = 1e9
 """Code of one's own counts losses as it likes; a column has room for so much."""
 
 
-def job_display(base_model: str, method: str, status: FineTuneJobStatus, provider: str | None) -> JobDisplay:
+def job_display(base_model: str, method: str, status: FineTuneJobStatus, provider: str | None) -> Display:
     """The text columns of a FineTuneJob: its spec's base model and method, its status, its provider where known."""
-    return JobDisplay(
+    return Display(
         base=short_name(base_model),
         method=method if provider is None or provider in OWN_RECIPE else None,
         progress=f"{status.progress.percent}%" if status.progress else None,

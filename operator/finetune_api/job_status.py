@@ -347,24 +347,12 @@ class ProviderStatus(ApiModel):
         return last is not None and last.reason is Reason.OUT_OF_MEMORY and last.attempt == self.attempt - 1
 
 
-class JobDisplay(Display):
-    """Columns of `kubectl get ftj` that need text. Machines read the fields that they are made from."""
-
-    method: Annotated[str, Field(max_length=16)] | None = Field(
-        None, description="Method of tuning; empty if the provider decides."
-    )
-    progress: Annotated[str, Field(max_length=8)] | None = Field(
-        None, description="Fraction of steps done, for example 53%."
-    )
-    train_loss: Annotated[str, Field(max_length=16)] | None = Field(None, description="Last training loss, rounded.")
-
-
 class FineTuneJobStatus(ApiModel):
     """State of the job."""
 
     observed_generation: int | None = Field(None, description="Generation of the spec that the status describes.")
     phase: JobPhase | None = Field(None, description="State in one word, for people; tools should read conditions.")
-    display: JobDisplay | None = Field(None, description="Values of the columns of kubectl get.")
+    display: Display | None = Field(None, description="Values of the columns of kubectl get.")
     conditions: Conditions | None = Field(
         None,
         description="Ready, Reconciling, Stalled, DatasetValid, Complete, Failed, Suspended, Pushed, Tracked, "

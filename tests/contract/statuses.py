@@ -31,7 +31,6 @@ from finetune_api.job_status import (
     EvaluationDeployment,
     Failure,
     FineTuneJobStatus,
-    JobDisplay,
     Loss,
     LossPoint,
     Progress,
@@ -59,8 +58,7 @@ def conditions(**reasons: Reason) -> list[Condition]:
     ]  # fmt: skip
 
 
-DISPLAY = Display(base="SmolLM2-135M-Instruct", eval_loss="0.447")
-JOB_DISPLAY = JobDisplay(base=DISPLAY.base, method="LoRA", progress="53%", train_loss="0.412", eval_loss="0.447")
+DISPLAY = Display(base="SmolLM2-135M-Instruct", method="LoRA", progress="53%", train_loss="0.412", eval_loss="0.447")
 ARTIFACT = ArtifactRef(
     uri="pvc://models/a/b", provider_model_id="ft:x", kind="Adapter", bytes=123, sha256=SHA
 )  # fmt: skip
@@ -118,7 +116,7 @@ SPLIT = SplitVerdict(
 JOB = FineTuneJobStatus(
     observed_generation=1,
     phase="Running",
-    display=JOB_DISPLAY,
+    display=DISPLAY,
     conditions=conditions(
         Ready=Reason.RUNNING, Reconciling=Reason.RUNNING, Stalled=Reason.RUNNING, DatasetValid=Reason.VALID
     ),

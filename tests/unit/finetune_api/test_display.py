@@ -2,9 +2,9 @@
 
 import pytest
 
-from finetune_api.crds import KINDS, Kind, object_schema
+from finetune_api.base import Display
 from finetune_api.display import job_display, model_display, rounded, short_name
-from finetune_api.job_status import FineTuneJobStatus, JobDisplay, Progress
+from finetune_api.job_status import FineTuneJobStatus, Progress
 from finetune_api.model import FineTunedModelStatus
 
 
@@ -40,7 +40,7 @@ def test_a_job_shows_base_progress_and_losses() -> None:
     status = FineTuneJobStatus(
         progress=Progress(step=120, total_steps=225, percent=53), train_loss=0.4118, eval_loss=0.447
     )
-    assert job_display("HuggingFaceTB/SmolLM2-135M-Instruct", "LoRA", status, "huggingFace") == JobDisplay(
+    assert job_display("HuggingFaceTB/SmolLM2-135M-Instruct", "LoRA", status, "huggingFace") == Display(
         base="SmolLM2-135M-Instruct", method="LoRA", progress="53%", train_loss="0.412", eval_loss="0.447"
     )
 
@@ -64,10 +64,3 @@ def test_a_model_shows_the_active_versions_base_and_loss() -> None:
 
 def test_a_model_without_versions_shows_nothing() -> None:
     assert model_display(FineTunedModelStatus()).wire() == {}
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
-def test_each_text_of_a_kinds_columns_is_a_column_of_that_kind(kind: Kind) -> None:
-    status = object_schema(kind)["properties"]["status"]["properties"]
-    texts = {f".status.display.{name}" for name in status.get("display", {}).get("properties", {})}
-    assert texts == {column.path for column in kind.columns if column.path.startswith(".status.display.")}
