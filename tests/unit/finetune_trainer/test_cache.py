@@ -183,7 +183,7 @@ def no_index(folder):
         (no_index, "the model is incomplete: model.safetensors, or its index, is missing"),
         (only_pickle, "no weights in safetensors"),
         (no_tokenizer, "no tokenizer.json"),
-        (tokenizer_without_sense, "org/some-model cannot be used: its tokenizer cannot be loaded"),
+        (tokenizer_without_sense, "tokenizer_config.json of the base model is no JSON object. Correct it there"),
         (damaged_weights, "model.safetensors is damaged"),
         (no_causal_model, "org/some-model cannot be used: T5EncoderModel is no language model that answers"),
         (unknown_architecture, "cannot read its configuration"),

@@ -25,7 +25,7 @@ from finetune_trainer.data.chat_template import (
 )
 from finetune_trainer.data.frames import frame
 from finetune_trainer.data.rows import Role, Turn
-from finetune_trainer.data.tokenizer_config import require_form
+from finetune_trainer.data.tokenizer_config import STEP, require_form
 from finetune_trainer.errors import TrainerError
 
 _TEMPLATE = "chat_template.jinja"
@@ -250,7 +250,7 @@ def _object(path: Path) -> dict[str, Any]:
     """What a file of the tokenizer says, where it is there: transformers fails on one that is no object."""
     found = _json_or_nothing(path)
     if not found and path.is_file() and not isinstance(json.loads(_text(path)), dict):
-        raise TrainerError(Reason.MODEL_UNUSABLE, f"{path.name} of the base model is no JSON object")
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{path.name} of the base model is no JSON object", STEP)
     return found
 
 

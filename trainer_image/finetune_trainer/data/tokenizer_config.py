@@ -9,10 +9,11 @@ from typing import Any
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 
-_STEP = (
+STEP = (
     "Correct it there, or have the model put into the cache again (finetune-trainer cache), and try again (in a "
     "cluster by spec.retryNonce)."
 )
+"""What to do about a file of the tokenizer."""
 
 
 def _is_side(value: Any) -> bool:
@@ -63,4 +64,4 @@ def require_form(config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
     for name, (is_right, otherwise) in _FORMS.items():
         if name in config and named.get(name) is config[name] and not is_right(config[name]):
             message = f"tokenizer_config.json of the base model: {name} is {otherwise}"
-            raise TrainerError(Reason.MODEL_UNUSABLE, message, _STEP)
+            raise TrainerError(Reason.MODEL_UNUSABLE, message, STEP)
