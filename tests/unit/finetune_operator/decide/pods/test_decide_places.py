@@ -111,6 +111,11 @@ def test_what_the_connection_does_not_say_is_not_laid_at_its_door(said: str) -> 
     assert of_connection(failure, "local", KEYY) == failure
 
 
+def test_a_size_that_is_none_is_not_blamed_for_a_refusal_of_another_cause() -> None:
+    failure = Failure.because(Reason.POD_REJECTED, "exceeded quota: pods, requested: pods=1, used: pods=5")
+    assert of_connection(failure, "local", of_cache(emptyDir={"sizeLimit": "10gb"})) == failure
+
+
 def test_a_job_names_the_connection_and_whom_to_ask() -> None:
     failure = Failure.because(Reason.POD_REJECTED, f'{STRICT}tolerations[0].keyy"')
     told = of_connection(failure, "local", KEYY)
