@@ -8,6 +8,8 @@ from finetune_api.base import ApiModel, ObjectRef, rules
 from finetune_api.uris import (
     HUB_HELP,
     OBJECT_SHAPE,
+    PAGE_HELP,
+    PAGE_OF_A_HUB,
     PLACEHOLDER,
     PLACEHOLDER_HELP,
     SIGNED,
@@ -45,6 +47,7 @@ _URI_RULES = rules(
         "!self.startsWith('hf://') || self.matches('^hf://datasets/[^/]+/[^/]+/.+')",
         HUB_HELP,
     ),
+    (f"!self.startsWith('https://') || !self.matches('{PAGE_OF_A_HUB}')", PAGE_HELP),
 )
 
 

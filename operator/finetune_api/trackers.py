@@ -11,7 +11,7 @@ TrackerName = Literal["mlflow", "tensorBoard", "wandb"]
 
 _TRACKING_URI = shaped(
     rf"^https?://{HOST}(/[^?#\s]*)?$",
-    "write the server's whole address, such as https://mlflow.example.com, without credentials, ?, # and white space; "
+    "write the server's whole address, such as https://mlflow.example.com, without credentials, ?, # or white space; "
     "a port is 1 to 65535",
 )
 

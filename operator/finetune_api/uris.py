@@ -39,7 +39,10 @@ HUB_HELP = (
 )
 
 
-_PAGE_OF_A_HUB = "https://(www[.])?(huggingface|hf)[.]co/datasets/[^/]+/[^/?#]+/?($|[?#]|(tree|blob|viewer)/)"
+PAGE_OF_A_HUB = "^https://(www[.])?(huggingface|hf)[.]co/datasets/[^/]+/[^/?#]+/?($|[?#]|(tree|blob|viewer)/)"
+"""What a browser shows of a data set, as a regular expression; a file of it is below `resolve`."""
+
+PAGE_HELP = f"this is a page of a hub, and no file: {HUB_HELP}"
 
 WEB_PLACE = f"^https://([^/]*@)?{HOST}/"
 """How a dataset on the web begins, as a regular expression; credentials are refused in words of their own."""
@@ -61,9 +64,15 @@ PLACEHOLDER_HELP = "write what the placeholder stands for, without the brackets 
 
 _OTHER_NAMES = {
     "abfss": "abfs", "az": "abfs", "adl": "abfs", "wasb": "abfs", "wasbs": "abfs", "s3a": "s3", "s3n": "s3",
-    "gcs": "gs", "http": "https", "huggingface": "hf", "claim": "pvc", "cm": "configmap",
+    "gcs": "gs", "azure": "abfs", "http": "https", "huggingface": "hf", "claim": "pvc", "cm": "configmap",
 }  # fmt: skip
 """What others call the schemes."""
+
+_WITHOUT_MARK = re.compile(r"(?P<scheme>[A-Za-z0-9]+)(//|:(?!//)/?)(?=[^/\\])")
+"""A scheme that lacks a part of what separates it from the place: `s3//bucket`, `s3:/bucket`, `s3:bucket`."""
+
+_PAGE = re.compile(r"(www\.)?(huggingface|hf)\.co/")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 AROUND = (
     " \t'\"`\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}\N{SINGLE LOW-9 QUOTATION MARK}"
@@ -113,6 +122,8 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
         UriError: unknown scheme, no path, a `..` segment, or credentials inside the URI.
     """
     split = _split(text)
+    if meant := without_mark(text):
+        raise UriError(meant)
     allowed = SCHEME_HELP + (" or file:///PATH" if allow_local else "")
     schemes = (*DATASET_SCHEMES, LOCAL_SCHEME) if allow_local else DATASET_SCHEMES
     if split.scheme not in schemes or "://" not in text:
@@ -133,6 +144,18 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
     uri = Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
     _require_its_form(uri)
     return uri
+
+
+def without_mark(text: str) -> str | None:
+    """What is wrong with a text that is a URI but for its `://`, or a path of Windows; the place is never repeated."""
+    if _DRIVE.match(text):
+        return "a path of Windows is none in a pod: copy the file to a volume, and write pvc://CLAIM/PATH"
+    if _PAGE.match(text):
+        return PAGE_HELP
+    found = _WITHOUT_MARK.match(text)
+    scheme = found["scheme"].lower() if found else ""
+    scheme = _OTHER_NAMES.get(scheme, scheme)
+    return f"write {scheme}://, with a colon and two slashes" if scheme in DATASET_SCHEMES else None
 
 
 def _path(text: str, split: SplitResult) -> str:
@@ -174,8 +197,8 @@ def _require_its_form(uri: Uri) -> None:
         raise UriError("a ConfigMap key has no '/', only letters, digits, -, _ and .; write configmap://NAME/KEY")
     if uri.scheme == "https" and not re.match(WEB_PLACE, uri.text):
         raise UriError(WEB_HELP)
-    if re.match(_PAGE_OF_A_HUB, uri.text):
-        raise UriError(f"this is a page of a hub, and no file: {HUB_HELP}")
+    if re.match(PAGE_OF_A_HUB, uri.text):
+        raise UriError(PAGE_HELP)
     if uri.scheme == "hf" and not re.fullmatch("datasets/[^/]+/[^/]+/.+", f"{uri.root}/{uri.path}"):
         raise UriError(HUB_HELP)
 

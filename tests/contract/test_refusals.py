@@ -100,6 +100,10 @@ JOBS: list[Refused] = [
         (f"{TRAIN}: ", "hf://datasets/OWNER/NAME/PATH", "one file of the repository"),
     ),
     *(
+        (JOB, TRAIN, f"https://{place}", (f"{TRAIN}: ", "a page of a hub, and no file: write hf://datasets/OWNER/"))
+        for place in ("huggingface.co/datasets/a/b", "www.hf.co/datasets/a/b/blob/main/x.csv")
+    ),
+    *(
         (JOB, TRAIN, f"{scheme}://KEY:SECRET@place/a.csv", ("uri holds credentials", "dataset.secretRef"))
         for scheme in ("s3", "gs", "https")
     ),

@@ -45,7 +45,8 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     model = model_at(path[:-1], root)
     names = field_names(model) if model else []
     kind = str(manifest.get("kind"))
-    if same := next((one for one in names if plain(one) == plain(name)), None):
+    same = next((one for one in names if plain(one) == plain(name)), None)
+    if same := same or _still_missing(name, path[:-1], manifest, root):
         return f"; did you mean {same}?"
     if parent == _COLUMNS and (found := _column(name, value_at(manifest, path), names)):
         return found
@@ -63,6 +64,16 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     remark = OF_CONNECTIONS.get(plain(name)) if kind == "LLMConnection" else None
     elsewhere = _elsewhere(name, list(path[:-1]), manifest, root)
     return f"; {remark}" if remark else elsewhere if name in _OF_PODS else near or elsewhere or others
+
+
+def _still_missing(name: str, parent: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str | None:
+    """A field that has to be there and is not, where what is called so, or most like it, stands there already."""
+    model = model_at(parent, root)
+    known = place_of(name) if root is FineTuneJobManifest else None
+    likeliest = known.rpartition(".")[2] if known else like(name, field_names(model)) if model else None
+    if model is None or likeliest is None or value_at(manifest, [*parent, likeliest]) is None:
+        return None
+    return like(name, [one for one in required(model) if value_at(manifest, [*parent, one]) is None])
 
 
 def _of_no_part(name: str, parent: str, kind: str, below: object) -> str:

@@ -49,7 +49,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "spec.hyperparameters": ("params", "parameters", "config", "training_args", "training_arguments"),
     "spec.hyperparameters.epochs": (
         *("num_train_epochs", "num_epochs", "n_epochs", "epoch", "epoch_count", "max_steps", "training_steps"),
-        "max_steps_per_epoch",
+        *("max_steps_per_epoch", "steps", "num_steps", "total_steps", "train_steps", "max_train_steps", "iterations"),
     ),
     "spec.hyperparameters.seed": ("random_state", "random_seed"),
     "spec.hyperparameters.learningRate": ("lr",),
@@ -127,6 +127,7 @@ REMARKS: dict[str, tuple[str, ...]] = {
         *("role_arn", "execution_role", "output_data_config", "volume_size", "use_spot_instances"),
     ),
     "the job's name is metadata.name": ("name", "job_name", "run_name"),
+    "where a job is trained says its connection, which connectionRef names": ("provider", "backend", "platform"),
     "a job runs once: what repeats it applies one with a new name each time": ("cron", "cron_schedule"),
     f"pods are shaped by {_TEMPLATE}": (
         *("env", "node_selector", "tolerations", "affinity", "service_account_name", "priority_class_name", "labels"),
@@ -170,7 +171,8 @@ VALUES: dict[str, tuple[str, ...]] = {
     "Cosine": ("cosine_with_restarts", "cosine_with_min_lr"),
     "Retain": ("keep", "orphan", "preserve"),
     "ProvisionedManaged": ("ptu", "provisioned"),
-    "LoRA": ("peft", "sft", "supervised"),
+    "LoRA": ("peft",),
+    "Full": ("full_finetune", "full_finetuning", "full_fine_tuning", "full_parameter", "fft"),
     "exactMatch": ("accuracy", "em", "exact_match_accuracy"),
     "tokenF1": ("f1", "squad"),
     "rougeL": ("rouge",),
@@ -180,6 +182,9 @@ VALUES: dict[str, tuple[str, ...]] = {
 
 PREFERENCE = frozenset({"dpo", "ipo", "kto", "orpo", "simpo", "rlhf", "preference"})
 """Methods elsewhere that learn from two answers; here that is no method of its own."""
+
+SUPERVISED = frozenset({"sft", "supervised", "finetune", "finetuning", "instructiontuning"})
+"""What is called a method elsewhere, and is what each method does here."""
 
 
 _PLACE_OF = {plain(name): place for place, names in PLACES.items() for name in names}

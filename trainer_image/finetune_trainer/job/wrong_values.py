@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune_api.near_names import plain
 from finetune_api.uris import AROUND, PLACEHOLDER, PLACEHOLDER_HELP
-from finetune_trainer.job.other_names import PREFERENCE, meaning_of
+from finetune_trainer.job.other_names import PREFERENCE, SUPERVISED, meaning_of
 
 _NEAR = 0.6
 """How alike values are that may be one misspelt, as difflib counts."""
@@ -88,6 +88,8 @@ def _choice(choices: list[str], value: Any) -> str:
         return ""  # it stands there already
     if plain(value) in PREFERENCE and "LoRA" in choices:
         return "; learning from two answers is spec.preference: {}, with any method"
+    if plain(value) in SUPERVISED and "LoRA" in choices:
+        return "; each of them learns from the answers of the rows: leave method out for LoRA"
     same = {plain(one): one for one in choices}
     meant = same.get(plain(value)) or next((one for one in choices if one == meaning_of(value)), None)
     near = difflib.get_close_matches(plain(value), same, n=1, cutoff=_NEAR)

@@ -297,7 +297,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
             "evaluation: {baselines: [{fewShot: 4}]}",
             "baselines[0].fewShot: write {examples: …} instead of a value alone",
         ),
-        ("method: SFT", "'Full'; did you mean LoRA? (LoRA: train"),
+        ("method: SFT", "'Full'; each of them learns from the answers of the rows: leave method out for LoRA (LoRA"),
         ("hyperparameters: {precision: bf16}", "'Float32'; did you mean BFloat16?"),
         ("hyperparameters: {schedule: constant_with_warmup}", "'Constant'; did you mean Constant?"),
         ("hyperparameters: {schedule: cosin}", "'Constant'; did you mean Cosine?"),
