@@ -79,7 +79,7 @@ def _fields_below(model: type[BaseModel] | None, value: object) -> str:
     if model is None:
         return "write {}: it has no fields"
     names, needed = field_names(model), required(model)
-    if value in names:
+    if isinstance(value, str) and value in names and model_at([value], model) is not None:
         return f"write {{{value}: {{}}}}"
     if isinstance(value, str | int | float) and (way := _only_way(model)):
         return f"write {way} instead of a value alone"

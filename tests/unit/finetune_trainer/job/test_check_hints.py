@@ -117,6 +117,7 @@ def test_what_is_no_duration_is_made_none(refused, written):
         (f"{JOB}  hyperparameters: {{steps: 10}}\n", "steps: no such field; did you mean epochs?"),
         (f"{JOB}  method: full-finetuning\n", "did you mean Full?"),
         (JOB.replace("pvc://data", "s3//bucket"), "spec.dataset.train.uri: write s3://, with a colon and two slashes"),
+        (f"{DEPLOYMENT}  apiKeySecretRef: key\n", "spec.apiKeySecretRef: write fields below it: key, name"),
         (f"{JOB}  activation: Manual\n", "spec.activation: no such field; it is a field of FineTunedModel"),
         (f"{JOB}  deletionPolicy: Delete\n", "; it is a field of FineTunedModel and ModelDeployment"),
         (f"{MODEL}  baseModel: a/b\n", "spec.baseModel: no such field; it is a field of FineTuneJob"),
