@@ -58,13 +58,20 @@ def _fetched(name: str, revision: str | None, into: Path | None, place: Path) ->
     """One try. Files that have come whole stay for the next one."""
     import httpx
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         if into and any(into.iterdir()):
             # Where the hub is away, snapshot_download would take what an earlier try has left there for all.
             HfApi().model_info(name, revision=revision)
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, local_dir=into))
+    except HFValidationError as error:  # a cache may have such a model, no hub has
+        raise no_name(name) from error
     except GatedRepoError as error:
         raise TrainerError(
             Reason.ACCESS_DENIED,
@@ -98,11 +105,11 @@ def _files_below(folder: Path) -> int:
 def in_hub_cache(name: str) -> Path | None:
     """What the hub's client fetched to this machine earlier. No call goes out."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HFValidationError):  # the latter: no hub has a model of such a name
         return None
 
 

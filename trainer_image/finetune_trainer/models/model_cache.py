@@ -36,7 +36,9 @@ def model_path(cache: Path, name: str) -> Path:
 def no_name(name: str) -> TrainerError:
     """That a model cannot be called so; many write a revision, or a tag, behind it."""
     step = "Write ORG/NAME with letters, digits, '.', '_' and '-'."
-    if is_safe_name(re.split("[@:]", name)[0]):
+    if page := re.fullmatch(r"(?:www\.)?(?:huggingface|hf)\.co/([^/]+/[^/]+)", name):
+        step = f"Write {page[1]}, without the hub's host."
+    elif name != (without := re.split("[@:]", name)[0]) and is_safe_name(without):
         step += (
             " A revision is chosen where a model is put into the cache: finetune-trainer cache NAME --revision COMMIT."
         )

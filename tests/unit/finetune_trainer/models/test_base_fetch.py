@@ -130,3 +130,19 @@ def test_what_a_download_meets_is_told_with_what_helps(
     monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
     found = refused()
     assert (found.reason, said in found.message, step in (found.next_step or "")) == (reason, True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("huggingface.co/HuggingFaceTB/SmolLM2-135M", "Write HuggingFaceTB/SmolLM2-135M, without the hub's host."),
+        ("a/b/c", "Write ORG/NAME with letters, digits, '.', '_' and '-'."),
+        ("org/-model", "Write ORG/NAME with letters, digits, '.', '_' and '-'."),
+    ],
+)
+def test_a_name_that_no_hub_knows_is_told_as_that_and_no_bug(name: str, step: str) -> None:
+    assert base_fetch.in_hub_cache(name) is None
+    with pytest.raises(TrainerError) as error:
+        base_fetch.fetch(name)
+    assert (error.value.reason, error.value.next_step) == (Reason.SPEC_INVALID, step)
+    assert error.value.message == f"spec.baseModel: {name!r} is no name of a model"
