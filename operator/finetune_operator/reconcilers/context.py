@@ -213,7 +213,7 @@ class Context:
         if not has_finalizer(obj, finalizer):
             return obj
         if self.departed.has(obj):
-            await self.announce(obj, "Warning", departed.EVENT, departed.SETTLED)
+            await self.announce(obj, "Warning", "FinalizerRemoved", departed.SETTLED)
             self.enqueue(self.departed.settle(obj))
             return obj
         try:

@@ -21,9 +21,6 @@ from finetune_operator.runtime.queue import Key
 
 logger = logging.getLogger(__name__)
 
-EVENT = "FinalizerRemoved"
-"""Reason of the Event that tells what became of one."""
-
 SETTLED = (
     "somebody else took its finalizer off; what it had at its provider, and was to go with it, is ended all the same"
 )

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION, BEGUN_ANNOTATION
-from finetune_operator.reconcilers.departed import EVENT
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, Resource
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.flapping import standing
@@ -28,7 +27,7 @@ def force_away(cluster: CloudCluster, resource: Resource, name: str, **marks: An
 
 
 def told(cluster: CloudCluster) -> bool:
-    return any(reason == EVENT for _, _, reason in cluster.told)
+    return any(reason == "FinalizerRemoved" for _, _, reason in cluster.told)
 
 
 def noted(cluster: CloudCluster, resource: Resource, name: str) -> dict[str, str]:
