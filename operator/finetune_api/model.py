@@ -76,7 +76,9 @@ class ModelVersion(ApiModel):
     train_loss: float | None = Field(None, description="Last training loss.")
     eval_loss: float | None = Field(None, description="Last validation loss.")
     evaluation: EvaluationResult | None = Field(
-        None, description="Scores of the tuned model and its baselines on the test set."
+        None,
+        description="Scores of the tuned model and its baselines on the test set; of many versions, those older than "
+        "the active one may have none here.",
     )
     created_at: Timestamp = Field(description="When the job ended, RFC 3339.")
     deployment: Annotated[str, Field(max_length=253)] | None = Field(
@@ -119,5 +121,5 @@ class FineTunedModelStatus(ApiModel):
     let_go: Annotated[list[LetGoVersion], Field(max_length=MOST_LET_GO)] | None = Field(
         None,
         description="Versions beyond historyLimit whose weights are deleted and whose jobs are still there, the "
-        "newest 200, oldest first. Such a job makes no second version, though its own status is lost.",
+        "newest, 200 at most, oldest first. Such a job makes no second version, though its own status is lost.",
     )

@@ -71,7 +71,9 @@ class Operator:
         self._reports = ReportBox(self._store, self._queue.add, kube.now)
         self._reconcilers = self._make_reconcilers()
         self._trust_has_changed = changed_trust(settings.service_account)
-        self._observer = Observer(kube, self._store, self._queue.add, settings.watch_namespaces)
+        self._observer = Observer(
+            kube, self._store, self._queue.add, settings.watch_namespaces, gone=self._reconcilers.gone
+        )
         self._working = False
 
     def _make_reconcilers(self) -> Reconcilers:

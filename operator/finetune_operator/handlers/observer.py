@@ -37,6 +37,7 @@ class Observer:
         store: what reconcilers read.
         enqueue: takes the key of an object that is to be looked at, and the lane where it waits for that.
         namespaces: to look after; empty for all.
+        gone: told of each object of ours that was deleted, as it was last seen.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Observer:
         store: Store,
         enqueue: Callable[[Key, Lane], None],
         namespaces: tuple[str, ...] = (),
+        gone: Callable[[Resource, Mapping[str, Any]], None] = lambda _resource, _obj: None,
     ) -> None:
         self._kube = kube
         self._store = store
         self._enqueue = enqueue
         self._namespaces = namespaces
+        self._gone = gone
         self._unlisted = set(self.places())
         self._shut: set[str] = set()
         self._begun = asyncio.Event()
@@ -73,6 +76,7 @@ class Observer:
         if event_type == "DELETED":
             self._wake(resource, obj)  # while the store still knows whose it was
             self._store.discard(resource, obj)
+            self._gone(resource, obj)
         elif self._store.hear(resource, obj):
             if event_type == "ADDED" and is_only_asked_for(resource, obj, self._store):
                 return
@@ -80,8 +84,7 @@ class Observer:
 
     def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
         """A listing is over."""
-        for gone in listing.end():
-            self._wake(resource, gone)
+        self._take_out(resource, listing)
         self._unlisted.discard((resource, namespace))
         if namespace in self._shut and not any(place == namespace for _, place in self._unlisted):
             self._shut.discard(namespace)
@@ -147,8 +150,14 @@ class Observer:
                 listing.has(obj)
                 if count % AT_ONCE == 0:
                     await asyncio.sleep(0)
+        self._take_out(resource, listing)
+
+    def _take_out(self, resource: Resource, listing: Listing) -> None:
+        """What a listing lacks is gone. Only of what was being deleted that was somebody's wish: etcd may be older."""
         for gone in listing.end():
             self._wake(resource, gone)
+            if "deletionTimestamp" in gone["metadata"]:
+                self._gone(resource, gone)
 
     def _look_at_everything(self, alone: str | None = None) -> None:
         """At all objects of ours, or at those of one namespace."""

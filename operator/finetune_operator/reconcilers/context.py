@@ -25,6 +25,8 @@ from finetune_operator.decide.connection import lacking, with_resolved
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.pods.refused import step_of_write
+from finetune_operator.reconcilers import departed
+from finetune_operator.reconcilers.departed import Departed
 from finetune_operator.reconcilers.unread import with_unread
 from finetune_operator.runtime.contests import Contests
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound, Transient
@@ -90,6 +92,8 @@ class Context:
     """So long a trainer may say nothing before its job says so."""
     ipv6: bool = False
     """Whether the cluster's first family of addresses is IPv6."""
+    departed: Departed = field(default_factory=Departed)
+    """What is gone, and has left something at a provider."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
     """Each connection as it was last read, with its version: every job of it asks for it at every look."""
 
@@ -105,6 +109,8 @@ class Context:
 
     async def read(self, resource: Resource, key: Key) -> Manifest | None:
         """The object as last seen; where the store has none, the API is asked: a watch may be late."""
+        if departed.is_of_one(key):
+            return self.departed.get(key)
         namespace = key.namespace or None
         found = self.store.get(resource, key.name, namespace)
         if found is None:
@@ -136,6 +142,8 @@ class Context:
         """
         if old == new:
             return obj
+        if self.departed.has(obj):
+            return self.departed.say(obj, with_unread(_said(obj), old, new))
         metadata = obj["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace")
         state, marks = _state_of(obj), _marks_of(obj)
@@ -190,7 +198,7 @@ class Context:
             KubeError: another one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
         """
         noted = note is None or annotations_of(obj).get(BEGUN_ANNOTATION) == note
-        if has_finalizer(obj, finalizer) and noted:
+        if (has_finalizer(obj, finalizer) and noted) or self.departed.has(obj):
             return obj
         notes = {} if noted else {BEGUN_ANNOTATION: note}
         return await self._with_finalizers(resource, obj, [*finalizers_of(obj, but=finalizer), finalizer], notes)
@@ -203,6 +211,10 @@ class Context:
             KubeError: another one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
         """
         if not has_finalizer(obj, finalizer):
+            return obj
+        if self.departed.has(obj):
+            await self.announce(obj, "Warning", "FinalizerRemoved", departed.SETTLED)
+            self.enqueue(self.departed.settle(obj))
             return obj
         try:
             return await self._with_finalizers(resource, obj, *_let_go_of(obj, finalizer))

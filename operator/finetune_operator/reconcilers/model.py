@@ -10,7 +10,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide import leftovers, unheeded
+from finetune_operator.decide import leftovers, model_size, unheeded
 from finetune_operator.decide.conditions import leaving, merge, moment, newly_stalled
 from finetune_operator.decide.deployment.server_state import versions_of
 from finetune_operator.decide.job.run import Run
@@ -178,7 +178,7 @@ class ModelReconciler:
         if deployed.refused is not None:
             decision = replace(decision, status=not_deployed(view, decision.status, deployed.refused))
         status = _with_leftovers(view, decision.status, pruning)
-        status = status.model_copy(update={"display": model_display(status)})
+        status = model_size.fit(status.model_copy(update={"display": model_display(status)}))
         if await self._written(key, model, before, status) is None:
             self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
             return None

@@ -32,7 +32,15 @@ from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.reconcilers.uploads import Uploads
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, PODS
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    Resource,
+)
 from finetune_operator.runtime.queue import Key, Requeue
 from finetune_operator.runtime.settings import Settings
 
@@ -63,6 +71,7 @@ class Reconcilers:
         pod_metrics: PodMetrics,
         ahead: Callable[[], timedelta] = timedelta,
     ) -> None:
+        self._context = context
         kube, store, service = context.kube, context.store, settings.report_names[0]
         local = HuggingFaceTraining(
             kube,
@@ -107,6 +116,12 @@ class Reconcilers:
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at an object, by the reconciler of its kind."""
         return await self._of_kind[key.kind](key)
+
+    def gone(self, resource: Resource, obj: Mapping[str, Any]) -> None:
+        """An object is gone: what it has left at a provider is ended, where nobody let go of it."""
+        key = self._context.departed.take(resource, obj, self._context.clock)
+        if key is not None:
+            self._context.enqueue(key)
 
 
 def _wake(context: Context, regarding: Mapping[str, Any]) -> None:

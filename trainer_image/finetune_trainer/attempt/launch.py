@@ -15,13 +15,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import NODE_VARIABLE, TERMINATION_MESSAGE_PATH
+from finetune_api.reasons import Reason
 from finetune_api.trainer import DONE, TrainerJob, read_termination_message
 from finetune_trainer.attempt import outcome
 from finetune_trainer.attempt.interruption import Interruption
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 RANK_VARIABLE = "RANK"
 _FOLDER_VARIABLE = "FINETUNE_RANKS"
@@ -70,8 +74,7 @@ def main(job: TrainerJob, command: Sequence[str] = ("train",), message: Path = P
             launch_agent(LaunchConfig(**_options(job)), sys.executable, ["-m", "finetune_trainer", *command])
             code = int(ExitCode.OK)
         except ChildFailedError as error:
-            first, failure = error.get_first_failure()
-            code = failure.exitcode if failure.exitcode > 0 else _SIGNALLED - failure.exitcode
+            first, code = _cause(error, Path(folder))
         except SignalException:
             code = int(ExitCode.OK if _is_done(Path(folder)) else ExitCode.INTERRUPTED)
         except (RuntimeError, TimeoutError, OSError) as error:
@@ -112,9 +115,38 @@ def _is_done(messages: Path) -> bool:
     return told is not None and told.phase in DONE
 
 
+def _cause(error: "ChildFailedError", messages: Path) -> tuple[int, int]:
+    """The rank whose end is the cause of all others', and its exit code.
+
+    The agent looks every moment, and goes by whole seconds: who has only heard that another one is gone may have ended
+    before that one has, which takes long where it frees a GPU. What each has said tells cause and echo apart.
+    """
+    ended = {rank: _as_of_a_pod(one.exitcode) for rank, one in error.failures.items()}
+    own = [rank for rank in ended if ended[rank] != ExitCode.INTERRUPTED]
+    if own:
+        first = min(own, key=lambda rank: error.failures[rank].timestamp)
+        return first, ended[first]
+    for path in _left(messages):
+        told = read_termination_message(path.read_text(encoding="utf-8"))
+        failure = told.failure if told is not None and told.phase == "Failed" else None
+        if failure is not None and failure.exit_code and failure.reason is not Reason.INTERRUPTED:
+            return int(path.name), failure.exit_code
+    first, _ = error.get_first_failure()
+    return first, ended[first]
+
+
+def _as_of_a_pod(exit_code: int) -> int:
+    return exit_code if exit_code > 0 else _SIGNALLED - exit_code
+
+
+def _left(messages: Path) -> list[Path]:
+    """The messages of this node's ranks, that of the lowest first."""
+    return sorted((path for path in messages.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
 def _pass_on(messages: Path, failed: int | None, message: Path) -> None:
     """Leave the message of the rank that failed, else of the lowest one, as that of all."""
-    left = sorted((path for path in messages.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    left = _left(messages)
     told = next((path for path in left if path.name == str(failed)), None) if failed is not None else None
     if failed is None and left:
         told = left[0]

@@ -52,6 +52,8 @@ from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys
 from finetune_trainer.storage.durable import sha256_of, whole_file, write_errors
+from finetune_trainer.training import code_start
+from finetune_trainer.training.code_end import failed
 from finetune_trainer.training.tuning import checkpoints_of
 
 CONTEXT_VARIABLE = "FINETUNE_CONTEXT"
@@ -157,12 +159,13 @@ def train(
         data = _write_data(job, verdict, Path(scratch), **reading)
         told = CodeContext(job=job, base_model=str(folder), data=data, output=str(output), checkpoints=str(checkpoints))
         exit_code = _run(code, told, Path(scratch), heard, interruption)
+        failure = failed(exit_code, Path(scratch)) if exit_code else None
     if exit_code == ExitCode.INTERRUPTED:
         heard.stopped()
     interruption.check()
     _require_as_before(folder, before)
-    if exit_code:
-        raise _failed(exit_code)
+    if failure is not None:
+        raise failure
     if not code.is_file():  # its checksum is a part of the artifact
         raise TrainerError(Reason.CODE_FAILED, "the code of spec.code has removed or renamed its own file")
     return heard.result()
@@ -311,7 +314,7 @@ def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[by
     environment |= pod_log.without_bars()
     environment |= {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CODE)}
     return subprocess.Popen(  # noqa: S603 - an admin has allowed the user's own code on this connection
-        [sys.executable, str(code)],
+        [sys.executable, "-c", code_start.COMMAND, str(code)],
         cwd=scratch,
         env=environment | {CONTEXT_VARIABLE: str(path), "PYTHONUNBUFFERED": "1"},
         pass_fds=(told.report_descriptor,),
@@ -365,24 +368,6 @@ def _end_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         return  # all have ended by themselves
-
-
-def _failed(exit_code: int) -> TrainerError:
-    if exit_code == -signal.SIGKILL:
-        return TrainerError(Reason.OUT_OF_MEMORY, "the code of spec.code was killed: probably over the memory limit")
-    if exit_code == -signal.SIGBUS:
-        why = "a file that it has mapped into memory was truncated, or its volume (/dev/shm?) is full"
-        return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with signal SIGBUS: {why}")
-    how = f"signal {_signal(-exit_code)}" if exit_code < 0 else f"exit code {exit_code}"
-    return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}; the end of its output says why")
-
-
-def _signal(number: int) -> str:
-    """Its name; most of those for programs of real time have none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
 
 
 class _Heard:

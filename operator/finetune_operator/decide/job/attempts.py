@@ -41,6 +41,10 @@ _FOREIGN_DEADLINE = (
     "the attempt ran longer than the activeDeadlineSeconds that a policy of the cluster, or somebody, has put on its "
     "batch Job: the job itself has none in its spec"
 )
+_FOREIGN_DEADLINE_STEP = (
+    "Find out with kubectl get jobs -o yaml, or from an admin, who sets it, and have these Jobs left out; then set "
+    "spec.retryNonce: the next attempt goes on from the last checkpoint."
+)
 GOES_ON = "Nothing to do: the next attempt goes on from the last checkpoint."
 """The step of an interruption that is followed by an attempt; its reason's own is for a job that was given up."""
 
@@ -200,7 +204,7 @@ def retry_or_fail(view: JobView) -> Decision | None:
     elif view.run.state != "Failed" or failure is None:
         return None
     if failure.reason is Reason.DEADLINE_EXCEEDED and view.spec and view.spec.active_deadline_seconds is None:
-        failure = failure.model_copy(update={"message": _FOREIGN_DEADLINE})
+        failure = failure.model_copy(update={"message": _FOREIGN_DEADLINE, "next_step": _FOREIGN_DEADLINE_STEP})
     if not _may_pass(view, failure.reason):
         return fail(view, failure.model_copy(update={"attempt": view.attempt}))
     return _retry_or_give_up(view, failure, interrupted=view.run.interrupted)

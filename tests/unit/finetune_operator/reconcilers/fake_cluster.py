@@ -64,9 +64,6 @@ class Cluster:
         self.lanes: dict[Key, Lane] = {}
         self.store = make_store()
         self.reports = ReportBox(self.store, self.wake, lambda: self.now)
-        self.observer = Observer(self.kube, self.store, self.wake)
-        for place in self.observer.places():
-            self.observer.listed(*place, self.observer.listing(*place))
         context = Context(
             self.kube,
             self.store,
@@ -98,6 +95,9 @@ class Cluster:
             pod_metrics=self.metrics,
         )
         self.uploads, self.answers = self.reconcilers.uploads, self.reconcilers.answers
+        self.observer = Observer(self.kube, self.store, self.wake, gone=self.reconcilers.gone)
+        for place in self.observer.places():
+            self.observer.listed(*place, self.observer.listing(*place))
 
     def guard(self) -> None:
         if not self.leads:

@@ -11,6 +11,7 @@ from finetune_api.names import JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report, TrainerJob, read_termination_message, termination_message
 from finetune_trainer.attempt import launch
+from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.jobs import make_job
 
 
@@ -30,6 +31,39 @@ def test_the_pod_ends_with_code_and_message_of_the_rank_that_failed_first(job, t
     assert told.failure.reason == Reason.MODEL_NOT_IN_CACHE
     assert signal.getsignal(signal.SIGTERM) is before
     assert "FINETUNE_RANKS" not in os.environ, "what is started next is no rank"
+
+
+SAID = {
+    "its echo ended before it": ({0: 75}, {0: "Interrupted", 1: "OutOfMemory"}, (79, "OutOfMemory")),
+    "its echo ended with it": ({0: 75, 1: -9}, {0: "Interrupted"}, (137, None)),
+    "it ended first": ({0: 75, 1: 79}, {0: "Interrupted", 1: "OutOfMemory"}, (79, "OutOfMemory")),
+    "nobody says anything else": ({1: 75}, {0: None, 1: "Interrupted"}, (75, "Interrupted")),
+    "all were asked to stop": ({0: 75, 1: 75}, {0: None, 1: None}, (75, None)),
+}
+
+
+@pytest.mark.parametrize("what", SAID)
+def test_a_pod_ends_with_the_cause_and_not_with_its_echo_whichever_the_agent_saw_first(
+    job, tmp_path, monkeypatch, what
+):
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+    from torch.distributed.launcher import api
+
+    codes, reasons, (code, reason) = SAID[what]
+
+    def ended(*_):
+        for rank, why in reasons.items():
+            about = {"namespace": job.namespace, "name": job.name, "uid": job.uid, "attempt": 1}
+            failure = TrainerError(Reason(why), "x").failure(attempt=1) if why else None
+            report = Report(**about, phase="Failed" if why else "Interrupted", failure=failure)
+            (Path(os.environ["FINETUNE_RANKS"]) / str(rank)).write_text(termination_message(report))
+        raise ChildFailedError("train", {rank: ProcessFailure(rank, 1, code, "") for rank, code in codes.items()})
+
+    monkeypatch.setattr(api, "launch_agent", ended)
+    assert launch.main(job, message=tmp_path / "message") == code
+    left = (tmp_path / "message").read_text() if (tmp_path / "message").exists() else ""
+    told = read_termination_message(left)
+    assert (told.failure.reason if told and told.failure else None) == reason
 
 
 @pytest.mark.parametrize(

@@ -479,4 +479,6 @@ def test_a_deadline_that_a_policy_has_put_on_the_batch_job_is_not_called_the_job
     assert failure is not None
     assert failure.reason is Reason.DEADLINE_EXCEEDED
     assert ("longer than spec.activeDeadlineSeconds" in failure.message) is own
+    assert ("a larger activeDeadlineSeconds" in failure.next_step) is own
+    assert ("set spec.retryNonce" in failure.next_step) is not own
     assert ("a policy" in failure.message) is not own

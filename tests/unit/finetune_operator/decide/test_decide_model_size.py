@@ -1,0 +1,94 @@
+"""The status of a model with many versions stays within its size, and goes on to decide the same."""
+
+import orjson
+import pytest
+
+from finetune_api.model import FineTunedModelStatus, LetGoVersion, ModelVersion
+from finetune_operator.decide.job.status_size import LIMIT_BYTES
+from finetune_operator.decide.model import decide
+from finetune_operator.decide.model_size import fit
+from tests.unit.finetune_operator.decide.given_models import spec, view
+
+SCORES = {
+    "rows": 200,
+    "tuned": {"exactMatch": 0.8123456789, "loss": 0.4123456789},
+    "baselines": {name: {"exactMatch": 0.7123456789, "verdict": "Better"} for name in ("zeroShot", "fewShot")},
+    "verdict": "Better",
+    "testSHA256": "e" * 64,
+}
+
+
+def version(number: int) -> ModelVersion:
+    folder = f"pvc://models/team-a/sentiment/sentiment-2026-11-{number:03d}/model"
+    return ModelVersion.model_validate(
+        {
+            "version": number,
+            "job": f"sentiment-2026-11-{number:03d}",
+            "jobUID": f"00000000-0000-0000-0000-{number:012d}",
+            "connection": "local-gpu",
+            "baseModel": "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "method": "LoRA",
+            "loraRank": 16,
+            "artifact": {"uri": folder, "sha256": "f" * 64, "kind": "Adapter"},
+            "datasetSHA256": "d" * 64,
+            "trainLoss": 0.1234567,
+            "evalLoss": 0.1234567,
+            "evaluation": SCORES,
+            "createdAt": "2026-11-21T12:00:00Z",
+        }
+    )
+
+
+def large(active: int | None, count: int = 100, let_go: int = 0) -> FineTunedModelStatus:
+    gone = [LetGoVersion(version=n, job=f"sentiment-2025-{n:03d}", job_uid="0" * 36) for n in range(1, let_go + 1)]
+    versions = [version(n) for n in range(let_go + 1, let_go + count + 1)]
+    return FineTunedModelStatus(active_version=active, versions=versions, let_go=gone or None)
+
+
+def size(status: FineTunedModelStatus) -> int:
+    return len(orjson.dumps(status.wire()))
+
+
+@pytest.mark.parametrize("let_go", [0, 200])
+def test_a_hundred_versions_fit_and_none_is_forgotten(let_go: int) -> None:
+    before = large(active=let_go + 100, let_go=let_go)
+    assert size(before) > LIMIT_BYTES
+    status = fit(before)
+    assert size(status) <= LIMIT_BYTES
+    assert [one.version for one in status.versions or ()] == [one.version for one in before.versions or ()]
+    assert fit(status) == status
+    assert status.versions is not None
+    assert status.versions[-1].evaluation is not None, "the active one's scores decide what becomes active next"
+    assert (status.let_go or [])[-20:] == (before.let_go or [])[-20:]
+
+
+def test_scores_of_the_active_version_and_of_later_ones_stay() -> None:
+    status = fit(large(active=70))
+    kept = [one.version for one in status.versions or () if one.evaluation is not None]
+    assert kept[-31:] == list(range(70, 101))
+
+
+def test_the_oldest_lose_their_scores_first_and_no_more_than_have_to() -> None:
+    status = fit(large(active=100))
+    versions = status.versions or []
+    without = [one.version for one in versions if one.evaluation is None]
+    assert without == list(range(1, len(without) + 1))
+    back = [*versions[: len(without) - 1], version(len(without)), *versions[len(without) :]]
+    assert size(status.model_copy(update={"versions": back})) > LIMIT_BYTES
+
+
+@pytest.mark.parametrize("activation", ["Automatic", "IfBetter", "Manual"])
+@pytest.mark.parametrize("active", [60, 100])
+def test_what_is_active_is_the_same_without_them(activation: str, active: int) -> None:
+    before = large(active=active)
+    assert before.versions is not None
+    fitted = fit(before).versions
+    assert fitted is not None
+    told = {"spec": spec(activation=activation, historyLimit=100)}
+    whole, shortened = (view(*versions, active=active, **told) for versions in (before.versions, fitted))
+    assert decide(whole).status.active_version == decide(shortened).status.active_version
+
+
+def test_few_versions_keep_all() -> None:
+    before = large(active=20, count=20)
+    assert fit(before) is before

@@ -1,0 +1,78 @@
+"""How the child that ran `spec.code` ended, as the error that the job ends with: what, and at which file and line."""
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from finetune_api.base import ApiModel
+from finetune_api.reasons import Reason
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.training.code_start import RAISED
+
+_MOST_BYTES = 4096
+_FOR_MEMORY = ("MemoryError", "OutOfMemoryError")
+"""Python's own error, and torch's for a GPU."""
+
+_LOOK = "the end of its output says why"
+
+
+class _Raised(ApiModel):
+    """The error that ended the code, as the child notes it; the code could write there, too."""
+
+    type: Annotated[str, Field(pattern=r"^\w{1,100}$")]
+    place: Annotated[str, Field(pattern=r"^[^/\n]{1,200} line \d{1,9}$")] | None = None
+    module: Annotated[str, Field(pattern=r"^[\w.]{1,100}$")] | None = None
+
+    @property
+    def at(self) -> str:
+        """Where it was, if that is known, as the end of a sentence's part."""
+        return f" at {self.place}" if self.place else ""
+
+
+def failed(exit_code: int, scratch: Path) -> TrainerError:
+    """Why code ended with this exit code; the child's working folder may tell more."""
+    raised = _raised(scratch)
+    if exit_code == -signal.SIGKILL:
+        return TrainerError(Reason.OUT_OF_MEMORY, "the code of spec.code was killed: probably over the memory limit")
+    if raised is not None and raised.type in _FOR_MEMORY and exit_code > 0:
+        said = f"the code of spec.code had too little memory: {raised.type}{raised.at}"
+        return TrainerError(Reason.OUT_OF_MEMORY, said)
+    if exit_code == -signal.SIGBUS:
+        why = "a file that it has mapped into memory was truncated, or its volume (/dev/shm?) is full"
+        return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with signal SIGBUS: {why}")
+    how = f"signal {_signal(-exit_code)}" if exit_code < 0 else f"exit code {exit_code}"
+    if raised is None:
+        return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}; {_LOOK}")
+    if raised.module is not None:
+        return _lacks(raised, how)
+    what = raised.at if raised.type == "SystemExit" else f": {raised.type}{raised.at}"
+    return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}{what}; {_LOOK}")
+
+
+def _lacks(raised: _Raised, how: str) -> TrainerError:
+    """A module that is not there, or has not what is asked of it."""
+    name = (raised.module or "").partition(".")[0]
+    step = (
+        f"Import what is there: a package of the trainer's image, or another key of the same ConfigMap ({name}.py). "
+        "Else ask an admin for a trainerImage that has the package. Then try again (in a cluster by spec.retryNonce)."
+    )
+    said = f"the code of spec.code ended with {how}: {raised.type}{raised.at}, of the module {raised.module}"
+    return TrainerError(Reason.CODE_FAILED, f"{said}; {_LOOK}", step)
+
+
+def _raised(scratch: Path) -> _Raised | None:
+    try:
+        with (scratch / RAISED).open("rb") as file:
+            return _Raised.model_validate_json(file.read(_MOST_BYTES))
+    except (OSError, ValidationError):
+        return None
+
+
+def _signal(number: int) -> str:
+    """Its name; most of those for programs of real time have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
