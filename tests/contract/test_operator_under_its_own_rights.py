@@ -390,3 +390,9 @@ def test_namespaces_that_are_not_named_are_left_alone(server: Server, watched: t
     wait_until(lambda: exists(server, "jobs", "later-1"), "the Job of the watched namespace", timeout=120)
     looked_at = server.get("ftj", "sentiment-1", "-n", OTHER)["status"]["observedGeneration"] != UNSEEN
     assert looked_at is not bool(watched)
+
+
+@pytest.mark.usefixtures("metrics")
+def test_what_the_operator_lets_go_of_is_not_taken_for_what_others_took_its_finalizer_off(folder: Path) -> None:
+    """Watches tell of both with the finalizer on. What was deployed in the lives above has gone by now."""
+    assert "took its finalizer off" not in (folder / "log").read_text()

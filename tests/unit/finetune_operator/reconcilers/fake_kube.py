@@ -116,10 +116,12 @@ class FakeKube:
             raise NotFound(404, "NotFound", "gone")
         if body["metadata"].pop("resourceVersion") != present["metadata"]["resourceVersion"]:
             raise Conflict(409, "Conflict", "changed meanwhile")
-        patched = self.put(resource, _merged(present, body))
-        if "deletionTimestamp" in patched["metadata"] and not patched["metadata"].get("finalizers"):
+        merged = _merged(present, body)
+        if "deletionTimestamp" in merged["metadata"] and not merged["metadata"].get("finalizers"):
+            # The API server writes no such state: watches are told the one before, finalizers and all.
             self.drop(resource, name, namespace)
-        return patched
+            return merged
+        return self.put(resource, merged)
 
     async def delete(
         self,
