@@ -1,10 +1,11 @@
 """Objects that are gone though our finalizer was to keep them while something of theirs is at a provider.
 
-    watch: gone ── the note beside our finalizer is on it still: we did not let go ──▶ taken ──▶ looked at under a key
-    of its own, as one on its way out whose writes stay here ──▶ nothing is left at the provider ──▶ forgotten
+    watch: gone ── with the note beside our finalizer, and we did not let go ──▶ taken ──▶ looked at under a key of its
+    own, as one on its way out whose writes stay here ──▶ nothing is left at the provider ──▶ forgotten
 
 What is billed would else stand for ever: nobody is left who knows of it. Kept in memory alone, as by then nothing in
-the cluster tells of them any more.
+the cluster tells of them any more. A watch shows an object that is gone as it was before its last finalizer was taken
+off, whoever did that: so who lets go of one says so here first.
 """
 
 import logging
@@ -33,13 +34,22 @@ class Departed:
 
     def __init__(self) -> None:
         self._last: dict[Key, Manifest] = {}
+        self._let_go: set[str] = set()
+
+    def let_go(self, obj: Mapping[str, Any]) -> None:
+        """We are about to take our finalizer off: nothing of the object is left, or all of it is to stay."""
+        if "deletionTimestamp" in obj["metadata"]:
+            self._let_go.add(obj["metadata"]["uid"])
 
     def take(self, resource: Resource, obj: Mapping[str, Any], now: Callable[[], datetime]) -> Key | None:
         """Keep what was last seen of an object that is gone; its key, None where nothing of it is to be ended.
 
-        Whoever lets go of one takes the note off in the same write. One that is abandoned is to be left alone.
+        Whoever lets go of one that stays takes the note off in the same write. One that is abandoned is left alone.
         """
         metadata = obj["metadata"]
+        if metadata.get("uid") in self._let_go:
+            self._let_go.discard(metadata["uid"])
+            return None
         annotations = metadata.get("annotations") or {}
         abandoned = annotations.get(ABANDON_ANNOTATION) == "true"
         if resource not in _HELD or BEGUN_ANNOTATION not in annotations or abandoned:

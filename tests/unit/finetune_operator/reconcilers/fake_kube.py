@@ -116,10 +116,12 @@ class FakeKube:
             raise NotFound(404, "NotFound", "gone")
         if body["metadata"].pop("resourceVersion") != present["metadata"]["resourceVersion"]:
             raise Conflict(409, "Conflict", "changed meanwhile")
-        patched = self.put(resource, _merged(present, body))
+        patched: Manifest = copied(_merged(present, body))
         if "deletionTimestamp" in patched["metadata"] and not patched["metadata"].get("finalizers"):
+            # It is not written any more: watches show it as it was before, with its finalizers.
             self.drop(resource, name, namespace)
-        return patched
+            return patched
+        return self.put(resource, patched)
 
     async def delete(
         self,
