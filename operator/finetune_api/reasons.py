@@ -141,8 +141,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.DELETED_AT_PROVIDER: "Apply the job under a new name, or set spec.retryNonce, if it is still wanted.",
     Reason.BUDGET_EXCEEDED: "Raise budget.maxCost, or use fewer rows or epochs, and apply the job under a new name.",
     Reason.PRICE_UNKNOWN: "Ask an admin to add the model to the chart's providerCatalogue, or remove budget.",
-    Reason.ENDPOINT_NOT_ALLOWED: "Leave the endpoint out of evaluation.baselines, or ask an admin to add its URL to "
-    "fineTuning.allowedEndpoints of the connection.",
+    Reason.ENDPOINT_NOT_ALLOWED: "Leave the endpoint out of evaluation.baselines, or the judge out of evaluation, or "
+    "ask an admin to add its URL to fineTuning.allowedEndpoints of the connection.",
     Reason.SPEC_INVALID: "Correct the field and apply the job under a new name.",
     Reason.DATASET_INVALID: "Correct the rows, or map the columns with spec.dataset.columns, and apply the job under "
     "a new name. `finetune-trainer check -f job.yaml` shows the same verdict without a cluster.",

@@ -34,6 +34,15 @@ COMMANDS = {
 }
 
 
+_IN_OTHER_WORDS = {
+    "run": ("finetune", "tune", "sft", "lora", "evaluate", "eval", "test"),
+    "serve": ("chat", "generate", "infer", "predict", "deploy"),
+    "check": ("validate", "lint", "verify"),
+    "cache": ("download", "pull"),
+    "push": ("upload", "publish"),
+}
+"""Commands of other tools, by the one here that does it: `run` evaluates as well, where the job has a test set."""
+
 PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "sageMaker", "bedrock")
 """Names of data.provider_rules, which is not imported before it is needed."""
 
@@ -80,7 +89,9 @@ def _choice_meant(message: str) -> str:
 
     if not (found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)):
         return ""
-    near = like(found[1], re.findall(r"[\w-]+", found[2]))
+    choices = re.findall(r"[\w-]+", found[2])
+    known = (ours for ours, words in _IN_OTHER_WORDS.items() if ours in choices and found[1].lower() in words)
+    near = next(known, None) or like(found[1], choices)
     return f"; did you mean {near}?" if near else ""
 
 

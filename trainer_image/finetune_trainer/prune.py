@@ -24,15 +24,15 @@ def main(args: argparse.Namespace) -> int:
     """Delete the folders, or none of them where one lies outside the root."""
     try:
         doomed = [_deletion(str(folder), str(args.root), args.endpoint) for folder in args.folders]
-        for delete_one in doomed:
-            delete_one()
+        for folder, delete_one in zip(args.folders, doomed, strict=True):
+            outcome.say(f"{folder} {'was deleted' if delete_one() else 'was not there'}")
     except TrainerError as error:
         outcome.complain(error)
         return int(error.exit_code)
     return int(ExitCode.OK)
 
 
-def _deletion(folder: str, root: str, endpoint: str | None) -> Callable[[], None]:
+def _deletion(folder: str, root: str, endpoint: str | None) -> Callable[[], bool]:
     if "://" not in folder:
         return partial(delete, inside(Path(folder), Path(root)))
     uri = inside_store(folder, root)
@@ -63,8 +63,8 @@ def inside_store(folder: str, root: str) -> str:
     return found
 
 
-def delete(folder: Path) -> None:
-    """Delete a folder, a file, or a link (never what it leads to). One that is gone already is fine.
+def delete(folder: Path) -> bool:
+    """Delete a folder, a file, or a link (never what it leads to). One that is gone already is fine: False.
 
     Raises:
         TrainerError: ArtifactFailed.
@@ -74,16 +74,21 @@ def delete(folder: Path) -> None:
             folder.unlink(missing_ok=True)
         elif folder.exists():
             shutil.rmtree(folder)
+        else:
+            return False
+    return True
 
 
-def delete_in_store(folder: StoreRef) -> None:
-    """Delete all objects below a folder. One that is gone already is fine.
+def delete_in_store(folder: StoreRef) -> bool:
+    """Delete all objects below a folder. One that is gone already is fine: False.
 
     Raises:
         TrainerError: what Store raises.
     """
     store = Store(folder)
-    store.remove(store.objects())
+    objects = list(store.objects())
+    store.remove(objects)
+    return bool(objects)
 
 
 def _outside(folder: str, root: str) -> TrainerError:

@@ -216,7 +216,7 @@ class Context:
             await self.announce(obj, "Warning", "FinalizerRemoved", departed.SETTLED)
             self.enqueue(self.departed.settle(obj))
             return obj
-        self.departed.let_go(obj)
+        self.departed.let_go(obj)  # the watch may tell before the answer comes
         try:
             return await self._with_finalizers(resource, obj, *_let_go_of(obj, finalizer))
         except NotFound:

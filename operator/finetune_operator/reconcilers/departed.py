@@ -1,10 +1,11 @@
 """Objects that are gone though our finalizer was to keep them while something of theirs is at a provider.
 
-    watch: gone ── with the note beside our finalizer, and we did not let go ──▶ taken ──▶ looked at under a key
-    of its own, as one on its way out whose writes stay here ──▶ nothing is left at the provider ──▶ forgotten
+    watch: gone ── with the note beside our finalizer, and we did not let go ──▶ taken ──▶ looked at under a key of its
+    own, as one on its way out whose writes stay here ──▶ nothing is left at the provider ──▶ forgotten
 
 What is billed would else stand for ever: nobody is left who knows of it. Kept in memory alone, as by then nothing in
-the cluster tells of them any more.
+the cluster tells of them any more. A watch shows an object that is gone as it was before its last finalizer was taken
+off, whoever did that: so who lets go of one says so here first.
 """
 
 import logging
@@ -36,22 +37,18 @@ class Departed:
         self._let_go: set[str] = set()
 
     def let_go(self, obj: Mapping[str, Any]) -> None:
-        """Our finalizer is about to be taken off by ourselves: nothing of it is left that has to be ended.
-
-        The API server does not store an object whose last finalizer goes, so its watches tell the state before: with
-        the finalizer and the note, whoever took them off.
-        """
+        """We are about to take our finalizer off: nothing of the object is left, or all of it is to stay."""
         if "deletionTimestamp" in obj["metadata"]:
             self._let_go.add(obj["metadata"]["uid"])
 
     def take(self, resource: Resource, obj: Mapping[str, Any], now: Callable[[], datetime]) -> Key | None:
         """Keep what was last seen of an object that is gone; its key, None where nothing of it is to be ended.
 
-        One that is abandoned is to be left alone.
+        Whoever lets go of one that stays takes the note off in the same write. One that is abandoned is left alone.
         """
         metadata = obj["metadata"]
         if metadata.get("uid") in self._let_go:
-            self._let_go.remove(metadata["uid"])
+            self._let_go.discard(metadata["uid"])
             return None
         annotations = metadata.get("annotations") or {}
         abandoned = annotations.get(ABANDON_ANNOTATION) == "true"

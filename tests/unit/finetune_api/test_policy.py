@@ -153,6 +153,7 @@ def test_where_a_test_set_may_be_sent_to(url: str, air_gapped: bool, globs: list
         if refusal is not None:
             assert refusal.reason is Reason.ENDPOINT_NOT_ALLOWED
             assert f"spec.evaluation: {called} is outside the cluster" in refusal.message
+            assert f"{called.partition(' ')[0]} out of evaluation" in (refusal.next_step or "")
 
 
 FITTING = {

@@ -23,10 +23,11 @@ def run(root, *folders):
     return prune.main(argparse.Namespace(folders=list(folders), root=root, endpoint=None))
 
 
-def test_folders_inside_the_root_are_deleted_and_again_is_fine(root):
+def test_folders_inside_the_root_are_deleted_and_again_is_fine(root, capsys):
     assert run(root, root / "old") == ExitCode.OK
     assert [path.name for path in root.iterdir()] == ["new"]
     assert run(root, root / "old") == ExitCode.OK
+    assert capsys.readouterr().err.splitlines() == [f"{root / 'old'} was deleted", f"{root / 'old'} was not there"]
 
 
 @pytest.mark.parametrize("name", ["../outside", ".", "..", "old/..", "../root", "/etc", "old/../../outside"])

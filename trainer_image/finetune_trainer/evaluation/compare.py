@@ -20,8 +20,8 @@ _CELLS = 4_000_000  # of the table of resamples that is held at once
 _STEPS = 2048
 """Of the unit: values that round to the same one are taken for alike, at their mean."""
 
-_FEWEST = 6
-"""Rows that differ. Of five even a coin falls on one side all the time more often than in 5 % (sign test: 2 / 2^5)."""
+_CHANCE = 0.05
+"""Of two models that are alike, the part of test sets that may tell them apart."""
 
 _DIGITS = 6
 _TINY = 1e-9  # what rounding of means may leave of a difference that is none
@@ -75,22 +75,51 @@ class Spread:
 
         Rows are drawn with replacement. Rows with the same value are alike, so drawing rows is drawing how often each
         value comes: a multinomial. What is drawn from a handful of rows is as narrow as they are alike, whatever chance
-        has brought them together: where fewer than _FEWEST are not zero, the interval reaches to zero.
+        has brought them together: where that may be chance (`_may_be_chance`), the interval reaches to zero.
         """
         rows = self.count
         if rows == 0:
             return None
         counts, sums = np.array([self.cells[place] for place in sorted(self.cells)]).T
         values, chance = sums / counts, np.random.default_rng(seed)
-        portion = max(1, _CELLS // len(values))
-        found = []
-        for start in range(0, RESAMPLES, portion):
-            drawn = chance.multinomial(rows, counts / rows, size=min(portion, RESAMPLES - start))
-            found.append(drawn @ values / rows)
+        found = [chance.multinomial(rows, counts / rows, size=size) @ values / rows for size in _resamples(len(values))]
         low, high = np.percentile(np.concatenate(found), [2.5, 97.5])
-        if rows - self.cells.get(0, (0, 0.0))[0] < _FEWEST:
+        if (low > 0 or high < 0) and self._may_be_chance(chance):
             low, high = min(low, 0.0), max(high, 0.0)
         return Interval(low=_clean(low), high=_clean(high))
+
+    def _may_be_chance(self, chance: np.random.Generator) -> bool:
+        """Whether two models that are alike lie as far apart in more than _CHANCE of all test sets.
+
+        Of such models each row's difference may as well have the other sign: all signs are drawn anew, and it is
+        counted how often the sum is as far from zero (Fisher's randomisation test, 1935, § 21). That holds for any
+        number of rows; fewer than six that differ never pass, as 2 / 2^5 is more than 5 %. As it is for each value
+        alone how often it keeps its sign, drawing signs is drawing binomials.
+        """
+        sizes: dict[int, tuple[int, float]] = {}
+        for place, (count, total) in self.cells.items():
+            if place:
+                before, so_far = sizes.get(abs(place), (0, 0.0))
+                sizes[abs(place)] = (before + count, so_far + abs(total))
+        if not sizes:
+            return True
+        counts, sums = np.array(list(sizes.values())).T
+        values = sums / counts
+        far = abs(math.fsum(total for place, (_, total) in self.cells.items() if place))
+        if far**2 >= -2 * math.log(_CHANCE / 2) * float(counts @ values**2):
+            return False  # Hoeffding's inequality (1963) has said it: no need to draw
+        signs = counts.astype(np.int64)
+        drawn = [
+            (2 * chance.binomial(signs, 0.5, (size, len(values))) - signs) @ values for size in _resamples(len(values))
+        ]
+        as_far = int((np.abs(np.concatenate(drawn)) >= far - _TINY).sum())
+        return (as_far + 1) / (RESAMPLES + 1) > _CHANCE
+
+
+def _resamples(columns: int) -> list[int]:
+    """How many are drawn at a time, so that a table of so many columns stays small."""
+    portion = max(1, _CELLS // columns)
+    return [min(portion, RESAMPLES - start) for start in range(0, RESAMPLES, portion)]
 
 
 @dataclass

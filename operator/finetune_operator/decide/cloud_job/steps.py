@@ -394,6 +394,7 @@ def retirement_facts(view: JobView) -> list[Fact]:
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     remember_files,
     let_go,
+    attempts.disbelieve,
     keep_finished,
     job.refuse_invalid_spec,
     job.restart,

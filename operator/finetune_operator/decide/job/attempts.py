@@ -13,7 +13,7 @@ from finetune_api.connection import HuggingFace
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.conditions import is_true, moment, reconciling, timestamp
+from finetune_operator.decide.conditions import Fact, is_true, moment, reconciling, timestamp
 from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.reported import at_rest
 from finetune_operator.decide.job.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
@@ -45,6 +45,7 @@ _FOREIGN_DEADLINE_STEP = (
     "Find out with kubectl get jobs -o yaml, or from an admin, who sets it, and have these Jobs left out; then set "
     "spec.retryNonce: the next attempt goes on from the last checkpoint."
 )
+_NOT_COMPLETE = "somebody else wrote that it is Complete: it has no version yet, and its attempt goes on"
 GOES_ON = "Nothing to do: the next attempt goes on from the last checkpoint."
 """The step of an interruption that is followed by an attempt; its reason's own is for a job that was given up."""
 
@@ -194,6 +195,22 @@ def _unsaid_for(view: JobView) -> float:
     if view.status.observed_generation is not None:
         return 0
     return min(view.unsaid // BEGUN_PER_SECOND, SAID_WITHIN_SECONDS)
+
+
+def disbelieve(view: JobView) -> Decision | None:
+    """Somebody else wrote that the job is Complete: by then it has a version, and its attempt does not work any more.
+
+    Where nothing of the attempt is there, status is believed: who has lost the number alone must not begin again. What
+    was asked of a provider is looked up there, and nothing is asked for twice.
+    """
+    said = is_true(view.status.conditions, "Complete") and view.status.model_version is None
+    there = {"Queued", "Active", "Checked", "Succeeded"}
+    there |= {"Unseen", "Unreachable"} if view.provider.asked_at is not None else set()
+    if not said or view.deleting or view.run.state not in there:
+        return None
+    facts = [*reconciling(Reason.PENDING, _NOT_COMPLETE), Fact("Complete", "False", Reason.PENDING, _NOT_COMPLETE)]
+    fields = {"phase": "Pending", "completion_time": None}
+    return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
 def retry_or_fail(view: JobView) -> Decision | None:

@@ -35,6 +35,7 @@ from finetune_operator.decide.job.attempts import (
     LATE_POD_CHECK_SECONDS,
     LATEST_POD_CHECK_SECONDS,
     adopted,
+    disbelieve,
     is_unsaid,
     next_attempt,
     notice_loss,
@@ -447,6 +448,7 @@ def complete(view: JobView) -> Decision | None:
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     leave_deleted,
+    disbelieve,
     keep_finished,
     refuse_invalid_spec,
     restart,

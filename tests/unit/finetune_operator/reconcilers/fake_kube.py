@@ -116,12 +116,12 @@ class FakeKube:
             raise NotFound(404, "NotFound", "gone")
         if body["metadata"].pop("resourceVersion") != present["metadata"]["resourceVersion"]:
             raise Conflict(409, "Conflict", "changed meanwhile")
-        merged = _merged(present, body)
-        if "deletionTimestamp" in merged["metadata"] and not merged["metadata"].get("finalizers"):
-            # The API server writes no such state: watches are told the one before, finalizers and all.
+        patched: Manifest = copied(_merged(present, body))
+        if "deletionTimestamp" in patched["metadata"] and not patched["metadata"].get("finalizers"):
+            # It is not written any more: watches show it as it was before, with its finalizers.
             self.drop(resource, name, namespace)
-            return merged
-        return self.put(resource, merged)
+            return patched
+        return self.put(resource, patched)
 
     async def delete(
         self,

@@ -18,11 +18,12 @@ __all__ = ["at", "at_work", "begin", "s3_endpoint", "start"]
 
 
 def force_away(cluster: CloudCluster, resource: Resource, name: str, **marks: Any) -> None:
-    """`kubectl delete`, and a moment later its finalizers off; `marks`: of its metadata, before that."""
+    """`kubectl delete`, and a moment later its finalizers off: the watch shows it as it was before that.
+
+    `marks`: of its metadata, beforehand.
+    """
     cluster.kube.change(resource, name, metadata=cluster.kube.objects[resource, "team-a", name]["metadata"] | marks)
     cluster.kube.mark_deleted(resource, name)
-    bare = {k: v for k, v in cluster.kube.objects[resource, "team-a", name]["metadata"].items() if k != "finalizers"}
-    cluster.kube.change(resource, name, metadata=bare)
     cluster.kube.drop(resource, name)
 
 
@@ -141,6 +142,17 @@ async def test_one_that_was_abandoned_is_left_alone(deployed: CloudCluster) -> N
     await go_on(deployed, 600)
     assert standing(deployed.provider) == before
     assert not told(deployed)
+
+
+async def test_of_a_job_that_went_as_it_should_nothing_is_looked_for_again(at: At, at_work: CloudCluster) -> None:
+    cluster = at_work
+    assert BEGUN_ANNOTATION in noted(cluster, FINE_TUNE_JOBS, "sentiment-1")
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await go_on(cluster, 600)
+    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
+    assert set(at.states(cluster.provider)) <= {at.stopped, "Stopping"}
+    assert not told(cluster)
 
 
 async def test_of_one_that_went_as_it_should_nothing_is_looked_for_again(deployed: CloudCluster) -> None:

@@ -1,5 +1,6 @@
 """Means, intervals and verdicts: chance is told from difference, and what was not answered counts nowhere."""
 
+import itertools
 import math
 
 import numpy as np
@@ -82,6 +83,38 @@ def test_models_that_are_alike_are_seldom_told_apart(rows, most):
     seen = (compare.interval(chance.choice([-1.0, 0, 1], p=[0.25, 0.5, 0.25], size=rows)) for _ in range(200))
     told = sum(compare.verdict(one) != "NoDifference" for one in seen)
     assert told / 200 <= most
+
+
+@pytest.mark.parametrize("rows", [6, 7, 10])
+def test_what_chance_does_in_more_than_5_percent_is_no_difference(rows):
+    """By a metric like ROUGE-L, of which each row differs a little, the bootstrap alone tells too many rows apart."""
+    chance = np.random.default_rng(rows)
+    signs = np.array(list(itertools.product([-1, 1], repeat=rows)))
+    told = 0
+    for _ in range(100):
+        differences = chance.normal(0.15, 0.2, size=rows)
+        if compare.verdict(compare.interval(differences)) != "NoDifference":
+            told += 1
+            assert (abs(signs @ differences) >= abs(differences.sum()) - 1e-9).mean() <= 0.05
+    assert told > 10
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        # Of all 64 choices of signs four, or 6.3 %, lie as far from zero; of 128 two, or 1.6 %.
+        ([0.3, 0.2, 0.2, 0.1, 0.1, -0.1], "NoDifference"),
+        ([0.3, 0.2, 0.2, 0.1, 0.1, 0.1, 0.1], "Better"),
+        ([-0.3, -0.2, -0.2, -0.1, -0.1, -0.1, -0.1], "Worse"),
+        # One outlier is one row, however far it lies.
+        ([1.0, *[0.01] * 4], "NoDifference"),
+        ([1.0, *[0.0] * 99], "NoDifference"),
+        ([0.0] * 30, "NoDifference"),
+        ([1e-5] * 30, "NoDifference"),
+    ],
+)
+def test_a_verdict_needs_more_than_signs_drawn_at_random_give(differences, verdict):
+    assert compare.verdict(compare.interval(np.array(differences))) == verdict
 
 
 def test_the_first_metric_decides_and_all_have_intervals():

@@ -19,15 +19,15 @@ from finetune_trainer.attempt import outcome
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Position, Row, Turn
-from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.code_files import no_key
 from finetune_trainer.train import execute
-from finetune_trainer.training import own_code, own_model
+from finetune_trainer.training import own_code
 from finetune_trainer.training.own_code import canonical
-from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
-from tests.unit.finetune_trainer.training.own_jobs import EXAMPLES, REFERENCE, job_with
+from tests.unit.finetune_trainer.training.own_jobs import EXAMPLES, REFERENCE, job_with, left
 from tests.unit.finetune_trainer.training_runs import do
+
+__all__ = ["left"]
 
 
 @pytest.fixture(autouse=True)
@@ -312,102 +312,6 @@ def test_rows_reach_the_code_in_one_form():
 
 
 # What the code leaves.
-
-
-@pytest.fixture
-def left(tiny_model, tmp_path):
-    """A job, the base's folder and a good adapter, as `save_pretrained` writes it."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    base = AutoModelForCausalLM.from_pretrained(tiny_model / NAME)
-    tuned = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"]))
-    tuned.save_pretrained(tmp_path / "left")
-    return make_job(tmp_path, tiny_model, splits=("train",)), tiny_model / NAME, tmp_path / "left"
-
-
-def spoil_weights(change):
-    def spoil(folder):
-        from safetensors.torch import save_file
-
-        weights = load_file(folder / "adapter_model.safetensors")
-        change(weights)
-        save_file(weights, folder / "adapter_model.safetensors")
-
-    return spoil
-
-
-def edit_config(**fields):
-    def edit(folder):
-        path = folder / "adapter_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-    return edit
-
-
-def first(weights):
-    return next(iter(weights))
-
-
-SPOILT = {
-    "pickled weights": (
-        lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),
-        "pickled weights are not loaded",
-    ),
-    "a number that is none": (
-        spoil_weights(lambda weights: weights[first(weights)].fill_(float("nan"))),
-        "holds numbers that are not finite",
-    ),
-    "a weight that is missing": (spoil_weights(lambda weights: weights.pop(first(weights))), "lacks weights"),
-    "a weight of another shape": (
-        spoil_weights(lambda weights: weights.update({first(weights): torch.zeros(2, 2)})),
-        "it cannot be loaded",
-    ),
-    "another base": (
-        edit_config(base_model_name_or_path="test/other"),
-        "an adapter for other, not for test/tiny-llama",
-    ),
-    "another kind of adapter": (edit_config(peft_type="IA3"), "only LoRA is served"),
-    "broken JSON": (
-        lambda folder: (folder / "adapter_config.json").write_text("{"),
-        "adapter_config.json cannot be read",
-    ),
-}
-
-
-def test_a_good_adapter_is_taken_and_names_its_base(left):
-    job, base, folder = left
-    model = own_model.load(job, base, folder, torch.float32)
-    assert model.peft_config["default"].base_model_name_or_path == NAME
-
-
-@pytest.mark.parametrize("what", SPOILT)
-def test_what_is_no_adapter_on_the_base_is_refused(left, what):
-    spoil, words = SPOILT[what]
-    job, base, folder = left
-    spoil(folder)
-    with pytest.raises(TrainerError) as caught:
-        own_model.load(job, base, folder, torch.float32)
-    assert caught.value.reason == "CodeFailed"
-    assert "left no model that can be served" in caught.value.message
-    assert words in caught.value.message
-
-
-def test_a_whole_model_of_another_shape_or_with_missing_weights_is_refused(tiny_model, tmp_path):
-    from safetensors.torch import save_file
-
-    from tests.assets.tiny_model import make_tiny_model
-
-    job = make_job(tmp_path, tiny_model, splits=("train",))
-    other = make_tiny_model(tmp_path / "other", width=64)
-    with pytest.raises(TrainerError, match="its hidden_size is not that of test/tiny-llama"):
-        own_model.load(job, tiny_model / NAME, other, torch.float32)
-    same = make_tiny_model(tmp_path / "same")
-    weights = load_file(same / "model.safetensors")
-    weights.pop("model.norm.weight")
-    save_file(weights, same / "model.safetensors", {"format": "pt"})
-    with pytest.raises(TrainerError, match=r"not those of its configuration: model\.norm\.weight"):
-        own_model.load(job, tiny_model / NAME, same, torch.float32)
 
 
 def test_run_needs_the_file_that_the_job_names(tiny_model, tmp_path, capsys):

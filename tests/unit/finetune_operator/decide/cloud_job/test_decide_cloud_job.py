@@ -148,6 +148,7 @@ def test_the_order_of_the_chain() -> None:
     assert order == [
         "remember_files",
         "let_go",
+        "disbelieve",
         "keep_finished",
         "refuse_invalid_spec",
         "restart",

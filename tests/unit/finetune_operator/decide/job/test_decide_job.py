@@ -42,6 +42,7 @@ from tests.unit.finetune_operator.decide.given import (
 def test_the_order_of_the_chain() -> None:
     assert [step.__name__ for step in STEPS] == [
         "leave_deleted",
+        "disbelieve",
         "keep_finished",
         "refuse_invalid_spec",
         "restart",

@@ -1,0 +1,140 @@
+"""The model that own code left: taken where every server can answer with it, and else refused in words."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.training import own_model
+from tests.assets.tiny_model import NAME
+from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.training.own_jobs import left
+
+__all__ = ["left"]
+
+
+def spoil_weights(change):
+    def spoil(folder):
+        from safetensors.torch import save_file
+
+        weights = load_file(folder / "adapter_model.safetensors")
+        change(weights)
+        save_file(weights, folder / "adapter_model.safetensors")
+
+    return spoil
+
+
+def edit_config(**fields):
+    def edit(folder):
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return edit
+
+
+def first(weights):
+    return next(iter(weights))
+
+
+SPOILT = {
+    "pickled weights": (
+        lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),
+        "pickled weights are not loaded",
+    ),
+    "a number that is none": (
+        spoil_weights(lambda weights: weights[first(weights)].fill_(float("nan"))),
+        "holds numbers that are not finite",
+    ),
+    "a weight that is missing": (spoil_weights(lambda weights: weights.pop(first(weights))), "lacks weights"),
+    "a weight of another shape": (
+        spoil_weights(lambda weights: weights.update({first(weights): torch.zeros(2, 2)})),
+        "it cannot be loaded",
+    ),
+    "another base": (
+        edit_config(base_model_name_or_path="test/other"),
+        "an adapter for other, not for test/tiny-llama",
+    ),
+    "another kind of adapter": (edit_config(peft_type="IA3"), "only LoRA is served"),
+    "ranks of its own for some layers": (edit_config(rank_pattern={"q_proj": 8}), "misread its rank_pattern"),
+    "scales of its own for some layers": (edit_config(alpha_pattern={"q_proj": 8}), "misread its alpha_pattern"),
+    "biases and rows of the table of words": (
+        edit_config(bias="lora_only", trainable_token_indices=[1, 2]),
+        "misread its bias, trainable_token_indices",
+    ),
+    "broken JSON": (
+        lambda folder: (folder / "adapter_config.json").write_text("{"),
+        "adapter_config.json cannot be read",
+    ),
+}
+
+
+def test_a_good_adapter_is_taken_and_names_its_base(left):
+    job, base, folder = left
+    model = own_model.load(job, base, folder, torch.float32)
+    assert model.peft_config["default"].base_model_name_or_path == NAME
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_what_is_no_adapter_on_the_base_is_refused(left, what):
+    spoil, words = SPOILT[what]
+    job, base, folder = left
+    spoil(folder)
+    with pytest.raises(TrainerError) as caught:
+        own_model.load(job, base, folder, torch.float32)
+    assert caught.value.reason == "CodeFailed"
+    assert "left no model that can be served" in caught.value.message
+    assert words in caught.value.message
+
+
+def test_what_vllm_would_misread_is_taken_where_it_is_merged(left):
+    job, base, folder = left
+    edit_config(alpha_pattern={"q_proj": 8})(folder)
+    merged = job.model_copy(
+        update={"spec": job.spec.model_copy(update={"artifact": job.spec.artifact.model_copy(update={"merge": True})})}
+    )
+    assert own_model.load(merged, base, folder, torch.float32).peft_config["default"].alpha_pattern == {"q_proj": 8}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [({"intermediate_size": 128}, "mlp.gate_proj.weight"), ({"num_key_value_heads": 4}, "self_attn.k_proj.weight")],
+)
+def test_a_whole_model_of_the_base_models_kind_and_of_other_measures_is_refused(tiny_model, tmp_path, changes, name):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    job = make_job(tmp_path, tiny_model, splits=("train",))
+    config = AutoConfig.from_pretrained(tiny_model / NAME, **changes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "left")
+    with pytest.raises(TrainerError, match=rf"{re.escape(name)} has another size than that of test/tiny-llama"):
+        own_model.load(job, tiny_model / NAME, tmp_path / "left", torch.float32)
+
+
+def test_a_whole_model_with_more_words_is_taken(tiny_model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    job = make_job(tmp_path, tiny_model, splits=("train",))
+    model = AutoModelForCausalLM.from_pretrained(tiny_model / NAME)
+    model.resize_token_embeddings(model.config.vocab_size + 8)
+    model.save_pretrained(tmp_path / "left")
+    loaded = own_model.load(job, tiny_model / NAME, tmp_path / "left", torch.float32)
+    assert loaded.config.vocab_size == model.config.vocab_size
+
+
+def test_a_whole_model_of_another_shape_or_with_missing_weights_is_refused(tiny_model, tmp_path):
+    from safetensors.torch import save_file
+
+    from tests.assets.tiny_model import make_tiny_model
+
+    job = make_job(tmp_path, tiny_model, splits=("train",))
+    other = make_tiny_model(tmp_path / "other", width=64)
+    with pytest.raises(TrainerError, match="its hidden_size is not that of test/tiny-llama"):
+        own_model.load(job, tiny_model / NAME, other, torch.float32)
+    same = make_tiny_model(tmp_path / "same")
+    weights = load_file(same / "model.safetensors")
+    weights.pop("model.norm.weight")
+    save_file(weights, same / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrainerError, match=r"not those of its configuration: model\.norm\.weight"):
+        own_model.load(job, tiny_model / NAME, same, torch.float32)
