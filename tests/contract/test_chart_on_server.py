@@ -216,6 +216,14 @@ def may(server: Server, verb: str, what: str, namespace: str | None) -> bool:
     return bool(review.status.allowed)
 
 
+def test_gitops_takes_over_from_helm_by_server_side_apply_without_a_conflict(installed: Server) -> None:
+    """What the API server completes in a field that is applied as a whole is written out in the chart."""
+    items = [one for one in render({}, "finetune-operator", NAMESPACE) if one["kind"] != "CustomResourceDefinition"]
+    objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    told = installed.kubectl("apply", "--server-side", "--dry-run=server", "--filename=-", stdin=objects)
+    assert told.count("serverside-applied (server dry run)") == len(items)
+
+
 def test_definitions_are_upgraded_with_the_chart(installed: Server) -> None:
     """The trap of Helm's crds/ folder, which is never upgraded."""
     name = "finetunejobs.finetune.dev"
