@@ -346,6 +346,7 @@ def notes(server: Server) -> str:
         ("resources=null", "first to be evicted"),
         ("settings.shutdownSeconds=60", "may be cut off"),
         ("extraEnv[0].name=HTTPS_PROXY,extraEnv[0].value=http://proxy:3128", "HTTPS_PROXY without NO_PROXY"),
+        ("extraEnv[0].name=NO_PROXY,extraEnv[0].value=10.0.0.0/8", "a range such as 10.0.0.0/8, which is read as a"),
     ],
 )
 def test_notes_warn_of_odd_values(server: Server, values: str, says: str) -> None:
@@ -354,9 +355,10 @@ def test_notes_warn_of_odd_values(server: Server, values: str, says: str) -> Non
 
 
 def test_notes_do_not_warn_of_a_proxy_that_is_not_for_the_api_server(server: Server) -> None:
-    proxy = [{"name": "https_proxy", "value": "http://proxy:3128"}, {"name": "no_proxy", "value": ".svc"}]
+    without = "$(KUBERNETES_SERVICE_HOST),10.0.0.0/8"
+    proxy = [{"name": "https_proxy", "value": "http://proxy:3128"}, {"name": "no_proxy", "value": without}]
     flags = ("--set-json", f"extraEnv={json.dumps(proxy)}")
-    assert "WARNING: extraEnv" not in notes_of(server, *WITHOUT_DEFINITIONS, *flags)
+    assert "PROXY" not in notes_of(server, *WITHOUT_DEFINITIONS, *flags)
 
 
 def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(notes: str) -> None:
