@@ -216,6 +216,14 @@ def may(server: Server, verb: str, what: str, namespace: str | None) -> bool:
     return bool(review.status.allowed)
 
 
+def test_gitops_takes_over_from_helm_by_server_side_apply_without_a_conflict(installed: Server) -> None:
+    """What the API server completes in a field that is applied as a whole is written out in the chart."""
+    items = [one for one in render({}, "finetune-operator", NAMESPACE) if one["kind"] != "CustomResourceDefinition"]
+    objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    told = installed.kubectl("apply", "--server-side", "--dry-run=server", "--filename=-", stdin=objects)
+    assert told.count("serverside-applied (server dry run)") == len(items)
+
+
 def test_definitions_are_upgraded_with_the_chart(installed: Server) -> None:
     """The trap of Helm's crds/ folder, which is never upgraded."""
     name = "finetunejobs.finetune.dev"
@@ -338,6 +346,7 @@ def notes(server: Server) -> str:
         ("resources=null", "first to be evicted"),
         ("settings.shutdownSeconds=60", "may be cut off"),
         ("extraEnv[0].name=HTTPS_PROXY,extraEnv[0].value=http://proxy:3128", "HTTPS_PROXY without NO_PROXY"),
+        ("extraEnv[0].name=NO_PROXY,extraEnv[0].value=10.0.0.0/8", "a range such as 10.0.0.0/8, which is read as a"),
     ],
 )
 def test_notes_warn_of_odd_values(server: Server, values: str, says: str) -> None:
@@ -346,9 +355,10 @@ def test_notes_warn_of_odd_values(server: Server, values: str, says: str) -> Non
 
 
 def test_notes_do_not_warn_of_a_proxy_that_is_not_for_the_api_server(server: Server) -> None:
-    proxy = [{"name": "https_proxy", "value": "http://proxy:3128"}, {"name": "no_proxy", "value": ".svc"}]
+    without = "$(KUBERNETES_SERVICE_HOST),10.0.0.0/8"
+    proxy = [{"name": "https_proxy", "value": "http://proxy:3128"}, {"name": "no_proxy", "value": without}]
     flags = ("--set-json", f"extraEnv={json.dumps(proxy)}")
-    assert "WARNING: extraEnv" not in notes_of(server, *WITHOUT_DEFINITIONS, *flags)
+    assert "PROXY" not in notes_of(server, *WITHOUT_DEFINITIONS, *flags)
 
 
 def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(notes: str) -> None:

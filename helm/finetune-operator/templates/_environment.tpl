@@ -5,10 +5,12 @@
 - name: FINETUNE_NAMESPACE
   valueFrom:
     fieldRef:
+      apiVersion: v1 # as the API server completes it, so that server-side apply finds no other value
       fieldPath: metadata.namespace
 - name: FINETUNE_POD_NAME
   valueFrom:
     fieldRef:
+      apiVersion: v1 # as the API server completes it, so that server-side apply finds no other value
       fieldPath: metadata.name
 - name: FINETUNE_SERVICE_NAME
   value: {{ include "finetune.fullname" . | quote }}
