@@ -101,9 +101,10 @@ def _alone_in(folder: Path) -> Iterator[bool]:
     Raises:
         TrainerError: ArtifactFailed, another run has the folder, or it cannot be written.
     """
-    _require_own(folder)
     with write_errors(folder):
+        _require_own(folder)
         folder.mkdir(parents=True, exist_ok=True)
+    with write_errors(folder / _LOCK):
         lock = (folder / _LOCK).open("a+")
     with lock:
         try:

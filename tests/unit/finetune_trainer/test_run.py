@@ -56,6 +56,26 @@ def test_a_folder_with_things_of_somebody_else_is_left_alone(tiny_model, tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("output", "words", "step"),
+    [
+        ("x" * 300, "File name too long", "a shorter path"),
+        ("mine", "mine could not be written: File exists", "A file stands where a folder is to be"),
+        ("mine/out", "mine/out could not be written: Not a directory", "A file stands where a folder is to be"),
+        ("out", "out/.running could not be written: Is a directory", "a folder in place of a file"),
+    ],
+)
+def test_a_place_that_cannot_be_the_output_folder_is_told(tiny_model, tmp_path, capfd, output, words, step):
+    args = flags(tmp_path, tiny_model)
+    (tmp_path / "mine").write_text("x")
+    (tmp_path / "out" / ".running").mkdir(parents=True)
+    args.output = tmp_path / output
+    assert run.main(args) == ExitCode.ARTIFACT_FAILED
+    said = capfd.readouterr().err
+    assert words in said
+    assert step in said
+
+
+@pytest.mark.parametrize(
     ("left", "ends", "short"), [("3", 4, True), ("3", 3, False), ("9", 4, False), ("", 4, False), ("x", 4, False)]
 )
 def test_a_run_knows_whether_the_kernel_ended_the_one_before(
