@@ -162,7 +162,7 @@ def integration(job: TrainerJob) -> Any:
     settings, heard = _settings(job), _Heard()
     run = wandb.init(
         id=_run_id(job),
-        resume="allow",
+        resume=None if _is_offline() else "allow",
         name=f"{job.namespace}/{job.name}",
         entity=asked.entity,
         project=asked.project or job.spec.model_ref.name,
