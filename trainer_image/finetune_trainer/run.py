@@ -18,6 +18,7 @@ from finetune_api.job import FineTuneJobManifest
 from finetune_api.job_status import TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
+from finetune_api.trackers import Tracked
 from finetune_api.trainer import Report, TrainerJob
 from finetune_api.words import counted
 from finetune_trainer.attempt import fence, outcome
@@ -101,9 +102,10 @@ def _alone_in(folder: Path) -> Iterator[bool]:
     Raises:
         TrainerError: ArtifactFailed, another run has the folder, or it cannot be written.
     """
-    _require_own(folder)
     with write_errors(folder):
+        _require_own(folder)
         folder.mkdir(parents=True, exist_ok=True)
+    with write_errors(folder / _LOCK):
         lock = (folder / _LOCK).open("a+")
     with lock:
         try:
@@ -209,6 +211,7 @@ class Display:
         elif report.phase == "Evaluating":
             self._once("Asking the tuned model and its baselines the test set.")
             self._count_answers(report)
+        self._once(*map(_followed, report.trackers or ()))
         if report.evaluation:
             self._once(*_scores(report.evaluation))
         if report.result:
@@ -252,6 +255,12 @@ class Display:
                 self._said.add(line)
                 self.close()
                 outcome.say(line)
+
+
+def _followed(one: Tracked) -> str:
+    if one.problem:
+        return f"warning: spec.trackers.{one.name}: {one.problem}"
+    return f"{one.name} has the run: {one.url or 'its server does not say where'}"
 
 
 def _not_evaluated(result: TrainingResult) -> list[str]:

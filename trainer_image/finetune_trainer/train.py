@@ -385,8 +385,13 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         **curves.last_rewards,
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
-        warnings=diverged.doubts(run.metrics.lines) or _nothing_learnt(run),
+        warnings=_doubts(run, trainer) or _nothing_learnt(run),
     )
+
+
+def _doubts(run: Run, trainer: "StepTrainer") -> list[str] | None:
+    lines, tokens = run.metrics.lines, run.model.get_input_embeddings().num_embeddings
+    return diverged.doubts(lines) or diverged.doubt_of_few(lines, tokens, trainer.loss_at_end)
 
 
 def _nothing_learnt(run: Run) -> list[str] | None:

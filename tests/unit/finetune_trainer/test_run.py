@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.trackers import Tracked
+from finetune_api.trainer import Report
 from finetune_trainer import run
 from tests.unit.finetune_trainer.jobs import make_job
 
@@ -56,6 +58,26 @@ def test_a_folder_with_things_of_somebody_else_is_left_alone(tiny_model, tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("output", "words", "step"),
+    [
+        ("x" * 300, "File name too long", "a shorter path"),
+        ("mine", "mine could not be written: File exists", "A file stands where a folder is to be"),
+        ("mine/out", "mine/out could not be written: Not a directory", "A file stands where a folder is to be"),
+        ("out", "out/.running could not be written: Is a directory", "a folder in place of a file"),
+    ],
+)
+def test_a_place_that_cannot_be_the_output_folder_is_told(tiny_model, tmp_path, capfd, output, words, step):
+    args = flags(tmp_path, tiny_model)
+    (tmp_path / "mine").write_text("x")
+    (tmp_path / "out" / ".running").mkdir(parents=True)
+    args.output = tmp_path / output
+    assert run.main(args) == ExitCode.ARTIFACT_FAILED
+    said = capfd.readouterr().err
+    assert words in said
+    assert step in said
+
+
+@pytest.mark.parametrize(
     ("left", "ends", "short"), [("3", 4, True), ("3", 3, False), ("9", 4, False), ("", 4, False), ("x", 4, False)]
 )
 def test_a_run_knows_whether_the_kernel_ended_the_one_before(
@@ -98,6 +120,16 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_model, tmp_path, 
     assert [path.name for path in (tmp_path / "output" / "checkpoints").iterdir()] != []
     monkeypatch.setattr(run.Display, "show", shown)
     assert run.main(args) == ExitCode.OK
+
+
+def test_where_a_tracker_has_the_run_is_said_once_and_what_is_wrong_with_one(capfd):
+    tracked = [Tracked(name="wandb", problem="it is away"), Tracked(name="tensorBoard", url="tensorboard")]
+    report = Report(namespace="a", name="b", uid="c", attempt=1, phase="Running", trackers=tracked)
+    display = run.Display()
+    display.show(report)
+    display.show(report)
+    said = capfd.readouterr().err.splitlines()
+    assert said == ["warning: spec.trackers.wandb: it is away", "tensorBoard has the run: tensorboard"]
 
 
 def test_a_wrong_manifest_is_refused_by_field(tmp_path, capfd):

@@ -196,7 +196,8 @@ class Trackers:
                 tracked = Tracked(name=name, url=_URLS[name](self._job))
                 self._followers.append(_Follower(tracked, integration))
             except Exception as error:
-                logger.warning("spec.trackers.%s: %s", name, type(error).__name__, exc_info=error)
+                logger.warning("spec.trackers.%s: %s", name, type(error).__name__)
+                logger.info("spec.trackers.%s", name, exc_info=error)  # for a pod's log; a person has the words
                 self._followers.append(_Follower(Tracked(name=name, problem=self._said(error)), None))
         self._model = None  # it may be another one that is measured in the end, with no room for both
 

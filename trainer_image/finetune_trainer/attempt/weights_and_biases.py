@@ -6,13 +6,17 @@ numbers and settings of the training alone.
 
 import logging
 import os
+import secrets
 import tempfile
+from pathlib import Path
 from typing import Any, cast
 
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_api.trackers import WandB
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.attempt.interruption import End
+from finetune_trainer.attempt.mlflow_run import LOCAL_UID, RUNS_FOLDER
+from finetune_trainer.storage.durable import whole_file
 from finetune_trainer.storage.store_errors import UNTRUSTED
 
 CLOUD = "https://api.wandb.ai"
@@ -25,8 +29,13 @@ FINISH_SECONDS = 20.0
 
 _CALL_SECONDS = 10
 _RETRIES = 2
-_KEY = f"{TRACKERS_PREFIX}WANDB_API_KEY"
+_OWN_KEY = "WANDB_API_KEY"
+_KEY = f"{TRACKERS_PREFIX}{_OWN_KEY}"
 
+OFFLINE_FOLDER = "wandb"
+"""Below the job's output: runs that its client keeps in files, for `wandb sync` to send later."""
+
+_MODE = "WANDB_MODE"
 
 _TROUBLES = {
     "x509: ": UNTRUSTED,
@@ -80,9 +89,41 @@ class _Heard:
 
 def obstacle(job: TrainerJob) -> str | None:
     """Why no run will be begun, as far as it is known before anything is tried."""
+    if os.environ.get(_MODE) == "disabled":
+        return f"{_MODE} is disabled"
+    if _is_offline():
+        return None
     if job.air_gapped and _asked(job).base_url is None:
         return "this site is air-gapped: name a server inside of it in trackers.wandb.baseURL"
-    return None if os.environ.get(_KEY, "").strip() else "the Secret of trackers.wandb has no WANDB_API_KEY"
+    if _key(job):
+        return None
+    local = job.uid == LOCAL_UID
+    return f"this shell has no {_OWN_KEY}" if local else f"the Secret of trackers.wandb has no {_OWN_KEY}"
+
+
+def _is_offline() -> bool:
+    """Whether whoever runs this has asked for files in place of a server; `dryrun` is its older name."""
+    return os.environ.get(_MODE) in ("offline", "dryrun")
+
+
+def _key(job: TrainerJob) -> str:
+    """From the job's Secret; without a cluster there is none, and the key is that of the shell."""
+    own = os.environ.get(_OWN_KEY, "") if job.uid == LOCAL_UID else ""
+    return (os.environ.get(_KEY) or own).strip()
+
+
+def _run_id(job: TrainerJob) -> str:
+    """The same for each attempt of a job, and no other's; without a cluster it is noted in the output folder.
+
+    Raises:
+        TrainerError: ArtifactFailed, it cannot be noted.
+    """
+    if job.uid != LOCAL_UID:
+        return job.uid
+    note = Path(job.output) / RUNS_FOLDER / "wandb"
+    if not note.is_file():
+        whole_file(note, secrets.token_hex(8).encode())
+    return note.read_text(encoding="ascii")
 
 
 def integration(job: TrainerJob) -> Any:
@@ -118,10 +159,10 @@ def integration(job: TrainerJob) -> Any:
             if heard.lost:
                 raise NotTakenError
 
-    settings, heard = _settings(asked), _Heard()
+    settings, heard = _settings(job), _Heard()
     run = wandb.init(
-        id=job.uid,
-        resume="allow",
+        id=_run_id(job),
+        resume=None if _is_offline() else "allow",
         name=f"{job.namespace}/{job.name}",
         entity=asked.entity,
         project=asked.project or job.spec.model_ref.name,
@@ -133,26 +174,29 @@ def integration(job: TrainerJob) -> Any:
 
 
 def url(_job: TrainerJob) -> str:
-    """The run's page."""
+    """The run's page, or the folder of its files."""
     import wandb
 
     assert wandb.run is not None  # noqa: S101 - it has just begun
-    return str(wandb.run.url)
+    return OFFLINE_FOLDER if _is_offline() else str(wandb.run.url)
 
 
 def _asked(job: TrainerJob) -> WandB:
     return cast("WandB", job.spec.trackers and job.spec.trackers.wandb)
 
 
-def _settings(asked: WandB) -> Any:
+def _settings(job: TrainerJob) -> Any:
     import wandb
 
+    offline = _is_offline()
+    folder = job.output if offline else tempfile.mkdtemp(prefix="wandb-")
     retries = {f"x_{what}_retry_max": _RETRIES for what in ("graphql", "file_stream", "file_transfer")}
     timeouts = {f"x_{what}_timeout_seconds": _CALL_SECONDS for what in ("graphql", "file_stream", "file_transfer")}
     return wandb.Settings(
-        base_url=asked.base_url or CLOUD,
-        api_key=os.environ[_KEY].strip(),
-        root_dir=tempfile.mkdtemp(prefix="wandb-"),
+        mode="offline" if offline else "online",
+        base_url=_asked(job).base_url or CLOUD,
+        api_key=_key(job) or None,
+        root_dir=folder,  # below it there is one of its own name
         console="off",  # else it sends what the trainer prints
         save_code=False,
         disable_code=True,
@@ -162,7 +206,7 @@ def _settings(asked: WandB) -> Any:
         x_disable_machine_info=True,
         x_disable_stats=True,
         x_save_requirements=False,
-        x_skip_transaction_log=True,  # for a later upload by hand, from a disk that is gone by then
+        x_skip_transaction_log=not offline,  # for a later upload by hand, from a disk that is gone by then
         program="finetune-trainer",
         host="",
         silent=True,

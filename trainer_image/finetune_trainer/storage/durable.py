@@ -31,6 +31,9 @@ MORE_SCRATCH = "Make room there (TMPDIR names another folder), or ask for more w
 _AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
 """What a volume says that does not answer; mounted anew, by the next pod, it may."""
 
+_OTHER_KIND = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""What it says where a file stands in a folder's place, or a folder in a file's."""
+
 _STEPS = {
     errno.EROFS: "It is mounted read-only: have it mounted for writing, and try again (in a cluster by "
     "spec.retryNonce).",
@@ -43,6 +46,12 @@ _STEPS = {
         "Have the volume looked at, which does not answer as it should, and try again (in a cluster by "
         "spec.retryNonce): it goes on from the last checkpoint.",
     ),
+    **dict.fromkeys(
+        _OTHER_KIND,
+        "A file stands where a folder is to be, or a folder in place of a file: take it away, or name another place; "
+        "then try again (in a cluster by spec.retryNonce).",
+    ),
+    errno.ENAMETOOLONG: "Name a place with a shorter path, and try again (in a cluster by spec.retryNonce).",
     errno.ENOENT: "Somebody has deleted the folder, or put another volume in its place, while it was in use. Bring it "
     "back where there is a copy, and try again (in a cluster by spec.retryNonce): it goes on from what is there.",
 }
@@ -172,8 +181,13 @@ def remove_unfinished(parent: Path, of: str | None = None) -> None:
     if parent.is_dir():
         for path in parent.iterdir():
             if wanted.fullmatch(path.name):
-                with suppress(OSError):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """As far as that goes: what is left is taken for rubbish by its name."""
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def sync(path: Path) -> None:
@@ -233,7 +247,8 @@ def of_volume(what: str, error: OSError, next_step: str | None = None, more: str
     `more` stands behind its words.
     """
     reason = Reason.STORE_UNAVAILABLE if error.errno in _AWAY else Reason.ARTIFACT_FAILED
-    step = _STEPS.get(error.errno or 0, next_step)
+    known = _STEPS.get(error.errno or 0, next_step)
+    step = next_step or known if error.errno in _OTHER_KIND else known  # who asks may know what is to be taken away
     return TrainerError(reason, f"{what}: {error.strerror or type(error).__name__}{more}", step)
 
 
@@ -281,14 +296,14 @@ def _sync_tree(folder: Path) -> None:
 
 
 def move_away(final: Path) -> None:
-    """Delete a folder, where there is one; it is never half there under its name.
+    """Delete a folder, or what else has its name, where there is one; it is never half there under that.
 
     A folder cannot be replaced by rename.
     """
-    if final.exists():
+    if os.path.lexists(final):
         rubbish = unfinished(final)
         final.rename(rubbish)
-        shutil.rmtree(rubbish, ignore_errors=True)
+        _remove(rubbish)
 
 
 def is_within(name: str) -> bool:

@@ -88,6 +88,32 @@ def doubts(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
     return [f"{said}. A lower hyperparameters.learningRate may help"]
 
 
+def doubt_of_few(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float | None) -> list[str] | None:
+    """What to say where there were too few steps to tell a rise from chance, and yet a guess does better in the end.
+
+    The last step's own loss is no measure there: the step before it may have spoilt the model. Other rows may have had
+    as high a loss before; that is why it is a word and no refusal.
+
+    Args:
+        lines: The record.
+        tokens: Those that a guess is among.
+        at_end: Loss of the last step's rows after it.
+    """
+    steps = [line for line in lines if "loss" in line]
+    if (
+        at_end is None
+        or not steps
+        or "pairs" in steps[0]
+        or at_end <= max(math.log(tokens), steps[0]["loss"]) + _MARGIN
+    ):
+        return None
+    said = (
+        f"the training loss was {steps[0]['loss']:.2f} at first and {at_end:.2f} after the last step, where a guess "
+        f"among {tokens:,} tokens has {math.log(tokens):.2f}: the tuned model is probably worse than its base model"
+    )
+    return [f"{said}. A lower hyperparameters.learningRate may help"]
+
+
 def nothing_learnt(lines: Sequence[Mapping[str, Any]], hyper: Hyperparameters, factor: float = 1.0) -> list[str] | None:
     """What to say of a training that can have moved no weight so far that it shows; None where it may have.
 

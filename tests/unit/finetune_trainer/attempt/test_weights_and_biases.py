@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
 from finetune_trainer.attempt import trackers, weights_and_biases
 from finetune_trainer.attempt.interruption import Interruption
+from finetune_trainer.attempt.mlflow_run import LOCAL_UID
 from finetune_trainer.training.checkpoint_names import checkpoints_in
 from finetune_trainer.training.tuning import checkpoints_of
 from tests.unit.finetune_trainer.attempt.wandb_server import KEY, FakeWandB
@@ -178,3 +180,38 @@ def test_a_secret_without_the_key_is_said(server, tiny_model, tmp_path, monkeypa
     )
     assert (code, report.trackers[0].problem) == (ExitCode.OK, "the Secret of trackers.wandb has no WANDB_API_KEY")
     assert ("Validating", report.trackers) in said, "it is told before anything is loaded"
+
+
+def test_offline_the_run_is_in_files_that_can_be_sent_later_and_nobody_is_asked(
+    server, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv(f"{TRACKERS_PREFIX}WANDB_API_KEY")
+    asked = job(tmp_path, tiny_model, server)
+    code, report = run(asked)
+    assert code == ExitCode.OK
+    assert [(one.name, one.url, one.problem) for one in report.trackers] == [("wandb", "wandb", None)]
+    (kept,) = (Path(asked.output) / "wandb").glob("offline-run-*-1234/run-1234.wandb")
+    assert kept.stat().st_size > 0
+    assert not server.asked
+
+
+def test_where_it_is_switched_off_it_is_said(server, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert weights_and_biases.obstacle(job(tmp_path, tiny_model, server)) == "WANDB_MODE is disabled"
+
+
+def test_without_a_cluster_the_key_is_the_shells_and_each_output_folder_has_a_run_of_its_own(
+    server, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.delenv(f"{TRACKERS_PREFIX}WANDB_API_KEY")
+    one, other = (
+        job(tmp_path / name, tiny_model, server).model_copy(update={"uid": LOCAL_UID}) for name in ("one", "other")
+    )
+    assert weights_and_biases.obstacle(one) == "this shell has no WANDB_API_KEY"
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert weights_and_biases.obstacle(one) is None
+    assert weights_and_biases._run_id(one) == weights_and_biases._run_id(one) != weights_and_biases._run_id(other)
+    code, report = run(one)
+    assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
+    assert steps(server, "train/loss") == list(range(1, 11))

@@ -85,6 +85,9 @@ def test_a_name_does_not_lead_out_of_its_folder(name, within):
         (errno.EIO, "StoreUnavailable", "Have the volume looked at"),
         (errno.ENOTCONN, "StoreUnavailable", "Have the volume looked at"),
         (errno.ENOENT, "ArtifactFailed", "Somebody has deleted the folder"),
+        (errno.EISDIR, "ArtifactFailed", "a folder in place of a file"),
+        (errno.ENOTDIR, "ArtifactFailed", "A file stands where a folder is to be"),
+        (errno.ENAMETOOLONG, "ArtifactFailed", "a shorter path"),
     ],
 )
 def test_what_to_do_about_a_volume_depends_on_what_is_wrong_with_it(tmp_path, number, reason, step):
@@ -102,6 +105,23 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         write(tmp_path / "file" / "b")
     assert caught.value.reason == "ArtifactFailed"
     assert str(tmp_path / "file" / "b") in caught.value.message
+
+
+@pytest.mark.parametrize("theirs", ["a file", "a link", "a link to nowhere"])
+def test_a_folder_is_written_in_place_of_whatever_has_its_name_and_nothing_else_is_lost(tmp_path, theirs):
+    final, elsewhere = tmp_path / "b", tmp_path / "elsewhere"
+    if theirs == "a file":
+        final.write_text("x")
+    else:
+        final.symlink_to(elsewhere)
+    if theirs == "a link":
+        elsewhere.mkdir()
+        (elsewhere / "kept").write_text("x")
+    write(final)
+    assert read_manifest(final) is not None
+    assert not final.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", *(["elsewhere"] if theirs == "a link" else [])]
+    assert theirs != "a link" or (elsewhere / "kept").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"files": {"absent": {"bytes": 1, "sha256": "0"}}}'])

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.job import Hyperparameters
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.training.diverged import doubts, nothing_learnt, require_sense, require_sound_end
+from finetune_trainer.training.diverged import doubt_of_few, doubts, nothing_learnt, require_sense, require_sound_end
 
 TOKENS = 1000
 GUESS = math.log(TOKENS)
@@ -95,6 +95,27 @@ def test_a_loss_of_pairs_far_above_that_of_a_guess_is_told(losses):
 @pytest.mark.parametrize("losses", [[LN_2, 0.8, 0.9, 0.75], [LN_2, 5.0, 0.1, 0.0, 6.0, 0.0], [LN_2, 0.3, 0.1]])
 def test_a_loss_of_pairs_that_goes_up_and_down_is_no_doubt(losses):
     assert doubts([{"loss": loss, "pairs": 8} for loss in losses]) is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "at_end", "told"),
+    [
+        ([2.0, 2.1, GUESS + 5], GUESS + 5, True),
+        ([2.0, GUESS + 3], GUESS + 3, True),
+        ([2.0, 2.1, 9.0], 2.5, False),
+        ([2.0, 2.1], GUESS + 0.9, False),
+        ([GUESS + 5, GUESS + 5], GUESS + 5.5, False),
+        ([2.0, 2.1], None, False),
+        ([], 9.0, False),
+    ],
+)
+def test_a_model_that_the_last_step_but_one_of_a_few_has_spoilt_is_told(losses, at_end, told):
+    said = doubt_of_few([{"loss": loss} for loss in losses], TOKENS, at_end)
+    assert (said is not None) == told
+    if said:
+        assert said[0].startswith(f"the training loss was 2.00 at first and {at_end:.2f} after the last step")
+        assert len(said[0]) <= 300
+    assert doubt_of_few([{"loss": loss, "pairs": 8} for loss in losses], TOKENS, at_end) is None
 
 
 def steps(rate, norm, count=5):

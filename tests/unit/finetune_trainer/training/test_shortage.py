@@ -12,6 +12,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import Hyperparameters
 from finetune_trainer.computing.ranks import World
 from finetune_trainer.data import IGNORED
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.training import objective
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.gradients import Gradients, ShortOfMemory
@@ -24,6 +25,14 @@ from tests.assets.tiny_model import make_tiny_model
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.shortages import ERRORS
 from tests.unit.finetune_trainer.training_runs import do
+
+
+def test_a_file_in_place_of_the_checkpoints_is_told_before_anything_is_learnt(tmp_path):
+    (tmp_path / "checkpoints").write_text("x")
+    with pytest.raises(TrainerError, match=r"checkpoints/memory\.json could not be read") as caught:
+        Lesson.read(tmp_path / "checkpoints")
+    assert "A file stands where a folder is to be" in caught.value.next_step
+
 
 WIDE = {"epochs": 0.6, "batchSize": 8, "microBatchSize": 8}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
