@@ -167,14 +167,16 @@ def test_what_is_stored_in_4_bits_is_taken_where_the_job_trains_in_them(check, b
     assert result.code == (ExitCode.OK if is_taken else ExitCode.MODEL_UNUSABLE)
 
 
-@pytest.mark.parametrize("change", [IN_4_BITS, None])
-def test_nothing_is_merged_into_weights_that_are_stored_quantised(check, base, tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "is_refused"), [(IN_4_BITS, True), (None, False), (config(quantization_config=None), False)]
+)
+def test_nothing_is_merged_into_weights_that_are_stored_quantised(check, base, tmp_path, change, is_refused):
     if change:
         change(base)
     spec = {"method": "QLoRA", "artifact": {"merge": True}}
     result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD), spec=spec)
-    assert result.code == (ExitCode.SPEC_INVALID if change else ExitCode.OK)
-    assert ("nothing is merged into such" in result.verdict.message) is bool(change)
+    assert result.code == (ExitCode.SPEC_INVALID if is_refused else ExitCode.OK)
+    assert ("nothing is merged into such" in result.verdict.message) is is_refused
 
 
 def test_of_classes_only_those_that_do_not_answer_are_told_apart_by_their_names():

@@ -1,18 +1,20 @@
 """Chat templates rendered exactly as transformers' `apply_chat_template` does, without transformers.
 
 The environment is transformers' own: a sandbox without changes to values, the same whitespace rules, the same
-filters and functions. Tools and documents are not supported: rows have none.
+filters and functions. Tools and documents are not supported: rows have none. What takes no end, or more memory than any
+conversation needs, is refused: templates come with models from anywhere.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 
 import jinja2
 from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import Node, Scope
+from jinja2.nodes import EnvironmentAttribute, ExprStmt, For, Macro, Node, Scope, Template
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
@@ -35,8 +37,39 @@ _OF_TEMPLATES = (TypeError, ValueError, AttributeError, ArithmeticError, LookupE
 """What filters and operators raise where a template takes a value for something else."""
 
 
+MOST_PASSES = 5_000_000
+"""Of loops and macros for one conversation: one of 2,000 turns takes 4 million where each turn looks at all others."""
+
+_MOST_OF_A_PRODUCT = 1 << 24
+"""Letters, elements or bits."""
+
+_passes: ContextVar[int] = ContextVar("passes", default=0)
+"""Of the conversation that is being written."""
+
+
 class TemplateRefusedError(Exception):
-    """The template does not take this conversation. The text is the template's own, or says that it has none."""
+    """The template does not take this conversation. The text is the template's own, or says that it has none.
+
+    Args:
+        why: the text.
+        fault: what is wrong with the template, where it failed rather than refused; it may quote the conversation.
+    """
+
+    def __init__(self, why: str, fault: str | None = None) -> None:
+        super().__init__(why)
+        self.fault = fault
+
+
+class TemplateTooMuchError(TemplateRefusedError):
+    """It takes more time or memory than any conversation needs: others will take as much."""
+
+
+class _RaisedError(jinja2.TemplateError):
+    """The template has refused by itself."""
+
+
+class _TooMuchError(jinja2.TemplateError):
+    """It takes more time or memory than any conversation needs."""
 
 
 def render(
@@ -63,6 +96,7 @@ def rendered(
     Raises:
         TemplateRefusedError: the template raised.
     """
+    _passes.set(0)
     try:
         return template.render(
             messages=messages,
@@ -71,8 +105,14 @@ def rendered(
             add_generation_prompt=add_generation_prompt,
             **special_tokens,
         )
+    except _TooMuchError as error:
+        raise TemplateTooMuchError(str(error), str(error)) from None
+    except MemoryError:
+        why = "it takes more memory than there is"
+        raise TemplateTooMuchError(why, why) from None
     except (jinja2.TemplateError, *_OF_TEMPLATES) as error:
-        raise TemplateRefusedError(_own_words(said, error)) from None
+        fault = None if isinstance(error, _RaisedError) else str(error) or type(error).__name__
+        raise TemplateRefusedError(_own_words(said, error), fault) from None
 
 
 def _own_words(template: str, error: Exception) -> str:
@@ -86,13 +126,18 @@ def compiled(template: str) -> jinja2.Template:
     """The template, ready to render.
 
     Raises:
-        jinja2.TemplateSyntaxError: it is no Jinja template.
+        jinja2.TemplateError: it is no Jinja template.
     """
-    return ChatEnvironment().from_string(template)
+    try:
+        return ChatEnvironment().from_string(template)
+    except (SyntaxError, ValueError, RecursionError) as error:  # what Python says of what Jinja made of it
+        raise jinja2.TemplateError(f"it nests too deep or has numbers too long ({type(error).__name__})") from None
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """What chat templates may use."""
+    """What chat templates may use, and how much of it."""
+
+    intercepted_binops = frozenset({"*", "**"})
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, loopcontrols])
@@ -103,6 +148,43 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             "dict": _Dict(),
             "namespace": _Namespace,
         }
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> Template:
+        tree = super()._parse(source, name, filename)
+        passes = [(one.body, one.lineno) for one in tree.find_all(For)]
+        passes += [(one.body, one.lineno) for one in tree.find_all(Macro)]
+        for body, line in passes:
+            # Reading the property counts; a call would go through the sandbox, and take several times as long.
+            body.insert(0, ExprStmt(EnvironmentAttribute("another_pass")).set_lineno(line))
+        tree.set_environment(self)
+        return tree
+
+    @property
+    def another_pass(self) -> None:
+        """Read at each pass of a loop or macro.
+
+        Raises:
+            TemplateError: it was one too many.
+        """
+        passes = _passes.get() + 1
+        _passes.set(passes)
+        if passes > MOST_PASSES:
+            raise _TooMuchError(f"its loops take more than {MOST_PASSES:,} passes for one conversation")
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """What `*` and `**` make, where that is not too large."""
+        if _product(operator, left, right) > _MOST_OF_A_PRODUCT:
+            raise _TooMuchError("it makes a text or number that is longer than any conversation")
+        return super().call_binop(context, operator, left, right)
+
+
+def _product(operator: str, left: Any, right: Any) -> int:
+    """About how long it will be."""
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length()
+        return bits * max(right, 0) if operator == "**" else bits + right.bit_length()
+    times = next((one for one in (left, right) if isinstance(one, int)), 0)
+    return times * next((len(one) for one in (left, right) if isinstance(one, Sized)), 0)
 
 
 class _GenerationBlocks(Extension):
@@ -160,7 +242,7 @@ def _to_json(
 
 
 def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
+    raise _RaisedError(message)
 
 
 def _strftime_now(format: str) -> str:  # noqa: A002 - templates may pass it by name

@@ -25,10 +25,10 @@ from finetune_trainer.data.chat_template import (
 )
 from finetune_trainer.data.frames import frame
 from finetune_trainer.data.rows import Role, Turn
+from finetune_trainer.data.template_file import TEMPLATE_STEP, filed_template, require_writing
 from finetune_trainer.data.tokenizer_config import STEP, require_form
 from finetune_trainer.errors import TrainerError
 
-_TEMPLATE = "chat_template.jinja"
 _NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """Fields of tokens that every tokenizer may have."""
 _FRAMED_TURNS = 8  # at most, of conversations that are put together from a frame: there are few orders of so many
@@ -38,11 +38,6 @@ _NO_TOKENIZER_STEP = (
     "transformers mostly writes it: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER'); of a "
     "tokenizer.model with the packages sentencepiece and protobuf. For a few kinds it has no such tokenizer (Marian, "
     "M2M100, ProphetNet): name another model."
-)
-
-_NO_TEMPLATE_STEP = (
-    "Correct the template there, or have the model put into the cache again (finetune-trainer cache), and try again "
-    "(in a cluster by spec.retryNonce)."
 )
 
 
@@ -88,8 +83,11 @@ class ChatTokenizer:
         start = _decoder_start(folder)
         if start is not None:
             return cls(backend, JOINED_TEMPLATE, special_tokens, decoder_start=start)
-        template = _template(folder, _json_or_nothing(folder / "tokenizer_config.json"))
-        return cls._build(backend, template, special_tokens, _template_file(folder))
+        template, file = filed_template(folder, _json_or_nothing(folder / "tokenizer_config.json"))
+        chat = cls._build(backend, template, special_tokens, file)
+        if chat.has_own_template:
+            require_writing(chat.template, special_tokens, file)
+        return chat
 
     @classmethod
     def from_transformers(cls, tokenizer: TransformersTokenizer, *, decoder_start: int | None = None) -> Self:
@@ -118,7 +116,7 @@ class ChatTokenizer:
         except jinja2.TemplateError as error:
             line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
             message = f"the chat template of the model is broken ({file}{line}): {error}"
-            raise TrainerError(Reason.MODEL_UNUSABLE, message, _NO_TEMPLATE_STEP) from None
+            raise TrainerError(Reason.MODEL_UNUSABLE, message, TEMPLATE_STEP) from None
         return cls(backend, template, special_tokens)
 
     @property
@@ -358,24 +356,6 @@ def _added_earlier(folder: Path, special_tokens: Collection[str]) -> list[AddedT
     ids = _object(folder / "added_tokens.json")
     tokens = sorted((token for token, number in ids.items() if isinstance(number, int)), key=ids.__getitem__)
     return [AddedToken(one, special=one in special_tokens, normalized=one not in special_tokens) for one in tokens]
-
-
-def _template_file(folder: Path) -> str:
-    return _TEMPLATE if (folder / _TEMPLATE).is_file() else "tokenizer_config.json"
-
-
-def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """chat_template.jinja before the config's chat_template, which may be several with names, in a list or object."""
-    path = folder / _TEMPLATE
-    if path.is_file():
-        return _text(path)
-    given = config.get("chat_template")
-    if isinstance(given, list):
-        named = [item for item in given if isinstance(item, Mapping)]
-        given = next((item.get("template") for item in named if item.get("name") == "default"), None)
-    if isinstance(given, Mapping):
-        given = given.get("default")
-    return given if isinstance(given, str) else None
 
 
 def _plain_template(backend: Tokenizer, special_tokens: Mapping[str, str]) -> str:

@@ -318,9 +318,17 @@ def _answer(row: int, content: bytes) -> Answer:
         tokens = (body.get("usage") or {}).get("prompt_tokens")
     if not text and finish == "length":  # no wrong answer, but none
         raise FailedError("its tokens were used up before it said anything (a model that reasons needs more of them)")
-    if not isinstance(text, str):
+    if not text and finish == "content_filter":
+        raise FailedError("its content filter kept the answer back")
+    if not isinstance(text, str) or (not text and _is_something_else(content)):
         raise FailedError(f"an answer has no choices[0].message.content{_what_it_is(content)}")
-    return Answer(row, text.strip(), tokens if type(tokens) is int else None)
+    return Answer(row, text.strip(), tokens if type(tokens) is int and tokens >= 0 else None)
+
+
+def _is_something_else(content: bytes) -> bool:
+    """Whether an empty text stands beside what was said in place of one: some services write "" and others null."""
+    message = orjson.loads(content)["choices"][0]["message"]
+    return bool(message.get("refusal") or message.get("tool_calls"))
 
 
 def _text(content: Any) -> Any:

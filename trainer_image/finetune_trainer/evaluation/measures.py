@@ -4,12 +4,13 @@ White space around both counts nowhere, nor does what was thought before it was 
 stands with each measure. It knows no models.
 """
 
+import json
 import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -114,9 +115,27 @@ def json_fields(answer: str, completion: str) -> float | None:
 
 
 def _parsed(text: str) -> tuple[Any] | None:
-    """The JSON value in a tuple, for it may be null; None where it is none."""
+    """The JSON value in a tuple, for it may be null; None where it is none.
+
+    By Python's own reader: integers keep all their digits, and of a name that comes twice the last value counts. It is
+    as deep as Python's stack; what lies deeper is for orjson, which has an end too.
+    """
+    text = text.strip()
     try:
-        return (orjson.loads(text.strip()),)
+        return (json.loads(text, parse_constant=_no_constant),)
+    except ValueError:
+        return None
+    except RecursionError:
+        return _parsed_deep(text)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _parsed_deep(text: str) -> tuple[Any] | None:
+    try:
+        return (orjson.loads(text),)
     except ValueError:
         return None
 

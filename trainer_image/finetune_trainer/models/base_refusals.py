@@ -224,9 +224,15 @@ def require_plain_weights(folder: Path) -> None:
     Raises:
         TrainerError: SpecInvalid.
     """
-    if "quantization_config" in (folder / "config.json").read_text(encoding="utf-8"):
+    if _is_quantised(json.loads((folder / "config.json").read_text(encoding="utf-8"))):
         raise TrainerError(
             Reason.SPEC_INVALID,
             f"artifact.merge: the weights in {folder} are stored quantised, and nothing is merged into such",
             "Leave artifact.merge out, or name the model with weights of 16 bits, and apply the job under a new name.",
         )
+
+
+def _is_quantised(config: Mapping[str, Any]) -> bool:
+    """Whether it, or a part of it, says how weights are quantised; null says that they are not."""
+    parts = [config, *(part for part in config.values() if isinstance(part, Mapping))]
+    return any(part.get("quantization_config") is not None for part in parts)

@@ -102,7 +102,9 @@ def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str,
     """Names of tensors, and their sides, of the layers that the model has: part by part, the earliest layer first."""
     order = {part: place for place, part in enumerate(sides)}
     found = [(placed(name), name) for name in shapes]
-    known = [(place, name) for place, name in found if len(sides.get(place.part, ())) == len(shapes[name]) > 0]
+    known = [
+        (place, name) for place, name in found if place.part in order and len(sides[place.part]) == len(shapes[name])
+    ]
     for place, name in sorted(known, key=lambda one: (order[one[0].part], one[0].number, one[1])):
         layers = count_of(fields, place.layers)
         if layers is None or place.number < layers:

@@ -121,6 +121,10 @@ _OF_T5: Sides = {
     **_within("decoder.block.N.layer.1.EncDecAttention", _ATTENTION_OF_T5),
     **_within("encoder.block.N.layer.1.DenseReluDense", _FEEDING_OF_T5),
     **_within("decoder.block.N.layer.2.DenseReluDense", _FEEDING_OF_T5),
+    **dict.fromkeys(
+        spelt("{en,de}coder.block.N.layer.0.SelfAttention.relative_attention_bias.weight"),
+        (_of("relative_attention_num_buckets"), _of("num_heads")),
+    ),
     **_norms(_WIDE, "{en,de}coder.final_layer_norm", "{en,de}coder.block.N.layer.{0,1,2}.layer_norm"),
 }
 
@@ -218,9 +222,16 @@ _MATRICES: Mapping[str, Sides] = {
     "gptj": _OF_GPTJ,
     "opt": _OF_OPT,
 }
+
+
+def _with_head(sides: Sides) -> Sides:
+    """And the output head, which has the shape of the table of words; loading minds it where both are one, too."""
+    return {**sides, **dict.fromkeys(("lm_head.weight", "embed_out.weight"), next(iter(sides.values())))}
+
+
 SIDES: Mapping[str, Sides] = {
-    **{kind: {**_with_biases(sides), "lm_head.bias": (_WORDS,)} for kind, sides in _MATRICES.items()},
-    "gpt2": _with_biases(_OF_GPT2, result=1),
+    **{kind: {**_with_head(_with_biases(sides)), "lm_head.bias": (_WORDS,)} for kind, sides in _MATRICES.items()},
+    "gpt2": _with_head(_with_biases(_OF_GPT2, result=1)),
 }
 """By model_type."""
 

@@ -391,11 +391,12 @@ def test_a_template_that_takes_text_for_something_else_refuses_the_row():
 
 
 def test_templates_know_the_tokens_that_a_model_names_for_itself(tmp_path):
-    tokenizer = byte_level("{{ image_token }}{{ bos_token }}", bos_token="<|im_start|>", image_token="<image>")
+    template = "{{ image_token }}{{ bos_token }}{{ messages[-1].content }}"
+    tokenizer = byte_level(template, bos_token="<|im_start|>", image_token="<image>")
     tokenizer.save_pretrained(tmp_path)
     for ours in (ChatTokenizer.from_transformers(tokenizer), ChatTokenizer.from_folder(tmp_path)):
         assert ours.ids([ours.render(TWO)])[0] == reference(tokenizer, TWO)
-        assert ours.render(TWO) == "<image><|im_start|>"
+        assert ours.render(TWO) == "<image><|im_start|>" + TWO[-1].content
 
 
 @pytest.mark.parametrize(

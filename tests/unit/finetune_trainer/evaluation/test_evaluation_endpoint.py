@@ -99,6 +99,10 @@ def test_what_does_not_pass_is_counted_and_told(serve, failure, requests, says):
     assert says in outcome.problem
 
 
+def filtered(content):
+    return 200, {"choices": [{"message": {"content": content}, "finish_reason": "content_filter"}]}, {}
+
+
 def said(message, **body):
     return 200, {"choices": [{"message": message}], **body}, {}
 
@@ -115,6 +119,10 @@ def said(message, **body):
         ((200, {"error": SECRET, "choices": None}, {}), "it is an error, in spite of HTTP 200"),
         (said({"content": None, "refusal": SECRET}), "the model refuses it"),
         (said({"content": None, "tool_calls": [{}]}), "the model calls a tool"),
+        (said({"content": "", "refusal": SECRET}), "the model refuses it"),
+        (said({"content": "", "tool_calls": [{}]}), "the model calls a tool"),
+        (filtered(""), "its content filter kept the answer back"),
+        (filtered(None), "its content filter kept the answer back"),
         ((200, {"output_text": SECRET}, {}), "an answer has no choices[0].message.content"),
         (bad(301, Location="https://elsewhere.example.com/"), "HTTP 301: it sends elsewhere; name that address as url"),
         (bad(405), "HTTP 405: chat completions are no path of its url, which often ends with /v1"),
@@ -128,6 +136,13 @@ def test_an_odd_answer_is_told_with_what_it_is_and_what_to_look_at(serve, answer
     assert answers == []
     assert why in outcome.problem
     assert len(outcome.problem) < 250, "status has room for 300"
+
+
+@pytest.mark.parametrize("tokens", [-5, True, 5.0, "5", None])
+def test_an_empty_answer_is_one_and_tokens_that_nobody_can_count_are_not_known(serve, tokens):
+    message = {"content": "", "refusal": None, "tool_calls": []}
+    _, answers = put(serve(lambda _: said(message, usage={"prompt_tokens": tokens})), rows=1)
+    assert [(one.text, one.prompt_tokens) for one in answers] == [("", None)]
 
 
 def test_an_answer_in_parts_is_their_text(serve):

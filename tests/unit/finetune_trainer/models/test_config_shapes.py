@@ -234,6 +234,47 @@ def test_a_norm_of_another_width_is_told_by_the_headers_as_by_loading(base, monk
     assert by_headers.value.next_step == by_loading.value.next_step
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("shape", [(376, 32), (377, 31)])
+def test_a_head_of_another_shape_is_told_by_the_headers_where_loading_refuses_it(base, monkeypatch, tied, shape):
+    import torch
+
+    stored(base, lm_head__weight=torch.zeros(*shape))
+    change(base, tie_word_embeddings=tied)
+    said = []
+    for judge in (config_file.require, lambda folder: load_model(folder, dtype=None)):
+        try:
+            judge(base)
+        except TrainerError as error:
+            said.append(error.message)
+        monkeypatch.setattr(config_file, "require", lambda _: None)
+    assert len(said) == 2
+    assert f"lm_head.weight in model.safetensors is {shape}, and by config.json (377, 32)" in said[0]
+
+
+@pytest.mark.parametrize("kind", sorted(SIDES))
+def test_a_head_of_its_own_is_judged_as_the_table_of_words_is(kind):
+    fields = next(forms(kind)) | {"tie_word_embeddings": False}
+    there = shapes(kind, fields)
+    table = next(name for name in there if placed(name).part == next(iter(SIDES[kind])))
+    head = "embed_out.weight" if "embed_out.weight" in there else "lm_head.weight"
+    assert there.setdefault(head, there[table]) == there[table]
+    assert found(kind, fields, there) == [], "its own weights"
+    with pytest.raises(TrainerError, match=re.escape(f"its weights are another model's: {head} in ")):
+        found(kind, fields, {**there, head: [there[head][0] + 1, there[head][1]]})
+
+
+@pytest.mark.parametrize("kind", sorted(T5S))
+def test_the_table_of_distances_of_a_t5_is_judged(kind):
+    fields = next(forms(kind)) | {"relative_attention_num_buckets": 32}
+    there = shapes(kind, fields)
+    tables = [name for name in there if name.endswith("relative_attention_bias.weight")]
+    assert found(kind, fields, there) == [], "its own weights"
+    assert found(kind, fields, {**there, **{name: [16, 4] for name in tables}}) == ["relative_attention_num_buckets"]
+    with pytest.raises(TrainerError, match=re.escape(f"its weights are another model's: {tables[0]} in ")):
+        found(kind, fields, {**there, tables[0]: [32, 5]})
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [({"d_ff": 48}, "d_ff"), ({"d_kv": 16}, "d_kv"), ({"d_model": 64}, "d_model"), ({"vocab_size": 64}, "vocab_size")],
