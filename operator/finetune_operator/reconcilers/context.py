@@ -198,7 +198,7 @@ class Context:
             KubeError: another one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
         """
         noted = note is None or annotations_of(obj).get(BEGUN_ANNOTATION) == note
-        if (has_finalizer(obj, finalizer) and noted) or self.departed.has(obj):
+        if has_finalizer(obj, finalizer) and noted:
             return obj
         notes = {} if noted else {BEGUN_ANNOTATION: note}
         return await self._with_finalizers(resource, obj, [*finalizers_of(obj, but=finalizer), finalizer], notes)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
+from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, LetGoVersion, ModelVersion
 from finetune_operator.decide.model import DeploymentView, ModelView
 from tests.unit.finetune_operator.decide.given import NOW
 
@@ -64,3 +64,41 @@ def deployed(
     ]
     body = {"servedVersion": served, "conditions": conditions, **status}
     return DeploymentView(name, owned, its_spec, ModelDeploymentStatus.model_validate(body))
+
+
+SCORES = {
+    "rows": 200,
+    "tuned": {"exactMatch": 0.8123456789, "loss": 0.4123456789},
+    "baselines": {name: {"exactMatch": 0.7123456789, "verdict": "Better"} for name in ("zeroShot", "fewShot")},
+    "verdict": "Better",
+    "testSHA256": "e" * 64,
+}
+
+
+def evaluated(number: int) -> ModelVersion:
+    """As large as they are."""
+    folder = f"pvc://models/team-a/sentiment/sentiment-2026-11-{number:03d}/model"
+    return ModelVersion.model_validate(
+        {
+            "version": number,
+            "job": f"sentiment-2026-11-{number:03d}",
+            "jobUID": f"00000000-0000-0000-0000-{number:012d}",
+            "connection": "local-gpu",
+            "baseModel": "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "method": "LoRA",
+            "loraRank": 16,
+            "artifact": {"uri": folder, "sha256": "f" * 64, "kind": "Adapter"},
+            "datasetSHA256": "d" * 64,
+            "trainLoss": 0.1234567,
+            "evalLoss": 0.1234567,
+            "evaluation": SCORES,
+            "createdAt": "2026-11-21T12:00:00Z",
+        }
+    )
+
+
+def large(active: int | None, count: int = 100, let_go: int = 0) -> FineTunedModelStatus:
+    """Of a model with so many versions, after so many that history has let go."""
+    gone = [LetGoVersion(version=n, job=f"sentiment-2025-{n:03d}", job_uid="0" * 36) for n in range(1, let_go + 1)]
+    versions = [evaluated(n) for n in range(let_go + 1, let_go + count + 1)]
+    return FineTunedModelStatus(active_version=active, versions=versions, let_go=gone or None)

@@ -3,46 +3,11 @@
 import orjson
 import pytest
 
-from finetune_api.model import FineTunedModelStatus, LetGoVersion, ModelVersion
+from finetune_api.model import FineTunedModelStatus
 from finetune_operator.decide.job.status_size import LIMIT_BYTES
 from finetune_operator.decide.model import decide
 from finetune_operator.decide.model_size import fit
-from tests.unit.finetune_operator.decide.given_models import spec, view
-
-SCORES = {
-    "rows": 200,
-    "tuned": {"exactMatch": 0.8123456789, "loss": 0.4123456789},
-    "baselines": {name: {"exactMatch": 0.7123456789, "verdict": "Better"} for name in ("zeroShot", "fewShot")},
-    "verdict": "Better",
-    "testSHA256": "e" * 64,
-}
-
-
-def version(number: int) -> ModelVersion:
-    folder = f"pvc://models/team-a/sentiment/sentiment-2026-11-{number:03d}/model"
-    return ModelVersion.model_validate(
-        {
-            "version": number,
-            "job": f"sentiment-2026-11-{number:03d}",
-            "jobUID": f"00000000-0000-0000-0000-{number:012d}",
-            "connection": "local-gpu",
-            "baseModel": "HuggingFaceTB/SmolLM2-135M-Instruct",
-            "method": "LoRA",
-            "loraRank": 16,
-            "artifact": {"uri": folder, "sha256": "f" * 64, "kind": "Adapter"},
-            "datasetSHA256": "d" * 64,
-            "trainLoss": 0.1234567,
-            "evalLoss": 0.1234567,
-            "evaluation": SCORES,
-            "createdAt": "2026-11-21T12:00:00Z",
-        }
-    )
-
-
-def large(active: int | None, count: int = 100, let_go: int = 0) -> FineTunedModelStatus:
-    gone = [LetGoVersion(version=n, job=f"sentiment-2025-{n:03d}", job_uid="0" * 36) for n in range(1, let_go + 1)]
-    versions = [version(n) for n in range(let_go + 1, let_go + count + 1)]
-    return FineTunedModelStatus(active_version=active, versions=versions, let_go=gone or None)
+from tests.unit.finetune_operator.decide.given_models import evaluated, large, spec, view
 
 
 def size(status: FineTunedModelStatus) -> int:
@@ -73,7 +38,7 @@ def test_the_oldest_lose_their_scores_first_and_no_more_than_have_to() -> None:
     versions = status.versions or []
     without = [one.version for one in versions if one.evaluation is None]
     assert without == list(range(1, len(without) + 1))
-    back = [*versions[: len(without) - 1], version(len(without)), *versions[len(without) :]]
+    back = [*versions[: len(without) - 1], evaluated(len(without)), *versions[len(without) :]]
     assert size(status.model_copy(update={"versions": back})) > LIMIT_BYTES
 
 

@@ -53,6 +53,8 @@ def test_pods_of_a_set_are_those_of_a_job_and_know_of_each_other() -> None:
     assert told(several).model_copy(update={"nodes": 1, "rendezvous": None, "spec": told(one).spec}) == told(one)
     assert told(several).rendezvous == "sentiment-1-2-node-0-0.sentiment-1-2:29500"
     assert (told(several).nodes, told(several).ranks_per_node) == (2, 8)
+    # They meet by their names, before any of them is ready.
+    assert job_set()["spec"]["network"] == {"enableDNSHostnames": True, "publishNotReadyAddresses": True}
 
 
 def test_the_jobs_that_the_set_makes_are_found_and_known_as_ours() -> None:

@@ -60,6 +60,11 @@ def test_its_name_is_its_attempts_and_its_own_number() -> None:
     assert (container(made)["image"], container(made)["args"]) == ("check:1", ["measure"])
 
 
+def test_one_pod_asks_and_is_not_replaced_by_another_one() -> None:
+    spec = build()["spec"]
+    assert (spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (1, 1, 0)
+
+
 def test_it_asks_the_operator_and_nobody_else() -> None:
     made = build()
     url = f"https://operator.finetune.svc/v1/answers/team-a/sentiment-1/{UID}/2"

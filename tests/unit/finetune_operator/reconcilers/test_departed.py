@@ -11,7 +11,7 @@ from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.flapping import standing
 from tests.unit.finetune_operator.reconcilers.at_providers import PROVIDERS, At, at, at_work
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, go_on
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, with_running_job
 from tests.unit.finetune_operator.reconcilers.test_lost_evaluation_hosts import Begin, begin
 
 __all__ = ["at", "at_work", "begin", "s3_endpoint", "start"]
@@ -44,6 +44,46 @@ async def test_the_job_of_one_is_stopped_at_its_provider_and_its_files_go(at: At
     assert set(at.states(cluster.provider)) <= {at.stopped, "Stopping"}
     assert [one for one in cluster.provider.left() if one.kind == "file"] == []
     assert told(cluster)
+
+
+async def test_so_is_that_of_one_whose_finalizer_was_taken_off_before_it_was_deleted(
+    at: At, at_work: CloudCluster
+) -> None:
+    cluster = at_work
+    metadata = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
+    bare = {key: value for key, value in metadata.items() if key != "finalizers"}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=bare)
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await go_on(cluster, 600)
+    assert set(at.states(cluster.provider)) <= {at.stopped, "Stopping"}
+    assert told(cluster)
+
+
+async def test_so_is_that_of_one_that_was_let_go_and_has_begun_again(at: At, at_work: CloudCluster) -> None:
+    cluster = at_work
+    await at.stop(cluster, cluster.status()["provider"]["jobID"])
+    await go_on(cluster, 600)
+    assert cluster.status(JOB)["phase"] == "Failed"
+    assert not cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"].get("finalizers")
+    cluster.change_job(retryNonce="again")
+    await cluster.settle()
+    await cluster.check(at.content, attempt=2)
+    await cluster.settle()
+    assert len(at.states(cluster.provider)) == 2
+    force_away(cluster, FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await go_on(cluster, 600)
+    assert set(at.states(cluster.provider)) <= {at.stopped, "Stopping"}
+    assert told(cluster)
+
+
+async def test_of_one_that_has_nothing_at_a_provider_nothing_is_looked_for() -> None:
+    cluster = await with_running_job()
+    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    assert "FinalizerRemoved" not in {reason for _, _, reason in cluster.told}
 
 
 async def test_it_is_tried_again_until_its_provider_answers(at: At, at_work: CloudCluster) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
 from finetune_api.exit_codes import ExitCode
@@ -11,6 +12,7 @@ from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.given import run, succeeded, view
+from tests.unit.finetune_operator.decide.given_models import large
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_running_job
 
 NAMES = [f"sentiment-{number}" for number in range(1, 6)]
@@ -141,6 +143,21 @@ async def test_weights_are_not_deleted_before_their_version_is_recorded() -> Non
 
 def job(number: int) -> Any:
     return view(run("Succeeded", report=succeeded()), uid=f"uid-{number}", name=f"job-{number}")
+
+
+async def test_a_status_of_a_hundred_versions_is_written_within_its_size_and_once() -> None:
+    cluster = Cluster()
+    metadata = {"name": "sentiment", "namespace": "team-a"}
+    model = {"metadata": metadata, "spec": {"historyLimit": 100}, "status": large(active=100).wire()}
+    cluster.kube.put(FINE_TUNED_MODELS, model)
+    await cluster.settle()
+    status = cluster.status(MODEL)
+    assert len(status["versions"]) == 100
+    assert len(orjson.dumps(status)) <= 64 * 1024
+    cluster.kube.requests.clear()
+    cluster.wake(MODEL)
+    await cluster.settle()
+    assert cluster.kube.asked("patch_status", "finetunedmodels") == 0
 
 
 def test_what_does_not_fit_into_status_waits() -> None:

@@ -102,7 +102,7 @@ def test_identities_of_two_processes_of_one_pod_differ():
     assert unique_identity("pod-0").startswith("pod-0_")
 
 
-@pytest.mark.parametrize(("duration", "deadline", "retry"), [(10, 10, 2), (15, 2, 2), (15, 2.4, 2)])
+@pytest.mark.parametrize(("duration", "deadline", "retry"), [(10, 10, 2), (15, 2, 2), (15, 2.4, 2), (15, 9.5, 8)])
 def test_times_that_cannot_work_are_refused(duration, deadline, retry):
     with pytest.raises(ValueError, match="must rise"):
         LeaseTimes(duration, deadline, retry)
