@@ -115,6 +115,9 @@ def _pairs(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
         yield from ((index, value.start_mark.line, value) for index, value in enumerate(node.value))
 
 
+_BY_FILE = "Name the manifest with -f FILE."
+
+
 def read_documents(path: Path) -> list[Document]:
     """The objects in a file, those in a List too; what is no object is left out. `-` is standard input.
 
@@ -194,9 +197,9 @@ def _text(path: Path, name: str) -> str:
             )
         return raw.decode("utf-16" if is_utf16(raw) else "utf-8-sig")
     except OSError as error:
-        raise TrainerError(
-            Reason.SPEC_INVALID, f"{name} cannot be read: {error.strerror}", "Name the manifest with -f FILE."
-        ) from None
+        is_address = path.parts[:1] in (("http:",), ("https:",))
+        step = "An address is not fetched: curl -fsSL URL | finetune-trainer check -f -" if is_address else _BY_FILE
+        raise TrainerError(Reason.SPEC_INVALID, f"{name} cannot be read: {error.strerror}", step) from None
     except UnicodeDecodeError:
         raise TrainerError(Reason.SPEC_INVALID, f"{name} is not UTF-8 text", "Save it as UTF-8.") from None
 
