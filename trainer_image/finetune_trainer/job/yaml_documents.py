@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,15 @@ class Document:
         pairs = [pair for node in self._nodes() for pair in _pairs(node)]
         return [(line + 1, str(name)) for name, line, node in pairs if name in names and node.tag.endswith(":null")]
 
+    @property
+    def has_nothing(self) -> bool:
+        """Whether there is a field with nothing behind its colon at all; `value` is without such."""
+        return any(node.tag.endswith(":null") for node in self._nodes())
+
+    def nothing_at(self, schema: Mapping[str, Any]) -> list[list[str | int]]:
+        """Where such fields are, of those that a schema of the whole object has and has no default for."""
+        return list(_nothing_at(schema, self.node, []))
+
     def _nodes(self) -> Iterator[yaml.Node]:
         """The object's and all within it, each once: an alias may stand for one a million times."""
         nodes, seen = [self.node], set[int]()
@@ -105,6 +114,16 @@ def _length(node: yaml.Node, known: dict[int, int], around: set[int]) -> int:
     if known[id(node)] > _MOST_NODES:
         raise _EndlessError(node, "its aliases make too much of it")
     return known[id(node)]
+
+
+def _nothing_at(schema: Mapping[str, Any], node: yaml.Node, path: list[str | int]) -> Iterator[list[str | int]]:
+    if node.tag.endswith(":null") and "default" not in schema:
+        yield path
+    fields = schema.get("properties", {})
+    for part, _, below in _pairs(node):
+        inner = schema.get("items") if isinstance(part, int) else fields.get(part)
+        if inner is not None:
+            yield from _nothing_at(inner, below, [*path, part])
 
 
 def _pairs(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
