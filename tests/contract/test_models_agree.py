@@ -3,6 +3,7 @@
 Manifests are made by hypothesis: rules stand twice, as CEL for the one and in Python for the others.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.manifest import read_all
+from tests.cluster.errors import ClusterError
 from tests.contract.any_manifest import manifests
 from tests.contract.conftest import Server
 from tests.contract.manifests import AZURE, BEDROCK, DEPLOYMENT, JOB, LOCAL, MODEL, OPENAI, SAGEMAKER
@@ -85,3 +87,22 @@ def require_agreement(server: Server, file: Path, manifest: Manifest) -> None:
     stored, said = answer(server, manifest), complaint(file)
     event("refused" if isinstance(stored, str) else "taken")
     assert isinstance(stored, str) == bool(said), f"{manifest}: check: {said!r}, API server: {stored}"
+
+
+def test_check_warns_of_each_empty_field_that_server_side_apply_refuses_and_of_no_other(
+    server: Server, file: Path
+) -> None:
+    """Of those that a job can leave out; `preference` and the like say much when they are empty, and are refused."""
+    needed = {"connectionRef", "baseModel", "modelRef", "dataset", "preference"}
+    empty = {info.alias or name: None for name, info in FineTuneJobSpec.model_fields.items()}
+    nulls = {name: None for name in empty if name not in needed}
+    below = {"evaluation": {"judge": None, "metrics": None}, "hyperparameters": {"epochs": None, "learningRate": None}}
+    for more in (nulls, below):
+        job = {**JOB, "spec": {**JOB["spec"], **more}}
+        file.write_bytes(orjson.dumps(job))
+        with pytest.raises(ClusterError) as refused:
+            server.kubectl("apply", "--server-side", "--dry-run=server", f"--filename={file}")
+        told = set(re.findall(r"(spec[.\w]+): Invalid value: \"null\"", str(refused.value)))
+        (warnings,) = read_all(file)[2].values()
+        assert told
+        assert {one.partition(":")[0] for one in warnings} == told

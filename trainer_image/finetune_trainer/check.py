@@ -100,15 +100,16 @@ def _verdicts(
     if file.wrong is not None:
         yield failed(file.wrong), shown(file.path), []
     for other in file.others:
-        said = f"{other.title}: {_AS_IT_IS}"
-        yield DatasetVerdict(valid=True, reason=Reason.VALID, message=said), other.title, []
+        said, doubts = f"{other.title}: {_AS_IT_IS}", file.doubts.get((other.kind, other.name), [])
+        yield DatasetVerdict(valid=True, reason=Reason.VALID, message=said, warnings=doubts), other.title, []
     for job in file.jobs:
         destination = _destination(job, file, given, args.provider)
         verdict, memory = _verdict(job, destination, args)
         more = filter(
             None, (*asked_in_vain(job.spec, destination.connection), _beyond_any_node(job.spec), destination.doubt)
         )
-        verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *more]})
+        empty = file.doubts.get((job.kind, job.metadata.name), [])
+        verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *empty, *more]})
         yield verdict, job.metadata.name, memory
         if args.show_rows and verdict.valid and not args.manifest_only and job.spec.adopt is None:
             _show_rows(job, args.model_cache, args.show_rows)

@@ -12,7 +12,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.job.manifest import Other, read_all
+from finetune_trainer.job.manifest import Doubts, Other, read_all
 
 _ENDINGS = (".json", ".yaml", ".yml")
 """Of the files of a folder that kubectl reads."""
@@ -26,6 +26,7 @@ class GivenFile:
     others: list[Other] = field(default_factory=list)
     jobs: list[FineTuneJobManifest] = field(default_factory=list)
     wrong: TrainerError | None = None
+    doubts: Doubts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def _connections(file: GivenFile, name: str) -> Iterator[LLMConnectionSpec]:
 
 def _file(path: Path, *, may_be_empty: bool = False) -> GivenFile:
     try:
-        others, jobs = read_all(path, may_be_empty=may_be_empty)
+        others, jobs, doubts = read_all(path, may_be_empty=may_be_empty)
     except TrainerError as error:
         return GivenFile(path, wrong=error)
-    return GivenFile(path, others, jobs)
+    return GivenFile(path, others, jobs, doubts=doubts)
 
 
 def _folder(folder: Path) -> list[GivenFile]:

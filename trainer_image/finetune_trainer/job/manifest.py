@@ -27,6 +27,7 @@ from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.fields import shown as field_path
 from finetune_trainer.job.fields import value_at
+from finetune_trainer.job.left_empty import left_empty
 from finetune_trainer.job.open_parts import wrong_in_open_parts
 from finetune_trainer.job.rules_between import broken_rules, of_quantity
 from finetune_trainer.job.wrong_fields import WrongFields
@@ -109,8 +110,12 @@ def read_jobs(path: Path) -> list[FineTuneJobManifest]:
     return _jobs(_read(path), path)
 
 
-def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], list[FineTuneJobManifest]]:
-    """The other objects of ours in a file, and all FineTuneJobs in it.
+Doubts = dict[tuple[str, str], list[str]]
+"""Warnings about objects, by kind and name."""
+
+
+def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], list[FineTuneJobManifest], Doubts]:
+    """The other objects of ours in a file, all FineTuneJobs in it, and what may be refused of either.
 
     Args:
         path: The file.
@@ -122,7 +127,16 @@ def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], li
     documents = _read(path)
     others = [_other(document, kind) for document in documents if (kind := _OTHERS.get(document.kind))]
     has_jobs = any(document.kind == _KIND for document in documents)
-    return others, _jobs(documents, path) if has_jobs or not (others or may_be_empty) else []
+    jobs = _jobs(documents, path) if has_jobs or not (others or may_be_empty) else []
+    return others, jobs, _doubts(documents)
+
+
+def _doubts(documents: list[Document]) -> Doubts:
+    """Of objects of which each field is right."""
+    kinds = {kind.kind: kind for kind in KINDS}
+    ours = [document for document in documents if document.kind in kinds]
+    names = [(document.kind, str(document.value["metadata"].get("name"))) for document in ours]
+    return {name: left_empty(kinds[name[0]], one) for name, one in zip(names, ours, strict=True)}
 
 
 def _read(path: Path) -> list[Document]:

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,15 @@ class Document:
         pairs = [pair for node in self._nodes() for pair in _pairs(node)]
         return [(line + 1, str(name)) for name, line, node in pairs if name in names and node.tag.endswith(":null")]
 
+    @property
+    def has_nothing(self) -> bool:
+        """Whether there is a field with nothing behind its colon at all; `value` is without such."""
+        return any(node.tag.endswith(":null") for node in self._nodes())
+
+    def nothing_at(self, schema: Mapping[str, Any]) -> list[list[str | int]]:
+        """Where such fields are, of those that a schema of the whole object has and has no default for."""
+        return list(_nothing_at(schema, self.node, []))
+
     def _nodes(self) -> Iterator[yaml.Node]:
         """The object's and all within it, each once: an alias may stand for one a million times."""
         nodes, seen = [self.node], set[int]()
@@ -107,12 +116,25 @@ def _length(node: yaml.Node, known: dict[int, int], around: set[int]) -> int:
     return known[id(node)]
 
 
+def _nothing_at(schema: Mapping[str, Any], node: yaml.Node, path: list[str | int]) -> Iterator[list[str | int]]:
+    if node.tag.endswith(":null") and "default" not in schema:
+        yield path
+    fields = schema.get("properties", {})
+    for part, _, below in _pairs(node):
+        inner = schema.get("items") if isinstance(part, int) else fields.get(part)
+        if inner is not None:
+            yield from _nothing_at(inner, below, [*path, part])
+
+
 def _pairs(node: yaml.Node) -> Iterator[tuple[str | int, int, yaml.Node]]:
     """Names or indices of what is directly in a node, with the line of each."""
     if isinstance(node, yaml.MappingNode):
         yield from ((key.value, key.start_mark.line, value) for key, value in node.value)
     elif isinstance(node, yaml.SequenceNode):
         yield from ((index, value.start_mark.line, value) for index, value in enumerate(node.value))
+
+
+_BY_FILE = "Name the manifest with -f FILE."
 
 
 def read_documents(path: Path) -> list[Document]:
@@ -194,9 +216,9 @@ def _text(path: Path, name: str) -> str:
             )
         return raw.decode("utf-16" if is_utf16(raw) else "utf-8-sig")
     except OSError as error:
-        raise TrainerError(
-            Reason.SPEC_INVALID, f"{name} cannot be read: {error.strerror}", "Name the manifest with -f FILE."
-        ) from None
+        is_address = path.parts[:1] in (("http:",), ("https:",))
+        step = "An address is not fetched: curl -fsSL URL | finetune-trainer check -f -" if is_address else _BY_FILE
+        raise TrainerError(Reason.SPEC_INVALID, f"{name} cannot be read: {error.strerror}", step) from None
     except UnicodeDecodeError:
         raise TrainerError(Reason.SPEC_INVALID, f"{name} is not UTF-8 text", "Save it as UTF-8.") from None
 

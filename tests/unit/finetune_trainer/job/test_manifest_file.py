@@ -31,3 +31,7 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, content):
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     assert refusal(tmp_path / "none.yaml").message == "none.yaml cannot be read: No such file or directory"
+
+
+def test_the_address_of_a_manifest_is_told_to_be_piped():
+    assert "curl -fsSL URL | finetune-trainer check -f -" in refusal(Path("https://example.com/job.yaml")).next_step
