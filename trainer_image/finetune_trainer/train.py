@@ -36,7 +36,15 @@ from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned, require_answers
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
-from finetune_trainer.models import base_model, base_place, base_refusals, config_file, memory, memory_fit
+from finetune_trainer.models import (
+    base_alike,
+    base_model,
+    base_place,
+    base_refusals,
+    config_file,
+    memory,
+    memory_fit,
+)
 from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
@@ -127,6 +135,7 @@ def _inputs(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
     config_file.require_for(job.spec, folder)
     if job.spec.method != "QLoRA":
         four_bit.leave_out(folder)
+    base_alike.require(world, folder)
     told = world.tell("data", lambda: _checked_data(attempt, folder).wire())
     attempt.interruption.check()  # a signal may have come where Python passes its exception over, as in a destructor
     return folder, DatasetVerdict.model_validate(told)
