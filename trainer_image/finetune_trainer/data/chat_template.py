@@ -107,9 +107,6 @@ def rendered(
         )
     except _TooMuchError as error:
         raise TemplateTooMuchError(str(error), str(error)) from None
-    except MemoryError:
-        why = "it takes more memory than there is"
-        raise TemplateTooMuchError(why, why) from None
     except (jinja2.TemplateError, *_OF_TEMPLATES) as error:
         fault = None if isinstance(error, _RaisedError) else str(error) or type(error).__name__
         raise TemplateRefusedError(_own_words(said, error), fault) from None

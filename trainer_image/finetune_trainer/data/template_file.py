@@ -87,6 +87,9 @@ def require_writing(template: str, special_tokens: Mapping[str, str], file: str)
         except TemplateTooMuchError as error:
             faults.insert(0, str(error))
             break
+        except MemoryError:  # of a conversation of a few words: no row is to blame
+            faults.insert(0, "it takes more memory than there is")
+            break
         except TemplateRefusedError as error:
             faults += [error.fault] if error.fault else []
             continue

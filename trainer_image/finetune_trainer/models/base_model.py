@@ -26,7 +26,7 @@ from finetune_trainer.models.corrected import (
     say_that_nothing_is_tied,
     say_what_is_tied,
 )
-from finetune_trainer.models.tokenizer_file import by_its_file
+from finetune_trainer.models.tokenizer_file import loaded
 from finetune_trainer.models.weight_files import damaged
 
 logger = logging.getLogger(__name__)
@@ -51,10 +51,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     Raises:
         TrainerError: ModelUnusable.
     """
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = by_its_file(AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code), folder)
+        tokenizer = loaded(folder, trust_remote_code=trust_remote_code)
     except TrainerError:
         raise
     except Exception as error:

@@ -23,7 +23,10 @@ _HEAD = "lm_head.weight"
 _OLD_HEAD = "embed_out.weight"
 _HEADED = LLAMAS | T5S | {"gpt_neox", "gptj"}
 """Kinds whose output head has one of these names, in files of any age."""
-UNTIED = LLAMAS - {"cohere", "gemma", "gemma2", "gemma3_text", "smollm3", "starcoder2"} | {"gpt_neox", "gptj"}
+UNTIED = LLAMAS - {"cohere", "cohere2", "gemma", "gemma2", "gemma3_text", "smollm3", "starcoder2"} | {
+    "gpt_neox",
+    "gptj",
+}
 """Kinds whose output head is a matrix of its own where the file does not say."""
 _TABLES = frozenset({"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"})
 """Names that the one table of words of a kind with such names may have in its files."""

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from finetune_trainer.models.kind_parts import spelt
 
 LLAMAS = frozenset({
-    "apertus", "arcee", "cohere", "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "granite", "llama",
-    "mistral", "olmo", "olmo2", "olmo3", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "starcoder2",
+    "apertus", "arcee", "cohere", "cohere2", "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4",
+    "granite", "llama", "mistral", "olmo", "olmo2", "olmo3", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3",
+    "starcoder2",
 })  # fmt: skip
 """Kinds with Llama's names of layers and fields, some of whose layers are put together to one."""
 T5S = frozenset({"mt5", "t5", "umt5"})

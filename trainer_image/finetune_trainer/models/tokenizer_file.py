@@ -5,6 +5,8 @@ vocabulary out of it and build the rest in a way of their own: Llama 2's spaces 
 would be asked with other tokens than it has learnt.
 """
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,38 @@ _AROUND = "x{0} y{0}\nz{0}[w]"
 """Words right behind a special token, and with white space between."""
 
 
-def by_its_file(tokenizer: Any, folder: Path) -> Any:
+def loaded(folder: Path, *, trust_remote_code: bool) -> Any:
+    """The tokenizer in `folder`, which reads texts as its tokenizer.json says.
+
+    A class that can make nothing of that file, as T5Tokenizer of a BPE's, does not matter where the general one can.
+
+    Raises:
+        TrainerError: ModelUnusable, a file of the tokenizer is broken.
+        Exception: whatever transformers raises.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except Exception:
+        if not (_names_a_known_class(folder) and (folder / "tokenizer.json").is_file()):
+            raise
+        with suppress(Exception):  # what its own class said is nearer to the cause
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+        raise
+    return _by_its_file(tokenizer, folder)
+
+
+def _names_a_known_class(folder: Path) -> bool:
+    """Whether it names a class by its name, and that is none of the folder's own code."""
+    try:
+        said = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and isinstance(said.get("tokenizer_class"), str) and "auto_map" not in said
+
+
+def _by_its_file(tokenizer: Any, folder: Path) -> Any:
     """The tokenizer that was loaded from `folder`, or one of the general class where its own reads the file otherwise.
 
     Raises:

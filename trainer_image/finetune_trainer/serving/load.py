@@ -14,19 +14,18 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
 from finetune_api.reasons import Reason
 from finetune_trainer.computing import four_bit
 from finetune_trainer.computing.limits import cpu_threads, free_memory
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
-from finetune_trainer.models import config_file
+from finetune_trainer.models import config_file, tokenizer_file
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
 from finetune_trainer.models.corrected import attention_of
 from finetune_trainer.models.kinds import ENCODER_DECODERS, context_of
 from finetune_trainer.models.loaded_weights import require_no_rest, require_whole
-from finetune_trainer.models.tokenizer_file import by_its_file
 from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
 from finetune_trainer.serving.asks import Ask, Piece, Sampling
@@ -113,10 +112,7 @@ def _generations(model: Any) -> Generations:
 
 def _load_tokenizer(artifact: Artifact, options: LoadOptions) -> Any:
     with _in_words(f"the tokenizer in {artifact.tokenizer} cannot be loaded", _FILES_STEP):
-        tokenizer = AutoTokenizer.from_pretrained(
-            artifact.tokenizer, local_files_only=True, trust_remote_code=options.trust_remote_code
-        )
-        tokenizer = by_its_file(tokenizer, artifact.tokenizer)
+        tokenizer = tokenizer_file.loaded(artifact.tokenizer, trust_remote_code=options.trust_remote_code)
     if not getattr(tokenizer, "is_fast", False):
         raise TrainerError(Reason.MODEL_UNUSABLE, f"{artifact.tokenizer} has no tokenizer.json")
     return tokenizer

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_trainer.data import chat_template
-from finetune_trainer.data.chat_template import TemplateRefusedError, compiled
+from finetune_trainer.data import chat_template, template_file
+from finetune_trainer.data.chat_template import TemplateRefusedError
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.errors import TrainerError
@@ -118,11 +118,10 @@ def test_passes_are_counted_by_conversation(monkeypatch):
         chat_template.render(CHATML, TWO * 2, {}, add_generation_prompt=False)
 
 
-def test_what_memory_does_not_hold_is_the_templates_fault(monkeypatch):
-    def short(**_: Any) -> str:
+def test_what_no_memory_holds_is_the_templates_fault_where_the_conversation_is_short(folder, monkeypatch):
+    def short(*_: Any, **__: Any) -> str:
         raise MemoryError
 
-    template = compiled(CHATML)
-    monkeypatch.setattr(template, "render", short)
-    with pytest.raises(TemplateRefusedError, match="more memory than there is"):
-        chat_template.rendered(template, [], {}, False)
+    monkeypatch.setattr(template_file, "render", short)
+    with pytest.raises(TrainerError, match=r"fails .* it takes more memory than there is"):
+        ChatTokenizer.from_folder(folder(CHATML))

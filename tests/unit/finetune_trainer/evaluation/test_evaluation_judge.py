@@ -54,6 +54,11 @@ def test_only_words_that_were_said_count_as_not_readable(found, said, rows):
         ("TIE", "tie", "tie"),
         ("A tie.", "B", "tie"),
         ("Answer A", "B", None),
+        ("A thorough look at both shows that B is better", "B", None),  # an article
+        ("A good answer names the colour. B", "B", None),
+        ("A\nIt names the colour.", "B: it names the colour", "win"),
+        ("A (it names the colour)", "B has more of it", "win"),
+        ("a", "b", "win"),
         ("Absolutely", "B", None),
         ("", "B", None),
         ("A", None, None),

@@ -204,12 +204,8 @@ def test_it_is_said_before_a_gpu_is_asked_for_and_loading_would_have_refused_it(
     assert caught.value.reason == "ModelUnusable"
 
 
-@pytest.mark.parametrize(("tied", "is_refused"), [(True, False), (False, True), ("gone", True)])
-def test_a_head_without_a_table_of_words_is_taken_where_loading_takes_it(base, monkeypatch, tied, is_refused):
-    weights = load_file(base / "model.safetensors")
-    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
-    save_file(weights, base / "model.safetensors", {"format": "pt"})
-    change(base, tie_word_embeddings=tied)
+def refusals(base: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """By headers, and by loading without them."""
     said = []
     for judge in (config_file.require, lambda folder: load_model(folder, dtype=None)):
         try:
@@ -217,6 +213,16 @@ def test_a_head_without_a_table_of_words_is_taken_where_loading_takes_it(base, m
         except TrainerError as error:
             said.append(error.message)
         monkeypatch.setattr(config_file, "require", lambda _: None)
+    return said
+
+
+@pytest.mark.parametrize(("tied", "is_refused"), [(True, False), (False, True), ("gone", True)])
+def test_a_head_without_a_table_of_words_is_taken_where_loading_takes_it(base, monkeypatch, tied, is_refused):
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    change(base, tie_word_embeddings=tied)
+    said = refusals(base, monkeypatch)
     assert len(said) == 2 * is_refused
     assert len({*said}) <= 1
 
@@ -241,13 +247,7 @@ def test_a_head_of_another_shape_is_told_by_the_headers_where_loading_refuses_it
 
     stored(base, lm_head__weight=torch.zeros(*shape))
     change(base, tie_word_embeddings=tied)
-    said = []
-    for judge in (config_file.require, lambda folder: load_model(folder, dtype=None)):
-        try:
-            judge(base)
-        except TrainerError as error:
-            said.append(error.message)
-        monkeypatch.setattr(config_file, "require", lambda _: None)
+    said = refusals(base, monkeypatch)
     assert len(said) == 2
     assert f"lm_head.weight in model.safetensors is {shape}, and by config.json (377, 32)" in said[0]
 

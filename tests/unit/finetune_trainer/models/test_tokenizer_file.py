@@ -1,6 +1,7 @@
 """The tokens that are learnt, measured and served are those of tokenizer.json, whatever class reads it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.data import ChatTokenizer, Turn
+from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
+from finetune_trainer.models.tokenizer_file import _TEXTS
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
+from tests.assets.tiny_model import NAME as TINY
 from tests.unit.finetune_trainer.data.chat_templates import LLAMA, sentence_piece
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.training_runs import do
@@ -64,6 +68,31 @@ def test_a_tuned_model_is_asked_with_the_tokens_that_it_was_trained_with(cache, 
     messages = [{"role": turn.role, "content": turn.content} for turn in TURNS]
     asked = anybody.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert asked == trained.prompt_ids(TURNS)
+
+
+@pytest.mark.parametrize("kind", ["T5Tokenizer", "PegasusTokenizer", "XLMRobertaTokenizer"])
+def test_a_class_that_can_read_no_such_file_does_not_keep_its_model_from_being_tuned(tiny_model, tmp_path, kind):
+    folder = shutil.copytree(tiny_model / TINY, tmp_path / "cache" / TINY)
+    named(folder, kind)
+    with pytest.raises(Exception, match="dict"):
+        AutoTokenizer.from_pretrained(folder)
+    texts = [TEXT, *_TEXTS]
+    found = base_model.load_tokenizer(folder)
+    assert [found(one, add_special_tokens=False).input_ids for one in texts] == ChatTokenizer.from_folder(folder).ids(
+        texts
+    )
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(TrainerError, match="its tokenizer cannot be loaded"):
+        base_model.load_tokenizer(folder)
+
+
+def test_code_of_a_tokenizers_own_is_not_passed_over(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model / TINY, tmp_path / "cache" / TINY)
+    path = named(folder, "Own") / "tokenizer_config.json"
+    code = {"auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | code))
+    with pytest.raises(TrainerError, match="its tokenizer cannot be loaded"):
+        base_model.load_tokenizer(folder)
 
 
 def test_a_class_that_wrote_its_file_itself_stays(cache, tmp_path):
