@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import start
@@ -52,3 +54,15 @@ async def test_what_nothing_records_and_stays_is_told_of(cluster: Any, provider:
     await cluster.settle()
     assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [name])
     assert any("is not recorded any more" in note for note in cluster.notes)
+
+
+@pytest.mark.parametrize("value", ["Retain", "Delete"])
+async def test_a_spec_of_a_newer_release_is_heeded_in_what_is_to_stay(cluster: Any, provider: Any, value: str) -> None:
+    name = await deployed(cluster)
+    spec = cluster.kube.objects[ADDRESS]["spec"] | {"newer": "field", "deletionPolicy": value}
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec=spec)
+    delete(cluster)
+    await cluster.settle()
+    await go_on(cluster, 600)
+    left = [name] if value == "Retain" else []
+    assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, left)
