@@ -3,7 +3,7 @@
 A thread talks to each of them, so that one that hangs holds up neither the run nor another one. What goes wrong there
 is said in status and changes nothing else. A run that goes on after an interruption goes on in the same run of the
 tracker. It goes through the record from its beginning: a killed attempt may have had lines under way. What has arrived
-comes once. A tracker's run ends when the attempt does, as the attempt does: measuring and writing a model may fail, too.
+comes once. A run of a tracker ends when the attempt does, and as it does: measuring and writing a model may fail, too.
 """
 
 import importlib.util
