@@ -61,8 +61,8 @@ class Departed:
         key = _key_of(gone)
         self._last[key] = gone
         logger.warning(
-            "%s %s/%s is gone, and somebody else took its finalizer off: its end at its provider is seen to now, by what "
-            "was last known of it. The annotation %s=true would have left everything there",
+            "%s %s/%s is gone, and somebody else took its finalizer off: its end at its provider is seen to now, by "
+            "what was last known of it. The annotation %s=true would have left everything there",
             resource.kind, metadata["namespace"], metadata["name"], ABANDON_ANNOTATION,
         )  # fmt: skip
         return key

@@ -1,9 +1,9 @@
 """The record of a run goes to experiment trackers too, by transformers' own integrations.
 
-One thread talks to all of them, so that a tracker that hangs holds up nothing. What goes wrong there is said in status
-and changes nothing else. A run that goes on after an interruption goes on in the same run of the tracker. It goes
-through the record from its beginning: a killed attempt may have had lines under way. What has arrived comes once.
-A tracker's run ends when the attempt does, as the attempt does: measuring and writing a model may fail, too.
+A thread talks to each of them, so that one that hangs holds up neither the run nor another one. What goes wrong there
+is said in status and changes nothing else. A run that goes on after an interruption goes on in the same run of the
+tracker. It goes through the record from its beginning: a killed attempt may have had lines under way. What has arrived
+comes once. A run of a tracker ends when the attempt does, and as it does: measuring and writing a model may fail, too.
 """
 
 import importlib.util
@@ -11,8 +11,8 @@ import logging
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,33 +83,120 @@ class _Told:
         return {"baseModel": spec.base_model, "method": spec.method, **spec.hyperparameters.wire(), **own, **below}
 
 
-@dataclass
 class _Follower:
-    """One tracker and how it is doing; without `integration` it could not be begun."""
+    """One tracker, what it is told, and how it is doing. A thread of its own talks to it."""
 
-    tracked: Tracked
-    integration: Any | None
+    def __init__(self, job: TrainerJob, name: TrackerName) -> None:
+        self.name = name
+        self.tracked: Tracked | None = None
+        """None until its run has begun, or cannot."""
+        self.is_late = False
+        """Whether it took too long once already."""
+        self._job = job
+        self._integration: Any = None
+        self._arguments: Any = None
+        self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST_WAITING)
+        self._thread = threading.Thread(target=self._run, name=f"tracker-{name}", daemon=True)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it was ever told anything."""
+        return self._thread.ident is not None
+
+    def begin(self, arguments: Any, model: Any) -> None:
+        """Begin its run, or go on with it; what it is told from now on comes after that."""
+        self._arguments = arguments
+        self._thread.start()
+        self._put(partial(self._begin, model))
+
+    def tell(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Pass lines of the record on."""
+        self._put(partial(self._tell, lines))
+
+    def trained(self) -> threading.Event:
+        """No more lines come; what is returned is set when it knows that."""
+        told = threading.Event()
+        self._put(lambda: self._act(lambda one: one.trained()))
+        self._put(told.set)
+        if not self._thread.is_alive():
+            told.set()
+        return told
+
+    def end(self, how: End) -> None:
+        """Nothing comes any more."""
+        self._put(lambda: self._act(lambda one: one.end(how)))
+        self._put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long for its end; if that does not come, it is said."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._blame("it did not answer in time")
+
+    def _put(self, call: Callable[[], None] | None) -> None:
+        try:
+            self._calls.put_nowait(call)
+        except queue.Full:
+            self._blame("it is too slow: some steps are missing")
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+    def _begin(self, model: Any) -> None:
+        name = self.name
+        try:
+            integration = _MAKERS[name](self._job)
+            integration.on_train_begin(self._arguments, _state(0), None, model=model)
+            self.tracked = Tracked(name=name, url=_URLS[name](self._job))
+            self._integration = integration
+        except Exception as error:
+            logger.warning("spec.trackers.%s: %s", name, type(error).__name__)
+            logger.info("spec.trackers.%s", name, exc_info=error)  # for a pod's log; a person has the words
+            self._blame(self._said(error))
+
+    def _tell(self, lines: Sequence[dict[str, Any]]) -> None:
+        for line in lines:
+            of = "eval_" if "validationLoss" in line else ""
+            numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
+            self._act(partial(_passed_on, self._arguments, _state(line["step"]), numbers))
+
+    def _act(self, action: Callable[[Any], None]) -> None:
+        if self._integration is None:
+            return
+        try:
+            action(self._integration)
+        except Exception as error:  # noqa: BLE001 - a tracker's trouble is no trouble of the run
+            logger.warning("spec.trackers.%s: %s", self.name, type(error).__name__)
+            self._blame(f"some steps are missing: {self._said(error)}")
+
+    def _said(self, error: Exception) -> str:
+        return _said(error, keyed=mlflow_run.is_keyed(self._job))
+
+    def _blame(self, problem: str) -> None:
+        """The first problem stays: what comes after it may be its echo."""
+        found = self.tracked or Tracked(name=self.name)
+        if found.problem is None:
+            self.tracked = found.model_copy(update={"problem": problem})
 
 
 class Trackers:
     """Those of a job's built-in training. Nobody hears of a training that was not begun with `follow`."""
 
     def __init__(self, job: TrainerJob) -> None:
-        self._job, self._late = job, False
+        self._job = job
         self._arguments: Any = None
         self._model: Any = None
-        self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST_WAITING)
-        self._followers: list[_Follower] = []
-        self._thread = threading.Thread(target=self._run, name="trackers", daemon=True)
+        self._followers = [_Follower(job, name) for name in _asked(job)]
 
     @property
     def tracked(self) -> list[Tracked] | None:
-        """How each is doing by now; before any is begun, what is known to keep it from that."""
-        return [one.tracked for one in list(self._followers)] or self._kept_out() or None
+        """How each is doing by now; before one is begun, what is known to keep it from that."""
+        return [told for one in self._followers if (told := one.tracked or self._kept_out(one.name))] or None
 
-    def _kept_out(self) -> list[Tracked]:
-        obstacles = ((name, _OBSTACLES[name](self._job)) for name in _asked(self._job) if name in _OBSTACLES)
-        return [Tracked(name=name, problem=why) for name, why in obstacles if why]
+    def _kept_out(self, name: TrackerName) -> Tracked | None:
+        why = _OBSTACLES[name](self._job) if name in _OBSTACLES else None
+        return Tracked(name=name, problem=why) if why else None
 
     def follow(self, arguments: Any, model: Any) -> None:
         """What is trained from now on, and transformers' TrainingArguments of it."""
@@ -117,46 +204,43 @@ class Trackers:
 
     def log(self, record: Sequence[dict[str, Any]]) -> None:
         """Pass on the last line of the record; the first time all of it, to a run that begins or goes on there."""
-        if not _asked(self._job):
-            return
-        if self._thread.ident is None:
-            self._thread.start()
-            self._put(self._begin)
-            self._put(partial(self._tell, list(record)))
-        else:
-            self._put(partial(self._tell, record[-1:]))
+        for one in self._followers:
+            if one.has_begun:
+                one.tell(record[-1:])
+            else:
+                one.begin(self._arguments, self._model)
+                one.tell(list(record))
+        self._model = None  # it may be another one that is measured in the end, with no room for both
 
     def catch_up(self, record: Sequence[dict[str, Any]]) -> None:
         """Where nothing was left to learn no line came, and yet an earlier attempt may have told them less than all."""
-        if self._thread.ident is None:
+        if not self._have_begun:
             self.log(record)
+
+    @property
+    def _have_begun(self) -> bool:
+        return any(one.has_begun for one in self._followers)
 
     def trained(self) -> None:
         """No more lines come; files of theirs are whole after this, unless it takes more than LAST_SECONDS."""
-        if not self._thread.is_alive():
-            return
-        told = threading.Event()
-        self._put(lambda: self._each(lambda one: one.trained()))
-        self._put(told.set)
-        self._late = not told.wait(LAST_SECONDS)
+        deadline = time.monotonic() + LAST_SECONDS
+        told = [(one, one.trained()) for one in self._followers if one.has_begun]
+        for one, event in told:
+            one.is_late = not event.wait(max(0.0, deadline - time.monotonic()))
 
     def end(self, how: End) -> None:
         """Their runs end as the attempt does; what is on its way may take LAST_SECONDS.
 
         So does one that an earlier attempt was killed in, where this attempt has come to no training.
         """
-        if self._thread.ident is None:
+        if not self._have_begun:
             self._end_of_earlier(how)
-        if not self._thread.is_alive():
             return
-        self._put(lambda: self._each(lambda one: one.end(how)))
-        self._put(None)
-        self._thread.join(0 if self._late else LAST_SECONDS)
-        if self._thread.is_alive():
-            for name in _asked(self._job)[len(self._followers) :]:
-                self._followers.append(_Follower(Tracked(name=name), None))
-            for one in self._followers:
-                self._blame(one, "it did not answer in time")
+        deadline = time.monotonic() + LAST_SECONDS
+        for one in self._followers:
+            one.end(how)
+        for one in self._followers:
+            one.wait(0 if one.is_late else max(0.0, deadline - time.monotonic()))
 
     def _end_of_earlier(self, how: End) -> None:
         """The others have no state: their servers see that nothing comes any more."""
@@ -169,54 +253,8 @@ class Trackers:
         try:
             mlflow_run.end_earlier(self._job, how)
         except Exception as error:  # noqa: BLE001 - a tracker's trouble is no trouble of the run
-            logger.warning("spec.trackers.mlflow: the earlier run could not be ended: %s", self._said(error))
-
-    def _put(self, call: Callable[[], None] | None) -> None:
-        try:
-            self._calls.put_nowait(call)
-        except queue.Full:
-            for one in self._followers:
-                self._blame(one, "it is too slow: some steps are missing")
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
-
-    def _tell(self, lines: Sequence[dict[str, Any]]) -> None:
-        for line in lines:
-            of = "eval_" if "validationLoss" in line else ""
-            numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
-            self._each(partial(_passed_on, self._arguments, _state(line["step"]), numbers))
-
-    def _begin(self) -> None:
-        for name in _asked(self._job):
-            try:
-                integration = _MAKERS[name](self._job)
-                integration.on_train_begin(self._arguments, _state(0), None, model=self._model)
-                tracked = Tracked(name=name, url=_URLS[name](self._job))
-                self._followers.append(_Follower(tracked, integration))
-            except Exception as error:
-                logger.warning("spec.trackers.%s: %s", name, type(error).__name__)
-                logger.info("spec.trackers.%s", name, exc_info=error)  # for a pod's log; a person has the words
-                self._followers.append(_Follower(Tracked(name=name, problem=self._said(error)), None))
-        self._model = None  # it may be another one that is measured in the end, with no room for both
-
-    def _each(self, action: Callable[[Any], None]) -> None:
-        for one in self._followers:
-            if one.integration is None:
-                continue
-            try:
-                action(one.integration)
-            except Exception as error:  # noqa: BLE001 - a tracker's trouble is no trouble of the run
-                logger.warning("spec.trackers.%s: %s", one.tracked.name, type(error).__name__)
-                self._blame(one, f"some steps are missing: {self._said(error)}")
-
-    def _said(self, error: Exception) -> str:
-        return _said(error, keyed=mlflow_run.is_keyed(self._job))
-
-    def _blame(self, one: _Follower, problem: str) -> None:
-        if one.tracked.problem is None:
-            one.tracked = one.tracked.model_copy(update={"problem": problem})
+            said = _said(error, keyed=mlflow_run.is_keyed(self._job))
+            logger.warning("spec.trackers.mlflow: the earlier run could not be ended: %s", said)
 
 
 def _passed_on(arguments: Any, state: Any, numbers: dict[str, Any], integration: Any) -> None:
