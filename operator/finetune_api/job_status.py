@@ -122,6 +122,12 @@ class ArtifactRef(ApiModel):
     )
     lora_rank: int | None = Field(None, description="Rank of the adapter, where it is one.")
     use_dora: bool | None = Field(None, alias="useDoRA", description="Whether the adapter is a DoRA.")
+    needs_peft: bool | None = Field(
+        None,
+        alias="needsPEFT",
+        description="Whether the adapter has what PEFT alone reads, such as biases or a rank for each layer, and vLLM "
+        "cannot serve it.",
+    )
     base_model: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="Base model that the adapter of an adopted job names."
     )

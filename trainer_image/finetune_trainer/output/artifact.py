@@ -24,6 +24,7 @@ from finetune_api import RELEASE
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import ArtifactRef, Loss, TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
+from finetune_api.peft_only import peft_only
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import DatasetVerdict
@@ -192,6 +193,7 @@ def _reference(job: TrainerJob) -> ArtifactRef:
         architecture=manifest["architecture"],
         lora_rank=adapter.get("r"),
         use_dora=adapter.get("use_dora") or None,
+        needs_peft=bool(peft_only(adapter)) or None,
         bytes=bytes_of(folder),
         sha256=sha256_of(folder / MANIFEST),
     )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from finetune_api.peft_only import peft_only
 from finetune_api.trainer import TrainerJob
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_api.words import counted
@@ -93,7 +94,7 @@ def _use(job: TrainerJob, about: Fields, adapter: Fields | None) -> str:
     if about["architecture"] == "Seq2SeqLM":
         return "Prompts are plain text: the system message, a line break, the prompt.\n"
     asked = "Prompts go through the chat template of this folder.\n"
-    if not adapter or adapter.get("use_dora"):
+    if not adapter or adapter.get("use_dora") or peft_only(adapter):
         return asked
     rank = f"--max-lora-rank {adapter['r']}"
     name = job.spec.model_ref.name

@@ -17,20 +17,6 @@ from finetune_trainer.models import base_model
 from finetune_trainer.models.loaded_weights import first_not_finite
 
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_FOR_PEFT_ALONE = (
-    "rank_pattern",
-    "alpha_pattern",
-    "trainable_token_indices",
-    "target_parameters",
-    "layer_replication",
-    "lora_bias",
-    "alora_invocation_tokens",
-    "use_qalora",
-    "use_bdlora",
-)
-"""Of an adapter's configuration what vLLM does not read (`PEFTHelper`): it would answer as another model, and not say
-so. It refuses biases; of a DoRA the operator knows that it needs another server."""
-
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -86,21 +72,8 @@ def _adapter_config(job: TrainerJob, base: Path, folder: Path) -> Any:
         raise _refused(f"it is an adapter for {Path(named).name}, not for {job.spec.base_model}")
     if config.modules_to_save:
         raise _refused("its modules_to_save are whole layers, which servers of adapters do not load")
-    if not job.spec.artifact.merge:
-        _require_servable(config)
     config.base_model_name_or_path = job.spec.base_model
     return config
-
-
-def _require_servable(config: Any) -> None:
-    """Refuse an adapter that one server would take for another one than it is; merged it is a model like any."""
-    bias = ["bias"] if config.bias != "none" else []
-    if odd := bias + [name for name in _FOR_PEFT_ALONE if getattr(config, name, None)]:
-        step = (
-            f"Let the code train the adapter without {' and '.join(odd)} and try again (in a cluster by "
-            "spec.retryNonce), or have it merged with artifact.merge: true in a job under a new name."
-        )
-        raise _refused(f"vLLM, a server of adapters, would refuse or misread its {', '.join(odd)}", step)
 
 
 def _whole(job: TrainerJob, base: Path, folder: Path) -> Any:
@@ -163,14 +136,13 @@ def _require_finite(model: Any) -> None:
         raise _refused(f"{name} holds numbers that are not finite")
 
 
-_SAVE_IT = (
-    "Let the code save the tuned model or adapter with save_pretrained into the context's output folder, and try again "
-    "(in a cluster by spec.retryNonce)."
-)
-
-
-def _refused(why: str, step: str = _SAVE_IT) -> TrainerError:
-    return TrainerError(Reason.CODE_FAILED, f"the code of spec.code left no model that can be served: {why}", step)
+def _refused(why: str) -> TrainerError:
+    return TrainerError(
+        Reason.CODE_FAILED,
+        f"the code of spec.code left no model that can be served: {why}",
+        "Let the code save the tuned model or adapter with save_pretrained into the context's output folder, and try "
+        "again (in a cluster by spec.retryNonce).",
+    )
 
 
 def _words(error: Exception) -> str:

@@ -199,4 +199,6 @@ def _not_for_vllm(version: ModelVersion) -> str | None:
         return "it is an encoder-decoder"
     if version.artifact.use_dora and version.artifact.kind == "Adapter":
         return "it is a DoRA adapter"
+    if version.artifact.needs_peft and version.artifact.kind == "Adapter":
+        return "its adapter has biases, ranks of single layers or other things that only PEFT reads"
     return None

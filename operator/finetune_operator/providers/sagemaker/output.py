@@ -17,6 +17,7 @@ import orjson
 
 from finetune_api.job_status import ArtifactRef, Failure
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
+from finetune_api.peft_only import peft_only
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
 from finetune_operator.providers.aws.client import STORE, Aws
@@ -251,6 +252,7 @@ def _adapter(config: Mapping[str, Any], files: Files, uri: str) -> ArtifactRef:
         architecture="Seq2SeqLM" if config.get("task_type") == "SEQ_2_SEQ_LM" else "CausalLM",
         lora_rank=rank if isinstance(rank, int) else None,
         use_dora=True if config.get("use_dora") is True else None,
+        needs_peft=bool(peft_only(config)) or None,
         base_model=base if isinstance(base, str) and _HUB_NAME.fullmatch(base) else None,
     )
 

@@ -86,6 +86,14 @@ def test_an_adapters_base_is_what_a_hub_may_have(config, base):
     assert (found.kind, found.base_model, found.lora_rank) == ("Adapter", base, None)
 
 
+@pytest.mark.parametrize(("config", "needs"), [('"bias": "none"', None), ('"rank_pattern": {"q_proj": 8}', True)])
+def test_an_adapter_that_peft_alone_reads_says_so(config, needs):
+    files = output.Files(
+        {"adapter_model.safetensors": 1}, {"adapter_config.json": f'{{"peft_type": "LORA", {config}}}'.encode()}
+    )
+    assert output.described(files, URI).needs_peft is needs
+
+
 @pytest.mark.parametrize(
     ("config", "architecture"),
     [

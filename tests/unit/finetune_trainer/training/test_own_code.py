@@ -92,6 +92,17 @@ def test_the_examples_run_as_they_are(tiny_model, tmp_path, example, kind, metho
 
 
 @pytest.mark.usefixtures("in_this_process")
+def test_an_adapter_that_peft_alone_reads_says_so_and_how_vllm_serves_it_is_not_told(tiny_model, tmp_path):
+    code = "from finetune_trainer import recipe\nrun = recipe.context()\nmodel = recipe.load_model(run)\n"
+    code += "recipe.fit(run, model)\nmodel.peft_config['default'].bias = 'lora_only'\nrecipe.save(run, model)\n"
+    job = job_with(code, tmp_path, tiny_model, hyperparameters={"epochs": 1})
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    assert report.result.artifact.needs_peft is True
+    assert "vllm serve" not in (Path(job.output) / "model" / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_the_built_in_pieces_learn_what_the_built_in_recipe_learns(tiny_model, tmp_path):
     code = "from finetune_trainer import recipe\nrun = recipe.context()\nmodel = recipe.load_model(run)\n"
     code += "recipe.fit(run, model)\nrecipe.save(run, model)\n"

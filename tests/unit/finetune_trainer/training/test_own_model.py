@@ -58,12 +58,6 @@ SPOILT = {
         "an adapter for other, not for test/tiny-llama",
     ),
     "another kind of adapter": (edit_config(peft_type="IA3"), "only LoRA is served"),
-    "ranks of its own for some layers": (edit_config(rank_pattern={"q_proj": 8}), "misread its rank_pattern"),
-    "scales of its own for some layers": (edit_config(alpha_pattern={"q_proj": 8}), "misread its alpha_pattern"),
-    "biases and rows of the table of words": (
-        edit_config(bias="lora_only", trainable_token_indices=[1, 2]),
-        "misread its bias, trainable_token_indices",
-    ),
     "broken JSON": (
         lambda folder: (folder / "adapter_config.json").write_text("{"),
         "adapter_config.json cannot be read",
@@ -89,13 +83,12 @@ def test_what_is_no_adapter_on_the_base_is_refused(left, what):
     assert words in caught.value.message
 
 
-def test_what_vllm_would_misread_is_taken_where_it_is_merged(left):
+@pytest.mark.parametrize("odd", [{"alpha_pattern": {"q_proj": 8}}, {"bias": "lora_only"}], ids=str)
+def test_an_adapter_that_peft_alone_reads_is_taken_with_what_it_has(left, odd):
     job, base, folder = left
-    edit_config(alpha_pattern={"q_proj": 8})(folder)
-    merged = job.model_copy(
-        update={"spec": job.spec.model_copy(update={"artifact": job.spec.artifact.model_copy(update={"merge": True})})}
-    )
-    assert own_model.load(merged, base, folder, torch.float32).peft_config["default"].alpha_pattern == {"q_proj": 8}
+    edit_config(**odd)(folder)
+    taken = own_model.load(job, base, folder, torch.float32).peft_config["default"]
+    assert {name: getattr(taken, name) for name in odd} == odd
 
 
 @pytest.mark.parametrize(

@@ -356,6 +356,7 @@ UNFIT = {
     "encoder-decoder": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "architecture": "Seq2SeqLM"}}, True),
     "DoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "useDoRA": True}}, True),
     "merged DoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Full", "useDoRA": True}}, False),
+    "ranks of single layers": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "needsPEFT": True}}, True),
     "LoRA": ({"artifact": {"uri": "pvc://models/x", "kind": "Adapter", "architecture": "CausalLM"}}, False),
 }
 
