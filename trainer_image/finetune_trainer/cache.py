@@ -83,7 +83,7 @@ def _turn(final: Path, model: str) -> Iterator[None]:
     """
     path = final.parent / f".{final.name}.lock"
     with ExitStack() as stack:
-        with write_errors(final):
+        with write_errors(final, _NEXT_STEP[Reason.ARTIFACT_FAILED]):
             final.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 file = stack.enter_context(path.open("w"))

@@ -16,7 +16,7 @@ from finetune_trainer.storage.durable import sha256_of
 _WHAT_MAKES_TOKENS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _STEP = (
     "Put the same revision into the model cache of each node (finetune-trainer cache --revision, or one cache on a "
-    "volume that all nodes mount), then set spec.retryNonce."
+    "volume that all nodes mount), and try again (in a cluster by spec.retryNonce)."
 )
 
 

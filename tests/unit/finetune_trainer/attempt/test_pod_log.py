@@ -67,6 +67,7 @@ def test_bars_are_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bars_of(monkeypatch: pytest.MonkeyPatch, *, at_terminal: bool) -> int:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: at_terminal)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)  # commands set it for their own process, which may be this one
     shown = "from tqdm import tqdm; list(tqdm([1, 2], desc='Converting'))"
     done = subprocess.run(
         [sys.executable, "-c", shown], env=os.environ | pod_log.without_bars(), capture_output=True, check=True
