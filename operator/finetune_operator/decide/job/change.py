@@ -1,7 +1,7 @@
 """A change becomes a job's status: its conditions merged, its size within bounds. What changes is decided elsewhere."""
 
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.conditions import Fact, merge, stalled, timestamp
 from finetune_operator.decide.job.reported import at_rest, dataset_facts, tracker_facts
 from finetune_operator.decide.job.status_size import fit
@@ -22,13 +22,18 @@ def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
 
 
 _WAY_ON = "spec.retryNonce; if the job itself has to change, apply it under a new name."
+_ANOTHER_JOB = "apply the job under a new name."
+_MENDED_BY_ANOTHER_JOB = frozenset(
+    {Reason.SPEC_INVALID, Reason.MODEL_UNUSABLE, Reason.MODEL_RETIRED, Reason.FINE_TUNING_CLOSED}
+)
+"""What is wrong is a field that cannot be changed, unless a next step of the failure's own knows better."""
 _STEP_LIMIT = 900
 """What fits before it."""
 
 
 def fail(view: JobView, failure: Failure) -> Decision:
     """End the job for this reason. It does not go on by itself: its next step says how it does."""
-    failure = failure.model_copy(update={"next_step": _with_way_on(failure.next_step)})
+    failure = failure.model_copy(update={"next_step": _with_way_on(failure)})
     facts = [
         *stalled(failure.reason, failure.message),
         Fact("Failed", "True", failure.reason, failure.message),
@@ -46,11 +51,14 @@ def fail(view: JobView, failure: Failure) -> Decision:
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
-def _with_way_on(step: str | None) -> str:
+def _with_way_on(failure: Failure) -> str:
+    step, way_on = failure.next_step, f"set {_WAY_ON}"
+    if failure.reason in _MENDED_BY_ANOTHER_JOB and step in {None, NEXT_STEP.get(failure.reason)}:
+        step, way_on = step or "Correct what the message names.", _ANOTHER_JOB
     if step is None:
         return f"Set {_WAY_ON}"
     known = "retryNonce" in step or "new name" in step
-    return step if known else f"{step[:_STEP_LIMIT]} Then set {_WAY_ON}"
+    return step if known else f"{step[:_STEP_LIMIT]} Then {way_on}"
 
 
 def _not_suspended(view: JobView) -> list[Fact]:
