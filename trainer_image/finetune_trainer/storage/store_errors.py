@@ -23,6 +23,14 @@ _DENIED_NAMES = (
     "PermissionError",
 )
 _WITHOUT_KEYS = {"NoCredentialsError", "DefaultCredentialsError", "LocalTokenNotFoundError"}
+_SPENT_TOKENS = {
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "ExpiredTokenException",
+    "InvalidIdentityToken",
+}
+"""Codes by which S3, and what gives keys for it, refuse keys with status 400, which others have for a bad request."""
 _DENIED_BY_GCSFS = "Forbidden: "  # how its OSError begins for status 403
 _AWAY_NAMES = ("ConnectionError", "ClientConnectionError", "TimeoutError", "HTTPClientError")
 _MISSING_NAMES = (
@@ -81,7 +89,7 @@ def reason_of(error: BaseException) -> Reason:
     status = status_of(error)
     names = {kind.__name__ for one in chain(error) for kind in type(one).__mro__}
     if status is not None:
-        if status in _DENIED_STATUS:
+        if status in _DENIED_STATUS or any(_code(one) in _SPENT_TOKENS for one in chain(error)):
             return Reason.ACCESS_DENIED
         return Reason.DATASET_NOT_FOUND if status in _MISSING_STATUS else Reason.STORE_UNAVAILABLE
     if names & set(_DENIED_NAMES) or any(str(one).startswith(_DENIED_BY_GCSFS) for one in chain(error)):
@@ -121,6 +129,13 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             return
         yield following
         following = following.__cause__ or following.__context__
+
+
+def _code(error: BaseException) -> str | None:
+    """The word for what is wrong that an error of botocore carries."""
+    response = getattr(error, "response", None)
+    said = response.get("Error") if isinstance(response, dict) else None
+    return said.get("Code") if isinstance(said, dict) else None
 
 
 def _status(error: BaseException) -> int | None:

@@ -194,6 +194,9 @@ def _caused():
     return error
 
 
+_BAD_REQUEST = {"ResponseMetadata": {"HTTPStatusCode": 400}}
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -208,6 +211,10 @@ def _caused():
         (StatusError(code=403), "AccessDenied"),
         (StatusError(status_code=503), "StoreUnavailable"),
         (StatusError(response={"ResponseMetadata": {"HTTPStatusCode": 403}}), "AccessDenied"),
+        (StatusError(response={**_BAD_REQUEST, "Error": {"Code": "ExpiredToken"}}), "AccessDenied"),
+        (StatusError(response={**_BAD_REQUEST, "Error": {"Code": "InvalidToken"}}), "AccessDenied"),
+        (StatusError(response={**_BAD_REQUEST, "Error": {"Code": "400"}}), "StoreUnavailable"),
+        (StatusError(response={**_BAD_REQUEST, "Error": None}), "StoreUnavailable"),
         (StatusError(response=StatusError(status_code=404)), "DatasetNotFound"),
         (OSError("Forbidden: https://storage.googleapis.com/secret"), "AccessDenied"),  # as gcsfs words it
         (RefreshError(), "AccessDenied"),
