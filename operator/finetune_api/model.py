@@ -77,8 +77,8 @@ class ModelVersion(ApiModel):
     eval_loss: float | None = Field(None, description="Last validation loss.")
     evaluation: EvaluationResult | None = Field(
         None,
-        description="Scores of the tuned model and its baselines on the test set; of many versions, those older than "
-        "the active one may have none here.",
+        description="Scores of the tuned model and its baselines on the test set; of many versions, those beside "
+        "the active one may have none here, nor losses and datasetSHA256.",
     )
     created_at: Timestamp = Field(description="When the job ended, RFC 3339.")
     deployment: Annotated[str, Field(max_length=253)] | None = Field(

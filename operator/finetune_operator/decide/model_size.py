@@ -1,52 +1,68 @@
 """Keeps a FineTunedModel's status within its size: what decides nothing any more goes, from the oldest on. Pure.
 
 What came out for a version that is older than the active one is asked by nobody: a later one is compared with that. Its
-job, and the report beside its weights, have it too.
+job, and the report beside its weights, have it too. No version goes for its size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import orjson
 
 from finetune_api.model import FineTunedModelStatus, LetGoVersion, ModelVersion
 from finetune_operator.decide.job.status_size import LIMIT_BYTES
 
-FEW = 40
+FEW = 10
 """So many versions always fit: of most models nothing need be measured."""
 
 REMEMBERED = 20
 """So many of those that history has let go are remembered whatever there is beside them."""
 
-_FIELD = b',"evaluation":'
+_SCORES = {"evaluation": None}
+_FIGURES = {"train_loss": None, "eval_loss": None, "dataset_sha256": None}
+"""For people only."""
 
 
 def fit(status: FineTunedModelStatus) -> FineTunedModelStatus:
-    """The status without the scores of old versions, and the oldest of those let go, as far as it has to be."""
+    """The status without what decides nothing, then the oldest of those let go, then all scores that need not be."""
     versions, let_go = status.versions or (), status.let_go or ()
     if len(versions) + len(let_go) / 4 <= FEW:
         return status
     over = len(orjson.dumps(status.wire())) - LIMIT_BYTES
     if over <= 0:
         return status
-    shorter, over = _without_scores(versions, status.active_version or 0, over)
-    kept = _newest(let_go, over) if over > 0 else let_go
+    active, newest = status.active_version or 0, versions[-1].version if versions else 0
+    shorter, over = _without(_SCORES, versions, over, lambda number: number < active)
+    shorter, over = _without(_FIGURES, shorter, over, lambda number: number != active)
+    kept, over = _newest(let_go, over)
+    shorter, over = _without(_SCORES, shorter, over, lambda number: number not in {active, newest})
     return status.model_copy(update={"versions": list(shorter) or None, "let_go": list(kept) or None})
 
 
-def _without_scores(versions: Sequence[ModelVersion], active: int, over: int) -> tuple[list[ModelVersion], int]:
-    """The versions, and by how many bytes they are still too many."""
+def _without(
+    fields: Mapping[str, Any], versions: Sequence[ModelVersion], over: int, may: Callable[[int], bool]
+) -> tuple[list[ModelVersion], int]:
+    """The versions without the fields, oldest first, as far as it has to be, and by how many bytes they are too many.
+
+    Args:
+        fields: what goes.
+        versions: oldest first.
+        over: by how many bytes they are too many.
+        may: whether a version, by its number, may lose them.
+    """
     found = []
     for version in versions:
-        if over > 0 and version.version < active and version.evaluation is not None:
-            over -= len(_FIELD) + len(orjson.dumps(version.evaluation.wire()))
-            version = version.model_copy(update={"evaluation": None})  # noqa: PLW2901 - the shorter one takes its place
+        if over > 0 and may(version.version):
+            shorter = version.model_copy(update=fields)
+            over -= len(orjson.dumps(version.wire())) - len(orjson.dumps(shorter.wire()))
+            version = shorter  # noqa: PLW2901 - the shorter one takes its place
         found.append(version)
     return found, over
 
 
-def _newest(let_go: Sequence[LetGoVersion], over: int) -> Sequence[LetGoVersion]:
+def _newest(let_go: Sequence[LetGoVersion], over: int) -> tuple[Sequence[LetGoVersion], int]:
     first = 0
     while over > 0 and first < len(let_go) - REMEMBERED:
         over -= len(b",") + len(orjson.dumps(let_go[first].wire()))
         first += 1
-    return let_go[first:]
+    return let_go[first:], over

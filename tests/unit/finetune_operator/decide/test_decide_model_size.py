@@ -57,3 +57,32 @@ def test_what_is_active_is_the_same_without_them(activation: str, active: int) -
 def test_few_versions_keep_all() -> None:
     before = large(active=20, count=20)
     assert fit(before) is before
+
+
+@pytest.mark.parametrize("active", [None, 1, 75, 150])
+def test_a_hundred_and_fifty_versions_fit_whichever_is_active_and_if_none_is(active: int | None) -> None:
+    before = large(active=active, count=150)
+    status = fit(before)
+    assert size(before) > 64 * 1024 >= size(status)
+    assert fit(status) == status
+    was, found = before.versions or [], status.versions or []
+    decides = [(one.version, one.job_uid, one.artifact, one.connection, one.created_at) for one in was]
+    assert [(one.version, one.job_uid, one.artifact, one.connection, one.created_at) for one in found] == decides
+    assert found[-1].evaluation is not None, "whether the newest was measured is told"
+    assert all(one == was[one.version - 1] for one in found if one.version == active)
+
+
+def test_what_is_for_people_alone_goes_before_scores_that_may_decide() -> None:
+    found = fit(large(active=None, count=110)).versions or []
+    assert all(one.eval_loss is None for one in found if one.evaluation is None)
+    assert found[0].evaluation is None
+    assert found[-1].evaluation is not None
+
+
+@pytest.mark.parametrize("active", [60, 149])
+def test_what_is_active_by_comparing_is_the_same_without_the_scores_of_later_ones(active: int) -> None:
+    before = large(active=active, count=150)
+    told = {"spec": spec(activation="IfBetter", historyLimit=100)}
+    chosen = decide(view(*(before.versions or ()), active=active, **told)).status.active_version
+    fitted = fit(before.model_copy(update={"active_version": chosen}))
+    assert decide(view(*(fitted.versions or ()), active=chosen, **told)).status.active_version == chosen
