@@ -212,18 +212,6 @@ def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
     ) == (0 if phase == "Suspended" else 1)
 
 
-@pytest.mark.parametrize("step", ["its own", None])
-@pytest.mark.parametrize(
-    "reason", [Reason.SPEC_INVALID, Reason.MODEL_UNUSABLE, Reason.MODEL_RETIRED, Reason.FINE_TUNING_CLOSED]
-)
-def test_what_only_another_job_mends_is_not_told_to_be_tried_again(reason: Reason, step: str | None) -> None:
-    said = Failure.because(reason, "spec.baseModel: no such model")
-    failure = fail(view(), said if step else said.model_copy(update={"next_step": None})).status.failure
-    assert failure is not None
-    assert str(failure.next_step).endswith("apply the job under a new name.")
-    assert "retryNonce" not in str(failure.next_step)
-
-
 @pytest.mark.parametrize("name", ["namespace not allowed", "model not allowed", "fine-tuning off"])
 def test_what_an_admin_may_allow_later_is_told_with_how_it_begins_then(name: str) -> None:
     failure = decide(STATES[name][0]).status.failure

@@ -6,6 +6,7 @@ import pytest
 
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
+from finetune_operator.decide.job.change import fail
 from finetune_operator.decide.job.retries import RETRY_DELAYS
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide
@@ -28,6 +29,18 @@ from tests.unit.finetune_operator.decide.given import (
 )
 
 # retryNonce.
+
+
+@pytest.mark.parametrize("step", ["its own", None])
+@pytest.mark.parametrize(
+    "reason", [Reason.SPEC_INVALID, Reason.MODEL_UNUSABLE, Reason.MODEL_RETIRED, Reason.FINE_TUNING_CLOSED]
+)
+def test_what_only_another_job_mends_is_not_told_to_be_tried_again(reason: Reason, step: str | None) -> None:
+    said = Failure.because(reason, "spec.baseModel: no such model")
+    failure = fail(view(), said if step else said.model_copy(update={"next_step": None})).status.failure
+    assert failure is not None
+    assert str(failure.next_step).endswith("apply the job under a new name.")
+    assert "retryNonce" not in str(failure.next_step)
 
 
 def test_a_new_nonce_starts_a_failed_job_again_as_the_next_attempt_with_all_its_retries() -> None:
