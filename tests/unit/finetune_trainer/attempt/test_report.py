@@ -24,6 +24,7 @@ from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.waiting import wait_until
 
 
 def certificate(folder):
@@ -138,7 +139,7 @@ def test_a_run_that_has_nothing_to_say_and_moves_data_is_heard(operator, tmp_pat
         (tmp_path / "download").write_bytes(bytes(2 * report.LEAST_BYTES))
         return len(server.got) > 2
 
-    until(heard_again)
+    wait_until(heard_again)
     reporter.close()
     assert set(server.phases) == {"Validating"}
 
@@ -149,7 +150,7 @@ def test_a_run_that_hangs_is_not_heard(operator, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_bytes_moved", lambda: looks.append(1) or report.LEAST_BYTES * len(looks) // 2)
     server = operator()
     reporter = reporter_for(tmp_path, server)
-    until(lambda: len(looks) > 5)
+    wait_until(lambda: len(looks) > 5)
     assert len(server.got) == 1
     reporter.close()
 
@@ -157,18 +158,11 @@ def test_a_run_that_hangs_is_not_heard(operator, tmp_path, monkeypatch):
 def test_the_token_is_read_anew_for_each_report(operator, tmp_path):
     server = operator()
     reporter = reporter_for(tmp_path, server)
-    until(lambda: server.got)
+    wait_until(lambda: server.got)
     (tmp_path / "token").write_text("second")
     reporter.update(phase="Succeeded")
     reporter.close()
     assert server.tokens == ["Bearer first", "Bearer second"]
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_between_two_reports_of_a_phase_lies_the_interval_and_only_the_newest_is_sent(operator, tmp_path):
@@ -199,7 +193,7 @@ def test_a_busy_operator_gets_the_last_report_later(operator, tmp_path, refusals
 def test_a_report_that_is_too_long_is_sent_shortened(operator, tmp_path):
     server = operator([204, 413])
     reporter = reporter_for(tmp_path, server)
-    until(lambda: server.got)
+    wait_until(lambda: server.got)
     points = [LossPoint(step=step, value=1.0) for step in range(100)]
     reporter.update(phase="Succeeded", loss=Loss(train=points, validation=points))
     reporter.close()
@@ -209,7 +203,7 @@ def test_a_report_that_is_too_long_is_sent_shortened(operator, tmp_path):
 def test_a_refused_report_is_not_repeated_and_ends_nothing(operator, tmp_path, caplog):
     server = operator([400])
     reporter = reporter_for(tmp_path, server)
-    until(lambda: server.got)
+    wait_until(lambda: server.got)
     reporter.update(phase="Succeeded")
     reporter.close()
     assert [status for status, *_ in server.got] == [400, 204]
@@ -220,7 +214,7 @@ def test_a_refused_report_is_not_repeated_and_ends_nothing(operator, tmp_path, c
 def test_the_last_report_outlives_a_token_that_is_just_being_renewed(operator, tmp_path, status):
     server = operator([204, status])
     reporter = reporter_for(tmp_path, server)
-    until(lambda: server.got)
+    wait_until(lambda: server.got)
     reporter.update(phase="Succeeded")
     reporter.close()
     assert server.phases == ["Validating", "Succeeded"]
@@ -229,7 +223,7 @@ def test_the_last_report_outlives_a_token_that_is_just_being_renewed(operator, t
 def test_an_attempt_that_is_over_for_the_operator_ends_at_once(operator, tmp_path):
     server = operator([204, 410])
     reporter = reporter_for(tmp_path, server)
-    until(lambda: server.got)
+    wait_until(lambda: server.got)
     reporter.update(phase="Interrupted")
     reporter.close()
     assert [status for status, *_ in server.got] == [204, 410]
@@ -239,7 +233,7 @@ def test_a_run_whose_job_is_gone_says_so_no_more_every_moment_and_ends_at_once(o
     """Deleted with --cascade=orphan, it is at work for hours of which nobody wants to hear."""
     server = operator([410] * 100)
     reporter = reporter_for(tmp_path, server)
-    until(lambda: server.got)
+    wait_until(lambda: server.got)
     for step in range(20):
         reporter.update(phase="Validating", progress=Progress(step=step, total_steps=50))
         time.sleep(0.02)

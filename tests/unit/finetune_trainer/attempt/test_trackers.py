@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import threading
-import time
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from finetune_trainer.training.tuning import checkpoints_of
 from tests.unit.finetune_trainer.fake_service import FakeService, serving
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
+from tests.unit.finetune_trainer.waiting import wait_until
 
 
 class FakeMLflow(FakeService):
@@ -309,9 +309,7 @@ def test_a_tracker_that_does_not_take_it_is_said_and_the_training_goes_on(server
 
 def test_a_tracker_that_goes_away_in_the_middle_is_said(server, tiny_model, tmp_path):
     def goes(_interruption):
-        until = time.monotonic() + 60
-        while not server.metrics["loss"]:
-            assert time.monotonic() < until, "no step came"
+        wait_until(lambda: server.metrics["loss"], what="no step came")
         server.fault = lambda _method, path: 500 if "log-batch" in path else None
 
     code, report = run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address)), at_step(3, goes))

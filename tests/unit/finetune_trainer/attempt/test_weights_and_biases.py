@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.unit.finetune_trainer.attempt.wandb_server import KEY, FakeWandB
 from tests.unit.finetune_trainer.fake_service import serving
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
+from tests.unit.finetune_trainer.waiting import wait_until
 
 # Imported by those who use it: it takes five seconds, of each worker that collects this.
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs the extra package trackers")
@@ -155,9 +155,7 @@ def test_a_server_that_goes_away_in_the_middle_is_said(server, tiny_model, tmp_p
     monkeypatch.setattr(weights_and_biases, "FINISH_SECONDS", 2.0)
 
     def goes(_interruption):
-        until = time.monotonic() + 60
-        while not server.runs:
-            assert time.monotonic() < until, "no run came"
+        wait_until(lambda: server.runs, what="no run came")
         server.fault = lambda _method, _path: 500
 
     code, report = run(job(tmp_path, tiny_model, server), at_step(3, goes))

@@ -1,7 +1,6 @@
 """Jobs whose output is kept in an object store: each attempt has a node of its own, and nothing gets lost."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from finetune_trainer.storage.durable import read_manifest
 from finetune_trainer.storage.store import Store
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.output.kept_runs import at_step, run
+from tests.unit.finetune_trainer.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -104,9 +104,9 @@ def test_a_killed_attempt_is_gone_on_with_from_what_had_reached_the_store(
     template, bucket, undisturbed, tmp_path, monkeypatch
 ):
     def die_once_kept(_interruption):
-        until = time.monotonic() + 120
-        while not any(name.endswith(".json") for name in bucket.names("killed/state")):
-            assert time.monotonic() < until, "no snapshot came"
+        wait_until(
+            lambda: any(name.endswith(".json") for name in bucket.names("killed/state")), 120, "no snapshot came"
+        )
         raise Killed
 
     first = attempt(template, bucket, "killed", tmp_path, 1)

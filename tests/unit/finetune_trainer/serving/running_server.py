@@ -1,13 +1,13 @@
 """A real server on a loopback port, in a thread of the test process."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
 from finetune_trainer.serving.app import Room, build_app
+from tests.unit.finetune_trainer.waiting import wait_until
 
 SERVED = "sentiment"
 """Name that the server under test gives to its model."""
@@ -35,11 +35,3 @@ def running_server(room: Room, key=None, *, sagemaker: bool = False) -> Iterator
         server.should_exit = True
         thread.join(10)
         assert not thread.is_alive()
-
-
-def wait_until(condition, seconds: float = 60) -> None:
-    """Return as soon as the condition holds; fail after `seconds`."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "the condition did not come true"
-        time.sleep(0.02)

@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from running_server import SERVED, running_server, wait_until
+from running_server import SERVED, running_server
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
@@ -15,6 +15,7 @@ from finetune_trainer import serve
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving.app import Room
 from finetune_trainer.serving.asks import QueueFullError
+from tests.unit.finetune_trainer.waiting import wait_until
 
 ENDLESS = {"model": SERVED, "prompt": "one two", "max_tokens": 480, "temperature": 0, "logit_bias": {"2": -100}}
 

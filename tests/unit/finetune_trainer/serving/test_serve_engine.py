@@ -5,12 +5,12 @@ import threading
 
 import pytest
 import torch
-from running_server import wait_until
 
 from finetune_trainer.serving import engine as engines
 from finetune_trainer.serving.asks import Ask, QueueFullError, Sampling
 from finetune_trainer.serving.batch import Batch
 from finetune_trainer.serving.engine import Capacity, Engine
+from tests.unit.finetune_trainer.waiting import wait_until
 
 
 class GatedBatch(Batch):

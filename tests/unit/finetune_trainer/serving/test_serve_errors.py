@@ -6,12 +6,13 @@ import socket
 import httpx
 import openai
 import pytest
-from running_server import SERVED, running_server, wait_until
+from running_server import SERVED, running_server
 
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import app
 from finetune_trainer.serving.api_key import KeyFile
 from finetune_trainer.serving.app import Room
+from tests.unit.finetune_trainer.waiting import wait_until
 
 CHAT = {"model": SERVED, "messages": [{"role": "user", "content": "Hello"}]}
 TEXT = {"model": SERVED, "prompt": "Hello"}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running_server import wait_until
 
 from finetune_api.names import GPUS_VARIABLE
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serve import listen
+from tests.unit.finetune_trainer.waiting import wait_until
 
 ROOT = Path(__file__).parents[4]
 
