@@ -179,7 +179,10 @@ def is_named(shown: str, asked: str) -> bool:
 def _of_others(job: RemoteJob) -> Failure:
     """Only one that is to be adopted can be: its model answers what it was taught in a namespace of somebody else's."""
     message = f"spec.adopt.jobID: job {job.id} was made for a FineTuneJob of another namespace"
-    step = "Adopt it in that namespace, or write the ID of a job that was not made by this operator."
+    step = (
+        "Adopt it in that namespace, or apply a job under a new name with the ID of one that was not made by this "
+        "operator."
+    )
     return Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step)
 
 

@@ -387,6 +387,7 @@ def test_a_job_that_was_made_for_another_namespace_is_not_adopted() -> None:
     assert (decision.status.phase, failure.reason, decision.status.result) == ("Failed", Reason.SPEC_INVALID, None)
     assert "spec.adopt.jobID" in failure.message
     assert "team-b" not in failure.sentences, "whose it is stays theirs"
+    assert "retryNonce" not in failure.sentences, "its field cannot be changed"
     assert not decision.stop
 
 
