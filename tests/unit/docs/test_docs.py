@@ -16,7 +16,7 @@ from finetune_operator.decide import leftovers
 from finetune_operator.decide.deployment import idle
 from finetune_operator.desired import serving, training_job
 from finetune_trainer.__main__ import COMMANDS
-from finetune_trainer.job.other_names import PLACES, REMARKS
+from finetune_trainer.job.other_names import COUNTED_OTHERWISE, PLACES, REMARKS
 from tests.unit.docs.pages import EXAMPLES, PAGES, ROOT, name_of
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -131,8 +131,9 @@ def test_names_of_other_tools_are_told_to_people_as_the_check_knows_them() -> No
     rows = dict(re.findall(r"^\| (.+) \| (.+) \|$", page, re.MULTILINE))
     known = {f"`{place}`": names for place, names in PLACES.items()}
     assert {cell: tuple(re.findall(r"`(.+?)`", rows[cell])) for cell in known} == known
-    remarks = {remark: cell for cell, remark in rows.items() if remark in REMARKS}
-    assert {remark: tuple(re.findall(r"`(.+?)`", cell)) for remark, cell in remarks.items()} == REMARKS
+    for table in (REMARKS, COUNTED_OTHERWISE):
+        remarks = {remark: cell for cell, remark in rows.items() if remark in table}
+        assert {remark: tuple(re.findall(r"`(.+?)`", cell)) for remark, cell in remarks.items()} == table
 
 
 def listed_targets() -> set[str]:

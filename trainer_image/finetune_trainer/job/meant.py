@@ -12,13 +12,14 @@ from finetune_api.crds import KINDS
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.near_names import like, plain
 from finetune_trainer.job.fields import Path, field_names, model_at, places, required, shown, value_at
-from finetune_trainer.job.other_names import OF_CONNECTIONS, column_of, place_of, remark_on
+from finetune_trainer.job.other_names import OF_CONNECTIONS, column_of, place_of, remark_on, to_heed
 
 _FEW = 2
 """Places of one name that are all told."""
 
 _COLUMNS, _SELECTOR, _TEMPLATE = "spec.dataset.columns", "spec.namespaceSelector", "spec.deployment.template"
 _SPLITS = frozenset(f"spec.dataset.{split}" for split in ("train", "validation", "test"))
+_OF_DATA = _SPLITS | {"spec.dataset"}
 _HABITS = _SPLITS | {"the manifest", "metadata", "spec", "spec.hyperparameters", "spec.lora", "spec.resources"}
 _HABITS |= {"spec.dataset", "spec.trackers"}
 """Parts of a job in which a name that is not theirs may be meant for another part: elsewhere it says too little."""
@@ -27,6 +28,8 @@ _A_FILE = (
     "; a file is named by its uri, such as pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY or "
     "hf://datasets/OWNER/NAME/PATH"
 )
+_NAMES_OF_DATA = frozenset({"name", "id", "repo", "repoid", "repository", "dataset"})
+_OF_A_HUB = "; a file of a hub's dataset is uri: hf://datasets/OWNER/NAME/PATH"
 _OF_ANY_OBJECT = frozenset({"kind", "apiVersion", "apiGroup", "group", "uid"})
 """What references of Kubernetes' own kinds have beside a name."""
 
@@ -122,12 +125,14 @@ def _of_a_job(name: str, parent: str, names: list[str]) -> str:
     """Where what was meant stands in a job, if the name is another tool's, or that of one field of another part."""
     if parent not in _HABITS:
         return ""
+    if parent in _OF_DATA and plain(name) in _NAMES_OF_DATA:
+        return _OF_A_HUB
     remark = remark_on(name)
     place = place_of(name) or (None if remark else _only_place(name, parent))
     if place is not None and place.rpartition(".")[2] in names:
-        return f"; did you mean {place.rpartition('.')[2]}?"
+        return f"; did you mean {place.rpartition('.')[2]}?{to_heed(name)}"
     if place is not None and place != parent:
-        return f"; here it is {place}"
+        return f"; here it is {place}{to_heed(name)}"
     if place is not None:
         return f"; what is below it stands in {parent} itself"
     return f"; {remark}" if remark else ""

@@ -10,9 +10,11 @@ from pydantic_core import ErrorDetails
 
 from finetune_api.base import RULES
 from finetune_api.job import FineTuneJobManifest
+from finetune_api.near_names import plain
 from finetune_api.schema import structural_schema
 from finetune_trainer.job.fields import Path, field_names, model_at, required, shown, value_at
 from finetune_trainer.job.meant import meant
+from finetune_trainer.job.other_names import PREFERENCE
 from finetune_trainer.job.wrong_values import in_its_unit, instead, of_no_type, spoilt
 
 _NUMBERS = ("int_type", "float_type")
@@ -81,6 +83,8 @@ def _fields_below(model: type[BaseModel] | None, value: object) -> str:
     names, needed = field_names(model), required(model)
     if isinstance(value, str) and value in names and model_at([value], model) is not None:
         return f"write {{{value}: {{}}}}"
+    if isinstance(value, str) and plain(value) in PREFERENCE and not needed:
+        return f"{_switched(names, on=True)}, or fields below it: {', '.join(names)}"
     if isinstance(value, str | int | float) and (way := _only_way(model)):
         return f"write {way} instead of a value alone"
     if isinstance(value, list):

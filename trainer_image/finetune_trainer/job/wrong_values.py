@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune_api.near_names import plain
 from finetune_api.uris import AROUND, PLACEHOLDER, PLACEHOLDER_HELP
-from finetune_trainer.job.other_names import PREFERENCE, SUPERVISED, meaning_of
+from finetune_trainer.job.other_names import PREFERENCE, SUPERVISED, meaning_of, remark_on_value
 
 _NEAR = 0.6
 """How alike values are that may be one misspelt, as difflib counts."""
@@ -35,6 +35,8 @@ _LONG = 32
 
 _DURATIONS = TypeAdapter(timedelta)
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
+_SUM = re.compile(r"[\d.()\s]+(\s*(\*\*?|/|\^|x|×)\s*[-\d.()e]+)+")
+_DIGIT = re.compile(r"[0-9]")
 _DEFAULT = frozenset({"auto", "default", "none", "null", ""})
 _BOOLEAN = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
@@ -82,10 +84,14 @@ def spoilt(value: Any) -> str:
 
 
 def _choice(choices: list[str], value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
     if not isinstance(value, str):
         return ": write one of them alone"
     if len(choices) == 1:
         return ""  # it stands there already
+    if remark := remark_on_value(value, choices):
+        return f"; {remark}"
     if plain(value) in PREFERENCE and "LoRA" in choices:
         return "; learning from two answers is spec.preference: {}, with any method"
     if plain(value) in SUPERVISED and "LoRA" in choices:
@@ -119,6 +125,10 @@ def _number_of_text(text: str) -> str:
         return ": write it without quotes"
     if _WITH_UNIT.fullmatch(text):
         return ": write the number alone, without a unit"
+    if len(text) < _LONG and _SUM.fullmatch(text):
+        return ": write the number itself, nothing is calculated"
+    if _DIGIT.search(text) and not text.isascii():
+        return ": it has a character that only looks like one of a number: write digits, a point, - and e"
     if _DECIMAL_COMMA.fullmatch(text):
         return ": write a point for a fraction, and nothing between thousands"
     return ": leave the field out for its default" if text.lower() in _DEFAULT else ""

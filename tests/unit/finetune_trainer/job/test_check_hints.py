@@ -115,6 +115,15 @@ def test_what_is_no_duration_is_made_none(refused, written):
         (JOB.replace("baseModel:", "model:"), "spec.model: no such field; did you mean baseModel?"),
         (f"{JOB}  provider: openAI\n", "spec.provider: no such field; where a job is trained says its connection"),
         (f"{JOB}  hyperparameters: {{steps: 10}}\n", "steps: no such field; did you mean epochs?"),
+        (f"{JOB}  preference: dpo\n", "spec.preference: write {} for its defaults, or fields below it"),
+        (f"{JOB}  hyperparameters: {{learningRate: 1/10000}}\n", ": write the number itself, nothing is calculated"),
+        (f"{JOB}  hyperparameters: {{maxSequenceLength: 2^11}}\n", ": write the number itself, nothing is calculated"),
+        (f"{JOB}  hyperparameters: {{learningRate: 1e\u22124}}\n", "only looks like one of a number"),
+        (f"{JOB}  hyperparameters: {{schedule: none}}\n", "did you mean Constant?"),
+        (f"{JOB}  hyperparameters: {{schedule: linear_with_warmup}}\n", "did you mean Linear?"),
+        (f"{JOB}  trust_remote_code: true\n", "is the connection's huggingFace.trustRemoteCode"),
+        (f"{JOB}  peftConfig: {{r: 8}}\n", "spec.peftConfig: no such field; did you mean lora?"),
+        (JOB.replace("{train:", "{name: squad, train:"), "a file of a hub's dataset is uri: hf://datasets/OWNER"),
         (f"{JOB}  method: full-finetuning\n", "did you mean Full?"),
         (JOB.replace("pvc://data", "s3//bucket"), "spec.dataset.train.uri: write s3://, with a colon and two slashes"),
         (f"{DEPLOYMENT}  apiKeySecretRef: key\n", "spec.apiKeySecretRef: write fields below it: key, name"),
@@ -160,6 +169,43 @@ def test_what_many_get_wrong_is_answered_with_what_is_right(refused, text, said)
 
 def test_the_one_value_that_a_field_may_have_is_told_once(refused):
     assert refused(JOB.replace("v1alpha1", "v1"))[0].endswith("apiVersion: input should be 'finetune.dev/v1alpha1'")
+
+
+@pytest.mark.parametrize(
+    ("written", "heed"),
+    [
+        ("hyperparameters: {max_steps: 100}", "did you mean epochs? (it counts passes over the data, of which one has"),
+        ("max_steps: 100", "spec.hyperparameters.epochs (it counts passes over the data, of which one has rows / "),
+        ("hyperparameters: {warmup_steps: 10}", "did you mean warmupRatio? (it is a fraction of all steps, such as"),
+        ("learningRateWarmupSteps: 10", "spec.hyperparameters.warmupRatio (it is a fraction of all steps"),
+        ("load_in_4bit: true", "did you mean method? (QLoRA has a base model of 4 bits)"),
+        ("load_in_8bit: true", "did you mean method? (QLoRA has a base model of 4 bits, and none has 8)"),
+        ("fp16: true", "spec.hyperparameters.precision (there is BFloat16, and no float16)"),
+    ],
+)
+def test_where_our_field_means_something_else_than_the_name_elsewhere_that_is_told(refused, written, heed):
+    """epochs: 100 in place of max_steps: 100 would train for days."""
+    assert heed in refused(f"{JOB}  {written}\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("method: dora", "that is LoRA with lora: {useDoRA: true}"),
+        ("method: rsLoRA", "that is LoRA with lora: {useRSLoRA: true}"),
+        ("method: GRPO", "learning from rewards is not there"),
+        ("method: adalora", "that way of tuning is not there"),
+        ("method: CONTINUED_PRE_TRAINING", "a job learns answers to prompts"),
+        ("hyperparameters: {precision: fp16}", "there is no float16: BFloat16 takes as much memory"),
+        ("hyperparameters: {precision: 16}", "there is no float16: BFloat16 takes as much memory"),
+        ("hyperparameters: {precision: 4bit}", "a base model of 4 bits is method: QLoRA"),
+    ],
+)
+def test_a_value_that_is_no_slip_of_the_pen_is_answered_with_what_there_is(refused, written, said):
+    """LoRA in place of DoRA, or BFloat16 in place of 8 bits, would be another training than was meant."""
+    message, _ = refused(f"{JOB}  {written}\n")
+    assert f"; {said}" in message
+    assert "did you mean" not in message
 
 
 @pytest.mark.parametrize(
