@@ -12,10 +12,13 @@ from finetune_api.crds import KINDS
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.near_names import like, plain
 from finetune_trainer.job.fields import Path, field_names, model_at, places, required, shown, value_at
-from finetune_trainer.job.other_names import OF_CONNECTIONS, column_of, place_of, remark_on, to_heed
+from finetune_trainer.job.other_names import OF_CONNECTIONS, OF_SERVING, column_of, place_of, remark_on, to_heed
 
 _FEW = 2
 """Places of one name that are all told."""
+
+_DEPTH_OF_BLOCKS = 2
+"""As deep as `spec.bedrock`."""
 
 _COLUMNS, _SELECTOR, _TEMPLATE = "spec.dataset.columns", "spec.namespaceSelector", "spec.deployment.template"
 _SPLITS = frozenset(f"spec.dataset.{split}" for split in ("train", "validation", "test"))
@@ -64,7 +67,7 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     others = _of_no_part(name, parent, kind, below)
     if root is FineTuneJobManifest:
         return _of_a_job(name, parent, names) or near or (_A_FILE if parent in _SPLITS else others)
-    remark = OF_CONNECTIONS.get(plain(name)) if kind == "LLMConnection" else None
+    remark = (OF_CONNECTIONS if kind == "LLMConnection" else OF_SERVING).get(plain(name))
     elsewhere = _elsewhere(name, list(path[:-1]), manifest, root)
     return f"; {remark}" if remark else elsewhere if name in _OF_PODS else near or elsewhere or others
 
@@ -157,20 +160,44 @@ def _instead_of(name: str, reference: str, kind: str) -> str:
 
 def _elsewhere(name: str, parent: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     """Where fields of this name stand in the object."""
-    found = _of_its_provider(_called(name, root), manifest)
+    found = _of_its_provider(_not_around(parent, _called(name, root)), manifest)
     likely = 0 < len(found) <= _FEW and all(_may_be_meant(place.split("."), parent, root) for place in found)
     return f"; here it is {' or '.join(found)}" if likely else ""
 
 
-def _of_its_provider(found: list[str], manifest: dict[str, Any]) -> list[str]:
-    """Without those in parts that go with another provider than the one that the manifest names, unless all do."""
+def of_other_providers(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
+    """The providers whose blocks have a field of this name; empty where it stands deeper than such blocks do."""
+    *parent, name = path
+    others = dict.fromkeys(_block(place) for place in _not_around(parent, _called(str(name), root)))
+    is_of_others = bool(others) and others.keys() <= _others_than(manifest)
+    return f"; it is a field of {', '.join(others)}" if is_of_others and len(parent) <= _DEPTH_OF_BLOCKS else ""
+
+
+def _not_around(parent: Path, found: list[str]) -> list[str]:
+    """Without the parts that a field is in."""
+    around = {".".join(map(str, parent[:depth])) for depth in range(len(parent) + 1)}
+    return [place for place in found if place not in around]
+
+
+def _block(place: str) -> str:
+    """The part of the spec that a place is in; empty of one outside of the spec."""
+    return next(iter(place.split(".")[1:]), "")
+
+
+def _others_than(manifest: dict[str, Any]) -> frozenset[str]:
+    """The parts that go with another provider than the one that the manifest names; none where it names not one."""
     spec = manifest.get("spec")
     given = [provider for provider in PROVIDERS if isinstance(spec, dict) and provider in spec]
     if len(given) != 1:
-        return found
+        return frozenset()
     beside = {"checkPod"} if given == ["huggingFace"] else set()
-    others = {*PROVIDERS, *beside} - {*given}
-    return [place for place in found if place.split(".")[1] not in others] or found
+    return frozenset({*PROVIDERS, *beside} - {*given})
+
+
+def _of_its_provider(found: list[str], manifest: dict[str, Any]) -> list[str]:
+    """Without those in parts that go with another provider than the one that the manifest names."""
+    others = _others_than(manifest)
+    return [place for place in found if _block(place) not in others]
 
 
 def _may_be_meant(place: list[str], parent: Path, root: type[BaseModel]) -> bool:

@@ -214,8 +214,39 @@ OF_CONNECTIONS: dict[str, str] = {
     **dict.fromkeys(("namespaces", "allowednamespaces"), "here it is spec.namespaceSelector"),
     **dict.fromkeys(("matchname", "matchnames"), _ONE_NAMESPACE),
     **dict.fromkeys(("accesskeyid", "secretaccesskey", "clientsecret", "token", "password"), _KEYS),
+    **dict.fromkeys(("tenantid", "clientid", "profile", "sessiontoken"), _KEYS),
+    **dict.fromkeys(("model", "deployment"), "jobs name models, and fineTuning.allowedModels restricts them"),
+    **dict.fromkeys(("headers", "proxy", "timeout"), "the operator's proxy and certificates are values of the chart"),
+    **dict.fromkeys(("irsa", "instanceprofile"), "here it is podIdentity: true"),
+    "managedidentity": "here it is workloadIdentity: true",
+    "apiversion": "the operator knows which version of the API it speaks",
+    "location": "the account has its own",
 }
 """What to do about plain names in an LLMConnection that mean none of its fields."""
+
+_SERVICE = "a Service of the object's name is made, and no Ingress"
+OF_SERVING: dict[str, str] = {
+    "openai": "a model at OpenAI needs no deployment, so there is nothing to write",
+    **dict.fromkeys(("ingress", "route", "host", "hosts", "service", "servicetype", "port"), _SERVICE),
+    **dict.fromkeys(
+        ("autoscaling", "hpa", "minreplicas", "maxreplicas", "targetcpu"),
+        "a HorizontalPodAutoscaler of your own sets huggingFace.replicas",
+    ),
+    **dict.fromkeys(
+        ("scaletozero", "idletimeout", "idleseconds"), "write idle: {afterSeconds: 7200, action: ScaleToZero}"
+    ),
+    **dict.fromkeys(("image", "vllmimage", "trainerimage"), "images are those of the connection"),
+    **dict.fromkeys(
+        ("args", "env", "command", "nodeselector", "tolerations", "affinity", "runtimeclassname", "volumes", "labels"),
+        f"pods are shaped by {_TEMPLATE}",
+    ),
+    **dict.fromkeys(("strategy", "rollingupdate", "canary"), "a new version answers before the old one stops"),
+    **dict.fromkeys(
+        ("rollback", "rollbackto", "pinned", "pin", "promote"),
+        "a version is chosen by its number: activeVersion of a FineTunedModel, version of a ModelDeployment",
+    ),
+}
+"""The same in a ModelDeployment and a FineTunedModel."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "prompt": ("input", "question", "query", "text", "instruction", "user", "source"),

@@ -13,7 +13,7 @@ from finetune_api.job import FineTuneJobManifest
 from finetune_api.near_names import plain
 from finetune_api.schema import structural_schema
 from finetune_trainer.job.fields import Path, field_names, model_at, required, shown, value_at
-from finetune_trainer.job.meant import meant
+from finetune_trainer.job.meant import meant, of_other_providers
 from finetune_trainer.job.other_names import PREFERENCE
 from finetune_trainer.job.wrong_values import in_its_unit, instead, of_no_type, spoilt
 
@@ -58,11 +58,13 @@ class WrongFields:
             return ""
         if likely := meant(path, self._manifest, self._root):
             return likely
+        others = of_other_providers(path, self._manifest, self._root)
         if parent in self._listed:
-            return ""
+            return others
         self._listed.add(parent)
         names = field_names(model)
-        return f"; there is only {names[0]}" if len(names) == 1 else f"; there are {', '.join(names)}"
+        there = f"is only {names[0]}" if len(names) == 1 else f"are {', '.join(names)}"
+        return f"{others}; there {there}"
 
 
 def _value(error: ErrorDetails, value: Any, described: str) -> str:
@@ -83,6 +85,8 @@ def _fields_below(model: type[BaseModel] | None, value: object) -> str:
     names, needed = field_names(model), required(model)
     if isinstance(value, str) and value in names and model_at([value], model) is not None:
         return f"write {{{value}: {{}}}}"
+    if names == ["matchExpressions", "matchLabels"] and isinstance(value, str | bool):
+        return "write {} for every namespace, or matchLabels: {kubernetes.io/metadata.name: NAME} for one"
     if isinstance(value, str) and plain(value) in PREFERENCE and not needed:
         return f"{_switched(names, on=True)}, or fields below it: {', '.join(names)}"
     if isinstance(value, str | int | float) and (way := _only_way(model)):

@@ -5,13 +5,14 @@ import re
 import pytest
 from pydantic import create_model
 
-from finetune_api.connection import LLMConnectionSpec
+from finetune_api.connection import PROVIDERS, LLMConnectionSpec
 from finetune_api.crds import KINDS
+from finetune_api.deployment import ENGINES
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.near_names import plain
 from finetune_trainer.job.fields import field_names, model_at, places
 from finetune_trainer.job.manifest import OtherManifest
-from finetune_trainer.job.meant import meant
+from finetune_trainer.job.meant import meant, of_other_providers
 from finetune_trainer.job.other_names import PLACES, REMARKS
 
 SHORT = 3
@@ -44,6 +45,30 @@ def test_the_field_that_was_meant_is_told(kind):
             missed += [] if f"did you mean {name}?" in said else [f"{place}: {written}{said}"]
     assert tried > len(field_names(kind.spec)) * 5
     assert missed == []
+
+
+def blocks():
+    """The parts that go with one provider, and a kind that has each."""
+    return [(one, "LLMConnection") for one in PROVIDERS] + [(one, "ModelDeployment") for one in ENGINES]
+
+
+@pytest.mark.parametrize("name", ["apiVersion", "kind", "metadata", "spec", "status", "name", ""])
+@pytest.mark.parametrize(("block", "kind"), blocks())
+def test_what_belongs_to_the_object_itself_is_answered_anywhere_below_it(block, kind, name):
+    """`check` ended with a traceback where an apiVersion stood in a provider's block, as Azure's clients have it."""
+    spec = next(one.spec for one in KINDS if one.kind == kind)
+    root = create_model(kind, __base__=OtherManifest, spec=(spec, ...))
+    manifest = {"kind": kind, "spec": {block: {}}}
+    parents = {tuple(place.split(".")[:-1]) for found in places(root).values() for place in found}
+    assert all(isinstance(meant([*parent, name], manifest, root), str) for parent in parents if parent)
+
+
+def test_a_field_of_another_provider_is_told_as_that():
+    root = create_model("LLMConnection", __base__=OtherManifest, spec=(LLMConnectionSpec, ...))
+    manifest = {"kind": "LLMConnection", "spec": {"bedrock": {}}}
+    for path, said in (("kmsKeyID", "; it is a field of sageMaker"), ("endpoints.bedrock", "")):
+        whole = ["spec", "bedrock", *path.split(".")]
+        assert (meant(whole, manifest, root), of_other_providers(whole, manifest, root)) == ("", said)
 
 
 def test_no_name_of_another_tool_means_two_things():
