@@ -18,6 +18,7 @@ from typing import Any
 
 from finetune_api import RELEASE
 from finetune_operator import ask
+from finetune_operator.command_line import Parser
 from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.handlers.watches import CannotWatch, start
@@ -249,7 +250,7 @@ async def _main(settings: Settings) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line. Without a command it is the operator itself, which takes its settings from the environment."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="finetune-operator",
         description="Without a command this starts the operator, as in its pod: it takes its settings from "
         "FINETUNE_… variables, of which it needs one at least, and works in the cluster that the kubeconfig names.",

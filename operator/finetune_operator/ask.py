@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from finetune_api.deployment import Endpoint
-from finetune_api.names import WAKE_ANNOTATION
+from finetune_api.names import GROUP, WAKE_ANNOTATION
 from finetune_operator.runtime.connection import kubeconfig_path
 from finetune_operator.runtime.errors import KubeError, NoCluster
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
@@ -35,6 +35,10 @@ REGION_VARIABLE = "AWS_REGION"
 SERVICE_PORT = "http"
 DEFAULT_NAMESPACE = "default"
 _NAME = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_KINDS = frozenset(
+    {"md", "modeldeployment", "modeldeployments", f"modeldeployment.{GROUP}", f"modeldeployments.{GROUP}"}
+)
+"""What `kubectl get -o name` and its users write before a name."""
 _HOTTEST = 2
 _MOST_TOLD = 300
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -77,6 +81,8 @@ def _name(text: str) -> str:
         ArgumentTypeError: it is none.
     """
     namespace, _, name = text.rpartition("/")
+    if namespace in _KINDS and _NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"{text!r} is a name behind its kind: write {name} alone")
     if _NAME.fullmatch(namespace) and _NAME.fullmatch(name):
         raise argparse.ArgumentTypeError(f"{text!r} is no name, but two: write {name} -n {namespace}")
     if not _NAME.fullmatch(text):

@@ -48,6 +48,8 @@ def test_with_a_setting_it_is_the_operator(monkeypatch, name):
     [
         ("team-a/mood", "'team-a/mood' is no name, but two: write mood -n team-a"),
         ("team_a/mood", "'team_a/mood' is no name: write a-z, 0-9, '-' and '.' only"),
+        ("md/mood", "'md/mood' is a name behind its kind: write mood alone"),
+        ("modeldeployment.finetune.dev/mood", "a name behind its kind: write mood alone"),
     ],
 )
 def test_a_namespaced_name_is_answered_with_the_flag_for_the_namespace(
@@ -55,4 +57,24 @@ def test_a_namespaced_name_is_answered_with_the_flag_for_the_namespace(
 ) -> None:
     with pytest.raises(SystemExit):
         program.main(["ask", model, "hello"])
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ask mood hello --temprature 0", "did you mean --temperature instead of --temprature?"),
+        ("ask mood hello --max_tokens=5", "did you mean --max-tokens instead of --max_tokens?"),
+        ("ask mood hello --verbose", "unrecognized arguments: --verbose; there are --help, --namespace, --system"),
+        ("ask mood what a day", "unrecognized arguments: a day; write a text of several words in quotes"),
+        ("aks mood hello", "did you mean ask?"),
+        ("serve", "invalid choice: 'serve' (choose from"),
+    ],
+)
+def test_a_misspelt_command_line_is_answered_with_what_was_meant(
+    capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.main(line.split())
+    assert ended.value.code == program.MISCONFIGURED
     assert said in capsys.readouterr().err

@@ -105,8 +105,8 @@ REMARKS: dict[str, tuple[str, ...]] = {
         "gradient_accumulation",
     ),
     "the optimizer is AdamW": (
-        *("optimizer", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "betas", "beta1", "beta2", "eps", "epsilon"),
-        *("momentum", "optim_args", "optim_target_modules"),
+        *("optimizer", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "betas", "beta1", "beta2", "eps"),
+        *("epsilon", "momentum", "optim_args", "optim_target_modules"),
     ),
     "loss is computed on completions only": (
         *("train_on_inputs", "train_on_responses_only", "completion_only_loss", "assistant_only_loss", "mask_prompt"),

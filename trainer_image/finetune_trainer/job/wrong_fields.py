@@ -18,6 +18,7 @@ from finetune_trainer.job.other_names import PREFERENCE
 from finetune_trainer.job.wrong_values import in_its_unit, instead, of_no_type, spoilt
 
 _NUMBERS = ("int_type", "float_type")
+_OF_A_SELECTOR = ["matchExpressions", "matchLabels"]
 
 
 class WrongFields:
@@ -83,19 +84,27 @@ def _fields_below(model: type[BaseModel] | None, value: object) -> str:
     if model is None:
         return "write {}: it has no fields"
     names, needed = field_names(model), required(model)
-    if isinstance(value, str) and value in names and model_at([value], model) is not None:
-        return f"write {{{value}: {{}}}}"
-    if names == ["matchExpressions", "matchLabels"] and isinstance(value, str | bool):
-        return "write {} for every namespace, or matchLabels: {kubernetes.io/metadata.name: NAME} for one"
-    if isinstance(value, str) and plain(value) in PREFERENCE and not needed:
-        return f"{_switched(names, on=True)}, or fields below it: {', '.join(names)}"
-    if isinstance(value, str | int | float) and (way := _only_way(model)):
-        return f"write {way} instead of a value alone"
+    if said := _instead_of_text(model, value):
+        return said
     if isinstance(value, list):
         return f"write its fields, no list: {', '.join(names)}"
     if isinstance(value, bool) and names and not needed:
         return f"{_switched(names, on=value)}, or fields below it: {', '.join(names)}"
     return f"write fields below it: {', '.join(names)}" if names else "write {}: it has no fields"
+
+
+def _instead_of_text(model: type[BaseModel], value: object) -> str:
+    """What to write in place of a word or a number, where that says what is meant."""
+    names = field_names(model)
+    if not isinstance(value, str | int | float):
+        return ""
+    if names == _OF_A_SELECTOR:
+        return "write {} for every namespace, or matchLabels: {kubernetes.io/metadata.name: NAME} for one"
+    if isinstance(value, str) and value in names and model_at([value], model) is not None:
+        return f"write {{{value}: {{}}}}"
+    if isinstance(value, str) and plain(value) in PREFERENCE and not required(model):
+        return f"{_switched(names, on=True)}, or fields below it: {', '.join(names)}"
+    return f"write {way} instead of a value alone" if (way := _only_way(model)) else ""
 
 
 def _only_way(model: type[BaseModel]) -> str:

@@ -35,7 +35,7 @@ _LONG = 32
 
 _DURATIONS = TypeAdapter(timedelta)
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
-_SUM = re.compile(r"[\d.()\s]+(\s*(\*\*?|/|\^|x|×)\s*[-\d.()e]+)+")
+_SUM = re.compile(r"[\d.()\s]+(\s*(\*\*?|/|\^|x)\s*[-\d.()e]+)+")
 _DIGIT = re.compile(r"[0-9]")
 _DEFAULT = frozenset({"auto", "default", "none", "null", ""})
 _BOOLEAN = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})

@@ -159,8 +159,14 @@ def test_what_is_no_duration_is_made_none(refused, written):
         (f"{JOB}  trackers:\n    tensorBoard:\n", "line 10: tensorBoard: nothing stands behind its colon"),
         (f"{DEPLOYMENT}  azureOpenAI: null\n", "line 6: azureOpenAI: nothing stands behind its colon"),
         (BEDROCK + "  namespaceSelector: ~\n", "line 6: namespaceSelector: nothing stands behind its colon"),
-        (AZURE.replace("MORE", "apiVersion: 2025-04-01-preview"), "the operator knows which version of the API it speaks"),
-        (CONNECTION + "  namespaceSelector: all\n", "spec.namespaceSelector: write {} for every namespace, or matchLabels"),
+        (
+            AZURE.replace("MORE", "apiVersion: 2025-04-01-preview"),
+            "the operator knows which version of the API it speaks",
+        ),
+        (
+            CONNECTION + "  namespaceSelector: all\n",
+            "spec.namespaceSelector: write {} for every namespace, or matchLabels",
+        ),
         (f"{DEPLOYMENT}  openAI: {{}}\n", "spec.openAI: no such field; a model at OpenAI needs no deployment"),
         (f"{DEPLOYMENT}  ingress: {{host: a}}\n", "a Service of the object's name is made, and no Ingress"),
         (f"{MODEL}  rollback: 1\n", "activeVersion of a FineTunedModel, version of a ModelDeployment"),

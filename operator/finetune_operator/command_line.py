@@ -1,0 +1,39 @@
+"""The parser of `finetune-operator`'s command line: it says which command or flag was probably meant."""
+
+import argparse
+import re
+import shlex
+from collections.abc import Sequence
+from typing import NoReturn
+
+from finetune_api.near_names import like
+
+_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's own, with a word on misspelt names. Its commands are of the same class."""
+
+    def parse_known_args(  # type: ignore[override]  # typeshed has it three times
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """See argparse; a command tells what it does not know itself, since the whole line's parser knows no flags."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown and self._subparsers is None:
+            self.error(f"unrecognized arguments: {shlex.join(unknown)}{self._meant(unknown)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """See argparse; behind a command that is none stands the one that was probably meant."""
+        choice = _CHOICE.search(message)
+        near = like(choice[1], re.findall(r"[\w-]+", choice[2])) if choice else None
+        super().error(message + (f"; did you mean {near}?" if near else ""))
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        """The flag that the first unknown one may be, else what to do with words that belong together."""
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        if unknown[0].startswith("-"):
+            name = unknown[0].partition("=")[0]
+            near = like(name, flags) if name.startswith("--") else None
+            return f"; did you mean {near} instead of {name}?" if near else f"; there are {', '.join(flags)}"
+        return "; write a text of several words in quotes"
