@@ -52,6 +52,10 @@ class Context:
         """Where the finished model has to stand: an empty folder."""
         self.checkpoints = Path(told.checkpoints)
         """A folder that outlives the pod: what is in it is there when the job goes on."""
+        self.moment = told.moment
+        """When the job's first attempt began: what time chat templates write, in every attempt, where they write one.
+
+        transformers' own `apply_chat_template` asks the clock; most templates take a `date_string` instead."""
 
     @property
     def stop_requested(self) -> bool:
@@ -118,7 +122,7 @@ def context() -> Context:
 
 def chat_tokenizer(run: Context) -> ChatTokenizer:
     """The base model's tokenizer with its chat template, as the built-in recipe and the server use it."""
-    return ChatTokenizer.from_folder(run.base_model)
+    return ChatTokenizer.from_folder(run.base_model, moment=run.moment)
 
 
 def load_model(run: Context) -> Any:

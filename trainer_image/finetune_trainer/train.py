@@ -9,7 +9,7 @@ The job comes from the environment; how it goes leaves by the report. Each step'
 import argparse
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import Keeping, followed, kept
 from finetune_trainer.storage.durable import write_errors
-from finetune_trainer.training import diverged, own_code, own_model, rounded
+from finetune_trainer.training import diverged, moment, own_code, own_model, rounded
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
@@ -117,6 +117,7 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
             interruption.stop_when_passed(keeping.fence)
     if world.tell("finished", lambda: _was_finished(attempt)):
         return
+    attempt = replace(attempt, moment=moment.of_run(Path(job.output), world))
     trackers.require(job)
     pushes.require_keys(job.spec.artifact.push)
     attempt.tell_tracked()  # before the model is loaded: whoever wants trackers may still stop it
@@ -176,6 +177,7 @@ def _clear(job: TrainerJob) -> None:
         kept = (CHECKPOINTS_FOLDER, ANSWERS, own_code.MODEL_FOLDER, mlflow_run.RUNS_FOLDER, trackers.TENSORBOARD_FOLDER)
         for rest in kept:
             shutil.rmtree(Path(job.output) / rest, ignore_errors=True)
+        moment.forget(Path(job.output))
 
 
 def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
@@ -240,7 +242,7 @@ class Run:
 
 def _checked_data(attempt: Attempt, folder: Path) -> DatasetVerdict:
     """The verdict on the data, reported; no model is loaded for data that cannot be used."""
-    job, chat = attempt.job, ChatTokenizer.from_folder(folder)
+    job, chat = attempt.job, ChatTokenizer.from_folder(folder, moment=attempt.moment)
     verdict = check_dataset(job.spec, tokenizer=chat, allow_local=attempt.allow_local, air_gapped=job.air_gapped)
     attempt.reporter.update(dataset=verdict)
     require_valid(verdict)
@@ -284,22 +286,22 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
 
 def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
     """The user's code; no model is loaded here before it has ended. It has its pod to itself: there are no ranks."""
-    job, interruption = attempt.job, attempt.interruption
-    reading = {"allow_local": attempt.allow_local, "air_gapped": job.air_gapped}
+    job = attempt.job
     learnt = fingerprint(job, *data_hashes(verdict))
-    result = own_code.train(job, folder, verdict, attempt.reporter, interruption, learnt=learnt, **reading)
+    result = own_code.train(attempt, folder, verdict, learnt=learnt)
     base_model.quiet_libraries()
     model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, compute_dtype_of(job))
+    result = _with(result, own_model.nothing_learnt(folder, model))
     own_code.found_good(job, learnt, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
-    interruption.check()
+    attempt.interruption.check()
     return run, result
 
 
 def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any, *, shards: int = 1) -> Run:
     """Tokenise the data, and decide how model and data go together."""
     job, world = attempt.job, attempt.world
-    chat = ChatTokenizer.from_folder(folder)
+    chat = ChatTokenizer.from_folder(folder, moment=attempt.moment)
     data = Tokenised(job, chat, verdict, world, allow_local=attempt.allow_local)
     train, validation = data.learnt("train"), data.learnt("validation")
     test = data.answers("test") if world.is_first else None  # the others do not measure
@@ -384,7 +386,7 @@ def _saved_step(run: Run) -> int:
 
 
 def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
-    curves = run.metrics.curves()
+    curves, tokens = run.metrics.curves(), run.model.get_input_embeddings().num_embeddings
     return TrainingResult(
         artifact=ArtifactRef(),
         steps=run.plan.total_steps,
@@ -394,18 +396,8 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         **curves.last_rewards,
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
-        warnings=_doubts(run, trainer) or _nothing_learnt(run),
+        warnings=diverged.warnings(run.job.spec, run.metrics.lines, tokens, trainer.loss_at_end),
     )
-
-
-def _doubts(run: Run, trainer: "StepTrainer") -> list[str] | None:
-    lines, tokens = run.metrics.lines, run.model.get_input_embeddings().num_embeddings
-    return diverged.doubts(lines) or diverged.doubt_of_few(lines, tokens, trainer.loss_at_end)
-
-
-def _nothing_learnt(run: Run) -> list[str] | None:
-    ratio = run.job.spec.adapters and run.job.spec.adapters.lora_plus_ratio
-    return diverged.nothing_learnt(run.metrics.lines, run.job.spec.hyperparameters, ratio or 1.0)
 
 
 def _with(result: TrainingResult, warnings: list[str] | None) -> TrainingResult:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_api.evaluation import EvaluationResult
+from finetune_api.evaluation import EvaluationResult, Verdict
 from finetune_api.job_status import Failure
 from finetune_api.model import MOST_LET_GO, FineTunedModelSpec, FineTunedModelStatus, LetGoVersion, ModelVersion
 from finetune_api.reasons import Reason
@@ -144,25 +144,39 @@ def beats(new: EvaluationResult | None, active: ModelVersion | None) -> bool:
         return False
     if active is None:
         return _beats_base(new)
-    compared = new.baselines.active_version
-    if compared is not None and compared.version == active.version and compared.verdict is not None:
-        return compared.verdict == "Better"
+    if (verdict := _verdict_against(new, active)) is not None:
+        return verdict == "Better"
     return _beats_base(new) and _scores_higher(new, active.evaluation)
 
 
+def _verdict_against(new: EvaluationResult, active: ModelVersion) -> Verdict | None:
+    """That of the comparison with this very version; None where it was another one, or could not be asked."""
+    compared = new.baselines.active_version
+    return compared.verdict if compared is not None and compared.version == active.version else None
+
+
 def _beats_base(new: EvaluationResult) -> bool:
-    """By the verdict against the base model; where it was not asked, by that against all baselines."""
+    return _verdict_of(new) == "Better"
+
+
+def _verdict_of(new: EvaluationResult) -> Verdict | None:
+    """That against the base model; where it was not asked, that against all baselines."""
     base = new.baselines.zero_shot
-    return (base.verdict if base is not None and base.verdict is not None else new.verdict) == "Better"
+    return base.verdict if base is not None and base.verdict is not None else new.verdict
 
 
 def _scores_higher(new: EvaluationResult, old: EvaluationResult | None) -> bool:
     if old is None:
         return True  # the active version was never measured: beating the base model is more than is known of it
-    if (new.metric, new.test_sha256) != (old.metric, old.test_sha256):
+    if not _compare(new, old):
         return False
     before, after = old.tuned.of(new.metric), new.tuned.of(new.metric)
     return after is not None and (before is None or after > before)
+
+
+def _compare(new: EvaluationResult, old: EvaluationResult) -> bool:
+    """Whether scores of the two are of one metric on the same rows."""
+    return (new.metric, new.test_sha256) == (old.metric, old.test_sha256)
 
 
 def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:
@@ -244,8 +258,25 @@ def _passed_over(view: ModelView, active: int) -> str:
     newest = view.usable[-1] if view.usable else None
     if not compares or newest is None or newest.version <= active:
         return ""
-    why = "was found no better" if newest.evaluation else "was not measured (dataset.test)"
+    present = next((version for version in view.usable if version.version == active), None)
+    why = _why_no_better(newest.evaluation, present)
     return f"; version {newest.version} {why}: set spec.activeVersion: {newest.version} to use it all the same"
+
+
+def _why_no_better(new: EvaluationResult | None, active: ModelVersion | None) -> str:
+    """What is known of a version that `beats` says no of: it may be better, and nobody has been able to tell."""
+    if new is None:
+        return "was not measured (dataset.test)"
+    if active is None or _verdict_against(new, active) is not None:
+        return "was found no better"
+    if _verdict_of(new) is None:
+        return f"has no verdict, against its base model or version {active.version}"
+    if not _beats_base(new):
+        base = new.baselines.zero_shot
+        return "was found no better" + (" than its base model" if base is not None and base.verdict is not None else "")
+    if active.evaluation is not None and not _compare(new, active.evaluation):
+        return f"was not compared with version {active.version}, which was measured on other rows or by another metric"
+    return f"was not compared with version {active.version}, and scores no higher"
 
 
 def _deployment_facts(deployment: DeploymentView | None, active: int, passed_over: str) -> list[Fact]:

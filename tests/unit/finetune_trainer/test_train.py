@@ -266,6 +266,7 @@ def test_a_full_disk_leaves_no_half_artifact(tiny_model, tmp_path, monkeypatch):
         "attempt-holder",
         "checkpoints",
         "metrics.jsonl",
+        "moment.json",
     ]
 
 

@@ -73,15 +73,22 @@ class _TooMuchError(jinja2.TemplateError):
 
 
 def render(
-    template: str, turns: Iterable[Turn], special_tokens: Mapping[str, str], *, add_generation_prompt: bool
+    template: str,
+    turns: Iterable[Turn],
+    special_tokens: Mapping[str, str],
+    *,
+    add_generation_prompt: bool,
+    moment: datetime | None = None,
 ) -> str:
     """The conversation as the model sees it, special tokens written out.
+
+    Templates that write the time write that of `moment`; where there is none, what the clock says.
 
     Raises:
         TemplateRefusedError: the template raised, for example because it knows no system message.
     """
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-    return rendered(compiled(template), messages, special_tokens, add_generation_prompt, template)
+    return rendered(compiled(template), messages, special_tokens, add_generation_prompt, said=template, moment=moment)
 
 
 def rendered(
@@ -89,7 +96,9 @@ def rendered(
     messages: Sequence[Mapping[str, str]],
     special_tokens: Mapping[str, str],
     add_generation_prompt: bool,
+    *,
     said: str = "",
+    moment: datetime | None = None,
 ) -> str:
     """What the template makes of messages.
 
@@ -104,6 +113,7 @@ def rendered(
             documents=None,
             add_generation_prompt=add_generation_prompt,
             **special_tokens,
+            **({} if moment is None else {"strftime_now": moment.strftime}),
         )
     except _TooMuchError as error:
         raise TemplateTooMuchError(str(error), str(error)) from None

@@ -7,7 +7,8 @@ Encoder-decoders know no chat: their turns are plain text, and the tokenizer its
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -61,6 +62,8 @@ class ChatTokenizer:
     has_own_template: bool = True
     decoder_start: int | None = None
     """Of an encoder-decoder: the token that answers begin after. Prompt and answer are then texts of their own."""
+    moment: datetime | None = None
+    """What time templates write, where they write one; None stands for what the clock says."""
     special_ids: frozenset[int] = field(init=False)
     _blank_ids: dict[int, bool] = field(default_factory=dict, repr=False)
     _frames: dict[tuple[bool, tuple[Role, ...]], list[str] | None] = field(default_factory=dict, repr=False)
@@ -73,8 +76,10 @@ class ChatTokenizer:
         object.__setattr__(self, "special_ids", frozenset(i for i, token in added.items() if token.special))
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Self:
+    def from_folder(cls, folder: Path, *, moment: datetime | None = None) -> Self:
         """The tokenizer of a model folder: tokenizer.json, tokenizer_config.json, chat_template.jinja.
+
+        `moment` is the time for all that it renders.
 
         Raises:
             TrainerError: ModelUnusable, a file is missing or broken.
@@ -87,7 +92,7 @@ class ChatTokenizer:
         chat = cls._build(backend, template, special_tokens, file)
         if chat.has_own_template:
             require_writing(chat.template, special_tokens, file)
-        return chat
+        return replace(chat, moment=moment)
 
     @classmethod
     def from_transformers(cls, tokenizer: TransformersTokenizer, *, decoder_start: int | None = None) -> Self:
@@ -139,7 +144,13 @@ class ChatTokenizer:
         turns = tuple(turns)
         around = self.frame(tuple([turn.role for turn in turns]), add_generation_prompt=add_generation_prompt)
         if around is None:
-            return render(self.template, turns, self.special_tokens, add_generation_prompt=add_generation_prompt)
+            return render(
+                self.template,
+                turns,
+                self.special_tokens,
+                add_generation_prompt=add_generation_prompt,
+                moment=self.moment,
+            )
         return around[0] + "".join([turn.content + text for turn, text in zip(turns, around[1:], strict=True)])
 
     def writes_texts(self, turns: Sequence[Turn]) -> bool:

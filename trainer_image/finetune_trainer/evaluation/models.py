@@ -160,7 +160,7 @@ def _version(tuned: Tuned, found: Artifact, folder: Path) -> Any:
 
 def _with_own_tokenizer(net: Any, found: Artifact, tuned: Tuned) -> Model:
     tokenizer = base_model.load_tokenizer(found.tokenizer, trust_remote_code=tuned.job.trust_remote_code)
-    return Model(net, tokenizer, ChatTokenizer.from_folder(found.tokenizer))
+    return Model(net, tokenizer, ChatTokenizer.from_folder(found.tokenizer, moment=tuned.model.chat.moment))
 
 
 def same_tokens(one: ChatTokenizer, other: ChatTokenizer) -> bool:

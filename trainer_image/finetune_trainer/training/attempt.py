@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.attempt.interruption import End, Interrupted, Interruption
@@ -22,6 +23,8 @@ class Attempt:
     followers: Trackers
     allow_local: bool
     """Whether datasets may be files of this machine."""
+    moment: datetime | None = None
+    """What time the run's conversations are written at; None until that is known."""
 
     def tell_followers(self, how: End) -> None:
         """The trackers' runs end as this attempt does; status has what they missed. Only the first rank has any."""

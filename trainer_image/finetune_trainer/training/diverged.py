@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune_api.job import Hyperparameters
+from finetune_api.job import FineTuneJobSpec, Hyperparameters
 from finetune_api.job_status import NOTHING_LEARNT
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
@@ -28,6 +28,18 @@ _EPSILON = 1e-8
 
 _NOTHING = 1e-8
 """A way of a weight over all steps that no answer shows: 16 bits cannot even hold it beside a weight of a base."""
+
+
+def warnings(
+    spec: FineTuneJobSpec, lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float | None
+) -> list[str] | None:
+    """What to say beside the version of a training that was let through; the arguments are those of what it asks."""
+    ratio = spec.adapters.lora_plus_ratio if spec.adapters else None
+    return (
+        doubts(lines)
+        or doubt_of_few(lines, tokens, at_end)
+        or nothing_learnt(lines, spec.hyperparameters, ratio or 1.0)
+    )
 
 
 def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:

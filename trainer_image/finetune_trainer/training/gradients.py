@@ -118,7 +118,7 @@ class Gradients:
         passes: list[Pass] = (inputs if inputs[CUT] == self.cut else self._steps[step])[PASSES].each
         mine = sum(map(self._objective.weight, passes)), sum(int(batch["tokens"]) for batch in passes)
         weight, self.tokens = map(int, self._world.sums(*mine))
-        before = RandomStates.now()
+        before, halvings = RandomStates.now(), self.lesson.halvings
         self._world.reseed(self._seed, step)
         while (means := self._tried(model, passes, weight)) is None:
             before.restore()
@@ -127,7 +127,10 @@ class Gradients:
         if self.device.type == "cpu" and not self._alike(passes):
             heap.give_back()  # gaps of one step do not fit the passes of the next one
         part: Any = means if self._world.size == 1 else means.tolist()  # alone, nobody waits for the GPU here
-        *self.means, given_up = self._world.sums(*part, self._cut_short)
+        short = self.lesson.halvings - halvings
+        *self.means, given_up, any_short = self._world.sums(*part, self._cut_short, short)
+        if any_short:
+            self._follow(self._world.most(short) - short, step)
         if given_up:
             self._interruption.spread()
             before.restore()
@@ -211,18 +214,26 @@ class Gradients:
             ShortOfMemory: this attempt has done so before, or they cannot be smaller.
         """
         gpus.give_back()
-        cut = halved(self.cut, 1)
-        self._steps.recut(cut)
-        smaller: list[Pass] = self._steps[step][PASSES].each
         most = largest(passes or [self._steps.idle()])  # a rank without rows computes along with the others
-        lesson = self.lesson.harder(smaller=largest(smaller or [self._steps.idle()]) < most)
+        times, smaller = self._steps.halved_below(most, step)
+        lesson = self.lesson.harder(times)
         if lesson is not None:
             lesson.write(self._checkpoints)
-        if self.are_sharded or self._retried or lesson is None or lesson.halvings == self.lesson.halvings:
+        if self.are_sharded or self._retried or lesson is None or not times:
             raise ShortOfMemory(most)
-        self.lesson, self.cut, self._retried = lesson, cut, True
+        self.lesson, self.cut, self._retried = lesson, halved(self.cut, times), True
         logger.warning("The GPU's memory was not enough: passes are halved, and step %d is done again.", step + 1)
         return smaller
+
+    def _follow(self, times: int, step: int) -> None:
+        """Halve the passes as a rank has that was short of memory: all tell the same, and rank 0 keeps the lesson."""
+        if not times:
+            return
+        self.lesson, self.cut = self.lesson.halved(times), halved(self.cut, times)
+        self._steps.recut(self.cut)
+        if self._world.is_first:  # what the others write may be in a pod of their own, and go with it
+            self.lesson.write(self._checkpoints)
+        logger.warning("Another rank's GPU had too little memory in step %d: passes are halved here, too.", step + 1)
 
     def with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
         """Passes and their weights; a model that is shared out wants equally many of all ranks, so some count 0."""

@@ -53,6 +53,7 @@ from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys
 from finetune_trainer.storage.durable import sha256_of, whole_file, write_errors
 from finetune_trainer.training import code_start
+from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.code_end import failed
 from finetune_trainer.training.tuning import checkpoints_of
 
@@ -111,6 +112,7 @@ class CodeContext(ApiModel):
     data: dict[str, str] = Field(description="JSON Lines file of each split that the job has.")
     output: str = Field(description="Folder for the finished model.")
     checkpoints: str = Field(description="Folder that outlives the pod.")
+    moment: datetime | None = Field(None, description="What time chat templates write; None: what the clock says.")
     report_descriptor: int = Field(-1, description="File descriptor that takes CodeReport lines.")
 
 
@@ -125,19 +127,8 @@ class CodeReport(ApiModel):
     tokens: int = Field(0, ge=0, le=_MOST, description="Tokens of this step, without padding.")
 
 
-def train(
-    job: TrainerJob,
-    folder: Path,
-    verdict: DatasetVerdict,
-    reporter: Reporter,
-    interruption: Interruption,
-    *,
-    learnt: str,
-    **reading: bool,
-) -> TrainingResult:
-    """Run the code to its end; afterwards the model stands in MODEL_FOLDER. `reading` is for `load_rows`.
-
-    `learnt` stands for job and data.
+def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: str) -> TrainingResult:
+    """Run the code to its end; afterwards the model stands in MODEL_FOLDER. `learnt` stands for job and data.
 
     Code whose model an earlier attempt has found good (`found_good`) is not run again.
 
@@ -145,6 +136,7 @@ def train(
         TrainerError: CodeFailed, SpecInvalid (there is no such file), OutOfMemory.
         Interrupted: somebody asked to stop, and the code has ended.
     """
+    job, reporter, interruption = attempt.job, attempt.reporter, attempt.interruption
     code = _require_file(job)
     output, checkpoints = Path(job.output) / MODEL_FOLDER, checkpoints_of(job)
     if (known := _known(output, _ran(job, learnt))) is not None:
@@ -156,8 +148,14 @@ def train(
         checkpoints.mkdir(exist_ok=True)
     heard, before = _Heard(job, verdict, reporter), _marks(folder)
     with tempfile.TemporaryDirectory(prefix="own-code-") as scratch:
-        data = _write_data(job, verdict, Path(scratch), **reading)
-        told = CodeContext(job=job, base_model=str(folder), data=data, output=str(output), checkpoints=str(checkpoints))
+        told = CodeContext(
+            job=job,
+            base_model=str(folder),
+            data=_write_data(job, verdict, Path(scratch), allow_local=attempt.allow_local),
+            output=str(output),
+            checkpoints=str(checkpoints),
+            moment=attempt.moment,
+        )
         exit_code = _run(code, told, Path(scratch), heard, interruption)
         failure = failed(exit_code, Path(scratch)) if exit_code else None
     if exit_code == ExitCode.INTERRUPTED:
@@ -244,13 +242,14 @@ def _require_file(job: TrainerJob) -> Path:
     return Path(job.code)
 
 
-def _write_data(job: TrainerJob, verdict: DatasetVerdict, scratch: Path, **reading: bool) -> dict[str, str]:
+def _write_data(job: TrainerJob, verdict: DatasetVerdict, scratch: Path, *, allow_local: bool) -> dict[str, str]:
     files: dict[str, str] = {}
     for split in SPLITS:
         found = getattr(verdict, split)
         if found is None:
             continue
         files[split] = str(scratch / f"{split}.jsonl")
+        reading = {"allow_local": allow_local, "air_gapped": job.air_gapped}
         rows = load_rows(job.spec.dataset, split, expected_sha256=found.sha256, **reading)
         with write_errors(scratch, _MORE_SCRATCH), Path(files[split]).open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(canonical(row), ensure_ascii=False) + "\n" for row in rows)

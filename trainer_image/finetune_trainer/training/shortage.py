@@ -4,6 +4,10 @@
     it fails again    → half of that, for the next attempt; this one leaves a checkpoint and ends as OutOfMemory
     a row alone fails → the next attempt computes activations twice; when that fails too, nothing is left to try
 
+Of several ranks one may be short alone: the others halve their passes with it, after the step. What is halved is the
+limit of passes; where these are much smaller than that, as a rank's share of a step may be, it is halved until that
+counts.
+
 The lesson is kept beside the checkpoints: without it the next attempt would fail where this one did.
 """
 
@@ -51,10 +55,14 @@ class Lesson:
         """
         whole_file(checkpoints / FILE, json.dumps(asdict(self)).encode())
 
-    def harder(self, *, smaller: bool) -> "Lesson | None":
-        """The next thing to try: smaller passes where that is possible. None where nothing is left."""
-        if smaller:
-            return replace(self, halvings=self.halvings + 1)
+    def halved(self, times: int) -> "Lesson":
+        """The same with smaller passes."""
+        return replace(self, halvings=self.halvings + times)
+
+    def harder(self, times: int) -> "Lesson | None":
+        """The next thing to try: smaller passes, where halving so often makes them so. None where nothing is left."""
+        if times:
+            return self.halved(times)
         return None if self.checkpointing else replace(self, checkpointing=True)
 
 
@@ -65,6 +73,11 @@ def halved(cut: Cut, times: int) -> Cut:
         token_budget=None if cut.token_budget is None else max(1, cut.token_budget >> times),
         rows_each=None if cut.rows_each is None else max(1, cut.rows_each >> times),
     )
+
+
+def halvings_of(cut: Cut) -> range:
+    """How often the cut can be halved: until each row has a pass of its own."""
+    return range(1, max(cut.token_budget or 0, cut.rows_each or 0).bit_length() + 1)
 
 
 def out_of_memory(step: int, tokens: int, lesson: Lesson, hyper: Hyperparameters) -> TrainerError:

@@ -10,6 +10,7 @@ from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.objective import LIKELIHOOD, Objective
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.passes import Cut, Pass
+from finetune_trainer.training.shortage import halved, halvings_of
 from finetune_trainer.training.token_store import TokenStore
 
 Step = dict[str, Any]
@@ -48,6 +49,21 @@ class Steps(Dataset[Step]):
     def recut(self, cut: Cut) -> None:
         """From here on steps are cut like this; what was read ahead is still cut as before."""
         self._cut = cut
+
+    def halved_below(self, most: int, step: int) -> tuple[int, list[Pass]]:
+        """How often to halve until the step's largest pass has fewer tokens than `most`; 0 where halving is no help.
+
+        Passes may hold far more than they do: they have no more rows than this rank's share of the step. Returned with
+        the step's passes, as those of all steps are cut from here on.
+        """
+        cut = self._cut
+        for times in halvings_of(cut):
+            self.recut(halved(cut, times))
+            passes: list[Pass] = self[step][PASSES].each
+            if largest(passes or [self.idle()]) < most:
+                return times, passes
+        self.recut(cut)
+        return 0, []
 
 
 def only(items: list[Step]) -> Step:

@@ -274,6 +274,39 @@ SET = ": set spec.activeVersion: 2 to use it all the same"
         ([version(1, 0.5), version(2, 0.4, "Worse")], 1, f"version 1 is active; version 2 was found no better{SET}"),
         ([version(1, 0.5), version(2)], 1, f"version 1 is active; version 2 was not measured (dataset.test){SET}"),
         ([version(1, 0.5), version(2, 0.6)], 2, "version 2 is active"),
+        (
+            [measured(1, 0.5), measured(2, 0.9, base="NoDifference")],
+            1,
+            f"version 1 is active; version 2 was found no better than its base model{SET}",
+        ),
+        (
+            [measured(1, 0.5), measured(2, 0.4, 1, verdict="NoDifference")],
+            1,
+            f"version 1 is active; version 2 was found no better{SET}",
+        ),
+        # Nobody has found it worse: it was compared with a version that is active no more, or could not be.
+        (
+            [measured(1, 0.5), measured(2, 0.9, testSHA256="a" * 64)],
+            1,
+            "version 1 is active; version 2 was not compared with version 1, which was measured on other rows or by "
+            f"another metric{SET}",
+        ),
+        (
+            [measured(1, 0.5), measured(2, 0.9, metric="rougeL")],
+            1,
+            "version 1 is active; version 2 was not compared with version 1, which was measured on other rows or by "
+            f"another metric{SET}",
+        ),
+        (
+            [measured(1, 0.5), measured(2, 0.4, 1, verdict=None)],
+            1,
+            f"version 1 is active; version 2 was not compared with version 1, and scores no higher{SET}",
+        ),
+        (
+            [measured(1, 0.5), measured(2, 0.9, base=None, verdict=None)],
+            1,
+            f"version 1 is active; version 2 has no verdict, against its base model or version 1{SET}",
+        ),
     ],
 )
 def test_a_version_that_was_passed_over_is_explained(versions: list[ModelVersion], active: int, said: str) -> None:
