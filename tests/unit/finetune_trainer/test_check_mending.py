@@ -47,6 +47,9 @@ def mended(check, tmp_path):
         ("marked-twice.jsonl", "\ufeff\ufeff" + "\n".join(LINES)),
         ("pretty.jsonl", "\n".join(json.dumps(row, indent=2) for row in ROWS)),
         ("arrays.jsonl", "".join(f"[{line}]\n" for line in LINES)),
+        ("last-comma.jsonl", "".join(f"{line[:-1]}, }}\r\n" for line in LINES)),
+        ("no-commas.json", "[" + "\n".join(LINES) + "]\n"),
+        ("no-commas.json", "[\n" + "\n".join(LINES) + "\n]"),
     ],
 )
 def test_the_command_makes_rows_of_what_is_nearly_json(mended, name, data):
@@ -63,6 +66,13 @@ def test_lines_of_two_encodings_are_mended_without_touching_those_that_are_right
     text, verdict = mended(name, mixed)
     assert verdict.valid, verdict.message
     assert text.splitlines() == lines
+
+
+def test_an_encoding_is_mended_first_whatever_is_wrong_with_other_rows(check):
+    verdict = check(train=("t.csv", "prompt,completion\nGr\u00f6\u00dfe,sch\u00f6n\nx,\n".encode("cp1252"))).verdict
+    assert (verdict.train.rows, verdict.train.bad_rows) == (2, 2)
+    assert "iconv -f ENCODING" in verdict.next_step
+    assert "If other lines of the file are UTF-8 already" in verdict.next_step
 
 
 def test_a_whole_file_of_another_encoding_is_for_iconv_alone(check):

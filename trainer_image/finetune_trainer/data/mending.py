@@ -73,6 +73,22 @@ _STEPS = (
 )
 """The same of JSON."""
 
+_NO_LAST_COMMA = "Take away the comma behind the last part of an object or list: json.dumps writes none."
+_STEPS_OF_LINES = (
+    (
+        "a comma stands before a closing bracket",
+        f"{_NO_LAST_COMMA} `sed 's/,[[:space:]]*}}[[:space:]]*$/}}/' FILE > ROWS.jsonl` does it at the ends of lines.",
+    ),
+)
+_STEPS_OF_ARRAYS = (
+    ("a comma stands before a closing bracket", _NO_LAST_COMMA),
+    (
+        "another object follows its end",
+        r"Write a comma between two elements; or `sed '1s/^[[:space:]]*\[//; $s/\][[:space:]]*$//' FILE | jq -c . > "
+        "ROWS.jsonl` makes lines of an array without commas.",
+    ),
+)
+
 
 def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, field: str) -> str | None:
     """What to do about the rows; None where nothing better is known than to correct them.
@@ -88,8 +104,9 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
         return step
     if known := next((step for what, step in _STEPS_OF_ANY if _all_say(problems, what)), None):
         return known
-    if _all_say(problems, "UTF-8"):
-        return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows else "")
+    encoded = [problem for problem in problems if "UTF-8" in problem.what]
+    if encoded and not file_format.startswith("Parquet"):  # first, whatever else is wrong with other rows
+        return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows or len(encoded) < len(problems) else "")
     columns = {problem.field for problem in problems if problem.field}
     if len(columns) == 1 and (step := _of_column(problems, columns.pop(), file_format)):
         return step
@@ -119,7 +136,8 @@ def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) 
     """The same of JSON. `field` is the job's where no row could be read, so that it may be something else."""
     if _all_say(problems, "Python's"):
         return _OF_PYTHON.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
-    known = next((step for what, step in _STEPS if _all_say(problems, what)), None)
+    steps = _STEPS_OF_LINES if file_format.startswith("JSONLines") else _STEPS_OF_ARRAYS
+    known = next((step for what, step in steps + _STEPS if _all_say(problems, what)), None)
     if known or field is None:
         return known
     if _all_say([problem for problem in problems if AFTER_ARRAY not in problem.what], NO_OBJECT):

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SITE_HELP, Uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
+from finetune_trainer.storage.s3_words import in_words, refusal_of
 from finetune_trainer.storage.store_clients import GOOGLE_KEY, google_files
 from finetune_trainer.storage.store_errors import (
     TRUST_STEP,
@@ -217,12 +219,24 @@ def _open_remote(uri: Uri) -> io.RawIOBase:
     else:
         import fsspec
 
-        # the proxy of the site, where its environment variables name one; the stores' libraries look by themselves
-        https = {"trust_env": True, "trace_configs": [_within_tls()]} if uri.scheme == "https" else {}
-        options = {"client_kwargs": https} if https else {}
+        options = {"client_kwargs": client} if (client := _CLIENTS.get(uri.scheme, dict)()) else {}
         filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
-    opened: io.RawIOBase = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
+    with in_words(filesystem, path) if uri.scheme == "s3" else nullcontext():
+        opened: io.RawIOBase = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
     return opened
+
+
+def _https_client() -> dict[str, Any]:
+    """With the proxy of the site, where its environment variables name one; the stores' libraries look themselves."""
+    return {"trust_env": True, "trace_configs": [_within_tls()]}
+
+
+def _s3_client() -> dict[str, Any]:
+    """With the region as AWS's other tools read it; botocore itself reads AWS_DEFAULT_REGION, and the profile."""
+    return {"region_name": region} if (region := os.environ.get("AWS_REGION")) else {}
+
+
+_CLIENTS: dict[str, Callable[[], dict[str, Any]]] = {"https": _https_client, "s3": _s3_client}
 
 
 @cache
@@ -265,9 +279,12 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
     said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
     if uri.mounted_path() is not None:
         said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-    reason = reason_of(error)
+    refused = refusal_of(error) if uri.scheme == "s3" else None
+    reason = reason_of(error) if refused is None else refused.reason
     trouble = trouble_of(error)
-    step = _step(uri, reason, error)
+    step = _step(uri, reason, error) if refused is None else refused.step
+    if refused is not None:
+        said = f": {refused.why}"
     if trouble == UNTRUSTED:
         reason, step = Reason.STORE_UNAVAILABLE, TRUST_STEP
     message = {

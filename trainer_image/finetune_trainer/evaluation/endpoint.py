@@ -8,6 +8,7 @@ import contextlib
 import math
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,6 +38,10 @@ LONGEST_ASKED_PAUSE = 300.0
 _LONGEST_RESPONSE = 1 << 20
 _GIVE_UP_AFTER = 20
 """Rows in a row without an answer: the service is gone, and the rest is not tried."""
+
+_TOOLS = ("tool_calls", "function_call")
+_PACKED = {"Accept-Encoding": "gzip"}
+"""What a response may be packed as: it is unpacked here, as a few KiB may stand for gigabytes."""
 
 _ITS_KEY = "it does not accept the key; look at its apiKeySecretRef"
 _FATAL = {
@@ -242,7 +247,7 @@ class _Asking:
             **limits,
         }
         url = self._endpoint.url.rstrip("/") + "/chat/completions"
-        asking = client.stream("POST", url, json=body, headers=self._way.headers())
+        asking = client.stream("POST", url, json=body, headers=_PACKED | self._way.headers())
         try:
             # httpx's own limit is one of each wait, and an answer may come byte by byte.
             async with asyncio.timeout(self._endpoint.timeout_seconds), asking as response:
@@ -257,16 +262,23 @@ class _Asking:
             self._limits = self._other_limits
             return await self._request(client, row, turns)
         if self._way.require_ok is None:
-            _require_ok(response)
+            _require_ok(response, content)
         else:
             self._way.require_ok(response, content)
         return _answer(row, content)
 
 
 async def _content(response: httpx.Response) -> bytes:
-    content = b""
-    async for part in response.aiter_bytes():
-        content += part
+    """The body, unpacked no further than the limit."""
+    packed, content = response.headers.get("Content-Encoding", "identity").strip().lower(), b""
+    if packed not in ("", "identity", "gzip", "x-gzip", "deflate"):
+        raise FailedError("an answer is packed in a way that was not asked for (Content-Encoding)")
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed not in ("", "identity") else None
+    async for part in response.aiter_raw():
+        try:
+            content += unpacking.decompress(part, _LONGEST_RESPONSE + 1 - len(content)) if unpacking else part
+        except zlib.error:
+            raise FailedError("an answer cannot be unpacked as its Content-Encoding says") from None
         if len(content) > _LONGEST_RESPONSE:
             raise FailedError("an answer is longer than 1 MiB")
     return content
@@ -276,11 +288,15 @@ def _minds_limits(status: int, content: bytes) -> bool:
     return status == HTTPStatus.BAD_REQUEST and (b"max_tokens" in content or b"temperature" in content)
 
 
-def _require_ok(response: httpx.Response) -> None:
+def _require_ok(response: httpx.Response, content: bytes) -> None:
     status = response.status_code
-    if status == HTTPStatus.OK:
+    if response.is_success:
         return
     said = f"HTTP {status}"
+    if status == HTTPStatus.PAYMENT_REQUIRED or (
+        status == HTTPStatus.TOO_MANY_REQUESTS and b"insufficient_quota" in content
+    ):
+        raise FailedError(f"{said}: the account of its key has no credit left", for_good=True)
     if (
         status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT)
         or status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -318,17 +334,27 @@ def _answer(row: int, content: bytes) -> Answer:
         tokens = (body.get("usage") or {}).get("prompt_tokens")
     if not text and finish == "length":  # no wrong answer, but none
         raise FailedError("its tokens were used up before it said anything (a model that reasons needs more of them)")
-    if not text and finish == "content_filter":
-        raise FailedError("its content filter kept the answer back")
+    if isinstance(finish, str) and finish in _BROKEN_OFF:
+        raise FailedError(_BROKEN_OFF[finish])
     if not isinstance(text, str) or (not text and _is_something_else(content)):
         raise FailedError(f"an answer has no choices[0].message.content{_what_it_is(content)}")
     return Answer(row, text.strip(), tokens if type(tokens) is int and tokens >= 0 else None)
 
 
+_CALLS_A_TOOL = "an answer is none yet: the model calls a tool, and has none here"
+_BROKEN_OFF = {
+    "content_filter": "its content filter kept the answer back, or the rest of it",
+    "error": "it broke an answer off with an error, in spite of HTTP 200",
+    "function_call": _CALLS_A_TOOL,
+    "tool_calls": _CALLS_A_TOOL,
+}
+"""What text that stands beside such a finish_reason is: the beginning of an answer, or what was said before a tool."""
+
+
 def _is_something_else(content: bytes) -> bool:
     """Whether an empty text stands beside what was said in place of one: some services write "" and others null."""
     message = orjson.loads(content)["choices"][0]["message"]
-    return bool(message.get("refusal") or message.get("tool_calls"))
+    return any(message.get(name) for name in ("refusal", *_TOOLS))
 
 
 def _text(content: Any) -> Any:
@@ -362,4 +388,5 @@ def _what_it_says(body: dict[str, Any]) -> str:
         return ": it is an error, in spite of HTTP 200"
     if isinstance(message, dict) and message.get("refusal"):
         return ": the model refuses it"
-    return ": the model calls a tool" if isinstance(message, dict) and message.get("tool_calls") else ""
+    calls = isinstance(message, dict) and any(message.get(name) for name in _TOOLS)
+    return ": the model calls a tool" if calls else ""

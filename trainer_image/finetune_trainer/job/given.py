@@ -63,6 +63,8 @@ def job_given(model: type[J], by_hand: str) -> J:
 def take_data_keys(environment: MutableMapping[str, str], kept: tuple[str, ...] = ()) -> None:
     """Make variables of the keys of dataset.secretRef that are known; `kept` have a Secret of their own."""
     given = data_keys(environment)
+    if "AWS_DEFAULT_REGION" in given:  # a pod's identity may bring an AWS_REGION, of the cluster
+        given = {"AWS_REGION": given["AWS_DEFAULT_REGION"], **given}
     # What was made from a file ends with a line break, which no store takes.
     environment.update({name: value.strip() for name, value in given.items() if name in DATA_KEYS and name not in kept})
     unknown = sorted(given.keys() - DATA_KEYS)

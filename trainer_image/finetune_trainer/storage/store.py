@@ -13,6 +13,7 @@ from finetune_api.trainer import StoreRef
 from finetune_api.uris import parse_artifact_uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
+from finetune_trainer.storage.s3_words import refusal_of
 from finetune_trainer.storage.store_clients import Client, connect
 from finetune_trainer.storage.store_errors import reason_of, status_of, trouble_of
 
@@ -135,6 +136,10 @@ class Store:
     def _failed(self, name: str, error: Exception, reason: Reason) -> TrainerError:
         """The store's own text is not shown: it may hold signed addresses or keys."""
         place, status = f"{self._uri.scheme}://{self._uri.root}", status_of(error)
+        if self._uri.scheme == "s3" and (refused := refusal_of(error)) is not None:
+            reason = Reason.ACCESS_DENIED if refused.reason == Reason.ACCESS_DENIED else Reason.ARTIFACT_FAILED
+            message = f"artifacts: {place} does not do what is asked for {name or self._uri.path}: {refused.why}"
+            return TrainerError(reason, message, refused.step)
         said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
         if reason == Reason.DATASET_NOT_FOUND:
             reason = Reason.ARTIFACT_FAILED

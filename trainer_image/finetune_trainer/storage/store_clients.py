@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from finetune_api.names import ARTIFACTS_PREFIX
+from finetune_api.names import ARTIFACTS_PREFIX, DATA_PREFIX
 from finetune_api.reasons import Reason
 from finetune_api.uris import Uri
 from finetune_trainer.errors import TrainerError
@@ -27,6 +27,10 @@ _AT_ONCE = 4
 _MOST_PARTS = 10_000  # of an object in S3
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
+_LEADS_ON = "us-east-1"
+"""The region that AWS asks where none is said; it leads to that of a bucket."""
+
+_GOOGLE = "https://storage.googleapis.com"
 _GOOGLE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 
@@ -111,13 +115,18 @@ def _google_credentials(key: str, secret: str) -> "Credentials":
 def _s3(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
     from s3fs import S3FileSystem  # type: ignore[import-untyped]
 
+    region = own.get("AWS_REGION") or (_LEADS_ON if _has_data("AWS_REGION", "AWS_DEFAULT_REGION") else None)
     files = S3FileSystem(
         key=own.get("AWS_ACCESS_KEY_ID"),
         secret=own.get("AWS_SECRET_ACCESS_KEY"),
         token=own.get("AWS_SESSION_TOKEN"),
         endpoint_url=endpoint,
-        client_kwargs={"region_name": region} if (region := own.get("AWS_REGION")) else {},
-        config_kwargs={"connect_timeout": _CONNECT_SECONDS, "read_timeout": _READ_SECONDS},
+        client_kwargs={"region_name": region} if region else {},
+        config_kwargs={
+            "connect_timeout": _CONNECT_SECONDS,
+            "read_timeout": _READ_SECONDS,
+            "ignore_configured_endpoint_urls": _has_data("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+        },
         default_block_size=_PART,
         max_concurrency=_AT_ONCE,
         use_listings_cache=False,
@@ -125,7 +134,14 @@ def _s3(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
     return Client(files, uri.root, lambda size: {"chunksize": max(_PART, math.ceil(size / _MOST_PARTS))})
 
 
+def _has_data(*names: str) -> bool:
+    """Whether a variable is one of the data's Secret: where the data are says nothing of where artifacts are kept."""
+    return any(f"{DATA_PREFIX}{name}" in os.environ for name in names)
+
+
 def _gs(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
+    if endpoint is None and _has_data("STORAGE_EMULATOR_HOST"):
+        endpoint = _GOOGLE
     files = google_files(own.get(GOOGLE_KEY), "artifacts.secretRef", default="google_default", endpoint=endpoint)
     checked = {"consistency": "md5"}
     return Client(files, uri.root, lambda _size: {"chunksize": _PART, **checked}, checked, {"mode": "create"})

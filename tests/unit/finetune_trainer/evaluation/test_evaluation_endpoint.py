@@ -1,9 +1,13 @@
 """Answers of a service over HTTP: bounded, repeated where that can help, counted where it cannot, never quoted."""
 
+import gzip
+import json
 import os
+import resource
 import signal
 import threading
 import time
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -99,8 +103,12 @@ def test_what_does_not_pass_is_counted_and_told(serve, failure, requests, says):
     assert says in outcome.problem
 
 
+def ended(finish, content):
+    return 200, {"choices": [{"message": {"content": content}, "finish_reason": finish}]}, {}
+
+
 def filtered(content):
-    return 200, {"choices": [{"message": {"content": content}, "finish_reason": "content_filter"}]}, {}
+    return ended("content_filter", content)
 
 
 def said(message, **body):
@@ -121,8 +129,21 @@ def said(message, **body):
         (said({"content": None, "tool_calls": [{}]}), "the model calls a tool"),
         (said({"content": "", "refusal": SECRET}), "the model refuses it"),
         (said({"content": "", "tool_calls": [{}]}), "the model calls a tool"),
+        (said({"content": None, "function_call": {"name": SECRET}}), "the model calls a tool"),
         (filtered(""), "its content filter kept the answer back"),
         (filtered(None), "its content filter kept the answer back"),
+        (filtered("It is a re"), "its content filter kept the answer back, or the rest of it"),
+        (ended("tool_calls", SECRET), "an answer is none yet: the model calls a tool"),
+        (ended("function_call", None), "an answer is none yet: the model calls a tool"),
+        (ended("error", SECRET), "it broke an answer off with an error, in spite of HTTP 200"),
+        ((204, b"", {}), "it is empty"),
+        ((202, {"id": SECRET}, {}), "an answer has no choices[0].message.content"),
+        ((200, gzip.compress(json.dumps(good()[1]).encode())[:60], {"Content-Encoding": "gzip"}), "it is no JSON"),
+        ((200, b"red", {"Content-Encoding": "gzip"}), "cannot be unpacked as its Content-Encoding says"),
+        ((200, b"red", {"Content-Encoding": "br"}), "packed in a way that was not asked for"),
+        ((200, gzip.compress(gzip.compress(b"")), {"Content-Encoding": "gzip, gzip"}), "packed in a way that was not"),
+        (bad(402), "HTTP 402: the account of its key has no credit left"),
+        ((429, {"error": {"code": "insufficient_quota", "message": SECRET}}, {}), "has no credit left"),
         ((200, {"output_text": SECRET}, {}), "an answer has no choices[0].message.content"),
         (bad(301, Location="https://elsewhere.example.com/"), "HTTP 301: it sends elsewhere; name that address as url"),
         (bad(405), "HTTP 405: chat completions are no path of its url, which often ends with /v1"),
@@ -136,6 +157,37 @@ def test_an_odd_answer_is_told_with_what_it_is_and_what_to_look_at(serve, answer
     assert answers == []
     assert why in outcome.problem
     assert len(outcome.problem) < 250, "status has room for 300"
+
+
+GOOD = [
+    (201, good()[1], {}),
+    (200, gzip.compress(json.dumps(good()[1]).encode()), {"Content-Encoding": "gzip"}),
+    (200, zlib.compress(json.dumps(good()[1]).encode()), {"Content-Encoding": "deflate"}),
+    (200, good()[1], {"Content-Type": "text/html"}),
+    (200, good()[1] | {"model": "another", "object": None, "choices": 2 * good()[1]["choices"]}, {}),
+    (200, {"choices": [{"message": {"content": "red", "tool_calls": None}, "logprobs": None}]}, {}),
+    ended("stop", "red"),
+    ended("eos", "red"),
+    ended(None, "red"),
+    ended({"reason": "stop"}, "red"),
+    ended("length", "red"),
+]
+
+
+@pytest.mark.parametrize("answer", GOOD)
+def test_an_answer_is_one_whatever_is_odd_around_it(serve, answer):
+    outcome, answers = put(serve(lambda _: answer), rows=1)
+    assert ([one.text for one in answers], outcome.problem) == (["red"], None)
+
+
+def test_a_small_body_that_unpacks_to_a_thousand_times_as_much_takes_no_memory(serve):
+    packing = zlib.compressobj(9, wbits=zlib.MAX_WBITS | 16)
+    bomb = b"".join(packing.compress(bytes(1 << 24)) for _ in range(16)) + packing.flush()  # 256 MiB in 256 KiB
+    service = serve(lambda _: (200, bomb, {"Content-Encoding": "gzip"}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcome, answers = put(service, rows=1)
+    assert (answers, outcome.problem) == ([], "1 row was not answered: an answer is longer than 1 MiB")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
 @pytest.mark.parametrize("tokens", [-5, True, 5.0, "5", None])
