@@ -96,6 +96,7 @@ class Reason(StrEnum):
     # Models and deployments.
     MODEL_NOT_FOUND = "ModelNotFound"
     VERSION_NOT_FOUND = "VersionNotFound"
+    MODEL_FULL = "ModelFull"
     DEPLOYMENT_FAILED = "DeploymentFailed"
     NAME_CONFLICT = "NameConflict"
     EXPIRED = "Expired"
@@ -190,6 +191,8 @@ NEXT_STEP: dict[Reason, str] = {
     "annotations in the connection's podTemplate.",
     Reason.MODEL_NOT_FOUND: "Name a FineTunedModel of this namespace (kubectl get ftm).",
     Reason.VERSION_NOT_FOUND: "Name a version that status.versions of the FineTunedModel lists.",
+    Reason.MODEL_FULL: "Lower spec.historyLimit of the FineTunedModel, or delete ModelDeployments that name old "
+    "versions; the result becomes a version by itself then.",
     Reason.DEPLOYMENT_FAILED: "Read the message; the version that served before goes on serving.",
     Reason.EXPIRED: "Set spec.retryNonce to deploy it again; it is billed from then on.",
     Reason.DEPLOYMENT_NOT_FOUND: "Write the name of a deployment that the provider lists into spec.attach.id.",

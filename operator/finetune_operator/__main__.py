@@ -34,7 +34,7 @@ from finetune_operator.reconcilers.shown import show
 from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
-from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster
+from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster, WentBack
 from finetune_operator.runtime.events import record
 from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.leader_label import LeaderLabel
@@ -175,7 +175,7 @@ class Operator:
         for task in (watching, leading):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 # A sentence says it all of what the API server refuses, and a traceback of what nobody foresaw.
-                foreseen = isinstance(error, CannotWatch)
+                foreseen = isinstance(error, CannotWatch | WentBack)
                 logger.error("cannot go on: %s", _with_step(error), exc_info=None if foreseen else error)
         return OK if ended == 0 else FAILED
 

@@ -75,5 +75,7 @@ def wear(path: Path) -> None:
         def now(cls, tz: tzinfo | None = None) -> Self:
             return super().now(tz) + clocks.ahead[0]
 
+    passed = server_clock.uptime
     for module in (__main__, server_clock):
         module.datetime = Moved  # type: ignore[attr-defined]
+    server_clock.uptime = lambda: passed() + clocks.ahead[0].total_seconds()

@@ -207,6 +207,8 @@ class Wire:
         try:
             url = self._upstream + request.raw_path
             async with self._session.get(url, headers=_kept(request.headers)) as answer:
+                if answer.status != 200:
+                    return web.Response(status=answer.status, body=await answer.read(), headers=_kept(answer.headers))
                 response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers) | self._dated())
                 await response.prepare(request)
                 async for line in self.meddle_watch(call, self._own_lines(call, _lines(answer.content))):

@@ -1,9 +1,10 @@
 """Keeps a FineTunedModel's status within its size: what decides nothing any more goes, from the oldest on. Pure.
 
 What came out for a version that is older than the active one is asked by nobody: a later one is compared with that. Its
-job, and the report beside its weights, have it too. No version goes for its size.
+job, and the report beside its weights, have it too. No version goes for its size: one for which there is no room waits.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,19 @@ REMEMBERED = 20
 _SCORES = {"evaluation": None}
 _FIGURES = {"train_loss": None, "eval_loss": None, "dataset_sha256": None}
 """For people only."""
+
+
+def room(status: FineTunedModelStatus, new: Sequence[ModelVersion]) -> int:
+    """How many of new versions, the first ones, the status has room for."""
+    present = status.versions or []
+
+    def is_too_large(count: int) -> bool:
+        longer = fit(status.model_copy(update={"versions": [*present, *new[:count]]}))
+        return len(orjson.dumps(longer.wire())) > LIMIT_BYTES
+
+    if len(present) + len(new) <= FEW or not is_too_large(len(new)):
+        return len(new)
+    return bisect_left(range(1, len(new) + 1), True, key=is_too_large)
 
 
 def fit(status: FineTunedModelStatus) -> FineTunedModelStatus:

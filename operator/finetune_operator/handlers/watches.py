@@ -22,7 +22,7 @@ from kopf._cogs.clients.watching import Bookmark, watch_objs
 from kopf._cogs.structs import references
 
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
-from finetune_operator.runtime.errors import UNAUTHENTICATED
+from finetune_operator.runtime.errors import UNAUTHENTICATED, WentBack
 from finetune_operator.runtime.kube import Resource
 from finetune_operator.runtime.repeats import Repeats
 from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
@@ -183,6 +183,8 @@ async def _watch(
                 await _tell(_stream(settings, resource, namespace), listener, resource, namespace, listing)
         except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
             logger.warning("the watch of %s broke, they are listed anew: %s", resource.plural, error)
+        except WentBack as error:
+            raise CannotWatch(str(error)) from error
         except kopf.LoginError as error:
             # It has signed in anew, and been refused again: a new process reads all that it signs in with.
             raise CannotWatch(f"{resource.plural}: 401 {UNAUTHENTICATED}") from error

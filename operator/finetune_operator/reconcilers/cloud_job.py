@@ -10,6 +10,7 @@ from datetime import datetime
 from finetune_api.job_status import Asked, ProviderStatus
 from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
+from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import measuring, outcomes, submission
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.cloud_job.submission import Adopt, Create, Missing, Wait, next_move
@@ -220,13 +221,22 @@ class CloudJobs:
         return written, Decision(submission.submitted(status, made), requeue_after=0)
 
     async def _end_strays(self, job: Manifest, view: JobView) -> None:
-        """What a call whose outcome was never known may have made after all, and a list has hidden for long."""
-        known = view.provider.job_id
-        if view.provider.asked_at is None or known is None or (view.spec is not None and view.spec.adopt is not None):
+        """End what goes on for a job that has ended, or is to go.
+
+        A call whose outcome was never known may have made it after all, and a list has hidden it for long. Or somebody
+        else has written that the job has ended: nobody would follow what it is billed for.
+        """
+        known, adopts = view.provider.job_id, view.spec is not None and view.spec.adopt is not None
+        if adopts or not submission.may_be_there(view.provider) or not (known or view.finished):
             return
         for made in await self._training.find(job, view.provider):
-            if made.id != known and not made.ended:
+            if made.ended:
+                continue
+            if known is not None and made.id != known:
                 await self._cancel_surplus(job, made.id, known)
+            elif view.finished and await self._training.end_surplus(job, made.id, made.id):
+                note = f"job {made.id} at the provider went on, and by status this one has ended: it is cancelled"
+                await self._context.announce(job, "Warning", Reason.CANCELLED_AT_PROVIDER, note)
 
     async def end_beside(self, job: Manifest, view: JobView) -> None:
         """End what goes on beside the attempt's job, and shows only now; what cannot be ended is told by its name.

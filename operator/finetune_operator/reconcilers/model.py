@@ -14,7 +14,14 @@ from finetune_operator.decide import leftovers, model_size, unheeded
 from finetune_operator.decide.conditions import leaving, merge, moment, newly_stalled
 from finetune_operator.decide.deployment.server_state import versions_of
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.versions import MOST_VERSIONS, has_versions_of, of_record, recovered, registered
+from finetune_operator.decide.job.versions import (
+    MOST_VERSIONS,
+    has_versions_of,
+    no_room,
+    of_record,
+    recovered,
+    registered,
+)
 from finetune_operator.decide.job.view import JobView
 from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
 from finetune_operator.decide.pods.refused import refusal_of_write
@@ -51,6 +58,7 @@ from finetune_operator.runtime.queue import Key, Requeue
 
 REFUSED_CHECK_SECONDS = 60
 PRUNING_CHECK_SECONDS = 60
+ROOM_CHECK_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,7 @@ class ModelReconciler:
             self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
             return None
         self._offers.settle(key, has_versions_of(view.status, offered))
+        full = self._turn_away(key, view, decision, pruning)
         if changes:
             deployed = await self._deploy(model, view, decision)
             await self._tell_activated(model, before, status)
@@ -191,8 +200,17 @@ class ModelReconciler:
             await self._context.announce(model, *told)
         if deployed.refused is not None and changes:
             return Requeue(0)  # the next look is to say it
-        pauses = [again for again in (deployed.again, pruning.again(view)) if again is not None]
+        pauses = [again for again in (deployed.again, pruning.again(view), full) if again is not None]
         return Requeue(min(pauses)) if pauses else None
+
+    def _turn_away(self, key: Key, view: ModelView, decision: ModelDecision, pruning: Pruning) -> float | None:
+        """Tell jobs that still wait why; seconds until there may be room: what makes it comes without any event."""
+        if not self._offers.of(key):
+            return None
+        makes_room = bool(pruning.gone or (decision.prune and pruning.trouble is None))
+        trouble = pruning.trouble.failure() if pruning.trouble and not makes_room else None
+        self._offers.turn_away(key, no_room(key.name, view.status, makes_room=makes_room, trouble=trouble))
+        return ROOM_CHECK_SECONDS if makes_room else REFUSED_CHECK_SECONDS
 
     async def _written(
         self, key: Key, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus

@@ -70,6 +70,10 @@ class Offers:
         """The model cannot take anything for now, which passes: its jobs say so."""
         self._put_off(model, Failure.because(Reason.PENDING, f"its result waits: FineTunedModel {model.name} {said}"))
 
+    def turn_away(self, model: Key, why: Failure) -> None:
+        """The model has no room: the jobs that still wait say so. It is for the model to look again."""
+        self._put_off(model, why)
+
     def _put_off(self, model: Key, why: Failure) -> None:
         self._refused[model] = why
         for job in self.of(model):

@@ -11,6 +11,7 @@ KubeError                 any answer that is not a success
     ├── Contested         not asked: somebody else writes the same again and again
     └── Unadmitted        500: an admission webhook does not answer, or says what nobody understands
 LeadershipLost            another replica leads (or may lead): this one must not write any more
+WentBack                  the API server's state is older than one that was seen: whoever goes on must begin anew
 NoCluster                 there are no credentials
 """
 
@@ -75,6 +76,19 @@ class Contested(Transient):
     def __init__(self, retry_after: float) -> None:
         said = "somebody else writes its status again and again (two operators that look after one namespace?)"
         super().__init__(0, "Contested", f"{said}; ours is written again in {retry_after:.0f} s", retry_after)
+
+
+class WentBack(Exception):
+    """The API server shows an object, which the message names, older than it was: etcd was put back from a snapshot."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} {WENT_BACK}")
+
+
+WENT_BACK = (
+    "is older than it was: the API server's state was put back (etcd, from a snapshot), and what is known of it holds "
+    "no more; a new process reads it anew"
+)
 
 
 REFUSALS = (Forbidden, Invalid, Unadmitted)

@@ -386,6 +386,12 @@ def owner_uids(obj: Mapping[str, Any]) -> set[str]:
     return {owner["uid"] for owner in obj["metadata"].get("ownerReferences") or ()}
 
 
+def version_of(obj: Mapping[str, Any]) -> int:
+    """The resourceVersion; Kubernetes promises since 1.35 what etcd has always given: versions are numbers."""
+    version = str(obj["metadata"].get("resourceVersion", ""))
+    return int(version) if version.isdecimal() else 0
+
+
 def _identity(user: dict[str, Any]) -> TokenIdentity:
     """Reads system:serviceaccount:NAMESPACE:NAME and the claims of a token that is bound to a pod."""
     username = str(user.get("username") or "")

@@ -1,7 +1,8 @@
 """Leadership of one replica by a coordination.k8s.io Lease, with the rules of client-go's leader election.
 
     follower ──(no Lease, released, or not renewed for its duration as watched by our own clock)──▶ leader
-    leader ──(another holder, or no successful renewal for `renew_deadline`)──▶ lost, for good: the process ends
+    leader ──(another holder, no successful renewal for `renew_deadline`, or a Lease of an older state than it has
+    written: etcd was put back)──▶ lost, for good: the process ends
 
 The clocks of machines are never compared: whether a Lease has ended is judged by how long *we* have seen it unchanged.
 `is_held` needs no request: a leader that was frozen knows on waking, before its first write, that its time is over.
@@ -11,7 +12,6 @@ What it cannot do: call back a request that is on the wire already; that is what
 import asyncio
 import logging
 import random
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,20 +20,23 @@ from typing import Any
 
 from finetune_api.manifest import Manifest
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost, NotFound, Transient
-from finetune_operator.runtime.kube import LEASES, Kube
+from finetune_operator.runtime.errors import (
+    WENT_BACK,
+    Conflict,
+    KubeError,
+    LeadershipLost,
+    NotFound,
+    Transient,
+)
+from finetune_operator.runtime.kube import LEASES, Kube, version_of
 from finetune_operator.runtime.lease_times import JITTER, LeaseTimes
 from finetune_operator.runtime.repeats import Repeats
+from finetune_operator.runtime.uptime import uptime
 
 logger = logging.getLogger(__name__)
 
 DURATIONS_OF_SILENCE = 4
 """A Lease that was not renewed for so many of our own durations is held by somebody who is gone, or has longer ones."""
-
-
-def uptime() -> float:
-    """Seconds that never run backwards and, on Linux, go on while the machine is suspended."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ class Leadership:
         self._clock = clock
         self._observed: Observed | None = None
         self._written: Manifest | None = None
+        self._version = 0
+        self._went_back = False
         self._renewed_at: float | None = None
         self._told_of: Observed | None = None
         self._troubles = Repeats(clock)
@@ -211,6 +216,8 @@ class Leadership:
                     return self._lose(f"was not renewed for {self._times.renew_deadline:g} s")
                 async with asyncio.timeout(self._time_left()):
                     renewed = await self._try()
+                if self._went_back:
+                    return self._lose(WENT_BACK)
                 if not renewed and self._taken():
                     return self._lose("was taken over by another replica")
         except TimeoutError:
@@ -258,9 +265,9 @@ class Leadership:
             return False
         if self._troubles.over():
             logger.info("Lease %s/%s can be asked for again", self._namespace, self._name)
-        if written is None:
+        if written is None or self._is_older(written):
             return False
-        self._written = written
+        self._written, self._version = written, version_of(written)
         self._observed = Observed(written.get("spec") or {}, self._clock())
         self._renewed_at = before
         return True
@@ -283,13 +290,21 @@ class Leadership:
         """Read the Lease, and write it where that may be; None where another holds it."""
         lease = await self._kube.get(LEASES, self._name, self._namespace)
         self._observed = observe(self._observed, (lease or {}).get("spec") or {}, self._clock())
-        if lease is not None and not self._may_write():
+        if lease is not None and (self._is_older(lease) or not self._may_write()):
             return None
         return await self._claim(lease)
 
     async def _claim(self, lease: Manifest | None) -> Manifest:
         spec = (lease or {}).get("spec") or {}
         return await self._write(lease, claim(spec, self._identity, self._times.duration, datetime.now(UTC)))
+
+    def _is_older(self, lease: Manifest) -> bool:
+        """Whether the server is behind what this leader has written: all that it knows may be of a future that is none.
+
+        A Lease that was deleted, and made anew, has a later version.
+        """
+        self._went_back = self._went_back or (self._renewed_at is not None and 0 < version_of(lease) < self._version)
+        return self._went_back
 
     def _may_write(self) -> bool:
         """A follower may take what is free or has ended; a leader may only renew what still bears its name."""

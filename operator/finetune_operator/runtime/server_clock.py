@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from finetune_operator.runtime.http_date import http_date
+from finetune_operator.runtime.uptime import uptime
 
 logger = logging.getLogger(__name__)
 
@@ -19,15 +20,24 @@ TOLERANCE = timedelta(seconds=2)
 """A difference that is not worth a correction: clocks that somebody sets wander by less."""
 
 
+def steady() -> Callable[[], datetime]:
+    """Our own clock as it stands now, and the time that passes: who sets it later moves nothing.
+
+    Until the next answer contradicted a clock that was set, a deadline would be over, and a paid job cancelled for it.
+    """
+    began = datetime.now(UTC) - timedelta(seconds=uptime())
+    return lambda: began + timedelta(seconds=uptime())
+
+
 class ServerClock:
     """Our own clock, put right as soon as an answer contradicts it.
 
     Args:
-        local: our own clock, with a time zone.
+        local: our own clock, with a time zone; default: a steady one.
     """
 
-    def __init__(self, local: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._local = local
+    def __init__(self, local: Callable[[], datetime] | None = None) -> None:
+        self._local = local or steady()
         self._ahead = timedelta()
         self._last = ""
 

@@ -15,7 +15,8 @@ from typing import Any
 import orjson
 
 from finetune_api.manifest import Manifest
-from finetune_operator.runtime.kube import Resource
+from finetune_operator.runtime.errors import WentBack
+from finetune_operator.runtime.kube import Resource, version_of
 
 Indexer = Callable[[Manifest], Iterable[str]]
 Address = tuple[str, str]
@@ -96,11 +97,11 @@ class Store:
         """Forget an object that was deleted in this state, unless a newer one of its name is known; whether it was."""
         address = _address(obj)
         kept = self._objects[resource].get(address)
-        if kept is not None and kept.version > _version(obj):
+        if kept is not None and kept.version > version_of(obj):
             return False
         self.remove(resource, *address)
         self._deleted.pop((resource, address), None)  # lest it keeps its place among the oldest
-        self._deleted[resource, address] = _version(obj)
+        self._deleted[resource, address] = version_of(obj)
         if len(self._deleted) > DELETIONS:
             del self._deleted[next(iter(self._deleted))]
         return True
@@ -134,7 +135,8 @@ class Store:
         """A whole listing, of a namespace or of all: to be called before the API is asked for it."""
         known = self._objects[resource].items()
         before = {address: kept.version for address, kept in known if namespace in {None, address[0]}}
-        return Listing(self, resource, before)
+        deleted = {address: version for (of, address), version in self._deleted.items() if of == resource}
+        return Listing(self, resource, before, deleted)
 
     def forget(self, resource: Resource, addresses: Mapping[Address, int]) -> list[Manifest]:
         """Forget, and return, those of these objects that have not changed since these versions."""
@@ -147,7 +149,7 @@ class Store:
 
     def _keep(self, resource: Resource, obj: Mapping[str, Any]) -> _Kept | None:
         """What is kept of the object now; None where a newer state of it was known."""
-        address, version = _address(obj), _version(obj)
+        address, version = _address(obj), version_of(obj)
         known = self._objects[resource].get(address)
         if known is not None and known.version > version:
             return None
@@ -179,10 +181,13 @@ class Store:
 class Listing:
     """What a listing has, as it is read: what it lacks at its end is gone."""
 
-    def __init__(self, store: Store, resource: Resource, before: Mapping[Address, int]) -> None:
+    def __init__(
+        self, store: Store, resource: Resource, before: Mapping[Address, int], deleted: Mapping[Address, int]
+    ) -> None:
         self._store = store
         self._resource = resource
         self._before = before  # what has come or changed since cannot be known to the listing
+        self._deleted = deleted
         self._listed: set[Address] = set()
 
     def begin(self) -> None:
@@ -190,8 +195,15 @@ class Listing:
         self._listed.clear()
 
     def has(self, obj: Mapping[str, Any]) -> None:
-        """One object of it."""
-        self._listed.add(_address(obj))
+        """One object of it.
+
+        Raises:
+            WentBack: a later state of it was seen before the listing was asked for. A server lists what is.
+        """
+        address = _address(obj)
+        if 0 < version_of(obj) < max(self._before.get(address, 0), self._deleted.get(address, 0)):
+            raise WentBack(f"{self._resource.plural} {'/'.join(part for part in address if part)}")
+        self._listed.add(address)
 
     def end(self) -> list[Manifest]:
         """That was all: have the store forget, and return, what the listing lacks."""
@@ -203,12 +215,6 @@ class Listing:
 def _address(obj: Mapping[str, Any]) -> Address:
     metadata = obj["metadata"]
     return metadata.get("namespace") or "", metadata["name"]
-
-
-def _version(obj: Mapping[str, Any]) -> int:
-    """The resourceVersion; Kubernetes promises since 1.35 what etcd has always given: versions are numbers."""
-    version = str(obj["metadata"].get("resourceVersion", ""))
-    return int(version) if version.isdecimal() else 0
 
 
 def _plain(obj: Manifest, *, versioned: bool) -> Manifest:

@@ -90,6 +90,11 @@ def is_submitted(provider: ProviderStatus) -> bool:
     return provider.asked_at is not None and provider.job_id is not None
 
 
+def may_be_there(provider: ProviderStatus) -> bool:
+    """Whether the provider may have a job of the attempt: it was asked for, or status has lost whether it was."""
+    return provider.asked_at is not None or provider.name is None
+
+
 def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
     """The status that is written right before the provider is asked to make the job."""
     provider = status.provider or ProviderStatus()

@@ -200,16 +200,18 @@ def _unsaid_for(view: JobView) -> float:
 def disbelieve(view: JobView) -> Decision | None:
     """Somebody else wrote that the job is Complete: by then it has a version, and its attempt does not work any more.
 
-    Where nothing of the attempt is there, status is believed: who has lost the number alone must not begin again. What
-    was asked of a provider is looked up there, and nothing is asked for twice.
+    A number alone is no version: the job's model has it, or status tells what was made. Where nothing of the attempt is
+    there, status is believed: who has lost the number alone must not begin again. What was asked of a provider is
+    looked up there, and nothing is asked for twice.
     """
-    said = is_true(view.status.conditions, "Complete") and view.status.model_version is None
+    made = view.status.model_version is not None and (view.version is not None or view.status.result is not None)
+    said = is_true(view.status.conditions, "Complete") and not made
     there = {"Queued", "Active", "Checked", "Succeeded"}
     there |= {"Unseen", "Unreachable"} if view.provider.asked_at is not None else set()
     if not said or view.deleting or view.run.state not in there:
         return None
     facts = [*reconciling(Reason.PENDING, _NOT_COMPLETE), Fact("Complete", "False", Reason.PENDING, _NOT_COMPLETE)]
-    fields = {"phase": "Pending", "completion_time": None}
+    fields = {"phase": "Pending", "completion_time": None, "model_version": None}
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 

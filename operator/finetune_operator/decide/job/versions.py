@@ -8,15 +8,25 @@ from typing import Any
 from finetune_api.connection import place_of_models
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import ArtifactRef, FineTuneJobStatus, ProviderStatus, TrainingResult
+from finetune_api.job_status import ArtifactRef, Failure, FineTuneJobStatus, ProviderStatus, TrainingResult
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
+from finetune_api.reasons import Reason
 from finetune_api.uris import artifact_place
+from finetune_operator.decide import model_size
 from finetune_operator.decide.conditions import is_true, moment, timestamp
 from finetune_operator.decide.job.view import Active, JobView
 
 MOST_VERSIONS = 200
 """As many as status.versions holds; what does not fit waits until history has let older ones go."""
+
+LAST_NUMBER = 2**63 - 1
+"""No later one can be written."""
+
+_CORRECT_NUMBER = (
+    "Write the number of the newest version that there was: kubectl edit ftm {model} --subresource=status; the result "
+    "becomes a version by itself then."
+)
 
 RESTORED_TOGETHER = timedelta(days=1)
 """Within so long a restore, or a tool that syncs from Git after it, brings back a model's jobs."""
@@ -96,13 +106,41 @@ def compared_with(model: Mapping[str, Any] | None, spec: FineTuneJobSpec) -> Act
 
 def registered(status: FineTunedModelStatus, jobs: Iterable[JobView]) -> FineTunedModelStatus:
     """The status with a version of each job, as far as there is room. None gets a second one."""
-    versions, known = list(status.versions or ()), _makers(status)
-    new = [job for job in jobs if job.uid not in known][: max(MOST_VERSIONS - len(versions), 0)]
+    versions, known, latest = list(status.versions or ()), _makers(status), _latest(status)
+    least = min(MOST_VERSIONS - len(versions), LAST_NUMBER - latest)
+    waiting = [job for job in jobs if job.uid not in known][: max(least, 0)]
+    new = [new_version(job, number) for number, job in enumerate(waiting, start=latest + 1)]
+    new = new[: model_size.room(status, new)]
     if not new:
         return status
-    latest = max([status.latest_version or 0, *(version.version for version in versions)])
-    versions += [new_version(job, number) for number, job in enumerate(new, start=latest + 1)]
-    return status.model_copy(update={"versions": versions, "latest_version": latest + len(new)})
+    return status.model_copy(update={"versions": [*versions, *new], "latest_version": new[-1].version})
+
+
+def no_room(model: str, status: FineTunedModelStatus, *, makes_room: bool, trouble: Failure | None) -> Failure:
+    """Why results of jobs wait, and are no versions yet.
+
+    Args:
+        model: the FineTunedModel's name.
+        status: its own.
+        makes_room: whether history lets older versions go.
+        trouble: what keeps it from that.
+    """
+    count, latest = len(status.versions or ()), _latest(status)
+    if latest >= LAST_NUMBER:
+        message = f"status.latestVersion of FineTunedModel {model} is {latest}: no number comes after it"
+        return Failure(reason=Reason.MODEL_FULL, message=message, next_step=_CORRECT_NUMBER.format(model=model))
+    message = f"FineTunedModel {model} has {count} versions, and no room in its status for more"
+    if trouble is not None:
+        message += f"; weights of older ones cannot be deleted: {trouble.message}"
+        full = Failure.because(Reason.MODEL_FULL, message)
+        return full.model_copy(update={"next_step": trouble.next_step}) if trouble.next_step else full
+    if makes_room:
+        return Failure.because(Reason.PENDING, f"its result waits: {message}, until history has let older ones go")
+    return Failure.because(Reason.MODEL_FULL, message)
+
+
+def _latest(status: FineTunedModelStatus) -> int:
+    return max([status.latest_version or 0, *(version.version for version in status.versions or ())])
 
 
 def recovered(

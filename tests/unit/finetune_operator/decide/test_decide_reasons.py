@@ -28,6 +28,7 @@ FROM_ELSEWHERE = {
     Reason.VOLUME_UNAVAILABLE,  # of a pod's Events: test_pod_refusals
     Reason.POD_NOT_STARTED,  # as above
     Reason.WRITE_REFUSED,  # of a policy or a webhook: test_refused_writes
+    Reason.MODEL_FULL,  # of results that wait: test_many_versions
     Reason.TRAINER_CRASHED,  # of an exit code that is nobody's: test_decide_run
 }
 

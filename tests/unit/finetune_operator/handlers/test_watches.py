@@ -30,8 +30,8 @@ from finetune_operator.runtime.store import Listing, Store
 Event = Any
 
 
-def pod(name: str) -> dict[str, Any]:
-    return {"metadata": {"name": name, "namespace": "a", "resourceVersion": "1"}}
+def pod(name: str, version: int = 1) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": "a", "resourceVersion": str(version)}}
 
 
 class Told:
@@ -324,6 +324,18 @@ async def test_when_the_last_namespace_may_not_be_watched_there_is_nothing_to_do
     monkeypatch.setattr(watches, "_stream", stream)
     with pytest.raises(watches.CannotWatch, match="403 no"):
         await watches.watch_all(make_settings(Settings()), Namespaces())
+
+
+async def test_a_listing_that_is_older_than_what_was_seen_ends_all_as_nothing_that_is_known_holds(
+    streams: Callable[..., None],
+) -> None:
+    """Whoever restores etcd from a snapshot takes its versions back: watches that go on from later ones are silent."""
+    streams(
+        [{"type": None, "object": pod("x", 7)}, Bookmark.LISTED],
+        [{"type": None, "object": pod("x", 6)}, Bookmark.LISTED],
+    )
+    with pytest.raises(watches.CannotWatch, match="pods a/x is older than it was"):
+        await watches.watch_all(make_settings(Settings()), Told(9))
 
 
 async def test_credentials_that_stay_refused_are_told_in_a_sentence(streams: Callable[..., None]) -> None:

@@ -1,14 +1,15 @@
-"""`kubectl edit --subresource=status` that has a job Complete while its attempt is at work: it goes on, and says so."""
+"""`kubectl edit --subresource=status` that has a job ended while its attempt is at work: nothing goes on unseen."""
 
 from typing import Any
 
 import pytest
 
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.at_providers import At, at, at_work
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.test_reconcile_cloud_release import finalizers
 
 __all__ = ["at", "at_work", "s3_endpoint", "start"]
 
@@ -25,7 +26,17 @@ def call_it_complete(cluster: Cluster, **fields: Any) -> None:
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=written)
 
 
-@pytest.mark.parametrize("ended", [{}, {"completionTime": MOMENT}], ids=["", "and ended"])
+def call_it_failed(cluster: Cluster, provider: dict[str, Any] | None) -> None:
+    failed = {"type": "Failed", "status": "True", "reason": "Interrupted", "message": "", "lastTransitionTime": MOMENT}
+    written = {"phase": "Failed", "conditions": [failed], "completionTime": MOMENT}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=written | ({"provider": provider} if provider else {}))
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [{}, {"completionTime": MOMENT}, {"completionTime": MOMENT, "modelVersion": 3}],
+    ids=["", "and ended", "and a version"],
+)
 async def test_the_trainer_goes_on_and_its_version_completes_the_job(ended: dict[str, Any]) -> None:
     cluster = await with_running_job()
     call_it_complete(cluster, **ended)
@@ -58,10 +69,45 @@ async def test_one_of_which_nothing_is_there_is_believed_and_not_begun_again() -
     assert [name for kind, _, name in cluster.kube.objects if kind is JOBS] == []
 
 
-async def test_a_job_at_a_provider_goes_on_there(at: At, at_work: CloudCluster) -> None:
+async def test_a_version_that_its_model_has_lost_is_believed_by_what_was_made() -> None:
+    cluster = await with_running_job()
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    before = cluster.status(JOB)
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    assert cluster.status(JOB) == before
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"completionTime": MOMENT, "modelVersion": 3}], ids=["", "and ended with a version"]
+)
+async def test_a_job_at_a_provider_goes_on_there(at: At, at_work: CloudCluster, fields: dict[str, Any]) -> None:
     cluster = at_work
-    call_it_complete(cluster)
+    call_it_complete(cluster, **fields)
     await cluster.settle()
     await go_on(cluster, 7200, 600)
     assert cluster.status(JOB)["modelVersion"] == 1
     assert len(at.states(cluster.provider)) == 1
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["", "and it has lost all else"])
+async def test_what_a_failed_job_has_at_a_provider_is_cancelled(at: At, at_work: CloudCluster, known: bool) -> None:
+    """It is billed, and nobody would follow it; pods of a failed job are ended, too."""
+    cluster = at_work
+    call_it_failed(cluster, cluster.status(JOB)["provider"] if known else None)
+    await cluster.settle()
+    await go_on(cluster, 1800, 60)
+    assert at.states(cluster.provider) == [at.stopped]
+    assert (cluster.status(JOB)["phase"], finalizers(cluster)) == ("Failed", [])
+    assert cluster.told.count(("FineTuneJob", "Warning", "CancelledAtProvider")) == 1
+
+
+async def test_a_failed_job_is_looked_for_once_and_no_other_one_is_ended(at: At, at_work: CloudCluster) -> None:
+    cluster = at_work
+    (name,) = at.jobs(cluster.provider)
+    await at.stop(cluster, name)
+    await go_on(cluster, 1800, 60)
+    assert cluster.status(JOB)["phase"] == "Failed"
+    assert ("FineTuneJob", "Warning", "CancelledAtProvider") in cluster.told, "as its provider has it"
+    assert not any("went on, and by status" in note for note in cluster.notes)

@@ -1,13 +1,18 @@
 """Many jobs of one model: one write for all that wait, a number for each, and nothing doubled by what comes between."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
 from finetune_api.model import FineTunedModelStatus
-from finetune_operator.decide.job.versions import MOST_VERSIONS, registered
+from finetune_operator.decide import model_size
+from finetune_operator.decide.job.status_size import LIMIT_BYTES
+from finetune_operator.decide.job.versions import LAST_NUMBER, MOST_VERSIONS, registered
+from finetune_operator.decide.model_size import FEW
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.queue import Key
@@ -139,6 +144,95 @@ async def test_weights_are_not_deleted_before_their_version_is_recorded() -> Non
     with pytest.raises(Transient):
         await cluster.settle()
     assert not any("prune" in key[2] for key in cluster.kube.objects if key[0] is JOBS)
+
+
+def full(connection: str, **spec: Any) -> dict[str, Any]:
+    """A model of as many versions as its status holds."""
+    status = large(active=100, count=MOST_VERSIONS).wire() | {"latestVersion": MOST_VERSIONS}
+    status["versions"] = [one | {"connection": connection} for one in status["versions"]]
+    return {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec, "status": status}
+
+
+async def test_results_wait_for_room_that_history_makes_and_their_jobs_say_so() -> None:
+    cluster = await with_ended_jobs()
+    cluster.kube.put(FINE_TUNED_MODELS, full("local", historyLimit=2))
+    await cluster.settle()
+    for name in NAMES:
+        waits = cluster.status(Key(JOB.kind, "team-a", name))
+        (told,) = [one for one in waits["conditions"] if one["type"] == "Reconciling"]
+        assert (told["status"], told["reason"], waits.get("failure")) == ("True", "Pending", None)
+        assert told["message"].startswith("its result waits: FineTunedModel sentiment has 200 versions, and no room")
+    for prune in [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]:
+        cluster.kube.change(JOBS, prune[2], status={"conditions": [{"type": "Complete", "status": "True"}]})
+    await cluster.settle()
+    assert {cluster.status(Key(JOB.kind, "team-a", name))["phase"] for name in NAMES} == {"Succeeded"}
+    assert sorted(versions(cluster)[name] for name in NAMES) == [201, 202, 203, 204, 205]
+
+
+async def test_results_that_wait_say_what_keeps_history_from_making_room() -> None:
+    cluster = await with_ended_jobs()
+    cluster.kube.put(FINE_TUNED_MODELS, full("gone", historyLimit=2))
+    await cluster.settle()
+    failure = cluster.status(JOB)["failure"]
+    assert failure["reason"] == "ModelFull"
+    assert "weights of older ones cannot be deleted: LLMConnection gone does not exist" in failure["message"]
+    assert "LLMConnection" in failure["nextStep"]
+
+
+async def test_results_for_which_nobody_makes_room_say_what_helps_and_nobody_is_asked_all_the_time() -> None:
+    cluster = await with_ended_jobs()
+    status = registered(FineTunedModelStatus(active_version=1), named_at_length())
+    status = model_size.fit(registered(status, [job(number) for number in range(500, 510)]))
+    assert len(status.versions or ()) < 100
+    metadata = {"name": "sentiment", "namespace": "team-a"}
+    spec = {"historyLimit": 100, "activation": "Manual"}
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": spec, "status": status.wire()})
+    await cluster.settle()
+    failure = cluster.status(JOB)["failure"]
+    assert failure["reason"] == cluster.condition("Stalled")["reason"] == "ModelFull"
+    assert f"has {len(status.versions or ())} versions, and no room in its status for more" in failure["message"]
+    assert failure["nextStep"].startswith("Lower spec.historyLimit of the FineTunedModel")
+    cluster.kube.requests.clear()
+    await cluster.wait(600)
+    assert not [verb for verb, _ in cluster.kube.requests if verb.startswith("patch")]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=spec | {"historyLimit": 1})
+    await cluster.settle()
+    assert (cluster.status(JOB)["phase"], cluster.status(JOB).get("failure")) == ("Succeeded", None)
+
+
+async def test_a_number_after_which_none_comes_is_told_and_a_corrected_one_gives_the_version() -> None:
+    cluster = await with_ended_jobs()
+    metadata = {"name": "sentiment", "namespace": "team-a"}
+    model = {"metadata": metadata, "spec": {}, "status": {"latestVersion": LAST_NUMBER}}
+    cluster.kube.put(FINE_TUNED_MODELS, model)
+    await cluster.settle()
+    failure = cluster.status(JOB)["failure"]
+    assert (failure["reason"], str(LAST_NUMBER) in failure["message"]) == ("ModelFull", True)
+    assert "kubectl edit ftm sentiment --subresource=status" in failure["nextStep"]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status={"latestVersion": 7})
+    await cluster.settle()
+    assert sorted(versions(cluster).values()) == [8, 9, 10, 11, 12]
+    assert cluster.status(JOB)["phase"] == "Succeeded"
+
+
+def named_at_length() -> list[Any]:
+    return [_named_at_length(number) for number in range(MOST_VERSIONS)]
+
+
+def _named_at_length(number: int) -> Any:
+    name = f"{number:03d}-{'x' * 240}"
+    status = FineTuneJobStatus(provider=ProviderStatus(artifact_uri=f"pvc://models/{name}"))
+    return replace(job(number), name=name, uid=f"long-{number}", status=status)
+
+
+def test_as_many_versions_are_taken_as_status_has_room_for() -> None:
+    long = named_at_length()
+    status = registered(FineTunedModelStatus(), long)
+    count = len(status.versions or ())
+    assert FEW < count < MOST_VERSIONS
+    assert len(orjson.dumps(model_size.fit(status).wire())) <= LIMIT_BYTES
+    assert registered(status, long[count:]) == status
+    assert status.latest_version == count
 
 
 def job(number: int) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.base import Condition
+from finetune_api.connection import LLMConnectionStatus
 from finetune_api.crds import KINDS
 from finetune_api.deployment import ModelDeploymentStatus
 from finetune_api.job_status import FineTuneJobStatus
@@ -239,6 +240,21 @@ def test_a_known_field_that_cannot_be_read_is_said_anew() -> None:
     """Else a failure that has passed would stand in a status for ever."""
     held = {"failure": {"reason": "ANewReason", "message": "x"}, NEWER: 1}
     assert with_unread(held, FineTuneJobStatus(), FineTuneJobStatus()) == {NEWER: 1}
+
+
+@pytest.mark.parametrize("phase", [["Running"], {"name": "Running"}, "Dreaming"], ids=["a list", "a part", "a word"])
+def test_a_field_that_a_newer_release_has_made_another_one_of_is_said_anew(phase: Any) -> None:
+    now = FineTuneJobStatus(phase="Running")
+    assert with_unread({"phase": phase, NEWER: 1}, FineTuneJobStatus(), now) == {"phase": "Running", NEWER: 1}
+
+
+def test_words_of_a_list_are_said_as_they_are_whatever_they_hold() -> None:
+    """They are no parts, though fields that tell parts apart are in some of them."""
+    held = {"models": ["the name of one", "id-7", "type"], NEWER: 1}
+    read = LLMConnectionStatus.model_validate({"models": held["models"]})
+    assert with_unread(held, read, read) == held
+    fewer = read.model_copy(update={"models": ["id-7"]})
+    assert with_unread(held, read, fewer) == {"models": ["id-7"], NEWER: 1}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)

@@ -12,7 +12,7 @@ from finetune_operator.handlers.observer import AT_ONCE, Observer
 from finetune_operator.reconcilers.concerned import concerned
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.reconcilers.shown import show
-from finetune_operator.runtime.errors import Transient
+from finetune_operator.runtime.errors import Transient, WentBack
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -412,6 +412,14 @@ async def test_half_a_listing_has_everything_looked_at_too() -> None:
     with pytest.raises(Transient):
         await cluster.observer.list_all()
     assert JOB in cluster.queue
+
+
+async def test_a_listing_of_a_server_that_was_put_back_ends_all() -> None:
+    cluster = await with_running_job()
+    job = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+    job["metadata"]["resourceVersion"] = "1"
+    with pytest.raises(WentBack, match="finetunejobs team-a/sentiment-1 is older than it was"):
+        await cluster.observer.list_all()
 
 
 def stuck() -> dict[tuple[str, ...], float]:

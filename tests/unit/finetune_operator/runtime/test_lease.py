@@ -361,3 +361,40 @@ def test_a_trouble_with_the_lease_is_told_once_and_then_every_few_minutes(caplog
         await follower.release()
 
     fake_time.run(main())
+
+
+@pytest.mark.parametrize("had", ["an older Lease", "no Lease"])
+def test_a_leader_whose_server_was_put_back_leads_no_more(caplog, had):
+    """All that it has seen is of a future that is none: a new process begins with what there is."""
+
+    async def main():
+        server = OneLease()
+        leader = contender(server, "a")
+        await leader.acquire()
+        await asyncio.sleep(10)
+        old, version = copy.deepcopy(server.lease), server.version
+        await asyncio.sleep(10)
+        server.lease, server.version = (old, version) if had == "an older Lease" else (None, 0)
+        lost = asyncio.create_task(leader.lost())
+        async with asyncio.timeout(5):
+            await lost
+        assert not leader.is_held()
+        assert "Lease system/lease is older than it was: the API server's state was put back" in caplog.text
+        await leader.release()
+
+    fake_time.run(main())
+
+
+def test_a_leader_whose_lease_is_deleted_or_edited_leads_on():
+    async def main():
+        server = OneLease()
+        leader = contender(server, "a")
+        await leader.acquire()
+        server.lease = None
+        await asyncio.sleep(10)
+        server._keep(server.lease)
+        await asyncio.sleep(10)
+        assert leader.is_held()
+        await leader.release()
+
+    fake_time.run(main())

@@ -1,12 +1,14 @@
 """The API server's clock by its answers, however wrong our own is."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import format_datetime
+from typing import Self
 
 import fake_api
 import pytest
 
+from finetune_operator.runtime import server_clock
 from finetune_operator.runtime.kube import JOBS
 from finetune_operator.runtime.server_clock import GRAIN, TOLERANCE, ServerClock
 
@@ -61,6 +63,25 @@ def test_a_clock_that_somebody_sets_is_followed() -> None:
     world.true += timedelta(seconds=2)
     world.ask()
     assert world.error <= GRAIN + TOLERANCE
+
+
+class Own(datetime):
+    """Our own clock, which somebody sets."""
+
+    set_by = timedelta()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + cls.set_by
+
+
+def test_who_sets_our_own_clock_moves_nothing_until_the_next_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline would be over, and what is paid for cancelled, before any answer puts it right."""
+    monkeypatch.setattr(server_clock, "datetime", Own)
+    clock = ServerClock()
+    before = clock.now()
+    monkeypatch.setattr(Own, "set_by", timedelta(hours=6))
+    assert timedelta() <= clock.now() - before < timedelta(minutes=1)
 
 
 NO_ZONE = f"{NOON:%a, %d %b %Y %H:%M:%S} -0000"

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
+from finetune_operator.runtime.errors import WentBack
 from finetune_operator.runtime.kube import CONNECTIONS, PODS
 from finetune_operator.runtime.store import Store
 
@@ -90,6 +91,30 @@ def test_a_listing_that_begins_anew_knows_nothing_of_what_it_had() -> None:
     listing.begin()
     listing.has(pod("stays", 1))
     assert [gone["metadata"]["name"] for gone in listing.end()] == ["gone"]
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["changed since", "deleted since"])
+def test_a_listing_that_shows_an_older_state_than_was_seen_is_of_a_server_that_was_put_back(deleted: bool) -> None:
+    known = store()
+    known.put(PODS, pod("x", 7))
+    if deleted:
+        known.discard(PODS, pod("x", 8))
+    listing = known.listing(PODS)
+    with pytest.raises(WentBack, match=r"^pods a/x is older than it was: .*etcd, from a snapshot"):
+        listing.has(pod("x", 6))
+
+
+def test_a_listing_that_a_watch_has_overtaken_is_no_older_server() -> None:
+    known = store()
+    known.put(PODS, pod("x", 7))
+    known.put(PODS, pod("y", 7))
+    listing = known.listing(PODS)
+    known.put(PODS, pod("x", 9))
+    known.discard(PODS, pod("y", 10))
+    listing.has(pod("x", 7))
+    listing.has(pod("y", 7))
+    assert listing.end() == []
+    assert known.version(PODS, "x", "a") == 9
 
 
 def test_a_listing_of_one_namespace_says_nothing_of_another() -> None:

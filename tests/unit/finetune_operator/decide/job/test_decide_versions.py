@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from finetune_api.model import FineTunedModelStatus
-from finetune_operator.decide.job.versions import find_version, recovered
+from finetune_operator.decide.job.versions import find_version, new_version, recovered
+from tests.unit.finetune_operator.decide.given import run, succeeded, view
 from tests.unit.finetune_operator.decide.given_models import version
 
 
@@ -54,3 +55,19 @@ def test_versions_that_status_has_lost_come_back_from_their_jobs(
     after = recovered(before, [version(one) for one in records], served)
     assert [one.version for one in after.versions or ()] == back
     assert (after.latest_version, after.active_version) == (max(back, default=None), active)
+
+
+def test_a_job_that_has_a_version_gets_no_second_one_by_what_its_own_record_says() -> None:
+    """Somebody has written another number into the job's status."""
+    before = FineTunedModelStatus(versions=[version(1)], latest_version=1, active_version=1)
+    told = version(1).model_copy(update={"version": 7})
+    assert recovered(before, [told], None) == before
+
+
+@pytest.mark.parametrize(("kind", "rank"), [("Adapter", 16), ("Full", None)])
+def test_what_was_merged_into_a_whole_model_has_no_rank(kind: str, rank: int | None) -> None:
+    told = succeeded()
+    assert told.result
+    artifact = told.result.artifact.model_copy(update={"kind": kind})
+    made = told.model_copy(update={"result": told.result.model_copy(update={"artifact": artifact})})
+    assert new_version(view(run("Succeeded", report=made)), 1).lora_rank == rank
