@@ -303,8 +303,11 @@ async def test_a_namespace_that_stays_shut_is_not_told_of_at_each_try(
             raise watches._Shut(f"{next(kinds).plural}: 403 no")
         await asyncio.Event().wait()
 
+    async def at_once(_: float, sleep: Any = asyncio.sleep) -> None:
+        await sleep(0)
+
     monkeypatch.setattr(watches, "_watch_kinds", refused)
-    monkeypatch.setattr(watches, "SHUT_SECONDS", 0.001)
+    monkeypatch.setattr(asyncio, "sleep", at_once)
     listener = Namespaces()
     watching = asyncio.create_task(watches.watch_all(make_settings(Settings()), listener))
     async with asyncio.timeout(5):
