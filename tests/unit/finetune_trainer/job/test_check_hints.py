@@ -167,6 +167,11 @@ def test_what_is_no_duration_is_made_none(refused, written):
             CONNECTION + "  namespaceSelector: all\n",
             "spec.namespaceSelector: write {} for every namespace, or matchLabels",
         ),
+        (
+            f"{DEPLOYMENT}  huggingFace: {{resources: {{limits: {{gpu: 1}}}}}}\n",
+            "with a domain, such as nvidia.com/gpu: 1",
+        ),
+        (f"{JOB}  lora: {{targetModules: all}}\n", "spec.lora.targetModules: write all-linear in small letters"),
         (f"{DEPLOYMENT}  openAI: {{}}\n", "spec.openAI: no such field; a model at OpenAI needs no deployment"),
         (f"{DEPLOYMENT}  ingress: {{host: a}}\n", "a Service of the object's name is made, and no Ingress"),
         (f"{MODEL}  rollback: 1\n", "activeVersion of a FineTunedModel, version of a ModelDeployment"),
