@@ -234,7 +234,14 @@ _CPU = "self['cpu']"
 _COUNTED = (
     "self.all(name, !name.contains('/') || !isQuantity(string(self[name])) || quantity(string(self[name])).isInteger())"
 )
+_WHOLE_NAMES = (
+    "self.all(name, name.contains('/') || name in ['cpu', 'memory', 'ephemeral-storage'] || "
+    "name.startsWith('hugepages-'))"
+)
 COUNTED_HELP = "what a device plugin hands out is counted: write a whole number, such as nvidia.com/gpu: 1"
+WHOLE_NAMES_HELP = (
+    "resources are cpu, memory, ephemeral-storage, and what nodes list with a domain, such as nvidia.com/gpu: 1"
+)
 ResourceList = Annotated[
     dict[str, Quantity],
     Field(
@@ -246,6 +253,7 @@ ResourceList = Annotated[
             ),
             (f"!('cpu' in self && {_is(_CPU, _TOO_MANY)})", f"cpu: {_CORES_HELP}"),
             (_COUNTED, COUNTED_HELP),
+            (_WHOLE_NAMES, WHOLE_NAMES_HELP),
         ),
     ),
 ]

@@ -37,7 +37,7 @@ _MODEL_NAME = shaped(
 
 
 _ALL_LINEAR = Never(
-    "^(?i:all[_ ]?linear)$|^A(?i:ll-linear)$|^(?i:all-)L(?i:inear)$",
+    "^(?i:all([_ ]?linear)?)$|^A(?i:ll-linear)$|^(?i:all-)L(?i:inear)$",
     "write all-linear in small letters and with a hyphen, or names of modules with commas",
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from finetune_api.base_models import is_safe_name, may_be_on_a_hub, step_for
 from finetune_api.connection import LabelSelector, LabelSelectorRequirement, LLMConnectionSpec
 from finetune_api.evaluation import stays_in_cluster
 from finetune_api.job import FineTuneJobSpec
@@ -94,6 +95,23 @@ def fine_tuning_is_on(request: Request) -> Failure | None:
     return Failure.because(Reason.FINE_TUNING_DISABLED, said)
 
 
+_UNDER_A_NEW_NAME = "Then apply the job under a new name."
+
+
+def base_model_can_be_called_so(request: Request) -> Failure | None:
+    """What this project's own trainer finds: names of a hub, or of the connection's model cache."""
+    name, own = request.spec.base_model, request.connection.hugging_face or request.connection.sage_maker
+    if own is None or request.spec.adopt is not None:
+        return None
+    if not is_safe_name(name):
+        said = f"spec.baseModel: {name!r} is no name of a model"
+    elif own.model_cache is None and not may_be_on_a_hub(name):
+        said = f"spec.baseModel: no model of a hub is called {name!r}, and {request.named} has no model cache"
+    else:
+        return None
+    return Failure(reason=Reason.SPEC_INVALID, message=said, next_step=f"{step_for(name)} {_UNDER_A_NEW_NAME}")
+
+
 def base_model_is_allowed(request: Request) -> Failure | None:
     """The connection's list of models."""
     allowed = request.connection.fine_tuning.allowed_models
@@ -177,6 +195,7 @@ def endpoints_are_allowed(request: Request) -> Failure | None:
 
 OF_THE_JOB: tuple[Check, ...] = (
     fine_tuning_is_on,
+    base_model_can_be_called_so,
     base_model_is_allowed,
     code_is_allowed,
     fields_fit_the_provider,

@@ -27,6 +27,15 @@ CONNECTIONS: list[Refused] = [
         {"resources": {"limits": {"nvidia.com/gpu": "500m"}}},
         ("podTemplate.resources.limits", "write a whole number, such as nvidia.com/gpu: 1"),
     ),
+    *(
+        (
+            LOCAL,
+            "spec.huggingFace.podTemplate",
+            {"resources": {part: {name: 1}}},
+            (f"resources.{part}", "with a domain"),
+        )
+        for part, name in (("limits", "gpu"), ("requests", "storage"))
+    ),
     (LOCAL, "spec.huggingface", {}, ('unknown field "spec.huggingface"',)),
     (LOCAL, "spec.huggingFace.trainerImage", REMOVE, ("spec.huggingFace.trainerImage: Required",)),
     (LOCAL, "spec.huggingFace.artifacts", REMOVE, ("spec.huggingFace.artifacts: Required",)),

@@ -77,6 +77,7 @@ DEPLOYMENTS: list[Refused] = [
     (DEPLOYMENT, "spec.idle.action", "Stop", ("spec.idle.action", '"ScaleToZero"')),
     (DEPLOYMENT, "spec.huggingFace.engine", "vllm", ("spec.huggingFace.engine", '"vLLM"', '"Transformers"')),
     (DEPLOYMENT, "spec.huggingFace.replicas", -1, ("spec.huggingFace.replicas", "greater than or equal to 0")),
+    (DEPLOYMENT, LIMITS, {"gpu": 1}, ("limits", "with a domain, such as nvidia.com/gpu: 1")),
     (DEPLOYMENT, LIMITS, {"memory": "lots"}, ("limits[memory]", "write a quantity")),
     (DEPLOYMENT, LIMITS, {"memory": 4, "cpu": 2}, ("limits", "memory and ephemeral-storage", "write the unit")),
     (

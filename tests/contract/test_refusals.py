@@ -85,6 +85,7 @@ JOBS: list[Refused] = [
         for text in ("s3://<bucket>/x.csv", "pvc://data/${FILE}", "https://host/{{ name }}.csv")
     ),
     (JOB, "spec.lora.targetModules", "All-Linear", ("spec.lora.targetModules", "write all-linear in small letters")),
+    (JOB, "spec.lora.targetModules", "all", ("spec.lora.targetModules", "write all-linear in small letters")),
     (JOB, "spec.lora.targetModules", "all_linear", ("spec.lora.targetModules", "write all-linear in small letters")),
     *(
         (JOB, "spec.lora.targetModules", text, ("spec.lora.targetModules", "names of modules with commas"))

@@ -64,6 +64,39 @@ def test_globs_of_models(globs: list[str] | None, model: str, allowed: bool) -> 
     assert policy.model_allowed(globs, model) is allowed
 
 
+CACHED = connection({"modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "cache"}}}})
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "said"),
+    [
+        ("a/b", connection(), None),
+        ("b", connection(), None),
+        ("a/b/c", CACHED, None),
+        ("a/b/c", connection(), "no model of a hub is called 'a/b/c', and LLMConnection local has no model cache"),
+        ("a/b@main", CACHED, "'a/b@main' is no name of a model"),
+        ("a/b:latest", connection(), "'a/b:latest' is no name of a model"),
+        ("huggingface.co/a/b/tree/main", CACHED, "'huggingface.co/a/b/tree/main' is no name of a model"),
+        ("a/b@main", sagemaker_connection(), "'a/b@main' is no name of a model"),
+        ("accounts/a/models/b", openai_connection(), None),
+        ("ft:gpt:org::id", openai_connection(), None),
+    ],
+)
+def test_what_no_hub_and_no_cache_can_have_is_refused_before_a_pod_is_made(
+    name: str, where: LLMConnectionSpec, said: str | None
+) -> None:
+    """A GPU would be waited for, and an image of gigabytes pulled, to say that a revision is no part of a name."""
+    found = policy.refusal_of(job_spec(baseModel=name), where)
+    assert (found.message if found else None) == (said and f"spec.baseModel: {said}")
+    assert found is None or (found.reason, "under a new name" in (found.next_step or "")) == (Reason.SPEC_INVALID, True)
+
+
+def test_the_page_of_a_model_is_answered_with_its_name() -> None:
+    found = policy.refusal_of(job_spec(baseModel="huggingface.co/a/b/tree/main"), connection())
+    assert found is not None
+    assert (found.next_step or "").startswith("Write a/b, without the hub's host.")
+
+
 @pytest.mark.parametrize(("model", "told"), [("huggingfacetb/smol", True), ("other/smol", False)])
 def test_a_model_that_differs_from_what_is_allowed_in_capital_letters_alone_is_told_so(model: str, told: bool) -> None:
     allowed = connection(fineTuning={"allowedModels": ["HuggingFaceTB/*"]}, namespaceSelector={})
@@ -113,6 +146,7 @@ def test_the_order_of_the_checks() -> None:
     assert [check.__name__ for check in policy.CHECKS] == [
         "namespace_may_use",
         "fine_tuning_is_on",
+        "base_model_can_be_called_so",
         "base_model_is_allowed",
         "code_is_allowed",
         "fields_fit_the_provider",

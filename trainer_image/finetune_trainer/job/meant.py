@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from finetune_api.connection import PROVIDERS, PodTemplate
 from finetune_api.crds import KINDS
-from finetune_api.job import FineTuneJobManifest
+from finetune_api.job import FineTuneJobManifest, ManifestMetadata
 from finetune_api.near_names import like, plain
 from finetune_trainer.job.fields import Path, field_names, model_at, places, required, shown, value_at
 from finetune_trainer.job.other_names import OF_CONNECTIONS, OF_SERVING, column_of, place_of, remark_on, to_heed
@@ -54,11 +54,9 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     same = next((one for one in names if plain(one) == plain(name)), None)
     if same := same or _still_missing(name, path[:-1], manifest, root):
         return f"; did you mean {same}?"
-    if parent == _COLUMNS and (found := _column(name, value_at(manifest, path), names)):
-        return found
-    if parent.endswith("Ref") and name in ("namespace", *_OF_ANY_OBJECT):
-        return f"; leave it out: {_instead_of(name, parent.rpartition('.')[2], kind)}"
     below = value_at(manifest, path)
+    if found := _by_where_it_stands(name, parent, kind, below, names):
+        return found
     if isinstance(below, dict) and below and below.keys() <= set(names):
         return f"; what is below it stands in {parent} itself"
     place = _above(name, path[:-1], manifest, root) or _below(name, path[:-1], root)
@@ -70,6 +68,15 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     remark = (OF_CONNECTIONS if kind == "LLMConnection" else OF_SERVING).get(plain(name))
     elsewhere = _elsewhere(name, list(path[:-1]), manifest, root)
     return f"; {remark}" if remark else elsewhere if name in _OF_PODS else near or elsewhere or others
+
+
+def _by_where_it_stands(name: str, parent: str, kind: str, value: object, names: list[str]) -> str:
+    """What parts say of names that people write there: the object itself, columns, references."""
+    if parent == "the manifest" and name in field_names(ManifestMetadata):
+        return f"; here it is metadata.{name}"
+    if parent.endswith("Ref") and name in ("namespace", *_OF_ANY_OBJECT):
+        return f"; leave it out: {_instead_of(name, parent.rpartition('.')[2], kind)}"
+    return _column(name, value, names) if parent == _COLUMNS else ""
 
 
 def _still_missing(name: str, parent: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str | None:

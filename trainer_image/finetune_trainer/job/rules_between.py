@@ -106,6 +106,9 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "memory and ephemeral-storage:": _are_sizes,
     "cpu: no node has": lambda it: _are_cores(it.get("cpu", 0)),
     "what a device plugin hands out": _are_counted,
+    "resources are cpu, memory": lambda it: all(
+        "/" in name or name in ("cpu", *SIZES) or name.startswith("hugepages-") for name in it
+    ),
     "requests may not be": _are_within_limits,
 }
 """How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""

@@ -34,9 +34,9 @@ _LONG = 32
 """Letters beyond which a text is no number with a unit."""
 
 _DURATIONS = TypeAdapter(timedelta)
-_DECIMAL_COMMA = re.compile(r"\d+,\d+")
+_DECIMAL_COMMA = re.compile(r"\d+[,' ]\d+")
 _SUM = re.compile(r"[\d.()\s]+(\s*(\*\*?|/|\^|x)\s*[-\d.()e]+)+")
-_DIGIT = re.compile(r"[0-9]")
+_DIGIT = re.compile(r"[\d½¼¾]")
 _DEFAULT = frozenset({"auto", "default", "none", "null", ""})
 _BOOLEAN = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
@@ -121,14 +121,14 @@ def _number(value: Any) -> str:
 
 
 def _number_of_text(text: str) -> str:
+    if not text.isascii() and _DIGIT.search(text):
+        return ": it has a character that only looks like one of a number: write digits, a point, - and e"
     if _is_number(text):
         return ": write it without quotes"
     if _WITH_UNIT.fullmatch(text):
         return ": write the number alone, without a unit"
     if len(text) < _LONG and _SUM.fullmatch(text):
         return ": write the number itself, nothing is calculated"
-    if _DIGIT.search(text) and not text.isascii():
-        return ": it has a character that only looks like one of a number: write digits, a point, - and e"
     if _DECIMAL_COMMA.fullmatch(text):
         return ": write a point for a fraction, and nothing between thousands"
     return ": leave the field out for its default" if text.lower() in _DEFAULT else ""

@@ -148,12 +148,7 @@ def read_documents(path: Path) -> list[Document]:
     if text.startswith("%"):
         raise _wrong(name, " line 1: it begins with a directive such as %YAML, which kubectl does not read")
     try:
-        loader = _Loader(_JSON_ENDS.sub(r"}\1--- ", text) if text.lstrip().startswith("{") else text)
-        found: list[Document] = []
-        while loader.check_node():
-            node = loader.get_node()
-            assert node is not None  # noqa: S101 - check_node says so
-            found += _objects(name, _no_list(name, loader.construct_document(node)), node)
+        found = _with_tabs(name, _JSON_ENDS.sub(r"}\1--- ", text) if text.lstrip().startswith("{") else text)
     except RecursionError:
         raise _wrong(name, ": it is nested too deeply") from None
     except yaml.reader.ReaderError as error:
@@ -161,6 +156,30 @@ def read_documents(path: Path) -> list[Document]:
         raise _wrong(name, f" line {line}: it has a character that YAML does not allow") from None
     except (yaml.YAMLError, ValueError) as error:
         raise _wrong(name, _place(error) + _why(error, text)) from None
+    return found
+
+
+def _with_tabs(name: str, text: str) -> list[Document]:
+    """The objects in a text. Tabs are spaces to kubectl, but at the beginning of a line; PyYAML takes none as such."""
+    if text.lstrip().startswith("{"):
+        text = text.replace("\t", " ")  # in JSON no text has one
+    while True:
+        try:
+            return _documents(name, text)
+        except yaml.scanner.ScannerError as error:
+            mark = error.problem_mark
+            before = "" if mark is None else text[: mark.index].rpartition("\n")[2]
+            if mark is None or text[mark.index : mark.index + 1] != "\t" or not before.strip():
+                raise
+            text = text[: mark.index] + " " + text[mark.index + 1 :]
+
+
+def _documents(name: str, text: str) -> list[Document]:
+    loader, found = _Loader(text), list[Document]()
+    while loader.check_node():
+        node = loader.get_node()
+        assert node is not None  # noqa: S101 - check_node says so
+        found += _objects(name, _no_list(name, loader.construct_document(node)), node)
     return found
 
 
@@ -224,10 +243,21 @@ def _text(path: Path, name: str) -> str:
 
 
 def _place(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
+    mark, begun = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or "it is not valid YAML"
+    if begun is not None and (words := next((it for at, it in _BEGUN.items() if problem.startswith(at)), None)):
+        return f" line {begun.line + 1}: {words}"
     problem = next((words for begins, words in _IN_WORDS.items() if problem.startswith(begins)), problem)
     return f": {problem}" if mark is None else f" line {mark.line + 1}: {problem}"
+
+
+_BEGUN = {
+    "could not find expected ':'": "no colon stands behind the name",
+    "found unexpected end of stream": "a quotation mark opens a text that is never closed",
+    "expected ',' or '}', but got ':'": "a bracket { is opened and not closed before the next field",
+    "expected ',' or ']', but got ':'": "a bracket [ is opened and not closed before the next field",
+}
+"""The same of what begins on another line than that on which PyYAML notices it."""
 
 
 _IN_WORDS = {
@@ -235,6 +265,9 @@ _IN_WORDS = {
     "expected <block end>": "it is indented otherwise than the lines that it belongs to",
     "mapping values are not allowed here": "a second colon stands in the line, or the line is indented too far; text "
     "with a colon needs quotes",
+    "could not determine a constructor for the tag": "a tag such as !vault stands there, which Kubernetes does not "
+    "read: write the value itself, or put ! into quotes",
+    "found character '\\t'": "a tab stands at its beginning: indent with spaces",
 }
 """How PyYAML begins to say what many get wrong, and what that is."""
 

@@ -7,9 +7,10 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
+from finetune_api.base_models import is_safe_name
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models.model_cache import is_safe_name, no_name
+from finetune_trainer.models.model_cache import no_name
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, status_of, why_silent
 

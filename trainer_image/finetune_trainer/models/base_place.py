@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
+from finetune_api.base_models import is_safe_name
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_fetch import fetch, in_hub_cache
-from finetune_trainer.models.model_cache import find_model, is_safe_name, not_in_cache
+from finetune_trainer.models.model_cache import find_model, not_in_cache
 from finetune_trainer.storage.durable import damage
 
 _COMMAND = "with `finetune-trainer cache` (where there is no network from a folder, an archive or a GGUF file)"

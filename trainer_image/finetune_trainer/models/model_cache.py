@@ -5,21 +5,13 @@ It does not fill the cache (`cache.py`) and imports no torch: `check`, `train` a
 
 import difflib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetune_api.base_models import is_safe_name, step_for
 from finetune_api.reasons import Reason
 from finetune_api.words import counted
 from finetune_trainer.errors import TrainerError
-
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-def is_safe_name(name: str) -> bool:
-    """Whether a model's name is one to three path segments of letters, digits, `.`, `_` and `-`, none with `..`."""
-    segments = name.split("/")
-    return len(segments) <= 3 and all(_SEGMENT.fullmatch(part) and ".." not in part for part in segments)
 
 
 def model_path(cache: Path, name: str) -> Path:
@@ -34,15 +26,8 @@ def model_path(cache: Path, name: str) -> Path:
 
 
 def no_name(name: str) -> TrainerError:
-    """That a model cannot be called so; many write a revision, or a tag, behind it."""
-    step = "Write ORG/NAME with letters, digits, '.', '_' and '-'."
-    if page := re.fullmatch(r"(?:www\.)?(?:huggingface|hf)\.co/([^/]+/[^/]+)", name):
-        step = f"Write {page[1]}, without the hub's host."
-    elif name != (without := re.split("[@:]", name)[0]) and is_safe_name(without):
-        step += (
-            " A revision is chosen where a model is put into the cache: finetune-trainer cache NAME --revision COMMIT."
-        )
-    return TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name!r} is no name of a model", step)
+    """That a model cannot be called so."""
+    return TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name!r} is no name of a model", step_for(name))
 
 
 def is_air_gapped() -> bool:

@@ -8,13 +8,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune_api.base_models import is_safe_name
 from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_fetch import fetch, in_hub_cache
 from finetune_trainer.models.base_place import cached
 from finetune_trainer.models.base_probe import BASE_PROBE, differs, probe
-from finetune_trainer.models.model_cache import is_safe_name, not_in_cache
+from finetune_trainer.models.model_cache import not_in_cache
 from finetune_trainer.storage.durable import damage, read_manifest
 
 _ADAPTER_CONFIG = "adapter_config.json"

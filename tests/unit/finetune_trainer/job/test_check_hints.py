@@ -1,5 +1,6 @@
 """What `check` says to write instead is right when somebody does so to the letter."""
 
+import json
 import re
 
 import pytest
@@ -167,9 +168,29 @@ def test_what_is_no_duration_is_made_none(refused, written):
             CONNECTION + "  namespaceSelector: all\n",
             "spec.namespaceSelector: write {} for every namespace, or matchLabels",
         ),
+        (
+            f"{DEPLOYMENT}  huggingFace: {{resources: {{limits: {{gpu: 1}}}}}}\n",
+            "with a domain, such as nvidia.com/gpu: 1",
+        ),
+        (f"{JOB}  lora: {{targetModules: all}}\n", "spec.lora.targetModules: write all-linear in small letters"),
         (f"{DEPLOYMENT}  openAI: {{}}\n", "spec.openAI: no such field; a model at OpenAI needs no deployment"),
         (f"{DEPLOYMENT}  ingress: {{host: a}}\n", "a Service of the object's name is made, and no Ingress"),
         (f"{MODEL}  rollback: 1\n", "activeVersion of a FineTunedModel, version of a ModelDeployment"),
+        (f"{JOB}labels: {{a: b}}\n", "line 9: labels: no such field; here it is metadata.labels"),
+        (f"{MODEL}  historyLimit: 3\nnamespace: a\n", "namespace: no such field; here it is metadata.namespace"),
+        (
+            f"{JOB}  retryNonce: !vault abc\n",
+            "line 9: a tag such as !vault stands there, which Kubernetes does not read",
+        ),
+        (f'{JOB}  retryNonce: "a\n', "line 9: a quotation mark opens a text that is never closed"),
+        (JOB.replace("baseModel:", "baseModel"), "line 6: no colon stands behind the name"),
+        (
+            JOB.replace("{name: tickets}\n  dataset", "{name: tickets\n  dataset"),
+            "line 7: a bracket { is opened and not",
+        ),
+        (JOB.replace("  baseModel", "\tbaseModel"), "line 6: a tab stands at its beginning: indent with spaces"),
+        (f"{JOB}  hyperparameters: {{epochs: \u0663}}\n", "only looks like one of a number"),
+        (f"{JOB}  hyperparameters: {{batchSize: 1 000}}\n", "nothing between thousands"),
         ("%YAML 1.1\n---\n" + JOB, "line 1: it begins with a directive such as %YAML, which kubectl does not read"),
         (HEAD.format("").replace("kind: \n", "") + "  a: 1\n", "line 1: kind is missing"),
     ],
@@ -249,6 +270,23 @@ def test_objects_in_a_list_are_told_to_be_so_as_kubectl_reads_none(refused, dump
     assert message == "m.yaml: the objects are in a list, which kubectl does not read"
     assert "---" in step
     assert "kind: List" in step
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        JOB.replace("baseModel: ", "baseModel:\t"),
+        JOB.replace("tickets}\n", "tickets}\t\n"),
+        JOB.replace("{name: local}", "{\tname:\tlocal\t}\t# a comment"),
+        json.dumps(yaml.safe_load(JOB), indent="\t"),
+        json.dumps(yaml.safe_load(JOB), indent="\t") + "\n" + json.dumps(yaml.safe_load(JOB.replace("tickets", "b"))),
+    ],
+    ids=["behind a colon", "at the end of a line", "in brackets", "JSON", "two of JSON"],
+)
+def test_a_tab_is_a_space_where_it_indents_nothing(tmp_path, text):
+    """kubectl takes each of them, and JSON is often indented by tabs."""
+    (tmp_path / "m.yaml").write_text(text)
+    assert read_all(tmp_path / "m.yaml")[1][0].spec.connection_ref.name == "local"
 
 
 @pytest.mark.parametrize("more", ["  hyperparameters:\n", "  lora:\n", "  evaluation: ~\n", "  preference: {}\n"])
