@@ -3,7 +3,7 @@
 Lines are {"step", "epoch", "loss", "learningRate", "gradNorm", "tokens", "completionTokens"} and
 {"step", "epoch", "validationLoss"}. Losses are nats per completion token. Where two answers are learnt from, there are
 "pairs" instead of "completionTokens", losses are per pair, and lines of both kinds have "rewardAccuracy" and
-"rewardMargin". It draws nothing.
+"rewardMargin". Own code may tell tokens alone: {"step", "epoch", "tokens"}. It draws nothing.
 """
 
 import json

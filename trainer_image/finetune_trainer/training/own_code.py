@@ -405,6 +405,8 @@ class _Heard:
         about: dict[str, Any] = {"step": report.step, "epoch": report.epoch or 0.0}
         if report.loss is not None:
             self._metrics.add(**about, loss=report.loss, tokens=report.tokens, completionTokens=report.tokens or 1)
+        elif report.tokens:  # code may tell its loss every few steps
+            self._metrics.add(**about, tokens=report.tokens)
         if report.validation_loss is not None:
             self._metrics.add(**about, validationLoss=report.validation_loss)
 
@@ -435,6 +437,7 @@ class _Heard:
             self._metrics.keep_until(0)  # an earlier attempt's record is none of this run's
         curves = self._metrics.curves()
         steps = max((line["step"] for line in self._metrics.lines), default=0)
+        steps = max(steps, self._last.step if self._last else 0)
         if self._last is not None:  # those that came too soon after another one were not passed on
             self._reporter.update(progress=self._progress(self._last, self._last.total_steps or self._last.step))
         self._reporter.update(loss=curves)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.job_status import NOTHING_LEARNT
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.training.own_jobs import job_with
 from tests.unit.finetune_trainer.training_runs import do
@@ -100,3 +101,4 @@ def test_code_may_put_files_beside_those_of_the_base_model(tiny_model, tmp_path)
     beside += "os.mkdir(base + '/.cache')\nopen(base + '/notes.txt', 'w').write('mine')"
     code, report, _ = do(job_with(TOLD + beside, tmp_path, cache, method="Full"))
     assert code == ExitCode.OK, report.failure
+    assert [said[: len(NOTHING_LEARNT)] for said in report.result.warnings] == [NOTHING_LEARNT]

@@ -367,6 +367,19 @@ def test_code_may_count_as_it_likes_and_need_not_know_the_end(tiny_model, tmp_pa
     assert (reporter.report.progress.step, reporter.report.progress.percent) == (8, 100)
 
 
+def test_steps_and_tokens_count_where_a_loss_is_told_every_few_steps_alone(tiny_model, tmp_path):
+    job = job_with("", tmp_path, tiny_model)
+    Path(job.output).mkdir(parents=True, exist_ok=True)
+    heard = hearing(job, Reporter(job, interval=0))
+    for step in range(1, 8):
+        heard.line(json.dumps({"step": step, "tokens": 10, **({"loss": 2.0} if step % 3 == 0 else {})}))
+    result = heard.result()
+    assert (result.steps, result.tokens, result.train_loss) == (7, 70, 2.0)
+    again = hearing(job, Reporter(job, interval=0))
+    again.line(json.dumps({"step": 5, "tokens": 10}))
+    assert (again.result().steps, again.result().tokens) == (5, 50), "what is done anew counts once"
+
+
 def test_code_that_reports_nothing_does_not_report_what_an_earlier_attempt_did(tiny_model, tmp_path):
     job = job_with("", tmp_path, tiny_model)
     Path(job.output).mkdir(parents=True, exist_ok=True)
