@@ -29,6 +29,13 @@ from finetune_trainer.models.corrected import (
 from finetune_trainer.models.tokenizer_file import loaded
 from finetune_trainer.models.weight_files import damaged
 
+_IN_PARTS = "during automatic conversion of the weights"
+"""What transformers says of it, and of a report that nobody sees."""
+_NOT_PUT_TOGETHER = (
+    "its weights cannot be put together as transformers has them: an expert, or a part of a matrix, is missing or has "
+    "another shape than the others"
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -113,6 +120,8 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             raise _stored_quantised(folder, config) from error
         if wrong := damaged(folder):
             raise unusable(folder, f"its weights are damaged: {wrong}", PUT_THERE_AGAIN) from error
+        if _IN_PARTS in str(error):
+            raise unusable(folder, _NOT_PUT_TOGETHER, PUT_THERE_AGAIN) from error
         raise unusable(folder, f"it cannot be loaded: {first_line(error)}", _step_after(error)) from error
     loaded_weights.require_whole(folder, found)
     loaded_weights.require_no_rest(folder, model, found["unexpected_keys"])

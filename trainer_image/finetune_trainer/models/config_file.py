@@ -20,6 +20,7 @@ from finetune_trainer.models.config_layers import wrong_count
 from finetune_trainer.models.config_shapes import wrong_shapes
 from finetune_trainer.models.config_types import wrong_parts, wrong_types
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown, wrong_words
+from finetune_trainer.models.experts import wrong_experts
 from finetune_trainer.models.generation_file import wrong_generation
 from finetune_trainer.models.kind_options import left_out
 from finetune_trainer.models.kind_parts import first_missing, unwrapped, wrapped
@@ -327,6 +328,7 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
         yield Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
     if are_plain and text.get("quantization_config") is None:
         yield from _lacking(folder, text, shapes)
+        yield from wrong_experts(text, shapes, folder)
         yield from left_out(text, shapes, folder)
         yield from wrong_shapes(text, shapes, folder)
 

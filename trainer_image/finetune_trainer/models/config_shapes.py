@@ -12,7 +12,7 @@ from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown
 from finetune_trainer.models.kind_options import lacking
 from finetune_trainer.models.layer_counts import count_of
-from finetune_trainer.models.matrix_sides import FOUR_TIMES, LLAMAS, OWN_HEAD_DIM, SIDES, T5S, Side, Sides
+from finetune_trainer.models.matrix_sides import FOUR_TIMES, LLAMAS, OF_EXPERTS, OWN_HEAD_DIM, SIDES, T5S, Side, Sides
 from finetune_trainer.models.tensor_names import around_of, placed
 from finetune_trainer.models.weight_files import file_of, promised_in
 
@@ -21,12 +21,10 @@ Shapes = Mapping[str, list[int]]
 
 _HEAD = "lm_head.weight"
 _OLD_HEAD = "embed_out.weight"
-_HEADED = LLAMAS | T5S | {"gpt_neox", "gptj"}
+_HEADED = LLAMAS | OF_EXPERTS.keys() | T5S | {"gpt_neox", "gptj", "stablelm"}
 """Kinds whose output head has one of these names, in files of any age."""
-UNTIED = LLAMAS - {"cohere", "cohere2", "gemma", "gemma2", "gemma3_text", "smollm3", "starcoder2"} | {
-    "gpt_neox",
-    "gptj",
-}
+_TIED = {"cohere", "cohere2", "ernie4_5_moe", "gemma", "gemma2", "gemma3_text", "smollm3", "starcoder2"}
+UNTIED = (LLAMAS | OF_EXPERTS.keys()) - _TIED | {"gpt_neox", "gptj", "stablelm"}
 """Kinds whose output head is a matrix of its own where the file does not say."""
 _TABLES = frozenset({"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"})
 """Names that the one table of words of a kind with such names may have in its files."""

@@ -124,6 +124,25 @@ ALWAYS: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 """By model_type: parts, as `tensor_names.py` names them."""
 
+_LATENT = _NORMS | spelt(
+    "layers.N.self_attn.{kv_a_layernorm,kv_a_proj_with_mqa,kv_b_proj,o_proj}.weight", "norm.weight"
+)
+_ATTENDING = _ATTENTION | _NORMS | {"norm.weight"}
+
+BESIDE_EXPERTS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite"), _LATENT),
+    **dict.fromkeys(
+        ("ernie4_5_moe", "glm4_moe", "granitemoe", "granitemoeshared", "llama4_text", "mixtral", "solar_open"),
+        _ATTENDING,
+    ),
+    **dict.fromkeys(("olmoe", "qwen3_moe"), _ATTENDING | _NORMED_HEADS),
+    "flex_olmo": _OLMO2 - _GATED,
+    "gpt_oss": _ATTENDING | {"layers.N.self_attn.sinks"},
+    "phimoe": _ATTENDING | spelt("layers.N.{input,post_attention}_layernorm.bias", "norm.bias"),
+    "qwen2_moe": _ATTENDING | spelt("layers.N.self_attn.{q,k,v}_proj.bias"),
+}
+"""The same of mixtures of experts, whose feed-forward layers are in `experts.py`: files name them in several ways."""
+
 
 class Missing(NamedTuple):
     """A tensor that is not there."""
@@ -135,7 +154,8 @@ class Missing(NamedTuple):
 
 def first_missing(fields: Fields, names: Collection[str]) -> Missing | None:
     """What the files of a known kind lack; None where they have all, or names that nobody knows."""
-    always = ALWAYS.get(fields.get("model_type", ""), frozenset())
+    kind = fields.get("model_type", "")
+    always = ALWAYS.get(kind) or BESIDE_EXPERTS.get(kind, frozenset())
     there = {placed(name).part for name in names}
     within = any(part.endswith(f".{known}") for part in there for known in always)
     if not there or (within and not always & there):

@@ -15,10 +15,19 @@ LLAMAS = frozenset({
     "starcoder2",
 })  # fmt: skip
 """Kinds with Llama's names of layers and fields, some of whose layers are put together to one."""
+OF_EXPERTS = {
+    **dict.fromkeys(("gpt_oss", "granitemoe", "granitemoeshared", "mixtral", "phimoe"), "num_local_experts"),
+    **dict.fromkeys(("flex_olmo", "olmoe", "qwen2_moe", "qwen3_moe"), "num_experts"),
+    **dict.fromkeys(("glm4_moe", "solar_open"), "n_routed_experts"),
+    "ernie4_5_moe": "moe_num_experts",
+}
+"""Mixtures of experts with Llama's attention and norms, and the field that counts the experts of a layer."""
 T5S = frozenset({"mt5", "t5", "umt5"})
 BARTS = frozenset({"bart", "blenderbot", "pegasus"})
 
-OWN_HEAD_DIM = frozenset({"cwm", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "qwen3", "seed_oss"})
+OWN_HEAD_DIM = frozenset({
+    "cwm", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt_oss", "qwen3", "seed_oss", "solar_open",
+})  # fmt: skip
 """Kinds whose heads have a width of their own where the file says none; of the others they part the hidden size."""
 
 
@@ -99,6 +108,17 @@ _OF_LLAMA: Sides = {
 _HEAD_NORMS = _norms(_of("head_dim"), "layers.N.self_attn.{q,k}_norm")
 _PARTED = Side(lambda of: of["hidden_size"] // of["num_attention_heads"], ("hidden_size", "num_attention_heads"))
 """Of Phi's heads, whatever head_dim says."""
+_PARTED_ASKED = Side(
+    lambda of: of["num_key_value_heads"] * (of["hidden_size"] // of["num_attention_heads"]),
+    ("num_key_value_heads", "hidden_size", "num_attention_heads"),
+)
+_OF_STABLELM: Sides = {
+    **_OF_LLAMA,
+    "layers.N.self_attn.q_proj.weight": (_MODEL, _MODEL),
+    "layers.N.self_attn.k_proj.weight": (_PARTED_ASKED, _MODEL),
+    "layers.N.self_attn.v_proj.weight": (_PARTED_ASKED, _MODEL),
+    "layers.N.self_attn.o_proj.weight": (_MODEL, _MODEL),
+}
 _WHOLE_NORMS: Sides = {
     "layers.N.self_attn.q_norm.weight": (_ASKING,),
     "layers.N.self_attn.k_norm.weight": (_ASKED,),
@@ -128,6 +148,22 @@ _OF_T5: Sides = {
     ),
     **_norms(_WIDE, "{en,de}coder.final_layer_norm", "{en,de}coder.block.N.layer.{0,1,2}.layer_norm"),
 }
+
+
+_NORMS_OF_OLMOE: Sides = {
+    "layers.N.self_attn.q_norm.weight": (_MODEL,),
+    "layers.N.self_attn.k_norm.weight": (_PARTED_ASKED,),
+}
+
+
+def _of_experts(kind: str) -> Sides:
+    """What is beside the experts: `experts.py` has those."""
+    norms = {
+        "flex_olmo": _WHOLE_NORMS, "glm4_moe": _HEAD_NORMS, "olmoe": _NORMS_OF_OLMOE, "qwen3_moe": _HEAD_NORMS,
+        "gpt_oss": {"layers.N.self_attn.sinks": (_of("num_attention_heads"),)},
+    }.get(kind, {})  # fmt: skip
+    routing = spelt("layers.N.{block_sparse_moe,mlp}.{gate,router,router.layer}.weight")
+    return {**_OF_LLAMA, **norms, **dict.fromkeys(routing, (_of(OF_EXPERTS[kind]), _MODEL))}
 
 
 def _squares(width: Side, *names: str) -> Sides:
@@ -208,16 +244,36 @@ _OF_BLOOM: Sides = {
     "h.N.mlp.dense_4h_to_h.weight": (_MODEL, _of("hidden_size", 4)),
     **_norms(_MODEL, "ln_f", "word_embeddings_layernorm", "h.N.{input,post_attention}_layernorm"),
 }
+_OF_FALCON: Sides = {
+    "word_embeddings.weight": (_WORDS, _MODEL),
+    "h.N.self_attention.dense.weight": (_MODEL, _MODEL),
+    "h.N.mlp.dense_h_to_4h.weight": (_of("ffn_hidden_size"), _MODEL),
+    "h.N.mlp.dense_4h_to_h.weight": (_MODEL, _of("ffn_hidden_size")),
+    **_norms(_MODEL, "ln_f", "h.N.{input_layernorm,post_attention_layernorm,ln_attn,ln_mlp}"),
+}
+_EXPANDED = Side(lambda of: of["expansion_ratio"] * of["d_model"], ("expansion_ratio", "d_model"))
+_OF_MPT: Sides = {
+    "wte.weight": (_WORDS, _WIDE),
+    "blocks.N.attn.Wqkv.weight": (_of("d_model", 3), _WIDE),
+    "blocks.N.attn.out_proj.weight": (_WIDE, _WIDE),
+    "blocks.N.ffn.up_proj.weight": (_EXPANDED, _WIDE),
+    "blocks.N.ffn.down_proj.weight": (_WIDE, _EXPANDED),
+    **_norms(_WIDE, "norm_f", "blocks.N.norm_{1,2}"),
+}
 _MATRICES: Mapping[str, Sides] = {
     **dict.fromkeys(LLAMAS, _OF_LLAMA),
     **{kind: {**_OF_LLAMA, **_HEAD_NORMS} for kind in ("apertus", "exaone4", "gemma3_text", "qwen3")},
     **{kind: {**_OF_LLAMA, **_WHOLE_NORMS} for kind in ("olmo2", "olmo3")},
     **dict.fromkeys(T5S, _OF_T5),
+    **{kind: _of_experts(kind) for kind in OF_EXPERTS},
     "phi": {**_OF_LLAMA, **_norms(_PARTED, "layers.N.self_attn.{q,k}_layernorm")},
     "bart": {**_OF_BART, **_places_of_bart(more=2)},
     "blenderbot": {**_OF_BART, **_places_of_bart()},
     "pegasus": {**_OF_BART, **_places_of_bart()},
     "bloom": _OF_BLOOM,
+    "falcon": _OF_FALCON,
+    "mpt": _OF_MPT,
+    "stablelm": _OF_STABLELM,
     "gpt_neo": _OF_NEO,
     "gpt_neox": _OF_NEOX,
     "gptj": _OF_GPTJ,
@@ -237,6 +293,7 @@ SIDES: Mapping[str, Sides] = {
 """By model_type."""
 
 FOUR_TIMES: Mapping[str, tuple[str, str]] = {
+    "falcon": ("ffn_hidden_size", "hidden_size"),
     "gpt2": ("n_inner", "n_embd"),
     "gpt_neo": ("intermediate_size", "hidden_size"),
     "gptj": ("n_inner", "n_embd"),
