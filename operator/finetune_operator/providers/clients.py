@@ -102,13 +102,14 @@ class Clients:
         else:
             await sdks.imported(spec.provider)
             api = self._build(spec, secret)
-            if built is not None:
-                await self._retire(built.api)
             api.keep_pace(self._paces.setdefault(name, Pace(self._rate, guard=self._guard)))
         before = built.account if built is not None else None
         known = built is not None and built.api is api and built.told
         account, told = (before, True) if known else await _whose(api)
-        self._built[name] = _Built(api, spec, secret, self._clock(), account, told)
+        # Not the one of before: others may have made one meanwhile.
+        replaced, self._built[name] = self._built.get(name), _Built(api, spec, secret, self._clock(), account, told)
+        if replaced is not None and replaced.api is not api:
+            await self._retire(replaced.api)
         # Whoever asks now may have looked whose account it is a moment ago, when it was another's.
         require_same_account(name, account, before, "what was made until now is in")
         return api

@@ -369,14 +369,20 @@ async def test_a_new_pod_of_which_nobody_has_heard_wakes_nobody(status: dict[str
     assert cluster.store.get(PODS, "sentiment-1-1-x", "team-a")
 
 
-async def test_a_new_pod_of_an_attempt_that_is_not_under_way_wakes_its_job_at_once() -> None:
+@pytest.mark.parametrize(("under_way", "of", "woken"), [(1, 2, True), (2, 1, True), (2, 2, False)])
+async def test_a_new_pod_of_an_attempt_that_is_not_under_way_wakes_its_job_at_once(
+    under_way: int, of: int, woken: bool
+) -> None:
     """What a leader had sent before it was replaced arrives when nobody waits for it, and is not to train."""
     cluster = await with_job()
+    job = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+    job["status"]["provider"]["attempt"] = under_way
+    cluster.store.put(FINE_TUNE_JOBS, job)
     cluster.run_pod(phase="Pending")
     ((resource, kind, pod),) = cluster.kube.take_events()
-    late = {**pod["metadata"], "labels": {**pod["metadata"]["labels"], ATTEMPT_LABEL: "2"}}
+    late = {**pod["metadata"], "labels": {**pod["metadata"]["labels"], ATTEMPT_LABEL: str(of)}}
     cluster.observer.seen(resource, kind, {**pod, "metadata": late, "status": {"phase": "Pending"}})
-    assert cluster.queue == [JOB]
+    assert (cluster.queue == [JOB]) is woken
 
 
 async def test_the_end_of_a_batch_job_is_no_news_of_a_job_that_is_complete_and_a_new_one_is() -> None:

@@ -206,3 +206,15 @@ def test_weights_on_a_claim_are_no_providers_to_delete() -> None:
     assert not is_at_provider(version(1), None)
     at_openai = version(1).model_copy(update={"artifact": ArtifactRef(provider_model_id="ft:x")})
     assert is_at_provider(at_openai, None)
+
+
+async def test_a_model_that_this_release_cannot_read_keeps_what_holds_its_weights() -> None:
+    """As after a rollback: what takes its weights with it is to do so once a release can read it again."""
+    cluster = await with_version()
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=DELETES)
+    await cluster.settle()
+    assert cluster.kube.objects[ADDRESS]["metadata"]["finalizers"] == [WEIGHTS_FINALIZER]
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=DELETES | {"heldBack": 1})
+    await cluster.settle()
+    assert cluster.condition("Stalled", MODEL)["reason"] == "SpecInvalid"
+    assert cluster.kube.objects[ADDRESS]["metadata"]["finalizers"] == [WEIGHTS_FINALIZER]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE
-from finetune_api.reasons import Reason
+from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import termination_message
 from finetune_operator.decide.job.attempt_pods import end_of, is_live, newest
 from finetune_operator.decide.job.run import with_log
@@ -209,6 +209,11 @@ def test_an_interruption_is_no_fault_of_the_job(its_pod: Any, interrupted: bool)
 )
 def test_what_was_done_to_a_pod_is_told_in_a_sentence(its_pod: Any, said: str) -> None:
     assert read(batch_job(BACKOFF), [its_pod]).failure.message == said
+
+
+def test_an_eviction_with_no_step_of_its_own_has_that_of_its_reason() -> None:
+    drained = pod("Failed", 30, **target("EvictionByEvictionAPI", "Eviction API: evicting"))
+    assert read(batch_job(BACKOFF), [drained]).failure.next_step == NEXT_STEP[Reason.EVICTED]
 
 
 def test_a_trainer_whose_pod_has_been_told_to_end_is_not_called_at_work() -> None:
