@@ -110,7 +110,8 @@ class AwsCredentials(ApiModel):
     )
     pod_identity: bool | None = Field(
         None,
-        description="Use the identity of the operator's pod: EKS Pod Identity, or an IAM role of its service account.",
+        description="Use the identity of the operator's pod: EKS Pod Identity, or an IAM role of its service account. "
+        "Absent: secretRef has the keys.",
     )
 
 
@@ -143,23 +144,28 @@ class S3Location(ApiModel):
     )
 
 
+_AWS_OWN = "Default: AWS's own of the region."
+
+
 class AwsEndpoints(ApiModel):
     """Addresses of AWS's services, for private endpoints."""
 
     service: ClassVar[str]
     """boto3's name of the service that tunes; that of what answers is derived from it."""
 
-    control: CloudUrl | None = Field(None, description="Endpoint of the service that trains and deploys.")
-    runtime: CloudUrl | None = Field(None, description="Endpoint of its runtime service, which answers requests.")
-    s3: CloudUrl | None = Field(None, alias="s3", description="Endpoint of S3, with path-style addresses.")
+    control: CloudUrl | None = Field(None, description=f"Endpoint of the service that trains and deploys. {_AWS_OWN}")
+    runtime: CloudUrl | None = Field(
+        None, description=f"Endpoint of its runtime service, which answers requests. {_AWS_OWN}"
+    )
+    s3: CloudUrl | None = Field(None, alias="s3", description=f"Endpoint of S3, with path-style addresses. {_AWS_OWN}")
     cloudwatch: CloudUrl | None = Field(
-        None, description="Endpoint of CloudWatch, which knows when deployments were last used."
+        None, description=f"Endpoint of CloudWatch, which knows when deployments were last used. {_AWS_OWN}"
     )
     sts: CloudUrl | None = Field(
         None,
         alias="sts",
-        description="Endpoint of STS, which identifies the account of the credentials. If other endpoints are set "
-        "and this is not, the account is not checked.",
+        description="Endpoint of STS, which identifies the account of the credentials. Default: AWS's own of the "
+        "region; if other endpoints are set and this is not, the account is not checked.",
     )
 
     def by_service(self) -> dict[str, str]:

@@ -33,7 +33,9 @@ class AzureCredentials(ApiModel):
     secret_ref: ObjectRef | None = Field(
         None, description="Secret of the operator's namespace with tenantID, clientID and clientSecret."
     )
-    workload_identity: bool | None = Field(None, description="Use the workload identity of the operator's pod.")
+    workload_identity: bool | None = Field(
+        None, description="Use the workload identity of the operator's pod. Absent: secretRef has the keys."
+    )
 
 
 class AzureWorkspace(ApiModel):

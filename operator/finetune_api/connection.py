@@ -137,14 +137,18 @@ class PodTemplate(ApiModel):
     runtime_class_name: ObjectName | None = Field(
         None, description="RuntimeClass of the pods, for example nvidia. Default: that of the node."
     )
-    priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
+    priority_class_name: ObjectName | None = Field(
+        None, description="PriorityClass of the pods. Default: the cluster's."
+    )
     queue_name: Annotated[ObjectName, Field(max_length=63)] | None = Field(
         None,
         description="Kueue LocalQueue of the job's namespace in which its pods wait (label "
         "kueue.x-k8s.io/queue-name). Absent: no queue.",
     )
     service_account_name: ObjectName | None = Field(
-        None, description="ServiceAccount of the job's namespace, for example for the identity at a cloud's storage."
+        None,
+        description="ServiceAccount of the job's namespace, for example for the identity at a cloud's storage. "
+        "Default: the one called default.",
     )
     image_pull_secrets: Annotated[list[LocalReference], Field(max_length=8)] | None = Field(
         None, description="Secrets of the job's namespace with registry credentials."

@@ -163,15 +163,20 @@ def _with_tabs(name: str, text: str) -> list[Document]:
     """The objects in a text. Tabs are spaces to kubectl, but at the beginning of a line; PyYAML takes none as such."""
     if text.lstrip().startswith("{"):
         text = text.replace("\t", " ")  # in JSON no text has one
-    while True:
-        try:
-            return _documents(name, text)
-        except yaml.scanner.ScannerError as error:
-            mark = error.problem_mark
-            before = "" if mark is None else text[: mark.index].rpartition("\n")[2]
-            if mark is None or text[mark.index : mark.index + 1] != "\t" or not before.strip():
-                raise
-            text = text[: mark.index] + " " + text[mark.index + 1 :]
+    try:
+        return _documents(name, text)
+    except yaml.scanner.ScannerError as error:
+        if error.problem is None or not error.problem.startswith(_TAB):
+            raise
+        return _documents(name, "\n".join(map(_without_inner_tabs, text.split("\n"))))
+
+
+_TAB = "found character '\\t'"
+
+
+def _without_inner_tabs(line: str) -> str:
+    inner = line.lstrip()
+    return line.removesuffix(inner) + inner.replace("\t", " ")
 
 
 def _documents(name: str, text: str) -> list[Document]:
@@ -267,7 +272,7 @@ _IN_WORDS = {
     "with a colon needs quotes",
     "could not determine a constructor for the tag": "a tag such as !vault stands there, which Kubernetes does not "
     "read: write the value itself, or put ! into quotes",
-    "found character '\\t'": "a tab stands at its beginning: indent with spaces",
+    _TAB: "a tab stands at its beginning: indent with spaces",
 }
 """How PyYAML begins to say what many get wrong, and what that is."""
 
