@@ -384,7 +384,8 @@ class Need:
         input share it.
         """
         lora, width = self.setup.adapters, self.setup.compute_bytes
-        learning = matrices if lora is None else [one for one in matrices if one in self._targets]
+        targets = frozenset(self._targets)  # a mixture of experts has thousands of matrices
+        learning = matrices if lora is None else [one for one in matrices if one in targets]
         each = inputs = sum(one.share * one.inputs for one in learning)
         if not (self._copies_inputs or (lora and lora.dropout and not self._fused)):
             shared = {(one.parent, one.to_residual, one.inputs): one.share * one.inputs for one in learning}
