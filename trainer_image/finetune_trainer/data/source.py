@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +65,13 @@ _NOT_THERE = {
     "hf": "Check the uri: hf://datasets/OWNER/NAME/PATH. What is private is not there for whoever has no token for it.",
     "https": "Check the uri: open it in a browser that is signed in nowhere.",
 }
+_STORES = ("abfs", "gs", "s3")
+"""Those in which a folder is only what names begin with: it can be opened, and is empty or has no size."""
+_AZURE_KEYS = (
+    "Put AZURE_STORAGE_CONNECTION_STRING as Azure shows it into the Secret, or AZURE_STORAGE_ACCOUNT_NAME with a key, "
+    "a SAS token or a client (docs/guides/tune.md lists them)."
+)
+_TO_PROXY = "Write them into its address: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT, or have it let the store pass."
 _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
@@ -161,9 +169,17 @@ class _StoredBytes(Filled):
         self.digest.update(view[:size])
         self.count += size
         self.finished = self.finished or not size
-        if self.finished and self.count < self._least:
+        if self.finished and (self.count < self._least or guarded(self._uri, self._is_another)):
             raise _changed(self._uri)
         return size
+
+    def _is_another(self) -> bool:
+        """Whether its name is that of another object now. S3 says so itself: it is asked for what was opened."""
+        if self._uri.scheme not in ("abfs", "gs"):
+            return False
+        stored: Any = self._stored
+        before, now = stored.details, stored.fs.info(stored.path)
+        return any(before.get(name) != now.get(name) for name in ("etag", "generation", "size"))
 
     def close(self) -> None:
         if not self.closed:
@@ -222,6 +238,8 @@ def _open_remote(uri: Uri) -> io.RawIOBase:
         options = {"client_kwargs": client} if (client := _CLIENTS.get(uri.scheme, dict)()) else {}
         filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
     with in_words(filesystem, path) if uri.scheme == "s3" else nullcontext():
+        if uri.scheme in _STORES and filesystem.info(path)["type"] == "directory":
+            raise IsADirectoryError(path)
         opened: io.RawIOBase = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
     return opened
 
@@ -265,16 +283,8 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         place = str(Path(f"/{uri.path}").parent)
     if uri.scheme == "hf":
         place = "/".join((place, *uri.path.split("/")[:2]))  # of datasets/OWNER/NAME
-    if isinstance(error, IsADirectoryError):
-        return TrainerError(Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", _ONE_FILE)
-    if isinstance(error, ImportError):
-        message = f"{name}: {uri.scheme}:// cannot be read here: what reads it is not installed"
-        extra = "Install the extra `stores` (`pip install './trainer_image[stores]'`, or an image that has it)."
-        return TrainerError(Reason.SPEC_INVALID, message, extra)
-    if not _is_mounted(uri):
-        message = f"{name}: {place} is of the job's namespace on a cluster, and not mounted here"
-        here = "On this machine name the file as file:///FOLDER/FILE in a copy of the manifest."
-        return TrainerError(Reason.DATASET_NOT_FOUND, message, here)
+    if (told := _of_file(uri, place, error) or _of_keys(uri, place, error)) is not None:
+        return told
     status = status_of(error)
     said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
     if uri.mounted_path() is not None:
@@ -292,6 +302,36 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{said}",
     }.get(reason, f"{name}: {place} does not answer as it should{f': {trouble}' if trouble else said}")
     return TrainerError(reason, message, step)
+
+
+def _of_file(uri: Uri, place: str, error: Exception) -> TrainerError | None:
+    """What is plainly a matter of the file, or of this machine."""
+    name = uri.file_name
+    if any(type(one).__name__ == "FileExpired" for one in chain(error)):  # of s3fs
+        return _changed(uri)
+    if isinstance(error, IsADirectoryError):
+        return TrainerError(Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", _ONE_FILE)
+    if isinstance(error, ImportError):
+        message = f"{name}: {uri.scheme}:// cannot be read here: what reads it is not installed"
+        extra = "Install the extra `stores` (`pip install './trainer_image[stores]'`, or an image that has it)."
+        return TrainerError(Reason.SPEC_INVALID, message, extra)
+    if not _is_mounted(uri):
+        message = f"{name}: {place} is of the job's namespace on a cluster, and not mounted here"
+        here = "On this machine name the file as file:///FOLDER/FILE in a copy of the manifest."
+        return TrainerError(Reason.DATASET_NOT_FOUND, message, here)
+    return None
+
+
+def _of_keys(uri: Uri, place: str, error: Exception) -> TrainerError | None:
+    """What is plainly a matter of keys before the store has been asked."""
+    status = status_of(error)
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        message = f"{uri.file_name}: the proxy before {place} wants a user and a password"
+        return TrainerError(Reason.ACCESS_DENIED, message, _TO_PROXY)
+    if uri.scheme == "abfs" and status is None and isinstance(error, ValueError):  # of its library: no keys
+        message = f"{uri.file_name}: {place} has no keys, or a connection string that is none"
+        return TrainerError(Reason.ACCESS_DENIED, message, _AZURE_KEYS)
+    return None
 
 
 def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:

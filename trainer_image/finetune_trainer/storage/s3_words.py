@@ -79,6 +79,17 @@ _REFUSALS = {
 }
 """By the code of S3's own list of errors, and of what gives keys for it."""
 
+_BEFORE_IT_IS_ASKED = {
+    "InvalidRegionError": _denied(
+        "AWS_REGION is no name of a region", f"Put one such as eu-central-1 into {_KEYS_IN}."
+    ),
+    "ProfileNotFound": _denied(
+        "AWS_PROFILE names a profile that is not there", "Correct AWS_PROFILE at this shell, or take it out."
+    ),
+    "ParamValidationError": _REFUSALS["InvalidBucketName"],
+}
+"""By the kind of botocore's errors of what it sends to nobody."""
+
 _ELSEWHERE = {
     "301",
     "AuthorizationHeaderMalformed",
@@ -92,6 +103,9 @@ _ELSEWHERE = {
 def refusal_of(error: BaseException) -> Refusal | None:
     """What S3 has said, where it is known what it means."""
     response = _response(error)
+    kinds = {type(one).__name__ for one in chain(error)}
+    if response is None and (unasked := kinds & _BEFORE_IT_IS_ASKED.keys()):
+        return _BEFORE_IT_IS_ASKED[min(unasked)]
     if response is None:
         # botocore asks for the bucket's region, and where nobody tells it for that of this question, and so on
         return _elsewhere({"Error": {}}) if any(isinstance(one, RecursionError) for one in chain(error)) else None

@@ -373,6 +373,65 @@ def test_data_at_azure_are_read_with_the_key_in_the_datas_secret(azure, monkeypa
     assert read("abfs://models/data/train.jsonl") == DATA
 
 
+@pytest.fixture
+def of_stores(google, azure, monkeypatch):
+    """Both buckets, with one file, and the keys of the data in the environment."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google.endpoint)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS_JSON", google.keys["GOOGLE_APPLICATION_CREDENTIALS_JSON"])
+    account = f"AccountName=modelstore;AccountKey={azure.keys['AZURE_STORAGE_ACCOUNT_KEY']}"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", f"{account};BlobEndpoint={azure.endpoint}")
+    for bucket in (google, azure):
+        bucket.write("data/train.jsonl", DATA)
+    return {"gs": google, "abfs": azure}
+
+
+@pytest.mark.usefixtures("of_stores")
+@pytest.mark.parametrize("scheme", ["gs", "abfs"])
+def test_a_folder_of_a_store_is_no_empty_file(scheme):
+    with pytest.raises(TrainerError, match="is a folder, not a file") as raised:
+        read(f"{scheme}://models/data")
+    assert raised.value.reason == "DatasetNotFound"
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_told_as_that(of_stores, bucket, monkeypatch):
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_ENDPOINT_URL": bucket.endpoint}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(source, "_BLOCK", 1000)
+    for scheme, store in {**of_stores, "s3": bucket}.items():
+        store.write("data/train.jsonl", 10 * DATA)  # more than is read at once
+        with Source(parse_uri(f"{scheme}://models/data/train.jsonl"), air_gapped=False) as opened:
+            opened.stream.read(10)
+            store.write("data/train.jsonl", 10 * DATA.replace(b'"a"', b'"another"'))
+            with pytest.raises(TrainerError, match="has changed while it was read") as raised:
+                opened.drain()
+        assert raised.value.reason == "DatasetInvalid"
+
+
+@pytest.mark.parametrize("keys", ["", "nonsense"])
+def test_keys_of_azure_that_are_none_are_a_matter_of_access(keys, monkeypatch):
+    from adlfs import AzureBlobFileSystem
+
+    AzureBlobFileSystem.clear_instance_cache()
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    if keys:
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", keys)
+    with pytest.raises(TrainerError) as raised:
+        read("abfs://models/data/train.jsonl")
+    assert raised.value.reason == "AccessDenied"
+    assert "AZURE_STORAGE_CONNECTION_STRING" in raised.value.next_step
+
+
+def test_a_proxy_that_wants_a_password_is_told_as_that():
+    error = store_error(parse_uri("https://host/a.csv"), StatusError(status=407))
+    assert (error.reason, "HTTPS_PROXY=http://USER" in error.next_step) == ("AccessDenied", True)
+    assert error.message == "a.csv: the proxy before https://host wants a user and a password"
+
+
 def test_a_file_that_a_hub_does_not_have_is_told_with_its_repository():
     error = store_error(parse_uri("hf://datasets/team/tickets/data/none.jsonl"), FileNotFoundError())
     assert error.message.startswith("none.jsonl is not in hf://datasets/team/tickets (")

@@ -95,6 +95,19 @@ def test_a_name_that_no_bucket_may_have_is_no_matter_of_keys(environment):
         assert raised.value.reason == Reason.ARTIFACT_FAILED
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [("AWS_REGION", "eu central 1", "no name of a region"), ("AWS_PROFILE", "none", "a profile that is not there")],
+)
+def test_what_is_sent_to_nobody_is_not_waited_for(variable, value, why, environment, clock):
+    environment.setenv(variable, value)
+    with pytest.raises(TrainerError, match=why) as raised:
+        Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=False, patient=True)
+    assert raised.value.reason == Reason.ACCESS_DENIED
+    assert variable in raised.value.message
+    assert clock.now == 0
+
+
 @pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (400, "RequestTimeout")])
 def test_what_may_pass_is_still_a_matter_of_time(status, code, environment, clock):
     with refusing(status, code) as (address, _):
