@@ -178,7 +178,7 @@ class ModelReconciler:
         # A version is never older than its model, unless both came from a backup.
         born = moment(model["metadata"]["creationTimestamp"])
         made = [replace(job, now=max(job.now, born)) for job in offered]
-        view = replace(view, status=registered(known, made))
+        view = replace(view, status=registered(known, made, model_size.room))
         decision, pruning = await self._let_history_go(model, before, view)
         # The deployment follows status.activeVersion, so that is written first where it changes.
         changes = decision.status.active_version != before.active_version

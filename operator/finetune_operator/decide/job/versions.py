@@ -1,6 +1,6 @@
 """Versions that jobs have made: found by the job's UID, numbered one after the other, several at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,6 @@ from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ARTIFACT_FOLDER, artifact_folder
 from finetune_api.reasons import Reason
 from finetune_api.uris import artifact_place
-from finetune_operator.decide import model_size
 from finetune_operator.decide.conditions import is_true, moment, timestamp
 from finetune_operator.decide.job.view import Active, JobView
 
@@ -104,13 +103,17 @@ def compared_with(model: Mapping[str, Any] | None, spec: FineTuneJobSpec) -> Act
     return compared.active if compared.if_better or spec.evaluation.has("activeVersion") else None
 
 
-def registered(status: FineTunedModelStatus, jobs: Iterable[JobView]) -> FineTunedModelStatus:
+Room = Callable[[FineTunedModelStatus, Sequence[ModelVersion]], int]
+"""How many of new versions, the first ones, a status has room for."""
+
+
+def registered(status: FineTunedModelStatus, jobs: Iterable[JobView], room: Room) -> FineTunedModelStatus:
     """The status with a version of each job, as far as there is room. None gets a second one."""
     versions, known, latest = list(status.versions or ()), _makers(status), _latest(status)
     least = min(MOST_VERSIONS - len(versions), LAST_NUMBER - latest)
     waiting = [job for job in jobs if job.uid not in known][: max(least, 0)]
     new = [new_version(job, number) for number, job in enumerate(waiting, start=latest + 1)]
-    new = new[: model_size.room(status, new)]
+    new = new[: room(status, new)]
     if not new:
         return status
     return status.model_copy(update={"versions": [*versions, *new], "latest_version": new[-1].version})

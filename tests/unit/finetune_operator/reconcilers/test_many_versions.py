@@ -1,6 +1,7 @@
 """Many jobs of one model: one write for all that wait, a number for each, and nothing doubled by what comes between."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,7 +12,8 @@ from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
 from finetune_api.model import FineTunedModelStatus
 from finetune_operator.decide import model_size
 from finetune_operator.decide.job.status_size import LIMIT_BYTES
-from finetune_operator.decide.job.versions import LAST_NUMBER, MOST_VERSIONS, registered
+from finetune_operator.decide.job.versions import LAST_NUMBER, MOST_VERSIONS
+from finetune_operator.decide.job.versions import registered as registered_in
 from finetune_operator.decide.model_size import FEW
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS
@@ -20,6 +22,7 @@ from tests.unit.finetune_operator.decide.given import run, succeeded, view
 from tests.unit.finetune_operator.decide.given_models import large
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_running_job
 
+registered = partial(registered_in, room=model_size.room)
 NAMES = [f"sentiment-{number}" for number in range(1, 6)]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.deployment import HostedDeployment
+from finetune_operator.decide.deployment.edited import is_edited
 from finetune_operator.decide.deployment.hosted import Plan, Wanted, plan
 from finetune_operator.decide.deployment.hosted_record import MISSED, Hosted
 from tests.unit.finetune_operator.decide.given import at, stamp
@@ -45,6 +46,21 @@ def told(made: Plan) -> str:
 )
 def test_the_next_step_is_one_that_can_be_taken(wanted: Wanted, there: dict[str, Hosted], step: str) -> None:
     assert told(plan([entry()], there, wanted, at(0))).endswith(f"; {step}")
+
+
+@pytest.mark.parametrize(
+    ("model", "there", "edited"),
+    [
+        ("ft-2", "theirs", True),
+        ("ft-2", "FT-2", False),
+        ("ft-2", "", False),
+        ("", "theirs", False),
+        ("", "", False),
+    ],
+)
+def test_another_model_is_told_only_where_both_are_known(model: str, there: str, edited: bool) -> None:
+    assert is_edited(model, Hosted("md-v2", "Ready", "aws", model=there)) is edited
+    assert not is_edited(model, Hosted("md-v2", "Failed", "aws", model=there)), "that is told as its failure"
 
 
 def test_within_its_commitment_it_is_not_deleted_whoever_asks() -> None:

@@ -199,6 +199,8 @@ def test_an_interruption_is_no_fault_of_the_job(its_pod: Any, interrupted: bool)
             pod("Failed", 30, **target("DeletionByDeviceTaintManager", "Device Taint manager: deleting")),
             "the training pod was evicted: Device Taint manager: deleting",
         ),
+        (pod("Failed", 30, **target("EvictionByEvictionAPI")), "the training pod was evicted"),
+        (pod("Failed", 30, reason="Evicted"), "the training pod was evicted"),
         (pod("Failed", 30, **ended(75)), "the training pod was deleted"),
         (pod("Failed", **ended(75)), "the trainer ended with exit code 75 (INTERRUPTED)"),
         (
