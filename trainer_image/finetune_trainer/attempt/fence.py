@@ -79,7 +79,7 @@ class Fence:
     def _read(self, name: str) -> str:
         with write_errors(self._output / name):
             try:
-                return (self._output / name).read_text(encoding="utf-8").strip()
+                return (self._output / name).read_text(encoding="utf-8", errors="replace").strip()
             except FileNotFoundError:
                 return ""
 

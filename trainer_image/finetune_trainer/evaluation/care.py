@@ -18,7 +18,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.kept import FOLDER
-from finetune_trainer.storage.durable import whole_file
+from finetune_trainer.storage.durable import note_in, whole_file
 
 FILE = "asked.json"
 
@@ -87,8 +87,5 @@ class Care:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
+    found = note_in(path)
     return found if isinstance(found, dict) else {}

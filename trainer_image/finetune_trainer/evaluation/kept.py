@@ -40,10 +40,10 @@ class KeptAnswers:
         self._prompt_tokens, self._counted = 0, 0
         if not self._path.exists():
             whole_file(self._path, b"")
-        with self._path.open("rb") as file:
-            for answer, line in _whole_lines(file):
-                self._note(answer, line)
         with write_errors(self._path):
+            with self._path.open("rb") as file:
+                for answer, line in _whole_lines(file):
+                    self._note(answer, line)
             os.truncate(self._path, self._size)  # a killed writer may have left half a line at the end
 
     @property

@@ -109,6 +109,20 @@ def whole_file(final: Path, content: bytes) -> None:
             draft.unlink(missing_ok=True)
 
 
+def note_in(path: Path) -> Any:
+    """What a file holds as JSON; None where it is not there, or is none: half of one is of a writer that was killed.
+
+    Raises:
+        TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    except OSError as error:
+        raise of_volume(f"{path} could not be read", error) from error
+
+
 def require_writable(folder: Path) -> None:
     """Go on only where the folder is there, or can be made, and takes a file.
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from finetune_trainer.computing.ranks import World
-from finetune_trainer.storage.durable import of_volume, whole_file
+from finetune_trainer.storage.durable import note_in, whole_file
 
 FILE = "moment.json"
 """Below the job's output."""
@@ -34,10 +34,8 @@ def forget(output: Path) -> None:
 
 def _noted(path: Path) -> datetime:
     try:
-        return datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))).replace(tzinfo=None)
-    except (FileNotFoundError, ValueError, TypeError):  # what is no moment is nobody's note
+        return datetime.fromisoformat(note_in(path)).replace(tzinfo=None)
+    except (ValueError, TypeError):  # what is no moment is nobody's note
         now = datetime.now()  # noqa: DTZ005 - local time, as at inference
         whole_file(path, json.dumps(now.isoformat()).encode())
         return now
-    except OSError as error:
-        raise of_volume(f"{path} could not be read", error) from error

@@ -19,7 +19,7 @@ from typing import Self
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.durable import of_volume, whole_file
+from finetune_trainer.storage.durable import note_in, whole_file
 from finetune_trainer.training.passes import Cut
 
 FILE = "memory.json"
@@ -41,11 +41,9 @@ class Lesson:
             TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read.
         """
         try:
-            return cls(**json.loads((checkpoints / FILE).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):  # half a file is of an attempt that was killed writing it
+            return cls(**(note_in(checkpoints / FILE) or {}))
+        except TypeError:
             return cls()
-        except OSError as error:
-            raise of_volume(f"{checkpoints / FILE} could not be read", error) from error
 
     def write(self, checkpoints: Path) -> None:
         """Keep it, whole or not at all.

@@ -25,6 +25,14 @@ def test_the_first_attempt_makes_the_folder_and_leaves_no_rubbish(tmp_path: Path
     assert {path.name for path in (tmp_path / "job").iterdir()} == {FILE, HOLDER}
 
 
+def test_what_is_no_text_in_place_of_the_number_is_none(tmp_path: Path) -> None:
+    for name in (FILE, HOLDER):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    fence = Fence(tmp_path, 1)
+    assert fence.take()
+    assert not fence.is_passed()
+
+
 def test_an_attempt_that_was_passed_stops_before_it_writes(tmp_path: Path) -> None:
     interruption = Interruption()
     interruption.before_writing()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import generate
@@ -49,6 +50,15 @@ def sizes(monkeypatch):
         lambda model, prompts, *rest: found.append(len(prompts)) or original(model, prompts, *rest),
     )
     return found
+
+
+@pytest.mark.parametrize("placed", [Path.touch, lambda path: path.symlink_to(path)], ids=["a file", "a loop of links"])
+def test_what_stands_where_its_folder_is_to_be_is_told(tmp_path, placed):
+    placed(tmp_path / FOLDER)
+    with pytest.raises(TrainerError, match=r"evaluation/asked\.json could not be read") as told:
+        care(tmp_path)
+    assert told.value.reason == Reason.ARTIFACT_FAILED
+    assert "take it away" in told.value.next_step
 
 
 def test_after_an_end_for_want_of_memory_questions_are_asked_one_by_one_with_the_same_result(
