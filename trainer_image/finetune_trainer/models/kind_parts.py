@@ -132,14 +132,22 @@ _ATTENDING = _ATTENTION | _NORMS | {"norm.weight"}
 BESIDE_EXPERTS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite"), _LATENT),
     **dict.fromkeys(
-        ("ernie4_5_moe", "glm4_moe", "granitemoe", "granitemoeshared", "llama4_text", "mixtral", "solar_open"),
+        (
+            "ernie4_5_moe",
+            "glm4_moe",
+            "granitemoe",
+            "granitemoeshared",
+            "llama4_text",
+            "mixtral",
+            "qwen2_moe",
+            "solar_open",
+        ),
         _ATTENDING,
     ),
     **dict.fromkeys(("olmoe", "qwen3_moe"), _ATTENDING | _NORMED_HEADS),
     "flex_olmo": _OLMO2 - _GATED,
     "gpt_oss": _ATTENDING | {"layers.N.self_attn.sinks"},
     "phimoe": _ATTENDING | spelt("layers.N.{input,post_attention}_layernorm.bias", "norm.bias"),
-    "qwen2_moe": _ATTENDING | spelt("layers.N.self_attn.{q,k,v}_proj.bias"),
 }
 """The same of mixtures of experts, whose feed-forward layers are in `experts.py`: files name them in several ways."""
 

@@ -13,8 +13,8 @@ _TRANSLATORS = frozenset({"m2m_100", "mbart", "nllb-moe", "plbart"})
 _OF_TWO_TOKENIZERS = frozenset({"fsmt", "marian"})
 """Kinds that translate out of one language into another, each side's texts by pieces of its own."""
 
-_OF_UNKNOWN_STATE = frozenset({"rwkv"})
-"""Kinds of causal models that can neither be given their state by a name that is known here, nor told of padding."""
+_OF_UNKNOWN_STATE = frozenset({"gemma4_assistant", "gemma4_unified_assistant", "openai-gpt", "rwkv"})
+"""Kinds of causal models that cannot be given their state of a text by a name that is known here, or have none."""
 
 _IN_CHUNKS = frozenset({"reformer"})
 """Kinds that learn no row whose length is not a multiple of that of their chunks."""
@@ -73,7 +73,7 @@ def _of_kind(kind: str, named: str, *, both_sides: bool) -> tuple[str | None, st
     if both_sides and kind not in ENCODER_DECODERS:
         why = f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used"
     elif kind in _OF_UNKNOWN_STATE:
-        why = f"{named} keeps its state of a text in a way of its own: it could be neither measured nor served"
+        why = f"{named} keeps its state of a text in a way of its own, or none: it could be neither measured nor served"
     elif kind in _IN_CHUNKS:
         why = f"{named} learns only rows whose length is a multiple of that of its chunks"
     return why, None

@@ -16,6 +16,8 @@ from finetune_trainer.models.base_model import load_model
 from finetune_trainer.models.config_words import is_whole
 from finetune_trainer.models.kind_parts import BESIDE_EXPERTS
 from finetune_trainer.models.matrix_sides import OF_EXPERTS
+from finetune_trainer.models.tensor_names import placed
+from tests.unit.finetune_trainer.models.test_kind_parts import TURNED, stored
 
 COUNTS = ("moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts")
 SMALL = {
@@ -72,6 +74,14 @@ def test_a_sound_mixture_is_taken_and_each_of_its_layers_is_missed_where_it_is_n
         r"its weights are incomplete: model\.layers\.1\.\S+ cannot be found",
         refusal(spoilt(base, tmp_path / "x", half)),
     )
+
+
+@pytest.mark.parametrize("kind", sorted(BESIDE_EXPERTS))
+def test_what_stands_beside_experts_is_there_whatever_the_fields_say(kind):
+    usual = AutoConfig.for_model(kind, num_hidden_layers=2).to_dict()
+    turned = {name: not usual[name] for name in (*TURNED, "qkv_bias") if isinstance(usual.get(name), bool)}
+    for fields in ({}, turned):
+        assert {placed(name).part for name in stored(kind, **fields)} >= BESIDE_EXPERTS[kind]
 
 
 @pytest.mark.parametrize("kind", sorted(OF_EXPERTS))
