@@ -83,6 +83,18 @@ EXPORTS = {
         ],
         {},
     ),
+    "thoughts of Gemini": (
+        [
+            {
+                "contents": [
+                    {"role": "user", "parts": [{"text": one}]},
+                    {"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": other}]},
+                ]
+            }
+            for one, other in PAIRS
+        ],
+        {},
+    ),
     "thoughts of Claude": (
         [
             {

@@ -258,12 +258,10 @@ def _without_reasoning(column: str, file_format: str) -> str:
     """How the answers are kept and what was thought before them is not."""
     if not file_format.startswith("JSON"):
         return "Take the parts with reasoning out of the content, or write them into its text."
-    is_thought = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent")'
-    kept = f'if type == "array" then map(select({is_thought} | not)) else . end'
-    how = f'.["{column}"] |= ({_A_LIST} | map(.content |= {kept}))'
-    return (
-        f"`{by_jq(file_format, how)}` takes the parts with reasoning away; or write them into the text."
-    )
+    thoughts = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
+    kept = f'if type == "array" then map(select((type == "object" and ({thoughts})) | not)) else . end'
+    how = f'.["{column}"] |= ({_A_LIST} | map(map_values({kept})))'
+    return f"`{by_jq(file_format, how)}` takes the parts with reasoning away; or write them into the text."
 
 
 def _with_role(column: str, file_format: str) -> str:

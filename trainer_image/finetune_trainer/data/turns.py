@@ -70,7 +70,7 @@ _WEIGHTS = ("weight", "train", "loss")
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _OTHER_PARTS = (
     ("tool", "a tool's call or answer"), ("function", "a tool's call or answer"),
-    ("thinking", "reasoning"), ("reasoning", "reasoning"),
+    ("thinking", "reasoning"), ("reasoning", "reasoning"), ("thought", "reasoning"),
     ("image", "an image"), ("audio", "audio"), ("video", "a video"), ("file", "a file"),
 )  # fmt: skip
 ONLY_TEXT = " in it: only text can be learnt"
