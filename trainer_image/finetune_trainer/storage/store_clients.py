@@ -213,6 +213,8 @@ def _asked_once() -> Any:
                 raise NoTokenError from error
 
     class Files(AzureBlobFileSystem):  # type: ignore[misc]
+        credential: Any
+
         @classmethod
         def of(cls, url: str) -> tuple[Any, str]:
             return cls(**cls._get_kwargs_from_urls(url), skip_instance_cache=True), cls._strip_protocol(url)
