@@ -167,3 +167,18 @@ def test_what_says_something_of_a_column_is_not_taken_for_it(check, columns, map
     rows = [dict.fromkeys(columns, f"text {number}") for number in range(2)]
     refused = check(train=("rows.jsonl", as_lines(rows)), spec=dict(PREFERENCE))
     assert f"spec.dataset.columns: {mapped}," in refused.verdict.next_step
+
+
+@pytest.mark.parametrize("what", OTHER_PARTS)
+def test_where_every_row_shows_something_else_than_text_none_is_left_out(check, what):
+    row = {"messages": [user(OTHER_PARTS[what]), assistant("a cat")]}
+    refused = check(train=("rows.jsonl", as_lines([row, row])))
+    assert "every row has something else in it" in refused.verdict.next_step
+    assert "jq" not in refused.verdict.next_step
+
+
+def test_where_every_row_calls_tools_none_is_left_out(check):
+    row = {"messages": [user("2 + 2?"), {"role": "assistant", "tool_calls": [{"id": "1"}]}, assistant("4")]}
+    refused = check(train=("rows.jsonl", as_lines([row, row])))
+    assert "every row has some: write calls and what came of them as text" in refused.verdict.next_step
+    assert "jq" not in refused.verdict.next_step

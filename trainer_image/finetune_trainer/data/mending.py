@@ -117,7 +117,8 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
     if encoded and not file_format.startswith("Parquet"):  # first, whatever else is wrong with other rows
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows or len(encoded) < len(problems) else "")
     columns = {problem.field for problem in problems if problem.field}
-    if len(columns) == 1 and (step := _of_column(problems, columns.pop(), file_format)):
+    of_all = next((step for what, step in _STEPS_OF_ALL if bad_rows == rows and _all_say(problems, what)), None)
+    if len(columns) == 1 and (step := of_all or _of_column(problems, columns.pop(), file_format)):
         return step
     is_unread = bad_rows == rows and all(problem.field is None and _is_of_json(problem.what) for problem in problems)
     return _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
@@ -274,6 +275,16 @@ def _with_role(column: str, file_format: str) -> str:
     return f"{said}: `{how}` takes them by other usual names."
 
 
+_STEPS_OF_ALL = (
+    (
+        OF_TOOLS,
+        "Calls of tools are not learnt, and every row has some: write calls and what came of them as text: of the "
+        "assistant, and of the user.",
+    ),
+    (f"has reasoning{ONLY_TEXT}", None),
+    (ONLY_TEXT, "Only text is learnt, and every row has something else in it: write what that shows as text."),
+)
+"""The same where no row would be left without those that have a problem; None where one is mended without that."""
 _OURS = "assistant"
 _A_LIST = 'if type == "string" then fromjson else . end'
 
