@@ -430,8 +430,8 @@ def test_keys_of_azure_that_are_none_are_a_matter_of_access(keys, monkeypatch):
 @pytest.mark.parametrize("given", [{}, {"CLIENT_ID": "c", "TENANT_ID": "t", "CLIENT_SECRET": "s"}])
 def test_azure_is_asked_once_for_a_token_that_it_does_not_give(given, monkeypatch):
     """Its library asks for what is refused four times, within a minute and a half."""
-    from azure import identity
     from azure.core.exceptions import ClientAuthenticationError
+    from azure.identity import aio
 
     asked = []
 
@@ -451,7 +451,7 @@ def test_azure_is_asked_once_for_a_token_that_it_does_not_give(given, monkeypatc
     for name, value in {"ACCOUNT_NAME": "modelstore", **given}.items():
         monkeypatch.setenv(f"AZURE_STORAGE_{name}", value)
     for name in ("DefaultAzureCredential", "ClientSecretCredential"):
-        monkeypatch.setattr(identity.aio, name, GivesNone)
+        monkeypatch.setattr(aio, name, GivesNone)
     monkeypatch.setattr(asyncio, "sleep", _waited)
     with pytest.raises(TrainerError) as raised:
         read("abfs://models/data/train.jsonl")
