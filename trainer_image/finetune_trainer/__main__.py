@@ -65,6 +65,8 @@ from data to an answering model on this machine:
 exit codes: 0 done, 2 wrong flag, 65 rows that cannot be used, 75 interrupted (run it again to go on), 78 wrong
 manifest; the others are in docs/reference/reasons.md. Every failure ends in one line with a reason and a next step.
 """
+_AS_JSON = re.compile("unrecognized arguments: (-o|-j|--(output|format|json)[a-z-]*)\\b")
+"""Flags by which other tools are asked for JSON, which `check` always prints."""
 _LAST_PORT = 65535
 _Raw = argparse.RawDescriptionHelpFormatter
 
@@ -95,6 +97,12 @@ def _choice_meant(message: str) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
+def _flag_for_letters(letters: str, flags: Sequence[str]) -> str | None:
+    """The flag that `-o` or `-output` may mean where no flag is written with one dash: the only one that begins so."""
+    begin_so = [flag for flag in flags if flag.startswith(f"--{letters}")]
+    return begin_so[0] if len(begin_so) == 1 else None
+
+
 class _Parser(argparse.ArgumentParser):
     """One whose flags are `_Once`, unless they say otherwise, and that says what to type for what it does not know.
 
@@ -121,6 +129,8 @@ class _Parser(argparse.ArgumentParser):
         meant, example = _choice_meant(message) or self._meant(), EXAMPLES.get(self.prog.rpartition(" ")[2])
         if not meant and example and "arguments are required" in message:
             meant = f"; for example: finetune-trainer {example}"
+        if not meant and self.prog.endswith(" check") and _AS_JSON.match(message):
+            meant = "; the verdict is printed as JSON without any flag"
         super().error(message + meant)
 
     def _meant(self) -> str:
@@ -134,6 +144,9 @@ class _Parser(argparse.ArgumentParser):
             if word.startswith("--") and not any(flag.startswith(name) for flag in flags):
                 near = like(name, flags)
                 return f"; did you mean {near} instead of {name}?" if near else ""
+            if re.match("-[A-Za-z]", word) and word[:2] not in self._option_string_actions:
+                near = _flag_for_letters(word[1:].partition("=")[0], flags)
+                return f"; did you mean {near} instead of {word.partition('=')[0]}?" if near else ""
             if word.startswith("-"):
                 action = self._option_string_actions.get(word)
                 takes = 0 if action is None or action.nargs == 0 else inf if action.nargs == "+" else 1

@@ -29,6 +29,7 @@ from finetune_api.quantities import LARGEST_NODE, amount
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.attempt import outcome
+from finetune_trainer.data import file_names
 from finetune_trainer.data.audit import as_text, audit, audit_pairs
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.provider_rules import require_rows, rules_for
@@ -148,12 +149,18 @@ def _verdict(
 
 
 def _by_itself(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdict:
-    """The verdict where no data are read. What only these commands take is told: nobody applies it unread."""
+    """The verdict where no data are read, by their names alone. What only these commands take is told."""
     if (refused := _refused_at(destination, spec)) is not None:
         return refused
-    named = {split: getattr(spec.dataset, split) for split in SPLITS}
-    local = [split for split, data in named.items() if data is not None and data.uri.startswith("file:")]
-    warnings = [f"spec.dataset.{split}.uri: {_OF_THIS_MACHINE}" for split in local]
+    named = {split: data for split in SPLITS if (data := getattr(spec.dataset, split)) is not None}
+    warnings = [
+        f"spec.dataset.{split}.uri: {_OF_THIS_MACHINE}" for split, data in named.items() if data.uri.startswith("file:")
+    ]
+    try:
+        if spec.adopt is None:
+            warnings += [doubt for split, data in named.items() for doubt in file_names.require_rows(data, split)]
+    except TrainerError as error:
+        return failed(error)
     said = _WITHOUT_DATA if spec.adopt is None else _ADOPTED
     return DatasetVerdict(valid=True, reason=Reason.VALID, message=said, warnings=warnings)
 

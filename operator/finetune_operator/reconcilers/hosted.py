@@ -138,8 +138,8 @@ class HostedDeployments:
         attached = [one for one in status.hosted or () if one.attached]
         if makers := {maker for one in attached for maker in others_with(self._context.store, view, one, made=True)}:
             return (
-                f"; {', '.join(sorted(makers))} has made it, and deletes it when it serves another version or is "
-                "deleted: remove spec.attach to have one made for this object"
+                f"; {', '.join(sorted(makers))} has made it (it is billed once), and deletes it when it serves another "
+                "version or is deleted: remove spec.attach to have one made for this object"
             )
         found = {other for one in attached for other in others_with(self._context.store, view, one)}
         return f"; {', '.join(sorted(found))} has it too, and it is billed once" if found else ""

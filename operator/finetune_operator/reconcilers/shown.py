@@ -1,9 +1,10 @@
 """What the metrics tell of objects, read from the store at each scrape."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
@@ -13,6 +14,9 @@ from finetune_operator.reconcilers.indexes import UNCLEANED, UNRELEASED, in_phas
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, OWN_KINDS
 from finetune_operator.runtime.store import Store
+
+Address = tuple[str, str]
+"""Namespace and name."""
 
 
 def show(store: Store) -> None:
@@ -36,15 +40,42 @@ def _stuck(store: Store) -> Iterator[tuple[str, str, str, int]]:
 
 
 def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
-    """What each deployment at a provider costs."""
-    for namespace, name in store.addresses(MODEL_DEPLOYMENTS):
-        status = (store.get(MODEL_DEPLOYMENTS, name, namespace) or {}).get("status") or {}
+    """What each deployment at a provider costs. One that several objects have is in one price: they can be added up."""
+    found = {
+        address: (store.get(MODEL_DEPLOYMENTS, address[1], address[0]) or {}).get("status") or {}
+        for address in store.addresses(MODEL_DEPLOYMENTS)
+    }
+    payers = _payers(found)
+    for (namespace, name), status in found.items():
         cost = status.get("cost") or {}
         if cost or status.get("hosted"):
             reasons = {one["reason"] for one in status.get("conditions") or () if one["status"] == "True"}
-            per_hour = float(cost["perHour"]) if "perHour" in cost else None
             billed = Reason.BILLED_WHILE_IDLE in reasons
+            standing = [one for one in status.get("hosted") or () if one.get("billedSince")]
+            own = [one for one in standing if payers[_identity(one)] == (namespace, name)]
+            per_hour = float(cost["perHour"]) if "perHour" in cost else None
+            if per_hour is not None and len(own) < len(standing):
+                per_hour = float(sum((Decimal(one.get("perHour", "0")) for one in own), Decimal(0)))
             yield metrics.DeploymentRow(namespace, name, billed, per_hour, cost.get("currency", ""))
+
+
+def _payers(statuses: Mapping[Address, Mapping[str, Any]]) -> dict[tuple[str, str], Address]:
+    """Of each deployment that is billed the object for which it was made, else the first that has attached it."""
+    having = sorted(
+        (one.get("attached", True), address, _identity(one))
+        for address, status in statuses.items()
+        for one in status.get("hosted") or ()
+        if one.get("billedSince")
+    )
+    payers: dict[tuple[str, str], Address] = {}
+    for _, address, identity in having:
+        payers.setdefault(identity, address)
+    return payers
+
+
+def _identity(one: Mapping[str, Any]) -> tuple[str, str]:
+    """Which deployment at a provider a record is of, whoever has it; ARM's names have no case."""
+    return one["name"].casefold(), one.get("place") or one["connection"]
 
 
 def _unreleased(store: Store) -> Iterator[tuple[str, str, str]]:

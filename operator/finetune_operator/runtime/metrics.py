@@ -103,7 +103,8 @@ class PerDeployment(Collector):
         names = ["deployment_namespace", "deployment"]
         cost = GaugeMetricFamily(
             "finetune_deployment_cost_per_hour",
-            "List price of an hour of a ModelDeployment at a provider, as the leader last saw it.",
+            "List price of an hour of a ModelDeployment at a provider, as the leader last saw it. What several have "
+            "is in the price of the one for which it was made.",
             labels=[*names, "currency"],
         )
         idle = GaugeMetricFamily(

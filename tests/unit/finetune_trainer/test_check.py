@@ -139,7 +139,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ("t.csv", "404: Not Found", {}, "Let the file begin with a line of its columns' names, or map the names with"),
         ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),
         ("t.jsonl", '{"id":1,"data":{"x":"a"}}', {}, "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE"),
-        ("t.json", '[{"prompt":"a","fields":{"x":"a"}}]', {}, "`jq -c '.[] | {completion: .NAME.NAME}' FILE"),
+        ("t.json", '[{"prompt":"a","fields":{"x":"a"}}]', {}, "`jq -c '.[] | . + {completion: .NAME.NAME}' FILE"),
     ],
 )
 def test_the_next_step_names_the_columns_that_were_probably_meant(check, name, data, columns, step):

@@ -188,3 +188,56 @@ def test_a_link_to_nowhere_is_no_file_that_may_not_be_read(check, tiny_model, tm
     said = "model.safetensors in the model cache is a link to ../../blobs/abc, which is not there"
     assert said in found.verdict.message
     assert "cp -rL" in found.verdict.next_step
+
+
+UNREADABLE = {
+    "pvc://data/rows.xlsx": "Save the sheet as CSV; Excel calls it CSV UTF-8.",
+    "s3://bucket/rows.csv.zip": "Take the file of rows out of the archive; gzip, zstd, bzip2 or xz may compress it.",
+    "https://example.com/a/rows.docx?raw=1.csv": "Save the rows as CSV, JSON Lines or Parquet.",
+    "gs://bucket/rows.PDF": "Save the rows as CSV, JSON Lines or Parquet.",
+    "pvc://data/rows.txt": "Set spec.dataset.train.format to CSV, JSONLines, JSON or Parquet.",
+    "abfs://data/rows.txt.gz": "Set spec.dataset.train.format to CSV, JSONLines, JSON or Parquet.",
+    "hf://datasets/owner/name/data": "Name one file of rows in the uri, not the folder that it is in.",
+    "pvc://data/tickets/": "Name one file of rows in the uri, not the folder that it is in.",
+    "pvc://data/rows.jsonl/": "Name one file of rows in the uri, not the folder that it is in.",
+}
+
+
+@pytest.mark.parametrize("uri", UNREADABLE)
+def test_a_name_that_cannot_be_read_is_refused_without_reading(check, uri):
+    found = check("--manifest-only", spec={"dataset": {"train": {"uri": uri}}})
+    assert (found.code, found.verdict.reason) == (ExitCode.SPEC_INVALID, "SpecInvalid")
+    assert found.verdict.message.startswith("spec.dataset.train")
+    assert found.verdict.next_step.startswith(UNREADABLE[uri])
+
+
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows.zip", "rows.txt", "rows", "rows.csv.lz4", "rows.csv.gz", "r.tsv"])
+def test_a_name_is_judged_without_reading_as_it_is_with_it(check, tmp_path, name):
+    (tmp_path / name).write_text("prompt,completion\nWhat colour is the sky?,blue\n")
+    dataset = {"train": {"uri": (tmp_path / name).as_uri()}}
+    read, unread = check(spec={"dataset": dataset}), check("--manifest-only", spec={"dataset": dataset})
+    assert (unread.code, unread.verdict.reason) == (read.code, read.verdict.reason)
+    assert read.verdict.valid or unread.verdict.message == read.verdict.message
+    assert (read.verdict.next_step or "") in (unread.verdict.next_step or "")
+
+
+def test_a_file_with_a_format_may_have_any_name(check):
+    named = {"train": {"uri": "pvc://data/rows.txt", "format": "JSONLines"}}
+    assert check("--manifest-only", spec={"dataset": named}).code == ExitCode.OK
+
+
+@pytest.mark.parametrize("name", ["part-*.jsonl", "{a,b}.jsonl", "part-[0-9].jsonl", "*/rows.jsonl"])
+def test_a_name_that_looks_like_a_pattern_is_doubted_without_reading(check, name):
+    found = check("--manifest-only", spec={"dataset": {"validation": {"uri": f"s3://bucket/{name}"}}}, train=GOOD_FILE)
+    assert found.code == ExitCode.OK
+    assert "patterns are not read as such" in " ".join(found.verdict.warnings)
+    assert [said for said in found.verdict.warnings if said.startswith("spec.dataset.validation.uri: ")]
+
+
+@pytest.mark.parametrize("name", ["rows [1].jsonl", "rows (2).jsonl", "{run}.jsonl", "a-[final].csv"])
+def test_a_name_with_brackets_of_its_own_is_no_pattern(check, name):
+    found = check("--manifest-only", spec={"dataset": {"train": {"uri": f"pvc://data/{name}"}}})
+    assert (found.code, found.verdict.warnings) == (ExitCode.OK, [])
+
+
+GOOD_FILE = ("train.jsonl", GOOD)

@@ -46,7 +46,7 @@ _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
 _OF_MESSAGES = ({"role", "content"}, {"from", "value"})
 _LEFT_OUT = {
-    "earlier turns are left out": ("history",),
+    "earlier turns are left out": ("history", "chathistory"),
     "rows are learnt as if the model had no tools": ("tools", "functions"),
     "rows are learnt without what it shows": ("image", "images", "audio", "audios", "video", "videos"),
     "answers are learnt without it": ("reasoning", "reasoningcontent", "thinking", "cot", "complexcot"),
@@ -59,6 +59,8 @@ ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 
 _SENTENCE = re.compile(r"(\S+ ){3}|[0-9]{6}")
 """What names of columns hardly have in them, and data that stand in their place do."""
+_ABOUT = re.compile(r"[a-z][_ -](id|idx|hash|model|length|tokens|(avg_?)?(rating|score)s?)$", re.IGNORECASE)
+"""Ends of names of columns that say something of another one, and hold no text to learn: prompt_id, rejected_rating."""
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
 DATA = "the names of its columns look like data"
 NO_HEADER = f"{DATA}: the header may be missing"
@@ -144,7 +146,7 @@ def _names_of(part: str) -> tuple[str, ...]:
 
 def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:
     """The name that is spelt nearly like the wanted one, else one that is usual for it."""
-    by_plain = {_plain(name): name for name in reversed(list(names))}
+    by_plain = {_plain(name): name for name in reversed(list(names)) if not _ABOUT.search(name)}
     close = difflib.get_close_matches(_plain(wanted), by_plain, n=1, cutoff=0.7)
     return next((by_plain[name] for name in (*close, *map(_plain, usual)) if name in by_plain), None)
 
@@ -196,13 +198,16 @@ def of_answers(names: Collection[str], of_objects: Collection[str], file_format:
     return f"Take one answer of a row: `{how}` takes the first."
 
 
-def lifted(parts: Sequence[str], file_format: str) -> str:
-    """What to do with rows that may have the wanted columns within objects: none is mapped from there."""
+def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:
+    """What to do with rows that may have the wanted columns within objects: none is mapped from there.
+
+    `all_parts`: these are all that a row needs; else the others stand in it already, and stay.
+    """
     if file_format.startswith("Parquet"):
         how = "json_normalize(read_parquet('FILE').to_dict('records')).to_parquet('ROWS.parquet')"
         return f"Columns stand at the top of a row: {how} of pandas writes them there, as NAME.NAME."
     inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
-    how = by_jq(file_format, f"{{{inside}}}")
+    how = by_jq(file_format, f"{{{inside}}}" if all_parts else f". + {{{inside}}}")
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."
 
 

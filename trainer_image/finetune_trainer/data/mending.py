@@ -12,7 +12,16 @@ from finetune_trainer.data.jq import by_jq
 from finetune_trainer.data.json_array import AFTER_ARRAY
 from finetune_trainer.data.json_lines import NO_OBJECT, OF_SEQUENCES
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
-from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, NO_ANSWER, OF_TOOLS, ROLE_OF, TOOLS
+from finetune_trainer.data.turns import (
+    A_MAP,
+    AS_PYTHON_WRITES,
+    NO_ANSWER,
+    NO_ROLE,
+    OF_TOOLS,
+    ONLY_TEXT,
+    ROLE_OF,
+    TOOLS,
+)
 
 _OBJECTS = (
     "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
@@ -108,7 +117,8 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
     if encoded and not file_format.startswith("Parquet"):  # first, whatever else is wrong with other rows
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows or len(encoded) < len(problems) else "")
     columns = {problem.field for problem in problems if problem.field}
-    if len(columns) == 1 and (step := _of_column(problems, columns.pop(), file_format)):
+    of_all = next((step for what, step in _STEPS_OF_ALL if bad_rows == rows and _all_say(problems, what)), None)
+    if len(columns) == 1 and (step := of_all or _of_column(problems, columns.pop(), file_format)):
         return step
     is_unread = bad_rows == rows and all(problem.field is None and _is_of_json(problem.what) for problem in problems)
     return _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
@@ -235,6 +245,46 @@ def _without_tools(column: str, file_format: str) -> str:
     return f"Calls of tools are not learnt: `{by_jq(file_format, how)}` leaves such rows out; or {as_text}."
 
 
+def _without_parts(column: str, file_format: str) -> str:
+    """How rows are left out that show something else than text."""
+    as_text = "write what they show as text"
+    if not file_format.startswith("JSON"):
+        return f"Only text is learnt: leave such rows out, or {as_text}."
+    parts = '.. | arrays | .[] | objects | select((has("role") or has("from")) | not); .text | type == "string"'
+    how = f'select(.["{column}"] | {_A_LIST} | all({parts}))'
+    return f"Only text is learnt: `{by_jq(file_format, how)}` leaves such rows out; or {as_text}."
+
+
+def _without_reasoning(column: str, file_format: str) -> str:
+    """How the answers are kept and what was thought before them is not."""
+    if not file_format.startswith("JSON"):
+        return "Take the parts with reasoning out of the content, or write them into its text."
+    thoughts = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
+    kept = f'if type == "array" then map(select((type == "object" and ({thoughts})) | not)) else . end'
+    how = f'.["{column}"] |= ({_A_LIST} | map(map_values({kept})))'
+    return f"`{by_jq(file_format, how)}` takes the parts with reasoning away; or write them into the text."
+
+
+def _with_role(column: str, file_format: str) -> str:
+    """How messages get the names by which they are read."""
+    said = "A message has its speaker as role and its text as content"
+    if not file_format.startswith("JSON"):
+        return f"{said}: give them these names."
+    named = "{role: (.role // .author // .sender // .speaker), content: (.content // .text // .message)}"
+    how = by_jq(file_format, f'.["{column}"] |= ({_A_LIST} | map({named}))')
+    return f"{said}: `{how}` takes them by other usual names."
+
+
+_STEPS_OF_ALL = (
+    (
+        OF_TOOLS,
+        "Calls of tools are not learnt, and every row has some: write calls and what came of them as text: of the "
+        "assistant, and of the user.",
+    ),
+    (f"has reasoning{ONLY_TEXT}", None),
+    (ONLY_TEXT, "Only text is learnt, and every row has something else in it: write what that shows as text."),
+)
+"""The same where no row would be left without those that have a problem; None where one is mended without that."""
 _OURS = "assistant"
 _A_LIST = 'if type == "string" then fromjson else . end'
 
@@ -247,6 +297,9 @@ _STEPS_OF_COLUMN: tuple[tuple[str, Callable[[str, str], str]], ...] = (
     (AS_PYTHON_WRITES, _of_python),
     (NO_ANSWER, _without_end),
     (OF_TOOLS, _without_tools),
+    (f"has reasoning{ONLY_TEXT}", _without_reasoning),
+    (ONLY_TEXT, _without_parts),
+    (NO_ROLE, _with_role),
     (A_MAP, _of_map),
     ("is a list, not text", _of_list),
     ("is an object, not text", _of_object),

@@ -22,10 +22,11 @@ from finetune_api.uris import LOCAL_SCHEME, SITE_HELP, Uri
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.s3_words import in_words, refusal_of
-from finetune_trainer.storage.store_clients import GOOGLE_KEY, google_files
+from finetune_trainer.storage.store_clients import GOOGLE_KEY, azure_files, google_files
 from finetune_trainer.storage.store_errors import (
     TRUST_STEP,
     UNTRUSTED,
+    NoTokenError,
     chain,
     lacks_keys,
     reason_of,
@@ -71,7 +72,13 @@ _AZURE_KEYS = (
     "Put AZURE_STORAGE_CONNECTION_STRING as Azure shows it into the Secret, or AZURE_STORAGE_ACCOUNT_NAME with a key, "
     "a SAS token or a client (docs/guides/tune.md lists them)."
 )
+_AZURE_IDENTITY = "Or give the pods' service account an identity that may read it; at a shell sign in by `az login`."
 _TO_PROXY = "Write them into its address: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT, or have it let the store pass."
+_PAYER = "AWS_REQUEST_PAYER"
+_READER_PAYS = (
+    "Check the rights of the keys: they have to read it. If it is in a bucket whose readers pay (requester pays), put "
+    f"{_PAYER}: requester beside the keys."
+)
 _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
@@ -232,10 +239,14 @@ def _open_remote(uri: Uri) -> io.RawIOBase:
     if uri.scheme == "gs":
         key = os.environ.get(GOOGLE_KEY)
         filesystem, path = google_files(key, "dataset.secretRef", default=None), f"{uri.root}/{uri.path}"
+    elif uri.scheme == "abfs":
+        filesystem, path = azure_files(uri.text)
     else:
         import fsspec
 
-        options = {"client_kwargs": client} if (client := _CLIENTS.get(uri.scheme, dict)()) else {}
+        options: dict[str, Any] = {"client_kwargs": client} if (client := _CLIENTS.get(uri.scheme, dict)()) else {}
+        if uri.scheme == "s3" and os.environ.get(_PAYER) == "requester":
+            options["requester_pays"] = True
         filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
     with in_words(filesystem, path) if uri.scheme == "s3" else nullcontext():
         if uri.scheme in _STORES and filesystem.info(path)["type"] == "directory":
@@ -331,6 +342,10 @@ def _of_keys(uri: Uri, place: str, error: Exception) -> TrainerError | None:
     if uri.scheme == "abfs" and status is None and isinstance(error, ValueError):  # of its library: no keys
         message = f"{uri.file_name}: {place} has no keys, or a connection string that is none"
         return TrainerError(Reason.ACCESS_DENIED, message, _AZURE_KEYS)
+    if any(isinstance(one, NoTokenError) for one in chain(error)):
+        said = "Azure gives no token to whoever asks for it (ClientAuthenticationError)"
+        message = f"{uri.file_name}: {place} does not let it be read: {said}"
+        return TrainerError(Reason.ACCESS_DENIED, message, f"{_AZURE_KEYS} {_AZURE_IDENTITY}")
     return None
 
 
@@ -343,6 +358,8 @@ def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:
     endpoint = next((name for name in _S3_ENDPOINTS if os.environ.get(name)), None) if uri.scheme == "s3" else None
     if endpoint is not None and not os.environ[endpoint].startswith(("http://", "https://")):
         return f"{endpoint} is no URL: it begins with https:// or http://."
+    if reason == Reason.ACCESS_DENIED and uri.scheme == "s3" and _PAYER not in os.environ:
+        return _READER_PAYS
     if reason == Reason.DATASET_NOT_FOUND and uri.scheme in _NOT_THERE:
         return _NOT_THERE[uri.scheme]
     return _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None

@@ -68,7 +68,15 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 _WEIGHTS = ("weight", "train", "loss")
 """What says whether an answer is learnt: OpenAI's and Mistral's word, Axolotl's, and ms-swift's."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
-_OTHER_PARTS = (("image", "an image"), ("audio", "audio"), ("video", "a video"), ("file", "a file"))
+_OTHER_PARTS = (
+    ("tool", "a tool's call or answer"), ("function", "a tool's call or answer"),
+    ("thinking", "reasoning"), ("reasoning", "reasoning"), ("thought", "reasoning"),
+    ("image", "an image"), ("audio", "audio"), ("video", "a video"), ("file", "a file"),
+)  # fmt: skip
+ONLY_TEXT = " in it: only text can be learnt"
+"""End of what is said of content with parts that are none of text."""
+NO_ROLE = "has no role"
+"""End of what is said of messages whose speaker stands by no name that is known."""
 
 
 class UnusableError(Exception):
@@ -116,7 +124,7 @@ def _text_of(part: dict[str, Any], what: str, column: str) -> str:
     if held in _TEXT_PARTS:
         raise UnusableError("NotText", f"{what} has a part of type text without text", column)
     other = next((words for mark, words in _OTHER_PARTS if mark in held), "something other than text")
-    raise UnusableError("NotText", f"{what} has {other} in it: only text can be learnt", column)
+    raise UnusableError("NotText", f"{what} has {other}{ONLY_TEXT}", column)
 
 
 def is_blank(value: Any) -> bool:
@@ -245,7 +253,7 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
         raise UnusableError("Malformed", f"message {index} is {kind} with role and content", column)
     role, what = _said(message, _ROLES, _as_role, index, column), f"content of message {index}"
     if role is None:
-        raise UnusableError("Malformed", f"message {index} has no role", column)
+        raise UnusableError("Malformed", f"message {index} {NO_ROLE}", column)
     if role in TOOLS:
         raise UnusableError("Malformed", f"message {index} is a tool's{OF_TOOLS}", column)
     if role not in ROLES:

@@ -14,7 +14,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
 from finetune_api.words import counted
-from finetune_trainer.data import column_names
+from finetune_trainer.data import column_names, exports
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
@@ -45,10 +45,6 @@ if TYPE_CHECKING:
 _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
 """How datasets names the files of a split that it writes as several."""
 
-_WHOLE_PAIRS = (
-    "Write what both answer into a column prompt, or write chosen and rejected as lists of messages, "
-    '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]; text has no turns.'
-)
 _AS_READ = ": the text was read in another encoding before it was saved; export it anew as UTF-8"
 _AS_ANY_OTHER = "; it is learnt like any other"
 _AS_OLD = (
@@ -336,12 +332,12 @@ class _SplitCheck:
         meant = column_names.meant(columns, free)
         unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
         of_answers = column_names.of_answers(seen, self.of_objects, self.format)
-        if known := column_names.of_messages(seen) or of_answers:
+        if known := exports.of_export(seen, self.format) or column_names.of_messages(seen) or of_answers:
             return known
         if self.of_objects and not meant and not column_names.has_two_answers(self.columns_seen):
-            return column_names.lifted(unnamed, self.format)
+            return column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
         if {columns.chosen, columns.rejected} <= seen and not meant:
-            return _WHOLE_PAIRS
+            return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.format)
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):

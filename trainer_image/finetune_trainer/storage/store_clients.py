@@ -3,6 +3,7 @@
 What differs between the stores is here, as options of their filesystems; what is done with objects is not.
 """
 
+import functools
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ from finetune_api.names import ARTIFACTS_PREFIX, DATA_PREFIX
 from finetune_api.reasons import Reason
 from finetune_api.uris import Uri
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.store_errors import NoTokenError
 
 if TYPE_CHECKING:
     from google.oauth2.service_account import Credentials
@@ -178,6 +180,51 @@ def _abfs(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
     )
     checked = {"validate_content": True}
     return Client(files, container, lambda _size: checked, checked, {"mode": "create"})
+
+
+def azure_files(url: str) -> tuple[Any, str]:
+    """Azure Blob Storage with the keys of the data, and the path of this file in it.
+
+    What gives no token gives none a moment later either, and Azure's library asks it four times in a minute and a half.
+
+    Raises:
+        ValueError: there are no keys, or none that can be read.
+    """
+    found: tuple[Any, str] = _asked_once().of(url)
+    return found
+
+
+@functools.cache
+def _asked_once() -> Any:
+    from adlfs import AzureBlobFileSystem
+    from azure.core.exceptions import ClientAuthenticationError
+
+    class Once:
+        """What gives tokens. The library asks again after its refusals, but not after errors of others."""
+
+        def __init__(self, asked: Any) -> None:
+            self._asked = asked
+            self.close = asked.close
+
+        async def get_token(self, *scopes: str, **options: Any) -> Any:
+            try:
+                return await self._asked.get_token(*scopes, **options)
+            except ClientAuthenticationError as error:
+                raise NoTokenError from error
+
+    class Files(AzureBlobFileSystem):  # type: ignore[misc]
+        credential: Any
+
+        @classmethod
+        def of(cls, url: str) -> tuple[Any, str]:
+            return cls(**cls._get_kwargs_from_urls(url), skip_instance_cache=True), cls._strip_protocol(url)
+
+        def do_connect(self) -> None:
+            if hasattr(self.credential, "get_token") and not isinstance(self.credential, Once):
+                self.credential = Once(self.credential)
+            super().do_connect()
+
+    return Files
 
 
 def _azure_credential(account: str, own: dict[str, str]) -> Any:

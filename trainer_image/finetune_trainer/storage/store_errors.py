@@ -16,6 +16,7 @@ _DENIED_NAMES = (
     "TokenRetrievalError",
     "UnauthorizedSSOTokenError",
     "ClientAuthenticationError",
+    "NoTokenError",
     "DefaultCredentialsError",
     "RefreshError",
     "GatedRepoError",
@@ -69,6 +70,10 @@ _TROUBLES = {
 """By the name of an error or of what it came of, the plainest first: libraries raise their own around them."""
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 _NO_SUCH_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
+
+
+class NoTokenError(Exception):
+    """Azure gives no token: neither an identity of the pod or shell nor a client's secret was accepted."""
 
 
 def lacks_keys(error: BaseException) -> bool:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.reconcilers.shown import show
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.metrics import REGISTRY
 from finetune_operator.runtime.queue import Key
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.azure.arm import Arm
@@ -216,6 +218,12 @@ async def test_what_arm_leaves_out_is_not_needed(cluster, provider, monkeypatch)
     assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, ["by-hand"])
 
 
+def priced(*names: str) -> dict[str, float | None]:
+    """What an hour costs, as Prometheus reads it."""
+    labels = {name: {"deployment_namespace": "team-a", "deployment": name, "currency": "USD"} for name in names}
+    return {name: REGISTRY.get_sample_value("finetune_deployment_cost_per_hour", labels[name]) for name in names}
+
+
 async def attach_twin(cluster: AzureCluster, **fields: Any) -> Key:
     spec = {"modelRef": {"name": "sentiment"}, "attach": {"id": "BY-HAND"}, **fields}
     cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "twin", "namespace": "team-a"}, "spec": spec})
@@ -230,11 +238,14 @@ async def test_what_two_objects_have_attached_is_told_by_both_and_deleted_with_t
     assert (cluster.status(PROD)["phase"], cluster.status(twin)["phase"]) == ("Ready", "Ready")
     said = cluster.condition("Ready", twin)["message"]
     assert said == "version 1 answers; ModelDeployment prod has it too, and it is billed once"
+    show(cluster.store)
+    assert priced("prod", "twin") == {"prod": 1.7, "twin": 0.0}
     await delete(cluster)
     assert (provider.count(GONE), hosts(provider)) == (0, ["by-hand"])
     assert ("ModelDeployment", "Warning", "Retained") in cluster.told
     await go_on(cluster, 1200, 600)
     assert cluster.condition("Ready", twin)["message"] == "version 1 answers"
+    assert priced("prod", "twin") == {"prod": None, "twin": 1.7}
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "twin")
     await cluster.settle()
     await go_on(cluster, 300)
@@ -251,9 +262,12 @@ async def test_what_another_object_has_made_is_told_to_go_when_that_one_goes_on(
     await attach(cluster, made["name"])
     assert cluster.status(PROD)["phase"] == "Ready"
     assert cluster.condition("Ready", PROD)["message"] == (
-        "version 1 answers; ModelDeployment maker has made it, and deletes it when it serves another version or is "
-        "deleted: remove spec.attach to have one made for this object"
+        "version 1 answers; ModelDeployment maker has made it (it is billed once), and deletes it when it serves "
+        "another version or is deleted: remove spec.attach to have one made for this object"
     )
+    assert cluster.status(PROD)["cost"]["perHour"] == "1.70", "what it costs, whoever pays"
+    show(cluster.store)
+    assert priced("prod", "maker") == {"prod": 0.0, "maker": 1.7}, "sums have it once"
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "maker")
     await cluster.settle()
     await go_on(cluster, 1200, 600)

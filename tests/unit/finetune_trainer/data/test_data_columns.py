@@ -290,13 +290,13 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
             {"contents": [GEMINI, {"role": "model", "parts": [{"text": "b", "thought": True}]}]},
             "NotText",
             "contents",
-            "content of message 2 has something other than text in it",
+            "content of message 2 has reasoning in it",
         ),
         (
             {"contents": [GEMINI, {"role": "model", "parts": [{"functionCall": {"name": "f"}}]}]},
             "NotText",
             "contents",
-            "content of message 2 has something other than text in it",
+            "content of message 2 has a tool's call or answer in it",
         ),
         ({"contents": "a", "label": "b"}, "Missing", "prompt", "prompt is missing"),
         (

@@ -1,5 +1,6 @@
 """Stores: what they hold is read and hashed, and what goes wrong there has a reason, never a stack trace."""
 
+import asyncio
 import datetime as dt
 import hashlib
 import ipaddress
@@ -424,6 +425,48 @@ def test_keys_of_azure_that_are_none_are_a_matter_of_access(keys, monkeypatch):
         read("abfs://models/data/train.jsonl")
     assert raised.value.reason == "AccessDenied"
     assert "AZURE_STORAGE_CONNECTION_STRING" in raised.value.next_step
+
+
+@pytest.mark.parametrize("given", [{}, {"CLIENT_ID": "c", "TENANT_ID": "t", "CLIENT_SECRET": "s"}])
+def test_azure_is_asked_once_for_a_token_that_it_does_not_give(given, monkeypatch):
+    """Its library asks for what is refused four times, within a minute and a half."""
+    from azure.core.exceptions import ClientAuthenticationError
+    from azure.identity import aio
+
+    asked = []
+
+    class GivesNone:
+        def __init__(self, **_):
+            pass
+
+        async def get_token(self, *scopes, **_):
+            asked.append(scopes)
+            raise ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token")
+
+        async def close(self):
+            pass
+
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    for name, value in {"ACCOUNT_NAME": "modelstore", **given}.items():
+        monkeypatch.setenv(f"AZURE_STORAGE_{name}", value)
+    for name in ("DefaultAzureCredential", "ClientSecretCredential"):
+        monkeypatch.setattr(aio, name, GivesNone)
+    monkeypatch.setattr(asyncio, "sleep", _waited)
+    with pytest.raises(TrainerError) as raised:
+        read("abfs://models/data/train.jsonl")
+    assert len(asked) == 1
+    assert raised.value.reason == "AccessDenied"
+    assert raised.value.message == (
+        "train.jsonl: abfs://models does not let it be read: Azure gives no token to whoever asks for it "
+        "(ClientAuthenticationError)"
+    )
+    assert "AZURE_STORAGE_CONNECTION_STRING" in raised.value.next_step
+    assert "service account" in raised.value.next_step
+
+
+async def _waited(seconds):
+    raise AssertionError(f"waited for {seconds} s")
 
 
 def test_a_proxy_that_wants_a_password_is_told_as_that():

@@ -12,14 +12,17 @@ import pytest
 from s3fs import S3FileSystem
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.names import ARTIFACTS_PREFIX
+from finetune_api.names import ARTIFACTS_PREFIX, DATA_PREFIX
 from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
+from finetune_api.uris import parse_artifact_uri
 from finetune_trainer import fetch, prune
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.job.given import take_data_keys
 from finetune_trainer.storage import artifact_store, store_clients
 from finetune_trainer.storage.durable import read_manifest, whole_folder
 from finetune_trainer.storage.store import Store
+from finetune_trainer.storage.store_clients import connect
 from tests.unit.finetune_trainer.storage.azure_store import SIGNATURE
 
 
@@ -228,6 +231,19 @@ def test_google_without_a_secret_is_reached_as_the_pods_service_account(google, 
     key.unlink()
     error = refused(lambda: Store(google.ref("own"), patience=0).put_bytes(b"x", "x"))
     assert (error.reason, "artifacts.secretRef" in error.next_step) == (Reason.ACCESS_DENIED, True)
+
+
+def test_artifacts_at_google_do_not_go_where_the_data_are(google, monkeypatch):
+    """STORAGE_EMULATOR_HOST of the data's Secret is of the data: artifacts have an endpointURL of their own."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "")
+    monkeypatch.setenv(f"{DATA_PREFIX}STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    take_data_keys(os.environ)
+    place = parse_artifact_uri(google.root)
+    assert connect(place, None).files.base == "https://storage.googleapis.com/storage/v1/"
+    Store(google.ref("own"), patience=0).put_bytes(b"x", "x")
+    assert google.read("own/x") == b"x"
+    monkeypatch.delenv(f"{DATA_PREFIX}STORAGE_EMULATOR_HOST")
+    assert connect(place, None).files.base == "http://127.0.0.1:9/storage/v1/", "of the pod itself"
 
 
 def test_azure_takes_the_artifacts_keys_and_not_those_of_the_data(azure, monkeypatch):

@@ -152,3 +152,20 @@ def test_artifacts_do_not_go_where_the_data_are(environment):
         assert client._s3.meta.endpoint_url == "https://s3.amazonaws.com"
         assert client._s3.meta.region_name == "us-east-1"
     assert asked == []
+
+
+def test_a_bucket_whose_readers_pay_is_read_with_the_key_that_says_so(environment):
+    """S3 refuses others as it refuses whoever has no right: its answer does not tell which it is."""
+    with refusing(403, "AccessDenied") as (address, asked):
+        environment.setenv("AWS_ENDPOINT_URL", address)
+        with pytest.raises(TrainerError) as raised:
+            Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=False)
+        assert "AWS_REQUEST_PAYER: requester" in raised.value.next_step
+        assert not [signed for _, signed in asked if "x-amz-request-payer" in signed]
+        asked.clear()
+        environment.setenv(f"{DATA_PREFIX}AWS_REQUEST_PAYER", "requester\n")
+        take_data_keys(os.environ)
+        with pytest.raises(TrainerError) as raised:
+            Source(parse_uri("s3://bucket/train.jsonl"), air_gapped=False)
+        assert "AWS_REQUEST_PAYER" not in raised.value.next_step
+        assert {"x-amz-request-payer" in signed for _, signed in asked} == {True}

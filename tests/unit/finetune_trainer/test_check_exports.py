@@ -1,0 +1,184 @@
+"""Files as other programs export them: what is said of each leads, when it is followed, to rows that can be used."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+
+ASKED = ["How do I reset the router?", "Is it broken?\nIt does not start."]
+ANSWERED = ["Hold the button for five seconds.", "Perhaps: is it plugged in?"]
+PAIRS = list(zip(ASKED, ANSWERED, strict=True))
+PREFERENCE = {"preference": {}}
+
+
+def as_lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def node(name, parent, role=None, *parts):
+    said = None if role is None else {"author": {"role": role}, "content": {"content_type": "text", "parts": [*parts]}}
+    return {"id": name, "parent": parent, "message": said}
+
+
+def of_chatgpt(asked, answered):
+    """With an answer that was generated anew, a hidden system message, a picture and a last word of thanks."""
+    nodes = [
+        node("root", None),
+        node("hidden", "root", "system", ""),
+        node("asked", "hidden", "user", {"content_type": "image_asset_pointer"}, asked),
+        node("old", "asked", "assistant", "an answer that was dismissed"),
+        node("new", "asked", "assistant", answered),
+        node("thanks", "new", "user", "thanks"),
+    ]
+    return {"title": "t", "mapping": {one["id"]: one for one in nodes}, "current_node": "thanks", "create_time": 1.7e9}
+
+
+def of_claude(asked, answered):
+    said = [{"sender": "human", "text": asked}, {"sender": "assistant", "text": answered}]
+    return {"uuid": "1", "name": "n", "chat_messages": [*said, {"sender": "human", "text": "thanks"}]}
+
+
+def of_label_studio(asked, _, **value):
+    result = [{"value": value or {"choices": ["positive"]}, "from_name": "s", "to_name": "text"}]
+    return {"id": 1, "annotations": [{"id": 1, "result": result}], "data": {"text": asked}, "meta": {}}
+
+
+def dialogue(asked, answered):
+    return f"\n\nHuman: Hello\n\nAssistant: Hi!\n\nHuman: {asked}\n\nAssistant: {answered}"
+
+
+EXPORTS = {
+    "ChatGPT": ([of_chatgpt(*pair) for pair in PAIRS], {}),
+    "Claude": ([of_claude(*pair) for pair in PAIRS], {}),
+    "choices of Label Studio": ([of_label_studio(*pair) for pair in PAIRS], {}),
+    "texts of Label Studio": ([of_label_studio(*pair, text=[pair[1]]) for pair in PAIRS], {}),
+    "Argilla": (
+        [{"id": "1", "fields": {"NAME": one}, "responses": {"NAME": [{"value": other}]}} for one, other in PAIRS],
+        {},
+    ),
+    "HH-RLHF": ([{"chosen": dialogue(*pair), "rejected": dialogue(pair[0], "no")} for pair in PAIRS], PREFERENCE),
+    "an answer within an object": ([{"prompt": one, "id": 1, "fields": {"x": other}} for one, other in PAIRS], {}),
+    "authors": (
+        [
+            {"messages": [{"author": "user", "content": one}, {"author": "bot", "content": other}]}
+            for one, other in PAIRS
+        ],
+        {},
+    ),
+    "senders": (
+        [
+            {"messages": [{"sender": "human", "text": one}, {"sender": "assistant", "text": other}]}
+            for one, other in PAIRS
+        ],
+        {},
+    ),
+    "thoughts of Gemini": (
+        [
+            {
+                "contents": [
+                    {"role": "user", "parts": [{"text": one}]},
+                    {"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": other}]},
+                ]
+            }
+            for one, other in PAIRS
+        ],
+        {},
+    ),
+    "thoughts of Claude": (
+        [
+            {
+                "messages": [
+                    user(one),
+                    assistant([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": other}]),
+                ]
+            }
+            for one, other in PAIRS
+        ],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+@pytest.mark.parametrize("what", EXPORTS)
+def test_the_command_of_the_next_step_makes_rows_of_an_export(check, tmp_path, what, name):
+    rows, spec = EXPORTS[what]
+    refused = check(train=(name, json.dumps(rows) if name == "rows.json" else as_lines(rows)), spec=dict(spec))
+    assert refused.code == ExitCode.DATASET_INVALID
+    made = followed(refused, tmp_path, name)
+    mended = check(train=("mended.jsonl", made), spec=dict(spec))
+    assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, len(PAIRS)), mended.err
+    assert "thanks" not in made
+    assert "dismissed" not in made
+    assert all(json.dumps(asked)[1:-1] in made for asked in ASKED), "nothing is lost"
+
+
+def followed(refused, folder, name):
+    """What the command in the next step writes, with `x` for a name that is left to the reader."""
+    if not shutil.which("jq"):
+        pytest.skip("jq is not installed here")
+    command = refused.verdict.next_step.split("`")[1].replace(".NAME.NAME", ".fields.x").replace("FILE", name)
+    subprocess.run(["bash", "-c", command], cwd=folder, check=True)
+    return (folder / "ROWS.jsonl").read_text()
+
+
+OTHER_PARTS = {
+    "an image": [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": "https://a/b.png"}},
+    ],
+    "an image of Bedrock": [{"text": "What is it?"}, {"image": {"format": "png"}}],
+    "a tool's answer": [{"type": "tool_result", "tool_use_id": "1", "content": "4"}],
+}
+
+
+@pytest.mark.parametrize("what", OTHER_PARTS)
+def test_rows_that_show_something_else_than_text_are_left_out_by_the_next_step(check, tmp_path, what):
+    plain = [{"messages": [user([{"type": "text", "text": one}]), assistant(other)]} for one, other in PAIRS]
+    row = {"messages": [user(OTHER_PARTS[what]), assistant("a cat")]}
+    refused = check(train=("rows.jsonl", as_lines([plain[0], row, plain[1]])))
+    assert "1 of 3 rows cannot be used: line 2: content of message 1 has a" in refused.verdict.message
+    assert followed(refused, tmp_path, "rows.jsonl") == as_lines(plain).replace(", ", ",").replace('": ', '":')
+
+
+@pytest.mark.parametrize(
+    ("columns", "mapped"),
+    [
+        (
+            ("instruction", "chosen_response", "rejected_response", "chosen_rating", "rejected_rating"),
+            "{prompt: instruction, chosen: chosen_response, rejected: rejected_response}",
+        ),
+        (("prompt_id", "question", "preferred", "loser"), "{prompt: question, chosen: preferred, rejected: loser}"),
+        (("prompt-id", "promt", "chosen", "rejected"), "{prompt: promt}"),
+    ],
+)
+def test_what_says_something_of_a_column_is_not_taken_for_it(check, columns, mapped):
+    rows = [dict.fromkeys(columns, f"text {number}") for number in range(2)]
+    refused = check(train=("rows.jsonl", as_lines(rows)), spec=dict(PREFERENCE))
+    assert f"spec.dataset.columns: {mapped}," in refused.verdict.next_step
+
+
+@pytest.mark.parametrize("what", OTHER_PARTS)
+def test_where_every_row_shows_something_else_than_text_none_is_left_out(check, what):
+    row = {"messages": [user(OTHER_PARTS[what]), assistant("a cat")]}
+    refused = check(train=("rows.jsonl", as_lines([row, row])))
+    assert "every row has something else in it" in refused.verdict.next_step
+    assert "jq" not in refused.verdict.next_step
+
+
+def test_where_every_row_calls_tools_none_is_left_out(check):
+    row = {"messages": [user("2 + 2?"), {"role": "assistant", "tool_calls": [{"id": "1"}]}, assistant("4")]}
+    refused = check(train=("rows.jsonl", as_lines([row, row])))
+    assert "every row has some: write calls and what came of them as text" in refused.verdict.next_step
+    assert "jq" not in refused.verdict.next_step
