@@ -11,8 +11,8 @@ from finetune_api.job import Hyperparameters
 
 _GPTS = frozenset({"codegen", "gpt2", "gpt_bigcode", "gptj"})
 _OTHERS = frozenset({"bart", "biogpt", "blenderbot", "gpt_neo", "mvp", "opt", "pegasus"})
-TABLES = {kind: "n_positions" for kind in _GPTS} | {kind: "max_position_embeddings" for kind in _OTHERS}
-"""Kinds of models that have a table of positions, and the field with its length. Others compute as many as they need."""
+TABLES = dict.fromkeys(_GPTS, "n_positions") | dict.fromkeys(_OTHERS, "max_position_embeddings")
+"""Kinds of models that have a table of positions, and the field with its length. Others compute what they need."""
 
 
 def positions_of(config: Mapping[str, Any]) -> int | None:

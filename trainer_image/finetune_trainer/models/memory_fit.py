@@ -101,7 +101,8 @@ def judged(
         return None, None
     ranks = ranks or spec.resources.ranks
     most, least = (compute_bytes, compute_bytes) if compute_bytes else _widths(spec, room.device)
-    whole = Need(shape, Setup(spec.method, spec.adapters, most, room.device), _rows(spec, verdict, ranks, shape.positions))
+    rows = _rows(spec, verdict, ranks, shape.positions)
+    whole = Need(shape, Setup(spec.method, spec.adapters, most, room.device), rows)
     need = whole if judge(whole, room, spec).fits is not False else sharded(whole, ranks)
     sure = replace(need, setup=replace(need.setup, compute_bytes=least))
     return judge(need, room, spec), refusal(sure, room, spec) or measuring_refusal(sure, room, spec)

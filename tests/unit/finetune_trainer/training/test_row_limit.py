@@ -77,8 +77,8 @@ def job_of(folder: Path, cache: Path, name: str, text: str = "", **hyper: object
     return job
 
 
-@pytest.mark.parametrize(("name", "positions"), [(BART, 128), (NAME, 160)])
-def test_short_rows_are_learnt_from_at_the_default(cache, tmp_path, name, positions):
+@pytest.mark.parametrize("name", [BART, NAME])
+def test_short_rows_are_learnt_from_at_the_default(cache, tmp_path, name):
     code, report, _ = do(job_of(tmp_path, cache, name))
     assert code == ExitCode.OK, report.failure
     assert not [said for said in report.dataset.warnings if "positions" in said]
