@@ -35,7 +35,7 @@ class ExitCode(IntEnum):
     CODE_FAILED = 82
     """The user's own code ended badly, or left no model that can be served."""
     INSUFFICIENT_MEMORY = 84
-    """The job cannot fit into this device's memory; nothing was tried."""
+    """The job cannot fit into this device's memory: nothing was tried, or the optimizer found no room."""
     GPU_UNAVAILABLE = 85
     """The pod has asked for GPUs and can use none, or one has failed on the way."""
     BUDGET_EXCEEDED = 90

@@ -245,7 +245,9 @@ def _serve_flags(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--host", help="address to listen on (default: all of IPv4 and IPv6)")
     serve.add_argument("--port", type=port, default=8000, help="port to listen on")
     serve.add_argument(
-        "--max-model-length", type=positive, help="maximum number of tokens of prompt and answer together"
+        "--max-model-length",
+        type=positive,
+        help="maximum number of tokens of prompt and answer together; of an encoder-decoder's, of each",
     )
     serve.add_argument("--api-key-file", type=Path, help="file with the bearer key that clients must send")
     serve.add_argument(

@@ -249,6 +249,7 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, provider: str
         if folder is not None and (folder / "config.json").is_file():
             base_refusals.require_whole_files(folder)
             config_file.require_for(spec, folder)
+            base_refusals.require_room_for(spec.hyperparameters, folder)
             config_file.require_numbers(folder, four_bits=spec.method == "QLoRA")
             if spec.artifact.merge:
                 base_refusals.require_plain_weights(folder)
@@ -322,7 +323,7 @@ def _show_rows(job: FineTuneJobManifest, model_cache: Path | None, count: int) -
     rows = load_rows(job.spec.data, "train", allow_local=True, air_gapped=is_air_gapped())
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     look = audit if job.spec.preference is None else audit_pairs
-    for row in look(rows, tokenizer, job.spec.hyperparameters.max_sequence_length, count):
+    for row in look(rows, tokenizer, tokenizer.row_limit(job.spec.hyperparameters), count):
         outcome.say(as_text(row, colour=colour))
 
 

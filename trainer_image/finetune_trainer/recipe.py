@@ -139,7 +139,7 @@ def tokenised(run: Context, split: SplitName = "train") -> "TokenStore":
     from finetune_trainer.training.token_store import TokenStore
 
     chat = chat_tokenizer(run)
-    encoded = encode(map(_as_row, run.rows(split)), chat, run.spec.hyperparameters.max_sequence_length)
+    encoded = encode(map(_as_row, run.rows(split)), chat, chat.row_limit(run.spec.hyperparameters))
     return TokenStore(((row.input_ids, row.labels) for row in encoded), decoder_start=chat.decoder_start)
 
 

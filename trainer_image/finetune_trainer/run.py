@@ -30,7 +30,7 @@ from finetune_trainer.job.manifest import read_job
 from finetune_trainer.models.model_cache import is_air_gapped
 from finetune_trainer.output import artifact
 from finetune_trainer.output.snapshots import KEPT
-from finetune_trainer.storage.durable import write_errors
+from finetune_trainer.storage.durable import require_file, write_errors
 from finetune_trainer.train import execute
 
 _LOCK = ".running"
@@ -106,6 +106,8 @@ def _alone_in(folder: Path) -> Iterator[bool]:
         _require_own(folder)
         folder.mkdir(parents=True, exist_ok=True)
     with write_errors(folder / _LOCK):
+        if (folder / _LOCK).exists():
+            require_file(folder / _LOCK)
         lock = (folder / _LOCK).open("a+")
     with lock:
         try:

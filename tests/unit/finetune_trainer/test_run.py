@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -64,12 +65,15 @@ def test_a_folder_with_things_of_somebody_else_is_left_alone(tiny_model, tmp_pat
         ("mine", "mine could not be written: File exists", "A file stands where a folder is to be"),
         ("mine/out", "mine/out could not be written: Not a directory", "A file stands where a folder is to be"),
         ("out", "out/.running could not be written: Is a directory", "a folder in place of a file"),
+        ("piped", "piped/.running could not be written: a pipe or a device stands there", "a pipe or a device counts"),
     ],
 )
 def test_a_place_that_cannot_be_the_output_folder_is_told(tiny_model, tmp_path, capfd, output, words, step):
     args = flags(tmp_path, tiny_model)
     (tmp_path / "mine").write_text("x")
     (tmp_path / "out" / ".running").mkdir(parents=True)
+    (tmp_path / "piped").mkdir()
+    os.mkfifo(tmp_path / "piped" / ".running")
     args.output = tmp_path / output
     assert run.main(args) == ExitCode.ARTIFACT_FAILED
     said = capfd.readouterr().err

@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 from typing import Protocol
 
-from finetune_trainer.storage.durable import write_errors
+from finetune_trainer.storage.durable import text_in, write_errors
 from finetune_trainer.storage.store import Store
 
 FILE = "attempt"
@@ -79,7 +79,7 @@ class Fence:
     def _read(self, name: str) -> str:
         with write_errors(self._output / name):
             try:
-                return (self._output / name).read_text(encoding="utf-8", errors="replace").strip()
+                return text_in(self._output / name, errors="replace").strip()
             except FileNotFoundError:
                 return ""
 

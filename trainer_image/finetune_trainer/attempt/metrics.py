@@ -13,7 +13,7 @@ from typing import Any
 
 from finetune_api.job_status import LOSS_POINTS, Loss, LossPoint
 from finetune_api.trainer import thin
-from finetune_trainer.storage.durable import of_volume, sync, whole_file, write_errors
+from finetune_trainer.storage.durable import of_volume, sync, text_in, whole_file, write_errors
 
 FILE = "metrics.jsonl"
 _MEASURES = ("rewardAccuracy", "rewardMargin")
@@ -92,7 +92,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         TrainerError: ArtifactFailed, or StoreUnavailable: it is a folder, or cannot be read.
     """
     try:
-        written = path.read_text(encoding="utf-8", errors="replace")
+        written = text_in(path, errors="replace")
     except OSError as error:
         step = (
             f"Take {path} away, or let the trainer read and write it, and try again (in a cluster by spec.retryNonce)."

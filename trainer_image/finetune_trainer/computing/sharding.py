@@ -81,6 +81,11 @@ def gathered(value: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Ten
     return whole
 
 
+def bytes_here(value: torch.Tensor) -> int:
+    """What a tensor takes on this rank."""
+    return int((value.to_local() if isinstance(value, DTensor) else value).nbytes)
+
+
 def like(value: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     """`whole`, which every rank has, shared out as `value` is."""
     if not isinstance(value, DTensor):

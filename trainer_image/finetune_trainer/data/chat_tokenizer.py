@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import jinja2
 from tokenizers import AddedToken, Tokenizer
 
+from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer.data.chat_template import (
     JOINED_TEMPLATE,
@@ -25,6 +26,7 @@ from finetune_trainer.data.chat_template import (
     render,
 )
 from finetune_trainer.data.frames import frame
+from finetune_trainer.data.row_limit import positions_of, row_limit
 from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.data.template_file import TEMPLATE_STEP, filed_template, require_writing
 from finetune_trainer.data.tokenizer_config import STEP, require_form
@@ -64,6 +66,8 @@ class ChatTokenizer:
     """Of an encoder-decoder: the token that answers begin after. Prompt and answer are then texts of their own."""
     moment: datetime | None = None
     """What time templates write, where they write one; None stands for what the clock says."""
+    positions: int | None = None
+    """Tokens that the model has positions for, where it has a table of them."""
     special_ids: frozenset[int] = field(init=False)
     _blank_ids: dict[int, bool] = field(default_factory=dict, repr=False)
     _frames: dict[tuple[bool, tuple[Role, ...]], list[str] | None] = field(default_factory=dict, repr=False)
@@ -87,12 +91,13 @@ class ChatTokenizer:
         backend, special_tokens = filed_tokens(folder)
         start = _decoder_start(folder)
         if start is not None:
-            return cls(backend, JOINED_TEMPLATE, special_tokens, decoder_start=start)
+            positions = positions_in(folder)
+            return cls(backend, JOINED_TEMPLATE, special_tokens, decoder_start=start, positions=positions)
         template, file = filed_template(folder, _json_or_nothing(folder / "tokenizer_config.json"))
         chat = cls._build(backend, template, special_tokens, file)
         if chat.has_own_template:
             require_writing(chat.template, special_tokens, file)
-        return replace(chat, moment=moment)
+        return replace(chat, moment=moment, positions=positions_in(folder))
 
     @classmethod
     def from_transformers(cls, tokenizer: TransformersTokenizer, *, decoder_start: int | None = None) -> Self:
@@ -128,6 +133,10 @@ class ChatTokenizer:
     def encoder_decoder(self) -> bool:
         """Whether it is an encoder-decoder's: plain text in, plain text out."""
         return self.decoder_start is not None
+
+    def row_limit(self, hyper: Hyperparameters) -> int:
+        """Most tokens of a row that is learnt from."""
+        return row_limit(hyper, self.positions)
 
     @property
     def eos_id(self) -> int | None:
@@ -224,6 +233,11 @@ def is_encoder_decoder(folder: Path) -> bool:
     """Whether the folder has an encoder-decoder, or an adapter on one."""
     config, adapter = _json_or_nothing(folder / "config.json"), _json_or_nothing(folder / "adapter_config.json")
     return config.get("is_encoder_decoder") is True or adapter.get("task_type") == "SEQ_2_SEQ_LM"
+
+
+def positions_in(folder: Path) -> int | None:
+    """Tokens that the model in a folder has positions for, where it has a table of them."""
+    return positions_of(_json_or_nothing(folder / "config.json"))
 
 
 def filed_tokens(folder: Path) -> tuple[Tokenizer, dict[str, str]]:

@@ -36,6 +36,7 @@ from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
+from finetune_trainer.data.row_limit import in_words, more_room
 from finetune_trainer.data.rows import Row, Rows
 from finetune_trainer.errors import TrainerError, cut
 
@@ -240,7 +241,7 @@ class _SplitCheck:
             for _ in found:
                 pass
             return
-        max_length = self.spec.hyperparameters.max_sequence_length
+        max_length = self.tokenizer.row_limit(self.spec.hyperparameters)
         counted = count if self.spec.preference is None else count_pairs
         for refused in counted(found, self.tokenizer, max_length, self.tally):
             self._bad(_refused(refused))
@@ -290,9 +291,13 @@ class _SplitCheck:
             return self._absent_columns()
         if self.bad_rows:
             return self._bad_rows()
-        length = self.spec.hyperparameters.max_sequence_length
+        limit = in_words(self.spec.hyperparameters, self._positions)
         what = "a token of its completion" if self.spec.preference is None else "two different answers"
-        return f"{self.called}: no row has {what} within maxSequenceLength {length:,}"
+        return f"{self.called}: no row has {what} within {limit}"
+
+    @property
+    def _positions(self) -> int | None:
+        return None if self.tokenizer is None else self.tokenizer.positions
 
     def _bad_rows(self) -> str:
         named = [f"{problem.position}: {problem.what}" for problem in sorted(self.problems, key=_place)]
@@ -324,7 +329,7 @@ class _SplitCheck:
             return mending(self.problems, self.rows, self.bad_rows, self.format, field)
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
-        return "Raise hyperparameters.maxSequenceLength, or shorten the prompts."
+        return more_room(self.spec.hyperparameters, self._positions)
 
     def _how_to_name_columns(self) -> str:
         columns, seen = self.columns, set(self.columns_seen)
@@ -397,15 +402,14 @@ class _SplitCheck:
                 yield f"{self.called}: {_rows(one.rows)} with {one.what} (the first: {one.first}){one.then}"
 
     def _of_lengths(self) -> Iterator[str]:
-        length = self.spec.hyperparameters.max_sequence_length
-        tally = self.tally
+        limit, tally = in_words(self.spec.hyperparameters, self._positions), self.tally
         if tally.truncated:
-            yield f"{self.called}: {_rows(tally.truncated)} longer than maxSequenceLength {length:,}; the end is cut"
+            yield f"{self.called}: {_rows(tally.truncated)} longer than {limit}; the end is cut"
         if tally.unlabelled:
             without = "any token of the completion" if self.spec.preference is None else "two different answers"
             yield (
-                f"{self.called}: {_rows(tally.unlabelled)} without {without} within maxSequenceLength "
-                f"{length:,} (the first: {tally.first_unlabelled}); they are left out of training"
+                f"{self.called}: {_rows(tally.unlabelled)} without {without} within {limit} "
+                f"(the first: {tally.first_unlabelled}); they are left out of training"
             )
 
 

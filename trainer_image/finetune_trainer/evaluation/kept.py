@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from finetune_trainer.evaluation.stored import Portioned
-from finetune_trainer.storage.durable import whole_file, write_errors
+from finetune_trainer.storage.durable import require_file, whole_file, write_errors
 
 FOLDER = "evaluation"
 
@@ -41,6 +41,7 @@ class KeptAnswers:
         if not self._path.exists():
             whole_file(self._path, b"")
         with write_errors(self._path):
+            require_file(self._path)
             with self._path.open("rb") as file:
                 for answer, line in _whole_lines(file):
                     self._note(answer, line)

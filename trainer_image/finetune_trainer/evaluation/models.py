@@ -105,7 +105,9 @@ def require_answers(folder: Path, model: Model) -> None:
         TrainerError: ModelUnusable.
     """
     training, generation = model.net.training, model.generation
-    asked = [generation.bos_token_id or 0, *_ASKED]
+    known = len(model.net.get_input_embeddings().weight)
+    first = generation.bos_token_id or 0
+    asked = [first if first < known else 0, *_ASKED]  # GPT-2's own stands in many a config with fewer tokens
     try:
         with base_refusals.in_words(folder, "an answer on trial"):
             list(generated(model.net, [asked, asked[:2]], generation=generation, max_new_tokens=2, token_budget=64))

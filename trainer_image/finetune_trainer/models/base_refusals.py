@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer.computing.ranks import is_end_of_line
+from finetune_trainer.data.chat_tokenizer import is_encoder_decoder, positions_in
+from finetune_trainer.data.row_limit import row_limit
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
 from finetune_trainer.models.weight_files import damaged, file_of, is_named, stored_as_no_reals, stored_in_bytes
 
@@ -29,6 +32,7 @@ NO_SAFETENSORS = (
 
 PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
 
+_ROW_LIMIT = "hyperparameters.maxSequenceLength"
 _BITS = {"load_in_4bit": "4 bits", "load_in_8bit": "8 bits"}
 _NEVER_TUNED = frozenset({
     "aqlm", "auto-round", "awq", "eetq", "fbgemm_fp8", "fp_quant", "gptq", "higgs", "hqq", "quanto", "quark", "sinq",
@@ -191,7 +195,7 @@ def require_known(folder: Path, largest_id: int, known: int) -> None:
         raise unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
 
 
-def require_positions(folder: Path, model: Any, length: int, what: str = "hyperparameters.maxSequenceLength") -> None:
+def require_positions(folder: Path, model: Any, length: int, what: str = _ROW_LIMIT) -> None:
     """Refuse rows longer than the model has learnt positions for: it would end at the first such row.
 
     `what` says where the length comes from.
@@ -199,7 +203,20 @@ def require_positions(folder: Path, model: Any, length: int, what: str = "hyperp
     Raises:
         TrainerError: SpecInvalid.
     """
-    known = learnt_positions(model)
+    _require_room(folder, learnt_positions(model), length, what)
+
+
+def require_room_for(hyper: Hyperparameters, folder: Path) -> None:
+    """The same of an encoder-decoder's files, without the model; a causal model's rows may all be shorter.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
+    if is_encoder_decoder(folder):
+        _require_room(folder, known := positions_in(folder), row_limit(hyper, known), _ROW_LIMIT)
+
+
+def _require_room(folder: Path, known: int | None, length: int, what: str) -> None:
     if known is not None and length > known:
         raise TrainerError(
             Reason.SPEC_INVALID,

@@ -18,6 +18,7 @@ from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.computing.limits import cpu_threads, free_memory, memory_limit
+from finetune_trainer.data.row_limit import row_limit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import model_shape
 from finetune_trainer.models.memory import Device, Need, Rows, Setup
@@ -100,7 +101,8 @@ def judged(
         return None, None
     ranks = ranks or spec.resources.ranks
     most, least = (compute_bytes, compute_bytes) if compute_bytes else _widths(spec, room.device)
-    whole = Need(shape, Setup(spec.method, spec.adapters, most, room.device), _rows(spec, verdict, ranks))
+    rows = _rows(spec, verdict, ranks, shape.positions)
+    whole = Need(shape, Setup(spec.method, spec.adapters, most, room.device), rows)
     need = whole if judge(whole, room, spec).fits is not False else sharded(whole, ranks)
     sure = replace(need, setup=replace(need.setup, compute_bytes=least))
     return judge(need, room, spec), refusal(sure, room, spec) or measuring_refusal(sure, room, spec)
@@ -205,9 +207,10 @@ def _resident(name: str) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 
 
-def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict, ranks: int) -> Rows:
+def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict, ranks: int, positions: int | None) -> Rows:
     """The data as the verdict has them; uncounted rows are as long as they may be."""
-    hyper, limit = spec.hyperparameters, spec.hyperparameters.max_sequence_length
+    hyper = spec.hyperparameters
+    limit = row_limit(hyper, positions)
     longest = max((split.longest_row or limit for split in (verdict.train, verdict.validation) if split), default=limit)
     train, texts = verdict.train, 1 if spec.preference is None else 2
     mean, labelled = float(texts * min(longest, limit)), _SHARE

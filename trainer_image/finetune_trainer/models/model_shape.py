@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.data.row_limit import positions_of
 from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, header, weight_files
 
 Tensors = Mapping[str, tuple[int, ...]]
@@ -129,6 +130,8 @@ class ModelShape:
     """Whether each block's attention keeps a mask of all pairs of positions."""
     alibi: bool = False
     """Whether that mask is one for each head: a bias by distance."""
+    positions: int | None = None
+    """Tokens that it has positions for, where it has a table of them."""
     residual_dropout: float = 0.0
     """Of what attention and feed-forward layers add to the residual stream."""
 
@@ -216,6 +219,7 @@ def _shape(config: Mapping[str, Any], tensors: Tensors, stored: int, *, certain:
         certain=certain and not odd,
         masked=config.get("model_type") in _MASKED,
         alibi=bool(text.get("alibi")),
+        positions=positions_of(config),
         residual_dropout=float(next((text[name] for name in _RESIDUAL_DROPOUTS if text.get(name)), 0)),
     )
 

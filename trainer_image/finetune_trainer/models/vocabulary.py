@@ -31,7 +31,7 @@ def require(
 
 
 def _largest_ids(spec: FineTuneJobSpec, rows: Iterator[Row], tokenizer: ChatTokenizer) -> Iterator[int]:
-    length = spec.hyperparameters.max_sequence_length
+    length = tokenizer.row_limit(spec.hyperparameters)
     if spec.preference is None:
         yield from (max(row.input_ids) for row in encode(rows, tokenizer, length))
         return

@@ -90,9 +90,10 @@ def encoded(how: str) -> ApiError:
     return ApiError(415, message, code="unsupported_encoding")
 
 
-def prompt_too_long(tokens: int, context: int, param: str) -> ApiError:
-    """400: the prompt leaves no room for an answer."""
-    message = f"The prompt has {tokens} tokens; prompt and answer together may have {context}. Shorten the prompt."
+def prompt_too_long(tokens: int, context: int, param: str, *, apart: bool) -> ApiError:
+    """400: the prompt leaves no room for an answer; `apart` says that an answer has room of its own."""
+    may = "it" if apart else "prompt and answer together"
+    message = f"The prompt has {tokens} tokens; {may} may have {context}. Shorten the prompt."
     return bad_request(message, param, "context_length_exceeded")
 
 

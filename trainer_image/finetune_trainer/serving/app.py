@@ -305,7 +305,7 @@ def _room_for_answer(served: Served, prompt: tuple[int, ...], body: ChatBody | C
         left = served.context
     if left < 1:
         param = "messages" if isinstance(body, ChatBody) else "prompt"
-        raise api_errors.prompt_too_long(len(prompt), served.context, param)
+        raise api_errors.prompt_too_long(len(prompt), served.context, param, apart=served.encoder_decoder)
     return min(left, body.token_limit or left)
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -31,8 +32,8 @@ MORE_SCRATCH = "Make room there (TMPDIR names another folder), or ask for more w
 _AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
 """What a volume says that does not answer; mounted anew, by the next pod, it may."""
 
-_OTHER_KIND = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-"""What it says where a file stands in a folder's place, or a folder in a file's."""
+_OTHER_KIND = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
+"""What it says where a file stands in a folder's place, or a folder, a pipe or a device in a file's."""
 
 _STEPS = {
     errno.EROFS: "It is mounted read-only: have it mounted for writing, and try again (in a cluster by "
@@ -48,8 +49,8 @@ _STEPS = {
     ),
     **dict.fromkeys(
         _OTHER_KIND,
-        "A file stands where a folder is to be, or a folder in place of a file: take it away, or name another place; "
-        "then try again (in a cluster by spec.retryNonce).",
+        "A file stands where a folder is to be, or a folder in place of a file (a pipe or a device counts as none): "
+        "take it away, or name another place; then try again (in a cluster by spec.retryNonce).",
     ),
     errno.ENAMETOOLONG: "Name a place with a shorter path, and try again (in a cluster by spec.retryNonce).",
     errno.ENOENT: "Somebody has deleted the folder, or put another volume in its place, while it was in use. Bring it "
@@ -109,6 +110,28 @@ def whole_file(final: Path, content: bytes) -> None:
             draft.unlink(missing_ok=True)
 
 
+def text_in(path: Path, *, errors: str = "strict") -> str:
+    """What a file holds as text. A pipe or a device in its place may never answer, or never end: it is not asked.
+
+    Raises:
+        OSError: it is not there, is no file, or cannot be read.
+        ValueError: it is no UTF-8, where `errors` does not bear that.
+    """
+    require_file(path)
+    return path.read_text(encoding="utf-8", errors=errors)
+
+
+def require_file(path: Path) -> None:
+    """Go on only where a file stands there, or a folder, which is refused by whoever opens it.
+
+    Raises:
+        OSError: nothing does, or something that is neither.
+    """
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError(errno.ENXIO, "a pipe or a device stands there", str(path))
+
+
 def note_in(path: Path) -> Any:
     """What a file holds as JSON; None where it is not there, or is none: half of one is of a writer that was killed.
 
@@ -116,7 +139,7 @@ def note_in(path: Path) -> Any:
         TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text_in(path))
     except (FileNotFoundError, ValueError):
         return None
     except OSError as error:
@@ -162,7 +185,7 @@ def manifest_now(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
         OSError: a file is there, and the system does not give it.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(text_in(folder / MANIFEST))
         files = manifest["files"]
         intact = not verify or all(_is_intact(folder / name, entry) for name, entry in files.items())
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
@@ -180,6 +203,7 @@ def checksums(folder: Path) -> dict[str, dict[str, Any]]:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
+    require_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -272,7 +296,7 @@ def damage(folder: Path, *, all_checksums: bool = False) -> str | None:
     Sizes are compared, and checksums where that is quick or asked for.
     """
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
+        text = text_in(folder / MANIFEST)
     except FileNotFoundError:
         return None
     try:

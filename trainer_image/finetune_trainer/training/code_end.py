@@ -23,7 +23,16 @@ class _Raised(ApiModel):
 
     type: Annotated[str, Field(pattern=r"^\w{1,100}$")]
     place: Annotated[str, Field(pattern=r"^[^/\n]{1,200} line \d{1,9}$")] | None = None
+    reason: Reason | None = None
+    """Of an error that the recipe's own pieces raised."""
     module: Annotated[str, Field(pattern=r"^[\w.]{1,100}$")] | None = None
+
+    @property
+    def for_memory(self) -> Reason | None:
+        """Which want of memory it was, if it was one: pieces of the recipe know whether another attempt may help."""
+        if self.reason in (Reason.OUT_OF_MEMORY, Reason.INSUFFICIENT_MEMORY):
+            return self.reason
+        return Reason.OUT_OF_MEMORY if self.type in _FOR_MEMORY else None
 
     @property
     def at(self) -> str:
@@ -36,9 +45,9 @@ def failed(exit_code: int, scratch: Path) -> TrainerError:
     raised = _raised(scratch)
     if exit_code == -signal.SIGKILL:
         return TrainerError(Reason.OUT_OF_MEMORY, "the code of spec.code was killed: probably over the memory limit")
-    if raised is not None and raised.type in _FOR_MEMORY and exit_code > 0:
+    if raised is not None and raised.for_memory is not None and exit_code > 0:
         said = f"the code of spec.code had too little memory: {raised.type}{raised.at}"
-        return TrainerError(Reason.OUT_OF_MEMORY, said)
+        return TrainerError(raised.for_memory, said)
     if exit_code == -signal.SIGBUS:
         why = "a file that it has mapped into memory was truncated, or its volume (/dev/shm?) is full"
         return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with signal SIGBUS: {why}")

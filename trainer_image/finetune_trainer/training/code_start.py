@@ -71,6 +71,8 @@ def _leave(note: Path, error: BaseException, folders: tuple[str, ...]) -> None:
     found = {"type": type(error).__name__, "place": _place(error, folders)}
     if isinstance(error, ImportError):
         found["module"] = error.name
+    if found["type"] == "TrainerError":  # of the recipe's own pieces
+        found["reason"] = str(getattr(error, "reason", None))
     with contextlib.suppress(OSError):
         note.write_text(json.dumps(found), encoding="utf-8")
 

@@ -51,7 +51,7 @@ from finetune_trainer.data.provider_rows import as_messages
 from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys
-from finetune_trainer.storage.durable import sha256_of, whole_file, write_errors
+from finetune_trainer.storage.durable import sha256_of, text_in, whole_file, write_errors
 from finetune_trainer.training import code_start
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.code_end import failed
@@ -221,7 +221,7 @@ def _require_as_before(base: Path, before: dict[str, str]) -> None:
 def _known(output: Path, ran: list[str]) -> TrainingResult | None:
     """What came of the same code, where its model was found good."""
     try:
-        note = json.loads((output / RESULT).read_text(encoding="utf-8"))
+        note = json.loads(text_in(output / RESULT))
         return TrainingResult.model_validate(note["result"]) if note["ran"] == ran else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

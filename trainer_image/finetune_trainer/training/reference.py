@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing.ranks import World
-from finetune_trainer.storage.durable import whole_file
+from finetune_trainer.storage.durable import require_file, whole_file
 from finetune_trainer.training.batches import SORTED_TOGETHER
 from finetune_trainer.training.objective import groups, margins_of, pair_pass
 from finetune_trainer.training.pair_store import PairStore
@@ -117,6 +117,7 @@ class Reference:
     def _kept(self, name: str, rows: int) -> list[float]:
         """What an earlier attempt has kept of the same job and data."""
         try:
+            require_file(self._path(name))
             with safe_open(self._path(name), framework="numpy") as file:
                 margins: list[float] = file.get_tensor(_MARGINS).tolist()
                 same = file.metadata()[_FINGERPRINT] == self._fingerprint and len(margins) <= rows

@@ -3,6 +3,7 @@
     a pass fails      → passes of half the size, the same step again, in the same process; gradients are the same
     it fails again    → half of that, for the next attempt; this one leaves a checkpoint and ends as OutOfMemory
     a row alone fails → the next attempt computes activations twice; when that fails too, nothing is left to try
+    the optimizer's own state has no room → that is as large with any passes: the job ends, and is not tried again
 
 Of several ranks one may be short alone: the others halve their passes with it, after the step. What is halved is the
 limit of passes; where these are much smaller than that, as a rank's share of a step may be, it is halved until that
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from finetune_api.job import Hyperparameters
+from finetune_api.job import FineTuneJobSpec, Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.durable import note_in, whole_file
@@ -88,6 +89,24 @@ def out_of_memory(step: int, tokens: int, lesson: Lesson, hyper: Hyperparameters
         f"the GPU's memory was not enough for a pass of {tokens} tokens in step {step}{how}",
         _advice(tokens, lesson, hyper),
     )
+
+
+def no_room_for_optimizer(step: int, trained: int, spec: FineTuneJobSpec, *, shared_out: bool) -> TrainerError:
+    """The end of a job whose `trained` bytes of weights leave no room for what an optimizer keeps of them.
+
+    Passes are over by then, and what they took is free: smaller ones, and the next attempt, would meet the same.
+    """
+    return TrainerError(
+        Reason.INSUFFICIENT_MEMORY,
+        f"the GPU's memory was not enough for the optimizer in step {step}: beside the {trained / 2**30:.1f} GiB of "
+        "weights that are trained and their gradients it keeps twice as much, however small the passes are",
+        f"Use {_LESS_TRAINED[spec.method]}{', more GPUs' if shared_out else ''} or a larger GPU that nothing else "
+        "uses, and apply the job under a new name.",
+    )
+
+
+_LESS_TRAINED = {"Full": "method: LoRA", "LoRA": "a smaller lora.r, method: QLoRA", "QLoRA": "a smaller lora.r"}
+"""What leaves an optimizer less to keep, or more room for it."""
 
 
 def _advice(tokens: int, lesson: Lesson, hyper: Hyperparameters) -> str:

@@ -27,8 +27,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.computing.compiled_layers import in_training
-from finetune_trainer.computing.sharding import gathered
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.computing.sharding import bytes_here, gathered
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.training import checkpoint
 from finetune_trainer.training.batches import SORTED_TOGETHER
 from finetune_trainer.training.checkpoint import load_optimizer, load_random_states
@@ -37,7 +37,7 @@ from finetune_trainer.training.gradients import ComputeSettings, Gradients, Shor
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.reference import Reference
 from finetune_trainer.training.schedule import factor, warmup_steps
-from finetune_trainer.training.shortage import Lesson, out_of_memory
+from finetune_trainer.training.shortage import Lesson, no_room_for_optimizer, out_of_memory
 from finetune_trainer.training.steps import Step, Steps, Store, only
 from finetune_trainer.training.surroundings import Surroundings
 
@@ -78,7 +78,7 @@ class StepTrainer(Trainer):
         self._compile = settings.compile_layers
         self._last_means, self._last_grad_norm = [math.nan], math.nan
         self._trained = [value for value in model.parameters() if value.requires_grad]
-        self._saved_step = 0
+        self._saved_step, self.in_optimizer = 0, False
         self._gradients = Gradients(
             model,
             steps,
@@ -100,7 +100,8 @@ class StepTrainer(Trainer):
         `measure_end` has the end measured as well: a loss of the user's own may know no way but a step's.
 
         Raises:
-            TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job), OutOfMemory.
+            TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job), OutOfMemory,
+                InsufficientMemory (the optimizer has no room).
         """
         found = self.world.tell("checkpoint", self._newest)
         if found is None:
@@ -124,6 +125,15 @@ class StepTrainer(Trainer):
                 self._save_progress()
             tokens, hyper = short.tokens // self.course.objective.texts, self._spec.hyperparameters
             raise out_of_memory(self.state.global_step + 1, tokens, self.lesson, hyper) from short
+        except RuntimeError as error:
+            if not (self.in_optimizer and is_short_of_device_memory(error)):
+                raise
+            raise self._without_room() from error
+
+    def _without_room(self) -> TrainerError:
+        trained = sum(map(bytes_here, self._trained))
+        shared_out = self._gradients.are_sharded
+        return no_room_for_optimizer(self.state.global_step + 1, trained, self._spec, shared_out=shared_out)
 
     def _measured_at_end(self) -> float | None:
         plan = self.course.plan
@@ -353,6 +363,11 @@ class _Pacer(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
         """Look at the learning rate while it is this step's."""
         self._learning_rate = self._trainer._get_learning_rate()  # noqa: SLF001 - transformers' own accessor
+        self._trainer.in_optimizer = True
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+        """It is over."""
+        self._trainer.in_optimizer = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
         """Write the step down, and say what comes now: validation, a checkpoint, the end."""

@@ -37,7 +37,7 @@ class Tokenised:
         self._job, self._chat, self._verdict, self._world = job, chat, verdict, world
         self._allow_local = allow_local
         self._pairs = job.spec.preference is not None
-        self._max_length = job.spec.hyperparameters.max_sequence_length
+        self._max_length = chat.row_limit(job.spec.hyperparameters)
 
     def learnt(self, split: SplitName) -> "Store | None":
         """What is learnt or validated on, with both answers where there are two; None where the job has no such split.

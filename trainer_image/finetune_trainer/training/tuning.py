@@ -13,6 +13,8 @@ from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing import gpus
 from finetune_trainer.computing.ranks import World
+from finetune_trainer.data.chat_tokenizer import positions_in
+from finetune_trainer.data.row_limit import row_limit
 from finetune_trainer.models import base_model, base_refusals, memory, memory_fit, model_shape
 from finetune_trainer.models.adapters import require_mergeable, with_adapters
 from finetune_trainer.models.corrected import says_tied
@@ -60,7 +62,7 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty_but_tied: bool | None 
             folder, dtype=dtype, trust_remote_code=job.trust_remote_code, four_bits=job.spec.method == "QLoRA"
         )
     if model.config.is_encoder_decoder:  # of which prompt and answer are each so long at most
-        base_refusals.require_positions(folder, model, hyper.max_sequence_length)
+        base_refusals.require_positions(folder, model, row_limit(hyper, positions_in(folder)))
     if job.spec.artifact.merge:
         base_refusals.require_plain_weights(folder)
     set_seed(hyper.seed)

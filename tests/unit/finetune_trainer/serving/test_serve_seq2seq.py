@@ -244,7 +244,7 @@ def test_prompt_and_answer_have_a_context_each(client):
     answer = client.completions.create(model="t5", prompt=prompt, temperature=0, max_tokens=40)
     assert answer.usage.prompt_tokens == 48
     assert answer.usage.completion_tokens == 40 or answer.choices[0].finish_reason == "stop"
-    with pytest.raises(openai.BadRequestError, match="48"):
+    with pytest.raises(openai.BadRequestError, match="has 49 tokens; it may have 48"):
         client.completions.create(model="t5", prompt=[5] * 49, max_tokens=1)
 
 

@@ -71,6 +71,22 @@ def test_a_lack_of_memory_is_one_by_reason(tmp_path, source):
     assert "at train.py line" in error.message
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("OUT_OF_MEMORY", "OutOfMemory"),
+        ("INSUFFICIENT_MEMORY", "InsufficientMemory"),
+        ("ARTIFACT_FAILED", "CodeFailed"),
+    ],
+)
+def test_a_lack_of_memory_in_a_piece_of_the_recipe_is_tried_again_where_that_may_help(tmp_path, reason, told):
+    """Passes are halved for the next attempt; an optimizer without room has none then, either."""
+    source = "from finetune_api.reasons import Reason\nfrom finetune_trainer.errors import TrainerError\n"
+    _, error = ended(f"{source}raise TrainerError(Reason.{reason}, 'a row')", tmp_path)
+    assert error.reason == told
+    assert "TrainerError at train.py line 3" in error.message
+
+
 def test_it_is_the_main_module_of_its_process_like_any_script(tmp_path):
     source = """
 import inspect, pickle, sys

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import Hyperparameters
+from finetune_api.job import FineTuneJobSpec, Hyperparameters
 from finetune_trainer.computing.ranks import World
 from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
@@ -18,7 +18,7 @@ from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.gradients import Gradients, ShortOfMemory
 from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import Cut, loss_sum
-from finetune_trainer.training.shortage import FILE, Lesson, halved, out_of_memory
+from finetune_trainer.training.shortage import FILE, Lesson, halved, no_room_for_optimizer, out_of_memory
 from finetune_trainer.training.steps import PASSES, Steps
 from finetune_trainer.training.token_store import TokenStore
 from tests.assets.tiny_model import make_tiny_model
@@ -125,6 +125,33 @@ def test_what_is_advised_is_less_than_what_failed():
     """On an H200: 32 rows of 768 tokens, and then 16 of them. Rows of 384 tokens were advised."""
     error = out_of_memory(1, 16 * 768, Lesson(halvings=1), Hyperparameters(batchSize=32, microBatchSize=32))
     assert "microBatchSize below 16, hyperparameters.maxSequenceLength below 768," in error.next_step
+
+
+@pytest.mark.parametrize("method", ["LoRA", "Full"])
+@pytest.mark.parametrize("words", ERRORS)
+def test_an_optimizer_without_room_ends_the_job_for_smaller_passes_would_not_help(
+    tiny_model, tmp_path, monkeypatch, words, method
+):
+    """Each attempt would meet the same: it is not tried again, and says what leaves an optimizer less to keep."""
+
+    def fails(*_args, **_kwargs):
+        raise ERRORS[words]
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", fails)
+    job = make_job(tmp_path, tiny_model, splits=("train",), method=method, hyperparameters=WIDE)
+    code, report, _ = do(job)
+    assert (code, report.failure.reason) == (ExitCode.INSUFFICIENT_MEMORY, "InsufficientMemory")
+    assert "not enough for the optimizer in step 1:" in report.failure.message
+    less = {"LoRA": "a smaller lora.r, method: QLoRA or a larger GPU", "Full": "method: LoRA or a larger GPU"}
+    assert less[method] in report.failure.next_step
+    assert "maxSequenceLength" not in report.failure.next_step
+    assert not (Path(job.output) / "checkpoints" / FILE).exists(), "it teaches nothing of passes"
+
+
+def test_more_gpus_are_named_only_where_they_share_the_optimizer_out():
+    spec = FineTuneJobSpec.model_construct(method="Full")
+    assert "more GPUs" in no_room_for_optimizer(1, 2**30, spec, shared_out=True).next_step
+    assert "more GPUs" not in no_room_for_optimizer(1, 2**30, spec, shared_out=False).next_step
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""How long rows may be: as `maxSequenceLength` says, or as many tokens as the model has positions for by default.
+
+The default is more than some models have (BlenderBot 128, many a Pegasus 512). The API server fills it in, so it is the
+same whether somebody wrote it or not; any other number is what somebody wants, and no less than that.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_api.job import Hyperparameters
+
+_GPTS = frozenset({"codegen", "gpt2", "gpt_bigcode", "gptj"})
+_OTHERS = frozenset({"bart", "biogpt", "blenderbot", "gpt_neo", "mvp", "opt", "pegasus"})
+TABLES = dict.fromkeys(_GPTS, "n_positions") | dict.fromkeys(_OTHERS, "max_position_embeddings")
+"""Kinds of models that have a table of positions, and the field with its length. Others compute what they need."""
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """How many tokens a model has positions for, where its config.json says so of a table."""
+    said = config.get(TABLES.get(str(config.get("model_type")), ""))
+    return said if isinstance(said, int) and said > 0 else None
+
+
+def row_limit(hyper: Hyperparameters, positions: int | None) -> int:
+    """Most tokens of a row; of an encoder-decoder's prompt and answer each."""
+    length = hyper.max_sequence_length
+    return length if positions is None or hyper.asks_for("max_sequence_length") else min(length, positions)
+
+
+def in_words(hyper: Hyperparameters, positions: int | None) -> str:
+    """What rows are held to, as the end of a sentence."""
+    limit = row_limit(hyper, positions)
+    if limit < hyper.max_sequence_length:
+        return f"the {limit:,} tokens that the base model has positions for"
+    return f"maxSequenceLength {limit:,}"
+
+
+def more_room(hyper: Hyperparameters, positions: int | None) -> str:
+    """What to do where a row's answer lies behind the limit."""
+    if row_limit(hyper, positions) < hyper.max_sequence_length:
+        return "Shorten the prompts, or name a base model with more positions."
+    return "Raise hyperparameters.maxSequenceLength, or shorten the prompts."
