@@ -45,11 +45,16 @@ _ADOPT_ANOTHER = "Start it again where it was made, and apply a job under a new 
 
 
 def is_to_be_held(view: JobView) -> bool:
-    """Whether something of it is at the provider, and the finalizer that sees to its end was taken off."""
+    """Whether something of it is at the provider, and the finalizer that sees to its end was taken off.
+
+    Of one that has ended the note beside the finalizer tells that we have not let go of it: whatever else its status
+    says, somebody may have written that.
+    """
     if not view.remote or view.held or view.deleting:
         return False
     if view.finished:
-        return not view.abandoned and (measuring.has_deployed(view) or leftovers.is_left(view.status.conditions))
+        left = measuring.has_deployed(view) or leftovers.is_left(view.status.conditions)
+        return not view.abandoned and (view.noted or left)
     return not is_adopted(view) and (view.provider.asked_at is not None or view.provider.files is not None)
 
 

@@ -72,6 +72,7 @@ def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_sta
     assert ("finetune.dev/abandon=true" in (stays.status.failure.message if stays.status.failure else "")) is deleting
 
 
+ENDED = decide(given(BROKEN, status())).status
 HELD: dict[str, tuple[JobView, bool]] = {
     "nothing was brought": (given(status=checking(files=None), held=False), False),
     "data were brought": (given(status=checking(), held=False), True),
@@ -80,7 +81,9 @@ HELD: dict[str, tuple[JobView, bool]] = {
     "on its way out": (given(status=status(), held=False, deleting=True), False),
     "adopted": (given(status=status(), held=False, spec=spec(adopt={"jobID": "ftjob-1"})), False),
     "on this cluster": (given(status=status(), held=False, remote=False), False),
-    "ended": (given(status=decide(given(BROKEN, status())).status, held=False), False),
+    "ended": (given(status=ENDED, held=False), False),
+    "ended, and nobody of ours has let go of it": (given(status=ENDED, held=False, noted=True), True),
+    "the same, and abandoned": (given(status=ENDED, held=False, noted=True, abandoned=True), False),
 }
 
 
