@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.providers.cloud_serving import GOOD_FOR
 from finetune_operator.runtime.errors import Conflict, Contested
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.at_providers import At, at, at_work
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, go_on
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.fake_kube import copied
 
 __all__ = ["at", "at_work", "s3_endpoint", "start"]
@@ -110,3 +112,26 @@ async def test_so_it_is_where_that_never_ends(at_work: CloudCluster) -> None:
             await at_work.poll()
         right += not is_by_hand(at_work)
     assert right >= 10
+
+
+@pytest.mark.parametrize("at", ["openai"], indirect=True)
+async def test_that_a_model_is_gone_is_not_put_back_by_one_who_saw_it_a_while_ago(pair: Pair) -> None:
+    first, second = pair.both
+    for _ in range(60):
+        first.provider.advance(60)
+        for one in pair.both:
+            one.now += timedelta(seconds=60)
+        await pair.poll(first)
+        await pair.poll(second)
+    assert first.status(DEPLOYMENT)["phase"] == "Ready"
+    for one in pair.both:
+        one.now += GOOD_FOR
+        one.wake(DEPLOYMENT)
+    await pair.settle()
+    first.provider.models.tuned.clear()
+    second.now += GOOD_FOR
+    second.wake(DEPLOYMENT)
+    before = first.kube.asked("patch_status", MODEL_DEPLOYMENTS.plural)
+    await pair.settle()
+    assert first.kube.asked("patch_status", MODEL_DEPLOYMENTS.plural) - before <= 2
+    assert first.status(DEPLOYMENT)["phase"] == "Failed"
