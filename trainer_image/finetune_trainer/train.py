@@ -185,7 +185,7 @@ def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> Art
     return artifact.write(
         run.job,
         run.answering,
-        artifact.Finished(fingerprint(run.job), run.verdict, result, found, run.metrics.curves()),
+        artifact.Finished(fingerprint(run.job), run.verdict, result, found, run.metrics.curves(), run.code_sha256),
         base=run.base,
         record=run.metrics,
         contest=contest,
@@ -223,6 +223,8 @@ class Run:
     """A few rows of the training set, with the tokens that carry loss."""
     shards: int
     """Ranks among which the model was shared out while it was trained."""
+    code_sha256: str | None = None
+    """Of the job's own code, as it was when it was begun."""
 
     @property
     def job(self) -> TrainerJob:
@@ -287,13 +289,13 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
 def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
     """The user's code; no model is loaded here before it has ended. It has its pod to itself: there are no ranks."""
     job = attempt.job
-    learnt = fingerprint(job, *data_hashes(verdict))
-    result = own_code.train(attempt, folder, verdict, learnt=learnt)
+    result, code = own_code.train(attempt, folder, verdict, learnt=fingerprint(job, *data_hashes(verdict)))
     base_model.quiet_libraries()
     model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, compute_dtype_of(job))
     result = _with(result, own_model.nothing_learnt(folder, model))
-    own_code.found_good(job, learnt, result)
+    own_code.found_good(job, code, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
+    run.code_sha256 = code.sha256
     attempt.interruption.check()
     return run, result
 

@@ -382,6 +382,10 @@ class CloudTraining:
             raise
         return True
 
+    def doubt(self, job: Manifest, job_id: str) -> bool:
+        """Have it asked anew about a job of which somebody else has told since; whether that is to be waited for."""
+        return self._accounts.of(connection_of(job)).poller.doubt(job_id)
+
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
         """Delete the files of all attempts; look at the provider's job no more.
 

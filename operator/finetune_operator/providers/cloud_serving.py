@@ -60,6 +60,10 @@ class CloudServing:
         self._probes[target.version.connection, model] = _Probe(found, self._clock())
         return found
 
+    def doubt(self, target: Target) -> None:
+        """Ask anew: somebody else has told of the deployment since, of what may have been seen later."""
+        self._probes.pop((target.version.connection, target.version.artifact.provider_model_id or ""), None)
+
     def _forget_old(self) -> None:
         """What is not believed any more is kept for nobody: models come and go as long as the operator runs."""
         now = self._clock()

@@ -98,6 +98,9 @@ class Poller:
         self._asked: dict[str, int] = {}
         self._unread: dict[str, int] = {}
         """How often a job's losses were asked for in vain."""
+        self._doubted: dict[str, int] = {}
+        """In which round what was seen of a job was doubted."""
+        self._rounds = 0
         self._turn = 0
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -118,6 +121,17 @@ class Poller:
         """What was seen of the job may be too early to count: ask about it as if it had not been seen."""
         self._seen.pop(job_id, None)
 
+    def doubt(self, job_id: str) -> bool:
+        """Have the job asked about anew, as somebody else has told of it since; whether that is to be waited for.
+
+        What the next round shows counts, whoever tells something else by then.
+        """
+        if self._rounds - self._doubted.get(job_id, -2) < 2:
+            return False
+        self._doubted[job_id] = self._rounds
+        self.look_again(job_id)
+        return True
+
     def forget(self, key: Key) -> None:
         """An object has ended or is gone: its jobs are asked about no more."""
         for job_id, watched in list(self._watched.items()):
@@ -127,6 +141,7 @@ class Poller:
                 self._seen.pop(job_id, None)
                 self._asked.pop(job_id, None)
                 self._unread.pop(job_id, None)
+                self._doubted.pop(job_id, None)
 
     def watchers(self) -> set[Key]:
         """Who wants to know of a job."""
@@ -142,6 +157,7 @@ class Poller:
         """Ask about all jobs once. Where nobody can be asked, `trouble` says why."""
         if not self._watched:
             return
+        self._rounds += 1
         try:
             api = await self._api()
             with understood():

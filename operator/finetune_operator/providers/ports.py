@@ -113,6 +113,10 @@ class RemoteTraining(TrainingProvider, Protocol):
         """End one that goes on beside the attempt's own, by a list; False where there is nothing to end."""
         ...
 
+    def doubt(self, job: Manifest, job_id: str) -> bool:
+        """Have it asked anew about a job of which somebody else has told since; whether that is to be waited for."""
+        ...
+
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
         """Delete the files that this job's attempts have brought there; a list may still lack those that are known."""
         ...

@@ -13,6 +13,7 @@ from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import measuring, outcomes, submission
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
+from finetune_operator.decide.cloud_job.steps import only_follows
 from finetune_operator.decide.cloud_job.submission import Adopt, Create, Missing, Wait, next_move
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.connection import lacking
@@ -98,6 +99,16 @@ class CloudJobs:
     def asked(self, uid: str) -> tuple[Asked | None, Asked | None]:
         """What this process has counted of a job: of what was tuned, and of the base model."""
         return self._answers.asked(uid)
+
+    def is_behind(self, job: Manifest, view: JobView, decision: Decision) -> bool:
+        """Whether to wait for another look at the provider: another operator has told of the job since the last one.
+
+        Two that poll at different times would else put back what the other one has seen, as fast as watches tell.
+        """
+        job_id = view.provider.job_id
+        if job_id is None or not only_follows(view, decision) or not self._context.is_of_another(job):
+            return False
+        return self._training.doubt(job, job_id)
 
     def forget(self, uid: str) -> None:
         """A job has ended or is gone."""

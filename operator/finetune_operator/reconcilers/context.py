@@ -171,6 +171,10 @@ class Context:
         self.store.put(resource, written, told=told)
         return written
 
+    def is_of_another(self, obj: Manifest) -> bool:
+        """Whether somebody else has written the status that the object has."""
+        return self._contests.is_of_another(obj["metadata"]["uid"], obj.get("status"))
+
     async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
         """An Event about a write that a policy or a webhook refuses, where status cannot say it."""
         known = step_of_write(refusal.message)

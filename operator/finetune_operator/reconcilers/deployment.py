@@ -189,6 +189,8 @@ class DeploymentReconciler:
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not hosting.is_hosted(target.connection):
             view = replace(not_looked_at(view), answers=token_prices.of_tuned(facts, target.version.base_model))
+            if self._context.is_of_another(deployment):
+                self._cloud.doubt(target)
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for

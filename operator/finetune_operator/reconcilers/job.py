@@ -90,6 +90,8 @@ class JobReconciler:
             return None
         if decision.delete:
             return await self._end_of_time(job)
+        if self._cloud.is_behind(job, view, decision):
+            return Requeue(outcomes.ASK_AGAIN_SECONDS)
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
         # It concerns the job alone, which has just been looked at: figures that go by the time would wake it for ever.
         await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)

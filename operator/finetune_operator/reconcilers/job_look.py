@@ -8,7 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.manifest import Manifest
-from finetune_api.names import PROVIDER_FINALIZER, RESTORE_LABEL
+from finetune_api.names import BEGUN_ANNOTATION, PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.attempts import taken_up
@@ -23,6 +23,7 @@ from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
+    annotations_of,
     has_finalizer,
     is_abandoned,
     is_of_newer_definitions,
@@ -126,6 +127,7 @@ class Looks:
             remote=True,
             noted_place=place,
             noted_account=account,
+            noted=BEGUN_ANNOTATION in annotations_of(job),
             account_now=self._providers.account(job),
             asked_tuned=tuned,
             asked_base=base,

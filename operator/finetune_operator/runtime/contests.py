@@ -35,8 +35,7 @@ class Contests:
         Raises:
             Contested: that is not what was written last, and it was not the last time either.
         """
-        before = self._written.get(uid)
-        if before is None or before == _mark(found):
+        if not self.is_of_another(uid, found):
             return
         if (wait := self._turns.take(uid)) > 0:
             contested = Contested(wait)
@@ -44,6 +43,11 @@ class Contests:
             self._told.put(uid, True)
             raise contested
         self._told.drop(uid)
+
+    def is_of_another(self, uid: str, found: Mapping[str, Any] | None) -> bool:
+        """Whether the status that was found is none that was written here; not known of what never was."""
+        before = self._written.get(uid)
+        return before is not None and before != _mark(found)
 
     def forget(self, uid: str) -> None:
         """Whether it was written is not known: what is found next may be ours."""

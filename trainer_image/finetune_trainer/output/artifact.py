@@ -61,6 +61,8 @@ class Finished:
     result: TrainingResult
     evaluation: EvaluationResult | None
     curves: Loss
+    code_sha256: str | None = None
+    """Of the code of spec.code that was run."""
 
 
 def folder_of(job: TrainerJob) -> Path:
@@ -124,7 +126,7 @@ def write(
     _require_finite(net)
     numbers = {"training": done.result.wire(), "evaluation": done.evaluation.wire() if done.evaluation else None}
     adapter = hasattr(net, "peft_config")
-    about = _about(job, done.dataset, adapter=adapter, encoder_decoder=chat.encoder_decoder)
+    about = _about(job, done, adapter=adapter, encoder_decoder=chat.encoder_decoder)
     about |= {"fingerprint": done.fingerprint, **({BASE_PROBE: base} if adapter else {})}
     with whole_folder(folder_of(job), before_rename=before_rename, **about) as folder:
         save_weights(folder, net)
@@ -152,15 +154,15 @@ def _require_finite(net: Any) -> None:
         raise TrainerError(Reason.TRAINING_DIVERGED, f"after the training {name} holds numbers that are not finite")
 
 
-def _about(job: TrainerJob, dataset: DatasetVerdict, *, adapter: bool, encoder_decoder: bool) -> dict[str, Any]:
+def _about(job: TrainerJob, done: Finished, *, adapter: bool, encoder_decoder: bool) -> dict[str, Any]:
     """What the manifest says of where the weights come from."""
     return {
         "baseModel": job.spec.base_model,
         "method": job.spec.method,
         "merged": job.spec.artifact.merge and not adapter,
         "architecture": "Seq2SeqLM" if encoder_decoder else "CausalLM",
-        "codeSHA256": sha256_of(Path(job.code)) if job.code else None,
-        "datasetSHA256": dataset.train.sha256 if dataset.train else None,
+        "codeSHA256": done.code_sha256,
+        "datasetSHA256": done.dataset.train.sha256 if done.dataset.train else None,
         "job": {"namespace": job.namespace, "name": job.name, "uid": job.uid},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"finetune-trainer": RELEASE, **{name: version(name) for name in _LIBRARIES}},

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -104,6 +105,16 @@ _LINE_BYTES, _PIPE_BYTES = 1 << 16, 1 << 20
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Code:
+    """The code as it was when it was begun: who edits its ConfigMap changes the mounted files while it runs."""
+
+    file: Path
+    sha256: str
+    ran: list[str]
+    """What is run, on what: the code with all that is beside it."""
+
+
 class CodeContext(ApiModel):
     """What the child is told, as JSON in the file that CONTEXT_VARIABLE names."""
 
@@ -127,21 +138,24 @@ class CodeReport(ApiModel):
     tokens: int = Field(0, ge=0, le=_MOST, description="Tokens of this step, without padding.")
 
 
-def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: str) -> TrainingResult:
+def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: str) -> tuple[TrainingResult, Code]:
     """Run the code to its end; afterwards the model stands in MODEL_FOLDER. `learnt` stands for job and data.
 
     Code whose model an earlier attempt has found good (`found_good`) is not run again.
+
+    Returns:
+        What came of it, and the code that was run.
 
     Raises:
         TrainerError: CodeFailed, SpecInvalid (there is no such file), OutOfMemory.
         Interrupted: somebody asked to stop, and the code has ended.
     """
     job, reporter, interruption = attempt.job, attempt.reporter, attempt.interruption
-    code = _require_file(job)
+    code = _code_of(job, learnt)
     output, checkpoints = Path(job.output) / MODEL_FOLDER, checkpoints_of(job)
-    if (known := _known(output, _ran(job, learnt))) is not None:
+    if (known := _known(output, code.ran)) is not None:
         reporter.update(phase="Running", loss=Metrics(Path(job.output) / FILE).curves())
-        return known
+        return known, code
     with write_errors(output):
         _remove(output)
         output.mkdir(parents=True)
@@ -156,7 +170,8 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
             checkpoints=str(checkpoints),
             moment=attempt.moment,
         )
-        exit_code = _run(code, told, Path(scratch), heard, interruption)
+        code = _code_of(job, learnt)  # a large dataset took its time
+        exit_code = _run(code.file, told, Path(scratch), heard, interruption)
         failure = failed(exit_code, Path(scratch)) if exit_code else None
     if exit_code == ExitCode.INTERRUPTED:
         heard.stopped()
@@ -164,18 +179,16 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
     _require_as_before(folder, before)
     if failure is not None:
         raise failure
-    if not code.is_file():  # its checksum is a part of the artifact
-        raise TrainerError(Reason.CODE_FAILED, "the code of spec.code has removed or renamed its own file")
-    return heard.result()
+    return heard.result(), code
 
 
-def found_good(job: TrainerJob, learnt: str, result: TrainingResult) -> None:
+def found_good(job: TrainerJob, code: Code, result: TrainingResult) -> None:
     """Note that the model in MODEL_FOLDER is one: whatever comes after it may be interrupted.
 
     Raises:
         TrainerError: ArtifactFailed.
     """
-    note = {"ran": _ran(job, learnt), "result": result.wire()}
+    note = {"ran": code.ran, "result": result.wire()}
     whole_file(Path(job.output) / MODEL_FOLDER / RESULT, json.dumps(note).encode())
 
 
@@ -227,10 +240,15 @@ def _known(output: Path, ran: list[str]) -> TrainingResult | None:
         return None
 
 
-def _ran(job: TrainerJob, learnt: str) -> list[str]:
-    """What is run, on what: the code with all that is beside it."""
-    files = sorted(path for path in Path(job.code or "").parent.iterdir() if path.is_file())
-    return [learnt, *(part for path in files for part in (path.name, sha256_of(path)))]
+def _code_of(job: TrainerJob, learnt: str) -> Code:
+    """The job's code as it is now.
+
+    Raises:
+        TrainerError: SpecInvalid, there is no such file.
+    """
+    file = _require_file(job)
+    beside = sorted(path for path in file.parent.iterdir() if path.is_file())
+    return Code(file, sha256_of(file), [learnt, *(part for path in beside for part in (path.name, sha256_of(path)))])
 
 
 def _require_file(job: TrainerJob) -> Path:

@@ -28,7 +28,7 @@ from finetune_operator.decide.conditions import Fact, moment, ready, reconciling
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import fail, with_status
-from finetune_operator.decide.job.reported import at_rest, dataset_facts, paused
+from finetune_operator.decide.job.reported import AT_WORK, at_rest, dataset_facts, paused
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.passing import RETRIED
 
@@ -45,12 +45,26 @@ _ADOPT_ANOTHER = "Start it again where it was made, and apply a job under a new 
 
 
 def is_to_be_held(view: JobView) -> bool:
-    """Whether something of it is at the provider, and the finalizer that sees to its end was taken off."""
+    """Whether something of it is at the provider, and the finalizer that sees to its end was taken off.
+
+    Of one that has ended the note beside the finalizer tells that we have not let go of it: whatever else its status
+    says, somebody may have written that.
+    """
     if not view.remote or view.held or view.deleting:
         return False
     if view.finished:
-        return not view.abandoned and (measuring.has_deployed(view) or leftovers.is_left(view.status.conditions))
+        left = measuring.has_deployed(view) or leftovers.is_left(view.status.conditions)
+        return not view.abandoned and (view.noted or left)
     return not is_adopted(view) and (view.provider.asked_at is not None or view.provider.files is not None)
+
+
+def only_follows(view: JobView, decision: Decision) -> bool:
+    """Whether there is nothing to do but to say how the provider's job is, of which status tells as of one at work."""
+    under_way = {"Queued", *AT_WORK}
+    followed = is_submitted(view.provider) and view.run.state in {"Queued", "Active"}
+    said = view.status.phase in under_way and decision.status.phase in under_way and view.status.failure is None
+    alone = decision == Decision(decision.status, requeue_after=decision.requeue_after)
+    return view.remote and followed and said and alone and decision.status != view.status
 
 
 def decide(view: JobView) -> Decision:

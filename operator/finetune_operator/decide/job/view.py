@@ -99,6 +99,8 @@ class JobView:
     noted_place: str | None = None
     """Where it was begun, as is noted beside our finalizer: status may have lost it, or be an earlier attempt's."""
     noted_account: str | None = None
+    noted: bool = False
+    """Whether the note that goes with our finalizer is on the job: whoever lets go of it takes both off."""
     same_as: tuple[int, ...] = ()
     """Of a job that was made elsewhere: earlier versions of its model that are the very weights that it has made."""
     asked_tuned: Asked | None = None

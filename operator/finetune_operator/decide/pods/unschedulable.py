@@ -13,8 +13,9 @@ _CLAIM_MISSING = re.compile(
 """More room would not help such a pod."""
 
 _CLAIM_STEPS = {
-    "is being deleted": "Somebody has deleted the claim: it stays until the pods that use it have ended (kubectl "
-    "describe pvc names them), and takes no new ones. Then make it anew, with the data: the pod goes on by itself.",
+    "is being deleted": "Somebody has deleted the claim: it takes no new pods, and stays as long as one that used it "
+    "is there, ended or not (kubectl describe pvc names them). Delete those that have ended, wait for the others, and "
+    "then make it anew, with the data: the pod goes on by itself.",
     "bound to non-existent persistentvolume": "The claim has lost its volume. Where its data are still there, make a "
     "PersistentVolume of that name for them; else delete the claim and make it anew, with the data. The pod goes on by "
     "itself.",

@@ -1,9 +1,11 @@
 """`kubectl edit --subresource=status` that has a job ended while its attempt is at work: nothing goes on unseen."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from finetune_api.names import BEGUN_ANNOTATION
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.at_providers import At, at, at_work
@@ -101,6 +103,39 @@ async def test_what_a_failed_job_has_at_a_provider_is_cancelled(at: At, at_work:
     assert at.states(cluster.provider) == [at.stopped]
     assert (cluster.status(JOB)["phase"], finalizers(cluster)) == ("Failed", [])
     assert cluster.told.count(("FineTuneJob", "Warning", "CancelledAtProvider")) == 1
+
+
+def take_off_finalizers(cluster: Cluster) -> None:
+    metadata = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
+    bare = {key: value for key, value in metadata.items() if key != "finalizers"}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", metadata=bare)
+
+
+RESULT = {"artifact": {"providerModelID": "ft:forged"}, "steps": 1}
+FORGED: dict[str, Callable[[Cluster], None]] = {
+    "failed": lambda cluster: call_it_failed(cluster, cluster.status(JOB)["provider"]),
+    "complete": lambda cluster: call_it_complete(cluster, completionTime=MOMENT, modelVersion=3, result=RESULT),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+async def test_so_is_what_one_has_there_whose_finalizer_goes_at_the_same_moment(
+    at: At, at_work: CloudCluster, forged: str
+) -> None:
+    cluster = at_work
+    FORGED[forged](cluster)
+    take_off_finalizers(cluster)
+    await cluster.settle()
+    await go_on(cluster, 1800, 60)
+    assert at.states(cluster.provider) == [at.stopped]
+    assert [one for one in cluster.provider.left() if one.kind == "file"] == []
+    assert finalizers(cluster) == []
+    assert BEGUN_ANNOTATION not in cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"].get(
+        "annotations", {}
+    )
+    before = cluster.kube.requests.copy()
+    await go_on(cluster, 600)
+    assert [verb for verb, _ in cluster.kube.requests[len(before) :] if verb.startswith("patch")] == []
 
 
 async def test_a_failed_job_is_looked_for_once_and_no_other_one_is_ended(at: At, at_work: CloudCluster) -> None:

@@ -22,7 +22,6 @@ def say(text): os.write(told["reportDescriptor"], text.encode())
 
 ENDS = {
     "a signal without a name": ("os.kill(os.getpid(), 40)", "ended with signal 40"),
-    "its own file removed": ("os.remove(__file__)", "has removed or renamed its own file"),
     "a report that is none": (r"say('{}\n')", "reported what is no report: step"),
     "a loss that is no number": (r"""say('{"step": 1, "loss": NaN}\n')""", "reported what is no report: loss"),
     "a loss beyond all": (r"""say('{"step": 1, "loss": 1e200}\n')""", "reported what is no report: loss"),

@@ -1,5 +1,6 @@
 """spec.code: the examples as they are, and what becomes of code that fails, stops, lies or leaves no model."""
 
+import hashlib
 import json
 import os
 import runpy
@@ -20,6 +21,8 @@ from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Position, Row, Turn
 from finetune_trainer.job.code_files import no_key
+from finetune_trainer.output import artifact
+from finetune_trainer.storage.durable import read_manifest
 from finetune_trainer.train import execute
 from finetune_trainer.training import own_code
 from finetune_trainer.training.own_code import canonical
@@ -220,6 +223,37 @@ def test_code_that_has_left_a_good_model_is_run_again_only_where_it_is_another_o
     assert (tmp_path / "runs").read_text() == ("xx" if changed else "x")
     assert (report.result.steps, report.result.tokens, report.result.train_loss) == (1, 3, 0.5)
     assert [point.step for point in report.loss.train] == [1]
+
+
+EDITED = {
+    "another one": """own.write_text("raise SystemExit('of another ConfigMap')")""",
+    "none": "own.unlink()",
+}
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("edited", EDITED)
+def test_code_that_is_edited_while_it_runs_is_told_as_what_was_run(left, tiny_model, tmp_path, edited):
+    """As the kubelet exchanges a ConfigMap's files."""
+    (tmp_path / "runs").write_text("")
+    source = RUN_AND_COUNTED.format(runs=str(tmp_path / "runs"), model=str(left[2]))
+    source += f"own = pathlib.Path(__file__)\n{EDITED[edited]}\n"
+    job = job_with(source, tmp_path / "job", tiny_model)
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    told = read_manifest(artifact.folder_of(job))["codeSHA256"]
+    assert told == hashlib.sha256(source.encode()).hexdigest()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_what_it_was_edited_to_while_it_ran_is_run_by_the_next_attempt(left, tiny_model, tmp_path):
+    (tmp_path / "runs").write_text("")
+    source = RUN_AND_COUNTED.format(runs=str(tmp_path / "runs"), model=str(left[2]))
+    job = job_with(f"{source}pathlib.Path(__file__).write_text({source!r})\n", tmp_path / "job", tiny_model)
+    ends_right_after_training(job)
+    code, report, _ = do(job)
+    assert code == ExitCode.OK, report.failure
+    assert (tmp_path / "runs").read_text() == "xx"
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -9,7 +9,7 @@ from finetune_operator.decide.cloud_job import outcomes, submission
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.view import JobView
+from finetune_operator.decide.job.view import Decision, JobView
 from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
     FILE,
     at_provider,
@@ -72,6 +72,7 @@ def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_sta
     assert ("finetune.dev/abandon=true" in (stays.status.failure.message if stays.status.failure else "")) is deleting
 
 
+ENDED = decide(given(BROKEN, status())).status
 HELD: dict[str, tuple[JobView, bool]] = {
     "nothing was brought": (given(status=checking(files=None), held=False), False),
     "data were brought": (given(status=checking(), held=False), True),
@@ -80,7 +81,9 @@ HELD: dict[str, tuple[JobView, bool]] = {
     "on its way out": (given(status=status(), held=False, deleting=True), False),
     "adopted": (given(status=status(), held=False, spec=spec(adopt={"jobID": "ftjob-1"})), False),
     "on this cluster": (given(status=status(), held=False, remote=False), False),
-    "ended": (given(status=decide(given(BROKEN, status())).status, held=False), False),
+    "ended": (given(status=ENDED, held=False), False),
+    "ended, and nobody of ours has let go of it": (given(status=ENDED, held=False, noted=True), True),
+    "the same, and abandoned": (given(status=ENDED, held=False, noted=True, abandoned=True), False),
 }
 
 
@@ -88,6 +91,27 @@ HELD: dict[str, tuple[JobView, bool]] = {
 def test_a_job_is_held_while_something_of_it_is_elsewhere(name: str) -> None:
     seen, held = HELD[name]
     assert cloud_job.is_to_be_held(seen) is held
+
+
+AT_WORK = status()
+QUEUED, OVER = (AT_WORK.model_copy(update={"phase": phase}) for phase in ("Queued", "Failed"))
+IN_THE_WAY = AT_WORK.model_copy(update={"failure": Failure.because(Reason.PROVIDER_BUSY, "no")})
+FOLLOWED: dict[str, tuple[JobView, Decision, bool]] = {
+    "other words of it": (given(at_provider("Queued"), AT_WORK), Decision(QUEUED), True),
+    "nothing new": (given(at_provider("Queued"), AT_WORK), Decision(AT_WORK), False),
+    "an end": (given(at_provider("Active"), AT_WORK), Decision(OVER), False),
+    "something to do": (given(at_provider("Active"), AT_WORK), Decision(QUEUED, stop=True), False),
+    "of one that has ended": (given(at_provider("Failed"), AT_WORK), Decision(QUEUED), False),
+    "over an end": (given(at_provider("Active"), OVER), Decision(AT_WORK), False),
+    "over what is in the way": (given(at_provider("Active"), IN_THE_WAY), Decision(AT_WORK), False),
+    "on this cluster": (given(at_provider("Queued"), AT_WORK, remote=False), Decision(QUEUED), False),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_news_of_a_job_at_work_are_told_apart_from_all_else(name: str) -> None:
+    seen, decision, follows = FOLLOWED[name]
+    assert cloud_job.only_follows(seen, decision) is follows
 
 
 @pytest.mark.parametrize("deleting", [False, True])

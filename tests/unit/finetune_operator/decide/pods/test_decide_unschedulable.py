@@ -59,7 +59,7 @@ GOING, LOST = (
 @pytest.mark.parametrize(
     ("said", "step"),
     [
-        (GOING, "have ended"),
+        (GOING, "Delete those that have ended"),
         (LOST, "PersistentVolume of that name"),
     ],
 )
