@@ -129,8 +129,8 @@ class Hyperparameters(ApiModel):
     )
     max_sequence_length: Annotated[int, Field(ge=8, le=1048576)] = Field(
         1024,
-        description="Maximum number of tokens of a row, prompt and completion together; the end of a longer "
-        "one is cut. At the default of 1024 it is cut where a base model has no more positions.",
+        description="Maximum number of tokens of a row, prompt and completion together (by default no more than the "
+        "base model has positions for); the end of a longer one is cut.",
     )
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
         0.03, description="Fraction of the steps during which the learning rate rises to its peak."
