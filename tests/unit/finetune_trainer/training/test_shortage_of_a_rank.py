@@ -100,5 +100,5 @@ def test_where_nothing_is_small_enough_the_attempt_ends_and_the_next_one_tries_s
 def test_no_room_in_the_optimizer_of_one_ends_the_attempt_of_both(tiny_model, tmp_path):
     job = ranks.job_of(tmp_path, tiny_model, **WIDE)
     codes = ranks.ended(ranks.started(job, 2, with_none_in_the_optimizer))
-    assert codes == [ExitCode.INTERRUPTED, ExitCode.OUT_OF_MEMORY]
-    assert ranks.message(job, 1) == Reason.OUT_OF_MEMORY
+    assert codes == [ExitCode.INTERRUPTED, ExitCode.INSUFFICIENT_MEMORY]
+    assert ranks.message(job, 1) == Reason.INSUFFICIENT_MEMORY
