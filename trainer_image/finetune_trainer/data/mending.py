@@ -236,23 +236,25 @@ def _without_end(column: str, file_format: str) -> str:
 
 def _without_tools(column: str, file_format: str) -> str:
     """How rows are left out in which tools are called, or kept as text."""
-    as_text = "write calls and what came of them as text: of the assistant, and of the user"
-    if not file_format.startswith("JSON"):
-        return f"Calls of tools are not learnt: leave such rows out, or {as_text}."
     calls = "([.tool_calls, .function_call] | map(length) | add > 0)"
     speaks = f'(.role // .from // "" | {_in(sorted(TOOLS))})'
     how = f'select(.["{column}"] | {_A_LIST} | all(.[]; ({calls} or {speaks}) | not))'
-    return f"Calls of tools are not learnt: `{by_jq(file_format, how)}` leaves such rows out; or {as_text}."
+    as_text = "write calls and what came of them as text: of the assistant, and of the user"
+    return _left_out("Calls of tools are not learnt", how, file_format, as_text)
 
 
 def _without_parts(column: str, file_format: str) -> str:
     """How rows are left out that show something else than text."""
-    as_text = "write what they show as text"
-    if not file_format.startswith("JSON"):
-        return f"Only text is learnt: leave such rows out, or {as_text}."
     parts = '.. | arrays | .[] | objects | select((has("role") or has("from")) | not); .text | type == "string"'
     how = f'select(.["{column}"] | {_A_LIST} | all({parts}))'
-    return f"Only text is learnt: `{by_jq(file_format, how)}` leaves such rows out; or {as_text}."
+    return _left_out("Only text is learnt", how, file_format, "write what they show as text")
+
+
+def _left_out(why: str, how: str, file_format: str, otherwise: str) -> str:
+    """Both ways with rows that are not learnt as they are; `how` is jq's."""
+    if not file_format.startswith("JSON"):
+        return f"{why}: leave such rows out, or {otherwise}."
+    return f"{why}: `{by_jq(file_format, how)}` leaves such rows out; or {otherwise}."
 
 
 def _without_reasoning(column: str, file_format: str) -> str:
