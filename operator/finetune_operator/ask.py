@@ -131,7 +131,7 @@ async def main(args: argparse.Namespace, environment: Mapping[str, str] = os.env
     """Ask, and print the answer to stdout or one line to stderr."""
     try:
         args.namespace = args.namespace or _current_namespace()
-        async with Kube.connect(Settings(kubeconfig=None)) as kube:
+        async with Kube.connect(Settings(kubeconfig=None, kube_timeout_seconds=ANSWER_SECONDS)) as kube:
             print(await answer(kube, args, environment))  # noqa: T201 - a command's output
     except KubeError as error:
         said = f"the API server does not answer: {error.message}" if error.status == 0 else str(error)
@@ -182,7 +182,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
     if endpoint.api == "InvokeEndpoint":
         region = environment.get(REGION_VARIABLE)
         return await _beside(lambda: _asked_at_aws(endpoint, lambda: _by_invoke_endpoint(endpoint, body, region)))
-    if (urlsplit(endpoint.url).hostname or "").endswith(".svc"):
+    if urlsplit(endpoint.url).hostname == f"{args.model}.{args.namespace}.svc":  # a gateway may be a Service as well
         if (deployment.get("spec") or {}).get("apiKeySecretRef"):
             raise CannotAsk(
                 f"ModelDeployment {args.model} asks for a bearer key, which the API server does not pass on: "
@@ -235,8 +235,11 @@ async def _in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, 
     try:
         reply = await kube.post_to_service(args.namespace, args.model, SERVICE_PORT, path, orjson.dumps(body))
     except KubeError as error:
+        if (error.status, error.reason) == (0, "Timeout"):  # the API server has answered before
+            said = f"{error.message}: does it write so long? --max-tokens limits its answer"
+            raise CannotAsk(f"ModelDeployment {args.model}: {said}") from None
         if error.status == 0:
-            raise  # the API server itself is silent
+            raise  # the API server itself has gone
         raise CannotAsk(f"ModelDeployment {args.model}: {_hinted(error.status, error.message)}") from None
     with _read(endpoint):
         return _content(reply)

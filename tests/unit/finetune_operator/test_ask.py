@@ -111,6 +111,14 @@ async def test_a_provider_is_asked_with_ones_own_key(start: Any) -> None:
         assert "sk-" not in str(refused.value)
 
 
+async def test_a_provider_that_is_a_service_of_the_cluster_is_asked_as_a_provider() -> None:
+    cluster = Cluster()
+    cluster.deploy("https://gateway.llm.svc/v1", MINI)
+    with pytest.raises(CannotAsk, match=KEY_VARIABLE):
+        await answer(cluster, args(), {})
+    assert cluster.asked_of == []
+
+
 async def test_bedrock_is_asked_by_converse_with_ones_own_credentials(
     start: Any, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

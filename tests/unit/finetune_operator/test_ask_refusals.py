@@ -17,6 +17,7 @@ from finetune_operator.ask import KEY_VARIABLE, CannotAsk, answer
 from finetune_operator.runtime.connection import _error
 from finetune_operator.runtime.errors import error_for
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
+from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
 from tests.unit.finetune_operator.test_ask import Cluster, args
 
@@ -102,6 +103,7 @@ SERVICES: dict[str, tuple[int, str, str, str]] = {
         "cannot create",
     ),
     "its own words": (400, "Bad Request", "max_tokens: at most 512", "max_tokens: at most 512 (400)"),
+    "long": (0, "Timeout", "no answer within 120 s", "no answer within 120 s: does it write so long? --max-tokens"),
     "busy": (429, "TooManyRequests", "128 requests wait already", "wait already (429); ask again"),
     "a page": (502, "Bad Gateway", "<html>bad gateway</html>", "it answers with a page (502); nothing behind"),
 }
@@ -119,7 +121,8 @@ async def test_a_service_that_refuses_is_told_in_a_line(name: str, monkeypatch: 
     cluster.deploy("http://mood.team-a.svc/v1", "mood")
 
     @asynccontextmanager
-    async def connect(_: Any) -> Any:
+    async def connect(settings: Settings) -> Any:
+        assert settings.kube_timeout_seconds == ask.ANSWER_SECONDS, "a server on a CPU writes for long"
         yield cluster
 
     monkeypatch.setattr(ask.Kube, "connect", connect)
