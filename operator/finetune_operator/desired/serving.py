@@ -35,13 +35,19 @@ PORT = 8000
 KEY_PATH = "/var/run/secrets/finetune.dev/server"
 
 PROGRESS_DEADLINE_SECONDS = 900
-"""A large model on a slow volume needs its time; after that the roll-out counts as failed and the old pods stay."""
+"""After that the roll-out counts as failed, until its pods are up all the same; the old pods stay."""
 
-DRAIN_SECONDS = 10
+STARTUP_SECONDS = 3600
+"""Hundreds of gigabytes on a slow volume need their time. A server that is not up by then is started anew."""
+
+PRE_STOP_SECONDS = 10
 """Between a pod's removal from the Service and SIGTERM: until then every kube-proxy has heard of it."""
 
-GRACE_SECONDS = DRAIN_SECONDS + 120
-"""For that, and for the answers that are being given. A namespace that is deleted waits half of it."""
+ANSWER_SECONDS = 100
+"""For the answers that are being given at SIGTERM: a long one takes a server on a CPU minutes."""
+
+GRACE_SECONDS = PRE_STOP_SECONDS + ANSWER_SECONDS + 20
+"""For both, and for the server's farewell and its own end. A namespace that is deleted waits half of it."""
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM's --max-lora-rank takes (vLLM 0.33)."""
@@ -148,10 +154,10 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": _resources(local, served.connection),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "startupProbe": {**_probe(2), "failureThreshold": PROGRESS_DEADLINE_SECONDS // 2},
+        "startupProbe": {**_probe(2), "failureThreshold": STARTUP_SECONDS // 2},
         "readinessProbe": {**_probe(5), "failureThreshold": 2},
         "livenessProbe": {**_probe(20), "timeoutSeconds": 10, "failureThreshold": 6},
-        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
         **engine(name, spec, local, served, folder),
     }
     grace = {"terminationGracePeriodSeconds": GRACE_SECONDS}
@@ -181,7 +187,7 @@ def _fetch(served: Served, folder: str) -> Manifest:
 
 
 def _transformers(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Served, folder: str) -> Manifest:
-    args = ["serve", "--model", folder, "--name", name, "--port", str(PORT)]
+    args = ["serve", "--model", folder, "--name", name, "--port", str(PORT), "--drain-seconds", str(ANSWER_SECONDS)]
     if served.connection.model_cache is not None:
         args += ["--model-cache", MODEL_CACHE_PATH]
     if local.max_model_length is not None:

@@ -283,11 +283,21 @@ def test_the_new_pods_come_before_the_old_go() -> None:
     assert made["spec"]["selector"]["matchLabels"].items() <= pod_labels.items()
     assert "finetune.dev/version" not in made["spec"]["selector"]["matchLabels"], "old pods stay in the Service"
     assert pod_labels["finetune.dev/version"] == "3"
-    assert (
-        container_of(made)["lifecycle"]["preStop"]["sleep"]["seconds"] < pod_of(made)["terminationGracePeriodSeconds"]
-    )
     is_owned(made, "ModelDeployment")
     restricted(pod_of(made))
+
+
+def test_a_server_that_goes_has_its_grace_period_for_the_answers_that_it_is_giving() -> None:
+    made = deployment()
+    pause, args = container_of(made)["lifecycle"]["preStop"]["sleep"]["seconds"], container_of(made)["args"]
+    answers = int(args[args.index("--drain-seconds") + 1])
+    rest = pod_of(made)["terminationGracePeriodSeconds"] - pause - answers
+    assert 11 < rest <= 20, "six seconds of farewell, five for the engine's end; all others are for answers"
+
+
+def test_a_server_that_loads_for_most_of_an_hour_is_not_ended_for_it() -> None:
+    startup = container_of(deployment())["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 3600
 
 
 def test_the_service_selects_the_pods_and_has_no_version() -> None:
@@ -311,7 +321,7 @@ def test_transformers() -> None:
     )
     assert container_of(made)["image"] == "trainer:1"
     assert container_of(made)["args"] == [
-        *("serve", "--model", FOLDER, "--name", "sentiment", "--port", "8000"),
+        *("serve", "--model", FOLDER, "--name", "sentiment", "--port", "8000", "--drain-seconds", "100"),
         *("--model-cache", "/var/lib/finetune/model-cache", "--max-model-length", "512"),
         *("--api-key-file", "/var/run/secrets/finetune.dev/server/api-key", "--allow-hub", "--trust-remote-code"),
     ]
