@@ -36,7 +36,7 @@
 {{- end }}
 {{- range $name, $value := .Values.settings }}
 - name: FINETUNE_{{ $name | snakecase | upper }}
-  value: {{ $value | toString | quote }}
+  value: {{ $value | toJson | quote }} {{- /* toString writes a million of a file as 1e+06 */}}
 {{- end }}
 {{- end -}}
 

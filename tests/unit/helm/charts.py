@@ -23,7 +23,7 @@ EVERYTHING: Values = {
     "image": {"digest": DIGEST, "pullSecrets": [{"name": "registry"}]},
     "clusterDomain": "corp.example",
     "logLevel": "DEBUG",
-    "settings": {"workers": 4, "kubeQps": 50.5, "resyncSeconds": 3600000},
+    "settings": {"workers": 4, "kubeQps": 50.5, "resyncSeconds": 3600000, "kubeBurst": 1000000},
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
     "extraEnvFrom": [{"secretRef": {"name": "egress-proxy", "optional": True}}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "company-ca"}}],

@@ -240,6 +240,7 @@ def test_the_operator_reads_every_variable_that_the_chart_sets(everything: list[
     own = {name: value for name, value in environment(everything).items() if name.startswith("FINETUNE_")}
     settings = Settings.from_environment(own)
     assert (settings.workers, settings.kube_qps, settings.resync_seconds) == (4, 50.5, 3600000)
+    assert settings.kube_burst == 1000000, "a whole number, as pydantic reads it"
     assert (settings.cluster_domain, settings.log_level) == ("corp.example", "DEBUG")
 
 
