@@ -230,8 +230,9 @@ python:
 tools:
 	@scripts/python-tools.sh > /dev/null
 
+MEANT := import difflib, sys; print(*(f" (did you mean {one}?)" for one in difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1)))
 .DEFAULT:
-	$(error there is no target $@: make alone lists all)
+	$(error there is no target $@$(shell $(PYTHON) -c '$(MEANT)' '$@' $$(sed -nE 's/^([a-z0-9-]+):.*## .*/\1/p' Makefile)): make alone lists all)
 
 .PHONY: help
 help:

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
     [
         (["cluster-down", "name=mine"], "no target reads name (did you mean NAME?); there are PYTHON NAME NODES"),
         (["demo", "REGISTERY=x", "CLUSTER=current"], "no target reads REGISTERY (did you mean REGISTRY?); there are"),
-        (["clster-up"], "there is no target clster-up: make alone lists all"),
+        (["clster-up"], "there is no target clster-up (did you mean cluster-up?): make alone lists all"),
+        (["publish"], "there is no target publish: make alone lists all"),
         (["soak", "MINUTES=abc"], "MINUTES=abc: write a number above 0"),
         (["bench-operator", "JOBS=10 0", "ROWS=1e6"], "JOBS=0 ROWS=1e6: write a number above 0"),
         (["soak", "SOAK_MINUTES=long"], "SOAK_MINUTES=long: write a number above 0"),
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[2]
         "a variable in small letters",
         "a misspelt one",
         "a target",
+        "a target that is like none",
         "no number",
         "no numbers",
         "no number by the test's own name",
