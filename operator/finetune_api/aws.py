@@ -302,7 +302,9 @@ class SageMaker(ApiModel):
         86400, description="Seconds after which SageMaker stops a job that has no activeDeadlineSeconds."
     )
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
-        3, description="Number of retries when SageMaker has no capacity, or takes an instance away."
+        3,
+        description="Number of retries when SageMaker has no capacity or takes an instance away, or when the training "
+        "runs out of memory or cannot use its GPU.",
     )
     spot: SageMakerSpot = Field(SageMakerSpot(), description="Spot instances.")
     vpc: SageMakerVpc | None = Field(None, description="VPC of the containers. Default: SageMaker's own network.")

@@ -261,9 +261,9 @@ class HuggingFace(ApiModel):
     artifacts: Artifacts = Field(description="Where checkpoints and tuned weights are stored.")
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
         3,
-        description="Number of retries when a pod runs out of memory, is evicted, loses its node, or reaches no store "
-        "although work was saved. Evictions, lost nodes and other interruptions do not count once a newer checkpoint "
-        "is reached. 0: no retries.",
+        description="Number of retries when a pod runs out of memory, is evicted, loses its node, cannot use its GPU, "
+        "or reaches no store although work was saved. Evictions, lost nodes and other interruptions do not count once "
+        "a newer checkpoint is reached. 0: no retries.",
     )
 
 

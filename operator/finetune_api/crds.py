@@ -186,7 +186,10 @@ KINDS = (
             Column("Replicas", ".status.replicas", "integer", "Number of ready pods."),
             Column("URL", ".status.endpoint.url"),
             Column(
-                "Cost", ".status.cost.display", description="Price of an hour at its provider, or by tokens.", wide=True
+                "Cost",
+                ".status.cost.display",
+                description="Price of an hour at its provider, or by tokens; what is attached may be another's, too.",
+                wide=True,
             ),
             Column("Asked", ".status.usage.lastRequestAt", "date", "When it was last used.", wide=True),
             Column("Target", ".status.targetVersion", "integer", "Version that should be served.", wide=True),

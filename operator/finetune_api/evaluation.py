@@ -197,8 +197,8 @@ class Evaluation(ApiModel):
     )
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] | None = Field(
         None,
-        description="Maximum number of tokens of an answer. Default: the longest completion of dataset.test plus "
-        "an eighth, at most 1024.",
+        description="Maximum number of tokens of an answer. Default: the longest completion of dataset.test and a "
+        "little more, at most 1024.",
     )
 
     output: Output | None = Field(

@@ -31,6 +31,8 @@ Price = Callable[[Hosted], Rate | None]
 """The rate of a deployment that stands; None where it is not billed by the hour."""
 
 UNKNOWN = "unknown"
+_ATTACHED = ", attached"
+"""Behind a price: it may be in another object's row as well, for whoever adds up the column."""
 
 
 def billed(
@@ -106,12 +108,13 @@ def total(
     known = all(one.per_hour is not None for one in standing.values())
     per_hour = in_cents(sum((Decimal(one.per_hour or "0") for one in standing.values()), Decimal(0)))
     so_far = ended + sum((_so_far(one, now) for one in standing.values()), Decimal(0))
+    whose = _ATTACHED if standing and all(one.attached for one in standing.values()) else ""
     return DeploymentCost(
         per_hour=per_hour if known else None,
         since_deployed=in_cents(so_far) if known and not unpriced else None,
         ended=to_be_added(ended) if ended else None,
         unpriced=unpriced or None,
-        display=f"{per_hour} {currency}" if known else UNKNOWN,
+        display=f"{per_hour} {currency}{whose}" if known else UNKNOWN,
         currency=currency,
     )
 

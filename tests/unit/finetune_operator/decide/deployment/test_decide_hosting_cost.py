@@ -61,6 +61,12 @@ def test_what_is_gone_stays_in_the_sum_and_is_counted_once() -> None:
     assert (asleep.per_hour, asleep.since_deployed) == ("0.00", "25.50")
 
 
+def test_the_column_says_of_what_is_attached_that_it_may_be_in_another_row_too() -> None:
+    own, other = billed([FIRST, SECOND.model_copy(update={"attached": True})], there("v1", "v2"), price, at(0))
+    told = [total(None, (), standing, "USD", at(0)) for standing in ([own], [other], [own, other])]
+    assert [cost and cost.display for cost in told] == ["1.70 USD", "1.70 USD, attached", "3.40 USD"]
+
+
 def test_one_that_was_missing_for_a_moment_is_not_counted_twice() -> None:
     standing = billed([FIRST], there("v1"), price, at(0))
     gone = billed(standing, {}, price, at(10 * HOUR))
