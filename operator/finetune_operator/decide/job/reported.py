@@ -20,6 +20,9 @@ AT_WORK = {
 }
 """Phases of a trainer at work, and of its job then, in words."""
 
+LOADING = "the dataset is read, and the base model is being loaded"
+"""In phase Validating once the memory is estimated: of a large model that takes much longer than its data."""
+
 _AS_IT_IS = (
     "The version can be used all the same (activation IfBetter needs spec.activeVersion on the FineTunedModel for it); "
     "a job under a new name is evaluated again."
@@ -28,6 +31,11 @@ _AS_IT_IS = (
 
 _GAPS = "problem in status.evaluation.baselines says why"
 """Where to look when a baseline, such as an endpoint that does not answer, was not compared on every row."""
+
+
+def at_work(phase: str, report: Report | None) -> str:
+    """What the trainer does in a phase of its work, in words."""
+    return LOADING if phase == "Validating" and report and report.memory else AT_WORK[phase]
 
 
 def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:

@@ -50,6 +50,7 @@ from finetune_operator.decide.job.read_run import STARTING
 from finetune_operator.decide.job.reported import (
     AT_WORK,
     at_rest,
+    at_work,
     dataset_facts,
     evaluation_facts,
     push_facts,
@@ -406,7 +407,7 @@ def follow(view: JobView) -> Decision | None:
     present = view.status.phase if view.status.phase in AT_WORK else begun
     phase = report.phase if report and report.phase in AT_WORK else present
     again = LATE_POD_CHECK_SECONDS if view.run.ending else silent_trainer.left(view)
-    message = view.run.note or AT_WORK[phase]
+    message = view.run.note or at_work(phase, report)
     seen = view.status.observed_generation == view.generation and view.status.failure is None
     said = seen and _says(view.status, message) and phase == view.status.phase
     if said and not report_is_due(report, view.status, view.report_interval):
