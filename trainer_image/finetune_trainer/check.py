@@ -44,6 +44,7 @@ from finetune_trainer.models.model_cache import find_model, is_air_gapped
 from finetune_trainer.prepare import convert_all, warned
 
 _NEXT_STEP_HERE = {
+    Reason.DATASET_INVALID: "Correct the rows, or map the columns with spec.dataset.columns, and check again.",
     Reason.ACCESS_DENIED: "Check the credentials in this shell's environment (AWS_…, HF_TOKEN), and their rights.",
     Reason.STORE_UNAVAILABLE: "Check the network and the proxy of this shell, and check again.",
 }
@@ -217,8 +218,8 @@ def check_job(
         air_gapped=destination.is_air_gapped,
     )
     if provider and verdict.valid:
-        return by_rules(job.spec, verdict, provider)
-    if verdict.valid and tokenizer is not None and job.spec.code is None:
+        verdict = by_rules(job.spec, verdict, provider)
+    elif verdict.valid and tokenizer is not None and job.spec.code is None:
         verdict = _by_its_vocabulary(job.spec, verdict, tokenizer, model_cache, air_gapped=destination.is_air_gapped)
     if verdict.next_step == NEXT_STEP.get(verdict.reason):
         step = _NEXT_STEP_HERE.get(verdict.reason, verdict.next_step)

@@ -46,8 +46,8 @@ def test_bad_rows_are_named_as_the_design_shows(check):
         (17, "completion", "Empty"),
         (401, "prompt", "Missing"),
     ]
-    assert "spec.dataset.columns" in result.verdict.next_step
-    assert "finetune-trainer check" in result.verdict.next_step
+    step = "Correct the rows, or map the columns with spec.dataset.columns, and check again."
+    assert result.verdict.next_step == step, "whoever checks is told neither of the command nor of a job's new name"
 
 
 def test_every_bad_row_is_counted_and_the_first_twenty_named(check):
