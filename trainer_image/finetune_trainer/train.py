@@ -50,7 +50,7 @@ from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import Keeping, followed, kept
 from finetune_trainer.storage.durable import write_errors
-from finetune_trainer.training import diverged, moment, own_code, own_model, rounded
+from finetune_trainer.training import diverged, moment, own_code, own_model, rounded, unchanged
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
@@ -291,8 +291,9 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
     job = attempt.job
     result, code = own_code.train(attempt, folder, verdict, learnt=fingerprint(job, *data_hashes(verdict)))
     base_model.quiet_libraries()
-    model = own_model.load(job, folder, Path(job.output) / own_code.MODEL_FOLDER, compute_dtype_of(job))
-    result = _with(result, own_model.nothing_learnt(folder, model))
+    left = Path(job.output) / own_code.MODEL_FOLDER
+    model = own_model.load(job, folder, left, compute_dtype_of(job))
+    result = _with(result, unchanged.nothing_learnt(folder, left, model))
     own_code.found_good(job, code, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
     run.code_sha256 = code.sha256

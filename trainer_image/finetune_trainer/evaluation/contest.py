@@ -4,6 +4,7 @@ It goes through the rows once, a portion at a time; records are kept on the scra
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,14 @@ from finetune_api.evaluation import (
     Metric,
     TokensPerAnswer,
 )
+from finetune_api.words import counted
 from finetune_trainer.evaluation import compare
 from finetune_trainer.evaluation.judge import Ruling, tally, undecided
 from finetune_trainer.evaluation.material import Material
-from finetune_trainer.evaluation.measures import is_unfinished_thought
+from finetune_trainer.evaluation.measures import LOOKED_AT, is_unfinished_thought, shortened, spoken
 from finetune_trainer.evaluation.stored import Lines, spans
+
+_LONGEST_NOTE = 500
 
 Record = dict[str, Any]
 """A row's place, its completion, and by contestant the answer, its measures, and the judge's ruling."""
@@ -86,8 +90,10 @@ def contest(
     """Measures, intervals and verdicts of what was answered; `missing`: what was not measured, and why."""
     standings = {name: compare.Standing() for name in found}
     records: Lines[Record] = Lines(read=dict)
+    beginnings: Counter[Metric] = Counter()
     for span in spans(len(asked.questions)):
         records.extend(_portion(asked, metrics, found, standings, span))
+        beginnings.update(_shortened(asked, metrics, found, span))
     compared = {
         name: standings[name].compared(metrics[0], loss=losses.get(name)).wire()
         | _said_of(one, found[TUNED], standings[name])
@@ -103,9 +109,30 @@ def contest(
         verdict=compare.overall([one.verdict for one in baselines.all()]),
         tokens_per_answer=tokens_per_answer(found),
         test_sha256=asked.sha256,
-        missing=missing,
+        missing="; ".join(filter(None, (missing, *_by_beginnings(beginnings))))[:_LONGEST_NOTE] or None,
     )
     return Contest(asked, metrics, found, records, result)
+
+
+def _shortened(
+    asked: Material, metrics: Sequence[Metric], found: Mapping[str, Contestant], part: slice
+) -> Iterator[Metric]:
+    """Each metric once for each answer of which it looks at a beginning."""
+    completions = [question.completion for question in asked.questions[part]]
+    for one in found.values():
+        both = [pair for pair in zip(one.answers[part], completions, strict=True) if pair[0] is not None]
+        yield from (
+            metric
+            for metric in metrics
+            if metric in LOOKED_AT
+            for said, wanted in both
+            if shortened(metric, spoken(said), spoken(wanted))
+        )
+
+
+def _by_beginnings(answers: Mapping[Metric, int]) -> Iterator[str]:
+    for metric, count in answers.items():
+        yield f"{metric} of {counted(count, 'answer')} looks at the first {LOOKED_AT[metric]} of very long texts"
 
 
 def _baselines(

@@ -36,6 +36,13 @@ _AFTER_A = (
 _WORD = re.compile(rf"\W*(?:a\s+(?=tie\b))?(tie\b|b\b|a\b(?![^\S\n]+(?!(?:{_AFTER_A})\b)\w))", re.IGNORECASE)
 """Where a sentence begins with A, the word behind tells the answer from an article: A thorough look at both …"""
 
+_ALONE = re.compile(
+    r"\W*(?:(?:the|better|best|final|my|answer|choice|judg\w*|option|ruling|verdict|winner|boxed|is|a(?=\s+tie))\W+)*"
+    r"(a|b|tie)\W*",
+    re.IGNORECASE,
+)
+"""All of a reply that names nothing but the answer: Answer A, Verdict: B, {"winner": "Tie"}."""
+
 
 def pairs(
     asked: Sequence[Question], tuned: Sequence[str | None], other: Sequence[str | None], criteria: str | None
@@ -107,7 +114,8 @@ def _alike(one: str, other: str) -> bool:
 
 
 def _word(text: str) -> str | None:
-    found = _WORD.match(spoken(text))
+    said = spoken(text)
+    found = _WORD.match(said) or _ALONE.fullmatch(said)
     return found.group(1).lower() if found else None
 
 

@@ -8,7 +8,7 @@ import json
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -21,6 +21,9 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 """Scripts whose words nothing stands between: each of their letters counts as a word, as is usual for Chinese."""
 
+
+_MOST_WORDS, _MOST_CHARACTERS = 20_000, 100_000
+"""Of each text, for measures whose work grows faster than texts do: what comes behind them is not looked at."""
 
 _THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"
 
@@ -65,13 +68,19 @@ def rouge_l(answer: str, completion: str) -> float:
 
     Words are runs of letters, their marks and digits of any script, in lower case, without stemming. Google's
     rouge-score knows a-z and 0-9 only; on such texts both agree. Texts without words are right if they are the same.
+    Of each text the first _MOST_WORDS count.
     """
     from rapidfuzz.distance import LCSseq
 
-    said, wanted = (_word().findall(text.lower()) for text in (answer, completion))
+    said, wanted = (_words(text)[:_MOST_WORDS] for text in (answer, completion))
     if not said and not wanted:
         return exact_match(answer, completion)
     return 2 * LCSseq.similarity(said, wanted) / (len(said) + len(wanted))
+
+
+def _words(text: str) -> list[str]:
+    found: list[str] = _word().findall(text.lower())
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -82,8 +91,12 @@ def _word() -> Any:
 
 
 def chr_f(answer: str, completion: str) -> float:
-    """Sentence-level chrF2 of sacrebleu (Popović 2015, aclanthology.org/W15-3049): 6-grams, beta 2, case counts."""
-    return float(_chrf().sentence_score(answer.strip(), [completion.strip()]).score) / 100
+    """Sentence-level chrF2 of sacrebleu (Popović 2015, aclanthology.org/W15-3049): 6-grams, beta 2, case counts.
+
+    Of each text the first _MOST_CHARACTERS count.
+    """
+    said, wanted = (text.strip()[:_MOST_CHARACTERS] for text in (answer, completion))
+    return float(_chrf().sentence_score(said, [wanted]).score) / 100
 
 
 @lru_cache(maxsize=1)
@@ -109,9 +122,21 @@ def json_fields(answer: str, completion: str) -> float | None:
         return None
     if said is None:
         return 0.0
-    right, given = dict(_fields(wanted[0])), dict(_fields(said[0]))
-    same = sum(path in given and _same(given[path], value) for path, value in right.items())
-    return same / len(right.keys() | given.keys())
+    right = fields = 0
+    left: list[tuple[Any, Any]] = [(wanted[0], said[0])]
+    while left:  # without recursion: an answer may be nested as deep as it likes
+        one, other = left.pop()
+        parts, others = _parts(one), _parts(other)
+        if parts is None and others is None:
+            fields += 1
+            right += _same(one, other)
+        elif parts is None or others is None or type(one) is not type(other):
+            fields += _fields_in(one) + _fields_in(other)
+        else:
+            left += ((parts[name], others[name]) for name in parts.keys() & others.keys())
+            fields += sum(_fields_in(parts[name]) for name in parts.keys() - others.keys())
+            fields += sum(_fields_in(others[name]) for name in others.keys() - parts.keys())
+    return right / fields
 
 
 def _parsed(text: str) -> tuple[Any] | None:
@@ -140,17 +165,21 @@ def _parsed_deep(text: str) -> tuple[Any] | None:
         return None
 
 
-def _fields(value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Paths and values of all fields. Without recursion: an answer may be nested as deep as it likes."""
-    left: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+def _parts(value: Any) -> dict[str | int, Any] | None:
+    """What stands in an object or a list, by name or place; None of what is a field."""
+    if isinstance(value, dict) and value:
+        return value
+    return dict(enumerate(value)) if isinstance(value, list) and value else None
+
+
+def _fields_in(value: Any) -> int:
+    """How many fields there are in it; it may be one itself."""
+    left, found = [value], 0
     while left:
-        path, found = left.pop()
-        if isinstance(found, dict) and found:
-            left.extend(((*path, key), part) for key, part in found.items())
-        elif isinstance(found, list) and found:
-            left.extend(((*path, index), part) for index, part in enumerate(found))
-        else:
-            yield path, found
+        parts = _parts(left.pop())
+        found += parts is None
+        left += parts.values() if parts else ()
+    return found
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -166,3 +195,14 @@ MEASURES: dict[Metric, Callable[[str, str], float | None]] = {
     "jsonValid": json_valid,
     "jsonFields": json_fields,
 }
+
+
+def shortened(metric: Metric, answer: str, completion: str) -> bool:
+    """Whether one of the texts is longer than what the metric looks at."""
+    if metric == "rougeL":
+        return any(len(text) > _MOST_WORDS and len(_words(text)) > _MOST_WORDS for text in (answer, completion))
+    return metric == "chrF" and max(len(answer.strip()), len(completion.strip())) > _MOST_CHARACTERS
+
+
+LOOKED_AT: dict[Metric, str] = {"rougeL": f"{_MOST_WORDS:,} words", "chrF": f"{_MOST_CHARACTERS:,} characters"}
+"""In words, of metrics that do not look at the whole of very long texts."""

@@ -128,7 +128,8 @@ class Measuring(Asking):
         lengths = self._lengths(model)
         room = self._room(model, lengths)
         if who == TUNED:
-            for said in left_out(room, lengths, self._material.max_new_tokens, model.chat):
+            hyper = self._spec.hyperparameters
+            for said in left_out(room, lengths, self._material.max_new_tokens, model.chat, hyper):
                 logger.warning("%s", said)
                 self._missing.append(said)
 
@@ -142,8 +143,8 @@ class Measuring(Asking):
         return array("i", (len(model.chat.prompt_ids(one.turns)) for one in self._material.questions))
 
     def _room(self, model: Model, lengths: "array[int]", *, rows: int = 1) -> Room:
-        """For prompts of so many rows: an encoder has learnt to read each of them up to maxSequenceLength."""
-        learnt = rows * self._spec.hyperparameters.max_sequence_length
+        """For prompts of so many rows: an encoder has learnt to read each of them as far as training does."""
+        learnt = rows * model.chat.row_limit(self._spec.hyperparameters)
         return model.room(max(lengths), self._material.max_new_tokens, learnt=learnt)
 
     def _few_shot(self, base: Model) -> Contestant:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_api.words import counted
 from finetune_trainer.computing import gpus
 from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.data.row_limit import in_words
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.evaluation.generate import SMALLER, generated
 from finetune_trainer.models import base_model, base_refusals
@@ -35,7 +37,7 @@ _OTHER = "other"
 """Name of a second adapter while it is asked."""
 
 _NO_LONGER = "the model's context holds no more"
-_AS_LEARNT = "training cuts them so too (hyperparameters.maxSequenceLength)"
+_AS_LEARNT = "training cuts them so too"
 
 
 class Model(NamedTuple):
@@ -71,10 +73,13 @@ class Room(NamedTuple):
     answer: int
 
 
-def left_out(room: Room, questions: Sequence[int], limit: int, chat: ChatTokenizer) -> Iterator[str]:
+def left_out(
+    room: Room, questions: Sequence[int], limit: int, chat: ChatTokenizer, hyper: Hyperparameters
+) -> Iterator[str]:
     """What a model is not asked of questions of so many tokens, and cannot say of answers of up to `limit`."""
     if cut := sum(length > room.prompt for length in questions):
-        side, why = ("end", _AS_LEARNT) if chat.encoder_decoder else ("beginning", _NO_LONGER)
+        learnt = f"{_AS_LEARNT} ({in_words(hyper, chat.positions)})"
+        side, why = ("end", learnt) if chat.encoder_decoder else ("beginning", _NO_LONGER)
         yield f"asked without the {side} of {counted(cut, 'question')} longer than {room.prompt:,} tokens: {why}"
     if room.answer < limit:
         yield f"answers end at {room.answer:,} tokens, not at {limit:,}: {_NO_LONGER}"

@@ -125,7 +125,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
         raise unusable(folder, f"it cannot be loaded: {first_line(error)}", _step_after(error)) from error
     loaded_weights.require_whole(folder, found)
     loaded_weights.require_no_rest(folder, model, found["unexpected_keys"])
-    loaded_weights.require_finite(folder, model, found["unexpected_keys"], quantised=four_bits)
+    loaded_weights.require_sound(folder, model, found["unexpected_keys"], quantised=four_bits)
     say_what_is_tied(model)
     if getattr(model, "is_quantized", False) and not (four_bits and getattr(model, "is_loaded_in_4bit", False)):
         raise _stored_quantised(folder, config)

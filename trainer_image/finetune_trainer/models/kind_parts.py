@@ -146,7 +146,12 @@ BESIDE_EXPERTS: Mapping[str, frozenset[str]] = {
     ),
     **dict.fromkeys(("olmoe", "qwen3_moe"), _ATTENDING | _NORMED_HEADS),
     "flex_olmo": _OLMO2 - _GATED,
-    "gpt_oss": _ATTENDING | {"layers.N.self_attn.sinks"},
+    "gpt_oss": _ATTENDING
+    | spelt(
+        "layers.N.self_attn.sinks",
+        "layers.N.mlp.router.{weight,bias}",
+        "layers.N.mlp.experts.{gate_up,down}_proj{,_bias}",
+    ),
     "phimoe": _ATTENDING | spelt("layers.N.{input,post_attention}_layernorm.bias", "norm.bias"),
 }
 """The same of mixtures of experts, whose feed-forward layers are in `experts.py`: files name them in several ways."""

@@ -6,7 +6,7 @@ else. What is no finite number may hide: attention on a CPU keeps it out of the 
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ _OTHER_CONFIGURATION = (
     "Correct config.json, or have the model put into the cache again (finetune-trainer cache), and try again (in a "
     "cluster by spec.retryNonce)."
 )
+_SPOILT = (
+    "Zeros are what a file system shows where a download or a copy was broken off: have the model put into the cache "
+    "again (finetune-trainer cache), and try again (in a cluster by spec.retryNonce)."
+)
+_TABLE = re.compile(r"(?:.+\.)?(?:embed_tokens|wte|word_embeddings|embed_in|shared|lm_head|embed_out)\.weight")
+"""A table of words or an output head. One of zeros gives the same answer to everything."""
 _NUMBERED = re.compile(r"(?P<list>.+?)\.(?P<number>\d+)\.(?P<rest>.+)")
 
 
@@ -96,8 +102,8 @@ def _within(layers: set[str], name: str) -> bool:
     return name.endswith(".weight") and any(name[: end.start()] in layers for end in re.finditer(r"\.", name))
 
 
-def require_finite(folder: Path, model: Any, left: Iterable[str], *, quantised: bool) -> None:
-    """Refuse a model with a weight that is no finite number, before it is trained for hours.
+def require_sound(folder: Path, model: Any, left: Iterable[str], *, quantised: bool) -> None:
+    """Refuse a model with a weight that is no finite number, or of zeros, before it is trained for hours.
 
     `left` are weights of its files that it does not have. Weights that were made into 4 bits on the way are looked at
     in the files: what became of such a number is a number.
@@ -105,10 +111,50 @@ def require_finite(folder: Path, model: Any, left: Iterable[str], *, quantised: 
     Raises:
         TrainerError: ModelUnusable.
     """
+    zeros = Zeros()
     weights = floats_of(folder, frozenset(left)) if quantised else model.named_parameters()
-    if name := first_not_finite(weights):
+    if name := first_not_finite(zeros.looked_for(weights)):
         why = f"{name} in {file_of(folder, name)} has numbers that are not finite (NaN or infinite)"
         raise unusable(folder, why, PUT_THERE_AGAIN)
+    if name := zeros.spoilt():
+        raise unusable(folder, f"{name} in {file_of(folder, name)} has nothing but zeros", _SPOILT)
+
+
+class Zeros:
+    """Matrices of nothing but zeros, and the others.
+
+    Biases, norms, and matrices that add to what goes past them may be zeros in a sound model: a layer that is to be
+    trained begins so. A table of words may not, nor may all matrices of a layer: neither would ever learn anything.
+    """
+
+    def __init__(self) -> None:
+        self._empty: list[str] = []
+        self._filled: set[str | None] = set()
+        """Layers with a matrix that has other numbers."""
+
+    def looked_for(self, weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+        """The same weights, one after the other."""
+        for name, value in weights:
+            if value.is_floating_point() and value.dim() > 1 and value.numel():
+                if value[0].any() or value.any():  # mostly the first row says it
+                    self._filled.add(_layer_of(name))
+                else:
+                    self._empty.append(name)
+            yield name, value
+
+    def spoilt(self) -> str | None:
+        """The first that a sound model has not."""
+        return next(filter(self._is_spoilt, self._empty), None)
+
+    def _is_spoilt(self, name: str) -> bool:
+        layer = _layer_of(name)
+        return bool(_TABLE.fullmatch(name)) or (layer is not None and layer not in self._filled)
+
+
+def _layer_of(name: str) -> str | None:
+    """The layer that a weight is in."""
+    found = _NUMBERED.fullmatch(name)
+    return f"{found['list']}.{found['number']}" if found else None
 
 
 def first_not_finite(weights: Iterable[tuple[str, Any]]) -> str | None:

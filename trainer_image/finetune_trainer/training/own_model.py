@@ -7,20 +7,16 @@ behind.
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from finetune_api.job_status import NOTHING_LEARNT
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
-from finetune_trainer.models.loaded_weights import first_not_finite
-from finetune_trainer.models.weight_files import UNREADABLE, weight_files
+from finetune_trainer.models.loaded_weights import Zeros, first_not_finite
 
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_FIRST_HALF, _SECOND_HALF = re.compile(r"\.lora_(embedding_)?A\b"), re.compile(r"\.lora_(embedding_)?B\b")
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -36,43 +32,8 @@ def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
         model = _whole(job, base, folder)
     else:
         raise _refused(f"it has neither {_ADAPTER} nor config.json")
-    _require_finite(model)
+    _require_sound(model)
     return model
-
-
-def nothing_learnt(base: Path, model: Any) -> list[str] | None:
-    """What to say of a model that is its base as it was; None where it is not, or where nobody can be sure."""
-    try:
-        same = _adds_nothing(model) if hasattr(model, "peft_config") else _is_the_base(base, model)
-    except UNREADABLE:  # it was read before: whoever measures again sees why
-        return None
-    if not same:
-        return None
-    return [f"{NOTHING_LEARNT}: the code has left every weight as it was. Look at whether it saves what it trains"]
-
-
-def _adds_nothing(model: Any) -> bool:
-    """Whether an adapter's second halves are still zeros, with which it begins; what it may have beside them counts."""
-    from peft import get_peft_model_state_dict
-
-    saved = get_peft_model_state_dict(model, save_embedding_layers=False)
-    added = {name: value for name, value in saved.items() if not _FIRST_HALF.search(name)}
-    return all(_SECOND_HALF.search(name) and not value.any() for name, value in added.items())
-
-
-def _is_the_base(base: Path, model: Any) -> bool:
-    """Whether each weight is the base's, in the numbers that it was saved in; the first that is not ends the look."""
-    from safetensors import safe_open
-
-    left = dict(model.named_parameters())
-    for path in weight_files(base):
-        with safe_open(path, framework="pt") as file:
-            for name in left.keys() & set(file.keys()):
-                now = left.pop(name)
-                was = file.get_tensor(name)
-                if was.shape != now.shape or not was.to(now.dtype).equal(now.detach().cpu()):
-                    return False
-    return not left
 
 
 def _adapter(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
@@ -170,9 +131,12 @@ def _require_same(what: str, saved: dict[str, Any], expected: dict[str, Any]) ->
         raise _refused(f"the {what} lacks weights, or has others than its configuration says: {', '.join(wrong[:3])}")
 
 
-def _require_finite(model: Any) -> None:
-    if name := first_not_finite(model.named_parameters()):
+def _require_sound(model: Any) -> None:
+    zeros = Zeros()
+    if name := first_not_finite(zeros.looked_for(model.named_parameters())):
         raise _refused(f"{name} holds numbers that are not finite")
+    if name := zeros.spoilt():
+        raise _refused(f"{name} holds nothing but zeros")
 
 
 def _refused(why: str) -> TrainerError:

@@ -201,3 +201,11 @@ def test_of_fewer_than_half_of_the_rows_there_are_scores_and_no_verdict(who, tun
     (scores,) = result.baselines.all()
     assert (scores.verdict, result.verdict, scores.problem) == (verdict, verdict, problem)
     assert scores.exact_match == float(other[0] == "right")
+
+
+def test_metrics_that_looked_at_the_beginnings_of_texts_alone_are_told_with_what_else_is_missing():
+    long = "天" * 20_001
+    asked = Material([Question(f"line {row}", (Turn("user", "?"),), "天") for row in range(2)], 8)
+    found = {TUNED: Contestant(["天", f"<think>{long}</think>天"]), ZERO_SHOT: Contestant([long, None])}
+    result = contest(asked, ["exactMatch", "rougeL"], found, {}, missing="loss").result
+    assert result.missing == "loss; rougeL of 1 answer looks at the first 20,000 words of very long texts"

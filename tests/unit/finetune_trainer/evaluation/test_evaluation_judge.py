@@ -53,7 +53,12 @@ def test_only_words_that_were_said_count_as_not_readable(found, said, rows):
         ("A is better", "B, because", "win"),
         ("TIE", "tie", "tie"),
         ("A tie.", "B", "tie"),
-        ("Answer A", "B", None),
+        ("Answer A", "B", "win"),
+        ("**Verdict:** B", '{"winner": "A"}', "loss"),
+        ("The better answer is: Answer A.", "\\boxed{B}", "win"),
+        ("My judgment is a tie.", "B", "tie"),
+        ("Answer A is worse", "B", None),
+        ("The answer is not A", "B", None),
         ("A thorough look at both shows that B is better", "B", None),  # an article
         ("A good answer names the colour. B", "B", None),
         ("A\nIt names the colour.", "B: it names the colour", "win"),

@@ -5,9 +5,11 @@ import math
 import pytest
 
 from finetune_api.evaluation import METRICS
-from finetune_trainer.evaluation.measures import MEASURES, is_unfinished_thought
+from finetune_trainer.evaluation.measures import LOOKED_AT, MEASURES, is_unfinished_thought, shortened
 
 DEEP = "[" * 1000 + "]" * 1000
+WIDE = "[" * 800 + "1," * 20_000 + "1" + "]" * 800
+"""Paths to its fields, written out, would take 128 MB."""
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,11 @@ DEEP = "[" * 1000 + "]" * 1000
         ("jsonFields", "null", "null", 1),
         ("jsonFields", "no JSON", '{"a": 1}', 0),
         ("jsonFields", '{"a": 1}', "no JSON", None),
+        ("jsonFields", '{"a": {"b": 1, "c": [2]}}', '{"a": 7, "d": {"e": 1}}', 0),
+        ("jsonFields", '{"0": 1}', "[1]", 0),
+        ("jsonFields", '{"a": [], "b": 1}', '{"a": "x", "b": 1}', 1 / 2),
+        ("jsonFields", WIDE, WIDE, 1),
+        ("jsonFields", WIDE, '{"a": 1}', 0),
         ("jsonFields", DEEP, '{"a": 1}', 0),
         ("jsonValid", "[" * 100_000, "", 0),
     ],
@@ -104,3 +111,15 @@ def test_every_metric_of_the_api_is_there():
 )
 def test_a_thought_that_was_cut_is_told_from_one_that_ended(text, unfinished):
     assert is_unfinished_thought(text) is unfinished
+
+
+@pytest.mark.parametrize(("metric", "most"), [("rougeL", "天"), ("rougeL", "word "), ("chrF", "a")])
+def test_of_very_long_texts_the_beginnings_are_compared_and_that_is_told(metric, most):
+    """Time grows with the product of both lengths, or with memory for each of millions of parts."""
+    limit = int(LOOKED_AT[metric].split()[0].replace(",", ""))
+    whole = (most * limit).strip()
+    assert not shortened(metric, whole, most)
+    assert MEASURES[metric](whole, whole + " other" * 100) == pytest.approx(1)
+    for longer in ((whole + " " + most, "a"), ("a", whole + " " + most)):
+        assert shortened(metric, *longer)
+    assert not shortened("tokenF1", whole + " " + most, "a")

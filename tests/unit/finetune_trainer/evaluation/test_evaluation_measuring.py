@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune_api.job import LoRA
+from finetune_api.job import Hyperparameters, LoRA
 from finetune_api.trainer import ActiveVersionRef
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.attempt.report import Reporter
@@ -20,7 +20,7 @@ from finetune_trainer.evaluation.contest import TUNED, ZERO_SHOT, Contestant, co
 from finetune_trainer.evaluation.losses import loss_on
 from finetune_trainer.evaluation.material import Material, Question, prepare
 from finetune_trainer.evaluation.measuring import Measuring
-from finetune_trainer.evaluation.models import Model, Tuned, base_of, version_in
+from finetune_trainer.evaluation.models import Model, Tuned, base_of, left_out, version_in
 from finetune_trainer.models import base_model
 from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.output import artifact
@@ -152,6 +152,13 @@ def test_no_answer_is_longer_than_the_positions_of_an_encoder_decoder(tmp_path):
     model = Model(net, base_model.load_tokenizer(folder), ChatTokenizer.from_folder(folder))
     room = model.room(5000, 8192)
     assert room == (128, 128)
+    said = "asked without the end of 1 question longer than {} tokens: training cuts them so too ({})"
+    positions = said.format(128, "the 128 tokens that the base model has positions for")
+    assert next(left_out(room, [5000, 100], 8, model.chat, Hyperparameters())) == positions
+    asked_for = left_out(
+        model.room(5000, 8, learnt=32), [5000, 32], 8, model.chat, Hyperparameters(max_sequence_length=32)
+    )
+    assert next(asked_for) == said.format(32, "maxSequenceLength 32")
     generation = model.generation
     generation.eos_token_id = None
     ((_, said),) = next(

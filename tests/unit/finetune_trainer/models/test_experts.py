@@ -116,6 +116,16 @@ def test_an_expert_that_is_not_as_the_others_is_told_by_its_tensor(kind, made, t
         assert caught.value.reason == "ModelUnusable"
 
 
+@pytest.mark.parametrize("kind", ["gpt_oss", "granitemoe", "mixtral", "qwen2_moe"])
+def test_what_one_layer_lacks_that_the_others_have_is_told_by_its_name(kind, made, tmp_path):
+    base = made(kind)
+    weights = load_file(base / "model.safetensors")
+    folder = spoilt(base, tmp_path / "x", weights)
+    for lacked in (name for name in weights if ".layers.1." in name and ".experts.0." not in name):
+        save_file({name: value for name, value in weights.items() if name != lacked}, folder / "model.safetensors")
+        assert refusal(folder) == f"its weights are incomplete: {lacked} cannot be found in its safetensors"
+
+
 @pytest.mark.parametrize("kind", ["deepseek_v3", "gpt_oss", "mixtral", "llama4_text"])
 @pytest.mark.parametrize("count", [3, 5])
 def test_a_number_of_experts_that_the_files_contradict_is_told_by_its_field(kind, count, made, tmp_path):

@@ -1,6 +1,7 @@
 """Base models that load and are not what they should be: named before they are trained, with tensor and file."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -60,12 +61,40 @@ def test_infinite_numbers_that_cancel_each_other_out_are_found_and_large_ones_ar
     assert loaded_weights.first_not_finite([("whole", torch.tensor([2**31 - 1]))]) is None
 
 
+LAYER = re.compile(r"model\.layers\.1\..*_proj\.weight")
+ADDED = re.compile(r".*(o_proj|down_proj|q_proj)\.weight|.*norm\.weight")
+"""Layers that begin as if they were not there are added to a model so."""
+
+
+@pytest.mark.parametrize(
+    ("which", "told"),
+    [
+        (re.compile(r"model\.embed_tokens\.weight"), "model.embed_tokens.weight"),
+        (LAYER, "model.layers.1.mlp.down_proj.weight"),
+        (ADDED, None),
+        (re.compile(r"model\.layers\.0\..*"), "model.layers.0.mlp.down_proj.weight"),
+    ],
+    ids=["words", "layer", "added", "all of a layer"],
+)
+def test_zeros_where_a_sound_model_has_none_are_told(base, which, told):
+    edit(base, lambda weights: [value.zero_() for name, value in weights.items() if which.fullmatch(name)])
+    if told is None:
+        assert base_model.load_model(base, dtype=torch.float32)
+        return
+    error = refused(base)
+    assert error.message.endswith(" in model.safetensors has nothing but zeros")
+    assert which.search(error.message)
+    assert "broken off" in error.next_step
+    with pytest.raises(TrainerError, match=told):
+        loaded_weights.require_sound(base, None, [], quantised=True)
+
+
 def test_what_becomes_4_bits_is_looked_at_before(base):
     """What NF4 makes of it is a number."""
     edit(base, lambda weights: weights[QUERY][0, :2].fill_(float("nan")))
     with pytest.raises(TrainerError, match=QUERY):
-        loaded_weights.require_finite(base, None, [], quantised=True)
-    loaded_weights.require_finite(base, None, [QUERY], quantised=True)
+        loaded_weights.require_sound(base, None, [], quantised=True)
+    loaded_weights.require_sound(base, None, [QUERY], quantised=True)
 
 
 @pytest.mark.parametrize("method", ["LoRA", "Full"])

@@ -280,7 +280,7 @@ def test_a_t5_is_asked_what_training_has_left_of_a_long_question_and_that_is_tol
     assert tuned == zero_shot == prompts
     assert all(32 < len(prompt) <= 3 * 32 for prompt in few_shot)
     said = "asked without the end of 1 question longer than 32 tokens: training cuts them so too"
-    assert report.evaluation.missing == f"{said} (hyperparameters.maxSequenceLength)"
+    assert report.evaluation.missing == f"{said} (maxSequenceLength 32)"
 
 
 @pytest.mark.parametrize("name", [T5, BART, PEGASUS])

@@ -1,0 +1,147 @@
+"""Whether the model that a user's code left is its base model as it was: told beside the version, and no refusal.
+
+    a whole model   each of its tensors is one of the base's, under the same name or, as libraries rename them, another
+    an adapter      second halves of zeros, magnitudes (DoRA) that are the base's own, biases that are those of the base
+
+Who cannot be sure says nothing.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from finetune_api.job_status import NOTHING_LEARNT
+from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, header, weight_files
+
+_FIRST_HALF, _SECOND_HALF = re.compile(r"\.lora_(embedding_)?A\b"), re.compile(r"\.lora_(embedding_)?B\b")
+_MAGNITUDE, _BIAS = re.compile(r"\.lora_magnitude_vector\b"), re.compile(r"(?<!\.lora_A)(?<!\.lora_B)\.bias$")
+_BEFORE_NAMES, _WITHIN_NAMES = "base_model.model.", ".base_layer"
+"""What peft puts into the names of a model that it adds to."""
+
+_NEAR = 1e-5
+"""Part of a magnitude by which the order of a sum may move it."""
+
+Tensors = Mapping[str, Callable[[], Any]]
+"""By name, each read when it is asked for."""
+
+
+def nothing_learnt(base: Path, folder: Path, model: Any) -> list[str] | None:
+    """What to say of a model that is its base as it was; None where it is not, or where nobody can be sure.
+
+    Args:
+        base: Folder of the base model.
+        folder: Of what the code has left.
+        model: The same, loaded.
+    """
+    try:
+        same = _adds_nothing(base, model) if hasattr(model, "peft_config") else _is_the_base(base, folder)
+    except UNREADABLE:  # it was read before: whoever measures again sees why
+        return None
+    if not same:
+        return None
+    return [f"{NOTHING_LEARNT}: the code has left every weight as it was. Look at whether it saves what it trains"]
+
+
+def _is_the_base(base: Path, folder: Path) -> bool:
+    with _stored(folder) as now:
+        return _are_of(base, now)
+
+
+def _adds_nothing(base: Path, model: Any) -> bool:
+    """Whether what is beside an adapter's first halves, which are random, is as an adapter begins."""
+    from peft import get_peft_model_state_dict
+
+    saved = get_peft_model_state_dict(model, save_embedding_layers=False)
+    biases = {name: value for name, value in saved.items() if _BIAS.search(name)}
+    halves = {name: value for name, value in saved.items() if _SECOND_HALF.search(name)}
+    known = biases.keys() | halves.keys()
+    rest = [name for name in saved if name not in known and not _FIRST_HALF.search(name)]
+    if any(value.any() for value in halves.values()) or not all(map(_MAGNITUDE.search, rest)):
+        return False
+    now = {_plain(name): partial(_itself, value) for name, value in biases.items()}
+    return _has_its_magnitudes(model) and _are_of(base, now)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix(_BEFORE_NAMES).replace(_WITHIN_NAMES, "")
+
+
+def _has_its_magnitudes(model: Any) -> bool:
+    """Whether each magnitude is the length of the base's own weights, with which DoRA begins."""
+    import torch
+
+    layers = (module for module in model.modules() if getattr(module, "lora_magnitude_vector", None))
+    for layer in layers:
+        weight = layer.get_base_layer().weight.detach().float()
+        for added in layer.lora_magnitude_vector.values():
+            now = added.weight.detach().float()
+            was = added.get_weight_norm(weight, torch.zeros_like(weight), 1.0)
+            if was.shape != now.shape or not torch.allclose(now, was, rtol=_rounding_of(now), atol=0.0):
+                return False
+    return True
+
+
+def _rounding_of(values: Any) -> float:
+    """Part of these numbers that rounding may have moved, by the narrowest type that holds all of them."""
+    import torch
+
+    held = (kind for kind in (torch.bfloat16, torch.float16) if values.to(kind).float().equal(values))
+    kind = next(held, None)
+    return _NEAR if kind is None else torch.finfo(kind).eps
+
+
+@contextmanager
+def _stored(folder: Path) -> Iterator[Tensors]:
+    """The tensors in a folder's files."""
+    from safetensors import safe_open
+
+    with ExitStack() as opened:
+        files = [opened.enter_context(safe_open(path, framework="pt")) for path in weight_files(folder)]
+        yield {name: partial(file.get_tensor, name) for file in files for name in file.keys()}  # noqa: SIM118 - no dict
+
+
+def _are_of(base: Path, now: Tensors) -> bool:
+    """Whether each is one of the base's, in the numbers that it was saved in.
+
+    Names come first, and the first one that differs ends the look: what was trained has moved everywhere.
+    """
+    with _stored(base) as was:
+        if not all(_alike(now[name](), was[name]()) for name in now.keys() & was.keys()):
+            return False
+        renamed = [now[name] for name in now.keys() - was.keys()]
+        return not renamed or _are_among(was, renamed, _shapes(base))
+
+
+def _alike(now: Any, was: Any) -> bool:
+    return bool(was.shape == now.shape and was.to(now.dtype).equal(now))
+
+
+def _shapes(base: Path) -> Mapping[str, tuple[int, ...]]:
+    """Of the base's tensors of floats."""
+    entries = (entry for path in weight_files(base) for entry in header(path).items())
+    return {name: tuple(entry["shape"]) for name, entry in entries if entry["dtype"] in FLOATS}
+
+
+def _are_among(was: Tensors, renamed: list[Callable[[], Any]], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether each of these stands in the base under whatever name, by hashes: only one is in memory at a time."""
+    meant: dict[tuple[int, ...], set[Any]] = {}
+    for read in renamed:
+        value = read()
+        meant.setdefault(tuple(value.shape), set()).add(value.dtype)
+    known = {_hash(was[name]().to(kind)) for name, shape in shapes.items() for kind in meant.get(shape, ())}
+    return all(_hash(read()) in known for read in renamed)
+
+
+def _hash(value: Any) -> tuple[Any, ...]:
+    import torch
+
+    flat = value.contiguous().reshape(-1).view(torch.uint8)
+    return tuple(value.shape), value.dtype, hashlib.sha256(flat.numpy()).digest()
