@@ -21,9 +21,9 @@ from finetune_trainer.storage.durable import damage, read_manifest
 _ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _STEP = "Point --model at a folder that `finetune-trainer` wrote."
-_TOKEN_STEP = (
-    "Servers on a cluster have no token of a hub: have the base model put into the model cache (finetune-trainer cache), "
-    "or tune with artifact.merge: true, which needs none. At a shell set HF_TOKEN."
+_GATED_STEP = (
+    "Servers on a cluster have no token of a hub: have the base model put into the model cache (finetune-trainer "
+    "cache), or tune with artifact.merge: true, which needs none. At a shell set HF_TOKEN."
 )
 _BASE_STEP = "Name the folder of the model cache with --model-cache, or let the base be fetched with --allow-hub."
 
@@ -139,7 +139,7 @@ def _from_hub(name: str) -> Path:
     except TrainerError as error:
         if error.reason not in (Reason.ACCESS_DENIED, Reason.MODEL_NOT_IN_CACHE):
             raise
-        raise TrainerError(error.reason, error.message, _TOKEN_STEP) from error
+        raise TrainerError(error.reason, error.message, _GATED_STEP) from error
 
 
 def _base_name(path: Path) -> str:
