@@ -61,7 +61,8 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
         "args": ["prune", folder, "--root", dirname(folder), *flags],
         **artifacts.environment(None if uri.is_claim else connection.artifacts),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        # All that a quota of CPU and memory counts: nobody else can say it of this container.
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
     }
     return {
         "apiVersion": "batch/v1",

@@ -181,7 +181,8 @@ def _fetch(served: Served, folder: str) -> Manifest:
         "image": connection.check_image or connection.trainer_image,
         "args": ["fetch", artifact.uri, "--to", folder, *flags],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
+        # All that a quota of CPU and memory counts: nobody else can say it of this container.
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
         **artifacts.environment(connection.artifacts),
     }
 

@@ -242,8 +242,8 @@ def _asked_in_vain(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str,
     """Whoever sets a new nonce on a job that has succeeded waits for something."""
     if not is_true(old.conditions, "Complete") or new.observed_retry_nonce in {None, old.observed_retry_nonce}:
         return None
-    note = "spec.retryNonce has no effect: it starts failed jobs again, and this one has succeeded; for another version"
-    return "Warning", "Succeeded", f"{note} apply the job under a new name"
+    note = "spec.retryNonce: it starts failed jobs again, and this one has succeeded; for another version apply the job"
+    return "Warning", unheeded.EVENT, f"{note} under a new name"
 
 
 def _display(view: JobView, status: FineTuneJobStatus) -> Any:

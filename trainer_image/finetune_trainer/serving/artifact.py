@@ -21,6 +21,10 @@ from finetune_trainer.storage.durable import damage, read_manifest
 _ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _STEP = "Point --model at a folder that `finetune-trainer` wrote."
+_GATED_STEP = (
+    "Servers on a cluster have no token of a hub: have the base model put into the model cache (finetune-trainer "
+    "cache), or tune with artifact.merge: true, which needs none. At a shell set HF_TOKEN."
+)
 _BASE_STEP = "Name the folder of the model cache with --model-cache, or let the base be fetched with --allow-hub."
 
 
@@ -123,9 +127,19 @@ def _base_of(folder: Path, model_cache: Path | None, *, allow_hub: bool) -> Path
     if found is not None:
         return found
     if allow_hub and not Path(name).is_absolute():
-        return fetch(name)
+        return _from_hub(name)
     error = not_in_cache(model_cache, name)
     raise error if model_cache else TrainerError(error.reason, error.message, _BASE_STEP)
+
+
+def _from_hub(name: str) -> Path:
+    """The base of an adapter. What keeps a job's pod from it is mended by the job; a server has nothing of that."""
+    try:
+        return fetch(name)
+    except TrainerError as error:
+        if error.reason not in (Reason.ACCESS_DENIED, Reason.MODEL_NOT_IN_CACHE):
+            raise
+        raise TrainerError(error.reason, error.message, _GATED_STEP) from error
 
 
 def _base_name(path: Path) -> str:

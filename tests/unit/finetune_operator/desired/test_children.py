@@ -243,6 +243,7 @@ def test_a_prune_job_deletes_one_folder_of_its_model() -> None:
     assert container["args"] == ["prune", folder, "--root", "/var/lib/finetune/claims/models/team-a/sentiment"]
     assert container["image"] == "check:1"
     assert mounts(made)["/var/lib/finetune/claims/models"] is False
+    assert [sorted(container["resources"][kind]) for kind in ("requests", "limits")] == [["cpu", "memory"]] * 2
     is_owned(made, "FineTunedModel")
     restricted(pod_of(made))
 

@@ -90,6 +90,7 @@ def test_a_server_gets_the_verified_weights_before_it_starts(engine: Any) -> Non
     ]
     assert fetch["image"] == "check:1"
     assert fetch["envFrom"] == [KEYS]
+    assert [sorted(fetch["resources"][kind]) for kind in ("requests", "limits")] == [["cpu", "memory"]] * 2, "of quotas"
     assert fetch["volumeMounts"] == container_of(made)["volumeMounts"]
     assert any(folder in argument for argument in container_of(made)["args"])
     assert "envFrom" not in container_of(made), "the server needs no keys"

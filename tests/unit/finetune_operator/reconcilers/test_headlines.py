@@ -74,7 +74,7 @@ COMPLETE: dict[str, object] = {
             ("Warning", "Evicted"),
         ),
         # A new nonce of a job that has succeeded does nothing: whoever set it waits for something.
-        (COMPLETE, {**COMPLETE, "observedRetryNonce": "1"}, ("Warning", "Succeeded")),
+        (COMPLETE, {**COMPLETE, "observedRetryNonce": "1"}, ("Warning", "NoEffect")),
         ({**COMPLETE, "observedRetryNonce": "1"}, {**COMPLETE, "observedRetryNonce": "1"}, None),
         ({**COMPLETE, "observedRetryNonce": "1"}, COMPLETE, None),
     ],

@@ -145,6 +145,16 @@ def test_a_base_that_the_cache_lacks_is_fetched_only_where_the_hub_may_be_asked(
     assert asked == [NAME]
 
 
+def test_a_base_that_is_gated_is_told_with_what_helps_a_server_and_not_a_job(copy, monkeypatch):
+    def fetch(name):
+        raise TrainerError(Reason.ACCESS_DENIED, f"{name} is gated", "Name a Secret in spec.hubTokenSecretRef.")
+
+    monkeypatch.setattr(artifacts, "fetch", fetch)
+    with pytest.raises(TrainerError, match="is gated") as refusal:
+        artifacts.open_artifact(copy, None, allow_hub=True)
+    assert "artifact.merge: true" in refusal.value.next_step
+
+
 def test_a_base_that_leads_out_of_the_cache_is_refused(copy, tiny_model):
     config = json.loads((copy / "adapter_config.json").read_text())
     (copy / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "../secret"}))

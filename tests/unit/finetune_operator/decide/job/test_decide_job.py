@@ -7,7 +7,6 @@ import pytest
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
-from finetune_api.memory import MemoryUse
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.cloud_job.steps import decide as decide_remote
 from finetune_operator.decide.job.change import fail
@@ -360,15 +359,6 @@ def test_what_was_found_of_the_data_holds_for_the_next_generation_of_a_running_j
     after = decide(view(run("Active"), checked, generation=2)).status
     assert condition(after, "DatasetValid").observed_generation == 2
     assert condition(after, "DatasetValid").status == "True"
-
-
-def test_a_large_model_that_is_being_loaded_is_not_told_as_data_that_are_being_read() -> None:
-    read = report("Validating", dataset=verdict())
-    said = [
-        condition(decide(view(run("Active", report=one), running())).status, "Reconciling").message
-        for one in (read, read.model_copy(update={"memory": MemoryUse.model_construct(device="GPU")}))
-    ]
-    assert said == ["the dataset is being read", "the dataset is read, and the base model is being loaded"]
 
 
 @pytest.mark.parametrize(

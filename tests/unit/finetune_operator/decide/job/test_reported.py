@@ -1,4 +1,4 @@
-"""What a report says in words: whether tuning was worth it."""
+"""What a report says in words: what the trainer does, and whether tuning was worth it."""
 
 from typing import Any
 
@@ -6,9 +6,12 @@ import pytest
 
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import ArtifactRef, Failure, TrainingResult
+from finetune_api.memory import MemoryUse
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.job.reported import evaluation_facts, in_words
+from finetune_operator.decide.job.steps import decide
+from tests.unit.finetune_operator.decide.given import condition, report, run, running, verdict, view
 
 MEASURED = "the tuned model was measured on dataset.test"
 WHY = "problem in status.evaluation.baselines says why"
@@ -66,3 +69,12 @@ def test_a_model_that_could_not_be_measured_says_why_and_what_to_do() -> None:
         "the model was made and is not measured: memory was not enough. Use a larger GPU. The version can be used"
     )
     assert fact.message.endswith("a job under a new name is evaluated again.")
+
+
+def test_a_large_model_that_is_being_loaded_is_not_told_as_data_that_are_being_read() -> None:
+    read = report("Validating", dataset=verdict())
+    said = [
+        condition(decide(view(run("Active", report=one), running())).status, "Reconciling").message
+        for one in (read, read.model_copy(update={"memory": MemoryUse.model_construct(device="GPU")}))
+    ]
+    assert said == ["the dataset is being read", "the dataset is read, and the base model is being loaded"]
