@@ -5,6 +5,7 @@ What a service answers with an error is never repeated in messages: it may quote
 
 import asyncio
 import contextlib
+import json
 import math
 import ssl
 import time
@@ -328,7 +329,7 @@ def _answer(row: int, content: bytes) -> Answer:
     tokens: Any = None
     finish: Any = None
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-        body = orjson.loads(content)
+        body = _read(content)
         finish = body["choices"][0].get("finish_reason")
         text = _text(body["choices"][0]["message"]["content"])
         tokens = (body.get("usage") or {}).get("prompt_tokens")
@@ -339,6 +340,16 @@ def _answer(row: int, content: bytes) -> Answer:
     if not isinstance(text, str) or (not text and _is_something_else(content)):
         raise FailedError(f"an answer has no choices[0].message.content{_what_it_is(content)}")
     return Answer(row, text.strip(), tokens if type(tokens) is int and tokens >= 0 else None)
+
+
+def _read(content: bytes) -> Any:
+    """The JSON in it. What ends within an emoji, as JavaScript writes it, is half of a pair, which orjson refuses."""
+    with contextlib.suppress(ValueError):
+        return orjson.loads(content)
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 _CALLS_A_TOOL = "an answer is none yet: the model calls a tool, and has none here"
@@ -353,7 +364,7 @@ _BROKEN_OFF = {
 
 def _is_something_else(content: bytes) -> bool:
     """Whether an empty text stands beside what was said in place of one: some services write "" and others null."""
-    message = orjson.loads(content)["choices"][0]["message"]
+    message = _read(content)["choices"][0]["message"]
     return any(message.get(name) for name in ("refusal", *_TOOLS))
 
 
@@ -374,7 +385,7 @@ def _what_it_is(content: bytes) -> str:
     if content.lstrip().startswith((b"data:", b"event:", b": ")):
         return ": it is a stream, which was not asked for"
     try:
-        body = orjson.loads(content)
+        body = _read(content)
     except ValueError:
         return ": it is no JSON"
     return _what_it_says(body) if isinstance(body, dict) else ": it is no object"
