@@ -22,6 +22,7 @@ import orjson
 
 from finetune_api.evaluation import Service
 from finetune_api.reasons import Reason
+from finetune_api.words import counted
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.kept import Answer
 from finetune_trainer.storage.store_errors import why_silent
@@ -84,10 +85,14 @@ class Outcome:
     @property
     def problem(self) -> str | None:
         """The most frequent cause, in words."""
+        return self.told("row")
+
+    def told(self, asked: str) -> str | None:
+        """The same, by what was asked: a judge is asked of each row twice."""
         if not self.errors:
             return None
         why = max(self.problems, key=lambda cause: self.problems[cause], default="it was not asked")
-        return f"{self.errors} {'row was' if self.errors == 1 else 'rows were'} not answered: {why}"
+        return f"{counted(self.errors, asked)} {'was' if self.errors == 1 else 'were'} not answered: {why}"
 
 
 class FailedError(Exception):
