@@ -123,9 +123,9 @@ class Asking:
         self._advance(outcome.errors)
         said = kept.texts(2 * len(tuned))
         other.rulings = rulings(tuned, other.answers, said)
-        why = outcome.problem or unread(other.rulings, said)
-        if why and other.problem is None:
-            other.problem = f"judge: {why}"
+        why = outcome.told("question") or unread(other.rulings, said)
+        if why:
+            other.problem = "; ".join(filter(None, (other.problem, f"judge: {why}")))
 
     def _kept(self, who: str, *depends_on: Any) -> KeptAnswers:
         spec, asked = self._spec, self._material

@@ -120,13 +120,14 @@ def _shortened(
     """Each metric once for each answer of which it looks at a beginning."""
     completions = [question.completion for question in asked.questions[part]]
     for one in found.values():
-        both = [pair for pair in zip(one.answers[part], completions, strict=True) if pair[0] is not None]
+        answered = zip(one.answers[part], completions, strict=True)
+        both = [(spoken(said), spoken(wanted)) for said, wanted in answered if said is not None]
         yield from (
             metric
             for metric in metrics
             if metric in LOOKED_AT
             for said, wanted in both
-            if shortened(metric, spoken(said), spoken(wanted))
+            if shortened(metric, said, wanted)
         )
 
 

@@ -5,6 +5,7 @@ What a service answers with an error is never repeated in messages: it may quote
 
 import asyncio
 import contextlib
+import json
 import math
 import ssl
 import time
@@ -21,6 +22,7 @@ import orjson
 
 from finetune_api.evaluation import Service
 from finetune_api.reasons import Reason
+from finetune_api.words import counted
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.kept import Answer
 from finetune_trainer.storage.store_errors import why_silent
@@ -83,10 +85,14 @@ class Outcome:
     @property
     def problem(self) -> str | None:
         """The most frequent cause, in words."""
+        return self.told("row")
+
+    def told(self, asked: str) -> str | None:
+        """The same, by what was asked: a judge is asked of each row twice."""
         if not self.errors:
             return None
         why = max(self.problems, key=lambda cause: self.problems[cause], default="it was not asked")
-        return f"{self.errors} {'row was' if self.errors == 1 else 'rows were'} not answered: {why}"
+        return f"{counted(self.errors, asked)} {'was' if self.errors == 1 else 'were'} not answered: {why}"
 
 
 class FailedError(Exception):
@@ -328,7 +334,7 @@ def _answer(row: int, content: bytes) -> Answer:
     tokens: Any = None
     finish: Any = None
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-        body = orjson.loads(content)
+        body = _read(content)
         finish = body["choices"][0].get("finish_reason")
         text = _text(body["choices"][0]["message"]["content"])
         tokens = (body.get("usage") or {}).get("prompt_tokens")
@@ -339,6 +345,16 @@ def _answer(row: int, content: bytes) -> Answer:
     if not isinstance(text, str) or (not text and _is_something_else(content)):
         raise FailedError(f"an answer has no choices[0].message.content{_what_it_is(content)}")
     return Answer(row, text.strip(), tokens if type(tokens) is int and tokens >= 0 else None)
+
+
+def _read(content: bytes) -> Any:
+    """The JSON in it. What ends within an emoji, as JavaScript writes it, is half of a pair, which orjson refuses."""
+    with contextlib.suppress(ValueError):
+        return orjson.loads(content)
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 _CALLS_A_TOOL = "an answer is none yet: the model calls a tool, and has none here"
@@ -353,7 +369,7 @@ _BROKEN_OFF = {
 
 def _is_something_else(content: bytes) -> bool:
     """Whether an empty text stands beside what was said in place of one: some services write "" and others null."""
-    message = orjson.loads(content)["choices"][0]["message"]
+    message = _read(content)["choices"][0]["message"]
     return any(message.get(name) for name in ("refusal", *_TOOLS))
 
 
@@ -374,7 +390,7 @@ def _what_it_is(content: bytes) -> str:
     if content.lstrip().startswith((b"data:", b"event:", b": ")):
         return ": it is a stream, which was not asked for"
     try:
-        body = orjson.loads(content)
+        body = _read(content)
     except ValueError:
         return ": it is no JSON"
     return _what_it_says(body) if isinstance(body, dict) else ": it is no object"

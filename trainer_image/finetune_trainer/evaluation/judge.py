@@ -60,7 +60,7 @@ def pairs(
         both = (tuned[row], other[row]) if order == 0 else (other[row], tuned[row])
         a, b = (spoken(said or "") for said in both)
         text = _PAIR.format(request=request, reference=question.completion, a=a, b=b)
-        return number, (system, Turn("user", text))
+        return number, (system, Turn("user", text.encode(errors="replace").decode()))  # half of an emoji is no text
 
     return Each(_numbers(tuned, other), conversation)
 

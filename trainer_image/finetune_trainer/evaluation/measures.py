@@ -7,8 +7,10 @@ stands with each measure. It knows no models.
 import json
 import re
 import string
+import sys
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -147,11 +149,16 @@ def _parsed(text: str) -> tuple[Any] | None:
     """
     text = text.strip()
     try:
-        return (json.loads(text, parse_constant=_no_constant),)
+        return (json.loads(text, parse_constant=_no_constant, parse_int=_whole),)
     except ValueError:
         return None
     except RecursionError:
         return _parsed_deep(text)
+
+
+def _whole(digits: str) -> int | Decimal:
+    """With all of its digits, where they are more than Python reads as one number, too."""
+    return int(digits) if len(digits) < sys.int_info.default_max_str_digits else Decimal(digits)
 
 
 def _no_constant(name: str) -> NoReturn:

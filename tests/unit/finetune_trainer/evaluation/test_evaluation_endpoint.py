@@ -103,6 +103,13 @@ def test_what_does_not_pass_is_counted_and_told(serve, failure, requests, says):
     assert says in outcome.problem
 
 
+def test_an_answer_that_ends_within_an_emoji_is_one(serve):
+    """JavaScript cuts text between the two halves of a pair."""
+    service = serve(lambda _: (200, b'{"choices": [{"message": {"content": "red \\ud83d"}}]}', {}))
+    outcome, answers = put(service, rows=1)
+    assert (outcome.errors, [one.text for one in answers]) == (0, ["red \ud83d"])
+
+
 def ended(finish, content):
     return 200, {"choices": [{"message": {"content": content}, "finish_reason": finish}]}, {}
 
@@ -122,6 +129,7 @@ def said(message, **body):
         ((200, b'data: {"choices": [{"delta": {"content": "r"}}]}\n\ndata: [DONE]\n', {}), "it is a stream"),
         ((200, b"", {}), "it is empty"),
         ((200, b"red", {}), "it is no JSON"),
+        ((200, b"[" * 100_000, {}), "it is no JSON"),
         ((200, b"[1]", {}), "it is no object"),
         ((200, {"error": {"message": SECRET}}, {}), "it is an error, in spite of HTTP 200"),
         ((200, {"error": SECRET, "choices": None}, {}), "it is an error, in spite of HTTP 200"),

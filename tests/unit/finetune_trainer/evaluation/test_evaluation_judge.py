@@ -25,6 +25,8 @@ def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
     assert ["user: q3" in asked[number][1].content for number in (6, 7)] == [True, True]
     ((_, (by_default, _)), _) = pairs(ASKED[:1], ["mine"], ["theirs"], None)
     assert "this holds more: it is right, complete and to the point." in by_default.content
+    ((_, (_, of_half_an_emoji)), _) = pairs(ASKED[:1], ["\ud83d"], ["theirs"], None)
+    assert of_half_an_emoji.content.encode()
 
 
 @pytest.mark.parametrize(

@@ -394,6 +394,26 @@ def test_a_judge_compares_with_every_baseline_and_is_asked_once(tiny_model, tmp_
     assert len(asked) == before > 20
 
 
+def test_a_judge_that_is_not_there_is_told_beside_what_an_endpoint_did_not_answer(tiny_model, tmp_path, monkeypatch):
+    from finetune_trainer.evaluation import endpoint as asking
+    from finetune_trainer.evaluation.kept import Answer
+
+    service = {"url": "https://rag.example.com/v1", "model": "m"}
+    bench = Bench(tmp_path, tiny_model, baselines=[{"endpoint": {"name": "rag", **service}}], judge=service)
+
+    def answers(asked_of, _key, left, *, on_answer, **_how):
+        if not hasattr(asked_of, "name"):
+            return asking.Outcome(len(left), {"HTTP 500": len(left)})
+        for number, _ in left[:-1]:
+            on_answer(Answer(number, "half of an emoji: \ud83d"))
+        return asking.Outcome(1, {"HTTP 400": 1})
+
+    monkeypatch.setattr(asking, "ask", answers)
+    (found,) = bench.measure().result.baselines.endpoints
+    first, second = "1 row was not answered: HTTP 400", "judge: 22 questions were not answered: HTTP 500"
+    assert found.problem == f"{first}; {second}; judge: no verdict by rulings on 0 of 11 rows"
+
+
 def test_a_judge_whose_words_cannot_be_read_is_told_as_such(tiny_model, tmp_path, monkeypatch):
     from finetune_trainer.evaluation import endpoint as asking
     from finetune_trainer.evaluation.kept import Answer
