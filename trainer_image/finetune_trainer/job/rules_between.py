@@ -116,11 +116,9 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
 
 def of_quantity(value: Any) -> str | None:
     """What is wrong with a number where a quantity stands: the API server takes whole ones of 64 bits alone."""
-    if isinstance(value, float):
-        return 'a fraction needs quotes or the unit m: write "0.5" or 500m'
-    return (
-        "so large a number needs a unit, such as 16Gi" if isinstance(value, int) and value >= LARGEST_NUMBER else None
-    )
+    if isinstance(value, int | float) and value >= LARGEST_NUMBER:
+        return "so large a number needs a unit, such as 16Gi"
+    return 'a fraction needs quotes or the unit m: write "0.5" or 500m' if isinstance(value, float) else None
 
 
 def broken_rules(schema: Schema, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
