@@ -207,7 +207,7 @@ def test_usual_names_of_other_languages_and_services_are_known(check, header, ma
 
 
 def test_a_column_of_objects_is_no_prompt_and_no_completion(check):
-    row = {"custom_id": "1", "response": {"body": {"choices": []}}}
+    row = {"id": "1", "response": {"body": {"choices": []}}}
     step = check(train=("t.jsonl", json.dumps(row) + "\n")).verdict.next_step
     assert "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE > ROWS.jsonl` takes them out of objects." in step
 

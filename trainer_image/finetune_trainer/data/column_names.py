@@ -194,8 +194,8 @@ def of_answers(names: Collection[str], of_objects: Collection[str], file_format:
         )
     answer = ".answers.text[0]" if within else ".answers[0]"
     asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
-    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}}")
-    return f"Take one answer of a row: `{how}` takes the first."
+    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}} | select(.completion)")
+    return f"Take one answer of a row: `{how}` takes the first, and leaves out questions without any."
 
 
 def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:
