@@ -199,6 +199,9 @@ def test_questions_that_are_names_of_their_answers_become_rows_by_a_command(chec
         ("id,article,highlights", "{prompt: article, completion: highlights}"),
         ("src,tgt", "{prompt: src, completion: tgt}"),
         ("human,gpt", "{prompt: human, completion: gpt}"),
+        ("id,dialogue,summary", "{prompt: dialogue, completion: summary}"),
+        ("inputs,ground_truth", "{prompt: inputs, completion: ground_truth}"),
+        ("id,dialogue", "{messages: dialogue}"),
     ],
 )
 def test_usual_names_of_other_languages_and_services_are_known(check, header, mapping):

@@ -308,6 +308,11 @@ MENDED = {
     "texts that take turns": ([{"messages": ["q", "a"]}], "", ""),
     "pairs": ([{"messages": [["q", "a"], ["r", "b"]]}], "", ""),
     "reasoning": (messages(ASKED[0], {**ASKED[1], "reasoning_content": "hm"}), "", ""),
+    "numbers": (messages(ASKED[0], {**ASKED[1], "content": 5}), "", ""),
+    "booleans": (messages(ASKED[0], {**ASKED[1], "content": True}), "", ""),
+    "lists of text": (messages({**ASKED[0], "content": ["a", "b"]}, ASKED[1]), "", ""),
+    "objects": (messages({"from": "human", "value": {"said": "q"}}, ASKED[1]), "NAME", "said"),
+    "speakers as names": ([{"messages": [{"human": "q", "gpt": "a"}, {"Human": "r"}, {"GPT": "b"}]}], "", ""),
     "no answers": ([{"messages": [ASKED[0]], "best": "b"}], "NAME", "best"),
     "no prompts": ([{"prompt": " ", "completion": "b"}], "", ""),
 }

@@ -1,6 +1,9 @@
 """Rows that stand within something else, text with marks or an object: the next step's command makes rows of them."""
 
+import bz2
+import gzip
 import json
+import lzma
 import re
 import shutil
 import subprocess
@@ -20,12 +23,14 @@ MESSAGES = [
 
 
 def followed(verdict, folder, **files):
-    """What the only command of the next step writes, run where the files are."""
-    (command,) = re.findall(r"`((?:jq|sed|python3) .*?)`(?:[ .]|$)", verdict.next_step)
+    """What the command of the next step writes, after one that goes before it, run where the files are."""
+    (command,) = re.findall(r"`((?:jq|sed|python3|tail) .*?)`(?:[ .]|$)", verdict.next_step)
     if not shutil.which(command.split()[0]):
         pytest.skip(f"{command.split()[0]} is not installed here")
     for name, data in files.items():
-        (folder / name).write_text(data, newline="")
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    if before := re.findall(r" Before that: `(.*)`\.$", verdict.next_step):
+        subprocess.run(["bash", "-c", *before], cwd=folder, check=True)
     subprocess.run(
         ["bash", "-c", command.replace("REQUESTS.jsonl RESULTS.jsonl", "FILE OTHER")], cwd=folder, check=True
     )
@@ -220,6 +225,35 @@ def test_named_rows_are_left_out_by_their_lines(check, tmp_path):
     )
     made = followed(check(train=("t.jsonl", data)).verdict, tmp_path, FILE=data)
     assert made == "\n" + as_lines([*MESSAGES, *MESSAGES, *ROWS])
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [
+        ("t.jsonl.gz", lambda data: gzip.compress(data.encode())),
+        ("t.jsonl.xz", lambda data: lzma.compress(data.encode())),
+        ("t.jsonl", lambda data: data.encode("utf-16")),
+        ("t.jsonl.bz2", lambda data: bz2.compress(data.encode("utf-16"))),
+    ],
+)
+def test_what_no_command_reads_as_it_is_is_unpacked_first(check, tmp_path, name, packed):
+    data = packed(as_lines(with_bad(ROWS, {"prompt": "a"})))
+    made = followed(check(train=(name, data)).verdict, tmp_path, PACKED=data)
+    assert made == as_lines([*ROWS, *ROWS])
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_rows_of_a_table_with_too_few_cells_and_headers_among_them_are_left_out(check, tmp_path, separator):
+    lines = ["prompt,completion", 'a,"b\nc"', "alone", "d,e", "prompt,completion", "f,g", "h,i"]
+    data = "\n".join(lines).replace(",", separator)
+    made = followed(check(train=("t.csv", data)).verdict, tmp_path, FILE=data)
+    assert made == 'prompt,completion\na,"b\nc"\nd,e\nf,g\nh,i\n'
+
+
+def test_lines_above_a_table_are_taken_away(check, tmp_path):
+    data = "A report\n\nprompt,completion\na,b\nc,d\n"
+    made = followed(check(train=("t.csv", data)).verdict, tmp_path, FILE=data)
+    assert made == "prompt,completion\na,b\nc,d\n"
 
 
 def test_a_file_that_breaks_off_in_its_last_row_is_told_as_that(check):

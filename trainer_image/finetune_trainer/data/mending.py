@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 from finetune_trainer.data import mending_messages
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.csv_rows import SEPARATORS
 from finetune_trainer.data.jq import by_jq
 from finetune_trainer.data.json_array import AFTER_ARRAY
 from finetune_trainer.data.json_lines import NO_OBJECT, OF_SEQUENCES
-from finetune_trainer.data.mending_rows import of_table, without_rows
+from finetune_trainer.data.mending_rows import of_table, separator_in, without_rows
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
 from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
 
@@ -166,6 +165,10 @@ def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) 
 
 def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
     """How what stands in one column of all rows becomes what can be learnt."""
+    if all(problem.what.startswith("content of message") for problem in problems):
+        kinds = {problem.what.partition(" is ")[2].removesuffix(", not text") for problem in problems}
+        if step := mending_messages.of_contents(kinds, column, file_format):
+            return step
     if any(_all_say(problems, f"is {kind}, not text") for kind in _WRITTEN_AS_TEXT):
         return _as_text(column, file_format)
     return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if _all_say(problems, what)), None)
@@ -227,8 +230,7 @@ def _in_python(file_format: str) -> str:
     if not file_format.startswith("CSV"):
         opened = 'open("FILE", encoding="utf-8-sig")'
         return f"map(json.loads, {opened})" if file_format.startswith("JSONLines") else f"json.load({opened})"
-    mark = next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), ",")
-    return f'csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={json.dumps(mark)})'
+    return f'csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={separator_in(file_format)})'
 
 
 def _asked_alike(column: str, file_format: str) -> str:

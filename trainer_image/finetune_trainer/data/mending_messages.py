@@ -4,7 +4,7 @@ Problems are known by their words, as `turns` has them. Of files that jq does no
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from finetune_trainer.data.jq import by_jq
 from finetune_trainer.data.turns import (
@@ -111,7 +111,31 @@ def _with_role(column: str, file_format: str) -> str:
     role = "(.role // .from // .author // .sender // .speaker // .type)"
     content = "(.content // .value // .text // .message // .utterance // .body)"
     named = f"with_entries(.key |= ascii_downcase) | . + {{role: {role}, content: {content}}}"
-    return f"{said}: `{_changed(column, file_format, f'map({named})')}` takes them by other usual names."
+    speakers = 'keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot"))'
+    each = f"if {speakers} then to_entries[] | {{role: .key, content: .value}} else {named} end"
+    return f"{said}: `{_changed(column, file_format, f'[.[] | {each}]')}` takes them by other usual names."
+
+
+_CONTENTS = {
+    "a number": ("tostring", "makes it of numbers"),
+    "true or false": ("tostring", "makes it of true and false"),
+    "a list": ('map(strings) | join("\\n")', "puts the texts of lists one below the other"),
+    "an object": (".NAME", "takes what an object calls NAME"),
+}
+"""How content of one kind becomes text: jq's program, and what it does."""
+
+
+def of_contents(kinds: Collection[str], column: str, file_format: str) -> str | None:
+    """How the contents of messages become text, where all that are none are of these kinds: of one of them alone."""
+    known = _CONTENTS.get(next(iter(kinds))) if len(kinds) == 1 else None
+    if known is None:
+        return None
+    said = "Only text is learnt: write it as the content of messages"
+    if not file_format.startswith("JSON"):
+        return f"{said}."
+    to_text = f'if type | IN("string", "null") then . else {known[0]} end'
+    how = f'map(with_entries(if .key | IN("content", "value") then .value |= ({to_text}) else . end))'
+    return f"{said}; `{_changed(column, file_format, how)}` {known[1]}."
 
 
 def _with_words_for_roles(column: str, file_format: str) -> str:

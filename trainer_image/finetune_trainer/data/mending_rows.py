@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.csv_rows import SEPARATORS
 from finetune_trainer.data.jq import by_jq
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
@@ -36,12 +37,13 @@ def without_rows(
             f"`sed '{rows}d' FILE > ROWS.jsonl` leaves that row out; others may be missing, too."
         )
     how = _by_lines(problems, bad_rows, file_format) or _by_columns(problems, file_format, in_python)
+    how = how or _by_cells(problems, file_format)
     return how and f"{NEXT_STEP[Reason.DATASET_INVALID]} To leave such rows out: {how}."
 
 
 def _by_lines(problems: Sequence[Unusable], bad_rows: int, file_format: str) -> str | None:
     lines = [problem.position.line for problem in problems]
-    if file_format != "JSONLines" or len(problems) < bad_rows or None in lines:
+    if not file_format.startswith("JSONLines") or len(problems) < bad_rows or None in lines:
         return None
     return f"`sed '{';'.join(f'{line}d' for line in lines)}' FILE > ROWS.jsonl`"
 
@@ -64,25 +66,46 @@ def _by_columns(problems: Sequence[Unusable], file_format: str, in_python: str) 
     return f"`{how}`"
 
 
+def _by_cells(problems: Sequence[Unusable], file_format: str) -> str | None:
+    """The same of a table whose bad rows have other numbers of cells, or are its header once more."""
+    known = ("where the header has ", "the header stands here once more")
+    if not file_format.startswith("CSV") or not all(any(one in problem.what for one in known) for problem in problems):
+        return None
+    kept = "[out.writerow(row) for row in rows if len(row) == len(head) and row != head]"
+    return _by_python(f"{_rows_of(file_format)}{kept}")
+
+
 def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
     """How a table of text is written anew, where all of its bad rows have the same wrong with their cells."""
-    if file_format != "CSV":
+    if not file_format.startswith("CSV"):
         return None
+    mark = separator_in(file_format)
     if all(_has_too_many(problem.what) for problem in problems):
-        joined = 'row[: len(head) - 1] + [",".join(row[len(head) - 1 :]).rstrip(",")]'
-        how = f"rows = csv.reader({_OPENED}); head = next(rows); out.writerow(head); "
-        how += f"[out.writerow({joined}) for row in rows]"
+        joined = f"row[: len(head) - 1] + [{mark}.join(row[len(head) - 1 :]).rstrip({mark})]"
+        how = f"{_rows_of(file_format)}[out.writerow({joined}) for row in rows]"
         return (
             "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
             f"{_by_python(how)} takes what is too much for a part of the last column."
         )
     if all("the quotes are not as CSV has them" in problem.what for problem in problems):
-        how = rf'out.writerows(csv.reader({_OPENED}, doublequote=False, escapechar="\\"))'
+        how = rf'out.writerows(csv.reader({_OPENED}, delimiter={mark}, doublequote=False, escapechar="\\"))'
         return (
             "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
             f"{_by_python(how)} does it where a backslash stands before them."
         )
     return None
+
+
+def separator_in(file_format: str) -> str:
+    """What separates the cells of a table, as Python writes it."""
+    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), ","))
+
+
+def _rows_of(file_format: str) -> str:
+    """Python that has read the header of a table, and written it."""
+    return (
+        f"rows = csv.reader({_OPENED}, delimiter={separator_in(file_format)}); head = next(rows); out.writerow(head); "
+    )
 
 
 def _by_python(how: str) -> str:

@@ -21,6 +21,7 @@ from finetune_trainer.data.counting import count, count_pairs
 from finetune_trainer.data.csv_rows import EmptyRows
 from finetune_trainer.data.doubtful import Doubtful, SameAnswer, of_first, of_texts, with_special_tokens
 from finetune_trainer.data.encode import Refused, Tally
+from finetune_trainer.data.jq import unpacked_first
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.marked_text import Marked, marked
 from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
@@ -307,6 +308,10 @@ class _SplitCheck:
 
     def next_step(self) -> str | None:
         """What to do about it, where this place knows better than the reason."""
+        step = self._step()
+        return step and unpacked_first(step, self.format)
+
+    def _step(self) -> str | None:
         if self.error is not None:
             return self.error.next_step
         if self.absent:
