@@ -7,9 +7,13 @@ from finetune_api.base import alias
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.dataset import Dataset
 from finetune_api.job import ArtifactOptions, FineTuneJobSpec, Hyperparameters, Resources
+from finetune_api.openai import data_rules
 
 SEED_LIMIT = 2**31 - 1
 BETA_LIMIT = 2
+EPOCHS_LIMIT = 50
+BATCH_LIMIT = 256
+"""OpenAI's own, by its API's reference; services with its API have theirs."""
 
 Check = tuple[Callable[[FineTuneJobSpec], bool], str]
 
@@ -73,6 +77,16 @@ _OF_OPENAI: tuple[Check, ...] = (
         "preference.labelSmoothing: the provider takes none; leave it out",
     ),
 )
+_OF_OPENAI_ITSELF: tuple[Check, ...] = (
+    (
+        lambda spec: spec.hyperparameters.epochs > EPOCHS_LIMIT,
+        f"hyperparameters.epochs: OpenAI takes up to {EPOCHS_LIMIT}",
+    ),
+    (
+        lambda spec: spec.hyperparameters.batch_size > BATCH_LIMIT,
+        f"hyperparameters.batchSize: OpenAI takes up to {BATCH_LIMIT}",
+    ),
+)
 _OF_BEDROCK: tuple[Check, ...] = (
     (
         lambda spec: bedrock.family_of(spec.base_model) is None,
@@ -100,6 +114,8 @@ def not_heeded(spec: FineTuneJobSpec, provider: str, connection: LLMConnectionSp
         )
     else:
         checks = _CHECKS + (_OF_BEDROCK if provider == "bedrock" else _OF_OPENAI)
+    if (data_rules(connection) if connection else provider) == "openAI":
+        checks += _OF_OPENAI_ITSELF
     sentences = [sentence for is_in_the_way, sentence in checks if is_in_the_way(spec)]
     if provider != "sageMaker":
         sentences += _of_our_recipe(spec.hyperparameters)

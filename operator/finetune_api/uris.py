@@ -65,6 +65,7 @@ PLACEHOLDER_HELP = "write what the placeholder stands for, without the brackets 
 _OTHER_NAMES = {
     "abfss": "abfs", "az": "abfs", "adl": "abfs", "wasb": "abfs", "wasbs": "abfs", "s3a": "s3", "s3n": "s3",
     "gcs": "gs", "azure": "abfs", "http": "https", "huggingface": "hf", "claim": "pvc", "cm": "configmap",
+    "minio": "s3",
 }  # fmt: skip
 """What others call the schemes."""
 

@@ -199,6 +199,9 @@ def test_questions_that_are_names_of_their_answers_become_rows_by_a_command(chec
         ("id,article,highlights", "{prompt: article, completion: highlights}"),
         ("src,tgt", "{prompt: src, completion: tgt}"),
         ("human,gpt", "{prompt: human, completion: gpt}"),
+        ("id,dialogue,summary", "{prompt: dialogue, completion: summary}"),
+        ("inputs,ground_truth", "{prompt: inputs, completion: ground_truth}"),
+        ("id,dialogue", "{messages: dialogue}"),
     ],
 )
 def test_usual_names_of_other_languages_and_services_are_known(check, header, mapping):
@@ -207,7 +210,7 @@ def test_usual_names_of_other_languages_and_services_are_known(check, header, ma
 
 
 def test_a_column_of_objects_is_no_prompt_and_no_completion(check):
-    row = {"custom_id": "1", "response": {"body": {"choices": []}}}
+    row = {"id": "1", "response": {"body": {"choices": []}}}
     step = check(train=("t.jsonl", json.dumps(row) + "\n")).verdict.next_step
     assert "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE > ROWS.jsonl` takes them out of objects." in step
 

@@ -286,3 +286,56 @@ def test_json_text_sequences_are_told_with_what_takes_their_separators_away(chec
     (tmp_path / "FILE").write_text(data)
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
     assert check(train=("mended.jsonl", (tmp_path / "ROWS.jsonl").read_text())).verdict.valid
+
+
+def messages(*turns):
+    return [{"messages": [dict(turn) for turn in turns]}] * 2
+
+
+NO_WEIGHT, NOT_TRAINED = {**ASKED[1], "weight": 0}, {**ASKED[1], "train": False}
+OTHER_LETTERS = [{"Role": "user", "Content": "q"}, {"Role": "assistant", "Content": "a"}]
+OTHER_NAMES = [{"role": "user", "text": "q"}, {"role": "assistant", "message": "a"}]
+OTHER_WORDS = [{"from": who, "value": "text"} for who in ("agent", "guest", "agent")]
+MENDED = {
+    "the last answer's weight": (messages(*ASKED, ASKED[0], NO_WEIGHT), "", ""),
+    "an answer among them": (messages({**ASKED[0], "weight": 0}, ASKED[1], ASKED[0], NOT_TRAINED), "", ""),
+    "weights of all answers": (messages(ASKED[0], NO_WEIGHT), "", ""),
+    "weights of parts": (messages(ASKED[0], {**ASKED[1], "weight": 0.7}), "", ""),
+    "weights as text": (messages(ASKED[0], {**ASKED[1], "weight": "1"}), "", ""),
+    "other letters": (messages(*OTHER_LETTERS), "", ""),
+    "other names": (messages(*OTHER_NAMES), "", ""),
+    "other words": (messages(*OTHER_WORDS), "ASKER", "guest"),
+    "texts that take turns": ([{"messages": ["q", "a"]}], "", ""),
+    "pairs": ([{"messages": [["q", "a"], ["r", "b"]]}], "", ""),
+    "reasoning": (messages(ASKED[0], {**ASKED[1], "reasoning_content": "hm"}), "", ""),
+    "numbers": (messages(ASKED[0], {**ASKED[1], "content": 5}), "", ""),
+    "booleans": (messages(ASKED[0], {**ASKED[1], "content": True}), "", ""),
+    "lists of text": (messages({**ASKED[0], "content": ["a", "b"]}, ASKED[1]), "", ""),
+    "objects": (messages({"from": "human", "value": {"said": "q"}}, ASKED[1]), "NAME", "said"),
+    "speakers as names": ([{"messages": [{"human": "q", "gpt": "a"}, {"Human": "r"}, {"GPT": "b"}]}], "", ""),
+    "no answers": ([{"messages": [ASKED[0]], "best": "b"}], "NAME", "best"),
+    "no prompts": ([{"prompt": " ", "completion": "b"}], "", ""),
+}
+"""Rows of which all have the same wrong; and what a reader writes for a word of the command."""
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+@pytest.mark.parametrize("what", MENDED)
+def test_what_is_wrong_with_all_conversations_is_mended_by_a_command(check, tmp_path, what, name):
+    rows, word, meant = MENDED[what]
+    data = written(name, rows)
+    bad = check(train=(name, data)).verdict
+    assert not bad.valid
+    (command,) = re.findall(r"`(jq .*?)`(?: |$)", bad.next_step)
+    if not shutil.which("jq"):
+        pytest.skip("jq is not installed here")
+    (tmp_path / "FILE").write_text(data)
+    command = command.replace(word, meant).replace("ANSWERER", "agent") if word else command
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    mended = check(train=("mended.jsonl", (tmp_path / "ROWS.jsonl").read_text())).verdict
+    assert (mended.valid, mended.train.rows) == (True, len(rows)), mended.message
+
+
+def test_speakers_are_known_with_spaces_around_their_words(check):
+    rows = [{"messages": [{"role": "user ", "content": "q"}, {"role": " Assistant", "content": "a"}]}]
+    assert check(train=("t.jsonl", written("t.jsonl", rows))).verdict.valid

@@ -15,7 +15,7 @@ from finetune_trainer.data.layouts import BELOW, Layout
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": (
         *("instruction", "question", "input", "query", "text", "source", "user", "human", "context", "sentence"),
-        *("inputs", "article", "document", "src"),
+        *("inputs", "article", "document", "src", "dialogue", "dialog", "problem", "userinput", "usermessage"),
         *(
             "inputtext",
             "frage",
@@ -28,13 +28,17 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
             "质问",
             "问题",
             "質問",
+            "提示",
+            "指令",
+            "输入",
         ),
     ),
     "completion": (
         *("output", "answer", "response", "label", "target", "assistant", "chosen", "reply", "summary"),
-        *("targets", "highlights", "tgt", "gpt", "bot"),
+        *("targets", "highlights", "tgt", "gpt", "bot", "expectedoutput", "groundtruth", "ideal", "reference"),
+        *("expected", "botresponse", "modelresponse", "solution"),
         *("outputtext", "antwort", "ausgabe", "respuesta", "salida", "resposta", "risposta", "réponse", "ответ"),
-        *("答案", "回答"),
+        *("答案", "回答", "输出"),
     ),
     "system": ("instruction", "system_prompt", "context"),
     "messages": ("conversation", "conversations", "dialog", "dialogue", "chat", "turns"),
@@ -100,8 +104,9 @@ def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
         if asked[part] not in seen and (near := nearest(asked[part], _names_of(part), free)):
             found[part] = near
             free.remove(near)
-    if not found and columns.prompt not in seen and (near := nearest(columns.messages, _names_of("messages"), free)):
-        found["messages"] = near
+    near = nearest(columns.messages, _names_of("messages"), [*free, *found.values()])
+    if near and columns.prompt not in seen and set(found.values()) <= {near}:
+        return {"messages": near}
     return found
 
 
@@ -194,8 +199,8 @@ def of_answers(names: Collection[str], of_objects: Collection[str], file_format:
         )
     answer = ".answers.text[0]" if within else ".answers[0]"
     asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
-    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}}")
-    return f"Take one answer of a row: `{how}` takes the first."
+    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}} | select(.completion)")
+    return f"Take one answer of a row: `{how}` takes the first, and leaves out questions without any."
 
 
 def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:

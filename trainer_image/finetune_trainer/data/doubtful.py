@@ -1,13 +1,15 @@
 """Rows that can be learnt from and were probably not meant so: found by a look at their text, counted, warned of."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain
 from operator import eq
 from os.path import commonprefix
 
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.marked_text import in_chat_format
+from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.rows import Position, Row, Rows
 from finetune_trainer.data.shared_parts import mark_pattern
 
@@ -167,7 +169,47 @@ def _with(has_it: Callable[[str], bool]) -> Look:
     return look
 
 
-def in_quotes(row: Row) -> bool:
+_AS_READ = ": the text was read in another encoding before it was saved; export it anew as UTF-8"
+_AS_ANY_OTHER = "; it is learnt like any other"
+_AS_WRITTEN = "; they are learnt as they stand there: html.unescape of Python makes plain text of them"
+
+
+def of_texts() -> list[Doubtful]:
+    """What every row of a file is looked at for, none found yet."""
+    words = Words()
+    return [
+        Doubtful(words.say_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
+        Doubtful(words.stand_in, "a text that mostly stands where one is still to be written, such as TODO or TBD"),
+        Doubtful(words.are_totals, "a question that is a total, as spreadsheets have below their columns"),
+        Doubtful(answered_as_asked, "an answer that is the question"),
+        Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
+        Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
+        Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
+        Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
+        Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
+    ]
+
+
+_AS_OLD = (
+    "### or -> behind its question, as OpenAI's old models wanted it: chat templates tell question and answer apart, "
+    "so take it away, and a mark such as END behind answers"
+)
+
+
+def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
+    """What a row has that was probably not meant, and what it means: asked of the first row alone."""
+    if written_out(row):
+        yield "messages written as JSON, or by Python, for text: they are learnt as that text"
+    if in_csv and _in_quotes(row):
+        how = 'cells are quoted by ", and no space stands before it'
+        yield f"quotes around its cells, which are learnt with them: {how}"
+    if _with_old_separator(row):
+        yield _AS_OLD
+    if marks := in_chat_format(_texts(row)):
+        yield f"marks of a chat in its text, such as {marks}: a chat template writes them, so take them away"
+
+
+def _in_quotes(row: Row) -> bool:
     """Whether a row of CSV has kept quotes that were to be around its cells: single ones, or some behind a space."""
     texts = [turn.content for turn in row.turns]
     return all(_between("'", text) for text in texts) or any(
@@ -175,7 +217,7 @@ def in_quotes(row: Row) -> bool:
     )
 
 
-def with_old_separator(row: Row) -> bool:
+def _with_old_separator(row: Row) -> bool:
     """Whether its question ends as OpenAI's completion models wanted all of them to; answers often have a mark, too."""
     return row.prompt[-1].content.rstrip().endswith(("###", "->"))
 

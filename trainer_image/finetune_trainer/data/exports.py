@@ -18,6 +18,13 @@ _OF_LABEL_STUDIO = (
     "{prompt: .data.text, completion: (.annotations[0].result[0].value | .choices // .text "
     '| if type == "array" then .[0] else . end)} | select(.completion != null)'
 )
+_OF_BATCHES = (
+    "jq -nc 'reduce inputs as $one ({}; .[$one.custom_id] += ($one.body // $one.params // {answer: "
+    "($one.response.body.choices[0].message // $one.result.message)})) | .[] | select(.messages and .answer.content) "
+    "| {system, messages: (.messages + [.answer | {role, content}])}' REQUESTS.jsonl RESULTS.jsonl > ROWS.jsonl"
+)
+"""Two files of a batch, of OpenAI, Azure or Anthropic, in any order: what was asked, and what was answered."""
+_IN_BATCHES = frozenset({"body", "params", "response", "result"})
 _TURNS = (
     r'def turns: [splits("\n\n(?=(?:Human|Assistant):)") | select(. != "") '
     r'| capture("^(?<from>Human|Assistant): ?(?<value>(?s:.*))$") | .from |= ascii_downcase]; '
@@ -34,7 +41,8 @@ _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
     ),
     (
         frozenset({"fields", "responses"}),
-        "{prompt: .fields.NAME, completion: .responses.NAME[0].value}",
+        '{prompt: .fields.NAME, completion: (.responses.NAME | if type == "array" then .[0] else . end | .value)} '
+        "| select(.completion)",
         "takes a field and the first response to a question out of records of Argilla",
     ),
 )
@@ -44,6 +52,9 @@ def of_export(names: Collection[str], file_format: str) -> str | None:
     """How rows come of a file with these columns; None of one that no program is known to write."""
     if not file_format.startswith("JSON"):
         return None
+    if "custom_id" in names and not _IN_BATCHES.isdisjoint(names):
+        how = "makes a row of each request of a batch and its answer, where their two files are both at hand"
+        return f"`{_OF_BATCHES}` {how}."
     known = (one for one in _EXPORTS if one[0].issubset(names))
     return next((f"`{by_jq(file_format, program)}` {does}." for _, program, does in known), None)
 

@@ -4,24 +4,16 @@ Problems are known by their words, as they are told to people.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
+from finetune_trainer.data import mending_messages
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.csv_rows import SEPARATORS
 from finetune_trainer.data.jq import by_jq
 from finetune_trainer.data.json_array import AFTER_ARRAY
 from finetune_trainer.data.json_lines import NO_OBJECT, OF_SEQUENCES
+from finetune_trainer.data.mending_rows import of_table, separator_in, without_rows
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
-from finetune_trainer.data.turns import (
-    A_MAP,
-    AS_PYTHON_WRITES,
-    NO_ANSWER,
-    NO_ROLE,
-    OF_TOOLS,
-    ONLY_TEXT,
-    ROLE_OF,
-    TOOLS,
-)
+from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
 
 _OBJECTS = (
     "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
@@ -76,6 +68,15 @@ _STEPS = (
     ),
     (OF_SEQUENCES, r"`tr -d '\036' < FILE > ROWS.jsonl` takes the separators of JSON text sequences away."),
     (AFTER_ARRAY, "`jq -c '.[]' FILE > ROWS.jsonl` makes one object a line of several arrays."),
+    (
+        "JSON has no comments",
+        r"`sed '/^[[:space:]]*\(#\|\/\/\)/d' FILE > ROWS.jsonl` takes away lines that are comments.",
+    ),
+    (
+        "typographic",
+        "`sed 's/“\\|”\\|„/\"/g' FILE > ROWS.jsonl` writes plain quotes for those that a word processor has put there.",
+    ),
+    ("names stand in double quotes", _AS_JSON),
     ("nothing stands between two commas", "Take away the comma behind the last element, or one of two neighbours."),
     ("tabs and line breaks within text", _AS_JSON),
     ("a backslash", _AS_JSON),
@@ -118,10 +119,14 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows or len(encoded) < len(problems) else "")
     columns = {problem.field for problem in problems if problem.field}
     of_all = next((step for what, step in _STEPS_OF_ALL if bad_rows == rows and _all_say(problems, what)), None)
-    if len(columns) == 1 and (step := of_all or _of_column(problems, columns.pop(), file_format)):
-        return step
+    if len(columns) == 1:
+        column = columns.pop()
+        if step := of_all(column, file_format) if of_all else _of_column(problems, column, file_format):
+            return step
     is_unread = bad_rows == rows and all(problem.field is None and _is_of_json(problem.what) for problem in problems)
-    return _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
+    found = _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
+    in_python = _in_python(file_format)
+    return found or of_table(problems, file_format) or without_rows(problems, rows, bad_rows, file_format, in_python)
 
 
 def _is_of_json(what: str) -> bool:
@@ -160,6 +165,10 @@ def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) 
 
 def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
     """How what stands in one column of all rows becomes what can be learnt."""
+    if all(problem.what.startswith("content of message") for problem in problems):
+        kinds = {problem.what.partition(" is ")[2].removesuffix(", not text") for problem in problems}
+        if step := mending_messages.of_contents(kinds, column, file_format):
+            return step
     if any(_all_say(problems, f"is {kind}, not text") for kind in _WRITTEN_AS_TEXT):
         return _as_text(column, file_format)
     return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if _all_say(problems, what)), None)
@@ -221,87 +230,24 @@ def _in_python(file_format: str) -> str:
     if not file_format.startswith("CSV"):
         opened = 'open("FILE", encoding="utf-8-sig")'
         return f"map(json.loads, {opened})" if file_format.startswith("JSONLines") else f"json.load({opened})"
-    mark = next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), ",")
-    return f'csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={json.dumps(mark)})'
+    return f'csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={separator_in(file_format)})'
 
 
-def _without_end(column: str, file_format: str) -> str:
-    """How conversations end with an answer, which others end with a question or a word of thanks."""
+def _asked_alike(column: str, file_format: str) -> str:
+    """How rows get a prompt, of which none has one."""
+    said = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
     if not file_format.startswith("JSON"):
-        return "Take what follows the last answer out of each conversation, or leave the row out: answers are learnt."
-    answers = f'.role // .from // "" | ascii_downcase | {_in(word for word, role in ROLE_OF.items() if role == _OURS)}'
-    how = f'.["{column}"] |= ({_A_LIST} | until(. == [] or (.[-1] | {answers}); .[:-1])) | select(.["{column}"] != [])'
-    return f"`{by_jq(file_format, how)}` takes away what follows the last answer, and rows without any."
+        return f"{said}."
+    how = by_jq(file_format, f'.["{column}"] = "TEXT"')
+    return f"{said}; `{how}` writes one TEXT into all."
 
 
-def _without_tools(column: str, file_format: str) -> str:
-    """How rows are left out in which tools are called, or kept as text."""
-    calls = "([.tool_calls, .function_call] | map(length) | add > 0)"
-    speaks = f'(.role // .from // "" | {_in(sorted(TOOLS))})'
-    how = f'select(.["{column}"] | {_A_LIST} | all(.[]; ({calls} or {speaks}) | not))'
-    as_text = "write calls and what came of them as text: of the assistant, and of the user"
-    return _left_out("Calls of tools are not learnt", how, file_format, as_text)
-
-
-def _without_parts(column: str, file_format: str) -> str:
-    """How rows are left out that show something else than text."""
-    parts = '.. | arrays | .[] | objects | select((has("role") or has("from")) | not); .text | type == "string"'
-    how = f'select(.["{column}"] | {_A_LIST} | all({parts}))'
-    return _left_out("Only text is learnt", how, file_format, "write what they show as text")
-
-
-def _left_out(why: str, how: str, file_format: str, otherwise: str) -> str:
-    """Both ways with rows that are not learnt as they are; `how` is jq's."""
-    if not file_format.startswith("JSON"):
-        return f"{why}: leave such rows out, or {otherwise}."
-    return f"{why}: `{by_jq(file_format, how)}` leaves such rows out; or {otherwise}."
-
-
-def _without_reasoning(column: str, file_format: str) -> str:
-    """How the answers are kept and what was thought before them is not."""
-    if not file_format.startswith("JSON"):
-        return "Take the parts with reasoning out of the content, or write them into its text."
-    thoughts = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
-    kept = f'if type == "array" then map(select((type == "object" and ({thoughts})) | not)) else . end'
-    how = f'.["{column}"] |= ({_A_LIST} | map(map_values({kept})))'
-    return f"`{by_jq(file_format, how)}` takes the parts with reasoning away; or write them into the text."
-
-
-def _with_role(column: str, file_format: str) -> str:
-    """How messages get the names by which they are read."""
-    said = "A message has its speaker as role and its text as content"
-    if not file_format.startswith("JSON"):
-        return f"{said}: give them these names."
-    named = "{role: (.role // .author // .sender // .speaker), content: (.content // .text // .message)}"
-    how = by_jq(file_format, f'.["{column}"] |= ({_A_LIST} | map({named}))')
-    return f"{said}: `{how}` takes them by other usual names."
-
-
-_STEPS_OF_ALL = (
-    (
-        OF_TOOLS,
-        "Calls of tools are not learnt, and every row has some: write calls and what came of them as text: of the "
-        "assistant, and of the user.",
-    ),
-    (f"has reasoning{ONLY_TEXT}", None),
-    (ONLY_TEXT, "Only text is learnt, and every row has something else in it: write what that shows as text."),
-)
+_STEPS_OF_ALL = (*mending_messages.OF_ALL, ("prompt is empty", _asked_alike))
 """The same where no row would be left without those that have a problem; None where one is mended without that."""
-_OURS = "assistant"
-_A_LIST = 'if type == "string" then fromjson else . end'
 
-
-def _in(words: Iterable[str]) -> str:
-    return f"IN({', '.join(map(json.dumps, words))})"
-
-
-_STEPS_OF_COLUMN: tuple[tuple[str, Callable[[str, str], str]], ...] = (
+_STEPS_OF_COLUMN = (
     (AS_PYTHON_WRITES, _of_python),
-    (NO_ANSWER, _without_end),
-    (OF_TOOLS, _without_tools),
-    (f"has reasoning{ONLY_TEXT}", _without_reasoning),
-    (ONLY_TEXT, _without_parts),
-    (NO_ROLE, _with_role),
+    *mending_messages.OF_COLUMN,
     (A_MAP, _of_map),
     ("is a list, not text", _of_list),
     ("is an object, not text", _of_object),

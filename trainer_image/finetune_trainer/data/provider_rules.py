@@ -172,5 +172,7 @@ def require_rows_as_wanted(rules: ProviderRules, name: str, bad: Sequence[str], 
         return
     more = "; …" if count > len(bad) else ""
     raise TrainerError(
-        Reason.DATASET_INVALID, f"{name}: {rules.title} rejects {count:,} of the rows: {'; '.join(bad)}{more}"
+        Reason.DATASET_INVALID,
+        f"{name}: {rules.title} rejects {count:,} of the rows: {'; '.join(bad)}{more}",
+        "Correct these rows or leave them out, and apply the job under a new name.",
     )

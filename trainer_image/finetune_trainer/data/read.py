@@ -6,7 +6,7 @@ It opens, unpacks and reads. What is wrong with rows is found in `columns`; what
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.rows import Record, Row, Rows
 from finetune_trainer.data.source import Source, broken_file
 from finetune_trainer.data.turns import is_message
+from finetune_trainer.data.wrapped import step_for
 from finetune_trainer.errors import TrainerError
 
 _ON_A_HUB = re.compile(r"\w[\w.-]*/[\w-]+")
@@ -87,6 +88,8 @@ class SplitFile:
         """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
         self.of_objects: frozenset[str] = frozenset()
         """Columns that hold objects in the first row; those of CSV hold text."""
+        self.first_fields: Mapping[str, Any] = {}
+        """The first row's; of Parquet those alone that are read."""
         self.names_vary = False
         """Whether later rows have columns that the first one has not."""
         self.empty_rows = EmptyRows()
@@ -133,8 +136,10 @@ class SplitFile:
         """
         for found in self._blocks():
             names = found.names() if isinstance(found, Block) else (found.fields or {}).keys()
+            if not self.first_fields:
+                self.first_fields = next(iter(one_by_one([found]))).fields or {}
             if not self.columns_seen:
-                first = next(iter(one_by_one([found]))).fields or {}
+                first = self.first_fields
                 self.of_objects = frozenset(
                     name for name, value in first.items() if _is_row(value) and not _asks(value)
                 )
@@ -197,15 +202,18 @@ class SplitFile:
             raise broken_file(
                 self.name,
                 "begins with an object that is no row: it holds the rows, or columns, or goes on in the next line",
-                _ALONE,
+                step_for(rows[0].fields, self._may_serve),
             )
         return chain(begun, found)
 
     def _is_wrapped(self, rows: list[Record]) -> bool:
         """Whether the only line of a file is an object with a list of rows, and no conversation by another name."""
         fields = rows[0].fields or {}
-        named = self._serves(fields) or meant(self._layouts.asked.columns, list(fields))
-        return len(rows) == 1 and not named and any(map(_holds_rows, fields.values()))
+        return len(rows) == 1 and not self._may_serve(fields) and any(map(_holds_rows, fields.values()))
+
+    def _may_serve(self, fields: Mapping[str, Any]) -> bool:
+        """Whether an object has what the job needs, by these names or by others that mean the same."""
+        return self._serves(fields) or bool(meant(self._layouts.asked.columns, list(fields)))
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Record | Block]:
         from finetune_trainer.data.parquet import ParquetRows, spooled
@@ -221,13 +229,6 @@ class SplitFile:
             self.of_objects = parquet.of_objects
             yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
             self._source.require_same()
-
-
-_ALONE = (
-    "Write one object a line: `jq -c . FILE` does it with objects that stand one after the other, "
-    "`jq -c '.NAME[]' FILE` with those of the list NAME in one object; pandas writes such a file by "
-    "to_json('FILE.jsonl', orient='records', lines=True)."
-)
 
 
 def _is_around(record: Record, serves: Callable[[Collection[str]], bool]) -> bool:

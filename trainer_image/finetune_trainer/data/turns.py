@@ -41,9 +41,15 @@ PYTHONS_LIST = re.compile(r"\s*\[\s*\{\s*'(role|from|content|value)'")
 """Beginning of a list of messages as str writes it."""
 AS_PYTHON_WRITES = "is a list as Python's str writes it, not JSON"
 """Problem of messages that str or a table of pandas has made text of."""
-NO_ANSWER = "the last message is not the assistant's: nothing to learn"
+NO_ANSWER = "the last message is not the assistant's"
+"""Of conversations that do not end with an answer, and of those that have none."""
+NEVER_ANSWERED = f"{NO_ANSWER}, nor is any before it"
 OF_TOOLS = ", which cannot be learnt"
 """End of what is said of messages that call tools, and of those of tools."""
+UNLEARNT_END = ", but the last answer is always learnt"
+"""Of what is said of conversations whose last answer is not to be learnt."""
+NONE_LEARNT = ", or the row"
+"""End of the same where no answer is to be learnt."""
 A_MAP = "a map of Parquet"
 """What pairs of names and values are that stand for an object."""
 VISIBLE = re.compile(
@@ -65,6 +71,8 @@ _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts")
 """What a message has its speaker and its text by: one of each, or several that say the same."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """What some chat templates put before an answer, and others leave out."""
+_ELSEWHERE = frozenset({"text", "message", "content", "value", "utterance", "body"})
+"""What others call the text of a message, in small letters."""
 _WEIGHTS = ("weight", "train", "loss")
 """What says whether an answer is learnt: OpenAI's and Mistral's word, Axolotl's, and ms-swift's."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
@@ -77,6 +85,16 @@ ONLY_TEXT = " in it: only text can be learnt"
 """End of what is said of content with parts that are none of text."""
 NO_ROLE = "has no role"
 """End of what is said of messages whose speaker stands by no name that is known."""
+OTHER_ROLE = "has a role other than"
+"""Within what is said of messages whose speaker is called by no word that is known."""
+NO_MESSAGE = "is no object with role and content"
+"""End of what is said of what stands where a message should."""
+OTHER_WEIGHT = "other than 0 and 1, or false and true"
+"""End of what is said of weights that say neither yes nor no."""
+BESIDE_CONTENT = " beside its content: write it into the content, or remove it"
+"""End of what is said of messages with reasoning in a field of its own."""
+TEXT_ELSEWHERE = "has its text by another name than content"
+"""End of what is said of messages without content, but with what others call so."""
 
 
 class UnusableError(Exception):
@@ -206,18 +224,20 @@ def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]
     """
     if all(_weight(message)[1] == 1 for message in messages):
         return ()
-    found = []
+    found = list[int]()
     kept = (one for one in enumerate(messages, 1) if _turn(one[1], one[0], column))
     for place, (index, message) in enumerate(kept):
         name, weight = _weight(message)
         if weight == 1 or _said(message, _ROLES, _as_role, index, column) != "assistant":
             continue  # of others it says nothing: they are never learnt
         if weight != 0:
-            what = f"message {index} has a {name} other than 0 and 1, or false and true"
+            what = f"message {index} has a {name} {OTHER_WEIGHT}"
             raise UnusableError("Malformed", what, column)
         if index == len(messages):
             said = "false" if weight is False else "0"
-            what = f"message {index} has {name} {said}, but the last answer is always learnt: remove {name}, or the row"
+            others = sum(_said(one, _ROLES, _as_role, 0, column) == "assistant" for one in messages) - 1
+            rest = ", or what follows the last one that is learnt" if others > len(found) else NONE_LEARNT
+            what = f"message {index} has {name} {said}{UNLEARNT_END}: remove {name}{rest}"
             raise UnusableError("Malformed", what, column)
         found.append(place)
     return tuple(found)
@@ -249,23 +269,24 @@ def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
 def _turn(message: Any, index: int, column: str) -> Turn | None:
     """One message; None for a system message without text."""
     if not isinstance(message, dict):
-        kind = f"{A_MAP}, not an object" if _is_map(message) else "no object"
-        raise UnusableError("Malformed", f"message {index} is {kind} with role and content", column)
+        said = f"is {A_MAP}, not an object with role and content" if _is_map(message) else NO_MESSAGE
+        raise UnusableError("Malformed", f"message {index} {said}", column)
     role, what = _said(message, _ROLES, _as_role, index, column), f"content of message {index}"
     if role is None:
         raise UnusableError("Malformed", f"message {index} {NO_ROLE}", column)
     if role in TOOLS:
         raise UnusableError("Malformed", f"message {index} is a tool's{OF_TOOLS}", column)
     if role not in ROLES:
-        raise UnusableError("Malformed", f"message {index} has a role other than {', '.join(ROLES)}", column)
+        raise UnusableError("Malformed", f"message {index} {OTHER_ROLE} {', '.join(ROLES)}", column)
     content = _said(message, _CONTENTS, lambda said: _joined(said, what, column), index, column)
     if role == "system" and is_blank(content):
         return None
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableError("Malformed", f"message {index} calls a tool{OF_TOOLS}", column)
     if reasoning := next((name for name in _REASONING if not is_blank(message.get(name))), None):
-        what = f"message {index} has {reasoning} beside its content: write it into the content, or remove it"
-        raise UnusableError("Malformed", what, column)
+        raise UnusableError("Malformed", f"message {index} has {reasoning}{BESIDE_CONTENT}", column)
+    if content is None and any(name.lower() in _ELSEWHERE and name not in _CONTENTS for name in message):
+        raise UnusableError("Missing", f"message {index} {TEXT_ELSEWHERE}", column)
     return Turn(role, text(content, what, column))
 
 
@@ -289,7 +310,7 @@ def _said(message: dict[str, Any], names: Sequence[str], read: Callable[[Any], A
 
 
 def _as_role(said: Any) -> Any:
-    return ROLE_OF.get(said.lower(), said) if isinstance(said, str) else said
+    return ROLE_OF.get(said.strip().lower(), said) if isinstance(said, str) else said
 
 
 def after_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:
@@ -317,6 +338,7 @@ def require_answer(turns: Sequence[Turn], column: str) -> None:
         UnusableError: NoCompletion, Missing.
     """
     if not turns or turns[-1].role != "assistant":
-        raise UnusableError("NoCompletion", NO_ANSWER, column)
+        is_any = any(turn.role == "assistant" for turn in turns)
+        raise UnusableError("NoCompletion", f"{NO_ANSWER if is_any else NEVER_ANSWERED}: nothing to learn", column)
     if all(turn.role != "user" for turn in turns):
         raise UnusableError("Missing", "no message of the user before the answer", column)

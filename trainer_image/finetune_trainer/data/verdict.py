@@ -4,9 +4,9 @@
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_api.dataset import Columns, DataFile
 from finetune_api.evaluation import Evaluation
@@ -14,27 +14,17 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
 from finetune_api.words import counted
-from finetune_trainer.data import column_names, exports
+from finetune_trainer.data import column_names, exports, wrapped
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
 from finetune_trainer.data.csv_rows import EmptyRows
-from finetune_trainer.data.doubtful import (
-    Doubtful,
-    SameAnswer,
-    Words,
-    answered_as_asked,
-    encoded_twice,
-    in_quotes,
-    of_html,
-    with_character,
-    with_old_separator,
-    with_special_tokens,
-)
+from finetune_trainer.data.doubtful import Doubtful, SameAnswer, of_first, of_texts, with_special_tokens
 from finetune_trainer.data.encode import Refused, Tally
+from finetune_trainer.data.jq import unpacked_first
 from finetune_trainer.data.layouts import Layouts
+from finetune_trainer.data.marked_text import Marked, marked
 from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
-from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.row_limit import in_words, more_room
 from finetune_trainer.data.rows import Row, Rows
@@ -46,13 +36,6 @@ if TYPE_CHECKING:
 _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
 """How datasets names the files of a split that it writes as several."""
 
-_AS_READ = ": the text was read in another encoding before it was saved; export it anew as UTF-8"
-_AS_ANY_OTHER = "; it is learnt like any other"
-_AS_OLD = (
-    "the first row has ### or -> behind its question, as OpenAI's old models wanted it: chat templates tell question "
-    "and answer apart, so take it away, and a mark such as END behind answers"
-)
-_AS_WRITTEN = "; they are learnt as they stand there: html.unescape of Python makes plain text of them"
 _LESS_MEMORY = (
     "Give it more memory. A Parquet file takes less with smaller row groups: "
     "pandas.read_parquet('FILE').to_parquet('FILE.parquet', row_group_size=1000)."
@@ -159,14 +142,12 @@ class _SplitCheck:
     sha256: str | None = None
     of_objects: frozenset[str] = frozenset()
     """Columns that hold objects."""
+    first_fields: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the first row."""
     names_vary: bool = False
     """Whether rows have other columns than the first one."""
-    written_out: bool = False
-    """Whether the first row has messages written out as JSON where text is learnt."""
-    in_quotes: bool = False
-    """Whether the first row of a CSV has quotes that were to be around its cells."""
-    with_old_separator: bool = False
-    """Whether the question of the first row ends with a mark that was to tell it from its answer."""
+    of_first: tuple[str, ...] = ()
+    """What the first row probably was not meant to have."""
     empty_rows: EmptyRows = field(default_factory=EmptyRows)
     error: TrainerError | None = None
     """Why reading ended early."""
@@ -174,18 +155,7 @@ class _SplitCheck:
     def __post_init__(self) -> None:
         self.layouts = Layouts(self.spec.data.columns)
         self.same_answer = SameAnswer()
-        words = Words()
-        self.doubts = [
-            Doubtful(words.say_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
-            Doubtful(words.stand_in, "a text that mostly stands where one is still to be written, such as TODO or TBD"),
-            Doubtful(words.are_totals, "a question that is a total, as spreadsheets have below their columns"),
-            Doubtful(answered_as_asked, "an answer that is the question"),
-            Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
-            Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
-            Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
-            Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
-            Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
-        ]
+        self.doubts = of_texts()
         if self.tokenizer:
             what = "a special token of the model in the text"
             then = "; it is read as that token: rows need no chat format of their own"
@@ -208,7 +178,7 @@ class _SplitCheck:
                 finally:
                     self.format = str(file.format)  # some is known only once the file is read
                 self.columns_seen, self.of_objects = tuple(file.columns_seen), file.of_objects
-                self.names_vary = file.names_vary
+                self.names_vary, self.first_fields = file.names_vary, file.first_fields
                 self.size, self.sha256 = file.size, file.sha256
         except TrainerError as error:
             self.error = error
@@ -217,15 +187,15 @@ class _SplitCheck:
             what = f"{called}: the machine's memory was not enough to read it"
             self.error = TrainerError(Reason.OUT_OF_MEMORY, what, _LESS_MEMORY)
         if self.columns_seen:
-            self.absent = column_names.absent(self.columns, self.columns_seen, usable=self.bad_rows < self.rows)
+            lacks_none = bool(self.problems) and all(problem.kind != "Missing" for problem in self.problems)
+            usable = lacks_none or self.bad_rows < self.rows
+            self.absent = column_names.absent(self.columns, self.columns_seen, usable=usable)
 
     def _usable(self, file: SplitFile) -> Iterator[Rows | Row]:
         for found in to_rows(file.blocks(), self.layouts):
             if not self.rows and isinstance(found, Row | Rows):
                 first = found if isinstance(found, Row) else next(found.rows())
-                self.written_out = written_out(first)
-                self.with_old_separator = with_old_separator(first)
-                self.in_quotes = self.format.startswith("CSV") and in_quotes(first)
+                self.of_first = tuple(of_first(first, in_csv=self.format.startswith("CSV")))
             self.rows += len(found) if isinstance(found, Rows) else 1
             if isinstance(found, Unusable):
                 self._bad(found)
@@ -311,7 +281,25 @@ class _SplitCheck:
         none = f"none of its {self.rows:,} rows has a column"
         if self.rows < 2:
             none = "its 1 row has no column" if self.rows else "it has no rows, and no column"
-        return f"{self.called}: {none} {wanted}; {self._spoken_columns()}"
+        marks = f"; {self._marked.said}" if self._marked else ""
+        return f"{self.called}: {none} {wanted}; {self._spoken_columns()}{marks}"
+
+    @property
+    def _marked(self) -> Marked | None:
+        """The column that holds conversations as text, where no other one is meant."""
+        is_data = self._spoken_columns() in (column_names.DATA, column_names.NO_HEADER)
+        is_mapped = len(self._meant) == len(self._unnamed)
+        return None if is_data or is_mapped or self.spec.preference is not None else marked(self.first_fields)
+
+    @property
+    def _meant(self) -> dict[str, str]:
+        """The columns that were probably meant, by what they hold."""
+        return column_names.meant(self.columns, [name for name in self.columns_seen if name not in self.of_objects])
+
+    @property
+    def _unnamed(self) -> list[str]:
+        """What a row needs and no column is called."""
+        return [part for part in self.columns.needed if self.columns.named[part] not in self.columns_seen]
 
     def _spoken_columns(self) -> str:
         in_text = self.format.startswith("CSV")
@@ -320,6 +308,10 @@ class _SplitCheck:
 
     def next_step(self) -> str | None:
         """What to do about it, where this place knows better than the reason."""
+        step = self._step()
+        return step and unpacked_first(step, self.format)
+
+    def _step(self) -> str | None:
         if self.error is not None:
             return self.error.next_step
         if self.absent:
@@ -332,17 +324,27 @@ class _SplitCheck:
         return more_room(self.spec.hyperparameters, self._positions)
 
     def _how_to_name_columns(self) -> str:
+        meant, unnamed = self._meant, self._unnamed
+        return self._of_another_layout(meant, unnamed) or self._how_to_map(meant, unnamed)
+
+    def _of_another_layout(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
+        """What makes rows of a file that has all it needs, and not as columns."""
         columns, seen = self.columns, set(self.columns_seen)
-        free = [name for name in self.columns_seen if name not in self.of_objects]
-        meant = column_names.meant(columns, free)
-        unnamed = [part for part in columns.needed if columns.named[part] not in self.columns_seen]
         of_answers = column_names.of_answers(seen, self.of_objects, self.format)
         if known := exports.of_export(seen, self.format) or column_names.of_messages(seen) or of_answers:
             return known
+        if self._marked:
+            return self._marked.step(self.format)
         if self.of_objects and not meant and not column_names.has_two_answers(self.columns_seen):
-            return column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
+            named = wrapped.lifted(columns, self.first_fields, self.format)
+            step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
+            return named or f"{step}{wrapped.places_in(self.first_fields)}"
         if {columns.chosen, columns.rejected} <= seen and not meant:
             return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.format)
+        return None
+
+    def _how_to_map(self, meant: dict[str, str], unnamed: list[str]) -> str:
+        columns, seen = self.columns, set(self.columns_seen)
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):
@@ -380,14 +382,7 @@ class _SplitCheck:
             yield f"{self.called}: {unused}"
         for layout in self.layouts.others:
             yield f"{self.called}: {column_names.read_as(layout, self.layouts.asked)}"
-        if self.written_out:
-            how = "written as JSON, or by Python, for text: they are learnt as that text"
-            yield f"{self.called}: the first row has messages {how}"
-        if self.in_quotes:
-            how = 'cells are quoted by ", and no space stands before it'
-            yield f"{self.called}: the first row has quotes around its cells, which are learnt with them: {how}"
-        if self.with_old_separator:
-            yield f"{self.called}: {_AS_OLD}"
+        yield from (f"{self.called}: the first row has {said}" for said in self.of_first)
         if part := _PART.search(self.file):
             yield f"{self.called}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
         for unread in column_names.unread(self.layouts.asked.columns, self.columns_seen):

@@ -59,6 +59,7 @@ _NOTHING = "nothing stands behind its colon, which leaves it out: write {} behin
 
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_SUBDOMAIN}")
+_MOST_OF_ANNOTATIONS = 256 * 1024
 _KEY = re.compile(rf"({_SUBDOMAIN}/)?(?=[^/]{{1,63}}$)[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?", re.ASCII)
 _TEXT_OF_A_LABEL = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
 
@@ -323,6 +324,9 @@ def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str
     yield "metadata.labels", None if unfit is None else f"{unfit}: this is no label", step
     unfit = next((name for name in names.annotations or {} if not _KEY.fullmatch(name.lower())), None)
     yield "metadata.annotations", None if unfit is None else f"{unfit}: this is no key", step
+    size = sum(len(name.encode()) + len(text.encode()) for name, text in (names.annotations or {}).items())
+    large = f"they are {size:,} bytes together" if size > _MOST_OF_ANNOTATIONS else None
+    yield "metadata.annotations", large, f"Write at most {_MOST_OF_ANNOTATIONS:,} bytes, names and texts together."
 
 
 def _of_service(kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:

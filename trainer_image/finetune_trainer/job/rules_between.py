@@ -114,13 +114,16 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
 """How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""
 
 
+_LONGEST_QUANTITY = 32
+
+
 def of_quantity(value: Any) -> str | None:
     """What is wrong with a number where a quantity stands: the API server takes whole ones of 64 bits alone."""
-    if isinstance(value, float):
-        return 'a fraction needs quotes or the unit m: write "0.5" or 500m'
-    return (
-        "so large a number needs a unit, such as 16Gi" if isinstance(value, int) and value >= LARGEST_NUMBER else None
-    )
+    if isinstance(value, str) and len(value) > _LONGEST_QUANTITY:
+        return f"a quantity has at most {_LONGEST_QUANTITY} characters"
+    if isinstance(value, int | float) and value >= LARGEST_NUMBER:
+        return "so large a number needs a unit, such as 16Gi"
+    return 'a fraction needs quotes or the unit m: write "0.5" or 500m' if isinstance(value, float) else None
 
 
 def broken_rules(schema: Schema, value: Any, path: Path) -> Iterator[tuple[Path, str]]:

@@ -88,9 +88,19 @@ def _fields_below(model: type[BaseModel] | None, value: object) -> str:
         return said
     if isinstance(value, list):
         return f"write its fields, no list: {', '.join(names)}"
+    if isinstance(value, bool) and (one_of := _one_of(model)):
+        return f"write fields below it: {one_of}"
     if isinstance(value, bool) and names and not needed:
         return f"{_switched(names, on=value)}, or fields below it: {', '.join(names)}"
     return f"write fields below it: {', '.join(names)}" if names else "write {}: it has no fields"
+
+
+def _one_of(model: type[BaseModel]) -> str:
+    """What a part says of which of its fields have to be there, where none has to be by itself: it is never empty."""
+    rules = (
+        structural_schema(model).get(RULES, []) if not any(info.default for info in model.model_fields.values()) else []
+    )
+    return next((rule["message"] for rule in rules if rule["rule"].startswith("has(self.")), "")
 
 
 def _instead_of_text(model: type[BaseModel], value: object) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from finetune_api.near_names import plain
+from finetune_api.trainer import LARGEST_NUMBER
 from finetune_api.uris import AROUND, PLACEHOLDER, PLACEHOLDER_HELP
 from finetune_trainer.job.other_names import PREFERENCE, SUPERVISED, meaning_of, remark_on_value
 
@@ -43,7 +44,7 @@ _BOOLEAN = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
 def instead(kind: str, said: str, value: Any) -> str:
     """What to write instead, if that is known: by pydantic's kind of error, what it says, and what is there."""
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value) and kind not in _OF_NO_NUMBER:
         return ": write a finite number"
     if kind == "literal_error":
         return _choice(_CHOICE.findall(said), value)
@@ -117,6 +118,8 @@ def _number(value: Any) -> str:
         return ": write one number, no list"
     if isinstance(value, dict):
         return ": write the number alone, without fields below it"
+    if isinstance(value, float):
+        return ": write a smaller number" if abs(value) >= LARGEST_NUMBER else ": write a whole number"
     return _number_of_text(value.strip()) if isinstance(value, str) else ""
 
 
@@ -160,6 +163,9 @@ def _text(value: Any) -> str:
 def _list(value: Any) -> str:
     return ": write [ and ] around its items" if isinstance(value, str) else ": write - before each item"
 
+
+_OF_NO_NUMBER = ("string_type", "bool_type", "literal_error")
+"""What is said of values where no number is wanted."""
 
 _WORDS: dict[str, Callable[[Any], str]] = {
     "int_type": _number,

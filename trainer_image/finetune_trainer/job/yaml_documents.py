@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from finetune_api.reasons import Reason
+from finetune_api.trainer import LARGEST_NUMBER
 from finetune_trainer.data.utf16 import is_utf16
 from finetune_trainer.errors import TrainerError
 
@@ -22,6 +23,10 @@ _JSON_ENDS = re.compile(r"\}(\s*\n)(?=\{)")
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$\{|<%")
 _GLUED = re.compile(r"\s*(?:- )?(\w+:)[^\s:/]")
 """A name whose value follows its colon at once, which makes one text of both."""
+
+_HALF = re.compile("[\ud800-\udfff]")
+_BESIDE_THE_MARK = re.compile(r"^---[^\S\n]*[^\s#].*$", re.MULTILINE)
+"""A line that kubectl takes for no mark between documents, though YAML lets one begin there."""
 
 _UNSEEN = re.compile("[\xa0\u1680\u2000-\u200f\u202f\u205f\u2060\u3000\ufeff]")
 
@@ -147,6 +152,9 @@ def read_documents(path: Path) -> list[Document]:
     text = _text(path, name)
     if text.startswith("%"):
         raise _wrong(name, " line 1: it begins with a directive such as %YAML, which kubectl does not read")
+    if not text.lstrip().startswith("{") and (beside := _BESIDE_THE_MARK.search(text)):
+        line = text.count("\n", 0, beside.start()) + 1
+        raise _wrong(name, f" line {line}: something stands beside ---, which kubectl does not read: it goes below")
     try:
         found = _with_tabs(name, _JSON_ENDS.sub(r"}\1--- ", text) if text.lstrip().startswith("{") else text)
     except RecursionError:
@@ -181,6 +189,7 @@ def _without_inner_tabs(line: str) -> str:
 
 def _documents(name: str, text: str) -> list[Document]:
     loader, found = _Loader(text), list[Document]()
+    loader.is_json = text.lstrip().startswith("{")
     while loader.check_node():
         node = loader.get_node()
         assert node is not None  # noqa: S101 - check_node says so
@@ -313,6 +322,7 @@ class _Loader(yaml.SafeLoader):
         first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in _KUBERNETES_OWN]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    is_json = False
     bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}  # noqa: RUF012 - as above
     yaml_constructors = {  # noqa: RUF012 - as above
         tag: make
@@ -338,11 +348,22 @@ class _Loader(yaml.SafeLoader):
         made = super().construct_mapping(node, deep)
         return {str(key): value for key, value in made.items() if value is not None}
 
-    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
-        """An integer. A zero before it means octal, unless it cannot be so."""
+    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
+        """Text, of whose characters none is the half of another one: JSON escapes some as two, YAML none."""
+        node = super().compose_scalar_node(anchor)
+        if _HALF.search(node.value):
+            if not self.is_json:
+                problem = "a \\u escape is half of a character: write the character itself"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return node
+
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int | float:
+        """An integer of 64 bits. A zero before it means octal, unless it cannot be so."""
         written = node.value.replace("_", "").lower()
         base = {"0x": 16, "0b": 2, "0o": 8}.get(written.lstrip("+-")[:2], 8 if _is_octal(written) else 10)
-        return int(written, base)
+        number = int(written, base)
+        return number if -LARGEST_NUMBER <= number < LARGEST_NUMBER else float(number)
 
     def construct_text(self, node: yaml.ScalarNode) -> str:
         """What stands there."""

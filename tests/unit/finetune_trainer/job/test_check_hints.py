@@ -89,6 +89,18 @@ def test_what_is_no_duration_is_made_none(refused, written):
         (f"{JOB}  hyperparameters: {{maxSequenceLength: 4k}}\n", "; 4k is 4000 or 4096"),
         (f"{DEPLOYMENT}  version: 2.5\n", "spec.version: write a whole number, or text"),
         (f"{JOB}  lora: true\n", "spec.lora: write {} for its defaults, or fields below it: alpha"),
+        (
+            f"{JOB}  trackers: true\n",
+            "spec.trackers: write fields below it: trackers needs mlflow, tensorBoard or wandb",
+        ),
+        (
+            f"{JOB}  artifact: {{push: true}}\n",
+            "spec.artifact.push: write fields below it: push needs oci or huggingFace",
+        ),
+        (
+            f"{JOB}  resources: {{memory: '{'1' * 33}'}}\n",
+            "spec.resources.memory: a quantity has at most 32 characters",
+        ),
         (f"{JOB}  preference: false\n", "spec.preference: leave it out, or fields below it"),
         (f"{MODEL}  deployment: false\n", "spec.deployment: write {mode: Manual}, or fields below it"),
         (CACHED.replace("MORE", "{volume: cache}"), "such as {persistentVolumeClaim: {claimName: model-cache}}"),

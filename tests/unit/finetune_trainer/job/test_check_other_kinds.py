@@ -238,6 +238,16 @@ def test_a_field_that_the_operator_would_refuse_at_a_provider_is_told_before(tmp
     assert "Correct the manifest." in err
 
 
+@pytest.mark.parametrize(
+    ("field", "limit"), [("epochs: 51", "epochs: OpenAI takes up to 50"), ("batchSize: 257", "256")]
+)
+def test_what_openai_bounds_is_told_of_it_alone(tmp_path, capsys, field, limit):
+    (tmp_path / "m.yaml").write_text(f"{JOB.rstrip()}\n  hyperparameters: {{{field}}}\n")
+    for provider, told in {"openAI": True, "openAICompatible": False, "azureOpenAI": False}.items():
+        code = main(["check", "-f", str(tmp_path / "m.yaml"), "--provider", provider, "--manifest-only"])
+        assert (code == ExitCode.SPEC_INVALID, limit in capsys.readouterr().err) == (told, told)
+
+
 @pytest.mark.parametrize("provider", ["openAI", "azureOpenAI", "bedrock", "sageMaker"])
 def test_the_examples_of_a_provider_ask_it_for_nothing_that_it_could_not_heed(provider, capsys):
     name = {"openAI": "openai", "azureOpenAI": "azure-openai"}.get(provider, provider.lower())

@@ -1,11 +1,14 @@
 """The file that a manifest is in: its encodings, standard input, and what is no manifest at all."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
-from finetune_trainer.job.manifest import read_job
+from finetune_trainer.errors import TrainerError
+from finetune_trainer.job.manifest import read_all, read_job
 from tests.unit.finetune_trainer.job.test_check_manifest import JOB, refusal
 
 
@@ -35,3 +38,37 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 def test_the_address_of_a_manifest_is_told_to_be_piped():
     assert "curl -fsSL URL | finetune-trainer check -f -" in refusal(Path("https://example.com/job.yaml")).next_step
+
+
+def test_characters_that_json_escapes_as_two_halves_are_read_as_kubectl_reads_them(tmp_path):
+    """As json.dumps writes an emoji; what is half of one stands for no character."""
+    job = yaml.safe_load(JOB)
+    job["metadata"]["annotations"] = {"team": "\N{ROCKET}", "cut": "\ud83d"}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    annotations = read_job(tmp_path / "job.json").metadata.annotations
+    assert annotations == {"team": "\N{ROCKET}", "cut": "\N{REPLACEMENT CHARACTER}"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("name: sentiment-1", r'name: "\ud83d\ude80"', "line 3: a \\u escape is half of a character"),
+        ("name: sentiment-1", r'name: a, labels: {"\ud83d\ude80": x}', "line 3: a \\u escape is half of a character"),
+        ("apiVersion", "--- {kind: List}\napiVersion", "line 1: something stands beside ---"),
+        ("a: b", f"a: {'x' * 262_144}", "they are 262,145 bytes together"),
+        ("spec:", f"spec:\n  activeDeadlineSeconds: {2**63}", "write a smaller number"),
+    ],
+)
+def test_what_kubectl_or_the_api_server_cannot_read_is_refused(tmp_path, before, after, said):
+    (tmp_path / "job.yaml").write_text(JOB.replace(before, after, 1))
+    assert said in refusal(tmp_path / "job.yaml").message
+
+
+def test_a_number_without_a_bound_has_64_bits(tmp_path):
+    """JSON has no more: the API server gets a fraction."""
+    model = "apiVersion: finetune.dev/v1alpha1\nkind: FineTunedModel\nmetadata: {name: a}\nspec: {activeVersion: %d}\n"
+    (tmp_path / "a.yaml").write_text(model % (2**63 - 1))
+    read_all(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text(model % 2**63)
+    with pytest.raises(TrainerError, match=r"spec\.activeVersion: .*: write a smaller number"):
+        read_all(tmp_path / "a.yaml")

@@ -1,0 +1,296 @@
+"""Rows that stand within something else, text with marks or an object: the next step's command makes rows of them."""
+
+import bz2
+import gzip
+import json
+import lzma
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from tests.unit.finetune_trainer.data.files import as_parquet
+
+ASKED = ["How do I reset it?\nIt hangs.", "[x] Is a # b: ok?"]
+ANSWERED = ["Hold the button.\n\nFor five seconds.", "Yes: <b>it</b> is."]
+PAIRS = list(zip(ASKED, ANSWERED, strict=True))
+ROWS = [{"prompt": one, "completion": other} for one, other in PAIRS]
+MESSAGES = [
+    {"messages": [{"role": "user", "content": one}, {"role": "assistant", "content": other}]} for one, other in PAIRS
+]
+
+
+def followed(verdict, folder, **files):
+    """What the command of the next step writes, after one that goes before it, run where the files are."""
+    (command,) = re.findall(r"`((?:jq|sed|python3|tail) .*?)`(?:[ .]|$)", verdict.next_step)
+    if not shutil.which(command.split()[0]):
+        pytest.skip(f"{command.split()[0]} is not installed here")
+    for name, data in files.items():
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    if before := re.findall(r" Before that: `(.*)`\.$", verdict.next_step):
+        subprocess.run(["bash", "-c", *before], cwd=folder, check=True)
+    subprocess.run(
+        ["bash", "-c", command.replace("REQUESTS.jsonl RESULTS.jsonl", "FILE OTHER")], cwd=folder, check=True
+    )
+    return next(folder.glob("ROWS.*")).read_text()
+
+
+def as_lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+MARKED = {
+    "[INST]": "<s>[INST] {} [/INST] {} </s>",
+    "[INST] without ends": "[INST]{}[/INST]{}",
+    "ChatML": "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n",
+    "Llama 3": (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>"
+    ),
+    "Gemma": "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n{}<end_of_turn>",
+    "Zephyr": "<|user|>\n{}</s>\n<|assistant|>\n{}</s>",
+    "Phi": "<|user|>\n{}<|end|>\n<|assistant|>\n{}<|end|>",
+    "Guanaco": "### Human: {}### Assistant: {}",
+    "Alpaca": "Below is an instruction.\n\n### Instruction:\n{}\n\n### Response:\n{}",
+    "names": "User: {}\nAssistant: {}",
+    "letters": "Q: {}\nA: {}\n",
+}
+"""A question and its answer as text, as training scripts want them that know no chat template."""
+
+
+@pytest.mark.parametrize("what", MARKED)
+def test_conversations_as_text_are_made_messages_by_the_next_step(check, tmp_path, what):
+    data = as_lines({"id": number, "text": MARKED[what].format(*pair)} for number, pair in enumerate(PAIRS))
+    refused = check(train=("t.jsonl", data)).verdict
+    assert "column text holds conversations as text, marked by " in refused.message
+    made = followed(refused, tmp_path, FILE=data)
+    assert [json.loads(line)["messages"] for line in made.replace('"model"', '"assistant"').splitlines()] == [
+        row["messages"] for row in MESSAGES
+    ]
+    assert check(train=("made.jsonl", made)).code == ExitCode.OK
+
+
+def test_system_messages_later_turns_and_inputs_keep_their_place(check, tmp_path):
+    data = as_lines(
+        {"text": text}
+        for text in (
+            "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\na [/INST] b </s><s>[INST] c [/INST] d </s>",
+            "[INST] a [/INST] b",
+        )
+    )
+    made = followed(check(train=("t.jsonl", data)).verdict, tmp_path, FILE=data)
+    said = [[turn["content"] for turn in json.loads(line)["messages"]] for line in made.splitlines()]
+    assert said == [["Be brief.", "a", "b", "c", "d"], ["a", "b"]]
+    data = as_lines([{"text": "### Instruction:\na\n\n### Input:\nb\n\n### Response:\nc\n\n"}])
+    made = followed(check(train=("t.jsonl", data)).verdict, tmp_path, FILE=data)
+    assert [turn["content"] for turn in json.loads(made)["messages"]] == ["a\n\nb", "c"]
+
+
+def test_marked_text_of_a_table_is_made_json_lines_first(check):
+    step = check(train=("t.csv", 'text\n"[INST] a [/INST] b"\n')).verdict.next_step
+    assert "pandas.read_csv('FILE').to_json('ROWS.jsonl', orient='records', lines=True)" in step
+
+
+@pytest.mark.parametrize(
+    "row", [{"text": "[INST] a [/INST] b", "answer": "c"}, {"text": "a story"}, {"text": "A: b", "note": "User: c"}]
+)
+def test_other_text_is_not_taken_for_conversations(check, row):
+    assert "marked by" not in check(train=("t.jsonl", as_lines([row]))).verdict.message
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "mark"),
+    [("[INST] a [/INST]", "b", "[INST]"), ("a", "b</s>", "</s>"), ("<|im_start|>user\na", "b", "<|im_start|>")],
+)
+def test_a_chat_format_in_rows_that_need_none_is_warned_of(check, prompt, completion, mark):
+    found = check(train=("t.jsonl", as_lines([{"prompt": prompt, "completion": completion}]))).verdict.warnings
+    assert f"t.jsonl: the first row has marks of a chat in its text, such as {mark}: " in "\n".join(found)
+
+
+SQUAD = {
+    "version": "1.1",
+    "data": [
+        {
+            "title": "t",
+            "paragraphs": [
+                {
+                    "context": "c",
+                    "qas": [
+                        *({"question": one, "answers": [{"text": other}, {"text": "x"}]} for one, other in PAIRS),
+                        {"question": "no answer?", "answers": [], "is_impossible": True},
+                    ],
+                }
+            ],
+        }
+    ],
+}
+WRAPPED = {
+    "a list": {"data": ROWS},
+    "a list among others": {"took": 5, "examples": ROWS, "note": "n"},
+    "splits": {"train": ROWS, "validation": ROWS[:1]},
+    "rows of datasets' server": {
+        "features": [],
+        "rows": [{"row_idx": 1, "row": row, "truncated_cells": []} for row in ROWS],
+    },
+    "split of pandas": {"columns": ["prompt", "completion"], "index": [0, 1], "data": [list(pair) for pair in PAIRS]},
+    "columns of pandas": {"prompt": {"0": ASKED[0], "1": ASKED[1]}, "completion": {"0": ANSWERED[0], "1": ANSWERED[1]}},
+    "lists": {"prompt": ASKED, "completion": ANSWERED},
+    "index of pandas": {"0": ROWS[0], "1": ROWS[1]},
+    "table of pandas": {"schema": {"fields": []}, "data": ROWS},
+}
+
+
+@pytest.mark.parametrize("what", WRAPPED)
+def test_rows_within_an_object_are_taken_out_by_name(check, tmp_path, what):
+    data = json.dumps(WRAPPED[what])
+    made = followed(check(train=("t.json", data)).verdict, tmp_path, FILE=data)
+    assert [json.loads(line) for line in made.splitlines()] == ROWS
+
+
+def test_squad_becomes_rows_of_its_answered_questions_in_one_step_or_in_two(check, tmp_path):
+    data = json.dumps(SQUAD, indent=2)
+    on_a_line = followed(check(train=("t.json", data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=("t.jsonl", on_a_line)).verdict, tmp_path, FILE=on_a_line)
+    assert [json.loads(line) for line in made.splitlines()] == [
+        {**row, "prompt": f"c\n\n{row['prompt']}"} for row in ROWS
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": 1, "row": {"prompt": "a", "completion": "b"}},
+        {"inputs": {"question": "a"}, "outputs": {"answer": "b"}},
+        {"data": {"more here": {"prompt": "a", "completion": "b"}}},
+    ],
+)
+def test_columns_within_objects_are_taken_out_by_name(check, tmp_path, row):
+    data = as_lines([row])
+    made = followed(check(train=("t.jsonl", data)).verdict, tmp_path, FILE=data)
+    assert json.loads(made) == {"prompt": "a", "completion": "b"}
+
+
+def test_texts_within_objects_are_named_where_nobody_knows_which_is_meant(check):
+    step = check(train=("t.jsonl", as_lines([{"translation": {"en": "a", "de": "b"}}]))).verdict.next_step
+    assert step.endswith("takes them out of objects. Texts are translation.en, translation.de.")
+
+
+REQUESTED = [
+    {"custom_id": str(at), "url": "/v1/chat/completions", "body": {"messages": row["messages"][:1]}}
+    for at, row in enumerate(MESSAGES)
+]
+ANSWERS = [
+    {"custom_id": str(at), "response": {"body": {"choices": [{"message": {**row["messages"][1], "refusal": None}}]}}}
+    for at, row in enumerate(MESSAGES)
+]
+OF_CLAUDE = [{"custom_id": one["custom_id"], "params": {"system": "s", **one["body"]}} for one in REQUESTED]
+BY_CLAUDE = [
+    {
+        "custom_id": str(at),
+        "result": {
+            "type": "succeeded",
+            "message": {"role": "assistant", "content": [{"type": "text", "text": row["messages"][1]["content"]}]},
+        },
+    }
+    for at, row in enumerate(MESSAGES)
+]
+FAILED = {"custom_id": "9", "response": {"status_code": 500, "body": {"error": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"), [(REQUESTED, [FAILED, *ANSWERS[::-1]]), (OF_CLAUDE, BY_CLAUDE)], ids=["OpenAI", "Anthropic"]
+)
+@pytest.mark.parametrize("given", [0, 1], ids=["requests", "results"])
+def test_requests_of_a_batch_and_their_answers_become_rows(check, tmp_path, asked, answered, given):
+    files = [as_lines(asked), as_lines(answered)]
+    refused = check(train=("t.jsonl", files[given])).verdict
+    made = followed(refused, tmp_path, FILE=files[0], OTHER=files[1])
+    mended = check(train=("made.jsonl", made))
+    assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, len(PAIRS)), mended.err
+
+
+def with_bad(rows, *bad):
+    """Good rows, and bad ones among them."""
+    return [*rows, *bad, *rows]
+
+
+def test_named_rows_are_left_out_by_their_lines(check, tmp_path):
+    data = (
+        "\n"
+        + as_lines(with_bad(MESSAGES, {"messages": []}, {"prompt": None, "completion": "a"}))
+        + "not json\n"
+        + as_lines(ROWS)
+    )
+    made = followed(check(train=("t.jsonl", data)).verdict, tmp_path, FILE=data)
+    assert made == "\n" + as_lines([*MESSAGES, *MESSAGES, *ROWS])
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [
+        ("t.jsonl.gz", lambda data: gzip.compress(data.encode())),
+        ("t.jsonl.xz", lambda data: lzma.compress(data.encode())),
+        ("t.jsonl", lambda data: data.encode("utf-16")),
+        ("t.jsonl.bz2", lambda data: bz2.compress(data.encode("utf-16"))),
+    ],
+)
+def test_what_no_command_reads_as_it_is_is_unpacked_first(check, tmp_path, name, packed):
+    data = packed(as_lines(with_bad(ROWS, {"prompt": "a"})))
+    made = followed(check(train=(name, data)).verdict, tmp_path, PACKED=data)
+    assert made == as_lines([*ROWS, *ROWS])
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_rows_of_a_table_with_too_few_cells_and_headers_among_them_are_left_out(check, tmp_path, separator):
+    lines = ["prompt,completion", 'a,"b\nc"', "alone", "d,e", "prompt,completion", "f,g", "h,i"]
+    data = "\n".join(lines).replace(",", separator)
+    made = followed(check(train=("t.csv", data)).verdict, tmp_path, FILE=data)
+    assert made == 'prompt,completion\na,"b\nc"\nd,e\nf,g\nh,i\n'
+
+
+def test_lines_above_a_table_are_taken_away(check, tmp_path):
+    data = "A report\n\nprompt,completion\na,b\nc,d\n"
+    made = followed(check(train=("t.csv", data)).verdict, tmp_path, FILE=data)
+    assert made == "prompt,completion\na,b\nc,d\n"
+
+
+def test_a_file_that_breaks_off_in_its_last_row_is_told_as_that(check):
+    step = check(train=("t.jsonl", as_lines(ROWS)[:-9])).verdict.next_step
+    assert step.startswith("The file ends within a row, as it does where writing or uploading broke off")
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.csv"])
+def test_rows_that_lack_a_text_are_left_out_by_what_they_lack(check, tmp_path, name):
+    rows = with_bad(ROWS, {"prompt": "a", "completion": ""}, {"prompt": " ", "completion": "b"})
+    table = "prompt,completion\n" + "".join(f'"{row["prompt"]}","{row["completion"]}"\n' for row in rows)
+    data = json.dumps(rows) if name == "t.json" else table
+    made = followed(check(train=(name, data)).verdict, tmp_path, FILE=data)
+    assert [json.loads(line) for line in made.splitlines()] == [*ROWS, *ROWS]
+
+
+def test_rows_of_parquet_that_lack_a_text_are_left_out_by_pandas(check):
+    step = check(train=("t.parquet", as_parquet(with_bad(ROWS, {"prompt": None, "completion": "b"})))).verdict.next_step
+    assert "frame[frame[[\"prompt\"]].fillna('').map(str.strip).ne('').all(axis=1)] of pandas" in step
+
+
+def test_where_most_rows_are_bad_none_are_left_out(check):
+    assert "sed" not in check(train=("t.jsonl", as_lines(ROWS[:1]) + "x\ny\n")).verdict.next_step
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "prompt,completion\na,Hold, then release\nb,It is\n",
+        "prompt,completion\na,Hold, then release,\nb,It is,\n",
+        'prompt,completion\na,"Hold, then release"\nb,It is,,\n',
+        'prompt,completion\na,"Hold, then release"\n"b","say \\"hi\\" now"\n',
+    ],
+    ids=["commas", "commas at the end", "one row", "backslashes"],
+)
+def test_tables_whose_cells_are_not_quoted_are_written_anew(check, tmp_path, table):
+    made = followed(check(train=("t.csv", table)).verdict, tmp_path, FILE=table)
+    mended = check(train=("made.csv", made))
+    assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 2), mended.err
+    assert '"Hold, then release"' in made

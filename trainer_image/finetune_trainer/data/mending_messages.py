@@ -1,0 +1,221 @@
+"""What to do about conversations that cannot be used: the command that mends each kind of problem with messages.
+
+Problems are known by their words, as `turns` has them. Of files that jq does not read it is told in words.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable
+
+from finetune_trainer.data.jq import by_jq
+from finetune_trainer.data.turns import (
+    BESIDE_CONTENT,
+    NEVER_ANSWERED,
+    NO_ANSWER,
+    NO_MESSAGE,
+    NO_ROLE,
+    NONE_LEARNT,
+    OF_TOOLS,
+    ONLY_TEXT,
+    OTHER_ROLE,
+    OTHER_WEIGHT,
+    ROLE_OF,
+    TEXT_ELSEWHERE,
+    TOOLS,
+    UNLEARNT_END,
+)
+
+Step = Callable[[str, str], str]
+"""What to do, by a column and the format of its file."""
+
+_A_LIST = 'if type == "string" then fromjson else . end'
+
+
+def _in(words: Iterable[str]) -> str:
+    return f"IN({', '.join(map(json.dumps, words))})"
+
+
+_OF_US = _in(word for word, role in ROLE_OF.items() if role == "assistant")
+
+
+def _changed(column: str, file_format: str, how: str) -> str:
+    """The command that makes other messages of those of each row; `how` is jq's, from a list to a list."""
+    return by_jq(file_format, f'.["{column}"] |= ({_A_LIST} | {how})')
+
+
+def _without_end(column: str, file_format: str) -> str:
+    """How conversations end with an answer, which others end with a question or a word of thanks."""
+    if not file_format.startswith("JSON"):
+        return "Take what follows the last answer out of each conversation, or leave the row out: answers are learnt."
+    answers = f'.role // .from // "" | ascii_downcase | {_OF_US}'
+    how = f'.["{column}"] |= ({_A_LIST} | until(. == [] or (.[-1] | {answers}); .[:-1])) | select(.["{column}"] != [])'
+    return f"`{by_jq(file_format, how)}` takes away what follows the last answer, and rows without any."
+
+
+def _without_unlearnt_end(column: str, file_format: str) -> str:
+    """How conversations end with an answer that is learnt: what follows it would teach nothing."""
+    if not file_format.startswith("JSON"):
+        return "Take what follows the last answer that is learnt out of each conversation, or leave the row out."
+    is_answer = f'(.role // .from // "" | ascii_downcase | {_OF_US})'
+    is_learnt = "([.weight, .train, .loss] | all(. == null or . == 1 or . == true))"
+    how = f'.["{column}"] |= ({_A_LIST} | until(. == [] or (.[-1] | {is_answer} and {is_learnt}); .[:-1]))'
+    command = by_jq(file_format, f'{how} | select(.["{column}"] != [])')
+    return f"`{command}` takes away what follows the last answer that is learnt, and rows without any."
+
+
+def _with_all_learnt(column: str, file_format: str) -> str:
+    """How answers are learnt, of which none is to be."""
+    if not file_format.startswith("JSON"):
+        return "Every answer has a weight of 0: take the weights out of the messages, so that answers are learnt."
+    how = by_jq(file_format, f'.["{column}"] |= ({_A_LIST} | map(del(.weight, .train, .loss)))')
+    return f"Every answer has a weight of 0: `{how}` takes the weights away, so that answers are learnt."
+
+
+def _without_tools(column: str, file_format: str) -> str:
+    """How rows are left out in which tools are called, or kept as text."""
+    calls = "([.tool_calls, .function_call] | map(length) | add > 0)"
+    speaks = f'(.role // .from // "" | {_in(sorted(TOOLS))})'
+    how = f'select(.["{column}"] | {_A_LIST} | all(.[]; ({calls} or {speaks}) | not))'
+    as_text = "write calls and what came of them as text: of the assistant, and of the user"
+    return _left_out("Calls of tools are not learnt", how, file_format, as_text)
+
+
+def _without_parts(column: str, file_format: str) -> str:
+    """How rows are left out that show something else than text."""
+    parts = '.. | arrays | .[] | objects | select((has("role") or has("from")) | not); .text | type == "string"'
+    how = f'select(.["{column}"] | {_A_LIST} | all({parts}))'
+    return _left_out("Only text is learnt", how, file_format, "write what they show as text")
+
+
+def _left_out(why: str, how: str, file_format: str, otherwise: str) -> str:
+    """Both ways with rows that are not learnt as they are; `how` is jq's."""
+    if not file_format.startswith("JSON"):
+        return f"{why}: leave such rows out, or {otherwise}."
+    return f"{why}: `{by_jq(file_format, how)}` leaves such rows out; or {otherwise}."
+
+
+def _without_reasoning(column: str, file_format: str) -> str:
+    """How the answers are kept and what was thought before them is not."""
+    if not file_format.startswith("JSON"):
+        return "Take the parts with reasoning out of the content, or write them into its text."
+    thoughts = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
+    kept = f'if type == "array" then map(select((type == "object" and ({thoughts})) | not)) else . end'
+    how = f'.["{column}"] |= ({_A_LIST} | map(map_values({kept})))'
+    return f"`{by_jq(file_format, how)}` takes the parts with reasoning away; or write them into the text."
+
+
+def _with_role(column: str, file_format: str) -> str:
+    """How messages get the names by which they are read."""
+    said = "A message has its speaker as role and its text as content"
+    if not file_format.startswith("JSON"):
+        return f"{said}: give them these names."
+    role = "(.role // .from // .author // .sender // .speaker // .type)"
+    content = "(.content // .value // .text // .message // .utterance // .body)"
+    named = f"with_entries(.key |= ascii_downcase) | . + {{role: {role}, content: {content}}}"
+    speakers = 'keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot"))'
+    each = f"if {speakers} then to_entries[] | {{role: .key, content: .value}} else {named} end"
+    return f"{said}: `{_changed(column, file_format, f'[.[] | {each}]')}` takes them by other usual names."
+
+
+_CONTENTS = {
+    "a number": ("tostring", "makes it of numbers"),
+    "true or false": ("tostring", "makes it of true and false"),
+    "a list": ('map(strings) | join("\\n")', "puts the texts of lists one below the other"),
+    "an object": (".NAME", "takes what an object calls NAME"),
+}
+"""How content of one kind becomes text: jq's program, and what it does."""
+
+
+def of_contents(kinds: Collection[str], column: str, file_format: str) -> str | None:
+    """How the contents of messages become text, where all that are none are of these kinds: of one of them alone."""
+    known = _CONTENTS.get(next(iter(kinds))) if len(kinds) == 1 else None
+    if known is None:
+        return None
+    said = "Only text is learnt: write it as the content of messages"
+    if not file_format.startswith("JSON"):
+        return f"{said}."
+    to_text = f'if type | IN("string", "null") then . else {known[0]} end'
+    how = f'map(with_entries(if .key | IN("content", "value") then .value |= ({to_text}) else . end))'
+    return f"{said}; `{_changed(column, file_format, how)}` {known[1]}."
+
+
+def _with_words_for_roles(column: str, file_format: str) -> str:
+    """How speakers get the words by which they are known."""
+    said = "Who speaks is user or assistant"
+    if not file_format.startswith("JSON"):
+        return f"{said}: write these words for those that the file has."
+    words = '{"ASKER": "user", "ANSWERER": "assistant"}'
+    how = _changed(column, file_format, f"map(.role = ((.role // .from) as $who | {words}[$who] // $who) | del(.from))")
+    return f"{said}: `{how}` writes it, with the file's own words for ASKER and ANSWERER."
+
+
+def _in_turns(column: str, file_format: str) -> str:
+    """How messages come of texts, or of pairs of them."""
+    said = "A message is an object with role and content"
+    if not file_format.startswith("JSON"):
+        return f"{said}: write such, the user's first where texts take turns."
+    how = '[flatten | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]'
+    return f"{said}: `{_changed(column, file_format, how)}` makes them of texts that take turns, the user's first."
+
+
+def _with_an_answer(column: str, file_format: str) -> str:
+    """How conversations get an answer, of which none has one."""
+    said = "No conversation has an answer: write it as its last message"
+    if not file_format.startswith("JSON"):
+        return f"{said}, of role assistant."
+    how = by_jq(file_format, f'.["{column}"] = (.["{column}"] | {_A_LIST}) + [{{role: "assistant", content: .NAME}}]')
+    return f"{said}: `{how}` takes it from where NAME leads, such as completion or choices[0].message.content."
+
+
+def _with_whole_weights(column: str, file_format: str) -> str:
+    """How answers are learnt or not, and none in part."""
+    said = "An answer is learnt or not, and none in part: a weight is 0 or 1"
+    if not file_format.startswith("JSON"):
+        return f"{said}."
+    whole = 'if type | IN("number", "string") then tonumber | round else . end'
+    how = _changed(column, file_format, f'map(if has("weight") then .weight |= ({whole}) else . end)')
+    return f"{said}: `{how}` rounds them."
+
+
+def _without_thoughts(column: str, file_format: str) -> str:
+    """How answers are learnt without the reasoning that stands in a field of its own."""
+    said = "Reasoning is learnt only where it stands in the content: write it there"
+    if not file_format.startswith("JSON"):
+        return f"{said}, or take its field away."
+    how = _changed(column, file_format, "map(del(.reasoning_content, .reasoning, .thinking))")
+    return f"{said}; or `{how}` takes it away."
+
+
+def anyway(step: str) -> Step:
+    """One step for all columns and formats."""
+    return lambda *_: step
+
+
+OF_ALL: tuple[tuple[str, Step | None], ...] = (
+    (
+        OF_TOOLS,
+        anyway(
+            "Calls of tools are not learnt, and every row has some: write calls and what came of them as text: of the "
+            "assistant, and of the user."
+        ),
+    ),
+    (f"has reasoning{ONLY_TEXT}", None),
+    (ONLY_TEXT, anyway("Only text is learnt, and every row has something else in it: write what it shows as text.")),
+    (NONE_LEARNT, _with_all_learnt),
+    (NEVER_ANSWERED, _with_an_answer),
+)
+"""Where no row would be left without those that have a problem; None where one is mended without that."""
+
+OF_COLUMN: tuple[tuple[str, Step], ...] = (
+    (NO_ANSWER, _without_end),
+    (UNLEARNT_END, _without_unlearnt_end),
+    (OF_TOOLS, _without_tools),
+    (f"has reasoning{ONLY_TEXT}", _without_reasoning),
+    (ONLY_TEXT, _without_parts),
+    (NO_ROLE, _with_role),
+    (TEXT_ELSEWHERE, _with_role),
+    (OTHER_ROLE, _with_words_for_roles),
+    (NO_MESSAGE, _in_turns),
+    (OTHER_WEIGHT, _with_whole_weights),
+    (BESIDE_CONTENT, _without_thoughts),
+)
+"""By what is said of a column, and how that is mended there."""

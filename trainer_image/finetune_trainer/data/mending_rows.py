@@ -1,0 +1,119 @@
+"""What to do where some rows cannot be used: a command that leaves them out. And what mends the cells of a table.
+
+Only where it is known which rows these are, or what they lack: a command that leaves out more is none.
+"""
+
+import json
+from collections.abc import Sequence
+
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.csv_rows import SEPARATORS
+from finetune_trainer.data.jq import by_jq
+
+_LONG_CELLS = "csv.field_size_limit(1 << 30); "
+_OPENED = 'open("FILE", newline="", encoding="utf-8-sig")'
+_OF_MESSAGES = ("message", "content")
+"""How is begun what is said of one message."""
+
+
+def without_rows(
+    problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, in_python: str
+) -> str | None:
+    """How bad rows are left out, where as many others are left; None where nobody knows which ones, or how.
+
+    Args:
+        problems: Those that are named, perhaps not all.
+        rows: Of the file.
+        bad_rows: How many of them have a problem.
+        file_format: As which it was read.
+        in_python: The rows of a file of text, for Python.
+    """
+    if 2 * bad_rows > rows:
+        return None
+    if bad_rows == 1 and problems[0].position.line == rows and problems[0].what.endswith("it breaks off"):
+        return (
+            "The file ends within a row, as it does where writing or uploading broke off: write and upload it anew. "
+            f"`sed '{rows}d' FILE > ROWS.jsonl` leaves that row out; others may be missing, too."
+        )
+    how = _by_lines(problems, bad_rows, file_format) or _by_columns(problems, file_format, in_python)
+    how = how or _by_cells(problems, file_format)
+    return how and f"{NEXT_STEP[Reason.DATASET_INVALID]} To leave such rows out: {how}."
+
+
+def _by_lines(problems: Sequence[Unusable], bad_rows: int, file_format: str) -> str | None:
+    lines = [problem.position.line for problem in problems]
+    if not file_format.startswith("JSONLines") or len(problems) < bad_rows or None in lines:
+        return None
+    return f"`sed '{';'.join(f'{line}d' for line in lines)}' FILE > ROWS.jsonl`"
+
+
+def _by_columns(problems: Sequence[Unusable], file_format: str, in_python: str) -> str | None:
+    """The same where all of them lack a text: in which columns is known of those that are named."""
+    columns = sorted({problem.field or "" for problem in problems})
+    lack = all(problem.kind in ("Missing", "Empty") for problem in problems)
+    if not lack or "" in columns or any(problem.what.startswith(_OF_MESSAGES) for problem in problems):
+        return None
+    names = ", ".join(map(json.dumps, columns))
+    if file_format.startswith("Parquet"):
+        return f"frame[frame[[{names}]].fillna('').map(str.strip).ne('').all(axis=1)] of pandas"
+    if file_format.startswith("CSV"):
+        kept = f'if all((row[name] or "").strip() for name in [{names}])'
+        how = f"import csv, json; {_LONG_CELLS}[print(json.dumps(row)) for row in {in_python} {kept}]"
+        return f"`python3 -c '{how}' > ROWS.jsonl`"
+    texts = ", ".join(f".[{json.dumps(name)}]" for name in columns)
+    how = by_jq(file_format, rf'select(all({texts}; type == "string" and test("\\S")))')
+    return f"`{how}`"
+
+
+def _by_cells(problems: Sequence[Unusable], file_format: str) -> str | None:
+    """The same of a table whose bad rows have other numbers of cells, or are its header once more."""
+    known = ("where the header has ", "the header stands here once more")
+    if not file_format.startswith("CSV") or not all(any(one in problem.what for one in known) for problem in problems):
+        return None
+    kept = "[out.writerow(row) for row in rows if len(row) == len(head) and row != head]"
+    return _by_python(f"{_rows_of(file_format)}{kept}")
+
+
+def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
+    """How a table of text is written anew, where all of its bad rows have the same wrong with their cells."""
+    if not file_format.startswith("CSV"):
+        return None
+    mark = separator_in(file_format)
+    if all(_has_too_many(problem.what) for problem in problems):
+        joined = f"row[: len(head) - 1] + [{mark}.join(row[len(head) - 1 :]).rstrip({mark})]"
+        how = f"{_rows_of(file_format)}[out.writerow({joined}) for row in rows]"
+        return (
+            "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
+            f"{_by_python(how)} takes what is too much for a part of the last column."
+        )
+    if all("the quotes are not as CSV has them" in problem.what for problem in problems):
+        how = rf'out.writerows(csv.reader({_OPENED}, delimiter={mark}, doublequote=False, escapechar="\\"))'
+        return (
+            "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
+            f"{_by_python(how)} does it where a backslash stands before them."
+        )
+    return None
+
+
+def separator_in(file_format: str) -> str:
+    """What separates the cells of a table, as Python writes it."""
+    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), ","))
+
+
+def _rows_of(file_format: str) -> str:
+    """Python that has read the header of a table, and written it."""
+    return (
+        f"rows = csv.reader({_OPENED}, delimiter={separator_in(file_format)}); head = next(rows); out.writerow(head); "
+    )
+
+
+def _by_python(how: str) -> str:
+    begun = f'import csv, sys; {_LONG_CELLS}out = csv.writer(sys.stdout, lineterminator="\\n"); '
+    return f"`python3 -c '{begun}{how}' > ROWS.csv`"
+
+
+def _has_too_many(what: str) -> bool:
+    """Whether a row has more cells than the header."""
+    cells, _, wanted = what.partition(" where the header has ")
+    return wanted.isdigit() and int(cells.split()[0]) > int(wanted)

@@ -1,0 +1,114 @@
+"""Rows that stand within an object: the command that takes them out, by the names that are there.
+
+Names of columns are shown, as elsewhere; what stands in them is not.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from finetune_api.dataset import Columns
+from finetune_trainer.data.column_names import ORDINARY_NAME, meant
+from finetune_trainer.data.jq import by_jq
+from finetune_trainer.data.turns import is_message, messages_in
+
+_LINES = "JSONLines"
+_DEPTH, _MOST_PLACES = 3, 8
+_OF_JQ = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+_AS_ROWS = "$names, .] | transpose | map({key: .[0], value: .[1]}) | from_entries"
+_OF_SQUAD = (
+    r'.data[].paragraphs[] | .context as $context | .qas[] | select(.answers[0].text) | {prompt: ($context + "\n\n" '
+    "+ .question), completion: .answers[0].text}"
+)
+_ALONE = (
+    "Write one object a line: `jq -c . FILE > ROWS.jsonl` does it with objects that stand one after the other, and "
+    "with one that holds the rows: check that then."
+)
+
+
+def step_for(fields: Mapping[str, Any] | None, serves: Callable[[Mapping[str, Any]], bool]) -> str:
+    """What to do with a file that begins with an object around its rows, or around its columns.
+
+    Args:
+        fields: The object's; None where it goes on behind its line.
+        serves: Whether an object has what a row needs.
+    """
+    told = None if fields is None else next(_ways_out(fields, serves), None)
+    if told is None:
+        return _ALONE
+    program, does = told
+    return f"Write one object a line: `{by_jq(_LINES, program)}` {does}."
+
+
+def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> Iterator[tuple[str, str]]:
+    """Programs of jq that make rows of the object, and what each does; the likeliest first."""
+    if _is_squad(fields):
+        yield _OF_SQUAD, "makes a row of each question of SQuAD that has an answer, below its context"
+    names, cells = fields.get("columns"), fields.get("data")
+    if isinstance(names, list) and isinstance(cells, list) and all(isinstance(one, list) for one in cells):
+        yield f".columns as $names | .data[] | [{_AS_ROWS}", "puts the names of the columns to their cells"
+    lists = [name for name, value in fields.items() if _is_of_objects(value) and ORDINARY_NAME.fullmatch(name)]
+    if lists:
+        first = fields[lists[0]][0]
+        inner = next((name for name, one in first.items() if isinstance(one, dict) and serves(one)), None)
+        below = path_of([inner]) if inner is not None and not serves(first) and ORDINARY_NAME.fullmatch(inner) else ""
+        others = f"; {' and '.join(lists[1:])} would be files of their own" if lists[1:] else ""
+        yield f"{path_of([lists[0]])}[]{below}", f"takes the rows of {lists[0]} out{others}"
+    values = list(fields.values())
+    if values and all(isinstance(value, dict) and serves(value) for value in values):
+        yield ".[]", "takes the rows out of the object"
+    if values and serves(fields):
+        yield (
+            f"keys_unsorted as $names | [.[] | [.[]]] | transpose[] | [{_AS_ROWS}",
+            "makes rows of the columns",
+        )
+
+
+def _is_squad(fields: Mapping[str, Any]) -> bool:
+    data = fields.get("data")
+    return isinstance(data, list) and bool(data) and isinstance(data[0], dict) and "paragraphs" in data[0]
+
+
+def _is_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def path_of(names: list[str]) -> str:
+    """The way to a part of an object, for jq."""
+    whole = "".join(f".{name}" if _OF_JQ.fullmatch(name) else f'["{name}"]' for name in names)
+    return whole if whole.startswith(".") else f".{whole}"
+
+
+def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
+    """What to do with a row that has its columns within objects, by name; None where they are not found there."""
+    if not file_format.startswith("JSON"):
+        return None
+    places = {path[-1]: path for path in _paths(row, [])}
+    asked = {part: name for part, name in columns.named.items() if name in places and part in columns.needed}
+    found = asked | {part: name for part, name in meant(columns, list(places)).items() if part not in asked}
+    if columns.messages in places:
+        found = {"messages": columns.messages}
+    if "messages" not in found and set(found) != set(columns.needed):
+        return None
+    inside = ", ".join(f"{part}: {path_of(places[name])}" for part, name in found.items())
+    how = by_jq(file_format, f"{{{inside}}}")
+    return f"Columns stand at the top of a row: `{how}` takes them out of objects."
+
+
+def places_in(row: Mapping[str, Any]) -> str:
+    """A sentence on the texts that there are within the objects of a row; empty where none has a plain name."""
+    paths = [".".join(path) for path in _paths(row, [])]
+    return f" Texts are {', '.join(paths[:_MOST_PLACES])}." if paths else ""
+
+
+def _paths(value: Mapping[str, Any], before: list[str]) -> Iterator[list[str]]:
+    """The ways to texts and conversations within the objects of a row."""
+    for name, one in value.items():
+        if not ORDINARY_NAME.fullmatch(name):
+            continue
+        path = [*before, name]
+        if isinstance(one, dict) and not is_message(one) and len(path) < _DEPTH:
+            yield from _paths(one, path)
+        elif len(path) > 1 and (isinstance(one, str) or messages_in(one)):
+            yield path
