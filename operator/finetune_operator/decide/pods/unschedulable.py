@@ -44,7 +44,7 @@ _STEPS = (
     (
         "affinity rules|topology spread constraints",
         "Wait until pods have moved: affinity, anti-affinity or a spread in the connection's podTemplate, or of a "
-        "policy of the cluster, keeps the pod from each node (kubectl get pod -o yaml). Else ask an admin to loosen it.",
+        "policy of the cluster, keeps the pod from each node (kubectl get pod -o yaml). Else an admin loosens it.",
     ),
     (
         "cannot allocate all claims",
