@@ -29,7 +29,8 @@ def room(status: FineTunedModelStatus, new: Sequence[ModelVersion]) -> int:
     present = status.versions or []
 
     def is_too_large(count: int) -> bool:
-        longer = fit(status.model_copy(update={"versions": [*present, *new[:count]]}))
+        versions = sorted([*present, *new[:count]], key=lambda one: one.version)
+        longer = fit(status.model_copy(update={"versions": versions}))
         return len(orjson.dumps(longer.wire())) > LIMIT_BYTES
 
     if len(present) + len(new) <= FEW or not is_too_large(len(new)):

@@ -27,6 +27,14 @@ from finetune_operator.runtime.queue import Key, Requeue
 logger = logging.getLogger(__name__)
 
 
+class _ToldByAnother(Exception):
+    """Another operator, whose credentials may be good, has told of the connection lately."""
+
+    def __init__(self, left: float) -> None:
+        super().__init__("told by another operator")
+        self.retry_after = min(left, decide_connection.BAD_FOR.total_seconds())
+
+
 class ConnectionReconciler:
     """Tells whether a connection can be used."""
 
@@ -62,8 +70,8 @@ class ConnectionReconciler:
         elif spec is not None and is_remote(spec):
             try:
                 connection, status, checked = await self._look(connection, spec, status)
-            except Busy as busy:
-                return Requeue(busy.retry_after or 1.0)
+            except (Busy, _ToldByAnother) as later:
+                return Requeue(later.retry_after or 1.0)
             again = Requeue(decide_connection.BAD_FOR.total_seconds())
         new = decide_connection.decide(
             spec,
@@ -120,6 +128,10 @@ class ConnectionReconciler:
         """Find out where the workspace leads, if there is one, and whether the credentials are good.
 
         The first is written before the second: all calls rest on it.
+
+        Raises:
+            Busy: its turn comes.
+            _ToldByAnother: they are not, for this process.
         """
         name = connection["metadata"]["name"]
         try:
@@ -132,6 +144,8 @@ class ConnectionReconciler:
         except Busy:
             raise
         except ProviderError as error:
+            if (left := self._context.left_to_another(connection)) > 0:
+                raise _ToldByAnother(left) from error
             return connection, status, Checked(error.failure())
 
     async def _check_pods(self, spec: LLMConnectionSpec) -> Checked:

@@ -175,6 +175,14 @@ class Context:
         """Whether somebody else has written the status that the object has."""
         return self._contests.is_of_another(obj["metadata"]["uid"], obj.get("status"))
 
+    def left_to_another(self, obj: Manifest) -> float:
+        """Seconds for which what somebody else has told of the object counts, for one who cannot see how it is."""
+        return self._contests.left_to(obj["metadata"]["uid"], obj.get("status"))
+
+    def agree(self, obj: Manifest) -> None:
+        """The status that the object has is as it should be, whoever has written it."""
+        self._contests.agree(obj["metadata"]["uid"], obj.get("status"))
+
     async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
         """An Event about a write that a policy or a webhook refuses, where status cannot say it."""
         known = step_of_write(refusal.message)

@@ -110,14 +110,16 @@ class DeploymentReconciler:
         again: float | None = None
         if view.deleting and has_finalizer(deployment, PROVIDER_FINALIZER):
             decision = await self._release.end(deployment, view)
-            if decision is None:
-                return None
-            again = self._hosted.moving_seconds
+            again = None if decision is None else self._hosted.moving_seconds
         elif target is not None and is_remote(target.connection):
             deployment, decision, again = await self._remote(deployment, view, target)
         else:
             deployment, decision, again = await self._local(deployment, view, target)
+        if decision is None:
+            return None if again is None else Requeue(again)
         before = parse_status(ModelDeploymentStatus, deployment)
+        if before == decision.status:
+            self._context.agree(deployment)
         told = is_no_news(before, decision.status)
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, told=told)
         event = headline(before, decision.status)
@@ -183,8 +185,11 @@ class DeploymentReconciler:
 
     async def _remote(
         self, deployment: Manifest, view: DeploymentView, target: Target
-    ) -> tuple[Manifest, DeploymentDecision, float]:
-        """A provider outside of the cluster: one that answers by itself, or by deployments that are made there."""
+    ) -> tuple[Manifest, DeploymentDecision | None, float]:
+        """A provider outside of the cluster: one that answers by itself, or by deployments that are made there.
+
+        No decision where it cannot be asked, and another operator has told of the deployment lately.
+        """
         facts, here = self._context.catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not hosting.is_hosted(target.connection):
@@ -193,6 +198,8 @@ class DeploymentReconciler:
                 self._cloud.doubt(target)
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
+            if self._is_unseen(view.serving) and self._context.left_to_another(deployment) > 0:
+                return deployment, None, good_for
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
             deployment, view = await self._left(deployment, view, target)
             view = await self._without_pods(deployment, view, here)
@@ -225,10 +232,13 @@ class DeploymentReconciler:
 
     def _in_trouble(
         self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError, here: Serving
-    ) -> tuple[Manifest, DeploymentDecision, float]:
+    ) -> tuple[Manifest, DeploymentDecision | None, float]:
         """What answered goes on answering, there or `here`; what passes by itself is no alarm."""
         metadata = deployment["metadata"]
+        again = error.retry_after or self._hosted.moving_seconds
         now = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
+        if self._context.left_to_another(now) > 0:
+            return now, None, again
         view = replace(view, status=parse_status(ModelDeploymentStatus, now))
         status = left_behind(view, view.status.hosted or ())  # it is billed whether it can be asked or not
         number = target.version.version
@@ -248,13 +258,17 @@ class DeploymentReconciler:
             meanwhile=here.version if here.available and not answering else None,
             cost=status.cost,
         )
-        again = error.retry_after or self._hosted.moving_seconds
         if error.reason not in CHANGES_BY_ITSELF:
             at_provider = status.engine in AT_PROVIDERS.values()
             return now, not_served(view if at_provider else replace(view, serving=here), error.failure()), again
         # What has failed is not mended by a provider that says nothing for a while.
         failed = is_true(status.conditions, "Stalled") and status.observed_generation == view.generation
         return now, DeploymentDecision(status) if failed else decide(view), again
+
+    @staticmethod
+    def _is_unseen(serving: Serving) -> bool:
+        """Whether the provider could not be asked: it has not said that the model is gone."""
+        return serving.failure is not None and serving.failure.reason is not Reason.DELETED_AT_PROVIDER
 
     def _target(self, view: DeploymentView) -> Target | None:
         """What is to be served, and where, if anything is."""

@@ -60,6 +60,7 @@ class JobReconciler:
             self._reports.forget_named(key.namespace, key.name)
             return None
         view, decision = await self._looks.at(job)
+        unseen = view.run.state == "Unreachable" and decision.only_says
         await self._tell_unheeded(job, view)
         await self._cloud.end_beside(job, view)
         if decision.register and view.spec is not None:
@@ -75,12 +76,15 @@ class JobReconciler:
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)
         except ProviderError as error:
+            unseen = not decision.stop  # what was told to stop is recorded, whoever else has written
             say = outcomes.not_stopped if decision.stop else outcomes.trouble
             decision = say(view, error.failure(), error.retry_after or outcomes.ASK_AGAIN_SECONDS)
         except REFUSALS as refusal:
             decision = not_done(view, refusal.message)
         if decision.later:
             return Requeue(decision.requeue_after or 0)
+        if unseen and (left := self._context.left_to_another(job)) > 0:
+            return Requeue(min(left, outcomes.ASK_AGAIN_SECONDS))  # who has told of it may see more
         return await self._conclude(job, view, decision)
 
     async def _conclude(self, job: Manifest, view: JobView, decision: Decision) -> Requeue | None:

@@ -278,7 +278,7 @@ class ModelReconciler:
             if made and not _is_of_an_earlier(model, made, job):
                 records.append(made)
         served = next((one.status.served_version for one in view.serving if one.spec.version == "Active"), None)
-        return recovered(status, records, served)
+        return recovered(status, records, served, model_size.room)
 
     def _observe(self, model: Manifest) -> ModelView:
         metadata = model["metadata"]

@@ -14,6 +14,8 @@ from finetune_operator.runtime.recent import Recent
 
 AT_ONCE = 5
 PAUSE_SECONDS = 30.0
+FRESH_SECONDS = 600.0
+"""So long a status that somebody else has written may tell of what cannot be seen from here."""
 REMEMBERED = 4096
 
 
@@ -28,6 +30,8 @@ class Contests:
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
         self._written: Recent[int] = Recent(REMEMBERED, lambda _: False)
         self._told: Recent[bool] = Recent(REMEMBERED, lambda _: False)
+        self._clock = clock
+        self._first_found: Recent[tuple[int, float]] = Recent(REMEMBERED, lambda _: False)
 
     def check(self, uid: str, found: Mapping[str, Any] | None) -> None:
         """Before a status is written over the one that was found.
@@ -48,6 +52,23 @@ class Contests:
         """Whether the status that was found is none that was written here; not known of what never was."""
         before = self._written.get(uid)
         return before is not None and before != _mark(found)
+
+    def left_to(self, uid: str, found: Mapping[str, Any] | None) -> float:
+        """Seconds for which a status of another counts, for one who cannot see what it tells of; 0: it is no other's.
+
+        One of two operators may lack the key that the other one has.
+        """
+        if not self.is_of_another(uid, found):
+            return 0
+        known, mark, now = self._first_found.get(uid), _mark(found), self._clock()
+        if known is None or known[0] != mark:
+            known = self._first_found.put(uid, (mark, now))
+        return max(0, known[1] + FRESH_SECONDS - now)
+
+    def agree(self, uid: str, found: Mapping[str, Any] | None) -> None:
+        """It is as it should be, whoever has written it: as good as ours."""
+        if self._written.get(uid) is not None:
+            self._written.put(uid, _mark(found))
 
     def forget(self, uid: str) -> None:
         """Whether it was written is not known: what is found next may be ours."""

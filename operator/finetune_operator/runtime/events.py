@@ -80,7 +80,7 @@ class Recorder:
             await kube.create(EVENTS, _manifest(self._instance, regarding, occurrence, fingerprint))
             metrics.EVENTS.labels("posted").inc()
         except Conflict:
-            metrics.EVENTS.labels("repeated").inc()  # the answer to an earlier attempt was lost
+            metrics.EVENTS.labels("repeated").inc()  # by somebody else, or an earlier attempt whose answer was lost
         except (KubeError, LeadershipLost, ValueError) as error:
             self._posted.drop(fingerprint)
             metrics.EVENTS.labels("failed").inc()
@@ -119,7 +119,9 @@ def _manifest(instance: str, regarding: Manifest, occurrence: Occurrence, finger
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
         "metadata": {
-            "name": f"{_name(metadata['name'])}.{int(moment.timestamp()):x}{fingerprint[:10]}",
+            # The same for all who would post it in these ten minutes: another release of the operator, or the process
+            # that comes after this one.
+            "name": f"{_name(metadata['name'])}.{int(moment.timestamp() // REPEAT_SECONDS):x}{fingerprint[:10]}",
             # Events of cluster-scoped objects live in the namespace default: so the API demands.
             "namespace": metadata.get("namespace") or "default",
         },

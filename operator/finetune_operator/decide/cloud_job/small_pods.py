@@ -9,6 +9,7 @@ from dataclasses import replace
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.pods import image_pull
 
 _WORDS = {"the training pod": "the pod", "the trainer": "the pod", ", before its first training step": ""}
 _TEMPLATE = re.compile(r"((huggingFace|checkPod)\.)?podTemplate")
@@ -33,5 +34,7 @@ def in_its_words(failure: Failure) -> Failure:
     message = failure.message
     for words, ours in _WORDS.items():
         message = message.replace(words, ours)
-    step = _STEPS.get(failure.reason) or _TEMPLATE.sub("checkPod.podTemplate", failure.next_step or "")
+    known = failure.reason is Reason.IMAGE_PULL_FAILED and image_pull.step(message) is not None
+    general = None if known else _STEPS.get(failure.reason)
+    step = general or _TEMPLATE.sub("checkPod.podTemplate", failure.next_step or "")
     return failure.model_copy(update={"message": message, "next_step": step or None})

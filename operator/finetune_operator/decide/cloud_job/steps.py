@@ -63,8 +63,7 @@ def only_follows(view: JobView, decision: Decision) -> bool:
     under_way = {"Queued", *AT_WORK}
     followed = is_submitted(view.provider) and view.run.state in {"Queued", "Active"}
     said = view.status.phase in under_way and decision.status.phase in under_way and view.status.failure is None
-    alone = decision == Decision(decision.status, requeue_after=decision.requeue_after)
-    return view.remote and followed and said and alone and decision.status != view.status
+    return view.remote and followed and said and decision.only_says and decision.status != view.status
 
 
 def decide(view: JobView) -> Decision:

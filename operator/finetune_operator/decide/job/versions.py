@@ -147,30 +147,32 @@ def _latest(status: FineTunedModelStatus) -> int:
 
 
 def recovered(
-    status: FineTunedModelStatus, records: Iterable[ModelVersion], served: int | None
+    status: FineTunedModelStatus, records: Iterable[ModelVersion], served: int | None, room: Room
 ) -> FineTunedModelStatus:
     """The status with the versions that it has lost and their jobs still tell of: those after its latest one.
 
-    What is no later was let go by history, or belongs to a job that is recorded.
+    What is no later was let go by history, or belongs to a job that is recorded. Jobs may tell of more than there is
+    room for: the one that is served goes first, and then the newest.
 
     Args:
         status: as it is; somebody has emptied it, or has brought back an old one.
         records: versions as jobs record them.
         served: the version that the model's deployment serves: it was active, where nothing else says which was.
+        room: how many of new versions, the first ones, a status has room for.
     """
     known = {version.job_uid for version in status.versions or ()}
     latest = status.latest_version or 0
     lost = {one.version: one for one in records if one.version > latest and one.job_uid not in known}
     if not lost:
         return status
-    room = MOST_VERSIONS - len(status.versions or ())
-    back = [lost[number] for number in sorted(lost)][-room:] if room > 0 else []
-    fields = {
-        "versions": [*(status.versions or ()), *back],
-        "latest_version": max(lost),
-        "active_version": status.active_version or (served if served in lost else None),
-    }
-    return status.model_copy(update=fields)
+    active = status.active_version or (served if served in lost else None)
+    fields = {"latest_version": max(lost), "active_version": active}
+    status = status.model_copy(update=fields)
+    least = max(MOST_VERSIONS - len(status.versions or ()), 0)
+    wanted = [lost[number] for number in sorted(lost, key=lambda number: (number == active, number), reverse=True)]
+    back = wanted[: room(status, wanted[:least])]
+    versions = [*(status.versions or ()), *sorted(back, key=lambda one: one.version)]
+    return status.model_copy(update={"versions": versions or None})
 
 
 def of_record(metadata: Mapping[str, Any], spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ModelVersion | None:

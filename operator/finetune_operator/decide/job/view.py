@@ -184,6 +184,11 @@ class Decision:
     """Write nothing yet: a later look has more to say."""
     requeue_after: float | None = None
 
+    @property
+    def only_says(self) -> bool:
+        """Whether there is nothing to do but to write the status."""
+        return self == Decision(self.status, requeue_after=self.requeue_after)
+
 
 @dataclass(frozen=True)
 class Change:

@@ -10,6 +10,7 @@ from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest
 from finetune_api.names import FETCH_CONTAINER, SERVER_CONTAINER, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
+from finetune_operator.decide.pods import image_pull
 from finetune_operator.decide.pods.unschedulable import unplaced
 
 _OURS = frozenset({TRAINER_CONTAINER, SERVER_CONTAINER, FETCH_CONTAINER})
@@ -171,13 +172,19 @@ def _waits(container: Manifest) -> Failure | None:
     name = str(state.get("reason", ""))
     said = str(state.get("message") or name)
     if is_ours(container) and name in _WAITING_REASONS:
-        return Failure.because(_WAITING_REASONS[name], _BETWEEN_TRIES.sub("", said))
+        return _unpulled(Failure.because(_WAITING_REASONS[name], _BETWEEN_TRIES.sub("", said)))
     if is_ours(container):
         return _unstartable(said) if name in _UNSTARTABLE else None
     ended = ended_before(container)
     if name == "CrashLoopBackOff":
         return _of_another(container, _how(ended) if ended else said)
     return _of_another(container, said) if name in _WAITING_REASONS or name in _UNSTARTABLE else None
+
+
+def _unpulled(failure: Failure) -> Failure:
+    """With what helps against it, where it is an image that cannot be pulled, and the words say why."""
+    known = image_pull.step(failure.message) if failure.reason is Reason.IMAGE_PULL_FAILED else None
+    return failure.model_copy(update={"next_step": known}) if known else failure
 
 
 def _unstartable(said: str) -> Failure:

@@ -25,12 +25,32 @@ _CLAIM_STEPS = {
 _OF_NODES = re.compile(r"[.] not found\b.*", re.DOTALL)
 """With this the scheduler ends what it says of a claim; it is about nodes, and reads as if nothing were there."""
 
-_PREEMPTION = re.compile(r" (no new claims to deallocate|preemption:).*", re.DOTALL)
+_PREEMPTION = re.compile(r" (no new claims to deallocate|still not schedulable|preemption:).*", re.DOTALL)
 """What the scheduler adds about pods that it could evict for this one: nothing that somebody here could do."""
 
 _NO_ROOM = re.compile("Insufficient |Too many pods")
 
 _STEPS = (
+    (
+        "scheduling gates",
+        "Wait: a policy or a queue of the cluster has put a gate before the pod (kubectl get pod -o yaml: "
+        "spec.schedulingGates), and whoever has takes it away. Else ask an admin; more room would not help.",
+    ),
+    (
+        "exceed max volume count",
+        "Wait until pods with volumes leave a node: none of them takes one more volume. Else ask an admin for another "
+        "node. The pod goes on by itself.",
+    ),
+    (
+        "affinity rules|topology spread constraints",
+        "Wait until pods have moved: affinity, anti-affinity or a spread in the connection's podTemplate, or of a "
+        "policy of the cluster, keeps the pod from each node (kubectl get pod -o yaml). Else an admin loosens it.",
+    ),
+    (
+        "cannot allocate all claims",
+        "Wait until devices are free (kubectl get resourceclaims), or ask an admin: a policy of the cluster has the "
+        "pod claim devices that no node has left. The pod goes on by itself.",
+    ),
     (
         "ReadWriteOncePod",
         "Wait until the pod that has the claim ends (kubectl describe pvc names it). Where that is a server of the "
@@ -42,7 +62,8 @@ _STEPS = (
         "pv). One node has to reach all claims of a pod.",
     ),
     (
-        "unbound immediate PersistentVolumeClaims|persistent volumes to bind|binding volumes: ",
+        "unbound immediate PersistentVolumeClaims|persistent volumes to bind|binding volumes: "
+        "|enough free storage|non-existent pv",
         "kubectl describe pvc says why a claim is not bound: make a volume for it, or name a storage class that makes "
         "one. The pod goes on by itself.",
     ),

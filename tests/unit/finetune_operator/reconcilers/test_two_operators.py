@@ -3,13 +3,16 @@
 Each polls providers at its own times: what one has seen and the other has not is news, and no reason to put it back.
 """
 
+from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from finetune_api.reasons import Reason
 from finetune_operator.providers.cloud_serving import GOOD_FOR
+from finetune_operator.providers.errors import Denied, TryLater
 from finetune_operator.runtime.errors import Conflict, Contested
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
@@ -128,6 +131,13 @@ async def test_that_a_model_is_gone_is_not_put_back_by_one_who_saw_it_a_while_ag
         one.now += GOOD_FOR
         one.wake(DEPLOYMENT)
     await pair.settle()
+    first.kube.change(MODEL_DEPLOYMENTS, "sentiment", status=copied(first.status(DEPLOYMENT)) | {"replicas": None})
+    await pair.settle()
+    asked = len(first.provider.calls)
+    for one in pair.both:
+        one.wake(DEPLOYMENT)
+    await pair.settle()
+    assert len(first.provider.calls) == asked, "what both agree on is asked of nobody"
     first.provider.models.tuned.clear()
     second.now += GOOD_FOR
     second.wake(DEPLOYMENT)
@@ -135,3 +145,37 @@ async def test_that_a_model_is_gone_is_not_put_back_by_one_who_saw_it_a_while_ag
     await pair.settle()
     assert first.kube.asked("patch_status", MODEL_DEPLOYMENTS.plural) - before <= 2
     assert first.status(DEPLOYMENT)["phase"] == "Failed"
+
+
+TROUBLES = {
+    "a key": Denied(Reason.CREDENTIALS_INVALID, "no Secret openai in namespace other"),
+    "a limit": TryLater(Reason.RATE_LIMITED, "too many requests", 30.0),
+}
+
+
+@pytest.mark.parametrize(("at", "trouble"), [("openai", "a key"), ("azure", "a limit")], indirect=["at"])
+async def test_one_that_cannot_ask_the_provider_leaves_what_is_told_to_the_other(
+    pair: Pair, at: At, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair.both
+
+    async def refused(_: str) -> Any:
+        raise TROUBLES[trouble]
+
+    monkeypatch.setattr(second.accounts._clients, "of", refused)
+    told = Counter[str]()
+    for _ in range(30):
+        first.provider.advance(60)
+        for one in pair.both:
+            one.now += timedelta(seconds=60)
+        for one in pair.both:
+            for key in one.delays:
+                one.wake(key)
+            await pair.poll(one)
+        told["of the job"] += "failure" in first.status()
+        served = first.kube.objects.get((MODEL_DEPLOYMENTS, "team-a", "sentiment"), {}).get("status", {})
+        told["of the deployment"] += served.get("phase") not in {None, "Pending", "Deploying", "Ready"}
+    assert first.status()["phase"] == "Succeeded"
+    assert first.status(DEPLOYMENT)["phase"] == "Ready"
+    assert max(told.values()) <= 2, told
+    assert len(at.jobs(first.provider)) == 1

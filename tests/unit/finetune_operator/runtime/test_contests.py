@@ -1,6 +1,6 @@
 """Statuses that somebody else writes as well: put right a few times, then every half minute, and told of once."""
 
-from finetune_operator.runtime.contests import AT_ONCE, PAUSE_SECONDS, Contests
+from finetune_operator.runtime.contests import AT_ONCE, FRESH_SECONDS, PAUSE_SECONDS, Contests
 from finetune_operator.runtime.errors import Contested
 
 
@@ -40,3 +40,19 @@ def test_what_was_found_as_it_was_written_has_no_rival() -> None:
         rivalry.contests.check("uid", {"phase": "ours"})
     rivalry.contests.forget("uid")
     rivalry.contests.check("uid", {"phase": "theirs"})
+
+
+def test_what_another_tells_counts_for_a_while_for_one_who_cannot_see_it() -> None:
+    rivalry = Rivalry()
+    contests, theirs = rivalry.contests, {"phase": "theirs"}
+    assert contests.left_to("uid", {"phase": "ours"}) == contests.left_to("unknown", theirs) == 0
+    assert contests.left_to("uid", theirs) == FRESH_SECONDS
+    rivalry.now += FRESH_SECONDS - 1
+    assert contests.left_to("uid", theirs) == 1
+    assert contests.left_to("uid", {"phase": "news"}) == FRESH_SECONDS
+    rivalry.now += FRESH_SECONDS
+    assert contests.left_to("uid", {"phase": "news"}) == 0
+    contests.agree("uid", theirs)
+    assert not contests.is_of_another("uid", theirs)
+    contests.agree("unknown", theirs)
+    assert not contests.is_of_another("unknown", {"phase": "ours"}), "never written from here"

@@ -65,6 +65,15 @@ async def test_the_same_event_is_posted_once_in_ten_minutes(tmp_path, second, af
     assert len(api.seen) == posts
 
 
+async def test_two_processes_that_tell_the_same_have_one_event(tmp_path):
+    """Two releases, or one before and one after a restart: the API server takes no second one of the name."""
+    async with fake_api.serve(tmp_path) as (api, kube):
+        api.answer({"kind": "Event"}, status=201).refuse(409, "AlreadyExists", "there is one")
+        for pod in ("pod", "another"):
+            await Recorder(pod, Clock()).post(kube, JOB, DONE)
+    assert len({seen.body["metadata"]["name"] for seen in api.seen}) == 1
+
+
 async def test_a_failure_is_logged_not_raised_and_the_event_may_be_posted_again(tmp_path, caplog):
     recorder = Recorder("pod", Clock())
     async with fake_api.serve(tmp_path) as (api, kube):

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
 from finetune_api.model import FineTunedModelStatus
-from finetune_operator.decide.job.versions import find_version, new_version, recovered
+from finetune_operator.decide import model_size
+from finetune_operator.decide.job.status_size import LIMIT_BYTES
+from finetune_operator.decide.job.versions import MOST_VERSIONS, find_version, new_version, recovered
 from tests.unit.finetune_operator.decide.given import run, succeeded, view
-from tests.unit.finetune_operator.decide.given_models import version
+from tests.unit.finetune_operator.decide.given_models import evaluated, version
 
 
 def test_a_version_is_found_by_its_jobs_uid_and_not_by_its_name() -> None:
@@ -52,7 +55,7 @@ def test_versions_that_status_has_lost_come_back_from_their_jobs(
     before = FineTunedModelStatus(
         versions=[version(one) for one in had] or None, latest_version=latest, active_version=latest
     )
-    after = recovered(before, [version(one) for one in records], served)
+    after = recovered(before, [version(one) for one in records], served, model_size.room)
     assert [one.version for one in after.versions or ()] == back
     assert (after.latest_version, after.active_version) == (max(back, default=None), active)
 
@@ -61,7 +64,19 @@ def test_a_job_that_has_a_version_gets_no_second_one_by_what_its_own_record_says
     """Somebody has written another number into the job's status."""
     before = FineTunedModelStatus(versions=[version(1)], latest_version=1, active_version=1)
     told = version(1).model_copy(update={"version": 7})
-    assert recovered(before, [told], None) == before
+    assert recovered(before, [told], None, model_size.room) == before
+
+
+@pytest.mark.parametrize("made", [version, evaluated], ids=["short", "long"])
+def test_of_more_than_there_is_room_for_the_newest_come_back_and_what_is_served(made: Any) -> None:
+    """Nobody deletes jobs whose versions history has let go, and then somebody empties the model's status."""
+    records = [made(number) for number in range(1, MOST_VERSIONS + 50)]
+    after = recovered(FineTunedModelStatus(), records, 7, model_size.room)
+    back = [one.version for one in after.versions or ()]
+    assert back == [7, *range(back[1], MOST_VERSIONS + 50)]
+    assert (after.active_version, after.latest_version) == (7, MOST_VERSIONS + 49)
+    assert len(back) == MOST_VERSIONS if made is version else len(back) > model_size.FEW
+    assert len(orjson.dumps(model_size.fit(after).wire())) <= LIMIT_BYTES
 
 
 @pytest.mark.parametrize(("kind", "rank"), [("Adapter", 16), ("Full", None)])

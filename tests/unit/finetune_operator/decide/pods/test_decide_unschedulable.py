@@ -30,6 +30,11 @@ def pending(message: str) -> dict[str, Any]:
         ("2 node(s) had volume node affinity conflict.", "kubectl describe pv"),
         ("2 node(s) didn't find available persistent volumes to bind.", "kubectl describe pvc"),
         ("pod has unbound immediate PersistentVolumeClaims.", "kubectl describe pvc"),
+        ("1 node(s) exceed max volume count.", "one more volume"),
+        ("2 node(s) didn't match pod anti-affinity rules.", "kubectl get pod -o yaml"),
+        ("1 node(s) didn't match pod topology spread constraints.", "kubectl get pod -o yaml"),
+        ("2 node(s) did not have enough free storage.", "kubectl describe pvc"),
+        ("2 cannot allocate all claims.", "resourceclaims"),
         ('running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded', "kubectl describe pvc"),
     ],
 )  # fmt: skip
@@ -71,7 +76,21 @@ def test_a_claim_that_takes_no_pods_any_more_is_told_with_what_brings_it_back(sa
     assert step in (failure.next_step or "")
 
 
-@pytest.mark.parametrize("end", [END, END.replace("no new claims to deallocate, ", ""), ""])
+def test_a_gate_is_taken_away_by_whoever_has_put_it_there() -> None:
+    failure = unplaced(pending("Scheduling is blocked due to non-empty scheduling gates"))
+    assert failure is not None
+    assert "schedulingGates" in (failure.next_step or "")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        END,
+        END.replace("no new claims to deallocate,", "still not schedulable,"),
+        END.replace("no new claims to deallocate, ", ""),
+        "",
+    ],
+)
 def test_of_the_schedulers_words_those_about_nodes_are_told(end: str) -> None:
     failure = unplaced(pending(f"0/2 nodes are available: 2 Insufficient cpu.{end}"))
     assert failure is not None
