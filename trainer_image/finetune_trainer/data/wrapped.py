@@ -3,6 +3,7 @@
 Names of columns are shown, as elsewhere; what stands in them is not.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -84,16 +85,23 @@ def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | 
     """What to do with a row that has its columns within objects, by name; None where they are not found there."""
     if not file_format.startswith("JSON"):
         return None
-    places = {path[-1]: path for path in _paths(row, [])}
-    asked = {part: name for part, name in columns.named.items() if name in places and part in columns.needed}
+    paths = list(_paths(row, []))
+    places = {path[-1]: path for path in paths} | {".".join(path): path for path in paths}
+    lacking = [part for part in columns.needed if columns.named[part] not in row]
+    asked = {part: name for part in lacking if (name := columns.named[part]) in places}
     found = asked | {part: name for part, name in meant(columns, list(places)).items() if part not in asked}
     if columns.messages in places:
-        found = {"messages": columns.messages}
-    if "messages" not in found and set(found) != set(columns.needed):
+        lacking, found = ["messages"], {"messages": columns.messages}
+    if not lacking or not found.keys() >= set(lacking):
         return None
-    inside = ", ".join(f"{part}: {path_of(places[name])}" for part, name in found.items())
-    how = by_jq(file_format, f"{{{inside}}}")
+    inside = ", ".join(f"{_as_key(columns.named[part])}: {path_of(places[found[part]])}" for part in lacking)
+    is_all = lacking == ["messages"] or len(lacking) == len(columns.needed)
+    how = by_jq(file_format, f"{{{inside}}}" if is_all else f". + {{{inside}}}")
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."
+
+
+def _as_key(name: str) -> str:
+    return name if _OF_JQ.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def places_in(row: Mapping[str, Any]) -> str:
