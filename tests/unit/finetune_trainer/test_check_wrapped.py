@@ -207,6 +207,20 @@ def test_texts_within_objects_are_named_where_nobody_knows_which_is_meant(check)
     assert step.endswith("takes them out of objects. Texts are translation.en, translation.de.")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Ada 4111111111111111": [{"prompt": "a", "completion": "b"}]},
+        {"Ada 4111111111111111": "[INST] a [/INST] b", "label": "c"},
+        {"answers": {"Ada 4111111111111111": "a", "b": "c"}},
+        {"answers": {f"Ada{number}": "a" for number in range(20)}},
+    ],
+)
+def test_names_that_may_be_data_are_not_repeated(check, row):
+    result = check(train=("t.jsonl", as_lines([row])))
+    assert "Ada" not in result.verdict.model_dump_json() + result.err
+
+
 REQUESTED = [
     {"custom_id": str(at), "url": "/v1/chat/completions", "body": {"messages": row["messages"][:1]}}
     for at, row in enumerate(MESSAGES)

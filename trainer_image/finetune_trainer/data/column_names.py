@@ -78,6 +78,11 @@ _SPOKEN = 16
 _MANY = 64
 
 
+def may_be_shown(name: str) -> bool:
+    """Whether a name is one of a column, and no data that stand in its place."""
+    return ORDINARY_NAME.fullmatch(name) is not None and _SENTENCE.search(name) is None
+
+
 def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> tuple[str, ...]:
     """Names that the job asks for, any one of them, and that no row has; nothing where the file has what it needs.
 

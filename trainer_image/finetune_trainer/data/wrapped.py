@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.column_names import ORDINARY_NAME, meant
+from finetune_trainer.data.column_names import may_be_shown, meant
 from finetune_trainer.data.jq import by_jq
 from finetune_trainer.data.turns import is_message, messages_in
 
@@ -49,11 +49,11 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
     names, cells = fields.get("columns"), fields.get("data")
     if isinstance(names, list) and isinstance(cells, list) and all(isinstance(one, list) for one in cells):
         yield f".columns as $names | .data[] | [{_AS_ROWS}", "puts the names of the columns to their cells"
-    lists = [name for name, value in fields.items() if _is_of_objects(value) and ORDINARY_NAME.fullmatch(name)]
+    lists = [name for name, value in fields.items() if _is_of_objects(value) and may_be_shown(name)]
     if lists:
         first = fields[lists[0]][0]
         inner = next((name for name, one in first.items() if isinstance(one, dict) and serves(one)), None)
-        below = path_of([inner]) if inner is not None and not serves(first) and ORDINARY_NAME.fullmatch(inner) else ""
+        below = path_of([inner]) if inner is not None and not serves(first) and may_be_shown(inner) else ""
         others = f"; {' and '.join(lists[1:])} would be files of their own" if lists[1:] else ""
         yield f"{path_of([lists[0]])}[]{below}", f"takes the rows of {lists[0]} out{others}"
     values = list(fields.values())
@@ -107,13 +107,13 @@ def _as_key(name: str) -> str:
 def places_in(row: Mapping[str, Any]) -> str:
     """A sentence on the texts that there are within the objects of a row; empty where none has a plain name."""
     paths = [".".join(path) for path in _paths(row, [])]
-    return f" Texts are {', '.join(paths[:_MOST_PLACES])}." if paths else ""
+    return f" Texts are {', '.join(paths)}." if 0 < len(paths) <= _MOST_PLACES else ""  # of many the names may be data
 
 
 def _paths(value: Mapping[str, Any], before: list[str]) -> Iterator[list[str]]:
     """The ways to texts and conversations within the objects of a row."""
     for name, one in value.items():
-        if not ORDINARY_NAME.fullmatch(name):
+        if not may_be_shown(name):
             continue
         path = [*before, name]
         if isinstance(one, dict) and not is_message(one) and len(path) < _DEPTH:
