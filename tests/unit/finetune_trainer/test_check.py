@@ -231,13 +231,13 @@ def test_a_file_of_which_no_line_is_json_is_asked_for_its_format(check):
 def test_an_array_of_other_things_than_objects_is_told_how_rows_are_made_of_it(check, rows):
     result = check(train=("t.json", rows))
     assert "row 0 (line 1): the element is no JSON object" in result.verdict.message
-    assert "`jq -c '.[] | {messages: .}' FILE`" in result.verdict.next_step
+    assert "makes rows of lists of messages, of pairs of texts" in result.verdict.next_step
 
 
 def test_rows_that_were_written_as_text_are_told_how_they_become_objects(check):
     result = check(train=("t.jsonl", json.dumps(json.dumps({"prompt": "a", "completion": "b"})) + "\n"))
     assert "line 1: the line is no JSON object" in result.verdict.message
-    assert "`jq -c fromjson FILE` of lines that are objects written as text" in result.verdict.next_step
+    assert "of objects that are written as text, on lines of their own" in result.verdict.next_step
 
 
 def test_a_row_of_a_json_array_is_named_by_its_line_too(check):

@@ -254,6 +254,7 @@ def test_an_object_for_a_text_is_answered_with_how_a_part_of_it_is_taken_out(che
     spec = {"dataset": {"columns": {"prompt": "question", "completion": "answers"}}}
     verdict = check(train=("t.jsonl", json.dumps(row)), spec=dict(spec)).verdict
     assert ".text[0] is an answer of SQuAD" in verdict.next_step
+    assert "`jq -c '.[\"answers\"] |= tojson' FILE > ROWS.jsonl` writes objects as JSON" in verdict.next_step
 
 
 @pytest.mark.parametrize("context", [{}, {"context": "c"}], ids=["question", "with context"])

@@ -110,7 +110,7 @@ def test_other_endings_for_json_lines_are_known(check, ending):
 def test_lines_that_are_lists_are_told_how_rows_come_of_them(check):
     result = check(train=("t.jsonl", "".join(f"{json.dumps([*row.values()])}\n" for row in ROWS)))
     assert result.code == ExitCode.DATASET_INVALID
-    assert "`jq -c '{prompt: .[0], completion: .[1]}' FILE`" in result.verdict.next_step
+    assert "makes rows of lists of messages, of pairs of texts" in result.verdict.next_step
 
 
 @pytest.mark.parametrize(

@@ -172,9 +172,53 @@ def test_columns_within_objects_are_taken_out_by_name(check, tmp_path, row):
     assert json.loads(made) == {"prompt": "a", "completion": "b"}
 
 
+def test_columns_within_objects_get_the_names_that_the_job_asks_for(check, tmp_path):
+    data = as_lines([{"d": {"q": "a"}, "label": "b"}])
+    spec = {"dataset": {"columns": {"prompt": "d.q", "completion": "label"}}}
+    made = followed(check(train=("t.jsonl", data), spec=dict(spec)).verdict, tmp_path, FILE=data)
+    assert check(train=("made.jsonl", made), spec=dict(spec)).code == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("v.jsonl", as_lines([{"question": "a", "answer": "b"}]), None),
+        (
+            "v.csv",
+            "question,answer\na,b\n",
+            "write the same names into the first line of this one, prompt for question",
+        ),
+        ("v.parquet", as_parquet([{"question": "a", "answer": "b"}]), "frame.rename(columns={'question': 'prompt', "),
+    ],
+)
+def test_a_file_with_other_names_than_another_one_is_renamed_and_not_mapped(check, tmp_path, name, data, said):
+    """A mapping would fit this file, and no longer the other one."""
+    train = ("t.jsonl", as_lines(ROWS))
+    verdict = check(train=train, validation=(name, data)).verdict
+    if said is not None:
+        assert said in verdict.next_step
+        return
+    made = followed(verdict, tmp_path, FILE=data)
+    assert check(train=train, validation=("made.jsonl", made)).code == ExitCode.OK
+
+
 def test_texts_within_objects_are_named_where_nobody_knows_which_is_meant(check):
     step = check(train=("t.jsonl", as_lines([{"translation": {"en": "a", "de": "b"}}]))).verdict.next_step
     assert step.endswith("takes them out of objects. Texts are translation.en, translation.de.")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Ada 4111111111111111": [{"prompt": "a", "completion": "b"}]},
+        {"Ada 4111111111111111": "[INST] a [/INST] b", "label": "c"},
+        {"answers": {"Ada 4111111111111111": "a", "b": "c"}},
+        {"answers": {f"Ada{number}": "a" for number in range(20)}},
+    ],
+)
+def test_names_that_may_be_data_are_not_repeated(check, row):
+    result = check(train=("t.jsonl", as_lines([row])))
+    assert "Ada" not in result.verdict.model_dump_json() + result.err
 
 
 REQUESTED = [
@@ -207,6 +251,23 @@ def test_requests_of_a_batch_and_their_answers_become_rows(check, tmp_path, aske
     files = [as_lines(asked), as_lines(answered)]
     refused = check(train=("t.jsonl", files[given])).verdict
     made = followed(refused, tmp_path, FILE=files[0], OTHER=files[1])
+    mended = check(train=("made.jsonl", made))
+    assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, len(PAIRS)), mended.err
+
+
+OF_LISTS = {
+    "pairs in an array": ("t.json", json.dumps(PAIRS)),
+    "pairs on lines": ("t.jsonl", as_lines(PAIRS)),
+    "conversations in an array": ("t.json", json.dumps([row["messages"] for row in MESSAGES])),
+    "objects as text on lines": ("t.jsonl", as_lines(json.dumps(row) for row in ROWS)),
+    "objects as text in an array": ("t.json", json.dumps([json.dumps(row) for row in MESSAGES])),
+}
+
+
+@pytest.mark.parametrize("what", OF_LISTS)
+def test_one_command_makes_rows_of_what_are_no_objects(check, tmp_path, what):
+    name, data = OF_LISTS[what]
+    made = followed(check(train=(name, data)).verdict, tmp_path, FILE=data)
     mended = check(train=("made.jsonl", made))
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, len(PAIRS)), mended.err
 

@@ -78,6 +78,11 @@ _SPOKEN = 16
 _MANY = 64
 
 
+def may_be_shown(name: str) -> bool:
+    """Whether a name is one of a column, and no data that stand in its place."""
+    return ORDINARY_NAME.fullmatch(name) is not None and _SENTENCE.search(name) is None
+
+
 def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> tuple[str, ...]:
     """Names that the job asks for, any one of them, and that no row has; nothing where the file has what it needs.
 
@@ -201,6 +206,24 @@ def of_answers(names: Collection[str], of_objects: Collection[str], file_format:
     asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
     how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}} | select(.completion)")
     return f"Take one answer of a row: `{how}` takes the first, and leaves out questions without any."
+
+
+def renamed(columns: Columns, found: dict[str, str], file_format: str) -> str:
+    """What to do with a file whose columns have other names than those of the job's other files."""
+    names = {columns.named[part]: name for part, name in found.items()}
+    if file_format.startswith("Parquet"):
+        how = f"frame.rename(columns={ {name: own for own, name in names.items()} }) of pandas gives these their names"
+    elif file_format.startswith("CSV"):
+        pairs = ", ".join(f"{own} for {name}" for own, name in names.items())
+        how = f"write the same names into the first line of this one, {pairs}"
+    else:
+        inside = ", ".join(f"{_as_json(own)}: .[{_as_json(name)}]" for own, name in names.items())
+        how = f"`{by_jq(file_format, f'. + {{{inside}}}')}` gives the columns of this one the same names"
+    return f"One mapping counts for all files of a job, and another file fits it: {how}."
+
+
+def _as_json(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
 
 
 def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:

@@ -227,8 +227,8 @@ def _header(
         raise broken_file(file_name, f"the header cannot be read: {names.problem}", **step)
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header stands on line {below}, below lines that belong to no table"
-        step = f"Remove the lines before it: `tail -n +{below} FILE > ROWS.csv` does it."
-        raise broken_file(file_name, what, step)
+        how = f"Remove the lines before it: `tail -n +{below} FILE > ROWS.csv` does it."
+        raise broken_file(file_name, what, how)
     twice = next((name for name in wanted if names.count(name) > 1), None)
     if twice is not None:
         raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")

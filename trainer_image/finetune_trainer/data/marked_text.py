@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from finetune_trainer.data.column_names import ORDINARY_NAME
+from finetune_trainer.data.column_names import may_be_shown
 from finetune_trainer.data.jq import by_jq
 
 _OURS = "Assistant|AI|Bot|Response|Answer|A"
@@ -74,9 +74,7 @@ class Marked(NamedTuple):
 
 def marked(fields: Mapping[str, Any]) -> Marked | None:
     """The column of a row that holds a conversation as text; None where none does."""
-    texts = (
-        (name, text[:_LONG]) for name, text in fields.items() if isinstance(text, str) and ORDINARY_NAME.fullmatch(name)
-    )
+    texts = ((name, text[:_LONG]) for name, text in fields.items() if isinstance(text, str) and may_be_shown(name))
     return next((Marked(name, *how) for name, text in texts for how in _found(text)), None)
 
 

@@ -15,11 +15,15 @@ from finetune_trainer.data.mending_rows import of_table, separator_in, without_r
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
 from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
 
+_OF_LISTS = (
+    'if type == "array" and all(.[]; type == "array" or (type == "string" and test("^\\\\s*\\\\{"))) then .[] else . '
+    'end | if type == "string" then fromjson elif type == "array" then (if all(.[]; type == "object") then '
+    "{messages: .} else {prompt: .[0], completion: .[1]} end) else . end"
+)
+"""Of jq: rows of lists of conversations, of pairs of texts or of objects as text, in one list or on lines."""
 _OBJECTS = (
-    "A row is an object with names: `jq -c '.[] | {messages: .}' FILE` makes rows of an array of conversations, and "
-    "`jq -c '.[] | {prompt: .[0], completion: .[1]}' FILE` of an array of pairs of texts, "
-    "`jq -c '{prompt: .[0], completion: .[1]}' FILE` of pairs that stand on lines of their own, and `jq -c fromjson "
-    "FILE` of lines that are objects written as text."
+    f"A row is an object with names: `jq -c '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of pairs "
+    "of texts and of objects that are written as text, on lines of their own or all in one array."
 )
 _OF_PYTHON = (
     "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
@@ -197,10 +201,16 @@ def _of_list(column: str, file_format: str) -> str:
 
 def _of_object(column: str, file_format: str) -> str:
     """How a text that an object holds becomes that of its row. Answers of SQuAD are lists within one."""
-    how, answer = f"""`{by_jq(file_format, f'.["{column}"] |= .NAME')}`""", ".text[0]"
     if file_format.startswith("Parquet"):
-        how, answer = f"frame['{column}'].str['NAME'] of pandas", ".str['text'].str[0]"
-    return f"Only text is learnt: of an object {how} takes what it calls NAME; {answer} is an answer of SQuAD."
+        whole, how = f"frame['{column}'].map(json.dumps)", f"frame['{column}'].str['NAME'] of pandas"
+        answer = ".str['text'].str[0]"
+    else:
+        whole, how = (f"""`{by_jq(file_format, f'.["{column}"] |= {one}')}`""" for one in ("tojson", ".NAME"))
+        answer = ".text[0]"
+    return (
+        f"Only text is learnt: {whole} writes objects as JSON, which is learnt then; of an object {how} takes what it "
+        f"calls NAME; {answer} is an answer of SQuAD."
+    )
 
 
 def _of_map(column: str, file_format: str) -> str:  # noqa: ARG001 - only Parquet has maps

@@ -88,6 +88,7 @@ def check_dataset(
     names = [check.file for check in checks]
     for check, found, contradiction in zip(checks, duplicates, contradictions, strict=True):
         check.duplicates, check.contradiction = found, contradiction
+        check.fits_others = any(other.rows > other.bad_rows for other in checks if other is not check)
         check.called = f"{check.file} ({check.split})" if names.count(check.file) > 1 else check.file
     return _verdict(checks, common, spec, None if tokenizer else no_tokens, tokenizer)
 
@@ -146,6 +147,8 @@ class _SplitCheck:
     """Those of the first row."""
     names_vary: bool = False
     """Whether rows have other columns than the first one."""
+    fits_others: bool = False
+    """Whether the names that the job gives to columns are those of another file."""
     of_first: tuple[str, ...] = ()
     """What the first row probably was not meant to have."""
     empty_rows: EmptyRows = field(default_factory=EmptyRows)
@@ -345,6 +348,8 @@ class _SplitCheck:
 
     def _how_to_map(self, meant: dict[str, str], unnamed: list[str]) -> str:
         columns, seen = self.columns, set(self.columns_seen)
+        if self.fits_others and (meant.keys() >= set(unnamed) or "messages" in meant):
+            return column_names.renamed(columns, meant, self.format)
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):

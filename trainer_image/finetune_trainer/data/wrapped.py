@@ -3,12 +3,13 @@
 Names of columns are shown, as elsewhere; what stands in them is not.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.column_names import ORDINARY_NAME, meant
+from finetune_trainer.data.column_names import may_be_shown, meant
 from finetune_trainer.data.jq import by_jq
 from finetune_trainer.data.turns import is_message, messages_in
 
@@ -48,11 +49,11 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
     names, cells = fields.get("columns"), fields.get("data")
     if isinstance(names, list) and isinstance(cells, list) and all(isinstance(one, list) for one in cells):
         yield f".columns as $names | .data[] | [{_AS_ROWS}", "puts the names of the columns to their cells"
-    lists = [name for name, value in fields.items() if _is_of_objects(value) and ORDINARY_NAME.fullmatch(name)]
+    lists = [name for name, value in fields.items() if _is_of_objects(value) and may_be_shown(name)]
     if lists:
         first = fields[lists[0]][0]
         inner = next((name for name, one in first.items() if isinstance(one, dict) and serves(one)), None)
-        below = path_of([inner]) if inner is not None and not serves(first) and ORDINARY_NAME.fullmatch(inner) else ""
+        below = path_of([inner]) if inner is not None and not serves(first) and may_be_shown(inner) else ""
         others = f"; {' and '.join(lists[1:])} would be files of their own" if lists[1:] else ""
         yield f"{path_of([lists[0]])}[]{below}", f"takes the rows of {lists[0]} out{others}"
     values = list(fields.values())
@@ -84,28 +85,35 @@ def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | 
     """What to do with a row that has its columns within objects, by name; None where they are not found there."""
     if not file_format.startswith("JSON"):
         return None
-    places = {path[-1]: path for path in _paths(row, [])}
-    asked = {part: name for part, name in columns.named.items() if name in places and part in columns.needed}
+    paths = list(_paths(row, []))
+    places = {path[-1]: path for path in paths} | {".".join(path): path for path in paths}
+    lacking = [part for part in columns.needed if columns.named[part] not in row]
+    asked = {part: name for part in lacking if (name := columns.named[part]) in places}
     found = asked | {part: name for part, name in meant(columns, list(places)).items() if part not in asked}
     if columns.messages in places:
-        found = {"messages": columns.messages}
-    if "messages" not in found and set(found) != set(columns.needed):
+        lacking, found = ["messages"], {"messages": columns.messages}
+    if not lacking or not found.keys() >= set(lacking):
         return None
-    inside = ", ".join(f"{part}: {path_of(places[name])}" for part, name in found.items())
-    how = by_jq(file_format, f"{{{inside}}}")
+    inside = ", ".join(f"{_as_key(columns.named[part])}: {path_of(places[found[part]])}" for part in lacking)
+    is_all = lacking == ["messages"] or len(lacking) == len(columns.needed)
+    how = by_jq(file_format, f"{{{inside}}}" if is_all else f". + {{{inside}}}")
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."
+
+
+def _as_key(name: str) -> str:
+    return name if _OF_JQ.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def places_in(row: Mapping[str, Any]) -> str:
     """A sentence on the texts that there are within the objects of a row; empty where none has a plain name."""
     paths = [".".join(path) for path in _paths(row, [])]
-    return f" Texts are {', '.join(paths[:_MOST_PLACES])}." if paths else ""
+    return f" Texts are {', '.join(paths)}." if 0 < len(paths) <= _MOST_PLACES else ""  # of many the names may be data
 
 
 def _paths(value: Mapping[str, Any], before: list[str]) -> Iterator[list[str]]:
     """The ways to texts and conversations within the objects of a row."""
     for name, one in value.items():
-        if not ORDINARY_NAME.fullmatch(name):
+        if not may_be_shown(name):
             continue
         path = [*before, name]
         if isinstance(one, dict) and not is_message(one) and len(path) < _DEPTH:
