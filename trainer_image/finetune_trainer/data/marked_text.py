@@ -36,16 +36,41 @@ _OF_NAMES = (
     rf'"g") | {_WHO}'
 )
 
-_FORMATS: tuple[tuple[re.Pattern[str], str, str], ...] = (
-    (re.compile(r"\[INST\].*?\[/INST\]", re.DOTALL), "[INST]", _OF_INST),
-    (re.compile(r"<\|im_start\|>\w"), "<|im_start|>", _OF_TAGS),
-    (re.compile(r"<\|start_header_id\|>\w"), "<|start_header_id|>", _OF_TAGS),
-    (re.compile(r"<start_of_turn>\w"), "<start_of_turn>", _OF_TAGS),
-    (re.compile(r"<\|assistant\|>\n"), "<|assistant|>", _OF_TAGS),
-    (re.compile(rf"#+ *({_THEIRS}):.*?#+ *({_OURS}):", re.DOTALL), "###", _OF_HEADINGS),
-    (re.compile(rf"\s*({_THEIRS}):.*?\n({_OURS}):", re.DOTALL), "names such as User: and Assistant:", _OF_NAMES),
+class _Format(NamedTuple):
+    """Marks of conversations: a text has a question's, and behind it, where that is asked for, an answer's.
+
+    They are looked for one after the other, so that no text takes more than one look: the pattern of both would begin
+    anew at each question of a text without answers.
+    """
+
+    question: re.Pattern[str]
+    answer: re.Pattern[str]
+    marks: str
+    """As messages call them."""
+    program: str
+    """Of jq: a text to messages."""
+
+    def is_of(self, text: str) -> bool:
+        """Whether the text has them."""
+        asked = self.question.search(text)
+        return asked is not None and self.answer.search(text, asked.end()) is not None
+
+
+_ANYTHING = re.compile("")
+_FORMATS = (
+    _Format(re.compile(r"\[INST\]"), re.compile(r"\[/INST\]"), "[INST]", _OF_INST),
+    _Format(re.compile(r"<\|im_start\|>\w"), _ANYTHING, "<|im_start|>", _OF_TAGS),
+    _Format(re.compile(r"<\|start_header_id\|>\w"), _ANYTHING, "<|start_header_id|>", _OF_TAGS),
+    _Format(re.compile(r"<start_of_turn>\w"), _ANYTHING, "<start_of_turn>", _OF_TAGS),
+    _Format(re.compile(r"<\|assistant\|>\n"), _ANYTHING, "<|assistant|>", _OF_TAGS),
+    _Format(re.compile(rf"(?<!#)#++ *+({_THEIRS}):"), re.compile(rf"# *+({_OURS}):"), "###", _OF_HEADINGS),
+    _Format(
+        re.compile(rf"\A\s*+({_THEIRS}):"),
+        re.compile(rf"\n({_OURS}):"),
+        "names such as User: and Assistant:",
+        _OF_NAMES,
+    ),
 )
-"""What such a text has in it, how its marks are called, and how jq makes messages of it. The last begins with it."""
 
 
 class Marked(NamedTuple):
@@ -75,7 +100,8 @@ class Marked(NamedTuple):
 def marked(fields: Mapping[str, Any]) -> Marked | None:
     """The column of a row that holds a conversation as text; None where none does."""
     texts = ((name, text[:_LONG]) for name, text in fields.items() if isinstance(text, str) and may_be_shown(name))
-    return next((Marked(name, *how) for name, text in texts for how in _found(text)), None)
+    found = ((name, one) for name, text in texts for one in _FORMATS if one.is_of(text))
+    return next((Marked(name, one.marks, one.program) for name, one in found), None)
 
 
 def in_chat_format(texts: Iterable[str]) -> str | None:
@@ -89,10 +115,3 @@ _OF_MODELS = (
     *((re.compile(rf"{re.escape(mark)}\s*\Z"), mark) for mark in ("<|endoftext|>", "</s>")),
 )
 """Marks of chat formats, which chat templates write."""
-
-
-def _found(text: str) -> Iterable[tuple[str, str]]:
-    *within, last = _FORMATS
-    yield from ((marks, program) for pattern, marks, program in within if pattern.search(text))
-    if last[0].match(text):
-        yield last[1:]
