@@ -36,6 +36,7 @@ _OF_NAMES = (
     rf'"g") | {_WHO}'
 )
 
+
 class _Format(NamedTuple):
     """Marks of conversations: a text has a question's, and behind it, where that is asked for, an answer's.
 
