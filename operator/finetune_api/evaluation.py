@@ -183,7 +183,7 @@ class Evaluation(ApiModel):
     metrics: Annotated[list[Metric], Field(min_length=1, max_length=len(METRICS))] = Field(
         default_factory=_default_metrics,
         description="Metrics: exactMatch, tokenF1, rougeL, chrF, jsonValid, jsonFields. The first one decides the "
-        "verdict. Loss and perplexity are always reported.",
+        "verdict. Loss and perplexity are reported, too, but at OpenAI, Azure OpenAI and Bedrock, which return none.",
     )
     baselines: Annotated[list[Baseline], Field(min_length=1, max_length=_BASELINE_LIMIT)] = Field(
         default_factory=_default_baselines,
@@ -343,7 +343,8 @@ class Baselines(ApiModel):
     """What the tuned model is compared with, on the same rows."""
 
     zero_shot: Compared | None = Field(
-        None, description="The base model without examples. Its loss is always reported."
+        None,
+        description="The base model without examples. Its loss is reported wherever that of the tuned model is.",
     )
     few_shot: FewShotScores | None = Field(None, description="The base model, with examples in its prompt.")
     active_version: ActiveVersionScores | None = Field(None, description="The version that was active.")

@@ -23,7 +23,7 @@ from finetune_api.names import GROUP, WAKE_ANNOTATION
 from finetune_operator.runtime.connection import kubeconfig_path
 from finetune_operator.runtime.errors import KubeError, NoCluster
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
-from finetune_operator.runtime.service_account import is_in_cluster
+from finetune_operator.runtime.service_account import is_in_cluster, namespace_in
 from finetune_operator.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def add_arguments(commands: Any) -> None:
     ask = commands.add_parser("ask", help="ask a model that is deployed, and print its answer")
     ask.add_argument("model", type=_name, metavar="MODEL", help="name of a ModelDeployment")
     ask.add_argument("question", type=_text, metavar="QUESTION", help="what to ask")
-    ask.add_argument("-n", "--namespace", type=_name, help="its namespace (default: that of the current context)")
+    ask.add_argument("-n", "--namespace", type=_name, help="its namespace (default: as for kubectl)")
     ask.add_argument("--system", help="system message")
     ask.add_argument("--max-tokens", type=_positive, metavar="N", help="tokens of the answer at most")
     ask.add_argument(
@@ -144,13 +144,13 @@ async def main(args: argparse.Namespace, environment: Mapping[str, str] = os.env
 
 
 def _current_namespace() -> str:
-    """As kubectl: that of the kubeconfig's current context.
+    """As kubectl: in a pod its own, else that of the kubeconfig's current context.
 
     Raises:
         NoCluster: there is no kubeconfig, or it cannot be read.
     """
     if is_in_cluster():
-        return DEFAULT_NAMESPACE
+        return namespace_in(Settings().service_account) or DEFAULT_NAMESPACE
     from finetune_operator.runtime.kubeconfig import namespace_of
 
     return namespace_of(kubeconfig_path()) or DEFAULT_NAMESPACE

@@ -97,6 +97,12 @@ def is_in_cluster(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(environment.get("KUBERNETES_SERVICE_HOST"))
 
 
+def namespace_in(folder: Path) -> str | None:
+    """The pod's namespace, which the kubelet mounts beside its token; None where it mounts neither."""
+    file = folder / "namespace"
+    return file.read_text(encoding="utf-8").strip() or None if file.is_file() else None
+
+
 def is_ipv6(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether the cluster's first family of addresses is IPv6: that of its API server's Service."""
     return ":" in environment.get("KUBERNETES_SERVICE_HOST", "")

@@ -19,6 +19,7 @@ from finetune_operator.__main__ import main, parser
 from finetune_operator.ask import KEY_VARIABLE, CannotAsk, answer
 from finetune_operator.runtime.errors import error_for
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
+from finetune_operator.runtime.service_account import namespace_in
 from tests.simulators.bedrock import BedrockSimulator
 from tests.simulators.clock import HOUR
 from tests.simulators.conftest import s3_endpoint, start
@@ -232,6 +233,17 @@ async def test_what_sleeps_says_how_it_wakes() -> None:
     cluster.put(MODEL_DEPLOYMENTS, {"metadata": metadata, "status": {"phase": "Idle", "asleep": asleep}})
     with pytest.raises(CannotAsk, match=r"annotate md mood --overwrite finetune\.dev/wake="):
         await answer(cluster, args(), {})
+
+
+@pytest.mark.parametrize(("mounted", "expected"), [("team-a\n", "team-a"), (None, "default")])
+def test_in_a_pod_the_namespace_is_the_pods_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounted: str | None, expected: str
+) -> None:
+    if mounted is not None:
+        (tmp_path / "namespace").write_text(mounted)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(ask, "namespace_in", lambda _: namespace_in(tmp_path))
+    assert ask._current_namespace() == expected
 
 
 def test_without_a_command_it_is_the_operator() -> None:

@@ -146,7 +146,14 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | No
     if late is None:
         return None
     waits = next((found for pod in pods if (found := unplaced(pod))), None)
-    return waits or Failure.because(Reason.DEPLOYMENT_FAILED, f"{late.get('message', '')}{_behind(pods)}")
+    said = f"{late.get('message', '')}{_still_starting(pods)}{_behind(pods)}"
+    return waits or Failure.because(Reason.DEPLOYMENT_FAILED, said)
+
+
+def _still_starting(pods: Sequence[Manifest]) -> str:
+    """That it may come up all the same: hundreds of gigabytes from a slow volume or a store take longer."""
+    starting = (is_ours(one) and "running" in (one.get("state") or {}) for pod in pods for one in containers(pod))
+    return " It still loads, and serves once it is up." if any(starting) else ""
 
 
 def _pod_failure(pod: Manifest) -> Failure | None:

@@ -266,6 +266,13 @@ def test_a_deployment_that_fails_says_what_to_do(pods: Any, step: str) -> None:
     assert step in condition(decide(view(serving)).status, "Stalled").message
 
 
+def test_a_server_that_is_late_and_still_loads_is_told_as_one_that_may_come_up() -> None:
+    for pods, said in (([], "timed out"), ([server()], "timed out It still loads, and serves once it is up.")):
+        found = read_serving(deployment(availableReplicas=0, conditions=[LATE]), pods).failure
+        assert found is not None
+        assert found.message == said
+
+
 @pytest.mark.parametrize(("conditions", "kind"), [([], "Ready"), ([LATE], "Stalled")])
 def test_a_container_of_somebody_else_that_runs_before_a_server_for_ever_is_named(conditions: Any, kind: str) -> None:
     waits = {"name": "server", "ready": False, "state": {"waiting": {"reason": "PodInitializing"}}}
