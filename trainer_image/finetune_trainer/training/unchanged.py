@@ -1,7 +1,7 @@
 """Whether the model that a user's code left is its base model as it was: told beside the version, and no refusal.
 
     a whole model   each of its tensors is one of the base's, under the same name or, as libraries rename them, another
-    an adapter      second halves of zeros, magnitudes (DoRA) that are the base's own, biases that are those of the base
+    an adapter      halves that began as zeros and still are, the base's own magnitudes (DoRA) and biases
 
 Who cannot be sure says nothing.
 """
@@ -17,7 +17,8 @@ from typing import Any
 from finetune_api.job_status import NOTHING_LEARNT
 from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, header, weight_files
 
-_FIRST_HALF, _SECOND_HALF = re.compile(r"\.lora_(embedding_)?A\b"), re.compile(r"\.lora_(embedding_)?B\b")
+_RANDOM, _ZEROS = re.compile(r"\.lora_(A|embedding_B)\b"), re.compile(r"\.lora_(B|embedding_A)\b")
+"""What the two halves of an adapter begin with; on a table of words they have changed places."""
 _MAGNITUDE, _BIAS = re.compile(r"\.lora_magnitude_vector\b"), re.compile(r"(?<!\.lora_A)(?<!\.lora_B)\.bias$")
 _BEFORE_NAMES, _WITHIN_NAMES = "base_model.model.", ".base_layer"
 """What peft puts into the names of a model that it adds to."""
@@ -39,7 +40,7 @@ def nothing_learnt(base: Path, folder: Path, model: Any) -> list[str] | None:
     """
     try:
         same = _adds_nothing(base, model) if hasattr(model, "peft_config") else _is_the_base(base, folder)
-    except UNREADABLE:  # it was read before: whoever measures again sees why
+    except (*UNREADABLE, RuntimeError):  # it was read before; and what is only told must not cost a model
         return None
     if not same:
         return None
@@ -52,14 +53,14 @@ def _is_the_base(base: Path, folder: Path) -> bool:
 
 
 def _adds_nothing(base: Path, model: Any) -> bool:
-    """Whether what is beside an adapter's first halves, which are random, is as an adapter begins."""
+    """Whether what is beside the halves that are random is as an adapter begins."""
     from peft import get_peft_model_state_dict
 
     saved = get_peft_model_state_dict(model, save_embedding_layers=False)
     biases = {name: value for name, value in saved.items() if _BIAS.search(name)}
-    halves = {name: value for name, value in saved.items() if _SECOND_HALF.search(name)}
+    halves = {name: value for name, value in saved.items() if _ZEROS.search(name)}
     known = biases.keys() | halves.keys()
-    rest = [name for name in saved if name not in known and not _FIRST_HALF.search(name)]
+    rest = [name for name in saved if name not in known and not _RANDOM.search(name)]
     if any(value.any() for value in halves.values()) or not all(map(_MAGNITUDE.search, rest)):
         return False
     now = {_plain(name): partial(_itself, value) for name, value in biases.items()}
@@ -83,7 +84,7 @@ def _has_its_magnitudes(model: Any) -> bool:
         weight = layer.get_base_layer().weight.detach().float()
         for added in layer.lora_magnitude_vector.values():
             now = added.weight.detach().float()
-            was = added.get_weight_norm(weight, torch.zeros_like(weight), 1.0)
+            was = added.get_weight_norm(weight, weight.new_zeros(()), 1.0)  # of any shape: it may be turned first
             if was.shape != now.shape or not torch.allclose(now, was, rtol=_rounding_of(now), atol=0.0):
                 return False
     return True

@@ -56,11 +56,16 @@ def adapter(base, folder, dtype, **how):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
-    tuned = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], **how))
-    tuned.save_pretrained(folder)
+    how = {"target_modules": ["q_proj", "v_proj"], **how}
+    get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **how)).save_pretrained(folder)
 
 
-BESIDE = {"bias": {"bias": "all"}, "lora_magnitude_vector": {"use_dora": True}, "lora_B.bias": {"lora_bias": True}}
+BESIDE = {
+    "bias": {"bias": "all"},
+    "lora_magnitude_vector": {"use_dora": True},
+    "lora_B.bias": {"lora_bias": True},
+    "lora_embedding_A": {"use_dora": True, "target_modules": ["q_proj", "embed_tokens"]},
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -109,6 +114,7 @@ def test_a_whole_model_with_the_bases_weights_is_told_as_one(tiny_model, tmp_pat
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_names_that_a_library_has_changed_hide_nothing(tmp_path, dtype):
     """GPT-2's files have its layers without what transformers puts before them when it saves them again."""
+    from peft import PeftModel
     from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -123,3 +129,5 @@ def test_names_that_a_library_has_changed_hide_nothing(tmp_path, dtype):
     assert nothing_learnt(base, folder, model)
     moved(folder, "model.safetensors", "h.1.mlp.c_proj.weight")
     assert nothing_learnt(base, folder, model) is None
+    adapter(base, tmp_path / "added", dtype, target_modules=["c_attn"], use_dora=True, bias="all")
+    assert nothing_learnt(base, tmp_path / "added", PeftModel.from_pretrained(model, tmp_path / "added"))
