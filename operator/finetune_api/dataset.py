@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from finetune_api.base import ApiModel, ObjectRef, rules
 from finetune_api.uris import (
     HUB_HELP,
+    HUB_PLACE,
     OBJECT_SHAPE,
     PAGE_HELP,
     PAGE_OF_A_HUB,
@@ -44,7 +45,7 @@ _URI_RULES = rules(
     ),
     (f"!self.startsWith('https://') || self.matches(r'{WEB_PLACE}')", WEB_HELP),
     (
-        "!self.startsWith('hf://') || self.matches('^hf://datasets/[^/]+/[^/]+/.+')",
+        f"!self.startsWith('hf://') || self.matches('^hf://{HUB_PLACE}')",
         HUB_HELP,
     ),
     (f"!self.startsWith('https://') || !self.matches('{PAGE_OF_A_HUB}')", PAGE_HELP),

@@ -39,6 +39,9 @@ HUB_HELP = (
 )
 
 
+HUB_PLACE = "datasets/[-._A-Za-z0-9]+/[-._A-Za-z0-9]+(@[^/]+)?/.+"
+"""A file of a hub behind `hf://`, perhaps of a revision, as a regular expression: owners and names have no space."""
+
 PAGE_OF_A_HUB = "^https://(www[.])?(huggingface|hf)[.]co/datasets/[^/]+/[^/?#]+/?($|[?#]|(tree|blob|viewer)/)"
 """What a browser shows of a data set, as a regular expression; a file of it is below `resolve`."""
 
@@ -200,7 +203,7 @@ def _require_its_form(uri: Uri) -> None:
         raise UriError(WEB_HELP)
     if re.match(PAGE_OF_A_HUB, uri.text):
         raise UriError(PAGE_HELP)
-    if uri.scheme == "hf" and not re.fullmatch("datasets/[^/]+/[^/]+/.+", f"{uri.root}/{uri.path}"):
+    if uri.scheme == "hf" and not re.fullmatch(HUB_PLACE, f"{uri.root}/{uri.path}"):
         raise UriError(HUB_HELP)
 
 

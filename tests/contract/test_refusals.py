@@ -94,6 +94,7 @@ JOBS: list[Refused] = [
     (JOB, "spec.lora.targetModules", "q_proj, all-linear", ("spec.lora.targetModules", "all-linear stands alone")),
     (JOB, TRAIN, "https://me:secret@host/x.csv", (f"{TRAIN}: ", "dataset.secretRef")),
     (JOB, TRAIN, "configmap://rows/a/b", (f"{TRAIN}: ", "write configmap://NAME/KEY")),
+    (JOB, TRAIN, "hf://datasets/my team/name/x.csv", (f"{TRAIN}: ", "hf://datasets/OWNER/NAME/PATH")),
     (
         JOB,
         TRAIN,

@@ -169,10 +169,10 @@ def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) 
 
 def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
     """How what stands in one column of all rows becomes what can be learnt."""
-    if all(problem.what.startswith("content of message") for problem in problems):
-        kinds = {problem.what.partition(" is ")[2].removesuffix(", not text") for problem in problems}
-        if step := mending_messages.of_contents(kinds, column, file_format):
-            return step
+    said = [problem.what for problem in problems]
+    if all(what.startswith("content of message") and what.endswith(", not text") for what in said):
+        kinds = {what.partition(" is ")[2].removesuffix(", not text") for what in said}
+        return mending_messages.of_contents(kinds, column, file_format)
     if any(_all_say(problems, f"is {kind}, not text") for kind in _WRITTEN_AS_TEXT):
         return _as_text(column, file_format)
     return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if _all_say(problems, what)), None)

@@ -125,13 +125,11 @@ _CONTENTS = {
 """How content of one kind becomes text: jq's program, and what it does."""
 
 
-def of_contents(kinds: Collection[str], column: str, file_format: str) -> str | None:
-    """How the contents of messages become text, where all that are none are of these kinds: of one of them alone."""
+def of_contents(kinds: Collection[str], column: str, file_format: str) -> str:
+    """How the contents of messages become text; by a command where all that are none are of one kind."""
     known = _CONTENTS.get(next(iter(kinds))) if len(kinds) == 1 else None
-    if known is None:
-        return None
     said = "Only text is learnt: write it as the content of messages"
-    if not file_format.startswith("JSON"):
+    if known is None or not file_format.startswith("JSON"):
         return f"{said}."
     to_text = f'if type | IN("string", "null") then . else {known[0]} end'
     how = f'map(with_entries(if .key | IN("content", "value") then .value |= ({to_text}) else . end))'
