@@ -23,6 +23,9 @@ from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
 """How long a check's result is believed."""
 
+PASSES_WITHIN = timedelta(minutes=10)
+"""What passes by itself does so within this time, or something is wrong that somebody has to look at."""
+
 _READ_ITS_CONDITIONS = "Ask an admin: its own conditions say why (kubectl describe llmc)."
 
 NOBODY = "no namespace may use it: none has the labels of spec.namespaceSelector"
@@ -143,7 +146,7 @@ def decide(
     """
     facts = stalled(Reason.SPEC_INVALID, spec_error)
     if spec is not None:
-        usable = _usable(spec, checked, nobody=nobody, good=_was_good(status, generation))
+        usable = _usable(spec, checked, nobody=nobody, good=_was_good(status, generation, now))
         facts = [*usable, *retiring(retires, status.conditions)]
     return status.model_copy(
         update={
@@ -156,10 +159,12 @@ def decide(
     )
 
 
-def _was_good(status: LLMConnectionStatus, generation: int) -> bool:
-    """Whether it was Ready by this spec, and what came after has passed by itself each time, or will."""
-    looked_at = status.last_checked is not None and status.observed_generation == generation
-    return looked_at and not is_true(status.conditions, "Stalled")
+def _was_good(status: LLMConnectionStatus, generation: int, now: datetime) -> bool:
+    """Whether it is Ready by this spec, or was a moment ago: what lasts for longer needs somebody."""
+    if status.last_checked is None or status.observed_generation != generation or is_true(status.conditions, "Stalled"):
+        return False
+    told = next((one for one in status.conditions or () if one.type == "Ready"), None)
+    return told is not None and (told.status == "True" or now - moment(told.last_transition_time) < PASSES_WITHIN)
 
 
 def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool, good: bool) -> list[Fact]:

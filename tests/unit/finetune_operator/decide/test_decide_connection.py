@@ -89,6 +89,15 @@ def test_what_passes_by_itself_needs_nobody_where_the_connection_was_good(
     assert kstatus(edited, 2) == "Failed", "another address"
 
 
+def test_what_should_pass_by_itself_and_lasts_needs_somebody() -> None:
+    status, told = LLMConnectionStatus(), []
+    for minute, checked in ((0, Checked()), (60, LIMIT), (69, LIMIT), (71, LIMIT)):
+        now = at(60 * minute)
+        status = decide_connection.decide(openai_connection(), "", status, generation=1, now=now, checked=checked)
+        told.append(kstatus(status, 1))
+    assert told == ["Current", "InProgress", "InProgress", "Failed"]
+
+
 def test_a_day_that_an_admin_has_put_right_is_not_told_of_any_more() -> None:
     told, checked = LLMConnectionStatus(), Checked()
     for retires, state in (("it closes", "True"), (None, "False"), (None, "False"), ("it closes", "True")):
