@@ -280,7 +280,8 @@ class DeploymentReconciler:
     @staticmethod
     def _is_unseen(serving: Serving) -> bool:
         """Whether the provider could not be asked: it has not said that the model is gone."""
-        return serving.failure is not None and serving.failure.reason is not Reason.DELETED_AT_PROVIDER
+        failure = serving.failure
+        return serving.state == "Rolling" or (failure is not None and failure.reason is not Reason.DELETED_AT_PROVIDER)
 
     def _target(self, view: DeploymentView) -> Target | None:
         """What is to be served, and where, if anything is."""
