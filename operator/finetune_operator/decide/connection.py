@@ -7,10 +7,24 @@ from datetime import datetime, timedelta
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.conditions import Fact, is_true, merge, moment, ready, retiring, stalled, timestamp
+from finetune_operator.decide.conditions import (
+    Fact,
+    is_true,
+    merge,
+    moment,
+    ready,
+    reconciling,
+    retiring,
+    stalled,
+    timestamp,
+)
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 
 GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
 """How long a check's result is believed."""
+
+PASSES_WITHIN = timedelta(minutes=10)
+"""What passes by itself does so within this time, or something is wrong that somebody has to look at."""
 
 _READ_ITS_CONDITIONS = "Ask an admin: its own conditions say why (kubectl describe llmc)."
 
@@ -130,9 +144,10 @@ def decide(
         retires: what of the provider ends on a day that is known.
         nobody: whether there is no namespace that its selector selects.
     """
-    facts = _usable(spec, checked, nobody=nobody) if spec is not None else stalled(Reason.SPEC_INVALID, spec_error)
+    facts = stalled(Reason.SPEC_INVALID, spec_error)
     if spec is not None:
-        facts = [*facts, *retiring(retires, status.conditions)]
+        usable = _usable(spec, checked, nobody=nobody, good=_was_good(status, generation, now))
+        facts = [*usable, *retiring(retires, status.conditions)]
     return status.model_copy(
         update={
             "observed_generation": generation,
@@ -144,10 +159,19 @@ def decide(
     )
 
 
-def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool) -> list[Fact]:
-    """Whether jobs can use it, or why they cannot."""
+def _was_good(status: LLMConnectionStatus, generation: int, now: datetime) -> bool:
+    """Whether it is Ready by this spec, or was a moment ago: what lasts for longer needs somebody."""
+    if status.last_checked is None or status.observed_generation != generation or is_true(status.conditions, "Stalled"):
+        return False
+    told = next((one for one in status.conditions or () if one.type == "Ready"), None)
+    return told is not None and (told.status == "True" or now - moment(told.last_transition_time) < PASSES_WITHIN)
+
+
+def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool, good: bool) -> list[Fact]:
+    """Whether jobs can use it, or why they cannot. `good`: it could be used, so that its address is no mistake."""
     if checked is not None and checked.failure is not None:
-        return stalled(checked.failure.reason, _of_connection(checked.failure).sentences)
+        say = reconciling if good and checked.failure.reason in CHANGES_BY_ITSELF else stalled
+        return say(checked.failure.reason, _of_connection(checked.failure).sentences)
     if spec.hugging_face is None and checked is None:
         return stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
     if not spec.fine_tuning.enabled:

@@ -22,9 +22,8 @@ Conditions = Iterable[Condition] | None
 def left(what: str, failure: Failure, way_out: str) -> Fact:
     """What is left, why, and what else can be done than to mend that."""
     step = f" {failure.next_step}" if failure.next_step else ""
-    return Fact(
-        CONDITION, "False", failure.reason, f"{what} cannot be deleted: {failure.message.rstrip('.')}.{step} {way_out}"
-    )
+    state = "is not deleted yet" if failure.reason in CHANGES_BY_ITSELF else "cannot be deleted"
+    return Fact(CONDITION, "False", failure.reason, f"{what} {state}: {failure.message.rstrip('.')}.{step} {way_out}")
 
 
 def way_out(kind: str) -> str:

@@ -34,7 +34,7 @@ class CloudServing:
         """Whether the version's model is there. `served`: the version that was last seen to answer.
 
         A provider that cannot be asked is no proof that what answered a moment ago has stopped: what passes by itself
-        is no news, and else, as with a bad key, it is Failing and `available`.
+        is no news, and else, as with a bad key, it is Failing and `available`. Nor has what was never asked failed.
         """
         number, model = target.version.version, target.version.artifact.provider_model_id or ""
         try:
@@ -77,6 +77,8 @@ class CloudServing:
 
 
 def _unasked(error: ProviderError, number: int, served: int | None) -> Serving:
-    if served == number and error.reason in CHANGES_BY_ITSELF:
+    if error.reason not in CHANGES_BY_ITSELF:
+        return Serving("Failing", number, int(served == number), error.failure())
+    if served == number:
         return Serving("Serving", number, 1)
-    return Serving("Failing", number, int(served == number), error.failure())
+    return Serving("Rolling", number, note=f"; {error.message}")

@@ -200,6 +200,7 @@ class DeploymentReconciler:
             good_for = self._cloud.good_for(view.serving).total_seconds()
             if self._is_unseen(view.serving) and self._context.left_to_another(deployment) > 0:
                 return deployment, None, good_for
+            view = replace(view, meanwhile=await self._earlier(view, target))
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
             deployment, view = await self._left(deployment, view, target)
             view = await self._without_pods(deployment, view, here)
@@ -215,6 +216,17 @@ class DeploymentReconciler:
         shown = not any(one.unseen_since for one in hosted)
         rests = view.serving.state in {"Serving", "Idle"} and len(hosted) == int(answers) and shown
         return deployment, decide(view), _with_pods(here, rests_for(view)) if rests else self._hosted.moving_seconds
+
+    async def _earlier(self, view: DeploymentView, target: Target) -> int | None:
+        """The version that answered before, as long as its model is there and the wanted one is not seen to answer."""
+        number, versions = view.status.served_version, (view.model.versions if view.model else None) or ()
+        before = next((one for one in versions if one.version == number), None)
+        if view.serving.state == "Serving" or before is None or number == target.version.version:
+            return None
+        if before.connection != target.version.connection:
+            return None
+        found = await self._cloud.observe(replace(target, version=before), number)
+        return number if found.available else None
 
     async def _without_pods(self, deployment: Manifest, view: DeploymentView, here: Serving) -> DeploymentView:
         """End the pods that an earlier version has `here`, once the provider answers; until then they do."""
@@ -268,7 +280,8 @@ class DeploymentReconciler:
     @staticmethod
     def _is_unseen(serving: Serving) -> bool:
         """Whether the provider could not be asked: it has not said that the model is gone."""
-        return serving.failure is not None and serving.failure.reason is not Reason.DELETED_AT_PROVIDER
+        failure = serving.failure
+        return serving.state == "Rolling" or (failure is not None and failure.reason is not Reason.DELETED_AT_PROVIDER)
 
     def _target(self, view: DeploymentView) -> Target | None:
         """What is to be served, and where, if anything is."""

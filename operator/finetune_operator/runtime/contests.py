@@ -75,8 +75,9 @@ class Contests:
         self._written.drop(uid)
 
     def wrote(self, uid: str, status: Mapping[str, Any] | None) -> None:
-        """It is this one now."""
+        """It is this one now; what another writes over it is told anew, though it be the same as before."""
         self._written.put(uid, _mark(status))
+        self._first_found.drop(uid)
 
 
 def _mark(status: Mapping[str, Any] | None) -> int:

@@ -69,6 +69,8 @@ def not_tidied(view: JobView, failure: Failure) -> Decision:
     message = (
         f"{what} cannot be deleted: {failure.message}; annotate the job with finetune.dev/abandon=true to let it go"
     )
+    if failure.reason in CHANGES_BY_ITSELF:  # nobody is to let go of what stops in a moment
+        message = f"{what} is deleted later: {failure.message}"
     return with_facts(view, trouble(view, failure.model_copy(update={"message": message}), again), [fact])
 
 

@@ -79,7 +79,7 @@ class DeploymentView:
     serves: str | None = None
     """Name of the deployment at a provider that answers."""
     meanwhile: int | None = None
-    """Version that one at another place than the target's answers with, until the target does."""
+    """Version that something else than the target answers with, until the target does."""
     cost: DeploymentCost | None = None
     """What deployments at a provider cost."""
     answers: TokenPrices | None = None

@@ -3,6 +3,7 @@
 import re
 
 from finetune_api.job_status import Failure
+from finetune_api.quantities import amount
 from finetune_api.reasons import Reason
 
 _NAME_OF_A_TRY = re.compile(r'\bpods? "[^"]*" ', re.IGNORECASE)
@@ -54,6 +55,12 @@ _STEPS = {
 }
 """By the words of Kubernetes' own admission; what a policy or webhook says has the reason's own step."""
 
+_QUOTA = re.compile(r"\bexceeded quota: .*requested: (?!count/|services)(\S+), used: \S+, limited: (\S+)")
+_MORE_THAN_ALL = (
+    "Ask for less (a job: under a new name), or ask an admin for a larger ResourceQuota (kubectl describe "
+    f"resourcequota): one pod asks for more than all of it, so waiting does not help. {_AGAIN}"
+)
+
 _STEPS_OF_WRITES = {words: _STEPS[words] for words in (_RIGHTS, _COUNTS_OTHERS, _SILENT_WEBHOOK)}
 """Those that hold for what is no pod, and makes none."""
 
@@ -62,7 +69,7 @@ def refusal_of_pod(said: str) -> Failure:
     """The failure of it. That each try has another name is no news."""
     failure = Failure.because(Reason.POD_REJECTED, _plain(_NAME_OF_A_TRY.sub("its pod ", said)))
     step = next((step for words, step in _STEPS.items() if re.search(words, said)), failure.next_step)
-    return failure.model_copy(update={"next_step": step})
+    return failure.model_copy(update={"next_step": _MORE_THAN_ALL if _is_more_than_all(said) else step})
 
 
 def refusal_of_write(said: str) -> Failure:
@@ -79,6 +86,16 @@ def step_of_write(said: str) -> str | None:
 def counts_what_has_ended(refusal: Failure | None) -> bool:
     """Whether the attempts before it may be what keeps it out."""
     return refusal is not None and re.search(_COUNTS_ENDED, refusal.message) is not None
+
+
+def _is_more_than_all(said: str) -> bool:
+    """Whether what is asked for is more than the quota has where nothing of it is used."""
+    found = _QUOTA.search(said)
+    if found is None:
+        return False
+    asked, limited = (dict(part.partition("=")[::2] for part in listed.split(",")) for listed in found.groups())
+    pairs = [(amount(value), amount(limited.get(name, ""))) for name, value in asked.items()]
+    return any(much is not None and most is not None and much > most for much, most in pairs)
 
 
 def _plain(said: str) -> str:

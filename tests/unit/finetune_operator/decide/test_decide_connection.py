@@ -63,6 +63,41 @@ def test_the_status_of_a_connection_to_a_provider_follows_the_check_of_its_crede
     assert decide_connection.check_is_due(status, generation=2, now=at(50)) == 0
 
 
+LIMIT = Checked(Failure.because(Reason.RATE_LIMITED, "too many requests"))
+BAD = CHECKS["bad"][0]
+
+
+@pytest.mark.parametrize(
+    ("checks", "for_tools"),
+    [
+        ([LIMIT], "Failed"),
+        ([Checked(), LIMIT], "InProgress"),
+        ([Checked(), LIMIT, LIMIT], "InProgress"),
+        ([Checked(), LIMIT, Checked()], "Current"),
+        ([Checked(), BAD, LIMIT], "Failed"),
+    ],
+    ids=["it may be no address of the provider", "it was good", "it lasts", "it passed", "a bad key may be so still"],
+)
+def test_what_passes_by_itself_needs_nobody_where_the_connection_was_good(
+    checks: list[Checked], for_tools: str
+) -> None:
+    status = LLMConnectionStatus()
+    for checked in checks:
+        status = decide_connection.decide(openai_connection(), "", status, generation=1, now=NOW, checked=checked)
+    assert kstatus(status, 1) == for_tools
+    edited = decide_connection.decide(openai_connection(), "", status, generation=2, now=NOW, checked=LIMIT)
+    assert kstatus(edited, 2) == "Failed", "another address"
+
+
+def test_what_should_pass_by_itself_and_lasts_needs_somebody() -> None:
+    status, told = LLMConnectionStatus(), []
+    for minute, checked in ((0, Checked()), (60, LIMIT), (69, LIMIT), (71, LIMIT)):
+        now = at(60 * minute)
+        status = decide_connection.decide(openai_connection(), "", status, generation=1, now=now, checked=checked)
+        told.append(kstatus(status, 1))
+    assert told == ["Current", "InProgress", "InProgress", "Failed"]
+
+
 def test_a_day_that_an_admin_has_put_right_is_not_told_of_any_more() -> None:
     told, checked = LLMConnectionStatus(), Checked()
     for retires, state in (("it closes", "True"), (None, "False"), (None, "False"), ("it closes", "True")):

@@ -21,6 +21,11 @@ def state(status: str) -> list[Condition]:
     return [one.model_copy(update={"status": status}) for one in said()]
 
 
+def test_what_goes_in_a_moment_is_not_said_to_stay() -> None:
+    message = said(Failure.because(Reason.PROVIDER_BUSY, "it is being stopped"))[0].message
+    assert message.startswith("its data is not deleted yet: it is being stopped. ")
+
+
 OTHERS = merge(None, [Fact("Ready", "False", Reason.PENDING)], generation=1, now=NOW)
 
 

@@ -8,9 +8,14 @@ import pytest
 
 from finetune_api.job_status import ArtifactRef
 from finetune_api.model import ModelVersion
+from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.providers.cloud_serving import BAD_FOR, GOOD_FOR, CloudServing
+from finetune_operator.providers.errors import Denied, ProviderError, TryLater
 from tests.unit.finetune_operator.decide.given import NOW, openai_connection, stamp
+
+LIMIT = TryLater(Reason.RATE_LIMITED, "too many requests")
+BAD_KEY = Denied(Reason.CREDENTIALS_INVALID, "no such key")
 
 
 class Service:
@@ -19,6 +24,7 @@ class Service:
     def __init__(self) -> None:
         self.now = NOW
         self.there = True
+        self.trouble: ProviderError | None = None
         self.asked: list[str] = []
 
     async def require_models(self, version: ModelVersion) -> None:
@@ -33,6 +39,8 @@ class Service:
 
     async def has_model(self, model: str) -> bool:
         self.asked.append(model)
+        if self.trouble is not None:
+            raise self.trouble
         return self.there
 
     def clock(self) -> datetime:
@@ -56,6 +64,25 @@ async def test_what_was_seen_is_believed_for_a_while(there: bool, good_for: time
         service.now = NOW + after
         found = await serving.observe(target("ft:a"), None)
         assert (found.state == "Serving", len(service.asked)) == (there, times)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "served", "state", "available"),
+    [
+        (LIMIT, 1, "Serving", 1),
+        (LIMIT, None, "Rolling", 0),
+        (BAD_KEY, 1, "Failing", 1),
+        (BAD_KEY, None, "Failing", 0),
+    ],
+)
+async def test_what_cannot_be_asked_has_neither_stopped_nor_failed(
+    trouble: ProviderError, served: int | None, state: str, available: int
+) -> None:
+    service = Service()
+    service.trouble = trouble
+    found = await CloudServing(service, service.clock).observe(target("ft:a"), served)
+    assert (found.state, found.available) == (state, available)
+    assert trouble.message in (found.failure.message if found.failure else found.note or trouble.message)
 
 
 async def test_a_model_that_is_two_versions_because_its_job_was_adopted_twice_answers_for_both() -> None:

@@ -153,7 +153,9 @@ TROUBLES = {
 }
 
 
-@pytest.mark.parametrize(("at", "trouble"), [("openai", "a key"), ("azure", "a limit")], indirect=["at"])
+@pytest.mark.parametrize(
+    ("at", "trouble"), [("openai", "a key"), ("openai", "a limit"), ("azure", "a limit")], indirect=["at"]
+)
 async def test_one_that_cannot_ask_the_provider_leaves_what_is_told_to_the_other(
     pair: Pair, at: At, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,3 +181,12 @@ async def test_one_that_cannot_ask_the_provider_leaves_what_is_told_to_the_other
     assert first.status(DEPLOYMENT)["phase"] == "Ready"
     assert max(told.values()) <= 2, told
     assert len(at.jobs(first.provider)) == 1
+    first.provider.models.tuned.clear()
+    before = first.kube.asked("patch_status", MODEL_DEPLOYMENTS.plural)
+    for passes in (GOOD_FOR, timedelta(minutes=1), timedelta(minutes=1)):
+        for one in pair.both:
+            one.now += passes
+        for one in pair.both:
+            one.wake(DEPLOYMENT)
+            await pair.settle()
+    assert first.kube.asked("patch_status", MODEL_DEPLOYMENTS.plural) - before <= 3, "nor that it is gone"

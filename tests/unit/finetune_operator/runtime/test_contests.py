@@ -52,6 +52,8 @@ def test_what_another_tells_counts_for_a_while_for_one_who_cannot_see_it() -> No
     assert contests.left_to("uid", {"phase": "news"}) == FRESH_SECONDS
     rivalry.now += FRESH_SECONDS
     assert contests.left_to("uid", {"phase": "news"}) == 0
+    contests.wrote("uid", {"phase": "ours"})
+    assert contests.left_to("uid", {"phase": "news"}) == FRESH_SECONDS, "it was put right"
     contests.agree("uid", theirs)
     assert not contests.is_of_another("uid", theirs)
     contests.agree("unknown", theirs)

@@ -127,6 +127,13 @@ def test_what_cannot_be_tidied_up_is_said_and_a_job_that_waits_for_it_can_be_let
     assert failure.reason is (Reason.CREDENTIALS_INVALID if deleting else Reason.PROVIDER_FAILED)
 
 
+def test_nobody_is_to_let_go_of_what_stops_in_a_moment() -> None:
+    busy = Failure.because(Reason.PROVIDER_BUSY, "it is being stopped")
+    failure = outcomes.not_tidied(given(Run("Unseen"), status(), deleting=True), busy).status.failure
+    assert failure is not None
+    assert failure.message == "what the job left at the provider is deleted later: it is being stopped"
+
+
 @pytest.mark.parametrize(("abandoned", "state"), [(False, "True"), (True, "Unknown")], ids=["tidied up", "let go"])
 def test_what_was_left_is_gone_or_nobody_looks_for_it_any_more(abandoned: bool, state: str) -> None:
     ended = decide(given(BROKEN, status())).status

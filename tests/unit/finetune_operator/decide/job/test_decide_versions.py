@@ -65,6 +65,8 @@ def test_a_job_that_has_a_version_gets_no_second_one_by_what_its_own_record_says
     before = FineTunedModelStatus(versions=[version(1)], latest_version=1, active_version=1)
     told = version(1).model_copy(update={"version": 7})
     assert recovered(before, [told], None, model_size.room) == before
+    let_go = FineTunedModelStatus(latest_version=3)
+    assert recovered(let_go, [version(3)], 3, model_size.room) == let_go
 
 
 @pytest.mark.parametrize("made", [version, evaluated], ids=["short", "long"])

@@ -13,7 +13,11 @@ INVALID = 'Error creating: Pod "a-1-7d577" is invalid: spec.containers[0].resour
     ("said", "step"),
     [
         (FORBIDDEN + "exceeded quota: q, requested: requests.memory=300Mi, used: requests.memory=0, limited: "
-         "requests.memory=100Mi", "larger ResourceQuota"),
+         "requests.memory=100Mi", "waiting does not help"),
+        (FORBIDDEN + "exceeded quota: q, requested: pods=1,requests.nvidia.com/gpu=8, used: pods=0,"
+         "requests.nvidia.com/gpu=0, limited: pods=9,requests.nvidia.com/gpu=4", "waiting does not help"),
+        (FORBIDDEN + "exceeded quota: q, requested: limits.cpu=2, used: limits.cpu=1500m, limited: limits.cpu=2",
+         "other pods of the namespace end"),
         ('jobs.batch "a-1" is forbidden: exceeded quota: q, requested: count/jobs.batch=1, used: count/jobs.batch=1',
          "Delete Jobs of the namespace that have ended"),
         ('jobsets.jobset.x-k8s.io "a-1" is forbidden: exceeded quota: q, requested: '
