@@ -26,7 +26,7 @@ from finetune_api.memory import MemoryUse
 from finetune_api.openai import data_rules
 from finetune_api.provider_fields import not_heeded
 from finetune_api.quantities import LARGEST_NODE, amount
-from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.attempt import outcome
 from finetune_trainer.data import file_names
@@ -35,7 +35,7 @@ from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.provider_rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, failed
-from finetune_trainer.errors import TrainerError
+from finetune_trainer.errors import TrainerError, step_by
 from finetune_trainer.job.given_files import GivenFile, connection_of, read_given
 from finetune_trainer.job.yaml_documents import shown
 from finetune_trainer.models import base_refusals, config_file, vocabulary
@@ -221,10 +221,8 @@ def check_job(
         verdict = by_rules(job.spec, verdict, provider)
     elif verdict.valid and tokenizer is not None and job.spec.code is None:
         verdict = _by_its_vocabulary(job.spec, verdict, tokenizer, model_cache, air_gapped=destination.is_air_gapped)
-    if verdict.next_step == NEXT_STEP.get(verdict.reason):
-        step = _NEXT_STEP_HERE.get(verdict.reason, verdict.next_step)
-        return verdict.model_copy(update={"next_step": step})
-    return verdict
+    step = step_by(_NEXT_STEP_HERE, verdict.reason, verdict.next_step)
+    return verdict.model_copy(update={"next_step": step})
 
 
 def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdict | None:

@@ -6,6 +6,7 @@ It does not print, report or exit: the commands do, with `failure()` and `exit_c
 import errno
 import re
 import resource
+from collections.abc import Mapping
 
 from pydantic import ValidationError
 
@@ -55,6 +56,14 @@ class TrainerError(Exception):
             exit_code=int(self.exit_code),
             attempt=attempt,
         )
+
+
+def step_by(steps: Mapping[Reason, str], reason: Reason, step: str | None) -> str | None:
+    """A next step, with that of `steps` for its reason where the reason's own is all of it, or its beginning."""
+    general = NEXT_STEP.get(reason)
+    if not (general and step and step.startswith(general)):
+        return step
+    return steps.get(reason, general) + step.removeprefix(general)
 
 
 def is_short_of_memory(error: BaseException) -> bool:

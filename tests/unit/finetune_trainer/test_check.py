@@ -46,7 +46,10 @@ def test_bad_rows_are_named_as_the_design_shows(check):
         (17, "completion", "Empty"),
         (401, "prompt", "Missing"),
     ]
-    step = "Correct the rows, or map the columns with spec.dataset.columns, and check again."
+    step = (
+        "Correct the rows, or map the columns with spec.dataset.columns, and check again. To leave such rows out: "
+        "`sed '17d;401d' FILE > ROWS.jsonl`."
+    )
     assert result.verdict.next_step == step, "whoever checks is told neither of the command nor of a job's new name"
 
 

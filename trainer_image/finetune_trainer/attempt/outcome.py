@@ -20,7 +20,7 @@ from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import DONE
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
+from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory, step_by
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +85,7 @@ def complain(error: TrainerError) -> ExitCode:
 
 def with_next_step(error: TrainerError, steps: Mapping[Reason, str]) -> TrainerError:
     """The error with the next step of its reason from `steps`, unless it knows one of its own."""
-    if error.next_step != NEXT_STEP.get(error.reason):
-        return error
-    return TrainerError(error.reason, error.message, steps.get(error.reason))
+    return TrainerError(error.reason, error.message, step_by(steps, error.reason, error.next_step))
 
 
 def sentence(reason: Reason, message: str, next_step: str | None) -> str:
