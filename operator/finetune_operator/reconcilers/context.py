@@ -176,8 +176,14 @@ class Context:
         return self._contests.is_of_another(obj["metadata"]["uid"], obj.get("status"))
 
     def left_to_another(self, obj: Manifest) -> float:
-        """Seconds for which what somebody else has told of the object counts, for one who cannot see how it is."""
-        return self._contests.left_to(obj["metadata"]["uid"], obj.get("status"))
+        """Seconds for which what somebody else has told of the object counts, for one who cannot see how it is.
+
+        A status of an earlier spec tells nothing of this one, nor does one that somebody has emptied.
+        """
+        metadata, status = obj["metadata"], obj.get("status") or {}
+        if not status.get("conditions") or status.get("observedGeneration") != metadata.get("generation"):
+            return 0
+        return self._contests.left_to(metadata["uid"], status)
 
     def agree(self, obj: Manifest) -> None:
         """The status that the object has is as it should be, whoever has written it."""

@@ -15,6 +15,7 @@ from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.adoption import told_twice
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
+from finetune_operator.decide.cloud_job.submission import is_submitted
 from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.job.reported import AT_WORK, at_rest, paused, tracker_headline
 from finetune_operator.decide.job.steps import not_done, not_started, not_yet
@@ -83,7 +84,8 @@ class JobReconciler:
             decision = not_done(view, refusal.message)
         if decision.later:
             return Requeue(decision.requeue_after or 0)
-        if unseen and (left := self._context.left_to_another(job)) > 0:
+        at_work = is_submitted(view.provider) and view.status.phase in {"Queued", *AT_WORK}
+        if unseen and at_work and (left := self._context.left_to_another(job)) > 0:
             return Requeue(min(left, outcomes.ASK_AGAIN_SECONDS))  # who has told of it may see more
         return await self._conclude(job, view, decision)
 
