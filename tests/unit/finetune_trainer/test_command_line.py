@@ -233,6 +233,12 @@ def test_a_next_step_that_knows_better_stays():
     assert NEXT_STEP[Reason.SPEC_INVALID] != "Write this instead."
 
 
+def test_what_stands_behind_the_general_step_stays_behind_the_one_that_is_said_here():
+    error = TrainerError(Reason.DATASET_INVALID, "x", f"{NEXT_STEP[Reason.DATASET_INVALID]} To leave it out: do this.")
+    here = run._NEXT_STEP_HERE[Reason.DATASET_INVALID]
+    assert outcome.with_next_step(error, run._NEXT_STEP_HERE).next_step == f"{here} To leave it out: do this."
+
+
 @pytest.mark.parametrize(
     ("has_cache", "said", "step"),
     [

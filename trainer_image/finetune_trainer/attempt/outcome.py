@@ -85,7 +85,8 @@ def complain(error: TrainerError) -> ExitCode:
 
 def with_next_step(error: TrainerError, steps: Mapping[Reason, str]) -> TrainerError:
     """The error with the next step of its reason from `steps`, unless it knows one of its own."""
-    return TrainerError(error.reason, error.message, step_by(steps, error.reason, error.next_step))
+    step = step_by(steps, error.reason, error.next_step)
+    return error if step == error.next_step else TrainerError(error.reason, error.message, step)
 
 
 def sentence(reason: Reason, message: str, next_step: str | None) -> str:
