@@ -89,6 +89,16 @@ def test_numbers_and_booleans_are_answered_with_how_they_become_text(mended, com
     assert [json.loads(line)["label"] for line in text.splitlines()] == [json.dumps(one) for one in completions]
 
 
+@pytest.mark.parametrize("column", ["it's", 'a "b"', "a\\b $HOME", "'; echo '"])
+def test_a_command_takes_the_name_of_a_column_as_it_is(mended, column):
+    """A shell would run the rest of a name behind a quote in it."""
+    rows = [{"prompt": "a", column: number} for number in range(3)]
+    data = "".join(json.dumps(row) + "\n" for row in rows)
+    text, verdict = mended("t.jsonl", data, dataset={"columns": {"completion": column}})
+    assert verdict.valid, verdict.message
+    assert [json.loads(line) for line in text.splitlines()] == [{**row, column: str(row[column])} for row in rows]
+
+
 def test_numbers_in_parquet_are_answered_with_pandas(check):
     step = check(train=("t.parquet", as_parquet([{"prompt": "a", "completion": 1}]))).verdict.next_step
     assert "astype(str)" in step

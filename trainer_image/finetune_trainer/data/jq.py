@@ -1,5 +1,7 @@
 """The command by which people make rows anew with jq, and what goes before any command. Pure."""
 
+import json
+
 _UNPACKED = {
     ", gzip": "gzip -dc",
     ", zstd": "zstd -dc",
@@ -10,10 +12,20 @@ _UNPACKED = {
 """How a file is read that is compressed, or written in UTF-16, as its format says it: no command reads it otherwise."""
 
 
+def quoted(program: str) -> str:
+    """A program as a shell takes it: names of columns may have a quote in them."""
+    return "'{}'".format(program.replace("'", r"'\''"))
+
+
+def field(column: str) -> str:
+    """A column of a row, for jq."""
+    return f".[{json.dumps(column, ensure_ascii=False)}]"
+
+
 def by_jq(file_format: str, program: str) -> str:
     """The command that makes rows by a program of jq, which gets one row at a time, whatever the file has them in."""
     each = ".[] | " if file_format.split(",", maxsplit=1)[0] == "JSON" else ""
-    return f"jq -c '{each}{program}' FILE > ROWS.jsonl"
+    return f"jq -c {quoted(each + program)} FILE > ROWS.jsonl"
 
 
 def unpacked_first(step: str, file_format: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from finetune_trainer.data.column_names import may_be_shown
-from finetune_trainer.data.jq import by_jq
+from finetune_trainer.data.jq import by_jq, field
 
 _OURS = "Assistant|AI|Bot|Response|Answer|A"
 _THEIRS = "Human|User|Instruction|Question|Q"
@@ -94,7 +94,7 @@ class Marked(NamedTuple):
             opened = "parquet" if file_format.startswith("Parquet") else "csv"
             how = f"pandas.read_{opened}('FILE').to_json('ROWS.jsonl', orient='records', lines=True)"
             return f"Write messages, and no marks. Make JSON Lines of it first by {how}, and check that for a command."
-        how = by_jq(file_format, f'{{messages: [.["{self.column}"] | {self.program}]}}')
+        how = by_jq(file_format, f"{{messages: [{field(self.column)} | {self.program}]}}")
         return f"Write messages, and no marks: `{how}` makes them of such texts."
 
 

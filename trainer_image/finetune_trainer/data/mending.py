@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from finetune_trainer.data import mending_messages
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.jq import by_jq
+from finetune_trainer.data.jq import by_jq, field, quoted
 from finetune_trainer.data.json_array import AFTER_ARRAY
 from finetune_trainer.data.json_lines import NO_OBJECT, OF_SEQUENCES
 from finetune_trainer.data.mending_rows import of_table, separator_in, without_rows
@@ -185,27 +185,27 @@ _WRITTEN_AS_TEXT = ("a number", "true or false", "a time", "a date", "a time of 
 def _as_text(column: str, file_format: str) -> str:
     """How numbers become text: which text that is, is for their author to say."""
     if file_format.startswith("Parquet"):
-        return f"Only text is learnt: frame['{column}'].astype(str) of pandas makes it of these; better are words."
-    how = by_jq(file_format, f'.["{column}"] |= tostring')
+        return f"Only text is learnt: frame[{column!r}].astype(str) of pandas makes it of these; better are words."
+    how = by_jq(file_format, f"{field(column)} |= tostring")
     return f"Only text is learnt: `{how}` makes it of numbers; of classes better write the words."
 
 
 def _of_list(column: str, file_format: str) -> str:
     """How the text of a list of one becomes that of its row."""
     if file_format.startswith("Parquet"):
-        how = f"frame['{column}'].str[0] of pandas takes the first of each list"
+        how = f"frame[{column!r}].str[0] of pandas takes the first of each list"
     else:
-        how = f"""`{by_jq(file_format, f'.["{column}"] |= .[0]')}` takes the first of each list"""
+        how = f"""`{by_jq(file_format, f"{field(column)} |= .[0]")}` takes the first of each list"""
     return f"Only text is learnt: {how}; of lists with several texts write the one that is meant."
 
 
 def _of_object(column: str, file_format: str) -> str:
     """How a text that an object holds becomes that of its row. Answers of SQuAD are lists within one."""
     if file_format.startswith("Parquet"):
-        whole, how = f"frame['{column}'].map(json.dumps)", f"frame['{column}'].str['NAME'] of pandas"
+        whole, how = f"frame[{column!r}].map(json.dumps)", f"frame[{column!r}].str['NAME'] of pandas"
         answer = ".str['text'].str[0]"
     else:
-        whole, how = (f"""`{by_jq(file_format, f'.["{column}"] |= {one}')}`""" for one in ("tojson", ".NAME"))
+        whole, how = (f"""`{by_jq(file_format, f"{field(column)} |= {one}")}`""" for one in ("tojson", ".NAME"))
         answer = ".text[0]"
     return (
         f"Only text is learnt: {whole} writes objects as JSON, which is learnt then; of an object {how} takes what it "
@@ -215,20 +215,21 @@ def _of_object(column: str, file_format: str) -> str:
 
 def _of_map(column: str, file_format: str) -> str:  # noqa: ARG001 - only Parquet has maps
     """How maps become objects, as Spark writes them where a table says map and not struct."""
-    how = f"frame['{column}'].map(lambda found: [dict(one) for one in found])"
+    how = f"frame[{column!r}].map(lambda found: [dict(one) for one in found])"
     return f"{how} of pandas makes objects of a list of maps, .map(dict) of a map alone; then write to_parquet."
 
 
 def _of_python(column: str, file_format: str) -> str:
     """How a list that str has written becomes JSON. Where numpy has, nothing stands between two messages."""
-    anew = f"frame['{column}'] = frame['{column}'].map(lambda one: json.dumps(list(one)))"
+    anew = f"frame[{column!r}] = frame[{column!r}].map(lambda one: json.dumps(list(one)))"
     name = json.dumps(column)
-    how = (
-        f"`python3 -c 'import ast, csv, json; csv.field_size_limit(1 << 30); [print(json.dumps({{**row, {name}: "
-        f"ast.literal_eval(row[{name}])}})) for row in {_in_python(file_format)}]' > ROWS.jsonl`"
+    program = (
+        f"import ast, csv, json; csv.field_size_limit(1 << 30); [print(json.dumps({{**row, {name}: "
+        f"ast.literal_eval(row[{name}])}})) for row in {_in_python(file_format)}]"
     )
+    how = f"`python3 -c {quoted(program)} > ROWS.jsonl`"
     if file_format.startswith("Parquet"):
-        how = f"frame['{column}'].map(ast.literal_eval) of pandas"
+        how = f"frame[{column!r}].map(ast.literal_eval) of pandas"
     return (
         f"Write messages by json.dumps and not by str: {how} makes lists of them. Arrays of numpy have no commas "
         f"between their messages: write those anew, by {anew}."
@@ -248,7 +249,7 @@ def _asked_alike(column: str, file_format: str) -> str:
     said = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
     if not file_format.startswith("JSON"):
         return f"{said}."
-    how = by_jq(file_format, f'.["{column}"] = "TEXT"')
+    how = by_jq(file_format, f'{field(column)} = "TEXT"')
     return f"{said}; `{how}` writes one TEXT into all."
 
 

@@ -6,7 +6,7 @@ Problems are known by their words, as `turns` has them. Of files that jq does no
 import json
 from collections.abc import Callable, Collection, Iterable
 
-from finetune_trainer.data.jq import by_jq
+from finetune_trainer.data.jq import by_jq, field
 from finetune_trainer.data.turns import (
     BESIDE_CONTENT,
     NEVER_ANSWERED,
@@ -39,7 +39,7 @@ _OF_US = _in(word for word, role in ROLE_OF.items() if role == "assistant")
 
 def _changed(column: str, file_format: str, how: str) -> str:
     """The command that makes other messages of those of each row; `how` is jq's, from a list to a list."""
-    return by_jq(file_format, f'.["{column}"] |= ({_A_LIST} | {how})')
+    return by_jq(file_format, f"{field(column)} |= ({_A_LIST} | {how})")
 
 
 def _without_end(column: str, file_format: str) -> str:
@@ -47,8 +47,9 @@ def _without_end(column: str, file_format: str) -> str:
     if not file_format.startswith("JSON"):
         return "Take what follows the last answer out of each conversation, or leave the row out: answers are learnt."
     answers = f'.role // .from // "" | ascii_downcase | {_OF_US}'
-    how = f'.["{column}"] |= ({_A_LIST} | until(. == [] or (.[-1] | {answers}); .[:-1])) | select(.["{column}"] != [])'
-    return f"`{by_jq(file_format, how)}` takes away what follows the last answer, and rows without any."
+    how = f"{field(column)} |= ({_A_LIST} | until(. == [] or (.[-1] | {answers}); .[:-1]))"
+    command = by_jq(file_format, f"{how} | select({field(column)} != [])")
+    return f"`{command}` takes away what follows the last answer, and rows without any."
 
 
 def _without_unlearnt_end(column: str, file_format: str) -> str:
@@ -57,8 +58,8 @@ def _without_unlearnt_end(column: str, file_format: str) -> str:
         return "Take what follows the last answer that is learnt out of each conversation, or leave the row out."
     is_answer = f'(.role // .from // "" | ascii_downcase | {_OF_US})'
     is_learnt = "([.weight, .train, .loss] | all(. == null or . == 1 or . == true))"
-    how = f'.["{column}"] |= ({_A_LIST} | until(. == [] or (.[-1] | {is_answer} and {is_learnt}); .[:-1]))'
-    command = by_jq(file_format, f'{how} | select(.["{column}"] != [])')
+    how = f"{field(column)} |= ({_A_LIST} | until(. == [] or (.[-1] | {is_answer} and {is_learnt}); .[:-1]))"
+    command = by_jq(file_format, f"{how} | select({field(column)} != [])")
     return f"`{command}` takes away what follows the last answer that is learnt, and rows without any."
 
 
@@ -66,7 +67,7 @@ def _with_all_learnt(column: str, file_format: str) -> str:
     """How answers are learnt, of which none is to be."""
     if not file_format.startswith("JSON"):
         return "Every answer has a weight of 0: take the weights out of the messages, so that answers are learnt."
-    how = by_jq(file_format, f'.["{column}"] |= ({_A_LIST} | map(del(.weight, .train, .loss)))')
+    how = by_jq(file_format, f"{field(column)} |= ({_A_LIST} | map(del(.weight, .train, .loss)))")
     return f"Every answer has a weight of 0: `{how}` takes the weights away, so that answers are learnt."
 
 
@@ -74,7 +75,7 @@ def _without_tools(column: str, file_format: str) -> str:
     """How rows are left out in which tools are called, or kept as text."""
     calls = "([.tool_calls, .function_call] | map(length) | add > 0)"
     speaks = f'(.role // .from // "" | {_in(sorted(TOOLS))})'
-    how = f'select(.["{column}"] | {_A_LIST} | all(.[]; ({calls} or {speaks}) | not))'
+    how = f"select({field(column)} | {_A_LIST} | all(.[]; ({calls} or {speaks}) | not))"
     as_text = "write calls and what came of them as text: of the assistant, and of the user"
     return _left_out("Calls of tools are not learnt", how, file_format, as_text)
 
@@ -82,7 +83,7 @@ def _without_tools(column: str, file_format: str) -> str:
 def _without_parts(column: str, file_format: str) -> str:
     """How rows are left out that show something else than text."""
     parts = '.. | arrays | .[] | objects | select((has("role") or has("from")) | not); .text | type == "string"'
-    how = f'select(.["{column}"] | {_A_LIST} | all({parts}))'
+    how = f"select({field(column)} | {_A_LIST} | all({parts}))"
     return _left_out("Only text is learnt", how, file_format, "write what they show as text")
 
 
@@ -99,7 +100,7 @@ def _without_reasoning(column: str, file_format: str) -> str:
         return "Take the parts with reasoning out of the content, or write them into its text."
     thoughts = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
     kept = f'if type == "array" then map(select((type == "object" and ({thoughts})) | not)) else . end'
-    how = f'.["{column}"] |= ({_A_LIST} | map(map_values({kept})))'
+    how = f"{field(column)} |= ({_A_LIST} | map(map_values({kept})))"
     return f"`{by_jq(file_format, how)}` takes the parts with reasoning away; or write them into the text."
 
 
@@ -160,7 +161,8 @@ def _with_an_answer(column: str, file_format: str) -> str:
     said = "No conversation has an answer: write it as its last message"
     if not file_format.startswith("JSON"):
         return f"{said}, of role assistant."
-    how = by_jq(file_format, f'.["{column}"] = (.["{column}"] | {_A_LIST}) + [{{role: "assistant", content: .NAME}}]')
+    longer = f'({field(column)} | {_A_LIST}) + [{{role: "assistant", content: .NAME}}]'
+    how = by_jq(file_format, f"{field(column)} = {longer}")
     return f"{said}: `{how}` takes it from where NAME leads, such as completion or choices[0].message.content."
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.csv_rows import SEPARATORS
-from finetune_trainer.data.jq import by_jq
+from finetune_trainer.data.jq import by_jq, field, quoted
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
 _OPENED = 'open("FILE", newline="", encoding="utf-8-sig")'
@@ -60,8 +60,8 @@ def _by_columns(problems: Sequence[Unusable], file_format: str, in_python: str) 
     if file_format.startswith("CSV"):
         kept = f'if all((row[name] or "").strip() for name in [{names}])'
         how = f"import csv, json; {_LONG_CELLS}[print(json.dumps(row)) for row in {in_python} {kept}]"
-        return f"`python3 -c '{how}' > ROWS.jsonl`"
-    texts = ", ".join(f".[{json.dumps(name)}]" for name in columns)
+        return f"`python3 -c {quoted(how)} > ROWS.jsonl`"
+    texts = ", ".join(map(field, columns))
     how = by_jq(file_format, rf'select(all({texts}; type == "string" and test("\\S")))')
     return f"`{how}`"
 
@@ -110,7 +110,7 @@ def _rows_of(file_format: str) -> str:
 
 def _by_python(how: str) -> str:
     begun = f'import csv, sys; {_LONG_CELLS}out = csv.writer(sys.stdout, lineterminator="\\n"); '
-    return f"`python3 -c '{begun}{how}' > ROWS.csv`"
+    return f"`python3 -c {quoted(begun + how)} > ROWS.csv`"
 
 
 def _has_too_many(what: str) -> bool:
