@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.jq import by_jq
+from finetune_trainer.data.jq import by_jq, field, key
 from finetune_trainer.data.layouts import BELOW, Layout
 
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -217,13 +217,9 @@ def renamed(columns: Columns, found: dict[str, str], file_format: str) -> str:
         pairs = ", ".join(f"{own} for {name}" for own, name in names.items())
         how = f"write the same names into the first line of this one, {pairs}"
     else:
-        inside = ", ".join(f"{_as_json(own)}: .[{_as_json(name)}]" for own, name in names.items())
+        inside = ", ".join(f"{key(own)}: {field(name)}" for own, name in names.items())
         how = f"`{by_jq(file_format, f'. + {{{inside}}}')}` gives the columns of this one the same names"
     return f"One mapping counts for all files of a job, and another file fits it: {how}."
-
-
-def _as_json(name: str) -> str:
-    return json.dumps(name, ensure_ascii=False)
 
 
 def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:

@@ -1,9 +1,8 @@
 """Files as other programs export them, known by the names of their columns: the command that makes rows of each."""
 
-import json
 from collections.abc import Collection
 
-from finetune_trainer.data.jq import by_jq, field
+from finetune_trainer.data.jq import by_jq, field, key
 
 _OF_CHATGPT = (
     "[.mapping as $all | .current_node | recurse($all[.].parent; . != null) | $all[.].message "
@@ -68,6 +67,6 @@ def of_dialogues(chosen: str, rejected: str, file_format: str) -> str:
     )
     if not file_format.startswith("JSON"):
         return step
-    both = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: ({field(name)} | turns)" for name in (chosen, rejected))
+    both = ", ".join(f"{key(name)}: ({field(name)} | turns)" for name in (chosen, rejected))
     how = by_jq(file_format, f"{{{both}}}").replace("jq -c '", f"jq -c '{_TURNS}", 1)
     return f"{step} `{how}` does it with dialogues of Human: and Assistant:, as in HH-RLHF."

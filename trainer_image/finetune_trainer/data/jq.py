@@ -17,9 +17,14 @@ def quoted(program: str) -> str:
     return "'{}'".format(program.replace("'", r"'\''"))
 
 
+def key(name: str) -> str:
+    """A name within an object, for jq."""
+    return json.dumps(name, ensure_ascii=False)
+
+
 def field(column: str) -> str:
     """A column of a row, for jq."""
-    return f".[{json.dumps(column, ensure_ascii=False)}]"
+    return f".[{key(column)}]"
 
 
 def by_jq(file_format: str, program: str) -> str:

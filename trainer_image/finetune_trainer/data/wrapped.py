@@ -3,14 +3,13 @@
 Names of columns are shown, as elsewhere; what stands in them is not.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_api.dataset import Columns
 from finetune_trainer.data.column_names import may_be_shown, meant
-from finetune_trainer.data.jq import by_jq
+from finetune_trainer.data.jq import by_jq, key
 from finetune_trainer.data.turns import is_message, messages_in
 
 _LINES = "JSONLines"
@@ -101,7 +100,7 @@ def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | 
 
 
 def _as_key(name: str) -> str:
-    return name if _OF_JQ.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+    return name if _OF_JQ.fullmatch(name) else key(name)
 
 
 def places_in(row: Mapping[str, Any]) -> str:
