@@ -60,12 +60,14 @@ RENDEZVOUS_PORT = 29500  # torchrun's own default; pods have addresses of their 
 TRAINER_CONTAINER = "trainer"
 SERVER_CONTAINER = "server"
 FETCH_CONTAINER = "fetch"  # brings an artifact before the server starts
+BASE_CONTAINER = "base"  # finds an adapter's base model before vLLM starts
 ARTIFACT_FOLDER = "model"  # below a job's output folder; in a store model-ATTEMPT
 CHECKPOINTS_FOLDER = "checkpoints"  # beside it, while the job runs
 MANIFEST = "manifest.json"  # of a folder that is whole: its checksums, written last
 ARTIFACTS_PREFIX = "FINETUNE_ARTIFACTS_"  # of variables with the keys of the Secret for the artifacts' store
 OUTPUT_PATH = "/tmp/output"  # noqa: S108 - a job's output folder where it is kept in a store: on the pod's own scratch
 FETCHED_PATH = "/var/lib/finetune/fetched"  # artifacts that a pod fetched from a store
+BASE_PATH = f"{SCRATCH_PATH}/base"  # leads to an adapter's base model, for a server that looks for none itself
 
 NO_BACKUP_LABEL = "velero.io/exclude-from-backup"  # Velero's, on what it shall not bring back beside its owner
 RESTORE_LABEL = "velero.io/restore-name"  # Velero's, on what it has brought back from a backup

@@ -30,6 +30,7 @@ COMMANDS = {
     "cache": "finetune_trainer.cache",
     "prune": "finetune_trainer.prune",
     "fetch": "finetune_trainer.fetch",
+    "base": "finetune_trainer.base",
     "push": "finetune_trainer.push",
 }
 
@@ -184,6 +185,7 @@ def parser() -> argparse.ArgumentParser:
     _cache_flags(commands.add_parser("cache", help="put a base model into a model cache"))
     _prune_flags(commands.add_parser("prune", help="delete output folders that are no longer used"))
     _fetch_flags(commands.add_parser("fetch", help="download a tuned model from an object store, and verify it"))
+    _base_flags(commands.add_parser("base", help="find or download the base model of an adapter (for pods)"))
     _push_flags(commands.add_parser("push", help="push a tuned model to a registry or a hub"))
     return top
 
@@ -295,6 +297,13 @@ def _fetch_flags(fetch: argparse.ArgumentParser) -> None:
     fetch.add_argument("--to", type=Path, required=True, help="folder for the model's files")
     fetch.add_argument("--sha256", help="SHA-256 of the model's manifest; a different model is rejected")
     fetch.add_argument("--endpoint", help="URL of an S3-compatible store")
+
+
+def _base_flags(base: argparse.ArgumentParser) -> None:
+    base.add_argument("--model", type=Path, required=True, help="folder of the adapter")
+    base.add_argument("--link", type=Path, required=True, help="path of the link to the base model's folder")
+    base.add_argument("--model-cache", type=Path, help="folder of the model cache")
+    base.add_argument("--allow-hub", action="store_true", help="download the base model if the cache does not have it")
 
 
 def _push_flags(push: argparse.ArgumentParser) -> None:

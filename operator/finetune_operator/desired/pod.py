@@ -1,6 +1,6 @@
 """What all pods of ours share: the restricted Pod Security Standard, volumes, and what the connection adds."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -146,11 +146,11 @@ class Volumes:
 
 
 def pod_spec(
-    connection: PodSettings, container: Manifest, volumes: Volumes, *, before: Manifest | None = None
+    connection: PodSettings, container: Manifest, volumes: Volumes, *, before: Sequence[Manifest] = ()
 ) -> Manifest:
     """A restricted pod with one container, without API rights, with what the connection's podTemplate adds.
 
-    `before` is a container that has to end well before the other starts; it has the same volumes.
+    `before` are containers that have to end well, one after another, before it starts; they have the same volumes.
     """
     template = connection.pod_template
     trust = _trusted(template.ca_bundle_ref if template else None, volumes)
@@ -164,7 +164,7 @@ def pod_spec(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
-        **({"initContainers": [_with(shared | before, trust)]} if before else {}),
+        **({"initContainers": [_with(shared | one, trust) for one in before]} if before else {}),
         "containers": [_with(shared | container, trust)],
         "volumes": volumes.sources(),
     }

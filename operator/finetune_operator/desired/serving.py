@@ -9,6 +9,8 @@ from finetune_api.manifest import Manifest
 from finetune_api.model import ModelVersion
 from finetune_api.names import (
     ARTIFACT_FOLDER,
+    BASE_CONTAINER,
+    BASE_PATH,
     COMPONENT_LABEL,
     DEPLOYMENT_LABEL,
     FETCH_CONTAINER,
@@ -48,6 +50,9 @@ ANSWER_SECONDS = 100
 
 GRACE_SECONDS = PRE_STOP_SECONDS + ANSWER_SECONDS + 20
 """For both, and for the server's farewell and its own end. A namespace that is deleted waits half of it."""
+
+_SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
+"""Of a container before the server: all that a quota of CPU and memory counts, which nobody else can say of it."""
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM's --max-lora-rank takes (vLLM 0.33)."""
@@ -134,14 +139,16 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
     volumes = Volumes()
     folder = _folder(served)
     volumes.model_cache(served.connection)
-    before = None
+    before: list[Manifest] = []
     if served.version.artifact.uri:
         uri = parse_artifact_uri(served.version.artifact.uri)
         if uri.is_claim:
             volumes.claim(uri.root, read_only=True)
         else:
             volumes.at(FETCHED_PATH, {"emptyDir": {}}, read_only=False)
-            before = _fetch(served, folder)
+            before.append(_fetch(served, folder))
+    if served.engine == "vLLM" and _is_adapter(served):
+        before.append(_base(served, folder))
     if spec.api_key_secret_ref is not None:
         key = spec.api_key_secret_ref
         source = {"secret": {"secretName": key.name, "items": [{"key": key.key, "path": "api-key"}]}}
@@ -181,10 +188,32 @@ def _fetch(served: Served, folder: str) -> Manifest:
         "image": connection.check_image or connection.trainer_image,
         "args": ["fetch", artifact.uri, "--to", folder, *flags],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        # All that a quota of CPU and memory counts: nobody else can say it of this container.
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
+        "resources": _SMALL,
         **artifacts.environment(connection.artifacts),
     }
+
+
+def _base(served: Served, folder: str) -> Manifest:
+    """The container that finds an adapter's base for vLLM, or brings it, and says in words what is wrong with either.
+
+    vLLM takes a folder that is not there for a model's name on a hub, and compares nothing with a manifest.
+    """
+    args = ["base", "--model", folder, "--link", BASE_PATH]
+    if served.connection.model_cache is not None:
+        args += ["--model-cache", MODEL_CACHE_PATH]
+    if not served.connection.air_gapped:
+        args.append("--allow-hub")
+    return {
+        "name": BASE_CONTAINER,
+        "image": served.connection.trainer_image,
+        "args": args,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resources": _SMALL,
+    }
+
+
+def _is_adapter(served: Served) -> bool:
+    return served.version.artifact.kind == "Adapter"
 
 
 def _transformers(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Served, folder: str) -> Manifest:
@@ -205,11 +234,9 @@ def _transformers(name: str, spec: ModelDeploymentSpec, local: LocalServing, ser
 
 
 def _vllm(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Served, folder: str) -> Manifest:
-    adapter = served.version.artifact.kind == "Adapter"
     base = served.version.base_model
-    cached = f"{MODEL_CACHE_PATH}/{base}" if served.connection.model_cache is not None else base
-    args = ["serve", cached if adapter else folder, "--port", str(PORT)]
-    if adapter:
+    args = ["serve", BASE_PATH if _is_adapter(served) else folder, "--port", str(PORT)]
+    if _is_adapter(served):
         rank = next((r for r in VLLM_RANKS if r >= (served.version.lora_rank or VLLM_RANKS[-1])), VLLM_RANKS[-1])
         # The base keeps its own name, so that a request for the tuned model never falls back to it.
         args += ["--served-model-name", base, "--enable-lora", "--max-lora-rank", str(rank)]

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest
-from finetune_api.names import FETCH_CONTAINER, SERVER_CONTAINER, TRAINER_CONTAINER
+from finetune_api.names import BASE_CONTAINER, FETCH_CONTAINER, SERVER_CONTAINER, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.pods import image_pull
 from finetune_operator.decide.pods.unschedulable import unplaced
 
-_OURS = frozenset({TRAINER_CONTAINER, SERVER_CONTAINER, FETCH_CONTAINER})
+_OURS = frozenset({TRAINER_CONTAINER, SERVER_CONTAINER, FETCH_CONTAINER, BASE_CONTAINER})
 
 _WAITING_REASONS = {
     "ErrImagePull": Reason.IMAGE_PULL_FAILED,

@@ -343,7 +343,7 @@ def test_vllm_serves_an_adapter_beside_its_base(rank: int | None, flag: str) -> 
     assert container_of(made)["image"] == "vllm:1"
     assert container_of(made)["command"] == ["vllm"]
     assert container_of(made)["args"] == [
-        *("serve", "tiny/llama", "--port", "8000", "--served-model-name", "tiny/llama"),
+        *("serve", "/tmp/base", "--port", "8000", "--served-model-name", "tiny/llama"),
         *("--enable-lora", "--max-lora-rank", flag, "--lora-modules", f"sentiment={FOLDER}"),
         *("--tokenizer", FOLDER, "--generation-config", FOLDER),
     ]
@@ -374,9 +374,27 @@ def test_vllm_listens_by_ipv6_where_the_kubelet_looks_there() -> None:
     assert "--host" not in container_of(deployment(replace(served(), ipv6=True)))["args"], "ours listens by both"
 
 
-def test_vllm_finds_the_base_of_an_adapter_in_the_cache() -> None:
-    made = deployment(served("vLLM", {"modelCache": {"volume": {"emptyDir": {}}}}))
-    assert container_of(made)["args"][1] == "/var/lib/finetune/model-cache/tiny/llama"
+CACHE = {"modelCache": {"volume": {"emptyDir": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("local", "flags"),
+    [
+        ({}, ["--allow-hub"]),
+        (CACHE, ["--model-cache", "/var/lib/finetune/model-cache", "--allow-hub"]),
+        (CACHE | {"airGapped": True}, ["--model-cache", "/var/lib/finetune/model-cache"]),
+    ],
+)
+def test_the_base_of_an_adapter_is_found_before_vllm_starts(local: dict[str, Any], flags: list[str]) -> None:
+    """vLLM takes a folder that is not there for a name on a hub, and says nothing that helps."""
+    made = deployment(served("vLLM", local))
+    (base,) = pod_of(made)["initContainers"]
+    assert base["args"] == ["base", "--model", FOLDER, "--link", "/tmp/base", *flags]
+    assert sorted(base["resources"]["limits"]) == ["cpu", "memory"], "quotas count both"
+    assert "/tmp" in mounts(made), "the link is for both containers"
+    restricted(pod_of(made))
+    assert "initContainers" not in pod_of(deployment(served("vLLM", local, kind="Full"))), "it has no base"
+    assert "initContainers" not in pod_of(deployment(served(local=local))), "our server looks itself"
 
 
 def test_a_server_without_gpus_takes_none_from_the_template_and_quantities_are_text() -> None:

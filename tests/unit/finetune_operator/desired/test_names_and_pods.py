@@ -73,7 +73,7 @@ def test_all_containers_of_a_pod_trust_the_connections_bundle() -> None:
     template = {"caBundleRef": {"name": "company-ca", "key": "ca.crt"}}
     own = {"name": "c", "image": "i", "env": [{"name": "A", "value": "b"}]}
     first = {"name": "first", "image": "i"}
-    spec = pod.pod_spec(hugging_face(podTemplate=template), own, pod.Volumes(), before=first)
+    spec = pod.pod_spec(hugging_face(podTemplate=template), own, pod.Volumes(), before=[first])
     restricted(spec)
     for container in (*spec["containers"], *spec["initContainers"]):
         variables = {one["name"]: one["value"] for one in container["env"]}

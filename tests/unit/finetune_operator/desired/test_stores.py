@@ -82,7 +82,8 @@ def in_store(**artifact: Any) -> ModelVersion:
 @pytest.mark.parametrize("engine", ["Transformers", "vLLM"])
 def test_a_server_gets_the_verified_weights_before_it_starts(engine: Any) -> None:
     made = deployment(served(engine, {"artifacts": STORE, "checkImage": "check:1"}, artifact=in_store().artifact))
-    (fetch,) = pod_of(made)["initContainers"]
+    fetch, *others = pod_of(made)["initContainers"]
+    assert [one["name"] for one in others] == (["base"] if engine == "vLLM" else [])
     folder = "/var/lib/finetune/fetched/model"
     assert fetch["args"] == [
         *("fetch", f"{FOLDER}/model-2", "--to", folder, "--sha256", "cd"),

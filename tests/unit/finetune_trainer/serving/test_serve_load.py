@@ -11,6 +11,7 @@ from served_models import load_reference, make_adapter
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
+from finetune_trainer import __main__ as command_line
 from finetune_trainer import serve
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import artifact as artifacts
@@ -143,6 +144,17 @@ def test_a_base_that_the_cache_lacks_is_fetched_only_where_the_hub_may_be_asked(
     with pytest.raises(TrainerError):
         artifacts.open_artifact(copy, None)
     assert asked == [NAME]
+
+
+def test_vllm_finds_the_base_by_a_link_and_a_second_try_lays_it_anew(copy, tiny_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")  # which the command sets, and no other test is to find
+    words = ["base", "--model", str(copy), "--link", str(tmp_path / "base"), "--model-cache"]
+    (tmp_path / "base").symlink_to("/nowhere")
+    assert command_line.main([*words, str(tiny_model)]) == 0
+    assert (tmp_path / "base").resolve() == (tiny_model / NAME).resolve()
+    (tmp_path / "empty").mkdir()
+    assert command_line.main([*words, str(tmp_path / "empty")]) == ExitCode.MODEL_NOT_FOUND
+    assert f"ModelNotInCache: {NAME} is not in the model cache; the cache is empty. Put" in capsys.readouterr().err
 
 
 def test_a_base_that_is_gated_is_told_with_what_helps_a_server_and_not_a_job(copy, monkeypatch):
