@@ -23,6 +23,9 @@ OF_CORE = {
     ("podSecurityContext",): "V1PodSecurityContext",
     ("securityContext",): "V1SecurityContext",
     ("extraVolumeMounts", "items"): "V1VolumeMount",
+    ("extraVolumes", "items", "properties", "configMap"): "V1ConfigMapVolumeSource",
+    ("extraVolumes", "items", "properties", "csi"): "V1CSIVolumeSource",
+    ("extraVolumes", "items", "properties", "secret"): "V1SecretVolumeSource",
     ("networkPolicy", "properties", "metricsFrom", "items"): "V1NetworkPolicyPeer",
     ("networkPolicy", "properties", "egress", "items"): "V1NetworkPolicyEgressRule",
 }
@@ -63,3 +66,10 @@ def test_the_schema_knows_the_fields_that_kubernetes_knows() -> None:
             part = part[step]
         assert expected in (part, *part.get("allOf", ())), place
     assert {name: SCHEMA["definitions"].get(name) for name in definitions} == definitions
+
+
+def test_a_volume_has_one_source_that_kubernetes_knows() -> None:
+    """Of one without a known source the API server makes an empty folder: the operator would find no bundle in it."""
+    volume = SCHEMA["properties"]["extraVolumes"]["items"]
+    assert set(volume["properties"]) == set(client.V1Volume.attribute_map.values())
+    assert (volume["minProperties"], volume["maxProperties"], volume["additionalProperties"]) == (2, 2, False)
