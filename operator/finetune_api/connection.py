@@ -78,9 +78,24 @@ class LabelSelectorRequirement(ApiModel):
 
 
 class LabelSelector(ApiModel):
-    """A label selector, as in meta/v1. Empty matches everything, so that a misspelt one must not become empty."""
+    """A label selector, as in meta/v1. Empty matches everything, so that a misspelt one must not become empty.
 
-    model_config = ConfigDict(json_schema_extra={CLOSED: True})
+    `matchLabels: {finetune:yes}`, without a space, is a name without a value, which kubectl leaves out.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            CLOSED: True,
+            **rules(
+                (
+                    "(!has(self.matchLabels) || self.matchLabels.size() > 0) && "
+                    "(!has(self.matchExpressions) || self.matchExpressions.size() > 0)",
+                    "nothing is below matchLabels or matchExpressions, which would be every namespace: write a label "
+                    "with a space behind its colon, or namespaceSelector: {} if every namespace is meant",
+                )
+            ),
+        }
+    )
     match_labels: StringMap | None = Field(
         None, description='Labels that a namespace must have, for example {finetune: "yes"}.'
     )

@@ -21,6 +21,7 @@ from finetune_api.names import (
     WAKE_ANNOTATION,
     is_own_label,
 )
+from finetune_operator.decide.left_out import left_out
 
 EVENT = "NoEffect"
 _SHOWN = 32
@@ -124,7 +125,8 @@ def _labels_of_pods(spec: LLMConnectionSpec) -> Iterator[str]:
 def _annotations(
     kind: str, annotations: Mapping[str, str], known: Iterable[str], connection: Connection = None
 ) -> Iterator[str]:
-    """Those of our group that nobody reads on this kind, or whose value says nothing."""
+    """Those of our group that nobody reads on this kind, or whose value says nothing; and what kubectl has left out."""
+    yield from left_out(annotations)
     for name, value in annotations.items():
         if not name.startswith(f"{GROUP}/") or name in {DIGEST_ANNOTATION, BEGUN_ANNOTATION}:
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune_api.manifest import Manifest
 from finetune_api.names import DEPLOYMENT_LABEL, GROUP
+from finetune_operator.decide.left_out import GIVEN_ANNOTATION, left_out
 from finetune_operator.decide.pods.containers import was_short_of_memory
 from finetune_operator.decide.pods.disruption import cut_off
 from finetune_operator.runtime.kube import JOBS, NAMESPACES, OWN_KINDS, PODS, Resource
@@ -65,9 +66,14 @@ def _trim_batch_job(job: Manifest) -> Manifest:
 
 
 def _trim_own(obj: Manifest) -> Manifest:
-    """Without annotations of others: they may be larger than all the rest, and tools write them again and again."""
+    """Without annotations of others: they may be larger than all the rest, and tools write them again and again.
+
+    One of kubectl's is kept where it tells of something that kubectl has left out.
+    """
     annotations = obj["metadata"].get("annotations") or {}
     ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
+    if left_out(annotations):
+        ours[GIVEN_ANNOTATION] = annotations[GIVEN_ANNOTATION]
     metadata = _without(obj["metadata"], {"annotations"}) | ({"annotations": ours} if ours else {})
     return {**obj, "metadata": metadata}
 

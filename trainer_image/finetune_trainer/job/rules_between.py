@@ -70,6 +70,7 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     ),
     "checkPod is for": lambda it: not {"huggingFace", "checkPod"} <= it.keys(),
     "In and NotIn need values": lambda it: (it["operator"] in ("In", "NotIn")) == bool(it.get("values")),
+    "nothing is below matchLabels": lambda it: all(it.get(part, True) for part in ("matchLabels", "matchExpressions")),
     "artifacts.uri: write": _is_place,
     "artifacts.uri may not have": lambda it: ".." not in it["uri"].split("/"),
     "artifacts.endpointURL and": lambda it: (

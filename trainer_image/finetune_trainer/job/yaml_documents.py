@@ -342,9 +342,8 @@ class _Loader(yaml.SafeLoader):
             if key.tag.endswith(":bool"):  # y, n, on, off: shown as it was written
                 key.tag = "tag:yaml.org,2002:str"
         for key, value in node.value if node.flow_style else ():
-            if key.tag.endswith((":int", ":float")) and value.tag.endswith(":null"):
-                problem = f"{key.value} stands alone: is the comma before it one within a number?"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            if value.tag.endswith(":null") and (alone := _alone(key, value)):
+                raise yaml.constructor.ConstructorError(None, None, alone, key.start_mark)
         made = super().construct_mapping(node, deep)
         return {str(key): value for key, value in made.items() if value is not None}
 
@@ -373,6 +372,18 @@ class _Loader(yaml.SafeLoader):
         """A number with a fraction or exponent; an integer where it is one, as in JSON."""
         number = super().construct_yaml_float(node)
         return int(number) if number.is_integer() and abs(number) <= _EXACT else number
+
+
+def _alone(key: yaml.Node, value: yaml.Node) -> str | None:
+    """What is wrong with a name in braces that has no value, and that kubectl would leave out without a word."""
+    if key.tag.endswith((":int", ":float")):
+        return f"{key.value} stands alone: is the comma before it one within a number?"
+    between = (key.end_mark.buffer or "")[key.end_mark.pointer : value.start_mark.pointer]
+    if ":" in between:  # nothing behind a colon may be meant
+        return None
+    name, colon, rest = key.value.partition(":")
+    meant = f"write {name}: {rest}, with a space behind the colon" if colon else "a colon and a value belong behind it"
+    return f"{key.value} stands alone, and is left out: {meant}"
 
 
 _EXACT = 1 << 53

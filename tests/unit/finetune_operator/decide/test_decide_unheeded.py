@@ -18,6 +18,7 @@ from tests.unit.finetune_operator.decide.given import (
 )
 
 ABANDON, WAKE = "finetune.dev/abandon", "finetune.dev/wake"
+GIVEN = "kubectl.kubernetes.io/last-applied-configuration"
 ADOPT = {"adopt": {"jobID": "ftjob-1"}}
 JOBS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
     "nothing": (openai_connection(), {}, {}, []),
@@ -30,6 +31,13 @@ JOBS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
     "a slip of the pen": (sagemaker_connection(), {}, {"finetune.dev/abandn": "true"}, ["finetune.dev/abandn means"]),
     "stop what was adopted": (openai_connection(), {**ADOPT, "suspend": True}, {}, ["spec.suspend: "]),
     "evaluate nothing": (connection(), {"evaluation": {"metrics": ["rougeL"]}}, {}, ["spec.evaluation: "]),
+    "a word without a value": (
+        connection(),
+        {},
+        {GIVEN: '{"spec":{"hyperparameters":{"epochs:5":null,"seed":null},"suspend":null},"metadata":{"a:1":null}}\n'},
+        ["spec.hyperparameters: epochs:5 is a name without a value, which kubectl apply has left out"],
+    ),
+    "no JSON": (connection(), {}, {GIVEN: '{"spec":{"a:1":null'}, []),
     "a connection that is not there": (None, {}, {ABANDON: "true"}, []),
 }
 

@@ -117,6 +117,10 @@ def complaint(tmp_path, capsys):
             CONNECTION + "  namespaceSelector:\n    matchExpressions:\n    - {key: a, operator: In}\n" + OPENAI,
             "line 7: spec.namespaceSelector.matchExpressions[0]: In and NotIn need values",
         ),
+        (
+            CONNECTION + "  namespaceSelector: {matchLabels: {finetune: }}\n" + OPENAI,
+            "line 5: spec.namespaceSelector: nothing is below matchLabels or matchExpressions, which would be every",
+        ),
         (CONNECTION + AZURE.format("{secretRef: {name: a}}", "account: a"), "spec.azureOpenAI: azureOpenAI needs"),
         (
             CONNECTION + AZURE.format("{}", "account: a, endpoint: https://a"),
