@@ -13,7 +13,7 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
-from finetune_api.words import counted
+from finetune_api.words import counted, cut
 from finetune_trainer.data import column_names, exports, wrapped
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
@@ -28,7 +28,7 @@ from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.row_limit import in_words, more_room
 from finetune_trainer.data.rows import Row, Rows
-from finetune_trainer.errors import TrainerError, cut
+from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from finetune_trainer.data.fingerprints import Contradiction, Fingerprints, InCommon, Shared
