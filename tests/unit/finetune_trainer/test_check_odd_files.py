@@ -208,3 +208,23 @@ def test_tables_of_other_programs_are_made_rows_by_the_next_step(check, tmp_path
 )
 def test_a_spreadsheet_is_told_from_an_archive(check, data, said):
     assert said in check(train=("t.csv", data)).verdict.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "12/31/23, 10:00 - {}: {}\n",
+        "12/31/23, 10:00\u202fPM - {}: {}\n",
+        "[31.12.23, 10:02:11] {}: {}\n",
+        "\u200e[2023-12-31, 10:02] {}: {}\r\n",
+    ],
+)
+def test_a_chat_of_a_messenger_is_made_pairs_by_the_next_step(check, tmp_path, line):
+    said = [("Ann", "hi"), ("Ann", "are you\nthere?"), ("ANSWERER", "yes: I am"), ("Ann", "bye")]
+    data = "".join(line.format(*one) for one in said)
+    verdict = check(train=("chat.csv", data)).verdict
+    assert verdict.message == "chat.csv: is a chat as messengers export it"
+    (tmp_path / "FILE").write_text(data, newline="")
+    subprocess.run(["bash", "-c", verdict.next_step.split("`")[1]], cwd=tmp_path, check=True)
+    made = [json.loads(row) for row in (tmp_path / "ROWS.jsonl").read_text().splitlines()]
+    assert made == [{"prompt": "hi\nare you\nthere?", "completion": "yes: I am"}]

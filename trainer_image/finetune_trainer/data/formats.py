@@ -38,6 +38,14 @@ _OF_ORC = (
     '`python3 -c \'from pyarrow import orc, parquet; parquet.write_table(orc.read_table("FILE"), "ROWS.parquet")\'` '
     "writes it as Parquet."
 )
+_OF_CHAT = (
+    "With the name of who answers for ANSWERER: `python3 -c 'import json, re; from itertools import groupby; "
+    r'said = re.findall(r"(?ms)^\W*\d[\d/.-]+,? [\d:.]+[^\n:]*?(?:\]| -) ([^\n:]+): (.*?)'
+    r'(?=^\W*\d[\d/.-]+,? [\d:.]+|\Z)", open("FILE", encoding="utf-8-sig").read()); turns = [(us, "\n".join(text.strip() for _, text in found)) '
+    'for us, found in groupby(said, lambda one: one[0] == "ANSWERER")]; [print(json.dumps({"prompt": asked[1], '
+    '"completion": answer[1]})) for asked, answer in zip(turns, turns[1:]) if answer[0]]'
+    "' > ROWS.jsonl` makes rows of it."
+)
 _OF_AVRO = "Write the rows as JSON Lines: `fastavro FILE > ROWS.jsonl` does it, of Python's package fastavro."
 _OF_SQLITE = (
     "With the table's name for TABLE: `python3 -c 'import json, sqlite3; read = sqlite3.connect(\"FILE\"); "
@@ -105,6 +113,13 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         ),
         "is a web page, not data",
         "Name the address of the file itself; the place may want a login, or show the file in a viewer.",
+    ),
+    (
+        re.compile(
+            rb"\W*\d{1,4}[/.-]\d\d?[/.-]\d{2,4},? \d\d?[:.]\d\d[^\n:,]{0,16}(:\d\d[^\n:,]{0,8})?(\]| -) [^\n:]{1,40}: "
+        ),
+        "is a chat as messengers export it",
+        _OF_CHAT,
     ),
     (re.compile(rb"\s*```"), "begins with a fence of Markdown", "Remove the lines with ``` from it."),
     (
