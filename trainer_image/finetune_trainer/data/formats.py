@@ -41,7 +41,8 @@ _OF_ORC = (
 _OF_CHAT = (
     "With the name of who answers for ANSWERER: `python3 -c 'import json, re; from itertools import groupby; "
     r'said = re.findall(r"(?ms)^\W*\d[\d/.-]+,? [\d:.]+[^\n:]*?(?:\]| -) ([^\n:]+): (.*?)'
-    r'(?=^\W*\d[\d/.-]+,? [\d:.]+|\Z)", open("FILE", encoding="utf-8-sig").read()); turns = [(us, "\n".join(text.strip() for _, text in found)) '
+    r'(?=^\W*\d[\d/.-]+,? [\d:.]+|\Z)", open("FILE", encoding="utf-8-sig").read()); '
+    r'turns = [(us, "\n".join(text.strip() for _, text in found)) '
     'for us, found in groupby(said, lambda one: one[0] == "ANSWERER")]; [print(json.dumps({"prompt": asked[1], '
     '"completion": answer[1]})) for asked, answer in zip(turns, turns[1:]) if answer[0]]'
     "' > ROWS.jsonl` makes rows of it."
