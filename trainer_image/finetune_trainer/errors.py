@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_api.words import cut
 
 ANOTHER_OUTPUT = (
     "Choose another output folder, or delete that one; in a cluster bring the data back as they were and set "
@@ -94,8 +95,3 @@ def is_short_of_device_memory(error: BaseException) -> bool:
 def places(error: ValidationError) -> str:
     """Where something does not fit its model: fields alone, for their values may be anybody's."""
     return ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors())
-
-
-def cut(text: str, limit: int) -> str:
-    """The text, or as much of its beginning as leaves room to say that there is more."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."

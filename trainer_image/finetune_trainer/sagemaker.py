@@ -35,6 +35,7 @@ from finetune_api.reasons import Reason
 from finetune_api.sagemaker import ACTIVE_CHANNEL, BASE_CHANNEL, CODE_CHANNEL, JOB_CHANNEL, REPORT_FILE, ContainerJob
 from finetune_api.trainer import ActiveVersionRef, Report, TrainerJob
 from finetune_api.verdict import SPLITS
+from finetune_api.words import cut
 from finetune_trainer.attempt import launch, outcome, pod_log
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
@@ -264,4 +265,4 @@ def _leave(path: Path, text: str) -> None:
 
 def _sentence(reason: Reason, message: str, next_step: str | None) -> str:
     """The failure in one line; its reason comes first, and the operator reads it there."""
-    return outcome.sentence(reason, message, next_step).encode()[:FAILURE_BYTES].decode(errors="ignore")
+    return cut(outcome.sentence(reason, message, next_step), FAILURE_BYTES, as_bytes=True)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from finetune_api.manifest import Manifest
+from finetune_api.words import cut
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost
 from finetune_operator.runtime.kube import EVENTS, Kube
@@ -26,7 +27,7 @@ NORMAL_AT_ONCE = 50
 """Normal Events of a namespace: what comes faster is dropped, as Kubernetes' own clients do. Warnings never are."""
 REMEMBERED = 4096
 CONTROLLER = "finetune.dev/operator"
-_MAX_NOTE = 1024  # the API's own limits
+_MAX_NOTE = 1024  # bytes; the API's own limits
 _MAX_WORD = 128
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Recorder:
             regarding: the object's manifest; apiVersion, kind, and metadata with name and uid are used.
             occurrence: what happened.
         """
-        occurrence = occurrence._replace(note=_shortened(redact(occurrence.note)))
+        occurrence = occurrence._replace(note=cut(redact(occurrence.note), _MAX_NOTE, as_bytes=True))
         fingerprint = _fingerprint(regarding, occurrence)
         posted = self._posted.get(fingerprint)
         if posted is not None and not self._is_long_ago(posted):
@@ -145,9 +146,3 @@ def _fingerprint(regarding: Manifest, occurrence: Occurrence) -> str:
 def _name(name: str) -> str:
     """The object's name, short enough that the Event's name stays within 253 characters."""
     return re.sub(r"[^a-z0-9]+$", "", name[:220])
-
-
-def _shortened(note: str) -> str:
-    """At most 1024 bytes, as the API counts them."""
-    encoded = note.encode()
-    return note if len(encoded) <= _MAX_NOTE else encoded[: _MAX_NOTE - 3].decode(errors="ignore") + "..."

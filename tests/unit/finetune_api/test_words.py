@@ -1,6 +1,6 @@
 import pytest
 
-from finetune_api.words import counted
+from finetune_api.words import counted, cut
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,20 @@ from finetune_api.words import counted
 )
 def test_a_number_is_said_with_its_noun_as_people_say_it(number, words, said):
     assert counted(number, *words) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "as_bytes", "said"),
+    [
+        ("a step that fits in", False, "a step that fits in"),
+        ("a sentence that is long", False, "a sentence that i..."),
+        ("run `jq . FILE > ROWS`.", False, "run..."),
+        ("run `jq .` or `sed p`.", False, "run `jq .` or..."),
+        ("`jq .` is all of it, or", False, "`jq .` is all of ..."),
+        ("ü" * 20, False, "ü" * 20),
+        ("ü" * 20, True, "ü" * 8 + "..."),
+        ("ü " * 6 + "`jq`", True, "ü ü ü ü ü ü..."),
+    ],
+)
+def test_what_is_cut_ends_in_no_half_of_a_command(text, as_bytes, said):
+    assert cut(text, 20, as_bytes=as_bytes) == said

@@ -103,7 +103,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ("t.jsonl", '{"promt":"a","completion":"b"}', {}, "{prompt: promt}"),
         ("t.jsonl", '{"prompt":"a","completions":"b"}', {}, "{completion: completions}"),
         ("t.jsonl", '{"question":"a","answer":"b"}', {}, "{prompt: question, completion: answer}"),
-        ("t.jsonl", '{"instruction":"a","history":[],"output":"b"}', {}, "{prompt: instruction, completion: output}"),
+        ("t.jsonl", '{"instruction":"a","history":[],"output":"b"}', {}, "the earlier turns before the instruction"),
         ("t.jsonl", '{"text":"a"}', {}, "no column for prompt and completion: write a column for each of"),
         ("t.csv", "text\na\n", {}, "no column for prompt and completion: write a column for each of"),
         ("t.jsonl", '{"prompt":"a"}', {}, "no column for completion: write a column for each of prompt, completion."),
@@ -134,7 +134,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ("t.jsonl", f"{TREE}\n", {}, "takes the first reply each time"),
         (
             "t.jsonl",
-            '{"message_id":"x","parent_id":null,"role":"prompter","text":"a"}\n',
+            '{"message_id":"x","parent_id":null,"role":"prompter"}\n',
             {},
             "Each row is one message of a tree",
         ),

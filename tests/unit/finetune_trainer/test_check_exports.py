@@ -107,6 +107,56 @@ EXPORTS = {
         ],
         {},
     ),
+    "logs": (
+        [
+            {"request": {"messages": [user(one)]}, "response": {"choices": [{"message": assistant(other)}]}}
+            for one, other in PAIRS
+        ],
+        {},
+    ),
+    "a batch of Vertex": (
+        [
+            {
+                "request": {"contents": [{"role": "user", "parts": [{"text": one}]}]},
+                "response": {"candidates": [{"content": {"role": "model", "parts": [{"text": other}]}}]},
+            }
+            for one, other in PAIRS
+        ],
+        {},
+    ),
+    "a batch of Bedrock": (
+        [
+            {"recordId": "1", "modelInput": {"system": "s", "messages": [user(one)]}, "modelOutput": {"content": parts}}
+            for one, other in PAIRS
+            for parts in [[{"type": "text", "text": other}]]
+        ],
+        {},
+    ),
+    "Prodigy": (
+        [
+            {"text": one, "label": other, "answer": answer, "_input_hash": 1}
+            for one, other in PAIRS
+            for answer in ("accept", "reject", "ignore")
+        ],
+        {},
+    ),
+    "a history before an instruction": (
+        [
+            {"instruction": one, "input": "", "output": other, "history": [["Hello", "Hi!"]], "system": "s"}
+            for one, other in PAIRS
+        ],
+        {},
+    ),
+    "UltraChat": ([{"id": "1", "data": ["Hello", "Hi!", *pair]} for pair in PAIRS], {}),
+    "CAMEL": ([{"role_1": "x", "message_1": one, "message_2": other} for one, other in PAIRS], {}),
+    "Slack": (
+        [
+            {"type": "message", "user": who, "text": said, "ts": f"{number}.{place}", "thread_ts": f"{number}.0"}
+            for number, pair in enumerate(PAIRS)
+            for place, (who, said) in enumerate(zip(("U1", "ANSWERER", "U1"), (*pair, "thanks"), strict=True))
+        ],
+        {},
+    ),
 }
 
 

@@ -49,6 +49,7 @@ def mended(check, tmp_path):
         ("arrays.jsonl", "".join(f"[{line}]\n" for line in LINES)),
         ("last-comma.jsonl", "".join(f"{line[:-1]}, }}\r\n" for line in LINES)),
         ("no-commas.json", "[" + "\n".join(LINES) + "]\n"),
+        ("an-array-first.jsonl", f"[{LINES[0]}]\n" + "\n".join(LINES[1:])),
         ("no-commas.json", "[\n" + "\n".join(LINES) + "\n]"),
     ],
 )
@@ -56,6 +57,20 @@ def test_the_command_makes_rows_of_what_is_nearly_json(mended, name, data):
     text, verdict = mended(name, data)
     assert verdict.valid, verdict.message
     assert [json.loads(line)["prompt"] for line in text.splitlines()] == [row["prompt"] for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("t.jsonl", '// don\'t "read"\n/* nor this */' + " // {}\n".join(LINES) + " # x\n#y"),
+        ("t.json", "[" + ", // it's\n".join(LINES).replace("{", "{ /* a */") + "]"),
+        ("t.jsonl", '{"prompt": "http://a/b # /* c */", "completion": "d"} // e\n' * 3),
+    ],
+)
+def test_comments_are_taken_away_and_nothing_of_a_text_is(mended, name, data):
+    text, verdict = mended(name, data)
+    assert (verdict.valid, verdict.train.rows) == (True, 3), verdict.message
+    assert ("http://a/b # /* c */" in text) is ("http" in data)
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv"])

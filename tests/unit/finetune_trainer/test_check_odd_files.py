@@ -1,11 +1,17 @@
 """Files as old programs, editors and scrapers leave them: read where they can mean one thing, told by name else."""
 
+import contextlib
 import json
+import os
 import shutil
+import sqlite3
 import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import orc
 
 from finetune_api.exit_codes import ExitCode
 from tests.unit.finetune_trainer.data.files import as_parquet_table
@@ -147,3 +153,78 @@ def test_what_html_writes_for_characters_is_warned_of(check, text, column):
 def test_other_ampersands_are_not(check, text):
     result = check(train=("t.jsonl", json.dumps({"prompt": text, "completion": text + "!"}) + "\n"))
     assert not [warning for warning in result.verdict.warnings if "HTML" in warning]
+
+
+def as_arrow(*, stream):
+    table, sink = pa.Table.from_pylist(ROWS), pa.BufferOutputStream()
+    with (pa.ipc.new_stream if stream else pa.ipc.new_file)(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def as_orc():
+    sink = pa.BufferOutputStream()
+    orc.write_table(pa.Table.from_pylist(ROWS), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def as_sqlite():
+    with contextlib.closing(sqlite3.connect(":memory:")) as base:
+        base.execute("CREATE TABLE t (prompt, completion)")
+        base.executemany("INSERT INTO t VALUES (?, ?)", [tuple(row.values()) for row in ROWS])
+        base.commit()
+        return base.serialize()
+
+
+OTHERS = {
+    "a stream of Arrow": ("data-00000-of-00001.arrow", as_arrow(stream=True)),
+    "a file of Arrow": ("t.arrow", as_arrow(stream=False)),
+    "Feather by another name": ("t.csv", as_arrow(stream=False)),
+    "ORC": ("t.orc", as_orc()),
+    "ORC by another name": ("t.jsonl", as_orc()),
+    "SQLite": ("t.db", as_sqlite()),
+    "SQLite by another name": ("t.parquet", as_sqlite()),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_tables_of_other_programs_are_made_rows_by_the_next_step(check, tmp_path, what):
+    name, data = OTHERS[what]
+    (tmp_path / "FILE").write_bytes(data)
+    command = check(train=(name, data)).verdict.next_step.split("`")[1].replace("TABLE", "t")
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, env={**os.environ, "PATH": path})
+    (made,) = tmp_path.glob("ROWS.*")
+    result = check(train=(f"made{made.suffix}", made.read_bytes()), validation=("v.jsonl", LINES))
+    assert (result.code, result.verdict.shared_rows[0].rows) == (ExitCode.OK, 3), result.err
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"PK\x03\x04" + b"\0" * 26 + b"[Content_Types].xml", "is a spreadsheet or a document of an office program"),
+        (b"PK\x03\x04" + b"\0" * 26 + b"train.jsonl", "is a zip archive or a spreadsheet"),
+    ],
+)
+def test_a_spreadsheet_is_told_from_an_archive(check, data, said):
+    assert said in check(train=("t.csv", data)).verdict.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "12/31/23, 10:00 - {}: {}\n",
+        "12/31/23, 10:00\u202fPM - {}: {}\n",
+        "[31.12.23, 10:02:11] {}: {}\n",
+        "\u200e[2023-12-31, 10:02] {}: {}\r\n",
+    ],
+)
+def test_a_chat_of_a_messenger_is_made_pairs_by_the_next_step(check, tmp_path, line):
+    said = [("Ann", "hi"), ("Ann", "are you\nthere?"), ("ANSWERER", "yes: I am"), ("Ann", "bye")]
+    data = "".join(line.format(*one) for one in said)
+    verdict = check(train=("chat.csv", data)).verdict
+    assert verdict.message == "chat.csv: is a chat as messengers export it"
+    (tmp_path / "FILE").write_text(data, newline="")
+    subprocess.run(["bash", "-c", verdict.next_step.split("`")[1]], cwd=tmp_path, check=True)
+    made = [json.loads(row) for row in (tmp_path / "ROWS.jsonl").read_text().splitlines()]
+    assert made == [{"prompt": "hi\nare you\nthere?", "completion": "yes: I am"}]

@@ -88,11 +88,6 @@ def test_system_messages_later_turns_and_inputs_keep_their_place(check, tmp_path
     assert [turn["content"] for turn in json.loads(made)["messages"]] == ["a\n\nb", "c"]
 
 
-def test_marked_text_of_a_table_is_made_json_lines_first(check):
-    step = check(train=("t.csv", 'text\n"[INST] a [/INST] b"\n')).verdict.next_step
-    assert "pandas.read_csv('FILE').to_json('ROWS.jsonl', orient='records', lines=True)" in step
-
-
 @pytest.mark.parametrize(
     "row", [{"text": "[INST] a [/INST] b", "answer": "c"}, {"text": "a story"}, {"text": "A: b", "note": "User: c"}]
 )
@@ -240,11 +235,31 @@ BY_CLAUDE = [
     }
     for at, row in enumerate(MESSAGES)
 ]
+OF_RESPONSES = [
+    {"custom_id": "0", "url": "/v1/responses", "body": {"instructions": "s", "input": ASKED[0]}},
+    {"custom_id": "1", "url": "/v1/responses", "body": {"input": REQUESTED[1]["body"]["messages"]}},
+]
+BY_RESPONSES = [
+    {
+        "custom_id": str(at),
+        "response": {
+            "body": {
+                "output": [
+                    {"type": "reasoning", "summary": []},
+                    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": said}]},
+                ]
+            }
+        },
+    }
+    for at, said in enumerate(ANSWERED)
+]
 FAILED = {"custom_id": "9", "response": {"status_code": 500, "body": {"error": {}}}}
 
 
 @pytest.mark.parametrize(
-    ("asked", "answered"), [(REQUESTED, [FAILED, *ANSWERS[::-1]]), (OF_CLAUDE, BY_CLAUDE)], ids=["OpenAI", "Anthropic"]
+    ("asked", "answered"),
+    [(REQUESTED, [FAILED, *ANSWERS[::-1]]), (OF_CLAUDE, BY_CLAUDE), (OF_RESPONSES, BY_RESPONSES)],
+    ids=["OpenAI", "Anthropic", "responses of OpenAI"],
 )
 @pytest.mark.parametrize("given", [0, 1], ids=["requests", "results"])
 def test_requests_of_a_batch_and_their_answers_become_rows(check, tmp_path, asked, answered, given):

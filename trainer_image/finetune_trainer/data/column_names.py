@@ -6,11 +6,13 @@ Names of columns only. Where the first line of a CSV file may be data, it is not
 import difflib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from finetune_api.dataset import Columns
 from finetune_trainer.data.jq import by_jq, field, key
 from finetune_trainer.data.layouts import BELOW, Layout
+from finetune_trainer.data.turns import messages_in
 
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": (
@@ -100,19 +102,30 @@ def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> 
     return (columns.prompt, columns.messages)
 
 
-def meant(columns: Columns, seen: Sequence[str]) -> dict[str, str]:
-    """For each part of a row that is absent, the column that was probably meant: `{"prompt": "question"}`."""
+def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """For each part of a row that is absent, the column that was probably meant: `{"prompt": "question"}`.
+
+    `first`: fields of the first row, where they are known: a text is no conversation by a name that is merely alike.
+    """
     asked = columns.named
     free = [name for name in seen if name not in asked.values() and ORDINARY_NAME.fullmatch(name)]
+    if "loser" not in seen:  # else it names who has won, as arenas have it, and no answer
+        free = [name for name in free if name != "winner"]
     found: dict[str, str] = {}
     for part in columns.needed:
         if asked[part] not in seen and (near := nearest(asked[part], _names_of(part), free)):
             found[part] = near
             free.remove(near)
-    near = nearest(columns.messages, _names_of("messages"), [*free, *found.values()])
+    known = first or {}
+    usual = set(map(_plain, _names_of("messages")))
+    may_have = [
+        name for name in (*free, *found.values()) if _plain(name) in usual or not isinstance(known.get(name), str)
+    ]
+    near = nearest(columns.messages, _names_of("messages"), may_have)
     if near and columns.prompt not in seen and set(found.values()) <= {near}:
         return {"messages": near}
-    return found
+    held = [name for name in free if messages_in(known.get(name))]
+    return {"messages": held[0]} if len(held) == 1 and not found and columns.prompt not in seen else found
 
 
 def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
@@ -139,6 +152,8 @@ def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
         yield f"column {below} is not read: where {columns.prompt} needs it, {how}"
     if "label" in free and {columns.prompt, columns.completion} <= set(seen):
         yield "column label is not read: answers that it calls bad are learnt like any other"
+    if "answer" in free and {"_input_hash", "_task_hash"}.intersection(free):
+        yield "column answer is not read: what was rejected or ignored in Prodigy is learnt like any other"
     for then, names in _LEFT_OUT.items():
         if column := next((name for name in free if _plain(name) in names), None):
             yield f"column {column} is not read: {then}"
@@ -157,7 +172,7 @@ def _names_of(part: str) -> tuple[str, ...]:
 def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:
     """The name that is spelt nearly like the wanted one, else one that is usual for it."""
     by_plain = {_plain(name): name for name in reversed(list(names)) if not _ABOUT.search(name)}
-    close = difflib.get_close_matches(_plain(wanted), by_plain, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(_plain(wanted), by_plain, n=1, cutoff=0.74)
     return next((by_plain[name] for name in (*close, *map(_plain, usual)) if name in by_plain), None)
 
 

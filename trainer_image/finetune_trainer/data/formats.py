@@ -28,8 +28,30 @@ _FORMATS: dict[str, DataFormat] = {
 }
 _TAKE_OUT = "Take the file of rows out of the archive; gzip, zstd, bzip2 or xz may compress it."
 _TO_PARQUET = (
-    "Write the table as Parquet: datasets.load_from_disk('FOLDER').to_parquet('FILE.parquet'), "
-    "or pandas.read_feather('FILE').to_parquet('FILE.parquet')."
+    '`python3 -c \'from pyarrow import feather, ipc, parquet; file = open("FILE", "rb"); '
+    r'is_stream = file.read(4) == b"\xff\xff\xff\xff"; file.seek(0); '
+    'parquet.write_table(ipc.open_stream(file).read_all() if is_stream else feather.read_table("FILE"), '
+    '"ROWS.parquet")\'` writes it as Parquet. All parts of a split that datasets has saved: '
+    "datasets.load_from_disk('FOLDER/train').to_parquet('ROWS.parquet')."
+)
+_OF_ORC = (
+    '`python3 -c \'from pyarrow import orc, parquet; parquet.write_table(orc.read_table("FILE"), "ROWS.parquet")\'` '
+    "writes it as Parquet."
+)
+_OF_CHAT = (
+    "With the name of who answers for ANSWERER: `python3 -c 'import json, re; from itertools import groupby; "
+    r'said = re.findall(r"(?ms)^\W*\d[\d/.-]+,? [\d:.]+[^\n:]*?(?:\]| -) ([^\n:]+): (.*?)'
+    r'(?=^\W*\d[\d/.-]+,? [\d:.]+|\Z)", open("FILE", encoding="utf-8-sig").read()); '
+    r'turns = [(us, "\n".join(text.strip() for _, text in found)) '
+    'for us, found in groupby(said, lambda one: one[0] == "ANSWERER")]; [print(json.dumps({"prompt": asked[1], '
+    '"completion": answer[1]})) for asked, answer in zip(turns, turns[1:]) if answer[0]]'
+    "' > ROWS.jsonl` makes rows of it."
+)
+_OF_AVRO = "Write the rows as JSON Lines: `fastavro FILE > ROWS.jsonl` does it, of Python's package fastavro."
+_OF_SQLITE = (
+    "With the table's name for TABLE: `python3 -c 'import json, sqlite3; read = sqlite3.connect(\"FILE\"); "
+    "read.row_factory = sqlite3.Row; [print(json.dumps(dict(row))) for row in "
+    'read.execute("SELECT * FROM TABLE")]\' > ROWS.jsonl` makes rows of it.'
 )
 _AS_ROWS = "Save the rows as CSV, JSON Lines or Parquet."
 _COMPRESS = "Compress the file with gzip, zstd, bzip2 or xz instead."
@@ -38,8 +60,11 @@ _OF_OTHERS = {
     ".ods .numbers": "Save the sheet as CSV in UTF-8.",
     ".zip .tar .tgz .7z .rar": _TAKE_OUT,
     ".arrow .feather": _TO_PARQUET,
-    ".orc .avro .tfrecord": "Write the table as Parquet.",
-    ".pkl .pickle .pt .npy .npz .h5 .hdf5 .db .sqlite .sqlite3 .sql": _AS_ROWS,
+    ".orc": _OF_ORC,
+    ".avro": _OF_AVRO,
+    ".tfrecord": "Write the table as Parquet.",
+    ".db .sqlite .sqlite3": _OF_SQLITE,
+    ".pkl .pickle .pt .npy .npz .h5 .hdf5 .sql": _AS_ROWS,
     ".yaml .yml .toml .xml .html .htm .md .pdf .docx .doc .rtf": _AS_ROWS,
     ".lz4 .lzma .z .br .snappy": _COMPRESS,
 }
@@ -51,17 +76,21 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"PAR1"), "is a Parquet file", "Set the format to Parquet, or let the name end in .parquet."),
     (re.compile(rb"PARE" + _NO_LETTERS, re.DOTALL), "is an encrypted Parquet file", "Write it without encryption."),
     (
+        re.compile(rb"PK\x03\x04.{26}(\[Content_Types\]|_rels/|docProps/|xl/|word/|mimetype)", re.DOTALL),
+        "is a spreadsheet or a document of an office program",
+        "Save the sheet as CSV; Excel calls it CSV UTF-8.",
+    ),
+    (
         re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)|\xd0\xcf\x11\xe0"),
         "is a zip archive or a spreadsheet",
         "Take the file of rows out of the archive, or save the sheet as CSV.",
     ),
     (re.compile(rb"ARROW1|FEA1|\xff{4}"), "is an Arrow or Feather file", _TO_PARQUET),
     (re.compile(rb"%PDF-"), "is a PDF", _AS_ROWS),
-    (
-        re.compile(rb"SQLite format 3\0|Obj\x01|ORC%b|\x80[\x02-\x05]" % _NO_LETTERS, re.DOTALL),
-        "is a database, Avro, ORC or pickle file",
-        _AS_ROWS,
-    ),
+    (re.compile(rb"SQLite format 3\0"), "is a database of SQLite", _OF_SQLITE),
+    (re.compile(rb"Obj\x01"), "is an Avro file", _OF_AVRO),
+    (re.compile(rb"ORC" + _NO_LETTERS, re.DOTALL), "is an ORC file", _OF_ORC),
+    (re.compile(rb"\x80[\x02-\x05]"), "is a pickle file", _AS_ROWS),
     (
         re.compile(rb".{257}ustar|7z\xbc\xaf|Rar!\x1a", re.DOTALL),
         "is a tar archive, or one of 7-Zip or RAR",
@@ -85,6 +114,13 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         ),
         "is a web page, not data",
         "Name the address of the file itself; the place may want a login, or show the file in a viewer.",
+    ),
+    (
+        re.compile(
+            rb"\W*\d{1,4}[/.-]\d\d?[/.-]\d{2,4},? \d\d?[:.]\d\d[^\n:,]{0,16}(:\d\d[^\n:,]{0,8})?(\]| -) [^\n:]{1,40}: "
+        ),
+        "is a chat as messengers export it",
+        _OF_CHAT,
     ),
     (re.compile(rb"\s*```"), "begins with a fence of Markdown", "Remove the lines with ``` from it."),
     (

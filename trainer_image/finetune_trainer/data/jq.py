@@ -2,6 +2,8 @@
 
 import json
 
+from finetune_trainer.data.csv_rows import SEPARATORS
+
 _UNPACKED = {
     ", gzip": "gzip -dc",
     ", zstd": "zstd -dc",
@@ -10,6 +12,10 @@ _UNPACKED = {
     ", UTF-16": "iconv -f UTF-16 -t UTF-8",
 }
 """How a file is read that is compressed, or written in UTF-16, as its format says it: no command reads it otherwise."""
+_OF_PARQUET = (
+    "import json; from pyarrow.parquet import ParquetFile; [print(json.dumps(row, default=str)) "
+    'for part in ParquetFile("FILE").iter_batches(256) for row in part.to_pylist()]'
+)
 
 
 def quoted(program: str) -> str:
@@ -29,8 +35,35 @@ def field(column: str) -> str:
 
 def by_jq(file_format: str, program: str) -> str:
     """The command that makes rows by a program of jq, which gets one row at a time, whatever the file has them in."""
-    each = ".[] | " if file_format.split(",", maxsplit=1)[0] == "JSON" else ""
-    return f"jq -c {quoted(each + program)} FILE > ROWS.jsonl"
+    each = ".[] | " if _is_array(file_format) else ""
+    return _jq("-c", file_format, each + program)
+
+
+def by_jq_of_all(file_format: str, program: str) -> str:
+    """The same by a program that gets all rows at once, as a list."""
+    return _jq("-c", file_format, program) if _is_array(file_format) else _jq("-sc", file_format, program)
+
+
+def _is_array(file_format: str) -> bool:
+    return file_format.split(",", maxsplit=1)[0] == "JSON"
+
+
+def _jq(flags: str, file_format: str, program: str) -> str:
+    if file_format.startswith("JSON"):
+        return f"jq {flags} {quoted(program)} FILE > ROWS.jsonl"
+    csv = f"import csv, json; csv.field_size_limit(1 << 30); [print(json.dumps(row)) for row in {of_csv(file_format)}]"
+    as_lines = csv if file_format.startswith("CSV") else _OF_PARQUET
+    return f"python3 -c {quoted(as_lines)} | jq {flags} {quoted(program)} > ROWS.jsonl"
+
+
+def of_csv(file_format: str) -> str:
+    """The rows of a table of text, each a dict, as Python reads them."""
+    return f'csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={separator_in(file_format)})'
+
+
+def separator_in(file_format: str) -> str:
+    """What separates the cells of a table, as Python writes it."""
+    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), ","))
 
 
 def unpacked_first(step: str, file_format: str) -> str:

@@ -15,6 +15,7 @@ from finetune_trainer.data.lines import BOM, END_OF_DOS, TOO_LONG, Line, Lines
 from finetune_trainer.data.repeated import are_told_apart, repeated_name
 from finetune_trainer.data.rows import Position, Record, line_places
 
+_COMMENTS = (b"//", b"/*")
 _BREAKS_OFF = "is not valid JSON: it breaks off"
 LINE_BREAKS_OFF = f"the line {_BREAKS_OFF}"
 """Problem of a line that ends within an object."""
@@ -202,8 +203,9 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
         ("escape" in said, "a backslash that is part of text is written twice"),
         (any(mark in text[place : place + 3] for mark in _TYPOGRAPHIC), "its quotes are typographic ones"),
         ("trailing comma" in said, "a comma stands before a closing bracket"),
+        (begun.startswith((b"#", *_COMMENTS)) or behind.startswith(_COMMENTS), "JSON has no comments"),
+        (trails and behind.startswith(b"#"), "JSON has no comments"),
         ("keys must be" in said, "names stand in double quotes"),
-        (begun.startswith((b"//", b"#", b"/*")), "JSON has no comments"),
         (trails and before.endswith(b"\r"), "lines end with a lone carriage return, not with a line feed"),
         (trails and behind == b",", "a comma follows its end"),
         (trails and behind.startswith(b"{"), "another object follows its end"),

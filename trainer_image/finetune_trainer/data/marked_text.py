@@ -90,10 +90,6 @@ class Marked(NamedTuple):
 
     def step(self, file_format: str) -> str:
         """How rows come of it."""
-        if not file_format.startswith("JSON"):
-            opened = "parquet" if file_format.startswith("Parquet") else "csv"
-            how = f"pandas.read_{opened}('FILE').to_json('ROWS.jsonl', orient='records', lines=True)"
-            return f"Write messages, and no marks. Make JSON Lines of it first by {how}, and check that for a command."
         how = by_jq(file_format, f"{{messages: [{field(self.column)} | {self.program}]}}")
         return f"Write messages, and no marks: `{how}` makes them of such texts."
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from finetune_trainer.data import mending_messages
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.jq import by_jq, field, quoted
+from finetune_trainer.data.jq import by_jq, field, of_csv, quoted
 from finetune_trainer.data.json_array import AFTER_ARRAY
 from finetune_trainer.data.json_lines import NO_OBJECT, OF_SEQUENCES
-from finetune_trainer.data.mending_rows import of_table, separator_in, without_rows
+from finetune_trainer.data.mending_rows import of_table, without_rows
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
 from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
 
@@ -38,6 +38,12 @@ _SOME_AS_UTF8 = (
     'sys.stdout.reconfigure(encoding="utf-8", newline=""); '
     '[print(line.decode("utf-8", "old"), end="") for line in sys.stdin.buffer]\' < FILE > ROWS.jsonl` takes '
     "only the rest for WINDOWS-1252."
+)
+_WITHOUT_COMMENTS = (
+    '`python3 -c \'import re, sys; sys.stdout.reconfigure(encoding="utf-8", newline=""); '
+    'text = open("FILE", newline="", encoding="utf-8-sig").read(); '
+    r'sys.stdout.write(re.sub(r"(\"(?:\\.|[^\"\\\n])*\")|/\*(?s:.*?)\*/|//.*|(?m:^\s*#.*|#[^\"\n]*$)", '
+    'lambda found: found[1] or "", text))\' > ROWS.jsonl` takes comments away, and nothing within quotes.'
 )
 REFUSED_BY_TEMPLATE = "the model's chat template refuses it"
 _AS_TEMPLATE_WANTS = (
@@ -71,11 +77,12 @@ _STEPS = (
         "units (as substring of JavaScript and Java does), and write the rows anew.",
     ),
     (OF_SEQUENCES, r"`tr -d '\036' < FILE > ROWS.jsonl` takes the separators of JSON text sequences away."),
-    (AFTER_ARRAY, "`jq -c '.[]' FILE > ROWS.jsonl` makes one object a line of several arrays."),
     (
-        "JSON has no comments",
-        r"`sed '/^[[:space:]]*\(#\|\/\/\)/d' FILE > ROWS.jsonl` takes away lines that are comments.",
+        AFTER_ARRAY,
+        "`jq -c 'if type == \"array\" then .[] else . end' FILE > ROWS.jsonl` makes one object a line of all that is "
+        "there.",
     ),
+    ("JSON has no comments", _WITHOUT_COMMENTS),
     (
         "typographic",
         "`sed 's/“\\|”\\|„/\"/g' FILE > ROWS.jsonl` writes plain quotes for those that a word processor has put there.",
@@ -241,7 +248,7 @@ def _in_python(file_format: str) -> str:
     if not file_format.startswith("CSV"):
         opened = 'open("FILE", encoding="utf-8-sig")'
         return f"map(json.loads, {opened})" if file_format.startswith("JSONLines") else f"json.load({opened})"
-    return f'csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={separator_in(file_format)})'
+    return of_csv(file_format)
 
 
 def _asked_alike(column: str, file_format: str) -> str:

@@ -1,6 +1,6 @@
 """What to do about conversations that cannot be used: the command that mends each kind of problem with messages.
 
-Problems are known by their words, as `turns` has them. Of files that jq does not read it is told in words.
+Problems are known by their words, as `turns` has them.
 """
 
 import json
@@ -37,11 +37,6 @@ def _in(words: Iterable[str]) -> str:
 _OF_US = _in(word for word, role in ROLE_OF.items() if role == "assistant")
 
 
-def _either(file_format: str, in_words: str, by_command: str) -> str:
-    """What to do: by a command where jq reads the file, else in words."""
-    return by_command if file_format.startswith("JSON") else in_words
-
-
 def _changed(column: str, file_format: str, how: str) -> str:
     """The command that makes other messages of those of each row; `how` is jq's, from a list to a list."""
     return by_jq(file_format, f"{field(column)} |= ({_A_LIST} | {how})")
@@ -52,11 +47,7 @@ def _without_end(column: str, file_format: str) -> str:
     answers = f'.role // .from // "" | ascii_downcase | {_OF_US}'
     how = f"{field(column)} |= ({_A_LIST} | until(. == [] or (.[-1] | {answers}); .[:-1]))"
     command = by_jq(file_format, f"{how} | select({field(column)} != [])")
-    return _either(
-        file_format,
-        "Take what follows the last answer out of each conversation, or leave the row out: answers are learnt.",
-        f"`{command}` takes away what follows the last answer, and rows without any.",
-    )
+    return f"`{command}` takes away what follows the last answer, and rows without any."
 
 
 def _without_unlearnt_end(column: str, file_format: str) -> str:
@@ -65,21 +56,13 @@ def _without_unlearnt_end(column: str, file_format: str) -> str:
     is_learnt = "([.weight, .train, .loss] | all(. == null or . == 1 or . == true))"
     how = f"{field(column)} |= ({_A_LIST} | until(. == [] or (.[-1] | {is_answer} and {is_learnt}); .[:-1]))"
     command = by_jq(file_format, f"{how} | select({field(column)} != [])")
-    return _either(
-        file_format,
-        "Take what follows the last answer that is learnt out of each conversation, or leave the row out.",
-        f"`{command}` takes away what follows the last answer that is learnt, and rows without any.",
-    )
+    return f"`{command}` takes away what follows the last answer that is learnt, and rows without any."
 
 
 def _with_all_learnt(column: str, file_format: str) -> str:
     """How answers are learnt, of which none is to be."""
     how = by_jq(file_format, f"{field(column)} |= ({_A_LIST} | map(del(.weight, .train, .loss)))")
-    return _either(
-        file_format,
-        "Every answer has a weight of 0: take the weights out of the messages, so that answers are learnt.",
-        f"Every answer has a weight of 0: `{how}` takes the weights away, so that answers are learnt.",
-    )
+    return f"Every answer has a weight of 0: `{how}` takes the weights away, so that answers are learnt."
 
 
 def _without_tools(column: str, file_format: str) -> str:
@@ -100,11 +83,7 @@ def _without_parts(column: str, file_format: str) -> str:
 
 def _left_out(why: str, how: str, file_format: str, otherwise: str) -> str:
     """Both ways with rows that are not learnt as they are; `how` is jq's."""
-    return _either(
-        file_format,
-        f"{why}: leave such rows out, or {otherwise}.",
-        f"{why}: `{by_jq(file_format, how)}` leaves such rows out; or {otherwise}.",
-    )
+    return f"{why}: `{by_jq(file_format, how)}` leaves such rows out; or {otherwise}."
 
 
 def _without_reasoning(column: str, file_format: str) -> str:
@@ -112,11 +91,7 @@ def _without_reasoning(column: str, file_format: str) -> str:
     thoughts = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
     kept = f'if type == "array" then map(select((type == "object" and ({thoughts})) | not)) else . end'
     how = f"{field(column)} |= ({_A_LIST} | map(map_values({kept})))"
-    return _either(
-        file_format,
-        "Take the parts with reasoning out of the content, or write them into its text.",
-        f"`{by_jq(file_format, how)}` takes the parts with reasoning away; or write them into the text.",
-    )
+    return f"`{by_jq(file_format, how)}` takes the parts with reasoning away; or write them into the text."
 
 
 def _with_role(column: str, file_format: str) -> str:
@@ -127,11 +102,7 @@ def _with_role(column: str, file_format: str) -> str:
     named = f"with_entries(.key |= ascii_downcase) | . + {{role: {role}, content: {content}}}"
     speakers = 'keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot"))'
     each = f"if {speakers} then to_entries[] | {{role: .key, content: .value}} else {named} end"
-    return _either(
-        file_format,
-        f"{said}: give them these names.",
-        f"{said}: `{_changed(column, file_format, f'[.[] | {each}]')}` takes them by other usual names.",
-    )
+    return f"{said}: `{_changed(column, file_format, f'[.[] | {each}]')}` takes them by other usual names."
 
 
 _CONTENTS = {
@@ -147,7 +118,7 @@ def of_contents(kinds: Collection[str], column: str, file_format: str) -> str:
     """How the contents of messages become text; by a command where all that are none are of one kind."""
     known = _CONTENTS.get(next(iter(kinds))) if len(kinds) == 1 else None
     said = "Only text is learnt: write it as the content of messages"
-    if known is None or not file_format.startswith("JSON"):
+    if known is None:
         return f"{said}."
     to_text = f'if type | IN("string", "null") then . else {known[0]} end'
     how = f'map(with_entries(if .key | IN("content", "value") then .value |= ({to_text}) else . end))'
@@ -159,22 +130,14 @@ def _with_words_for_roles(column: str, file_format: str) -> str:
     said = "Who speaks is user or assistant"
     words = '{"ASKER": "user", "ANSWERER": "assistant"}'
     how = _changed(column, file_format, f"map(.role = ((.role // .from) as $who | {words}[$who] // $who) | del(.from))")
-    return _either(
-        file_format,
-        f"{said}: write these words for those that the file has.",
-        f"{said}: `{how}` writes it, with the file's own words for ASKER and ANSWERER.",
-    )
+    return f"{said}: `{how}` writes it, with the file's own words for ASKER and ANSWERER."
 
 
 def _in_turns(column: str, file_format: str) -> str:
     """How messages come of texts, or of pairs of them."""
     said = "A message is an object with role and content"
     how = '[flatten | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]'
-    return _either(
-        file_format,
-        f"{said}: write such, the user's first where texts take turns.",
-        f"{said}: `{_changed(column, file_format, how)}` makes them of texts that take turns, the user's first.",
-    )
+    return f"{said}: `{_changed(column, file_format, how)}` makes them of texts that take turns, the user's first."
 
 
 def _with_an_answer(column: str, file_format: str) -> str:
@@ -182,11 +145,7 @@ def _with_an_answer(column: str, file_format: str) -> str:
     said = "No conversation has an answer: write it as its last message"
     longer = f'({field(column)} | {_A_LIST}) + [{{role: "assistant", content: .NAME}}]'
     how = by_jq(file_format, f"{field(column)} = {longer}")
-    return _either(
-        file_format,
-        f"{said}, of role assistant.",
-        f"{said}: `{how}` takes it from where NAME leads, such as completion or choices[0].message.content.",
-    )
+    return f"{said}: `{how}` takes it from where NAME leads, such as completion or choices[0].message.content."
 
 
 def _with_whole_weights(column: str, file_format: str) -> str:
@@ -194,14 +153,14 @@ def _with_whole_weights(column: str, file_format: str) -> str:
     said = "An answer is learnt or not, and none in part: a weight is 0 or 1"
     whole = 'if type | IN("number", "string") then tonumber | round else . end'
     how = _changed(column, file_format, f'map(if has("weight") then .weight |= ({whole}) else . end)')
-    return _either(file_format, f"{said}.", f"{said}: `{how}` rounds them.")
+    return f"{said}: `{how}` rounds them."
 
 
 def _without_thoughts(column: str, file_format: str) -> str:
     """How answers are learnt without the reasoning that stands in a field of its own."""
     said = "Reasoning is learnt only where it stands in the content: write it there"
     how = _changed(column, file_format, "map(del(.reasoning_content, .reasoning, .thinking))")
-    return _either(file_format, f"{said}, or take its field away.", f"{said}; or `{how}` takes it away.")
+    return f"{said}; or `{how}` takes it away."
 
 
 def anyway(step: str) -> Step:

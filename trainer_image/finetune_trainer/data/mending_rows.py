@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.csv_rows import SEPARATORS
-from finetune_trainer.data.jq import by_jq, field, quoted
+from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
 _OPENED = 'open("FILE", newline="", encoding="utf-8-sig")'
@@ -94,11 +93,6 @@ def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
             f"{_by_python(how)} does it where a backslash stands before them."
         )
     return None
-
-
-def separator_in(file_format: str) -> str:
-    """What separates the cells of a table, as Python writes it."""
-    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), ","))
 
 
 def _rows_of(file_format: str) -> str:

@@ -24,6 +24,7 @@ from finetune_trainer.errors import TrainerError
 _BATCH_ROWS = 256
 _BATCH_BYTES = 64 * 1024 * 1024
 _SMALL_GROUP = 16 * 1024 * 1024
+_LOOKED_AT = 64  # columns
 
 
 class ParquetRows:
@@ -47,6 +48,15 @@ class ParquetRows:
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise broken_file(file_name, "is no Parquet file, or its end is missing") from error
         self._group: Any = self._parquet.metadata.row_group
+
+    def first_row(self) -> dict[str, Any]:
+        """What the first columns have in the first row, whatever is asked for; nothing where it cannot be read."""
+        try:
+            batch = next(self._parquet.iter_batches(1, [0], self.columns[:_LOOKED_AT], use_threads=False), None)
+            rows = [] if batch is None or batch.nbytes > ROW_LIMIT else batch.slice(0, 1).to_pylist()
+        except (pa.ArrowException, OSError, ValueError, OverflowError):
+            return {}
+        return next(iter(rows), {})
 
     def blocks(self, wanted: Collection[str]) -> Iterator[Record | Block]:
         """Every row, by itself or in a block, with those of the wanted columns that are there.

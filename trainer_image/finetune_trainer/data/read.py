@@ -89,7 +89,7 @@ class SplitFile:
         self.of_objects: frozenset[str] = frozenset()
         """Columns that hold objects in the first row; those of CSV hold text."""
         self.first_fields: Mapping[str, Any] = {}
-        """The first row's; of Parquet those alone that are read."""
+        """The first row's; of Parquet those alone that are read, where it has all that is needed."""
         self.names_vary = False
         """Whether later rows have columns that the first one has not."""
         self.empty_rows = EmptyRows()
@@ -209,7 +209,10 @@ class SplitFile:
     def _is_wrapped(self, rows: list[Record]) -> bool:
         """Whether the only line of a file is an object with a list of rows, and no conversation by another name."""
         fields = rows[0].fields or {}
-        return len(rows) == 1 and not self._may_serve(fields) and any(map(_holds_rows, fields.values()))
+        is_asked = isinstance(fields.get(self._layouts.asked.columns.prompt), str)
+        return (
+            len(rows) == 1 and not is_asked and not self._may_serve(fields) and any(map(_holds_rows, fields.values()))
+        )
 
     def _may_serve(self, fields: Mapping[str, Any]) -> bool:
         """Whether an object has what the job needs, by these names or by others that mean the same."""
@@ -227,6 +230,8 @@ class SplitFile:
                 parquet = ParquetRows(files.enter_context(spooled(stream, self.name)), self.name)
             self._note_columns(parquet.columns)
             self.of_objects = parquet.of_objects
+            if not self._serves(parquet.columns):  # else nobody asks what else is in it
+                self.first_fields = parquet.first_row()
             yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
             self._source.require_same()
 

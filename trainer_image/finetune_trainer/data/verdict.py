@@ -13,7 +13,7 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SPLITS, DatasetVerdict, SharedRows, SplitName, SplitVerdict
-from finetune_api.words import counted
+from finetune_api.words import counted, cut
 from finetune_trainer.data import column_names, exports, wrapped
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
@@ -25,10 +25,11 @@ from finetune_trainer.data.jq import unpacked_first
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.marked_text import Marked, marked
 from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
+from finetune_trainer.data.ranked import of_ranked
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.row_limit import in_words, more_room
 from finetune_trainer.data.rows import Row, Rows
-from finetune_trainer.errors import TrainerError, cut
+from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from finetune_trainer.data.fingerprints import Contradiction, Fingerprints, InCommon, Shared
@@ -297,7 +298,8 @@ class _SplitCheck:
     @property
     def _meant(self) -> dict[str, str]:
         """The columns that were probably meant, by what they hold."""
-        return column_names.meant(self.columns, [name for name in self.columns_seen if name not in self.of_objects])
+        seen = [name for name in self.columns_seen if name not in self.of_objects]
+        return column_names.meant(self.columns, seen, self.first_fields)
 
     @property
     def _unnamed(self) -> list[str]:
@@ -333,8 +335,13 @@ class _SplitCheck:
     def _of_another_layout(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
         """What makes rows of a file that has all it needs, and not as columns."""
         columns, seen = self.columns, set(self.columns_seen)
-        of_answers = column_names.of_answers(seen, self.of_objects, self.format)
-        if known := exports.of_export(seen, self.format) or column_names.of_messages(seen) or of_answers:
+        ways = (
+            of_ranked(seen, self.format, of_pairs=self.spec.preference is not None),
+            exports.of_export(seen, self.first_fields, self.format),
+            column_names.of_messages(seen),
+            column_names.of_answers(seen, self.of_objects, self.format),
+        )
+        if known := next(filter(None, ways), None):
             return known
         if self._marked:
             return self._marked.step(self.format)

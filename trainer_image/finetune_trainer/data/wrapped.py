@@ -10,7 +10,7 @@ from typing import Any
 from finetune_api.dataset import Columns
 from finetune_trainer.data.column_names import may_be_shown, meant
 from finetune_trainer.data.jq import by_jq, key
-from finetune_trainer.data.turns import is_message, messages_in
+from finetune_trainer.data.turns import ROLE_OF, is_message, messages_in
 
 _LINES = "JSONLines"
 _DEPTH, _MOST_PLACES = 3, 8
@@ -89,7 +89,7 @@ def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | 
     lacking = [part for part in columns.needed if columns.named[part] not in row]
     asked = {part: name for part in lacking if (name := columns.named[part]) in places}
     found = asked | {part: name for part, name in meant(columns, list(places)).items() if part not in asked}
-    if columns.messages in places:
+    if columns.messages in places and _is_answered(row, places[columns.messages]):
         lacking, found = ["messages"], {"messages": columns.messages}
     if not lacking or not found.keys() >= set(lacking):
         return None
@@ -97,6 +97,15 @@ def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | 
     is_all = lacking == ["messages"] or len(lacking) == len(columns.needed)
     how = by_jq(file_format, f"{{{inside}}}" if is_all else f". + {{{inside}}}")
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."
+
+
+def _is_answered(row: Mapping[str, Any], path: list[str]) -> bool:
+    """Whether a conversation ends with an answer: that of a request stands elsewhere, and would be lost without it."""
+    found: Any = row
+    for name in path:
+        found = found[name]
+    last = (messages_in(found) or [{}])[-1]
+    return isinstance(last, dict) and ROLE_OF.get(last.get("role") or last.get("from")) == "assistant"
 
 
 def _as_key(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_api.words import cut
 from finetune_operator.decide.conditions import Fact, merge, stalled, timestamp
 from finetune_operator.decide.job.reported import at_rest, dataset_facts, tracker_facts
 from finetune_operator.decide.job.status_size import fit
@@ -58,7 +59,7 @@ def _with_way_on(failure: Failure) -> str:
     if step is None:
         return f"Set {_WAY_ON}"
     known = "retryNonce" in step or "new name" in step
-    return step if known else f"{step[:_STEP_LIMIT]} Then {way_on}"
+    return step if known else f"{cut(step, _STEP_LIMIT)} Then {way_on}"
 
 
 def _not_suspended(view: JobView) -> list[Fact]:

@@ -8,6 +8,7 @@ import orjson
 from finetune_api.job_status import Failure, FineTuneJobStatus, Loss, TrainingResult
 from finetune_api.trainer import thin
 from finetune_api.verdict import SPLITS, DatasetVerdict, SharedRows, SplitVerdict
+from finetune_api.words import cut
 
 LIMIT_BYTES = 60 * 1024
 """A status stays under 64 KiB; the rest is for what is added after a decision."""
@@ -41,7 +42,7 @@ def _no_old_log(status: FineTuneJobStatus) -> FineTuneJobStatus:
 
 
 def _without_log(failure: Failure | None) -> Failure | None:
-    return failure and failure.model_copy(update={"log_tail": None, "message": failure.message[:512]})
+    return failure and failure.model_copy(update={"log_tail": None, "message": cut(failure.message, 512)})
 
 
 def _thinner_curves(status: FineTuneJobStatus) -> FineTuneJobStatus:
@@ -52,7 +53,7 @@ def _thinner_curves(status: FineTuneJobStatus) -> FineTuneJobStatus:
 
 
 def _shorter_texts(status: FineTuneJobStatus) -> FineTuneJobStatus:
-    conditions = [c.model_copy(update={"message": c.message[:512]}) for c in status.conditions or ()]
+    conditions = [c.model_copy(update={"message": cut(c.message, 512)}) for c in status.conditions or ()]
     failure = _short_failure(status.failure) if status.failure else None
     result = status.result and _in_doubt_shortly(status.result)
     return status.model_copy(update={"conditions": conditions, "failure": failure, "result": result})
@@ -61,14 +62,14 @@ def _shorter_texts(status: FineTuneJobStatus) -> FineTuneJobStatus:
 def _in_doubt_shortly(result: TrainingResult) -> TrainingResult:
     failure = result.evaluation_failure
     if failure is not None:
-        failure = failure.model_copy(update={"message": failure.message[:256], "next_step": None})
+        failure = failure.model_copy(update={"message": cut(failure.message, 256), "next_step": None})
     warnings = result.warnings and result.warnings[:1]
     return result.model_copy(update={"evaluation_failure": failure, "warnings": warnings})
 
 
 def _short_failure(failure: Failure) -> Failure:
     log_tail = failure.log_tail[-1024:] if failure.log_tail else None
-    return failure.model_copy(update={"message": failure.message[:1024], "log_tail": log_tail})
+    return failure.model_copy(update={"message": cut(failure.message, 1024), "log_tail": log_tail})
 
 
 def _no_problems(status: FineTuneJobStatus) -> FineTuneJobStatus:
@@ -96,7 +97,7 @@ def _with_dataset(status: FineTuneJobStatus, shorten: Callable[[DatasetVerdict],
 def _shortened(verdict: DatasetVerdict, *, problems: int, warnings: int, text: int) -> DatasetVerdict:
     """Fewer rows named one by one; the counts stay."""
     fields: dict[str, Any] = {
-        "message": verdict.message[:text],
+        "message": cut(verdict.message, text),
         "warnings": verdict.warnings[:warnings],
         "shared_rows": [_short_shared(shared, problems) for shared in verdict.shared_rows],
     }

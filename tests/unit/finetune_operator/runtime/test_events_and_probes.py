@@ -94,6 +94,14 @@ async def test_notes_are_cut_to_the_apis_limit_and_redacted(tmp_path):
     assert "abcdefgh" not in note
 
 
+async def test_a_note_ends_in_no_half_of_a_command(tmp_path):
+    recorder = Recorder("pod", Clock())
+    async with fake_api.serve(tmp_path) as (api, kube):
+        api.answer({"kind": "Event"}, status=201)
+        await recorder.post(kube, JOB, DONE._replace(note=f"{'a' * 900}: `jq -c '{'.[]|' * 50}' FILE > ROWS.jsonl`"))
+    assert api.seen[0].body["note"] == f"{'a' * 900}:..."
+
+
 async def test_events_of_cluster_scoped_objects_go_to_the_default_namespace(tmp_path):
     connection = {
         "apiVersion": "finetune.dev/v1alpha1",

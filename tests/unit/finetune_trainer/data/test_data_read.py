@@ -313,7 +313,7 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.csv", b"{\\rtf1 a}", "t.csv: is a picture, a sound, an array, a program or a document, and has no rows"),
         ("t.jsonl", b"\x04\x22\x4d\x18", "t.jsonl: is compressed with lz4"),
         ("t.jsonl", b"Rar!\x1a\x07", "t.jsonl: is a tar archive, or one of 7-Zip or RAR"),
-        ("t.csv", b"\x80\x04\x95", "t.csv: is a database, Avro, ORC or pickle file"),
+        ("t.csv", b"\x80\x04\x95", "t.csv: is a pickle file"),
         ("t.jsonl", b"t.jsonl".ljust(257, b" ") + b"ustar\n", "t.jsonl: is a tar archive"),
         ("t.jsonl", b"\n<!DOCTYPE html>", "t.jsonl: is a web page, not data"),
         ("t.csv", b"<head><title>Sign in</title></head>", "t.csv: is a web page, not data"),
