@@ -1,4 +1,4 @@
-"""Sees to the PodDisruptionBudget of a server. It serves without one too: what refuses it keeps no server from being."""
+"""Sees to the PodDisruptionBudget of a server, which serves without one too: who refuses that does not keep it away."""
 
 from contextlib import suppress
 from dataclasses import dataclass

@@ -47,7 +47,7 @@ _AT_WORK = frozenset({"Training", "Uploading", "Stopping", "Interrupted", "Resta
 _QUOTA = re.compile(
     r"is (?P<limit>\d+) \w+, with current utilization of \d+ \w+ and a request delta of (?P<asked>\d+)\b"
 )
-"""In SageMaker's words about a quota: how much there may be at once, how much there is, and how much more was asked for."""
+"""In SageMaker's words about a quota: how much there may be at once, and how much more was asked for."""
 
 _NOTES = {
     "Starting": "SageMaker starts an instance",
