@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from bench import signals
 from bench.cloud import page, phase
 from bench.cloud.clouds import Wanted
 from bench.cloud.phase import Phase, Plan
@@ -60,4 +61,5 @@ def measure(name: str, wanted: list[Wanted]) -> Phase:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with signals.ended_in_order():
+        raise SystemExit(main())

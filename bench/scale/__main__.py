@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench import signals
 from bench.scale import bars, edits, figures, ours, page, peer, pushes, world
 from bench.scale.load import Times, play
 from bench.scale.page import Row, Run
@@ -200,4 +201,5 @@ def measure_reports(count: int) -> pushes.Pushed:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with signals.ended_in_order():
+        raise SystemExit(main())

@@ -9,11 +9,13 @@ Life = Callable[[Site], Awaitable[None]]
 
 
 async def succeeds(site: Site) -> None:
-    """The model is tuned, registered and served."""
+    """The model is tuned, registered and served; then by two pods, which a drain is not to end at once."""
     await site.job()
     await site.succeeds()
     await site.phase("Succeeded")
     await site.served()
+    await site.edit(FINE_TUNED_MODELS, "sentiment", {"deployment": {"template": {"huggingFace": {"replicas": 2}}}})
+    await site.serves_with(2)
 
 
 async def retries(site: Site) -> None:

@@ -10,6 +10,7 @@ from finetune_api.names import COMPONENT_LABEL
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
     JOB_SETS,
@@ -20,8 +21,9 @@ from finetune_operator.runtime.kube import (
     Kube,
 )
 
-KEPT = (JOB_SETS, JOBS, DEPLOYMENTS, SERVICES, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, PODS)
-OWN = (CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)
+OF_A_TEAM = (FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)
+KEPT = (JOB_SETS, JOBS, DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS, *OF_A_TEAM, PODS)
+OWN = (CONNECTIONS, *OF_A_TEAM)
 
 Differs = Sequence[tuple[re.Pattern[str], str]]
 _DIFFERS: Differs = (
@@ -109,4 +111,6 @@ def _child(obj: Manifest) -> Manifest:
     if obj["kind"] == "Pod":
         return {"labels": _metadata(obj).get("labels"), "phase": obj["status"]["phase"]}
     conditions = [(c["type"], c["status"]) for c in obj.get("status", {}).get("conditions") or ()]
+    if obj["kind"] == DISRUPTION_BUDGETS.kind:
+        conditions = []  # Kubernetes' own controller takes its time to count pods
     return {"metadata": _metadata(obj), "spec": spec, "conditions": sorted(conditions)}

@@ -25,6 +25,7 @@ POINTS: dict[str, tuple[str, ...]] = {
         "patch_status modeldeployments Deploying",
         "patch_status modeldeployments Ready",
         "patch_status finetunedmodels ready 1",
+        "apply poddisruptionbudgets",
     ),
     "retries": (
         "patch secrets",

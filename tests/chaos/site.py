@@ -111,6 +111,20 @@ class Site:
         await self.ready(MODEL_DEPLOYMENTS)
         await self.ready(FINE_TUNED_MODELS)
 
+    async def serves_with(self, replicas: int) -> None:
+        """Bring up so many pods of the server, and wait until status counts them."""
+
+        async def look() -> list[Manifest] | None:
+            found = await self.kube.list(PODS, self.name, f"{DEPLOYMENT_LABEL}=sentiment")
+            return found if len(found) == replicas else None
+
+        for pod in await self.until(look, f"{replicas} pods of the server"):
+            await self.pod_says(pod, "server", _RUNNING)
+        counted = f"{replicas} replicas that answer"
+        await self.says(lambda status: status.get("replicas") == replicas, counted, MODEL_DEPLOYMENTS, "sentiment")
+        await self.ready(MODEL_DEPLOYMENTS)
+        await self.ready(FINE_TUNED_MODELS)
+
     async def trainer(self, attempt: int = 1, job: str = "sentiment-1") -> Manifest:
         """Wait for the pod of an attempt, and let its container start."""
         pod = await self.pod_of(job, attempt)

@@ -161,6 +161,7 @@ ALLOWED = [
     ("create", "batch/jobs", "team-a"),
     ("create", "apps/deployments", "team-a"),
     ("patch", "services", "team-a"),
+    ("create", "policy/poddisruptionbudgets", "team-a"),
     ("get", "pods/log", "team-a"),
     ("create", "events.k8s.io/events", "team-a"),
     ("list", "events.k8s.io/events", "team-a"),
@@ -188,6 +189,7 @@ REFUSED = [
     ("create", "rbac.authorization.k8s.io/clusterroles", None),
     ("delete", "namespaces", None),
     ("get", "nodes", None),
+    ("delete", "policy/poddisruptionbudgets", "team-a"),
 ]
 
 

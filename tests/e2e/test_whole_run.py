@@ -31,6 +31,10 @@ UNSEEN: dict[Right, str] = {
     ("", "pods/log", "get"): "of trainers that die without a word: tests/chaos has one",
     ("", "secrets", "patch"): "of certificates that are broken or end: tests/chaos has one",
     ("events.k8s.io", "events", "list"): "where a Job's pods cannot be made: tests/unit has a quota",
+    **{
+        ("policy", "poddisruptionbudgets", verb): "of servers with several replicas: tests/chaos has one"
+        for verb in ("get", "create", "patch")
+    },
     ("batch", "jobs", "get"): "where a Job of this name is refused as one that is there",
 }
 """Rights that the API server's log cannot show, or that a run does not use each time: why, and what uses them."""

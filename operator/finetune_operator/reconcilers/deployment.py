@@ -48,6 +48,7 @@ from finetune_operator.reconcilers.context import (
     unread_spec,
     wants_deletion,
 )
+from finetune_operator.reconcilers.disruption import DisruptionBudgets
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import left_behind, wake_of
 from finetune_operator.reconcilers.hosted_release import HostedRelease
@@ -95,6 +96,7 @@ class DeploymentReconciler:
         self._hosted = hosted
         self._release = release
         self._idle = idle
+        self._budgets = DisruptionBudgets(context, children)
         self._not_up = NotBroughtUp(context.kube, context.clock)
 
     async def reconcile(self, key: Key) -> Requeue | None:
@@ -346,7 +348,7 @@ class DeploymentReconciler:
         return {name: self._context.connection(name) for name in named & known}
 
     async def _serve(self, deployment: Manifest, view: DeploymentView, decision: DeploymentDecision) -> Ensured | None:
-        """Apply Deployment and Service where they are not as they should be: the server, and what was done to both."""
+        """Apply Deployment and Service, and what protects them from drains: the server, and what was done to both."""
         version = decision.serve
         if version is None or view.spec is None:
             return None
@@ -362,6 +364,7 @@ class DeploymentReconciler:
             raise _no_service(view.name, refusal) from refusal
         wanted = serving.deployment(deployment, view.spec, served)
         server = await self._children.ensure(DEPLOYMENTS, deployment, wanted)
+        await self._budgets.ensure(deployment, wanted)
         applied = service.applied or server.applied
         return replace(server, applied=applied, contested=server.contested or service.contested)
 

@@ -5,6 +5,7 @@ from finetune_operator.reconcilers.indexes import INDEXERS
 from finetune_operator.reconcilers.trims import TRIMS
 from finetune_operator.runtime.kube import (
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     JOBS,
     NAMESPACES,
     OWN_KINDS,
@@ -16,7 +17,7 @@ from finetune_operator.runtime.store import Store
 
 CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 
-CHILDREN: tuple[Resource, ...] = (JOBS, PODS, DEPLOYMENTS, SERVICES)
+CHILDREN: tuple[Resource, ...] = (JOBS, PODS, DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS)
 WATCHED: tuple[Resource, ...] = (NAMESPACES, *CHILDREN, *OWN_KINDS)
 """Children before owners: an owner is looked at when what it has made is known."""
 

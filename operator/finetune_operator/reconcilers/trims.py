@@ -11,7 +11,7 @@ from finetune_api.names import DEPLOYMENT_LABEL, GROUP
 from finetune_operator.decide.left_out import GIVEN_ANNOTATION, left_out
 from finetune_operator.decide.pods.containers import was_short_of_memory
 from finetune_operator.decide.pods.disruption import cut_off
-from finetune_operator.runtime.kube import JOBS, NAMESPACES, OWN_KINDS, PODS, Resource
+from finetune_operator.runtime.kube import DISRUPTION_BUDGETS, JOBS, NAMESPACES, OWN_KINDS, PODS, Resource
 
 _UNREAD_OF_METADATA = {"managedFields", "annotations", "finalizers", "generateName"}
 _UNREAD_OF_PODS = {"podIP", "podIPs", "hostIP", "hostIPs", "qosClass"}
@@ -65,6 +65,11 @@ def _trim_batch_job(job: Manifest) -> Manifest:
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
 
 
+def _trim_budget(budget: Manifest) -> Manifest:
+    """Its status counts pods, which nobody here reads of it."""
+    return _without(budget, {"status"})
+
+
 def _trim_own(obj: Manifest) -> Manifest:
     """Without annotations of others: they may be larger than all the rest, and tools write them again and again.
 
@@ -88,5 +93,6 @@ TRIMS: dict[Resource, Callable[[Manifest], Manifest]] = {
     NAMESPACES: _trim_namespace,
     PODS: _trim_pod,
     JOBS: _trim_batch_job,
+    DISRUPTION_BUDGETS: _trim_budget,
     **dict.fromkeys(OWN_KINDS, _trim_own),
 }

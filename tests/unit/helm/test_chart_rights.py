@@ -67,7 +67,7 @@ def of_generic_code() -> set[Right]:
         if resource.namespaced:
             found |= rights(resource, "update", subresource="/finalizers")  # owner references that block deletion
     found |= rights(kube.NAMESPACES, "get")  # reconcilers: Context.refresh
-    for resource in (kube.DEPLOYMENTS, kube.SERVICES, kube.MODEL_DEPLOYMENTS):
+    for resource in (kube.DEPLOYMENTS, kube.SERVICES, kube.DISRUPTION_BUDGETS, kube.MODEL_DEPLOYMENTS):
         found |= rights(resource, "get", *VERBS["apply"])  # reconcilers: Children.ensure
     found |= rights(kube.PODS, "get", subresource="/log")  # Kube.pod_log_tail
     return found | rights(kube.TOKEN_REVIEWS, "create")  # Kube.review_token

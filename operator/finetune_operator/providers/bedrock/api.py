@@ -19,7 +19,7 @@ from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.bedrock import wire
 from finetune_operator.providers.bedrock.deployments import BedrockDeployments
 from finetune_operator.providers.bedrock.models import ANSWER_SECONDS, RUNTIME, BedrockModels
-from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.errors import Crowded, Denied, NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.values import RESULTS_MAX_BYTES
@@ -99,7 +99,24 @@ class BedrockApi:
             made = await self._aws.call(SERVICE, "create_model_customization_job", **asked)
         except Refused as error:
             raise wire.of_the_wish(error) from None
+        except TryLater as error:
+            if error.reason is not Reason.QUOTA_EXCEEDED or not (running := await self._running()):
+                raise
+            message = f"{error.message} (customization jobs in progress there: {running})"
+            raise Crowded(message, error.retry_after) from None
         return RemoteJob(id=made["jobArn"], state="Queued", created=request.key.created)
+
+    async def _running(self) -> int:
+        """How many jobs of anybody run in the account: few may at once, and AWS's words do not tell which quota it is.
+
+        None as far as is known, where nobody tells.
+        """
+        key = "modelCustomizationJobSummaries"
+        try:
+            answer = await self._aws.call(SERVICE, "list_model_customization_jobs", statusEquals="InProgress")
+        except ProviderError:
+            return 0
+        return len(answer.get(key) or ())
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - the name tells
         """By the name that no other attempt has."""

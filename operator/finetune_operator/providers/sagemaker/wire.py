@@ -44,6 +44,11 @@ MESSAGE_LIMIT = 500
 _ENDED: dict[str, RemoteState] = {"Completed": "Succeeded", "Failed": "Failed", "Stopped": "Cancelled"}
 _UNDER_WAY = frozenset({"InProgress", "Stopping"})
 _AT_WORK = frozenset({"Training", "Uploading", "Stopping", "Interrupted", "Restarting", "Updating"})
+_QUOTA = re.compile(
+    r"is (?P<limit>\d+) \w+, with current utilization of \d+ \w+ and a request delta of (?P<asked>\d+)\b"
+)
+"""In SageMaker's words about a quota: how much there may be at once, and how much more was asked for."""
+
 _NOTES = {
     "Starting": "SageMaker starts an instance",
     "Pending": "waiting for an instance of SageMaker",
@@ -134,6 +139,12 @@ def of_the_instances(error: Refused, field: str, asked: str) -> Refused:
         return error
     said = _ALL_OF_THEM.sub("is none of those that SageMaker has for this", error.message)
     return Refused(error.reason, f"{field}: {asked}: {said}")
+
+
+def has_room_later(refusal: str) -> bool:
+    """Whether a quota of instances that run at once has room for a training job, when others have ended."""
+    found = _QUOTA.search(refusal)
+    return found is not None and int(found["asked"]) <= int(found["limit"])
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from finetune_api.names import PROVIDER_FINALIZER
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.queue import Key
 from tests.simulators.bedrock import BedrockSimulator
+from tests.simulators.bedrock.account import Job
 from tests.simulators.clock import HOUR
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.bedrock import (
     CREATE,
     GET,
     LIST,
+    NOVA,
     PREFIX,
     ROLE,
     STOP,
@@ -281,6 +283,20 @@ async def test_a_trouble_that_somebody_can_mend_is_said_and_waited_for(provider,
     for _ in range(3):
         await cluster.pass_time(310)
     assert len(cluster.jobs()) == 1
+
+
+async def test_a_job_waits_for_its_turn_while_others_run_and_that_is_no_alarm(provider, begin):
+    now, arn = provider.clock.now, provider.account.arn("model-customization-job", NOVA)
+    theirs = Job(arn, {"jobName": "theirs", "customModelName": "theirs"}, NOVA, now, now)
+    provider.account.jobs[arn] = theirs
+    provider.set(job_limit=1)
+    cluster = await submitted(begin)
+    waits = cluster.condition("Reconciling")
+    assert (waits["reason"], cluster.condition("Stalled")["status"]) == ("ProviderBusy", "False")
+    assert "in progress there: 1" in waits["message"]
+    theirs.status = "Completed"
+    await cluster.pass_time(310)
+    assert (cluster.condition("Reconciling")["reason"], provider.count(CREATE)) == ("Queued", 1)
 
 
 REFUSED = {

@@ -155,6 +155,32 @@ async def test_a_name_that_is_taken_by_a_stranger_is_refused(provider, start):
     assert provider.training.found[name].status == "InProgress", "it is not ours to stop"
 
 
+async def test_a_job_waits_for_instances_that_others_use_until_they_have_ended(provider, begin):
+    """Nobody has to do anything, so no alarm; where the quota has no room for it at all, somebody has to raise that."""
+    provider.set(instance_limits={"ml.g5.xlarge": 1})
+    provider.training.create(
+        {
+            "TrainingJobName": "others",
+            "RoleArn": ROLE,
+            "AlgorithmSpecification": {"TrainingInputMode": "File", "TrainingImage": IMAGE},
+            "OutputDataConfig": {"S3OutputPath": "s3://others/models"},
+            "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+        }
+    )
+    cluster = await begin()
+    await cluster.settle()
+    assert (cluster.condition("Stalled")["status"], cluster.condition("Reconciling")["reason"]) == (
+        "False",
+        "ProviderBusy",
+    )
+    assert "with current utilization of 1" in cluster.condition("Ready")["message"]
+    del provider.training.found["others"]
+    await cluster.pass_time(310)
+    assert provider.count(CREATE) == 1
+    assert cluster.condition("Reconciling")["reason"] == "Queued"
+
+
 @pytest.mark.parametrize(
     ("settings", "reason", "ends"),
     [
