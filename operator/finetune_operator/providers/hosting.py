@@ -1,7 +1,7 @@
 """Names of a ModelDeployment's deployments at a provider, and the calls on them through the connection's account."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,6 +22,7 @@ from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.begun import Begun, with_place
 from finetune_operator.providers.errors import ProviderError, Refused, model_gone
 from finetune_operator.providers.ports import HostingApi, HostRequest
+from finetune_operator.runtime.kube import owner_uids
 
 HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
 """Provider blocks of those that serve a model only once a deployment of it is made."""
@@ -140,16 +141,49 @@ def is_hosted(connection: LLMConnectionSpec | None) -> bool:
     return connection is not None and connection.provider in HOSTED
 
 
-def prefix(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
-    """How the names of an object's deployments begin: its own, or the one that it asks for, and part of its UID.
+def maker(deployment: Manifest, model: Manifest, first: Manifest | None) -> str:
+    """The UID of what had the object made: of the model's first job, or of the model; "" where people have made it.
 
-    An object from a backup has another UID; what its status records goes on under the name that it has.
+    References and names are written by users, and come back from backups in other clusters. Only who is there, under
+    that UID, proves that the object was made in this one, for this model.
+
+    Args:
+        deployment: the object.
+        model: its model.
+        first: the job that made the model's first version, if it is there: such a job may have made the model, too.
+    """
+    metadata = model["metadata"]
+    if metadata["name"] != deployment["metadata"]["name"] or metadata["uid"] not in owner_uids(deployment):
+        return ""
+    return str((first if first is not None else model)["metadata"]["uid"])
+
+
+def prefix(deployment: Manifest, spec: ModelDeploymentSpec, maker: str = "", found: Iterable[str] = ()) -> str:
+    """How the names of an object's deployments begin: its own, or the one that it asks for, and parts of UIDs.
+
+    These are the object's and, where a model made it, that of what had it made. An object from a backup has another
+    UID: what its status records goes on under the name that it has. So has one that is made anew, since etcd was put
+    back to before it: by its maker it finds what stands.
+
+    Args:
+        deployment: the object.
+        spec: its spec.
+        maker: the UID of what had it made, or "".
+        found: names of deployments that stand.
     """
     begins, ends = _around_uid(deployment, spec)
+    own, made_by = _letters(deployment["metadata"]["uid"]), _letters(maker)
     recorded = ((deployment.get("status") or {}).get("hosted")) or ()
-    known = (_uid_in(one["name"], begins, ends) for one in recorded if not one.get("attached", True))
-    own = deployment["metadata"]["uid"].replace("-", "")[-_UID_LETTERS:]
-    return begins + next((uid for uid in known if uid), own) + ends
+    known = [_uid_in(one["name"], begins, ends) for one in recorded if not one.get("attached", True)]
+    standing = [uid for name in found if (uid := _uid_in(name, begins, ends))]
+    known += [uid for uid in standing if uid.startswith(own)]
+    known += [uid for uid in standing if made_by and uid[_UID_LETTERS:] == made_by]
+    return begins + next((uid for uid in known if uid), own + made_by) + ends
+
+
+def _letters(uid: str) -> str:
+    """The part of a UID that stands in names."""
+    return uid.replace("-", "")[-_UID_LETTERS:]
 
 
 def begins(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
@@ -157,7 +191,7 @@ def begins(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
     return _around_uid(deployment, spec)[0]
 
 
-def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Iterable[str]) -> list[str]:
+def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Collection[str], maker: str = "") -> list[str]:
     """Deployments of an object of the same name with another UID: an earlier one, or one of another cluster.
 
     A name that users choose says nothing: another namespace may have chosen it, too.
@@ -165,7 +199,7 @@ def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Iterable[s
     if terms_of(spec).name is not None:
         return []
     begins, ends = _around_uid(deployment, spec)
-    ours = prefix(deployment, spec)
+    ours = prefix(deployment, spec, maker, found)
     chosen = spec.attach.id if spec.attach else None
     return sorted(
         name for name in found if _uid_in(name, begins, ends) and not name.startswith(ours) and name != chosen
@@ -173,28 +207,35 @@ def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Iterable[s
 
 
 def _around_uid(deployment: Manifest, spec: ModelDeploymentSpec) -> tuple[str, str]:
-    """What stands before and after the part of the UID."""
+    """What stands before and after the parts of UIDs."""
     metadata, terms = deployment["metadata"], terms_of(spec)
     ends = f"-{terms.kind}v"
     own = terms.name or f"{metadata['namespace']}-{metadata['name']}"
-    fitting = names.fit(own, terms.name_limit - _VERSION_DIGITS - _UID_LETTERS - 1 - len(ends))
+    fitting = names.fit(own, terms.name_limit - _VERSION_DIGITS - 2 * _UID_LETTERS - 1 - len(ends))
     return (re.sub("-+", "-", fitting) if terms.strict_names else fitting) + "-", ends
 
 
 def _uid_in(name: str, begins: str, ends: str) -> str | None:
-    """The part of a UID in a deployment's name; None where the name is of another make."""
-    found = re.fullmatch(f"{re.escape(begins)}([0-9a-z]{{{_UID_LETTERS}}}){re.escape(ends)}[0-9]+", name)
+    """The parts of UIDs in a deployment's name; None where the name is of another make."""
+    part = f"[0-9a-z]{{{_UID_LETTERS}}}"
+    found = re.fullmatch(f"{re.escape(begins)}({part}(?:{part})?){re.escape(ends)}[0-9]+", name)
     return found[1] if found else None
 
 
 def wanted(
-    deployment: Manifest, spec: ModelDeploymentSpec, target: Target, versions: Iterable[ModelVersion] = ()
+    deployment: Manifest,
+    spec: ModelDeploymentSpec,
+    target: Target,
+    versions: Iterable[ModelVersion] = (),
+    *,
+    maker: str = "",
+    found: Iterable[str] = (),
 ) -> Wanted:
     """The deployment of the version that should answer: the attached one, or one that is made for the object.
 
-    `versions`: of the model, whose deployments may answer until it does.
+    `versions`: of the model, whose deployments may answer until it does. `maker`, `found`: as of `prefix`.
     """
-    begins = prefix(deployment, spec)
+    begins = prefix(deployment, spec, maker, found)
     number, connection = target.version.version, target.version.connection
     others = [one for one in versions if one.connection == connection and one.version != number]
     terms = terms_of(spec)

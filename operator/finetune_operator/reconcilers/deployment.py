@@ -257,7 +257,7 @@ class DeploymentReconciler:
         status = left_behind(view, view.status.hosted or ())  # it is billed whether it can be asked or not
         number = target.version.version
         answering = [one for one in status.hosted or () if one.answered and one.version == status.served_version]
-        wanted = hosting.wanted(now, view.spec, target) if view.spec else None
+        wanted = hosting.wanted(now, view.spec, target, maker=view.maker) if view.spec else None
         asked_for = wanted is None or are_asked_for(status.hosted or (), wanted)
         state: Literal["Serving", "Rolling", "Idle"] = "Rolling"
         if is_asleep(status.asleep, view.generation, wake_of(deployment)):
@@ -310,12 +310,21 @@ class DeploymentReconciler:
             spec_error=unread_spec(ModelDeploymentSpec, deployment, spec_error),
             status=own,
             unrecorded=hosting.begins(deployment, spec) if spec is not None and lost else "",
+            maker=hosting.maker(deployment, model, self._first_job(namespace, model)) if model is not None else "",
             model=status,
             connections=self._connections(status),
             serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name), now),
             now=now,
             beside=self._beside(namespace, spec.model_ref.name) if spec and model is None else None,
         )
+
+    def _first_job(self, namespace: str, model: Manifest) -> Manifest | None:
+        """The job that made the model's first version, where that is known and the job is there."""
+        versions = parse_status(FineTunedModelStatus, model).versions or ()
+        first = next((one for one in versions if one.version == 1), None)
+        job = self._context.store.get(FINE_TUNE_JOBS, first.job, namespace) if first is not None else None
+        made = job is not None and first is not None and job["metadata"]["uid"] == first.job_uid
+        return job if made else None
 
     def _usable(self, spec: ModelDeploymentSpec, model: Manifest) -> FineTunedModelStatus:
         """The model's status without the version that is asked for, where its weights are being deleted."""

@@ -121,7 +121,8 @@ class HostedDeployments:
     def _told_of_namesakes(look: Look) -> str:
         """What may have been this object's before it was made anew, as by a restore: nobody else would tell of it."""
         recorded = {one.name for one in look.view.status.hosted or ()}
-        named = [one for one in hosting.namesakes(look.deployment, look.spec, look.found) if one not in recorded]
+        alike = hosting.namesakes(look.deployment, look.spec, look.found, look.view.maker)
+        named = [one for one in alike if one not in recorded]
         if not named:
             return ""
         names = ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
@@ -209,9 +210,10 @@ class HostedDeployments:
             await self._calls.require_place(one)
         await self._calls.require_models(target.version)
         versions = (view.model.versions if view.model else None) or ()
-        wanted = hosting.wanted(deployment, spec, target, versions)
+        wanted = hosting.wanted(deployment, spec, target, versions, maker=view.maker)
         others = {one.connection for one in view.status.hosted or ()} - {wanted.connection}
         found = await self._calls.standing([*sorted(others), wanted.connection], view.status.hosted or (), wanted.name)
+        wanted = hosting.wanted(deployment, spec, target, versions, maker=view.maker, found=found)
         there = found.get(wanted.name)
         if spec.attach is not None and there is not None and there.connection == wanted.connection:
             found[wanted.name] = await self._calls.details(there)

@@ -167,7 +167,7 @@ class HostedRelease:
             await self._calls.require_place(one)
         connections = {one.connection for one in recorded} | (_of_versions(view) if view.unrecorded else set())
         found = {**beside, **await self._calls.standing(sorted(connections), recorded)}
-        prefix = hosting.prefix(deployment, view.spec) if view.spec else "\0"
+        prefix = hosting.prefix(deployment, view.spec, view.maker, found) if view.spec else "\0"
         ours = hosted_record.ours(recorded, found, prefix, view.now)
         ours = list(hosting_cost.billed(ours, found, as_recorded, view.now))
         busy = hosting.one_at_a_time(view.spec) and hosted_record.changes(found)

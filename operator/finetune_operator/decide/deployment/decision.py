@@ -92,6 +92,8 @@ class DeploymentView:
     """What somebody else changes of what serves, again and again."""
     unrecorded: str = ""
     """How the names of deployments begin that it may have at a provider, where nothing records which."""
+    maker: str = ""
+    """The UID of what had it made, where a model has: its deployments at a provider are named by it."""
     beside: Beside | None = None
     """What there is instead of the model, where that is not there."""
 

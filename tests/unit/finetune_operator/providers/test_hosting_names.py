@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_operator.decide.deployment.hosted_record import Hosted
-from finetune_operator.providers.hosting import Hosting, namesakes, prefix
+from finetune_operator.providers.hosting import Hosting, maker, namesakes, prefix
 
 
 def hosting(*, names_have_case: bool) -> Hosting:
@@ -61,3 +61,73 @@ def test_what_may_have_been_an_earlier_objects_is_told_by_its_name() -> None:
     found = ["team-a-sentiment-0000ff-v3", "team-a-sentiment-abc123-v4", "team-a-sentiment-v1", "prod-0000ff-v1"]
     assert namesakes(object_of(), spec_of(), found) == ["team-a-sentiment-0000ff-v3"]
     assert namesakes(object_of(), spec_of(name="prod"), found) == [], "another namespace may have chosen that"
+
+
+MODEL_UID, JOB_UID = "7a1f3b52-0000-4000-8000-000000fed987", "9c3e5d74-0000-4000-8000-000000a1b2c3"
+
+
+def model_of(uid: str = MODEL_UID, name: str = "sentiment") -> dict[str, Any]:
+    return {"metadata": {"namespace": "team-a", "name": name, "uid": uid}}
+
+
+@pytest.mark.parametrize(
+    ("owner", "model", "first", "uid"),
+    [
+        (MODEL_UID, model_of(), {"metadata": {"uid": JOB_UID}}, JOB_UID),
+        (MODEL_UID, model_of(), None, MODEL_UID),
+        (MODEL_UID, model_of("made-anew"), None, ""),
+        (None, model_of(), None, ""),
+        (MODEL_UID, model_of(name="another"), None, ""),
+    ],
+    ids=[
+        "made for the model's first job",
+        "that job is gone",
+        "the model was made anew, as in another cluster",
+        "made by people",
+        "a model has one child, of its name",
+    ],
+)
+def test_only_who_is_there_proves_that_it_had_the_object_made(
+    owner: str | None, model: dict[str, Any], first: dict[str, Any] | None, uid: str
+) -> None:
+    deployment = object_of()
+    deployment["metadata"]["ownerReferences"] = [{"uid": owner}] if owner else []
+    assert maker(deployment, model, first) == uid
+
+
+@pytest.mark.parametrize(
+    ("recorded", "found", "begins"),
+    [
+        ([], [], "abc123fed987"),
+        (["abc123a1b2c3-v1"], ["abc123fed987-v1"], "abc123a1b2c3"),
+        (["0000ff-v1"], [], "0000ff"),
+        ([], ["0000fffed987-v1", "other"], "0000fffed987"),
+        ([], ["0000ffffffff-v1"], "abc123fed987"),
+        ([], ["0000fffed987-v1", "abc123a1b2c3-v1"], "abc123a1b2c3"),
+        ([], ["abc123-v1"], "abc123"),
+        ([], ["fed987-v1"], "abc123fed987"),
+        ([], ["0000fffed987-p1nv1"], "abc123fed987"),
+    ],
+    ids=[
+        "new",
+        "its status says",
+        "from before it had a maker",
+        "the one from before etcd was put back",
+        "another maker's",
+        "its own first",
+        "its own from before it had a maker",
+        "of an object that people made",
+        "of another kind",
+    ],
+)
+def test_what_a_model_has_made_has_the_maker_in_its_name_and_is_found_by_it(
+    recorded: list[str], found: list[str], begins: str
+) -> None:
+    deployment = object_of(*(f"team-a-sentiment-{name}" for name in recorded))
+    names = [f"team-a-sentiment-{name}" for name in found]
+    assert prefix(deployment, spec_of(), MODEL_UID, names) == f"team-a-sentiment-{begins}-v"
+
+
+def test_what_another_maker_had_made_is_told_by_its_name() -> None:
+    found = ["team-a-sentiment-abc123fed987-v3", "team-a-sentiment-0000ffffffff-v1"]
+    assert namesakes(object_of(), spec_of(), found, MODEL_UID) == ["team-a-sentiment-0000ffffffff-v1"]

@@ -162,7 +162,7 @@ class FakeKube:
         """Write an object as any client would; what changes nothing makes no event."""
         key = self._key(resource, body)
         present = self.objects.get(key)
-        old = present["metadata"] if present else {"uid": f"uid-{self.revision}", "generation": 0}
+        old = present["metadata"] if present else {"uid": f"uid-{self.revision:06}", "generation": 0}
         created = {"creationTimestamp": old.get("creationTimestamp", self.now)}
         new = copied({**body, "apiVersion": resource.api_version, "kind": resource.kind})
         kept = {"uid": old["uid"], "generation": old["generation"], "resourceVersion": old.get("resourceVersion", "")}

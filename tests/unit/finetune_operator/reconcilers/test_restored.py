@@ -118,6 +118,64 @@ async def test_what_came_back_is_ended_with_its_object(cluster, provider):
     )
 
 
+def snapshot(cluster: CloudCluster) -> dict[Any, Any]:
+    """What etcd holds."""
+    return {at: deepcopy(obj) for at, obj in cluster.kube.objects.items()}
+
+
+async def put_back(cluster: CloudCluster, before: dict[Any, Any]) -> None:
+    """The operator was away while etcd went back to what it held before."""
+    await cluster.accounts.close()
+    cluster.kube.objects.clear()
+    cluster.kube.objects.update(before)
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.settle()
+    await go_on(cluster, 7200, step=120)
+
+
+async def with_terms(cluster: CloudCluster, terms: dict[str, str]) -> None:
+    """The model says on which terms it is deployed; a job may have made it without any."""
+    spec = {"deployment": {"template": {"azureOpenAI": terms}}}
+    if (FINE_TUNED_MODELS, "team-a", "sentiment") in cluster.kube.objects:
+        cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=spec)
+    else:
+        cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
+    await go_on(cluster, 3600, step=120)
+
+
+@pytest.mark.parametrize("terms", [{"sku": "Standard"}, {"sku": "Standard", "name": "prod"}], ids=["ours", "chosen"])
+@pytest.mark.parametrize("made_by", ["people", "its job"])
+@pytest.mark.parametrize("when", ["before its model", "before its deployment"])
+async def test_what_was_deployed_is_found_where_etcd_was_put_back_to_before_it(
+    start: Any, when: str, made_by: str, terms: dict[str, str]
+) -> None:
+    provider = azure()
+    cluster = await with_azure_job(provider, start(provider))
+    if made_by == "people":
+        await with_terms(cluster, terms)
+    await cluster.settle()
+    await cluster.check(b"\xef\xbb\xbf" + rows())
+    await cluster.settle()
+    before = snapshot(cluster)
+    await go_on(cluster, 3600, step=120)
+    await with_terms(cluster, terms)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
+    if when == "before its deployment":
+        before = snapshot(cluster)
+        del before[MODEL_DEPLOYMENTS, "team-a", "sentiment"]
+    stood, made = list(provider.deployments.found), provider.count(PUT)
+    await put_back(cluster, before)
+    await with_terms(cluster, terms)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
+    assert (provider.count(PUT), list(provider.deployments.found)) == (made, stood), "the same, and nothing beside it"
+    cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
+    await go_on(cluster, 1200, step=120)
+    assert not provider.deployments.found, "it is the object's, and ends with it"
+    await cluster.aclose()
+
+
 async def test_a_deployment_that_no_status_records_is_left_alone_and_named(cluster, provider):
     (before,) = provider.deployments.found
     await restore(cluster, {FINE_TUNED_MODELS, FINE_TUNE_JOBS, CONNECTIONS})
