@@ -51,7 +51,7 @@ def print_result(text: str) -> str | None:
         return "standard output is closed"
     encoding = out.encoding or "utf-8"
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)  # noqa: T201
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # Python would try once more when it ends
         return None if isinstance(error, BrokenPipeError) else f"standard output could not be written: {error.strerror}"
