@@ -20,6 +20,7 @@ import orjson
 
 from finetune_api.deployment import Endpoint
 from finetune_api.names import GROUP, WAKE_ANNOTATION
+from finetune_operator.command_line import print_result
 from finetune_operator.runtime.connection import kubeconfig_path
 from finetune_operator.runtime.errors import KubeError, NoCluster
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
@@ -132,12 +133,12 @@ async def main(args: argparse.Namespace, environment: Mapping[str, str] = os.env
     try:
         args.namespace = args.namespace or _current_namespace()
         async with Kube.connect(Settings(kubeconfig=None, kube_timeout_seconds=ANSWER_SECONDS)) as kube:
-            print(await answer(kube, args, environment))  # noqa: T201 - a command's output
+            said = print_result(await answer(kube, args, environment))
     except KubeError as error:
         said = f"the API server does not answer: {error.message}" if error.status == 0 else str(error)
     except (CannotAsk, NoCluster) as error:
         said = str(error)
-    else:
+    if said is None:
         return OK
     print(said, file=sys.stderr)  # noqa: T201 - a command's output
     return FAILED

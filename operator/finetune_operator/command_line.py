@@ -1,8 +1,10 @@
-"""The parser of `finetune-operator`'s command line: it says which command or flag was probably meant."""
+"""`finetune-operator`'s command line: a parser that says which command or flag was meant, and the way of a result."""
 
 import argparse
+import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -37,3 +39,20 @@ class Parser(argparse.ArgumentParser):
             near = like(name, flags) if name.startswith("--") else None
             return f"; did you mean {near} instead of {name}?" if near else f"; there are {', '.join(flags)}"
         return "; write a text of several words in quotes"
+
+
+def print_result(text: str) -> str | None:
+    """A result to stdout, what its encoding has not escaped; why not, where it cannot be written.
+
+    A reader that has left, as `head` does, has had enough.
+    """
+    out = sys.stdout
+    if out is None:
+        return "standard output is closed"
+    encoding = out.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # Python would try once more when it ends
+        return None if isinstance(error, BrokenPipeError) else f"standard output could not be written: {error.strerror}"
+    return None

@@ -180,7 +180,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("prepare", help="check data and pass them on to a provider (for pods)")
     commands.add_parser("measure", help="evaluate a model at a provider on the test set (for pods)")
     sagemaker = commands.add_parser("sagemaker", help="run the job in SageMaker's channels (for its containers)")
-    sagemaker.add_argument("--root", type=Path, default=Path("/opt/ml"), help="SageMaker's folder (default: /opt/ml)")
+    sagemaker.add_argument("--root", type=place, default=Path("/opt/ml"), help="SageMaker's folder (default: /opt/ml)")
     _serve_flags(commands.add_parser("serve", help="serve a tuned or a base model with an OpenAI-compatible API"))
     _cache_flags(commands.add_parser("cache", help="put a base model into a model cache"))
     _prune_flags(commands.add_parser("prune", help="delete output folders that are no longer used"))
@@ -194,14 +194,14 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
     check.add_argument(
         *("-f", "--file"),
         dest="files",
-        type=Path,
+        type=place,
         nargs="+",
         action="extend",
         required=True,
         help="manifests (YAML or JSON), of jobs above all, or a folder of them; may stand several times: a job is "
         "checked for its LLMConnection, if that is among them",
     )
-    check.add_argument("--model-cache", type=Path, help="folder of the model cache, for token counts")
+    check.add_argument("--model-cache", type=place, help="folder of the model cache, for token counts")
     check.add_argument(
         "--gpu-memory",
         type=quantity,
@@ -231,18 +231,18 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
 
 
 def _run_flags(run: argparse.ArgumentParser) -> None:
-    run.add_argument("-f", "--file", type=Path, required=True, help="manifest of one FineTuneJob (YAML or JSON)")
-    run.add_argument("--output", type=Path, required=True, help="folder for checkpoints and the tuned model")
+    run.add_argument("-f", "--file", type=place, required=True, help="manifest of one FineTuneJob (YAML or JSON)")
+    run.add_argument("--output", type=place, required=True, help="folder for checkpoints and the tuned model")
     run.add_argument(
-        "--model-cache", type=Path, help="folder of the model cache; without it the model is downloaded from the hub"
+        "--model-cache", type=place, help="folder of the model cache; without it the model is downloaded from the hub"
     )
-    run.add_argument("--code", type=Path, help="Python file that spec.code of the job names")
+    run.add_argument("--code", type=place, help="Python file that spec.code of the job names")
 
 
 def _serve_flags(serve: argparse.ArgumentParser) -> None:
-    serve.add_argument("--model", type=Path, required=True, help="folder of an adapter or a whole model")
-    serve.add_argument("--model-cache", type=Path, help="folder of the model cache, for an adapter's base model")
-    serve.add_argument("--base", type=Path, help="folder of an adapter's base model, instead of looking it up")
+    serve.add_argument("--model", type=place, required=True, help="folder of an adapter or a whole model")
+    serve.add_argument("--model-cache", type=place, help="folder of the model cache, for an adapter's base model")
+    serve.add_argument("--base", type=place, help="folder of an adapter's base model, instead of looking it up")
     serve.add_argument("--name", help="model name in requests (default: the folder's name)")
     serve.add_argument("--host", help="address to listen on (default: all of IPv4 and IPv6)")
     serve.add_argument("--port", type=port, default=8000, help="port to listen on")
@@ -251,7 +251,7 @@ def _serve_flags(serve: argparse.ArgumentParser) -> None:
         type=positive,
         help="maximum number of tokens of prompt and answer together; of an encoder-decoder's, of each",
     )
-    serve.add_argument("--api-key-file", type=Path, help="file with the bearer key that clients must send")
+    serve.add_argument("--api-key-file", type=place, help="file with the bearer key that clients must send")
     serve.add_argument(
         "--dtype",
         choices=["auto", "float32", "bfloat16", "float16"],
@@ -277,12 +277,12 @@ def _serve_flags(serve: argparse.ArgumentParser) -> None:
 
 def _cache_flags(cache: argparse.ArgumentParser) -> None:
     cache.add_argument("model", help="name that jobs use, for example HuggingFaceTB/SmolLM2-135M-Instruct")
-    cache.add_argument("--model-cache", type=Path, required=True, help="folder of the model cache")
+    cache.add_argument("--model-cache", type=place, required=True, help="folder of the model cache")
     source = cache.add_mutually_exclusive_group()
     source.add_argument("--from-hub", action="store_true", help="fetch from the hub (the default)")
-    source.add_argument("--from-folder", type=Path, help="folder with a model that was copied in")
-    source.add_argument("--from-archive", type=Path, help="tar, tar.gz, tar.zst or zip of such a folder")
-    source.add_argument("--from-gguf", type=Path, help="GGUF file; converted to safetensors")
+    source.add_argument("--from-folder", type=place, help="folder with a model that was copied in")
+    source.add_argument("--from-archive", type=place, help="tar, tar.gz, tar.zst or zip of such a folder")
+    source.add_argument("--from-gguf", type=place, help="GGUF file; converted to safetensors")
     cache.add_argument("--revision", help="commit, tag or branch on the hub")
 
 
@@ -294,23 +294,34 @@ def _prune_flags(prune: argparse.ArgumentParser) -> None:
 
 def _fetch_flags(fetch: argparse.ArgumentParser) -> None:
     fetch.add_argument("uri", help="where the model is, as the job's status.result.artifact.uri says")
-    fetch.add_argument("--to", type=Path, required=True, help="folder for the model's files")
+    fetch.add_argument("--to", type=place, required=True, help="folder for the model's files")
     fetch.add_argument("--sha256", help="SHA-256 of the model's manifest; a different model is rejected")
     fetch.add_argument("--endpoint", help="URL of an S3-compatible store")
 
 
 def _base_flags(base: argparse.ArgumentParser) -> None:
-    base.add_argument("--model", type=Path, required=True, help="folder of the adapter")
-    base.add_argument("--link", type=Path, required=True, help="path of the link to the base model's folder")
-    base.add_argument("--model-cache", type=Path, help="folder of the model cache")
+    base.add_argument("--model", type=place, required=True, help="folder of the adapter")
+    base.add_argument("--link", type=place, required=True, help="path of the link to the base model's folder")
+    base.add_argument("--model-cache", type=place, help="folder of the model cache")
     base.add_argument("--allow-hub", action="store_true", help="download the base model if the cache does not have it")
 
 
 def _push_flags(push: argparse.ArgumentParser) -> None:
-    push.add_argument("folder", type=Path, help="folder of the tuned model")
+    push.add_argument("folder", type=place, help="folder of the tuned model")
     push.add_argument("--to", required=True, help="oci://REGISTRY/REPOSITORY:TAG or hf://OWNER/NAME")
     push.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
     push.add_argument("--public", action="store_true", help="make the repository on the hub public")
+
+
+def place(text: str) -> Path:
+    """A file or a folder, for argparse. A variable that is not set would be the folder that one happens to be in.
+
+    Raises:
+        ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a file or a folder")
+    return Path(text)
 
 
 def positive(text: str) -> int:

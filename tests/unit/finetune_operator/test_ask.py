@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from finetune_api import RELEASE
 from finetune_operator import ask
 from finetune_operator.__main__ import main, parser
 from finetune_operator.ask import KEY_VARIABLE, CannotAsk, answer
+from finetune_operator.command_line import print_result
 from finetune_operator.runtime.errors import error_for
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 from finetune_operator.runtime.service_account import namespace_in
@@ -216,6 +218,21 @@ def test_a_wrong_flag_ends_with_what_to_write(wrong: list[str], capsys: pytest.C
         parser().parse_args(wrong)
     assert ended.value.code == 2
     assert "is no " in capsys.readouterr().err
+
+
+def test_an_answer_that_cannot_be_written_is_said_and_a_reader_that_has_left_has_had_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert print_result("a") == "standard output could not be written: No space left on device"
+    monkeypatch.setattr("sys.stdout", None)
+    assert print_result("a") == "standard output is closed"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="ascii") as left:
+        monkeypatch.setattr("sys.stdout", left)
+        assert print_result("\N{HEDGEHOG}") is None
 
 
 async def test_a_server_with_a_key_says_how_to_ask_it() -> None:

@@ -114,6 +114,14 @@ def test_a_port_that_is_none_is_refused_before_anything_starts(port, capsys):
     assert "is no port: write 0 to 65535" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("line", ["check -f ''", "run -f a.yaml --output ''", "cache a/b --model-cache=''"])
+def test_a_place_that_is_empty_is_not_the_folder_that_one_is_in(line, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(shlex.split(line))
+    assert ended.value.code == ExitCode.USAGE
+    assert "it is empty: name a file or a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "flag"),
     [

@@ -190,10 +190,16 @@ def _without_inner_tabs(line: str) -> str:
 def _documents(name: str, text: str) -> list[Document]:
     loader, found = _Loader(text), list[Document]()
     loader.is_json = text.lstrip().startswith("{")
+    stray: int | None = None
     while loader.check_node():
         node = loader.get_node()
         assert node is not None  # noqa: S101 - check_node says so
-        found += _objects(name, _no_list(name, loader.construct_document(node)), node)
+        value = loader.construct_document(node)
+        if isinstance(value, str | int | float):
+            stray = node.start_mark.line + 1
+        found += _objects(name, _no_list(name, value), node)
+    if found and stray:  # a file of nothing but text is somebody else's
+        raise TrainerError(Reason.SPEC_INVALID, f"{name} line {stray}: no object stands there, but text alone", _APART)
     return found
 
 
@@ -222,11 +228,18 @@ def shown(path: Path) -> str:
     return os.fsencode(path.name or path.absolute()).decode("utf-8", errors="replace")
 
 
+def _is_list(value: dict[str, Any]) -> bool:
+    return str(value.get("kind")).endswith("List") and isinstance(value.get("items"), list)
+
+
 def _objects(file_name: str, value: Any, node: yaml.Node) -> Iterator[Document]:
     if not isinstance(value, dict):
         return
-    items = value.get("items")
-    if str(value.get("kind")).endswith("List") and isinstance(items, list):
+    items: Any = value.get("items")
+    if _is_list(value):
+        if any(isinstance(item, dict) and _is_list(item) for item in items):
+            said = f"{file_name} line {node.start_mark.line + 1}: a List stands in a List, which kubectl does not read"
+            raise TrainerError(Reason.SPEC_INVALID, said, _APART)
         (listed,) = (inner for name, _, inner in _pairs(node) if name == "items")
         for item, (_, _, inner) in zip(items, _pairs(listed), strict=True):
             yield from _objects(file_name, item, inner)

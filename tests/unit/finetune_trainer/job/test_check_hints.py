@@ -276,6 +276,17 @@ def test_a_value_alone_is_answered_with_all_that_is_around_it(refused, tmp_path)
     assert read_all(tmp_path / "right.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{JOB}---\nhello\n", "m.yaml line 10: no object stands there, but text alone"),
+        ("kind: List\nitems:\n- {kind: List, items: []}\n", "m.yaml line 1: a List stands in a List, which kubectl"),
+    ],
+)
+def test_a_file_that_kubectl_takes_nothing_of_is_not_right_in_parts(refused, text, said):
+    assert refused(text)[0].startswith(said)
+
+
 @pytest.mark.parametrize("dump", [yaml.safe_dump, lambda value: str(value).replace("'", '"')])
 def test_objects_in_a_list_are_told_to_be_so_as_kubectl_reads_none(refused, dump):
     message, step = refused(dump([yaml.safe_load(JOB), yaml.safe_load(DEPLOYMENT)]))
