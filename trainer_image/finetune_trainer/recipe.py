@@ -68,7 +68,8 @@ class Context:
     def stop_requested(self) -> bool:
         """Whether the pod is to end: write a checkpoint, then call `stop`, within 100 seconds.
 
-        Processes that the code starts know it as well."""
+        Processes that the code starts know it as well.
+        """
         return self.interruption.asked or self._reports.is_asked_to_stop
 
     def stop(self) -> None:

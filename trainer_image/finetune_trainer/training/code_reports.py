@@ -1,7 +1,7 @@
 """How the code of `spec.code` and its trainer hear of each other: reports by a pipe, and a mark that asks to stop.
 
-Both have names in a folder, so that whatever the code starts can report too, and knows when to stop: `accelerate launch`
-and torchrun pass no descriptors on and no signal, and a descriptor's number would be another file there.
+Both have names in a folder, so that whatever the code starts can report too, and knows when to stop: launchers of
+ranks pass no descriptors on and no signal, and a descriptor's number would be another file there.
 """
 
 import os

@@ -63,7 +63,7 @@ def _adds_nothing(base: Path, model: Any) -> bool:
     rest = [name for name in saved if name not in known and not _RANDOM.search(name)]
     if any(value.any() for value in halves.values()) or not all(map(_MAGNITUDE.search, rest)):
         return False
-    now = {_plain(name): partial(_itself, value) for name, value in biases.items()}
+    now = {plain_name(name): partial(_itself, value) for name, value in biases.items()}
     return _has_its_magnitudes(model) and _are_of(base, now)
 
 
@@ -71,7 +71,8 @@ def _itself(value: Any) -> Any:
     return value
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A tensor's name in the base model, of the one that peft gives it."""
     return name.removeprefix(_BEFORE_NAMES).replace(_WITHIN_NAMES, "")
 
 
