@@ -42,8 +42,9 @@ class Context:
         self._reports = Writer(Path(told.reports))
         self.interruption = Interruption()
         self._signals = contextlib.ExitStack()  # as long as this lives, signals are asked for, not obeyed
-        self._signals.enter_context(self.interruption.install())
-        self._signals.enter_context(self.interruption.deferred())
+        if os.getppid() == told.trainer:  # processes that the code starts are ended by them, by whoever started them
+            self._signals.enter_context(self.interruption.install())
+            self._signals.enter_context(self.interruption.deferred())
         self.job = told.job
         self.spec: FineTuneJobSpec = told.job.spec
         """The job's spec: hyperparameters, method, lora and all else as it was applied."""

@@ -113,6 +113,7 @@ class CodeContext(ApiModel):
     output: str = Field(description="Folder for the finished model.")
     checkpoints: str = Field(description="Folder that outlives the pod.")
     moment: datetime | None = Field(None, description="What time chat templates write; None: what the clock says.")
+    trainer: int = Field(0, description="Process that has started the code, and that asks it to stop by SIGTERM.")
     reports: str = Field("", description="Folder of the pipe that takes CodeReport lines, and of the wish to stop.")
 
 
@@ -148,6 +149,7 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
             output=str(output),
             checkpoints=str(checkpoints),
             moment=attempt.moment,
+            trainer=os.getpid(),
             reports=reports,
         )
         code = _code_of(job, learnt)  # a large dataset took its time

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune_api.job_status import TOKENIZER_LEFT_OUT
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.training import own_model
+from finetune_trainer.training import left_tokenizer, own_model
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.training.own_jobs import left
@@ -162,6 +163,27 @@ def test_a_whole_model_of_the_base_models_kind_and_of_other_measures_is_refused(
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "left")
     with pytest.raises(TrainerError, match=rf"{re.escape(name)} has another size than that of test/tiny-llama"):
         own_model.load(job, tiny_model / NAME, tmp_path / "left", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: None, None),
+        (lambda tokenizer: tokenizer("a", padding="max_length", truncation=True, max_length=8), None),
+        (lambda tokenizer: tokenizer.add_tokens(["<a>", "<b>"]), "it has 2 tokens more than the base model's"),
+        (lambda tokenizer: setattr(tokenizer, "chat_template", "{{ messages }}"), "it has another chat template than"),
+    ],
+    ids=["untouched", "used", "more", "template"],
+)
+def test_a_tokenizer_that_nobody_will_use_is_told(tiny_model, tmp_path, change, said):
+    from transformers import AutoTokenizer
+
+    assert left_tokenizer.left_out(tiny_model / NAME, tmp_path) is None, "there is none"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model / NAME)
+    change(tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    told = left_tokenizer.left_out(tiny_model / NAME, tmp_path)
+    assert told == said or (told[0].startswith(TOKENIZER_LEFT_OUT) and said in told[0])
 
 
 def test_a_whole_model_with_more_words_is_taken(tiny_model, tmp_path):
