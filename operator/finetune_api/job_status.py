@@ -143,6 +143,9 @@ NOTHING_LEARNT = "the tuned model answers as its base model does"
 LITTLE_KEPT = "most of what was learnt is lost by rounding"
 """How the warning begins of a model that is nearly its base once it is saved in 16 bits."""
 
+TOKENIZER_LEFT_OUT = "the tokenizer that the code has saved is not used"
+"""How the warning begins of code that saves another tokenizer, or chat template, than the base model's."""
+
 
 class TrainingResult(ApiModel):
     """What a finished run made."""

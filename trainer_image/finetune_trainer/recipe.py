@@ -15,7 +15,9 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,8 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.verdict import SplitName
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
-from finetune_trainer.training.own_code import CONTEXT_VARIABLE, CodeContext, CodeReport
+from finetune_trainer.training.code_reports import CodeReport, Writer
+from finetune_trainer.training.own_code import CONTEXT_VARIABLE, CodeContext
 
 if TYPE_CHECKING:
     from finetune_trainer.training.passes import Pass
@@ -36,11 +39,12 @@ class Context:
     """What the code is told, and how it tells."""
 
     def __init__(self, told: CodeContext) -> None:
-        self._descriptor = told.report_descriptor
+        self._reports = Writer(Path(told.reports))
         self.interruption = Interruption()
         self._signals = contextlib.ExitStack()  # as long as this lives, signals are asked for, not obeyed
-        self._signals.enter_context(self.interruption.install())
-        self._signals.enter_context(self.interruption.deferred())
+        if os.getppid() == told.trainer:  # processes that the code starts are ended by them, by whoever started them
+            self._signals.enter_context(self.interruption.install())
+            self._signals.enter_context(self.interruption.deferred())
         self.job = told.job
         self.spec: FineTuneJobSpec = told.job.spec
         """The job's spec: hyperparameters, method, lora and all else as it was applied."""
@@ -57,10 +61,17 @@ class Context:
 
         transformers' own `apply_chat_template` asks the clock; most templates take a `date_string` instead."""
 
+    def leave_signals(self) -> None:
+        """Obey signals again as before."""
+        self._signals.close()
+
     @property
     def stop_requested(self) -> bool:
-        """Whether the pod is to end: write a checkpoint, then call `stop`, within 100 seconds."""
-        return self.interruption.asked
+        """Whether the pod is to end: write a checkpoint, then call `stop`, within 100 seconds.
+
+        Processes that the code starts know it as well.
+        """
+        return self.interruption.asked or self._reports.is_asked_to_stop
 
     def stop(self) -> None:
         """End here, after a checkpoint; the next attempt starts the code anew.
@@ -104,7 +115,7 @@ class Context:
         said = CodeReport(
             step=step, total_steps=total_steps, epoch=epoch, loss=loss, validation_loss=validation_loss, tokens=tokens
         )
-        os.write(self._descriptor, said.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n")
+        self._reports.line(said.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
 @lru_cache(maxsize=1)
@@ -118,6 +129,34 @@ def context() -> Context:
     if path is None:
         raise RuntimeError("start this code by a job's spec.code, or by `finetune-trainer run --code`")
     return Context(CodeContext.model_validate_json(Path(path).read_bytes()))
+
+
+class _Fork(threading.local):
+    """A thread's signals as they were before it forked."""
+
+    mask: Iterable[int] = ()
+
+
+_fork = _Fork()
+
+
+def _hold_signals() -> None:
+    """One that comes before the forked process obeys it again would be lost."""
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
+
+def _let_signals_go() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+
+
+def _as_a_process_of_its_own() -> None:
+    """A forked process ends by SIGTERM as it would without us: who ends one by it waits until it is gone."""
+    if context.cache_info().currsize:
+        context().leave_signals()
+    _let_signals_go()
+
+
+os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_as_a_process_of_its_own)
 
 
 def chat_tokenizer(run: Context) -> ChatTokenizer:

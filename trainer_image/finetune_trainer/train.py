@@ -50,7 +50,7 @@ from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import Keeping, followed, kept
 from finetune_trainer.storage.durable import write_errors
-from finetune_trainer.training import diverged, moment, own_code, own_model, rounded, unchanged
+from finetune_trainer.training import diverged, left_tokenizer, moment, own_code, own_model, rounded, unchanged
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
@@ -294,6 +294,7 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
     left = Path(job.output) / own_code.MODEL_FOLDER
     model = own_model.load(job, folder, left, compute_dtype_of(job))
     result = _with(result, unchanged.nothing_learnt(folder, left, model))
+    result = _with(result, left_tokenizer.left_out(folder, left))
     own_code.found_good(job, code, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
     run.code_sha256 = code.sha256

@@ -7,7 +7,7 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import LITTLE_KEPT, NOTHING_LEARNT, Failure, FineTuneJobStatus
+from finetune_api.job_status import LITTLE_KEPT, NOTHING_LEARNT, TOKENIZER_LEFT_OUT, Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
@@ -39,6 +39,9 @@ from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.queue import Key, Requeue
 
 logger = logging.getLogger(__name__)
+
+_NOT_DIVERGED = (NOTHING_LEARNT, LITTLE_KEPT, TOKENIZER_LEFT_OUT)
+"""How warnings begin that tell of something else than a training that went astray."""
 
 
 class JobReconciler:
@@ -236,7 +239,7 @@ def _doubt(status: FineTuneJobStatus) -> tuple[str, str] | None:
     result, provider = status.result, status.provider
     if result is not None and result.warnings:
         said = result.warnings[0]
-        reason = "Succeeded" if said.startswith((NOTHING_LEARNT, LITTLE_KEPT)) else Reason.TRAINING_DIVERGED.value
+        reason = "Succeeded" if said.startswith(_NOT_DIVERGED) else Reason.TRAINING_DIVERGED.value
         return reason, f"but {said}"
     unmeasured = (result and result.evaluation_failure) or (
         provider.evaluation.failure if provider and provider.evaluation else None

@@ -107,6 +107,10 @@ def pickled(base: Path) -> None:
     (base / "model.safetensors").rename(base / "pytorch_model.bin")
 
 
+def gguf(base: Path) -> None:
+    (base / "model.safetensors").rename(base / "model.Q4_1.gguf")
+
+
 def under_another_name(base: Path) -> None:
     (base / "model.safetensors").rename(base / "consolidated.safetensors")
 
@@ -132,6 +136,7 @@ def under_another_name(base: Path) -> None:
         (adapter_alone, "it is an adapter, and no model (adapter_config.json)"),
         (adapter_beside, "an adapter lies beside its weights (adapter_config.json)"),
         (pickled, "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded"),
+        (gguf, "it has no weights in safetensors, but model.Q4_1.gguf"),
         (under_another_name, "neither model.safetensors nor an index of its parts is there"),
     ],
 )

@@ -155,7 +155,7 @@ def spoilt(cache, folder, spoil):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda file: file.write_text("version https://git-lfs.github.com/"), "has no header of safetensors"),
+        (lambda file: file.write_text("version https://git-lfs.github.com/"), "is a pointer of Git LFS, not the file"),
         (lambda file: file.write_bytes(file.read_bytes()[:-9]), "its header speaks of"),
     ],
 )

@@ -31,6 +31,7 @@ from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.data.template_file import TEMPLATE_STEP, filed_template, require_writing
 from finetune_trainer.data.tokenizer_config import STEP, require_form
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage import lfs
 
 _NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """Fields of tokens that every tokenizer may have."""
@@ -353,7 +354,8 @@ def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Sequence[s
     try:
         backend = Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
-        message = f"tokenizer.json of the base model cannot be read: {error}"
+        why = lfs.in_words(path) if lfs.is_pointer(path) else error
+        message = f"tokenizer.json of the base model cannot be read: {why}"
         raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     has_later = "added_tokens_decoder" in config

@@ -14,10 +14,10 @@ from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_refusals, config_file, kinds, loaded_weights
 from finetune_trainer.models.base_refusals import (
-    NO_SAFETENSORS,
     PUT_THERE_AGAIN,
     first_line,
     is_of_the_device,
+    no_safetensors,
     unusable,
 )
 from finetune_trainer.models.corrected import (
@@ -194,5 +194,5 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
     if refused := kinds.why_not(config, own_code=trust_remote_code):
         raise unusable(folder, *refused)
     if not any(folder.glob("*.safetensors")):
-        raise unusable(folder, *NO_SAFETENSORS)
+        raise no_safetensors(folder)
     return config

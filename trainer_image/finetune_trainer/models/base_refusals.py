@@ -23,7 +23,7 @@ PUT_THERE_AGAIN = (
     "cache), and try again (in a cluster by spec.retryNonce)."
 )
 
-NO_SAFETENSORS = (
+_NO_SAFETENSORS = (
     "it has no weights in safetensors; pickled ones (.bin, .pt) are not loaded: they can run code",
     "Name another revision or model with safetensors; whoever trusts the file has transformers write them: "
     "AutoModelForCausalLM.from_pretrained('FOLDER').save_pretrained('FOLDER'). Then apply the job under a new name.",
@@ -40,6 +40,7 @@ _NEVER_TUNED = frozenset({
 })  # fmt: skip
 """Ways to quantise that stay as they are once they are loaded."""
 _PICKLED = ("*.bin", "*.pt", "*.pth")
+_GGUF = "*.gguf"
 
 OTHER_NUMBERS = (
     "Set hyperparameters.precision: Float32, have the model put into the cache again (finetune-trainer cache), or name "
@@ -54,6 +55,18 @@ _ANOTHER = (
 def unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
     """The refusal of a base model."""
     return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
+
+
+def no_safetensors(folder: Path) -> TrainerError:
+    """The refusal of one whose weights are in other files, if anywhere."""
+    written = next(iter(sorted(folder.glob(_GGUF))), None)
+    if written is None:
+        return unusable(folder, *_NO_SAFETENSORS)
+    step = (
+        f"Have it written from that file: finetune-trainer cache NAME --from-gguf {written.name}. Then try again (in a "
+        "cluster by spec.retryNonce)."
+    )
+    return unusable(folder, f"it has no weights in safetensors, but {written.name}", step)
 
 
 @contextmanager
@@ -101,8 +114,8 @@ def require_whole_files(folder: Path) -> None:
         TrainerError: ModelUnusable.
     """
     if not any(folder.glob("*.safetensors")):
-        if any(found for pattern in _PICKLED for found in folder.glob(pattern)):
-            raise unusable(folder, *NO_SAFETENSORS)
+        if any(found for pattern in (*_PICKLED, _GGUF) for found in folder.glob(pattern)):
+            raise no_safetensors(folder)
         return
     if not is_named(folder):
         why = "its weights are damaged: neither model.safetensors nor an index of its parts is there"

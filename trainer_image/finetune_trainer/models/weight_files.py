@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.storage import lfs
+
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _SOMEWHERE = "its safetensors"
@@ -128,6 +130,6 @@ def _wrong_with(path: Path) -> str | None:
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
     except UNREADABLE:
-        return f"{path.name} has no header of safetensors"
+        return lfs.in_words(path) if lfs.is_pointer(path) else f"{path.name} has no header of safetensors"
     size = path.stat().st_size
     return None if size == length else f"{path.name} has {size} bytes, its header speaks of {length}"

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from finetune_api.base import ApiModel
+from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.training.code_start import RAISED
@@ -15,6 +16,10 @@ _MOST_BYTES = 4096
 _FOR_MEMORY = ("MemoryError", "OutOfMemoryError")
 """Python's own error, and torch's for a GPU."""
 
+_STOPPED = (
+    "Let the code call run.stop() only where run.stop_requested says so, and just end where it is done, and try again "
+    "(in a cluster by spec.retryNonce)."
+)
 _LOOK = "the end of its output says why"
 
 
@@ -43,14 +48,11 @@ class _Raised(ApiModel):
 def failed(exit_code: int, scratch: Path) -> TrainerError:
     """Why code ended with this exit code; the child's working folder may tell more."""
     raised = _raised(scratch)
-    if exit_code == -signal.SIGKILL:
-        return TrainerError(Reason.OUT_OF_MEMORY, "the code of spec.code was killed: probably over the memory limit")
     if raised is not None and raised.for_memory is not None and exit_code > 0:
         said = f"the code of spec.code had too little memory: {raised.type}{raised.at}"
         return TrainerError(raised.for_memory, said)
-    if exit_code == -signal.SIGBUS:
-        why = "a file that it has mapped into memory was truncated, or its volume (/dev/shm?) is full"
-        return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with signal SIGBUS: {why}")
+    if (meant := _of_a_meaning(exit_code, raised)) is not None:
+        return meant
     how = f"signal {_signal(-exit_code)}" if exit_code < 0 else f"exit code {exit_code}"
     if raised is None:
         return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}; {_LOOK}")
@@ -58,6 +60,19 @@ def failed(exit_code: int, scratch: Path) -> TrainerError:
         return _lacks(raised, how)
     what = raised.at if raised.type == "SystemExit" else f": {raised.type}{raised.at}"
     return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with {how}{what}; {_LOOK}")
+
+
+def _of_a_meaning(exit_code: int, raised: _Raised | None) -> TrainerError | None:
+    """What an exit code alone tells."""
+    if exit_code == -signal.SIGKILL:
+        return TrainerError(Reason.OUT_OF_MEMORY, "the code of spec.code was killed: probably over the memory limit")
+    if exit_code == -signal.SIGBUS:
+        why = "a file that it has mapped into memory was truncated, or its volume (/dev/shm?) is full"
+        return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with signal SIGBUS: {why}")
+    if exit_code == ExitCode.INTERRUPTED:
+        said = f"the code of spec.code called run.stop(){raised.at if raised else ''}, and nobody has asked it to stop"
+        return TrainerError(Reason.CODE_FAILED, said, _STOPPED)
+    return None
 
 
 def _lacks(raised: _Raised, how: str) -> TrainerError:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -20,12 +19,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -53,9 +52,10 @@ from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys
 from finetune_trainer.storage.durable import sha256_of, text_in, whole_file, write_errors
-from finetune_trainer.training import code_start
+from finetune_trainer.training import code_reports, code_start
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.code_end import failed
+from finetune_trainer.training.code_reports import CodeReport
 from finetune_trainer.training.tuning import checkpoints_of
 
 CONTEXT_VARIABLE = "FINETUNE_CONTEXT"
@@ -91,17 +91,6 @@ _WHAT_IT_IS = ("config.json", "*.safetensors", "tokenizer*")
 _MARKED_BYTES = 1 << 16
 """Of a file's beginning and of its end: all of a configuration, the names of weights and the last of them."""
 
-_MOST = 10**15
-"""Of what code counts: sums of such numbers are still some that JSON and a status can hold."""
-_Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e100, le=1e100)]
-"""The same of what it measures."""
-
-_LOOK_MILLISECONDS = 200
-"""How often it is looked whether the code is gone, where it reports nothing."""
-
-_LINE_BYTES, _PIPE_BYTES = 1 << 16, 1 << 20
-"""More than a report takes, and the most that a pipe may hold of what was written before."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -124,18 +113,8 @@ class CodeContext(ApiModel):
     output: str = Field(description="Folder for the finished model.")
     checkpoints: str = Field(description="Folder that outlives the pod.")
     moment: datetime | None = Field(None, description="What time chat templates write; None: what the clock says.")
-    report_descriptor: int = Field(-1, description="File descriptor that takes CodeReport lines.")
-
-
-class CodeReport(ApiModel):
-    """One line of progress from the child."""
-
-    step: int = Field(ge=0, le=_MOST, description="Steps done.")
-    total_steps: int | None = Field(None, ge=1, le=_MOST, description="Steps in all.")
-    epoch: Annotated[_Finite, Field(ge=0)] | None = Field(None, description="Passes over the data done.")
-    loss: _Finite | None = Field(None, description="Training loss of this step.")
-    validation_loss: _Finite | None = Field(None, description="Validation loss after this step.")
-    tokens: int = Field(0, ge=0, le=_MOST, description="Tokens of this step, without padding.")
+    trainer: int = Field(0, description="Process that has started the code, and that asks it to stop by SIGTERM.")
+    reports: str = Field("", description="Folder of the pipe that takes CodeReport lines, and of the wish to stop.")
 
 
 def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: str) -> tuple[TrainingResult, Code]:
@@ -161,7 +140,8 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
         output.mkdir(parents=True)
         checkpoints.mkdir(exist_ok=True)
     heard, before = _Heard(job, verdict, reporter), _marks(folder)
-    with tempfile.TemporaryDirectory(prefix="own-code-") as scratch:
+    temporary = tempfile.TemporaryDirectory
+    with temporary(prefix="own-code-") as scratch, temporary(prefix="own-code-reports-") as reports:
         told = CodeContext(
             job=job,
             base_model=str(folder),
@@ -169,6 +149,8 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
             output=str(output),
             checkpoints=str(checkpoints),
             moment=attempt.moment,
+            trainer=os.getpid(),
+            reports=reports,
         )
         code = _code_of(job, learnt)  # a large dataset took its time
         exit_code = _run(code.file, told, Path(scratch), heard, interruption)
@@ -285,43 +267,18 @@ def canonical(row: Row) -> dict[str, Any]:
 
 def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interruption: Interruption) -> int:
     """Start the child, hear its reports, pass a wish to stop on; its exit code."""
-    reading, writing = os.pipe()
-    gone = threading.Event()
-    with os.fdopen(reading, "rb", buffering=0) as pipe, interruption.deferred():
-        try:
-            child = _start(code, told.model_copy(update={"report_descriptor": writing}), scratch)
-        finally:
-            os.close(writing)
-        with _watched(child, interruption, gone):
-            for line in _lines(pipe, gone):
+    gone, folder = threading.Event(), Path(told.reports)
+    with code_reports.opened(folder) as pipe, interruption.deferred():
+        child = _start(code, told, scratch)
+
+        def ask() -> None:
+            code_reports.ask_to_stop(folder)
+            child.send_signal(signal.SIGTERM)
+
+        with _watched(child, interruption, gone, ask):
+            for line in code_reports.lines(pipe, gone):
                 heard.line(line.decode(errors="replace"))
         return child.wait()
-
-
-def _lines(pipe: IO[bytes], gone: threading.Event) -> Iterator[bytes]:
-    """What is written into the pipe, line by line, until nobody can write any more or the code is gone.
-
-    A process that it has left in a session of its own may hold the pipe open for ever.
-    """
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    begun, left = b"", _PIPE_BYTES
-    while left > 0:
-        was_gone = gone.is_set()
-        if not poll.poll(_LOOK_MILLISECONDS):
-            if was_gone:
-                break
-            continue
-        part = pipe.read(_LINE_BYTES)
-        if not part:
-            break
-        left -= len(part) if was_gone else 0
-        *lines, begun = (begun + part).split(b"\n")
-        yield from lines
-        if len(begun) > _LINE_BYTES:
-            break  # it is no report, however it goes on
-    if begun:
-        yield begun
 
 
 def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[bytes]":
@@ -334,13 +291,14 @@ def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[by
         [sys.executable, "-c", code_start.COMMAND, str(code)],
         cwd=scratch,
         env=environment | {CONTEXT_VARIABLE: str(path), "PYTHONUNBUFFERED": "1"},
-        pass_fds=(told.report_descriptor,),
         start_new_session=True,
     )
 
 
 @contextmanager
-def _watched(child: "subprocess.Popen[bytes]", interruption: Interruption, gone: threading.Event) -> Iterator[None]:
+def _watched(
+    child: "subprocess.Popen[bytes]", interruption: Interruption, gone: threading.Event, ask: Callable[[], None]
+) -> Iterator[None]:
     """Ask the child to stop when somebody asks us; when it is `gone`, end what it left."""
 
     def watch() -> None:
@@ -353,7 +311,7 @@ def _watched(child: "subprocess.Popen[bytes]", interruption: Interruption, gone:
                 look_at = time.monotonic() + LOOK_SECONDS
             if asked_at is None and interruption.wait(0.2):
                 asked_at = time.monotonic()
-                child.send_signal(signal.SIGTERM)
+                ask()
             if asked_at is not None and time.monotonic() - asked_at > STOP_SECONDS:
                 break
         _end_group(child.pid)

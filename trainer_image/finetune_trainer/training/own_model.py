@@ -15,8 +15,20 @@ from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
 from finetune_trainer.models.loaded_weights import Zeros, first_not_finite
+from finetune_trainer.models.weight_files import is_named
+from finetune_trainer.training.unchanged import plain_name
 
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""How `init_lora_weights` begins where the base model is another one afterwards: what the adapter begins with is taken
+out of it, or it is rounded. On the base as it was, which servers load, such an adapter is no model that was trained."""
+_SAVE = "Let the code save the tuned model or adapter with save_pretrained into the context's output folder"
+_MERGE = "Let the code merge the adapter (merge_and_unload), save the whole model instead of it with save_pretrained"
+_CONVERT = (
+    "Let the code save the adapter with save_pretrained and its path_initial_model_for_weight_conversion, or merge it "
+    "(merge_and_unload) and save the whole model"
+)
+_UNROUNDED = "Let the code load the base model without quantization_config, save what it has tuned with save_pretrained"
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -31,9 +43,16 @@ def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
     elif (folder / "config.json").is_file():
         model = _whole(job, base, folder)
     else:
-        raise _refused(f"it has neither {_ADAPTER} nor config.json")
+        raise _refused(f"it has neither {_ADAPTER} nor config.json{_below(folder)}")
     _require_sound(model)
     return model
+
+
+def _below(folder: Path) -> str:
+    """Where libraries put a model into a folder of its own: a checkpoint's, or one of the adapter's name."""
+    found = (path.parent for name in (_ADAPTER, "config.json") for path in sorted(folder.glob(f"*/{name}")))
+    where = next(found, None)
+    return f"; the folder {where.name} in it has" if where else ""
 
 
 def _adapter(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
@@ -46,8 +65,10 @@ def _adapter(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
     model = base_model.load_model(base, dtype=dtype, trust_remote_code=job.trust_remote_code)
     model.name_or_path = job.spec.base_model
     try:
-        saved = load_file(folder / _WEIGHTS)
+        saved = _without_tables(load_file(folder / _WEIGHTS), model)
         tuned = PeftModel.from_pretrained(model, folder, config=config, is_trainable=False)
+    except TrainerError:
+        raise
     except Exception as error:
         raise _refused(f"it cannot be loaded: {_words(error)}") from error
     expected = {
@@ -55,6 +76,22 @@ def _adapter(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
     }
     _require_same("adapter", {name: value.shape for name, value in saved.items()}, expected)
     return tuned
+
+
+def _without_tables(saved: dict[str, Any], base: Any) -> dict[str, Any]:
+    """Without the tables of words that peft saves beside an adapter on them, or where there are more words.
+
+    Raises:
+        TrainerError: CodeFailed, one is not the base's own.
+    """
+    tables = [one for one in (base.get_input_embeddings(), base.get_output_embeddings()) if one is not None]
+    of_words = {id(value) for table in tables for value in table.parameters()}
+    own = {name: value for name, value in base.named_parameters(remove_duplicate=False) if id(value) in of_words}
+    for name in [name for name in saved if plain_name(name) in own]:
+        value, was = saved.pop(name), own[plain_name(name)]
+        if value.shape != was.shape or not value.to(was.dtype).equal(was.cpu()):
+            raise _refused(f"its {plain_name(name)} is a whole layer, which servers of adapters do not load", _MERGE)
+    return saved
 
 
 def _adapter_config(job: TrainerJob, base: Path, folder: Path) -> Any:
@@ -71,7 +108,9 @@ def _adapter_config(job: TrainerJob, base: Path, folder: Path) -> Any:
     if named not in (job.spec.base_model, str(base), str(base.resolve())):
         raise _refused(f"it is an adapter for {Path(named).name}, not for {job.spec.base_model}")
     if config.modules_to_save:
-        raise _refused("its modules_to_save are whole layers, which servers of adapters do not load")
+        raise _refused("its modules_to_save are whole layers, which servers of adapters do not load", _MERGE)
+    if str(config.init_lora_weights).lower().startswith(_CHANGING_THE_BASE):
+        raise _refused(f"its init_lora_weights, {config.init_lora_weights}, has changed the base model", _CONVERT)
     config.base_model_name_or_path = job.spec.base_model
     return config
 
@@ -80,6 +119,8 @@ def _whole(job: TrainerJob, base: Path, folder: Path) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    if not is_named(folder):
+        raise _refused("it has no model.safetensors; pickled weights are not loaded")
     try:
         before = AutoConfig.from_pretrained(base, trust_remote_code=job.trust_remote_code)
         after = AutoConfig.from_pretrained(folder, trust_remote_code=job.trust_remote_code)
@@ -120,9 +161,18 @@ def _require_sizes(job: TrainerJob, before: dict[str, Any], after: dict[str, Any
 
 
 def _require_shape(job: TrainerJob, before: Any, after: Any) -> None:
+    method, was = _quantised(after), _quantised(before)
+    if method not in (None, was):
+        raise _refused(f"its weights are rounded to fewer bits (quantization_config: {method})", _UNROUNDED)
     other = next((name for name in _SHAPE if getattr(before, name, None) != getattr(after, name, None)), None)
     if other is not None:
         raise _refused(f"its {other} is not that of {job.spec.base_model}")
+
+
+def _quantised(config: Any) -> str | None:
+    found = getattr(config, "quantization_config", None)
+    method = found.get("quant_method", "?") if isinstance(found, dict) else getattr(found, "quant_method", "?")
+    return None if found is None else str(getattr(method, "value", method))
 
 
 def _require_same(what: str, saved: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -139,12 +189,10 @@ def _require_sound(model: Any) -> None:
         raise _refused(f"{name} holds nothing but zeros")
 
 
-def _refused(why: str) -> TrainerError:
+def _refused(why: str, step: str = _SAVE) -> TrainerError:
+    again = "and try again (in a cluster by spec.retryNonce)."
     return TrainerError(
-        Reason.CODE_FAILED,
-        f"the code of spec.code left no model that can be served: {why}",
-        "Let the code save the tuned model or adapter with save_pretrained into the context's output folder, and try "
-        "again (in a cluster by spec.retryNonce).",
+        Reason.CODE_FAILED, f"the code of spec.code left no model that can be served: {why}", f"{step}, {again}"
     )
 
 

@@ -63,31 +63,46 @@ def _adds_nothing(base: Path, model: Any) -> bool:
     rest = [name for name in saved if name not in known and not _RANDOM.search(name)]
     if any(value.any() for value in halves.values()) or not all(map(_MAGNITUDE.search, rest)):
         return False
-    now = {_plain(name): partial(_itself, value) for name, value in biases.items()}
-    return _has_its_magnitudes(model) and _are_of(base, now)
+    now = {plain_name(name): partial(_itself, value) for name, value in biases.items()}
+    return _has_its_magnitudes(base, model) and _are_of(base, now)
 
 
 def _itself(value: Any) -> Any:
     return value
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A tensor's name in the base model, of the one that peft gives it."""
     return name.removeprefix(_BEFORE_NAMES).replace(_WITHIN_NAMES, "")
 
 
-def _has_its_magnitudes(model: Any) -> bool:
-    """Whether each magnitude is the length of the base's own weights, with which DoRA begins."""
+def _has_its_magnitudes(base: Path, model: Any) -> bool:
+    """Whether each magnitude is the length of the base's own weights, with which DoRA begins.
+
+    Of the weights as they are loaded here, or as they are stored: the code may have had them in either numbers.
+    """
+    layers = {path: one for path, one in model.named_modules() if getattr(one, "lora_magnitude_vector", None)}
+    with _stored(base) as was:
+        for path, layer in layers.items():
+            stored = _under(f"{plain_name(path)}.weight", was)
+            weights = [layer.get_base_layer().weight, *([was[stored]()] if stored else [])]
+            for added in layer.lora_magnitude_vector.values():
+                if not any(_is_length(added, weight.detach().float()) for weight in weights):
+                    return False
+    return True
+
+
+def _under(name: str, tensors: Tensors) -> str | None:
+    """What files call it: some of them leave out how transformers' own names begin."""
+    return next((one for one in tensors if name == one or name.endswith(f".{one}")), None)
+
+
+def _is_length(added: Any, weight: Any) -> bool:
     import torch
 
-    layers = (module for module in model.modules() if getattr(module, "lora_magnitude_vector", None))
-    for layer in layers:
-        weight = layer.get_base_layer().weight.detach().float()
-        for added in layer.lora_magnitude_vector.values():
-            now = added.weight.detach().float()
-            was = added.get_weight_norm(weight, weight.new_zeros(()), 1.0)  # of any shape: it may be turned first
-            if was.shape != now.shape or not torch.allclose(now, was, rtol=_rounding_of(now), atol=0.0):
-                return False
-    return True
+    now = added.weight.detach().float()
+    was = added.get_weight_norm(weight, weight.new_zeros(()), 1.0)  # of any shape: it may be turned first
+    return was.shape == now.shape and torch.allclose(now, was, rtol=_rounding_of(now), atol=0.0)
 
 
 def _rounding_of(values: Any) -> float:

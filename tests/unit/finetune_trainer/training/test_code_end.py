@@ -20,6 +20,10 @@ RAISED = {
     "an exit code": ("import sys\nsys.exit(3)", "exit code 3 at train.py line 2;"),
     "words in place of an exit code": ("import sys\nsys.exit('a row')", "exit code 1 at train.py line 2;"),
     "an interruption of its own": ("\nraise KeyboardInterrupt", "SIGINT: KeyboardInterrupt at train.py line 2;"),
+    "a stop that nobody asked for": (
+        "raise SystemExit(75)",
+        "run.stop() at train.py line 1, and nobody has asked it to",
+    ),
     "what is no Python": ("x = 1\ny = (", "SyntaxError at train.py line 2;"),
     "what is no Python in a file beside it": ("import broken", "SyntaxError at broken.py line 2;"),
     "no UTF-8": (b"x = 1\n# caf\xe9", "SyntaxError at train.py line 2;"),

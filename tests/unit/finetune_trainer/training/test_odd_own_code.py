@@ -9,6 +9,7 @@ import pytest
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job_status import NOTHING_LEARNT
+from finetune_trainer.training import code_reports
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.training.own_jobs import job_with
 from tests.unit.finetune_trainer.training_runs import do
@@ -16,7 +17,8 @@ from tests.unit.finetune_trainer.training_runs import do
 TOLD = """
 import json, os, pathlib, shutil, time
 told = json.load(open(os.environ["FINETUNE_CONTEXT"]))
-def say(text): os.write(told["reportDescriptor"], text.encode())
+pipe = os.open(os.path.join(told["reports"], "reports"), os.O_WRONLY)
+def say(text): os.write(pipe, text.encode())
 """
 """What code needs to speak for itself, without a library."""
 
@@ -56,6 +58,34 @@ def test_a_process_in_a_session_of_its_own_does_not_keep_the_run_and_all_reports
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # it is still there: nobody has waited for its end
     assert code == ExitCode.CODE_FAILED, "it has left no model"
     assert report.progress.step == 899
+
+
+OTHERS = """
+import multiprocessing, subprocess, sys, time
+from finetune_trainer import recipe
+run = recipe.context()
+forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=[600])
+forked.start()
+forked.terminate()
+forked.join()
+alone = [sys.executable, "-c", "from finetune_trainer import recipe; recipe.context().report(step=7)"]
+subprocess.run(alone, check=True)
+"""
+
+
+def test_processes_that_the_code_starts_report_and_end_as_processes_do(tiny_model, tmp_path):
+    """A launcher of ranks passes no descriptors on, and what ends a process waits until it has obeyed SIGTERM."""
+    code, report, _ = do(job_with(OTHERS, tmp_path, tiny_model))
+    assert code == ExitCode.CODE_FAILED
+    assert "neither adapter_config.json nor config.json" in report.failure.message, "it has run to its end"
+    assert report.progress.step == 7
+
+
+def test_processes_that_the_code_starts_know_that_it_is_to_stop(tmp_path):
+    writer = code_reports.Writer(tmp_path)
+    assert not writer.is_asked_to_stop
+    code_reports.ask_to_stop(tmp_path)
+    assert writer.is_asked_to_stop
 
 
 @pytest.mark.parametrize("instead", ["os.symlink('/nowhere', output)", "open(output, 'w').close()"])

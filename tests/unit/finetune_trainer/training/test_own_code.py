@@ -53,7 +53,7 @@ def in_this_process(monkeypatch):
         try:
             runpy.run_path(str(code), run_name="__main__")
         finally:
-            recipe.context()._signals.close()
+            recipe.context().leave_signals()
             recipe.context.cache_clear()
         return subprocess.Popen(["true"], start_new_session=True)
 
@@ -278,7 +278,7 @@ FAILING = {
         "neither adapter_config.json nor config.json",
     ),
     "a report that is none": (
-        "from finetune_trainer import recipe; import os; run = recipe.context(); os.write(run._descriptor, b'{}\\n')",
+        "from finetune_trainer import recipe; recipe.context()._reports.line(b'{}')",
         "reported what is no report: step",
     ),
 }

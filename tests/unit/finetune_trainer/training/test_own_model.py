@@ -2,13 +2,15 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune_api.job_status import TOKENIZER_LEFT_OUT
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.training import own_model
+from finetune_trainer.training import left_tokenizer, own_model
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.training.own_jobs import left
@@ -27,12 +29,26 @@ def spoil_weights(change):
     return spoil
 
 
-def edit_config(**fields):
-    def edit(folder):
-        path = folder / "adapter_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+def edit(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
-    return edit
+
+def edit_config(**fields):
+    return lambda folder: edit(folder / "adapter_config.json", **fields)
+
+
+def into_a_folder(folder):
+    (folder / "checkpoint-8").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).rename(folder / "checkpoint-8" / name)
+
+
+def add_table(rows, start=0.0):
+    """As peft saves it where there are more words, or an adapter on them."""
+    return lambda weights: weights.update({TABLE: torch.full((rows, 32), start)})
+
+
+TABLE = "base_model.model.model.embed_tokens.weight"
 
 
 def first(weights):
@@ -58,6 +74,17 @@ SPOILT = {
         "an adapter for other, not for test/tiny-llama",
     ),
     "another kind of adapter": (edit_config(peft_type="IA3"), "only LoRA is served"),
+    "in a folder below": (
+        into_a_folder,
+        "neither adapter_config.json nor config.json; the folder checkpoint-8 in it has",
+    ),
+    "layers beside it": (edit_config(modules_to_save=["lm_head"]), "its modules_to_save are whole layers"),
+    "more words": (spoil_weights(add_table(999)), "its model.embed_tokens.weight is a whole layer"),
+    "other words": (spoil_weights(add_table(377)), "its model.embed_tokens.weight is a whole layer"),
+    "its beginning taken out of the base": (
+        edit_config(init_lora_weights="pissa_niter_4"),
+        "its init_lora_weights, pissa_niter_4, has changed the base model",
+    ),
     "broken JSON": (
         lambda folder: (folder / "adapter_config.json").write_text("{"),
         "adapter_config.json cannot be read",
@@ -83,6 +110,39 @@ def test_what_is_no_adapter_on_the_base_is_refused(left, what):
     assert words in caught.value.message
 
 
+def test_an_adapter_on_words_is_taken_with_the_table_that_peft_saves_beside_it(tiny_model, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model / NAME)
+    adapted = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "embed_tokens"])
+    get_peft_model(base, adapted).save_pretrained(tmp_path / "left")
+    assert any("base_layer" in name for name in load_file(tmp_path / "left" / "adapter_model.safetensors"))
+    job = make_job(tmp_path, tiny_model, splits=("train",))
+    assert own_model.load(job, tiny_model / NAME, tmp_path / "left", torch.bfloat16).peft_config
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words", "step"),
+    [
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "pickled", "Let the code"),
+        (
+            lambda folder: edit(folder / "config.json", quantization_config={"quant_method": "bitsandbytes"}),
+            "its weights are rounded to fewer bits (quantization_config: bitsandbytes)",
+            "without quantization_config",
+        ),
+    ],
+    ids=["pickled", "rounded"],
+)
+def test_a_whole_model_whose_weights_no_server_loads_is_refused(tiny_model, tmp_path, spoil, words, step):
+    shutil.copytree(tiny_model / NAME, tmp_path / "left")
+    spoil(tmp_path / "left")
+    with pytest.raises(TrainerError) as caught:
+        own_model.load(make_job(tmp_path, tiny_model), tiny_model / NAME, tmp_path / "left", torch.float32)
+    assert words in caught.value.message
+    assert step in caught.value.next_step
+
+
 @pytest.mark.parametrize("odd", [{"alpha_pattern": {"q_proj": 8}}, {"bias": "lora_only"}], ids=str)
 def test_an_adapter_that_peft_alone_reads_is_taken_with_what_it_has(left, odd):
     job, base, folder = left
@@ -103,6 +163,27 @@ def test_a_whole_model_of_the_base_models_kind_and_of_other_measures_is_refused(
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "left")
     with pytest.raises(TrainerError, match=rf"{re.escape(name)} has another size than that of test/tiny-llama"):
         own_model.load(job, tiny_model / NAME, tmp_path / "left", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: None, None),
+        (lambda tokenizer: tokenizer("a", padding="max_length", truncation=True, max_length=8), None),
+        (lambda tokenizer: tokenizer.add_tokens(["<a>", "<b>"]), "it has 2 tokens more than the base model's"),
+        (lambda tokenizer: setattr(tokenizer, "chat_template", "{{ messages }}"), "it has another chat template than"),
+    ],
+    ids=["untouched", "used", "more", "template"],
+)
+def test_a_tokenizer_that_nobody_will_use_is_told(tiny_model, tmp_path, change, said):
+    from transformers import AutoTokenizer
+
+    assert left_tokenizer.left_out(tiny_model / NAME, tmp_path) is None, "there is none"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model / NAME)
+    change(tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    told = left_tokenizer.left_out(tiny_model / NAME, tmp_path)
+    assert told == said or (told[0].startswith(TOKENIZER_LEFT_OUT) and said in told[0])
 
 
 def test_a_whole_model_with_more_words_is_taken(tiny_model, tmp_path):

@@ -85,6 +85,20 @@ def test_what_an_adapter_has_beside_its_halves_is_looked_at_too(biased, tmp_path
     assert said() is None
 
 
+@pytest.mark.parametrize("had", [torch.float32, torch.bfloat16], ids=str)
+def test_the_code_may_have_had_the_base_in_other_numbers(biased, tmp_path, had):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    adapter(biased, tmp_path, had, use_dora=True)
+    judged = torch.bfloat16 if had is torch.float32 else torch.float32
+    base = AutoModelForCausalLM.from_pretrained(biased, dtype=judged)
+    assert nothing_learnt(biased, tmp_path, PeftModel.from_pretrained(base, tmp_path))
+    moved(tmp_path, "adapter_model.safetensors", "lora_magnitude_vector")
+    base = AutoModelForCausalLM.from_pretrained(biased, dtype=judged)
+    assert nothing_learnt(biased, tmp_path, PeftModel.from_pretrained(base, tmp_path)) is None
+
+
 def test_an_adapter_with_parts_of_another_kind_is_not_judged(biased, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

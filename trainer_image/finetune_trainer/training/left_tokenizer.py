@@ -1,0 +1,26 @@
+"""The tokenizer that own code left beside its model: servers use the base model's, and a difference is said."""
+
+from pathlib import Path
+
+from finetune_api.job_status import TOKENIZER_LEFT_OUT
+from finetune_trainer.data import ChatTokenizer
+from finetune_trainer.errors import TrainerError
+
+
+def left_out(base: Path, folder: Path) -> list[str] | None:
+    """What to say of a tokenizer that nobody will use; None where there is none, or the base's own."""
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    try:
+        was, now = ChatTokenizer.from_folder(base), ChatTokenizer.from_folder(folder)
+    except TrainerError:
+        return None  # it is none that anybody could use
+    words, known = now.backend.get_vocab(), was.backend.get_vocab()
+    more = len(words.keys() - known.keys())
+    other = words != known and not more
+    template = was.decoder_start is None and was.template != now.template
+    found = [f"{more} tokens more"] * (more > 0) + ["other tokens"] * other + ["another chat template"] * template
+    if not found:
+        return None
+    step = "Train with the base model's, or put a model that has these into the cache as the base model"
+    return [f"{TOKENIZER_LEFT_OUT}: it has {' and '.join(found)} than the base model's, which servers use. {step}"]
