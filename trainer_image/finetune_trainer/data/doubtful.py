@@ -92,10 +92,7 @@ class ToldAnswers:
         """Look at one row, or at many."""
         if self._differs:
             return
-        is_one = isinstance(found, Row)
-        pairs = (
-            [(found.prompt[-1].content, found.completion)] if is_one else list(zip(*found.contents[-2:], strict=True))
-        )
+        pairs = [(found.prompt[-1].content, found.completion)] if isinstance(found, Row) else _last_two(found)
         self._rows += len(pairs)
         self._differs = not all(asked != answer and asked.rstrip(" .\n").endswith(answer) for asked, answer in pairs)
 
@@ -103,6 +100,10 @@ class ToldAnswers:
     def is_so(self) -> bool:
         """Whether there are enough rows to say so."""
         return not self._differs and self._rows >= _FEW
+
+
+def _last_two(found: Rows) -> list[tuple[str, str]]:
+    return list(zip(*found.contents[-2:], strict=True))
 
 
 class Words:
