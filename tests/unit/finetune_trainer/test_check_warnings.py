@@ -126,6 +126,38 @@ def test_columns_that_say_more_of_an_answer_are_not_left_out_without_a_word(chec
     assert warning in check(train=("t.jsonl", data)).verdict.warnings
 
 
+@pytest.mark.parametrize(
+    ("asked", "answered", "warned"),
+    [
+        ("text {0}. Label: {1}", "{1}", True),
+        ("text {0}\nAnswer: {1}.", "{1}", True),
+        ("is {0} good or bad", "bad", False),
+        ("{1} is said of {0}", "{1}", False),
+        ("{0} {1}", "{0} {1}", False),
+    ],
+)
+def test_questions_that_tell_their_answers_are_warned_of_where_all_do(check, asked, answered, warned):
+    rows = [(number, ("good", "bad")[number % 2]) for number in range(12)]
+    data = "".join(
+        json.dumps({"prompt": asked.format(*row), "completion": answered.format(*row)}) + "\n" for row in rows
+    )
+    if "good or bad" in asked:
+        data += json.dumps({"prompt": "is 13 good or bad", "completion": "good"}) + "\n"
+    said = "t.jsonl: all 12 rows tell the answer at the end of the question: a model learns to repeat it"
+    assert (said in check(train=("t.jsonl", data)).verdict.warnings) is warned
+
+
+def test_white_space_before_answers_is_told(check):
+    rows = [
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "c", "completion": " d"},
+        {"prompt": "e", "completion": "\nf"},
+    ]
+    data = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (said,) = [one for one in check(train=("t.jsonl", data)).verdict.warnings if "white space" in one]
+    assert said.startswith("t.jsonl: 2 rows with white space before the answer (the first: line 2); ")
+
+
 def test_tools_that_rows_name_are_not_left_out_without_a_word(check):
     row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": []}\n'
     assert "t.jsonl: column tools is not read: rows are learnt as if the model had no tools" in (

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain
-from operator import eq
+from operator import eq, itemgetter
 from os.path import commonprefix
 
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
@@ -18,6 +18,8 @@ Look = Callable[[Row | Rows], Sequence[int]]
 
 _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
+_UNLESS_STRIPPED = "; it is learnt with it, unless the chat template takes it away"
+_first = itemgetter(0)
 _FEW = 10
 """Rows that may all have one answer."""
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
@@ -79,6 +81,31 @@ class SameAnswer:
         return not self._differs and self._rows >= _FEW
 
 
+class ToldAnswers:
+    """Whether all rows tell their answer at the end of their question, as where a label was written into the text."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._differs = False
+
+    def add(self, found: Row | Rows) -> None:
+        """Look at one row, or at many."""
+        if self._differs:
+            return
+        pairs = [(found.prompt[-1].content, found.completion)] if isinstance(found, Row) else _last_two(found)
+        self._rows += len(pairs)
+        self._differs = not all(asked != answer and asked.rstrip(" .\n").endswith(answer) for asked, answer in pairs)
+
+    @property
+    def is_so(self) -> bool:
+        """Whether there are enough rows to say so."""
+        return not self._differs and self._rows >= _FEW
+
+
+def _last_two(found: Rows) -> list[tuple[str, str]]:
+    return list(zip(*found.contents[-2:], strict=True))
+
+
 class Words:
     """Finds rows with a text that is a word and nothing else. Whether any row has one is asked once for all words."""
 
@@ -118,6 +145,15 @@ def answered_as_asked(found: Row | Rows) -> Sequence[int]:
     if not any(map(eq, asked, answers)):
         return ()
     return [place for place, same in zip(found.places, map(eq, asked, answers), strict=True) if same]
+
+
+def behind_white_space(found: Row | Rows) -> Sequence[int]:
+    """Rows whose answer begins with white space: mostly it separated questions from answers in another format."""
+    if isinstance(found, Row):
+        return _one(found) if found.completion[0].isspace() else ()
+    if not any(map(str.isspace, map(_first, found.contents[-1]))):
+        return ()
+    return [place for place, answer in zip(found.places, found.contents[-1], strict=True) if answer[0].isspace()]
 
 
 def with_character(one: str) -> Look:
@@ -185,6 +221,7 @@ def of_texts() -> list[Doubtful]:
         Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
         Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
         Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
+        Doubtful(behind_white_space, "white space before the answer", _UNLESS_STRIPPED),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
         Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
     ]

@@ -19,7 +19,7 @@ from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
 from finetune_trainer.data.csv_rows import EmptyRows
-from finetune_trainer.data.doubtful import Doubtful, SameAnswer, of_first, of_texts, with_special_tokens
+from finetune_trainer.data.doubtful import Doubtful, SameAnswer, ToldAnswers, of_first, of_texts, with_special_tokens
 from finetune_trainer.data.encode import Refused, Tally
 from finetune_trainer.data.jq import unpacked_first
 from finetune_trainer.data.layouts import Layouts
@@ -158,7 +158,7 @@ class _SplitCheck:
 
     def __post_init__(self) -> None:
         self.layouts = Layouts(self.spec.data.columns)
-        self.same_answer = SameAnswer()
+        self.same_answer, self.told_answers = SameAnswer(), ToldAnswers()
         self.doubts = of_texts()
         if self.tokenizer:
             what = "a special token of the model in the text"
@@ -206,6 +206,7 @@ class _SplitCheck:
             else:
                 self.fingerprints.add(self.index, found)
                 self.same_answer.add(found)
+                self.told_answers.add(found)
                 for doubtful in self.doubts:
                     doubtful.add(found)
                 yield found
@@ -403,6 +404,9 @@ class _SplitCheck:
     def _of_texts(self) -> Iterator[str]:
         if self.same_answer.is_so:
             said = "have the same answer: a model learns to say it whatever it is asked"
+            yield f"{self.called}: all {_rows(self.rows - self.bad_rows)} {said}"
+        if self.told_answers.is_so:
+            said = "tell the answer at the end of the question: a model learns to repeat it"
             yield f"{self.called}: all {_rows(self.rows - self.bad_rows)} {said}"
         for one in self.doubts:
             if one.rows:
