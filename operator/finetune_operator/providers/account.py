@@ -12,6 +12,7 @@ from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.poll import Poller
 from finetune_operator.providers.ports import ClosableApi, FineTuningApi, HostingApi, RemoteFile
+from finetune_operator.providers.room import Room
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.recent import Recent
 
@@ -57,6 +58,7 @@ class Account:
         )
         self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
         self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
+        self.room = Room(clock)
         self.poller = Poller(api, wake, refused=self._refused, seconds=poll_seconds)
         self.doubted = False
         """Whether the key was refused since it was checked last."""

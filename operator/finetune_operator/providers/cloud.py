@@ -356,10 +356,20 @@ class CloudTraining:
             active=compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, key.namespace), spec),
             short_of_memory=provider.was_short_of_memory,
         )
+        account = self._accounts.of(connection_of(job))
         try:
-            return await self._call(job, lambda api: api.create(request))
+            with account.room.taken(_kind_of(spec)):
+                return await account.call(lambda api: api.create(request))
         except NotThere as absent:
             raise self._files.unshown(provider.files_at) or absent from None
+
+    def require_room(self, job: Manifest, spec: FineTuneJobSpec) -> None:
+        """For a job that nobody has asked for.
+
+        Raises:
+            Crowded: the provider said a moment ago that it takes no more of its kind for now.
+        """
+        self._accounts.of(connection_of(job)).room.require(_kind_of(spec))
 
     async def cancel(self, job: Manifest, job_id: str) -> None:
         """Cancel one job."""
@@ -411,6 +421,11 @@ class CloudTraining:
 
     async def _call(self, job: Manifest, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
         return await self._accounts.of(connection_of(job)).call(do)
+
+
+def _kind_of(spec: FineTuneJobSpec) -> str:
+    """By what providers count how many jobs run at once."""
+    return f"{spec.base_model} {spec.resources.instance_type or ''}"
 
 
 def _require_no_success(made: RemoteJob) -> None:

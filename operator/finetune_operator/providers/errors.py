@@ -4,7 +4,7 @@ ProviderError
 ├── Refused          it said no, and will again; nothing was done
 │   └── NotThere     what was asked about does not exist (any more)
 ├── TryLater         it said no for now: a limit, a quota, a key that somebody has to renew; nothing was done
-│   ├── Crowded      others take the room that there is, and end by themselves
+│   ├── Crowded      no more jobs for now: others take the room, and end by themselves
 │   ├── Busy         nobody was asked: enough is on its way already
 │   ├── Denied       the key is good, and lacks the right to do this
 │   ├── Elsewhere    the connection leads elsewhere than where the thing is
@@ -97,10 +97,10 @@ class TryLater(ProviderError):
 
 
 class Crowded(TryLater):
-    """The quota has room for what was asked, as soon as jobs that run have ended: nobody has to raise it."""
+    """No more jobs for now, as others run; all else goes on. There is room when some have ended: nobody has to act."""
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(Reason.PROVIDER_BUSY, message, retry_after)
+    def __init__(self, message: str, retry_after: float | None = None, reason: Reason = Reason.PROVIDER_BUSY) -> None:
+        super().__init__(reason, message, retry_after)
 
 
 class Busy(TryLater):

@@ -14,6 +14,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
     Busy,
     Contested,
+    Crowded,
     Denied,
     Elsewhere,
     ProviderError,
@@ -129,7 +130,7 @@ class Gate:
         seconds = max(self._silence, asked or 0.0) if silence else asked or SILENCE_SECONDS
         if error.reason in MENDED_BY_PEOPLE:
             seconds = min(seconds, SILENCE_SECONDS)  # nobody knows when, and they watch
-        if silence or (error.reason in CLOSING and not isinstance(error, Denied | Elsewhere)):
+        if silence or (error.reason in CLOSING and not isinstance(error, Crowded | Denied | Elsewhere)):
             self._closed_until, self._why = self._clock() + seconds, error
         if is_of_the_key(error):
             self._refused()

@@ -87,6 +87,10 @@ class RemoteTraining(TrainingProvider, Protocol):
         """A place among those who may ask the job's provider; once inside, a look is not sent away halfway through."""
         ...
 
+    def require_room(self, job: Manifest, spec: FineTuneJobSpec) -> None:
+        """Raise Crowded for a job that nobody has asked for, where the provider takes no more of its kind for now."""
+        ...
+
     async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
         """Jobs at the provider that are this attempt: none, one, or more after a create whose outcome was unknown."""
         ...

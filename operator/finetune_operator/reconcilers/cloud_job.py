@@ -59,12 +59,14 @@ class CloudJobs:
         """Find the attempt's job at the provider, or have it made.
 
         Raises:
-            ProviderError: the look-up did not come through; nothing was asked for.
+            ProviderError: there is no room, or the look-up did not come through; nothing was asked for.
             Conflict: the object has changed since it was read; nothing was asked for.
         """
         provider = decision.status.provider
         if provider is None:
             return job, decision
+        if view.spec is not None and not submission.may_be_there(provider):
+            self._training.require_room(job, view.spec)
         async with self._training.turn(job):
             return await self._find_or_create(job, view, decision, provider)
 

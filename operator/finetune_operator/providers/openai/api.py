@@ -20,6 +20,7 @@ from finetune_api.openai import is_openai
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.errors import (
+    Crowded,
     NotThere,
     Page,
     ProviderError,
@@ -33,7 +34,7 @@ from finetune_operator.providers.in_time import Limit
 from finetune_operator.providers.openai import address, wire
 from finetune_operator.providers.openai.client import CALL_SECONDS, FORM
 from finetune_operator.providers.openai.models import OpenAIModels
-from finetune_operator.providers.openai.refusals import Barred, of_the_wish, translated
+from finetune_operator.providers.openai.refusals import Barred, Throttled, of_the_wish, translated
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.unanswered import unanswered
@@ -155,6 +156,10 @@ class OpenAIApi:
             made = await self._ask(self._sdk.fine_tuning.jobs.create(**body, **self._more(request)))
         except Barred as error:
             raise self._closed(error) from None
+        except Throttled as error:
+            # Mostly for the jobs that run. Whoever asks for anything else is told so by itself.
+            message = f"{self._host} takes no more jobs now (429): {error.said}" if error.said else error.message
+            raise Crowded(message, error.retry_after, error.reason) from None
         except Refused as error:
             raise of_the_wish(error) from None
         return self._noted(wire.job(_fields(made)))

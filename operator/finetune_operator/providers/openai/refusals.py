@@ -39,6 +39,14 @@ class Barred(TryLater):
         self.said = said
 
 
+class Throttled(TryLater):
+    """429: not now."""
+
+    def __init__(self, message: str, retry_after: float, said: str) -> None:
+        super().__init__(Reason.RATE_LIMITED, message, retry_after)
+        self.said = said
+
+
 class Wrong(Refused):
     """Something of what was asked is wrong."""
 
@@ -102,7 +110,7 @@ def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noq
             return Missing(f"{host} has no such thing (404){words}", code, param)
         case 429:
             why = f": {code}" if code else words
-            return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience{why}", pause or 30.0)
+            return Throttled(f"{host} asks for patience{why}", pause or 30.0, told.words)
         case 409:
             return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409){words}", pause)
         case status if (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status == 408:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS
+from finetune_operator.runtime.queue import Key
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, with_cloud_job
 
@@ -70,3 +72,19 @@ async def test_what_nobody_can_mend_ends_the_job_and_leaves_nothing(begin: Any, 
     assert failure["nextStep"]
     await cluster.pass_time(7200)
     assert (provider.count(CREATE, committed=False), provider.left()) == (1, [])
+
+
+async def test_a_job_that_waits_for_room_keeps_nobody_from_asking_about_the_others(begin: Any, provider: Any) -> None:
+    """That no more jobs may run at once is said of new ones alone: those that run are followed, and cancelled."""
+    provider.set(job_limit=1)
+    cluster: CloudCluster = await begin()
+    await cluster.poll()
+    cluster.add_cloud_job("sentiment-2", modelRef={"name": "other"})
+    await cluster.settle()
+    await cluster.check(job="sentiment-2")
+    await cluster.settle()
+    waits = cluster.condition("Reconciling", Key(FINE_TUNE_JOBS.kind, "team-a", "sentiment-2"))
+    assert (waits["reason"], "maximum of 1 active requests" in waits["message"]) == ("RateLimited", True)
+    cluster.change_job(suspend=True)
+    await cluster.settle()
+    assert provider.count("fine_tuning.jobs.cancel") == 1

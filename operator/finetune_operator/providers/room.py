@@ -1,0 +1,59 @@
+"""Room for jobs at a provider that runs so many at once: of those that wait for it, one asks whether there is any.
+
+The others come after it: each of a thousand would else ask every half minute, and nothing else would get its turn.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from finetune_operator.providers.errors import Crowded
+from finetune_operator.providers.pace import AT_ONCE, CALLS_PER_SECOND
+from finetune_operator.runtime.limits import TokenBucket
+from finetune_operator.runtime.recent import Recent
+
+PAUSE_SECONDS = 30.0
+"""Until it is asked again, where the provider does not say when."""
+
+KINDS = 256
+"""Of jobs: a provider counts by base model, or by instance type."""
+
+
+@dataclass(frozen=True)
+class _Full:
+    until: float
+    why: Crowded
+
+
+class Room:
+    """What is known of one connection's provider.
+
+    Args:
+        clock: seconds, never running backwards.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._full: Recent[_Full] = Recent(KINDS, lambda known: known.until <= clock())
+        self._turns = TokenBucket(CALLS_PER_SECOND, AT_ONCE, clock)
+
+    def require(self, kind: str) -> None:
+        """Return where it is not known that there is none.
+
+        Raises:
+            Crowded: there was none a moment ago; with the seconds until it is this one's turn to ask.
+        """
+        known = self._full.get(kind)
+        left = known.until - self._clock() if known else 0.0
+        if known is not None and left > 0:
+            raise Crowded(known.why.message, left + self._turns.reserve(), known.why.reason)
+
+    @contextmanager
+    def taken(self, kind: str) -> Iterator[None]:
+        """Around the call that makes a job of this kind."""
+        try:
+            yield
+        except Crowded as error:
+            self._full.put(kind, _Full(self._clock() + (error.retry_after or PAUSE_SECONDS), error))
+            raise
+        self._full.drop(kind)
