@@ -14,7 +14,6 @@ from finetune_api.evaluation import FIELD_OF_METRIC, Compared, Differences, Inte
 from finetune_trainer.evaluation.measures import MEASURES, spoken
 
 Numbers = NDArray[np.float64]
-_ALL = slice(None)
 
 RESAMPLES = 10_000
 _CELLS = 4_000_000  # of the table of resamples that is held at once
@@ -147,11 +146,11 @@ class Standing:
             return None
         return f"no verdict by answers on {self.compared_on} of {self.asked} rows"
 
-    def add(self, tuned: Measured, own: Measured, first: NDArray[np.bool_] | slice = _ALL) -> None:
-        """A portion of the rows, as both answered it. `first`: those that did not stand there before."""
+    def add(self, tuned: Measured, own: Measured) -> None:
+        """A portion of the rows, as both answered it."""
         for metric, values in own.values.items():
             self.own.setdefault(metric, Spread()).add(values)
-            self.behind.setdefault(metric, Spread()).add((tuned.values[metric] - values)[first])
+            self.behind.setdefault(metric, Spread()).add(tuned.values[metric] - values)
 
     def means(self) -> dict[str, float | None]:
         """Of all metrics, by the name of their field."""

@@ -96,7 +96,7 @@ def contest(
         beginnings.update(_shortened(asked, metrics, found, span))
     compared = {
         name: standings[name].compared(metrics[0], loss=losses.get(name)).wire()
-        | _said_of(one, found[TUNED], standings[name], asked)
+        | _said_of(one, found[TUNED], standings[name])
         for name, one in found.items()
         if name != TUNED
     }
@@ -168,7 +168,7 @@ def _portion(
     completions = [question.completion for question in questions]
     measured = {name: compare.measured(metrics, said, completions) for name, said in answers.items()}
     for name, standing in standings.items():
-        standing.add(measured[TUNED], measured[name], asked.first[part])
+        standing.add(measured[TUNED], measured[name])
         standing.asked += len(questions)
         standing.compared_on += sum(None not in both for both in zip(answers[TUNED], answers[name], strict=True))
         standing.unsaid += sum(said is not None and is_unfinished_thought(said) for said in answers[name])
@@ -182,19 +182,19 @@ def _portion(
         yield {"row": question.place, "completion": question.completion, "answers": said}
 
 
-def _said_of(one: Contestant, tuned: Contestant, standing: compare.Standing, asked: Material) -> dict[str, Any]:
+def _said_of(one: Contestant, tuned: Contestant, standing: compare.Standing) -> dict[str, Any]:
     """Of a baseline, beside measures: what the judge ruled, and why it answered or decides less than it might have."""
-    judged, unsaid = _judged(one, tuned, asked), standing.unsaid
+    judged, unsaid = _judged(one, tuned), standing.unsaid
     cut = f"{unsaid} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
     why = (standing.undecided(), one.problem, cut if unsaid else None, undecided(judged) if judged else None)
     return {"problem": "; ".join(filter(None, why))[:300] or None, "judged": judged, **one.notes}
 
 
-def _judged(one: Contestant, tuned: Contestant, asked: Material) -> Judged | None:
+def _judged(one: Contestant, tuned: Contestant) -> Judged | None:
     if one.rulings is None:
         return None
     both = zip(one.answers, tuned.answers, strict=True)
-    return tally(one.rulings, answered=sum(None not in answers for answers in both), first=asked.first)
+    return tally(one.rulings, answered=sum(None not in answers for answers in both))
 
 
 def tokens_per_answer(found: Mapping[str, Contestant]) -> TokensPerAnswer | None:

@@ -4,13 +4,11 @@ Judges favour a place. So each pair is shown in both orders, and an answer wins 
 order decides is a tie. Answers are anybody's text: one that talks to the judge can win a row and do no more.
 """
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetune_api.evaluation import Judged
 from finetune_api.words import counted
@@ -19,8 +17,6 @@ from finetune_trainer.evaluation.compare import interval, verdict
 from finetune_trainer.evaluation.material import Question
 from finetune_trainer.evaluation.measures import spoken
 from finetune_trainer.evaluation.stored import Each
-
-_ALL = slice(None)
 
 Ruling = Literal["win", "tie", "loss"]
 
@@ -123,15 +119,13 @@ def _word(text: str) -> str | None:
     return found.group(1).lower() if found else None
 
 
-def tally(found: Sequence[Ruling | None], answered: int, first: NDArray[np.bool_] | None = None) -> Judged:
+def tally(found: Sequence[Ruling | None], answered: int) -> Judged:
     """Counts, and the verdict of the interval of wins minus losses. `answered`: rows on which both answered.
 
-    `first`: the rows that stand for the first time; all where nobody says.
     There is none where fewer than half of the rows were ruled on: what is left of them is no sample of the others.
     """
     ruled = [one for one in found if one is not None]
-    worth = {"win": 1.0, "tie": 0.0, "loss": -1.0, None: math.nan}
-    difference = interval(np.array([worth[one] for one in found])[_ALL if first is None else first])
+    difference = interval(np.array([{"win": 1.0, "tie": 0.0, "loss": -1.0}[one] for one in ruled]))
     return Judged(
         wins=ruled.count("win"),
         ties=ruled.count("tie"),

@@ -7,7 +7,6 @@ import random
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,15 +53,6 @@ class Material:
     """Of the test file."""
     service_tokens: int = _LONGEST_ANSWER
     """The limit for services, whose tokenizers nobody knows: no right answer is cut, whatever it is for them."""
-
-    @cached_property
-    def first(self) -> NDArray[np.bool_]:
-        """Which questions stand for the first time with their completion: once more they prove nothing more."""
-        rows = (Row(Position(), (*one.turns, Turn("assistant", one.completion))) for one in self.questions)
-        marks = np.fromiter(map(fingerprint, rows), dtype=np.int64, count=len(self.questions))
-        found = np.zeros(len(marks), dtype=np.bool_)
-        found[np.unique(marks, return_index=True)[1]] = True
-        return found
 
 
 def prepare(job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, *, allow_local: bool) -> Material | None:

@@ -194,7 +194,7 @@ def test_perplexity_is_the_exponential_of_the_loss(loss, told):
 )
 @pytest.mark.parametrize("who", [ZERO_SHOT, FEW_SHOT, ACTIVE_VERSION, endpoint_key("rag")])
 def test_of_fewer_than_half_of_the_rows_there_are_scores_and_no_verdict(who, tuned, other, verdict, problem):
-    asked = Material([Question(f"line {n}", (Turn("user", f"q{n}"),), "right") for n in range(12)], 8)
+    asked = Material([Question(f"line {n}", (Turn("user", "q"),), "right") for n in range(12)], 8)
     notes = {"name": "rag", "rows": 12 - other.count(None)} if who == endpoint_key("rag") else {}
     found = {TUNED: Contestant(tuned), who: Contestant(other, problem="away", notes=notes)}
     result = contest(asked, ["exactMatch"], found, {}).result

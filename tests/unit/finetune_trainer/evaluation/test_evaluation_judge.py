@@ -96,15 +96,6 @@ def test_a_row_that_the_tuned_model_did_not_answer_is_none_of_the_judges_errors(
     assert (judged.wins, judged.ties, judged.losses, judged.errors) == (0, 1, 0, 1)
 
 
-@pytest.mark.parametrize(("rows", "verdict"), [(5, "NoDifference"), (6, "Better")])
-def test_the_same_row_many_times_proves_no_more_than_once(rows, verdict):
-    asked = Material([Question(f"line {row}", (Turn("user", f"{row % rows}?"),), "x") for row in range(60)], 8)
-    found = {TUNED: Contestant(["x"] * 60), ZERO_SHOT: Contestant(["y"] * 60, rulings=["win"] * 60)}
-    said = contest(asked, ["exactMatch"], found, {}).result.baselines.zero_shot
-    assert (said.exact_match, said.judged.wins) == (0, 60), "all are counted"
-    assert (said.verdict, said.judged.verdict) == (verdict, verdict)
-
-
 @pytest.mark.parametrize(
     ("wins", "ties", "losses", "verdict"),
     [(30, 10, 5, "Better"), (5, 10, 30, "Worse"), (10, 10, 9, "NoDifference"), (0, 0, 0, None)],
