@@ -203,6 +203,14 @@ def test_what_is_no_duration_is_made_none(refused, written):
         (JOB.replace("  baseModel", "\tbaseModel"), "line 6: a tab stands at its beginning: indent with spaces"),
         (f"{JOB}  hyperparameters: {{epochs: \u0663}}\n", "only looks like one of a number"),
         (f"{JOB}  hyperparameters: {{batchSize: 1 000}}\n", "nothing between thousands"),
+        (
+            f"{JOB}  hyperparameters: {{epochs:5, seed: 1}}\n",
+            "line 9: epochs:5 stands alone, and is left out: write epochs: 5, with a space behind the colon",
+        ),
+        (
+            f"{JOB}  hyperparameters: {{seed: 1, packing}}\n",
+            "line 9: packing stands alone, and is left out: a colon and a value belong behind it",
+        ),
         ("%YAML 1.1\n---\n" + JOB, "line 1: it begins with a directive such as %YAML, which kubectl does not read"),
         (HEAD.format("").replace("kind: \n", "") + "  a: 1\n", "line 1: kind is missing"),
     ],
