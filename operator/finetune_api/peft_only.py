@@ -16,6 +16,15 @@ _FIELDS = (
 )
 """Of `adapter_config.json` what vLLM's `PEFTHelper` (0.33) does not read."""
 
+CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""How `init_lora_weights` begins where the base model is another one afterwards: what the adapter begins with is taken
+out of it, or it is rounded. PEFT does that again when it loads the adapter; others add it to the base as it was."""
+
+
+def changes_the_base(config: Mapping[str, Any]) -> bool:
+    """Whether an adapter is meant for its base model as PEFT has changed it."""
+    return str(config.get("init_lora_weights")).lower().startswith(CHANGING_THE_BASE)
+
 
 def peft_only(config: Mapping[str, Any]) -> list[str]:
     """The fields of an adapter_config.json that PEFT alone heeds; vLLM refuses biases, and says nothing of the others.
@@ -23,4 +32,5 @@ def peft_only(config: Mapping[str, Any]) -> list[str]:
     DoRA is not among them: `ArtifactRef.use_dora` tells of it.
     """
     biases = ["bias"] if config.get("bias") not in (None, "none") else []
-    return biases + [name for name in _FIELDS if config.get(name)]
+    changing = ["init_lora_weights"] if changes_the_base(config) else []
+    return biases + changing + [name for name in _FIELDS if config.get(name)]

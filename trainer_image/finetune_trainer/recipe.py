@@ -17,7 +17,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ class Context:
         if os.getppid() == told.trainer:  # processes that the code starts are ended by them, by whoever started them
             self._signals.enter_context(self.interruption.install())
             self._signals.enter_context(self.interruption.deferred())
+        self.told: int | None = None
+        """Lines of the recipe's own record that were reported by this process."""
         self.job = told.job
         self.spec: FineTuneJobSpec = told.job.spec
         """The job's spec: hyperparameters, method, lora and all else as it was applied."""
@@ -216,10 +218,8 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
     record = Metrics(run.checkpoints / FILE)
     origin = Origin(fingerprint(run.job, *map(sha256_of, run.data.values())))
 
-    def on_step(step: int, tokens: int) -> None:
-        last = record.lines[-1]
-        about: dict[str, Any] = {"step": step, "total_steps": trainer.course.plan.total_steps, "epoch": last["epoch"]}
-        run.report(**about, loss=last.get("loss"), validation_loss=last.get("validationLoss"), tokens=tokens)
+    def tell(*_: int) -> None:
+        _pass_on(run, record.lines, trainer.course.plan.total_steps)
 
     trainer = build_trainer(
         run.job,
@@ -228,12 +228,28 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
         validation,
         fit=fit_of(run.job, model, train, validation),
         packed=loss_sum is None and why_padded(run.job, model) is None,
-        around=Surroundings(origin, record, run.interruption, on_step),
+        around=Surroundings(origin, record, run.interruption, tell),
         objective=by_loss(loss_sum) if loss_sum else None,
     )
     trainer.run()
+    tell()
     if run.stop_requested:
         run.stop()
+
+
+def _pass_on(run: Context, lines: Sequence[Mapping[str, Any]], total_steps: int) -> None:
+    """Report what is new in the record, and at first all of its last step, which an earlier attempt may have done.
+
+    The trainer keeps what that one has reported before the first step that this one reports.
+    """
+    if run.told is None and lines:
+        run.told = next(index for index, line in enumerate(lines) if line["step"] == lines[-1]["step"])
+    for line in lines[run.told :]:
+        about: dict[str, Any] = {"step": line["step"], "total_steps": total_steps, "epoch": line["epoch"]}
+        run.report(
+            **about, loss=line.get("loss"), validation_loss=line.get("validationLoss"), tokens=line.get("tokens", 0)
+        )
+    run.told = len(lines)
 
 
 def save(run: Context, model: Any) -> None:

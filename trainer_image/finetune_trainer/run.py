@@ -199,6 +199,7 @@ class Display:
     def __init__(self) -> None:
         self._bar: Any = None
         self._said: set[str] = set()
+        self._ran = False
 
     def show(self, report: Report) -> None:
         """Show what is new in the report."""
@@ -207,8 +208,9 @@ class Display:
         if report.phase == "Validating":
             self._once("Looking at the job and its data.")
         elif report.phase == "Running":
+            self._ran = True
             self._advance(report)
-        elif report.phase == "Succeeded" and report.progress is None:
+        elif report.phase == "Succeeded" and report.progress is None and not self._ran:  # own code need not report
             self._once("It was finished before: nothing is trained again.")
         elif report.phase == "Evaluating":
             self._once("Asking the tuned model and its baselines the test set.")

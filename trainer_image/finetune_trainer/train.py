@@ -50,7 +50,16 @@ from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import Keeping, followed, kept
 from finetune_trainer.storage.durable import write_errors
-from finetune_trainer.training import diverged, left_tokenizer, moment, own_code, own_model, rounded, unchanged
+from finetune_trainer.training import (
+    code_before,
+    diverged,
+    left_tokenizer,
+    moment,
+    own_code,
+    own_model,
+    rounded,
+    unchanged,
+)
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.batches import Plan
 from finetune_trainer.training.origin import Origin
@@ -178,6 +187,7 @@ def _clear(job: TrainerJob) -> None:
         for rest in kept:
             shutil.rmtree(Path(job.output) / rest, ignore_errors=True)
         moment.forget(Path(job.output))
+        code_before.forget(Path(job.output))
 
 
 def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:

@@ -15,6 +15,8 @@ from finetune_api.peft_only import peft_only
         ({"trainable_token_indices": None, "layer_replication": None, "use_rslora": True}, []),
         ({"bias": "lora_only"}, ["bias"]),
         ({"bias": "all", "rank_pattern": {"q_proj": 8}}, ["bias", "rank_pattern"]),
+        ({"init_lora_weights": "pissa_niter_16"}, ["init_lora_weights"]),
+        ({"init_lora_weights": "gaussian", "trainable_token_indices": []}, []),
         ({"trainable_token_indices": [1, 2]}, ["trainable_token_indices"]),
     ],
 )

@@ -136,6 +136,15 @@ def test_where_a_tracker_has_the_run_is_said_once_and_what_is_wrong_with_one(cap
     assert said == ["warning: spec.trackers.wandb: it is away", "tensorBoard has the run: tensorboard"]
 
 
+@pytest.mark.parametrize("ran", [True, False])
+def test_code_that_has_reported_nothing_was_not_finished_before(ran, capfd):
+    about = {"namespace": "a", "name": "b", "uid": "c", "attempt": 1}
+    display = run.Display()
+    for phase in ["Running"] * ran + ["Succeeded"]:
+        display.show(Report.model_validate({**about, "phase": phase}))
+    assert ("It was finished before" in capfd.readouterr().err) is not ran
+
+
 def test_a_wrong_manifest_is_refused_by_field(tmp_path, capfd):
     path = tmp_path / "job.yaml"
     path.write_text("apiVersion: finetune.dev/v1alpha1\nkind: FineTuneJob\nmetadata: {name: x}\nspec: {methd: LoRA}\n")

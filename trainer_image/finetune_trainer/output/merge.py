@@ -13,6 +13,7 @@ from finetune_api.trainer import TrainerJob
 from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
+from finetune_trainer.models.base_refusals import first_line
 from finetune_trainer.training import rounded
 
 if TYPE_CHECKING:
@@ -57,8 +58,13 @@ def merged(job: TrainerJob, folder: Path, tuned: Any, sample: "Pass") -> tuple[A
 def _added(apart: Any) -> Any:
     try:
         return apart.merge_and_unload(safe_merge=True)
-    except ValueError as error:  # peft's word for it; a base in float16 holds no number above 65,504
-        raise _refused("added to the base model's it makes weights that are no finite numbers") from error
+    except (ValueError, RuntimeError) as error:
+        said = first_line(error)
+        if "NaN" in said:  # peft's word for it; a base in float16 holds no number above 65,504
+            raise _refused("added to the base model's it makes weights that are no finite numbers") from error
+        if "merg" not in said.lower():  # a lack of memory, for one
+            raise
+        raise _refused(f"peft says: {said.rstrip('.')}") from error
 
 
 def _forget(tuned: Any) -> None:

@@ -17,9 +17,12 @@ def left_out(base: Path, folder: Path) -> list[str] | None:
         return None  # it is none that anybody could use
     words, known = now.backend.get_vocab(), was.backend.get_vocab()
     more = len(words.keys() - known.keys())
-    other = words != known and not more
-    template = was.decoder_start is None and was.template != now.template
-    found = [f"{more} tokens more"] * (more > 0) + ["other tokens"] * other + ["another chat template"] * template
+    apart = {
+        f"{more} token{'s' * (more > 1)} more": more > 0,
+        "other tokens": words != known and not more,
+        "another chat template": was.decoder_start is None and was.template != now.template,
+    }
+    found = [what for what, is_so in apart.items() if is_so]
     if not found:
         return None
     step = "Train with the base model's, or put a model that has these into the cache as the base model"

@@ -52,7 +52,7 @@ from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys
 from finetune_trainer.storage.durable import sha256_of, text_in, whole_file, write_errors
-from finetune_trainer.training import code_reports, code_start
+from finetune_trainer.training import code_before, code_reports, code_start
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.code_end import failed
 from finetune_trainer.training.code_reports import CodeReport
@@ -139,7 +139,8 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
         _remove(output)
         output.mkdir(parents=True)
         checkpoints.mkdir(exist_ok=True)
-    heard, before = _Heard(job, verdict, reporter), _marks(folder)
+    heard = _Heard(job, verdict, reporter, goes_on=code_before.is_same(Path(job.output), code.ran))
+    before = _marks(folder)
     temporary = tempfile.TemporaryDirectory
     with temporary(prefix="own-code-") as scratch, temporary(prefix="own-code-reports-") as reports:
         told = CodeContext(
@@ -153,6 +154,7 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
             reports=reports,
         )
         code = _code_of(job, learnt)  # a large dataset took its time
+        code_before.note(Path(job.output), code.ran)
         exit_code = _run(code.file, told, Path(scratch), heard, interruption)
         failure = failed(exit_code, Path(scratch)) if exit_code else None
     if exit_code == ExitCode.INTERRUPTED:
@@ -348,9 +350,9 @@ def _end_group(leader: int) -> None:
 class _Heard:
     """The child's reports, as they become the record and the job's own report."""
 
-    def __init__(self, job: TrainerJob, verdict: DatasetVerdict, reporter: Reporter) -> None:
+    def __init__(self, job: TrainerJob, verdict: DatasetVerdict, reporter: Reporter, *, goes_on: bool = False) -> None:
         self._metrics = Metrics(Path(job.output) / FILE)
-        self._verdict, self._reporter = verdict, reporter
+        self._verdict, self._reporter, self._goes_on = verdict, reporter, goes_on
         self._started = time.monotonic()
         self._first: int | None = None
         self._last: CodeReport | None = None
@@ -409,8 +411,8 @@ class _Heard:
 
     def result(self) -> TrainingResult:
         """Numbers of the whole run."""
-        if self._first is None:
-            self._metrics.keep_until(0)  # an earlier attempt's record is none of this run's
+        if self._first is None and not self._goes_on:
+            self._metrics.keep_until(0)  # what other code has reported is none of this run's
         curves = self._metrics.curves()
         steps = max((line["step"] for line in self._metrics.lines), default=0)
         steps = max(steps, self._last.step if self._last else 0)

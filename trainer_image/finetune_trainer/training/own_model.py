@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from finetune_api.peft_only import changes_the_base
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
@@ -19,9 +20,6 @@ from finetune_trainer.models.weight_files import is_named
 from finetune_trainer.training.unchanged import plain_name
 
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""How `init_lora_weights` begins where the base model is another one afterwards: what the adapter begins with is taken
-out of it, or it is rounded. On the base as it was, which servers load, such an adapter is no model that was trained."""
 _SAVE = "Let the code save the tuned model or adapter with save_pretrained into the context's output folder"
 _MERGE = "Let the code merge the adapter (merge_and_unload), save the whole model instead of it with save_pretrained"
 _CONVERT = (
@@ -109,7 +107,7 @@ def _adapter_config(job: TrainerJob, base: Path, folder: Path) -> Any:
         raise _refused(f"it is an adapter for {Path(named).name}, not for {job.spec.base_model}")
     if config.modules_to_save:
         raise _refused("its modules_to_save are whole layers, which servers of adapters do not load", _MERGE)
-    if str(config.init_lora_weights).lower().startswith(_CHANGING_THE_BASE):
+    if changes_the_base({"init_lora_weights": config.init_lora_weights}):
         raise _refused(f"its init_lora_weights, {config.init_lora_weights}, has changed the base model", _CONVERT)
     config.base_model_name_or_path = job.spec.base_model
     return config

@@ -123,6 +123,17 @@ def test_an_adapter_that_overflows_its_base_is_refused_in_words(cache):
         merge._added(apart)
 
 
+def test_an_adapter_of_own_code_that_peft_merges_nowhere_is_refused_in_its_words(cache):
+    from peft import LoraConfig, get_peft_model
+
+    biased = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], lora_bias=True)
+    apart = get_peft_model(base_model.load_model(cache / NAME, dtype=torch.float32), biased)
+    with pytest.raises(
+        TrainerError, match="cannot be merged: peft says: Impossible to merge LoRA with `lora_bias=True`"
+    ):
+        merge._added(apart)
+
+
 def test_weights_that_are_no_numbers_are_never_written(tiny_model, tmp_path, monkeypatch):
     """On a CPU attention may keep them out of every loss."""
 

@@ -1,5 +1,6 @@
 """spec.code that does odd things: each has a reason and words of its own, and nothing keeps the run from its end."""
 
+import json
 import os
 import shutil
 import signal
@@ -58,6 +59,24 @@ def test_a_process_in_a_session_of_its_own_does_not_keep_the_run_and_all_reports
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # it is still there: nobody has waited for its end
     assert code == ExitCode.CODE_FAILED, "it has left no model"
     assert report.progress.step == 899
+
+
+ALL_DONE = """
+done = pathlib.Path(told["checkpoints"], "done")
+if not done.exists():
+    say(json.dumps({"step": 8, "loss": 0.5, "tokens": 3}) + chr(10))
+    done.touch()
+"""
+
+
+def test_what_code_has_reported_counts_on_where_the_next_attempt_has_nothing_left_to_do(tiny_model, tmp_path):
+    job = job_with(TOLD + ALL_DONE, tmp_path, tiny_model)
+    record = Path(job.output) / "metrics.jsonl"
+    assert [do(job)[0], do(job)[0]] == [ExitCode.CODE_FAILED] * 2, "it has left no model"
+    assert json.loads(record.read_text())["step"] == 8
+    Path(job.code).write_text(f"{TOLD}{ALL_DONE}# of other code")
+    do(job)
+    assert record.read_text() == ""
 
 
 OTHERS = """

@@ -123,6 +123,21 @@ def test_the_built_in_pieces_learn_what_the_built_in_recipe_learns(tiny_model, t
     assert own_report.result.artifact.lora_rank == 16
 
 
+@pytest.mark.usefixtures("in_this_process")
+def test_an_attempt_that_finds_all_steps_done_keeps_what_the_one_before_has_reported(tiny_model, tmp_path):
+    code = "from finetune_trainer import recipe\nrun = recipe.context()\nmodel = recipe.load_model(run)\n"
+    code += "recipe.fit(run, model)\nagain = run.checkpoints / 'again'\n"
+    code += "recipe.save(run, model) if again.exists() else again.touch()\n"
+    job = job_with(code, tmp_path, tiny_model, splits=("train", "validation"), hyperparameters={"epochs": 1})
+    record = Path(job.output) / "metrics.jsonl"
+    assert do(job)[0] == ExitCode.CODE_FAILED, "it has left no model"
+    before = record.read_text()
+    code, report, _ = do(job)
+    assert (code, record.read_text()) == (ExitCode.OK, before), report.failure
+    assert report.result.steps == 5
+    assert report.loss.last_validation is not None
+
+
 COUNTING = """
 import json, shutil
 from finetune_trainer import recipe
