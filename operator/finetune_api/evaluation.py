@@ -376,7 +376,7 @@ class EvaluationResult(ApiModel):
     verdict: Verdict | None = Field(
         None,
         description="Overall verdict: the least favourable one of all baselines. Better only if the tuned model is "
-        "better than each of them.",
+        "better than each of them that has a verdict.",
     )
     tokens_per_answer: TokensPerAnswer | None = Field(None, description="Prompt tokens per answer.")
     missing: Annotated[str, Field(max_length=500)] | None = Field(

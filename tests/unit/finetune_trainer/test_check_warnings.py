@@ -158,6 +158,28 @@ def test_white_space_before_answers_is_told(check):
     assert said.startswith("t.jsonl: 2 rows with white space before the answer (the first: line 2); ")
 
 
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        (r"Dear Ann,\n\nThanks.", True),
+        (r"- a\n- b", True),
+        (r"$\nabla f \neq 0$ in C:\new", False),
+        ('print("a\\n")\nprint("b\\n")', False),
+        (r"a\\n- b", False),
+        (r'print("a\n")', False),
+        ("a\nb", False),
+    ],
+)
+@pytest.mark.parametrize("column", ["prompt", "completion"])
+def test_line_breaks_that_were_escaped_twice_are_told(check, text, warned, column):
+    rows = [{"prompt": "a\nb", "completion": "c"}, {"prompt": "a", "completion": "b", column: text}]
+    found = check(train=("t.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))).verdict.warnings
+    assert [
+        one for one in found if r"1 row with line breaks written out as \n (the first: line 2)" in one
+    ] or not warned
+    assert warned or not [one for one in found if "written out" in one]
+
+
 def test_tools_that_rows_name_are_not_left_out_without_a_word(check):
     row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "tools": []}\n'
     assert "t.jsonl: column tools is not read: rows are learnt as if the model had no tools" in (

@@ -147,6 +147,25 @@ def answered_as_asked(found: Row | Rows) -> Sequence[int]:
     return [place for place, same in zip(found.places, map(eq, asked, answers), strict=True) if same]
 
 
+_WRITTEN_BREAK = re.compile(r"""(?<!\\)\\n(?![a-z"'])""")
+"""Of a text that was escaped twice. Behind it a small letter is LaTeX's or of a path, and a quote is of a program."""
+
+
+def _has_written_breaks(text: str) -> bool:
+    """Whether line breaks stand in it as a backslash and an n alone: programs, which mean those, have others too."""
+    return "\\n" in text and "\n" not in text and _WRITTEN_BREAK.search(text) is not None
+
+
+def with_written_breaks(found: Row | Rows) -> Sequence[int]:
+    """Rows any of whose texts has line breaks written out."""
+    if isinstance(found, Row):
+        return _one(found) if any(map(_has_written_breaks, _texts(found))) else ()
+    if "\\n" not in found.whole:
+        return ()
+    rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
+    return [place for place, texts in rows if any(map(_has_written_breaks, texts))]
+
+
 def behind_white_space(found: Row | Rows) -> Sequence[int]:
     """Rows whose answer begins with white space: mostly it separated questions from answers in another format."""
     if isinstance(found, Row):
@@ -221,6 +240,7 @@ def of_texts() -> list[Doubtful]:
         Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
         Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
         Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
+        Doubtful(with_written_breaks, r"line breaks written out as \n", "; they are learnt as a backslash and an n"),
         Doubtful(behind_white_space, "white space before the answer", _UNLESS_STRIPPED),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
         Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),

@@ -2,7 +2,8 @@
 
 A row is remembered as 8 bytes of hash and 8 of position, spread over 64 buckets by its hash. They are kept in memory up
 to 4 MiB a split and in a temporary file beyond, and buckets are compared one at a time. So memory is 12 MiB for three
-splits and about 2 bytes a row for the bucket at hand (200 MB at 100 million rows); the disk takes 16 bytes a row.
+splits and about 2 bytes a row for the bucket at hand (200 MB at 100 million rows), however many are alike: a bucket is
+read in parts. The disk takes 16 bytes a row.
 Two unlike rows share a hash with a chance of one in 2^64: of 3,700 files with 100 million rows, one has such a pair.
 The hash is Python's own, keyed anew in each process: it says nothing to another one.
 
@@ -18,7 +19,6 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate, combinations, repeat
-from math import inf
 from os import SEEK_END
 from tempfile import SpooledTemporaryFile
 from typing import NamedTuple, Self
@@ -37,7 +37,7 @@ _UNSORTED = 1 << 16  # rows that wait until many are put into their buckets at o
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
 _MOST_OF_A_BUCKET = 1 << 21
-"""Rows of a bucket whose keys are compared: where most ask the same, one bucket has most of them."""
+"""Rows of a bucket that are looked at together: where most are alike, or ask the same, one bucket has most of them."""
 
 
 class Shared(NamedTuple):
@@ -124,25 +124,24 @@ class Fingerprints:
         for split in self._splits:
             split.sort()
         for bucket in range(_BUCKETS):
-            entries = [split.entries(bucket) for split in self._splits]
-            known = [pc.unique(hashes) for hashes, _ in entries]
-            for index, (hashes, _) in enumerate(entries):
-                duplicates[index] += len(hashes) - len(known[index])
-            for pair in pairs:
-                found = _standing_in(entries[pair[1]], known[pair[0]])
-                shared[pair] += len(found)
-                first = found.take(pc.bottom_k_unstable(found, _EXAMPLES)).to_pylist()
-                examples[pair] = sorted([*examples[pair], *first])[:_EXAMPLES]
+            known = list[pa.Array]()
+            for index, split in enumerate(self._splits):
+                own = _integers(array("q"))
+                for hashes, places in split.parts(bucket, _MOST_OF_A_BUCKET):
+                    duplicates[index] += len(hashes)
+                    own = pc.unique(pa.concat_arrays([own, pc.unique(hashes)]) if len(own) else hashes)
+                    for earlier, of_earlier in enumerate(known):
+                        pair, found = (earlier, index), places.filter(pc.is_in(hashes, value_set=of_earlier))
+                        shared[pair] += len(found)
+                        first = found.take(pc.bottom_k_unstable(found, _EXAMPLES)).to_pylist()
+                        examples[pair] = sorted([*examples[pair], *first])[:_EXAMPLES]
+                duplicates[index] -= len(own)
+                known.append(own)
         return duplicates, [
             Shared(*pair, shared[pair], [Position.unpacked(one) for one in examples[pair]])
             for pair in pairs
             if shared[pair]
         ]
-
-
-def _standing_in(later: tuple[pa.Array, pa.Array], earlier: pa.Array) -> pa.Array:
-    hashes, places = later
-    return places.filter(pc.is_in(hashes, value_set=earlier))
 
 
 def fingerprint(row: Row) -> int:
@@ -297,16 +296,26 @@ class _Buckets:
             self._file.write(stored.take(pc.array_sort_indices(numbers)).buffers()[1])
         self._hashes, self._places = array("q"), array("q")
 
-    def entries(self, bucket: int, most: int | None = None) -> tuple[pa.Array, pa.Array]:
+    def entries(self, bucket: int, most: int) -> tuple[pa.Array, pa.Array]:
         """Hashes and packed positions of one bucket, of so many rows at most."""
-        both, left = array("q"), inf if most is None else _PAIR * most
-        with _room_for_them():  # what waits in a buffer is written before anything is read
-            for run in range(bucket, len(self._starts), _BUCKETS + 1):
-                self._file.seek(self._starts[run])
-                part = self._file.read(int(min(left, self._starts[run + 1] - self._starts[run])))
+        return next(self.parts(bucket, most), (_integers(array("q")), _integers(array("q"))))
+
+    def parts(self, bucket: int, most: int) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """All of them, so many at a time: where most rows are alike, one bucket has most of the file."""
+        both = array("q")
+        for run in range(bucket, len(self._starts), _BUCKETS + 1):
+            start, end = self._starts[run], self._starts[run + 1]
+            while start < end:
+                with _room_for_them():  # what waits in a buffer is written before anything is read
+                    self._file.seek(start)
+                    part = self._file.read(min(_PAIR * most - both.itemsize * len(both), end - start))
                 both.frombytes(part)
-                left -= len(part)
-        return _integers(both[::2]), _integers(both[1::2])
+                start += len(part)
+                if both.itemsize * len(both) == _PAIR * most:
+                    yield _integers(both[::2]), _integers(both[1::2])
+                    both = array("q")
+        if both:
+            yield _integers(both[::2]), _integers(both[1::2])
 
 
 @contextmanager

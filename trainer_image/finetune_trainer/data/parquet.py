@@ -50,9 +50,11 @@ class ParquetRows:
         self._group: Any = self._parquet.metadata.row_group
 
     def first_row(self) -> dict[str, Any]:
-        """What the first columns have in the first row, whatever is asked for; nothing where it cannot be read."""
+        """What the first columns of text have in the first row; nothing where it cannot be read."""
+        kinds = zip(self.columns, self._parquet.schema_arrow.types, strict=True)
+        of_text = [name for name, kind in kinds if _is_text(kind)][:_LOOKED_AT]
         try:
-            batch = next(self._parquet.iter_batches(1, [0], self.columns[:_LOOKED_AT], use_threads=False), None)
+            batch = next(self._parquet.iter_batches(1, [0], of_text, use_threads=False), None) if of_text else None
             rows = [] if batch is None or batch.nbytes > ROW_LIMIT else batch.slice(0, 1).to_pylist()
         except (pa.ArrowException, OSError, ValueError, OverflowError):
             return {}

@@ -66,6 +66,4 @@ def of_ranked(names: Collection[str], file_format: str, *, of_pairs: bool) -> st
     if of_pairs:
         return f"`{by_jq(file_format, program)}` takes the better and the worse answer by {by}."
     how = by_jq(file_format, f"{program} | {{prompt, completion: .chosen}}")
-    return (
-        f"`{how}` takes the better answer by {by}. Both are learnt from with spec.preference: {{}}, by another command."
-    )
+    return f"`{how}` takes the better answer by {by}. With spec.preference: {{}} both are learnt from."

@@ -362,9 +362,10 @@ class _SplitCheck:
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):
             return f"{otherwise}; or else m{named}"
-        if (said := self._spoken_columns()) in (column_names.DATA, column_names.NO_HEADER):
-            with_header = f"Let the file begin with a line of its columns' names, or m{named}"
-            return column_names.KEYS if said == column_names.DATA else with_header
+        if (said := self._spoken_columns()) == column_names.NO_HEADER:
+            return f"Let the file begin with a line of its columns' names, or m{named}"
+        if said == column_names.DATA and self.format.startswith("JSON"):
+            return column_names.KEYS
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
         absent, all_of = " and ".join(unnamed), ", ".join(columns.needed)
         return f"The file has no column for {absent}: write a column for each of {all_of}." if too_few else f"M{named}"
@@ -402,12 +403,11 @@ class _SplitCheck:
             yield f"{self.called}: {unread}"
 
     def _of_texts(self) -> Iterator[str]:
+        all_of_them = f"{self.called}: all {_rows(self.rows - self.bad_rows)}"
         if self.same_answer.is_so:
-            said = "have the same answer: a model learns to say it whatever it is asked"
-            yield f"{self.called}: all {_rows(self.rows - self.bad_rows)} {said}"
+            yield f"{all_of_them} have the same answer: a model learns to say it whatever it is asked"
         if self.told_answers.is_so:
-            said = "tell the answer at the end of the question: a model learns to repeat it"
-            yield f"{self.called}: all {_rows(self.rows - self.bad_rows)} {said}"
+            yield f"{all_of_them} tell the answer at the end of the question: a model learns to repeat it"
         for one in self.doubts:
             if one.rows:
                 yield f"{self.called}: {_rows(one.rows)} with {one.what} (the first: {one.first}){one.then}"

@@ -4,6 +4,7 @@ Judges favour a place. So each pair is shown in both orders, and an answer wins 
 order decides is a tie. Answers are anybody's text: one that talks to the judge can win a row and do no more.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -33,8 +34,21 @@ _PAIR = "[Request]\n{request}\n\n[Reference answer]\n{reference}\n\n[Answer A]\n
 _AFTER_A = (
     "and|answers|as|because|but|by|contains|covers|does|for|gives|has|is|matches|over|provides|says|since|was|wins"
 )
-_WORD = re.compile(rf"\W*(?:a\s+(?=tie\b))?(tie\b|b\b|a\b(?![^\S\n]+(?!(?:{_AFTER_A})\b)\w))", re.IGNORECASE)
+_WORD = re.compile(
+    rf"\W*(?:(?:the\s+)?(?:answer|option|response|assistant)\s+)?(?:a\s+(?=tie\b))?(tie\b|b\b|a\b(?![^\S\n]+(?!(?:{_AFTER_A})\b)\w))",
+    re.IGNORECASE,
+)
 """Where a sentence begins with A, the word behind tells the answer from an article: A thorough look at both …"""
+
+_CLAUSE = re.compile(r"[.,;:!?\n]|\b(?:and|as|because|but|for|over|since|so|than|whereas|while)\b", re.IGNORECASE)
+"""Where it ends what is said of an answer that a sentence begins with."""
+_AGAINST = re.compile(
+    r"^\s*<|n['\u2019]t\b|\b(?:not|never|cannot|wrong|worse|worst|false|less|incorrect|inaccurate|incomplete|poor|bad|weak"
+    r"|err(?:s|or|ors|oneous)|mistakes?|fail(?:s|ed)?|lacks?|misses|loses?)\b",
+    re.IGNORECASE,
+)
+"""In such a clause: the answer that it names is not the better one, and the other may still be none."""
+_NAMES = {"a": "a", "b": "b", "tie": "tie"}
 
 _ALONE = re.compile(
     r"\W*(?:(?:the|better|best|final|my|answer|choice|judg\w*|option|ruling|verdict|winner|boxed|is|a(?=\s+tie))\W+)*"
@@ -115,8 +129,25 @@ def _alike(one: str, other: str) -> bool:
 
 def _word(text: str) -> str | None:
     said = spoken(text)
-    found = _WORD.match(said) or _ALONE.fullmatch(said)
-    return found.group(1).lower() if found else None
+    if (found := _WORD.match(said)) is not None:
+        return None if _AGAINST.search(_CLAUSE.split(said[found.end() :], maxsplit=1)[0]) else found.group(1).lower()
+    alone = _ALONE.fullmatch(said)
+    return alone.group(1).lower() if alone else _in_json(said)
+
+
+def _in_json(said: str) -> str | None:
+    """The one value of an object that names an answer, whatever reasons stand beside it."""
+    begin, end = said.find("{"), said.rfind("}")
+    if begin < 0 or said[:begin].strip().strip("`").strip() not in {"", "json"}:
+        return None
+    try:
+        fields = json.loads(said[begin : end + 1])
+    except (ValueError, RecursionError):
+        return None
+    values = fields.values() if isinstance(fields, dict) else ()
+    named = [_NAMES.get(one.strip().lower()) for one in values if isinstance(one, str)]
+    found = [one for one in named if one is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def tally(found: Sequence[Ruling | None], answered: int) -> Judged:

@@ -12,7 +12,7 @@
       row.hidden = !fits;
       shown += fits;
     }
-    count.textContent = `${shown} of ${rows.length} rows shown`;
+    count.textContent = `${shown} of ${rows.length} row${rows.length === 1 ? "" : "s"} shown`;
   };
   for (const button of document.querySelectorAll("[data-show]")) {
     button.addEventListener("click", () => {

@@ -28,8 +28,8 @@ _MENDED_BY_ANOTHER_JOB = frozenset(
     {Reason.SPEC_INVALID, Reason.MODEL_UNUSABLE, Reason.MODEL_RETIRED, Reason.FINE_TUNING_CLOSED}
 )
 """What is wrong is a field that cannot be changed, unless a next step of the failure's own knows better."""
-_STEP_LIMIT = 900
-"""What fits before it."""
+_STEP_LIMIT = 1024 - len(f" Then set {_WAY_ON}")
+"""What fits before it, into the field's own limit."""
 
 
 def fail(view: JobView, failure: Failure) -> Decision:

@@ -22,9 +22,12 @@ def line(number: int) -> Position:
     return Position(line=number)
 
 
-def test_duplicates_and_shared_rows_are_those_of_a_plain_count():
+@pytest.mark.parametrize(("part", "unlike"), [(1 << 21, 3000), (7, 3000), (7, 3)])
+def test_duplicates_and_shared_rows_are_those_of_a_plain_count(monkeypatch, part, unlike):
+    """However much of a bucket is in memory at once: where most rows are alike, one has most of them."""
+    monkeypatch.setattr(fingerprints_module, "_MOST_OF_A_BUCKET", part)
     random.seed(0)
-    texts = [[str(random.randrange(3000)) for _ in range(size)] for size in (4000, 1000, 500)]
+    texts = [[str(random.randrange(unlike)) for _ in range(size)] for size in (4000, 1000, 500)]
     with Fingerprints(3) as fingerprints:
         for split, found in enumerate(texts):
             for number, text in enumerate(found, 1):
@@ -68,6 +71,16 @@ def test_positions_come_back_as_they_were(position):
 )
 def test_rows_that_differ_in_where_texts_end_or_who_speaks_are_not_alike(one, other):
     assert fingerprint(Row(line(1), one)) != fingerprint(Row(line(1), other))
+
+
+def test_a_bucket_is_read_in_parts_and_all_of_it():
+    with Fingerprints(1) as fingerprints:
+        for number in range(25):
+            fingerprints.add(0, row("a", line(number)))
+            fingerprints._splits[0].sort()
+        buckets = fingerprints._splits[0]
+        parts = [len(hashes) for bucket in range(64) for hashes, _ in buckets.parts(bucket, 10)]
+    assert parts == [10, 10, 5]
 
 
 def test_many_rows_go_to_disk_and_are_still_counted():

@@ -143,7 +143,7 @@ def test_numbers_have_as_many_digits_as_count(value, shown):
 def test_the_page_tells_what_came_out(hostile):
     text = " ".join(hostile[1].text.split())
     for said in (
-        "than everything that it was compared with",
+        "than each baseline that has a verdict; 1 has none",
         "base model with 4 examples",
         "75.0% saved",
         "<b>gone</b>",
@@ -151,6 +151,14 @@ def test_the_page_tells_what_came_out(hostile):
     ):
         assert said in text
     assert "1,200" in text
+
+
+def test_a_model_that_is_better_than_all_is_said_to_be(tmp_path):
+    asked = Material([Question(f"line {n}", (Turn("user", f"{n}?"),), "red") for n in range(8)], 8)
+    found = {TUNED: Contestant(["red"] * 8), ZERO_SHOT: Contestant(["x"] * 8)}
+    html = made(tmp_path, ["a"], contest=contest(asked, ["exactMatch"], found, {}))
+    assert "than everything that it was compared with" in html
+    assert "on 8 rows of the test set" in html
 
 
 def test_rows_on_which_tuning_lost_come_first_and_there_is_an_end_to_them(monkeypatch):

@@ -470,12 +470,12 @@ def test_how_trackers_are_doing_is_in_status_and_stays_there() -> None:
 
 
 def test_a_long_next_step_makes_room_for_the_way_on_without_half_a_command() -> None:
-    step = f"{'a' * 850} `jq -c '{'.[]|' * 20}' FILE > ROWS.jsonl`."
+    step = f"{'a' * 900} `jq -c '{'.[]|' * 20}' FILE > ROWS.jsonl`."
     failure = failed(Reason.DATASET_INVALID, "a row cannot be used")
     failure = replace(failure, failure=failure.failure.model_copy(update={"next_step": step}))
     told = decide(view(failure, running())).status.failure
     assert told is not None
-    assert told.next_step.startswith(f"{'a' * 850}... Then set spec.retryNonce")
+    assert told.next_step.startswith(f"{'a' * 900}... Then set spec.retryNonce")
 
 
 @pytest.mark.parametrize(("seconds", "own"), [(60, True), (None, False)])
