@@ -77,11 +77,7 @@ class ConnectionReconciler:
         elif spec is not None and is_remote(spec):
             try:
                 connection, status, checked = await self._look(connection, spec, status)
-            except _ToldByAnother as theirs:
-                # What was refused has it looked at anew; nothing is written that would say when it was.
-                self._left_alone.put(key.name, (generation, now + timedelta(seconds=theirs.retry_after)))
-                return Requeue(theirs.retry_after)
-            except Busy as later:
+            except (Busy, _ToldByAnother) as later:
                 return Requeue(later.retry_after or 1.0)
             again = Requeue(decide_connection.BAD_FOR.total_seconds())
         new = decide_connection.decide(
@@ -164,7 +160,11 @@ class ConnectionReconciler:
             if self._context.is_of_another(connection):
                 left = max(left, decide_connection.good_by_another(status, self._context.clock()))
             if left > 0:
-                raise _ToldByAnother(left) from error
+                told = _ToldByAnother(left)
+                # What was refused has it looked at anew; nothing is written that would say when it was.
+                until = self._context.clock() + timedelta(seconds=told.retry_after)
+                self._left_alone.put(name, (connection["metadata"]["generation"], until))
+                raise told from error
             return connection, status, Checked(error.failure())
 
     async def _check_pods(self, spec: LLMConnectionSpec) -> Checked:
