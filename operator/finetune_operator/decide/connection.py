@@ -80,6 +80,13 @@ def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime,
     return left.total_seconds() if timedelta() < left <= every else 0.0  # more: another clock has written that
 
 
+def good_by_another(status: LLMConnectionStatus, now: datetime) -> float:
+    """Seconds for which a good check counts that another operator has made, and makes again within its hour."""
+    if status.last_checked is None or not is_true(status.conditions, "Ready"):
+        return 0.0
+    return (moment(status.last_checked) + GOOD_FOR + PASSES_WITHIN - now).total_seconds()
+
+
 def says_the_same(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool:
     """Whether a change of status, such as the time of a check, is none to the connection's jobs and deployments."""
 

@@ -4,6 +4,7 @@ Of one to a provider the credentials are tried; of each, whether the API server 
 """
 
 import logging
+from datetime import datetime, timedelta
 
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.manifest import Manifest
@@ -23,8 +24,12 @@ from finetune_operator.reconcilers.context import Context, annotations_of, parse
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
+from finetune_operator.runtime.recent import Recent
 
 logger = logging.getLogger(__name__)
+
+LEFT_ALONE = 256
+"""Connections that are remembered as another operator's."""
 
 
 class _ToldByAnother(Exception):
@@ -42,6 +47,8 @@ class ConnectionReconciler:
         self._context = context
         self._namespaces = namespaces
         self._accounts = accounts
+        self._left_alone: Recent[tuple[int, datetime]] = Recent(LEFT_ALONE, lambda _: False)
+        """By name: of which generation another operator has told, and until when that is not looked into."""
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at a connection."""
@@ -57,7 +64,7 @@ class ConnectionReconciler:
         checked, again = None, None
         doubted = self._accounts.is_doubted(key.name)
         left = decide_connection.check_is_due(status, generation=generation, now=now, doubted=doubted)
-        if spec is not None and left > 0:
+        if spec is not None and (left := max(left, self._rests(key.name, generation, now))) > 0:
             return Requeue(left)
         if spec is not None and spec.hugging_face is not None:
             again = Requeue(decide_connection.BAD_FOR.total_seconds())
@@ -90,6 +97,11 @@ class ConnectionReconciler:
         if event is not None:
             await self._context.announce(connection, *event)
         return again
+
+    def _rests(self, name: str, generation: int, now: datetime) -> float:
+        """Seconds for which a connection is left to the operator that has told of it."""
+        told, until = self._left_alone.get(name) or (None, now)
+        return (until - now).total_seconds() if told == generation else 0.0
 
     async def _try_pods(self, spec: LLMConnectionSpec) -> Checked | None:
         """Ask the API server about a pod of the connection, in a namespace that may use it; None where there is none.
@@ -144,8 +156,15 @@ class ConnectionReconciler:
         except Busy:
             raise
         except ProviderError as error:
-            if (left := self._context.left_to_another(connection)) > 0:
-                raise _ToldByAnother(left) from error
+            left = self._context.left_to_another(connection)
+            if self._context.is_of_another(connection):
+                left = max(left, decide_connection.good_by_another(status, self._context.clock()))
+            if left > 0:
+                told = _ToldByAnother(left)
+                # What was refused has it looked at anew; nothing is written that would say when it was.
+                until = self._context.clock() + timedelta(seconds=told.retry_after)
+                self._left_alone.put(name, (connection["metadata"]["generation"], until))
+                raise told from error
             return connection, status, Checked(error.failure())
 
     async def _check_pods(self, spec: LLMConnectionSpec) -> Checked:

@@ -84,7 +84,7 @@ _ELSEWHERE = frozenset(
     }
 )
 """S3's ways to say that a bucket is in another region."""
-_UNHEARD = frozenset({"RequestTimeout", "RequestTimeoutException", "IDPCommunicationError", "BadGateway"})
+_UNHEARD = frozenset({"RequestTimeout", "RequestTimeoutException", "IDPCommunicationError", "BadGateway", "407"})
 """Refusals with a 4xx status that tell nothing of what was asked: it, or part of it, did not come through."""
 _NO_ANSWER = frozenset({408, 424})
 """Of a model that took too long, or broke: it may answer the next question."""

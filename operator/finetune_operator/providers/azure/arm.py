@@ -214,7 +214,7 @@ def _translated(error: HttpResponseError) -> ProviderError:
         return TryLater(Reason.RATE_LIMITED, "ARM asks for patience", pause or 30.0)
     if "Quota" in code:
         return TryLater(Reason.QUOTA_EXCEEDED, f"the account has no room: {said}", 300.0)
-    if status >= 500 or not status:
+    if status >= 500 or status in {0, 407}:  # 407 is a proxy's: ARM has not heard of it
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"ARM answers with status {status}", pause)
     return Refused(Reason.PROVIDER_REFUSED, f"ARM refuses ({status}): {said}")
 

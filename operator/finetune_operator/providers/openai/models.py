@@ -144,7 +144,7 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
             return NotThere(Reason.PROVIDER_REFUSED, f"{host} has no such model to ask ({what})")
         case 429:
             return TryLater(Reason.RATE_LIMITED, f"{host} asks for patience ({what})", pause or 10.0)
-        case status if status >= 500 or status in {408, 409}:
+        case status if status >= 500 or status in {407, 408, 409}:
             return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{host} gives no answer ({what})", pause)
     kind = Faulted if error.status_code in _FAULT else Refused
     return kind(Reason.PROVIDER_REFUSED, f"{host} refuses a question ({what})")

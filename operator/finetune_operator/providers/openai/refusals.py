@@ -113,7 +113,7 @@ def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noq
             return Throttled(f"{host} asks for patience{why}", pause or 30.0, told.words)
         case 409:
             return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409){words}", pause)
-        case status if (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status == 408:
+        case status if (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status in {407, 408}:
             return Broken(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
         case 400 if "not ready" in words:
             return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)

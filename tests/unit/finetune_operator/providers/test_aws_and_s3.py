@@ -297,6 +297,7 @@ REFUSALS = {
     "another no to the identity": (refusal("AllAccessDisabled", 403), Denied, Reason.CREDENTIALS_INVALID),
     "encryption denied": (refusal("KMS.DisabledException"), Denied, Reason.CREDENTIALS_INVALID),
     "throttled with 403": (refusal("RequestLimitExceeded", 403), TryLater, Reason.RATE_LIMITED),
+    "a proxy that asks who asks": (refusal("407", 407), Unknown, Reason.PROVIDER_UNAVAILABLE),
     "body too slow": (refusal("RequestTimeout"), Unknown, Reason.PROVIDER_UNAVAILABLE),
     "pod's token": (refusal("InvalidIdentityToken"), TryLater, Reason.CREDENTIALS_INVALID),
     "pod's role": (by_role("ValidationError"), TryLater, Reason.CREDENTIALS_INVALID),

@@ -253,6 +253,7 @@ REFUSED: dict[str, tuple[int, str, str, Reason, str, str]] = {
         "another deployment",
         "Nothing",
     ),
+    "a proxy that asks who asks": (407, "", "", Reason.PROVIDER_UNAVAILABLE, "status 407", "Nothing"),
     "a lock": (409, "ScopeLocked", _LOCK, NO, "a lock is on the account", "take the lock off"),
     "a policy": (403, "RequestDisallowedByPolicy", "no", NO, "policy of Azure denies", "exemption"),
     "not registered": (409, "MissingSubscriptionRegistration", "no", NO, "CognitiveServices is not", "register it"),

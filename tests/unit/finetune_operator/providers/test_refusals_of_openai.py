@@ -62,6 +62,7 @@ REFUSALS: dict[str, tuple[openai.APIStatusError, type[ProviderError], Reason, st
     "not implemented": (error(501, said("no dpo")), Refused, P, "no dpo", None),
     "conflict": (error(409, said("another one")), Contested, Reason.PROVIDER_BUSY, "another one", None),
     "overloaded": (error(503, said("overloaded")), Broken, Reason.PROVIDER_UNAVAILABLE, "503", None),
+    "a proxy that asks who asks": (error(407, {}), Broken, Reason.PROVIDER_UNAVAILABLE, "407", None),
     "overloaded with a pause": (error(529, said(), retry_after="40"), Broken, Reason.PROVIDER_UNAVAILABLE, "529", 40),
     "key": (error(401, said("Incorrect API key sk-xyz")), TryLater, Reason.CREDENTIALS_INVALID, "(401)", 60),
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.decide.conditions import timestamp
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.runtime.errors import Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS
@@ -14,6 +15,7 @@ from finetune_operator.runtime.queue import Key
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import KEY, CloudCluster, simulator, with_submitted_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, Cluster
+from tests.unit.finetune_operator.reconcilers.fake_kube import copied
 
 __all__ = ["start"]
 
@@ -100,6 +102,24 @@ async def test_a_key_that_a_job_finds_bad_is_told_by_the_connection_within_a_min
     ready = cluster.condition("Ready", OPENAI)
     assert (ready["status"], ready["reason"]) == ("False", "CredentialsInvalid")
     assert cluster.told.count(("LLMConnection", "Warning", "CredentialsInvalid")) == 1
+
+
+async def test_one_that_another_operator_finds_good_each_hour_is_left_to_that_and_does_not_change_to_and_fro(
+    cluster: CloudCluster,
+) -> None:
+    """It lacks the key that the other one has. Once the other one is away its word is good for an hour."""
+    await cluster.pass_time(60)
+    cluster.set_key("another")
+    said = []
+    for minute in range(240):
+        if minute % 60 == 0 and minute < 180:
+            theirs = copied(cluster.status(OPENAI)) | {"lastChecked": timestamp(cluster.now), "models": ["theirs"]}
+            cluster.kube.change(CONNECTIONS, "openai", None, status=theirs)
+        await cluster.wait(60)
+        cluster.wake(OPENAI)
+        await cluster.settle()
+        said.append(cluster.condition("Ready", OPENAI)["status"])
+    assert (said[:180].count("False"), said[-40:]) == (0, ["False"] * 40)
 
 
 async def test_a_key_that_was_mended_makes_the_connection_ready_within_two_minutes(cluster: CloudCluster) -> None:
