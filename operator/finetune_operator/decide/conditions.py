@@ -124,15 +124,19 @@ def is_true(conditions: list[Condition] | None, condition_type: str) -> bool:
     return any(c.type == condition_type and c.status == "True" for c in conditions or ())
 
 
-def newly_stalled(old: list[Condition] | None, new: list[Condition] | None) -> tuple[str, str, str] | None:
-    """Type, reason and note of the Event when it begins to need help, or to need another."""
-    was, now = (
-        next((one for one in known or () if one.type == "Stalled" and one.status == "True"), None)
-        for known in (old, new)
-    )
+def turn(old: list[Condition] | None, new: list[Condition] | None) -> tuple[str, str, str] | None:
+    """Type, reason and note of the Event when it begins to need help, or to need another, or needs none any more."""
+    was, now = _true(old, "Stalled"), _true(new, "Stalled")
+    well = _true(new, "Ready") if was is not None else None
+    if well is not None:  # else its last Event stays a Warning that is over
+        return "Normal", well.reason, well.message
     if now is None or (was is not None and was.reason == now.reason):
         return None
     return "Warning", now.reason, now.message
+
+
+def _true(known: list[Condition] | None, kind: str) -> Condition | None:
+    return next((one for one in known or () if one.type == kind and one.status == "True"), None)
 
 
 _MOST_NAMES = 10

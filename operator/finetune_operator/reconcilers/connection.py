@@ -12,7 +12,7 @@ from finetune_api.policy import selects
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import closes
-from finetune_operator.decide.conditions import newly_stalled
+from finetune_operator.decide.conditions import turn
 from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.pods.places import in_words_of
 from finetune_operator.desired import trial_job
@@ -93,7 +93,7 @@ class ConnectionReconciler:
         # Else each check would have all jobs of the connection looked at.
         told = decide_connection.says_the_same(status, new)
         await self._context.write_status(CONNECTIONS, connection, status, new, told=told)
-        event = newly_stalled(status.conditions, new.conditions)
+        event = turn(status.conditions, new.conditions)
         if event is not None:
             await self._context.announce(connection, *event)
         return again

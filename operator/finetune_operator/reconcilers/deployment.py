@@ -13,7 +13,7 @@ from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide import unheeded
 from finetune_operator.decide.cloud_job.cloud_policy import shuts_down
-from finetune_operator.decide.conditions import is_true, newly_stalled
+from finetune_operator.decide.conditions import is_true, turn
 from finetune_operator.decide.deployment import token_prices
 from finetune_operator.decide.deployment.decision import (
     Beside,
@@ -391,7 +391,7 @@ def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[st
             "Serving",
             f"version {new.served_version} answers at {new.endpoint.url if new.endpoint else ''}",
         )
-    return newly_stalled(old.conditions, new.conditions)
+    return turn(old.conditions, new.conditions)
 
 
 def _of_pod(refusal: str, target: Target | None) -> Failure:

@@ -11,7 +11,7 @@ from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, model_size, unheeded
-from finetune_operator.decide.conditions import leaving, merge, moment, newly_stalled
+from finetune_operator.decide.conditions import leaving, merge, moment, turn
 from finetune_operator.decide.deployment.server_state import versions_of
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import (
@@ -423,5 +423,5 @@ def headline(old: FineTunedModelStatus, new: FineTunedModelStatus) -> tuple[str,
     """Type, reason and note of the Event that a change of status deserves."""
     if (left := leftovers.headline(old.conditions, new.conditions)) is not None:
         return left
-    told = newly_stalled(old.conditions, new.conditions)
+    told = turn(old.conditions, new.conditions)
     return told if told is not None and told[1] in _OF_THE_MODEL else None

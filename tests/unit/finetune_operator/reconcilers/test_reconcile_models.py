@@ -336,12 +336,15 @@ async def test_the_status_of_a_connection_is_written_once() -> None:
         ({"stalled": "DeploymentFailed"}, {"stalled": "DeploymentFailed"}, None),
         ({"stalled": "DeploymentFailed"}, {"stalled": "ImagePullFailed"}, ("Warning", "ImagePullFailed")),
         ({"stalled": "DeploymentFailed"}, {}, None),
+        ({"stalled": "DeploymentFailed"}, {"ready": "Ready"}, ("Normal", "Ready")),
+        ({}, {"ready": "Ready"}, None),
     ],
 )
 def test_headlines(old: dict[str, Any], new: dict[str, Any], told: tuple[str, str] | None) -> None:
-    def status(stalled: str | None = None, **fields: Any) -> ModelDeploymentStatus:
-        condition = {"type": "Stalled", "status": "True", "reason": stalled, "message": "m"}
-        conditions = [{**condition, "lastTransitionTime": "2026-11-21T12:00:00Z"}] if stalled else []
+    def status(stalled: str | None = None, ready: str | None = None, **fields: Any) -> ModelDeploymentStatus:
+        known = {"status": "True", "message": "m", "lastTransitionTime": "2026-11-21T12:00:00Z"}
+        reasons = {"Stalled": stalled, "Ready": ready}
+        conditions = [known | {"type": kind, "reason": reason} for kind, reason in reasons.items() if reason]
         return ModelDeploymentStatus.model_validate({**fields, "conditions": conditions})
 
     found = headline(status(**old), status(**new))
