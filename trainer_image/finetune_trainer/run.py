@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from finetune_api.evaluation import Compared, EvaluationResult, Metric
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import FineTuneJobManifest
+from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.job_status import TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
@@ -163,6 +163,7 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
     """
     folder = output.resolve()
     _require_code(manifest, code)
+    _require_heeded(manifest.spec)
     return TrainerJob(
         namespace=manifest.metadata.namespace or "local",
         name=manifest.metadata.name,
@@ -175,6 +176,16 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
         air_gapped=is_air_gapped(),
         code=str(code.resolve()) if code else None,
     )
+
+
+def _require_heeded(spec: FineTuneJobSpec) -> None:
+    """Refuse what would be another training without a word: a provider's own learning rate, or a job made elsewhere."""
+    named = ["spec.adopt"] if spec.adopt is not None else []
+    if spec.hyperparameters.learning_rate_multiplier is not None:
+        named.append("spec.hyperparameters.learningRateMultiplier")
+    if named:
+        said = f"{' and '.join(named)}: only a provider heeds it, and `run` trains on this machine"
+        raise TrainerError(Reason.SPEC_INVALID, said, "Leave it out here, and say hyperparameters.learningRate.")
 
 
 def _require_code(manifest: FineTuneJobManifest, code: Path | None) -> None:

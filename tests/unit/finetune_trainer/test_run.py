@@ -48,6 +48,13 @@ def test_another_spec_in_the_same_folder_is_refused(tiny_model, tmp_path, capfd)
     assert "holds the result of another spec. Choose another output folder" in capfd.readouterr().err
 
 
+def test_what_only_a_provider_heeds_is_refused(tiny_model, tmp_path, capfd):
+    args = flags(tmp_path, tiny_model, splits=("train",), hyperparameters={"learningRateMultiplier": 2})
+    assert run.main(args) == ExitCode.SPEC_INVALID
+    assert "spec.hyperparameters.learningRateMultiplier: only a provider heeds it" in capfd.readouterr().err
+    assert not args.output.exists()
+
+
 def test_a_folder_with_things_of_somebody_else_is_left_alone(tiny_model, tmp_path, capfd):
     args = flags(tmp_path, tiny_model)
     theirs = args.output / "evaluation" / "notes.txt"

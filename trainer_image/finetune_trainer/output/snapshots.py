@@ -26,12 +26,13 @@ from finetune_trainer.evaluation.kept import FOLDER as ANSWERS
 from finetune_trainer.storage.durable import UNFINISHED, is_within, read_manifest, sha256_of, write_errors
 from finetune_trainer.storage.store import Store
 from finetune_trainer.training.checkpoint_names import newest_step
+from finetune_trainer.training.code_before import FILE as CODE_BEFORE
 from finetune_trainer.training.moment import FILE as MOMENT
 
 NEWS = (CHECKPOINTS_FOLDER, ANSWERS, RUNS_FOLDER)
 """Parts of a job's output folder that are worth a new snapshot when they change."""
 
-KEPT = (*NEWS, TENSORBOARD_FOLDER, MOMENT, RECORD)
+KEPT = (*NEWS, TENSORBOARD_FOLDER, MOMENT, CODE_BEFORE, RECORD)
 """Parts that a next attempt goes on from. Records are last: they may be ahead of the checkpoints, not behind."""
 
 _STATE = "state"

@@ -113,8 +113,8 @@ class CodeContext(ApiModel):
     output: str = Field(description="Folder for the finished model.")
     checkpoints: str = Field(description="Folder that outlives the pod.")
     moment: datetime | None = Field(None, description="What time chat templates write; None: what the clock says.")
-    trainer: int = Field(0, description="Process that has started the code, and that asks it to stop by SIGTERM.")
-    reports: str = Field("", description="Folder of the pipe that takes CodeReport lines, and of the wish to stop.")
+    trainer: int = Field(description="Process that has started the code, and that asks it to stop by SIGTERM.")
+    reports: str = Field(description="Folder of the pipe that takes CodeReport lines, and of the wish to stop.")
 
 
 def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: str) -> tuple[TrainingResult, Code]:

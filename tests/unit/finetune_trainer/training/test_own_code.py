@@ -449,7 +449,8 @@ def test_a_signal_while_the_code_is_started_leaves_no_process(tiny_model, tmp_pa
         return started[0]
 
     monkeypatch.setattr(own_code, "_start", start)
-    told = own_code.CodeContext(job=job, base_model="", data={}, output="", checkpoints="")
+    where = {"base_model": "", "data": {}, "output": "", "checkpoints": "", "reports": str(tmp_path)}
+    told = own_code.CodeContext(job=job, trainer=os.getpid(), **where)
     assert own_code._run(Path("train.py"), told, tmp_path, hearing(job, Reporter(job)), interruption) == -signal.SIGTERM
     assert interruption.asked
 
