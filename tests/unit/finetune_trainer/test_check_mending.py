@@ -356,6 +356,8 @@ MENDED = {
     "objects": (messages({"from": "human", "value": {"said": "q"}}, ASKED[1]), "NAME", "said"),
     "speakers as names": ([{"messages": [{"human": "q", "gpt": "a"}, {"Human": "r"}, {"GPT": "b"}]}], "", ""),
     "no answers": ([{"messages": [ASKED[0]], "best": "b"}], "NAME", "best"),
+    "answers beside": ([{"messages": [ASKED[0]], "response": "b"}], "", ""),
+    "choices": ([{"messages": [ASKED[0]], "choices": [{"index": 0, "message": ASKED[1]}]}], "", ""),
     "no prompts": ([{"prompt": " ", "completion": "b"}], "", ""),
 }
 """Rows of which all have the same wrong; and what a reader writes for a word of the command."""
