@@ -282,6 +282,22 @@ def test_an_object_for_a_text_is_answered_with_how_a_part_of_it_is_taken_out(che
     assert "`jq -c '.[\"answers\"] |= tojson' FILE > ROWS.jsonl` writes objects as JSON" in verdict.next_step
 
 
+@pytest.mark.parametrize(
+    ("answers", "made"), [('"[""b"", ""c""]"', "b"), ('"{""text"": [""b""]}"', "b"), ("plain text", None)]
+)
+def test_questions_with_several_answers_in_a_table_are_read_as_the_json_that_they_are(check, tmp_path, answers, made):
+    data = f"question,answers\nq,{answers}\n"
+    step = check(train=("t.csv", data)).verdict.next_step
+    if made is None:
+        assert "jq" not in step
+        return
+    if not shutil.which("jq"):
+        pytest.skip("jq is not installed here")
+    (tmp_path / "FILE").write_text(data)
+    subprocess.run(["bash", "-c", step.split("`")[1]], cwd=tmp_path, check=True)
+    assert json.loads((tmp_path / "ROWS.jsonl").read_text()) == {"prompt": "q", "completion": made}
+
+
 @pytest.mark.parametrize("context", [{}, {"context": "c"}], ids=["question", "with context"])
 @pytest.mark.parametrize("answers", [["b", "c"], {"text": ["b"], "answer_start": [0]}], ids=["list", "SQuAD"])
 @pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
@@ -340,6 +356,8 @@ MENDED = {
     "objects": (messages({"from": "human", "value": {"said": "q"}}, ASKED[1]), "NAME", "said"),
     "speakers as names": ([{"messages": [{"human": "q", "gpt": "a"}, {"Human": "r"}, {"GPT": "b"}]}], "", ""),
     "no answers": ([{"messages": [ASKED[0]], "best": "b"}], "NAME", "best"),
+    "answers beside": ([{"messages": [ASKED[0]], "response": "b"}], "", ""),
+    "choices": ([{"messages": [ASKED[0]], "choices": [{"index": 0, "message": ASKED[1]}]}], "", ""),
     "no prompts": ([{"prompt": " ", "completion": "b"}], "", ""),
 }
 """Rows of which all have the same wrong; and what a reader writes for a word of the command."""

@@ -147,15 +147,10 @@ def test_questions_that_tell_their_answers_are_warned_of_where_all_do(check, ask
     assert (said in check(train=("t.jsonl", data)).verdict.warnings) is warned
 
 
-def test_white_space_before_answers_is_told(check):
-    rows = [
-        {"prompt": "a", "completion": "b"},
-        {"prompt": "c", "completion": " d"},
-        {"prompt": "e", "completion": "\nf"},
-    ]
-    data = "".join(f"{json.dumps(row)}\n" for row in rows)
-    (said,) = [one for one in check(train=("t.jsonl", data)).verdict.warnings if "white space" in one]
-    assert said.startswith("t.jsonl: 2 rows with white space before the answer (the first: line 2); ")
+@pytest.mark.parametrize(("answer", "told"), [(" b", True), ("\nb", True), ("b ", False)])
+def test_white_space_before_the_first_answer_is_told(check, answer, told):
+    found = check(train=("t.jsonl", json.dumps({"prompt": "a", "completion": answer}))).verdict.warnings
+    assert any(one.startswith("t.jsonl: the first row has white space before its answer") for one in found) is told
 
 
 @pytest.mark.parametrize(

@@ -206,9 +206,13 @@ def of_messages(names: set[str]) -> str | None:
     return None
 
 
-def of_answers(names: Collection[str], of_objects: Collection[str], file_format: str) -> str | None:
-    """What to do with questions that have several answers, within an object as in SQuAD or as a list."""
-    if not {"question", "answers"}.issubset(names):
+def of_answers(first: Mapping[str, Any], of_objects: Collection[str], names: set[str], file_format: str) -> str | None:
+    """What to do with questions that have several answers, within an object as in SQuAD or as a list.
+
+    `first`: fields of the first row, whose cells are text in a table of text.
+    """
+    is_text = file_format.startswith("CSV")
+    if not {"question", "answers"}.issubset(names) or (is_text and str(first.get("answers"))[:1] not in {"[", "{"}):
         return None
     within = "answers" in of_objects
     if file_format.startswith("Parquet"):
@@ -218,6 +222,8 @@ def of_answers(names: Collection[str], of_objects: Collection[str], file_format:
             f"Take one answer of each row: frame.assign(prompt={asked}, completion=frame.{answer}) of pandas does it."
         )
     answer = ".answers.text[0]" if within else ".answers[0]"
+    if is_text:
+        answer = '(.answers | fromjson | if type == "object" then .text[0] else .[0] end)'
     asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
     how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}} | select(.completion)")
     return f"Take one answer of a row: `{how}` takes the first, and leaves out questions without any."

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain
-from operator import eq, itemgetter
+from operator import eq
 from os.path import commonprefix
 
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
@@ -18,8 +18,6 @@ Look = Callable[[Row | Rows], Sequence[int]]
 
 _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
-_UNLESS_STRIPPED = "; it is learnt with it, unless the chat template takes it away"
-_first = itemgetter(0)
 _FEW = 10
 """Rows that may all have one answer."""
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
@@ -166,15 +164,6 @@ def with_written_breaks(found: Row | Rows) -> Sequence[int]:
     return [place for place, texts in rows if any(map(_has_written_breaks, texts))]
 
 
-def behind_white_space(found: Row | Rows) -> Sequence[int]:
-    """Rows whose answer begins with white space: mostly it separated questions from answers in another format."""
-    if isinstance(found, Row):
-        return _one(found) if found.completion[0].isspace() else ()
-    if not any(map(str.isspace, map(_first, found.contents[-1]))):
-        return ()
-    return [place for place, answer in zip(found.places, found.contents[-1], strict=True) if answer[0].isspace()]
-
-
 def with_character(one: str) -> Look:
     """Finds rows that have a character in them which nobody writes: it is left of what an earlier program did."""
     return _with(lambda text: one in text)
@@ -241,7 +230,6 @@ def of_texts() -> list[Doubtful]:
         Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
         Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
         Doubtful(with_written_breaks, r"line breaks written out as \n", "; they are learnt as a backslash and an n"),
-        Doubtful(behind_white_space, "white space before the answer", _UNLESS_STRIPPED),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
         Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
     ]
@@ -262,6 +250,8 @@ def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
         yield f"quotes around its cells, which are learnt with them: {how}"
     if _with_old_separator(row):
         yield _AS_OLD
+    if row.completion[:1].isspace():
+        yield "white space before its answer, which is learnt with it unless the chat template takes it away"
     if marks := in_chat_format(_texts(row)):
         yield f"marks of a chat in its text, such as {marks}: a chat template writes them, so take them away"
 

@@ -143,9 +143,10 @@ def _in_turns(column: str, file_format: str) -> str:
 def _with_an_answer(column: str, file_format: str) -> str:
     """How conversations get an answer, of which none has one."""
     said = "No conversation has an answer: write it as its last message"
-    longer = f'({field(column)} | {_A_LIST}) + [{{role: "assistant", content: .NAME}}]'
+    answer = "[.NAME, .answer, .response, .output, .reply, .choices[0]?.message?.content] | map(strings)[0]"
+    longer = f'({field(column)} | {_A_LIST}) + [{{role: "assistant", content: ({answer})}}]'
     how = by_jq(file_format, f"{field(column)} = {longer}")
-    return f"{said}: `{how}` takes it from where NAME leads, such as completion or choices[0].message.content."
+    return f"{said}: `{how}` takes it from where NAME leads, or else a usual name, choices[0].message.content too."
 
 
 def _with_whole_weights(column: str, file_format: str) -> str:

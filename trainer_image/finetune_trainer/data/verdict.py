@@ -340,7 +340,7 @@ class _SplitCheck:
             of_ranked(seen, self.format, of_pairs=self.spec.preference is not None),
             exports.of_export(seen, self.first_fields, self.format),
             column_names.of_messages(seen),
-            column_names.of_answers(seen, self.of_objects, self.format),
+            column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
         )
         if known := next(filter(None, ways), None):
             return known
