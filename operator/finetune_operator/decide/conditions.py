@@ -127,12 +127,10 @@ def is_true(conditions: list[Condition] | None, condition_type: str) -> bool:
 def turn(old: list[Condition] | None, new: list[Condition] | None) -> tuple[str, str, str] | None:
     """Type, reason and note of the Event when it begins to need help, or to need another, or needs none any more."""
     was, now = _true(old, "Stalled"), _true(new, "Stalled")
-    well = _true(new, "Ready") if was is not None else None
-    if well is not None:  # else its last Event stays a Warning that is over
-        return "Normal", well.reason, well.message
-    if now is None or (was is not None and was.reason == now.reason):
-        return None
-    return "Warning", now.reason, now.message
+    if now is None:
+        well = _true(new, "Ready") if was is not None else None  # else its last Event stays a Warning that is over
+        return ("Normal", well.reason, well.message) if well is not None else None
+    return ("Warning", now.reason, now.message) if was is None or was.reason != now.reason else None
 
 
 def _true(known: list[Condition] | None, kind: str) -> Condition | None:

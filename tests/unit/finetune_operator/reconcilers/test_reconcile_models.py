@@ -338,6 +338,7 @@ async def test_the_status_of_a_connection_is_written_once() -> None:
         ({"stalled": "DeploymentFailed"}, {}, None),
         ({"stalled": "DeploymentFailed"}, {"ready": "Ready"}, ("Normal", "Ready")),
         ({}, {"ready": "Ready"}, None),
+        ({"stalled": "DeploymentFailed"}, {"stalled": "DeploymentFailed", "ready": "Ready"}, None),
     ],
 )
 def test_headlines(old: dict[str, Any], new: dict[str, Any], told: tuple[str, str] | None) -> None:
