@@ -391,6 +391,8 @@ def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[st
             "Serving",
             f"version {new.served_version} answers at {new.endpoint.url if new.endpoint else ''}",
         )
+    if new.served_version is not None and is_true(new.conditions, "Ready") and not is_true(old.conditions, "Ready"):
+        return "Normal", "Ready", f"version {new.served_version} answers as spec says"  # after trouble, or an edit
     return turn(old.conditions, new.conditions)
 
 

@@ -339,6 +339,8 @@ async def test_the_status_of_a_connection_is_written_once() -> None:
         ({"stalled": "DeploymentFailed"}, {"ready": "Ready"}, ("Normal", "Ready")),
         ({}, {"ready": "Ready"}, None),
         ({"stalled": "DeploymentFailed"}, {"stalled": "DeploymentFailed", "ready": "Ready"}, None),
+        ({"servedVersion": 1}, {"servedVersion": 1, "ready": "Ready"}, ("Normal", "Ready")),
+        ({"servedVersion": 1, "ready": "Ready"}, {"servedVersion": 1, "ready": "Ready"}, None),
     ],
 )
 def test_headlines(old: dict[str, Any], new: dict[str, Any], told: tuple[str, str] | None) -> None:
