@@ -208,7 +208,7 @@ def may(server: Server, verb: str, what: str, namespace: str | None) -> bool:
     """Whether the operator's account may do something with GROUP/RESOURCE/SUBRESOURCE:NAME."""
     path, _, name = what.partition(":")
     parts = path.split("/")
-    group = parts.pop(0) if "." in parts[0] or parts[0] in {"batch", "apps"} else ""
+    group = parts.pop(0) if "." in parts[0] or parts[0] in {"batch", "apps", "policy"} else ""
     attributes = {"verb": verb, "group": group, "resource": parts[0], "subresource": "".join(parts[1:]), "name": name}
     if namespace:
         attributes["namespace"] = namespace

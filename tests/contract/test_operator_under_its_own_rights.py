@@ -138,6 +138,7 @@ PLACES = {
     "jobs": ("/apis/batch/v1", "jobs"),
     "services": ("/api/v1", "services"),
     "deployments.apps": ("/apis/apps/v1", "deployments"),
+    "pdb": ("/apis/policy/v1", "poddisruptionbudgets"),
     "ftj": ("/apis/finetune.dev/v1alpha1", "finetunejobs"),
     "ftm": ("/apis/finetune.dev/v1alpha1", "finetunedmodels"),
     "md": ("/apis/finetune.dev/v1alpha1", "modeldeployments"),
@@ -271,10 +272,11 @@ def test_the_operator_works_with_the_charts_rights(server: Server) -> None:
     server.patch("ftj", "sentiment-1", {"spec": {"suspend": True}}, namespace=TEAM)
     wait_until(lambda: phase_of(server, "sentiment-1") == "Suspended", "suspension", timeout=120)
 
-    server.store(in_team(changed(MODEL, "metadata.name", "served")))
+    pair = changed(MODEL, "spec.deployment.template.huggingFace.replicas", 2)
+    server.store(in_team(changed(pair, "metadata.name", "served")))
     status = FineTunedModelStatus(versions=[version()], latest_version=1)
     server.patch("ftm", "served", {"status": status.wire()}, namespace=TEAM, status=True)
-    for kind in ("md", "deployments.apps", "services"):
+    for kind in ("md", "deployments.apps", "services", "pdb"):
         wait_until(lambda kind=kind: exists(server, kind, "served"), f"{kind} served", timeout=120)
 
     server.store(in_team(changed(DEPLOYMENT, "metadata.name", "lonely")))
