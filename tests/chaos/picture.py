@@ -53,9 +53,12 @@ async def picture(kube: Kube, namespace: str, differs: Differs = ()) -> dict[str
     # A version names its job by UID even when that is gone.
     mentioned = sorted(set(_UID.findall(json.dumps([obj for _, obj in objects]))) | set(named))
     uids = {uid: named.get(uid, "what is gone") for uid in mentioned}
+    last = "|".join(uid[-6:] for uid in uids)
     found: dict[str, list[Manifest]] = {}
     for resource, obj in objects:
         text = json.dumps(_own(obj) if resource in OWN else _child(obj), sort_keys=True)
+        # A deployment at a provider has those of two UIDs in its name, one behind the other.
+        text = re.sub(rf"(?<=-)({last})({last})(?=-)", r"\1-\2", text)
         for uid, meaning in uids.items():
             text = text.replace(uid, f"UID of {meaning}")
             for part, which in ((uid[:8], "first 8"), (uid[-6:], "last 6")):

@@ -42,7 +42,8 @@ class Context:
         self._reports = Writer(Path(told.reports))
         self.interruption = Interruption()
         self._signals = contextlib.ExitStack()  # as long as this lives, signals are asked for, not obeyed
-        if os.getppid() == told.trainer:  # processes that the code starts are ended by them, by whoever started them
+        # Processes that the code starts are ended by whoever started them; only the main thread may take signals.
+        if os.getppid() == told.trainer and threading.current_thread() is threading.main_thread():
             self._signals.enter_context(self.interruption.install())
             self._signals.enter_context(self.interruption.deferred())
         self.told: int | None = None
@@ -123,6 +124,8 @@ class Context:
 @lru_cache(maxsize=1)
 def context() -> Context:
     """The context of this process; from now on SIGTERM sets `stop_requested`.
+
+    Who calls it first in another thread than the main one has SIGTERM end the process as before.
 
     Raises:
         RuntimeError: the code was not started by `finetune-trainer`.

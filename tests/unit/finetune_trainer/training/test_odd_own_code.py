@@ -80,8 +80,14 @@ def test_what_code_has_reported_counts_on_where_the_next_attempt_has_nothing_lef
 
 
 OTHERS = """
-import multiprocessing, subprocess, sys, time
+import multiprocessing, subprocess, sys, threading, time
 from finetune_trainer import recipe
+found = []
+thread = threading.Thread(target=lambda: found.append(recipe.context()))
+thread.start()
+thread.join()
+assert found, "only the main thread may take signals"
+recipe.context.cache_clear()
 run = recipe.context()
 forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=[600])
 forked.start()
