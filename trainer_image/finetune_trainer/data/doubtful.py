@@ -154,15 +154,10 @@ def _has_written_breaks(text: str) -> bool:
     return "\\n" in text and "\n" not in text and _WRITTEN_BREAK.search(text) is not None
 
 
-def with_written_breaks(found: Row | Rows) -> Sequence[int]:
-    """Rows any of whose texts has line breaks written out."""
-    if isinstance(found, Row):
-        return _one(found) if any(map(_has_written_breaks, _texts(found))) else ()
+def with_written_breaks() -> Look:
+    """Finds rows any of whose texts has line breaks written out."""
     # A single character, which most texts lack, is looked for in next to no time.
-    if "\\" not in found.whole or "\\n" not in found.whole:
-        return ()
-    rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
-    return [place for place, texts in rows if any(map(_has_written_breaks, texts))]
+    return _with(_has_written_breaks, may_have=lambda texts: "\\" in texts and "\\n" in texts)
 
 
 def with_character(one: str) -> Look:
@@ -200,13 +195,14 @@ def _having(words: AbstractSet[str], found: Row | Rows) -> Sequence[int]:
     return [place for place, texts in rows if not words.isdisjoint(texts)]
 
 
-def _with(has_it: Callable[[str], bool]) -> Look:
-    """Finds rows any of whose texts has something in it, which texts put together have too."""
+def _with(has_it: Callable[[str], bool], may_have: Callable[[str], bool] | None = None) -> Look:
+    """Finds rows any of whose texts has something in it. `may_have`: asked of texts put together, else the same is."""
+    of_all = may_have or has_it
 
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):
             return _one(found) if any(map(has_it, _texts(found))) else ()
-        if not has_it(found.whole):
+        if not of_all(found.whole):
             return ()
         rows = zip(found.places, zip(*found.contents, strict=True), strict=True)
         return [place for place, texts in rows if any(map(has_it, texts))]
@@ -230,7 +226,7 @@ def of_texts() -> list[Doubtful]:
         Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
         Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
         Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
-        Doubtful(with_written_breaks, r"line breaks written out as \n", "; they are learnt as a backslash and an n"),
+        Doubtful(with_written_breaks(), r"line breaks written out as \n", "; they are learnt as a backslash and an n"),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
         Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
     ]
