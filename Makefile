@@ -87,7 +87,11 @@ lint-aside:
 
 # A third worker computes from the start while those with clusters wait: half a processor had nothing to do.
 all-tests:
-	@scripts/tests.sh --numprocesses 3 $(PYTEST) && scripts/bytecode.sh keep
+	@scripts/tests.sh --numprocesses 3 --sample $(PYTEST) && scripts/bytecode.sh keep
+
+.PHONY: test-all
+test-all: root venv programs images ## everything with every row and every fault, not one of many that are alike (an hour)
+	@scripts/tests.sh --numprocesses 3 --every-fault $(PYTEST)
 
 .PHONY: test-unit
 test-unit: venv ## tests that need neither cluster nor root

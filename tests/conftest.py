@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.sampling import beyond_a_sample
+
 HERE = Path(__file__).parent
 TOGETHER = {"e2e": "nodes", "cluster": "nodes", "contract": "control planes", "chaos": "control planes"}
 """Folders whose tests start clusters, the longest first: two nodes at once are too much for two cores."""
@@ -70,7 +72,8 @@ class ByCluster(LoadScopeScheduling):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For `make test-chaos` and `make status-table`."""
+    """For `make test`, `make test-all`, `make test-chaos` and `make status-table`."""
+    parser.addoption("--sample", action="store_true", help="of tests whose rows are alike, run some rows only")
     parser.addoption("--write-status-table", action="store_true", help="write docs/reference/status.md anew")
     parser.addoption("--every-fault", action="store_true", help="kill the operator at every fault point (minutes)")
 
@@ -81,9 +84,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCluster:
     return ByCluster(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long pieces first."""
+@pytest.hookimpl(trylast=True)  # of the rows that -k and -m have chosen
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the long pieces first, and leave out what a sample has no need of."""
     items.sort(key=lambda item: _rank(item.path))
+    if config.getoption("sample"):
+        left = set(beyond_a_sample(item.nodeid for item in items if item.get_closest_marker("alike")))
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left])
+        items[:] = [item for item in items if item.nodeid not in left]
 
 
 def pytest_collection_finish() -> None:

@@ -173,6 +173,7 @@ def asked_once(folder: Path) -> None:
     assert set(questions.values()) == {1}
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_on_a_volume_a_run_that_ends_at_every_boundary_comes_to_the_same(undisturbed, tmp_path, number):
     job = undisturbed.model_copy(update={"output": str(tmp_path / "output")})

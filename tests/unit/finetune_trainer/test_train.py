@@ -270,6 +270,7 @@ def test_a_full_disk_leaves_no_half_artifact(tiny_model, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("words", ERRORS)
 def test_out_of_device_memory_has_its_own_reason(tiny_model, tmp_path, monkeypatch, words):
     def too_large(*_args):

@@ -111,6 +111,7 @@ async def ask_all(provider: str, url: str, sure: set[str]) -> None:
         await api.close()
 
 
+@pytest.mark.alike
 @pytest.mark.usefixtures("no_thread_is_left")
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -122,6 +123,7 @@ async def test_an_answer_that_drips_is_given_up(provider: str, status: int) -> N
         await ask_all(provider, strange.url, SURE - {what for one, what in BY_HEAD if one == provider})
 
 
+@pytest.mark.alike
 @pytest.mark.usefixtures("no_thread_is_left")
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_an_answer_whose_headers_drip_is_given_up(provider: str) -> None:
@@ -233,6 +235,7 @@ AT_ENTRA: dict[str, tuple[Callable[[web.Request], Any], type[ProviderError], Rea
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", AT_ENTRA)
 async def test_an_entra_that_gives_no_token_now_is_told_at_once_and_not_waited_for(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -383,6 +383,7 @@ def test_the_line_in_which_a_record_that_is_too_long_to_be_read_was_cut_is_no_po
     assert [(point.step, point.value) for point in bedrock_wire.metrics(cut, b"").train] == [(2, 0.5)]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("of", [wire.metrics_of_results, lambda content: bedrock_wire.metrics(content, content)])
 def test_of_a_record_with_a_row_for_each_of_many_steps_only_what_is_shown_is_held(of):
     head = b"step,step_number,train_loss,training_loss,validation_loss\n"

@@ -212,6 +212,7 @@ async def without_end() -> AsyncIterator[bytes]:
         yield b" " * 2**20
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_of_an_answer_without_end_no_more_is_held_than_could_be_one(provider: str, status: int) -> None:

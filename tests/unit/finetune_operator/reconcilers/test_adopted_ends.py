@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.at_providers import At, at
@@ -22,6 +24,7 @@ async def adopt(at: At, cluster: CloudCluster, **fields: Any) -> str:
     return job
 
 
+@pytest.mark.alike
 async def test_one_that_was_stopped_before_is_told_so_and_another_is_to_be_adopted(at, cluster):
     await at.stop(cluster, next(iter(at.jobs(cluster.provider))))
     await go_on(cluster, 300)
@@ -33,6 +36,7 @@ async def test_one_that_was_stopped_before_is_told_so_and_another_is_to_be_adopt
     assert cluster.provider.count(at.create) == 1
 
 
+@pytest.mark.alike
 async def test_one_that_is_stopped_while_it_is_followed_is_told_so(at, cluster):
     job = await adopt(at, cluster)
     await cluster.pass_time(30)
@@ -42,6 +46,7 @@ async def test_one_that_is_stopped_while_it_is_followed_is_told_so(at, cluster):
     assert cluster.status(ADOPTED)["failure"]["reason"] == "CancelledAtProvider"
 
 
+@pytest.mark.alike
 async def test_one_that_is_followed_is_left_alone_by_suspend_and_by_the_end_of_its_object(at, cluster):
     job = await adopt(at, cluster, suspend=True, activeDeadlineSeconds=60)
     await cluster.pass_time(120)

@@ -43,6 +43,7 @@ class Says:
 WORDS = {"paused": "paused", "Quantum": "'Quantum'", "x" * 300: f"{'x' * 64}'", "\x1b[31mred": "red'", "": ""}
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("word", WORDS)
 async def test_they_are_followed_under_the_providers_own_word_and_to_their_end(
     at: At, cluster: CloudCluster, word: str

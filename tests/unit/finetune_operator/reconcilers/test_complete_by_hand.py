@@ -81,6 +81,7 @@ async def test_a_version_that_its_model_has_lost_is_believed_by_what_was_made() 
     assert cluster.status(JOB) == before
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     "fields", [{}, {"completionTime": MOMENT, "modelVersion": 3}], ids=["", "and ended with a version"]
 )
@@ -93,6 +94,7 @@ async def test_a_job_at_a_provider_goes_on_there(at: At, at_work: CloudCluster, 
     assert len(at.states(cluster.provider)) == 1
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("known", [True, False], ids=["", "and it has lost all else"])
 async def test_what_a_failed_job_has_at_a_provider_is_cancelled(at: At, at_work: CloudCluster, known: bool) -> None:
     """It is billed, and nobody would follow it; pods of a failed job are ended, too."""
@@ -118,6 +120,7 @@ FORGED: dict[str, Callable[[Cluster], None]] = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("forged", FORGED)
 async def test_so_is_what_one_has_there_whose_finalizer_goes_at_the_same_moment(
     at: At, at_work: CloudCluster, forged: str
@@ -138,6 +141,7 @@ async def test_so_is_what_one_has_there_whose_finalizer_goes_at_the_same_moment(
     assert [verb for verb, _ in cluster.kube.requests[len(before) :] if verb.startswith("patch")] == []
 
 
+@pytest.mark.alike
 async def test_a_failed_job_is_looked_for_once_and_no_other_one_is_ended(at: At, at_work: CloudCluster) -> None:
     cluster = at_work
     (name,) = at.jobs(cluster.provider)

@@ -60,6 +60,7 @@ async def test_so_is_that_of_one_whose_finalizer_was_taken_off_before_it_was_del
     assert told(cluster)
 
 
+@pytest.mark.alike
 async def test_so_is_that_of_one_that_was_let_go_and_has_begun_again(at: At, at_work: CloudCluster) -> None:
     cluster = at_work
     await at.stop(cluster, cluster.status()["provider"]["jobID"])
@@ -86,6 +87,7 @@ async def test_of_one_that_has_nothing_at_a_provider_nothing_is_looked_for() -> 
     assert "FinalizerRemoved" not in {reason for _, _, reason in cluster.told}
 
 
+@pytest.mark.alike
 async def test_it_is_tried_again_until_its_provider_answers(at: At, at_work: CloudCluster) -> None:
     cluster = at_work
     for operation in ("fine_tuning.jobs.cancel", "StopModelCustomizationJob", "StopTrainingJob"):
@@ -98,6 +100,7 @@ async def test_it_is_tried_again_until_its_provider_answers(at: At, at_work: Clo
     assert told(cluster)
 
 
+@pytest.mark.alike
 async def test_another_job_that_has_its_name_by_then_is_left_alone(at: At, at_work: CloudCluster) -> None:
     cluster = at_work
     spec = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["spec"]
@@ -155,6 +158,7 @@ async def deployed(request: Any, s3_endpoint: str, start: Any) -> AsyncIterator[
     await cluster.aclose()
 
 
+@pytest.mark.alike
 async def test_a_deployment_goes(deployed: CloudCluster) -> None:
     force_away(deployed, MODEL_DEPLOYMENTS, "sentiment")
     await deployed.settle()
@@ -163,6 +167,7 @@ async def test_a_deployment_goes(deployed: CloudCluster) -> None:
     assert told(deployed)
 
 
+@pytest.mark.alike
 async def test_a_deployment_that_is_to_stay_stays(deployed: CloudCluster) -> None:
     before = standing(deployed.provider)
     spec = deployed.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"]
@@ -174,6 +179,7 @@ async def test_a_deployment_that_is_to_stay_stays(deployed: CloudCluster) -> Non
     assert ("ModelDeployment", "Normal", "Retained") in deployed.told
 
 
+@pytest.mark.alike
 async def test_one_that_was_abandoned_is_left_alone(deployed: CloudCluster) -> None:
     before = standing(deployed.provider)
     marks = noted(deployed, MODEL_DEPLOYMENTS, "sentiment") | {ABANDON_ANNOTATION: "true"}
@@ -195,6 +201,7 @@ async def test_of_a_job_that_went_as_it_should_nothing_is_looked_for_again(at: A
     assert not told(cluster)
 
 
+@pytest.mark.alike
 async def test_of_one_that_went_as_it_should_nothing_is_looked_for_again(deployed: CloudCluster) -> None:
     assert BEGUN_ANNOTATION in noted(deployed, MODEL_DEPLOYMENTS, "sentiment")
     deployed.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")

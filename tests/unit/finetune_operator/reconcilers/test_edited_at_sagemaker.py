@@ -103,6 +103,7 @@ def to_zero(provider: SageMakerSimulator, endpoint: str) -> str:
     return "has no instance left at the provider: somebody has scaled it to zero there"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("edit", [other_weights, to_zero])
 async def test_one_that_does_not_serve_its_version_any_more_is_told_and_made_anew_when_that_is_asked(
     provider: SageMakerSimulator, cluster: SageMakerCluster, edit: Callable[[SageMakerSimulator, str], str]

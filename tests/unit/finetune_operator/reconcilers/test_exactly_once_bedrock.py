@@ -110,6 +110,7 @@ def test_a_job_that_is_deleted_at_any_moment_leaves_nothing_that_runs(s3_endpoin
     live(provider, life)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
 @PROPERTY
 @given(course=OF_DEPLOYMENTS, deleted_after=st.integers(0, 10), lag=LAGS)

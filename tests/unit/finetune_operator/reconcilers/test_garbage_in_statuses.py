@@ -76,6 +76,7 @@ JOB_ALONE = ((FINE_TUNE_JOBS, "sentiment-1"),)
 ALL = (*JOB_ALONE, (FINE_TUNED_MODELS, "sentiment"), (MODEL_DEPLOYMENTS, "sentiment"))
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("begin", "objects"),
     [(running, JOB_ALONE), (retrying, JOB_ALONE), (failed, JOB_ALONE), (served, ALL)],

@@ -20,6 +20,7 @@ async def cluster(at_work: CloudCluster) -> CloudCluster:
     return at_work
 
 
+@pytest.mark.alike
 async def test_it_says_that_nothing_can_be_seen_and_ends_nothing(at: At, cluster: CloudCluster) -> None:
     before, stood = cluster.status(DEPLOYMENT), standing(cluster.provider)
     good = {name: getattr(cluster.provider.settings, name) for name in at.revoked}

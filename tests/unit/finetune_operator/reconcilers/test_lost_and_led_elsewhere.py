@@ -261,6 +261,7 @@ def test_a_note_counts_beside_our_finalizer_alone() -> None:
     assert kept == note, "where it was begun does not change as long as something may be there"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("move", MOVES)
 async def test_a_status_of_an_earlier_attempt_does_not_tell_where_a_later_one_is(
     provider: OpenAISimulator, begin: Begin, start: Any, move: str

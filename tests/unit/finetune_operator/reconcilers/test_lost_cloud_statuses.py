@@ -37,6 +37,7 @@ async def with_second(begin: Begin) -> CloudCluster:
     return cluster
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(("pods", "jobs"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("second", [False, True])
 async def test_a_job_at_its_provider_whose_status_is_emptied_is_followed_and_no_other_is_made(
@@ -57,6 +58,7 @@ async def test_a_job_at_its_provider_whose_status_is_emptied_is_followed_and_no_
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("shown", range(1, 13))
 async def test_a_job_that_one_list_misses_after_its_status_is_emptied_is_not_asked_for_without_data(
     provider: OpenAISimulator, begin: Begin, shown: int
@@ -98,6 +100,7 @@ async def test_a_status_from_before_the_job_was_asked_for_has_no_second_one_made
     assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 1)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("second", [False, True])
 @pytest.mark.parametrize("end", ["deleted", "suspended"])
 async def test_a_job_that_has_lost_its_status_and_is_to_end_is_cancelled_at_its_provider(
@@ -131,6 +134,7 @@ async def test_a_job_that_has_lost_its_status_waits_for_a_provider_that_does_not
     assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 2)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(("pods", "jobs"), [(False, False), (True, False), (True, True)])
 async def test_a_failed_status_from_before_a_retry_ends_nothing_at_the_provider_and_pays_for_no_third(
     provider: OpenAISimulator, begin: Begin, pods: bool, jobs: bool

@@ -70,6 +70,7 @@ def without_its_record(status: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("pods", [True, False], ids=["pods", "no pods"])
 @pytest.mark.parametrize("change", [emptied, put_back, without_its_record])
 async def test_they_go_with_a_job_that_is_deleted_a_moment_later(
@@ -87,6 +88,7 @@ async def test_they_go_with_a_job_that_is_deleted_a_moment_later(
     assert not names or sorted(said.removeprefix("being deleted at the provider: ").split(", ")) == names
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("change", [emptied, put_back, without_its_record])
 async def test_they_go_with_a_job_that_is_deleted_before_a_list_shows_them(
     begin: Begin, change: Callable[[dict[str, Any]], dict[str, Any]]
@@ -101,6 +103,7 @@ async def test_they_go_with_a_job_that_is_deleted_before_a_list_shows_them(
     assert standing(cluster.provider) == []
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("change", [emptied, put_back])
 async def test_a_deletion_that_cannot_ask_the_provider_holds_the_job_until_it_can(
     begin: Begin, change: Callable[[dict[str, Any]], dict[str, Any]]
@@ -119,6 +122,7 @@ async def test_a_deletion_that_cannot_ask_the_provider_holds_the_job_until_it_ca
     assert standing(cluster.provider) == []
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("change", "pods"), [(emptied, True), (emptied, False), (put_back, True), (without_its_record, True)]
 )

@@ -46,6 +46,7 @@ def write(cluster: AzureCluster, change: str, before: dict[str, Any]) -> None:
     cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", status=status)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("change", ["emptied", "put back", "without the older one"])
 async def test_of_two_that_stand_one_stays_though_the_older_version_is_pruned(cluster, change):
     before = await second(cluster)
@@ -59,6 +60,7 @@ async def test_of_two_that_stand_one_stays_though_the_older_version_is_pruned(cl
     assert (status["phase"], status["servedVersion"], len(hosts(cluster.provider))) == ("Ready", 2, 1)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("connection", ["openai", "elsewhere"])
 @pytest.mark.parametrize("change", ["emptied", "put back", "without the older one"])
 async def test_all_go_with_an_object_that_is_deleted_a_moment_later(cluster, elsewhere, change, connection):

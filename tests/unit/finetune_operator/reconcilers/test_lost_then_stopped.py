@@ -78,6 +78,7 @@ def lose(cluster: CloudCluster, change: str) -> None:
     cluster.forget(old if change == "put back" else {})
 
 
+@pytest.mark.alike
 async def test_one_that_has_succeeded_meanwhile_is_a_version_though_it_is_suspended(at: At, begin: Begin, change: str):
     cluster = await begin()
     cluster.provider.advance(7200)
@@ -105,6 +106,7 @@ async def test_one_that_is_at_work_is_stopped_when_it_is_suspended(at: At, begin
     assert cluster.provider.count(at.create) == 1
 
 
+@pytest.mark.alike
 async def test_one_that_has_succeeded_meanwhile_is_told_of_when_it_is_deleted(begin: Begin, change: str):
     cluster = await begin()
     cluster.provider.advance(7200)
@@ -116,6 +118,7 @@ async def test_one_that_has_succeeded_meanwhile_is_told_of_when_it_is_deleted(be
     assert ("FineTuneJob", "Warning", "Retained") in cluster.told
 
 
+@pytest.mark.alike
 async def test_its_deadline_counts_from_when_its_provider_was_asked(begin: Begin, change: str):
     cluster = await begin(activeDeadlineSeconds=900)
     cluster.provider.advance(60)
@@ -128,6 +131,7 @@ async def test_its_deadline_counts_from_when_its_provider_was_asked(begin: Begin
     assert cluster.status()["provider"]["askedAt"] == asked
 
 
+@pytest.mark.alike
 async def test_a_new_retry_nonce_pays_for_nothing_beside_it(at: At, begin: Begin, change: str):
     cluster = await begin()
     await cluster.pass_time(60)
@@ -139,6 +143,7 @@ async def test_a_new_retry_nonce_pays_for_nothing_beside_it(at: At, begin: Begin
     assert cluster.status()["observedRetryNonce"] == "again"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("case", [(name, "") for name in PROVIDERS], ids=list(PROVIDERS), indirect=True)
 @pytest.mark.parametrize("hours", [0, 2], ids=["works", "has succeeded"])
 async def test_one_whose_create_was_not_answered_is_known_before_it_is_suspended(

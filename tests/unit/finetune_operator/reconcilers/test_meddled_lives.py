@@ -228,6 +228,7 @@ def is_told(job: Manifest) -> bool:
     return at_rest and status["observedGeneration"] == job["metadata"]["generation"]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("seed", range(LIVES))
 async def test_a_job_that_is_meddled_with_comes_to_an_end_that_is_told(seed: int) -> None:
     world = MeddledWorld(seed)

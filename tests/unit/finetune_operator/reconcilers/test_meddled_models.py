@@ -268,6 +268,7 @@ async def rest(world: ServedWorld) -> None:
     await world.calm_down()
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("seed", range(LIVES))
 async def test_of_a_model_that_is_meddled_with_the_newest_version_answers_in_the_end(seed: int) -> None:
     world = ServedWorld(seed)

@@ -33,6 +33,7 @@ def blind(provider: OpenAISimulator, *, after: int, until: float) -> None:
     provider.meddle = meddle
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("after", range(11, 16))
 async def test_a_job_that_was_seen_once_is_waited_for_however_many_lists_miss_it_then(
     provider: OpenAISimulator, begin: Begin, after: int

@@ -60,6 +60,7 @@ async def end_namespace(cluster: AzureCluster, order: tuple[Resource, ...]) -> N
             cluster.kube.drop(kind, name, namespace)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("absent", [False, True], ids=["operator there", "operator absent"])
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: " ".join(one.kind for one in order))
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)

@@ -104,6 +104,7 @@ def names(status: dict[str, Any]) -> list[str]:
     return [one["name"] for one in status["hosted"]]
 
 
+@pytest.mark.alike
 async def test_who_attaches_what_is_deleted_there_can_have_one_made(at: At, cluster: CloudCluster) -> None:
     status = await deploy(cluster, attach={"id": BY_HAND})
     assert (status["phase"], names(status)) == ("Ready", [BY_HAND])
@@ -116,6 +117,7 @@ async def test_who_attaches_what_is_deleted_there_can_have_one_made(at: At, clus
     assert standing(cluster.provider) == []
 
 
+@pytest.mark.alike
 async def test_one_that_was_attached_stays_when_another_is_made_and_goes_with_nobody(
     at: At, cluster: CloudCluster
 ) -> None:
@@ -127,6 +129,7 @@ async def test_one_that_was_attached_stays_when_another_is_made_and_goes_with_no
     assert standing(cluster.provider) == [BY_HAND]
 
 
+@pytest.mark.alike
 async def test_what_was_made_goes_once_what_is_attached_answers(at: At, cluster: CloudCluster) -> None:
     status = await deploy(cluster, **at.template)
     assert status["phase"] == "Ready"
@@ -135,6 +138,7 @@ async def test_what_was_made_goes_once_what_is_attached_answers(at: At, cluster:
     assert (status["phase"], names(status), standing(cluster.provider)) == ("Ready", [BY_HAND], [BY_HAND])
 
 
+@pytest.mark.alike
 async def test_a_version_that_is_refused_and_taken_back_leaves_nothing(
     name: str, at: At, cluster: CloudCluster
 ) -> None:

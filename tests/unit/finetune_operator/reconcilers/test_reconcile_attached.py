@@ -120,6 +120,7 @@ async def test_one_that_stands_and_does_not_answer_is_not_told_as_one_that_is_ma
     assert cluster.condition("Ready", PROD)["message"] == "version 1 answers"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("answer", [{"status": 404, "code": "DeploymentNotFound"}, {"status": 503}, {"status": 429}])
 async def test_one_that_does_not_answer_for_an_hour_is_stalled_with_its_cost_and_goes_on_when_it_does(
     cluster, provider, answer

@@ -54,6 +54,7 @@ async def live(cluster: CloudCluster, block: dict[str, Any] | None) -> dict[str,
     return told
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("region", ["us-gov-west-1", "cn-north-1"])
 async def test_at_bedrock(start, s3_endpoint, region):
     provider = bedrock(
@@ -67,6 +68,7 @@ async def test_at_bedrock(start, s3_endpoint, region):
     await cluster.aclose()
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("region", ["us-gov-west-1", "cn-north-1", "eusc-de-east-1"])
 async def test_at_sagemaker(start, s3_endpoint, region):
     provider = sagemaker(s3_endpoint, region=region, page_size=1, empty_pages=True)

@@ -231,6 +231,7 @@ async def test_nothing_that_is_billed_by_the_hour_is_made_before_it_is_asked_for
     assert provider.count(PUT, committed=False) == 0
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("jobs", [True, False])
 async def test_a_job_whose_status_is_emptied_while_azure_tunes_is_found_without_its_data(provider, begin, jobs, kept):

@@ -43,6 +43,7 @@ async def again(cluster: AzureCluster) -> None:
     await cluster.settle()
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("polls", ["Status", "Location", "Nothing"])
 @pytest.mark.parametrize("put", ["Created", "Accepted"])
 async def test_a_deployment_is_made_once_and_ends_however_arm_tells_of_it(cluster, provider, put, polls):
@@ -54,6 +55,7 @@ async def test_a_deployment_is_made_once_and_ends_however_arm_tells_of_it(cluste
     assert (provider.count(PUT), ADDRESS in cluster.kube.objects, hosts(provider)) == (1, False, [])
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("polls", ["Status", "Location"])
 @pytest.mark.parametrize("vanishes", [False, True])
 @pytest.mark.parametrize("state", ["Failed", "Canceled"])

@@ -105,6 +105,7 @@ async def test_it_is_ready_when_it_answers_and_not_when_bedrock_says_so(cluster,
     await deployed(cluster, 300)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
 async def test_a_new_version_answers_before_the_old_one_is_deleted(cluster, provider, block):
     await begin(cluster, block)
@@ -119,6 +120,7 @@ async def test_a_new_version_answers_before_the_old_one_is_deleted(cluster, prov
     assert hosts(provider) == [second]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
 async def test_going_back_to_an_earlier_version_deploys_it_anew(cluster, provider, block):
     await begin(cluster, block)
@@ -157,6 +159,7 @@ async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, pr
     assert first in hosts(provider)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("fault", UNANSWERED)
 async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
     provider.fault(DEPLOY, **fault)
@@ -205,6 +208,7 @@ async def test_what_stands_is_called_by_its_arn(cluster, provider, block):
     assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
 async def test_going_back_to_what_is_being_deleted_has_the_other_one_answer_meanwhile(cluster, provider, block):
     provider.set(delete_seconds=240)
@@ -285,6 +289,7 @@ async def test_what_somebody_has_deleted_there_is_made_again_only_when_asked(clu
     assert len(hosts(provider)) == 1
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("block", [None, HOURLY], ids=["on demand", "provisioned"])
 async def test_deleting_the_object_ends_the_bill(cluster, provider, block):
     await begin(cluster, block)

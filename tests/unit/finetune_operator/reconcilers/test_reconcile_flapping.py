@@ -91,6 +91,7 @@ def alone(cluster: CloudCluster, version: int) -> bool:
     return (status.get("phase"), status.get("servedVersion"), hosted) == ("Ready", version, [version])
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("reads", [False, True], ids=["lists", "lists and reads"])
 @pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("served", SERVED)
@@ -124,6 +125,7 @@ MAKES = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("served", FAILS)
 async def test_what_has_failed_stays_failed_while_one_list_lacks_it(begin, served, first):
@@ -144,6 +146,7 @@ async def test_what_has_failed_stays_failed_while_one_list_lacks_it(begin, serve
     assert provider.count(MAKES[served], committed=False) == asked
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("served", SERVED)
 async def test_what_answers_is_told_to_while_one_list_lacks_it_and_a_new_one_is_made(begin, served, first):

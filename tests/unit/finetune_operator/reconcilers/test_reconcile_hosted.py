@@ -203,6 +203,7 @@ async def tune_beside(cluster: AzureCluster, job: str) -> None:
     await cluster.pass_time(3600)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("fault", UNANSWERED)
 async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
     await deployed(cluster)

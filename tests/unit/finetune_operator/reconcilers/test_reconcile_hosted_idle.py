@@ -189,6 +189,7 @@ def wrong_clock(request: Any, provider: AzureSimulator) -> None:
     provider.clock.now += request.param
 
 
+@pytest.mark.alike
 @pytest.mark.usefixtures("wrong_clock")
 async def test_whatever_the_providers_clock_what_is_asked_stays_and_what_is_not_goes_in_its_time(cluster, provider):
     await change(cluster, idle=IDLE)

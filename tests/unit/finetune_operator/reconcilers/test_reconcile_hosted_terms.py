@@ -63,6 +63,7 @@ async def test_capacity_beyond_the_quota_is_told_for_as_long_as_it_lacks_and_com
     assert capacity(provider) == 7
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     "fault",
     [{"status": 409, "code": "RequestConflict"}, {"status": 503}, {"outcome": "cut"}, {"status": 429}],

@@ -20,6 +20,7 @@ async def live(cluster: CloudCluster, seconds: float = 3600) -> None:
         await cluster.pass_time(60)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 500, 501])
 async def test_a_job_whose_losses_nobody_tells_succeeds_all_the_same(provider, begin, status):
     for operation in RECORDS:
@@ -57,6 +58,7 @@ LOOK_UPS = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", LOOK_UPS)
 @pytest.mark.parametrize("days_behind", [0, 300])
 async def test_a_job_whose_creation_was_not_answered_is_found_again(provider, begin, name, days_behind):
@@ -79,6 +81,7 @@ MODELS = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", MODELS)
 async def test_a_model_is_found_wherever_a_service_shows_it(provider, begin, name):
     by_name, listed = MODELS[name]

@@ -166,6 +166,7 @@ async def test_the_clusters_own_server_that_may_not_be_stopped_is_not_asked_for_
     assert cluster.kube.objects[SERVER]["spec"]["replicas"] == 0
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("since", ["the model moved", "a while"])
 async def test_the_clusters_own_server_is_still_told_of_while_the_provider_refuses_the_new_version(
     cluster, provider, since
@@ -218,6 +219,7 @@ async def test_what_is_to_stay_stays_though_another_release_wrote_the_rest_of_th
     assert hosts(provider) == ([name] if policy else [])
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("why", ["it may not be deleted", "the provider does not answer", "another one is being made"])
 async def test_what_is_to_go_and_does_not_is_billed_in_status_until_it_is_gone(cluster, provider, why):
     name = await deployed(cluster)
@@ -242,6 +244,7 @@ async def test_what_is_to_go_and_does_not_is_billed_in_status_until_it_is_gone(c
     assert status["cost"]["basis"].startswith("Standard at 1.70 USD an hour")
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("status", [401, 403, 503])
 async def test_what_stands_is_billed_in_status_while_its_provider_cannot_be_asked(cluster, provider, status):
     name = await deployed(cluster)

@@ -30,6 +30,7 @@ async def with_second_version(begin: Callable[..., Any], **fault: Any) -> CloudC
     return cluster
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(("fault", "phase"), [(LIMIT, "Updating"), (RIGHTS, "Degraded")])
 async def test_what_answered_is_told_until_the_new_one_can_be_asked(
     begin: Callable[..., Any], fault: dict[str, Any], phase: str

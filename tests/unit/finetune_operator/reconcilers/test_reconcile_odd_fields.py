@@ -159,6 +159,7 @@ PROVIDERS: dict[str, tuple[Callable[[str], Simulator], Begin, str]] = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("of", PROVIDERS)
 async def test_a_job_whose_provider_answers_oddly_succeeds_once(
@@ -196,6 +197,7 @@ MOST = Decimal(100)
 """Dollars that a day of any of them costs less than."""
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("of", HOSTED)
 async def test_a_deployment_whose_provider_answers_oddly_is_made_once_and_goes(

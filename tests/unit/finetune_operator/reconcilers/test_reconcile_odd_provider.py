@@ -28,6 +28,7 @@ async def succeed(cluster: CloudCluster) -> None:
     assert cluster.status()["phase"] == "Succeeded", cluster.status()
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("status", [401, 404])
 @pytest.mark.parametrize("operation", [LIST, RETRIEVE])
 async def test_a_proxys_page_is_no_word_of_the_provider(provider, begin, operation, status):

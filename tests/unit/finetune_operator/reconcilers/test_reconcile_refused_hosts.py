@@ -24,6 +24,7 @@ IN_THE_WAY: dict[str, tuple[int, str, str, str]] = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", IN_THE_WAY)
 async def test_a_new_version_that_is_refused_leaves_the_old_one_and_comes_when_it_may(
     cluster: Any, provider: Any, name: str

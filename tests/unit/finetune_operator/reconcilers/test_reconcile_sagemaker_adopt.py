@@ -100,6 +100,7 @@ def changed(cluster: SageMakerCluster) -> set[str]:
     return CHANGES & {call.operation for call in cluster.provider.calls}
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("archive", [False, True], ids=["a folder", "an archive"])
 @pytest.mark.parametrize(
     ("files", "kind", "method", "rank"),
@@ -160,6 +161,7 @@ async def test_a_job_of_our_own_image_tells_its_progress_and_its_record(cluster)
     assert (result["steps"], result["trainLoss"], result["artifact"]["uri"]) == (30, 0.3, f"{uri}/model")
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("manifest", [b"[1]", b"{", b'{"files": ["a"]}', b'{"files": {"a": 1}}'])
 async def test_a_manifest_of_another_kind_promises_nothing(cluster, manifest):
     made_elsewhere(cluster, A_MODEL | {"manifest.json": manifest})

@@ -45,6 +45,7 @@ async def test_a_model_that_activates_what_is_better_has_it_compared_unasked(beg
     assert (await second_job(cluster, dataset=TEST_SET))["activeVersion"]["version"] == 1
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     "elsewhere",
     [

@@ -131,6 +131,7 @@ async def test_a_version_that_fails_says_why_and_leaves_the_old_one_answering(pr
     assert (ADDRESS in cluster.kube.objects, provider.left()) == (False, [])
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("operation", "fault"),
     [

@@ -31,6 +31,7 @@ async def test_a_suspended_attempt_has_a_bill(provider, begin):
     assert "unknownAttempts" not in status["cost"]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("seconds", [0, 15, 60])
 async def test_a_job_that_is_wanted_again_while_it_stops_goes_on_with_the_next_attempt(provider, begin, seconds):
     cluster = await begin()

@@ -19,6 +19,7 @@ WHY: dict[str, ProviderError] = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("seen", [True, False], ids=["seen at work", "never seen"])
 @pytest.mark.parametrize("why", WHY)
 async def test_a_report_that_cannot_be_read_is_waited_for(

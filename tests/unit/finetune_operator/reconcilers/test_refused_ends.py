@@ -5,6 +5,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, Resource
 from finetune_operator.runtime.queue import Key
@@ -54,6 +56,7 @@ async def asked_often(
     return each, often[1] - first[1], later
 
 
+@pytest.mark.alike
 async def test_a_job_that_is_not_let_go_does_not_ask_its_provider_at_each_look(at_work: CloudCluster) -> None:
     refuse(at_work, "patch", FINE_TUNE_JOBS)
     at_work.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")

@@ -144,6 +144,7 @@ async def with_terms(cluster: CloudCluster, terms: dict[str, str]) -> None:
     await go_on(cluster, 3600, step=120)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("terms", [{"sku": "Standard"}, {"sku": "Standard", "name": "prod"}], ids=["ours", "chosen"])
 @pytest.mark.parametrize("made_by", ["people", "its job"])
 @pytest.mark.parametrize("when", ["before its model", "before its deployment"])

@@ -30,6 +30,7 @@ def delete(cluster: CloudCluster, resource: Any, name: str) -> None:
     cluster.kube.mark_deleted(resource, name)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("end", ["deleted", "succeeded"])
 async def test_the_end_of_one_leaves_the_other_its_files(at: At, cluster: CloudCluster, end: str) -> None:
     """The second has brought its files, and is asked for when those of the first are gone."""

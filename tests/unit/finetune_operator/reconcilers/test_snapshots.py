@@ -90,6 +90,7 @@ async def go_on(cluster: CloudCluster, seconds: float) -> None:
         await cluster.pass_time(120)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("hours", [0, 2], ids=["runs", "has ended"])
 @pytest.mark.parametrize("name", CREATES)
 async def test_a_job_that_was_asked_for_after_the_snapshot_is_found_and_not_paid_for_again(begin, name, hours):
@@ -109,6 +110,7 @@ async def test_a_job_that_was_asked_for_after_the_snapshot_is_found_and_not_paid
     assert [one["version"] for one in cluster.status(MODEL)["versions"]] == [1]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("hours", [0, 2], ids=["runs", "has ended"])
 @pytest.mark.parametrize("name", CREATES)
 async def test_a_job_whose_data_were_brought_after_the_snapshot_is_found(begin, name, hours):

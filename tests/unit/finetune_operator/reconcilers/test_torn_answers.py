@@ -78,6 +78,7 @@ async def test_half_an_answer_to_a_create_is_no_reason_to_pay_twice(provider: Op
     await succeed(await begin(), provider)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", BREAKS)
 async def test_an_upload_that_breaks_off_is_made_again_and_leaves_one_file(
     provider: OpenAISimulator, begin: Begin, name: str

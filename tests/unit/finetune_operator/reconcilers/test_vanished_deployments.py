@@ -54,6 +54,7 @@ async def vanished(request: Any, s3_endpoint: str, start: Any) -> AsyncIterator[
     await cluster.aclose()
 
 
+@pytest.mark.alike
 async def test_its_bill_has_ended_and_that_is_told(vanished):
     cluster, create, so_far = vanished
     await go_on(cluster, 24 * 3600, 3600)
@@ -65,6 +66,7 @@ async def test_its_bill_has_ended_and_that_is_told(vanished):
     assert cluster.provider.count(create) == 1
 
 
+@pytest.mark.alike
 async def test_it_is_made_again_when_asked_and_its_cost_goes_on_from_there(vanished):
     cluster, create, so_far = vanished
     spec = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"]

@@ -60,6 +60,7 @@ async def deployed(request: Any, s3_endpoint: str, start: Any) -> AsyncIterator[
     await cluster.aclose()
 
 
+@pytest.mark.alike
 async def test_the_deployment_says_that_it_is_gone_and_what_to_do_and_nothing_is_made_or_billed(deployed):
     at, cluster, model = deployed
     stalled, status = cluster.condition("Stalled", DEPLOYMENT), cluster.status(DEPLOYMENT)

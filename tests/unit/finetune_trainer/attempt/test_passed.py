@@ -57,6 +57,7 @@ FREEZES = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(("module", "name"), FREEZES.values(), ids=FREEZES)
 def test_one_that_wakes_after_its_successors_end_leaves_that_ones_result_as_it_is(older, monkeypatch, module, name):
     original, younger = getattr(module, name), older.model_copy(update={"attempt": 2})

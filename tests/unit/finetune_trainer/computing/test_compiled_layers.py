@@ -36,6 +36,7 @@ def test_all_layers_of_a_model_are_compiled_as_one(store, monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("way", [{}, {"use_dora": True}, {"dropout": 0.1}], ids=["LoRA", "DoRA", "dropout"])
 def test_a_compiled_layer_has_nothing_to_compute_beside_the_gpu(store, monkeypatch, way):
     """A scale as a number of the CPU makes torch build C++ for it: the image has a C compiler, and none for C++."""
@@ -56,6 +57,7 @@ def test_a_compiled_layer_has_nothing_to_compute_beside_the_gpu(store, monkeypat
     assert not of_the_cpu
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_layers_learn_what_layers_as_they_are_do(store, monkeypatch, dtype):
     """Torch 2.11 gave fused layers whose sum is made in place gradients of zero, and said nothing."""

@@ -73,6 +73,7 @@ def verdict_on(folder, name: str, data: bytes, tokenizer: ChatTokenizer | None, 
     return check_dataset(FineTuneJobSpec.model_validate(spec), tokenizer=tokenizer, allow_local=True)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(("ending", "compression"), KINDS)
 def test_any_bytes_give_a_verdict_that_quotes_none_of_them(ending, compression, tokenizer, tmp_path):
     compress = COMPRESSED[compression]

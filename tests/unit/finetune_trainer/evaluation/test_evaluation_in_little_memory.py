@@ -42,6 +42,7 @@ def at_once(tiny_model, tmp_path_factory):
     return Bench(tmp_path_factory.mktemp("at-once"), tiny_model, baselines=BASELINES).measure().result
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("words", ERRORS)
 def test_smaller_batches_give_the_same_result(tiny_model, tmp_path, monkeypatch, at_once, words):
     sizes = []
@@ -70,6 +71,7 @@ def prompts_of(bench, monkeypatch):
     return asked
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("words", ERRORS)
 def test_a_whole_base_model_that_does_not_fit_beside_nothing_leaves_the_tuned_one_in_its_place(
     tiny_model, tmp_path, monkeypatch, words

@@ -71,6 +71,7 @@ def test_a_job_leaves_its_artifact_in_the_store_and_nothing_else(template, bucke
     same_learning(bucket, "plain", report.result.artifact.uri, undisturbed, tmp_path)
 
 
+@pytest.mark.alike
 def test_an_interrupted_attempt_is_gone_on_with_on_another_node(template, any_bucket, undisturbed, tmp_path):
     first = attempt(template, any_bucket, "moved", tmp_path, 1)
     code, report = run(first, at_step(6, lambda interruption: interruption.ask()))

@@ -49,6 +49,7 @@ def refused(action) -> TrainerError:
     return caught.value
 
 
+@pytest.mark.alike
 def test_an_artifact_comes_back_as_it_was_and_its_manifest_went_last(any_bucket, tuned, tmp_path):
     kept = Store(any_bucket.ref("round"))
     assert artifact_store.newest(kept) is None
@@ -61,6 +62,7 @@ def test_an_artifact_comes_back_as_it_was_and_its_manifest_went_last(any_bucket,
     assert {path.name for path in tmp_path.iterdir()} == {"model", "back"}
 
 
+@pytest.mark.alike
 def test_a_large_file_goes_up_in_parts_and_a_broken_part_leaves_no_rubbish(any_bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(store_clients, "_PART", 6 << 20)  # S3 takes none below 5 MiB but the last
     S3FileSystem.clear_instance_cache()
@@ -80,6 +82,7 @@ def test_a_large_file_goes_up_in_parts_and_a_broken_part_leaves_no_rubbish(any_b
     assert any_bucket.unfinished_uploads() == 0
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("fault", ["break", "busy"])
 def test_an_upload_that_breaks_in_the_middle_is_made_again(any_bucket, tuned, tmp_path, fault):
     left = Counter({"weights": 2})
@@ -97,6 +100,7 @@ def test_an_upload_that_breaks_in_the_middle_is_made_again(any_bucket, tuned, tm
     assert same(tuned, tmp_path / "back")
 
 
+@pytest.mark.alike
 def test_an_upload_that_never_gets_through_leaves_nothing_that_counts_and_can_be_repeated(any_bucket, tuned, tmp_path):
     kept = Store(any_bucket.ref("crash"), patience=0)
     any_bucket.fault = lambda method, path: "break" if method == "PUT" and "safetensors" in path else None
@@ -113,6 +117,7 @@ def test_an_upload_that_never_gets_through_leaves_nothing_that_counts_and_can_be
     assert same(tuned, tmp_path / "back")
 
 
+@pytest.mark.alike
 def test_an_attempt_that_was_given_up_and_writes_late_spoils_nothing(any_bucket, tuned, tmp_path):
     kept = Store(any_bucket.ref("late-write"))
     artifact_store.keep(tuned, kept, "model-2")
@@ -144,6 +149,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_spoilt_artifact_is_refused_and_nothing_stands_in_its_place(any_bucket, tuned, tmp_path, how):
     kept = Store(any_bucket.ref("spoilt"))
@@ -290,6 +296,7 @@ def fetched(bucket, uri, to, sha256=None) -> int:
     return fetch.main(argparse.Namespace(uri=uri, to=to, sha256=sha256, endpoint=bucket.endpoint))
 
 
+@pytest.mark.alike
 def test_fetch_brings_a_model_and_again_is_fine(any_bucket, tuned, tmp_path):
     artifact_store.keep(tuned, Store(any_bucket.ref("f/job")), "model-1")
     sha256 = hashlib.sha256((tuned / "manifest.json").read_bytes()).hexdigest()

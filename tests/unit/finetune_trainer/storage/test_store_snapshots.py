@@ -16,6 +16,7 @@ from finetune_trainer.storage.durable import whole_folder
 from finetune_trainer.storage.store import Store
 
 
+@pytest.mark.alike
 def test_an_older_attempt_learns_of_a_newer_one(any_bucket):
     kept = Store(any_bucket.ref("fence"))
     first, second = StoreFence(kept, 1), StoreFence(kept, 2)
@@ -28,6 +29,7 @@ def test_an_older_attempt_learns_of_a_newer_one(any_bucket):
     assert second.take(), "again is fine"
 
 
+@pytest.mark.alike
 def test_of_two_pods_of_one_attempt_the_later_has_the_store(any_bucket):
     kept = Store(any_bucket.ref("twins"))
     first, second = StoreFence(kept, 1), StoreFence(kept, 1)
@@ -58,6 +60,7 @@ def content(output: Path) -> dict[str, bytes]:
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in kept}
 
 
+@pytest.mark.alike
 def test_a_snapshot_comes_back_on_another_node(any_bucket, output, tmp_path):
     kept = Store(any_bucket.ref("snap"))
     first = Snapshots(kept, output, 1)
@@ -73,6 +76,7 @@ def test_a_snapshot_comes_back_on_another_node(any_bucket, output, tmp_path):
     assert not second.changed()
 
 
+@pytest.mark.alike
 def test_what_stays_the_same_is_uploaded_once_and_what_is_not_used_goes(any_bucket, output):
     snapshots = Snapshots(Store(any_bucket.ref("once")), output, 1)
     snapshots.take()
@@ -86,6 +90,7 @@ def test_what_stays_the_same_is_uploaded_once_and_what_is_not_used_goes(any_buck
     assert len([name for name in any_bucket.names("once") if "/objects/" in name]) == 5
 
 
+@pytest.mark.alike
 def test_what_others_leave_beside_snapshots_is_nobodys_trouble(any_bucket, output, tmp_path):
     kept = Store(any_bucket.ref("others"))
     for name in ("README", "notes.json", "000001/draft.json"):
@@ -124,6 +129,7 @@ def test_a_checkpoint_that_gets_its_name_meanwhile_is_no_trouble(bucket, output,
     assert not snapshots.changed()
 
 
+@pytest.mark.alike
 def test_a_newer_attempts_snapshot_counts_however_late_an_older_one_writes(any_bucket, output, tmp_path):
     kept = Store(any_bucket.ref("order"))
     older, newer = Snapshots(kept, output, 1), Snapshots(kept, write_output(tmp_path / "newer", 3), 2)
@@ -142,6 +148,7 @@ def test_a_newer_attempts_snapshot_counts_however_late_an_older_one_writes(any_b
     assert [name for name in any_bucket.names("order") if name.startswith("state/000002/")]
 
 
+@pytest.mark.alike
 def test_a_damaged_file_is_left_out_and_the_rest_comes_back(any_bucket, output, tmp_path, caplog):
     kept = Store(any_bucket.ref("damaged"))
     Snapshots(kept, output, 1).take()
@@ -167,6 +174,7 @@ def test_a_snapshot_writes_nothing_outside_of_the_output_folder(bucket, output, 
     assert not (tmp_path / "absolute").exists()
 
 
+@pytest.mark.alike
 def test_a_snapshot_whose_upload_broke_does_not_count(any_bucket, output, tmp_path):
     kept = Store(any_bucket.ref("torn"), patience=0)
     Snapshots(kept, output, 1).take()

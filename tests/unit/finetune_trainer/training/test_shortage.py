@@ -61,6 +61,7 @@ def record(job):
     return [[line[name] for name in ("step", "loss", "gradNorm", "tokens")] for line in lines if "loss" in line]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("words", ERRORS)
 def test_after_a_shortage_the_step_is_done_again_in_halves_and_learns_the_same(
     tiny_model, tmp_path, monkeypatch, words
@@ -127,6 +128,7 @@ def test_what_is_advised_is_less_than_what_failed():
     assert "microBatchSize below 16, hyperparameters.maxSequenceLength below 768," in error.next_step
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("method", ["LoRA", "Full"])
 @pytest.mark.parametrize("words", ERRORS)
 def test_an_optimizer_without_room_ends_the_job_for_smaller_passes_would_not_help(
