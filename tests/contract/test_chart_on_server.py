@@ -251,6 +251,7 @@ def test_all_values_can_be_changed_at_once_and_changed_back(installed: Server, t
     assert installed.get("deployment", "finetune-operator", "-n", NAMESPACE)["spec"]["replicas"] == 1
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("first", "second", "refused"),
     [

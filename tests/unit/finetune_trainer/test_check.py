@@ -449,6 +449,7 @@ def _write_one_line(path: Path) -> int:
     return 1
 
 
+@pytest.mark.alike
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "write", "code"),

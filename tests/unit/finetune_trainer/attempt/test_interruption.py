@@ -131,6 +131,7 @@ def test_only_the_first_signal_raises():
     interruption.ask(insist=True)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     "place",
     [

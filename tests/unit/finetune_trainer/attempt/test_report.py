@@ -178,6 +178,7 @@ def test_between_two_reports_of_a_phase_lies_the_interval_and_only_the_newest_is
     assert all(later[1] - earlier[1] >= 0.35 for earlier, later in itertools.pairwise(running))
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("refusals", [[429, 500, 503], [408]])
 def test_a_busy_operator_gets_the_last_report_later(operator, tmp_path, refusals):
     server = operator(list(refusals), retry_after="1")

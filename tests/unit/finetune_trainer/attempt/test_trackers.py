@@ -201,6 +201,7 @@ def test_an_attempt_goes_on_in_the_run_of_one_whose_note_was_lost_with_its_pod(s
     assert server.runs["run0"]["status"] == "FINISHED"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("noted", [True, False])
 def test_a_parameter_that_another_image_makes_another_does_not_end_what_the_run_is_told(
     server, tiny_model, tmp_path, noted
@@ -295,6 +296,7 @@ def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_mo
     assert told == sorted(set(told))
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("fault", ["break", 401, 500])
 def test_a_tracker_that_does_not_take_it_is_said_and_the_training_goes_on(server, tiny_model, tmp_path, fault):
     server.fault = lambda _method, _path: fault

@@ -98,6 +98,7 @@ def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_mo
     assert steps(server, "eval/loss") == sorted(set(steps(server, "eval/loss")))
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("fault", ["break", 401])
 def test_a_server_that_does_not_take_it_is_said_and_the_training_goes_on(
     server, tiny_model, tmp_path, monkeypatch, fault

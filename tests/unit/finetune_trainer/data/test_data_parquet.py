@@ -58,6 +58,7 @@ def test_parquet_counts_the_text_of_conversations_too(tmp_path):
     assert records(tmp_path / "t.parquet")[0].problem == "the row is longer than 4 MiB"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("texts", "group", "most", "least"),
     [

@@ -230,6 +230,7 @@ def test_bad_rows_are_found_where_they_are(name, data, expected, tmp_path):
         assert problem is None or re.search(problem, record.problem)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(
     ("name", "data", "problems"),
     [

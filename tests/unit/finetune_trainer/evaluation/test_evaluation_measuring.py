@@ -194,6 +194,7 @@ def test_the_base_model_has_its_loss_even_where_it_is_no_baseline(tiny_model, tm
     assert (base.chr_f, base.verdict) == (None, None)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("stopped_after", [1, 7, 12])
 def test_an_interrupted_evaluation_asks_nobody_twice_and_ends_the_same(
     tiny_model, tmp_path, monkeypatch, stopped_after

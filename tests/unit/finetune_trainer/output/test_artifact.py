@@ -93,6 +93,7 @@ def test_a_merge_that_would_lose_the_adapter_is_refused(cache, tmp_path, monkeyp
     assert "without artifact.merge" in report.failure.next_step
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize(("rate", "precision"), [(1e-6, "BFloat16"), (1e-6, "Float32"), (1e-3, "BFloat16")])
 def test_full_tuning_that_is_lost_when_it_is_saved_in_16_bits_is_told(cache, tmp_path, rate, precision):
     hyper = {"epochs": 0.4, "learningRate": rate, "precision": precision}

@@ -153,6 +153,7 @@ def random_prompts(count, seed=11):
     return [torch.randint(1, 300, (length,), generator=random).tolist() for length in lengths]
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("make", [make_llama, make_mistral_with_a_window, make_gemma_with_windows, make_gpt2])
 @pytest.mark.parametrize("portion", [4, 512])
 def test_rows_that_come_and_go_get_the_tokens_of_generate(make, portion, monkeypatch):

@@ -70,6 +70,7 @@ def test_of_data_it_is_told_with_what_mends_it_and_not_waited_for(what, environm
     assert clock.now == 0
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("what", SAID)
 @pytest.mark.usefixtures("environment")
 def test_of_artifacts_it_is_told_the_same_way(what, clock):

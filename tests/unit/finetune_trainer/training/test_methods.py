@@ -293,6 +293,7 @@ def test_gradients_reach_adapters_on_a_4_bit_base_after_a_validation(wide):
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in first)
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("lora", [{"dropout": 0.1}, {"useDoRA": True}])
 def test_a_qlora_job_leaves_an_ordinary_adapter_and_can_be_resumed(wide, tmp_path, lora):
     job = interrupted_and_straight(

@@ -283,6 +283,7 @@ def test_a_t5_is_asked_what_training_has_left_of_a_long_question_and_that_is_tol
     assert report.evaluation.missing == f"{said} (maxSequenceLength 32)"
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("name", [T5, BART, PEGASUS])
 def test_full_tuning_of_an_encoder_decoder_can_be_stopped_and_goes_on_as_if_it_had_not_been(cache, name, tmp_path):
     from transformers import AutoModelForSeq2SeqLM
