@@ -51,7 +51,7 @@ from finetune_trainer.data.provider_rows import as_messages
 from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys
-from finetune_trainer.storage.durable import sha256_of, text_in, whole_file, write_errors
+from finetune_trainer.storage.durable import require_file, sha256_of, text_in, whole_file, write_errors
 from finetune_trainer.training import code_before, code_reports, code_start
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.code_end import failed
@@ -192,6 +192,7 @@ def _marks(base: Path) -> dict[str, str]:
 def _mark(path: Path) -> str:
     """Times say nothing: some file systems make them up."""
     try:
+        require_file(path)
         size = path.stat().st_size
         with path.open("rb") as file:
             begin = file.read(_MARKED_BYTES)

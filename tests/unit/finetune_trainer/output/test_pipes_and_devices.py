@@ -17,7 +17,7 @@ from finetune_trainer.models.model_cache import find_model
 from finetune_trainer.output import artifact
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.storage.durable import write_errors
-from finetune_trainer.training import checkpoint, moment, shortage
+from finetune_trainer.training import checkpoint, code_end, code_start, moment, own_model, shortage
 from finetune_trainer.training.shortage import Lesson
 from tests.unit.finetune_trainer.jobs import make_job
 
@@ -104,6 +104,14 @@ def test_a_pipe_among_the_files_of_a_model_is_told_at_once(tmp_path, name, looke
     assert isinstance(error, TrainerError), error
     assert error.reason == "ModelUnusable"
     assert f"{name} is a pipe or a device" in error.message
+
+
+def test_a_pipe_in_what_own_code_left_is_told_at_once(tmp_path):
+    for name in (code_start.RAISED, "model.safetensors"):
+        os.mkfifo(tmp_path / name)
+    assert in_time(lambda: code_end.failed(3, tmp_path)).reason == "CodeFailed"
+    error = in_time(lambda: own_model.load(make_job(tmp_path / "data", tmp_path), tmp_path, tmp_path, dtype=None))
+    assert "model.safetensors is a pipe or a device" in error.message
 
 
 def test_what_a_program_itself_says_of_a_pipe_has_the_same_step(tmp_path):
