@@ -81,6 +81,8 @@ _NOT_FOR_CODE = (
     TRACKERS_PREFIX,
 )  # also as beginnings of names
 
+_END_AFTER_PIPE = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
+
 _PUT_BACK = (
     "Let the code write below the context's output and checkpoints folders only, put the base model back as it was, "
     "and try again (in a cluster by spec.retryNonce)."
@@ -278,7 +280,7 @@ def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interrup
             code_reports.ask_to_stop(folder)
             child.send_signal(signal.SIGTERM)
 
-        with _watched(child, interruption, gone, ask):
+        with _ending_with_us(child.pid), _watched(child, interruption, gone, ask):
             for line in code_reports.lines(pipe, gone):
                 heard.line(line.decode(errors="replace"))
         return child.wait()
@@ -330,6 +332,26 @@ def _watched(
         raise
     finally:
         watcher.join()
+
+
+@contextmanager
+def _ending_with_us(leader: int) -> Iterator[None]:
+    """Have a small process end the group if this one is killed: it reads a pipe whose other end goes with us.
+
+    In a pod all ends with its first process, which this one is; at a shell the code would train on, seen by nobody.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _END_AFTER_PIPE, str(leader)]
+    with subprocess.Popen(  # noqa: S603 - nothing of the job is in it
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
 
 
 def _is_passed(interruption: Interruption) -> bool:
