@@ -1,4 +1,4 @@
-"""What stands in an output folder, or a model's, in place of a file, and may never answer or never end, is told and not waited for."""
+"""What stands in place of a file in an output folder or a model, and may never answer, is told and not waited for."""
 
 import os
 import threading
