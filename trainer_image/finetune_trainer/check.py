@@ -254,7 +254,7 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: 
             base_refusals.require_no_adapter(folder)
             if destination.connection is not None and (kind := _lacks_leave(spec, model_cache, destination)):
                 said = _BRINGS_CODE.format(spec.base_model, kind)
-                raise TrainerError(Reason.MODEL_UNUSABLE, said, _WITHOUT_CODE)
+                return failed(TrainerError(Reason.MODEL_UNUSABLE, said, _WITHOUT_CODE))
         if folder is not None and (folder / "config.json").is_file():
             base_refusals.require_whole_files(folder)
             config_file.require_for(spec, folder)
