@@ -57,6 +57,12 @@ _AS_IT_IS = (
 )
 """Of kinds other than jobs."""
 
+_BRINGS_CODE = (
+    "spec.baseModel: {} is of the kind {}, which transformers has no language model of: it needs Python code of its "
+    "own, which runs only where the connection has huggingFace.trustRemoteCode: true"
+)
+_WITHOUT_CODE = "Ask an admin whether code of models may run there, or name a model that needs none."
+
 _OF_THIS_MACHINE = (
     "file:// is a file of this machine, which the cluster rejects: write pvc://CLAIM/PATH, or another place there, "
     "before it is applied"
@@ -201,7 +207,7 @@ def check_job(
     if (refused := _refused_at(destination, job.spec)) is not None:
         return refused
     provider = destination.provider
-    if (refused := _by_its_files(job.spec, model_cache, provider)) is not None:
+    if (refused := _by_its_files(job.spec, model_cache, destination)) is not None:
         return refused
     counted = _counted_by(job.spec, provider) if provider else None
     try:
@@ -222,7 +228,9 @@ def check_job(
     elif verdict.valid and tokenizer is not None and job.spec.code is None:
         verdict = _by_its_vocabulary(job.spec, verdict, tokenizer, model_cache, air_gapped=destination.is_air_gapped)
     step = step_by(_NEXT_STEP_HERE, verdict.reason, verdict.next_step)
-    return verdict.model_copy(update={"next_step": step})
+    kind = _lacks_leave(job.spec, model_cache, destination)
+    warnings = [*verdict.warnings, *([_BRINGS_CODE.format(job.spec.base_model, kind)] if kind else [])]
+    return verdict.model_copy(update={"next_step": step, "warnings": warnings})
 
 
 def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdict | None:
@@ -235,16 +243,18 @@ def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdi
     return failed(TrainerError(Reason.SPEC_INVALID, said, "Correct the manifest.")) if found else None
 
 
-def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, provider: str | None) -> DatasetVerdict | None:
+def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> DatasetVerdict | None:
     """What the trainer would say of the base model's files and of what the job names in them.
 
     None where they are right, where no model is at hand to tell, and where code of one's own reads them.
     """
     try:
-        looked_at = model_cache and not provider and spec.code is None
-        folder = find_model(model_cache, spec.base_model) if model_cache and looked_at else None
+        folder = _base_of(spec, model_cache, destination)
         if folder is not None:
             base_refusals.require_no_adapter(folder)
+            if destination.connection is not None and (kind := _lacks_leave(spec, model_cache, destination)):
+                said = _BRINGS_CODE.format(spec.base_model, kind)
+                return failed(TrainerError(Reason.MODEL_UNUSABLE, said, _WITHOUT_CODE))
         if folder is not None and (folder / "config.json").is_file():
             base_refusals.require_whole_files(folder)
             config_file.require_for(spec, folder)
@@ -255,6 +265,19 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, provider: str
     except TrainerError as error:
         return failed(error)
     return None
+
+
+def _base_of(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> Path | None:
+    """The folder of the base model that our trainer would load by itself, where it is at hand."""
+    looked_at = model_cache and not destination.provider and spec.code is None
+    return find_model(model_cache, spec.base_model) if model_cache and looked_at else None
+
+
+def _lacks_leave(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> str | None:
+    """The kind of a base model that needs code of its own, where nobody says that this may run."""
+    local = destination.connection and destination.connection.hugging_face
+    folder = None if local and local.trust_remote_code else _base_of(spec, model_cache, destination)
+    return config_file.kind_of_its_own(folder) if folder is not None else None
 
 
 def _by_its_vocabulary(

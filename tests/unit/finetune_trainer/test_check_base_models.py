@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.auto import modeling_auto
 
+from finetune_api.connection import LLMConnectionSpec
 from finetune_api.exit_codes import ExitCode
+from finetune_trainer.check import Destination, check_job
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.job.manifest import read_job
 from finetune_trainer.models.base_model import load_model, load_tokenizer
 from finetune_trainer.models.kinds import OTHER_TASKS
 from tests.assets.tiny_model import NAME as TINY
@@ -163,6 +166,18 @@ def test_what_loading_is_sure_to_refuse_is_refused_before_a_pod_is_paid_for(chec
 def test_what_loading_may_take_is_left_to_it(check, base, tmp_path, change):
     change(base)
     assert check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD)).code == ExitCode.OK
+
+
+def test_a_model_that_needs_code_of_its_own_is_told_as_far_as_the_connection_is_known(check, base, tmp_path):
+    config(model_type="foollama", auto_map={"AutoModelForCausalLM": "own.Model"})(base)
+    here = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD))
+    assert (here.code, "of the kind foollama" in here.verdict.warnings[-1]) == (ExitCode.OK, True)
+    for allowed in (False, True):
+        local = {"trainerImage": "i:1", "artifacts": {"uri": "pvc://a"}, "trustRemoteCode": allowed}
+        there = Destination(connection=LLMConnectionSpec.model_validate({"huggingFace": local}))
+        verdict = check_job(read_job(tmp_path / "job.json"), tmp_path / "cache", there)
+        assert verdict.valid is allowed
+        assert ("of the kind foollama" in " ".join((verdict.message, *verdict.warnings))) is not allowed
 
 
 @pytest.mark.parametrize(("change", "is_taken"), [(IN_4_BITS, True), (IN_8_BITS, False)])

@@ -154,6 +154,15 @@ def require_numbers(folder: Path, *, four_bits: bool) -> None:
         base_refusals.require_tunable_numbers(folder, config.get("quantization_config"), four_bits=four_bits)
 
 
+def kind_of_its_own(folder: Path) -> str | None:
+    """The kind of a model that only the code which it brings can load; None where transformers has it."""
+    if not (folder / _CONFIG).is_file():
+        return None
+    config = _read(folder / _CONFIG)
+    known = config["model_type"] in kinds.CAUSAL | kinds.ENCODER_DECODERS
+    return config["model_type"] if config.get("auto_map") and not known else None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

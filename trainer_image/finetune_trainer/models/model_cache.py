@@ -12,6 +12,7 @@ from finetune_api.base_models import is_safe_name, step_for
 from finetune_api.reasons import Reason
 from finetune_api.words import counted
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.durable import no_file_in
 
 
 def model_path(cache: Path, name: str) -> Path:
@@ -43,13 +44,19 @@ def find_model(cache: Path | str, name: str) -> Path | None:
 
     Raises:
         TrainerError: AccessDenied, it is there and this user may not read all of it; ModelUnusable, a file of it is a
-            link to nowhere; SpecInvalid.
+            link to nowhere, a pipe or a device; SpecInvalid.
     """
     folder = model_path(Path(cache), name)
     _require_readable(folder, name)
+    if folder.is_dir():
+        require_files(folder)
     return folder if any((folder / file).is_file() for file in ("config.json", "adapter_config.json")) else None
 
 
+_FILE_STEP = (
+    "Put the file itself there, or take away what stands there if it is none of the model's. Try again then (in a "
+    "cluster by spec.retryNonce)."
+)
 _WHOLE = (
     "Have it put there whole: finetune-trainer cache, or cp -rL of a snapshot of Hugging Face's cache, whose files are "
     "links into its folder blobs; or mount the cache with that folder. Try again then (in a cluster by retryNonce)."
@@ -71,6 +78,17 @@ def _require_readable(folder: Path, name: str) -> None:
         step = f"Ask an admin to let everybody read the model cache, or user {os.geteuid()} (chmod -R a+rX)."
         said = f"{name}: {closed} in the model cache does not let it be read (Permission denied)"
         raise TrainerError(Reason.ACCESS_DENIED, said, f"{step} Then try again (in a cluster by spec.retryNonce).")
+
+
+def require_files(folder: Path) -> None:
+    """Refuse a model's folder with a pipe, a socket or a device: some libraries wait for it, others do without it.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    if (other := no_file_in(folder)) is not None:
+        said = f"the model in {folder} cannot be used: {other.name} is a pipe or a device, not a file"
+        raise TrainerError(Reason.MODEL_UNUSABLE, said, _FILE_STEP)
 
 
 def models_in(cache: Path | str) -> list[str]:

@@ -15,7 +15,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_fetch import fetch, in_hub_cache
 from finetune_trainer.models.base_place import cached
 from finetune_trainer.models.base_probe import BASE_PROBE, differs, probe
-from finetune_trainer.models.model_cache import not_in_cache
+from finetune_trainer.models.model_cache import not_in_cache, require_files
 from finetune_trainer.storage.durable import damage, read_manifest
 
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -72,6 +72,7 @@ def open_artifact(
     """
     if not folder.is_dir():
         raise _unusable(f"{folder} is no folder")
+    require_files(folder)
     problem = damage(folder, all_checksums=all_checksums)
     if problem is not None:
         raise _damaged(problem)
@@ -85,6 +86,7 @@ def open_artifact(
         inner = folder / ARTIFACT_FOLDER
         step = f"Serve {inner}: that is the tuned model." if (inner / MANIFEST).is_file() else None
         raise _unusable(f"{folder} has neither {_ADAPTER_CONFIG} nor config.json, so it is no model", step)
+    require_files(base)
     if not any(base.glob("*.safetensors")):
         raise _unusable(f"{base} has no *.safetensors; pickled weights are not loaded")
     if base != folder:

@@ -132,6 +132,12 @@ def require_file(path: Path) -> None:
         raise OSError(errno.ENXIO, "a pipe or a device stands there", str(path))
 
 
+def no_file_in(folder: Path) -> Path | None:
+    """The first of what is right in the folder that is neither a file nor a folder: who opens it may wait for ever."""
+    there = (path for path in sorted(folder.iterdir()) if path.exists())
+    return next((path for path in there if not (path.is_file() or path.is_dir())), None)
+
+
 def note_in(path: Path) -> Any:
     """What a file holds as JSON; None where it is not there, or is none: half of one is of a writer that was killed.
 

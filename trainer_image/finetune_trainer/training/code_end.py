@@ -10,6 +10,7 @@ from finetune_api.base import ApiModel
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.storage.durable import require_file
 from finetune_trainer.training.code_start import RAISED
 
 _MOST_BYTES = 4096
@@ -88,6 +89,7 @@ def _lacks(raised: _Raised, how: str) -> TrainerError:
 
 def _raised(scratch: Path) -> _Raised | None:
     try:
+        require_file(scratch / RAISED)
         with (scratch / RAISED).open("rb") as file:
             return _Raised.model_validate_json(file.read(_MOST_BYTES))
     except (OSError, ValidationError):

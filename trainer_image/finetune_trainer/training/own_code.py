@@ -51,7 +51,7 @@ from finetune_trainer.data.provider_rows import as_messages
 from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys
-from finetune_trainer.storage.durable import sha256_of, text_in, whole_file, write_errors
+from finetune_trainer.storage.durable import require_file, sha256_of, text_in, whole_file, write_errors
 from finetune_trainer.training import code_before, code_reports, code_start
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.code_end import failed
@@ -80,6 +80,8 @@ _NOT_FOR_CODE = (
     PUSH_PREFIX,
     TRACKERS_PREFIX,
 )  # also as beginnings of names
+
+_END_AFTER_PIPE = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
 
 _PUT_BACK = (
     "Let the code write below the context's output and checkpoints folders only, put the base model back as it was, "
@@ -192,6 +194,7 @@ def _marks(base: Path) -> dict[str, str]:
 def _mark(path: Path) -> str:
     """Times say nothing: some file systems make them up."""
     try:
+        require_file(path)
         size = path.stat().st_size
         with path.open("rb") as file:
             begin = file.read(_MARKED_BYTES)
@@ -277,7 +280,7 @@ def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interrup
             code_reports.ask_to_stop(folder)
             child.send_signal(signal.SIGTERM)
 
-        with _watched(child, interruption, gone, ask):
+        with _ending_with_us(child.pid), _watched(child, interruption, gone, ask):
             for line in code_reports.lines(pipe, gone):
                 heard.line(line.decode(errors="replace"))
         return child.wait()
@@ -329,6 +332,26 @@ def _watched(
         raise
     finally:
         watcher.join()
+
+
+@contextmanager
+def _ending_with_us(leader: int) -> Iterator[None]:
+    """Have a small process end the group if this one is killed: it reads a pipe whose other end goes with us.
+
+    In a pod all ends with its first process, which this one is; at a shell the code would train on, seen by nobody.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _END_AFTER_PIPE, str(leader)]
+    with subprocess.Popen(  # noqa: S603 - nothing of the job is in it
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
 
 
 def _is_passed(interruption: Interruption) -> bool:

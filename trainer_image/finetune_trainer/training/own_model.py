@@ -17,6 +17,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
 from finetune_trainer.models.loaded_weights import Zeros, first_not_finite
 from finetune_trainer.models.weight_files import is_named
+from finetune_trainer.storage.durable import no_file_in
 from finetune_trainer.training.unchanged import plain_name
 
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -36,6 +37,8 @@ def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
     Raises:
         TrainerError: CodeFailed.
     """
+    if folder.is_dir() and (other := no_file_in(folder)) is not None:
+        raise _refused(f"{other.name} is a pipe or a device, not a file")
     if (folder / _ADAPTER).is_file():
         model = _adapter(job, base, folder, dtype)
     elif (folder / "config.json").is_file():

@@ -8,11 +8,15 @@ import pytest
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.evaluation.models import Model
-from finetune_trainer.models.kinds import why_not, why_not_by
+from finetune_trainer.models.kinds import CAUSAL, why_not, why_not_by
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,13 @@ def _all_configurations():
     for kind in CONFIG_MAPPING_NAMES:
         with suppress(ValueError, StrictDataclassClassValidationError):  # they are made of others
             yield AutoConfig.for_model(kind)
+
+
+def test_kinds_that_are_known_without_transformers_are_its_own():
+    assert sorted(CAUSAL) == sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    assert why_not_by({"model_type": "foollama"})[0] == "transformers has no language model of the kind foollama"
+    taken = [config for config in _all_configurations() if why_not(config, own_code=False) is None]
+    assert [config.model_type for config in taken if why_not_by({"model_type": config.model_type})] == []
 
 
 def test_no_kind_is_trained_that_no_server_could_give_its_state():

@@ -1,4 +1,4 @@
-"""What stands in an output folder in place of a file, and may never answer or never end, is told and not waited for."""
+"""What stands in place of a file in an output folder or a model, and may never answer, is told and not waited for."""
 
 import os
 import threading
@@ -13,9 +13,11 @@ from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.computing.ranks import ALONE
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.kept import KeptAnswers
+from finetune_trainer.models.model_cache import find_model
 from finetune_trainer.output import artifact
+from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.storage.durable import write_errors
-from finetune_trainer.training import checkpoint, moment, shortage
+from finetune_trainer.training import checkpoint, code_end, code_start, moment, own_model, shortage
 from finetune_trainer.training.shortage import Lesson
 from tests.unit.finetune_trainer.jobs import make_job
 
@@ -83,6 +85,33 @@ def test_a_pipe_in_place_of_kept_answers_is_told_at_once(tmp_path):
     path.unlink()
     os.mkfifo(path)
     assert in_time(lambda: KeptAnswers(tmp_path, "tuned")).reason == "ArtifactFailed"
+
+
+def served(folder: Path):
+    return open_artifact(folder, None)
+
+
+def cached(folder: Path):
+    return find_model(folder.parent, folder.name)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "adapter_config.json", "model.safetensors"])
+@pytest.mark.parametrize("looked_up", [cached, served])
+def test_a_pipe_among_the_files_of_a_model_is_told_at_once(tmp_path, name, looked_up):
+    (tmp_path / "config.json").write_text("{}")
+    os.mkfifo(tmp_path / name)
+    error = in_time(lambda: looked_up(tmp_path))
+    assert isinstance(error, TrainerError), error
+    assert error.reason == "ModelUnusable"
+    assert f"{name} is a pipe or a device" in error.message
+
+
+def test_a_pipe_in_what_own_code_left_is_told_at_once(tmp_path):
+    for name in (code_start.RAISED, "model.safetensors"):
+        os.mkfifo(tmp_path / name)
+    assert in_time(lambda: code_end.failed(3, tmp_path)).reason == "CodeFailed"
+    error = in_time(lambda: own_model.load(make_job(tmp_path / "data", tmp_path), tmp_path, tmp_path, dtype=None))
+    assert "model.safetensors is a pipe or a device" in error.message
 
 
 def test_what_a_program_itself_says_of_a_pipe_has_the_same_step(tmp_path):

@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job_status import NOTHING_LEARNT
-from finetune_trainer.training import code_reports
+from finetune_trainer.training import code_reports, own_code
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.training.own_jobs import job_with
 from tests.unit.finetune_trainer.training_runs import do
@@ -59,6 +60,15 @@ def test_a_process_in_a_session_of_its_own_does_not_keep_the_run_and_all_reports
     os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)  # it is still there: nobody has waited for its end
     assert code == ExitCode.CODE_FAILED, "it has left no model"
     assert report.progress.step == 899
+
+
+def test_code_ends_with_its_trainer_when_that_is_killed():
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as code:
+        if (trainer := os.fork()) == 0:
+            with own_code._ending_with_us(code.pid):
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(trainer, 0)
+        assert code.wait(timeout=60) == -signal.SIGKILL
 
 
 ALL_DONE = """
