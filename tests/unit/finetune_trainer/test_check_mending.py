@@ -54,8 +54,8 @@ def mended(check, tmp_path):
         ("no-commas.json", "[" + "\n".join(LINES) + "]\n"),
         ("an-array-first.jsonl", f"[{LINES[0]}]\n" + "\n".join(LINES[1:])),
         ("no-commas.json", "[\n" + "\n".join(LINES) + "\n]"),
-        ("nan.jsonl", "".join(f"{line[:-1]}, \"score\": NaN}}\n" for line in LINES)),
-        ("nan.json", f"[{', '.join(LINES)[:-1]}, \"score\": NaN}}]"),
+        ("nan.jsonl", "".join(f'{line[:-1]}, "score": NaN}}\n' for line in LINES)),
+        ("nan.json", f'[{", ".join(LINES)[:-1]}, "score": NaN}}]'),
     ],
 )
 def test_the_command_makes_rows_of_what_is_nearly_json(mended, name, data):

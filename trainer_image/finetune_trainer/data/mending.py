@@ -30,7 +30,9 @@ _OF_PYTHON = (
     'sys.stdout.reconfigure(encoding="utf-8"); [print(json.dumps(row, ensure_ascii=False)) for row in {}]\' < FILE > '
     "ROWS.jsonl` does it with those that there are."
 )
-_WITH_NULL = "Write null, or leave the column out, as to_json of pandas does: `jq -c '{}' FILE > ROWS.jsonl` writes null."
+_WITH_NULL = (
+    "Write null, or leave the column out, as to_json of pandas does: `jq -c '{}' FILE > ROWS.jsonl` writes null."
+)
 _EACH_LINE = "(ast.literal_eval(line.decode()) for line in sys.stdin.buffer if line.strip())"
 _WHOLE = "ast.literal_eval(sys.stdin.buffer.read().decode())"
 _SOME_AS_UTF8 = (
@@ -212,8 +214,8 @@ def _of_object(column: str, file_format: str) -> str:
     """How a text that an object holds becomes that of its row. Answers of SQuAD are lists within one."""
     whole, part = (by_jq(file_format, f"{field(column)} |= {how}") for how in ("tojson", ".NAME"))
     return (
-        f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then; of an object `{part}` takes what "
-        "it calls NAME; .text[0] is an answer of SQuAD."
+        f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then; of an object `{part}` takes "
+        "what it calls NAME; .text[0] is an answer of SQuAD."
     )
 
 
