@@ -69,7 +69,9 @@ def _longer_than(limit: int | None) -> Look:
 
 
 def _long_rows(name: str, rules: ProviderRules, long: Doubtful) -> str:
-    some = f"{name}: {counted(long.rows, 'row')} (the first: {long.first}) longer than about {rules.max_tokens:,} tokens"
+    some = (
+        f"{name}: {counted(long.rows, 'row')} (the first: {long.first}) longer than about {rules.max_tokens:,} tokens"
+    )
     if rules.cuts_longer:
         return f"{some}, beyond which {rules.title} cuts the end"
     return f"{some}, and {rules.title} takes no longer ones: the whole job fails there if they are"
