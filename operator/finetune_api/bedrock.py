@@ -32,8 +32,14 @@ class Family:
     learning_rate_multiplier: Bounds | None = None
     """None: the family takes none."""
     min_rows: int = 1
+    """Of training."""
+    min_all_rows: int = 1
+    """Of training and validation together."""
     max_rows: int = 10_000
-    """Of training and validation together; a quota of the account that AWS may raise."""
+    """Of the same; a quota of the account that AWS may raise."""
+    max_validation_rows: int | None = None
+    max_tokens: int | None = None
+    """Of a row; None: the guides give none."""
     reserved_words: bool = False
     """Whether a row with a role's name and a colon, or a mark of the chat format, fails the job."""
     validation: bool = True
@@ -45,11 +51,15 @@ FAMILIES = (
     Family("Nova", ("amazon.nova-*",), "Conversation", (1, 5), learning_rate=(1e-6, 1e-4), max_rows=20_000,
            reserved_words=True),
     Family("Claude 3", ("anthropic.claude-3-*",), "Messages", (1, 10), (4, 256), learning_rate_multiplier=(0.1, 2),
-           min_rows=32),
-    Family("Llama 3.2 and 3.3", ("meta.llama3-2-*", "meta.llama3-3-*"), "Conversation", (1, 10), (1, 1), (0, 0.1)),
-    Family("Llama 3.1", ("meta.llama3-1-*",), "Pairs", (1, 10), (1, 1), (0, 0.1)),
-    Family("Titan and Command", ("amazon.titan-text-*", "cohere.command-*"), "Pairs", batch_size=(1, 64),
-           learning_rate=(0, 0.1)),
+           min_rows=32, max_validation_rows=1_000, max_tokens=32_000),
+    Family("Llama 3.2 90B", ("meta.llama3-2-90b-*",), "Conversation", (1, 10), (1, 1), (0, 0.1), min_all_rows=100,
+           max_tokens=10_000),
+    Family("Llama 3.2 and 3.3", ("meta.llama3-2-*", "meta.llama3-3-*"), "Conversation", (1, 10), (1, 1), (0, 0.1),
+           min_all_rows=100, max_tokens=16_000),
+    Family("Llama 3.1", ("meta.llama3-1-*",), "Pairs", (1, 10), (1, 1), (0, 0.1), min_all_rows=100, max_tokens=16_000),
+    Family("Titan", ("amazon.titan-text-*",), "Pairs", batch_size=(1, 64), learning_rate=(0, 0.1), max_tokens=4_096),
+    Family("Command", ("cohere.command-*",), "Pairs", batch_size=(1, 64), learning_rate=(0, 0.1),
+           max_validation_rows=1_000, max_tokens=4_096 + 2_048),
 )  # fmt: skip
 
 

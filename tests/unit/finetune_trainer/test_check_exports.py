@@ -147,6 +147,15 @@ EXPORTS = {
         ],
         {},
     ),
+    "rows as JSON text": ([{"id": 1, "text": json.dumps({"prompt": x, "completion": y})} for x, y in PAIRS], {}),
+    "KTO": (
+        [
+            {"prompt": one, "completion": said, "label": label}
+            for one, other in PAIRS
+            for said, label in ((other, True), ("no", False), ("dismissed", False))
+        ],
+        PREFERENCE,
+    ),
     "UltraChat": ([{"id": "1", "data": ["Hello", "Hi!", *pair]} for pair in PAIRS], {}),
     "CAMEL": ([{"role_1": "x", "message_1": one, "message_2": other} for one, other in PAIRS], {}),
     "Slack": (

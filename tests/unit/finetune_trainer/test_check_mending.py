@@ -1,9 +1,11 @@
 """What `finetune-trainer check` says to do about rows that cannot be read: its commands are run, and help."""
 
+import csv
 import json
 import re
 import shutil
 import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -25,7 +27,8 @@ def mended(check, tmp_path):
         (command,) = re.findall(r"`((?:python3|sed|jq) .*?)`(?: |$)", bad.next_step)
         if not shutil.which(command.split()[0]):
             pytest.skip(f"{command.split()[0]} is not installed here")
-        command = re.sub(r"\bFILE\b", str(tmp_path / name), command).replace("ROWS.jsonl", str(tmp_path / "new"))
+        command = re.sub(r"\bFILE\b", str(tmp_path / name), command)
+        command = re.sub(r"\bROWS\b(\.(jsonl|csv))?", str(tmp_path / "new"), command)
         said = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout
         text = (tmp_path / "new").read_bytes() if (tmp_path / "new").exists() else said
         made = f"mended-{name}" if not text.startswith(b"{") else f"mended-{name}.jsonl"
@@ -51,6 +54,8 @@ def mended(check, tmp_path):
         ("no-commas.json", "[" + "\n".join(LINES) + "]\n"),
         ("an-array-first.jsonl", f"[{LINES[0]}]\n" + "\n".join(LINES[1:])),
         ("no-commas.json", "[\n" + "\n".join(LINES) + "\n]"),
+        ("nan.jsonl", "".join(f'{line[:-1]}, "score": NaN}}\n' for line in LINES)),
+        ("nan.json", f'[{", ".join(LINES)[:-1]}, "score": NaN}}]'),
     ],
 )
 def test_the_command_makes_rows_of_what_is_nearly_json(mended, name, data):
@@ -81,6 +86,26 @@ def test_lines_of_two_encodings_are_mended_without_touching_those_that_are_right
     text, verdict = mended(name, mixed)
     assert verdict.valid, verdict.message
     assert text.splitlines() == lines
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+@pytest.mark.parametrize(
+    ("bad", "made"),
+    [
+        ("Hello, what is it?,A tree", [["Hello, what is it?", "A tree"]]),
+        ("Well,It is, I think, a tree", [["Well", "It is, I think, a tree"]]),
+        ("Why, so?,Yes,,", [["Why, so?", "Yes"]]),
+        ("What is 1,5 and 2?,3", []),
+    ],
+    ids=["question", "answer", "empty cells", "nobody knows"],
+)
+def test_a_separator_within_a_text_is_never_taken_for_the_end_of_a_question(mended, bad, made, mark):
+    """The rest of a question would become a part of its answer, and be learnt."""
+    table = f"prompt,completion\nOne?,1\n{bad}\n\nTwo?, 2\n".replace(",", mark)
+    text, verdict = mended("t.csv", table)
+    assert verdict.valid, verdict.message
+    want = [["prompt", "completion"], ["One?", "1"], *made, ["Two?", " 2"]]
+    assert list(csv.reader(text.splitlines(), delimiter=",")) == [[c.replace(",", mark) for c in row] for row in want]
 
 
 def test_an_encoding_is_mended_first_whatever_is_wrong_with_other_rows(check):
@@ -246,7 +271,7 @@ def test_lists_of_one_text_become_that_text(mended, completion):
     ("prompts", "said", "step"),
     [
         (pa.array([["a"], ["b"]]), "is a list", "frame['prompt'].str[0] of pandas"),
-        (pa.array([{"x": "a"}, {"x": "b"}]), "is an object", "frame['prompt'].str['NAME'] of pandas"),
+        (pa.array([{"x": "a"}, {"x": "b"}]), "is an object", """| jq -c '.["prompt"] |= .NAME' > ROWS.jsonl`"""),
         (pa.array([1, 2], pa.timestamp("s")), "is a time", "frame['prompt'].astype(str) of pandas"),
         (pa.array([1, 2], pa.date32()), "is a date", "frame['prompt'].astype(str) of pandas"),
         (pa.array([1, 2], pa.time32("s")), "is a time of day", "frame['prompt'].astype(str) of pandas"),
@@ -271,6 +296,17 @@ def test_messages_that_are_maps_of_parquet_are_told_as_such(check):
     verdict = check(train=("t.parquet", as_parquet_table(table))).verdict
     assert "row group 0 row 0: message 1 is a map of Parquet, not an object with role and content" in verdict.message
     assert "frame['messages'].map(lambda found: [dict(one) for one in found])" in verdict.next_step
+
+
+def test_objects_with_lists_in_parquet_are_written_as_json_by_the_command(check, tmp_path):
+    """pandas reads such lists as arrays of numpy, which json.dumps does not know."""
+    answers = pa.array([{"text": ["b"], "answer_start": [0]}] * 2)
+    data = as_parquet_table(pa.table({"prompt": ["x", "y"], "completion": answers}))
+    step = check(train=("t.parquet", data)).verdict.next_step
+    command = re.findall("`(python3 .*?)`", step)[0].replace("FILE", str(tmp_path / "t.parquet"))
+    subprocess.run(["bash", "-c", command.replace("python3", sys.executable, 1)], cwd=tmp_path, check=True)
+    rows = (tmp_path / "ROWS.jsonl").read_text()
+    assert json.loads(rows.splitlines()[0])["completion"] == '{"text":["b"],"answer_start":[0]}'
 
 
 def test_an_object_for_a_text_is_answered_with_how_a_part_of_it_is_taken_out(check):

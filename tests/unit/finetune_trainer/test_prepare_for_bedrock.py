@@ -110,6 +110,9 @@ def test_words_that_only_look_like_reserved_ones_pass(tmp_path, text):
 COUNTS = {
     "too few": (CLAUDE, 31, 0, "31 rows; Bedrock (Claude 3) tunes on at least 32"),
     "too many": (LLAMA, 9_000, 1_001, "10,001 rows with those of validation; Bedrock (Llama 3.1) takes at most 10,000"),
+    "too few together": (LLAMA, 90, 9, "99 rows with those of validation; Bedrock (Llama 3.1) takes at least 100"),
+    "too few alone": (LLAMA, 99, 0, "t.csv: 99 rows; Bedrock (Llama 3.1) takes at least 100"),
+    "too many of validation": (CLAUDE, 40, 1_001, "v.csv: 1,001 rows of validation; Bedrock (Claude 3) takes at most"),
     "no validation set": ("amazon.nova-2-lite-v1:0:256k", 100, 10, "Bedrock (Nova 2) takes no validation set"),
 }
 
@@ -124,6 +127,22 @@ def test_counts_are_held_against_the_family(name):
     with pytest.raises(TrainerError, match=re.escape(says)) as refused:
         require_rows(rules_for("bedrock", spec(base)), verdict)
     assert refused.value.next_step
+
+
+def test_a_row_that_seems_too_long_for_the_family_is_warned_of(tmp_path):
+    """Tokens are estimated here, which is no ground to refuse."""
+    long = row(ASK, Turn("assistant", "word " * 13_000), line=17)
+    (said,) = convert([row(ASK, ANSWER), long], "train", "t.csv", rules_for("bedrock", spec(LLAMA)), tmp_path).warnings
+    assert said.startswith("t.csv: 1 row (the first: line 17) longer than about 16,000 tokens, and Bedrock (Llama 3.1)")
+    assert not convert([long], "train", "t.csv", rules_for("bedrock", spec(CLAUDE)), tmp_path).warnings
+
+
+@pytest.mark.parametrize(
+    ("base", "tokens"),
+    [("meta.llama3-2-90b-instruct-v1:0:128k", 10_000), ("meta.llama3-2-1b-instruct-v1:0:128k", 16_000), (NOVA, None)],
+)
+def test_each_family_has_its_longest_row(base, tokens):
+    assert rules_for("bedrock", spec(base)).max_tokens == tokens
 
 
 def test_as_many_rows_as_the_family_wants_pass():

@@ -34,6 +34,10 @@ _SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
 """Excel's own first line, which says what separates the cells."""
 
 
+_UNQUOTED = (
+    "`python3 -c 'import csv; csv.field_size_limit(1 << 30); [print(*row) for row in "
+    'csv.reader(open("FILE", newline="", encoding="utf-8-sig"))]\' > ROWS.csv` takes these quotes away.'
+)
 _JSON = re.compile(rb"""(\xef\xbb\xbf)?[{\[](\s*+(["'{}\[\]]|\Z)|[ \t\r]*+\n)""")
 """How objects and lists begin: names of columns may have brackets around them."""
 
@@ -225,6 +229,9 @@ def _header(
         known = {NO_UTF8: AS_UTF8, _LONE_RETURN: WITH_LINE_FEEDS}.get(names.problem or "")
         step = {"next_step": known} if known else {}
         raise broken_file(file_name, f"the header cannot be read: {names.problem}", **step)
+    within = (next(csv.reader(names, delimiter=one), []) for one in SEPARATORS if len(names) == 1)
+    if not serves(names) and any(map(serves, within)):
+        raise broken_file(file_name, "each of its lines stands in quotes as a whole", _UNQUOTED)
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header stands on line {below}, below lines that belong to no table"
         how = f"Remove the lines before it: `tail -n +{below} FILE > ROWS.csv` does it."

@@ -47,7 +47,10 @@ _OF_CHAT = (
     '"completion": answer[1]})) for asked, answer in zip(turns, turns[1:]) if answer[0]]'
     "' > ROWS.jsonl` makes rows of it."
 )
-_OF_AVRO = "Write the rows as JSON Lines: `fastavro FILE > ROWS.jsonl` does it, of Python's package fastavro."
+_OF_AVRO = (
+    "Write the rows as JSON Lines: `fastavro FILE > ROWS.jsonl` does it, of Python's package fastavro[codecs]: without "
+    "the codecs it reads no file of Spark, which compresses with snappy."
+)
 _OF_SQLITE = (
     "With the table's name for TABLE: `python3 -c 'import json, sqlite3; read = sqlite3.connect(\"FILE\"); "
     "read.row_factory = sqlite3.Row; [print(json.dumps(dict(row))) for row in "

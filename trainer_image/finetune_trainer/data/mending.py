@@ -30,13 +30,16 @@ _OF_PYTHON = (
     'sys.stdout.reconfigure(encoding="utf-8"); [print(json.dumps(row, ensure_ascii=False)) for row in {}]\' < FILE > '
     "ROWS.jsonl` does it with those that there are."
 )
+_WITH_NULL = (
+    "Write null, or leave the column out, as to_json of pandas does: `jq -c '{}' FILE > ROWS.jsonl` writes null."
+)
 _EACH_LINE = "(ast.literal_eval(line.decode()) for line in sys.stdin.buffer if line.strip())"
 _WHOLE = "ast.literal_eval(sys.stdin.buffer.read().decode())"
 _SOME_AS_UTF8 = (
     " If other lines of the file are UTF-8 already, that would garble them: `python3 -c 'import codecs, sys; "
     'codecs.register_error("old", lambda e: (e.object[e.start:e.end].decode("cp1252", "replace"), e.end)); '
     'sys.stdout.reconfigure(encoding="utf-8", newline=""); '
-    '[print(line.decode("utf-8", "old"), end="") for line in sys.stdin.buffer]\' < FILE > ROWS.jsonl` takes '
+    '[print(line.decode("utf-8", "old"), end="") for line in sys.stdin.buffer]\' < FILE > ROWS` takes '
     "only the rest for WINDOWS-1252."
 )
 _WITHOUT_COMMENTS = (
@@ -64,7 +67,6 @@ _STEPS_OF_ANY = (
 """What is said of each of the rows, and what helps, whatever the format."""
 
 _STEPS = (
-    ("has NaN or Infinity", "Write null, or leave the column out: to_json of pandas does."),
     ("a comma follows its end", "`sed 's/,[[:space:]]*$//' FILE > ROWS.jsonl` takes the commas away."),
     (
         "a byte order mark stands",
@@ -96,12 +98,14 @@ _STEPS = (
 
 _NO_LAST_COMMA = "Take away the comma behind the last part of an object or list: json.dumps writes none."
 _STEPS_OF_LINES = (
+    ("has NaN or Infinity", _WITH_NULL.format(".")),
     (
         "a comma stands before a closing bracket",
         f"{_NO_LAST_COMMA} `sed 's/,[[:space:]]*}}[[:space:]]*$/}}/' FILE > ROWS.jsonl` does it at the ends of lines.",
     ),
 )
 _STEPS_OF_ARRAYS = (
+    ("has NaN or Infinity", _WITH_NULL.format(".[]")),
     ("a comma stands before a closing bracket", _NO_LAST_COMMA),
     (
         "another object follows its end",
@@ -208,15 +212,10 @@ def _of_list(column: str, file_format: str) -> str:
 
 def _of_object(column: str, file_format: str) -> str:
     """How a text that an object holds becomes that of its row. Answers of SQuAD are lists within one."""
-    if file_format.startswith("Parquet"):
-        whole, how = f"frame[{column!r}].map(json.dumps)", f"frame[{column!r}].str['NAME'] of pandas"
-        answer = ".str['text'].str[0]"
-    else:
-        whole, how = (f"""`{by_jq(file_format, f"{field(column)} |= {one}")}`""" for one in ("tojson", ".NAME"))
-        answer = ".text[0]"
+    whole, part = (by_jq(file_format, f"{field(column)} |= {how}") for how in ("tojson", ".NAME"))
     return (
-        f"Only text is learnt: {whole} writes objects as JSON, which is learnt then; of an object {how} takes what it "
-        f"calls NAME; {answer} is an answer of SQuAD."
+        f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then; of an object `{part}` takes "
+        "what it calls NAME; .text[0] is an answer of SQuAD."
     )
 
 

@@ -12,6 +12,13 @@ from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
 _OPENED = 'open("FILE", newline="", encoding="utf-8-sig")'
+_JOINED = (
+    r'join = lambda row: "\x1f".join(row).replace("\x1f ", {mark} + " ").split("\x1f"); size = len(head); '
+    "[print(rows.line_num, file=sys.stderr) if len(row) < size or any(row[size:]) else out.writerow(row[:size]) "
+    "for row in (join(row) if any(row[size:]) else row for row in rows if row)]"
+)
+"""Python that puts together what was parted within a text, of rows with too many cells. Where nothing tells how, the
+rest of a question may become a part of the answer: such rows are left out."""
 _OF_MESSAGES = ("message", "content")
 """How is begun what is said of one message."""
 
@@ -80,11 +87,11 @@ def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
         return None
     mark = separator_in(file_format)
     if all(_has_too_many(problem.what) for problem in problems):
-        joined = f"row[: len(head) - 1] + [{mark}.join(row[len(head) - 1 :]).rstrip({mark})]"
-        how = f"{_rows_of(file_format)}[out.writerow({joined}) for row in rows]"
         return (
             "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
-            f"{_by_python(how)} takes what is too much for a part of the last column."
+            f"{_by_python(_rows_of(file_format) + _JOINED.format(mark=mark))} joins cells where a space follows the "
+            "separator, as it does within a sentence; rows that have too many cells even so are left out, and their "
+            "lines printed: in which cell the separator belongs is for you to say."
         )
     if all("the quotes are not as CSV has them" in problem.what for problem in problems):
         how = rf'out.writerows(csv.reader({_OPENED}, delimiter={mark}, doublequote=False, escapechar="\\"))'

@@ -45,16 +45,16 @@ def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRul
     """
     path = folder / f"{split}.jsonl"
     digest, size, tokens = hashlib.sha256(), 0, 0
-    bad, cut = _BadRows(rules), Doubtful(_longer_than(rules.cut_beyond), "so many tokens")
+    bad, long = _BadRows(rules), Doubtful(_longer_than(rules.max_tokens), "so many tokens")
     with path.open("wb") as file:
-        for part, count in _parts(_noted(bad.passing(rows), cut), rules):
+        for part, count in _parts(_noted(bad.passing(rows), long), rules):
             size += len(part)
             require_size(rules, name, size)
             digest.update(part)
             file.write(part)
             tokens += count
     require_rows_as_wanted(rules, name, bad.named, bad.count)
-    warnings = [_cut_rows(name, rules, cut)] if cut.rows else []
+    warnings = [_long_rows(name, rules, long)] if long.rows else []
     return ConvertedFile(split, path, size, digest.hexdigest(), tokens, warnings)
 
 
@@ -68,9 +68,13 @@ def _longer_than(limit: int | None) -> Look:
     return lambda row: [row.position.packed()] if limit and isinstance(row, Row) and longest_tokens(row) > limit else ()
 
 
-def _cut_rows(name: str, rules: ProviderRules, cut: Doubtful) -> str:
-    some = f"{counted(cut.rows, 'row')} (the first: {cut.first})"
-    return f"{name}: {some} longer than about {rules.cut_beyond:,} tokens, beyond which {rules.title} cuts the end"
+def _long_rows(name: str, rules: ProviderRules, long: Doubtful) -> str:
+    some = (
+        f"{name}: {counted(long.rows, 'row')} (the first: {long.first}) longer than about {rules.max_tokens:,} tokens"
+    )
+    if rules.cuts_longer:
+        return f"{some}, beyond which {rules.title} cuts the end"
+    return f"{some}, and {rules.title} takes no longer ones: the whole job fails there if they are"
 
 
 def _parts(rows: Iterable[Row], rules: ProviderRules) -> Iterable[tuple[bytes, int]]:

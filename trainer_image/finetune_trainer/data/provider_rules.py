@@ -28,8 +28,11 @@ class ProviderRules:
     """As messages call it."""
     min_rows: int = 1
     """Rows of the training set at least."""
+    min_all_rows: int = 1
+    """Rows of training and validation together at least."""
     max_rows: int | None = None
-    """Rows of all sets together at most."""
+    """The same at most."""
+    max_validation_rows: int | None = None
     validation: bool = True
     """Whether it takes a validation set."""
     max_bytes: int = UPLOAD_MAX_BYTES
@@ -37,8 +40,10 @@ class ProviderRules:
     byte_order_mark: bool = False
     """Whether files begin with the UTF-8 byte order mark."""
     form: Form = provider_rows.as_messages
-    cut_beyond: int | None = None
-    """Tokens of a row, beyond which the provider cuts its end."""
+    max_tokens: int | None = None
+    """Of a row."""
+    cuts_longer: bool = True
+    """Whether the provider cuts the end of longer ones; else they fail the job. Our count is too rough to refuse."""
     problems: Sequence[Problem] = ()
     """What may be wrong with a row, in the order of the checks."""
     billed_by_tokens: bool = True
@@ -51,10 +56,10 @@ MAX_EXAMPLE_TOKENS = 65_536
 """Of a row, for every model that is tuned at OpenAI and Azure: their tables of models."""
 
 RULES = {
-    "openAI": ProviderRules("OpenAI", min_rows=10, cut_beyond=MAX_EXAMPLE_TOKENS),
+    "openAI": ProviderRules("OpenAI", min_rows=10, max_tokens=MAX_EXAMPLE_TOKENS),
     # Services with OpenAI's API have minima of their own: theirs to check, and a refused file costs nothing.
     "openAICompatible": ProviderRules("the service"),
-    "azureOpenAI": ProviderRules("Azure OpenAI", min_rows=10, byte_order_mark=True, cut_beyond=MAX_EXAMPLE_TOKENS),
+    "azureOpenAI": ProviderRules("Azure OpenAI", min_rows=10, byte_order_mark=True, max_tokens=MAX_EXAMPLE_TOKENS),
     # Our own trainer, which measures on the test set there.
     "sageMaker": ProviderRules("the trainer", billed_by_tokens=False, splits=SPLITS),
 }
@@ -108,8 +113,12 @@ def _rules_of(name: str, base_model: str) -> ProviderRules:
     return ProviderRules(
         f"Bedrock ({family.title})",
         min_rows=family.min_rows,
+        min_all_rows=family.min_all_rows,
         max_rows=family.max_rows,
+        max_validation_rows=family.max_validation_rows,
         validation=family.validation,
+        max_tokens=family.max_tokens,
+        cuts_longer=False,
         form=_FORMS[family.format],
         problems=(
             shape,
@@ -131,20 +140,21 @@ def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
     if validation is not None and not rules.validation:
         message = f"{validation.file}: {rules.title} takes no validation set"
         raise TrainerError(Reason.DATASET_INVALID, message, "Remove dataset.validation from the job.")
-    rows = train.rows + (validation.rows if validation else 0)
-    if rules.max_rows is not None and rows > rules.max_rows:
-        message = (
-            f"{train.file}: {rows:,} rows with those of validation; {rules.title} takes at most {rules.max_rows:,}"
-        )
-        raise TrainerError(Reason.DATASET_INVALID, message, "Use fewer rows, and apply the job under a new name.")
-    if train.rows >= rules.min_rows:
-        return
-    given = counted(train.rows, "row")
-    raise TrainerError(
-        Reason.DATASET_INVALID,
-        f"{train.file}: {given}; {rules.title} tunes on at least {rules.min_rows:,}",
-        "Add rows, and apply the job under a new name.",
-    )
+    beside = validation.rows if validation else 0
+    rows = train.rows + beside
+    together = f"{train.file}: {counted(rows, 'row')}{' with those of validation' if beside else ''}"
+    alone = f"{validation.file if validation else ''}: {counted(beside, 'row')} of validation"
+    for most, given, said in ((rules.max_rows, rows, together), (rules.max_validation_rows, beside, alone)):
+        if most is not None and given > most:
+            message = f"{said}; {rules.title} takes at most {most:,}"
+            raise TrainerError(Reason.DATASET_INVALID, message, "Use fewer rows, and apply the job under a new name.")
+    message = None
+    if rows < rules.min_all_rows:
+        message = f"{together}; {rules.title} takes at least {rules.min_all_rows:,}"
+    if train.rows < rules.min_rows:
+        message = f"{train.file}: {counted(train.rows, 'row')}; {rules.title} tunes on at least {rules.min_rows:,}"
+    if message is not None:
+        raise TrainerError(Reason.DATASET_INVALID, message, "Add rows, and apply the job under a new name.")
 
 
 def require_size(rules: ProviderRules, name: str, size: int) -> None:

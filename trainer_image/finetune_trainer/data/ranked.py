@@ -5,7 +5,7 @@ Known by the names of their columns: the command makes of each row the question,
 
 from collections.abc import Collection
 
-from finetune_trainer.data.jq import by_jq
+from finetune_trainer.data.jq import by_jq, by_jq_of_all
 
 _BETTER_FIRST = "as [$better, $worse] | "
 _PAIR = "{prompt: %s, chosen: $better, rejected: $worse}"
@@ -41,6 +41,12 @@ _OF_HELPSTEER = (
     "select(.overall_preference != 0) | (if .overall_preference < 0 then [.response1, .response2] "
     f"else [.response2, .response1] end) {_BETTER_FIRST}{_PAIR % '.context'}"
 )
+_OF_KTO = (
+    'def is_good: .label | tostring | ascii_downcase | IN("true", "1"); group_by(.prompt)[] '
+    "| [map(select(is_good)), map(select(is_good | not))] as [$good, $bad] | range([$good, $bad | length] | min) "
+    "as $at | {prompt: .[0].prompt, chosen: $good[$at].completion, rejected: $bad[$at].completion}"
+)
+_KTO = frozenset({"prompt", "completion", "label"})
 _KNOWN: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"conversation_a", "conversation_b", "winner"}), _OF_ARENA, "which of two models won"),
     (frozenset({"prompt", "response_a", "response_b", "winner"}), _OF_TWO_MODELS, "which of two models won"),
@@ -60,6 +66,9 @@ def of_ranked(names: Collection[str], file_format: str, *, of_pairs: bool) -> st
         file_format: As which it was read.
         of_pairs: Whether two answers are asked for, and not the better one alone.
     """
+    if of_pairs and _KTO.issubset(names):
+        how = by_jq_of_all(file_format, _OF_KTO)
+        return f"`{how}` puts what is labelled good and bad of one prompt together; other rows are left out."
     program, by = next(((program, by) for known, program, by in _KNOWN if known.issubset(names)), (None, ""))
     if program is None:
         return None

@@ -341,11 +341,11 @@ class _SplitCheck:
             exports.of_export(seen, self.first_fields, self.format),
             column_names.of_messages(seen),
             column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
+            None if len(meant) == len(unnamed) else wrapped.as_json(columns, self.first_fields, self.format),
+            self._marked and self._marked.step(self.format),
         )
         if known := next(filter(None, ways), None):
             return known
-        if self._marked:
-            return self._marked.step(self.format)
         if self.of_objects and not meant and not column_names.has_two_answers(self.columns_seen):
             named = wrapped.lifted(columns, self.first_fields, self.format)
             step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from finetune_api.dataset import Columns
-from finetune_trainer.data.column_names import may_be_shown, meant
-from finetune_trainer.data.jq import by_jq, key
+from finetune_trainer.data.column_names import absent, may_be_shown, meant
+from finetune_trainer.data.jq import by_jq, field, key
 from finetune_trainer.data.turns import ROLE_OF, is_message, messages_in
 
 _LINES = "JSONLines"
@@ -97,6 +99,25 @@ def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | 
     is_all = lacking == ["messages"] or len(lacking) == len(columns.needed)
     how = by_jq(file_format, f"{{{inside}}}" if is_all else f". + {{{inside}}}")
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."
+
+
+def as_json(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
+    """What to do with rows that stand as JSON in a column of text, as logs and databases have them; else None."""
+    for name, value in row.items():
+        found = _object(value)
+        if may_be_shown(name) and found and (not absent(columns, found) or meant(columns, list(found))):
+            how = by_jq(file_format, f"{field(name)} | fromjson")
+            return f"Column {name} holds rows as JSON text: `{how}` makes columns of what is in it."
+    return None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """The object that a text is as JSON; an empty one where it is none."""
+    try:
+        found = msgspec.json.decode(value) if isinstance(value, str) and value.lstrip().startswith("{") else None
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_answered(row: Mapping[str, Any], path: list[str]) -> bool:
