@@ -73,7 +73,8 @@ def shaped(pattern: str, message: str) -> Any:
         shape = rules((f"self.matches(r'{pattern}')", message))[RULES]
         schema[RULES] = [*shape, *schema.get(RULES, ())]  # first: its message is the one that says what to write
 
-    SHAPES[pattern] = message
+    if SHAPES.setdefault(pattern, message) != message:
+        raise ValueError(f"two say what to write by {pattern}: spell one of the patterns in another way")
     return Field(pattern=pattern, json_schema_extra=as_rule)
 
 

@@ -172,7 +172,7 @@ class DeploymentTemplate(ApiModel):
 
 
 _NAME_AT_PROVIDER = shaped(
-    "^[A-Za-z0-9][-A-Za-z0-9_.]*$",
+    "^[A-Za-z0-9][A-Za-z0-9._-]*$",
     "write the deployment's name alone, as its provider lists it, without ARN, address and white space",
 )
 

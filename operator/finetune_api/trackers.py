@@ -4,24 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, HttpUrl, ObjectRef, rules, shaped
-from finetune_api.hosts import HOST
+from finetune_api.base import ApiModel, HttpUrl, ObjectRef, rules
 
 TrackerName = Literal["mlflow", "tensorBoard", "wandb"]
-
-_TRACKING_URI = shaped(
-    rf"^https?://{HOST}(/[^?#\s]*)?$",
-    "write the server's whole address, such as https://mlflow.example.com, without credentials, ?, # or white space; "
-    "a port is 1 to 65535",
-)
-
 
 class MLflow(ApiModel):
     """An MLflow tracking server."""
 
-    tracking_uri: Annotated[str, Field(max_length=512), _TRACKING_URI] = Field(
-        description="URL of the tracking server."
-    )
+    tracking_uri: HttpUrl = Field(description="URL of the tracking server, such as https://mlflow.example.com.")
     experiment: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
         None, description="Experiment of the run; created if it does not exist. Default: the model's name."
     )

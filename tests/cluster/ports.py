@@ -1,17 +1,29 @@
 """Ports of this machine: one that is free, and whether somebody answers at an address."""
 
+import random
 import socket
 import urllib.request
+from contextlib import suppress
+from pathlib import Path
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, on any address.
+
+    Not one that the kernel gives to who connects: between this look and a server's bind it would be gone again.
+    """
+    first, last = map(int, _RANGE.read_text().split())
+    outside = [*range(10_000, first), *range(last + 1, 2**16)]
+    for port in random.sample(outside, len(outside)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise OSError(f"no port is free but those from {first} to {last}")
 
 
 def answers(url: str) -> bool:

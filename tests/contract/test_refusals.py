@@ -158,7 +158,7 @@ JOBS: list[Refused] = [
     (JOB, "spec.trackers", {"comet": {}}, ('unknown field "spec.trackers.comet"',)),
     (JOB, "spec.trackers", {"wandb": {}}, ("spec.trackers.wandb.secretRef: Required",)),
     (JOB, "spec.trackers", {"mlflow": {}}, ("spec.trackers.mlflow.trackingURI: Required",)),
-    (JOB, "spec.trackers", {"mlflow": {"trackingURI": "mlflow.svc"}}, ("mlflow.trackingURI", "whole address")),
+    (JOB, "spec.trackers", {"mlflow": {"trackingURI": "mlflow.svc"}}, ("mlflow.trackingURI", "whole URL")),
     *(
         (JOB, "spec.trackers", {"mlflow": {"trackingURI": f"http://mlflow.svc/{end}"}}, ("trackingURI", "without cred"))
         for end in ("#/experiments/1", "?workspace=a")

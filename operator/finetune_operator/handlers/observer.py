@@ -19,7 +19,7 @@ from finetune_operator.reconcilers.concerned import concerned, has_ended, is_onl
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, OWN_KINDS, Kube, Resource
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, NAMESPACES, OWN_KINDS, Kube, Resource
 from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Listing, Store
 
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE = 25
 """Objects of a listing that are taken in before other work gets its turn."""
+
+OF_MANY = frozenset({CONNECTIONS, NAMESPACES})
+"""One change of these may concern thousands of jobs."""
 
 
 class Observer:
@@ -164,14 +167,15 @@ class Observer:
         for resource in OWN_KINDS:
             for namespace, name in self._store.addresses(resource):
                 if namespace not in self._shut and alone in {None, namespace}:
-                    self._enqueue(Key(resource.kind, namespace, name), Lane.OTHERS)
+                    self._enqueue(Key(resource.kind, namespace, name), Lane.SWEEP)
 
     def _wake(self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS) -> None:
         """Until everything is known, nothing is looked at; then everything is."""
         if self._begun.is_set():
             for key in concerned(resource, obj, self._store):
                 if key.namespace not in self._shut:
-                    self._enqueue(key, lane)
+                    of_many = resource in OF_MANY and key.kind != resource.kind
+                    self._enqueue(key, Lane.SWEEP if of_many else lane)
 
 
 def lane_of(resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> Lane:

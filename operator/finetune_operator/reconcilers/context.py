@@ -384,7 +384,7 @@ def _wrong(error: ErrorDetails) -> str:
     """What to write, where that is known; an older definition has let the text pass."""
     if error["type"] == "extra_forbidden":
         return "this release of the operator does not know the field"
-    return SHAPES.get(str(error.get("ctx", {}).get("pattern")), error["msg"])
+    return SHAPES.get(str(error.get("ctx", {}).get("pattern")), error["msg"].removeprefix("Value error, "))
 
 
 def is_of_newer_definitions(model: type[M], obj: Mapping[str, Any]) -> bool:

@@ -31,9 +31,11 @@ class Lane(IntEnum):
     """For what has come to its end: somebody waits to be told, and others for what it has left them."""
     OTHERS = 2
     """For everything else, first of all looks by the time, of which there are many and which mostly find nothing."""
+    SWEEP = 3
+    """For looks at thousands for one cause, which is none of theirs: whoever edits one of them does not wait for all."""
 
 
-TURNS = {Lane.NEW: 4, Lane.ENDED: 3, Lane.OTHERS: 1}
+TURNS = {Lane.NEW: 4, Lane.ENDED: 3, Lane.OTHERS: 1, Lane.SWEEP: 1}
 """So many keys of a lane are taken in a row where another one has some that are due. An end takes three: its pod's,
 its model's, and its own once it has its version."""
 

@@ -32,6 +32,8 @@ from finetune_operator.runtime.store import Store
 from tests.unit.finetune_operator.desired.given_names import LONG_NAME
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_job, with_running_job
 
+LOCAL = Key(CONNECTIONS.kind, "", "local")
+
 
 def known() -> Store:
     """Two jobs of one model and connection, a deployment of it and one of another model."""
@@ -292,7 +294,14 @@ async def test_other_work_gets_its_turn_while_a_listing_is_taken_in() -> None:
 async def test_a_resync_looks_at_every_object_of_ours() -> None:
     cluster = await with_running_job()
     await cluster.observer.list_all()
-    assert {key.kind for key in cluster.queue} == {"FineTuneJob", "LLMConnection"}
+    assert cluster.lanes == {JOB: Lane.SWEEP, LOCAL: Lane.SWEEP}
+
+
+async def test_jobs_of_a_connection_that_changes_are_swept_and_the_connection_itself_is_not() -> None:
+    cluster = await with_running_job()
+    cluster.add_connection(fine_tuning={"enabled": False})
+    cluster.hear()
+    assert cluster.lanes == {JOB: Lane.SWEEP, LOCAL: Lane.OTHERS}
 
 
 async def test_a_job_that_is_new_and_one_that_has_ended_have_lanes_and_one_that_has_changed_has_none() -> None:

@@ -266,16 +266,26 @@ async def test_a_connection_that_cannot_be_used_is_told_by_one_event_and_again_w
     assert cluster.told.count(told) == 2
 
 
-async def test_a_text_that_older_definitions_took_is_told_with_its_place_and_what_to_write() -> None:
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"podTemplate": {"imagePullSecrets": [{"name": "My Secret"}]}},
+            "podTemplate.imagePullSecrets[0].name: names of objects are in small letters: write a-z",
+        ),
+        ({"trainerImage": "ghcr.io/<org>/trainer:1"}, "trainerImage: write what the placeholder stands for"),
+    ],
+)
+async def test_a_text_that_older_definitions_took_is_told_with_its_place_and_what_to_write(
+    fields: dict[str, Any], said: str
+) -> None:
     cluster = await with_connection(None, team="a")
     spec = cluster.kube.objects[CONNECTIONS, "", "local"]["spec"]
-    template = {"podTemplate": {"imagePullSecrets": [{"name": "My Secret"}]}}
-    cluster.kube.change(CONNECTIONS, "local", "", spec=spec | {"huggingFace": spec["huggingFace"] | template})
+    cluster.kube.change(CONNECTIONS, "local", "", spec=spec | {"huggingFace": spec["huggingFace"] | fields})
     await cluster.settle()
     told = cluster.condition("Stalled", LOCAL)
     assert told["reason"] == "SpecInvalid"
-    place = "spec.huggingFace.podTemplate.imagePullSecrets[0].name: names of objects are in small letters: write a-z"
-    assert told["message"].startswith(place)
+    assert told["message"].startswith(f"spec.huggingFace.{said}")
 
 
 async def test_a_spec_that_cannot_be_read_is_told_by_an_event() -> None:

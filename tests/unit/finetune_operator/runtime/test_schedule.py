@@ -54,13 +54,24 @@ def test_of_eight_turns_four_are_of_what_is_new_three_of_what_has_ended_and_one_
     assert taken(schedule, 3600.0) == [*first, *then], "however long the others have waited"
 
 
-@pytest.mark.parametrize("flood", [{Lane.NEW}, {Lane.ENDED}, {Lane.NEW, Lane.ENDED}])
-def test_no_flood_of_what_is_new_or_has_ended_starves_the_others(flood):
+def test_an_edit_waits_for_one_look_of_a_sweep_though_it_is_among_those_that_the_sweep_has_still_to_look_at():
     schedule = Schedule()
-    schedule.add(A, 0.0)
+    swept = numbered("s", 1000)
+    for key in swept:
+        schedule.add(key, 0.0, Lane.SWEEP)
+    schedule.take(1.0)
+    schedule.add(swept[900], 1.0)
+    assert taken(schedule, 1.0)[:3] == [swept[900], *swept[1:3]]
+
+
+@pytest.mark.parametrize("lane", [Lane.OTHERS, Lane.SWEEP])
+@pytest.mark.parametrize("flood", [{Lane.NEW}, {Lane.ENDED}, {Lane.NEW, Lane.ENDED}])
+def test_no_flood_of_what_is_new_or_has_ended_starves_the_others(flood, lane):
+    schedule = Schedule()
+    schedule.add(A, 0.0, lane)
     for turn in range(8):
-        for lane in flood:
-            schedule.add(Key("FineTuneJob", "team", f"{lane}-{turn}"), float(turn), lane)
+        for its in flood:
+            schedule.add(Key("FineTuneJob", "team", f"{its}-{turn}"), float(turn), its)
         if schedule.take(float(turn)) == A:
             break
     assert A in schedule.in_work
