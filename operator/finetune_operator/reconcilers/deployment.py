@@ -52,7 +52,7 @@ from finetune_operator.reconcilers.disruption import DisruptionBudgets
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import left_behind, wake_of
 from finetune_operator.reconcilers.hosted_release import HostedRelease
-from finetune_operator.reconcilers.indexes import pods_of_deployment, under_way
+from finetune_operator.reconcilers.indexes import failed_for, pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
 from finetune_operator.runtime.errors import REFUSALS, KubeError
 from finetune_operator.runtime.kube import (
@@ -342,7 +342,8 @@ class DeploymentReconciler:
         store = self._context.store
         models = [name for where, name in store.addresses(FINE_TUNED_MODELS) if where == namespace]
         jobs = store.addresses(FINE_TUNE_JOBS, under_way(namespace, model))
-        return Beside(models, [name for _, name in jobs])
+        failed = store.addresses(FINE_TUNE_JOBS, failed_for(namespace, model))
+        return Beside(models, [name for _, name in jobs], [name for _, name in failed])
 
     def _serving_of(self, view: DeploymentView, present: Manifest | None) -> Serving:
         """The state of the server on this cluster, if there is one."""

@@ -56,6 +56,8 @@ class Beside:
     models: Sequence[str]
     makers: Sequence[str]
     """Jobs that have not ended, and make the model when they succeed."""
+    failed: Sequence[str] = ()
+    """Jobs that would have made it."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,11 @@ def _with_names(failure: Failure, view: DeploymentView) -> Failure:
         among = f", or another of {len(beside.makers)}," if len(beside.makers) > 1 else ""
         awaited = f"it is made when FineTuneJob {beside.makers[0]}{among} succeeds"
         return failure.model_copy(update={"message": f"{failure.message} yet; {awaited}", "next_step": None})
+    if beside.failed:
+        first, *others = sorted(beside.failed)
+        told = f"FineTuneJob {first}{f' and {len(others)} more' if others else ''}, which would have made it, failed"
+        step = f"See why (kubectl describe ftj {first}), and retry it or apply another one; the rest follows by itself."
+        return failure.model_copy(update={"message": f"{failure.message}; {told}", "next_step": step})
     there = f"this namespace has {some_of(sorted(beside.models), spec.model_ref.name) or 'none'}"
     message = f"{failure.message}, and no FineTuneJob that is under way names it in spec.modelRef; {there}"
     return failure.model_copy(update={"message": message})

@@ -10,7 +10,7 @@ from finetune_api.deployment import DeploymentCost, Endpoint, HostedDeployment, 
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.decision import Beside, DeploymentView, decide, is_no_news, not_served
+from finetune_operator.decide.deployment.decision import DeploymentView, decide, is_no_news, not_served
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.desired.serving import service
 from tests.unit.finetune_operator.decide.deployment.given_deployments import spec, view
@@ -238,25 +238,6 @@ def test_what_cannot_be_where_the_version_is_is_refused_and_all_else_served(plac
     assert said in condition(decision.status, "Ready").message
 
 
-BESIDE = {
-    "one job makes it": (Beside(["a"], ["tune-1"]), "does not exist yet; it is made when FineTuneJob tune-1 succeeds"),
-    "several do": (
-        Beside([], ["tune-1", "tune-2"]),
-        "yet; it is made when FineTuneJob tune-1, or another of 2, succeeds",
-    ),
-    "none does": (Beside(["b", "a"], []), "names it in spec.modelRef; this namespace has a, b"),
-    "there are none": (Beside([], []), "names it in spec.modelRef; this namespace has none"),
-}
-
-
-@pytest.mark.parametrize("name", BESIDE)
-def test_of_a_model_that_is_not_there_is_said_what_there_is_instead(name: str) -> None:
-    beside, said = BESIDE[name]
-    told = condition(decide(view(model=None, beside=beside)).status, "Ready").message
-    assert said in told
-    assert ("Name a FineTunedModel" in told) is not bool(beside.makers), "what is awaited needs nobody"
-
-
 def test_servers_are_counted_here_and_not_at_a_provider() -> None:
     here = Serving("Serving", 2, 3)
     assert decide(view(here)).status.replicas == 3
@@ -452,12 +433,3 @@ def test_what_deployments_cost_now_is_told_before_what_those_that_are_gone_did()
     now = DeploymentCost(per_hour="1.70", since_deployed="18.70", ended="17.0000", display="1.70 USD", currency="USD")
     before = now.model_copy(update={"since_deployed": "17.00"})
     assert decide(view(status=ModelDeploymentStatus(cost=before), cost=now)).status.cost == now
-
-
-def test_a_model_that_several_jobs_would_make_names_one_and_how_many() -> None:
-    told = [
-        condition(decide(view(model=None, beside=Beside([], makers))).status, "Ready").message
-        for makers in (["a"], ["a", "b"], ["a", "b", "c"])
-    ]
-    assert ["or another of" in said for said in told] == [False, True, True]
-    assert "FineTuneJob a, or another of 3, succeeds" in told[2]
