@@ -10,7 +10,7 @@ from finetune_api.deployment import DeploymentCost, Endpoint, HostedDeployment, 
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.decision import DeploymentView, decide, is_no_news, not_served
+from finetune_operator.decide.deployment.decision import Beside, DeploymentView, decide, is_no_news, not_served
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.desired.serving import service
 from tests.unit.finetune_operator.decide.deployment.given_deployments import spec, view
@@ -60,6 +60,20 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
     "no model": (view(model=None), "Pending", "ModelNotFound", "InProgress", None),
     "no version": (view(model=NO_VERSION), "Pending", "NoVersion", "InProgress", None),
     "no such version": (view(spec=spec(version=9)), "Failed", "VersionNotFound", "Failed", None),
+    "version comes, the server of another answers": (
+        view(Serving("Serving", 2, 1), 2, spec=spec(version=3), beside=Beside([], ["b"])),
+        "Updating",
+        "VersionNotFound",
+        "InProgress",
+        2,
+    ),
+    "version comes": (
+        view(spec=spec(version=3), beside=Beside([], ["b"])),
+        "Pending",
+        "VersionNotFound",
+        "InProgress",
+        None,
+    ),
     "version is gone, the server is not": (
         view(Serving("Serving", 1, 1), 1, spec=spec(version=9)),
         "Degraded",
