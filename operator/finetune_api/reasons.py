@@ -120,7 +120,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.CODE_NOT_ALLOWED: "Remove spec.code, or ask an admin to set fineTuning.allowCode on the connection.",
     Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace, openAI, azureOpenAI, bedrock or sageMaker "
     "block.",
-    Reason.SECRET_NOT_FOUND: "Ask an admin to make the Secret, with the key, in the operator's own namespace.",
+    Reason.SECRET_NOT_FOUND: "Ask an admin to make the Secret, with all its keys, in the operator's own namespace.",
     Reason.CREDENTIALS_INVALID: "Ask an admin to correct or renew the keys in the connection's Secret; it is read "
     "again by itself.",
     Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check the "

@@ -113,19 +113,24 @@ def pod_refused(message: str, *, elsewhere: bool = False) -> Failure:
 
 
 _STEPS = {
-    Reason.PROVIDER_REFUSED: "Read the message, and correct the connection: its address, its place there, what its "
-    "identity may do.",
+    Reason.PROVIDER_REFUSED: "Correct the connection: its address, its place there, what its identity may do.",
     Reason.SPEC_INVALID: "Correct what the message names; the connection is looked at again by itself.",
 }
 """What there is to be done about a connection, where that is not what is to be done about a job."""
 
+_TO_USERS = "Ask an admin to "
+"""Who reads a connection is the admin."""
+
 
 def _of_connection(failure: Failure) -> Failure:
     """With what there is to be done about a connection, where whoever found the problem knows nothing better."""
-    reason = Reason(failure.reason)
-    if reason not in _STEPS or failure.next_step != NEXT_STEP[reason]:
-        return failure
-    return failure.model_copy(update={"next_step": _STEPS[reason]})
+    reason, step = Reason(failure.reason), failure.next_step or ""
+    if step == NEXT_STEP.get(reason):
+        step = _STEPS.get(reason, step)
+    if step.startswith(_TO_USERS):
+        step = step.removeprefix(_TO_USERS)
+        step = step[:1].upper() + step[1:]
+    return failure.model_copy(update={"next_step": step or None})
 
 
 def decide(

@@ -10,7 +10,8 @@ from finetune_api.job_status import Failure
 from finetune_api.model import MOST_LET_GO, FineTunedModelSpec, FineTunedModelStatus, LetGoVersion, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
-from finetune_operator.decide.job.versions import there_are
+from finetune_operator.decide.job.versions import latest_of, there_are
+from finetune_operator.decide.to_come import version_to_come
 
 _AWAITED = frozenset({Reason.CONNECTION_NOT_FOUND, Reason.AWAITING_CONFIGURATION})
 """What a deployment waits for that its model's message is to name: it does not come by itself."""
@@ -50,6 +51,8 @@ class ModelView:
     """Versions of servers on this cluster whose ModelDeployments may be gone already."""
     makers: frozenset[str] = frozenset()
     """Jobs that have made versions and are there, by their UIDs."""
+    under_way: Sequence[str] = ()
+    """Jobs that have not ended and make the next versions, where one is pinned that is not there."""
 
     @property
     def serving(self) -> list[DeploymentView]:
@@ -93,6 +96,12 @@ def decide(view: ModelView) -> ModelDecision:
         deploy=deploy,
         prune=tuple(prunable(view, active)),
     )
+
+
+def is_pinned_in_vain(view: ModelView) -> bool:
+    """Whether the version that is to be active is not there: jobs that make it, or do not, come and go."""
+    pin = view.spec.active_version if view.spec else None
+    return pin is not None and all(one.version != pin for one in view.usable)
 
 
 def not_deployed(view: ModelView, status: FineTunedModelStatus, failure: Failure) -> FineTunedModelStatus:
@@ -221,10 +230,9 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
     spec = view.spec
     pin = spec.active_version if spec else None
     if pin is not None and pin != active:
-        return stalled(
-            Reason.VERSION_NOT_FOUND,
-            f"spec.activeVersion: version {pin} does not exist; {there_are(view.usable)}",
-        )
+        said = f"spec.activeVersion: version {pin} does not exist; {there_are(view.usable)}"
+        awaited = version_to_come(pin, latest_of(view.status), view.under_way)
+        return (reconciling if awaited else stalled)(Reason.VERSION_NOT_FOUND, f"{said}{awaited and '; '}{awaited}")
     if active is None:
         manual = bool(view.versions) and spec is not None and spec.activation == "Manual"
         hint = "set spec.activeVersion to activate one" if manual else _none_yet(view)

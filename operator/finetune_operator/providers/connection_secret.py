@@ -115,7 +115,8 @@ class ConnectionSecrets:
         except Forbidden as refusal:
             raise _unreadable(f"{self._namespace}/{name}", refusal) from None
         if secret is None:
-            raise TryLater(Reason.SECRET_NOT_FOUND, f"Secret {self._namespace}/{name} does not exist")
+            told = f"Secret {self._namespace}/{name} does not exist; it needs {', '.join(keys)}"
+            raise TryLater(Reason.SECRET_NOT_FOUND, told)
         values = {key: (secret_value(secret, key) or b"").decode(errors="replace").strip() for key in keys}
         for key in values.keys() - _NAMES:
             hide(values[key])

@@ -52,7 +52,7 @@ from finetune_operator.reconcilers.disruption import DisruptionBudgets
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import left_behind, wake_of
 from finetune_operator.reconcilers.hosted_release import HostedRelease
-from finetune_operator.reconcilers.indexes import pods_of_deployment, under_way
+from finetune_operator.reconcilers.indexes import failed_for, pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
 from finetune_operator.runtime.errors import REFUSALS, KubeError
 from finetune_operator.runtime.kube import (
@@ -315,7 +315,7 @@ class DeploymentReconciler:
             connections=self._connections(status),
             serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name), now),
             now=now,
-            beside=self._beside(namespace, spec.model_ref.name) if spec and model is None else None,
+            beside=self._beside(namespace, spec.model_ref.name) if spec and _in_vain(spec, status) else None,
         )
 
     def _first_job(self, namespace: str, model: Manifest) -> Manifest | None:
@@ -338,11 +338,12 @@ class DeploymentReconciler:
         return status.model_copy(update={"versions": [one for one in status.versions or () if one.version != number]})
 
     def _beside(self, namespace: str, model: str) -> Beside:
-        """What there is instead of a model that is not there."""
+        """What there is instead of a model, or a version, that is not there."""
         store = self._context.store
         models = [name for where, name in store.addresses(FINE_TUNED_MODELS) if where == namespace]
         jobs = store.addresses(FINE_TUNE_JOBS, under_way(namespace, model))
-        return Beside(models, [name for _, name in jobs])
+        failed = store.addresses(FINE_TUNE_JOBS, failed_for(namespace, model))
+        return Beside(models, [name for _, name in jobs], [name for _, name in failed])
 
     def _serving_of(self, view: DeploymentView, present: Manifest | None) -> Serving:
         """The state of the server on this cluster, if there is one."""
@@ -376,6 +377,13 @@ class DeploymentReconciler:
         await self._budgets.ensure(deployment, wanted)
         applied = service.applied or server.applied
         return replace(server, applied=applied, contested=server.contested or service.contested)
+
+
+def _in_vain(spec: ModelDeploymentSpec, model: FineTunedModelStatus | None) -> bool:
+    """Whether it names a model, or a version by its number, that is not there."""
+    if model is None or spec.version == "Active":
+        return model is None
+    return all(one.version != int(spec.version) for one in model.versions or ())
 
 
 def _with_pods(here: Serving, again: float) -> float:

@@ -51,6 +51,11 @@ def under_way(namespace: str, model: str) -> str:
     return f"under way/{namespace}/{model}"
 
 
+def failed_for(namespace: str, model: str) -> str:
+    """Index key of the FineTuneJobs of a model that have failed."""
+    return f"failed/{namespace}/{model}"
+
+
 def made_version(namespace: str, model: str, number: int | None = None) -> str:
     """Index key of the FineTuneJob that made a version of a model, by its own record; of those that made any."""
     return f"version/{namespace}/{model}/{number or ''}"
@@ -112,15 +117,17 @@ def _index_batch_job(batch_job: Manifest) -> Iterator[str]:
 def _index_job(job: Manifest) -> Iterator[str]:
     namespace, spec = job["metadata"]["namespace"], job.get("spec", {})
     yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
-    if not has_condition(job, "Complete", "True") and not has_condition(job, "Failed", "True"):
-        yield under_way(namespace, spec.get("modelRef", {}).get("name", ""))
+    model = spec.get("modelRef", {}).get("name", "")
+    if has_condition(job, "Failed", "True"):
+        yield failed_for(namespace, model)
+    elif not has_condition(job, "Complete", "True"):
+        yield under_way(namespace, model)
         yield from _index_stuck(job)
     if is_of_the_definition(job.get("status") or {}):
         yield UNSAID
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):
-        model = spec.get("modelRef", {}).get("name", "")
         yield from (made_version(namespace, model), made_version(namespace, model, number))
     if has_condition(job, "Released", "False"):
         yield UNRELEASED

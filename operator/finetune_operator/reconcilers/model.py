@@ -23,7 +23,14 @@ from finetune_operator.decide.job.versions import (
     registered,
 )
 from finetune_operator.decide.job.view import JobView
-from finetune_operator.decide.model import DeploymentView, ModelDecision, ModelView, decide, not_deployed
+from finetune_operator.decide.model import (
+    DeploymentView,
+    ModelDecision,
+    ModelView,
+    decide,
+    is_pinned_in_vain,
+    not_deployed,
+)
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
 from finetune_operator.desired.compare import is_managed
@@ -41,7 +48,13 @@ from finetune_operator.reconcilers.context import (
     unread_spec,
     wants_deletion,
 )
-from finetune_operator.reconcilers.indexes import made_version, of_model, pods_of_deployment, servers_of_model
+from finetune_operator.reconcilers.indexes import (
+    made_version,
+    of_model,
+    pods_of_deployment,
+    servers_of_model,
+    under_way,
+)
 from finetune_operator.reconcilers.model_release import ModelRelease, is_held
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.weights import Weights
@@ -59,6 +72,7 @@ from finetune_operator.runtime.queue import Key, Requeue
 REFUSED_CHECK_SECONDS = 60
 PRUNING_CHECK_SECONDS = 60
 ROOM_CHECK_SECONDS = 15
+PIN_CHECK_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -200,7 +214,8 @@ class ModelReconciler:
             await self._context.announce(model, *told)
         if deployed.refused is not None and changes:
             return Requeue(0)  # the next look is to say it
-        pauses = [again for again in (deployed.again, pruning.again(view), full) if again is not None]
+        pinned = PIN_CHECK_SECONDS if is_pinned_in_vain(view) else None
+        pauses = [again for again in (deployed.again, pruning.again(view), full, pinned) if again is not None]
         return Requeue(min(pauses)) if pauses else None
 
     def _turn_away(self, key: Key, view: ModelView, decision: ModelDecision, pruning: Pruning) -> float | None:
@@ -298,8 +313,18 @@ class ModelReconciler:
             pruned=frozenset(number for number, job in jobs.items() if has_condition(job, "Complete", "True")),
             pruning=frozenset(jobs),
             makers=self._makers(metadata["namespace"], status),
+            under_way=self._under_way(metadata["namespace"], metadata["name"], spec, status),
             now=self._context.clock(),
         )
+
+    def _under_way(
+        self, namespace: str, name: str, spec: FineTunedModelSpec | None, status: FineTunedModelStatus
+    ) -> list[str]:
+        """The jobs of the next versions, where one is pinned that is not there."""
+        pin = spec.active_version if spec else None
+        if pin is None or any(one.version == pin for one in status.versions or ()):
+            return []
+        return [job for _, job in self._context.store.addresses(FINE_TUNE_JOBS, under_way(namespace, name))]
 
     def _makers(self, namespace: str, status: FineTunedModelStatus) -> frozenset[str]:
         """The jobs of what status speaks of, as far as they are there."""

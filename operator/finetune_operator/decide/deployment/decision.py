@@ -32,7 +32,9 @@ from finetune_operator.decide.deployment.hosting_cost import past
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Engine, Target, find_target
 from finetune_operator.decide.deployment.token_prices import TokenPrices, with_answers
+from finetune_operator.decide.job.versions import latest_of
 from finetune_operator.decide.pods.missing import with_field
+from finetune_operator.decide.to_come import made_by, version_to_come
 
 _STEPS = {
     Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed
@@ -51,11 +53,13 @@ _STEPS = {
 
 @dataclass(frozen=True)
 class Beside:
-    """Names of a namespace in which a model is looked for in vain."""
+    """Names of a namespace in which a model, or a version of it, is looked for in vain."""
 
     models: Sequence[str]
     makers: Sequence[str]
-    """Jobs that have not ended, and make the model when they succeed."""
+    """Jobs that have not ended, and make the model, or its next version, when they succeed."""
+    failed: Sequence[str] = ()
+    """Jobs that would have made it."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class DeploymentView:
     maker: str = ""
     """The UID of what had it made, where a model has: its deployments at a provider are named by it."""
     beside: Beside | None = None
-    """What there is instead of the model, where that is not there."""
+    """What there is instead of the model or the version, where that is not there."""
 
 
 @dataclass(frozen=True)
@@ -138,17 +142,31 @@ def _is_unshown(view: DeploymentView, target: Target) -> bool:
 
 
 def _with_names(failure: Failure, view: DeploymentView) -> Failure:
-    """Of a model that is not there: what is awaited, or what its name may have been meant to be."""
+    """Of a model or a version that is not there: what is awaited, or what its name may have been meant to be."""
     beside, spec = view.beside, view.spec
+    if failure.reason is Reason.VERSION_NOT_FOUND and (awaited := _version_to_come(view)):
+        return failure.model_copy(update={"message": f"{failure.message}; {awaited}", "next_step": None})
     if failure.reason is not Reason.MODEL_NOT_FOUND or beside is None or spec is None:
         return failure
     if beside.makers:
-        among = f", or another of {len(beside.makers)}," if len(beside.makers) > 1 else ""
-        awaited = f"it is made when FineTuneJob {beside.makers[0]}{among} succeeds"
-        return failure.model_copy(update={"message": f"{failure.message} yet; {awaited}", "next_step": None})
+        told = f"{failure.message} yet; {made_by(beside.makers)}"
+        return failure.model_copy(update={"message": told, "next_step": None})
+    if beside.failed:
+        first, *others = sorted(beside.failed)
+        told = f"FineTuneJob {first}{f' and {len(others)} more' if others else ''}, which would have made it, failed"
+        step = f"See why (kubectl describe ftj {first}), and retry it or apply another one; the rest follows by itself."
+        return failure.model_copy(update={"message": f"{failure.message}; {told}", "next_step": step})
     there = f"this namespace has {some_of(sorted(beside.models), spec.model_ref.name) or 'none'}"
     message = f"{failure.message}, and no FineTuneJob that is under way names it in spec.modelRef; {there}"
     return failure.model_copy(update={"message": message})
+
+
+def _version_to_come(view: DeploymentView) -> str:
+    """When the version comes that the spec asks for, if a job that is under way may make it."""
+    asked = view.spec.version if view.spec else "Active"
+    if view.beside is None or view.model is None or asked == "Active":
+        return ""
+    return version_to_come(int(asked), latest_of(view.model), view.beside.makers)
 
 
 def _endpoint(view: DeploymentView, target: Target) -> Endpoint:
@@ -257,7 +275,8 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
 
     What is `billed` though nothing is to be served is somebody's to end.
     """
-    passes = failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
+    comes = failure.reason is Reason.VERSION_NOT_FOUND and bool(_version_to_come(view))
+    passes = comes or failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
     passes = passes and not billed
     waits = failure.reason is Reason.AWAITING_CONFIGURATION and not billed
     said = _of_deployment(failure).sentences
@@ -269,7 +288,9 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
     # What answers elsewhere is not asked for without its connection, and is none the worse for that.
     served = view.status.served_version if view.status.engine in AT_PROVIDERS.values() else _answering(view)
     answers = view.serving.available > 0 or served is not None
-    phase: DeploymentPhase = "Degraded" if answers else ("Pending" if passes or waits else "Failed")
+    phase: DeploymentPhase = "Pending" if passes or waits else "Failed"
+    if answers:
+        phase = "Updating" if comes else "Degraded"
     fields = {"phase": phase, "replicas": _pods(view), "served_version": served}
     return DeploymentDecision(_status(view, facts, fields))
 

@@ -109,7 +109,7 @@ Room = Callable[[FineTunedModelStatus, Sequence[ModelVersion]], int]
 
 def registered(status: FineTunedModelStatus, jobs: Iterable[JobView], room: Room) -> FineTunedModelStatus:
     """The status with a version of each job, as far as there is room. None gets a second one."""
-    versions, known, latest = list(status.versions or ()), _makers(status), _latest(status)
+    versions, known, latest = list(status.versions or ()), _makers(status), latest_of(status)
     least = min(MOST_VERSIONS - len(versions), LAST_NUMBER - latest)
     waiting = [job for job in jobs if job.uid not in known][: max(least, 0)]
     new = [new_version(job, number) for number, job in enumerate(waiting, start=latest + 1)]
@@ -128,7 +128,7 @@ def no_room(model: str, status: FineTunedModelStatus, *, makes_room: bool, troub
         makes_room: whether history lets older versions go.
         trouble: what keeps it from that.
     """
-    count, latest = len(status.versions or ()), _latest(status)
+    count, latest = len(status.versions or ()), latest_of(status)
     if latest >= LAST_NUMBER:
         message = f"status.latestVersion of FineTunedModel {model} is {latest}: no number comes after it"
         return Failure(reason=Reason.MODEL_FULL, message=message, next_step=_CORRECT_NUMBER.format(model=model))
@@ -142,7 +142,8 @@ def no_room(model: str, status: FineTunedModelStatus, *, makes_room: bool, troub
     return Failure.because(Reason.MODEL_FULL, message)
 
 
-def _latest(status: FineTunedModelStatus) -> int:
+def latest_of(status: FineTunedModelStatus) -> int:
+    """The last number that a version has had."""
     return max([status.latest_version or 0, *(version.version for version in status.versions or ())])
 
 

@@ -89,6 +89,20 @@ def of_the_wish(error: Refused) -> Refused:
     return found
 
 
+_MISMATCHED = "mismatched_"
+"""Begins OpenAI's code for the key of another organization or project than the one that is named beside it."""
+
+
+def _of_the_key(code: str, host: str) -> TryLater:
+    """Not the provider's own words: they hold parts of the key."""
+    error = TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not accept the API key (401)", KEY_PAUSE_SECONDS)
+    what = code.removeprefix(_MISMATCHED)
+    if code.startswith(_MISMATCHED) and what in {"organization", "project"}:
+        error.message = f"openAI.{what} of the connection is not the API key's, says {host} (401 {code})"
+        error.next_step = f"Ask an admin to correct openAI.{what} of the connection, or to leave it out."
+    return error
+
+
 def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
     """What a refusal means. `host`: whose it is, for people."""
     told, pause = _said(error), retry_after(error)
@@ -101,8 +115,7 @@ def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noq
         )
     match error.status_code:
         case 401:
-            # Not the provider's own words: they hold parts of the key.
-            return TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not accept the API key (401)", KEY_PAUSE_SECONDS)
+            return _of_the_key(code, host)
         case 403:
             message = f"{host} does not let this key do that (403){words}"
             return Barred(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, code, told.words)

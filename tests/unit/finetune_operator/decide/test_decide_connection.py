@@ -7,7 +7,7 @@ import pytest
 from finetune_api.azure import AzureResolved
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
-from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_api.reasons import Reason
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide.connection import Checked, check_is_due, pod_refused, says_the_same, with_resolved
 from tests.unit.finetune_operator.decide.given import (
@@ -145,9 +145,9 @@ def test_a_selector_that_no_namespace_has_the_labels_of_is_told_and_looked_at_ag
 @pytest.mark.parametrize(
     ("failure", "step"),
     [
-        (Failure.because(Reason.PROVIDER_REFUSED, "no such account"), "correct the connection: its address"),
+        (Failure.because(Reason.PROVIDER_REFUSED, "no such account"), "account. Correct the connection: its address"),
         (pod_refused("spec.volumes: no"), "Correct huggingFace.podTemplate, or modelCache.volume, of the connection"),
-        (Failure.because(Reason.CREDENTIALS_INVALID, "no"), str(NEXT_STEP[Reason.CREDENTIALS_INVALID])),
+        (Failure.because(Reason.CREDENTIALS_INVALID, "no"), "no. Correct or renew the keys in the connection's"),
         (Failure.because(Reason.SPEC_INVALID, "no such workspace"), "Correct what the message names; the connection"),
     ],
     ids=["refused", "no pods", "keys", "a field"],

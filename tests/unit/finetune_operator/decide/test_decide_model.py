@@ -134,6 +134,18 @@ STATES: dict[str, tuple[ModelView, str, str, bool]] = {
     ),
     "served by hand": (view(*V, spec=spec(deployment={"mode": "Manual"})), "Ready", "Current", False),
     "pin that does not exist": (view(*V, active=2, spec=spec(activeVersion=9)), "VersionNotFound", "Failed", True),
+    "pin on the first version, which a job makes": (
+        view(spec=spec(activeVersion=1), under_way=("b",)),
+        "VersionNotFound",
+        "InProgress",
+        False,
+    ),
+    "pin on the next version, which no job makes": (
+        view(*V, active=3, spec=spec(activeVersion=4)),
+        "VersionNotFound",
+        "Failed",
+        True,
+    ),
     "name taken": (view(*V, deployments=[deployed(owned=False, of="other")]), "NameConflict", "Failed", False),
     "name taken for one version": (
         view(*V, deployments=[deployed(owned=False, wants=1)]),

@@ -41,6 +41,16 @@ def test_what_a_secret_has_instead_is_told(name: str) -> None:
     assert lacks(missing, secret) == told
 
 
+async def test_of_a_secret_that_is_not_there_its_keys_are_told() -> None:
+    class Nothing:
+        async def get(self, *_: Any) -> None:
+            return None
+
+    with pytest.raises(TryLater) as error:
+        await ConnectionSecrets(cast("Any", Nothing()), "finetune").of(with_secret("azureOpenAI"))
+    assert error.value.message == "Secret finetune/keys does not exist; it needs tenantID, clientID, clientSecret"
+
+
 ALONE: dict[str, bool] = {
     "sk-proj-a1B2_c3": True,
     "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY": True,

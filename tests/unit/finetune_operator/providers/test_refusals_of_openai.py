@@ -65,6 +65,13 @@ REFUSALS: dict[str, tuple[openai.APIStatusError, type[ProviderError], Reason, st
     "a proxy that asks who asks": (error(407, {}), Broken, Reason.PROVIDER_UNAVAILABLE, "407", None),
     "overloaded with a pause": (error(529, said(), retry_after="40"), Broken, Reason.PROVIDER_UNAVAILABLE, "529", 40),
     "key": (error(401, said("Incorrect API key sk-xyz")), TryLater, Reason.CREDENTIALS_INVALID, "(401)", 60),
+    "key of another organization": (
+        error(401, said("OpenAI-Organization header should match", "mismatched_organization")),
+        TryLater,
+        Reason.CREDENTIALS_INVALID,
+        "openAI.organization of the connection",
+        60,
+    ),
 }
 
 

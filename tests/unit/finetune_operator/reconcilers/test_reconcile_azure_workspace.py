@@ -122,7 +122,7 @@ async def test_a_right_that_the_identity_lacks_is_named_and_asked_for_and_no_new
     await cluster.settle()
     stalled = cluster.condition("Stalled", OPENAI)
     assert (stalled["reason"], right in stalled["message"]) == ("CredentialsInvalid", True)
-    assert "give the connection's identity, or its key, the right" in stalled["message"]
+    assert "Give the connection's identity, or its key, the right" in stalled["message"]
     assert "renew" not in stalled["message"]
 
 

@@ -63,7 +63,7 @@ async def test_an_address_that_has_no_such_api_is_a_matter_of_the_connection(clu
     await check_an_hour_later(cluster)
     conditions = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"]
     told = next(one for one in conditions if one["type"] == "Stalled")
-    assert (told["reason"], "correct the connection: its address" in told["message"]) == ("ProviderRefused", True)
+    assert (told["reason"], "Correct the connection: its address" in told["message"]) == ("ProviderRefused", True)
 
 
 async def test_a_host_that_nobody_can_be_asked_at_is_the_connections_fault_and_no_traceback(
@@ -77,7 +77,7 @@ async def test_a_host_that_nobody_can_be_asked_at_is_the_connections_fault_and_n
     told = next(one for one in conditions if one["type"] == "Ready")
     assert (told["status"], told["reason"]) == ("False", "ProviderUnavailable")
     assert "https://999.999.999.999/v1 has no host that could be asked" in told["message"]
-    assert "correct baseURL" in told["message"]
+    assert "Correct baseURL" in told["message"]
     assert not [record for record in caplog.records if record.exc_info]
 
 

@@ -21,6 +21,12 @@ MISSING: dict[str, tuple[Beside, str]] = {
         "spec.modelRef: FineTunedModel sentiment does not exist yet; it is made when FineTuneJob sentiment-1, or "
         "another of 3, succeeds.",
     ),
+    "a job would have": (
+        Beside(["tickets"], [], ["sentiment-2", "sentiment-1"]),
+        "spec.modelRef: FineTunedModel sentiment does not exist; FineTuneJob sentiment-1 and 1 more, which would have "
+        "made it, failed. See why (kubectl describe ftj sentiment-1), and retry it or apply another one; the rest "
+        "follows by itself.",
+    ),
     "a name that nobody has": (
         Beside(["tickets", "sentimnet"], []),
         "spec.modelRef: FineTunedModel sentiment does not exist, and no FineTuneJob that is under way names it in "
@@ -62,3 +68,7 @@ async def test_it_names_the_job_that_makes_the_model_and_else_the_models_of_its_
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "reviews", "namespace": "team-a"}, "spec": {}})
     await cluster.wait(60)
     assert "this namespace has reviews, tickets." in cluster.condition("Reconciling", MISSPELT)["message"]
+    cluster.end_pod(65)
+    await cluster.settle()
+    await cluster.wait(60)
+    assert "FineTuneJob sentiment-1, which would have" in cluster.condition("Reconciling", awaits)["message"]

@@ -433,6 +433,23 @@ async def test_a_pin_on_a_version_that_is_not_there_is_an_event_once() -> None:
     assert cluster.told.count(event) == 1
 
 
+async def test_a_pin_on_the_next_version_waits_for_a_job_that_comes_later_and_not_for_one_that_failed() -> None:
+    cluster = await with_version()
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"activeVersion": 2})
+    await cluster.settle()
+    assert cluster.condition("Stalled", MODEL)["status"] == "True"
+    cluster.add_job("sentiment-2")
+    await cluster.settle()
+    await cluster.wait(60)
+    told = cluster.condition("Reconciling", MODEL)
+    assert (told["status"], "when FineTuneJob sentiment-2 succeeds" in told["message"]) == ("True", True)
+    cluster.run_pod(job="sentiment-2")
+    cluster.end_pod(65, job="sentiment-2")
+    await cluster.settle()
+    await cluster.wait(60)
+    assert cluster.condition("Stalled", MODEL)["status"] == "True"
+
+
 async def test_what_keeps_a_deployment_from_serving_is_its_own_event_and_not_the_models_too() -> None:
     cluster = await with_version()
     cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"deployment": {"template": {"azureOpenAI": {}}}})

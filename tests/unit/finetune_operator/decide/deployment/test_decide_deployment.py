@@ -60,6 +60,20 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
     "no model": (view(model=None), "Pending", "ModelNotFound", "InProgress", None),
     "no version": (view(model=NO_VERSION), "Pending", "NoVersion", "InProgress", None),
     "no such version": (view(spec=spec(version=9)), "Failed", "VersionNotFound", "Failed", None),
+    "version comes, the server of another answers": (
+        view(Serving("Serving", 2, 1), 2, spec=spec(version=3), beside=Beside([], ["b"])),
+        "Updating",
+        "VersionNotFound",
+        "InProgress",
+        2,
+    ),
+    "version comes": (
+        view(spec=spec(version=3), beside=Beside([], ["b"])),
+        "Pending",
+        "VersionNotFound",
+        "InProgress",
+        None,
+    ),
     "version is gone, the server is not": (
         view(Serving("Serving", 1, 1), 1, spec=spec(version=9)),
         "Degraded",
@@ -236,25 +250,6 @@ def test_what_cannot_be_where_the_version_is_is_refused_and_all_else_served(plac
     decision = decide(view(connections={"local": led_to}, spec=spec(**fields)))
     assert (decision.serve is None) is bool(said)
     assert said in condition(decision.status, "Ready").message
-
-
-BESIDE = {
-    "one job makes it": (Beside(["a"], ["tune-1"]), "does not exist yet; it is made when FineTuneJob tune-1 succeeds"),
-    "several do": (
-        Beside([], ["tune-1", "tune-2"]),
-        "yet; it is made when FineTuneJob tune-1, or another of 2, succeeds",
-    ),
-    "none does": (Beside(["b", "a"], []), "names it in spec.modelRef; this namespace has a, b"),
-    "there are none": (Beside([], []), "names it in spec.modelRef; this namespace has none"),
-}
-
-
-@pytest.mark.parametrize("name", BESIDE)
-def test_of_a_model_that_is_not_there_is_said_what_there_is_instead(name: str) -> None:
-    beside, said = BESIDE[name]
-    told = condition(decide(view(model=None, beside=beside)).status, "Ready").message
-    assert said in told
-    assert ("Name a FineTunedModel" in told) is not bool(beside.makers), "what is awaited needs nobody"
 
 
 def test_servers_are_counted_here_and_not_at_a_provider() -> None:
@@ -452,12 +447,3 @@ def test_what_deployments_cost_now_is_told_before_what_those_that_are_gone_did()
     now = DeploymentCost(per_hour="1.70", since_deployed="18.70", ended="17.0000", display="1.70 USD", currency="USD")
     before = now.model_copy(update={"since_deployed": "17.00"})
     assert decide(view(status=ModelDeploymentStatus(cost=before), cost=now)).status.cost == now
-
-
-def test_a_model_that_several_jobs_would_make_names_one_and_how_many() -> None:
-    told = [
-        condition(decide(view(model=None, beside=Beside([], makers))).status, "Ready").message
-        for makers in (["a"], ["a", "b"], ["a", "b", "c"])
-    ]
-    assert ["or another of" in said for said in told] == [False, True, True]
-    assert "FineTuneJob a, or another of 3, succeeds" in told[2]
