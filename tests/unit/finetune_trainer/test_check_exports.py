@@ -228,6 +228,12 @@ def test_what_says_something_of_a_column_is_not_taken_for_it(check, columns, map
     assert f"spec.dataset.columns: {mapped}," in refused.verdict.next_step
 
 
+def test_a_number_is_not_taken_for_an_answer(check):
+    rows = [{"prompt": "p", "response_1": "c", "response_2": "d", "preferred": 1}]
+    refused = check(train=("rows.jsonl", as_lines(rows)), spec=dict(PREFERENCE))
+    assert "spec.dataset.columns: {chosen: NAME, rejected: NAME}," in refused.verdict.next_step
+
+
 @pytest.mark.parametrize("what", OTHER_PARTS)
 def test_where_every_row_shows_something_else_than_text_none_is_left_out(check, what):
     row = {"messages": [user(OTHER_PARTS[what]), assistant("a cat")]}

@@ -29,14 +29,18 @@ def test_duplicates_and_shared_rows_are_warnings(check):
 
 
 def test_rows_that_answer_one_question_differently_or_are_only_written_otherwise_are_warned_of(check, tiny_model):
-    rows = GOOD + '{"prompt": "And grass?", "completion": "brown"}\n' + GOOD
-    other = GOOD + '{"prompt": "and  GRASS?", "completion": "Green"}\n'
+    rows = (
+        GOOD + '{"prompt": "And grass?", "completion": "brown"}\n' + GOOD + '{"prompt": "Is it?", "completion": "no"}\n'
+    )
+    other = GOOD + '{"prompt": "and  GRASS?", "completion": "Green"}\n{"prompt": "Is it?", "completion": "yes"}\n'
     result = check("--model-cache", tiny_model, train=("t.jsonl", rows), validation=("v.jsonl", other))
     assert result.code == ExitCode.OK
     said = [warning for warning in result.verdict.warnings if "differently" in warning]
     assert said == ["t.jsonl: 3 rows ask what another row answers differently (the first: line 2)"]
     written = "v.jsonl: 1 row in t.jsonl in other case, white space or Unicode form (the first: line 3)"
     assert written in result.verdict.warnings
+    asked = "v.jsonl: 1 row with a question that t.jsonl answers otherwise (the first: line 4)"
+    assert asked in result.verdict.warnings
 
 
 def test_files_that_are_called_alike_are_told_apart_by_their_splits(check):

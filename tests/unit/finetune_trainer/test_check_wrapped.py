@@ -362,9 +362,11 @@ def test_where_most_rows_are_bad_none_are_left_out(check):
         "prompt,completion\na,Hold, then release,\nb,It is,\n",
         'prompt,completion\na,"Hold, then release"\nb,It is,,\n',
         'prompt,completion\na,"Hold, then release"\n"b","say \\"hi\\" now"\n',
+        'prompt, completion\n"a", "Hold, then release"\n"b", "It is"\n',
+        '"prompt", "completion"\n"a", "Hold, then release"\n"b", "It is"\n',
         '"prompt,completion"\n"a,""Hold, then release"""\n"b,It is"\n',
     ],
-    ids=["commas", "commas at the end", "one row", "backslashes", "whole lines"],
+    ids=["commas", "commas at the end", "one row", "backslashes", "spaces", "spaces in the header", "whole lines"],
 )
 def test_tables_whose_cells_are_not_quoted_are_written_anew(check, tmp_path, table):
     made = followed(check(train=("t.csv", table)).verdict, tmp_path, FILE=table)

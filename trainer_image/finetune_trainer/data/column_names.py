@@ -112,11 +112,13 @@ def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None
     if "loser" not in seen:  # else it names who has won, as arenas have it, and no answer
         free = [name for name in free if name != "winner"]
     found: dict[str, str] = {}
+    known = first or {}
+    numbers = {name for name, value in known.items() if isinstance(value, int | float)}  # say which one, or how good
     for part in columns.needed:
-        if asked[part] not in seen and (near := nearest(asked[part], _names_of(part), free)):
+        may_be = [name for name in free if part not in ("chosen", "rejected") or name not in numbers]
+        if asked[part] not in seen and (near := nearest(asked[part], _names_of(part), may_be)):
             found[part] = near
             free.remove(near)
-    known = first or {}
     usual = set(map(_plain, _names_of("messages")))
     may_have = [
         name for name in (*free, *found.values()) if _plain(name) in usual or not isinstance(known.get(name), str)

@@ -6,6 +6,7 @@ where the comma is part of numbers, and a first line `sep=;` which says so.
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
@@ -23,6 +24,9 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 NO_UTF8 = "the row is not UTF-8 text: save the file as UTF-8"
 """Problem of a row in another encoding."""
+
+SPACE_BEFORE_QUOTE = ": a space stands before a quote, which is then none"
+"""End of what is said of rows whose cells are told apart wrongly for that."""
 
 _HEADER_LINES = 256
 """Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
@@ -200,7 +204,9 @@ def _record(position: Position, cells: list[str], header: list[str]) -> Record:
         return Record(position, None, "the header stands here once more: remove the line")
     if len(cells) == len(header):
         return Record(position, dict(zip(header, cells, strict=True)))
-    return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(header)}")
+    spaced = any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"')
+    why = SPACE_BEFORE_QUOTE if spaced else ""
+    return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(header)}{why}")
 
 
 def _is_name(cell: str, name: str) -> bool:
@@ -232,6 +238,8 @@ def _header(
     within = (next(csv.reader(names, delimiter=one), []) for one in SEPARATORS if len(names) == 1)
     if not serves(names) and any(map(serves, within)):
         raise broken_file(file_name, "each of its lines stands in quotes as a whole", _UNQUOTED)
+    if not serves(names) and serves([name.strip('"') for name in names]):
+        raise broken_file(file_name, "a space stands before its quotes, which are then none", without_spaces(mark))
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header stands on line {below}, below lines that belong to no table"
         how = f"Remove the lines before it: `tail -n +{below} FILE > ROWS.csv` does it."
@@ -240,6 +248,16 @@ def _header(
     if twice is not None:
         raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")
     return Header(names, mark), begun[lines:]
+
+
+def without_spaces(separator: str) -> str:
+    """What to do where a space stands before quotes."""
+    return (
+        "Quotes stand right behind the separator: `python3 -c 'import csv, sys; csv.field_size_limit(1 << 30); "
+        'csv.writer(sys.stdout, lineterminator="\\n").writerows(csv.reader(open("FILE", newline="", '
+        f'encoding="utf-8-sig"), delimiter={json.dumps(separator)}, skipinitialspace=True))\' > ROWS.csv` takes the '
+        "spaces between them away."
+    )
 
 
 def _separator(

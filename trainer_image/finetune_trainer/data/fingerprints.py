@@ -11,7 +11,7 @@ Where it is asked for, questions are remembered too, with the hash of their row:
 different things of one case. That is another 32 bytes a row, on the disk.
 
 Where it is asked for, rows of several splits are remembered by their folded texts as well, for as many bytes: a test
-set that was written anew in other letters measures what was learnt by heart, too.
+set that was written anew in other letters measures what was learnt by heart, too. So do questions of both.
 """
 
 import unicodedata
@@ -36,6 +36,8 @@ _MEMORY = 4 << 20
 _UNSORTED = 1 << 16  # rows that wait until many are put into their buckets at once: runs are read bucket by bucket
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
+_WRITTEN_OTHERWISE = "in {} in other case, white space or Unicode form"
+_ANSWERED_OTHERWISE = "with a question that {} answers otherwise"
 _MOST_OF_A_BUCKET = 1 << 21
 """Rows of a bucket that are looked at together: where most are alike, or ask the same, one bucket has most of them."""
 
@@ -59,12 +61,14 @@ class Contradiction(NamedTuple):
 
 
 class Alike(NamedTuple):
-    """Rows of a later split that stand in an earlier one in other case, white space or Unicode form."""
+    """Rows of a later split that nearly stand in an earlier one."""
 
     earlier: int
     later: int
     rows: int
     first: Position
+    how: str
+    """As messages say it, with {} for the earlier one."""
 
 
 class InCommon(NamedTuple):
@@ -110,10 +114,13 @@ class Fingerprints:
         return [questions.contradiction() for questions in self._questions]
 
     def alike(self) -> list[Alike]:
-        """What each pair of splits has in common but for how it is written; rows that are the same are left out."""
-        pairs = combinations(range(len(self._folded)), 2)
-        found = ((*pair, self._folded[pair[1]].written_otherwise(self._folded[pair[0]])) for pair in pairs)
-        return [Alike(earlier, later, *told) for earlier, later, told in found if told is not None]
+        """What each pair of splits nearly has in common, by texts and by questions; rows that are the same are not."""
+        return [
+            Alike(earlier, later, *told, how)
+            for how, splits in ((_WRITTEN_OTHERWISE, self._folded), (_ANSWERED_OTHERWISE, self._questions))
+            for earlier, later in combinations(range(len(splits)), 2)
+            if (told := splits[later].of_a_known_key(splits[earlier])) is not None
+        ]
 
     def compare(self) -> tuple[list[int], list[Shared]]:
         """Duplicates of each split (rows like an earlier one of the same), and what each pair of splits shares."""
@@ -220,7 +227,7 @@ class _Keyed:
         """Packed positions of the same rows, in the same order."""
         return self._places.entries(bucket, _MOST_OF_A_BUCKET)[1]
 
-    def written_otherwise(self, earlier: "_Keyed") -> tuple[int, Position] | None:
+    def of_a_known_key(self, earlier: "_Keyed") -> tuple[int, Position] | None:
         """Rows whose key an earlier split has, though not the row itself, and the first of them."""
         self.sort()
         earlier.sort()

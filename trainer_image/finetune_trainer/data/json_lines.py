@@ -33,6 +33,7 @@ _MOST_KINDS = 16
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _TRAILS = "trailing characters"
+_GOES_ON = "expected ',' or '}'"
 SEPARATOR = b"\x1e"
 """What JSON text sequences (RFC 7464) have before each object."""
 OF_SEQUENCES = "a record separator (0x1E) stands before the object"
@@ -206,9 +207,15 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
         (begun.startswith((b"#", *_COMMENTS)) or behind.startswith(_COMMENTS), "JSON has no comments"),
         (trails and behind.startswith(b"#"), "JSON has no comments"),
         ("keys must be" in said, "names stand in double quotes"),
+        (_GOES_ON in said and before.endswith(b'"') and _is_letter(behind[:1]), r"a quote within text is written \""),
         (trails and before.endswith(b"\r"), "lines end with a lone carriage return, not with a line feed"),
         (trails and behind == b",", "a comma follows its end"),
         (trails and behind.startswith(b"{"), "another object follows its end"),
         (trails, "something follows its end"),
     )
     return next((f": {words}" for is_so, words in known if is_so), "")
+
+
+def _is_letter(byte: bytes | bytearray) -> bool:
+    """Whether a word may begin with it, in any script."""
+    return byte.isalnum() or byte >= b"\x80"

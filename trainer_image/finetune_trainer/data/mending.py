@@ -93,6 +93,7 @@ _STEPS = (
     ("nothing stands between two commas", "Take away the comma behind the last element, or one of two neighbours."),
     ("tabs and line breaks within text", _AS_JSON),
     ("a backslash", _AS_JSON),
+    ("a quote within text", _AS_JSON),
 )
 """The same of JSON."""
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.csv_rows import SPACE_BEFORE_QUOTE, without_spaces
 from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
@@ -86,6 +87,8 @@ def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
     if not file_format.startswith("CSV"):
         return None
     mark = separator_in(file_format)
+    if all(SPACE_BEFORE_QUOTE in problem.what for problem in problems):
+        return without_spaces(json.loads(mark))
     if all(_has_too_many(problem.what) for problem in problems):
         return (
             "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
@@ -94,10 +97,11 @@ def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
             "lines printed: in which cell the separator belongs is for you to say."
         )
     if all("the quotes are not as CSV has them" in problem.what for problem in problems):
-        how = rf'out.writerows(csv.reader({_OPENED}, delimiter={mark}, doublequote=False, escapechar="\\"))'
+        how = r'doublequote=False, escapechar="\\", strict=True'
         return (
             "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
-            f"{_by_python(how)} does it where a backslash stands before them."
+            f"{_by_python(f'out.writerows(csv.reader({_OPENED}, delimiter={mark}, {how}))')} does it where a backslash "
+            "stands before them, and stops at others."
         )
     return None
 
@@ -117,4 +121,4 @@ def _by_python(how: str) -> str:
 def _has_too_many(what: str) -> bool:
     """Whether a row has more cells than the header."""
     cells, _, wanted = what.partition(" where the header has ")
-    return wanted.isdigit() and int(cells.split()[0]) > int(wanted)
+    return bool(wanted) and int(cells.split()[0]) > int(wanted.partition(":")[0])

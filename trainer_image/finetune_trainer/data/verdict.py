@@ -488,7 +488,7 @@ def _warnings(
         found.append(f"{later.called}: {_rows(one.rows)} also in {earlier.called} (the first: {one.examples[0]})")
     for near in common.alike:
         earlier, later = checks[near.earlier], checks[near.later]
-        how = f"in {earlier.called} in other case, white space or Unicode form (the first: {near.first})"
+        how = f"{near.how.format(earlier.called)} (the first: {near.first})"
         found.append(f"{later.called}: {_rows(near.rows)} {how}")
     found += sorted({note for check in checks for note in check.tally.notes})
     if tokenizer is not None and not tokenizer.has_own_template:

@@ -180,6 +180,11 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("bare.jsonl", b'{a: 1}\n{"a":1}\n', [(1, "names stand in double quotes"), (2, None)]),
         ("tab.jsonl", b'{"a":"x\ty"}\n{"a":1}\n', [(1, "tabs and line breaks within text are written"), (2, None)]),
         ("broken.jsonl", b'{"a":"x\ny"}\n', [(1, "tabs and line breaks within text"), (2, "at byte 1")]),
+        (
+            "said.jsonl",
+            '{"a":"say "hi""}\n{"a":"ein "\u00fc""}\n'.encode(),
+            [(n, "a quote within text") for n in (1, 2)],
+        ),
         ("path.jsonl", b'{"a":"C:\\dir"}\n', [(1, "a backslash that is part of text is written twice")]),
         ("last.jsonl", b'{"a":1,}\n{"a":[1,]}', [(n, "at byte [89]: a comma stands before a closing") for n in (1, 2)]),
         ("said.jsonl", b'// rows\n{"a":1}\n# x\n', [(1, "JSON has no comments"), (2, None), (3, "no comments")]),
