@@ -297,8 +297,8 @@ class DeploymentCost(ApiModel):
     unpriced: bool | None = Field(None, description="Whether there were deployments whose price is unknown.")
     display: Annotated[str, Field(max_length=32)] | None = Field(
         None,
-        description="What kubectl get shows: the price per hour, with attached behind it where the deployment was not "
-        "made for this object; unknown; or by tokens.",
+        description="What kubectl get shows: the price per hour (1.70 USD/h), with attached behind it where the "
+        "deployment was not made for this object; unknown; or by tokens.",
     )
     answers: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="Price of answers where they are billed by tokens, or that it is unknown; not in the figures."

@@ -211,7 +211,7 @@ def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -
     )
     if passes or error.reason == Reason.RATE_LIMITED:
         return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
-    message = f"{error.message}; annotate it with {ABANDON_ANNOTATION}=true to let it go"
+    message = f"{error.message}; mend that, or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
     return stalled(error.reason, f"its deployments cannot be deleted: {message}")
 
 

@@ -39,6 +39,8 @@ from finetune_operator.decide.to_come import made_by, version_to_come
 _STEPS = {
     Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed
     Reason.AWAITING_CONFIGURATION: None,
+    Reason.CONNECTION_NOT_FOUND: "Ask an admin to make it again as it was, or pin another version (spec.activeVersion "
+    "of the FineTunedModel).",
     Reason.QUOTA_EXCEEDED: "Raise the quota of the provider's account, ask for less in the provider's block, or delete "
     "what nobody needs there; it is tried again by itself.",
     Reason.DELETED_AT_PROVIDER: "Activate a version whose model is still there (spec.activeVersion of the "

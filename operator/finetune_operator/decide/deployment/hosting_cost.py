@@ -114,7 +114,7 @@ def total(
         since_deployed=in_cents(so_far) if known and not unpriced else None,
         ended=to_be_added(ended) if ended else None,
         unpriced=unpriced or None,
-        display=f"{per_hour} {currency}{whose}" if known else UNKNOWN,
+        display=f"{per_hour} {currency}/h{whose}" if known else UNKNOWN,
         currency=currency,
     )
 

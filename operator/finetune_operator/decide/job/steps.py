@@ -69,6 +69,10 @@ from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
 
+_MAKE_OR_NAME = (
+    "Ask an admin to make it: the job begins by itself then. Or apply the job under a new name with one that exists."
+)
+
 REJECTED_CHECK_SECONDS = 60
 
 ROOM_GRACE = timedelta(seconds=60)
@@ -299,8 +303,10 @@ def _missing(view: JobView, name: str) -> Failure:
     """What is wrong with the connection."""
     if view.connection is None:
         missing = lacking(name, is_there=view.connection_unread, field="spec.connectionRef")
-        usable = "" if view.connection_unread else f"; {_usable(view.usable_connections, name)}"
-        return missing.model_copy(update={"message": missing.message + usable})
+        if view.connection_unread:
+            return missing
+        message = f"{missing.message}; {_usable(view.usable_connections, name)}"
+        return missing.model_copy(update={"message": message, "next_step": _MAKE_OR_NAME})
     message = (
         f"spec.connectionRef: LLMConnection {name} leads to {view.connection.provider} now, and the job was "
         f"started with {view.began_with}"

@@ -45,7 +45,7 @@ def test_hours_in_which_nobody_looked_are_taken_for_billed() -> None:
 def test_what_is_gone_stays_in_the_sum_and_is_counted_once() -> None:
     first = billed([FIRST], there("v1"), price, at(0))
     cost = total(None, [FIRST], first, "USD", at(10 * HOUR))
-    assert cost == DeploymentCost(per_hour="1.70", since_deployed="17.00", display="1.70 USD", currency="USD")
+    assert cost == DeploymentCost(per_hour="1.70", since_deployed="17.00", display="1.70 USD/h", currency="USD")
     both = billed([*first, SECOND], there("v1", "v2"), price, at(10 * HOUR))
     cost = total(cost, first, both, "USD", at(10 * HOUR))
     assert cost is not None
@@ -64,7 +64,7 @@ def test_what_is_gone_stays_in_the_sum_and_is_counted_once() -> None:
 def test_the_column_says_of_what_is_attached_that_it_may_be_in_another_row_too() -> None:
     own, other = billed([FIRST, SECOND.model_copy(update={"attached": True})], there("v1", "v2"), price, at(0))
     told = [total(None, (), standing, "USD", at(0)) for standing in ([own], [other], [own, other])]
-    assert [cost and cost.display for cost in told] == ["1.70 USD", "1.70 USD, attached", "3.40 USD"]
+    assert [cost and cost.display for cost in told] == ["1.70 USD/h", "1.70 USD/h, attached", "3.40 USD/h"]
 
 
 def test_one_that_was_missing_for_a_moment_is_not_counted_twice() -> None:
@@ -115,7 +115,7 @@ def test_one_unknown_price_makes_the_sum_unknown_also_when_it_is_gone() -> None:
     assert cost == DeploymentCost(display="unknown", currency="USD")
     first = billed(both, there("v1"), mixed, at(10 * HOUR))
     cost = total(cost, both, first, "USD", at(10 * HOUR))
-    assert cost == DeploymentCost(per_hour="1.70", unpriced=True, display="1.70 USD", currency="USD")
+    assert cost == DeploymentCost(per_hour="1.70", unpriced=True, display="1.70 USD/h", currency="USD")
     gone = billed(first, {}, mixed, at(10 * HOUR))
     cost = total(cost, first, gone, "USD", at(10 * HOUR))
     assert cost is not None
@@ -166,7 +166,7 @@ def test_hours_before_a_change_in_place_keep_their_price() -> None:
 def test_money_of_two_currencies_is_no_sum() -> None:
     before = DeploymentCost(since_deployed="17.00", ended="17.0000", currency="EUR")
     cost = total(before, [FIRST], billed([FIRST], there("v1"), price, at(0)), "USD", at(HOUR))
-    assert cost == DeploymentCost(per_hour="1.70", unpriced=True, display="1.70 USD", currency="USD")
+    assert cost == DeploymentCost(per_hour="1.70", unpriced=True, display="1.70 USD/h", currency="USD")
 
 
 def test_of_those_that_are_gone_without_a_price_no_sum_is_told() -> None:

@@ -9,6 +9,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.decision import decide, not_served
 from finetune_operator.decide.deployment.server_state import Serving
 from tests.unit.finetune_operator.decide.deployment.given_deployments import view
+from tests.unit.finetune_operator.decide.given import condition
 
 OF_DEPLOYMENTS = [
     Reason.BUCKET_NOT_FOUND, Reason.CONNECTION_NOT_FOUND, Reason.CONTAINER_CONFIG_INVALID, Reason.CREDENTIALS_INVALID,
@@ -28,3 +29,8 @@ def test_what_is_to_be_done_about_a_deployment_is_not_what_is_to_be_done_about_a
         told = next(one.message for one in decision.status.conditions or () if one.type == "Ready")
         assert told.count("said") == 1
         assert not re.search("the job|a job is|jobs", told)
+
+
+def test_a_deployment_cannot_name_another_connection_than_its_versions_and_is_not_told_to() -> None:
+    told = condition(decide(view(connections={})).status, "Ready").message
+    assert told.endswith("make it again as it was, or pin another version (spec.activeVersion of the FineTunedModel).")
