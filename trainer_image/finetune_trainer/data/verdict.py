@@ -335,12 +335,12 @@ class _SplitCheck:
 
     def _of_another_layout(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
         """What makes rows of a file that has all it needs, and not as columns."""
-        columns, seen = self.columns, set(self.columns_seen)
+        columns, seen, of_pairs = self.columns, set(self.columns_seen), self.spec.preference is not None
         ways = (
-            of_ranked(seen, self.format, of_pairs=self.spec.preference is not None),
+            of_ranked(seen, self.format, of_pairs=of_pairs),
             exports.of_export(seen, self.first_fields, self.format),
             column_names.of_messages(seen),
-            column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
+            None if of_pairs else column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
             None if len(meant) == len(unnamed) else wrapped.as_json(columns, self.first_fields, self.format),
             self._marked and self._marked.step(self.format),
         )
