@@ -335,11 +335,14 @@ class _SplitCheck:
     def _of_another_layout(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
         """What makes rows of a file that has all it needs, and not as columns."""
         columns, seen, of_pairs = self.columns, set(self.columns_seen), self.spec.preference is not None
-        ways = (
-            of_ranked(seen, self.format, of_pairs=of_pairs),
+        of_one_answer = (
             exports.of_export(seen, self.first_fields, self.format),
             column_names.of_messages(seen),
-            None if of_pairs else column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
+            column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
+        )
+        ways: tuple[str | None, ...] = (
+            of_ranked(seen, self.format, of_pairs=of_pairs),
+            *(of_one_answer if not of_pairs else ()),
             None if len(meant) == len(unnamed) else wrapped.as_json(columns, self.first_fields, self.format),
             self._marked and self._marked.step(self.format),
         )
