@@ -148,6 +148,18 @@ EXPORTS = {
         {},
     ),
     "rows as JSON text": ([{"id": 1, "text": json.dumps({"prompt": x, "completion": y})} for x, y in PAIRS], {}),
+    "Capybara": (
+        [{"source": "s", "conversation": [{"input": x, "output": y}, {"input": x, "output": y}]} for x, y in PAIRS],
+        {},
+    ),
+    "MMLU": ([{"question": x, "choices": [y, "no"], "answer": 0} for x, y in PAIRS], {}),
+    "ARC": (
+        [
+            {"question": x, "choices": {"text": [y, "no"], "label": ["1", "2"]}, "answerKey": "1", "id": "x"}
+            for x, y in PAIRS
+        ],
+        {},
+    ),
     "KTO": (
         [
             {"prompt": one, "completion": said, "label": label}
@@ -226,6 +238,12 @@ def test_what_says_something_of_a_column_is_not_taken_for_it(check, columns, map
     rows = [dict.fromkeys(columns, f"text {number}") for number in range(2)]
     refused = check(train=("rows.jsonl", as_lines(rows)), spec=dict(PREFERENCE))
     assert f"spec.dataset.columns: {mapped}," in refused.verdict.next_step
+
+
+def test_one_answer_is_not_taken_where_two_are_asked_for(check):
+    rows = [{"question": "q", "answers": ["a", "b"]}]
+    step = check(train=("rows.jsonl", as_lines(rows)), spec=dict(PREFERENCE)).verdict.next_step
+    assert step.endswith("write a column for each of prompt, chosen, rejected.")
 
 
 def test_a_number_is_not_taken_for_an_answer(check):

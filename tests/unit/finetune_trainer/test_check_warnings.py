@@ -151,6 +151,17 @@ def test_questions_that_tell_their_answers_are_warned_of_where_all_do(check, ask
     assert (said in check(train=("t.jsonl", data)).verdict.warnings) is warned
 
 
+@pytest.mark.parametrize(
+    ("answered", "warned"), [("{0}\nyes {1}", True), ("{0}", False), ("yes, {0}", False), ("yes", False)]
+)
+def test_answers_that_begin_with_their_questions_are_warned_of_where_all_do(check, answered, warned):
+    """As pipelines of transformers give them, and older sets of preferences."""
+    asked = [f"Which is {number}?" for number in range(12)]
+    rows = [{"prompt": one, "completion": answered.format(one, number)} for number, one in enumerate(asked)]
+    result = check(train=("t.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert any("all 12 rows have the question before the answer" in one for one in result.verdict.warnings) is warned
+
+
 @pytest.mark.parametrize(("answer", "told"), [(" b", True), ("\nb", True), ("b ", False)])
 def test_white_space_before_the_first_answer_is_told(check, answer, told):
     found = check(train=("t.jsonl", json.dumps({"prompt": "a", "completion": answer}))).verdict.warnings

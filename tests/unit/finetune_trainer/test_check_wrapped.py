@@ -55,6 +55,7 @@ MARKED = {
     "Guanaco": "### Human: {}### Assistant: {}",
     "Alpaca": "Below is an instruction.\n\n### Instruction:\n{}\n\n### Response:\n{}",
     "names": "User: {}\nAssistant: {}",
+    "capitals": "USER: {}\n\n\nASSISTANT: {} ",
     "letters": "Q: {}\nA: {}\n",
 }
 """A question and its answer as text, as training scripts want them that know no chat template."""

@@ -52,6 +52,7 @@ _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
 _OF_MESSAGES = ({"role", "content"}, {"from", "value"})
 _LEFT_OUT = {
+    "a question is learnt without the choices that it gives": ("choices", "options"),
     "earlier turns are left out": ("history", "chathistory"),
     "rows are learnt as if the model had no tools": ("tools", "functions"),
     "rows are learnt without what it shows": ("image", "images", "audio", "audios", "video", "videos"),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import chain
+from itertools import chain, starmap
 from operator import eq
 from os.path import commonprefix
 
@@ -56,43 +56,27 @@ class Doubtful:
         self.rows += len(places)
 
 
-class SameAnswer:
-    """Whether all rows have one answer: mostly a column was taken that says something of the file, not of its rows."""
+class EveryRow:
+    """Whether each row of a file has something that a few may well have, and all of them have by mistake."""
 
-    def __init__(self) -> None:
-        self._answer: str | None = None
+    def __init__(self, has_it: Callable[[str, str], bool], what: str) -> None:
+        """`has_it`: of a question and its answer."""
+        self._has_it = has_it
+        self.what = what
+        """That all have, for messages."""
         self._rows = 0
         self._differs = False
 
     def add(self, found: Row | Rows) -> None:
-        """Look at one row, or at many."""
+        """Look at one row, or at many; at none any more once one has it not."""
         if self._differs:
             return
-        answers = (found.completion,) if isinstance(found, Row) else found.contents[-1]
-        self._answer = answers[0] if self._answer is None else self._answer
-        self._rows += len(answers)
-        self._differs = any(answer != self._answer for answer in answers)
-
-    @property
-    def is_so(self) -> bool:
-        """Whether there are enough rows to say so."""
-        return not self._differs and self._rows >= _FEW
-
-
-class ToldAnswers:
-    """Whether all rows tell their answer at the end of their question, as where a label was written into the text."""
-
-    def __init__(self) -> None:
-        self._rows = 0
-        self._differs = False
-
-    def add(self, found: Row | Rows) -> None:
-        """Look at one row, or at many."""
-        if self._differs:
-            return
-        pairs = [(found.prompt[-1].content, found.completion)] if isinstance(found, Row) else _last_two(found)
+        if isinstance(found, Row):
+            pairs = [(found.prompt[-1].content, found.completion)]
+        else:
+            pairs = list(zip(*found.contents[-2:], strict=True))
         self._rows += len(pairs)
-        self._differs = not all(asked != answer and asked.rstrip(" .\n").endswith(answer) for asked, answer in pairs)
+        self._differs = not all(starmap(self._has_it, pairs))
 
     @property
     def is_so(self) -> bool:
@@ -100,8 +84,25 @@ class ToldAnswers:
         return not self._differs and self._rows >= _FEW
 
 
-def _last_two(found: Rows) -> list[tuple[str, str]]:
-    return list(zip(*found.contents[-2:], strict=True))
+def of_every_row() -> list[EveryRow]:
+    """What is asked of all rows of a file together: mostly the wrong column was taken, or one that has both texts."""
+    answers = set[str]()
+
+    def is_the_same(_: str, answer: str) -> bool:
+        answers.add(answer)
+        return len(answers) == 1
+
+    return [
+        EveryRow(is_the_same, "have the same answer: a model learns to say it whatever it is asked"),
+        EveryRow(
+            lambda asked, answer: asked != answer and asked.rstrip(" .\n").endswith(answer),
+            "tell the answer at the end of the question: a model learns to repeat it",
+        ),
+        EveryRow(
+            lambda asked, answer: asked != answer and answer.startswith(asked),
+            "have the question before the answer, in the answer's text: a model learns to repeat it",
+        ),
+    ]
 
 
 class Words:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from finetune_trainer.data.column_names import may_be_shown
 from finetune_trainer.data.jq import by_jq, field
 
-_OURS = "Assistant|AI|Bot|Response|Answer|A"
-_THEIRS = "Human|User|Instruction|Question|Q"
+_OURS = "Assistant|ASSISTANT|AI|Bot|Response|Answer|A"
+_THEIRS = "Human|User|HUMAN|USER|Instruction|Question|Q"
 _ENDS = r"<\\|im_end\\|>|<\\|eot_id\\|>|<end_of_turn>|<\\|end\\|>|</s>|(?=<\\|\\w+\\|>\\n)|$"
 _LONG = 100_000
 """Letters of a text that are looked at."""

@@ -97,11 +97,10 @@ def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
             "lines printed: in which cell the separator belongs is for you to say."
         )
     if all("the quotes are not as CSV has them" in problem.what for problem in problems):
-        how = r'doublequote=False, escapechar="\\", strict=True'
         return (
             "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
-            f"{_by_python(f'out.writerows(csv.reader({_OPENED}, delimiter={mark}, {how}))')} does it where a backslash "
-            "stands before them, and stops at others."
+            """`sed 's/\\\\"/""/g' FILE > ROWS.csv` does it where a backslash stands before them; others are for you """
+            "to double, since nothing tells where their cell ends."
         )
     return None
 

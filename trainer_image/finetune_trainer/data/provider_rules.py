@@ -148,13 +148,14 @@ def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
         if most is not None and given > most:
             message = f"{said}; {rules.title} takes at most {most:,}"
             raise TrainerError(Reason.DATASET_INVALID, message, "Use fewer rows, and apply the job under a new name.")
-    message = None
-    if rows < rules.min_all_rows:
-        message = f"{together}; {rules.title} takes at least {rules.min_all_rows:,}"
-    if train.rows < rules.min_rows:
-        message = f"{train.file}: {counted(train.rows, 'row')}; {rules.title} tunes on at least {rules.min_rows:,}"
-    if message is not None:
-        raise TrainerError(Reason.DATASET_INVALID, message, "Add rows, and apply the job under a new name.")
+    too_few = (
+        (rules.min_all_rows, rows, f"{together}; {rules.title} takes"),
+        (rules.min_rows, train.rows, f"{train.file}: {counted(train.rows, 'row')}; {rules.title} tunes on"),
+    )
+    for fewest, given, said in too_few:
+        if given < fewest:
+            message = f"{said} at least {fewest:,}"
+            raise TrainerError(Reason.DATASET_INVALID, message, "Add rows, and apply the job under a new name.")
 
 
 def require_size(rules: ProviderRules, name: str, size: int) -> None:

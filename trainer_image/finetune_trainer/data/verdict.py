@@ -6,6 +6,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from finetune_api.dataset import Columns, DataFile
@@ -19,7 +20,7 @@ from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
 from finetune_trainer.data.csv_rows import EmptyRows
-from finetune_trainer.data.doubtful import Doubtful, SameAnswer, ToldAnswers, of_first, of_texts, with_special_tokens
+from finetune_trainer.data.doubtful import Doubtful, EveryRow, of_every_row, of_first, of_texts, with_special_tokens
 from finetune_trainer.data.encode import Refused, Tally
 from finetune_trainer.data.jq import unpacked_first
 from finetune_trainer.data.layouts import Layouts
@@ -158,12 +159,12 @@ class _SplitCheck:
 
     def __post_init__(self) -> None:
         self.layouts = Layouts(self.spec.data.columns)
-        self.same_answer, self.told_answers = SameAnswer(), ToldAnswers()
-        self.doubts = of_texts()
+        self.doubts, self.of_all = of_texts(), of_every_row()
         if self.tokenizer:
             what = "a special token of the model in the text"
             then = "; it is read as that token: rows need no chat format of their own"
             self.doubts.append(Doubtful(with_special_tokens(self.tokenizer), what, then))
+        self.looks: tuple[Doubtful | EveryRow, ...] = (*self.doubts, *self.of_all)
 
     @property
     def columns(self) -> Columns:
@@ -205,10 +206,8 @@ class _SplitCheck:
                 self._bad(found)
             else:
                 self.fingerprints.add(self.index, found)
-                self.same_answer.add(found)
-                self.told_answers.add(found)
-                for doubtful in self.doubts:
-                    doubtful.add(found)
+                for look in self.looks:
+                    look.add(found)
                 yield found
 
     def _count_tokens(self, found: Iterable[Rows | Row]) -> None:
@@ -335,12 +334,15 @@ class _SplitCheck:
 
     def _of_another_layout(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
         """What makes rows of a file that has all it needs, and not as columns."""
-        columns, seen = self.columns, set(self.columns_seen)
-        ways = (
-            of_ranked(seen, self.format, of_pairs=self.spec.preference is not None),
+        columns, seen, of_pairs = self.columns, set(self.columns_seen), self.spec.preference is not None
+        of_one_answer = (
             exports.of_export(seen, self.first_fields, self.format),
             column_names.of_messages(seen),
             column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
+        )
+        ways: tuple[str | None, ...] = (
+            of_ranked(seen, self.format, of_pairs=of_pairs),
+            *(of_one_answer if not of_pairs else ()),
             None if len(meant) == len(unnamed) else wrapped.as_json(columns, self.first_fields, self.format),
             self._marked and self._marked.step(self.format),
         )
@@ -403,14 +405,11 @@ class _SplitCheck:
             yield f"{self.called}: {unread}"
 
     def _of_texts(self) -> Iterator[str]:
-        all_of_them = f"{self.called}: all {_rows(self.rows - self.bad_rows)}"
-        if self.same_answer.is_so:
-            yield f"{all_of_them} have the same answer: a model learns to say it whatever it is asked"
-        if self.told_answers.is_so:
-            yield f"{all_of_them} tell the answer at the end of the question: a model learns to repeat it"
-        for one in self.doubts:
-            if one.rows:
-                yield f"{self.called}: {_rows(one.rows)} with {one.what} (the first: {one.first}){one.then}"
+        for one in filter(attrgetter("is_so"), self.of_all):
+            yield f"{self.called}: all {_rows(self.rows - self.bad_rows)} {one.what}"
+        for doubt in self.doubts:
+            if doubt.rows:
+                yield f"{self.called}: {_rows(doubt.rows)} with {doubt.what} (the first: {doubt.first}){doubt.then}"
 
     def _of_lengths(self) -> Iterator[str]:
         limit, tally = in_words(self.spec.hyperparameters, self._positions), self.tally
