@@ -31,6 +31,7 @@ from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 from finetune_operator.decide.pods.places import of_connection
 from finetune_operator.decide.pods.refused import refusal_of_pod, refusal_of_write
 from finetune_operator.desired import prune_job, serving
+from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
@@ -145,8 +146,10 @@ class DeploymentReconciler:
         try:
             made = await self._serve(deployment, view, decision)
             contested = made.contested if made else None
-            if made and (made.applied or contested):
-                # What was read of the server is of before the change, or of before it was asked for.
+            unwatched = made and made.present and not is_managed(made.present)
+            if made and (made.applied or contested or unwatched):
+                # What was read of the server is of before the change, or of before it was asked for; and no watch tells
+                # of one whose label a policy takes off.
                 view = replace(view, serving=self._serving_of(view, made.present))
                 view = replace(view, contested=contested.note if contested else "")
                 decision = decide(view)

@@ -18,6 +18,7 @@ from finetune_api.names import (
     ATTEMPT_LABEL,
     JOB_UID_LABEL,
     MADE_BY_LABEL,
+    MANAGED_BY_LABEL,
     QUEUE_LABEL,
     REPORT_PATH,
     TRAINER_CONTAINER,
@@ -55,7 +56,8 @@ NO_POD_FOR_LONG = timedelta(minutes=10)
 
 _NOBODY_MAKES_IT = (
     f"{AWAITED}: its Job has had no pod for more than ten minutes, and no Event says why; ask an admin whether the Job "
-    "controller (kube-controller-manager) runs, or has many others to make"
+    "controller (kube-controller-manager) runs, or has many others to make, and, where `kubectl get pods` shows one, "
+    f"which policy has changed its labels, first of all {MANAGED_BY_LABEL}"
 )
 
 BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from finetune_api.manifest import Manifest
+from finetune_api.names import MANAGED_BY_LABEL
 from finetune_operator.runtime.errors import Invalid
 from finetune_operator.runtime.kube import DEPLOYMENTS, MODEL_DEPLOYMENTS, SERVICES, Resource
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
 from tests.unit.finetune_operator.reconcilers.versions import with_version
 
 PUT_RIGHT = ("ModelDeployment", "Warning", "PutRight")
@@ -65,6 +68,25 @@ async def test_a_deployment_that_somebody_has_paused_is_named() -> None:
         "version 1 is being deployed; somebody has paused Deployment sentiment (kubectl rollout resume deployment "
         "sentiment); it answers already"
     )
+
+
+async def test_a_server_whose_label_a_policy_takes_off_is_seen_to_answer_though_no_watch_tells_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put = FakeKube.put
+
+    def admitted(kube: FakeKube, resource: Resource, body: Manifest) -> Manifest:
+        labels = body["metadata"].get("labels")
+        if resource is DEPLOYMENTS and labels:
+            labels[MANAGED_BY_LABEL] = "platform-team"
+        return put(kube, resource, body)
+
+    monkeypatch.setattr(FakeKube, "put", admitted)
+    cluster = await with_version()
+    cluster.roll_out()
+    await cluster.wait(60)
+    assert cluster.condition("Ready", DEPLOYMENT)["message"] == "version 1 answers"
+    assert cluster.kube.asked("apply", "deployments") == 1
 
 
 async def test_who_answers_each_time_is_told_of_and_answered_ever_so_often() -> None:

@@ -121,7 +121,9 @@ async def test_a_job_whose_pod_nobody_makes_says_so_after_ten_minutes() -> None:
         await cluster.wait(70)
     assert cluster.condition("Reconciling")["message"] == "waiting for the trainer to start"
     await cluster.wait(70)
-    assert "whether the Job controller (kube-controller-manager) runs" in cluster.condition("Reconciling")["message"]
+    told = cluster.condition("Reconciling")["message"]
+    assert "whether the Job controller (kube-controller-manager) runs" in told
+    assert "which policy has changed its labels, first of all app.kubernetes.io/managed-by" in told
     written = cluster.kube.asked("patch_status", "finetunejobs")
     await cluster.wait(70)
     assert cluster.kube.asked("patch_status", "finetunejobs") == written, "it says so once"
