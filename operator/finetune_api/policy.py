@@ -26,9 +26,6 @@ REASONS = frozenset(
 )
 """What a refusal by a connection can say."""
 
-MAY_BE_ALLOWED = REASONS - {Reason.PROVIDER_NOT_SUPPORTED}
-"""What an admin can change; a job that was refused is ended by then, and does not begin again by itself."""
-
 
 Check = Callable[["Request"], Failure | None]
 

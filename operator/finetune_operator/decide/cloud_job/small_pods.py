@@ -14,6 +14,9 @@ from finetune_operator.decide.pods import image_pull
 _WORDS = {"the training pod": "the pod", "the trainer": "the pod", ", before its first training step": ""}
 _TEMPLATE = re.compile(r"((huggingFace|checkPod)\.)?podTemplate")
 _RESOURCES = "checkPod.podTemplate.resources of the connection"
+_OF_A_JOB = "spec.resources"
+_BY_AN_ADMIN = f"Ask an admin to let {_RESOURCES} ask for what the message says. It is tried again by itself."
+"""Instead of a step by that field, which such a job cannot set."""
 _STEPS = {
     Reason.OUT_OF_MEMORY: f"Ask an admin for more memory in {_RESOURCES}; then set spec.retryNonce where the job has "
     "failed.",
@@ -37,4 +40,6 @@ def in_its_words(failure: Failure) -> Failure:
     known = failure.reason is Reason.IMAGE_PULL_FAILED and image_pull.step(message) is not None
     general = None if known else _STEPS.get(failure.reason)
     step = general or _TEMPLATE.sub("checkPod.podTemplate", failure.next_step or "")
-    return failure.model_copy(update={"message": message, "next_step": step or None})
+    return failure.model_copy(
+        update={"message": message, "next_step": _BY_AN_ADMIN if _OF_A_JOB in step else step or None}
+    )

@@ -29,7 +29,7 @@ BEGUN_PER_SECOND = 5
 SAID_WITHIN_SECONDS = 300
 """That a job has begun, and nothing else, is said of so many in a second, and of each within so long."""
 
-AWAITED = "waiting for the trainer to start"
+AWAITED = "waiting for its pod to start"
 """From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
 
 _LAST_POD = (

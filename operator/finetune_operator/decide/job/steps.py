@@ -325,12 +325,7 @@ def refuse_by_policy(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
         return None
     refusal = policy.refusal(policy.Request(view.spec, view.namespace, view.namespace_labels, view.connection))
-    if refusal is None:
-        return None
-    if refusal.reason in policy.MAY_BE_ALLOWED:
-        step = f"{refusal.next_step} Once the connection allows it, set spec.retryNonce."
-        refusal = refusal.model_copy(update={"next_step": step})
-    return fail(view, refusal)
+    return None if refusal is None else fail(view, refusal)
 
 
 def adopt(view: JobView) -> Decision | None:

@@ -297,7 +297,13 @@ def _overrun(secondary: str, name: str) -> Failure | None:
 
 
 def failure_of(said: str) -> Failure:
-    """Why a job failed, from FailureReason: a kind, and for our own container the failure file and the exit code."""
+    """Why a job failed, from FailureReason, and what can be done about it at SageMaker."""
+    found = _failure_of(said)
+    return found.model_copy(update={"next_step": _STEPS.get(found.reason, found.next_step)})
+
+
+def _failure_of(said: str) -> Failure:
+    """By the kind, and for our own container by the failure file and the exit code."""
     kind, _, rest = said.partition(":")
     text = redact(rest.strip())[:MESSAGE_LIMIT]
     if kind == "CapacityError" or "InsufficientCapacity" in said[:200].replace(" ", ""):
@@ -309,44 +315,49 @@ def failure_of(said: str) -> Failure:
     return Failure.because(Reason.PROVIDER_FAILED, redact(said)[:MESSAGE_LIMIT] or "SageMaker gives no reason")
 
 
-_OF_CLIENT: tuple[tuple[str, Reason, str, str | None], ...] = (
-    (
-        r"disk space|no space left",
-        Reason.ARTIFACT_FAILED,
-        "the instance's disk is full: ",
-        "Ask an admin to raise sageMaker.volumeSize on the connection, then set spec.retryNonce.",
-    ),
-    (
-        r"with more memory",
-        Reason.INSUFFICIENT_MEMORY,  # the same instance would meet it again
-        "",
-        "Apply the job under a new name with a larger resources.instanceType, or a lower microBatchSize.",
-    ),
-    (r"algorithm container|\bECR\b|repository|registry", Reason.IMAGE_PULL_FAILED, "", None),
+_OF_CLIENT: tuple[tuple[str, Reason, str], ...] = (
+    (r"disk space|no space left", Reason.ARTIFACT_FAILED, "the instance's disk is full: "),
+    (r"with more memory", Reason.INSUFFICIENT_MEMORY, ""),  # the same instance would meet it again
+    (r"algorithm container|\bECR\b|repository|registry", Reason.IMAGE_PULL_FAILED, ""),
     (
         r"access ?denied|not authorized|forbidden|403",
         Reason.ROLE_NOT_USABLE,
         "the connection's role may not do what the job needs: ",
-        None,
     ),
     (
         f"(/|channel ){BASE_CHANNEL}",
         Reason.MODEL_NOT_IN_CACHE,
         "the connection's modelCache has no such base model: ",
-        None,
     ),
-    (r"no such bucket|NoSuchBucket|bucket .*does not exist", Reason.BUCKET_NOT_FOUND, "", None),
-    (r"\b(image|manifest)\b", Reason.IMAGE_PULL_FAILED, "", None),
+    (r"no such bucket|NoSuchBucket|bucket .*does not exist", Reason.BUCKET_NOT_FOUND, ""),
+    (r"\b(image|manifest)\b", Reason.IMAGE_PULL_FAILED, ""),
 )
-"""In what words, why, what is said before them, and what to do where it is not what the reason leads to."""
+"""In what words, why, and what is said before them."""
+
+_MORE_MEMORY = "Apply the job under a new name with a larger resources.instanceType, or a lower microBatchSize."
+_STEPS = {
+    Reason.OUT_OF_MEMORY: _MORE_MEMORY,
+    Reason.INSUFFICIENT_MEMORY: _MORE_MEMORY,
+    Reason.GPU_UNAVAILABLE: "Set spec.retryNonce for another instance, or apply the job under a new name with another "
+    "resources.instanceType.",
+    Reason.ARTIFACT_FAILED: "Ask an admin to raise sageMaker.volumeSize on the connection, then set spec.retryNonce.",
+    Reason.IMAGE_PULL_FAILED: "Ask an admin to check sageMaker.trainerImage of the connection, and that roleARN may "
+    "pull it.",
+    Reason.MODEL_NOT_IN_CACHE: "Ask an admin to put the model's folder, ORG/NAME/, below sageMaker.modelCache of the "
+    "connection, or check the spelling of spec.baseModel.",
+    Reason.TRAINER_CRASHED: "Read the training job's log in CloudWatch; if it is no fault of the job, report it as a "
+    "bug.",
+    Reason.CODE_FAILED: "Read the training job's log in CloudWatch, correct the code in its ConfigMap and set "
+    "spec.retryNonce. `finetune-trainer run --code` runs it without a cluster.",
+}
+"""What there is to be done about it there, where it is not what is to be done on the cluster."""
 
 
 def _client_failure(text: str) -> Failure:
     """What SageMaker could not do with what it was given, before or after the container ran."""
-    for pattern, reason, what, step in _OF_CLIENT:
+    for pattern, reason, what in _OF_CLIENT:
         if re.search(pattern, text, re.IGNORECASE):
-            found = Failure.because(reason, f"{what}{text}")
-            return found.model_copy(update={"next_step": step}) if step else found
+            return Failure.because(reason, f"{what}{text}")
     return Failure.because(Reason.PROVIDER_FAILED, text)
 
 

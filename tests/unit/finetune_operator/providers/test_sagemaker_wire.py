@@ -1,5 +1,6 @@
 """What SageMaker's words and states become. What it is asked for is in the reconcilers' tests."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,8 @@ KEY = JobKey("team-a", "sentiment-1", "0b54ae66-0b37-4bd5-9a3d-1f4cf1fcd52f", 12
         ("AlgorithmError: DatasetInvalid: train.jsonl: line 17: completion is empty. Mend it., exit code: 65",
          Reason.DATASET_INVALID, "train.jsonl: line 17: completion is empty. Mend it."),
         ("AlgorithmError: , exit code: 137", Reason.OUT_OF_MEMORY, "more memory than the instance has"),
+        ("AlgorithmError: CodeFailed: train.py line 3: no such name, exit code: 78", Reason.CODE_FAILED, "line 3"),
+        ("AlgorithmError: GPUUnavailable: no kernel image, exit code: 79", Reason.GPU_UNAVAILABLE, "no kernel"),
         ("AlgorithmError: , exit code: 80", Reason.TRAINING_DIVERGED, "exit code 80 (TRAINING_DIVERGED)"),
         ("AlgorithmError: Please use an instance type with more memory, exit code: 1", Reason.TRAINER_CRASHED,
          "CloudWatch"),
@@ -53,6 +56,7 @@ def test_each_reason_of_a_failure_is_one_of_ours(said: str, reason: Reason, mess
     found = wire.failure_of(said)
     assert (found.reason, message in found.message) == (reason, True), found
     assert found.next_step
+    assert not re.search("logTail|podTemplate|spec.resources|volume of|pull secret|examples/", found.next_step)
 
 
 _TYPES = ", ".join(f"ml.g{number}.xlarge" for number in range(200))

@@ -106,7 +106,7 @@ async def test_a_job_whose_pod_another_controller_is_to_make_says_which() -> Non
     spec = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["spec"]
     cluster.kube.change(JOBS, "sentiment-1-1", spec={**spec, "managedBy": "kubernetes.io/job-controller"})
     await cluster.wait(20)
-    assert cluster.condition("Reconciling")["message"] == "waiting for the trainer to start"
+    assert cluster.condition("Reconciling")["message"] == "waiting for its pod to start"
     cluster.kube.change(JOBS, "sentiment-1-1", spec={**spec, "managedBy": "example.com/other"})
     await cluster.settle()
     assert cluster.condition("Reconciling")["message"] == (
@@ -119,7 +119,7 @@ async def test_a_job_whose_pod_nobody_makes_says_so_after_ten_minutes() -> None:
     cluster = await with_job()
     for _ in range(8):
         await cluster.wait(70)
-    assert cluster.condition("Reconciling")["message"] == "waiting for the trainer to start"
+    assert cluster.condition("Reconciling")["message"] == "waiting for its pod to start"
     await cluster.wait(70)
     told = cluster.condition("Reconciling")["message"]
     assert "whether the Job controller (kube-controller-manager) runs" in told

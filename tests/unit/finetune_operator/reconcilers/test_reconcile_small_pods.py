@@ -8,6 +8,7 @@ import pytest
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
+from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, PODS
 from tests.simulators.conftest import start
@@ -117,8 +118,13 @@ async def test_who_refuses_or_does_not_place_such_a_pod_is_told_with_its_own_tem
         ("Ask for more in the connection's podTemplate.", "Ask for more in the connection's checkPod.podTemplate."),
         ("Name it in huggingFace.podTemplate.caBundleRef.", "Name it in checkPod.podTemplate.caBundleRef."),
         ("Ask for more in checkPod.podTemplate.resources.", "Ask for more in checkPod.podTemplate.resources."),
+        (
+            str(refusal_of_pod("maximum cpu usage per Pod is 2, but limit is 4").next_step),
+            "Ask an admin to let checkPod.podTemplate.resources of the connection ask for what the message says. It is "
+            "tried again by itself.",
+        ),
     ],
 )
-def test_a_pods_own_next_step_names_the_template_once(step: str, said: str) -> None:
+def test_a_pods_own_next_step_names_the_template_once_and_no_field_that_its_job_lacks(step: str, said: str) -> None:
     failure = Failure(reason=Reason.STORE_UNAVAILABLE, message="it does not answer", next_step=step)
     assert in_its_words(failure).next_step == said

@@ -36,7 +36,7 @@ async def test_a_job_without_a_pod_says_that_nobody_may_read_why() -> None:
     await cluster.wait(15)
     reconciling = cluster.condition("Reconciling")
     assert (reconciling["status"], reconciling["reason"]) == ("True", "Queued")
-    assert reconciling["message"] == f"waiting for the trainer to start; why it does not is not known: {said}"
+    assert reconciling["message"] == f"waiting for its pod to start; why it does not is not known: {said}"
     cluster.run_pod()
     cluster.reports.accept(cluster.report("Running"))
     await cluster.settle()

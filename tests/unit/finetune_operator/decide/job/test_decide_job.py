@@ -213,10 +213,12 @@ def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["namespace not allowed", "model not allowed", "fine-tuning off"])
-def test_what_an_admin_may_allow_later_is_told_with_how_it_begins_then(name: str) -> None:
+def test_what_an_admin_may_allow_later_is_told_with_how_it_begins_then_and_that_it_cannot_be_changed(name: str) -> None:
     failure = decide(STATES[name][0]).status.failure
     assert failure is not None
-    assert str(failure.next_step).endswith("Once the connection allows it, set spec.retryNonce.")
+    assert str(failure.next_step).endswith(
+        "Then set spec.retryNonce; if the job itself has to change, apply it under a new name."
+    )
 
 
 @pytest.mark.parametrize("name", STATES)
