@@ -178,8 +178,18 @@ class ChatTokenizer:
         return self._frames[order]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of rendered texts. Special tokens in them are found; only an encoder-decoder's get some added."""
-        encoded = self.backend.encode_batch_fast(texts, add_special_tokens=self.encoder_decoder)
+        """Token ids of rendered texts. Special tokens in them are found; only an encoder-decoder's get some added.
+
+        Raises:
+            TrainerError: ModelUnusable, the tokenizer fails on a text, mostly for want of an unknown token.
+        """
+        try:
+            encoded = self.backend.encode_batch_fast(texts, add_special_tokens=self.encoder_decoder)
+        except Exception as error:
+            if type(error) is not Exception:  # the Rust side raises no other
+                raise
+            message = f"tokenizer.json of the base model fails on a text of the rows: {error}"
+            raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
         return [encoding.ids for encoding in encoded]
 
     def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:

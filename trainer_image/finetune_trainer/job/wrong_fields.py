@@ -72,7 +72,8 @@ def _value(error: ErrorDetails, value: Any, described: str) -> str:
     """What is wrong with a value, what to write instead, and what the field is for."""
     said = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     told = f"{said[:1].lower()}{said[1:]}{instead(error['type'], said, value)}"
-    return told if not described or described in told else f"{told} ({described})"
+    is_block = isinstance(value, dict)  # what it is for says nothing on a rule between its fields
+    return told if not described or described in told or is_block else f"{told} ({described})"
 
 
 def _is_union_tag(part: str | int) -> bool:

@@ -6,7 +6,8 @@ from unittest.mock import patch
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
 
 from finetune_trainer.data import ChatTokenizer, Position, Row, Tally, Turn
 from finetune_trainer.data.counting import count
@@ -14,6 +15,7 @@ from finetune_trainer.data.encode import Refused, encode_all
 from finetune_trainer.data.frames import frame
 from finetune_trainer.data.rows import Rows, line_places
 from finetune_trainer.data.shared_parts import SharedParts, mark_pattern, marks, stands_alone
+from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.chat_templates import CASES, CHATML, NO_END, NO_SYSTEM, THINKING, byte_level
 
 TEXT = st.text("ab \nä<>|_/[]") | st.sampled_from(
@@ -214,3 +216,11 @@ def test_a_tokenizer_that_breaks_the_rule_is_found_out_by_the_first_texts():
     with patch("finetune_trainer.data.shared_parts.marks", lambda _: {"It": [1]}):
         parts = SharedParts(tokenizer)
     assert [parts.ids(["It is blue."]) for _ in range(2)] == [tokenizer.ids(["It is blue."])] * 2
+
+
+def test_a_tokenizer_that_fails_on_a_text_is_told_as_the_models_fault():
+    """As of words without one for those that it does not know; the library raises plain Exception."""
+    chat = ChatTokenizer(Tokenizer(WordLevel({"a": 0}, unk_token="?")), "{{ messages[0].content }}", {})
+    assert chat.ids(["a"]) == [[0]]
+    with pytest.raises(TrainerError, match="of the base model fails on a text of the rows"):
+        chat.ids(["b"])
