@@ -160,6 +160,7 @@ EXPORTS = {
         ],
         {},
     ),
+    "messages within an object": ([{"data": {"messages": [user(x), assistant(y)]}} for x, y in PAIRS], {}),
     "KTO": (
         [
             {"prompt": one, "completion": said, "label": label}

@@ -375,6 +375,14 @@ OTHER_LETTERS = [{"Role": "user", "Content": "q"}, {"Role": "assistant", "Conten
 OTHER_NAMES = [{"role": "user", "text": "q"}, {"role": "assistant", "message": "a"}]
 OTHER_WORDS = [{"from": who, "value": "text"} for who in ("agent", "guest", "agent")]
 MENDED = {
+    "pairs of role and text": ([{"messages": [["user", "q"], ["Assistant", "a"]]}] * 2, "", ""),
+    "a list within a list": ([{"messages": [ASKED]}] * 2, "", ""),
+    "an object for a list": ([{"messages": {"0": ASKED[0], "1": ASKED[1]}}] * 2, "", ""),
+    "names and nulls": (
+        [{"messages": [{"user": "q", "assistant": None}, {"user": None, "assistant": "a"}]}] * 2,
+        "",
+        "",
+    ),
     "the last answer's weight": (messages(*ASKED, ASKED[0], NO_WEIGHT), "", ""),
     "an answer among them": (messages({**ASKED[0], "weight": 0}, ASKED[1], ASKED[0], NOT_TRAINED), "", ""),
     "weights of all answers": (messages(ASKED[0], NO_WEIGHT), "", ""),
@@ -412,8 +420,10 @@ def test_what_is_wrong_with_all_conversations_is_mended_by_a_command(check, tmp_
     (tmp_path / "FILE").write_text(data)
     command = command.replace(word, meant).replace("ANSWERER", "agent") if word else command
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
-    mended = check(train=("mended.jsonl", (tmp_path / "ROWS.jsonl").read_text())).verdict
+    made = (tmp_path / "ROWS.jsonl").read_text()
+    mended = check(train=("mended.jsonl", made)).verdict
     assert (mended.valid, mended.train.rows) == (True, len(rows)), mended.message
+    assert '"content":"user"' not in made
 
 
 def test_speakers_are_known_with_spaces_around_their_words(check):

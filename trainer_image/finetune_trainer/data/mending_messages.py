@@ -11,6 +11,7 @@ from finetune_trainer.data.turns import (
     BESIDE_CONTENT,
     NEVER_ANSWERED,
     NO_ANSWER,
+    NO_LIST,
     NO_MESSAGE,
     NO_ROLE,
     NONE_LEARNT,
@@ -101,7 +102,9 @@ def _with_role(column: str, file_format: str) -> str:
     content = "(.content // .value // .text // .message // .utterance // .body)"
     named = f"with_entries(.key |= ascii_downcase) | . + {{role: {role}, content: {content}}}"
     speakers = 'keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot"))'
-    each = f"if {speakers} then to_entries[] | {{role: .key, content: .value}} else {named} end"
+    each = (
+        f"if {speakers} then to_entries[] | select(.value != null) | {{role: .key, content: .value}} else {named} end"
+    )
     return f"{said}: `{_changed(column, file_format, f'[.[] | {each}]')}` takes them by other usual names."
 
 
@@ -129,15 +132,23 @@ def _with_words_for_roles(column: str, file_format: str) -> str:
     """How speakers get the words by which they are known."""
     said = "Who speaks is user or assistant"
     words = '{"ASKER": "user", "ANSWERER": "assistant"}'
-    how = _changed(column, file_format, f"map(.role = ((.role // .from) as $who | {words}[$who] // $who) | del(.from))")
+    how = _changed(
+        column, file_format, f"map(.role = ((.role // .from) as $who | {words}[$who | tostring] // $who) | del(.from))"
+    )
     return f"{said}: `{how}` writes it, with the file's own words for ASKER and ANSWERER."
 
 
 def _in_turns(column: str, file_format: str) -> str:
     """How messages come of texts, or of pairs of them."""
     said = "A message is an object with role and content"
-    how = '[flatten | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]'
-    return f"{said}: `{_changed(column, file_format, how)}` makes them of texts that take turns, the user's first."
+    speaks = f'type == "array" and length == 2 and (.[0] | tostring | ascii_downcase | {_in(ROLE_OF)})'
+    how = (
+        f"if all(.[]; {speaks}) then map({{role: .[0], content: .[1]}}) else flatten | "
+        'if all(.[]; type == "object") then . else '
+        '[to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}] end end'
+    )
+    made = "of pairs of role and text, or else of texts that take turns, the user's first"
+    return f"{said}: `{_changed(column, file_format, how)}` makes them {made}."
 
 
 def _with_an_answer(column: str, file_format: str) -> str:
@@ -184,7 +195,14 @@ OF_ALL: tuple[tuple[str, Step | None], ...] = (
 )
 """Where no row would be left without those that have a problem; None where one is mended without that."""
 
+
+def _as_list(column: str, file_format: str) -> str:
+    """How an object with messages for values becomes a list, as PHP and Firebase write lists."""
+    return f"Write a list of messages: `{_changed(column, file_format, '[.[]]')}` makes one of the object's values."
+
+
 OF_COLUMN: tuple[tuple[str, Step], ...] = (
+    (NO_LIST, _as_list),
     (NO_ANSWER, _without_end),
     (UNLEARNT_END, _without_unlearnt_end),
     (OF_TOOLS, _without_tools),

@@ -87,6 +87,8 @@ NO_ROLE = "has no role"
 """End of what is said of messages whose speaker stands by no name that is known."""
 OTHER_ROLE = "has a role other than"
 """Within what is said of messages whose speaker is called by no word that is known."""
+NO_LIST = "is no list of messages, but an object"
+"""End of what is said of conversations that are one object."""
 NO_MESSAGE = "is no object with role and content"
 """End of what is said of what stands where a message should."""
 OTHER_WEIGHT = "other than 0 and 1, or false and true"
@@ -258,7 +260,8 @@ def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
     if messages is None:
         raise UnusableError("Missing", f"{called(what, column)} is missing", column)
     if not isinstance(messages, list):
-        raise UnusableError("Malformed", f"{called(what, column)} is no list of messages", column)
+        said = NO_LIST if isinstance(messages, dict) else "is no list of messages"
+        raise UnusableError("Malformed", f"{called(what, column)} {said}", column)
     if not messages:
         raise UnusableError("Empty", f"{called(what, column)} is empty", column)
     if len(messages) > MESSAGES_LIMIT:
@@ -309,8 +312,9 @@ def _said(message: dict[str, Any], names: Sequence[str], read: Callable[[Any], A
     return found[0] if found else None
 
 
-def _as_role(said: Any) -> Any:
-    return ROLE_OF.get(said.strip().lower(), said) if isinstance(said, str) else said
+def _as_role(said: Any) -> str:
+    """The role by its own word; none that is known for what is no text."""
+    return ROLE_OF.get(said.strip().lower(), said) if isinstance(said, str) else ""
 
 
 def after_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:

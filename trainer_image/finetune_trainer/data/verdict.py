@@ -348,10 +348,11 @@ class _SplitCheck:
         )
         if known := next(filter(None, ways), None):
             return known
-        if self.of_objects and not meant and not column_names.has_two_answers(self.columns_seen):
+        if not meant and not column_names.has_two_answers(self.columns_seen):
             named = wrapped.lifted(columns, self.first_fields, self.format)
-            step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
-            return named or f"{step}{wrapped.places_in(self.first_fields)}"
+            if named or self.of_objects:
+                step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
+                return named or f"{step}{wrapped.places_in(self.first_fields)}"
         if {columns.chosen, columns.rejected} <= seen and not meant:
             return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.format)
         return None

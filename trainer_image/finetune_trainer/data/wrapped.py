@@ -84,8 +84,6 @@ def path_of(names: list[str]) -> str:
 
 def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
     """What to do with a row that has its columns within objects, by name; None where they are not found there."""
-    if not file_format.startswith("JSON"):
-        return None
     paths = list(_paths(row, []))
     places = {path[-1]: path for path in paths} | {".".join(path): path for path in paths}
     lacking = [part for part in columns.needed if columns.named[part] not in row]
@@ -126,7 +124,8 @@ def _is_answered(row: Mapping[str, Any], path: list[str]) -> bool:
     for name in path:
         found = found[name]
     last = (messages_in(found) or [{}])[-1]
-    return isinstance(last, dict) and ROLE_OF.get(last.get("role") or last.get("from")) == "assistant"
+    speaks = (last.get("role") or last.get("from")) if isinstance(last, dict) else None
+    return isinstance(speaks, str) and ROLE_OF.get(speaks) == "assistant"
 
 
 def _as_key(name: str) -> str:

@@ -285,6 +285,16 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
         ({"messages": None}, "Missing", "messages", "messages is missing"),
         ({"messages": []}, "Empty", "messages", "messages is empty"),
         ({"messages": "a"}, "Malformed", "messages", "messages is no list of messages"),
+        ({"messages": {"0": ANSWER}}, "Malformed", "messages", "messages is no list of messages, but an object"),
+        *(
+            (
+                {"messages": [{"role": role, "content": "a"}, ANSWER]},
+                "Malformed",
+                "messages",
+                "message 1 has a role other",
+            )
+            for role in ({}, ["user"], 1)
+        ),
         ({"messages": [1, ANSWER]}, "Malformed", "messages", "message 1 is no object with role and content"),
         (
             {"contents": [GEMINI, {"role": "model", "parts": [{"text": "b", "thought": True}]}]},
