@@ -8,6 +8,7 @@ from finetune_api.base import ApiModel, HttpUrl, ObjectRef, rules
 
 TrackerName = Literal["mlflow", "tensorBoard", "wandb"]
 
+
 class MLflow(ApiModel):
     """An MLflow tracking server."""
 

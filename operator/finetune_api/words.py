@@ -1,4 +1,12 @@
-"""How messages, which people read, put numbers into words."""
+"""How messages, which people read, put numbers into words, and have others' words in them."""
+
+import re
+
+_COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+"""What gives a terminal colours, or moves its cursor."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNSEEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+"""White space, what steers terminals, and what cannot be seen."""
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -20,3 +28,13 @@ def cut(text: str, limit: int, *, as_bytes: bool = False) -> str:
     if said.count("`") % 2:
         said = said[: said.rindex("`")].rstrip()
     return f"{said}..."
+
+
+def unstyled(text: str) -> str:
+    """A program's words without what steers terminals, as its colours do; what it wrote over one line are several."""
+    return _CONTROLS.sub("", _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def one_line(text: str) -> str:
+    """Others' words on one line: lists of kubectl end at a line's end."""
+    return _UNSEEN.sub(" ", _COLOURS.sub("", text)).strip()

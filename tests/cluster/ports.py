@@ -18,7 +18,7 @@ def free_port() -> int:
     Not one that the kernel gives to who connects: between this look and a server's bind it would be gone again.
     """
     first, last = map(int, _RANGE.read_text().split())
-    outside = [*range(10_000, first), *range(last + 1, 2**16)]
+    outside: list[int] = [*range(10_000, first), *range(last + 1, 2**16)]
     for port in random.sample(outside, len(outside)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from finetune_api.base import Condition
 from finetune_api.reasons import Reason
-from finetune_api.words import cut
+from finetune_api.words import cut, unstyled
 
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
@@ -112,7 +112,7 @@ def merge(
             type=fact.type,
             status=fact.status,
             reason=fact.reason.value,
-            message=cut(fact.message, 4096),
+            message=cut(unstyled(fact.message), 4096),
             last_transition_time=timestamp(now) if changed or old is None else old.last_transition_time,
             observed_generation=generation,
         )

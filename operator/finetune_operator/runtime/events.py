@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from finetune_api.manifest import Manifest
-from finetune_api.words import cut
+from finetune_api.words import cut, unstyled
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost
 from finetune_operator.runtime.kube import EVENTS, Kube
@@ -67,7 +67,7 @@ class Recorder:
             regarding: the object's manifest; apiVersion, kind, and metadata with name and uid are used.
             occurrence: what happened.
         """
-        occurrence = occurrence._replace(note=cut(redact(occurrence.note), _MAX_NOTE, as_bytes=True))
+        occurrence = occurrence._replace(note=cut(redact(unstyled(occurrence.note)), _MAX_NOTE, as_bytes=True))
         fingerprint = _fingerprint(regarding, occurrence)
         posted = self._posted.get(fingerprint)
         if posted is not None and not self._is_long_ago(posted):

@@ -17,6 +17,7 @@ import orjson
 
 from finetune_api.manifest import Manifest
 from finetune_api.names import FIELD_MANAGER, GROUP, VERSION
+from finetune_api.words import unstyled
 from finetune_operator.runtime import connection
 from finetune_operator.runtime.connection import Connection, Request
 from finetune_operator.runtime.errors import Conflict, Gone, Invalid, KubeError, NotFound
@@ -324,7 +325,7 @@ class Kube:
     async def pod_log_tail(self, namespace: str, pod: str, container: str, lines: int, max_bytes: int) -> str:
         """The last lines of a container's log, at most `max_bytes` from the end; "" where there is none (yet).
 
-        The text is the program's own: redact it before it goes anywhere.
+        The text is the program's own, without its colours: redact it before it goes anywhere.
         """
         params = {"container": container, "tailLines": str(lines), "limitBytes": str(LOG_READ_MAX_BYTES)}
         request = Request("log", "pods", "GET", PODS.path(namespace, pod, "log"), params)
@@ -336,7 +337,7 @@ class Kube:
                     tail = (tail + chunk)[-max_bytes:] if max_bytes > 0 else b""
         except (NotFound, Invalid):
             return ""  # no such pod or container, or it has not started
-        return tail.decode(errors="ignore")
+        return unstyled(tail.decode(errors="ignore"))
 
     async def post_to_service(self, namespace: str, name: str, port: str, path: str, body: bytes) -> bytes:
         """POST JSON to a Service through the API server's proxy, for who cannot reach the pods' network.

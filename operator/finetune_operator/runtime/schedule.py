@@ -32,7 +32,7 @@ class Lane(IntEnum):
     OTHERS = 2
     """For everything else, first of all looks by the time, of which there are many and which mostly find nothing."""
     SWEEP = 3
-    """For looks at thousands for one cause, which is none of theirs: whoever edits one of them does not wait for all."""
+    """For looks at thousands for one cause, and none of theirs: whoever edits one of them does not wait for all."""
 
 
 TURNS = {Lane.NEW: 4, Lane.ENDED: 3, Lane.OTHERS: 1, Lane.SWEEP: 1}

@@ -10,6 +10,7 @@ from finetune_api.job_status import Failure, Progress
 from finetune_api.manifest import Manifest
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
+from finetune_api.words import one_line
 from finetune_operator.decide.job.attempt_pods import ENDED, end_of, last_word, newest_of_nodes, node_of, trainer_of
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.passing import INTERRUPTIONS
@@ -171,7 +172,7 @@ def _from_outside(pod: Manifest, exit_code: int) -> Failure | None:
 def _told(pod: Manifest) -> str:
     """What the kubelet says of a pod that it did not run, or has ended: OutOfcpu, DeadlineExceeded and the like."""
     status = pod.get("status", {})
-    said = [str(status[key]) for key in ("reason", "message") if status.get(key)]
+    said = [one_line(str(status[key])) for key in ("reason", "message") if status.get(key)]
     return f": {': '.join(said)}" if said else ""
 
 

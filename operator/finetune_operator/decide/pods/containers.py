@@ -10,6 +10,7 @@ from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest
 from finetune_api.names import BASE_CONTAINER, FETCH_CONTAINER, SERVER_CONTAINER, TRAINER_CONTAINER
 from finetune_api.reasons import Reason
+from finetune_api.words import one_line
 from finetune_operator.decide.pods import image_pull
 from finetune_operator.decide.pods.unschedulable import unplaced
 
@@ -77,7 +78,7 @@ def never_ran(ended: Manifest) -> Failure | None:
         return Failure(reason=Reason.CONTAINER_CONFIG_INVALID, message=_FOREIGN_IMAGE, next_step=_OWN_IMAGE)
     if ended.get("reason") not in {"StartError", "ContainerCannotRun"}:
         return None
-    return _unstartable(str(ended.get("message") or ended["reason"]))
+    return _unstartable(one_line(str(ended.get("message") or ended["reason"])))
 
 
 def starved(said: str) -> Failure | None:
@@ -170,7 +171,7 @@ def _how(ended: Manifest) -> str:
 def _waits(container: Manifest) -> Failure | None:
     state = waiting(container)
     name = str(state.get("reason", ""))
-    said = str(state.get("message") or name)
+    said = one_line(str(state.get("message") or name))
     if is_ours(container) and name in _WAITING_REASONS:
         return _unpulled(Failure.because(_WAITING_REASONS[name], _BETWEEN_TRIES.sub("", said)))
     if is_ours(container):

@@ -9,6 +9,7 @@ from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest
 from finetune_api.quantities import amount
 from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_api.words import one_line
 
 _NODE_IS_LOST = frozenset(
     {
@@ -70,7 +71,7 @@ def disruption(pod: Manifest) -> Failure | None:
     conditions: list[Manifest] = status.get("conditions") or []
     target = next((c for c in conditions if c["type"] == "DisruptionTarget"), {})
     reason = str(target.get("reason") or status.get("reason") or "")
-    said = str(target.get("message") or status.get("message") or "").strip()
+    said = one_line(str(target.get("message") or status.get("message") or ""))
     if reason in _NODE_IS_LOST:
         return Failure.because(Reason.NODE_LOST, _followed_by("the training pod has lost its node", said))
     if reason not in _IS_EVICTED:

@@ -301,10 +301,10 @@ async def test_log_tail_keeps_the_end_within_the_bytes(tmp_path):
     assert api.seen[0].query["container"] == "trainer"
 
 
-async def test_a_log_cut_inside_a_character_is_still_text(tmp_path):
+async def test_a_log_cut_inside_a_character_is_still_text_and_has_no_colours(tmp_path):
     async with fake_api.serve(tmp_path) as (api, client):
-        api.answer("äöü".encode())
-        assert await client.pod_log_tail("team", "a", "trainer", lines=1, max_bytes=3) == "ü"
+        api.answer("äöü\x1b[0m".encode())
+        assert await client.pod_log_tail("team", "a", "trainer", lines=1, max_bytes=7) == "ü"
 
 
 @pytest.mark.parametrize(("status", "reason"), [(404, "NotFound"), (400, "BadRequest")])

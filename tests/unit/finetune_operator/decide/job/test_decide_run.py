@@ -427,7 +427,7 @@ def test_a_trainer_that_knew_no_job_is_quoted_from_its_log() -> None:
 @pytest.mark.parametrize(
     "its_pod",
     [
-        pod("Failed", **ended(128, "StartError", "exec: no such file")),
+        pod("Failed", **ended(128, "StartError", "exec: no\nsuch file")),
         pod("Pending", **waiting("CreateContainerError")),
     ],
 )
@@ -435,6 +435,7 @@ def test_an_image_that_cannot_be_started_is_a_matter_of_the_admin(its_pod: Any) 
     job = batch_job(BACKOFF) if its_pod["status"]["phase"] == "Failed" else batch_job()
     failure = read(job, [its_pod]).failure
     assert failure.reason is Reason.CONTAINER_CONFIG_INVALID
+    assert "\n" not in failure.message
     assert "image" in failure.next_step
     assert "Secret" not in failure.next_step
 
