@@ -21,6 +21,7 @@ import orjson
 from finetune_api.deployment import Endpoint
 from finetune_api.names import GROUP, WAKE_ANNOTATION
 from finetune_operator.command_line import print_result
+from finetune_operator.providers.unanswered import known_cause
 from finetune_operator.runtime.connection import kubeconfig_path
 from finetune_operator.runtime.errors import KubeError, NoCluster
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
@@ -264,7 +265,8 @@ async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> st
             try:
                 reply = await client.chat.completions.create(**body)
             except openai.OpenAIError as error:
-                raise CannotAsk(f"{endpoint.url}: {_said(error)}") from None
+                cause = known_cause(error, "SSL_CERT_FILE")
+                raise CannotAsk(f"{endpoint.url} {cause}" if cause else f"{endpoint.url}: {_said(error)}") from None
     with _read(endpoint):
         return reply.choices[0].message.content or ""
 
@@ -334,7 +336,8 @@ def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         raise CannotAsk(f"{endpoint.url}: {_hinted(status, f'{code}: {said}')}") from None
     except HTTPClientError as error:
-        raise CannotAsk(f"{endpoint.url} does not answer ({type(error).__name__})") from None
+        cause = known_cause(error, "AWS_CA_BUNDLE") or f"does not answer ({type(error).__name__})"
+        raise CannotAsk(f"{endpoint.url} {cause}") from None
     except BotoCoreError as error:
         raise CannotAsk(f"AWS's settings of this shell: {error}") from None
 

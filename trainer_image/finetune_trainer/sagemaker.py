@@ -62,6 +62,8 @@ class Hosts:
     current: str = ""
     interface: str = ""
     """Network interface that they reach one another by."""
+    kind: str | None = None
+    """The type of this instance."""
 
     @classmethod
     def of(cls, root: Path) -> Self:
@@ -70,7 +72,9 @@ class Hosts:
         told = orjson.loads(path.read_bytes()) if path.is_file() else {}
         names = tuple(sorted(told.get("hosts") or ("",), key=_by_number))
         current = str(told.get("current_host", names[0]))
-        return cls(names, current, str(told.get("network_interface_name", "")))
+        kind = str(told.get("current_instance_type", ""))
+        interface = str(told.get("network_interface_name", ""))
+        return cls(names, current, interface, kind if kind.startswith("ml.") else None)
 
     @property
     def number(self) -> int:
@@ -158,12 +162,15 @@ def trainer_job(root: Path) -> TrainerJob:
     inputs, hosts = root / "output" / "inputs", Hosts.of(root)
     files = {split: _linked(root, split, inputs) for split in SPLITS if getattr(job.spec.dataset, split) is not None}
     cache = _cache(root, job.spec.base_model, inputs)
+    # What is advised where memory lacks is another type, also where the job has left it to the connection.
+    asked = job.spec.resources
+    resources = asked.model_copy(update={"instance_type": asked.instance_type or hosts.kind})
     return TrainerJob(
         namespace=job.namespace,
         name=job.name,
         uid=job.uid,
         attempt=job.attempt,
-        spec=job.spec.model_copy(update={"dataset": Dataset.model_validate(files)}),
+        spec=job.spec.model_copy(update={"dataset": Dataset.model_validate(files), "resources": resources}),
         output=str(root / "checkpoints"),
         artifact_uri=job.artifact_uri,
         artifact_folder=str(root / "model" / ARTIFACT_FOLDER),

@@ -229,6 +229,8 @@ def _automatic(view: ModelView) -> DeploymentView | None:
 def _facts(view: ModelView, active: int | None) -> list[Fact]:
     spec = view.spec
     pin = spec.active_version if spec else None
+    if pin is not None and pin != active and not latest_of(view.status):
+        return reconciling(Reason.NO_VERSION, f"{_none_yet(view)}; version {pin} becomes active when it is made")
     if pin is not None and pin != active:
         said = f"spec.activeVersion: version {pin} does not exist; {there_are(view.usable)}"
         awaited = version_to_come(pin, latest_of(view.status), view.under_way)

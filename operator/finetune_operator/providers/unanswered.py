@@ -37,7 +37,7 @@ def unanswered(error: BaseException, who: str) -> Unknown:
     """The error in our own terms. `who`: what was asked, as people know it."""
     found = list(_causes(error))
     kind = Unreached if any(type(one).__name__ in _NEVER_SENT for one in found) else Unknown
-    told = kind(Reason.PROVIDER_UNAVAILABLE, f"{who} {_why(found)}")
+    told = kind(Reason.PROVIDER_UNAVAILABLE, f"{who} {_known(found, 'SSL_CERT_FILE') or _of_its_name(found)}")
     told.next_step = _TRUST if any(isinstance(one, ssl.SSLCertVerificationError) for one in found) else None
     return told
 
@@ -62,13 +62,23 @@ def moved(who: str, status: int, location: str, asked: str = "asked for") -> Try
     return TryLater(Reason.PROVIDER_UNAVAILABLE, message, MOVED_PAUSE_SECONDS)
 
 
-def _why(found: list[BaseException]) -> str:
+def known_cause(error: BaseException, bundle: str) -> str | None:
+    """What is wrong, in words that follow who was asked; None where the errors do not say.
+
+    Args:
+        error: as it was raised.
+        bundle: the variable that names the authorities whose certificates are trusted.
+    """
+    return _known(list(_causes(error)), bundle)
+
+
+def _known(found: list[BaseException], bundle: str) -> str | None:
     for one in found:
         verdict = getattr(one, "verify_message", None)  # aiohttp's own kind of it has none
         if isinstance(one, ssl.SSLCertVerificationError) and verdict:
             return (
-                f"shows a certificate that is not trusted ({verdict}): is its authority among those that "
-                "the operator's image, or SSL_CERT_FILE, has?"
+                f"shows a certificate that is not trusted ({verdict}): is its authority in the bundle that {bundle} "
+                "names?"
             )
         if isinstance(one, ssl.SSLError) and getattr(one, "reason", None) in _NO_TLS:
             return "does not speak TLS: does its address begin with http:// instead of https://?"
@@ -78,7 +88,12 @@ def _why(found: list[BaseException]) -> str:
             return "refuses connections"
     names = {type(one).__name__ for one in found}
     if "ProxyError" in names or "ProxyConnectionError" in names:
-        return "cannot be reached through the proxy that the operator is told to use"
+        return "cannot be reached through the proxy that HTTPS_PROXY, or HTTP_PROXY, names"
+    return None
+
+
+def _of_its_name(found: list[BaseException]) -> str:
+    names = {type(one).__name__ for one in found}
     late = any("Timeout" in name for name in names)
     return "does not answer in time" if late else f"does not answer ({type(found[0]).__name__})"
 

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -18,6 +19,9 @@ from finetune_operator.runtime.connection import _error
 from finetune_operator.runtime.errors import error_for
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 from finetune_operator.runtime.settings import Settings
+from tests.simulators import certificates
+from tests.simulators.openai import OpenAISimulator
+from tests.simulators.server import serve
 from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
 from tests.unit.finetune_operator.test_ask import Cluster, args
 
@@ -91,6 +95,18 @@ async def test_a_provider_that_refuses_is_told_in_a_line(provider: Any, monkeypa
         await answer(cluster, args(), {KEY_VARIABLE: "sk-mine"})
     message = str(caught.value)
     assert (words in message, url in message, "\n" in message, "sk-" in message) == (True, True, False, False), message
+
+
+async def test_a_provider_that_cannot_be_reached_is_told_with_the_cause(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("openai._constants.INITIAL_RETRY_DELAY", 0.01)
+    cluster = Cluster()
+    with serve(OpenAISimulator(), tls=certificates.make(tmp_path)) as url:
+        cluster.deploy(url, "m")
+        with pytest.raises(CannotAsk, match=r"not trusted .* the bundle that SSL_CERT_FILE names"):
+            await answer(cluster, args(), {KEY_VARIABLE: "sk-mine"})
+    cluster.deploy(url, "m")
+    with pytest.raises(CannotAsk, match="refuses connections"):
+        await answer(cluster, args(), {KEY_VARIABLE: "sk-mine"})
 
 
 SERVICES: dict[str, tuple[int, str, str, str]] = {

@@ -142,6 +142,7 @@ def on_instances(root: Path, names: list[str], current: str) -> None:
     config = root / "input" / "config"
     config.mkdir(parents=True)
     told = {"current_host": current, "hosts": names, "network_interface_name": "lo"}
+    told["current_instance_type"] = "ml.g5.xlarge"
     (config / "resourceconfig.json").write_text(json.dumps(told))
 
 
@@ -205,6 +206,7 @@ def test_a_step_has_a_row_for_each_gpu_of_all_instances(tiny_model, tmp_path, mo
     monkeypatch.setattr(sagemaker, "gpus", lambda: 8)
     job = sagemaker.trainer_job(tmp_path)
     assert (job.nodes, job.ranks_per_node, job.rendezvous) == (2, 4, "algo-1:29500")
+    assert job.spec.resources.instance_type == "ml.g5.xlarge"
 
 
 OWN_CODE = """

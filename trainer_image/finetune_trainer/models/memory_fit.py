@@ -276,6 +276,8 @@ def advice(need: Need, room: Room, spec: FineTuneJobSpec) -> str:
         enough = first((f"{text} with {more}", changed) for text, (more, changed) in further)
     gibibytes = math.ceil(_SPARE * need.parts(need.smallest).total / _GIB)
     more = f"a GPU with {gibibytes} GiB" if room.device == "GPU" else f"resources.memory: {gibibytes}Gi"
+    if spec.resources.instance_type:
+        more = f"a resources.instanceType with {gibibytes} GiB {'on each GPU' if room.device == 'GPU' else 'of memory'}"
     return f"Any one of these is enough: {'; '.join([*enough, more])}." if enough else f"It takes {more}."
 
 
@@ -298,8 +300,8 @@ def _more_ranks(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:
     """Twice as many GPUs and again, up to what one pod can have; a step has a row for each."""
     setup, asked = need.setup, spec.resources
     gpus, rows = max(asked.gpus_per_node or 1, 1), spec.hyperparameters.batch_size
-    if setup.method == "QLoRA" or setup.device != "GPU" or spec.code:
-        return
+    if setup.method == "QLoRA" or setup.device != "GPU" or spec.code or asked.instance_type:
+        return  # all GPUs of an instance train
     while (gpus := 2 * gpus) <= _MOST_GPUS and gpus * asked.nodes <= rows:
         of_a_rank = replace(need.rows, per_step=math.ceil(rows / (gpus * asked.nodes)))
         shared = replace(need, setup=replace(setup, shards=gpus * asked.nodes), rows=of_a_rank)

@@ -134,9 +134,15 @@ STATES: dict[str, tuple[ModelView, str, str, bool]] = {
     ),
     "served by hand": (view(*V, spec=spec(deployment={"mode": "Manual"})), "Ready", "Current", False),
     "pin that does not exist": (view(*V, active=2, spec=spec(activeVersion=9)), "VersionNotFound", "Failed", True),
-    "pin on the first version, which a job makes": (
-        view(spec=spec(activeVersion=1), under_way=("b",)),
+    "pin on the next version, which a job makes": (
+        view(*V, active=3, spec=spec(activeVersion=4), under_way=("b",)),
         "VersionNotFound",
+        "InProgress",
+        True,
+    ),
+    "pin of a model without versions, whose job may come later": (
+        view(spec=spec(activeVersion=1)),
+        "NoVersion",
         "InProgress",
         False,
     ),

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.job import FineTuneJobSpec, LoRA
+from finetune_api.job import FineTuneJobSpec, LoRA, Resources
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer import __main__ as command_line
 from finetune_trainer.computing import adapted_linear, frozen_norm
@@ -291,6 +291,13 @@ def test_advice_names_the_mildest_changes_that_are_enough(method, hyper, gibibyt
     spec = spec_of(method, **hyper)
     said = advice(need_of(spec), gpu(gibibytes), spec)
     assert [word for word in words if word not in said] == [], said
+
+
+def test_at_sagemaker_another_instance_is_advised_and_no_number_of_gpus_which_its_jobs_lack():
+    spec = spec_of("Full")
+    spec = spec.model_copy(update={"resources": Resources(instance_type="ml.g5.xlarge")})
+    said = advice(need_of(spec), gpu(40), spec)
+    assert ("gpusPerNode" in said, "a resources.instanceType with " in said) == (False, True), said
 
 
 def test_what_is_advised_fits_when_it_is_done():
