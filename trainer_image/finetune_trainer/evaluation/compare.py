@@ -23,9 +23,6 @@ _STEPS = 2048
 _CHANCE = 0.05
 """Of two models that are alike, the part of test sets that may tell them apart."""
 
-_MISSED = 3
-"""Rows of a kind that a test set lacks by chance in one of twenty cases, of any number of rows."""
-
 _DIGITS = 6
 _TINY = 1e-9  # what rounding of means may leave of a difference that is none
 _LARGEST_EXPONENT = 100.0
@@ -78,8 +75,7 @@ class Spread:
 
         Rows are drawn with replacement. Rows with the same value are alike, so drawing rows is drawing how often each
         value comes: a multinomial. What is drawn from a handful of rows is as narrow as they are alike, whatever chance
-        has brought them together: where that may be chance (`_may_be_chance`), or rows of a kind that has not come yet
-        may turn the mean round (`_may_be_outweighed`), the interval reaches to zero.
+        has brought them together: where that may be chance (`_may_be_chance`), the interval reaches to zero.
         """
         rows = self.count
         if rows == 0:
@@ -88,18 +84,9 @@ class Spread:
         values, chance = sums / counts, np.random.default_rng(seed)
         found = [chance.multinomial(rows, counts / rows, size=size) @ values / rows for size in _resamples(len(values))]
         low, high = np.percentile(np.concatenate(found), [2.5, 97.5])
-        if (low > 0 or high < 0) and (self._may_be_outweighed() or self._may_be_chance(chance)):
+        if (low > 0 or high < 0) and self._may_be_chance(chance):
             low, high = min(low, 0.0), max(high, 0.0)
         return Interval(low=_clean(low), high=_clean(high))
-
-    def _may_be_outweighed(self) -> bool:
-        """Whether so many rows as may well have been missed outweigh the sum, if each is the utmost the other way.
-
-        What none of n rows has shown may still be 3 / n of all rows (Hanley and Lippman-Hand 1983). A model that is a
-        little better on most rows and fails on the rest looks better until one of these comes. Whole wins, as of exact
-        answers, are never held up: fewer than six decide nothing anyhow.
-        """
-        return abs(math.fsum(total for _, total in self.cells.values())) <= _MISSED
 
     def _may_be_chance(self, chance: np.random.Generator) -> bool:
         """Whether two models that are alike lie as far apart in more than _CHANCE of all test sets.
