@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from finetune_api.job_status import LOSS_POINTS
-from finetune_api.words import one_line
 from finetune_operator.decide.job.remote import at
 from finetune_operator.runtime.logs import redact
 
@@ -29,6 +28,8 @@ RESULTS_MAX_BYTES = 16 * 1024 * 1024
 
 _MESSAGE_LIMIT, _READ_LIMIT = 500, 16 * 1024
 _WORD_LIMIT = 64
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+"""What steers terminals, or cannot be seen."""
 _BETWEEN_WORDS = re.compile(r"[\s-]+")
 _MILLISECONDS = 1e11
 """As seconds a number from here on would be in the year 5138."""
@@ -39,7 +40,7 @@ _LARGEST = 2**53
 def plain(message: str) -> str:
     """A provider's sentence, cut short, on one line, without what looks like a secret, or is none of Unicode's text."""
     readable = message[:_READ_LIMIT].encode("utf-8", "replace").decode()
-    return one_line(redact(readable))[:_MESSAGE_LIMIT]
+    return _UNSEEN.sub(" ", redact(readable)).strip()[:_MESSAGE_LIMIT]
 
 
 def unknown_state(word: str) -> str:

