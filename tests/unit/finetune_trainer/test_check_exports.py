@@ -241,6 +241,12 @@ def test_what_says_something_of_a_column_is_not_taken_for_it(check, columns, map
     assert f"spec.dataset.columns: {mapped}," in refused.verdict.next_step
 
 
+def test_lines_of_single_messages_become_rows_of_neighbours(check, tmp_path):
+    said = [one for x, y in PAIRS for one in ({"role": "system", "content": "s"}, user(x), assistant(y))]
+    made = followed(check(train=("rows.jsonl", as_lines(said))), tmp_path, "rows.jsonl")
+    assert [json.loads(line)["messages"] for line in made.splitlines()] == [[user(x), assistant(y)] for x, y in PAIRS]
+
+
 def test_one_answer_is_not_taken_where_two_are_asked_for(check):
     rows = [{"question": "q", "answers": ["a", "b"]}]
     step = check(train=("rows.jsonl", as_lines(rows)), spec=dict(PREFERENCE)).verdict.next_step

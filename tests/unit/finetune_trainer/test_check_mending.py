@@ -271,7 +271,7 @@ def test_lists_of_one_text_become_that_text(mended, completion):
     ("prompts", "said", "step"),
     [
         (pa.array([["a"], ["b"]]), "is a list", "frame['prompt'].str[0] of pandas"),
-        (pa.array([{"x": "a"}, {"x": "b"}]), "is an object", """| jq -c '.["prompt"] |= .NAME' > ROWS.jsonl`"""),
+        (pa.array([{"x": "a"}, {"x": "b"}]), "is an object", """then .NAME else . end)' > ROWS.jsonl`"""),
         (pa.array([1, 2], pa.timestamp("s")), "is a time", "frame['prompt'].astype(str) of pandas"),
         (pa.array([1, 2], pa.date32()), "is a date", "frame['prompt'].astype(str) of pandas"),
         (pa.array([1, 2], pa.time32("s")), "is a time of day", "frame['prompt'].astype(str) of pandas"),
@@ -298,6 +298,19 @@ def test_messages_that_are_maps_of_parquet_are_told_as_such(check):
     assert "frame['messages'].map(lambda found: [dict(one) for one in found])" in verdict.next_step
 
 
+@pytest.mark.parametrize("odd", [["b"], {"x": "b"}, 5])
+def test_rows_that_are_right_already_stay_as_they_are(check, tmp_path, odd):
+    rows = [{"prompt": "a", "completion": odd}, {"prompt": "c", "completion": "d"}]
+    step = check(train=("t.jsonl", written("t.jsonl", rows))).verdict.next_step
+    command = re.findall("`(jq .*?)`", step)[0]
+    if not shutil.which("jq"):
+        pytest.skip("jq is not installed here")
+    (tmp_path / "FILE").write_text(written("t.jsonl", rows))
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    made = [json.loads(line)["completion"] for line in (tmp_path / "ROWS.jsonl").read_text().splitlines()]
+    assert (type(made[0]), made[1]) == (str, "d")
+
+
 def test_objects_with_lists_in_parquet_are_written_as_json_by_the_command(check, tmp_path):
     """pandas reads such lists as arrays of numpy, which json.dumps does not know."""
     answers = pa.array([{"text": ["b"], "answer_start": [0]}] * 2)
@@ -315,7 +328,7 @@ def test_an_object_for_a_text_is_answered_with_how_a_part_of_it_is_taken_out(che
     spec = {"dataset": {"columns": {"prompt": "question", "completion": "answers"}}}
     verdict = check(train=("t.jsonl", json.dumps(row)), spec=dict(spec)).verdict
     assert ".text[0] is an answer of SQuAD" in verdict.next_step
-    assert "`jq -c '.[\"answers\"] |= tojson' FILE > ROWS.jsonl` writes objects as JSON" in verdict.next_step
+    assert "then tojson else . end)' FILE > ROWS.jsonl` writes objects as JSON" in verdict.next_step
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.jq import by_jq, field, key
+from finetune_trainer.data.jq import by_jq, by_jq_of_all, field, key
 from finetune_trainer.data.layouts import BELOW, Layout
 from finetune_trainer.data.turns import messages_in
 
@@ -50,6 +50,10 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
 """What others call these columns, the most usual first."""
 _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
+_OF_NEIGHBOURS = (
+    "def who: .role // .from | tostring | ascii_downcase; [., .[1:]] | transpose[] | select(.[1] and "
+    '(.[0] | who | IN("user", "human")) and (.[1] | who | IN("assistant", "gpt", "model"))) | {messages: .}'
+)
 _OF_MESSAGES = ({"role", "content"}, {"from", "value"})
 _LEFT_OUT = {
     "a question is learnt without the choices that it gives": ("choices", "options"),
@@ -188,10 +192,11 @@ def mapping(found: dict[str, str]) -> str:
     return f"{{{', '.join(inside)}}}"
 
 
-def of_messages(names: set[str]) -> str | None:
+def of_messages(names: set[str], file_format: str) -> str | None:
     """What to do where each message is a row, and not each conversation; or where conversations branch.
 
-    OpenAssistant has them so: a row is one way through such a tree.
+    OpenAssistant has them so: a row is one way through such a tree. Of lines that are single messages nobody knows
+    where a conversation ends.
     """
     if names >= {"prompt", "message_tree_id"}:
         return (
@@ -204,8 +209,13 @@ def of_messages(names: set[str]) -> str | None:
             "Each row is one message of a tree: write the way from its first question to an answer as one row, "
             '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.'
         )
+    if any(pair <= names for pair in _OF_MESSAGES) and file_format.split(",", maxsplit=1)[0] == "JSON":
+        return "Write one conversation a row: `jq -c '{messages: .}' FILE > ROWS.jsonl` does it with lists of messages."
     if any(pair <= names for pair in _OF_MESSAGES):
-        return "Write one conversation a row: `jq -c '{messages: .}' FILE` does it with lists of messages."
+        how = (
+            f"`{by_jq_of_all(file_format, _OF_NEIGHBOURS)}` makes a row of each question and the answer right behind it"
+        )
+        return f"Write one conversation a row: {how}."
     return None
 
 

@@ -198,7 +198,7 @@ def _as_text(column: str, file_format: str) -> str:
     """How numbers become text: which text that is, is for their author to say."""
     if file_format.startswith("Parquet"):
         return f"Only text is learnt: frame[{column!r}].astype(str) of pandas makes it of these; better are words."
-    how = by_jq(file_format, f"{field(column)} |= tostring")
+    how = by_jq(file_format, f"{field(column)} |= (if . == null then . else tostring end)")
     return f"Only text is learnt: `{how}` makes it of numbers; of classes better write the words."
 
 
@@ -207,13 +207,17 @@ def _of_list(column: str, file_format: str) -> str:
     if file_format.startswith("Parquet"):
         how = f"frame[{column!r}].str[0] of pandas takes the first of each list"
     else:
-        how = f"""`{by_jq(file_format, f"{field(column)} |= .[0]")}` takes the first of each list"""
+        first = 'if type == "array" then .[0] else . end'
+        how = f"`{by_jq(file_format, f'{field(column)} |= ({first})')}` takes the first of each list"
     return f"Only text is learnt: {how}; of lists with several texts write the one that is meant."
 
 
 def _of_object(column: str, file_format: str) -> str:
     """How a text that an object holds becomes that of its row. Answers of SQuAD are lists within one."""
-    whole, part = (by_jq(file_format, f"{field(column)} |= {how}") for how in ("tojson", ".NAME"))
+    whole, part = (
+        by_jq(file_format, f'{field(column)} |= (if type == "object" then {how} else . end)')
+        for how in ("tojson", ".NAME")
+    )
     return (
         f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then; of an object `{part}` takes "
         "what it calls NAME; .text[0] is an answer of SQuAD."

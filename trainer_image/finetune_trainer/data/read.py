@@ -225,7 +225,7 @@ class SplitFile:
         path = self._source.local_path
         with ExitStack() as files:
             if path is not None and self.format.compression is None:
-                # Its bytes are hashed beside what is read of it by its path: by one behind the other a tenth slower.
+                # Hashed beside what is read of it by its path: neither needs Python's lock for most of its time.
                 hashed = files.enter_context(ThreadPoolExecutor(1)).submit(self._source.drain)
                 parquet = ParquetRows(path, self.name)
             else:

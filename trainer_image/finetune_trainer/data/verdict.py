@@ -337,7 +337,7 @@ class _SplitCheck:
         columns, seen, of_pairs = self.columns, set(self.columns_seen), self.spec.preference is not None
         of_one_answer = (
             exports.of_export(seen, self.first_fields, self.format),
-            column_names.of_messages(seen),
+            column_names.of_messages(seen, self.format),
             column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
         )
         ways: tuple[str | None, ...] = (
