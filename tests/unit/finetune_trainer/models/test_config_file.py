@@ -62,8 +62,8 @@ def refusal(base: Path) -> str:
         ({"num_hidden_layers": None}, "num_hidden_layers is null, and no whole number from 1 on"),
         ({"num_hidden_layers": 3}, "num_hidden_layers is 3, and the files of weights hold 2 layers"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and the files of weights hold 2 layers"),
-        ({"num_hidden_layers": 10**9, "model_type": "youtu"}, "num_hidden_layers is 1000000000, and the files of weights "
-         "hold 20 tensors"),
+        ({"num_hidden_layers": 10**9, "model_type": "youtu"}, "num_hidden_layers is 1000000000, and the files of "
+         "weights hold 20 tensors"),
         ({"vocab_size": 0}, "vocab_size is 0, and no whole number from 1 on"),
         ({"vocab_size": 64}, "vocab_size is 64, and model.embed_tokens.weight in model.safetensors has 377 rows"),
         ({"hidden_size": -32}, "hidden_size is -32, and no whole number from 1 on"),
