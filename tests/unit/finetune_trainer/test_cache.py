@@ -186,7 +186,7 @@ def no_index(folder):
         (tokenizer_without_sense, "tokenizer_config.json of the base model is no JSON object. Correct it there"),
         (damaged_weights, "model.safetensors is damaged"),
         (no_causal_model, "org/some-model cannot be used: T5EncoderModel is no language model that answers"),
-        (unknown_architecture, "cannot read its configuration"),
+        (unknown_architecture, "transformers has no language model of the kind never-heard-of"),
         (no_config, "no folder with a config.json"),
     ],
 )

@@ -346,7 +346,7 @@ def packed_without_a_word(base: Path) -> None:
 
 
 def of_a_kind_of_its_own(base: Path) -> None:
-    change(base, model_type="internlm3", head_dim=16)
+    change(base, model_type="youtu", head_dim=16)
 
 
 def with_code_of_its_own(base: Path) -> None:
