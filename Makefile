@@ -74,7 +74,7 @@ demo-down: python ## end what `make demo` started; images and downloads stay cac
 ##@ Check it
 
 .PHONY: test
-test: root ## everything: lint, unit, contract, cluster and end-to-end tests (what CI runs)
+test: root ## lint, unit, contract, cluster and end-to-end tests: what CI runs
 	@echo "==> 1/2 set-up: dependencies, Go programs and images"
 	@$(MAKE) -j3 venv programs images
 	@echo "==> 2/2 tests: unit, contract, cluster, end to end; lint beside them"
