@@ -65,6 +65,17 @@ def test_rows_over_the_length_limit_are_warned_of(check, tiny_model):
     assert any("1 row without any token of the completion" in w and "line 3" in w for w in result.verdict.warnings)
 
 
+def test_rows_beyond_what_the_base_model_was_made_for_are_told(check, tiny_model):
+    known = json.loads((tiny_model / "test/tiny-llama/config.json").read_text())["max_position_embeddings"]
+    rows = GOOD + json.dumps({"prompt": "sky", "completion": "blue " * known}) + "\n"
+    spec = {"hyperparameters": {"maxSequenceLength": 2 * known}}
+    told = check("--model-cache", tiny_model, train=("t.jsonl", rows), spec=spec).verdict.warnings
+    assert any(f"and the base model was made for {known:,}" in one for one in told)
+    spec = {"hyperparameters": {"maxSequenceLength": known}}
+    told = check("--model-cache", tiny_model, train=("t.jsonl", rows), spec=spec).verdict.warnings
+    assert not any("was made for" in one for one in told)
+
+
 MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
 
 

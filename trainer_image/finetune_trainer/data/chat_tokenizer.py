@@ -26,7 +26,7 @@ from finetune_trainer.data.chat_template import (
     render,
 )
 from finetune_trainer.data.frames import frame
-from finetune_trainer.data.row_limit import positions_of, row_limit
+from finetune_trainer.data.row_limit import beyond, made_for, positions_of, row_limit
 from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.data.template_file import TEMPLATE_STEP, filed_template, require_writing
 from finetune_trainer.data.tokenizer_config import STEP, require_form
@@ -69,6 +69,8 @@ class ChatTokenizer:
     """What time templates write, where they write one; None stands for what the clock says."""
     positions: int | None = None
     """Tokens that the model has positions for, where it has a table of them."""
+    made_for: int | None = None
+    """Tokens that the model was made for, where it computes their positions."""
     special_ids: frozenset[int] = field(init=False)
     _blank_ids: dict[int, bool] = field(default_factory=dict, repr=False)
     _frames: dict[tuple[bool, tuple[Role, ...]], list[str] | None] = field(default_factory=dict, repr=False)
@@ -98,7 +100,8 @@ class ChatTokenizer:
         chat = cls._build(backend, template, special_tokens, file)
         if chat.has_own_template:
             require_writing(chat.template, special_tokens, file)
-        return replace(chat, moment=moment, positions=positions_in(folder))
+        known = made_for(_json_or_nothing(folder / "config.json"))
+        return replace(chat, moment=moment, positions=positions_in(folder), made_for=known)
 
     @classmethod
     def from_transformers(cls, tokenizer: TransformersTokenizer, *, decoder_start: int | None = None) -> Self:
@@ -138,6 +141,10 @@ class ChatTokenizer:
     def row_limit(self, hyper: Hyperparameters) -> int:
         """Most tokens of a row that is learnt from."""
         return row_limit(hyper, self.positions)
+
+    def beyond(self, longest: int, hyper: Hyperparameters) -> str | None:
+        """What is said where rows of so many tokens are learnt from behind those that the model was made for."""
+        return beyond(longest, self.row_limit(hyper), self.made_for)
 
     @property
     def eos_id(self) -> int | None:

@@ -15,10 +15,51 @@ TABLES = dict.fromkeys(_GPTS, "n_positions") | dict.fromkeys(_OTHERS, "max_posit
 """Kinds of models that have a table of positions, and the field with its length. Others compute what they need."""
 
 
+_MOST_STRETCHED = 4096
+
+
 def positions_of(config: Mapping[str, Any]) -> int | None:
     """How many tokens a model has positions for, where its config.json says so of a table."""
     said = config.get(TABLES.get(str(config.get("model_type")), ""))
     return said if isinstance(said, int) and said > 0 else None
+
+
+def made_for(config: Mapping[str, Any]) -> int | None:
+    """Most tokens that a model which computes its positions was made for, as its config.json says.
+
+    Rotary positions may be stretched: by a factor of what was learnt first, or where that is not named, of what is.
+    """
+    inner = config.get("text_config")
+    own = inner if isinstance(inner, Mapping) else config
+    said = own.get("max_position_embeddings")
+    if own.get("model_type") in TABLES or not isinstance(said, int) or said <= 0:
+        return None
+    rope = own.get("rope_parameters") or own.get("rope_scaling")
+    of_layers = [rope, *rope.values()] if isinstance(rope, Mapping) else []
+    return max([said, *(_stretched(one, said) for one in of_layers if isinstance(one, Mapping))])
+
+
+def _stretched(rope: Mapping[str, Any], said: int) -> int:
+    factor, first = rope.get("factor"), rope.get("original_max_position_embeddings", said)
+    if not (isinstance(factor, int | float) and isinstance(first, int) and 1 <= factor <= _MOST_STRETCHED):
+        return said
+    return int(first * factor)
+
+
+def beyond(longest: int, limit: int, known: int | None) -> str | None:
+    """What is said where rows are learnt from behind the tokens that a model was made for.
+
+    Args:
+        longest: tokens of the longest row, before its end is cut.
+        limit: most tokens of a row that are learnt from.
+        known: as `made_for` says.
+    """
+    if known is None or min(longest, limit) <= known:
+        return None
+    return (
+        f"the longest row has {min(longest, limit):,} tokens, and the base model was made for {known:,} (its "
+        "max_position_embeddings): it may learn little beyond them, and servers take no such prompts"
+    )
 
 
 def row_limit(hyper: Hyperparameters, positions: int | None) -> int:

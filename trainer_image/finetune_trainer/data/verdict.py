@@ -416,12 +416,12 @@ class _SplitCheck:
         limit, tally = in_words(self.spec.hyperparameters, self._positions), self.tally
         if tally.truncated:
             yield f"{self.called}: {_rows(tally.truncated)} longer than {limit}; the end is cut"
+        if self.tokenizer and (said := self.tokenizer.beyond(tally.longest, self.spec.hyperparameters)):
+            yield f"{self.called}: {said}"
         if tally.unlabelled:
             without = "any token of the completion" if self.spec.preference is None else "two different answers"
-            yield (
-                f"{self.called}: {_rows(tally.unlabelled)} without {without} within {limit} "
-                f"(the first: {tally.first_unlabelled}); they are left out of training"
-            )
+            left = f"{_rows(tally.unlabelled)} without {without} within {limit} (the first: {tally.first_unlabelled})"
+            yield f"{self.called}: {left}; they are left out of training"
 
 
 def _refused(row: Refused) -> Unusable:
