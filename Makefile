@@ -90,7 +90,7 @@ all-tests:
 	@scripts/tests.sh --numprocesses 3 --sample $(PYTEST) && scripts/bytecode.sh keep
 
 .PHONY: test-all
-test-all: root venv programs images ## everything with every row and every fault, not one of many that are alike (an hour)
+test-all: root venv programs images ## everything with every row and every fault, not one of many that are alike (hours)
 	@scripts/tests.sh --numprocesses 3 --every-fault $(PYTEST)
 
 .PHONY: test-unit
@@ -138,7 +138,7 @@ fuzz: venv ## random bytes as datasets, for hours: each must give a verdict
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/data/test_data_fuzz.py $(PYTEST)
 
 .PHONY: test-chaos
-test-chaos: root venv programs ## kill the operator at every fault point, refuse, cut and freeze (minutes)
+test-chaos: root venv programs ## kill the operator at every fault point, refuse, cut and freeze (more than an hour)
 	@scripts/tests.sh --every-fault tests/chaos $(PYTEST)
 
 .PHONY: soak

@@ -14,8 +14,9 @@ _OTHERS = frozenset({"bart", "biogpt", "blenderbot", "gpt_neo", "mvp", "opt", "p
 TABLES = dict.fromkeys(_GPTS, "n_positions") | dict.fromkeys(_OTHERS, "max_position_embeddings")
 """Kinds of models that have a table of positions, and the field with its length. Others compute what they need."""
 
-
 _MOST_STRETCHED = 4096
+_MOST_TOKENS = 1 << 31
+"""What is beyond these is no length and no factor, but a broken file."""
 
 
 def positions_of(config: Mapping[str, Any]) -> int | None:
@@ -41,9 +42,9 @@ def made_for(config: Mapping[str, Any]) -> int | None:
 
 def _stretched(rope: Mapping[str, Any], said: int) -> int:
     factor, first = rope.get("factor"), rope.get("original_max_position_embeddings", said)
-    if not (isinstance(factor, int | float) and isinstance(first, int) and 1 <= factor <= _MOST_STRETCHED):
+    if not isinstance(factor, int | float) or not isinstance(first, int):
         return said
-    return int(first * factor)
+    return int(first * factor) if 1 <= factor <= _MOST_STRETCHED and first <= _MOST_TOKENS else said
 
 
 def beyond(longest: int, limit: int, known: int | None) -> str | None:

@@ -20,6 +20,7 @@ CASES: dict[str, tuple[dict[str, Any], int | None]] = {
     "stretched without a beginning": ({**LLAMA, "rope_scaling": {"type": "dynamic", "factor": 2}}, 4096),
     "of layers of two kinds": ({**LLAMA, "rope_parameters": {"full_attention": YARN, "sliding_attention": {}}}, 8192),
     "odd stretches": ({**LLAMA, "rope_scaling": {"factor": float("inf"), "short_factor": [1.0]}}, 2048),
+    "no length": ({**LLAMA, "rope_scaling": {**YARN, "original_max_position_embeddings": 10**400}}, 2048),
     "no stretch": ({**LLAMA, "rope_scaling": "linear"}, 2048),
 }
 
