@@ -30,7 +30,7 @@ NAMESPACE = "finetune-system"
 CA_FOLDER = "/etc/provider-ca"
 BEFORE_THE_DEMO = {"test_cloud_lives", "test_failover"}
 """They look at the operator's first pods, and end them: the demo is not to miss a phase meanwhile."""
-DEMO_ROWS = ("train=224", "validation=32", "test=60")
+DEMO_ROWS = ("train=160", "validation=16", "test=40")
 
 
 @dataclass(frozen=True)
