@@ -138,7 +138,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             {},
             "Each row is one message of a tree",
         ),
-        ("t.parquet", as_parquet([{"translation": {"en": "a"}}]), {}, "json_normalize(read_parquet('FILE')"),
+        ("t.parquet", as_parquet([{"translation": {"en": "a"}}]), {}, "{prompt: .NAME.NAME, completion: .NAME.NAME}"),
         ("t.parquet", as_parquet([{f"c{number}": "a" for number in range(70)}]), {}, "Map the names with"),
         ("t.csv", "404: Not Found", {}, "Let the file begin with a line of its columns' names, or map the names with"),
         ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),

@@ -122,7 +122,7 @@ def test_lines_that_are_lists_are_told_how_rows_come_of_them(check):
 @pytest.mark.parametrize(
     ("column", "said"),
     [
-        (pa.array([b"a", b"b"]), "frame['prompt'].str.decode('utf-8')"),
+        (pa.array([b"a", b"b"]), "makes it of bytes, where those are UTF-8"),
         (
             pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]),
             "bytes.decode",

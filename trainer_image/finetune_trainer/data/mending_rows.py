@@ -24,9 +24,7 @@ _OF_MESSAGES = ("message", "content")
 """How is begun what is said of one message."""
 
 
-def without_rows(
-    problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, in_python: str
-) -> str | None:
+def without_rows(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str) -> str | None:
     """How bad rows are left out, where as many others are left; None where nobody knows which ones, or how.
 
     Args:
@@ -34,7 +32,6 @@ def without_rows(
         rows: Of the file.
         bad_rows: How many of them have a problem.
         file_format: As which it was read.
-        in_python: The rows of a file of text, for Python.
     """
     if 2 * bad_rows > rows:
         return None
@@ -43,7 +40,7 @@ def without_rows(
             "The file ends within a row, as it does where writing or uploading broke off: write and upload it anew. "
             f"`sed '{rows}d' FILE > ROWS.jsonl` leaves that row out; others may be missing, too."
         )
-    how = _by_lines(problems, bad_rows, file_format) or _by_columns(problems, file_format, in_python)
+    how = _by_lines(problems, bad_rows, file_format) or _by_columns(problems, file_format)
     how = how or _by_cells(problems, file_format)
     return how and f"{NEXT_STEP[Reason.DATASET_INVALID]} To leave such rows out: {how}."
 
@@ -55,19 +52,12 @@ def _by_lines(problems: Sequence[Unusable], bad_rows: int, file_format: str) -> 
     return f"`sed '{';'.join(f'{line}d' for line in lines)}' FILE > ROWS.jsonl`"
 
 
-def _by_columns(problems: Sequence[Unusable], file_format: str, in_python: str) -> str | None:
+def _by_columns(problems: Sequence[Unusable], file_format: str) -> str | None:
     """The same where all of them lack a text: in which columns is known of those that are named."""
     columns = sorted({problem.field or "" for problem in problems})
     lack = all(problem.kind in ("Missing", "Empty") for problem in problems)
     if not lack or "" in columns or any(problem.what.startswith(_OF_MESSAGES) for problem in problems):
         return None
-    names = ", ".join(map(json.dumps, columns))
-    if file_format.startswith("Parquet"):
-        return f"frame[frame[[{names}]].fillna('').map(str.strip).ne('').all(axis=1)] of pandas"
-    if file_format.startswith("CSV"):
-        kept = f'if all((row[name] or "").strip() for name in [{names}])'
-        how = f"import csv, json; {_LONG_CELLS}[print(json.dumps(row)) for row in {in_python} {kept}]"
-        return f"`python3 -c {quoted(how)} > ROWS.jsonl`"
     texts = ", ".join(map(field, columns))
     how = by_jq(file_format, rf'select(all({texts}; type == "string" and test("\\S")))')
     return f"`{how}`"

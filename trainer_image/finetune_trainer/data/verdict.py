@@ -40,7 +40,8 @@ _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
 
 _LESS_MEMORY = (
     "Give it more memory. A Parquet file takes less with smaller row groups: "
-    "pandas.read_parquet('FILE').to_parquet('FILE.parquet', row_group_size=1000)."
+    '`python3 -c \'from pyarrow import parquet; parquet.write_table(parquet.read_table("FILE"), "ROWS.parquet", '
+    "row_group_size=1000)'` writes it so."
 )
 _SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512, "name": 256}
