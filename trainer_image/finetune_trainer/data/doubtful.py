@@ -1,13 +1,14 @@
 """Rows that can be learnt from and were probably not meant so: found by a look at their text, counted, warned of."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain, starmap
 from operator import eq
 from os.path import commonprefix
 
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.csv_rows import SEPARATORS, others_as_many
 from finetune_trainer.data.marked_text import in_chat_format
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.rows import Position, Row, Rows
@@ -20,6 +21,8 @@ _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
 _FEW = 10
 """Rows that may all have one answer."""
+_SOME = 3
+"""Rows that may be cut alike by two separators."""
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
 _STILL_TO_COME = frozenset(
     spelt
@@ -59,9 +62,10 @@ class Doubtful:
 class EveryRow:
     """Whether each row of a file has something that a few may well have, and all of them have by mistake."""
 
-    def __init__(self, has_it: Callable[[str, str], bool], what: str) -> None:
-        """`has_it`: of a question and its answer."""
+    def __init__(self, has_it: Callable[[str, str], bool], what: str, least: int = _FEW) -> None:
+        """`has_it`: of a question and its answer. `least`: rows that say it."""
         self._has_it = has_it
+        self._least = least
         self.what = what
         """That all have, for messages."""
         self._rows = 0
@@ -81,7 +85,7 @@ class EveryRow:
     @property
     def is_so(self) -> bool:
         """Whether there are enough rows to say so."""
-        return not self._differs and self._rows >= _FEW
+        return not self._differs and self._rows >= self._least
 
 
 def of_every_row() -> list[EveryRow]:
@@ -103,6 +107,28 @@ def of_every_row() -> list[EveryRow]:
             "have the question before the answer, in the answer's text: a model learns to repeat it",
         ),
     ]
+
+
+def of_other_separators(separator: str, first: Collection[str]) -> list[EveryRow]:
+    """What is asked of all rows of a table of text: whether another separator than the header's cuts each alike.
+
+    `first`: cells of the first row.
+    """
+
+    def as_often(mark: str) -> Callable[[str, str], bool]:
+        counts = set[int]()
+
+        def is_so(asked: str, answer: str) -> bool:
+            counts.add(asked.count(mark) + answer.count(mark))
+            return len(counts) == 1 and 0 not in counts
+
+        return is_so
+
+    said = (
+        f"as the header has {SEPARATORS.get(separator)}: if those separate the cells, write the header with them, too"
+    )
+    others = others_as_many(first, len(first), separator)
+    return [EveryRow(as_often(mark), f"have as many {SEPARATORS[mark]} {said}", _SOME) for mark in others]
 
 
 class Words:

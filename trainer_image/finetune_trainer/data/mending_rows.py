@@ -4,11 +4,12 @@ Only where it is known which rows these are, or what they lack: a command that l
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.csv_rows import SPACE_BEFORE_QUOTE, without_spaces
+from finetune_trainer.data.csv_rows import BY_OTHERS, SEPARATORS, SPACE_BEFORE_QUOTE, without_spaces
 from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
@@ -79,6 +80,10 @@ def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
     mark = separator_in(file_format)
     if all(SPACE_BEFORE_QUOTE in problem.what for problem in problems):
         return without_spaces(json.loads(mark))
+    others = Counter(problem.what.partition(BY_OTHERS)[2] for problem in problems)
+    other, count = others.most_common(1)[0]
+    if other and count > max(1, len(problems) // 2):
+        return _written_otherwise(mark, other)
     if all(_has_too_many(problem.what) for problem in problems):
         return (
             "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
@@ -93,6 +98,16 @@ def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
             "to double, since nothing tells where their cell ends."
         )
     return None
+
+
+def _written_otherwise(mark: str, other: str) -> str:
+    """What to do where other separators stand in the rows than in the header, which is `mark` as Python writes it."""
+    wanted = next(one for one, name in SEPARATORS.items() if name == other)
+    how = f"1s/{mark[1:-1]}/{json.dumps(wanted)[1:-1]}/g"
+    return (
+        f"Header and rows have different separators: `sed '{how}' FILE > ROWS.csv` gives the header those of the rows. "
+        "Where only some rows are so, two files were put together: check each by itself."
+    )
 
 
 def _rows_of(file_format: str) -> str:
