@@ -283,7 +283,7 @@ class SplitCheck:
             column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
         )
         ways: tuple[str | None, ...] = (
-            of_ranked(seen, self.format, of_pairs=of_pairs),
+            of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
             *(of_one_answer if not of_pairs else ()),
             None if len(meant) == len(unnamed) else wrapped.as_json(columns, self.first_fields, self.format),
             self._marked and self._marked.step(self.format),
