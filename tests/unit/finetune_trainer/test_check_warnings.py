@@ -360,6 +360,28 @@ def test_marks_behind_questions_that_openais_old_models_wanted_are_warned_of(che
     assert "take it away, and a mark such as END behind answers" in said
 
 
+@pytest.mark.parametrize("end", ["\n\nAssistant:", "\n### Response:\n", "\nAI: "])
+def test_names_of_who_is_to_answer_behind_questions_are_warned_of(check, end):
+    """As Anthropic's old models and Alpaca's template want them: a chat template would write its own behind it."""
+    row = {"prompt": f"Human: What colour is the sky?{end}", "completion": "blue"}
+    (warning, _) = check(train=("t.jsonl", f"{json.dumps(row)}\n")).verdict.warnings
+    assert "the first row has marks of a chat in its text, such as Assistant: behind its question" in warning
+
+
+@pytest.mark.parametrize(
+    ("lengths", "told"),
+    [((255, 255, 255, 9), True), ((255, 255, 256, 9), False), ((255,) * 4, False), ((32_767, 9), True)],
+)
+def test_texts_that_end_where_cells_are_cut_are_warned_of(check, tiny_model, lengths, told):
+    rows = [{"prompt": f"{number}", "completion": f"{number}".ljust(most, "a")} for number, most in enumerate(lengths)]
+    data = "prompt,completion\n" + "".join(f"{','.join(row.values())}\n" for row in rows)
+    warnings = check("--model-cache", tiny_model, train=("t.csv", data)).verdict.warnings
+    said = (
+        f"t.csv: {lengths.count(max(lengths))} answer{'s' * (len(lengths) > 2)} of exactly {max(lengths):,} characters"
+    )
+    assert any(warning.startswith(said) for warning in warnings) is told
+
+
 @pytest.mark.parametrize("asked", ["### Task\nAdd a -> b.", "a->b", "What is # 5?"])
 def test_the_same_marks_within_a_question_are_not(check, asked):
     result = check(train=("t.jsonl", json.dumps({"prompt": asked, "completion": "### b ->"}) + "\n"))

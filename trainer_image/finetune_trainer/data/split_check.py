@@ -23,6 +23,7 @@ from finetune_trainer.data.csv_rows import EmptyRows
 from finetune_trainer.data.doubtful import (
     Doubtful,
     EveryRow,
+    Longest,
     of_every_row,
     of_first,
     of_other_separators,
@@ -101,7 +102,8 @@ class SplitCheck:
             what = "a special token of the model in the text"
             then = "; it is read as that token: rows need no chat format of their own"
             self.doubts.append(Doubtful(with_special_tokens(self.tokenizer), what, then))
-        self.looks: tuple[Doubtful | EveryRow, ...] = (*self.doubts, *self.of_all)
+        self.longest = [Longest(2, "question"), Longest(1, "answer")] if self.tokenizer else []
+        self.looks: tuple[Doubtful | EveryRow | Longest, ...] = (*self.doubts, *self.of_all, *self.longest)
 
     @property
     def columns(self) -> Columns:
@@ -142,7 +144,7 @@ class SplitCheck:
                 if in_csv:
                     cells = file.first_fields.values()
                     self.of_all += of_other_separators(json.loads(separator_in(str(file.format))), cells)
-                self.looks = (*self.doubts, *self.of_all)
+                self.looks = (*self.doubts, *self.of_all, *self.longest)
             self.rows += len(found) if isinstance(found, Rows) else 1
             if isinstance(found, Unusable):
                 self._bad(found)
@@ -350,6 +352,7 @@ class SplitCheck:
     def _of_texts(self) -> Iterator[str]:
         for one in filter(attrgetter("is_so"), self.of_all):
             yield f"{self.called}: all {_rows(self.rows - self.bad_rows)} {one.what}"
+        yield from (f"{self.called}: {said}" for one in self.longest if (said := one.said))
         for doubt in self.doubts:
             if doubt.rows:
                 yield f"{self.called}: {_rows(doubt.rows)} with {doubt.what} (the first: {doubt.first}){doubt.then}"
