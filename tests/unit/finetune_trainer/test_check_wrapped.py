@@ -135,13 +135,16 @@ WRAPPED = {
     "lists": {"prompt": ASKED, "completion": ANSWERED},
     "index of pandas": {"0": ROWS[0], "1": ROWS[1]},
     "table of pandas": {"schema": {"fields": []}, "data": ROWS},
+    "values of Google's sheets": {"range": "A1:B3", "values": [["prompt", "completion"], *map(list, PAIRS)]},
 }
 
 
-@pytest.mark.parametrize("what", WRAPPED)
-def test_rows_within_an_object_are_taken_out_by_name(check, tmp_path, what):
+@pytest.mark.parametrize(
+    ("what", "name"), [*((what, "t.json") for what in WRAPPED), ("lists", "t.jsonl"), ("columns of pandas", "t.jsonl")]
+)
+def test_rows_within_an_object_are_taken_out_by_name(check, tmp_path, what, name):
     data = json.dumps(WRAPPED[what])
-    made = followed(check(train=("t.json", data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=(name, data)).verdict, tmp_path, FILE=data)
     assert [json.loads(line) for line in made.splitlines()] == ROWS
 
 

@@ -17,13 +17,15 @@ from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
 
 _OF_LISTS = (
     'if type == "array" and all(.[]; type == "array" or (type == "string" and test("^\\\\s*\\\\{"))) then .[] else . '
-    'end | if type == "string" then fromjson elif type == "array" then (if all(.[]; type == "object") then '
-    "{messages: .} else {prompt: .[0], completion: .[1]} end) else . end"
+    'end | if type == "string" then fromjson elif type != "array" then . elif all(.[]; type == "object") then '
+    "(if all(.[]; .role // .from) then {messages: .} else .[] end) elif length == 2 then {prompt: .[0], completion: "
+    '.[1]} else with_entries(.key |= "column\\(.)") end'
 )
-"""Of jq: rows of lists of conversations, of pairs of texts or of objects as text, in one list or on lines."""
+"""Of jq: rows of lists of conversations, of rows, of texts or of objects as text, in one list or on lines."""
 _OBJECTS = (
     f"A row is an object with names: `jq -c '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of pairs "
-    "of texts and of objects that are written as text, on lines of their own or all in one array."
+    "of texts and of objects that are written as text, on lines of their own or all in one array; the cells of longer "
+    "lists become column0, column1, and so on, for spec.dataset.columns."
 )
 _OF_PYTHON = (
     "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
@@ -89,6 +91,7 @@ _STEPS = (
         "typographic",
         "`sed 's/“\\|”\\|„/\"/g' FILE > ROWS.jsonl` writes plain quotes for those that a word processor has put there.",
     ),
+    ("a number that is too large", "Leave the number out, or write it as text, in quotes."),
     ("names stand in double quotes", _AS_JSON),
     ("nothing stands between two commas", "Take away the comma behind the last element, or one of two neighbours."),
     ("tabs and line breaks within text", _AS_JSON),
