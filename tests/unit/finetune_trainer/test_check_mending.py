@@ -132,7 +132,14 @@ def test_a_whole_file_of_another_encoding_is_for_iconv_alone(check):
     assert "python3" not in step
 
 
-@pytest.mark.parametrize("completions", [[1, 0, 1], [True, False, True], [0.5, 1, 2]])
+def test_numbers_of_rows_get_a_name_in_the_header(mended):
+    """As R writes tables. To join or leave out cells would leave no row."""
+    text, verdict = mended("t.csv", '"prompt","completion"\n"1","a, b","c"\n"2","d","e"\n')
+    assert (verdict.valid, verdict.train.rows) == (True, 2), verdict.message
+    assert text.startswith('number,"prompt","completion"\n')
+
+
+@pytest.mark.parametrize("completions", [[1, 0, 1], [True, False, True], [0.5, 1.0, 2], [2**60 + 1, 0.1, 1e22]])
 def test_numbers_and_booleans_are_answered_with_how_they_become_text(mended, completions):
     data = "".join(json.dumps({"text": "a", "label": one}) + "\n" for one in completions)
     text, verdict = mended("t.jsonl", data, dataset={"columns": {"prompt": "text", "completion": "label"}})
@@ -273,7 +280,7 @@ def test_lists_of_one_text_become_that_text(mended, completion):
     assert json.loads(text) == {"prompt": "a", "completion": "b"}
 
 
-AS_TEXT = """jq -c '.["prompt"] |= (if . == null then . else tostring end)' > ROWS.jsonl`"""
+AS_TEXT = "' > ROWS.jsonl` makes it of these"
 
 
 @pytest.mark.parametrize(
@@ -322,7 +329,7 @@ def test_messages_that_are_maps_of_parquet_become_objects_by_the_command(mended,
 def test_rows_that_are_right_already_stay_as_they_are(check, tmp_path, odd):
     rows = [{"prompt": "a", "completion": odd}, {"prompt": "c", "completion": "d"}]
     step = check(train=("t.jsonl", written("t.jsonl", rows))).verdict.next_step
-    command = re.findall("`(jq .*?)`", step)[0]
+    command = re.findall("`((?:jq|python3) .*?)`", step)[0].replace("python3", sys.executable)
     if not shutil.which("jq"):
         pytest.skip("jq is not installed here")
     (tmp_path / "FILE").write_text(written("t.jsonl", rows))

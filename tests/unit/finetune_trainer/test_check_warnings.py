@@ -104,6 +104,14 @@ EMPTY_ROWS = "prompt;completion;note\r\na;b;\r\n;;\r\nc;d;\r\n;;\r\n;;\r\n"
 
 
 @pytest.mark.parametrize(
+    ("cell", "said"), [('"=""007"""', "quotes around its cells"), ("1.23E+10", "a number as spreadsheets shorten")]
+)
+def test_what_spreadsheets_make_of_numbers_is_warned_of(check, cell, said):
+    warnings = check(train=("t.csv", f"prompt,completion\nWhat is it?,{cell}\n")).verdict.warnings
+    assert any(warning.startswith(f"t.csv: the first row has {said}") for warning in warnings)
+
+
+@pytest.mark.parametrize(
     ("data", "rows", "empty"),
     [
         (EMPTY_ROWS, 2, "3 rows of empty cells passed over (the first: line 3)"),
@@ -336,7 +344,8 @@ def as_lines(rows):
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"), [(["Hello, you?;Hi {}"] * 3, True), (["Hello; you?,Hi {}", "Well,yes {}"], False)]
+    ("rows", "told"),
+    [(["Hello, you?;Hi {}"] * 3, True), (["Hello; you?,Hi {}", "Well,yes {}"], False), (["a&nbsp;b,Hi {}"] * 3, False)],
 )
 def test_rows_that_another_separator_than_the_headers_cuts_alike_are_warned_of(check, rows, told):
     """A comma within each question: without a word half of it would be learnt as the answer."""

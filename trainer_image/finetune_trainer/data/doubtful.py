@@ -162,7 +162,7 @@ def of_other_separators(separator: str, first: Collection[str]) -> list[EveryRow
         counts = set[int]()
 
         def is_so(asked: str, answer: str) -> bool:
-            counts.add(asked.count(mark) + answer.count(mark))
+            counts.add(_OF_HTML.sub("", f"{asked}\n{answer}").count(mark))
             return len(counts) == 1 and 0 not in counts
 
         return is_so
@@ -313,8 +313,10 @@ def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
     if written_out(row):
         yield "messages written as JSON, or by Python, for text: they are learnt as that text"
     if in_csv and _in_quotes(row):
-        how = 'cells are quoted by ", and no space stands before it'
+        how = 'cells are quoted by ", and neither a space nor = stands before it'
         yield f"quotes around its cells, which are learnt with them: {how}"
+    if in_csv and any(_SHORTENED.fullmatch(text) for text in _texts(row)):
+        yield "a number as spreadsheets shorten long ones, such as 1.23E+10: save the cells as text"
     if _with_old_separator(row):
         yield _AS_OLD
     if row.completion[:1].isspace():
@@ -324,11 +326,14 @@ def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
 
 
 def _in_quotes(row: Row) -> bool:
-    """Whether a row of CSV has kept quotes that were to be around its cells: single ones, or some behind a space."""
+    """Whether a row of CSV has kept quotes that were to be around its cells: single ones, or behind a space or =."""
     texts = [turn.content for turn in row.turns]
     return all(_between("'", text) for text in texts) or any(
-        text[0].isspace() and _between('"', text.strip()) for text in texts
+        (text[0].isspace() or text[0] == "=") and _between('"', text.strip().removeprefix("=")) for text in texts
     )
+
+
+_SHORTENED = re.compile(r"[1-9][.,][0-9]+E\+[0-9]{2}")
 
 
 def _with_old_separator(row: Row) -> bool:

@@ -22,7 +22,7 @@ _AS_DICTS = {
         "json, pyarrow.parquet; text = lambda one: one.decode() if isinstance(one, bytes) else str(one)",
         'part in pyarrow.parquet.ParquetFile("FILE").iter_batches(256) for row in part.to_pylist()',
     ),
-    "JSONLines": ("json", f"row in map(json.loads, {_OPENED})"),
+    "JSONLines": ("json", f"row in map(json.loads, filter(str.strip, {_OPENED}))"),
     "JSON": ("json", f"row in json.load({_OPENED})"),
 }
 """By the format: what Python imports to read a file, and over what it goes then for each row, which is a dict."""

@@ -145,7 +145,8 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
             return step
     is_unread = bad_rows == rows and all(problem.field is None and _is_of_json(problem.what) for problem in problems)
     found = _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
-    return found or of_table(problems, file_format) or without_rows(problems, rows, bad_rows, file_format)
+    mended = found or of_table(problems, file_format, are_all=bad_rows == rows)
+    return mended or without_rows(problems, rows, bad_rows, file_format)
 
 
 def _is_of_json(what: str) -> bool:
@@ -189,8 +190,11 @@ _WRITTEN_AS_TEXT = ("a number", "true or false", "a time", "a date", "a time of 
 
 def _as_text(column: str, file_format: str) -> str:
     """How numbers become text: which text that is, is for their author to say."""
-    how = by_jq(file_format, f"{field(column)} |= (if . == null then . else tostring end)")
-    return f"Only text is learnt: `{how}` makes it of these; of classes better write the words."
+    name = json.dumps(column)
+    as_text = "json.dumps(one) if isinstance(one, (int, float)) else one"  # of Python: jq rounds large ones
+    each = f"{{**row, {name}: (lambda one: None if one != one else {as_text})(row.get({name}))}}"
+    how = by_python(file_format, each)
+    return f"Only text is learnt: `{how} > ROWS.jsonl` makes it of these; of classes better write the words."
 
 
 def _of_list(column: str, file_format: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.csv_rows import BY_OTHERS, SEPARATORS, SPACE_BEFORE_QUOTE, without_spaces
+from finetune_trainer.data.csv_rows import BY_OTHERS, ROW_NUMBER, SEPARATORS, SPACE_BEFORE_QUOTE, without_spaces
 from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
@@ -73,29 +73,45 @@ def _by_cells(problems: Sequence[Unusable], file_format: str) -> str | None:
     return _by_python(f"{_rows_of(file_format)}{kept}")
 
 
-def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
-    """How a table of text is written anew, where all of its bad rows have the same wrong with their cells."""
+def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -> str | None:
+    """How a table of text is written anew, where all of its bad rows have the same wrong with their cells.
+
+    `are_all`: the file has no other rows.
+    """
     if not file_format.startswith("CSV"):
         return None
     mark = separator_in(file_format)
     if all(SPACE_BEFORE_QUOTE in problem.what for problem in problems):
         return without_spaces(json.loads(mark))
+    if counted := _of_counts(problems, file_format, are_all=are_all):
+        return counted
+    if all("the quotes are not as CSV has them" in problem.what for problem in problems):
+        return (
+            "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
+            """`sed 's/\\\\"/""/g' FILE > ROWS.csv` does it where a backslash stands before them; others are for you """
+            "to double, since nothing tells where their cell ends."
+        )
+    return None
+
+
+def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -> str | None:
+    """The same where rows have other numbers of cells than the header, for one of three reasons."""
+    mark = separator_in(file_format)
     others = Counter(problem.what.partition(BY_OTHERS)[2] for problem in problems)
     other, count = others.most_common(1)[0]
     if other and count > max(1, len(problems) // 2):
         return _written_otherwise(mark, other)
+    if are_all and all(ROW_NUMBER in problem.what for problem in problems):
+        return (
+            "Rows begin with their numbers, for which the header has no name, as write.table of R leaves it: "
+            f"`sed '1s/^/number{mark[1:-1]}/' FILE > ROWS.csv` gives them one."
+        )
     if all(_has_too_many(problem.what) for problem in problems):
         return (
             "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
             f"{_by_python(_rows_of(file_format) + _JOINED.format(mark=mark))} joins cells where a space follows the "
             "separator, as it does within a sentence; rows that have too many cells even so are left out, and their "
             "lines printed: in which cell the separator belongs is for you to say."
-        )
-    if all("the quotes are not as CSV has them" in problem.what for problem in problems):
-        return (
-            "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
-            """`sed 's/\\\\"/""/g' FILE > ROWS.csv` does it where a backslash stands before them; others are for you """
-            "to double, since nothing tells where their cell ends."
         )
     return None
 
