@@ -13,7 +13,7 @@ import sys
 import tempfile
 import venv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,11 @@ _TITLE = """# Checking data, beside datasets and tokenizers
 
 `make bench-data`: `check` with everything it reports; `datasets` loading the file and dropping rows with missing
 values; `tokenizers` encoding batches of a thousand. Of some runs, in turn, the best time and the most memory.
+
+`check` hashes the file and each row and looks at every text, on one thread but for the hash of a Parquet file;
+`datasets` hashes neither and decodes Parquet by two threads: `check` may take less of a processor, and more time.
 """
-_BY_HAND = "<!-- A run writes what stands above, and leaves what follows as it is. -->"
+MB_PER_MIB = 1.048576
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ class Best:
         return self.cpu_seconds / self.rows * 1e6
 
 
+@dataclass(frozen=True)
+class Bar:
+    """What is asked: a figure of one run that may be `limit` at most."""
+
+    of: str
+    what: str
+    figure: float
+    limit: float
+
+
 def main() -> int:
     """Make the files, run everybody, print the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.data", description=__doc__)
@@ -63,32 +76,58 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="a page of the tables")
     options = parser.parse_args()
     python = peers()
-    kept = written_by_hand(options.write) if options.write else ""
     with tempfile.TemporaryDirectory(prefix="bench-data-") as temporary:
         page = [f"{described()}\n{versions(python)}\n"]
         for part in tables(options, options.folder or Path(temporary), python):
             print(part, flush=True)
             page.append(part)
     if options.write:
-        options.write.write_text("\n".join([_TITLE, *page, _BY_HAND]) + kept)
+        options.write.write_text("\n".join([_TITLE, *page]))
     return 0
-
-
-def written_by_hand(page: Path) -> str:
-    """What stands below the mark of an earlier page."""
-    return page.read_text().partition(_BY_HAND)[2] if page.is_file() else "\n"
 
 
 def tables(options: argparse.Namespace, folder: Path, python: Path) -> Iterator[str]:
     """Every measurement, as Markdown."""
-    model = rows.write_model(folder / "cache", MODEL)
+    model, bars = rows.write_model(folder / "cache", MODEL), list[Bar]()
     for count in options.rows:
         paths = rows.write(folder, count)
         size = paths["jsonl"].stat().st_size / count
-        yield f"## {count:,} rows, {size:.0f} bytes each as JSON Lines\n\n{reading(paths, python, options.runs)}"
-        yield three_splits(paths["jsonl"])
+        beside = reading(paths, python, options.runs)
+        yield f"## {count:,} rows, {size:.0f} bytes each as JSON Lines\n\n{_table('datasets', beside)}"
+        shared = three_splits(paths["jsonl"])
+        yield f"As three splits that share every row: {shared.seconds:.0f} s, at most {shared.peak_mib:.0f} MiB.\n"
+        bars += of_reading(count, beside, shared)
     sample = rows.write(folder, options.token_rows)["jsonl"]
-    yield f"## Tokens of {options.token_rows:,} rows\n\n{counting(sample, model, python, options.runs)}"
+    ours, theirs = counting(sample, model, python, options.runs)
+    left_out = "(check, which leaves out the line break behind the end of a turn)"
+    counted = f"Tokens: {ours.tokens:,} {left_out} and {theirs.tokens:,}."
+    table = _table("tokenizers alone", {"jsonl": (ours, theirs)})
+    yield f"## Tokens of {options.token_rows:,} rows\n\n{table}\n{counted}\n"
+    bars.append(
+        Bar(f"{options.token_rows:,}", "jsonl with tokens, time / tokenizers'", ours.seconds / theirs.seconds, 1.1)
+    )
+    yield f"## What is asked of it\n\n{judged(bars)}"
+
+
+def of_reading(count: int, beside: dict[str, tuple[Best, Best]], shared: Best) -> list[Bar]:
+    """Not slower than datasets, and bounded memory, all splits and duplicates included."""
+    peak = max(shared.peak_mib, *(ours.peak_mib for ours, _ in beside.values()))
+    return [
+        *(
+            Bar(f"{count:,}", f"{kind}, time / datasets'", ours.seconds / theirs.seconds, 1.0)
+            for kind, (ours, theirs) in beside.items()
+        ),
+        Bar(f"{count:,}", "peak memory, MB", peak * MB_PER_MIB, 500),
+    ]
+
+
+def judged(bars: list[Bar]) -> str:
+    """A table of what is met and what is not: by time, as whoever waits has it."""
+    lines = ["| rows | what | measured | at most | |", "|" + "---|" * 5]
+    for bar in bars:
+        of, what, figure, limit = astuple(bar)
+        lines.append(f"| {of} | {what} | {figure:.2f} | {limit:g} | {'met' if figure <= limit else '**not met**'} |")
+    return "\n".join(lines) + "\n"
 
 
 def peers() -> Path:
@@ -119,41 +158,38 @@ def said(command: list[Any]) -> str:
 _HEAD = "| {} | check: thousand rows/s | µs of CPU a row | MiB | {}: thousand rows/s | µs of CPU a row | MiB | {} |"
 
 
-def reading(paths: dict[str, Path], python: Path, runs: int) -> str:
+def reading(paths: dict[str, Path], python: Path, runs: int) -> dict[str, tuple[Best, Best]]:
     """Everything that `check` reports without a tokenizer, beside loading and dropping rows with missing values."""
-    lines = [_HEAD.format("file", "datasets", "check takes: time / CPU"), "|" + "---|" * 8]
-    for kind, path in paths.items():
-        ours, theirs = in_turn(
+    return {
+        kind: in_turn(
             [sys.executable, "-m", "bench.data.ours", "-", path],
             [python, HERE / "peers.py", "datasets", path],
             runs,
         )
-        lines.append(_row(kind, ours, theirs))
-    return "\n".join(lines) + "\n"
+        for kind, path in paths.items()
+    }
 
 
-def three_splits(path: Path) -> str:
+def three_splits(path: Path) -> Best:
     """The same rows as training, validation and test set: all are shared, which is the most that there is to keep."""
-    found = _best([json.loads(said([sys.executable, "-m", "bench.data.ours", "-", path, path, path]))])
-    return f"As three splits that share every row: {found.seconds:.0f} s, at most {found.peak_mib:.0f} MiB.\n"
+    return _best([json.loads(said([sys.executable, "-m", "bench.data.ours", "-", path, path, path]))])
 
 
-def counting(path: Path, model: Path, python: Path, runs: int) -> str:
+def counting(path: Path, model: Path, python: Path, runs: int) -> tuple[Best, Best]:
     """`check` with token counts, beside what tokenizers needs to encode the same rows in batches."""
-    ours, theirs = in_turn(
+    return in_turn(
         [sys.executable, "-m", "bench.data.ours", model, path],
         [python, HERE / "peers.py", "tokenizers", path, model],
         runs,
     )
-    head = _HEAD.format("file", "tokenizers alone", "check takes: time / CPU")
-    left_out = "(check, which leaves out the line break behind the end of a turn)"
-    counted = f"Tokens: {ours.tokens:,} {left_out} and {theirs.tokens:,}."
-    return "\n".join([head, "|" + "---|" * 8, _row("jsonl", ours, theirs), "", counted]) + "\n"
 
 
-def _row(kind: str, ours: Best, theirs: Best) -> str:
-    both = " | ".join(f"{one.rows_per_second:.0f} | {one.cpu:.2f} | {one.peak_mib:.0f}" for one in (ours, theirs))
-    return f"| {kind} | {both} | {ours.seconds / theirs.seconds:.2f} / {ours.cpu / theirs.cpu:.2f} |"
+def _table(peer: str, beside: dict[str, tuple[Best, Best]]) -> str:
+    lines = [_HEAD.format("file", peer, "check takes: time / CPU"), "|" + "---|" * 8]
+    for kind, (ours, theirs) in beside.items():
+        both = " | ".join(f"{one.rows_per_second:.0f} | {one.cpu:.2f} | {one.peak_mib:.0f}" for one in (ours, theirs))
+        lines.append(f"| {kind} | {both} | {ours.seconds / theirs.seconds:.2f} / {ours.cpu / theirs.cpu:.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 def in_turn(ours: list[Any], theirs: list[Any], runs: int) -> tuple[Best, Best]:

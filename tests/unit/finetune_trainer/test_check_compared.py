@@ -57,6 +57,18 @@ COMPARED = {
         }
     ]
     * 2,
+    "answers by number": [
+        {"question": ASKED, "answer_1": a, "answer_2": b, "preference": which}
+        for which, a, b in ((1, GOOD, BAD), ("2", BAD, GOOD), ("tie", BAD, BAD), (None, BAD, BAD))
+    ],
+    "scores beside answers": [
+        {"prompt": ASKED, "responses": texts, "scores": scores}
+        for texts, scores in (([BAD, GOOD], [1, 2.5]), ([GOOD, "so-so", BAD], [0, -1, -2]), ([BAD, BAD], [1, 1]))
+    ],
+    "answers with ranks": [
+        {"question": ASKED, "answers": [{"text": GOOD, "rank": 1}, {"text": BAD, "rank": 10}, {"text": BAD, "rank": 9}]}
+    ]
+    * 2,
     "SHP": [
         {"history": ASKED, "human_ref_A": a, "human_ref_B": b, "labels": one}
         for one, a, b in ((1, GOOD, BAD), (0, BAD, GOOD))
@@ -102,6 +114,7 @@ def followed(verdict, folder, data):
         ("conversations of an arena", "t.json"),
         ("conversations of an arena", "t.parquet"),
         ("HelpSteer3", "t.parquet"),
+        ("answers by number", "t.csv"),
         ("answers within lists", "t.csv"),
     ],
 )
@@ -115,6 +128,14 @@ def test_of_compared_answers_the_better_one_is_chosen(check, tmp_path, what, nam
         assert {row.get("chosen", row.get("completion")) for row in rows} == {GOOD}
         assert {row.get("rejected") for row in rows} == ({BAD} if spec else {None})
         assert all(ASKED in json.dumps(row["prompt"]) for row in rows)
+
+
+def test_who_has_won_is_not_counted_from_0_where_the_answers_are_counted_from_1(check, tmp_path):
+    rows = [{"prompt": "a", "response_1": "b", "response_2": "c", "winner": number} for number in (1, 0, 1)]
+    data = WRITTEN["t.jsonl"](rows)
+    with pytest.raises(subprocess.CalledProcessError):
+        followed(check(train=("t.jsonl", data), spec={"preference": {}}).verdict, tmp_path, data)
+    assert not (tmp_path / "ROWS.jsonl").read_text()
 
 
 def test_the_name_of_who_has_won_is_no_answer(check):

@@ -108,6 +108,27 @@ def test_a_byte_order_mark_that_files_put_together_left_in_a_text_is_told(check)
     assert said.startswith("t.csv: 1 row with a byte order mark in the text (U+FEFF) (the first: line 5)")
 
 
+@pytest.mark.parametrize(
+    ("data", "made"),
+    [
+        ([[row] for row in ROWS], ROWS),
+        (
+            [[0, *row.values()] for row in ROWS],
+            [{"column0": 0, "column1": row["prompt"], "column2": row["completion"]} for row in ROWS],
+        ),
+    ],
+    ids=["rows in lists", "cells"],
+)
+def test_lists_within_a_list_are_made_rows_and_nothing_else(check, tmp_path, data, made):
+    """Not a message each, nor the first two cells: wrong rows would be learnt."""
+    if not shutil.which("jq"):
+        pytest.skip("jq is not installed here")
+    (tmp_path / "FILE").write_text(json.dumps(data))
+    step = check(train=("t.json", json.dumps(data))).verdict.next_step
+    subprocess.run(["bash", "-c", step.split("`")[1]], cwd=tmp_path, check=True)
+    assert [json.loads(line) for line in (tmp_path / "ROWS.jsonl").read_text().splitlines()] == made
+
+
 @pytest.mark.parametrize("ending", ["jsonlines", "jl", "JSONLINES"])
 def test_other_endings_for_json_lines_are_known(check, ending):
     assert check(train=(f"t.{ending}", LINES)).verdict.train.format == "JSONLines"
@@ -122,7 +143,7 @@ def test_lines_that_are_lists_are_told_how_rows_come_of_them(check):
 @pytest.mark.parametrize(
     ("column", "said"),
     [
-        (pa.array([b"a", b"b"]), "frame['prompt'].str.decode('utf-8')"),
+        (pa.array([b"a", b"b"]), "makes it of bytes, where those are UTF-8"),
         (
             pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]),
             "bytes.decode",

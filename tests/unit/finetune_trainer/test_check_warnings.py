@@ -104,6 +104,14 @@ EMPTY_ROWS = "prompt;completion;note\r\na;b;\r\n;;\r\nc;d;\r\n;;\r\n;;\r\n"
 
 
 @pytest.mark.parametrize(
+    ("cell", "said"), [('"=""007"""', "quotes around its cells"), ("1.23E+10", "a number as spreadsheets shorten")]
+)
+def test_what_spreadsheets_make_of_numbers_is_warned_of(check, cell, said):
+    warnings = check(train=("t.csv", f"prompt,completion\nWhat is it?,{cell}\n")).verdict.warnings
+    assert any(warning.startswith(f"t.csv: the first row has {said}") for warning in warnings)
+
+
+@pytest.mark.parametrize(
     ("data", "rows", "empty"),
     [
         (EMPTY_ROWS, 2, "3 rows of empty cells passed over (the first: line 3)"),
@@ -335,6 +343,19 @@ def as_lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [(["Hello, you?;Hi {}"] * 3, True), (["Hello; you?,Hi {}", "Well,yes {}"], False), (["a&nbsp;b,Hi {}"] * 3, False)],
+)
+def test_rows_that_another_separator_than_the_headers_cuts_alike_are_warned_of(check, rows, told):
+    """A comma within each question: without a word half of it would be learnt as the answer."""
+    data = "prompt,completion\n" + "".join(f"{row}\n".format(number) for number, row in enumerate(rows * 2))
+    result = check(train=("t.csv", data))
+    assert result.code == ExitCode.OK
+    said = f"t.csv: all {2 * len(rows)} rows have as many semicolons as the header has commas"
+    assert any(warning.startswith(said) for warning in result.verdict.warnings) is told
+
+
 @pytest.mark.parametrize("end", ["\n\n###\n\n", " ->", "###"])
 @pytest.mark.parametrize("beside", [[], [{"role": "system", "content": "s"}]], ids=["pair", "conversation"])
 def test_marks_behind_questions_that_openais_old_models_wanted_are_warned_of(check, end, beside):
@@ -346,6 +367,28 @@ def test_marks_behind_questions_that_openais_old_models_wanted_are_warned_of(che
     (said,) = [one for one in result.verdict.warnings if "OpenAI" in one]
     assert said.startswith("t.jsonl: the first row has ### or -> behind its question")
     assert "take it away, and a mark such as END behind answers" in said
+
+
+@pytest.mark.parametrize("end", ["\n\nAssistant:", "\n### Response:\n", "\nAI: "])
+def test_names_of_who_is_to_answer_behind_questions_are_warned_of(check, end):
+    """As Anthropic's old models and Alpaca's template want them: a chat template would write its own behind it."""
+    row = {"prompt": f"Human: What colour is the sky?{end}", "completion": "blue"}
+    (warning, _) = check(train=("t.jsonl", f"{json.dumps(row)}\n")).verdict.warnings
+    assert "the first row has marks of a chat in its text, such as Assistant: behind its question" in warning
+
+
+@pytest.mark.parametrize(
+    ("lengths", "told"),
+    [((255, 255, 255, 9), True), ((255, 255, 256, 9), False), ((255,) * 4, False), ((32_767, 9), True)],
+)
+def test_texts_that_end_where_cells_are_cut_are_warned_of(check, tiny_model, lengths, told):
+    rows = [{"prompt": f"{number}", "completion": f"{number}".ljust(most, "a")} for number, most in enumerate(lengths)]
+    data = "prompt,completion\n" + "".join(f"{','.join(row.values())}\n" for row in rows)
+    warnings = check("--model-cache", tiny_model, train=("t.csv", data)).verdict.warnings
+    said = (
+        f"t.csv: {lengths.count(max(lengths))} answer{'s' * (len(lengths) > 2)} of exactly {max(lengths):,} characters"
+    )
+    assert any(warning.startswith(said) for warning in warnings) is told
 
 
 @pytest.mark.parametrize("asked", ["### Task\nAdd a -> b.", "a->b", "What is # 5?"])

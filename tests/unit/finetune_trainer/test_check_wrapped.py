@@ -7,6 +7,7 @@ import lzma
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -31,9 +32,8 @@ def followed(verdict, folder, **files):
         (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
     if before := re.findall(r" Before that: `(.*)`\.$", verdict.next_step):
         subprocess.run(["bash", "-c", *before], cwd=folder, check=True)
-    subprocess.run(
-        ["bash", "-c", command.replace("REQUESTS.jsonl RESULTS.jsonl", "FILE OTHER")], cwd=folder, check=True
-    )
+    command = command.replace("REQUESTS.jsonl RESULTS.jsonl", "FILE OTHER")
+    subprocess.run(["bash", "-c", command.replace("python3", sys.executable, 1)], cwd=folder, check=True)
     return next(folder.glob("ROWS.*")).read_text()
 
 
@@ -135,13 +135,16 @@ WRAPPED = {
     "lists": {"prompt": ASKED, "completion": ANSWERED},
     "index of pandas": {"0": ROWS[0], "1": ROWS[1]},
     "table of pandas": {"schema": {"fields": []}, "data": ROWS},
+    "values of Google's sheets": {"range": "A1:B3", "values": [["prompt", "completion"], *map(list, PAIRS)]},
 }
 
 
-@pytest.mark.parametrize("what", WRAPPED)
-def test_rows_within_an_object_are_taken_out_by_name(check, tmp_path, what):
+@pytest.mark.parametrize(
+    ("what", "name"), [*((what, "t.json") for what in WRAPPED), ("lists", "t.jsonl"), ("columns of pandas", "t.jsonl")]
+)
+def test_rows_within_an_object_are_taken_out_by_name(check, tmp_path, what, name):
     data = json.dumps(WRAPPED[what])
-    made = followed(check(train=("t.json", data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=(name, data)).verdict, tmp_path, FILE=data)
     assert [json.loads(line) for line in made.splitlines()] == ROWS
 
 
@@ -184,7 +187,7 @@ def test_columns_within_objects_get_the_names_that_the_job_asks_for(check, tmp_p
             "question,answer\na,b\n",
             "write the same names into the first line of this one, prompt for question",
         ),
-        ("v.parquet", as_parquet([{"question": "a", "answer": "b"}]), "frame.rename(columns={'question': 'prompt', "),
+        ("v.parquet", as_parquet([{"question": "a", "answer": "b"}]), """'. + {"prompt": .["question"], """),
     ],
 )
 def test_a_file_with_other_names_than_another_one_is_renamed_and_not_mapped(check, tmp_path, name, data, said):
@@ -338,18 +341,13 @@ def test_a_file_that_breaks_off_in_its_last_row_is_told_as_that(check):
     assert step.startswith("The file ends within a row, as it does where writing or uploading broke off")
 
 
-@pytest.mark.parametrize("name", ["t.json", "t.csv"])
+@pytest.mark.parametrize("name", ["t.json", "t.csv", "t.parquet"])
 def test_rows_that_lack_a_text_are_left_out_by_what_they_lack(check, tmp_path, name):
     rows = with_bad(ROWS, {"prompt": "a", "completion": ""}, {"prompt": " ", "completion": "b"})
     table = "prompt,completion\n" + "".join(f'"{row["prompt"]}","{row["completion"]}"\n' for row in rows)
-    data = json.dumps(rows) if name == "t.json" else table
+    data = {"t.json": json.dumps(rows), "t.csv": table, "t.parquet": as_parquet(rows)}[name]
     made = followed(check(train=(name, data)).verdict, tmp_path, FILE=data)
     assert [json.loads(line) for line in made.splitlines()] == [*ROWS, *ROWS]
-
-
-def test_rows_of_parquet_that_lack_a_text_are_left_out_by_pandas(check):
-    step = check(train=("t.parquet", as_parquet(with_bad(ROWS, {"prompt": None, "completion": "b"})))).verdict.next_step
-    assert "frame[frame[[\"prompt\"]].fillna('').map(str.strip).ne('').all(axis=1)] of pandas" in step
 
 
 def test_where_most_rows_are_bad_none_are_left_out(check):

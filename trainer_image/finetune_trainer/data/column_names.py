@@ -227,14 +227,7 @@ def of_answers(first: Mapping[str, Any], of_objects: Collection[str], names: set
     is_text = file_format.startswith("CSV")
     if not {"question", "answers"}.issubset(names) or (is_text and str(first.get("answers"))[:1] not in {"[", "{"}):
         return None
-    within = "answers" in of_objects
-    if file_format.startswith("Parquet"):
-        answer = "answers.str['text'].str[0]" if within else "answers.str[0]"
-        asked = "frame.context + '\\n\\n' + frame.question" if "context" in names else "frame.question"
-        return (
-            f"Take one answer of each row: frame.assign(prompt={asked}, completion=frame.{answer}) of pandas does it."
-        )
-    answer = ".answers.text[0]" if within else ".answers[0]"
+    answer = ".answers.text[0]" if "answers" in of_objects else ".answers[0]"
     if is_text:
         answer = '(.answers | fromjson | if type == "object" then .text[0] else .[0] end)'
     asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
@@ -245,9 +238,7 @@ def of_answers(first: Mapping[str, Any], of_objects: Collection[str], names: set
 def renamed(columns: Columns, found: dict[str, str], file_format: str) -> str:
     """What to do with a file whose columns have other names than those of the job's other files."""
     names = {columns.named[part]: name for part, name in found.items()}
-    if file_format.startswith("Parquet"):
-        how = f"frame.rename(columns={ {name: own for own, name in names.items()} }) of pandas gives these their names"
-    elif file_format.startswith("CSV"):
+    if file_format.startswith("CSV"):
         pairs = ", ".join(f"{own} for {name}" for own, name in names.items())
         how = f"write the same names into the first line of this one, {pairs}"
     else:
@@ -261,9 +252,6 @@ def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:
 
     `all_parts`: these are all that a row needs; else the others stand in it already, and stay.
     """
-    if file_format.startswith("Parquet"):
-        how = "json_normalize(read_parquet('FILE').to_dict('records')).to_parquet('ROWS.parquet')"
-        return f"Columns stand at the top of a row: {how} of pandas writes them there, as NAME.NAME."
     inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
     how = by_jq(file_format, f"{{{inside}}}" if all_parts else f". + {{{inside}}}")
     return f"Columns stand at the top of a row: `{how}` takes them out of objects."

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import compress, islice
 from typing import NamedTuple
@@ -27,6 +27,12 @@ NO_UTF8 = "the row is not UTF-8 text: save the file as UTF-8"
 
 SPACE_BEFORE_QUOTE = ": a space stands before a quote, which is then none"
 """End of what is said of rows whose cells are told apart wrongly for that."""
+
+BY_OTHERS = ": it has as many by "
+"""Beginning of what else is said of rows that another separator cuts as the header is cut."""
+
+ROW_NUMBER = ": the first is a number"
+"""End of what is said of rows that have one cell more than the header, as where their numbers have no name there."""
 
 _HEADER_LINES = 256
 """Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
@@ -108,7 +114,7 @@ def read_csv(
     tell_header(header)
     telling = next((name for name in reversed(header.names) if name in wanted), "".join(header.names[-1:]))
     empty = empty or EmptyRows()
-    one_by_one = _records(_rows(_RowLines(_popped(begun, source)), header.separator), header.names, empty)
+    one_by_one = _records(_rows(_RowLines(_popped(begun, source)), header.separator), header, empty)
     while begun and (row := next(one_by_one, None)):
         yield row
     yield from _in_blocks(source, header, telling, one_by_one, empty)
@@ -189,7 +195,7 @@ def _popped(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
     yield from source
 
 
-def _records(rows: Iterator["_Row"], header: list[str], empty: EmptyRows) -> Iterator[Record]:
+def _records(rows: Iterator["_Row"], header: Header, empty: EmptyRows) -> Iterator[Record]:
     for row in rows:
         if isinstance(row, Record):
             yield row
@@ -199,14 +205,23 @@ def _records(rows: Iterator["_Row"], header: list[str], empty: EmptyRows) -> Ite
             empty.add(row[0])
 
 
-def _record(position: Position, cells: list[str], header: list[str]) -> Record:
-    if len(cells) == len(header) and all(map(_is_name, cells, header)):
+def _record(position: Position, cells: list[str], header: Header) -> Record:
+    names = header.names
+    if len(cells) == len(names) and all(map(_is_name, cells, names)):
         return Record(position, None, "the header stands here once more: remove the line")
-    if len(cells) == len(header):
-        return Record(position, dict(zip(header, cells, strict=True)))
+    if len(cells) == len(names):
+        return Record(position, dict(zip(names, cells, strict=True)))
     spaced = any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"')
-    why = SPACE_BEFORE_QUOTE if spaced else ""
-    return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(header)}{why}")
+    other = next(others_as_many(cells, len(names), header.separator), None)
+    is_numbered = len(cells) == len(names) + 1 and cells[0].isdecimal()
+    why = SPACE_BEFORE_QUOTE if spaced else f"{BY_OTHERS}{SEPARATORS[other]}" if other else ROW_NUMBER * is_numbered
+    return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(names)}{why}")
+
+
+def others_as_many(cells: Iterable[str], wanted: int, separator: str) -> Iterator[str]:
+    """Which other separators would cut a row into the wanted number of cells."""
+    whole = separator.join(cells)
+    return (mark for mark in SEPARATORS if mark != separator and whole.count(mark) == wanted - 1 > 0)
 
 
 def _is_name(cell: str, name: str) -> bool:

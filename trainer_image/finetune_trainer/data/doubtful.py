@@ -1,13 +1,15 @@
 """Rows that can be learnt from and were probably not meant so: found by a look at their text, counted, warned of."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain, starmap
 from operator import eq
 from os.path import commonprefix
 
+from finetune_api.words import counted
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.csv_rows import SEPARATORS, others_as_many
 from finetune_trainer.data.marked_text import in_chat_format
 from finetune_trainer.data.prompts import written_out
 from finetune_trainer.data.rows import Position, Row, Rows
@@ -20,6 +22,8 @@ _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
 _FEW = 10
 """Rows that may all have one answer."""
+_SOME = 3
+"""Rows that may be cut alike by two separators."""
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
 _STILL_TO_COME = frozenset(
     spelt
@@ -59,9 +63,10 @@ class Doubtful:
 class EveryRow:
     """Whether each row of a file has something that a few may well have, and all of them have by mistake."""
 
-    def __init__(self, has_it: Callable[[str, str], bool], what: str) -> None:
-        """`has_it`: of a question and its answer."""
+    def __init__(self, has_it: Callable[[str, str], bool], what: str, least: int = _FEW) -> None:
+        """`has_it`: of a question and its answer. `least`: rows that say it."""
         self._has_it = has_it
+        self._least = least
         self.what = what
         """That all have, for messages."""
         self._rows = 0
@@ -81,7 +86,49 @@ class EveryRow:
     @property
     def is_so(self) -> bool:
         """Whether there are enough rows to say so."""
-        return not self._differs and self._rows >= _FEW
+        return not self._differs and self._rows >= self._least
+
+
+class Longest:
+    """Whether several texts of one kind are as long as the longest: what was longer is cut there, as cells are.
+
+    That costs a tenth of what checking a row takes without its tokens.
+    """
+
+    def __init__(self, back: int, what: str) -> None:
+        """`back`: of the row's turns from its end."""
+        self._back = back
+        self._what = what
+        self._most, self._rows = 0, 0
+        self._texts = set[str]()
+        self._differ = False
+
+    def add(self, found: Row | Rows) -> None:
+        """Look at one row, or at many."""
+        texts = found.contents[-self._back] if isinstance(found, Rows) else [found.turns[-self._back].content]
+        most = max(map(len, texts))
+        if most < self._most:
+            self._differ = True
+            return
+        if most > self._most:
+            self._differ = self._differ or self._most > 0
+            self._most, self._rows, self._texts = most, 0, set()
+        longest = [text for text in texts if len(text) == most]
+        self._differ = self._differ or len(longest) < len(texts)
+        self._rows += len(longest)
+        if len(self._texts) < _SOME:
+            self._texts.update(longest)
+
+    @property
+    def said(self) -> str | None:
+        """How long they are; None where nothing tells that any is cut. All of one length are meant so."""
+        several = self._differ and self._most >= _NOT_SHORT and len(self._texts) >= _SOME
+        if not several and self._most != _OF_EXCEL:
+            return None
+        return f"{counted(self._rows, self._what)} of exactly {self._most:,} characters, and none longer: are they cut?"
+
+
+_NOT_SHORT, _OF_EXCEL = 200, 32_767
 
 
 def of_every_row() -> list[EveryRow]:
@@ -103,6 +150,28 @@ def of_every_row() -> list[EveryRow]:
             "have the question before the answer, in the answer's text: a model learns to repeat it",
         ),
     ]
+
+
+def of_other_separators(separator: str, first: Collection[str]) -> list[EveryRow]:
+    """What is asked of all rows of a table of text: whether another separator than the header's cuts each alike.
+
+    `first`: cells of the first row.
+    """
+
+    def as_often(mark: str) -> Callable[[str, str], bool]:
+        counts = set[int]()
+
+        def is_so(asked: str, answer: str) -> bool:
+            counts.add(_OF_HTML.sub("", f"{asked}\n{answer}").count(mark))
+            return len(counts) == 1 and 0 not in counts
+
+        return is_so
+
+    said = (
+        f"as the header has {SEPARATORS.get(separator)}: if those separate the cells, write the header with them, too"
+    )
+    others = others_as_many(first, len(first), separator)
+    return [EveryRow(as_often(mark), f"have as many {SEPARATORS[mark]} {said}", _SOME) for mark in others]
 
 
 class Words:
@@ -244,8 +313,10 @@ def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
     if written_out(row):
         yield "messages written as JSON, or by Python, for text: they are learnt as that text"
     if in_csv and _in_quotes(row):
-        how = 'cells are quoted by ", and no space stands before it'
+        how = 'cells are quoted by ", and neither a space nor = stands before it'
         yield f"quotes around its cells, which are learnt with them: {how}"
+    if in_csv and any(_SHORTENED.fullmatch(text) for text in _texts(row)):
+        yield "a number as spreadsheets shorten long ones, such as 1.23E+10: save the cells as text"
     if _with_old_separator(row):
         yield _AS_OLD
     if row.completion[:1].isspace():
@@ -255,11 +326,14 @@ def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
 
 
 def _in_quotes(row: Row) -> bool:
-    """Whether a row of CSV has kept quotes that were to be around its cells: single ones, or some behind a space."""
+    """Whether a row of CSV has kept quotes that were to be around its cells: single ones, or behind a space or =."""
     texts = [turn.content for turn in row.turns]
     return all(_between("'", text) for text in texts) or any(
-        text[0].isspace() and _between('"', text.strip()) for text in texts
+        (text[0].isspace() or text[0] == "=") and _between('"', text.strip().removeprefix("=")) for text in texts
     )
+
+
+_SHORTENED = re.compile(r"[1-9][.,][0-9]+E\+[0-9]{2}")
 
 
 def _with_old_separator(row: Row) -> bool:

@@ -113,6 +113,16 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     ),
     (
         re.compile(
+            rb'\s*(<\?xml[^>]*>\s*)?(<error>|(\{[^\n]{0,60}"(error|detail|message)"\s*:\s*")?(\d{3}:? )?'
+            rb"(entry |repository |file )?(not found|access (is )?denied|unauthorized|forbidden|bad credentials|"
+            rb"invalid username or password|bad gateway|service unavailable)\b[^\n]{0,200}\s*\Z)",
+            re.IGNORECASE,
+        ),
+        "is what a server answers that does not give the file",
+        "Fetch it anew: look up the address, and the key or the login that the place wants.",
+    ),
+    (
+        re.compile(
             rb"\s*<(!doctype|!--|\?xml|(html|head|body|div|table|title|script|error)\b[^,;|\t\r\n]*>)", re.IGNORECASE
         ),
         "is a web page, not data",

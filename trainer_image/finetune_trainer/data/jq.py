@@ -12,10 +12,20 @@ _UNPACKED = {
     ", UTF-16": "iconv -f UTF-16 -t UTF-8",
 }
 """How a file is read that is compressed, or written in UTF-16, as its format says it: no command reads it otherwise."""
-_OF_PARQUET = (
-    "import json; from pyarrow.parquet import ParquetFile; [print(json.dumps(row, default=str)) "
-    'for part in ParquetFile("FILE").iter_batches(256) for row in part.to_pylist()]'
-)
+_OPENED = 'open("FILE", encoding="utf-8-sig")'
+_AS_DICTS = {
+    "CSV": (
+        "csv, json; csv.field_size_limit(1 << 30)",
+        'row in csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={mark})',
+    ),
+    "Parquet": (
+        "json, pyarrow.parquet; text = lambda one: one.decode() if isinstance(one, bytes) else str(one)",
+        'part in pyarrow.parquet.ParquetFile("FILE").iter_batches(256) for row in part.to_pylist()',
+    ),
+    "JSONLines": ("json", f"row in map(json.loads, filter(str.strip, {_OPENED}))"),
+    "JSON": ("json", f"row in json.load({_OPENED})"),
+}
+"""By the format: what Python imports to read a file, and over what it goes then for each row, which is a dict."""
 
 
 def quoted(program: str) -> str:
@@ -51,14 +61,16 @@ def _is_array(file_format: str) -> bool:
 def _jq(flags: str, file_format: str, program: str) -> str:
     if file_format.startswith("JSON"):
         return f"jq {flags} {quoted(program)} FILE > ROWS.jsonl"
-    csv = f"import csv, json; csv.field_size_limit(1 << 30); [print(json.dumps(row)) for row in {of_csv(file_format)}]"
-    as_lines = csv if file_format.startswith("CSV") else _OF_PARQUET
-    return f"python3 -c {quoted(as_lines)} | jq {flags} {quoted(program)} > ROWS.jsonl"
+    return f"{by_python(file_format)} | jq {flags} {quoted(program)} > ROWS.jsonl"
 
 
-def of_csv(file_format: str) -> str:
-    """The rows of a table of text, each a dict, as Python reads them."""
-    return f'csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={separator_in(file_format)})'
+def by_python(file_format: str, each: str = "row") -> str:
+    """The command that prints an object of JSON for each row; `each` is Python's, which has the row as a dict."""
+    needs, rows = next(told for name, told in _AS_DICTS.items() if file_format.startswith(name))
+    needs = f"ast, {needs}" if "ast." in each else needs
+    dumped = f"{each}, default=text" if file_format.startswith("Parquet") else each
+    rows = rows.replace("{mark}", separator_in(file_format))
+    return f"python3 -c {quoted(f'import {needs}; [print(json.dumps({dumped})) for {rows}]')}"
 
 
 def separator_in(file_format: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from finetune_trainer.data import mending_messages
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.jq import by_jq, field, of_csv, quoted
+from finetune_trainer.data.jq import by_jq, by_python, field
 from finetune_trainer.data.json_array import AFTER_ARRAY
 from finetune_trainer.data.json_lines import NO_OBJECT, OF_SEQUENCES
 from finetune_trainer.data.mending_rows import of_table, without_rows
@@ -17,13 +17,15 @@ from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
 
 _OF_LISTS = (
     'if type == "array" and all(.[]; type == "array" or (type == "string" and test("^\\\\s*\\\\{"))) then .[] else . '
-    'end | if type == "string" then fromjson elif type == "array" then (if all(.[]; type == "object") then '
-    "{messages: .} else {prompt: .[0], completion: .[1]} end) else . end"
+    'end | if type == "string" then fromjson elif type != "array" then . elif all(.[]; type == "object") then '
+    "(if all(.[]; .role // .from) then {messages: .} else .[] end) elif length == 2 then {prompt: .[0], completion: "
+    '.[1]} else with_entries(.key |= "column\\(.)") end'
 )
-"""Of jq: rows of lists of conversations, of pairs of texts or of objects as text, in one list or on lines."""
+"""Of jq: rows of lists of conversations, of rows, of texts or of objects as text, in one list or on lines."""
 _OBJECTS = (
     f"A row is an object with names: `jq -c '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of pairs "
-    "of texts and of objects that are written as text, on lines of their own or all in one array."
+    "of texts and of objects that are written as text, on lines of their own or all in one array; the cells of longer "
+    "lists become column0, column1, and so on, for spec.dataset.columns."
 )
 _OF_PYTHON = (
     "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
@@ -89,6 +91,7 @@ _STEPS = (
         "typographic",
         "`sed 's/“\\|”\\|„/\"/g' FILE > ROWS.jsonl` writes plain quotes for those that a word processor has put there.",
     ),
+    ("a number that is too large", "Leave the number out, or write it as text, in quotes."),
     ("names stand in double quotes", _AS_JSON),
     ("nothing stands between two commas", "Take away the comma behind the last element, or one of two neighbours."),
     ("tabs and line breaks within text", _AS_JSON),
@@ -126,23 +129,24 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
         file_format: As which it was read.
         field: Of the job, that says which format the file has.
     """
-    if file_format.startswith("Parquet") and (step := _of_bytes(problems)):
-        return step
+    if file_format.startswith("Parquet") and _all_say(problems, "UTF-8"):
+        return "Make the text anew, from what it was read from, by bytes.decode with the encoding that it has there."
     if known := next((step for what, step in _STEPS_OF_ANY if _all_say(problems, what)), None):
         return known
     encoded = [problem for problem in problems if "UTF-8" in problem.what]
     if encoded and not file_format.startswith("Parquet"):  # first, whatever else is wrong with other rows
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows or len(encoded) < len(problems) else "")
-    columns = {problem.field for problem in problems if problem.field}
     of_all = next((step for what, step in _STEPS_OF_ALL if bad_rows == rows and _all_say(problems, what)), None)
+    there = [problem for problem in problems if problem.kind not in ("Missing", "Empty")] or problems
+    columns = {problem.field for problem in there if problem.field}
     if len(columns) == 1:
         column = columns.pop()
-        if step := of_all(column, file_format) if of_all else _of_column(problems, column, file_format):
+        if step := of_all(column, file_format) if of_all else _of_column(there, column, file_format):
             return step
     is_unread = bad_rows == rows and all(problem.field is None and _is_of_json(problem.what) for problem in problems)
     found = _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
-    in_python = _in_python(file_format)
-    return found or of_table(problems, file_format) or without_rows(problems, rows, bad_rows, file_format, in_python)
+    mended = found or of_table(problems, file_format, are_all=bad_rows == rows)
+    return mended or without_rows(problems, rows, bad_rows, file_format)
 
 
 def _is_of_json(what: str) -> bool:
@@ -151,16 +155,6 @@ def _is_of_json(what: str) -> bool:
 
 def _all_say(problems: Sequence[Unusable], what: str) -> bool:
     return all(what in problem.what for problem in problems)
-
-
-def _of_bytes(problems: Sequence[Unusable]) -> str | None:
-    """How bytes of Parquet become text, where that is what is wrong with all rows."""
-    if _all_say(problems, "UTF-8"):
-        return "Make the text anew, from what it was read from, by bytes.decode with the encoding that it has there."
-    columns = {problem.field for problem in problems}
-    if len(columns) == 1 and _all_say(problems, "is bytes, not text"):
-        return f"Only text is learnt: frame['{columns.pop()}'].str.decode('utf-8') of pandas makes it of bytes."
-    return None
 
 
 def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -> str | None:
@@ -196,20 +190,25 @@ _WRITTEN_AS_TEXT = ("a number", "true or false", "a time", "a date", "a time of 
 
 def _as_text(column: str, file_format: str) -> str:
     """How numbers become text: which text that is, is for their author to say."""
-    if file_format.startswith("Parquet"):
-        return f"Only text is learnt: frame[{column!r}].astype(str) of pandas makes it of these; better are words."
-    how = by_jq(file_format, f"{field(column)} |= (if . == null then . else tostring end)")
-    return f"Only text is learnt: `{how}` makes it of numbers; of classes better write the words."
+    name = json.dumps(column)
+    as_text = "json.dumps(one) if isinstance(one, (int, float)) else one"  # of Python: jq rounds large ones
+    each = f"{{**row, {name}: (lambda one: None if one != one else {as_text})(row.get({name}))}}"
+    how = by_python(file_format, each)
+    return f"Only text is learnt: `{how} > ROWS.jsonl` makes it of these; of classes better write the words."
 
 
 def _of_list(column: str, file_format: str) -> str:
     """How the text of a list of one becomes that of its row."""
-    if file_format.startswith("Parquet"):
-        how = f"frame[{column!r}].str[0] of pandas takes the first of each list"
-    else:
-        first = 'if type == "array" then .[0] else . end'
-        how = f"`{by_jq(file_format, f'{field(column)} |= ({first})')}` takes the first of each list"
-    return f"Only text is learnt: {how}; of lists with several texts write the one that is meant."
+    how = by_jq(file_format, f'{field(column)} |= (if type == "array" then .[0] else . end)')
+    return (
+        f"Only text is learnt: `{how}` takes the first of each list; of lists with several texts write the one that "
+        "is meant."
+    )
+
+
+def _of_bytes(_column: str, file_format: str) -> str:
+    """How bytes become text: the command that reads Parquet makes it of all that there are."""
+    return f"Only text is learnt: `{by_jq(file_format, '.')}` makes it of bytes, where those are UTF-8."
 
 
 def _of_object(column: str, file_format: str) -> str:
@@ -224,35 +223,23 @@ def _of_object(column: str, file_format: str) -> str:
     )
 
 
-def _of_map(column: str, file_format: str) -> str:  # noqa: ARG001 - only Parquet has maps
-    """How maps become objects, as Spark writes them where a table says map and not struct."""
-    how = f"frame[{column!r}].map(lambda found: [dict(one) for one in found])"
-    return f"{how} of pandas makes objects of a list of maps, .map(dict) of a map alone; then write to_parquet."
+def _of_map(column: str, file_format: str) -> str:
+    """How maps become objects, as Spark writes them where a table says map, not struct; Python has lists of pairs."""
+    to_object = "def to_object: map({key: .[0], value: .[1]}) | from_entries; "
+    of_one = 'if .[0][0]? | type == "string" then to_object else map(to_object) end'
+    how = f'{to_object}{field(column)} |= (if type == "array" then {of_one} else . end)'
+    return f"`{by_jq(file_format, how)}` makes objects of maps."
 
 
 def _of_python(column: str, file_format: str) -> str:
     """How a list that str has written becomes JSON. Where numpy has, nothing stands between two messages."""
     anew = f"frame[{column!r}] = frame[{column!r}].map(lambda one: json.dumps(list(one)))"
     name = json.dumps(column)
-    program = (
-        f"import ast, csv, json; csv.field_size_limit(1 << 30); [print(json.dumps({{**row, {name}: "
-        f"ast.literal_eval(row[{name}])}})) for row in {_in_python(file_format)}]"
-    )
-    how = f"`python3 -c {quoted(program)} > ROWS.jsonl`"
-    if file_format.startswith("Parquet"):
-        how = f"frame[{column!r}].map(ast.literal_eval) of pandas"
+    how = by_python(file_format, f"{{**row, {name}: ast.literal_eval(row[{name}])}}")
     return (
-        f"Write messages by json.dumps and not by str: {how} makes lists of them. Arrays of numpy have no commas "
-        f"between their messages: write those anew, by {anew}."
+        f"Write messages by json.dumps and not by str: `{how} > ROWS.jsonl` makes lists of them. Arrays of numpy have "
+        f"no commas between their messages: write those anew, by {anew}."
     )
-
-
-def _in_python(file_format: str) -> str:
-    """The rows of a file of text, each a dict."""
-    if not file_format.startswith("CSV"):
-        opened = 'open("FILE", encoding="utf-8-sig")'
-        return f"map(json.loads, {opened})" if file_format.startswith("JSONLines") else f"json.load({opened})"
-    return of_csv(file_format)
 
 
 def _asked_alike(column: str, file_format: str) -> str:
@@ -271,6 +258,7 @@ _STEPS_OF_COLUMN = (
     (AS_PYTHON_WRITES, _of_python),
     *mending_messages.OF_COLUMN,
     (A_MAP, _of_map),
+    ("is bytes, not text", _of_bytes),
     ("is a list, not text", _of_list),
     ("is an object, not text", _of_object),
 )

@@ -4,11 +4,12 @@ Only where it is known which rows these are, or what they lack: a command that l
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.csv_rows import SPACE_BEFORE_QUOTE, without_spaces
+from finetune_trainer.data.csv_rows import BY_OTHERS, ROW_NUMBER, SEPARATORS, SPACE_BEFORE_QUOTE, without_spaces
 from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
@@ -24,9 +25,7 @@ _OF_MESSAGES = ("message", "content")
 """How is begun what is said of one message."""
 
 
-def without_rows(
-    problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, in_python: str
-) -> str | None:
+def without_rows(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str) -> str | None:
     """How bad rows are left out, where as many others are left; None where nobody knows which ones, or how.
 
     Args:
@@ -34,7 +33,6 @@ def without_rows(
         rows: Of the file.
         bad_rows: How many of them have a problem.
         file_format: As which it was read.
-        in_python: The rows of a file of text, for Python.
     """
     if 2 * bad_rows > rows:
         return None
@@ -43,7 +41,7 @@ def without_rows(
             "The file ends within a row, as it does where writing or uploading broke off: write and upload it anew. "
             f"`sed '{rows}d' FILE > ROWS.jsonl` leaves that row out; others may be missing, too."
         )
-    how = _by_lines(problems, bad_rows, file_format) or _by_columns(problems, file_format, in_python)
+    how = _by_lines(problems, bad_rows, file_format) or _by_columns(problems, file_format)
     how = how or _by_cells(problems, file_format)
     return how and f"{NEXT_STEP[Reason.DATASET_INVALID]} To leave such rows out: {how}."
 
@@ -55,19 +53,12 @@ def _by_lines(problems: Sequence[Unusable], bad_rows: int, file_format: str) -> 
     return f"`sed '{';'.join(f'{line}d' for line in lines)}' FILE > ROWS.jsonl`"
 
 
-def _by_columns(problems: Sequence[Unusable], file_format: str, in_python: str) -> str | None:
+def _by_columns(problems: Sequence[Unusable], file_format: str) -> str | None:
     """The same where all of them lack a text: in which columns is known of those that are named."""
     columns = sorted({problem.field or "" for problem in problems})
     lack = all(problem.kind in ("Missing", "Empty") for problem in problems)
     if not lack or "" in columns or any(problem.what.startswith(_OF_MESSAGES) for problem in problems):
         return None
-    names = ", ".join(map(json.dumps, columns))
-    if file_format.startswith("Parquet"):
-        return f"frame[frame[[{names}]].fillna('').map(str.strip).ne('').all(axis=1)] of pandas"
-    if file_format.startswith("CSV"):
-        kept = f'if all((row[name] or "").strip() for name in [{names}])'
-        how = f"import csv, json; {_LONG_CELLS}[print(json.dumps(row)) for row in {in_python} {kept}]"
-        return f"`python3 -c {quoted(how)} > ROWS.jsonl`"
     texts = ", ".join(map(field, columns))
     how = by_jq(file_format, rf'select(all({texts}; type == "string" and test("\\S")))')
     return f"`{how}`"
@@ -82,20 +73,18 @@ def _by_cells(problems: Sequence[Unusable], file_format: str) -> str | None:
     return _by_python(f"{_rows_of(file_format)}{kept}")
 
 
-def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
-    """How a table of text is written anew, where all of its bad rows have the same wrong with their cells."""
+def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -> str | None:
+    """How a table of text is written anew, where all of its bad rows have the same wrong with their cells.
+
+    `are_all`: the file has no other rows.
+    """
     if not file_format.startswith("CSV"):
         return None
     mark = separator_in(file_format)
     if all(SPACE_BEFORE_QUOTE in problem.what for problem in problems):
         return without_spaces(json.loads(mark))
-    if all(_has_too_many(problem.what) for problem in problems):
-        return (
-            "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
-            f"{_by_python(_rows_of(file_format) + _JOINED.format(mark=mark))} joins cells where a space follows the "
-            "separator, as it does within a sentence; rows that have too many cells even so are left out, and their "
-            "lines printed: in which cell the separator belongs is for you to say."
-        )
+    if counted := _of_counts(problems, file_format, are_all=are_all):
+        return counted
     if all("the quotes are not as CSV has them" in problem.what for problem in problems):
         return (
             "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
@@ -103,6 +92,38 @@ def of_table(problems: Sequence[Unusable], file_format: str) -> str | None:
             "to double, since nothing tells where their cell ends."
         )
     return None
+
+
+def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -> str | None:
+    """The same where rows have other numbers of cells than the header, for one of three reasons."""
+    mark = separator_in(file_format)
+    others = Counter(problem.what.partition(BY_OTHERS)[2] for problem in problems)
+    other, count = others.most_common(1)[0]
+    if other and count > max(1, len(problems) // 2):
+        return _written_otherwise(mark, other)
+    if are_all and all(ROW_NUMBER in problem.what for problem in problems):
+        return (
+            "Rows begin with their numbers, for which the header has no name, as write.table of R leaves it: "
+            f"`sed '1s/^/number{mark[1:-1]}/' FILE > ROWS.csv` gives them one."
+        )
+    if all(_has_too_many(problem.what) for problem in problems):
+        return (
+            "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
+            f"{_by_python(_rows_of(file_format) + _JOINED.format(mark=mark))} joins cells where a space follows the "
+            "separator, as it does within a sentence; rows that have too many cells even so are left out, and their "
+            "lines printed: in which cell the separator belongs is for you to say."
+        )
+    return None
+
+
+def _written_otherwise(mark: str, other: str) -> str:
+    """What to do where other separators stand in the rows than in the header, which is `mark` as Python writes it."""
+    wanted = next(one for one, name in SEPARATORS.items() if name == other)
+    how = f"1s/{mark[1:-1]}/{json.dumps(wanted)[1:-1]}/g"
+    return (
+        f"Header and rows have different separators: `sed '{how}' FILE > ROWS.csv` gives the header those of the rows. "
+        "Where only some rows are so, two files were put together: check each by itself."
+    )
 
 
 def _rows_of(file_format: str) -> str:

@@ -23,6 +23,7 @@ from finetune_trainer.errors import TrainerError
 
 _BATCH_ROWS = 256
 _BATCH_BYTES = 64 * 1024 * 1024
+_BLOCK_BYTES = 128 * 1024
 _SMALL_GROUP = 16 * 1024 * 1024
 _LOOKED_AT = 64  # columns
 
@@ -89,7 +90,7 @@ class ParquetRows:
         """
         places = _Places(self._places(groups))
         places.take(passed)
-        batches = _behind(passed, self._parquet.iter_batches(rows, groups, columns, use_threads=False))
+        batches = _together(_behind(passed, self._parquet.iter_batches(rows, groups, columns, use_threads=False)))
         while True:
             try:
                 batch = next(batches, None)
@@ -142,6 +143,28 @@ def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordB
         if rows < batch.num_rows:
             yield batch.slice(rows)
         rows = max(0, rows - batch.num_rows)
+
+
+def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Some small batches as one: a block of six rows takes as long to look at as one of fifty.
+
+    What came before an error is given before it.
+    """
+    waiting, rows, size, broken = list[pa.RecordBatch](), 0, 0, None
+    try:
+        for batch in batches:
+            waiting.append(batch)
+            rows += batch.num_rows
+            size += 0 if rows >= _BATCH_ROWS else batch.get_total_buffer_size()
+            if rows >= _BATCH_ROWS or size >= _BLOCK_BYTES:
+                yield waiting[0] if len(waiting) == 1 else pa.concat_batches(waiting)
+                waiting, rows, size = [], 0, 0
+    except (pa.ArrowException, OSError) as error:
+        broken = error
+    if waiting:
+        yield pa.concat_batches(waiting)
+    if broken is not None:
+        raise broken
 
 
 def batch_rows(group: Any) -> int:

@@ -208,12 +208,13 @@ class SplitFile:
         return chain(begun, found)
 
     def _is_wrapped(self, rows: list[Record]) -> bool:
-        """Whether the only line of a file is an object with a list of rows, and no conversation by another name."""
+        """Whether the only line of a file is an object with all columns, or a list of rows that is no conversation."""
         fields = rows[0].fields or {}
         is_asked = isinstance(fields.get(self._layouts.asked.columns.prompt), str)
-        return (
-            len(rows) == 1 and not is_asked and not self._may_serve(fields) and any(map(_holds_rows, fields.values()))
-        )
+        values = list(fields.values())
+        if self._may_serve(fields):
+            return len(rows) == 1 and len(values) > 1 and _are_alike(values)
+        return len(rows) == 1 and not is_asked and any(map(_holds_rows, values))
 
     def _may_serve(self, fields: Mapping[str, Any]) -> bool:
         """Whether an object has what the job needs, by these names or by others that mean the same."""

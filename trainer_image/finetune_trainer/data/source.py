@@ -41,7 +41,7 @@ _MOST_KEYS = 5
 
 _ONE_FILE = (
     "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
-    "pandas.read_parquet('FOLDER').to_parquet('FILE.parquet')."
+    '`python3 -c \'from pyarrow import parquet; parquet.write_table(parquet.read_table("FOLDER"), "ROWS.parquet")\'`.'
 )
 _KEYS_STEP = (
     "No keys were found: name a Secret of the job's namespace that has them in spec.dataset.secretRef "

@@ -50,6 +50,11 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
     names, cells = fields.get("columns"), fields.get("data")
     if isinstance(names, list) and isinstance(cells, list) and all(isinstance(one, list) for one in cells):
         yield f".columns as $names | .data[] | [{_AS_ROWS}", "puts the names of the columns to their cells"
+    for name, value in fields.items():
+        head = value[0] if isinstance(value, list) and value else None
+        if isinstance(head, list) and all(isinstance(one, str) for one in head) and serves(dict.fromkeys(head, "")):
+            rows = path_of([name])
+            yield f"{rows}[0] as $names | {rows}[1:][] | [{_AS_ROWS}", "puts the names of the first row to their cells"
     lists = [name for name, value in fields.items() if _is_of_objects(value) and may_be_shown(name)]
     if lists:
         first = fields[lists[0]][0]

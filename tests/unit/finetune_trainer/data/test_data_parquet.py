@@ -13,7 +13,7 @@ from pyarrow.parquet import encryption
 
 from finetune_api.dataset import Columns
 from finetune_trainer.data import parquet
-from finetune_trainer.data.parquet import batch_rows
+from finetune_trainer.data.parquet import ParquetRows, batch_rows
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.files import (
     BIG,
@@ -73,6 +73,18 @@ def test_parquet_takes_few_large_rows_at_once_and_many_small_ones(texts, group, 
     assert least <= batch_rows(file.metadata.row_group(0)) <= most
 
 
+def test_parquet_puts_small_batches_together_up_to_what_a_block_holds(monkeypatch):
+    """A file of 50,000 short rows in one group is read six rows at a time, which is no reason to look at six."""
+    monkeypatch.setattr(parquet, "batch_rows", lambda _: 6)
+    rows = [{"prompt": f"question {number}", "completion": "x" * (number // 500 * 1000)} for number in range(1000)]
+    blocks = list(ParquetRows(io.BytesIO(as_parquet(rows, row_group_size=400)), "t").blocks({"prompt", "completion"}))
+    assert [fields for block in blocks for fields in block.fields()] == rows
+    sizes = [len(block) for block in blocks]
+    assert sizes[0] == 258
+    assert max(sizes[2:]) <= 138, "of a thousand letters each"
+    assert len(sizes) < 10
+
+
 class _Keys(encryption.KmsClient):
     """Keys that are wrapped in nothing."""
 
@@ -114,8 +126,10 @@ for seed in range(400):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("at_once", [256, 2])
 @pytest.mark.parametrize("broken", [0, 1, 4, 9])
-def test_parquet_gives_all_rows_of_small_row_groups_before_the_broken_one(broken, tmp_path):
+def test_parquet_gives_all_rows_of_small_row_groups_before_the_broken_one(broken, at_once, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "batch_rows", lambda _: at_once)
     rows = [{"prompt": f"question {n} " + "x" * 40} for n in range(30)]
     data = bytearray(as_parquet(rows, row_group_size=3))
     at = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(broken).column(0)

@@ -261,6 +261,7 @@ WIDE_XZ = lzma.compress(LINES, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1
 
 WIDE = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=30)).compressobj()
 WIDE = WIDE.compress(b'{"a":1}\n' * 100) + WIDE.flush()
+SERVERS_WORDS = "is what a server answers that does not give the file"
 TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["prompt", "prompt"]))
 
 
@@ -324,7 +325,9 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.jsonl", b"\n<!DOCTYPE html>", "t.jsonl: is a web page, not data"),
         ("t.csv", b"<head><title>Sign in</title></head>", "t.csv: is a web page, not data"),
         ("t.csv", b'<table border="1"><tr><td>prompt', "t.csv: is a web page, not data"),
-        ("t.jsonl", b"<Error><Code>AccessDenied</Code></Error>", "t.jsonl: is a web page, not data"),
+        ("t.jsonl", b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', SERVERS_WORDS),
+        ("t.csv", b"404: Not Found", SERVERS_WORDS),
+        ("t.jsonl", b'{"error": {"code": 403, "message": "Forbidden"}}\n', SERVERS_WORDS),
         ("t.jsonl", b'{"data":[{"prompt":"a"}]}\n', "t.jsonl: begins with an object that is no row: it holds the rows"),
         ("t.parquet", b"version https://git-lfs.github.com/spec/v1\n", "t.parquet: is a pointer of Git LFS"),
         ("t.parquet", b"PARE" + PARQUET[4:-4] + b"PARE", "t.parquet: is an encrypted Parquet file"),

@@ -1,0 +1,382 @@
+"""One split of a job's dataset: each of its rows is looked at once, then what is wrong with it is told, and what to do.
+
+The verdict on the whole dataset is put together in `verdict`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from finetune_api.dataset import Columns, DataFile
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.reasons import Reason
+from finetune_api.verdict import NAMED_PROBLEMS, SplitName, SplitVerdict
+from finetune_api.words import counted
+from finetune_trainer.data import column_names, exports, wrapped
+from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.columns import Unusable, to_rows
+from finetune_trainer.data.counting import count, count_pairs
+from finetune_trainer.data.csv_rows import EmptyRows
+from finetune_trainer.data.doubtful import (
+    Doubtful,
+    EveryRow,
+    Longest,
+    of_every_row,
+    of_first,
+    of_other_separators,
+    of_texts,
+    with_special_tokens,
+)
+from finetune_trainer.data.encode import Refused, Tally
+from finetune_trainer.data.jq import separator_in, unpacked_first
+from finetune_trainer.data.layouts import Layouts
+from finetune_trainer.data.marked_text import Marked, marked
+from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
+from finetune_trainer.data.ranked import of_ranked
+from finetune_trainer.data.read import SplitFile
+from finetune_trainer.data.row_limit import in_words, more_room
+from finetune_trainer.data.rows import Row, Rows
+from finetune_trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from finetune_trainer.data.fingerprints import Contradiction, Fingerprints
+
+_PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
+"""How datasets names the files of a split that it writes as several."""
+
+_LESS_MEMORY = (
+    "Give it more memory. A Parquet file takes less with smaller row groups: "
+    '`python3 -c \'from pyarrow import parquet; parquet.write_table(parquet.read_table("FILE"), "ROWS.parquet", '
+    "row_group_size=1000)'` writes it so."
+)
+_SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
+_LONGEST_NAME = 256
+
+
+@dataclass
+class SplitCheck:
+    """One split while it is read, and what was found in it."""
+
+    split: SplitName
+    data: DataFile
+    spec: FineTuneJobSpec
+    index: int
+    fingerprints: "Fingerprints"
+    tokenizer: ChatTokenizer | None
+    file: str = ""
+    called: str = ""
+    """The file in messages: with the split, where files of others are called alike."""
+    format: str = ""
+    rows: int = 0
+    bad_rows: int = 0
+    duplicates: int = 0
+    contradiction: "Contradiction | None" = None
+    absent: tuple[str, ...] = ()
+    """Columns that are asked for, any one of them, and that no row has."""
+    columns_seen: tuple[str, ...] = ()
+    problems: list[Unusable] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    size: int | None = None
+    sha256: str | None = None
+    of_objects: frozenset[str] = frozenset()
+    """Columns that hold objects."""
+    first_fields: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the first row."""
+    names_vary: bool = False
+    """Whether rows have other columns than the first one."""
+    fits_others: bool = False
+    """Whether the names that the job gives to columns are those of another file."""
+    of_first: tuple[str, ...] = ()
+    """What the first row probably was not meant to have."""
+    empty_rows: EmptyRows = field(default_factory=EmptyRows)
+    error: TrainerError | None = None
+    """Why reading ended early."""
+
+    def __post_init__(self) -> None:
+        self.layouts = Layouts(self.spec.data.columns)
+        self.doubts, self.of_all = of_texts(), of_every_row()
+        if self.tokenizer:
+            what = "a special token of the model in the text"
+            then = "; it is read as that token: rows need no chat format of their own"
+            self.doubts.append(Doubtful(with_special_tokens(self.tokenizer), what, then))
+        self.longest = [Longest(2, "question"), Longest(1, "answer")] if self.tokenizer else []
+        self.looks: tuple[Doubtful | EveryRow | Longest, ...] = (*self.doubts, *self.of_all, *self.longest)
+
+    @property
+    def columns(self) -> Columns:
+        """What the job asks for, by the names that the file has for it."""
+        return self.layouts.of(self.columns_seen).columns
+
+    def read(self, *, allow_local: bool, air_gapped: bool) -> None:
+        """Read the whole file."""
+        columns = self.layouts.asked.columns
+        try:
+            with SplitFile(self.data, self.split, columns, allow_local=allow_local, air_gapped=air_gapped) as file:
+                self.file, self.format = file.name[:_LONGEST_NAME], str(file.format)
+                self.empty_rows = file.empty_rows
+                try:
+                    self._count_tokens(self._usable(file))
+                finally:
+                    self.format = str(file.format)  # some is known only once the file is read
+                self.columns_seen, self.of_objects = tuple(file.columns_seen), file.of_objects
+                self.names_vary, self.first_fields = file.names_vary, file.first_fields
+                self.size, self.sha256 = file.size, file.sha256
+        except TrainerError as error:
+            self.error = error
+        except MemoryError:
+            called = self.file or f"spec.dataset.{self.split}"
+            what = f"{called}: the machine's memory was not enough to read it"
+            self.error = TrainerError(Reason.OUT_OF_MEMORY, what, _LESS_MEMORY)
+        if self.columns_seen:
+            lacks_none = bool(self.problems) and all(problem.kind != "Missing" for problem in self.problems)
+            usable = lacks_none or self.bad_rows < self.rows
+            self.absent = column_names.absent(self.columns, self.columns_seen, usable=usable)
+
+    def _usable(self, file: SplitFile) -> Iterator[Rows | Row]:
+        for found in to_rows(file.blocks(), self.layouts):
+            if not self.rows and isinstance(found, Row | Rows):
+                first = found if isinstance(found, Row) else next(found.rows())
+                in_csv = self.format.startswith("CSV")
+                self.of_first = tuple(of_first(first, in_csv=in_csv))
+                if in_csv:
+                    cells = file.first_fields.values()
+                    self.of_all += of_other_separators(json.loads(separator_in(str(file.format))), cells)
+                self.looks = (*self.doubts, *self.of_all, *self.longest)
+            self.rows += len(found) if isinstance(found, Rows) else 1
+            if isinstance(found, Unusable):
+                self._bad(found)
+            else:
+                self.fingerprints.add(self.index, found)
+                for look in self.looks:
+                    look.add(found)
+                yield found
+
+    def _count_tokens(self, found: Iterable[Rows | Row]) -> None:
+        if self.tokenizer is None:
+            for _ in found:
+                pass
+            return
+        max_length = self.tokenizer.row_limit(self.spec.hyperparameters)
+        counted = count if self.spec.preference is None else count_pairs
+        for refused in counted(found, self.tokenizer, max_length, self.tally):
+            self._bad(_refused(refused))
+
+    def _bad(self, problem: Unusable) -> None:
+        self.bad_rows += 1
+        if len(self.problems) < NAMED_PROBLEMS:
+            self.problems.append(problem)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the split can be learnt from, or measured on, as it is."""
+        return self.error is None and self.bad_rows == 0 and self.rows > 0 and self._has_loss
+
+    @property
+    def _has_loss(self) -> bool:
+        return self.tokenizer is None or self.tally.rows > self.tally.unlabelled
+
+    def verdict(self) -> SplitVerdict | None:
+        """The split's part; None where the file could not be opened."""
+        if not self.format:
+            return None
+        counted = self.tokenizer is not None and self.error is None
+        return SplitVerdict(
+            file=self.file,
+            format=self.format,
+            rows=self.rows,
+            bad_rows=self.bad_rows,
+            problems=[problem.named(self.file) for problem in sorted(self.problems, key=_place)],
+            duplicate_rows=self.duplicates,
+            tokens=self.tally.tokens if counted else None,
+            completion_tokens=self.tally.loss_tokens if counted else None,
+            longest_row=self.tally.longest if counted else None,
+            truncated_rows=self.tally.truncated if counted else None,
+            bytes=self.size,
+            sha256=self.sha256,
+        )
+
+    def complaint(self) -> str:
+        """What is wrong with the split, in one sentence."""
+        if self.error is not None:
+            return self.error.message
+        if self.rows == 0 and not self.absent:
+            what = "has a header but no rows" if self.columns_seen else "has no rows" if self.size else "is empty"
+            return f"{self.called} {what}"
+        if self.absent:
+            return self._absent_columns()
+        if self.bad_rows:
+            return self._bad_rows()
+        limit = in_words(self.spec.hyperparameters, self._positions)
+        what = "a token of its completion" if self.spec.preference is None else "two different answers"
+        return f"{self.called}: no row has {what} within {limit}"
+
+    @property
+    def _positions(self) -> int | None:
+        return None if self.tokenizer is None else self.tokenizer.positions
+
+    def _bad_rows(self) -> str:
+        named = [f"{problem.position}: {problem.what}" for problem in sorted(self.problems, key=_place)]
+        spoken = "; ".join(named[:_SPOKEN_PROBLEMS])
+        more = self.bad_rows - min(len(named), _SPOKEN_PROBLEMS)
+        rest = f"; and {more:,} more" if more else ""
+        return f"{self.called}: {self.bad_rows:,} of {_rows(self.rows)} cannot be used: {spoken}{rest}"
+
+    def _absent_columns(self) -> str:
+        wanted = " or ".join(repr(name) for name in self.absent)
+        none = f"none of its {self.rows:,} rows has a column"
+        if self.rows < 2:
+            none = "its 1 row has no column" if self.rows else "it has no rows, and no column"
+        marks = f"; {self._marked.said}" if self._marked else ""
+        return f"{self.called}: {none} {wanted}; {self._spoken_columns()}{marks}"
+
+    @property
+    def _marked(self) -> Marked | None:
+        """The column that holds conversations as text, where no other one is meant."""
+        is_data = self._spoken_columns() in (column_names.DATA, column_names.NO_HEADER)
+        is_mapped = len(self._meant) == len(self._unnamed)
+        return None if is_data or is_mapped or self.spec.preference is not None else marked(self.first_fields)
+
+    @property
+    def _meant(self) -> dict[str, str]:
+        """The columns that were probably meant, by what they hold."""
+        seen = [name for name in self.columns_seen if name not in self.of_objects]
+        return column_names.meant(self.columns, seen, self.first_fields)
+
+    @property
+    def _unnamed(self) -> list[str]:
+        """What a row needs and no column is called."""
+        return [part for part in self.columns.needed if self.columns.named[part] not in self.columns_seen]
+
+    def _spoken_columns(self) -> str:
+        in_text = self.format.startswith("CSV")
+        said = column_names.spoken(self.columns_seen, self.columns, maybe_data=in_text or self.names_vary)
+        return column_names.NO_HEADER if in_text and said == column_names.DATA else said
+
+    def next_step(self) -> str | None:
+        """What to do about it, where this place knows better than the reason."""
+        step = self._step()
+        return step and unpacked_first(step, self.format)
+
+    def _step(self) -> str | None:
+        if self.error is not None:
+            return self.error.next_step
+        if self.absent:
+            return self._how_to_name_columns()
+        if self.bad_rows:
+            field = f"spec.dataset.{self.split}.format"
+            return mending(self.problems, self.rows, self.bad_rows, self.format, field)
+        if not self.rows:
+            return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
+        return more_room(self.spec.hyperparameters, self._positions)
+
+    def _how_to_name_columns(self) -> str:
+        meant, unnamed = self._meant, self._unnamed
+        return self._of_another_layout(meant, unnamed) or self._how_to_map(meant, unnamed)
+
+    def _of_another_layout(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
+        """What makes rows of a file that has all it needs, and not as columns."""
+        columns, seen, of_pairs = self.columns, set(self.columns_seen), self.spec.preference is not None
+        of_one_answer = (
+            exports.of_export(seen, self.first_fields, self.format),
+            column_names.of_messages(seen, self.format),
+            column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
+        )
+        ways: tuple[str | None, ...] = (
+            of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
+            *(of_one_answer if not of_pairs else ()),
+            None if len(meant) == len(unnamed) else wrapped.as_json(columns, self.first_fields, self.format),
+            self._marked and self._marked.step(self.format),
+        )
+        if known := next(filter(None, ways), None):
+            return known
+        if not meant and not column_names.has_two_answers(self.columns_seen):
+            named = wrapped.lifted(columns, self.first_fields, self.format)
+            if named or self.of_objects:
+                step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
+                return named or f"{step}{wrapped.places_in(self.first_fields)}"
+        if {columns.chosen, columns.rejected} <= seen and not meant:
+            return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.format)
+        return None
+
+    def _how_to_map(self, meant: dict[str, str], unnamed: list[str]) -> str:
+        columns, seen = self.columns, set(self.columns_seen)
+        if self.fits_others and (meant.keys() >= set(unnamed) or "messages" in meant):
+            return column_names.renamed(columns, meant, self.format)
+        mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
+        named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
+        if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):
+            return f"{otherwise}; or else m{named}"
+        if (said := self._spoken_columns()) == column_names.NO_HEADER:
+            return f"Let the file begin with a line of its columns' names, or m{named}"
+        if said == column_names.DATA and self.format.startswith("JSON"):
+            return column_names.KEYS
+        too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
+        absent, all_of = " and ".join(unnamed), ", ".join(columns.needed)
+        return f"The file has no column for {absent}: write a column for each of {all_of}." if too_few else f"M{named}"
+
+    def _by_number_of_answers(self, seen: set[str], *, sought: bool) -> str | None:
+        """What to do with rows of two answers for a job that learns one, and the other way round."""
+        if self.spec.preference is None and column_names.has_two_answers(self.columns_seen):
+            return "Write spec.preference: {} if the model is to learn which of two answers is better"
+        if self.spec.preference is not None and not sought and {self.columns.completion, self.columns.messages} & seen:
+            return "Remove spec.preference if each row has one answer, which is to be learnt"
+        return None
+
+    def warnings(self) -> Iterator[str]:
+        """What is allowed but probably not meant."""
+        if self.duplicates:
+            yield f"{self.called}: {_rows(self.duplicates)} exactly like an earlier row"
+        if (found := self.contradiction) is not None:
+            asked = "ask what another row answers differently"
+            yield f"{self.called}: {_rows(found.rows)} {asked} (the first: {found.first})"
+        if empty := self.empty_rows.count:
+            yield f"{self.called}: {_rows(empty)} of empty cells passed over (the first: {self.empty_rows.first})"
+        yield from self._of_columns()
+        yield from self._of_texts()
+        yield from self._of_lengths()
+
+    def _of_columns(self) -> Iterator[str]:
+        if self.rows and (unused := column_names.unused_system(self.columns, self.columns_seen)):
+            yield f"{self.called}: {unused}"
+        for layout in self.layouts.others:
+            yield f"{self.called}: {column_names.read_as(layout, self.layouts.asked)}"
+        yield from (f"{self.called}: the first row has {said}" for said in self.of_first)
+        if part := _PART.search(self.file):
+            yield f"{self.called}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
+        for unread in column_names.unread(self.layouts.asked.columns, self.columns_seen):
+            yield f"{self.called}: {unread}"
+
+    def _of_texts(self) -> Iterator[str]:
+        for one in filter(attrgetter("is_so"), self.of_all):
+            yield f"{self.called}: all {_rows(self.rows - self.bad_rows)} {one.what}"
+        yield from (f"{self.called}: {said}" for one in self.longest if (said := one.said))
+        for doubt in self.doubts:
+            if doubt.rows:
+                yield f"{self.called}: {_rows(doubt.rows)} with {doubt.what} (the first: {doubt.first}){doubt.then}"
+
+    def _of_lengths(self) -> Iterator[str]:
+        limit, tally = in_words(self.spec.hyperparameters, self._positions), self.tally
+        if tally.truncated:
+            yield f"{self.called}: {_rows(tally.truncated)} longer than {limit}; the end is cut"
+        if self.tokenizer and (said := self.tokenizer.beyond(tally.longest, self.spec.hyperparameters)):
+            yield f"{self.called}: {said}"
+        if tally.unlabelled:
+            without = "any token of the completion" if self.spec.preference is None else "two different answers"
+            left = f"{_rows(tally.unlabelled)} without {without} within {limit} (the first: {tally.first_unlabelled})"
+            yield f"{self.called}: {left}; they are left out of training"
+
+
+def _refused(row: Refused) -> Unusable:
+    return Unusable(row.position, "Malformed", f"{REFUSED_BY_TEMPLATE}: {row.why}")
+
+
+def _place(problem: Unusable) -> tuple[int, int, int]:
+    line, group, row = problem.position
+    return line or 0, group or 0, row or 0
+
+
+def _rows(count: int) -> str:
+    return counted(count, "row")
