@@ -99,15 +99,22 @@ def rulings(
     ]
 
 
-def unread(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | None:
-    """What to say of a judge that has spoken of rows, and decided nothing; None where it did."""
+def doubts(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | None:
+    """What to say of a judge that has spoken and decided nothing, or goes by places; None of any other."""
     words = iter(said)
-    rows = sum(
-        one is None and None not in both for one, both in zip(found, zip(words, words, strict=True), strict=True)
-    )
-    if not rows:
-        return None
-    return f"on {counted(rows, 'row')} it did not begin with A, B or Tie: another model may do as it is asked"
+    spoke = [
+        (ruling, _word(first), _word(second))
+        for ruling, first, second in zip(found, words, words, strict=True)
+        if first is not None and second is not None
+    ]
+    unread = sum(ruling is None for ruling, _, _ in spoke)
+    by_place = sum(ruling == "tie" and first == second != "tie" for ruling, first, second in spoke)
+    told = []
+    if unread:
+        told.append(f"on {counted(unread, 'row')} it did not begin with A, B or Tie")
+    if 2 * by_place > (ruled := len(spoke) - unread):
+        told.append(f"on {by_place} of {counted(ruled, 'row')} it chose the same place in both orders")
+    return f"{', and '.join(told)}: another model may do as it is asked" if told else None
 
 
 def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:
