@@ -6,7 +6,6 @@ training and generation are elsewhere.
 
 import json
 import logging
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             configuration, or with weights that are no numbers; SpecInvalid: it cannot be quantised here.
     """
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
-    _require_numbers(folder, config)
+    _as_numbers(folder, config, four_bits=four_bits)
     extra = _quantised(dtype) if four_bits else {}
     try:
         model, found = _kind(config).from_pretrained(
@@ -132,7 +131,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     if four_bits:
         four_bit.prepare(model)
     elif getattr(config, "quantization_config", None):
-        return as_if_never_quantised(model)
+        return as_if_never_quantised(model, dtype)
     return model
 
 
@@ -146,19 +145,16 @@ def _step_after(error: Exception) -> str | None:
     return PUT_THERE_AGAIN if files else None
 
 
-def _require_numbers(folder: Path, config: Any) -> None:
-    """Refuse weights in 8 bits or fewer that nothing says how to read: they would be taken for the numbers themselves.
+def _as_numbers(folder: Path, config: Any, *, four_bits: bool) -> None:
+    """Have quantised weights loaded as what they stand for, whatever kernels are here, or refuse them.
 
     Raises:
         TrainerError: ModelUnusable.
     """
-    from transformers.quantizers.auto import AutoHfQuantizer
-
     said = getattr(config, "quantization_config", None)
-    with suppress(ValueError):  # it names no method
-        if isinstance(said, dict) and AutoHfQuantizer.supports_quant_method(said):  # type: ignore[no-untyped-call]
-            return
-    base_refusals.require_plain_numbers(folder)
+    base_refusals.require_tunable_numbers(folder, said, four_bits=four_bits)
+    if said is not None and said.get("quant_method") in base_refusals.AS_NUMBERS:
+        said["dequantize"] = True
 
 
 def _kind(config: Any) -> Any:

@@ -36,13 +36,19 @@ def attention_of(config: Any) -> dict[str, Any]:
     return {name: None for name, known in everywhere.items() if getattr(config, f"_{name}", None) not in known}
 
 
-def as_if_never_quantised(model: Any) -> Any:
-    """The same weights in a model of its kind that was not read from quantised ones, as MXFP4 is where no GPU is.
+def as_if_never_quantised(model: Any, dtype: Any) -> Any:
+    """The same weights in a model of its kind that was not read from quantised ones, as FP8 and MXFP4 are.
 
-    The one that was would save them by the names of what they were made of, and nobody could load that.
+    The one that was would save them by the names of what they were made of, and nobody could load that. Nor are they
+    in `dtype`: what was quantised is in bfloat16, whose rounding full tuning would not get over, and the rest as stored.
     """
+    import torch
     from accelerate import init_empty_weights  # type: ignore[import-untyped]
 
+    exact = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    for name, value in model.named_parameters():
+        if isinstance(dtype, torch.dtype) and exact.isdisjoint(name.split(".")):
+            value.data = value.data.to(dtype)
     with init_empty_weights(include_buffers=False):
         plain = type(model)(model.config)
     plain.load_state_dict(model.state_dict(), assign=True)

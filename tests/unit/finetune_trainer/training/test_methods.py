@@ -366,7 +366,30 @@ def test_a_base_that_is_stored_in_another_way_is_refused_by_its_name_with_what_t
     assert "with weights of 16 or 32 bits" in refusal.value.next_step
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes with such weights as they are stored")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("with_gpu", [True, False])
+def test_weights_in_fp8_are_loaded_as_the_numbers_that_they_stand_for_on_every_machine(
+    wide, tmp_path, monkeypatch, with_gpu, dtype
+):
+    """A GPU would compute with them as they are stored, and full tuning in bfloat16 would round its steps away."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: with_gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    folder = tmp_path / NAME
+    shutil.copytree(wide / NAME, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if name.endswith("up_proj.weight")]:
+        weights[f"{name}_scale_inv"] = torch.full([side // 32 for side in weights[name].shape], 0.5)
+        weights[name] = (2 * weights[name]).to(torch.float8_e4m3fn)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    how = {"quant_method": "fp8", "weight_block_size": [32, 32]}
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
+    model = base_model.load_model(folder, dtype=dtype)
+    assert {value.dtype for value in model.parameters()} == {dtype}
+    for name, value in model.named_parameters():
+        assert torch.equal(value, (weights[name].float() / (1 + name.endswith("up_proj.weight"))).to(dtype)), name
+
+
 def test_weights_in_mxfp4_that_were_tuned_in_full_are_saved_by_names_that_anybody_can_load(wide, tmp_path):
     folder = tmp_path / "cache" / NAME
     shutil.copytree(wide / NAME, folder)
