@@ -21,6 +21,7 @@ from finetune_trainer.models.base_refusals import (
 )
 from finetune_trainer.models.corrected import (
     as_if_never_quantised,
+    as_numbers,
     attention_of,
     say_that_nothing_is_tied,
     say_what_is_tied,
@@ -97,7 +98,9 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             configuration, or with weights that are no numbers; SpecInvalid: it cannot be quantised here.
     """
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
-    _as_numbers(folder, config, four_bits=four_bits)
+    said = getattr(config, "quantization_config", None)
+    base_refusals.require_tunable_numbers(folder, said, four_bits=four_bits)
+    as_numbers(config)
     extra = _quantised(dtype) if four_bits else {}
     try:
         model, found = _kind(config).from_pretrained(
@@ -143,18 +146,6 @@ def _stored_quantised(folder: Path, config: Any) -> TrainerError:
 def _step_after(error: Exception) -> str | None:
     files = isinstance(error, OSError | json.JSONDecodeError) or type(error).__name__ == "SafetensorError"
     return PUT_THERE_AGAIN if files else None
-
-
-def _as_numbers(folder: Path, config: Any, *, four_bits: bool) -> None:
-    """Have quantised weights loaded as what they stand for, whatever kernels are here, or refuse them.
-
-    Raises:
-        TrainerError: ModelUnusable.
-    """
-    said = getattr(config, "quantization_config", None)
-    base_refusals.require_tunable_numbers(folder, said, four_bits=four_bits)
-    if said is not None and said.get("quant_method") in base_refusals.AS_NUMBERS:
-        said["dequantize"] = True
 
 
 def _kind(config: Any) -> Any:
