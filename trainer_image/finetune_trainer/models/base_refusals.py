@@ -32,6 +32,8 @@ _NO_SAFETENSORS = (
 
 PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
 
+_LORA = f"Set method: LoRA, which tunes it as numbers of 16 bits. Or: {PLAIN_WEIGHTS}"
+
 _ROW_LIMIT = "hyperparameters.maxSequenceLength"
 _BITSANDBYTES = "bitsandbytes"
 _BITS = {"load_in_4bit": "4 bits", "load_in_8bit": "8 bits"}
@@ -177,7 +179,7 @@ def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, fou
     if how in NEVER_TUNED or in_bits - ({"load_in_4bit"} if four_bits else set()):
         raise stored_quantised(folder, said)
     if how in AS_NUMBERS and four_bits:
-        raise stored_quantised(folder, said, f"Set method: LoRA, which tunes it as numbers of 16 bits. Or: {PLAIN_WEIGHTS}")
+        raise stored_quantised(folder, said, _LORA)
     if how not in {*AS_NUMBERS, _BITSANDBYTES}:
         require_plain_numbers(folder)
 

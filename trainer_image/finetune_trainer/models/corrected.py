@@ -54,7 +54,8 @@ def in_one_dtype(model: Any, dtype: Any) -> None:
     """
     import torch
 
-    exact = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    told = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+    exact = {name for field in told for name in getattr(model, field, None) or ()}
     for name, value in model.named_parameters():
         if isinstance(dtype, torch.dtype) and exact.isdisjoint(name.split(".")):
             value.data = value.data.to(dtype)
