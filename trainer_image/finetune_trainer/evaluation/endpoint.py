@@ -401,7 +401,7 @@ def _text(content: Any) -> Any:
     """Of an answer in parts, those that are text; what a model has thought may be another one."""
     if not isinstance(content, list) or not content:
         return content
-    return "".join(part["text"] for part in content if part.get("type") == "text")
+    return "".join(part["text"] for part in content if part.get("type") in ("text", "output_text"))
 
 
 def _what_it_is(content: bytes) -> str:

@@ -50,6 +50,8 @@ _AGAINST = re.compile(
 """In such a clause: the answer that it names is not the better one, and the other may still be none."""
 _NAMES = {"a": "a", "b": "b", "tie": "tie"}
 
+_SAYS = re.compile("verdict|winner|better|prefer|judg", re.IGNORECASE)
+
 _ALONE = re.compile(
     r"\W*(?:(?:the|better|best|final|my|answer|choice|judg\w*|option|ruling|verdict|winner|boxed|is|a(?=\s+tie))\W+)*"
     r"(a|b|tie)\W*",
@@ -143,15 +145,17 @@ def _word(text: str) -> str | None:
 
 
 def _in_json(said: str) -> str | None:
-    """The one value of an object that names an answer, whatever reasons stand beside it."""
+    """The one value of an object that names an answer, whatever reasons stand beside it.
+
+    Behind other words it may be a part of an answer that is quoted: there only fields count that say a verdict.
+    """
     begin, end = said.find("{"), said.rfind("}")
-    if begin < 0 or said[:begin].strip().strip("`").strip() not in {"", "json"}:
-        return None
+    alone = said[:begin].strip().strip("`").strip() in {"", "json"}
     try:
-        fields = json.loads(said[begin : end + 1])
+        fields = json.loads(said[begin : end + 1]) if begin >= 0 else None
     except (ValueError, RecursionError):
         return None
-    values = fields.values() if isinstance(fields, dict) else ()
+    values = [one for name, one in fields.items() if alone or _SAYS.search(name)] if isinstance(fields, dict) else []
     named = [_NAMES.get(one.strip().lower()) for one in values if isinstance(one, str)]
     found = [one for one in named if one is not None]
     return found[0] if len(found) == 1 else None

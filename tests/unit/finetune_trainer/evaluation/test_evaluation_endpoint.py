@@ -206,7 +206,11 @@ def test_an_empty_answer_is_one_and_tokens_that_nobody_can_count_are_not_known(s
 
 
 def test_an_answer_in_parts_is_their_text(serve):
-    parts = [{"type": "thinking", "thinking": "…"}, {"type": "text", "text": "re"}, {"type": "text", "text": "d"}]
+    parts = [
+        {"type": "thinking", "thinking": "…"},
+        {"type": "text", "text": "re"},
+        {"type": "output_text", "text": "d"},
+    ]
     _, answers = put(serve(lambda _: said({"content": parts}, usage={"prompt_tokens": True})), rows=1)
     assert [tuple(one) for one in answers] == [(0, "red", None)]
 
