@@ -50,6 +50,8 @@ _AGAINST = re.compile(
 """In such a clause: the answer that it names is not the better one, and the other may still be none."""
 _NAMES = {"a": "a", "b": "b", "tie": "tie"}
 
+_OBJECT = re.compile(r"(?:```\w*\s*)?\{\s*\"")
+"""A reply that begins with JSON; its first name may be that of an answer with a score."""
 _SAYS = re.compile("verdict|winner|better|prefer|judg", re.IGNORECASE)
 
 _ALONE = re.compile(
@@ -138,6 +140,8 @@ def _alike(one: str, other: str) -> bool:
 
 def _word(text: str) -> str | None:
     said = spoken(text)
+    if _OBJECT.match(said):
+        return _in_json(said)
     if (found := _WORD.match(said)) is not None:
         return None if _AGAINST.search(_CLAUSE.split(said[found.end() :], maxsplit=1)[0]) else found.group(1).lower()
     alone = _ALONE.fullmatch(said)
