@@ -35,10 +35,14 @@ _AFTER_A = (
     "and|answers|as|because|but|by|contains|covers|does|for|gives|has|is|matches|over|provides|says|since|was|wins"
 )
 _WORD = re.compile(
-    rf"\W*(?:(?:the\s+)?(?:answer|option|response|assistant)\s+)?(?:a\s+(?=tie\b))?(tie\b|b\b|a\b(?![^\S\n]+(?!(?:{_AFTER_A})\b)\w))",
+    rf"\W*(?:(?:the\s+)?(?:answer|option|response|assistant)\s+)?(?:a\s+(?=tie\b))?(tie\b|b\b|a\b(?![^\S\n]+(?!(?:{_AFTER_A})\b)\w))"
+    r"(?![^\S\n]*[:=(][^\S\n]*\d)",
     re.IGNORECASE,
 )
-"""Where a sentence begins with A, the word behind tells the answer from an article: A thorough look at both …"""
+"""Where a sentence begins with A, the word behind tells the answer from an article: A thorough look at both …
+
+A number behind it is a score, and the other one has its own.
+"""
 
 _CLAUSE = re.compile(r"[.,;:!?\n]|\b(?:and|as|because|but|for|over|since|so|than|whereas|while)\b", re.IGNORECASE)
 """Where it ends what is said of an answer that a sentence begins with."""

@@ -85,6 +85,8 @@ def test_a_judge_that_goes_by_places_is_told_of_and_none_that_finds_answers_alik
         ('```json\n{"winner": "A", "reason": "it is right"}\n```', '{"reason": "A is long", "verdict": "b"}', "win"),
         ('{"first": "A", "second": "B"}', "B", None),
         ('{"A": 3, "B": 5}', "B", None),
+        ("A: 3/10, B: 8/10", "B", None),
+        ("A\n1. It names the colour.", "B", "win"),
         ('Both were read.\n```json\n{"why": "it is right", "winner": "A"}\n```', 'Thus: {"verdict": "B"}', "win"),
         ('Of these one says {"answer": "A"}', "B", None),
         ("A is wrong. B", "A", None),
