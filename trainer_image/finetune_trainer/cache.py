@@ -141,11 +141,11 @@ def _source(args: argparse.Namespace, final: Path) -> Iterator[tuple[Path, dict[
 def _require_source(given: Path, *, folder: bool) -> None:
     if not given.exists():
         raise TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{given} does not exist", "Name a file or folder that exists.")
-    if folder != given.is_dir():
-        is_not, step = (
-            ("no folder", "a file with --from-archive") if folder else ("no file", "a folder with --from-folder")
-        )
-        raise TrainerError(Reason.MODEL_UNUSABLE, f"{given} is {is_not}", f"Give {step}.")
+    if not (given.is_dir() if folder else given.is_file()):
+        step = "a file with --from-archive" if folder else "a file: a pipe can be read only once"
+        if given.is_dir():
+            step = "a folder with --from-folder"
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{given} is no {'folder' if folder else 'file'}", f"Give {step}.")
     if not os.access(given, os.R_OK):
         raise TrainerError(
             Reason.MODEL_UNUSABLE, f"{given} may not be read by this user", "Correct the rights of the file or folder."
@@ -171,6 +171,13 @@ def _copy(source: Path, target: Path) -> None:
         for path in sorted(source.glob(pattern)):
             if path.is_file():
                 shutil.copyfile(path, target / path.name)
+            elif not path.is_dir():
+                is_what = "a pipe or a device" if path.exists() else "a link that leads nowhere"
+                raise TrainerError(
+                    Reason.MODEL_UNUSABLE,
+                    f"{path.name} of the model is {is_what}, not a file",
+                    "Put the file itself there, or take away what stands there if it is none of the model's.",
+                )
 
 
 def _convert_gguf(source: Path, target: Path) -> None:

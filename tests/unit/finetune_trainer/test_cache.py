@@ -198,6 +198,15 @@ def test_a_model_that_no_job_could_use_does_not_get_in(model, tmp_path, spoil, w
     assert list((target / "org").iterdir()) == []
 
 
+@pytest.mark.parametrize("is_what", ["a pipe or a device", "a link that leads nowhere"])
+def test_what_is_no_file_among_those_of_a_model_is_refused_and_not_left_out(model, tmp_path, is_what, capsys):
+    path = model / "generation_config.json"
+    path.unlink()
+    path.symlink_to("gone") if is_what.startswith("a link") else os.mkfifo(path)
+    assert cache.main(flags(tmp_path / "cache", from_folder=model)) == ExitCode.MODEL_UNUSABLE
+    assert f"{path.name} of the model is {is_what}, not a file" in capsys.readouterr().err
+
+
 def test_pickled_weights_beside_safetensors_stay_outside(model, tmp_path):
     (model / "pytorch_model.bin").write_bytes(b"pickle")
     target = tmp_path / "cache"
@@ -408,12 +417,14 @@ def test_another_model_of_the_same_owner_on_its_way_in_is_left_alone(model, tmp_
     [
         ({"from_archive": "folder"}, "folder is no file. Give a folder with --from-folder."),
         ({"from_gguf": "folder"}, "folder is no file. Give a folder with --from-folder."),
+        ({"from_archive": "pipe"}, "pipe is no file. Give a file: a pipe can be read only once."),
         ({"from_folder": "file"}, "file is no folder. Give a file with --from-archive."),
     ],
 )
 def test_a_source_of_the_wrong_kind_is_refused_in_one_line(tmp_path, source, words, capsys):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
     given = {name: tmp_path / value for name, value in source.items()}
     assert cache.main(flags(tmp_path / "cache", **given)) == ExitCode.MODEL_UNUSABLE
     said = capsys.readouterr().err

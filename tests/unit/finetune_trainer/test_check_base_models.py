@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers.models.auto import modeling_auto
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.check import Destination, check_job
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.manifest import read_job
+from finetune_trainer.models import base_refusals
 from finetune_trainer.models.base_model import load_model, load_tokenizer
 from finetune_trainer.models.kinds import OTHER_TASKS
 from tests.assets.tiny_model import NAME as TINY
@@ -96,6 +98,11 @@ def stored_as(dtype: torch.dtype):
     return change
 
 
+def in_bytes_of_tomorrow(base: Path) -> None:
+    stored_as(torch.float8_e4m3fn)(base)
+    quantised("of-tomorrow")(base)
+
+
 def adapter_alone(base: Path) -> None:
     edit(base / "adapter_config.json", base_model_name_or_path="org/base")
     (base / "config.json").unlink()
@@ -132,9 +139,11 @@ def under_another_name(base: Path) -> None:
         (quantised("gptq"), "its weights are stored quantised (gptq)"),
         (quantised("awq"), "its weights are stored quantised (awq)"),
         (quantised("auto-round"), "its weights are stored quantised (auto-round)"),
+        (quantised("compressed-tensors"), "its weights are stored quantised (compressed-tensors)"),
         (IN_4_BITS, "its weights are stored quantised (bitsandbytes in 4 bits)"),
         (IN_8_BITS, "its weights are stored quantised (bitsandbytes in 8 bits)"),
         (stored_as(torch.float8_e4m3fn), "is stored in 8 bits or fewer, and config.json has no quantization_config"),
+        (in_bytes_of_tomorrow, "is stored in 8 bits or fewer, and config.json has no quantization_config"),
         (stored_as(torch.int32), "is stored as numbers that are no weights"),
         (adapter_alone, "it is an adapter, and no model (adapter_config.json)"),
         (adapter_beside, "an adapter lies beside its weights (adapter_config.json)"),
@@ -185,6 +194,22 @@ def test_what_is_stored_in_4_bits_is_taken_where_the_job_trains_in_them(check, b
     change(base)
     result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD), spec={"method": "QLoRA"})
     assert result.code == (ExitCode.OK if is_taken else ExitCode.MODEL_UNUSABLE)
+
+
+def test_of_each_way_to_quantise_it_is_known_what_becomes_of_it():
+    known = base_refusals.AS_NUMBERS | base_refusals.NEVER_TUNED | {"bitsandbytes_4bit", "bitsandbytes_8bit"}
+    assert known == set(AUTO_QUANTIZER_MAPPING)
+
+
+@pytest.mark.parametrize("method", ["LoRA", "QLoRA"])
+@pytest.mark.parametrize("how", sorted(base_refusals.AS_NUMBERS))
+def test_what_is_loaded_as_numbers_is_not_for_training_in_4_bits(check, base, tmp_path, how, method):
+    quantised(how)(base)
+    result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD), spec={"method": method})
+    assert result.code == (ExitCode.MODEL_UNUSABLE if method == "QLoRA" else ExitCode.OK)
+    assert (f"stored quantised ({how})" in result.verdict.message) is (method == "QLoRA")
+    if method == "QLoRA":
+        assert result.verdict.next_step.startswith("Set method: LoRA, which tunes it as numbers of 16 bits. Or: ")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from finetune_trainer.data.rows import Position, Row
 SHOWN_TOKENS = 2000
 """Tokens of a row that are shown."""
 
+_SCRIPTS_OWN = frozenset("\n\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\N{IDEOGRAPHIC SPACE}")
+"""No printable characters by Unicode's classes, and parts of words in Persian and Hindi, of emoji, and of Japanese."""
+
 _HALF = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -119,4 +122,4 @@ def _joined(found: Iterable[Piece]) -> Iterator[tuple[str, bool]]:
 
 def printable(text: str) -> str:
     """The text without characters that a terminal or a page would obey: rows are anybody's input."""
-    return "".join(one if one == "\n" or one.isprintable() else repr(one)[1:-1] for one in text)
+    return "".join(one if one in _SCRIPTS_OWN or one.isprintable() else repr(one)[1:-1] for one in text)

@@ -7,6 +7,7 @@ Encoder-decoders know no chat: their turns are plain text, and the tokenizer its
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -37,6 +38,7 @@ _NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "
 """Fields of tokens that every tokenizer may have."""
 _FRAMED_TURNS = 8  # at most, of conversations that are put together from a frame: there are few orders of so many
 _ANSWER = "\N{SECTION SIGN}\N{SECTION SIGN}"  # an answer that no template writes by itself
+_ANSWERED = (Turn("user", "a"), Turn("assistant", _ANSWER))
 _NO_TOKENIZER_STEP = (
     "Put a model with a tokenizer.json into the model cache. Where only the tokenizer's older files are there, "
     "transformers mostly writes it: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER'); of a "
@@ -213,9 +215,8 @@ class ChatTokenizer:
 
         An empty thought, or the name of a channel. A tuned model has learnt to write it too; it is none of its answer.
         """
-        turns = (Turn("user", "a"), Turn("assistant", _ANSWER))
         try:
-            head, whole = self.render(turns[:1], add_generation_prompt=True), self.render(turns)
+            head, whole = self.render(_ANSWERED[:1], add_generation_prompt=True), self.render(_ANSWERED)
         except TemplateRefusedError:
             return []
         text = whole.removeprefix(head).partition(_ANSWER)[0].rstrip()
@@ -223,6 +224,13 @@ class ChatTokenizer:
             return []
         before, opened = self.ids([head, head + text])
         return opened[len(before) :] if opened[: len(before)] == before else []
+
+    @cached_property
+    def repeats_answers(self) -> bool:
+        """Whether the template writes an answer more than once."""
+        with suppress(TemplateRefusedError):
+            return self.render(_ANSWERED).count(_ANSWER) > 1
+        return False
 
     def answer_in(self, ids: list[int]) -> list[int]:
         """What a model has written, without the template's opening where that is how it begins."""

@@ -154,6 +154,7 @@ NOTE_PREFIX = (
 )
 NOTE_TURNS = "the chat template rewrites earlier answers: only those that it leaves as they were carry loss"
 NOTE_TEXT = "the chat template leaves out or rewrites text of the {}: it is learnt as the template writes it"
+NOTE_AGAIN = "the chat template writes an answer more than once: the model learns to say it again"
 NOTE_EOS = "the chat template does not end the assistant's turn: the end-of-sequence token is added"
 NOTE_NO_EOS = "neither chat template nor tokenizer ends an answer: the tuned model stops only at its token limit"
 
@@ -294,6 +295,8 @@ def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer, notes: set[str]) -> I
             continue
         if not tokenizer.writes_texts(row.turns):
             notes.update(NOTE_TEXT.format(turn.role) for turn in _unwritten(row.turns, whole))
+            if tokenizer.repeats_answers:
+                notes.add(NOTE_AGAIN)
         yield _Piece(row.position, "whole", whole)
         for index, turn in enumerate(row.turns[:last]):
             if turn.role == "assistant" and index and row.rejected is None and index not in row.unlearnt:

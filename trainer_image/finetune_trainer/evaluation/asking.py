@@ -19,7 +19,7 @@ from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Row, Turn
 from finetune_trainer.evaluation.contest import ACTIVE_VERSION, TUNED, Contestant, endpoint_key
-from finetune_trainer.evaluation.judge import MAX_TOKENS, pairs, rulings, unread
+from finetune_trainer.evaluation.judge import MAX_TOKENS, doubts, pairs, rulings
 from finetune_trainer.evaluation.kept import Answer, KeptAnswers
 from finetune_trainer.evaluation.material import Material, after_examples
 from finetune_trainer.evaluation.stored import Each
@@ -123,7 +123,7 @@ class Asking:
         self._advance(outcome.errors)
         said = kept.texts(2 * len(tuned))
         other.rulings = rulings(tuned, other.answers, said)
-        why = outcome.told("question") or unread(other.rulings, said)
+        why = "; ".join(filter(None, (outcome.told("question"), doubts(other.rulings, said))))
         if why:
             other.problem = "; ".join(filter(None, (other.problem, f"judge: {why}")))
 

@@ -51,9 +51,13 @@ _FATAL = {
     HTTPStatus.FORBIDDEN: _ITS_KEY,
     HTTPStatus.NOT_FOUND: "there is no such path or model; look at its url, which often ends with /v1, and at model",
 }
+_MINDED = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+_OF_LENGTH = (b"maximum context", b"context length", b"context_length", b"context size", b"context window", b"too long")
 _REFUSED = {
+    **dict.fromkeys(_MINDED, "it takes no such question, or has no such model; look at model"),
     HTTPStatus.METHOD_NOT_ALLOWED: "chat completions are no path of its url, which often ends with /v1",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "a question is too long for it",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "a question is too long for it, with the room for an answer "
+    "(evaluation.maxNewTokens)",
 }
 """What may be so of one question, and not of the next."""
 
@@ -105,12 +109,15 @@ class FailedError(Exception):
 
 
 class AgainError(Exception):
-    """Worth another try, after `seconds` where the service said so."""
+    """Worth another try, after `seconds` where the service said so; `busy` where others may be answered meanwhile."""
 
-    def __init__(self, why: str, seconds: float | None = None, reason: Reason | None = None) -> None:
+    def __init__(
+        self, why: str, seconds: float | None = None, reason: Reason | None = None, *, busy: bool = False
+    ) -> None:
         super().__init__(why)
         self.seconds = seconds
         self.reason = reason
+        self.busy = busy
 
 
 def ask(
@@ -159,11 +166,10 @@ class _Asking:
         self._endpoint = endpoint
         self._way = way
         self._limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
-        self._other_limits: dict[str, Any] = {"max_completion_tokens": max_tokens}
-        """For models that take neither of the two."""
         self._on_answer = on_answer
         self._pause = pause
         self._outcome = Outcome()
+        self._answered = 0
         self._failed_in_a_row = 0
         self._not_before = 0.0
         """Until when the service wants no question, of whichever row."""
@@ -197,6 +203,7 @@ class _Asking:
                 self._failed(error)
             else:
                 self._failed_in_a_row = 0
+                self._answered += 1
                 self._on_answer(answer)
 
     def _failed(self, error: FailedError) -> None:
@@ -208,13 +215,14 @@ class _Asking:
         self._outcome.problems[why] = self._outcome.problems.get(why, 0) + 1
 
     async def _one(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
-        began, tries = time.monotonic(), 0
+        began, tries, answered = time.monotonic(), 0, self._answered
         while True:
             await self._until_it_is_welcome()
             try:
                 return await self._request(client, row, turns)
             except AgainError as error:
-                tries += 1
+                alone = self._answered == answered  # else it is there, and only busy: what it puts off is no try
+                tries, answered = (1 if error.busy and not alone else tries + 1), self._answered
                 wait = error.seconds if error.seconds is not None else self._pause * 2.0 ** min(tries - 1, 10)
                 self._heed(error)
                 if self._over or self._has_tried_enough(tries, began):
@@ -246,7 +254,21 @@ class _Asking:
         return tries >= TRIES if patience is None else time.monotonic() - began >= patience
 
     async def _request(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
-        limits = self._limits
+        limits: dict[str, Any] | None = self._limits
+        while limits is not None:
+            used = limits
+            response, content = await self._sent(client, turns, used)
+            limits = _other_limits(used, response.status_code, content)
+        if self._way.require_ok is None:
+            _require_ok(response, content)
+        else:
+            self._way.require_ok(response, content)
+        self._limits = used  # now that it has taken them: one question may be refused in the same words for its length
+        return _answer(row, content)
+
+    async def _sent(
+        self, client: httpx.AsyncClient, turns: tuple[Turn, ...], limits: Mapping[str, Any]
+    ) -> tuple[httpx.Response, bytes]:
         body = {
             "model": self._endpoint.model,
             "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
@@ -257,21 +279,13 @@ class _Asking:
         try:
             # httpx's own limit is one of each wait, and an answer may come byte by byte.
             async with asyncio.timeout(self._endpoint.timeout_seconds), asking as response:
-                content = await _content(response)
+                return response, await _content(response)
         except (httpx.TimeoutException, TimeoutError):
             raise AgainError(f"no answer within {self._endpoint.timeout_seconds} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise AgainError(f"it cannot be reached ({why_silent(error)})") from None
         except UnicodeEncodeError:
             raise FailedError("a question is no valid Unicode text") from None
-        if limits is not self._other_limits and _minds_limits(response.status_code, content):
-            self._limits = self._other_limits
-            return await self._request(client, row, turns)
-        if self._way.require_ok is None:
-            _require_ok(response, content)
-        else:
-            self._way.require_ok(response, content)
-        return _answer(row, content)
 
 
 async def _content(response: httpx.Response) -> bytes:
@@ -290,8 +304,16 @@ async def _content(response: httpx.Response) -> bytes:
     return content
 
 
-def _minds_limits(status: int, content: bytes) -> bool:
-    return status == HTTPStatus.BAD_REQUEST and (b"max_tokens" in content or b"temperature" in content)
+def _other_limits(limits: Mapping[str, Any], status: int, content: bytes) -> dict[str, Any] | None:
+    """The limits without what a service seems to mind of them; None where it minds nothing that could be left out."""
+    if status not in _MINDED:
+        return None
+    other = dict(limits)
+    if b"max_tokens" in content and "max_tokens" in other:
+        other["max_completion_tokens"] = other.pop("max_tokens")
+    elif b"temperature" in content:
+        other.pop("temperature", None)
+    return other if other != limits else None
 
 
 def _require_ok(response: httpx.Response, content: bytes) -> None:
@@ -307,11 +329,13 @@ def _require_ok(response: httpx.Response, content: bytes) -> None:
         status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT)
         or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     ):
-        raise AgainError(said, asked_pause(response.headers))
+        raise AgainError(said, asked_pause(response.headers), busy=status == HTTPStatus.TOO_MANY_REQUESTS)
     if status in _FATAL:
         raise FailedError(f"{said}: {_FATAL[HTTPStatus(status)]}", for_good=True)
     if response.is_redirect:
         raise FailedError(f"{said}: it sends elsewhere; name that address as url")
+    if status in _MINDED and any(words in content.lower() for words in _OF_LENGTH):
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     raise FailedError(f"{said}: {_REFUSED[HTTPStatus(status)]}" if status in _REFUSED else said)
 
 
@@ -377,7 +401,7 @@ def _text(content: Any) -> Any:
     """Of an answer in parts, those that are text; what a model has thought may be another one."""
     if not isinstance(content, list) or not content:
         return content
-    return "".join(part["text"] for part in content if part.get("type") == "text")
+    return "".join(part["text"] for part in content if part.get("type") in ("text", "output_text"))
 
 
 def _what_it_is(content: bytes) -> str:

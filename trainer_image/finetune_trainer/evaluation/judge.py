@@ -35,10 +35,14 @@ _AFTER_A = (
     "and|answers|as|because|but|by|contains|covers|does|for|gives|has|is|matches|over|provides|says|since|was|wins"
 )
 _WORD = re.compile(
-    rf"\W*(?:(?:the\s+)?(?:answer|option|response|assistant)\s+)?(?:a\s+(?=tie\b))?(tie\b|b\b|a\b(?![^\S\n]+(?!(?:{_AFTER_A})\b)\w))",
+    rf"\W*(?:(?:the\s+)?(?:answer|option|response|assistant)\s+)?(?:a\s+(?=tie\b))?(tie\b|b\b|a\b(?![^\S\n]+(?!(?:{_AFTER_A})\b)\w))"
+    r"(?![^\S\n]*[:=(][^\S\n]*\d)",
     re.IGNORECASE,
 )
-"""Where a sentence begins with A, the word behind tells the answer from an article: A thorough look at both …"""
+"""Where a sentence begins with A, the word behind tells the answer from an article: A thorough look at both …
+
+A number behind it is a score, and the other one has its own.
+"""
 
 _CLAUSE = re.compile(r"[.,;:!?\n]|\b(?:and|as|because|but|for|over|since|so|than|whereas|while)\b", re.IGNORECASE)
 """Where it ends what is said of an answer that a sentence begins with."""
@@ -49,6 +53,10 @@ _AGAINST = re.compile(
 )
 """In such a clause: the answer that it names is not the better one, and the other may still be none."""
 _NAMES = {"a": "a", "b": "b", "tie": "tie"}
+
+_OBJECT = re.compile(r"(?:```\w*\s*)?\{\s*\"")
+"""A reply that begins with JSON; its first name may be that of an answer with a score."""
+_SAYS = re.compile("verdict|winner|better|prefer|judg", re.IGNORECASE)
 
 _ALONE = re.compile(
     r"\W*(?:(?:the|better|best|final|my|answer|choice|judg\w*|option|ruling|verdict|winner|boxed|is|a(?=\s+tie))\W+)*"
@@ -99,15 +107,22 @@ def rulings(
     ]
 
 
-def unread(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | None:
-    """What to say of a judge that has spoken of rows, and decided nothing; None where it did."""
+def doubts(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | None:
+    """What to say of a judge that has spoken and decided nothing, or goes by places; None of any other."""
     words = iter(said)
-    rows = sum(
-        one is None and None not in both for one, both in zip(found, zip(words, words, strict=True), strict=True)
-    )
-    if not rows:
-        return None
-    return f"on {counted(rows, 'row')} it did not begin with A, B or Tie: another model may do as it is asked"
+    spoke = [
+        (ruling, _word(first), _word(second))
+        for ruling, first, second in zip(found, words, words, strict=True)
+        if first is not None and second is not None
+    ]
+    unread = sum(ruling is None for ruling, _, _ in spoke)
+    by_place = sum(ruling == "tie" and first == second != "tie" for ruling, first, second in spoke)
+    told = []
+    if unread:
+        told.append(f"on {counted(unread, 'row')} it did not begin with A, B or Tie")
+    if 2 * by_place > (ruled := len(spoke) - unread):
+        told.append(f"on {by_place} of {counted(ruled, 'row')} it chose the same place in both orders")
+    return f"{', and '.join(told)}: another model may do as it is asked" if told else None
 
 
 def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:
@@ -129,6 +144,8 @@ def _alike(one: str, other: str) -> bool:
 
 def _word(text: str) -> str | None:
     said = spoken(text)
+    if _OBJECT.match(said):
+        return _in_json(said)
     if (found := _WORD.match(said)) is not None:
         return None if _AGAINST.search(_CLAUSE.split(said[found.end() :], maxsplit=1)[0]) else found.group(1).lower()
     alone = _ALONE.fullmatch(said)
@@ -136,15 +153,17 @@ def _word(text: str) -> str | None:
 
 
 def _in_json(said: str) -> str | None:
-    """The one value of an object that names an answer, whatever reasons stand beside it."""
+    """The one value of an object that names an answer, whatever reasons stand beside it.
+
+    Behind other words it may be a part of an answer that is quoted: there only fields count that say a verdict.
+    """
     begin, end = said.find("{"), said.rfind("}")
-    if begin < 0 or said[:begin].strip().strip("`").strip() not in {"", "json"}:
-        return None
+    alone = said[:begin].strip().strip("`").strip() in {"", "json"}
     try:
-        fields = json.loads(said[begin : end + 1])
+        fields = json.loads(said[begin : end + 1]) if begin >= 0 else None
     except (ValueError, RecursionError):
         return None
-    values = fields.values() if isinstance(fields, dict) else ()
+    values = [one for name, one in fields.items() if alone or _SAYS.search(name)] if isinstance(fields, dict) else []
     named = [_NAMES.get(one.strip().lower()) for one in values if isinstance(one, str)]
     found = [one for one in named if one is not None]
     return found[0] if len(found) == 1 else None

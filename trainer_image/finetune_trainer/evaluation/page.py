@@ -157,12 +157,16 @@ def _line(title: str, scores: Scores, metrics: Sequence[Metric]) -> Line:
 
 
 def shown_rows(contest: Contest) -> list[RowShown]:
-    """At most SHOWN_ROWS rows, those on which the models differ first, each kind in the order of the file."""
+    """At most SHOWN_ROWS rows, those on which the models differ first, each kind in the order of the file.
+
+    Of rows that were lost and won neither kind takes more than half while the other has more to show.
+    """
     places: dict[str, list[int]] = {"lost": [], "won": [], "same": []}
     for place, record in enumerate(contest.rows()):
         of_kind = places[_kind(_said(contest, record))]
         if len(of_kind) < SHOWN_ROWS:
             of_kind.append(place)
+    del places["lost"][max(SHOWN_ROWS // 2, SHOWN_ROWS - len(places["won"])) :]
     shown = [(kind, place) for kind, of_kind in places.items() for place in of_kind][:SHOWN_ROWS]
     return [_row(contest, place, kind) for kind, place in shown]
 

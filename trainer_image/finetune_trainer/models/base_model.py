@@ -6,7 +6,6 @@ training and generation are elsewhere.
 
 import json
 import logging
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from finetune_trainer.models.base_refusals import (
 )
 from finetune_trainer.models.corrected import (
     as_if_never_quantised,
+    as_numbers,
     attention_of,
     say_that_nothing_is_tied,
     say_what_is_tied,
@@ -98,7 +98,9 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             configuration, or with weights that are no numbers; SpecInvalid: it cannot be quantised here.
     """
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
-    _require_numbers(folder, config)
+    said = getattr(config, "quantization_config", None)
+    base_refusals.require_tunable_numbers(folder, said, four_bits=four_bits)
+    as_numbers(config)
     extra = _quantised(dtype) if four_bits else {}
     try:
         model, found = _kind(config).from_pretrained(
@@ -132,7 +134,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
     if four_bits:
         four_bit.prepare(model)
     elif getattr(config, "quantization_config", None):
-        return as_if_never_quantised(model)
+        return as_if_never_quantised(model, dtype)
     return model
 
 
@@ -144,21 +146,6 @@ def _stored_quantised(folder: Path, config: Any) -> TrainerError:
 def _step_after(error: Exception) -> str | None:
     files = isinstance(error, OSError | json.JSONDecodeError) or type(error).__name__ == "SafetensorError"
     return PUT_THERE_AGAIN if files else None
-
-
-def _require_numbers(folder: Path, config: Any) -> None:
-    """Refuse weights in 8 bits or fewer that nothing says how to read: they would be taken for the numbers themselves.
-
-    Raises:
-        TrainerError: ModelUnusable.
-    """
-    from transformers.quantizers.auto import AutoHfQuantizer
-
-    said = getattr(config, "quantization_config", None)
-    with suppress(ValueError):  # it names no method
-        if isinstance(said, dict) and AutoHfQuantizer.supports_quant_method(said):  # type: ignore[no-untyped-call]
-            return
-    base_refusals.require_plain_numbers(folder)
 
 
 def _kind(config: Any) -> Any:

@@ -32,13 +32,18 @@ _NO_SAFETENSORS = (
 
 PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
 
+_LORA = f"Set method: LoRA, which tunes it as numbers of 16 bits. Or: {PLAIN_WEIGHTS}"
+
 _ROW_LIMIT = "hyperparameters.maxSequenceLength"
+_BITSANDBYTES = "bitsandbytes"
 _BITS = {"load_in_4bit": "4 bits", "load_in_8bit": "8 bits"}
-_NEVER_TUNED = frozenset({
-    "aqlm", "auto-round", "awq", "eetq", "fbgemm_fp8", "fp_quant", "gptq", "higgs", "hqq", "quanto", "quark", "sinq",
-    "spqr", "torchao", "vptq",
+AS_NUMBERS = frozenset({"fp8", "mxfp4", "mxfp8"})
+"""Ways to quantise whose weights are loaded as the numbers that they stand for."""
+NEVER_TUNED = frozenset({
+    "aqlm", "auto-round", "awq", "bitnet", "compressed-tensors", "eetq", "fbgemm_fp8", "fouroversix", "fp_quant",
+    "gemma", "gguf", "gptq", "higgs", "hqq", "metal", "nvfp4", "quanto", "quark", "sinq", "spqr", "torchao", "vptq",
 })  # fmt: skip
-"""Ways to quantise that stay as they are once they are loaded."""
+"""Those that stay as they are once they are loaded."""
 _PICKLED = ("*.bin", "*.pt", "*.pth")
 _GGUF = "*.gguf"
 
@@ -160,33 +165,30 @@ def require_plain_numbers(folder: Path) -> None:
 
 
 def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, four_bits: bool) -> None:
-    """Refuse what is sure to be refused once it is loaded; `said` is config.json's quantization_config.
+    """Refuse weights that cannot be tuned for how they are stored; `said` is config.json's quantization_config.
 
-    `four_bits` says whether the job trains in 4 bits: then a model may be stored in them.
+    `four_bits` says whether the job trains in 4 bits: then a model may be stored in them, and in no other way. What
+    nobody knows transformers passes over, and reads the weights as they are.
 
     Raises:
         TrainerError: ModelUnusable.
     """
-    if said is None:
-        require_plain_numbers(folder)
-    elif said.get("quant_method") in _NEVER_TUNED or _in_other_bits(said, four_bits=four_bits):
+    said = said or {}
+    how = said.get("quant_method", _BITSANDBYTES if said else None)
+    in_bits = {name for name in _BITS if said.get(name) is True} if how == _BITSANDBYTES else set()
+    if how in NEVER_TUNED or in_bits - ({"load_in_4bit"} if four_bits else set()):
         raise stored_quantised(folder, said)
+    if how in AS_NUMBERS and four_bits:
+        raise stored_quantised(folder, said, _LORA)
+    if how not in {*AS_NUMBERS, _BITSANDBYTES}:
+        require_plain_numbers(folder)
 
 
-def _in_other_bits(said: Mapping[str, Any], *, four_bits: bool) -> bool:
-    """Whether bitsandbytes has stored it, and not as the job trains it."""
-    if said.get("quant_method", "bitsandbytes") != "bitsandbytes":
-        return False
-    return said.get("load_in_8bit") is True or (said.get("load_in_4bit") is True and not four_bits)
-
-
-def stored_quantised(folder: Path, said: Mapping[str, Any]) -> TrainerError:
+def stored_quantised(folder: Path, said: Mapping[str, Any], next_step: str = PLAIN_WEIGHTS) -> TrainerError:
     """The refusal of weights that cannot be tuned as they are stored."""
     bits = next((f" in {words}" for field, words in _BITS.items() if said.get(field)), "")
     how = f"{said.get('quant_method', 'nobody says how')}{bits}"
-    return unusable(
-        folder, f"its weights are stored quantised ({how}), in a way that cannot be tuned here", PLAIN_WEIGHTS
-    )
+    return unusable(folder, f"its weights are stored quantised ({how}), in a way that cannot be tuned here", next_step)
 
 
 def require_tokens(model: Any, folder: Path, largest_id: int) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from finetune_trainer.models.base_refusals import AS_NUMBERS
+
 
 def say_what_is_tied(model: Any) -> None:
     """Correct a configuration that calls the output head tied to the embeddings where the file has one of its own.
@@ -36,13 +38,37 @@ def attention_of(config: Any) -> dict[str, Any]:
     return {name: None for name, known in everywhere.items() if getattr(config, f"_{name}", None) not in known}
 
 
-def as_if_never_quantised(model: Any) -> Any:
-    """The same weights in a model of its kind that was not read from quantised ones, as MXFP4 is where no GPU is.
+def as_numbers(config: Any) -> bool:
+    """Have weights in FP8 or MXFP4 loaded as what they stand for, whatever kernels are here; whether they are such."""
+    said = getattr(config, "quantization_config", None)
+    if said is None or said.get("quant_method") not in AS_NUMBERS:
+        return False
+    said["dequantize"] = True
+    return True
+
+
+def in_one_dtype(model: Any, dtype: Any) -> None:
+    """Correct weights that were not quantised, beside such that were: they are as stored, and not as they were wanted.
+
+    Layers do not multiply two kinds of numbers, and full tuning would round its steps away in those of 16 bits.
+    """
+    import torch
+
+    told = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+    exact = {name for field in told for name in getattr(model, field, None) or ()}
+    for name, value in model.named_parameters():
+        if isinstance(dtype, torch.dtype) and exact.isdisjoint(name.split(".")):
+            value.data = value.data.to(dtype)
+
+
+def as_if_never_quantised(model: Any, dtype: Any) -> Any:
+    """The same weights in a model of its kind that was not read from quantised ones, as FP8 and MXFP4 are.
 
     The one that was would save them by the names of what they were made of, and nobody could load that.
     """
     from accelerate import init_empty_weights  # type: ignore[import-untyped]
 
+    in_one_dtype(model, dtype)
     with init_empty_weights(include_buffers=False):
         plain = type(model)(model.config)
     plain.load_state_dict(model.state_dict(), assign=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.data.row_limit import positions_of
-from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, header, weight_files
+from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, header, shapes_as_loaded, weight_files
 
 Tensors = Mapping[str, tuple[int, ...]]
 """Shapes of the weights by name."""
@@ -183,9 +183,8 @@ def _headers(files: Iterable[Path]) -> tuple[dict[str, tuple[int, ...]], int, bo
     tensors: dict[str, tuple[int, ...]] = {}
     stored, plain = 0, True
     for path in files:
-        entries = header(path)
-        tensors |= {name: tuple(entry["shape"]) for name, entry in entries.items()}
-        plain = plain and all(entry["dtype"] in FLOATS for entry in entries.values())
+        tensors |= shapes_as_loaded(path)
+        plain = plain and all(entry["dtype"] in FLOATS for entry in header(path).values())
         stored += path.stat().st_size
     return tensors, stored, plain
 

@@ -4,6 +4,7 @@ But for `floats_of` no weights are read, and no torch. What the tensors mean is 
 """
 
 import json
+import re
 import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _BYTES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
 _NO_REALS = frozenset({"BOOL", "I16", "U16", "I32", "U32", "I64", "U64", "C64"})
 _HEADER_LIMIT = 100 * 2**20  # of safetensors itself
+
+_STATE = re.compile(r"(.+\.weight)\.quant_state\.bitsandbytes__\w+")
+_SCALES = re.compile(r"(weight|_proj)_scales?(_inv)?$|\.weight\.(nested_)?(absmax|quant_map)$")
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error)
 """What reading them raises where they are not what they should be."""
@@ -55,6 +59,31 @@ def header(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(file.read(length))
     found.pop("__metadata__", None)
     return found
+
+
+def shapes_as_loaded(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of what the tensors of a file stand for: scales for none, and numbers that share a byte for each of them.
+
+    bitsandbytes writes the shape of what it packs beside it; MXFP4's blocks are 32 numbers of 4 bits, outputs first.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for name, entry in sorted(header(path).items()):  # what is beside a matrix comes behind it
+        shape = tuple(entry["shape"])
+        if state := _STATE.fullmatch(name):
+            found[state[1]] = tuple(json.loads(_content(path, entry))["shape"])
+        elif name.endswith("_blocks") and len(shape) == 4:
+            found[name.removesuffix("_blocks")] = shape[0], 2 * shape[2] * shape[3], shape[1]
+        elif not _SCALES.search(name):
+            found[name] = shape
+    return found
+
+
+def _content(path: Path, entry: dict[str, Any]) -> bytes:
+    start, end = entry["data_offsets"]
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        file.seek(8 + length + start)
+        return file.read(min(end - start, _HEADER_LIMIT))
 
 
 def stored_in_bytes(folder: Path) -> str | None:

@@ -23,7 +23,7 @@ from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_
 from finetune_trainer.models import config_file, tokenizer_file
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
-from finetune_trainer.models.corrected import attention_of
+from finetune_trainer.models.corrected import as_numbers, attention_of, in_one_dtype
 from finetune_trainer.models.kinds import ENCODER_DECODERS, context_of
 from finetune_trainer.models.loaded_weights import require_no_rest, require_whole
 from finetune_trainer.serving import seq2seq_batch
@@ -129,12 +129,13 @@ def _load_config(artifact: Artifact, options: LoadOptions) -> Any:
 def _load_model(artifact: Artifact, config: Any, options: LoadOptions) -> Any:
     four_bit.leave_out(artifact.base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = _kind(artifact, config)
+    kind, dtype = _kind(artifact, config), choose_dtype(options.dtype, config, artifact.base, device)
+    dequantised = as_numbers(config)
     with _in_words(f"{artifact.base} cannot be loaded"), _room_on_device(artifact.base):
         model, found = kind.from_pretrained(
             artifact.base,
             config=config,
-            dtype=choose_dtype(options.dtype, config, artifact.base, device),
+            dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=options.trust_remote_code,
@@ -143,6 +144,8 @@ def _load_model(artifact: Artifact, config: Any, options: LoadOptions) -> Any:
             ignore_mismatched_sizes=True,  # `require_whole` refuses them, and says which
             **attention_of(config),
         )
+    if dequantised:
+        in_one_dtype(model, dtype)
     require_whole(artifact.base, found)
     require_no_rest(artifact.base, model, found["unexpected_keys"])
     if artifact.is_adapter:

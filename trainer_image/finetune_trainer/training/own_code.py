@@ -52,7 +52,7 @@ from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys
 from finetune_trainer.storage.durable import require_file, sha256_of, text_in, whole_file, write_errors
-from finetune_trainer.training import code_before, code_reports, code_start
+from finetune_trainer.training import code_before, code_guard, code_reports, code_start
 from finetune_trainer.training.attempt import Attempt
 from finetune_trainer.training.code_end import failed
 from finetune_trainer.training.code_reports import CodeReport
@@ -80,8 +80,6 @@ _NOT_FOR_CODE = (
     PUSH_PREFIX,
     TRACKERS_PREFIX,
 )  # also as beginnings of names
-
-_END_AFTER_PIPE = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
 
 _PUT_BACK = (
     "Let the code write below the context's output and checkpoints folders only, put the base model back as it was, "
@@ -336,11 +334,11 @@ def _watched(
 
 @contextmanager
 def _ending_with_us(leader: int) -> Iterator[None]:
-    """Have a small process end the group if this one is killed: it reads a pipe whose other end goes with us.
+    """Have a small process end the code if this one is killed: it reads a pipe whose other end goes with us.
 
     In a pod all ends with its first process, which this one is; at a shell the code would train on, seen by nobody.
     """
-    command = [sys.executable, "-I", "-S", "-c", _END_AFTER_PIPE, str(leader)]
+    command = [sys.executable, "-I", "-S", code_guard.__file__, str(leader)]
     with subprocess.Popen(  # noqa: S603 - nothing of the job is in it
         command,
         stdin=subprocess.PIPE,

@@ -206,7 +206,11 @@ def test_an_empty_answer_is_one_and_tokens_that_nobody_can_count_are_not_known(s
 
 
 def test_an_answer_in_parts_is_their_text(serve):
-    parts = [{"type": "thinking", "thinking": "…"}, {"type": "text", "text": "re"}, {"type": "text", "text": "d"}]
+    parts = [
+        {"type": "thinking", "thinking": "…"},
+        {"type": "text", "text": "re"},
+        {"type": "output_text", "text": "d"},
+    ]
     _, answers = put(serve(lambda _: said({"content": parts}, usage={"prompt_tokens": True})), rows=1)
     assert [tuple(one) for one in answers] == [(0, "red", None)]
 
@@ -299,6 +303,44 @@ def test_a_model_that_takes_neither_max_tokens_nor_temperature_is_asked_its_way(
     assert (outcome.errors, len(answers)) == (0, 4)
     assert service.requests[-1][2]["max_completion_tokens"] == 9
     assert len(service.requests) <= 6
+
+
+def test_of_what_a_model_does_not_take_only_that_is_left_out(serve):
+    def answer(body):
+        mind = [name for name in ("max_tokens", "temperature") if name in body]
+        return (422, {"detail": f"extra: {mind[0]}"}, {}) if mind[:1] == ["max_tokens"] else good()
+
+    service = serve(answer)
+    outcome, answers = put(service, rows=3)
+    assert (outcome.errors, len(answers), len(service.requests)) == (0, 3, 4)
+    assert service.requests[-1][2] | {"messages": 0} == {
+        "model": "m", "messages": 0, "max_completion_tokens": 9, "temperature": 0,
+    }  # fmt: skip
+
+
+def test_one_question_that_is_too_long_changes_nothing_for_the_others(serve):
+    """Else they would be answered at a temperature of the service's own, by chance."""
+    words = "'max_tokens' is too large: 9. This model's maximum context length is 8 tokens. What is the temperature?"
+
+    def answer(body):
+        return (400, {"error": {"message": words}}, {}) if body["messages"][1]["content"].endswith(" 1") else good()
+
+    service = serve(answer)
+    outcome, answers = put(service, rows=4)
+    assert [one.row for one in answers] == [0, 2, 3]
+    told = "HTTP 400: a question is too long for it, with the room for an answer (evaluation.maxNewTokens)"
+    assert outcome.problem == f"1 row was not answered: {told}"
+    limits = [(body.get("max_tokens"), body.get("temperature")) for _, _, body in service.requests]
+    assert [limits[0], *limits[-2:]] == [(9, 0)] * 3
+
+
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}])
+def test_a_service_that_answers_a_few_at_a_time_answers_all_in_the_end(serve, headers):
+    """What it puts off while it answers others counts as no try: it is there, and only busy."""
+    turns = iter(range(1000))
+    service = serve(lambda _: bad(429, **headers) if next(turns) % TRIES else good())
+    outcome, answers = put(service, rows=12, concurrency=4)
+    assert (outcome.errors, len(answers)) == (0, 12)
 
 
 def test_while_a_service_wants_a_pause_it_is_asked_nothing_whatever_the_row(serve):

@@ -5,7 +5,7 @@ import pytest
 from finetune_api.evaluation import Judged
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.evaluation.contest import TUNED, ZERO_SHOT, Contestant, contest
-from finetune_trainer.evaluation.judge import pairs, rulings, tally, undecided, unread
+from finetune_trainer.evaluation.judge import doubts, pairs, rulings, tally, undecided
 from finetune_trainer.evaluation.material import Material, Question
 
 ASKED = [Question(f"line {n}", (Turn("system", "s"), Turn("user", f"q{n}")), f"right {n}") for n in range(4)]
@@ -40,7 +40,21 @@ def test_each_pair_is_asked_in_both_orders_and_what_is_alike_not_at_all():
 )
 def test_only_words_that_were_said_count_as_not_readable(found, said, rows):
     told = f"on {rows} it did not begin with A, B or Tie: another model may do as it is asked"
-    assert unread(found, said) == (told if rows else None)
+    assert doubts(found, said) == (told if rows else None)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["A", "A", "b", "B", "A", "B"], "on 2 of 3 rows it chose the same place in both orders"),
+        (["A", "A", "Tie", "Tie", "A", "B"], None),  # a place decided no more than one of three
+        (["A", "A", "?", "B", "Tie", None],
+         "on 1 row it did not begin with A, B or Tie, and on 1 of 1 row it chose the same place in both orders"),
+    ],
+)  # fmt: skip
+def test_a_judge_that_goes_by_places_is_told_of_and_none_that_finds_answers_alike(said, told):
+    found = rulings(["mine"] * 3, ["theirs"] * 3, said)
+    assert doubts(found, said) == (told and f"{told}: another model may do as it is asked")
 
 
 @pytest.mark.parametrize(
@@ -70,6 +84,11 @@ def test_only_words_that_were_said_count_as_not_readable(found, said, rows):
         ("A is better, as B is wrong", "B because A is not", "win"),
         ('```json\n{"winner": "A", "reason": "it is right"}\n```', '{"reason": "A is long", "verdict": "b"}', "win"),
         ('{"first": "A", "second": "B"}', "B", None),
+        ('{"A": 3, "B": 5}', "B", None),
+        ("A: 3/10, B: 8/10", "B", None),
+        ("A\n1. It names the colour.", "B", "win"),
+        ('Both were read.\n```json\n{"why": "it is right", "winner": "A"}\n```', 'Thus: {"verdict": "B"}', "win"),
+        ('Of these one says {"answer": "A"}', "B", None),
         ("A is wrong. B", "A", None),
         ("A has an error, so B is better", "A", None),
         ("A does not answer it", "B", None),

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict, SplitVerdict
-from finetune_trainer.data.audit import Audited, Piece
+from finetune_trainer.data.audit import Audited, Piece, printable
 from finetune_trainer.data.rows import Position, Turn
 from finetune_trainer.evaluation import page as report
 from finetune_trainer.evaluation.contest import FEW_SHOT, TUNED, ZERO_SHOT, Contestant, contest
@@ -170,6 +170,26 @@ def test_rows_on_which_tuning_lost_come_first_and_there_is_an_end_to_them(monkey
     }
     rows = report.shown_rows(contest(Material(questions, 8), ["exactMatch"], found, {}))
     assert [(row.place, row.kind) for row in rows] == [("line 3", "lost"), ("line 2", "won"), ("line 0", "same")]
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "shown"), [(9, 9, "llwww"), (9, 1, "llllw"), (1, 9, "lwwww"), (9, 0, "lllll"), (1, 1, "lwsss")]
+)
+def test_many_rows_of_one_kind_leave_room_for_the_other(monkeypatch, lost, won, shown):
+    monkeypatch.setattr(report, "SHOWN_ROWS", 5)
+    right = [False] * lost + [True] * won + [True] * 9
+    other = [True] * lost + [False] * won + [True] * 9
+    questions = [Question(f"line {n}", (Turn("user", "?"),), "red") for n in range(len(right))]
+    found = {
+        name: Contestant(["red" if one else "x" for one in said]) for name, said in ((TUNED, right), (ZERO_SHOT, other))
+    }
+    rows = report.shown_rows(contest(Material(questions, 8), ["exactMatch"], found, {}))
+    assert "".join(row.kind[0] for row in rows) == shown
+
+
+@pytest.mark.parametrize("text", ["می\u200cرود", "क्\u200dष", "👩\u200d👧", "\u3000朝に", "a\nb"])
+def test_what_is_part_of_a_script_is_shown_as_it_is(text):
+    assert printable(text) == text
 
 
 def test_a_very_long_answer_is_cut_with_a_word_on_it(tmp_path):

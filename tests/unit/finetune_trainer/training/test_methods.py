@@ -17,9 +17,12 @@ from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model, memory
 from finetune_trainer.models.adapters import with_adapters
+from finetune_trainer.serving.artifact import open_artifact
+from finetune_trainer.serving.load import LoadOptions, load
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
+from tests.unit.finetune_trainer.serving.served_models import make_adapter
 from tests.unit.finetune_trainer.training_runs import broken_off_after, do, same_result
 
 SHORT = {"epochs": 0.6}
@@ -314,9 +317,6 @@ def test_a_qlora_job_leaves_an_ordinary_adapter_and_can_be_resumed(wide, tmp_pat
 
 
 def test_a_qlora_adapter_is_served_on_the_16_bit_base(wide, tmp_path):
-    from finetune_trainer.serving.artifact import open_artifact
-    from finetune_trainer.serving.load import LoadOptions, load
-
     job = make_job(tmp_path, wide, splits=("train",), method="QLoRA", hyperparameters=SHORT)
     code, report, _ = do(job)
     assert (code, report.result.artifact.kind) == (ExitCode.OK, "Adapter")
@@ -366,7 +366,36 @@ def test_a_base_that_is_stored_in_another_way_is_refused_by_its_name_with_what_t
     assert "with weights of 16 or 32 bits" in refusal.value.next_step
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes with such weights as they are stored")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("with_gpu", [True, False])
+def test_weights_in_fp8_are_loaded_as_the_numbers_that_they_stand_for_on_every_machine(
+    wide, tmp_path, monkeypatch, with_gpu, dtype
+):
+    """A GPU would compute with them as they are stored, and full tuning in bfloat16 would round its steps away."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: with_gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    folder = tmp_path / NAME
+    shutil.copytree(wide / NAME, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if name.endswith("up_proj.weight")]:
+        weights[f"{name}_scale_inv"] = torch.full([side // 32 for side in weights[name].shape], 0.5)
+        weights[name] = (2 * weights[name]).to(torch.float8_e4m3fn)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    how = {"quant_method": "fp8", "weight_block_size": [32, 32]}
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": how}))
+    model = base_model.load_model(folder, dtype=dtype)
+    assert {value.dtype for value in model.parameters()} == {dtype}
+    for name, value in model.named_parameters():
+        assert torch.equal(value, (weights[name].float() / (1 + name.endswith("up_proj.weight"))).to(dtype)), name
+    if not with_gpu:
+        make_adapter(wide, tmp_path / "adapter")
+        options = LoadOptions(name="x", dtype=str(dtype).removeprefix("torch."))
+        served = load(open_artifact(tmp_path / "adapter", tmp_path), options)  # it has answered once
+        served.engine.close(timeout=10)
+        assert {value.dtype for value in served.engine._batch._model.parameters()} == {dtype}
+
+
 def test_weights_in_mxfp4_that_were_tuned_in_full_are_saved_by_names_that_anybody_can_load(wide, tmp_path):
     folder = tmp_path / "cache" / NAME
     shutil.copytree(wide / NAME, folder)

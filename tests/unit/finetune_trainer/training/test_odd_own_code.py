@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -62,13 +63,19 @@ def test_a_process_in_a_session_of_its_own_does_not_keep_the_run_and_all_reports
     assert report.progress.step == 899
 
 
-def test_code_ends_with_its_trainer_when_that_is_killed():
-    with subprocess.Popen(["sleep", "600"], start_new_session=True) as code:
+RANK = "setsid sleep 600 & echo begun; wait"
+"""As torchrun starts them: in sessions of their own."""
+
+
+def test_code_ends_with_its_trainer_when_that_is_killed_and_with_it_what_it_has_started():
+    with subprocess.Popen(["sh", "-c", RANK], stdout=subprocess.PIPE, start_new_session=True) as code:
+        assert code.stdout.readline() == b"begun\n"
         if (trainer := os.fork()) == 0:
             with own_code._ending_with_us(code.pid):
                 os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(trainer, 0)
         assert code.wait(timeout=60) == -signal.SIGKILL
+        assert select.select([code.stdout], [], [], 60)[0], "the rank holds its end open"
 
 
 ALL_DONE = """
