@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from finetune_api.manifest import Manifest
 from finetune_api.names import DIGEST_ANNOTATION
-from finetune_operator.desired.compare import differences, is_managed, is_ours, stamped
+from finetune_operator.desired.compare import differences, handed_over, is_managed, is_ours, stamped
 from finetune_operator.reconcilers.context import Context, kept_by
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.errors import REFUSALS, KubeError
@@ -74,7 +74,7 @@ class Children:
             note = f"{what} is being deleted, and kept by its finalizers {finalizers}"
             return Ensured(present, contested=Contested(note, PAUSE_SECONDS))
         changed = self._changed(key, present, wanted)
-        if present is not None and not changed:
+        if present is not None and not changed and handed_over(present) is None:
             if self._made.get(key) is None:
                 self._made.put(key, frozenset())
             return Ensured(present)
@@ -100,13 +100,24 @@ class Children:
 
     async def _written(self, key: str, resource: Resource, wanted: Manifest) -> Manifest:
         try:
-            written = await self._context.kube.apply(resource, wanted)
+            written = await self._applied(resource, wanted)
         except REFUSALS as refusal:
             self._refused.put(key, refusal)
             raise
         self._refused.drop(key)
         self._context.store.put(resource, written)
         return written
+
+    async def _applied(self, resource: Resource, wanted: Manifest) -> Manifest:
+        """Apply an object; where others have written a copy of it, once more when that is ours."""
+        kube = self._context.kube
+        written = await kube.apply(resource, wanted)
+        if (managed := handed_over(written)) is None:
+            return written
+        metadata = written["metadata"]
+        taken = {"metadata": {"resourceVersion": metadata["resourceVersion"], "managedFields": managed}}
+        await kube.merge_patch(resource, metadata["name"], metadata["namespace"], taken)
+        return await kube.apply(resource, wanted)
 
     async def _is_there(self, owner: Manifest) -> bool:
         """Whether an owner is there to be made something for again: its own watch may have been cut before it went.
