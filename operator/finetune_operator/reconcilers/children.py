@@ -4,6 +4,7 @@ Where somebody else changes it again and again (an autoscaler, a GitOps tool, a 
 once and then every half minute, and both are told: two writers that answer each other would never come to rest.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from finetune_api.manifest import Manifest
@@ -11,7 +12,7 @@ from finetune_api.names import DIGEST_ANNOTATION
 from finetune_operator.desired.compare import differences, handed_over, is_managed, is_ours, stamped
 from finetune_operator.reconcilers.context import Context, kept_by
 from finetune_operator.reconcilers.observed import CHILDREN
-from finetune_operator.runtime.errors import REFUSALS, KubeError
+from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, OWN_KINDS, Resource
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.queue import Key
@@ -74,7 +75,7 @@ class Children:
             note = f"{what} is being deleted, and kept by its finalizers {finalizers}"
             return Ensured(present, contested=Contested(note, PAUSE_SECONDS))
         changed = self._changed(key, present, wanted)
-        if present is not None and not changed and handed_over(present) is None:
+        if present is not None and not changed:
             if self._made.get(key) is None:
                 self._made.put(key, frozenset())
             return Ensured(present)
@@ -112,12 +113,15 @@ class Children:
         """Apply an object; where others have written a copy of it, once more when that is ours."""
         kube = self._context.kube
         written = await kube.apply(resource, wanted)
-        if (managed := handed_over(written)) is None:
-            return written
-        metadata = written["metadata"]
-        taken = {"metadata": {"resourceVersion": metadata["resourceVersion"], "managedFields": managed}}
-        await kube.merge_patch(resource, metadata["name"], metadata["namespace"], taken)
-        return await kube.apply(resource, wanted)
+        for _ in range(AT_ONCE):
+            if (managed := handed_over(written)) is None:
+                break
+            metadata = written["metadata"]
+            taken = {"metadata": {"resourceVersion": metadata["resourceVersion"], "managedFields": managed}}
+            with suppress(Conflict):  # somebody has written it meanwhile: it is taken as it is then
+                await kube.merge_patch(resource, metadata["name"], metadata["namespace"], taken)
+            written = await kube.apply(resource, wanted)
+        return written
 
     async def _is_there(self, owner: Manifest) -> bool:
         """Whether an owner is there to be made something for again: its own watch may have been cut before it went.
