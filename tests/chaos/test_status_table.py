@@ -181,8 +181,13 @@ async def of_models(walk: Walkthrough) -> None:
     async with walk.deleted(deployments, "orphan"):
         await walk.see(deployments, KEPT, "orphan", phase="Deleting")
     await site.apply(models, "unwanted", {})
+    await site.job("done", modelRef={"name": "unwanted"})
+    trainer = await site.trainer(job="done")
     async with walk.deleted(models, "unwanted"):
         await walk.see(models, KEPT, "unwanted", Reconciling="Pending")
+        await site.ends(trainer, message=await site.result("done", 1))
+        situation = "has made its weights, and waits for its model to take them: that one is on its way out"
+        await walk.see(FINE_TUNE_JOBS, situation, "done", phase="Running", Reconciling="Pending")
 
 
 async def of_what_is_elsewhere(walk: Walkthrough) -> None:

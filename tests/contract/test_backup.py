@@ -1,14 +1,27 @@
 """The backup guide's commands on a real API server: objects come back with their statuses and with other UIDs."""
 
+import json
 import os
 import re
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from finetune_api.catalogue import Catalogue
+from finetune_api.manifest import Manifest
+from finetune_api.model import FineTunedModelSpec
+from finetune_operator.desired import model_deployment
+from finetune_operator.reconcilers.children import Children
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
+from finetune_operator.runtime.settings import Settings
 from tests.cluster import binaries
 from tests.contract.conftest import ROOT, Server
+from tests.contract.manifests import MODEL, changed
 
 pytestmark = pytest.mark.cluster
 
@@ -49,3 +62,40 @@ def test_what_the_guide_backs_up_comes_back_whole(reported: Server, tmp_path: Pa
             assert new["metadata"]["uid"] != old["metadata"]["uid"]
             assert "ownerReferences" not in new["metadata"]
     reported.patch("md", "sentiment", {"metadata": {"finalizers": None}})
+
+
+@pytest.mark.parametrize("way", ["restored by kubectl", "without managedFields"])
+async def test_what_a_model_says_no_more_goes_from_its_deployment_whoever_has_written_that(
+    server: Server, way: str
+) -> None:
+    """Applying takes away only what is the operator's alone, and who restores an object has all of it."""
+    server.kubectl("apply", "-f", "-", stdin=json.dumps(changed(MODEL, "metadata.name", "restored")))
+    model = server.get("ftm", "restored")
+    async with Kube.connect(Settings(kubeconfig=server.cluster.kubeconfig)) as kube:
+        children = Children(_context(kube))
+        await children.ensure(MODEL_DEPLOYMENTS, model, _deployment(model, idle={"afterSeconds": 7200}))
+        made = server.get("md", "restored")
+        assert made["spec"]["idle"]["afterSeconds"] == 7200
+        if way == "restored by kubectl":
+            server.kubectl("delete", "md", "restored")
+            kept = {key: made["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+            server.kubectl("apply", "-f", "-", stdin=json.dumps({**made, "metadata": kept}))
+        else:
+            server.patch("md", "restored", {"metadata": {"managedFields": [{}]}})
+        children = Children(_context(kube))
+        await children.ensure(MODEL_DEPLOYMENTS, model, _deployment(model))
+        assert "idle" not in server.get("md", "restored")["spec"]
+    server.kubectl("delete", "ftm,md", "restored")
+
+
+def _context(kube: Kube) -> Context:
+    async def announce(*_: Any) -> None: ...
+
+    def nothing(*_: Any) -> None: ...
+
+    return Context(kube, make_store(), announce, nothing, nothing, nothing, Catalogue, lambda: datetime.now(UTC))
+
+
+def _deployment(model: Manifest, **template: Any) -> Manifest:
+    spec = FineTunedModelSpec.model_validate({"deployment": {"template": template}})
+    return model_deployment.build(model, spec)

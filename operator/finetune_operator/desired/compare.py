@@ -1,6 +1,7 @@
 """Whether an object is as it should be, defaults of the API server aside."""
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from hashlib import sha256
 from typing import Any
 
@@ -30,8 +31,39 @@ def is_ours(present: Manifest) -> bool:
     """Whether the operator has made an object: by its label or, where somebody has taken that off, by who wrote it."""
     if is_managed(present):
         return True
-    writers = present["metadata"].get("managedFields") or ()
-    return any((one.get("manager"), one.get("operation")) == (FIELD_MANAGER, "Apply") for one in writers)
+    return any(map(_is_applied, present["metadata"].get("managedFields") or ()))
+
+
+def handed_over(present: Manifest) -> list[Manifest] | None:
+    """Its managedFields, in which what others have written of a copy of it is ours; None where nobody has.
+
+    Whoever has written our label has written the whole object, as somebody does who restores it, or the API server for
+    one whose managedFields were taken off. What the copy has and is not wanted any more would stay for ever: applying
+    takes away only what is ours alone.
+    """
+    managed: list[Manifest] = present["metadata"].get("managedFields") or []
+    copies = [one for one in managed if _is_copy(one)]
+    if not copies:
+        return None
+    applied = [one for one in managed if _is_applied(one)]
+    fields = reduce(_joined, (one["fieldsV1"] for one in (*applied, *copies)))
+    ours = {**(applied or copies)[0], "manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": fields}
+    return [ours, *(one for one in managed if one not in (*applied, *copies))]
+
+
+def _is_applied(writer: Manifest) -> bool:
+    return (writer.get("manager"), writer.get("operation")) == (FIELD_MANAGER, "Apply")
+
+
+def _is_copy(writer: Manifest) -> bool:
+    """Who applies a copy again and again, as a tool that syncs from Git, keeps its fields: it would take them back."""
+    labels = writer.get("fieldsV1", {}).get("f:metadata", {}).get("f:labels", {})
+    return writer.get("operation") == "Update" and f"f:{MANAGED_BY_LABEL}" in labels
+
+
+def _joined(one: Manifest, other: Manifest) -> Manifest:
+    """Fields that are in either of two sets."""
+    return {key: _joined(one.get(key, {}), other.get(key, {})) for key in one | other}
 
 
 def covers(present: Any, wanted: Any) -> bool:

@@ -4,14 +4,15 @@ Where somebody else changes it again and again (an autoscaler, a GitOps tool, a 
 once and then every half minute, and both are told: two writers that answer each other would never come to rest.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from finetune_api.manifest import Manifest
 from finetune_api.names import DIGEST_ANNOTATION
-from finetune_operator.desired.compare import differences, is_managed, is_ours, stamped
+from finetune_operator.desired.compare import differences, handed_over, is_managed, is_ours, stamped
 from finetune_operator.reconcilers.context import Context, kept_by
 from finetune_operator.reconcilers.observed import CHILDREN
-from finetune_operator.runtime.errors import REFUSALS, KubeError
+from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, OWN_KINDS, Resource
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.queue import Key
@@ -100,12 +101,26 @@ class Children:
 
     async def _written(self, key: str, resource: Resource, wanted: Manifest) -> Manifest:
         try:
-            written = await self._context.kube.apply(resource, wanted)
+            written = await self._applied(resource, wanted)
         except REFUSALS as refusal:
             self._refused.put(key, refusal)
             raise
         self._refused.drop(key)
         self._context.store.put(resource, written)
+        return written
+
+    async def _applied(self, resource: Resource, wanted: Manifest) -> Manifest:
+        """Apply an object; where others have written a copy of it, once more when that is ours."""
+        kube = self._context.kube
+        written = await kube.apply(resource, wanted)
+        for _ in range(AT_ONCE):
+            if (managed := handed_over(written)) is None:
+                break
+            metadata = written["metadata"]
+            taken = {"metadata": {"resourceVersion": metadata["resourceVersion"], "managedFields": managed}}
+            with suppress(Conflict):  # somebody has written it meanwhile: it is taken as it is then
+                await kube.merge_patch(resource, metadata["name"], metadata["namespace"], taken)
+            written = await kube.apply(resource, wanted)
         return written
 
     async def _is_there(self, owner: Manifest) -> bool:

@@ -21,6 +21,7 @@ from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.deployment.token_prices import TokenPrices
 from finetune_operator.providers import hosting
 from finetune_operator.reconcilers.context import wants_deletion
+from finetune_operator.reconcilers.indexes import has_hosted
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 from finetune_operator.runtime.store import Store
 
@@ -138,12 +139,11 @@ def others_with(store: Store, view: DeploymentView, one: HostedDeployment, *, ma
     """
     named = (one.name.casefold(), one.place)
     found = []
-    for namespace, name in store.addresses(MODEL_DEPLOYMENTS):
-        other = store.get(MODEL_DEPLOYMENTS, name, namespace)
-        if other is None or wants_deletion(other) or (namespace, name) == (view.namespace, view.name):
+    for other in store.select(MODEL_DEPLOYMENTS, has_hosted(one.name)):
+        namespace, name = other["metadata"]["namespace"], other["metadata"]["name"]
+        if wants_deletion(other) or (namespace, name) == (view.namespace, view.name):
             continue
-        hosted = (other.get("status") or {}).get("hosted") or ()
-        theirs = [held for held in hosted if not (made and held.get("attached", True))]
+        theirs = [held for held in other["status"]["hosted"] if not (made and held.get("attached", True))]
         if any((held["name"].casefold(), held.get("place")) == named for held in theirs):
             own = namespace == view.namespace
             found.append(f"ModelDeployment {name}" if own else "a ModelDeployment of another namespace")

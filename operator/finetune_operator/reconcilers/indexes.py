@@ -86,6 +86,11 @@ def pods_of_deployment(namespace: str, name: str) -> str:
     return f"deployment/{namespace}/{name}"
 
 
+def has_hosted(name: str) -> str:
+    """Index key of the ModelDeployments that have a deployment of this name at a provider in their status."""
+    return f"hosted/{name.casefold()}"
+
+
 def servers_of_model(namespace: str, name: str) -> str:
     """Index key of the Deployments that serve a FineTunedModel, whether their ModelDeployments are there or not."""
     return f"servers/{namespace}/{names.fit(name)}"
@@ -157,6 +162,7 @@ def _index_stuck(obj: Manifest) -> Iterator[str]:
 def _index_deployment(deployment: Manifest) -> Iterator[str]:
     namespace, spec = deployment["metadata"]["namespace"], deployment.get("spec", {})
     yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
+    yield from {has_hosted(one["name"]) for one in (deployment.get("status") or {}).get("hosted") or ()}
     yield from _index_stuck(deployment)
     yield from _index_phase(deployment)
 

@@ -17,7 +17,7 @@ from finetune_operator.decide.cloud_job.adoption import told_twice
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.cloud_job.submission import is_submitted
 from finetune_operator.decide.conditions import is_true
-from finetune_operator.decide.job.reported import AT_WORK, at_rest, paused, tracker_headline
+from finetune_operator.decide.job.reported import AT_WORK, at_rest, last_work, paused, tracker_headline
 from finetune_operator.decide.job.steps import not_done, not_started, not_yet
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.places import of_connection
@@ -204,7 +204,8 @@ class JobReconciler:
 
 def _not_taken(view: JobView, why: Failure) -> Decision:
     """The model cannot take the job's result now. The trainer has done its part, and status says how far that went."""
-    view = replace(view, status=view.status.model_copy(update=at_rest(view.run.report, view.status)))
+    fields = {"phase": last_work(view.run.report), **at_rest(view.run.report, view.status)}
+    view = replace(view, status=view.status.model_copy(update=fields))
     if why.reason is Reason.PENDING:
         return not_yet(view, why.message)
     return outcomes.trouble(view, why, outcomes.ASK_AGAIN_SECONDS)

@@ -128,7 +128,7 @@ def pause(view: JobView) -> Decision | None:
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
     facts += [] if standing else nothing_left(view)
     change = _change(view, facts, **_next_pod(view), retry_after=None, deploying_since=None)
-    change.fields.update({"phase": "Suspended", "failure": None})
+    change.fields["failure"] = None
     again = LAST_POD_CHECK_SECONDS if stopping or standing else None
     return Decision(
         with_status(view, change),

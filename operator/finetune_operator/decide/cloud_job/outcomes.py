@@ -39,7 +39,10 @@ def not_stopped(view: JobView, failure: Failure, again: float) -> Decision:
     if is_submitted(view.provider) and view.provider.stop_asked_at is None:
         provider = view.provider.model_copy(update={"stop_asked_at": timestamp(view.now)})
         view = replace(view, status=view.status.model_copy(update={"provider": provider}))
-    return trouble(view, failure, again)
+    if failure.reason is not Reason.SUCCEEDED:
+        return trouble(view, failure, again)
+    change = Change(reconciling(Reason.PENDING, failure.message), {"failure": None})  # it becomes a version
+    return Decision(with_status(view, change), requeue_after=again)
 
 
 def stopped(view: JobView, decision: Decision, ended: RemoteJob) -> Decision:
@@ -85,8 +88,9 @@ def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again
     """Deployments that an evaluation needed are on their way out, or cannot be deleted now."""
     if failure is None:
         said = f"being deleted at the provider: {', '.join(names)}"
-        facts = reconciling(Reason.PENDING, said) if view.deleting else []
-        return Decision(with_status(view, Change(facts, {"cost": cloud_cost.with_bill(view)})), requeue_after=again)
+        change = _going(view, said) if view.deleting else Change()
+        change.fields["cost"] = cloud_cost.with_bill(view)
+        return Decision(with_status(view, change), requeue_after=again)
     facts = [measuring.unreleased(names, failure)]
     decision = not_tidied(view, failure)
     if not view.deleting:
@@ -100,7 +104,13 @@ def looked_for(view: JobView, again: float) -> Decision:
         "nothing records whether the evaluation had deployments at the provider, and a list there may lack what was "
         "made a moment ago: they are looked for two minutes before this object goes"
     )
-    return Decision(with_status(view, Change(reconciling(Reason.PENDING, said))), requeue_after=again)
+    return Decision(with_status(view, _going(view, said)), requeue_after=again)
+
+
+def _going(view: JobView, said: str) -> Change:
+    """It is deleted, and nothing of it runs any more."""
+    facts = reconciling(Reason.PENDING, said)
+    return Change(facts, {} if view.finished else {"phase": "Cancelled", "failure": None})
 
 
 def gone(view: JobView, decision: Decision) -> Decision:

@@ -1,25 +1,37 @@
 """A change becomes a job's status: its conditions merged, its size within bounds. What changes is decided elsewhere."""
 
-from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.base import Condition
+from finetune_api.job_status import Failure, FineTuneJobStatus, JobPhase
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.words import cut
-from finetune_operator.decide.conditions import Fact, merge, stalled, timestamp
+from finetune_operator.decide.conditions import Fact, is_true, merge, stalled, timestamp
 from finetune_operator.decide.job.reported import at_rest, dataset_facts, tracker_facts
 from finetune_operator.decide.job.status_size import fit
 from finetune_operator.decide.job.view import Change, Decision, JobView
 
 
 def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
-    """The job's status with the change, its conditions merged and its size within bounds.
-
-    A job has a phase from its first status on, also where that tells only of what is in the way.
-    """
-    status = view.status.model_copy(update={"phase": view.status.phase or "Pending", **change.fields})
+    """The job's status with the change, its conditions merged, its phase as they say, and its size within bounds."""
     facts = change.facts
     if not any(fact.type == "Suspended" for fact in facts):
         facts = [*facts, *_not_suspended(view)]
     conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
-    return fit(status.model_copy(update={"conditions": conditions, "observed_generation": view.generation}))
+    status = view.status.model_copy(update=change.fields)
+    told = {"phase": _phase(status.phase, conditions), "conditions": conditions, "observed_generation": view.generation}
+    return fit(status.model_copy(update=told))
+
+
+_PHASES_OF: dict[str, JobPhase] = {"Complete": "Succeeded", "Failed": "Failed", "Suspended": "Suspended"}
+"""What a job has come to, by the condition that says so, and its phase then."""
+
+
+def _phase(phase: JobPhase | None, conditions: list[Condition]) -> JobPhase:
+    """The phase beside these conditions: that of an end or a rest is theirs alone, whoever has written another one.
+
+    A job has a phase from its first status on, also where that tells only of what is in the way.
+    """
+    come_to = next((phase_of for kind, phase_of in _PHASES_OF.items() if is_true(conditions, kind)), None)
+    return come_to or ("Pending" if phase is None or phase in _PHASES_OF.values() else phase)
 
 
 _WAY_ON = "spec.retryNonce; if the job itself has to change, apply it under a new name."
@@ -42,7 +54,6 @@ def fail(view: JobView, failure: Failure) -> Decision:
         *tracker_facts(view.run.report),
     ]
     fields = {
-        "phase": "Failed",
         "failure": failure,
         "completion_time": timestamp(view.now),
         "observed_retry_nonce": view.spec.retry_nonce if view.spec else view.status.observed_retry_nonce,

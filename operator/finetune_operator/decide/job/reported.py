@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from finetune_api.evaluation import EvaluationResult
-from finetune_api.job_status import FineTuneJobStatus, Progress, ProviderStatus, TrainingResult
+from finetune_api.job_status import FineTuneJobStatus, JobPhase, Progress, ProviderStatus, TrainingResult
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.trainer import Report
 from finetune_api.words import counted
@@ -58,6 +58,11 @@ def at_rest(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
     fields = reported(report, status)
     progress: Progress | None = fields["progress"]
     return fields | {"progress": progress and progress.model_copy(update={"eta_seconds": None})}
+
+
+def last_work(report: Report | None) -> JobPhase:
+    """The phase of a trainer that has made its artifact: what it did last, whether that was told in time or not."""
+    return "Evaluating" if report and report.evaluation else "Running"
 
 
 def report_is_due(report: Report | None, status: FineTuneJobStatus, interval: timedelta) -> bool:

@@ -230,7 +230,7 @@ def suspend(view: JobView, stops: str = "stopping: the trainer writes a checkpoi
     stopping = view.run.state != "Absent" or view.live_pods
     message = stops if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    fields = {"phase": "Suspended", "failure": _unknown_past(view), **at_rest(view.run.report, view.status)}
+    fields = {"failure": _unknown_past(view), **at_rest(view.run.report, view.status)}
     if view.begun:
         fields["provider"] = next_attempt(view)
     status = with_status(view, Change(facts, fields))
@@ -246,7 +246,6 @@ def remember(view: JobView) -> Decision | None:
     message = f"version {view.version} of FineTunedModel {view.spec.model_ref.name}, by the model's own record"
     facts = [*ready(Reason.SUCCEEDED, message), Fact("Complete", "True", Reason.SUCCEEDED, message)]
     fields = {
-        "phase": "Succeeded",
         "failure": None,
         "model_version": view.version,
         "completion_time": timestamp(view.now),
@@ -435,7 +434,6 @@ def complete(view: JobView) -> Decision | None:
         *evaluation_facts(report),
     ]
     fields = {
-        "phase": "Succeeded",
         "failure": None,
         "model_version": view.version,
         "result": recorded_result(view, report.result),

@@ -164,6 +164,7 @@ async def test_results_wait_for_room_that_history_makes_and_their_jobs_say_so() 
         waits = cluster.status(Key(JOB.kind, "team-a", name))
         (told,) = [one for one in waits["conditions"] if one["type"] == "Reconciling"]
         assert (told["status"], told["reason"], waits.get("failure")) == ("True", "Pending", None)
+        assert waits["phase"] == "Running", "its data were read long ago"
         assert told["message"].startswith("its result waits: FineTunedModel sentiment has 200 versions, and no room")
     for prune in [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]]:
         cluster.kube.change(JOBS, prune[2], status={"conditions": [{"type": "Complete", "status": "True"}]})

@@ -358,6 +358,7 @@ async def test_suspending_a_job_that_has_just_succeeded_keeps_its_model(provider
     await cluster.poll()
     await cluster.wait(10)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
+    assert all(kind != "Warning" for _, kind, _ in cluster.told), "a success that came first is no trouble"
 
 
 async def test_deleting_a_job_cancels_it_and_deletes_its_files(begin):

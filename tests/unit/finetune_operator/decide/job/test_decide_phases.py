@@ -1,0 +1,36 @@
+"""The phase of a job never says another end, or another rest, than its conditions do."""
+
+from dataclasses import replace
+
+import pytest
+
+from finetune_api.job_status import Failure, FineTuneJobStatus
+from finetune_api.reasons import Reason
+from finetune_operator.decide.cloud_job.outcomes import trouble
+from finetune_operator.decide.conditions import Fact
+from finetune_operator.decide.job.change import with_status
+from finetune_operator.decide.job.view import Change
+from tests.unit.finetune_operator.decide.given import view
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "said", "phase"),
+    [
+        ("Complete", "True", "Running", "Succeeded"),
+        ("Complete", "False", "Succeeded", "Pending"),
+        ("Failed", "True", None, "Failed"),
+        ("Failed", "False", "Failed", "Pending"),
+        ("Suspended", "True", "Evaluating", "Suspended"),
+        ("Suspended", "False", "Running", "Running"),
+        ("Suspended", "False", None, "Pending"),
+    ],
+)
+def test_the_phase_of_an_end_or_a_rest_is_that_of_its_condition(kind, state, said, phase):
+    before = replace(view(), status=FineTuneJobStatus(phase=said))
+    assert with_status(before, Change([Fact(kind, state, Reason.RUNNING, "so")])).phase == phase
+
+
+def test_a_job_that_is_to_go_on_is_not_suspended_any_more_while_its_provider_does_not_answer():
+    suspended = with_status(view(), Change([Fact("Suspended", "True", Reason.SUSPENDED, "so")]))
+    away = Failure.because(Reason.PROVIDER_UNAVAILABLE, "it does not answer")
+    assert trouble(replace(view(), status=suspended), away, 60).status.phase == "Pending"
