@@ -197,6 +197,11 @@ CONNECTIONS: dict[str, tuple[LLMConnectionSpec, dict[str, str], list[str]]] = {
         ["spec.sageMaker.spot.maxWaitSeconds"],
     ),
     "an annotation": (azure_connection(), {ABANDON: "true"}, ["means nothing to a LLMConnection"]),
+    "restrictions without a value": (
+        connection(),
+        {GIVEN: '{"spec":{"namespaceSelector":{"matchLabels":null},"fineTuning":{"allowedModels":null},"openAI":null}}'},
+        [f"spec.{field}: nothing stands" for field in ("namespaceSelector.matchLabels", "fineTuning.allowedModels")],
+    ),
     "labels of the operator": (
         connection(
             {"podTemplate": {"labels": {"finetune.dev/job": "x", "team": "a", "app.kubernetes.io/component": "y"}}}
