@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.names import ATTEMPT_LABEL
+from finetune_operator.decide.connection import NOBODY
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import AT_ONCE, Observer
 from finetune_operator.reconcilers.concerned import concerned
@@ -45,6 +46,8 @@ def known() -> Store:
     for name, model in (("m", "m"), ("side", "other")):
         metadata = {"name": name, "namespace": "team-a"}
         store.put(MODEL_DEPLOYMENTS, {"metadata": metadata, "spec": {"modelRef": {"name": model}}})
+    nobody = {"type": "Ready", "status": "True", "reason": "Ready", "message": NOBODY}
+    store.put(CONNECTIONS, {"metadata": {"name": "unused"}, "status": {"conditions": [nobody]}})
     return store
 
 
@@ -62,7 +65,7 @@ JOBS_OF_A = {("FineTuneJob", "team-a", "one"), ("FineTuneJob", "team-a", LONG_NA
     ("resource", "changed", "woken"),
     [
         (FINE_TUNE_JOBS, obj("one"), {("FineTuneJob", "team-a", "one")}),
-        (NAMESPACES, {"metadata": {"name": "team-a"}}, JOBS_OF_A),
+        (NAMESPACES, {"metadata": {"name": "team-a"}}, JOBS_OF_A | {("LLMConnection", "", "unused")}),
         (
             CONNECTIONS,
             {"metadata": {"name": "local"}},
