@@ -199,9 +199,7 @@ CONNECTIONS: dict[str, tuple[LLMConnectionSpec, dict[str, str], list[str]]] = {
     "an annotation": (azure_connection(), {ABANDON: "true"}, ["means nothing to a LLMConnection"]),
     "restrictions without a value": (
         connection(),
-        {
-            GIVEN: '{"spec":{"namespaceSelector":{"matchLabels":null},"fineTuning":{"allowedModels":null},"openAI":null}}'
-        },
+        {GIVEN: '{"spec":{"namespaceSelector":{"matchLabels":null},"fineTuning":{"allowedModels":null}}}'},
         [f"spec.{field}: nothing stands" for field in ("namespaceSelector.matchLabels", "fineTuning.allowedModels")],
     ),
     "labels of the operator": (
