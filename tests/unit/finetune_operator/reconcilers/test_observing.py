@@ -162,9 +162,14 @@ async def test_annotations_of_others_are_neither_kept_nor_news_and_ours_are_both
 
 
 def test_of_what_kubectl_notes_is_kept_what_tells_of_a_name_that_it_left_out() -> None:
-    for given, kept in (('{"spec":{"a":{"epochs:5":null}}}', True), ('{"spec":{"a":{"epochs":null}}}', False)):
+    for given, kept in (
+        ('{"spec":{"a":{"epochs:5":null}}}', True),
+        ('{"spec":{"hyperparameters":{"epochs":null}}}', False),
+        ('{"spec":{"hyperparameters":{"epoch":5}}}', True),
+        ('{"spec":{"suspend":true}}', False),
+    ):
         annotations = {"kubectl.kubernetes.io/last-applied-configuration": given}
-        trimmed = TRIMS[FINE_TUNE_JOBS]({"metadata": {"annotations": annotations}, "spec": {}})
+        trimmed = TRIMS[FINE_TUNE_JOBS]({"metadata": {"annotations": annotations}, "spec": {"hyperparameters": {}}})
         assert (trimmed["metadata"].get("annotations") == annotations) is kept
 
 
