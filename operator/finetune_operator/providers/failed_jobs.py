@@ -33,11 +33,12 @@ _NO_BASE = re.compile(
     r"\b(deprecated|retired)\b.{0,40}\bmodel|support\w* fine[- ]?tun|model_?(not_?found|deprecated|retired)",
     re.IGNORECASE,
 )
+OTHER_BASE = "Choose a base model that the provider tunes, in that region and now, and apply the job under a new name."
 _AGAIN = "Set spec.retryNonce to pay for another attempt."
 _STEPS = (
     (GONE, BRING_AGAIN),
     (UNSAFE, f"{UNSAFE_STEP} If none of them does, set spec.retryNonce to pay for another attempt."),
-    (_NO_BASE, "Choose a base model that the provider still tunes in that region, and apply the job under a new name."),
+    (_NO_BASE, OTHER_BASE),
     (OF_ITS_OWN, _AGAIN),
 )
 

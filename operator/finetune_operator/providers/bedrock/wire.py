@@ -13,7 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import Refused
-from finetune_operator.providers.failed_jobs import OF_ITS_OWN, UNSAFE, UNSAFE_STEP, failed
+from finetune_operator.providers.failed_jobs import OF_ITS_OWN, OTHER_BASE, UNSAFE, UNSAFE_STEP, failed
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, whole, whole_lines
 
@@ -61,7 +61,11 @@ _FIELDS = (
 def of_the_wish(error: Refused) -> Refused:
     """The refusal of a job that was asked for, with the job's own field."""
     field = next((field for words, field in _FIELDS if words.search(error.message)), None)
-    return Refused(error.reason, f"spec.{field}: {error.message}") if field else error
+    if field is None:
+        return error
+    found = Refused(error.reason, f"spec.{field}: {error.message}")
+    found.next_step = OTHER_BASE if field == "baseModel" else found.next_step
+    return found
 
 
 def job_name(key: JobKey) -> str:
