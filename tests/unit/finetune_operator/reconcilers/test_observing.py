@@ -13,7 +13,6 @@ from finetune_operator.handlers.observer import AT_ONCE, Observer
 from finetune_operator.reconcilers.concerned import concerned
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.reconcilers.shown import show
-from finetune_operator.reconcilers.trims import TRIMS
 from finetune_operator.runtime.errors import Transient, WentBack
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -159,18 +158,6 @@ async def test_annotations_of_others_are_neither_kept_nor_news_and_ours_are_both
     await cluster.settle()
     annotations = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]["annotations"]
     assert annotations == ours, "what is not kept is not taken away"
-
-
-def test_of_what_kubectl_notes_is_kept_what_tells_of_a_name_that_it_left_out() -> None:
-    for given, kept in (
-        ('{"spec":{"a":{"epochs:5":null}}}', True),
-        ('{"spec":{"hyperparameters":{"epochs":null}}}', False),
-        ('{"spec":{"hyperparameters":{"epoch":5}}}', True),
-        ('{"spec":{"suspend":true}}', False),
-    ):
-        annotations = {"kubectl.kubernetes.io/last-applied-configuration": given}
-        trimmed = TRIMS[FINE_TUNE_JOBS]({"metadata": {"annotations": annotations}, "spec": {"hyperparameters": {}}})
-        assert (trimmed["metadata"].get("annotations") == annotations) is kept
 
 
 async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> None:
