@@ -16,7 +16,10 @@ _SubscriptionID = Annotated[
     ),
     FILLED_IN,
 ]
-_ONE_NAME = shaped(r"^[^/\s]+$", "write the name alone, without the path of the whole resource ID and white space")
+_ONE_NAME = shaped(
+    r"^[^/\s\"\x27]+$",
+    "write the name alone, without the path of the whole resource ID, quotation marks and white space",
+)
 
 
 class AzureCredentials(ApiModel):

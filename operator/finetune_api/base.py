@@ -100,6 +100,9 @@ class Never:
         return text
 
 
+TRIMMED = Never(r"^\s|\s$", "write it without white space at its ends, which would be part of it")
+"""Of a name that somebody else compares letter by letter: a block of YAML ends with a line break."""
+
 FILLED_IN = Never(PLACEHOLDER, PLACEHOLDER_HELP)
 """Of a text that examples leave to whoever copies them."""
 
@@ -258,6 +261,15 @@ ResourceList = Annotated[
         ),
     ),
 ]
+LabelValue = Annotated[
+    str,
+    Field(max_length=63),
+    shaped(
+        "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+        "the value of a label has letters, digits, -, _ and ., with a letter or a digit at both ends",
+    ),
+]
+Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
 StringMap = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=64)]
 Nonce = Annotated[Annotated[str, Field(max_length=64)] | None, AfterValidator(lambda text: text or None)]
 """A text that asks for something when it changes. An empty one, as templates leave it, is none."""

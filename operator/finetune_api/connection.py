@@ -9,17 +9,19 @@ from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.base import (
     CLOSED,
     FILLED_IN,
+    TRIMMED,
     ApiModel,
     ApiRoot,
     CloudUrl,
     Conditions,
     ConfigMapKeyRef,
+    Labels,
+    LabelValue,
     Never,
     ObjectName,
     ObjectRef,
     ResourceRequirements,
     SecretKeyRef,
-    StringMap,
     Timestamp,
     rules,
     shaped,
@@ -45,9 +47,9 @@ ImageName = Annotated[
     str,
     Field(min_length=1, max_length=512),
     shaped(
-        r"^([^/\s]*[.:][^/\s]*/)?[a-z0-9][^\sA-Z:@]*(:[^\s/:@]+)?(@\S+)?$",
-        "write an image alone, such as registry.example.com/name:1.0, its name in small letters, without https:// and "
-        "white space",
+        r"^([^/\s\"\x27]*[.:][^/\s\"\x27]*/)?[a-z0-9][^\sA-Z:@\"\x27]*(:[^\s/:@\"\x27]+)?(@[^\s\"\x27]+)?$",
+        "write an image alone, such as registry.example.com/name:1.0, its name in small letters, without https://, "
+        "quotation marks and white space",
     ),
     FILLED_IN,
 ]
@@ -70,9 +72,9 @@ class LabelSelectorRequirement(ApiModel):
             )
         )
     )
-    key: Annotated[str, Field(max_length=317)] = Field(description="Label key.")
+    key: Annotated[str, Field(min_length=1, max_length=317), TRIMMED] = Field(description="Label key.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="Relation of key and values.")
-    values: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=64)] | None = Field(
+    values: Annotated[list[LabelValue], Field(max_length=64)] | None = Field(
         None, description="Values, for In and NotIn."
     )
 
@@ -96,7 +98,7 @@ class LabelSelector(ApiModel):
             ),
         }
     )
-    match_labels: StringMap | None = Field(
+    match_labels: Labels | None = Field(
         None, description='Labels that a namespace must have, for example {finetune: "yes"}.'
     )
     match_expressions: Annotated[list[LabelSelectorRequirement], Field(max_length=16)] | None = Field(
@@ -144,7 +146,7 @@ class PodTemplate(ApiModel):
         description="Resources of the container; what a job or deployment sets itself takes precedence. Default: none; "
         "in checkPod requests {cpu: 100m, memory: 256Mi} and limits {memory: 1Gi}.",
     )
-    node_selector: StringMap | None = Field(None, description="Labels of the nodes on which the pods may run.")
+    node_selector: Labels | None = Field(None, description="Labels of the nodes on which the pods may run.")
     tolerations: Annotated[list[OpenObject], Field(max_length=32)] | None = Field(
         None, description="Tolerations, as in core/v1, for example [{key: nvidia.com/gpu, operator: Exists}]."
     )
@@ -174,7 +176,7 @@ class PodTemplate(ApiModel):
         "trust, for stores, hubs, registries and trackers with a private CA. It replaces the image's bundle: include "
         "public CAs if both are needed. Default: the image's bundle.",
     )
-    labels: StringMap | None = Field(
+    labels: Labels | None = Field(
         None,
         description="Additional labels of the pods. Those of finetune.dev, app.kubernetes.io/managed-by and "
         "app.kubernetes.io/component are the operator's own, and left out.",

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from finetune_api.base import ONE_CALL, ApiModel, SecretKeyRef, rules, shaped
+from finetune_api.base import ONE_CALL, TRIMMED, ApiModel, SecretKeyRef, rules, shaped
 from finetune_api.hosts import HOST, PORT
 
 Metric = Literal["exactMatch", "tokenF1", "rougeL", "chrF", "jsonValid", "jsonFields"]
@@ -70,7 +70,9 @@ class Service(ApiModel):
         description="Base URL of its API, for example http://rag.team-a.svc/v1. Test data are sent there. An "
         "air-gapped connection allows Services of the cluster and what its allowedEndpoints name."
     )
-    model: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="Name of the model in requests.")
+    model: Annotated[str, Field(min_length=1, max_length=256), TRIMMED] = Field(
+        description="Name of the model in requests."
+    )
     api_key_secret_ref: SecretKeyRef | None = Field(
         None, description="Bearer key: a Secret of the job's namespace. Absent: no key is sent."
     )
@@ -107,6 +109,7 @@ class Output(ApiModel):
             "^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/.][^/]*)+$",
             "write pvc://CLAIM/FOLDER with a claim of the job's namespace, no part of the path beginning with a dot",
         ),
+        TRIMMED,
     ] = Field(description="pvc://CLAIM/FOLDER on a claim of the job's namespace.")
 
 

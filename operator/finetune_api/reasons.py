@@ -137,8 +137,9 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.FINE_TUNING_CLOSED: "Use a connection to another provider, or one with a huggingFace block.",
     Reason.MODEL_RETIRED: "Choose a base model that the provider still runs.",
     Reason.MODEL_RETIRES: "Tune a newer base model before that day.",
-    Reason.PROVIDER_REFUSED: "Read the message, correct the job and apply it under a new name.",
-    Reason.PROVIDER_FAILED: "Read the message; set spec.retryNonce to pay for another attempt.",
+    Reason.PROVIDER_REFUSED: "Correct what the message names, and apply the job under a new name.",
+    Reason.PROVIDER_FAILED: "Correct what the message names, and apply the job under a new name; if it names "
+    "nothing of yours, set spec.retryNonce to pay for another attempt.",
     Reason.CANCELLED_AT_PROVIDER: "Set spec.retryNonce to start it again, from the beginning and at full price.",
     Reason.DELETED_AT_PROVIDER: "Apply the job under a new name, or set spec.retryNonce, if it is still wanted.",
     Reason.BUDGET_EXCEEDED: "Raise budget.maxCost, or use fewer rows or epochs, and apply the job under a new name.",
@@ -175,8 +176,8 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.TRAINER_SILENT: "Read the pod's log. If it hangs, delete the pod: the next attempt goes on from the last "
     "checkpoint. If it works, see to it that the pod reaches the operator's report port.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",
-    Reason.POD_REJECTED: "Read the message: a quota, a policy, a missing service account or the connection's "
-    "podTemplate is why the pod is refused.",
+    Reason.POD_REJECTED: "Ask an admin to let the pod pass the policy or webhook that the message names, or to correct "
+    "the connection's podTemplate; it is tried again by itself.",
     Reason.WRITE_REFUSED: "Ask an admin to let the operator's writes pass the policy or webhook that the message "
     "names; they are tried again.",
     Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job goes on by itself then. Or apply it under a new "
@@ -194,7 +195,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.VERSION_NOT_FOUND: "Name a version that status.versions of the FineTunedModel lists.",
     Reason.MODEL_FULL: "Lower spec.historyLimit of the FineTunedModel, or delete ModelDeployments that name old "
     "versions; the result becomes a version by itself then.",
-    Reason.DEPLOYMENT_FAILED: "Read the message; the version that served before goes on serving.",
+    Reason.DEPLOYMENT_FAILED: "Correct what the message names; the version that served before goes on serving.",
     Reason.EXPIRED: "Set spec.retryNonce to deploy it again; it is billed from then on.",
     Reason.DEPLOYMENT_NOT_FOUND: "Write the name of a deployment that the provider lists into spec.attach.id.",
     Reason.ATTACHED_DIFFERS: "Set spec.version to what it serves, attach another one, or remove spec.attach to have "

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import ApiModel, HttpUrl, ObjectRef, rules
+from finetune_api.base import TRIMMED, ApiModel, HttpUrl, ObjectRef, rules
 
 TrackerName = Literal["mlflow", "tensorBoard", "wandb"]
 
@@ -13,7 +13,7 @@ class MLflow(ApiModel):
     """An MLflow tracking server."""
 
     tracking_uri: HttpUrl = Field(description="URL of the tracking server, such as https://mlflow.example.com.")
-    experiment: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+    experiment: Annotated[str, Field(min_length=1, max_length=256), TRIMMED] | None = Field(
         None, description="Experiment of the run; created if it does not exist. Default: the model's name."
     )
     secret_ref: ObjectRef | None = Field(
@@ -33,10 +33,10 @@ class WandB(ApiModel):
     """A project of Weights & Biases. Losses, learning rate and settings go there, and nothing of the data."""
 
     secret_ref: ObjectRef = Field(description="Secret of the job's namespace with WANDB_API_KEY.")
-    entity: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+    entity: Annotated[str, Field(min_length=1, max_length=128), TRIMMED] | None = Field(
         None, description="Team or user that owns the project. Default: that of the key."
     )
-    project: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+    project: Annotated[str, Field(min_length=1, max_length=128), TRIMMED] | None = Field(
         None, description="Project of the run; created if it does not exist. Default: the model's name."
     )
     base_url: HttpUrl | None = Field(None, description="URL of a self-hosted server. Default: the public service.")

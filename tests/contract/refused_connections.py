@@ -36,6 +36,10 @@ CONNECTIONS: list[Refused] = [
         )
         for part, name in (("limits", "gpu"), ("requests", "storage"))
     ),
+    *(
+        (LOCAL, f"spec.{field}", {"team": "yes\n"}, (f"{field}", "the value of a label has letters"))
+        for field in ("namespaceSelector.matchLabels", "huggingFace.podTemplate.nodeSelector")
+    ),
     (LOCAL, "spec.huggingface", {}, ('unknown field "spec.huggingface"',)),
     (LOCAL, "spec.huggingFace.trainerImage", REMOVE, ("spec.huggingFace.trainerImage: Required",)),
     (LOCAL, "spec.huggingFace.artifacts", REMOVE, ("spec.huggingFace.artifacts: Required",)),
@@ -53,6 +57,7 @@ CONNECTIONS: list[Refused] = [
             "ghcr.io/Team/trainer",
             "a/b:1:2",
             ":1",
+            '"ghcr.io/team/trainer:1"',
         )
     ),
     (LOCAL, "spec.huggingFace.trainerImage", "ghcr.io/<org>/trainer:1", ("trainerImage", "placeholder stands for")),

@@ -272,6 +272,13 @@ JOBS: list[Refused] = [
     (JOB, "spec.evaluation.judge", {"url": "http://api.example.com", "model": "m"}, ("judge.url", "without TLS only")),
     (JOB, "spec.evaluation.judge", {"url": "https://api.example.com"}, ("spec.evaluation.judge.model: Required",)),
     (JOB, "spec.evaluation.output", {"uri": "s3://bucket/reports"}, ("output.uri", "write pvc://CLAIM/FOLDER")),
+    (JOB, "spec.evaluation.output", {"uri": "pvc://reports/all\n"}, ("output.uri", "without white space at its ends")),
+    (
+        JOB,
+        "spec.evaluation.judge",
+        {"url": "https://host/v1", "model": "m "},
+        ("judge.model", "without white space at"),
+    ),
     (JOB, "spec.evaluation.output", {"uri": "pvc://reports"}, ("output.uri", "write pvc://CLAIM/FOLDER")),
     (JOB, "spec.evaluation.output", {"uri": "pvc://reports/../a"}, ("output.uri", "beginning with a dot")),
     (JOB, "spec.evaluation.maxNewTokens", 0, ("spec.evaluation.maxNewTokens", "greater than or equal to 1")),

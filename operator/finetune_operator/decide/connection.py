@@ -199,4 +199,5 @@ def _for_whom(spec: LLMConnectionSpec, *, nobody: bool) -> str:
         return NOBODY
     if spec.fine_tuning.allowed_models == []:
         return "no base model may be tuned: spec.fineTuning.allowedModels is empty"
-    return "jobs may use it"
+    everybody = spec.namespace_selector.match_labels is None and spec.namespace_selector.match_expressions is None
+    return "jobs of every namespace may use it" if everybody else "jobs may use it"

@@ -1,43 +1,84 @@
-"""What `kubectl apply` has left out of a manifest without a word: `{epochs:5}` is one name without a value. Pure.
+"""What was left out of a manifest without a word. Pure.
 
-The API server never sees it, and defaults take its place. kubectl notes in an annotation what it was given.
+`{epochs:5}` is one name without a value, which kubectl leaves out; a name that is no field is left out by the API
+server, where the client does not have it refused (`--validate=false`). Defaults take their place. kubectl notes in an
+annotation what it was given.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import orjson
+from pydantic import BaseModel, ValidationError
 
 GIVEN_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
-_NOTHING = '":null'
-_FEW = 3
-"""Names that are told of one object."""
+_FEW, _SHOWN = 3, 64
+"""Names that are told of one object, and letters of each."""
+_RESTRICTING = ("spec.namespaceSelector", "spec.fineTuning")
+"""Parts of a connection that allow more without a field of theirs: elsewhere `epochs:` alone is how tools unset one."""
 
 
-def left_out(annotations: Mapping[str, str]) -> list[str]:
-    """A sentence for each such name in the spec, beginning with the field that it stands in."""
-    given = annotations.get(GIVEN_ANNOTATION, "")
-    if _NOTHING not in given:
-        return []
+def left_out(annotations: Mapping[str, str], model: type[BaseModel]) -> list[str]:
+    """A sentence for each name that was left out of the spec, beginning with the field that it stands in.
+
+    Args:
+        annotations: the object's.
+        model: of its spec.
+    """
+    given = _given(annotations)
+    return list(islice([*_empty(given, "spec"), *_unknown(given, model)], _FEW)) if given else []
+
+
+def lacks_some(annotations: Mapping[str, str], spec: Any) -> bool:
+    """Whether there is less in a stored spec than kubectl was given, whyever: this is quickly told of every object."""
+    given = _given(annotations)
+    return bool(given) and _lacks(spec, given)
+
+
+def _given(annotations: Mapping[str, str]) -> Any:
     try:
-        manifest = orjson.loads(given)
+        manifest = orjson.loads(annotations.get(GIVEN_ANNOTATION, "{}"))
     except orjson.JSONDecodeError:
-        return []
-    spec = manifest.get("spec") if isinstance(manifest, dict) else None
-    return [
-        f"{place}: {word[:64]} is a name without a value, which kubectl apply has left out; a space belongs behind its "
-        "colon"
-        for place, word in list(_glued(spec, "spec"))[:_FEW]
-    ]
+        return None
+    return manifest.get("spec") if isinstance(manifest, dict) else None
 
 
-def _glued(part: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Names with a colon in them and nothing behind them, with the field that they stand in."""
+def _lacks(stored: Any, given: Any) -> bool:
+    if isinstance(given, dict):
+        here = stored if isinstance(stored, dict) else {}
+        return any(name not in here or _lacks(here[name], below) for name, below in given.items())
+    if isinstance(given, list) and isinstance(stored, list):
+        return any(_lacks(here, below) for here, below in zip(stored, given, strict=False))
+    return False
+
+
+def _empty(part: Any, place: str) -> Iterator[str]:
+    """Of each name with nothing behind it where that is a slip, or opens what was to be closed."""
     if isinstance(part, dict):
         for name, below in part.items():
-            if below is None and ":" in name:
-                yield place, name
-            yield from _glued(below, f"{place}.{name}")
+            if below is None and (":" in name or place in _RESTRICTING):
+                yield _told(place, name)
+            yield from _empty(below, f"{place}.{name}")
     elif isinstance(part, list):
         for index, below in enumerate(part):
-            yield from _glued(below, f"{place}[{index}]")
+            yield from _empty(below, f"{place}[{index}]")
+
+
+def _told(place: str, name: str) -> str:
+    if ":" in name:
+        glued = f"{name[:_SHOWN]} is a name without a value, which kubectl apply has left out"
+        return f"{place}: {glued}; a space belongs behind its colon"
+    return f"{place}.{name[:_SHOWN]}: nothing stands behind its colon, so that it restricts nothing"
+
+
+def _unknown(given: Any, model: type[BaseModel]) -> Iterator[str]:
+    """Of each name that is no field; one with a colon in it has been told of already."""
+    try:
+        model.model_validate(given, by_alias=True, by_name=False)
+    except ValidationError as found:
+        for error in found.errors(include_url=False, include_input=False):
+            *place, name = error["loc"]
+            if error["type"] == "extra_forbidden" and ":" not in str(name):
+                path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+                yield f"spec{path}.{str(name)[:_SHOWN]}: there is no such field, and the API server has left it out"

@@ -41,7 +41,11 @@ def of_job(
         connection: The job's, where it is there.
         asked_again: Whether retryNonce has changed though the job is under way.
     """
-    found = [*_annotations("FineTuneJob", annotations, (ABANDON_ANNOTATION,), connection), *_of_job(spec, connection)]
+    found = [
+        *left_out(annotations, FineTuneJobSpec),
+        *_annotations("FineTuneJob", annotations, (ABANDON_ANNOTATION,), connection),
+        *_of_job(spec, connection),
+    ]
     if asked_again:
         found.append(
             "spec.retryNonce: it starts failed jobs again, and this one has not failed; if its trainer hangs, delete "
@@ -80,7 +84,10 @@ def _asked(spec: FineTuneJobSpec) -> Iterator[str]:
 
 def of_model(spec: FineTunedModelSpec, annotations: Mapping[str, str]) -> list[str]:
     """Sentences, each beginning with the field."""
-    found = [*_annotations("FineTunedModel", annotations, (ABANDON_ANNOTATION,))]
+    found = [
+        *left_out(annotations, FineTunedModelSpec),
+        *_annotations("FineTunedModel", annotations, (ABANDON_ANNOTATION,)),
+    ]
     if spec.deployment.mode == "Manual" and spec.deployment.template != DeploymentTemplate():
         found.append("spec.deployment.template: with mode Manual no deployment is made of it")
     return found
@@ -89,7 +96,10 @@ def of_model(spec: FineTunedModelSpec, annotations: Mapping[str, str]) -> list[s
 def of_deployment(spec: ModelDeploymentSpec, annotations: Mapping[str, str], connection: Connection) -> list[str]:
     """Sentences, each beginning with the field. `connection`: that of the version, where it is known."""
     known = (ABANDON_ANNOTATION, WAKE_ANNOTATION)
-    found = [*_annotations("ModelDeployment", annotations, known, connection)]
+    found = [
+        *left_out(annotations, ModelDeploymentSpec),
+        *_annotations("ModelDeployment", annotations, known, connection),
+    ]
     alone = connection is not None and connection.open_ai is not None
     if spec.retry_nonce is not None and (alone or _is_here(connection)):
         found.append("spec.retryNonce: it deploys again what is at a provider, where this has no deployment")
@@ -102,7 +112,11 @@ def of_deployment(spec: ModelDeploymentSpec, annotations: Mapping[str, str], con
 
 def of_connection(spec: LLMConnectionSpec, annotations: Mapping[str, str]) -> list[str]:
     """Sentences, each beginning with the field."""
-    found = [*_annotations("LLMConnection", annotations, ()), *_labels_of_pods(spec)]
+    found = [
+        *left_out(annotations, LLMConnectionSpec),
+        *_annotations("LLMConnection", annotations, ()),
+        *_labels_of_pods(spec),
+    ]
     if spec.fine_tuning.allow_code and spec.hugging_face is None and spec.sage_maker is None:
         found.append(f"spec.fineTuning.allowCode: {spec.provider} runs no custom code")
     spot = spec.sage_maker.spot if spec.sage_maker else SageMakerSpot()
@@ -125,8 +139,7 @@ def _labels_of_pods(spec: LLMConnectionSpec) -> Iterator[str]:
 def _annotations(
     kind: str, annotations: Mapping[str, str], known: Iterable[str], connection: Connection = None
 ) -> Iterator[str]:
-    """Those of our group that nobody reads on this kind, or whose value says nothing; and what kubectl has left out."""
-    yield from left_out(annotations)
+    """Those of our group that nobody reads on this kind, or whose value says nothing."""
     for name, value in annotations.items():
         if not name.startswith(f"{GROUP}/") or name in {DIGEST_ANNOTATION, BEGUN_ANNOTATION}:
             continue

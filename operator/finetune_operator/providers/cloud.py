@@ -347,7 +347,7 @@ class CloudTraining:
             await self._files.require_own(job, key, provider)
         except Unknown as error:
             # A look that failed: no job was asked for, and none can show.
-            raise TryLater(error.reason, error.message, error.retry_after) from None
+            raise TryLater.because(error.failure(), error.retry_after) from None
         request = JobRequest(
             key=key,
             spec=spec,

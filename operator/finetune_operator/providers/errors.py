@@ -89,9 +89,9 @@ class TryLater(ProviderError):
     """A no for now."""
 
     @classmethod
-    def because(cls, failure: Failure) -> Self:
+    def because(cls, failure: Failure, retry_after: float | None = None) -> Self:
         """Of a failure that is known, with its next step."""
-        error = cls(Reason(failure.reason), failure.message)
+        error = cls(Reason(failure.reason), failure.message, retry_after)
         error.next_step = failure.next_step
         return error
 

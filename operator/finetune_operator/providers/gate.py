@@ -120,7 +120,7 @@ class Gate:
     def _require_open(self, *, probes: bool) -> None:
         left = self._closed_until - self._clock()
         if self._why is not None and left > 0 and not (probes and self._why.reason in MENDED_BY_PEOPLE):
-            raise TryLater(self._why.reason, self._why.message, left + self._turns.reserve())
+            raise TryLater.because(self._why.failure(), left + self._turns.reserve())
 
     def _close(self, error: ProviderError) -> None:
         asked = error.retry_after

@@ -5,7 +5,7 @@ from typing import Any
 
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
 from finetune_operator.reconcilers.context import has_condition
-from finetune_operator.reconcilers.indexes import UNCLEANED, in_namespace, labelled, of_model, uses_connection
+from finetune_operator.reconcilers.indexes import UNCLEANED, UNUSED, in_namespace, labelled, of_model, uses_connection
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -34,6 +34,7 @@ def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Itera
         yield from _keys(FINE_TUNED_MODELS, store.addresses(FINE_TUNED_MODELS, UNCLEANED))
     elif resource is NAMESPACES:
         yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, in_namespace(name)))
+        yield from _keys(CONNECTIONS, store.addresses(CONNECTIONS, UNUSED))
     elif resource is FINE_TUNED_MODELS:
         yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS, of_model(namespace, name)))
     elif resource is MODEL_DEPLOYMENTS:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from finetune_api.manifest import Manifest
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
 from finetune_operator.decide import leftovers
+from finetune_operator.decide.connection import NOBODY
 from finetune_operator.decide.passing import PASSING
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face.training import (
@@ -34,6 +35,9 @@ UNSAID = "unsaid"
 
 UNCLEANED = "uncleaned"
 """Index key of the FineTuneJobs and FineTunedModels of which something is left that was to be deleted."""
+
+UNUSED = "unused"
+"""Index key of the LLMConnections that no namespace may use yet."""
 
 
 def uses_connection(name: str) -> str:
@@ -167,6 +171,12 @@ def _index_deployment(deployment: Manifest) -> Iterator[str]:
     yield from _index_phase(deployment)
 
 
+def _index_connection(connection: Manifest) -> Iterator[str]:
+    if any(one.get("message") == NOBODY for one in (connection.get("status") or {}).get("conditions") or ()):
+        yield UNUSED
+    yield from _index_stuck(connection)
+
+
 def _index_phase(obj: Manifest) -> Iterator[str]:
     phase = obj.get("status", {}).get("phase")
     if phase:
@@ -180,5 +190,5 @@ INDEXERS: dict[Resource, Indexer] = {
     FINE_TUNE_JOBS: _index_job,
     FINE_TUNED_MODELS: _index_model,
     MODEL_DEPLOYMENTS: _index_deployment,
-    CONNECTIONS: _index_stuck,
+    CONNECTIONS: _index_connection,
 }

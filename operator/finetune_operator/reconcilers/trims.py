@@ -4,14 +4,31 @@ A change of anything else is no news, and wakes nobody.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
+from pydantic import BaseModel
+
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import ModelDeploymentSpec
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.manifest import Manifest
+from finetune_api.model import FineTunedModelSpec
 from finetune_api.names import DEPLOYMENT_LABEL, GROUP
-from finetune_operator.decide.left_out import GIVEN_ANNOTATION, left_out
+from finetune_operator.decide.left_out import GIVEN_ANNOTATION, lacks_some, left_out
 from finetune_operator.decide.pods.containers import was_short_of_memory
 from finetune_operator.decide.pods.disruption import cut_off
-from finetune_operator.runtime.kube import DISRUPTION_BUDGETS, JOBS, NAMESPACES, OWN_KINDS, PODS, Resource
+from finetune_operator.runtime.kube import (
+    CONNECTIONS,
+    DISRUPTION_BUDGETS,
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    JOBS,
+    MODEL_DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+    Resource,
+)
 
 _UNREAD_OF_METADATA = {"managedFields", "annotations", "finalizers", "generateName"}
 _UNREAD_OF_PODS = {"podIP", "podIPs", "hostIP", "hostIPs", "qosClass"}
@@ -70,14 +87,14 @@ def _trim_budget(budget: Manifest) -> Manifest:
     return _without(budget, {"status"})
 
 
-def _trim_own(obj: Manifest) -> Manifest:
+def _trim_own(obj: Manifest, spec: type[BaseModel]) -> Manifest:
     """Without annotations of others: they may be larger than all the rest, and tools write them again and again.
 
-    One of kubectl's is kept where it tells of something that kubectl has left out.
+    One of kubectl's is kept where it tells of something that was left out.
     """
     annotations = obj["metadata"].get("annotations") or {}
     ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
-    if left_out(annotations):
+    if lacks_some(annotations, obj.get("spec")) and left_out(annotations, spec):
         ours[GIVEN_ANNOTATION] = annotations[GIVEN_ANNOTATION]
     metadata = _without(obj["metadata"], {"annotations"}) | ({"annotations": ours} if ours else {})
     return {**obj, "metadata": metadata}
@@ -89,10 +106,16 @@ def _trim_namespace(namespace: Manifest) -> Manifest:
     return {"metadata": _without(namespace["metadata"], _UNREAD_OF_METADATA), "status": {"phase": phase}}
 
 
+_SPECS: dict[Resource, type[BaseModel]] = {
+    CONNECTIONS: LLMConnectionSpec,
+    FINE_TUNE_JOBS: FineTuneJobSpec,
+    FINE_TUNED_MODELS: FineTunedModelSpec,
+    MODEL_DEPLOYMENTS: ModelDeploymentSpec,
+}
 TRIMS: dict[Resource, Callable[[Manifest], Manifest]] = {
     NAMESPACES: _trim_namespace,
     PODS: _trim_pod,
     JOBS: _trim_batch_job,
     DISRUPTION_BUDGETS: _trim_budget,
-    **dict.fromkeys(OWN_KINDS, _trim_own),
+    **{resource: partial(_trim_own, spec=spec) for resource, spec in _SPECS.items()},
 }

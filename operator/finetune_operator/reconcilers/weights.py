@@ -11,6 +11,7 @@ from finetune_api.names import MADE_BY_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.run import Run
+from finetune_operator.decide.pods.refused import refusal_of_pod, refusal_of_write
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import CannotMake, TryLater
@@ -114,14 +115,15 @@ class Weights:
             await self._end(metadata)
             return False
         if run.failure and self._context.clock() - moment(metadata["creationTimestamp"]) > LATE:
-            raise TryLater(run.failure.reason, f"the pod of Job {metadata['name']}: {run.failure.message}")
+            said = f"the pod of Job {metadata['name']}: {run.failure.message}"
+            raise TryLater.because(run.failure.model_copy(update={"message": said}))
         return False
 
     async def _end(self, metadata: Manifest) -> None:
         try:
             await self._context.kube.delete(JOBS, metadata["name"], metadata["namespace"], uid=metadata["uid"])
         except REFUSALS as refusal:
-            raise TryLater(Reason.WRITE_REFUSED, refusal.message) from None
+            raise TryLater.because(refusal_of_write(refusal.message)) from None
 
     async def _make(self, job: Manifest) -> None:
         """Make the Job; one of an earlier model that has the name and is on its way out is waited for.
@@ -134,9 +136,9 @@ class Weights:
         except Conflict as going:
             logger.info("a Job that deletes weights waits: %s", going.message)  # its end has the model looked at
         except CannotMake as taken:
-            raise TryLater(taken.failure.reason, taken.failure.message) from None
+            raise TryLater.because(taken.failure) from None
         except REFUSALS as refusal:
-            raise TryLater(Reason.POD_REJECTED, refusal.message) from None
+            raise TryLater.because(refusal_of_pod(refusal.message)) from None
 
 
 def _made_by(job: Manifest) -> str | None:

@@ -9,7 +9,10 @@ from finetune_api.schema import structural_schema
 from finetune_trainer.job.fields import shown
 from finetune_trainer.job.yaml_documents import Document
 
-_SAID = "nothing stands behind its colon: server-side apply, as Flux does it, refuses that; remove the field"
+_SAID = (
+    "nothing stands behind its colon, so that it counts as not written, and server-side apply, as Flux does it, "
+    "refuses it: write its value or remove the field"
+)
 
 
 def left_empty(kind: Kind, document: Document) -> list[str]:

@@ -8,6 +8,11 @@ from typing import Any
 from finetune_trainer.attempt.metrics import Metrics
 
 _TRAIN, _VALIDATION, _INK = "#8fb3d9", "#c4572e", "#333333"
+_FONT, _LINE = 11, 85
+"""Size of letters, and how many of them stand in a line of the picture."""
+_SPIKE, _FEW = 10, 0.02
+"""Steps that are so many times higher than all but a few, of which there are no more than this share, would hide all
+others."""
 
 
 def draw(record: Metrics, *, title: str) -> str:
@@ -17,14 +22,13 @@ def draw(record: Metrics, *, title: str) -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with mpl.rc_context({"svg.hashsalt": "finetune", "font.size": 11, "axes.edgecolor": _INK}):
+    with mpl.rc_context({"svg.hashsalt": "finetune", "font.size": _FONT, "axes.edgecolor": _INK}):
         figure = Figure(figsize=(8, 4.5))
         # Margins and place of the title as they are: to find them out it would draw everything once more.
         axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.98, "bottom": 0.12, "top": 0.88})
         _curves(axes, record)
-        axes.set_title(
-            title, color=_INK, fontsize=11, loc="left", y=1.06
-        )  # above a power of ten that the axis may have
+        size = _FONT * min(1.0, _LINE / len(title)) if title else _FONT
+        axes.set_title(title, color=_INK, fontsize=size, loc="left", y=1.06)  # above a power of ten of the axis
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"loss ({unit(record)})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -47,17 +51,26 @@ def _curves(axes: Any, record: Metrics) -> None:
     steps = [line for line in record.lines if "loss" in line]
     checks = [line for line in record.lines if "validationLoss" in line]
     numbers, losses = [line["step"] for line in steps], [line["loss"] for line in steps]
+    validation = [line["validationLoss"] for line in checks]
+    top = highest_shown(losses, validation)
+    above = sum(loss > top for loss in losses)
     many = len(losses) > 20
     style = {"alpha": 0.6} if many else {"marker": "."}  # a line through one step alone is not seen
-    axes.plot(numbers, losses, color=_TRAIN, linewidth=1, label="training, each step", **style)
+    label = "training, each step" + (f" ({above} above, up to {max(losses):.3g})" if above else "")
+    axes.plot(numbers, losses, color=_TRAIN, linewidth=1, label=label, **style)
     if many:
-        axes.plot(numbers, running_mean(losses), color="#2f6db3", linewidth=2, label="training, running mean")
+        axes.plot(
+            numbers,
+            running_mean([min(loss, top) for loss in losses]),
+            color="#2f6db3",
+            linewidth=2,
+            label="training, running mean",
+        )
     if checks:
-        validation = [line["validationLoss"] for line in checks]
         axes.plot(
             [line["step"] for line in checks], validation, "o-", color=_VALIDATION, linewidth=2, label="validation"
         )
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * top or None)
 
 
 def running_mean(values: list[float], weight: float = 0.1) -> list[float]:
@@ -68,3 +81,11 @@ def running_mean(values: list[float], weight: float = 0.1) -> list[float]:
         norm = (1 - weight) * norm + weight
         means.append(total / norm)
     return means
+
+
+def highest_shown(losses: list[float], validation: list[float]) -> float:
+    """Up to where the axis goes: to the highest loss, but for single steps far above all others."""
+    usual = sorted(losses)[: max(1, len(losses) - int(_FEW * len(losses)))]
+    below = max([*usual[-1:], *validation], default=0.0)
+    highest = max([*losses, *validation], default=0.0)
+    return 2 * below if highest > _SPIKE * below > 0 else highest

@@ -47,8 +47,8 @@ _STEPS = {
     "FineTunedModel), or tune another one with a FineTuneJob under a new name.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
     "the pod goes on by itself. If only the name is wrong, correct it here, or have it corrected in the connection.",
-    Reason.PROVIDER_REFUSED: "Read the message, and correct the provider's block; a new spec.retryNonce has it tried "
-    "again as it is.",
+    Reason.PROVIDER_REFUSED: "Correct the provider's block by what the message names, or set spec.retryNonce to have "
+    "it tried again as it is.",
 }
 """What to do about a deployment, where that is not what is to be done about a job."""
 

@@ -14,7 +14,7 @@ _OF_A_POD = "nodeSelector|tolerations|affinity|runtimeClassName|priorityClassNam
 _FIELD = re.compile(
     r"(?<![\w])\.?spec\.(?:replicatedJobs\[\d+\]\.template\.spec\.)?template\."
     rf"(?:(?:metadata\.)?(?P<meta>labels|annotations)|spec\.(?P<field>{_OF_A_POD})"
-    r"|spec\.containers\[[^\]]*\]\.(?P<amount>resources\.(?P<kind>requests|limits)\[(?P<of>[^\]]*)\])"
+    r"|spec\.containers\[[^\]]*\]\.(?P<amount>resources(?:\.(?P<kind>requests|limits)(?:\[(?P<of>[^\]]*)\])?)?)"
     r"|spec\.volumes(?:\[[^\]]*\])?\.(?P<source>\w+))"
 )
 """In a Job, a JobSet and a Deployment, created or applied."""
@@ -67,8 +67,9 @@ def _place(block: Mapping[str, Any], match: re.Match[str]) -> str | None:
     if field := match["meta"] or match["field"]:
         return f"podTemplate.{field}" if template.get(field) else None
     if match["amount"]:
-        amounts = (template.get("resources") or {}).get(match["kind"]) or {}
-        return f"podTemplate.{match['amount']}" if match["of"] in amounts else None
+        resources = template.get("resources") or {}
+        named = resources if match["of"] is None else match["of"] in (resources.get(match["kind"]) or {})
+        return f"podTemplate.{match['amount']}" if named else None
     volume = (block.get("modelCache") or {}).get("volume") or {}
     return f"modelCache.volume.{match['source']}" if match["source"] in volume else None
 

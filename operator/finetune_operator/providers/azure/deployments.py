@@ -140,9 +140,7 @@ class AzureDeployments:
             return
         except Forbidden as error:
             # What answers is none the worse for one that may not be deleted.
-            denied = Denied(error.reason, error.message, error.retry_after)
-            denied.next_step = error.next_step
-            raise denied from None
+            raise Denied.because(error.failure(), error.retry_after) from None
 
     async def answers(self, hosted: Hosted) -> bool:
         """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does."""

@@ -13,6 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import Refused
+from finetune_operator.providers.failed_jobs import OF_ITS_OWN, OTHER_BASE, UNSAFE, UNSAFE_STEP, failed
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, whole, whole_lines
 
@@ -36,8 +37,19 @@ _PHASES = {
 _TRAINING = "training_artifacts/step_wise_training_metrics.csv"
 _VALIDATION = "validation_artifacts/post_fine_tuning_validation/validation_metrics.csv"
 _LINE = re.compile(r"\b(?:[Ll]ine|[Rr]ecord|[Rr]ow)s? (\d+)\b")
-_ACCESS = re.compile(r"assume|access|permission|authoriz|denied", re.IGNORECASE)
-_ABSENT = re.compile(r"NoSuchBucket|NoSuchKey|does not exist|not found", re.IGNORECASE)
+_PLACES = (
+    (
+        re.compile(r"NoSuchBucket|NoSuchKey|\b(bucket|object|s3)\b.*(does not exist|not found)", re.IGNORECASE),
+        Reason.BUCKET_NOT_FOUND,
+        "Bedrock did not find the data or the place for its results in the connection's s3.bucket",
+    ),
+    (
+        re.compile(r"assume|access|permission|authoriz|denied|\brole\b|\bKMS\b", re.IGNORECASE),
+        Reason.ROLE_NOT_USABLE,
+        "Bedrock could not read the data, or write its results, with the connection's roleARN",
+    ),
+)
+"""In what words, why, and what is said instead of them."""
 
 _FIELDS = (
     (re.compile("hyperparameter", re.IGNORECASE), "hyperparameters"),
@@ -49,7 +61,11 @@ _FIELDS = (
 def of_the_wish(error: Refused) -> Refused:
     """The refusal of a job that was asked for, with the job's own field."""
     field = next((field for words, field in _FIELDS if words.search(error.message)), None)
-    return Refused(error.reason, f"spec.{field}: {error.message}") if field else error
+    if field is None:
+        return error
+    found = Refused(error.reason, f"spec.{field}: {error.message}")
+    found.next_step = OTHER_BASE if field == "baseModel" else found.next_step
+    return found
 
 
 def job_name(key: JobKey) -> str:
@@ -158,16 +174,17 @@ def failure(shown: Wire) -> Failure:
     said = str(shown.get("failureMessage") or "")
     phase = next((name for name in _PHASES if _phase(shown, name) == "Failed"), "")
     if phase == "trainingDetails" or not phase:
-        return Failure.because(Reason.PROVIDER_FAILED, plain(said) or "Bedrock gives no reason")
-    if _ABSENT.search(said):
-        message = "Bedrock did not find the data or the place for its results in the connection's s3.bucket"
-        return Failure.because(Reason.BUCKET_NOT_FOUND, message)
-    if _ACCESS.search(said):
-        message = "Bedrock could not read the data, or write its results, with the connection's roleARN"
-        return Failure.because(Reason.ROLE_NOT_USABLE, message)
+        return failed(plain(said) or "Bedrock gives no reason")
     line = _LINE.search(said)
+    place = next(((reason, message) for words, reason, message in _PLACES if words.search(said)), None)
+    if place and not line:
+        return Failure.because(*place)
+    if OF_ITS_OWN.search(said) and not line:
+        return failed("Bedrock met an internal error while it looked at the data")
     where = f" at line {line[1]} of the converted file" if line else ""
-    return Failure.because(Reason.DATASET_INVALID, f"Bedrock refuses the data{where}; its console has its own words")
+    text = f"Bedrock refuses the data{where}; its console has its own words"
+    found = Failure.because(Reason.DATASET_INVALID, text)
+    return found.model_copy(update={"next_step": UNSAFE_STEP}) if UNSAFE.search(said) else found
 
 
 def metrics(training: bytes, validation: bytes) -> Metrics:

@@ -16,6 +16,7 @@ from finetune_operator.providers.errors import (
     Refused,
     TryLater,
 )
+from finetune_operator.providers.failed_jobs import OTHER_BASE
 from finetune_operator.providers.openai.models import is_quota, of_something_else, retry_after
 from finetune_operator.providers.openai.words import Said, said
 
@@ -86,6 +87,8 @@ def of_the_wish(error: Refused) -> Refused:
     found = NotThere(error.reason, named) if absent else Refused(error.reason, named)
     if param in {"training_file", "validation_file"} or _NO_FILE.search(named):
         found.next_step = BRING_AGAIN
+    elif field == "baseModel":
+        found.next_step = OTHER_BASE
     return found
 
 

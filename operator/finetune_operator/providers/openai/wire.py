@@ -18,6 +18,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
+from finetune_operator.providers.failed_jobs import GONE, UNSAFE, UNSAFE_STEP, failed
 from finetune_operator.providers.openai.words import LINE, said
 from finetune_operator.providers.ports import RemoteFile
 from finetune_operator.providers.values import (
@@ -55,22 +56,13 @@ _NOTES = {
     "pausing": "being paused at the provider",
     "paused": "paused at the provider: somebody has to resume or cancel it there",
 }
-_QUOTA = frozenset(
-    {"exceeded_quota", "insufficient_quota", "billing_hard_limit_reached", "quota_exceeded", "quotaexceeded"}
-)
+_QUOTA = re.compile("quota|billing", re.IGNORECASE)
+"""In a code."""
 _DATA = re.compile(r"invalid_?(training|validation)_?file|invalid_n_examples|invalid_?file", re.IGNORECASE)
 _ERRORS = ("error", "error_message", "failure_reason", "status_message")
 """Where a job has why it failed."""
 _READ_LIMIT = 16 * 1024
-_UNSAFE_STEP = (
-    "Take out the rows that break the provider's usage policies (its moderation API names them), and apply the job "
-    "under a new name."
-)
 _STEP = re.compile(r"^Step (\d+)/(\d+)")
-_UNSAFE = re.compile(
-    r"moderation|unsafe|usage polic|content (policy|filter)|harmful|responsible ai|\brai\b", re.IGNORECASE
-)
-"""In the provider's words: its rules of what may be learnt are why, and not the form of the data."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*")
 
 
@@ -182,13 +174,16 @@ def failure(error: Any) -> Failure:
     code, param = told.code, told.param
     if _DATA.search(code) or param in {"training_file", "validation_file"}:
         line = LINE.search(all_of_it)
+        which = f"{param or 'training_file'} ({code or 'no code'})"
+        if not line and GONE.search(all_of_it):
+            return failed(f"the provider has no such file any more: {which}")
         where = f" at {line[1].lower()} {line[2]}" if line else ""
-        unsafe = ": its moderation blocks what is in it" if _UNSAFE.search(all_of_it) else ""
+        unsafe = ": its moderation blocks what is in it" if UNSAFE.search(all_of_it) else ""
         text = f"the provider refuses the {param or 'training_file'}{where} ({code or 'no code'}){unsafe}"
         found = Failure.because(Reason.DATASET_INVALID, text)
-        return found.model_copy(update={"next_step": _UNSAFE_STEP}) if unsafe else found
-    reason = Reason.QUOTA_EXCEEDED if code.casefold() in _QUOTA else Reason.PROVIDER_FAILED
-    return Failure.because(reason, ": ".join(filter(None, (code, told.words))) or "the provider gives no reason")
+        return found.model_copy(update={"next_step": UNSAFE_STEP}) if unsafe else found
+    text = ": ".join(filter(None, (code, told.words))) or "the provider gives no reason"
+    return Failure.because(Reason.QUOTA_EXCEEDED, text) if _QUOTA.search(code) else failed(text)
 
 
 def file(wire: Wire) -> RemoteFile:

@@ -107,7 +107,7 @@ class SageMakerApi:
         try:
             await self._bucket.write(wire.job_file(request.key), _once(orjson.dumps(told.wire())))
         except Unknown as error:
-            raise TryLater(error.reason, error.message, 30.0) from None  # no job was asked for
+            raise TryLater.because(error.failure(), 30.0) from None  # no job was asked for
         name = wire.job_name(request.key)
         try:
             await self._ask("create_training_job", **wire.training_job(request, settings, self._bucket, models))

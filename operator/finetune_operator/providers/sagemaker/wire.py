@@ -33,6 +33,7 @@ from finetune_operator.decide.cloud_job.cloud_cost import instance_type, longest
 from finetune_operator.decide.job.remote import UNDATED, JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.aws.s3 import Bucket
 from finetune_operator.providers.errors import Refused
+from finetune_operator.providers.failed_jobs import failed
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.providers.values import Wire, unknown_state
 from finetune_operator.runtime.logs import redact
@@ -312,7 +313,7 @@ def _failure_of(said: str) -> Failure:
         return _client_failure(text)
     if kind == "AlgorithmError":
         return _trainer_failure(rest.strip())
-    return Failure.because(Reason.PROVIDER_FAILED, redact(said)[:MESSAGE_LIMIT] or "SageMaker gives no reason")
+    return failed(redact(said)[:MESSAGE_LIMIT] or "SageMaker gives no reason")
 
 
 _OF_CLIENT: tuple[tuple[str, Reason, str], ...] = (
@@ -358,7 +359,7 @@ def _client_failure(text: str) -> Failure:
     for pattern, reason, what in _OF_CLIENT:
         if re.search(pattern, text, re.IGNORECASE):
             return Failure.because(reason, f"{what}{text}")
-    return Failure.because(Reason.PROVIDER_FAILED, text)
+    return failed(text)
 
 
 def _trainer_failure(text: str) -> Failure:

@@ -113,7 +113,8 @@ def test_a_day_that_an_admin_has_put_right_is_not_told_of_any_more() -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        (connection(), "jobs may use it"),
+        (connection(), "jobs of every namespace may use it"),
+        (connection(namespaceSelector={"matchLabels": {"team": "a"}}), "jobs may use it"),
         (connection(namespaceSelector=None), "no namespace may use it: spec.namespaceSelector is not set"),
         (connection(fineTuning={"enabled": False}), "deployments are served; new jobs are refused"),
         (
@@ -138,7 +139,7 @@ def test_a_selector_that_no_namespace_has_the_labels_of_is_told_and_looked_at_ag
     )
     assert check_is_due(status, generation=1, now=at(50)) == 10
     selected = decide_connection.decide(connection(), "", status, generation=1, now=at(60), checked=Checked())
-    assert condition(selected, "Ready").message == "jobs may use it"
+    assert condition(selected, "Ready").message == "jobs of every namespace may use it"
     assert check_is_due(selected, generation=1, now=at(120)) > 60
 
 

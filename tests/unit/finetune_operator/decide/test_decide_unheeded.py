@@ -37,6 +37,16 @@ JOBS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
         {GIVEN: '{"spec":{"hyperparameters":{"epochs:5":null,"seed":null},"suspend":null},"metadata":{"a:1":null}}\n'},
         ["spec.hyperparameters: epochs:5 is a name without a value, which kubectl apply has left out"],
     ),
+    "a name that is no field": (
+        connection(),
+        {},
+        {GIVEN: '{"spec":{"epochs":3,"lora":{"use_rslora":true},"evaluation":{"baselines":[{"zeroShot":{"n":1}}]}}}'},
+        [
+            "spec.lora.use_rslora: there is no such field, and the API server has left it out",
+            "spec.evaluation.baselines[0].zeroShot.n: there is no such field",
+            "spec.epochs: there is no such field",
+        ],
+    ),
     "no JSON": (connection(), {}, {GIVEN: '{"spec":{"a:1":null'}, []),
     "a connection that is not there": (None, {}, {ABANDON: "true"}, []),
 }
@@ -197,6 +207,11 @@ CONNECTIONS: dict[str, tuple[LLMConnectionSpec, dict[str, str], list[str]]] = {
         ["spec.sageMaker.spot.maxWaitSeconds"],
     ),
     "an annotation": (azure_connection(), {ABANDON: "true"}, ["means nothing to a LLMConnection"]),
+    "restrictions without a value": (
+        connection(),
+        {GIVEN: '{"spec":{"namespaceSelector":{"matchLabels":null},"fineTuning":{"allowedModels":null}}}'},
+        [f"spec.{field}: nothing stands" for field in ("namespaceSelector.matchLabels", "fineTuning.allowedModels")],
+    ),
     "labels of the operator": (
         connection(
             {"podTemplate": {"labels": {"finetune.dev/job": "x", "team": "a", "app.kubernetes.io/component": "y"}}}

@@ -153,6 +153,10 @@ FAILURES = {
     "data without a line": (("Failed",), "malformed input: SECRET", "DatasetInvalid", "refuses the data;"),
     "role": (("Failed",), "Could not access s3://x with SECRET", "RoleNotUsable", "roleARN"),
     "bucket": (("Completed", "Failed"), "NoSuchBucket SECRET", "BucketNotFound", "s3.bucket"),
+    "key": (("Failed",), "The KMS key of SECRET cannot be used", "RoleNotUsable", "roleARN"),
+    "role that is not there": (("Failed",), "The role SECRET does not exist", "RoleNotUsable", "roleARN"),
+    "their fault": (("Failed",), "Internal error, try again SECRET", "ProviderFailed", "an internal error"),
+    "a row that speaks of access": (("Failed",), "line 3: access denied SECRET", "DatasetInvalid", "line 3"),
     "training": (("Completed", "Completed", "Failed"), "the loss is not a number", "ProviderFailed", "not a number"),
     "nothing": ((), "", "ProviderFailed", "no reason"),
 }

@@ -48,6 +48,15 @@ async def fail(gate: Gate, error: ProviderError) -> None:
             raise error
 
 
+async def test_who_finds_it_closed_is_told_what_to_do_as_who_has_closed_it() -> None:
+    gate, error = Gate(clock=Time()), TryLater(Reason.CREDENTIALS_INVALID, "403")
+    error.next_step = "Give it the right."
+    await fail(gate, error)
+    with pytest.raises(TryLater) as found:
+        await succeed(gate)
+    assert found.value.failure() == error.failure()
+
+
 CLOSING = {
     "silence": (SILENT, SILENCE_SECONDS),
     "silence, and when to come back": (Unknown(Reason.PROVIDER_UNAVAILABLE, "503", 900.0), 900.0),

@@ -142,6 +142,16 @@ ERRORS: dict[str, tuple[dict[str, Any], Reason, str]] = {
         Reason.PROVIDER_FAILED,
         "model_safety: Error while running moderation eval refusals_v3",
     ),
+    "a file that is gone": (
+        {"code": "file_not_found", "message": "No such File object: file-abc", "param": "training_file"},
+        Reason.PROVIDER_FAILED,
+        "the provider has no such file any more: training_file (file_not_found)",
+    ),
+    "a row that speaks of one": (
+        {"code": "x", "message": "Line 3: 'no such file'", "param": "training_file"},
+        Reason.DATASET_INVALID,
+        "the provider refuses the training_file at line 3 (x)",
+    ),
     "quota of Azure": (
         {"code": "quotaExceeded", "message": "hard limit"},
         Reason.QUOTA_EXCEEDED,

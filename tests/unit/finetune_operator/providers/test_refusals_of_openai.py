@@ -86,24 +86,24 @@ def test_each_refusal_has_its_reason_the_providers_words_and_its_pause(name: str
 
 
 WISHES: dict[str, tuple[int, dict[str, Any], str, str]] = {
-    "model, by its parameter": (404, said(_NO_MODEL, "model_not_found", "model"), "baseModel", "correct"),
-    "model, by its code": (400, said("not for fine-tuning", "model_not_available"), "baseModel", "correct"),
+    "model, by its parameter": (404, said(_NO_MODEL, "model_not_found", "model"), "baseModel", "Choose a base"),
+    "model, by its code": (400, said("not for fine-tuning", "model_not_available"), "baseModel", "Choose a base"),
     "model, in Azure's words": (
         400,
         said("The specified base model does not support fine-tuning.", "invalidPayload"),
         "baseModel",
-        "correct",
+        "Choose a base",
     ),
-    "epochs": (400, said(param="method.supervised.hyperparameters.n_epochs"), "hyperparameters.epochs", "correct"),
-    "epochs, as it was": (400, said(param="hyperparameters.n_epochs"), "hyperparameters.epochs", "correct"),
-    "rows of a step": (400, said(param="hyperparameters.batch_size"), "hyperparameters.batchSize", "correct"),
-    "rate": (400, said(param="learning_rate_multiplier"), "hyperparameters.learningRateMultiplier", "correct"),
-    "seed": (400, said(param="seed"), "hyperparameters.seed", "correct"),
-    "pairs": (400, said("no dpo", "unsupported_method", "method.type"), "preference", "correct"),
+    "epochs": (400, said(param="method.supervised.hyperparameters.n_epochs"), "hyperparameters.epochs", "Correct what"),
+    "epochs, as it was": (400, said(param="hyperparameters.n_epochs"), "hyperparameters.epochs", "Correct what"),
+    "rows of a step": (400, said(param="hyperparameters.batch_size"), "hyperparameters.batchSize", "Correct what"),
+    "rate": (400, said(param="learning_rate_multiplier"), "hyperparameters.learningRateMultiplier", "Correct what"),
+    "seed": (400, said(param="seed"), "hyperparameters.seed", "Correct what"),
+    "pairs": (400, said("no dpo", "unsupported_method", "method.type"), "preference", "Correct what"),
     "training file gone": (400, said(param="training_file"), "dataset.train", "spec.retryNonce"),
     "validation file gone": (400, said(param="validation_file"), "dataset.validation", "spec.retryNonce"),
     "file gone": (404, said("No such File object: file-1", None, "id"), "", "spec.retryNonce"),
-    "another field": (400, said(param="colour"), "", "correct"),
+    "another field": (400, said(param="colour"), "", "Correct what"),
 }
 
 

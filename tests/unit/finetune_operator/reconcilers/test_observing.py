@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from finetune_api.names import ATTEMPT_LABEL
+from finetune_operator.decide.connection import NOBODY
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import AT_ONCE, Observer
 from finetune_operator.reconcilers.concerned import concerned
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.reconcilers.shown import show
-from finetune_operator.reconcilers.trims import TRIMS
 from finetune_operator.runtime.errors import Transient, WentBack
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
@@ -45,6 +45,8 @@ def known() -> Store:
     for name, model in (("m", "m"), ("side", "other")):
         metadata = {"name": name, "namespace": "team-a"}
         store.put(MODEL_DEPLOYMENTS, {"metadata": metadata, "spec": {"modelRef": {"name": model}}})
+    nobody = {"type": "Ready", "status": "True", "reason": "Ready", "message": NOBODY}
+    store.put(CONNECTIONS, {"metadata": {"name": "unused"}, "status": {"conditions": [nobody]}})
     return store
 
 
@@ -62,7 +64,7 @@ JOBS_OF_A = {("FineTuneJob", "team-a", "one"), ("FineTuneJob", "team-a", LONG_NA
     ("resource", "changed", "woken"),
     [
         (FINE_TUNE_JOBS, obj("one"), {("FineTuneJob", "team-a", "one")}),
-        (NAMESPACES, {"metadata": {"name": "team-a"}}, JOBS_OF_A),
+        (NAMESPACES, {"metadata": {"name": "team-a"}}, JOBS_OF_A | {("LLMConnection", "", "unused")}),
         (
             CONNECTIONS,
             {"metadata": {"name": "local"}},
@@ -156,13 +158,6 @@ async def test_annotations_of_others_are_neither_kept_nor_news_and_ours_are_both
     await cluster.settle()
     annotations = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]["annotations"]
     assert annotations == ours, "what is not kept is not taken away"
-
-
-def test_of_what_kubectl_notes_is_kept_what_tells_of_a_name_that_it_left_out() -> None:
-    for given, kept in (('{"spec":{"a":{"epochs:5":null}}}', True), ('{"spec":{"a":{"epochs":null}}}', False)):
-        annotations = {"kubectl.kubernetes.io/last-applied-configuration": given}
-        trimmed = TRIMS[FINE_TUNE_JOBS]({"metadata": {"annotations": annotations}, "spec": {}})
-        assert (trimmed["metadata"].get("annotations") == annotations) is kept
 
 
 async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> None:

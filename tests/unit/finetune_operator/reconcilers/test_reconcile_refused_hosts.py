@@ -19,7 +19,7 @@ IN_THE_WAY: dict[str, tuple[int, str, str, str]] = {
     "a policy": (403, "RequestDisallowedByPolicy", "ProviderRefused", "exemption"),
     "not registered": (409, "MissingSubscriptionRegistration", "ProviderRefused", "az provider register"),
     "disabled": (409, "ReadOnlyDisabledSubscription", "ProviderRefused", "Azure subscription"),
-    "no SKU in the region": (400, "InvalidResourceProperties", "ProviderRefused", "correct the provider's block"),
+    "no SKU in the region": (400, "InvalidResourceProperties", "ProviderRefused", "Correct the provider's block"),
     "no capacity": (400, "InsufficientQuota", "QuotaExceeded", "Raise the quota"),
 }
 

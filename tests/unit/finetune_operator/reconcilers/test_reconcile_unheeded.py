@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.reconcilers.trims import TRIMS
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, Resource
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import begin, provider
@@ -51,3 +52,15 @@ async def test_a_nonce_that_a_job_is_made_with_is_no_wish_to_start_it_again() ->
     cluster = await with_running_job(retryNonce="1")
     assert cluster.status()["phase"] == "Validating"
     assert cluster.told == []
+
+
+def test_of_what_kubectl_notes_is_kept_what_tells_of_a_name_that_it_left_out() -> None:
+    for given, kept in (
+        ('{"spec":{"a":{"epochs:5":null}}}', True),
+        ('{"spec":{"hyperparameters":{"epochs":null}}}', False),
+        ('{"spec":{"hyperparameters":{"epoch":5}}}', True),
+        ('{"spec":{"suspend":true}}', False),
+    ):
+        annotations = {"kubectl.kubernetes.io/last-applied-configuration": given}
+        trimmed = TRIMS[FINE_TUNE_JOBS]({"metadata": {"annotations": annotations}, "spec": {"hyperparameters": {}}})
+        assert (trimmed["metadata"].get("annotations") == annotations) is kept

@@ -31,4 +31,4 @@ def test_a_field_with_nothing_behind_its_colon_is_taken_with_a_warning(tmp_path,
     told = [line for line in capsys.readouterr().err.splitlines() if "nothing stands behind its colon" in line]
     assert len(told) == len(warned)
     for line, field in zip(told, warned, strict=True):
-        assert f"{field}: nothing stands behind its colon: server-side apply, as Flux does it, refuses that" in line
+        assert f"{field}: nothing stands behind its colon, so that it counts as not written" in line

@@ -220,7 +220,7 @@ def test_what_is_to_be_done_about_a_failed_deployment_is_told_where_it_is_known(
     message = condition(decide(view(Serving("Failing", 2, 0, empty))).status, "Stalled").message
     assert message == "version 2 cannot be served: no instance is left. Have it scaled up."
     message = condition(decide(view(Serving("Failing", 2, 0, BROKEN))).status, "Stalled").message
-    assert "Read the message" not in message
+    assert "Correct what the message names" not in message
 
 
 def test_idle_with_nothing_to_do_is_no_refusal() -> None:

@@ -71,6 +71,16 @@ SAID = {
         f'{INVALID}spec.template.spec.containers[0].resources.requests[memry]: Invalid value: "memry"',
         'spec.huggingFace.podTemplate.resources.requests[memry]: Invalid value: "memry"',
     ),
+    "a request without its limit": (
+        of_template(resources={"requests": {"nvidia.com/gpu": 1}}),
+        f"{INVALID}spec.template.spec.containers[0].resources.limits: Required value: Limit must be set",
+        "spec.huggingFace.podTemplate.resources.limits: Required value: Limit must be set",
+    ),
+    "amounts that do not go together": (
+        of_template(resources={"limits": {"hugepages-2Mi": "4Mi"}}),
+        f"{INVALID}spec.template.spec.containers[0].resources: Forbidden: HugePages require cpu or memory",
+        "spec.huggingFace.podTemplate.resources: Forbidden: HugePages require cpu or memory",
+    ),
     "a size that is none": (
         of_cache(emptyDir={"sizeLimit": "10gb"}),
         f"{DECODED}quantities must match the regular expression",

@@ -1,0 +1,50 @@
+"""What can be done about a job that failed at a provider, by the provider's words for why. Pure.
+
+Providers have few codes and many sentences. What the words leave open has the reason's own step.
+"""
+
+import re
+
+from finetune_api.job_status import Failure
+from finetune_api.reasons import Reason
+from finetune_operator.providers.errors import BRING_AGAIN
+
+UNSAFE = re.compile(
+    r"moderation|unsafe|safety|usage polic|content[ _](policy|filter|violat)|harmful|responsible ai|\brai\b|\brai_",
+    re.IGNORECASE,
+)
+"""Its rules of what may be learnt are why, and not the form of the data."""
+UNSAFE_STEP = (
+    "Take out the rows that break the provider's usage policies (OpenAI's moderation API names such rows), and apply "
+    "the job under a new name."
+)
+GONE = re.compile(
+    r"no such (file|object)|no s3 objects found|file_?not_?found|\bfile\b.{0,60}\b(was|been) deleted", re.IGNORECASE
+)
+"""What was brought for the job is not there any more."""
+OF_ITS_OWN = re.compile(
+    r"gives no reason|internal\w*[ _](\w+[ _])?error|server_?error|try again|\bretry\b|temporar|timed? ?out|preempt|"
+    r"(insufficient|no|not available|unavailable|lack of)\W+(\w+\W+){0,3}capacity|\bcapacity\b.{0,40}\bavailable",
+    re.IGNORECASE,
+)
+"""Nothing that was asked for is why."""
+_NO_BASE = re.compile(
+    r"\bmodel.{0,80}\b(deprecated|retired|no longer|not (available|supported)|does not support|not.found)|"
+    r"\b(deprecated|retired)\b.{0,40}\bmodel|support\w* fine[- ]?tun|model_?(not_?found|deprecated|retired)",
+    re.IGNORECASE,
+)
+OTHER_BASE = "Choose a base model that the provider tunes, in that region and now, and apply the job under a new name."
+_AGAIN = "Set spec.retryNonce to pay for another attempt."
+_STEPS = (
+    (GONE, BRING_AGAIN),
+    (UNSAFE, f"{UNSAFE_STEP} If none of them does, set spec.retryNonce to pay for another attempt."),
+    (_NO_BASE, OTHER_BASE),
+    (OF_ITS_OWN, _AGAIN),
+)
+
+
+def failed(said: str) -> Failure:
+    """It failed, for what the provider says in these words."""
+    found = Failure.because(Reason.PROVIDER_FAILED, said)
+    step = next((step for words, step in _STEPS if words.search(said)), found.next_step)
+    return found.model_copy(update={"next_step": step})

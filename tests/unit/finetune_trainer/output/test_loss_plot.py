@@ -1,0 +1,25 @@
+"""Up to where the axis of the loss curves goes."""
+
+import pytest
+
+from finetune_trainer.output.loss_plot import highest_shown
+
+FLAT = [0.5] * 99
+
+
+@pytest.mark.parametrize(
+    ("losses", "validation", "top"),
+    [
+        ([2.5], [], 2.5),
+        ([2.5], [2.75], 2.75),
+        ([*FLAT, 4.0], [], 4.0),
+        ([*FLAT, 900.0], [], 1.0),
+        ([*FLAT, 900.0], [0.75], 1.5),
+        ([900.0, 0.5], [], 900.0),
+        ([0.0] * 99 + [1.0], [], 1.0),
+        ([], [], 0.0),
+    ],
+    ids=str,
+)
+def test_the_highest_loss_is_shown_but_for_single_spikes(losses, validation, top):
+    assert highest_shown(losses, validation) == top
