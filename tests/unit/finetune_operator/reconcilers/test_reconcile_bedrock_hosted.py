@@ -24,7 +24,7 @@ from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
     provider,
     tune,
 )
-from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED, delete, go_on
+from tests.unit.finetune_operator.reconcilers.cloud import delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 __all__ = ["cluster", "provider", "s3_endpoint", "start"]
@@ -157,15 +157,6 @@ async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, pr
     assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Degraded", 1, first)
     assert stalled["reason"] == "DeploymentFailed"
     assert first in hosts(provider)
-
-
-@pytest.mark.alike
-@pytest.mark.parametrize("fault", UNANSWERED)
-async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
-    provider.fault(DEPLOY, **fault)
-    await begin(cluster)
-    await deployed(cluster, 600)
-    assert len(hosts(provider)) == 1
 
 
 async def test_a_list_that_lags_makes_no_second_one(cluster, provider):

@@ -167,17 +167,6 @@ async def test_two_questions_a_round_follow_many_jobs(provider, begin):
     assert (provider.count(LIST) - before[0], provider.count(GET) - before[1]) == (1, 0)
 
 
-async def test_a_job_that_was_not_answered_is_found_by_its_name_at_once(provider, begin):
-    provider.set(list_lag_seconds=600)
-    cluster = await begin()
-    provider.fault(CREATE, after_commit=True)
-    await cluster.check(conversations())
-    await cluster.settle()
-    await cluster.pass_time(40)
-    await cluster.pass_time(40)
-    assert (provider.count(CREATE), cluster.status()["provider"]["jobID"]) == (1, cluster.jobs()[0].arn)
-
-
 async def test_suspending_stops_the_job_and_resuming_makes_another(begin):
     cluster = await submitted(begin)
     await cluster.pass_time(620)
@@ -411,14 +400,3 @@ async def test_a_bucket_that_is_deleted_while_a_job_runs_ends_it_and_holds_nothi
     assert (cluster.status()["phase"], cluster.status()["failure"]["reason"]) == ("Failed", "BucketNotFound")
     metadata = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"]
     assert not metadata.get("finalizers"), "with the bucket went all that was in it"
-
-
-@pytest.mark.parametrize("jobs", [True, False])
-async def test_a_job_whose_status_is_emptied_while_bedrock_tunes_is_found_by_its_name(provider, begin, jobs):
-    cluster = await submitted(begin)
-    cluster.lose_pods(and_jobs=jobs)
-    cluster.forget({})
-    await cluster.settle()
-    await cluster.pass_time(60)
-    assert (cluster.status()["provider"]["attempt"], provider.count(CREATE)) == (1, 1)
-    assert cluster.status()["provider"]["jobID"].startswith("arn:")

@@ -216,16 +216,6 @@ async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider
     assert provider.count(PUT) == 2
 
 
-async def test_an_operator_that_is_new_at_every_step_makes_one_deployment(cluster, provider):
-    for _ in range(20):
-        await cluster.aclose()
-        cluster.restart()
-        await cluster.observer.list_all()
-        await cluster.settle()
-        await cluster.pass_time(60)
-    assert (cluster.status(DEPLOYMENT)["phase"], provider.count(PUT)) == ("Ready", 1)
-
-
 async def test_what_azure_has_deleted_for_being_idle_is_made_again_only_when_asked(cluster, provider):
     name = await deployed(cluster)
     provider.advance(16 * DAY)

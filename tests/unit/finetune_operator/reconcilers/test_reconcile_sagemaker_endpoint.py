@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.names import ABANDON_ANNOTATION, SERVE_FLAGS_VARIABLE
+from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
 from finetune_trainer.__main__ import parser
@@ -212,19 +212,6 @@ async def test_deleting_it_while_it_is_made_waits_and_leaves_nothing(provider, b
     assert cluster.condition("Stalled", DEPLOYMENT)["status"] == "False", "it passes"
     await go_on(cluster, 900)
     assert (ADDRESS in cluster.kube.objects, provider.left()) == (False, [])
-
-
-async def test_an_object_without_credentials_can_be_let_go(provider, begin):
-    cluster = await begin()
-    await deployed(cluster)
-    provider.set(revoked_keys={"AKIASIMULATED"})
-    await delete(cluster)
-    assert ABANDON_ANNOTATION in cluster.condition("Stalled", DEPLOYMENT)["message"]
-    found = cluster.kube.objects[ADDRESS]
-    annotated = found["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
-    cluster.kube.put(MODEL_DEPLOYMENTS, {**found, "metadata": annotated})
-    await cluster.settle()
-    assert ADDRESS not in cluster.kube.objects
 
 
 async def test_a_quota_is_named(provider, begin):
