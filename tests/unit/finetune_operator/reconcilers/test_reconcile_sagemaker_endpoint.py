@@ -166,18 +166,6 @@ async def test_what_an_endpoint_stands_on_is_not_taken_away_while_the_endpoint_d
     assert (provider.count(CREATE), provider.count("DeleteModel"), provider.count("DeleteEndpointConfig")) == (1, 0, 0)
 
 
-async def test_what_was_deleted_behind_our_back_is_made_again_only_when_asked(provider, begin):
-    cluster = await begin()
-    name = await deployed(cluster)
-    provider.hosting.delete_endpoint({"EndpointName": name})
-    await go_on(cluster, 1200, 600)
-    assert (cluster.condition("Stalled", DEPLOYMENT)["reason"], provider.count(CREATE)) == ("Expired", 1)
-    spec = cluster.kube.objects[ADDRESS]["spec"]
-    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
-    await cluster.settle()
-    assert (await deployed(cluster), provider.count(CREATE)) == (name, 2)
-
-
 async def test_deleting_the_object_deletes_endpoint_configuration_and_model_in_this_order(provider, begin):
     cluster = await begin()
     await deployed(cluster)
