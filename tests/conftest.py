@@ -1,11 +1,11 @@
-"""How tests are spread over pytest's workers: those with nodes on one, those with an API server alone on another, both
-first and in order; the rest by file, over all workers."""
+"""How tests are spread over pytest's workers: those with nodes on one, those with an API server alone on another, those
+that fork trainers on a third, all first and in order; the rest by file, over all workers."""
 
 import builtins
 import gc
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path, PurePosixPath
 from threading import RLock
 from typing import Any
@@ -19,6 +19,9 @@ from tests.sampling import beyond_a_sample
 HERE = Path(__file__).parent
 TOGETHER = {"e2e": "nodes", "cluster": "nodes", "contract": "control planes", "chaos": "control planes"}
 """Folders whose tests start clusters, the longest first: two nodes at once are too much for two cores."""
+
+FORKING = "import ranks\n"
+"""In files whose tests fork trainers: one server has imported torch for all of them, which takes it many seconds."""
 
 YOUNG_OBJECTS = 20_000
 """That many new ones between two looks of the garbage collector."""
@@ -68,7 +71,7 @@ class ByCluster(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return TOGETHER.get(PurePosixPath(file).parts[1], file)
+        return TOGETHER.get(PurePosixPath(file).parts[1]) or ("trainers" if _forks(HERE.parent / file) else file)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,4 +105,9 @@ def pytest_collection_finish() -> None:
 
 def _rank(path: Path) -> int:
     folder = path.relative_to(HERE).parts[0]
-    return list(TOGETHER).index(folder) if folder in TOGETHER else len(TOGETHER)
+    return list(TOGETHER).index(folder) if folder in TOGETHER else len(TOGETHER) + (not _forks(path))
+
+
+@cache
+def _forks(path: Path) -> bool:
+    return FORKING in path.read_text(encoding="utf-8")

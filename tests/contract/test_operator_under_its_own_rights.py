@@ -330,12 +330,12 @@ def prune_jobs(server: Server) -> list[str]:
 def test_a_model_at_a_provider_is_tuned_measured_served_and_deleted(
     server: Server, report_port: int, tls: certificates.Tls, watched: tuple[str, ...]
 ) -> None:
-    """At all of them at once: each life mostly waits. What differs by the namespaces is none of the provider's."""
+    """Side by side: each life mostly waits. What differs by the namespaces is none of the provider's."""
     host = "127.0.0.1"
     with ExitStack() as stack, ThreadPoolExecutor() as threads:
-        places = (clouds.openai(host), clouds.azure(host, tls), clouds.bedrock(host, stack.enter_context(moto(host))))
-        some = places[:1] if watched else places
-        lives = [threads.submit(live, server, report_port, stack.enter_context(place)) for place in some]
+        by_the_hour = (clouds.azure(host, tls), clouds.bedrock(host, stack.enter_context(moto(host))))
+        places = (clouds.openai(host),) if watched else by_the_hour
+        lives = [threads.submit(live, server, report_port, stack.enter_context(place)) for place in places]
         for life in lives:
             life.result()
 

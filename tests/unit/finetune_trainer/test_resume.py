@@ -19,11 +19,11 @@ from finetune_trainer.attempt.metrics import Metrics
 from tests.unit.finetune_trainer.computing import ranks
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
-STEPS_PER_EPOCH = 20
+STEPS_PER_EPOCH = 6
 
 
 def manifest(folder: Path) -> Path:
-    """A job of 3 epochs of 20 steps with dropout, whose learning needs the random state too."""
+    """A job of 3 epochs of 6 steps with dropout, whose learning needs the random state too."""
     data = {split: {"uri": (folder / f"{split}.jsonl").as_uri()} for split in ("train", "validation")}
     spec = {
         "connectionRef": {"name": "local"},

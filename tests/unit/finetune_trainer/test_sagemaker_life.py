@@ -25,7 +25,7 @@ from tests.simulators.aws.s3 import place
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers import sagemaker as given
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
-from tests.unit.finetune_trainer.jobs import COLOURS, make_job, make_preference_job
+from tests.unit.finetune_trainer.jobs import COLOURS, make_job
 
 __all__ = ["s3_endpoint", "start"]
 
@@ -149,15 +149,3 @@ async def test_a_job_is_trained_and_served_by_our_own_containers(tiny_model, tmp
     asked = {"model": endpoint["model"], "messages": messages, "max_tokens": 8, "temperature": 0}
     reply = json.loads(provider.hosting.answer(json.dumps(asked).encode()))
     assert reply["choices"][0]["message"]["content"] in COLOURS
-
-
-async def test_pairs_of_answers_are_learnt_from_there_too(tiny_model, tmp_path, begin):
-    cluster, _ = begin()
-    here = make_preference_job(tmp_path / "data", tiny_model, splits=SPLITS).spec
-    fields = {"preference": {"beta": 0.2}, "hyperparameters": {"epochs": 2, "learningRate": 0.01, "batchSize": 8}}
-    status = await train(cluster, here, tmp_path, **fields)
-    first, last = status["loss"]["train"][0], status["loss"]["validation"][-1]
-    assert (round(first["value"], 2), last["value"] < 0.5, last["rewardAccuracy"]) == (0.69, True, 1.0)
-    assert status["result"]["rewardMargin"] == last["rewardMargin"] > 0
-    assert status["evaluation"]["rows"] == 12
-    assert cluster.status(MODEL)["versions"][0]["artifact"]["kind"] == "Adapter"

@@ -84,6 +84,13 @@ PROVIDERS = {
     ),
 }  # fmt: skip
 
+QUICK: dict[str, dict[str, int]] = {
+    "azure": {"spread_seconds": 0, "deploy_seconds": 100, "delete_seconds": 100},
+    "bedrock": {"deploy_seconds": 100, "provision_seconds": 100, "delete_seconds": 100},
+    "sagemaker": {"endpoint_seconds": 100, "delete_seconds": 100},
+}
+"""Settings of simulators whose deployments come and go within two minutes."""
+
 
 @pytest.fixture(params=list(PROVIDERS))
 def at(request: Any) -> At:

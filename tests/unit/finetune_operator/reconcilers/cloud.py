@@ -31,14 +31,6 @@ from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster
 MINI = "gpt-4o-mini-2024-07-18"
 KEY = "sk-simulated"
 TOKENS = 1000
-UNANSWERED: tuple[dict[str, Any], ...] = (
-    {"after_commit": True},
-    {"after_commit": True, "outcome": "cut"},
-    {"after_commit": True, "outcome": "page"},
-    {"outcome": "page"},
-    {"status": 503},
-)
-"""Faults of a call after which nobody knows whether it was done."""
 
 
 def simulator(**settings: Any) -> OpenAISimulator:

@@ -15,6 +15,7 @@ ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 FAULTS = (
     {"operation": PUT, "after_commit": True},
     {"operation": PUT, "outcome": "cut", "after_commit": True},
+    {"operation": PUT, "outcome": "page", "after_commit": True},
     {"operation": PUT, "status": 503},
     {"operation": PUT, "status": 409, "code": "RequestConflict"},
     {"operation": GONE, "after_commit": True},

@@ -24,7 +24,7 @@ from tests.unit.finetune_operator.reconcilers.bedrock_hosted import (
     provider,
     tune,
 )
-from tests.unit.finetune_operator.reconcilers.cloud import UNANSWERED, delete, go_on
+from tests.unit.finetune_operator.reconcilers.cloud import delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 __all__ = ["cluster", "provider", "s3_endpoint", "start"]
@@ -147,27 +147,6 @@ async def test_another_kind_of_the_same_version_answers_before_the_first_goes(cl
     assert (hosts(provider), ":provisioned-model/" in second) == ([second], True)
 
 
-async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, provider):
-    await begin(cluster)
-    first = await deployed(cluster)
-    provider.set(fail_next_deployment="no room in the rack")
-    await tune(cluster, "sentiment-2")
-    await go_on(cluster, 600)
-    status, stalled = cluster.status(DEPLOYMENT), cluster.condition("Stalled", DEPLOYMENT)
-    assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Degraded", 1, first)
-    assert stalled["reason"] == "DeploymentFailed"
-    assert first in hosts(provider)
-
-
-@pytest.mark.alike
-@pytest.mark.parametrize("fault", UNANSWERED)
-async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
-    provider.fault(DEPLOY, **fault)
-    await begin(cluster)
-    await deployed(cluster, 600)
-    assert len(hosts(provider)) == 1
-
-
 async def test_a_list_that_lags_makes_no_second_one(cluster, provider):
     provider.set(list_lag_seconds=90)
     await begin(cluster, HOURLY)
@@ -274,19 +253,6 @@ async def test_units_that_the_account_may_not_have_are_said(cluster, provider):
     await begin(cluster, HOURLY)
     await go_on(cluster, 120)
     assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "QuotaExceeded"
-
-
-async def test_what_somebody_has_deleted_there_is_made_again_only_when_asked(cluster, provider):
-    await begin(cluster)
-    arn = await deployed(cluster)
-    cluster.client("bedrock").delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
-    await go_on(cluster, 1200, 600)
-    assert (cluster.condition("Stalled", DEPLOYMENT)["reason"], hosts(provider)) == ("Expired", [])
-    spec = cluster.kube.objects[ADDRESS]["spec"]
-    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
-    await cluster.settle()
-    assert await deployed(cluster) != arn
-    assert len(hosts(provider)) == 1
 
 
 @pytest.mark.alike

@@ -10,7 +10,7 @@ from finetune_operator.providers.unanswered import unanswered
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS, SECRETS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import KEY, CloudCluster, begin, provider, rows, with_cloud_job
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB
 
 __all__ = ["begin", "provider", "start"]
 
@@ -184,20 +184,6 @@ async def test_a_model_that_is_deleted_there_while_it_is_served_is_missed(begin)
     assert model in cluster.condition("Stalled", DEPLOYMENT)["message"]
 
 
-async def test_two_jobs_of_one_model_at_once_make_two_versions(provider, begin):
-    cluster = await begin()
-    cluster.add_cloud_job("sentiment-2")
-    await cluster.settle()
-    await cluster.check(job="sentiment-2")
-    await cluster.settle()
-    await cluster.pass_time(7200)
-    assert [one["job"] for one in cluster.status(MODEL)["versions"]] in (
-        ["sentiment-1", "sentiment-2"],
-        ["sentiment-2", "sentiment-1"],
-    )
-    assert provider.count(CREATE) == 2
-
-
 @pytest.mark.parametrize("is_checked", [False, True], ids=["its pod is gone", "its data are there"])
 async def test_a_job_whose_namespace_is_ending_is_not_begun_anew_nor_paid_for(provider, begin, is_checked):
     """Pods go before the objects of other kinds: until its turn comes, nothing else is to be seen of the job."""
@@ -218,17 +204,6 @@ async def test_a_job_whose_namespace_is_ending_is_not_begun_anew_nor_paid_for(pr
     await cluster.kube.delete(FINE_TUNE_JOBS, "sentiment-1", "team-a")
     await cluster.settle()
     assert ((FINE_TUNE_JOBS, "team-a", "sentiment-1") in cluster.kube.objects, provider.left()) == (False, [])
-
-
-async def test_a_namespace_that_is_deleted_takes_its_job_from_the_provider(provider, begin):
-    cluster = await begin()
-    await cluster.pass_time(181)
-    namespace = cluster.kube.objects[NAMESPACES, "", "team-a"]
-    cluster.kube.put(NAMESPACES, {**namespace, "status": {"phase": "Terminating"}})
-    await cluster.kube.delete(FINE_TUNE_JOBS, "sentiment-1", "team-a")
-    await cluster.settle()
-    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
-    assert (provider.count("fine_tuning.jobs.cancel"), provider.left()) == (1, [])
 
 
 @pytest.mark.parametrize("budget", ["0", "0.000001", "999999999999.999999"])

@@ -7,7 +7,7 @@ import pytest
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge
-from finetune_operator.runtime.errors import LeadershipLost, Transient
+from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, SECRETS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
@@ -134,22 +134,6 @@ async def test_a_job_that_was_never_made_is_asked_for_again_when_that_is_certain
         await cluster.pass_time(40)
     assert provider.count(CREATE) == 1
     assert cluster.status()["provider"]["jobID"].startswith("ftjob-")
-
-
-async def test_an_operator_that_ends_between_create_and_status_finds_its_job(provider, begin):
-    cluster = await begin(with_cloud_job)
-    await cluster.check()
-    cluster.kube.failing_writes = [False, False, True]
-    with pytest.raises(Transient):
-        await cluster.settle()
-    assert provider.count(CREATE) == 1
-    cluster.kube.failing_writes = []
-    await cluster.aclose()
-    cluster.restart()
-    await cluster.observer.list_all()
-    await cluster.settle()
-    assert cluster.status()["provider"]["jobID"].startswith("ftjob-")
-    assert provider.count(CREATE) == 1
 
 
 async def test_a_replica_that_does_not_lead_any_more_makes_no_job(provider, begin):
@@ -307,28 +291,6 @@ async def test_a_job_that_is_deleted_behind_our_back_says_so(begin):
     assert cluster.status()["failure"]["reason"] == "DeletedAtProvider"
 
 
-async def test_a_job_that_is_cancelled_behind_our_back_says_so_and_starts_again_when_asked(provider, begin):
-    cluster = await begin()
-    sdk = (await cluster.accounts.of("openai")._api())._sdk
-    await sdk.fine_tuning.jobs.cancel(cluster.status()["provider"]["jobID"])
-    await cluster.poll()
-    assert cluster.status()["failure"]["reason"] == "CancelledAtProvider"
-    cluster.change_job(retryNonce="again")
-    await cluster.settle()
-    await cluster.check(attempt=2)
-    await cluster.settle()
-    await cluster.pass_time(3600)
-    assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 2)
-
-
-async def test_a_state_that_nobody_knows_goes_on(provider, begin):
-    cluster = await begin()
-    provider.set(unlisted_status="warming_up")
-    await cluster.poll()
-    assert cluster.status()["phase"] == "Running"
-    assert "warming_up" in cluster.condition("Reconciling")["message"]
-
-
 async def test_suspending_cancels_and_resuming_starts_anew(provider, begin):
     cluster = await begin()
     await cluster.pass_time(182)
@@ -359,18 +321,6 @@ async def test_suspending_a_job_that_has_just_succeeded_keeps_its_model(provider
     await cluster.wait(10)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert all(kind != "Warning" for _, kind, _ in cluster.told), "a success that came first is no trouble"
-
-
-async def test_deleting_a_job_cancels_it_and_deletes_its_files(begin):
-    cluster = await begin()
-    await cluster.pass_time(181)
-    job_id = cluster.status()["provider"]["jobID"]
-    sdk = (await cluster.accounts.of("openai")._api())._sdk
-    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
-    await cluster.settle()
-    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
-    assert (await sdk.fine_tuning.jobs.retrieve(job_id)).status == "cancelled"
-    assert (await sdk.files.list()).data == []
 
 
 async def test_a_job_whose_creation_may_still_show_is_not_let_go_before_it_is_certain(provider, begin):
@@ -455,32 +405,6 @@ async def test_the_operator_asks_little_while_a_job_runs(provider, begin):
         await cluster.reconcile(JOB)
     assert [call.operation for call in provider.calls[before:]].count("fine_tuning.jobs.list") == 3
     assert cluster.kube.asked("patch_status", "finetunejobs") == 0
-
-
-async def test_a_job_that_was_made_elsewhere_becomes_a_version_and_is_left_alone(provider, begin):
-    cluster = await begin()
-    job_id = cluster.status()["provider"]["jobID"]
-    cluster.add_cloud_job("adopted", adopt={"jobID": job_id}, modelRef={"name": "adopted"})
-    await cluster.settle()
-    await cluster.poll()
-    key = JOB._replace(name="adopted")
-    assert cluster.status(key)["phase"] == "Queued"
-    assert not cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "adopted"]["metadata"].get("finalizers")
-    await cluster.pass_time(3600)
-    assert (cluster.status(key)["phase"], cluster.status(key)["modelVersion"]) == ("Succeeded", 1)
-    assert provider.count(CREATE) == 1
-    assert cluster.status(MODEL._replace(name="adopted"))["versions"][0]["artifact"]["providerModelID"].startswith(
-        "ft:"
-    )
-
-
-async def test_a_job_to_adopt_that_is_not_there_is_named(begin):
-    cluster = await begin(with_cloud_job, adopt={"jobID": "ftjob-nowhere"})
-    await cluster.poll()
-    failure = cluster.status()["failure"]
-    assert (failure["reason"], "ftjob-nowhere" in failure["message"]) == ("DeletedAtProvider", True)
-    assert "spec.adopt.jobID: there is no job" in failure["message"]
-    assert "new name" in failure["nextStep"]
 
 
 async def test_no_secret_is_in_any_status_event_or_log(provider, begin, caplog):

@@ -1,6 +1,5 @@
 """Lists and reads that miss things now and then: what stands is neither forgotten nor made twice, and all rests."""
 
-import codecs
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,27 +10,20 @@ from finetune_operator.providers.job_record import key_of
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.flapping import Flapping, standing
-from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, CloudCluster, azure, in_chunks, rows, simulator
+from tests.unit.finetune_operator.reconcilers.at_providers import PROVIDERS, QUICK
+from tests.unit.finetune_operator.reconcilers.bedrock_hosted import HOURLY
+from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, in_chunks, rows, simulator
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.sagemaker import SageMakerCluster, sagemaker
 
 __all__ = ["s3_endpoint", "start"]
 
 JOB_ADDRESS = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
 ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
-HOURLY = {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}
-SERVED: dict[str, dict[str, Any]] = {
-    "azure": {"azureOpenAI": {"sku": "Standard"}},
-    "on demand": {"bedrock": {"type": "OnDemand"}},
-    "throughput": {"bedrock": HOURLY},
-    "sagemaker": {"sageMaker": {"instanceType": "ml.g5.xlarge"}},
-}
-DATA: dict[str, Callable[[], bytes]] = {
-    "azure": lambda: codecs.BOM_UTF8 + rows(),
-    "on demand": conversations,
-    "throughput": conversations,
-    "sagemaker": rows,
+SERVED: dict[str, tuple[str, dict[str, Any]]] = {
+    "azure": ("azure", PROVIDERS["azure"].template),
+    "on demand": ("bedrock", {"bedrock": {"type": "OnDemand"}}),
+    "throughput": ("bedrock", {"bedrock": HOURLY}),
+    "sagemaker": ("sagemaker", PROVIDERS["sagemaker"].template),
 }
 
 
@@ -44,21 +36,12 @@ async def begin(start: Any, s3_endpoint: str) -> AsyncIterator[Begin]:
     made: list[CloudCluster] = []
 
     def begun(served: str) -> CloudCluster:
-        provider: Any
-        cluster: CloudCluster
-        if served == "azure":
-            provider = azure(spread_seconds=0, deploy_seconds=100, delete_seconds=100)
-            cluster = AzureCluster(provider, start(provider))
-        elif served == "sagemaker":
-            provider = sagemaker(s3_endpoint, endpoint_seconds=100, delete_seconds=100)
-            cluster = SageMakerCluster(provider, start(provider))
-        else:
-            provider = bedrock(s3_endpoint, deploy_seconds=100, provision_seconds=100, delete_seconds=100)
-            cluster = BedrockCluster(provider, start(provider))
-        template = {"deployment": {"template": SERVED[served]}}
-        cluster.kube.put(
-            FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template}
-        )
+        name, template = SERVED[served]
+        provider = PROVIDERS[name].simulator(s3_endpoint)
+        provider.set(**QUICK[name])
+        cluster = PROVIDERS[name].cluster(provider, start(provider))
+        metadata = {"name": "sentiment", "namespace": "team-a"}
+        cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {"deployment": {"template": template}}})
         made.append(cluster)
         return cluster
 
@@ -99,10 +82,10 @@ async def test_a_life_at_a_provider_that_misses_every_third_thing(begin, served,
     cluster = begin(served)
     provider = cluster.provider
     provider.meddle = seen = Flapping(provider, 3, first, reads=reads)
-    await tuned(cluster, "sentiment-1", DATA[served]())
+    await tuned(cluster, "sentiment-1", PROVIDERS[SERVED[served][0]].content)
     await cluster.pass_time(7200)
     await until(cluster, lambda: alone(cluster, 1), "version 1")
-    await tuned(cluster, "sentiment-2", DATA[served]())
+    await tuned(cluster, "sentiment-2", PROVIDERS[SERVED[served][0]].content)
     await cluster.pass_time(7200)
     await until(cluster, lambda: alone(cluster, 2), "version 2 alone")
     assert len(standing(provider)) == 1
@@ -132,7 +115,7 @@ async def test_what_has_failed_stays_failed_while_one_list_lacks_it(begin, serve
     cluster = begin(served)
     provider = cluster.provider
     provider.set(**{f"fail_next_{FAILS[served]}": "no room"})
-    await tuned(cluster, "sentiment-1", DATA[served]())
+    await tuned(cluster, "sentiment-1", PROVIDERS[SERVED[served][0]].content)
     await cluster.pass_time(7200)
     await until(cluster, lambda: cluster.status(DEPLOYMENT)["phase"] == "Failed", "its failure")
     asked, before = provider.count(MAKES[served], committed=False), cluster.status(DEPLOYMENT)["conditions"]
@@ -151,11 +134,11 @@ async def test_what_has_failed_stays_failed_while_one_list_lacks_it(begin, serve
 @pytest.mark.parametrize("served", SERVED)
 async def test_what_answers_is_told_to_while_one_list_lacks_it_and_a_new_one_is_made(begin, served, first):
     cluster = begin(served)
-    await tuned(cluster, "sentiment-1", DATA[served]())
+    await tuned(cluster, "sentiment-1", PROVIDERS[SERVED[served][0]].content)
     await cluster.pass_time(7200)
     await until(cluster, lambda: alone(cluster, 1), "version 1")
     endpoint = cluster.status(DEPLOYMENT)["endpoint"]
-    await tuned(cluster, "sentiment-2", DATA[served]())
+    await tuned(cluster, "sentiment-2", PROVIDERS[SERVED[served][0]].content)
     cluster.provider.meddle = Flapping(cluster.provider, 3, first, reads=False)
     await cluster.pass_time(3600)
     looks = 0

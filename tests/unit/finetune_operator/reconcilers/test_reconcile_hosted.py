@@ -17,7 +17,6 @@ from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
 from tests.simulators.flapping import Flapping
 from tests.unit.finetune_operator.reconcilers.cloud import (
-    UNANSWERED,
     AzureCluster,
     Token,
     catalogue,
@@ -203,44 +202,6 @@ async def tune_beside(cluster: AzureCluster, job: str) -> None:
     await cluster.pass_time(3600)
 
 
-@pytest.mark.alike
-@pytest.mark.parametrize("fault", UNANSWERED)
-async def test_a_deployment_that_was_not_answered_is_made_once(cluster, provider, fault):
-    await deployed(cluster)
-    provider.fault(PUT, **fault)
-    cluster.add_cloud_job("sentiment-2")
-    await tune(cluster, "sentiment-2")
-    await go_on(cluster, 1800)
-    assert cluster.status(DEPLOYMENT)["servedVersion"] == 2
-    assert len(hosts(provider)) == 1
-    assert provider.count(PUT) == 2
-
-
-async def test_an_operator_that_is_new_at_every_step_makes_one_deployment(cluster, provider):
-    for _ in range(20):
-        await cluster.aclose()
-        cluster.restart()
-        await cluster.observer.list_all()
-        await cluster.settle()
-        await cluster.pass_time(60)
-    assert (cluster.status(DEPLOYMENT)["phase"], provider.count(PUT)) == ("Ready", 1)
-
-
-async def test_what_azure_has_deleted_for_being_idle_is_made_again_only_when_asked(cluster, provider):
-    name = await deployed(cluster)
-    provider.advance(16 * DAY)
-    await cluster.wait(16 * DAY)
-    await go_on(cluster, 1200, 600)
-    stalled = cluster.condition("Stalled", DEPLOYMENT)
-    assert (stalled["reason"], cluster.status(DEPLOYMENT)["phase"]) == ("Expired", "Failed")
-    assert (hosts(provider), provider.count(PUT)) == ([], 1)
-    spec = cluster.kube.objects[ADDRESS]["spec"]
-    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
-    await cluster.settle()
-    assert await deployed(cluster) == name
-    assert provider.count(PUT) == 2
-
-
 async def test_a_new_version_answers_though_the_old_one_may_not_be_deleted(cluster, provider):
     first = await deployed(cluster)
     provider.fault(GONE, status=403, code="AuthorizationFailed", times=99)
@@ -302,13 +263,6 @@ async def test_deleting_the_object_deletes_what_it_made_and_waits_for_it(cluster
     before = provider.cost()
     provider.advance(DAY)
     assert provider.cost() == before, "nothing is billed any more"
-
-
-async def test_deleting_it_while_it_is_made_leaves_nothing(cluster, provider):
-    await delete(cluster)
-    await go_on(cluster, 1500)
-    assert ADDRESS not in cluster.kube.objects
-    assert hosts(provider) == []
 
 
 async def test_what_is_to_be_retained_stays(cluster, provider):

@@ -1,6 +1,6 @@
 """Answers of a provider whose fields are other than documented: a life goes on, or its status says what is odd."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,19 +13,10 @@ from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.flapping import standing
 from tests.simulators.http import Reply
-from tests.simulators.simulator import Simulator
-from tests.unit.finetune_operator.reconcilers.bedrock import bedrock, conversations, with_bedrock_job
+from tests.unit.finetune_operator.reconcilers.at_providers import PROVIDERS
 from tests.unit.finetune_operator.reconcilers.bedrock_hosted import HOURLY, PROVISION
-from tests.unit.finetune_operator.reconcilers.cloud import (
-    CloudCluster,
-    azure,
-    rows,
-    simulator,
-    with_azure_job,
-    with_cloud_job,
-)
+from tests.unit.finetune_operator.reconcilers.cloud import azure, with_azure_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
-from tests.unit.finetune_operator.reconcilers.sagemaker import sagemaker, with_training_job
 
 __all__ = ["s3_endpoint", "start"]
 
@@ -130,46 +121,18 @@ class Oddly:
         return self.change(name, value)
 
 
-Begin = Callable[[Simulator, str], Awaitable[CloudCluster]]
-
-
-async def openai_job(provider: Any, url: str) -> CloudCluster:
-    cluster = await with_cloud_job(provider, url)
-    await cluster.check()
-    return cluster
-
-
-async def azure_job(provider: Any, url: str) -> CloudCluster:
-    cluster = await with_azure_job(provider, url)
-    await cluster.check(b"\xef\xbb\xbf" + rows())
-    return cluster
-
-
-async def bedrock_job(provider: Any, url: str) -> CloudCluster:
-    cluster = await with_bedrock_job(provider, url)
-    await cluster.check(conversations())
-    return cluster
-
-
-PROVIDERS: dict[str, tuple[Callable[[str], Simulator], Begin, str]] = {
-    "openai": (lambda _: simulator(), openai_job, "fine_tuning.jobs.create"),
-    "azure": (lambda _: azure(), azure_job, "fine_tuning.jobs.create"),
-    "bedrock": (bedrock, bedrock_job, "CreateModelCustomizationJob"),
-    "sagemaker": (sagemaker, with_training_job, "CreateTrainingJob"),
-}
-
-
 @pytest.mark.alike
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("of", PROVIDERS)
 async def test_a_job_whose_provider_answers_oddly_succeeds_once(
     of: str, name: str, s3_endpoint: str, start: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make, begin, create = PROVIDERS[of]
-    provider = make(s3_endpoint)
+    at = PROVIDERS[of]
+    provider = at.simulator(s3_endpoint)
     provider.meddle = oddly = Oddly(CHANGES[name])
-    cluster = await begin(provider, start(provider))
-    await cluster.settle()
+    cluster = at.cluster(provider, start(provider))
+    cluster.add_cloud_job()
+    await at.submit(cluster)
     for seconds in (61, 61, 3600, 3600, 61, 61, 61):
         await cluster.pass_time(seconds)
     status = cluster.status()
@@ -180,7 +143,7 @@ async def test_a_job_whose_provider_answers_oddly_succeeds_once(
             await cluster.pass_time(seconds)
         status = cluster.status()
     assert status["phase"] == "Succeeded", status
-    assert provider.count(create) == 1
+    assert provider.count(at.create) == 1
     assert len(cluster.status(MODEL)["versions"]) == 1
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
     assert provider.defects == []
@@ -203,14 +166,14 @@ MOST = Decimal(100)
 async def test_a_deployment_whose_provider_answers_oddly_is_made_once_and_goes(
     of: str, name: str, s3_endpoint: str, start: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make, begin, _ = PROVIDERS[of]
-    template, creates = HOSTED[of]
-    provider = make(s3_endpoint)
+    at, (template, creates) = PROVIDERS[of], HOSTED[of]
+    provider = at.simulator(s3_endpoint)
     provider.meddle = oddly = Oddly(CHANGES[name], on=False)
-    cluster = await begin(provider, start(provider))
+    cluster = at.cluster(provider, start(provider))
     model = {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"deployment": {"template": template}}}
     cluster.kube.put(FINE_TUNED_MODELS, model)
-    await cluster.settle()
+    cluster.add_cloud_job()
+    await at.submit(cluster)
     await cluster.pass_time(3600)
     oddly.on = True
     for _ in range(15):
@@ -240,7 +203,8 @@ async def test_a_deployment_whose_provider_answers_oddly_is_made_once_and_goes(
 @pytest.mark.parametrize("name", [name for name in CHANGES if "times" in name and "calendar" not in name])
 async def test_what_is_attached_is_not_billed_from_before_there_was_any_such_thing(name: str, start: Any) -> None:
     provider = azure()
-    cluster = await azure_job(provider, start(provider))
+    cluster = await with_azure_job(provider, start(provider))
+    await cluster.check(PROVIDERS["azure"].content)
     spec = {"deployment": {"mode": "Manual"}}
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
     await cluster.settle()

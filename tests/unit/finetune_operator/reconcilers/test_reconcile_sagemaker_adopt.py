@@ -208,7 +208,6 @@ async def test_one_that_cannot_be_looked_at_leaves_the_connections_other_jobs_al
         await adopt(cluster)
     other = (FINE_TUNE_JOBS, "team-a", "other")
     await cluster.pass_time(30)
-    print(cluster.status(), cluster.kube.objects[other]["status"])
     assert cluster.kube.objects[other]["status"]["phase"] in {"Queued", "Running"}
 
 
@@ -288,17 +287,6 @@ async def test_a_place_that_cannot_be_read_is_the_trouble_of_that_job_alone(clus
     failure, other = cluster.status()["failure"], cluster.status(JOB._replace(name="sentiment-2"))
     assert (failure["reason"], "S3" in failure["nextStep"]) == (reason, True), failure
     assert (other["phase"], "failure" in other) == ("Succeeded", False), other
-
-
-@pytest.mark.parametrize("end", ["StopTrainingJob", None])
-async def test_one_that_ends_otherwise_makes_no_version(cluster, provider, end):
-    made_elsewhere(cluster, AN_ADAPTER)
-    await adopt(cluster, NAME if end else "nowhere")
-    if end:
-        provider.training.stop({"TrainingJobName": NAME})
-    await cluster.pass_time(3600)
-    reason = cluster.status()["failure"]["reason"]
-    assert reason == ("CancelledAtProvider" if end else "DeletedAtProvider")
 
 
 async def test_deleting_suspending_and_history_leave_the_job_and_its_model_alone(cluster):
@@ -384,14 +372,3 @@ async def test_one_that_is_asked_for_again_is_looked_at_anew(provider, cluster):
     await cluster.settle()
     await cluster.pass_time(60)
     assert cluster.status()["phase"] == "Succeeded"
-
-
-async def test_one_that_was_stopped_is_not_started_again_from_here(provider, cluster):
-    made_elsewhere(cluster, AN_ADAPTER)
-    await adopt(cluster)
-    provider.training.stop({"TrainingJobName": NAME})
-    await cluster.pass_time(300)
-    failure = cluster.status()["failure"]
-    assert failure["reason"] == "CancelledAtProvider"
-    assert "adopts that one" in failure["nextStep"]
-    assert changed(cluster) == set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.names import ABANDON_ANNOTATION, SERVE_FLAGS_VARIABLE
+from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
 from finetune_trainer.__main__ import parser
@@ -166,18 +166,6 @@ async def test_what_an_endpoint_stands_on_is_not_taken_away_while_the_endpoint_d
     assert (provider.count(CREATE), provider.count("DeleteModel"), provider.count("DeleteEndpointConfig")) == (1, 0, 0)
 
 
-async def test_what_was_deleted_behind_our_back_is_made_again_only_when_asked(provider, begin):
-    cluster = await begin()
-    name = await deployed(cluster)
-    provider.hosting.delete_endpoint({"EndpointName": name})
-    await go_on(cluster, 1200, 600)
-    assert (cluster.condition("Stalled", DEPLOYMENT)["reason"], provider.count(CREATE)) == ("Expired", 1)
-    spec = cluster.kube.objects[ADDRESS]["spec"]
-    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
-    await cluster.settle()
-    assert (await deployed(cluster), provider.count(CREATE)) == (name, 2)
-
-
 async def test_deleting_the_object_deletes_endpoint_configuration_and_model_in_this_order(provider, begin):
     cluster = await begin()
     await deployed(cluster)
@@ -212,19 +200,6 @@ async def test_deleting_it_while_it_is_made_waits_and_leaves_nothing(provider, b
     assert cluster.condition("Stalled", DEPLOYMENT)["status"] == "False", "it passes"
     await go_on(cluster, 900)
     assert (ADDRESS in cluster.kube.objects, provider.left()) == (False, [])
-
-
-async def test_an_object_without_credentials_can_be_let_go(provider, begin):
-    cluster = await begin()
-    await deployed(cluster)
-    provider.set(revoked_keys={"AKIASIMULATED"})
-    await delete(cluster)
-    assert ABANDON_ANNOTATION in cluster.condition("Stalled", DEPLOYMENT)["message"]
-    found = cluster.kube.objects[ADDRESS]
-    annotated = found["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
-    cluster.kube.put(MODEL_DEPLOYMENTS, {**found, "metadata": annotated})
-    await cluster.settle()
-    assert ADDRESS not in cluster.kube.objects
 
 
 async def test_a_quota_is_named(provider, begin):

@@ -1,12 +1,9 @@
 """A FineTuneJob's whole life at a simulated SageMaker, over boto3: data, reports and artifact in S3."""
 
-import json
-
 import pytest
 
-from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.trainer import Report
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import (
@@ -87,30 +84,6 @@ async def test_a_job_that_has_ended_leaves_its_model_and_nothing_else(provider, 
     assert cluster.objects.names() == [folder + file for file in files]
     assert provider.left() == []
     assert not cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]["metadata"].get("finalizers")
-
-
-async def test_an_operator_that_is_new_at_every_step_makes_one_job(provider, begin):
-    cluster = await begin()
-    for _ in range(6):
-        cluster.restart()
-        await cluster.observer.list_all()
-        await cluster.settle()
-        await cluster.pass_time(240)
-    assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 1)
-    assert len(cluster.status(MODEL)["versions"]) == 1
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [{"after_commit": True}, {"after_commit": True, "outcome": "cut"}, {"after_commit": True, "outcome": "page"}],
-)
-async def test_a_job_whose_creation_was_not_answered_is_found_by_its_name(provider, begin, fault):
-    provider.fault(CREATE, **fault)
-    cluster = await begin()
-    assert cluster.status()["failure"]["reason"] == "ProviderUnavailable"
-    await cluster.pass_time(60)
-    assert cluster.status()["provider"]["jobID"].startswith("finetune-")
-    assert (provider.count(CREATE), "failure" in cluster.status()) == (1, False)
 
 
 async def test_a_name_that_is_taken_by_our_own_call_is_found_even_where_the_look_up_missed_it(provider, begin):
@@ -326,19 +299,6 @@ async def test_deleting_a_job_stops_it_and_waits_until_nothing_writes_any_more(p
     assert (cluster.objects.names(), provider.left()) == ([], [])
 
 
-async def test_a_job_without_credentials_can_be_let_go(provider, begin):
-    cluster = await begin()
-    provider.set(revoked_keys={"AKIASIMULATED"})
-    cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
-    await cluster.settle()
-    found = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
-    assert found["metadata"]["finalizers"] == [PROVIDER_FINALIZER]
-    annotated = found["metadata"] | {"annotations": {ABANDON_ANNOTATION: "true"}}
-    cluster.kube.put(FINE_TUNE_JOBS, {**found, "metadata": annotated})
-    await cluster.settle()
-    assert (FINE_TUNE_JOBS, "team-a", "sentiment-1") not in cluster.kube.objects
-
-
 async def test_a_job_that_is_deleted_behind_our_back_says_so(provider, begin):
     cluster = await begin()
     await cluster.poll()
@@ -381,27 +341,6 @@ async def test_a_budget_holds_the_longest_time_that_a_job_may_run(provider, begi
         assert "at most 86,400 s of ml.g5.xlarge at 1.41 USD an hour" in status["failure"]["message"]
 
 
-async def test_a_budget_without_a_known_price_is_refused_before_a_pod_is_made(provider, start):
-    cluster = SageMakerCluster(provider, start(provider))
-    cluster.add_cloud_job(budget={"maxCost": "5.00", "currency": "EUR"})
-    await cluster.settle()
-    assert cluster.status()["failure"]["reason"] == "PriceUnknown"
-    assert JOBS not in {resource for resource, _, _ in cluster.kube.objects}
-
-
-async def test_no_key_is_in_any_status_event_or_log(provider, begin, caplog):
-    caplog.set_level("DEBUG")
-    cluster = await begin()
-    await cluster.pass_time(300)
-    provider.set(revoked_keys={"AKIASIMULATED"})
-    await cluster.pass_time(60)
-    assert cluster.status()["failure"]["reason"] == "CredentialsInvalid"
-    told = json.dumps([cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"], cluster.told])
-    own = "".join(record.getMessage() for record in caplog.records if record.name.startswith("finetune"))
-    assert "simulated-secret" not in told + own
-    assert "simulated-secret" not in json.dumps(cluster.request)
-
-
 async def test_history_deletes_the_model_in_s3(begin):
     cluster = await begin()
     model = {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": {"historyLimit": 1}}
@@ -435,14 +374,3 @@ async def test_the_operator_asks_little_while_a_job_runs(provider, begin):
     for _ in range(10):
         await cluster.pass_time(20)
     assert len(provider.calls) - before == 10, [call.operation for call in provider.calls[before:]]
-
-
-@pytest.mark.parametrize("jobs", [True, False])
-async def test_a_job_whose_status_is_emptied_while_sagemaker_trains_is_found_by_its_name(provider, begin, jobs):
-    cluster = await begin()
-    cluster.lose_pods(and_jobs=jobs)
-    cluster.forget({})
-    await cluster.settle()
-    await cluster.pass_time(60)
-    assert (cluster.status()["provider"]["attempt"], provider.count(CREATE)) == (1, 1)
-    assert cluster.status()["provider"]["jobID"].startswith("finetune-")

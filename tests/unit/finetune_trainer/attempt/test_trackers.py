@@ -17,12 +17,10 @@ from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, PERMISSION_DENIED, 
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
-from finetune_api.reasons import Reason
 from finetune_api.trackers import Tracked
 from finetune_trainer.attempt import trackers
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.mlflow_run import RUNS_FOLDER
-from finetune_trainer.errors import TrainerError
 from finetune_trainer.training.checkpoint_names import checkpoints_in
 from finetune_trainer.training.tuning import checkpoints_of
 from tests.unit.finetune_trainer.fake_service import FakeService, serving
@@ -158,17 +156,6 @@ def test_a_run_in_mlflow_has_every_step_and_a_link_in_status(server, tiny_model,
     assert list(server.experiments) == ["colours"]
 
 
-def test_an_attempt_that_goes_on_goes_on_in_the_same_run(server, tiny_model, tmp_path):
-    asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
-    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
-    assert list(server.runs) == ["run0"]
-    code, report = run(asked.model_copy(update={"attempt": 2}))
-    assert code == ExitCode.OK
-    assert list(server.runs) == ["run0"]
-    assert report.trackers[0].url.endswith("/runs/run0")
-    assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
-
-
 def test_a_run_in_mlflow_ends_as_its_attempt_does(server, tiny_model, tmp_path):
     asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
     assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
@@ -267,16 +254,6 @@ def test_an_earlier_run_that_cannot_be_ended_changes_nothing_of_how_the_attempt_
         assert run(again)[0] == ExitCode.ARTIFACT_FAILED
 
 
-def test_a_training_that_diverges_is_no_finished_run(server, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("finetune_trainer.train.diverged.require_sense", refuse)
-    code, _ = run(job(tmp_path, tiny_model, mlflow=mlflow_at(server.address), tensorBoard={}))
-    assert (code, server.runs["run0"]["status"]) == (ExitCode.TRAINING_DIVERGED, "FAILED")
-
-
-def refuse(*_):
-    raise TrainerError(Reason.TRAINING_DIVERGED, "it rose")
-
-
 @contextmanager
 def broken(part: str):
     """A part of `train` for which there is no room on the disk."""
@@ -290,7 +267,7 @@ def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_mo
     assert run(asked, at_step(5, Interruption.ask))[0] == ExitCode.INTERRUPTED
     shutil.rmtree(checkpoints_in(checkpoints_of(asked))[-1])  # a kill leaves none of the last step
     code, report = run(asked.model_copy(update={"attempt": 2}))
-    assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
+    assert (code, report.trackers[0].problem, list(server.runs)) == (ExitCode.OK, None, ["run0"])
     assert [step for step, _ in server.metrics["loss"]] == list(range(1, 11))
     told = [step for step, _ in server.metrics["eval_loss"]]
     assert told == sorted(set(told))

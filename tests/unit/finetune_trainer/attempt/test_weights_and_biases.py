@@ -71,16 +71,6 @@ def test_a_run_has_every_step_and_a_link_and_nothing_of_the_data(server, tiny_mo
     assert set(server.files) <= {"config.yaml", "wandb-summary.json"}
 
 
-def test_an_attempt_that_goes_on_goes_on_in_the_same_run(server, tiny_model, tmp_path):
-    asked = job(tmp_path, tiny_model, server)
-    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
-    code, report = run(asked.model_copy(update={"attempt": 2}))
-    assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
-    assert list(server.runs) == ["1234"]
-    assert server.runs["1234"]["states"] == [255, 0]
-    assert steps(server, "train/loss") == list(range(1, 11))
-
-
 def test_a_job_that_fails_after_its_training_is_no_finished_run(server, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("finetune_trainer.train._written", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     code, report = run(job(tmp_path, tiny_model, server))
@@ -94,6 +84,7 @@ def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_mo
     shutil.rmtree(checkpoints_in(checkpoints_of(asked))[-1])  # a kill leaves none of the last step
     code, report = run(asked.model_copy(update={"attempt": 2}))
     assert (code, report.trackers[0].problem) == (ExitCode.OK, None)
+    assert (list(server.runs), server.runs["1234"]["states"]) == (["1234"], [255, 0])
     assert steps(server, "train/loss") == list(range(1, 11))
     assert steps(server, "eval/loss") == sorted(set(steps(server, "eval/loss")))
 

@@ -10,6 +10,7 @@ import torch
 from served_models import load_reference, make_adapter
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.names import GPUS_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_trainer import __main__ as command_line
 from finetune_trainer import serve
@@ -380,3 +381,14 @@ def test_a_server_with_too_little_memory_even_for_its_libraries_says_so(error, m
     loading.run()
     assert room.problem == "OutOfMemory: the memory that the server may take was not enough to load the model"
     assert (server.should_exit, loading.exit_code) == (True, int(loading.error.exit_code))
+
+
+def test_a_server_that_was_given_a_gpu_and_sees_none_does_not_answer_from_the_cpu(adapter, tiny_model, monkeypatch):
+    monkeypatch.setenv(GPUS_VARIABLE, "1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    args = command_line.parser().parse_args(["serve", "--model", str(adapter), "--model-cache", str(tiny_model)])
+    loading = serve._Loading(args, Room(), SimpleNamespace(should_exit=False))
+    loading.run()
+    assert loading.exit_code == 85
+    assert loading.error.reason == Reason.GPU_UNAVAILABLE
+    assert loading.error.message.startswith("the pod has asked for 1 GPUs and can use none: ")

@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from finetune_api.names import GPUS_VARIABLE
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serve import listen
 from tests.unit.finetune_trainer.waiting import wait_until
@@ -93,16 +92,6 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_the_reasons_code(st
     assert "ModelNotInCache: test/tiny-llama is not in the model cache; the cache is empty" in said
     assert "next step: Put the model into the connection's model cache" in said
     assert "Traceback" not in said
-
-
-def test_a_server_that_was_given_a_gpu_and_sees_none_does_not_answer_from_the_cpu(
-    start, adapter, tiny_model, monkeypatch
-):
-    monkeypatch.setenv(GPUS_VARIABLE, "1")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    process, _, log = start("--model", adapter, "--model-cache", tiny_model)
-    assert process.wait(60) == 85
-    assert "GPUUnavailable: the pod has asked for 1 GPUs and can use none" in log.read_text()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")

@@ -200,7 +200,7 @@ def tuned_t5(cache, tmp_path_factory):
         cache,
         splits=("train", "validation", "test"),
         hyperparameters={  # enough to learn it whole, whatever kernels round, and no row is cut
-            "epochs": 24,
+            "epochs": 12,
             "batchSize": 4,
             "maxSequenceLength": 128,
         },

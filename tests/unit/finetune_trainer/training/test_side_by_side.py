@@ -107,16 +107,12 @@ def on_cores(monkeypatch, cores):
 @on_a_cpu
 def test_a_job_learns_the_same_to_the_bit_on_any_number_of_cores(tiny_model, tmp_path, monkeypatch, caplog):
     jobs = {}
-    for cores in (1, 2, 5):
-        jobs[cores] = make_job(tmp_path / str(cores), tiny_model, splits=("train", "validation"))
+    for cores in (1, 5):
+        jobs[cores] = make_job(tmp_path / str(cores), tiny_model, hyperparameters={"epochs": 1})
         with monkeypatch.context() as patch, caplog.at_level("INFO"):
             on_cores(patch, cores)
             assert do(jobs[cores])[0] == ExitCode.OK
-    assert [line for line in caplog.messages if line.startswith("passes are")] == [
-        "passes are computed 2 at a time",
-        "passes are computed 5 at a time",
-    ]
-    same_result(jobs[1], jobs[2])
+    assert "passes are computed 5 at a time" in caplog.messages
     same_result(jobs[1], jobs[5])
 
 
