@@ -119,6 +119,12 @@ def test_a_header_gets_the_separators_of_the_rows(mended, mark, other):
     assert text == f"prompt{other}completion\n{table}"
 
 
+def test_a_header_is_left_as_it_is_where_rows_have_its_separators_too(check):
+    """Numbers before the prompts, and a comma in each: cut at the comma they would be learnt."""
+    step = check(train=("t.csv", "prompt;completion\n1;q, x;a\n2;q, y;b\n")).verdict.next_step
+    assert "different separators" not in step
+
+
 def test_an_encoding_is_mended_first_whatever_is_wrong_with_other_rows(check):
     verdict = check(train=("t.csv", "prompt,completion\nGr\u00f6\u00dfe,sch\u00f6n\nx,\n".encode("cp1252"))).verdict
     assert (verdict.train.rows, verdict.train.bad_rows) == (2, 2)

@@ -31,8 +31,8 @@ SPACE_BEFORE_QUOTE = ": a space stands before a quote, which is then none"
 BY_OTHERS = ": it has as many by "
 """Beginning of what else is said of rows that another separator cuts as the header is cut."""
 
-ROW_NUMBER = ": the first is a number"
-"""End of what is said of rows that have one cell more than the header, as where their numbers have no name there."""
+ROW_NUMBER = ": the first is its number"
+"""End of what is said of rows that have one cell more than the header, which has no name for their numbers."""
 
 _HEADER_LINES = 256
 """Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
@@ -213,7 +213,8 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
         return Record(position, dict(zip(names, cells, strict=True)))
     spaced = any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"')
     other = next(others_as_many(cells, len(names), header.separator), None)
-    is_numbered = len(cells) == len(names) + 1 and cells[0].isdecimal()
+    numbers = (str((position.line or 0) - 2), str((position.line or 0) - 1))
+    is_numbered = len(cells) == len(names) + 1 and cells[0] in numbers
     why = SPACE_BEFORE_QUOTE if spaced else f"{BY_OTHERS}{SEPARATORS[other]}" if other else ROW_NUMBER * is_numbered
     return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(names)}{why}")
 
