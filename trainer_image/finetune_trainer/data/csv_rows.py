@@ -22,6 +22,9 @@ from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS, broken_file
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """What may stand between cells, as people say it."""
 
+SEPARATED_BY = "separated by "
+"""Beginning of what is said of others."""
+
 NO_UTF8 = "the row is not UTF-8 text: save the file as UTF-8"
 """Problem of a row in another encoding."""
 
