@@ -223,9 +223,9 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
 
 
 def others_as_many(cells: Iterable[str], wanted: int, separator: str) -> Iterator[str]:
-    """Which other separators would cut a row into the wanted number of cells."""
+    """Which other separators would cut a row into the wanted number of cells; those that texts rarely have first."""
     whole = separator.join(cells)
-    return (mark for mark in SEPARATORS if mark != separator and whole.count(mark) == wanted - 1 > 0)
+    return (mark for mark in reversed(SEPARATORS) if mark != separator and whole.count(mark) == wanted - 1 > 0)
 
 
 def _is_name(cell: str, name: str) -> bool:
