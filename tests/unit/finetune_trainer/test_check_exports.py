@@ -254,7 +254,7 @@ def test_one_answer_is_not_taken_where_two_are_asked_for(check):
 
 
 def test_a_number_is_not_taken_for_an_answer(check):
-    rows = [{"prompt": "p", "response_1": "c", "response_2": "d", "preferred": 1}]
+    rows = [{"prompt": "p", "first": "c", "second": "d", "preferred": 1}]
     refused = check(train=("rows.jsonl", as_lines(rows)), spec=dict(PREFERENCE))
     assert "spec.dataset.columns: {chosen: NAME, rejected: NAME}," in refused.verdict.next_step
 

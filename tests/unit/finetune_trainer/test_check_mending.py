@@ -109,14 +109,20 @@ def test_a_separator_within_a_text_is_never_taken_for_the_end_of_a_question(mend
     assert list(csv.reader(text.splitlines(), delimiter=",")) == [[c.replace(",", mark) for c in row] for row in want]
 
 
-@pytest.mark.parametrize(("mark", "other"), [(",", ";"), (";", ","), ("\t", ","), (",", "\t")])
+@pytest.mark.parametrize(("mark", "other"), [(",", ";"), (";", ","), ("\t", ","), (",", "\t"), (",", "|")])
 def test_a_header_gets_the_separators_of_the_rows(mended, mark, other):
     """Where some rows have the header's separator in a text, to leave out the others would keep the wrong ones."""
-    rows = ["One?{}1", "Two{}2", "Three{}3", "Four{}4", '"a{} b"{}"c\nd"']
+    rows = ["One?{}1", "Two{}2", "Three; or 4{}3" if other in "\t|" else "Three{}3", "Four{}4", '"a{} b"{}"c\nd"']
     table = "".join(f"{row.format(*[other] * row.count('{}'))}\n" for row in [*rows, f"So{mark} why?{other}3"])
     text, verdict = mended("t.csv", f"prompt{mark}completion\n{table}")
     assert (verdict.valid, verdict.train.rows) == (True, 6), verdict.message
     assert text == f"prompt{other}completion\n{table}"
+
+
+def test_a_header_is_left_as_it_is_where_rows_have_its_separators_too(check):
+    """Numbers before the prompts, and a comma in each: cut at the comma they would be learnt."""
+    step = check(train=("t.csv", "prompt;completion\n1;q, x;a\n2;q, y;b\n")).verdict.next_step
+    assert "different separators" not in step
 
 
 def test_an_encoding_is_mended_first_whatever_is_wrong_with_other_rows(check):

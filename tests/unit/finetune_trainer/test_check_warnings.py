@@ -141,6 +141,10 @@ def test_a_row_with_anything_in_it_is_none_of_empty_cells(check):
         ({"Video": "a.mp4"}, "t.jsonl: column Video is not read: rows are learnt without what it shows"),
         ({"Complex_CoT": "c"}, "t.jsonl: column Complex_CoT is not read: answers are learnt without it"),
         ({"weight": 0}, "t.jsonl: column weight is not read: all rows count the same"),
+        (
+            {"passage": "p"},
+            "t.jsonl: column passage is not read: a question is learnt without the text that it is about",
+        ),
         ({"split": "test"}, "t.jsonl: column split is not read: all rows of the file are taken, of whatever split"),
     ],
 )

@@ -344,7 +344,7 @@ def test_a_file_that_breaks_off_in_its_last_row_is_told_as_that(check):
 @pytest.mark.parametrize("name", ["t.json", "t.csv", "t.parquet"])
 def test_rows_that_lack_a_text_are_left_out_by_what_they_lack(check, tmp_path, name):
     rows = with_bad(ROWS, {"prompt": "a", "completion": ""}, {"prompt": " ", "completion": "b"})
-    table = "prompt,completion\n" + "".join(f'"{row["prompt"]}","{row["completion"]}"\n' for row in rows)
+    table = "sep=,\nprompt,completion\n" + "".join(f'"{row["prompt"]}","{row["completion"]}"\n' for row in rows)
     data = {"t.json": json.dumps(rows), "t.csv": table, "t.parquet": as_parquet(rows)}[name]
     made = followed(check(train=(name, data)).verdict, tmp_path, FILE=data)
     assert [json.loads(line) for line in made.splitlines()] == [*ROWS, *ROWS]

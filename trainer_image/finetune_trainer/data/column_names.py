@@ -44,7 +44,7 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     ),
     "system": ("instruction", "system_prompt", "context"),
     "messages": ("conversation", "conversations", "dialog", "dialogue", "chat", "turns"),
-    "chosen": ("preferred", "preferred_output", "chosen_response", "winner"),
+    "chosen": ("preferred", "preferred_output", "chosen_response", "accepted", "winner"),
     "rejected": ("non_preferred_output", "dispreferred", "rejected_response", "loser"),
 }
 """What others call these columns, the most usual first."""
@@ -56,7 +56,8 @@ _OF_NEIGHBOURS = (
 )
 _OF_MESSAGES = ({"role", "content"}, {"from", "value"})
 _LEFT_OUT = {
-    "a question is learnt without the choices that it gives": ("choices", "options"),
+    "a question is learnt without the choices that it gives": ("choices", "options", "endings"),
+    "a question is learnt without the text that it is about": ("passage", "paragraph", "story"),
     "earlier turns are left out": ("history", "chathistory"),
     "rows are learnt as if the model had no tools": ("tools", "functions"),
     "rows are learnt without what it shows": ("image", "images", "audio", "audios", "video", "videos"),

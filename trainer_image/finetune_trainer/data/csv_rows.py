@@ -22,6 +22,9 @@ from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS, broken_file
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """What may stand between cells, as people say it."""
 
+SEPARATED_BY = "separated by "
+"""Beginning of what is said of others."""
+
 NO_UTF8 = "the row is not UTF-8 text: save the file as UTF-8"
 """Problem of a row in another encoding."""
 
@@ -31,8 +34,8 @@ SPACE_BEFORE_QUOTE = ": a space stands before a quote, which is then none"
 BY_OTHERS = ": it has as many by "
 """Beginning of what else is said of rows that another separator cuts as the header is cut."""
 
-ROW_NUMBER = ": the first is a number"
-"""End of what is said of rows that have one cell more than the header, as where their numbers have no name there."""
+ROW_NUMBER = ": the first is its number"
+"""End of what is said of rows that have one cell more than the header, which has no name for their numbers."""
 
 _HEADER_LINES = 256
 """Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
@@ -213,15 +216,16 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
         return Record(position, dict(zip(names, cells, strict=True)))
     spaced = any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"')
     other = next(others_as_many(cells, len(names), header.separator), None)
-    is_numbered = len(cells) == len(names) + 1 and cells[0].isdecimal()
+    numbers = (str((position.line or 0) - 2), str((position.line or 0) - 1))
+    is_numbered = len(cells) == len(names) + 1 and cells[0] in numbers
     why = SPACE_BEFORE_QUOTE if spaced else f"{BY_OTHERS}{SEPARATORS[other]}" if other else ROW_NUMBER * is_numbered
     return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(names)}{why}")
 
 
 def others_as_many(cells: Iterable[str], wanted: int, separator: str) -> Iterator[str]:
-    """Which other separators would cut a row into the wanted number of cells."""
+    """Which other separators would cut a row into the wanted number of cells; those that texts rarely have first."""
     whole = separator.join(cells)
-    return (mark for mark in SEPARATORS if mark != separator and whole.count(mark) == wanted - 1 > 0)
+    return (mark for mark in reversed(SEPARATORS) if mark != separator and whole.count(mark) == wanted - 1 > 0)
 
 
 def _is_name(cell: str, name: str) -> bool:

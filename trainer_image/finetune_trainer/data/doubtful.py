@@ -167,10 +167,9 @@ def of_other_separators(separator: str, first: Collection[str]) -> list[EveryRow
 
         return is_so
 
-    said = (
-        f"as the header has {SEPARATORS.get(separator)}: if those separate the cells, write the header with them, too"
-    )
-    others = others_as_many(first, len(first), separator)
+    own = SEPARATORS.get(separator)
+    said = f"as the header has {own}: if those separate the cells, write the header with them, too"
+    others = others_as_many(first, len(first), separator) if own else ()
     return [EveryRow(as_often(mark), f"have as many {SEPARATORS[mark]} {said}", _SOME) for mark in others]
 
 

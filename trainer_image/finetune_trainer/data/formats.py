@@ -75,6 +75,12 @@ _FOREIGN_ENDINGS = {ending: step for endings, step in _OF_OTHERS.items() for end
 _NO_LETTERS = rb".{0,16}[\0-\x08\x0e-\x1f]"
 """Behind magic that a header of CSV may begin with, such as PARENT and ORCID."""
 
+_REFUSED = (
+    rb"(\d{3}:? )?(entry |repository |file )?(not found|access (is )?denied|unauthorized|forbidden|bad credentials|"
+    rb"invalid username or password|bad gateway|service unavailable)\b"
+)
+"""How servers begin to say that they do not give a file."""
+
 _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"PAR1"), "is a Parquet file", "Set the format to Parquet, or let the name end in .parquet."),
     (re.compile(rb"PARE" + _NO_LETTERS, re.DOTALL), "is an encrypted Parquet file", "Write it without encryption."),
@@ -113,9 +119,9 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     ),
     (
         re.compile(
-            rb'\s*(<\?xml[^>]*>\s*)?(<error>|(\{[^\n]{0,60}"(error|detail|message)"\s*:\s*")?(\d{3}:? )?'
-            rb"(entry |repository |file )?(not found|access (is )?denied|unauthorized|forbidden|bad credentials|"
-            rb"invalid username or password|bad gateway|service unavailable)\b[^\n]{0,200}\s*\Z)",
+            rb'\s*((<\?xml[^>]*>\s*)?<error>|(\{[^\n]{0,60}"(error|detail|message)"\s*:\s*")?'
+            + _REFUSED
+            + rb'[^\n",;|\t]{0,200}("\s*(,\s*"(documentation_url|status|code)"[^\n]*)?[}\s]*)?\s*\Z)',
             re.IGNORECASE,
         ),
         "is what a server answers that does not give the file",

@@ -2,7 +2,7 @@
 
 import json
 
-from finetune_trainer.data.csv_rows import SEPARATORS
+from finetune_trainer.data.csv_rows import SEPARATED_BY, SEPARATORS
 
 _UNPACKED = {
     ", gzip": "gzip -dc",
@@ -15,8 +15,9 @@ _UNPACKED = {
 _OPENED = 'open("FILE", encoding="utf-8-sig")'
 _AS_DICTS = {
     "CSV": (
-        "csv, json; csv.field_size_limit(1 << 30)",
-        'row in csv.DictReader(open("FILE", newline="", encoding="utf-8-sig"), delimiter={mark})',
+        'csv, json; csv.field_size_limit(1 << 30); file = open("FILE", newline="", encoding="utf-8-sig"); '
+        'file.readline().startswith("sep=") or file.seek(0)',
+        "row in csv.DictReader(file, delimiter={mark})",
     ),
     "Parquet": (
         "json, pyarrow.parquet; text = lambda one: one.decode() if isinstance(one, bytes) else str(one)",
@@ -75,7 +76,8 @@ def by_python(file_format: str, each: str = "row") -> str:
 
 def separator_in(file_format: str) -> str:
     """What separates the cells of a table, as Python writes it."""
-    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), ","))
+    said = file_format.partition(SEPARATED_BY)[2][:1] or ","  # by Excel's own first line
+    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), said))
 
 
 def unpacked_first(step: str, file_format: str) -> str:

@@ -99,7 +99,8 @@ def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool)
     mark = separator_in(file_format)
     others = Counter(problem.what.partition(BY_OTHERS)[2] for problem in problems)
     other, count = others.most_common(1)[0]
-    if other and count > max(1, len(problems) // 2):
+    lacks_own = any(problem.what.startswith("1 cell ") for problem in problems)  # else only cells are too many
+    if other and lacks_own and count > max(1, len(problems) // 2):
         return _written_otherwise(mark, other)
     if are_all and all(ROW_NUMBER in problem.what for problem in problems):
         return (

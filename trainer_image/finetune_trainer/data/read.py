@@ -23,7 +23,7 @@ from finetune_trainer.data.blocks import Block, one_by_one
 from finetune_trainer.data.column_names import absent, meant
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.compression import compression_of, decompressed
-from finetune_trainer.data.csv_rows import SEPARATORS, EmptyRows, Header, read_csv
+from finetune_trainer.data.csv_rows import SEPARATED_BY, SEPARATORS, EmptyRows, Header, read_csv
 from finetune_trainer.data.formats import (
     FileFormat,
     data_format,
@@ -181,7 +181,7 @@ class SplitFile:
     def _note_header(self, header: Header) -> None:
         self._note_columns(header.names)
         if header.separator != ",":
-            self._found_out(SEPARATORS.get(header.separator, f"separated by {header.separator}"))
+            self._found_out(SEPARATORS.get(header.separator, f"{SEPARATED_BY}{header.separator}"))
 
     def _serves(self, names: Collection[str]) -> bool:
         """Whether columns with these names are what the job needs."""

@@ -327,6 +327,7 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.csv", b'<table border="1"><tr><td>prompt', "t.csv: is a web page, not data"),
         ("t.jsonl", b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', SERVERS_WORDS),
         ("t.csv", b"404: Not Found", SERVERS_WORDS),
+        ("t.json", b'{"message": "Not Found", "documentation_url": "https://a"}', SERVERS_WORDS),
         ("t.jsonl", b'{"error": {"code": 403, "message": "Forbidden"}}\n', SERVERS_WORDS),
         ("t.jsonl", b'{"data":[{"prompt":"a"}]}\n', "t.jsonl: begins with an object that is no row: it holds the rows"),
         ("t.parquet", b"version https://git-lfs.github.com/spec/v1\n", "t.parquet: is a pointer of Git LFS"),
@@ -341,6 +342,13 @@ def test_a_broken_file_is_refused_by_its_name(name, data, said, tmp_path):
         records(tmp_path / name)
     assert raised.value.reason == "DatasetInvalid"
     assert raised.value.next_step
+
+
+def test_a_row_that_quotes_a_server_is_a_row(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"error":"not found: x","prompt":"What now?","completion":"b"}')
+    assert len(records(tmp_path / "t.jsonl")) == 1
+    (tmp_path / "t.csv").write_text("Forbidden,prompt\na,b\n")
+    assert len(records(tmp_path / "t.csv")) == 1
 
 
 def test_a_first_line_of_many_bars_is_looked_at_in_no_time(tmp_path):
