@@ -28,7 +28,7 @@ PASSES_WITHIN = timedelta(minutes=10)
 
 _READ_ITS_CONDITIONS = "Ask an admin: its own conditions say why (kubectl describe llmc)."
 
-NOBODY = "no namespace may use it: none has the labels of spec.namespaceSelector"
+NOBODY = "no namespace may use it: none that the operator watches has the labels of spec.namespaceSelector"
 
 
 def lacking(name: str, *, is_there: bool, field: str = "", of: str = "") -> Failure:

@@ -169,15 +169,6 @@ class Account:
         """Why the last try to pass on a file whose name begins so came to nothing; None where none has."""
         return next((why for name, why in self._untaken.items() if name.startswith(prefix)), None)
 
-    async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
-        """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
-
-        Raises:
-            ProviderError: as `call`.
-        """
-        with self.telling(name):
-            return await self._upload(name, size, body)
-
     @contextmanager
     def telling(self, name: str) -> Iterator[None]:
         """Keep in mind why a file is not taken that is to be passed on."""
@@ -190,7 +181,12 @@ class Account:
             raise
         self._untaken.drop(name)
 
-    async def _upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
+    async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
+        """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
+
+        Raises:
+            ProviderError: as `call`.
+        """
         async with self._uploads.passing():
             api = await self._api()
             self._guard()

@@ -150,19 +150,13 @@ class Accounts:
         await self.of(name).check()
         self._answered[name] = place
 
-    async def require_answer(self, name: str, file: str) -> None:
+    async def require_answer(self, name: str) -> None:
         """The place to which the connection leads has answered once: before, it may be one by mistake.
-
-        Args:
-            name: of the connection.
-            file: what is to be brought there, of which status says why it is not.
 
         Raises:
             ProviderError: as `check`.
         """
-        if self._answered.get(name, "") == self.place(name):
-            return
-        with self.of(name).telling(file):
+        if self._answered.get(name, "") != self.place(name):
             await self.check(name)
 
     async def find(self, name: str) -> None:

@@ -23,14 +23,15 @@ GONE = re.compile(
 )
 """What was brought for the job is not there any more."""
 OF_ITS_OWN = re.compile(
-    r"gives no reason|internal\w*[ _](\w+[ _])?error|server_?error|try again|\bretry\b|temporar|timed? ?out|preempt|"
+    r"gives no reason|internal\w*[ _](\w+[ _])?error|server_?error|try again|please retry|retry the job|temporar|"
+    r"timed? ?out|preempt|"
     r"(insufficient|no|not available|unavailable|lack of)\W+(\w+\W+){0,3}capacity|\bcapacity\b.{0,40}\bavailable",
     re.IGNORECASE,
 )
 """Nothing that was asked for is why."""
 _NO_BASE = re.compile(
-    r"\bmodel.{0,80}\b(deprecated|retired|no longer|not (available|supported)|does not support|not.found)|"
-    r"\b(deprecated|retired)\b.{0,40}\bmodel|support\w* fine[- ]?tun|model_?(not_?found|deprecated|retired)",
+    r"\bmodel.{0,80}\b(deprecated|retired|no longer|not available|not.found)|"
+    r"\b(deprecated|retired)\b.{0,40}\bmodel|support\w* (for )?fine[- ]?tun|model_?(not_?found|deprecated|retired)",
     re.IGNORECASE,
 )
 OTHER_BASE = "Choose a base model that the provider tunes, in that region and now, and apply the job under a new name."

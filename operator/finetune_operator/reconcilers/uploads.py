@@ -33,19 +33,19 @@ class Uploads:
         Raises:
             Refusal: with a sentence for the pod's own failure.
         """
-        connection = connection_of(self._job(target))
+        job = self._job(target)
+        connection = connection_of(job)
+        name = key_of(job, ProviderStatus(attempt=target.attempt)).file_name(target.split, target.sha256)
         account = self._accounts.of(connection)
         try:
-            if self._context.connection(connection) is None:
-                raise TryLater.because(self._context.lacking(connection))
-            await self._accounts.find(connection)  # it is noted: what is known of it may be of the key before
-            job = self._job(target)
-            name = key_of(job, ProviderStatus(attempt=target.attempt)).file_name(target.split, target.sha256)
-            if not is_held(job):
-                await self._accounts.require_answer(connection, name)  # what is held is bound to where it was begun
-            job = await self._held(target)
-            await self._accounts.require_place(connection, *begun_at(job))
-            file = await account.upload(name, size, self._verified(body, size, target))
+            with account.telling(name):
+                if self._context.connection(connection) is None:
+                    raise TryLater.because(self._context.lacking(connection))
+                await self._accounts.find(connection)  # it is noted: what is known of it may be of the key before
+                if not is_held(self._job(target)):
+                    await self._accounts.require_answer(connection)  # what is held is bound to where it was begun
+                await self._accounts.require_place(connection, *begun_at(await self._held(target)))
+                file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:
             raise Refusal(424, error.message, close=True) from None
         except ProviderError as error:

@@ -135,7 +135,7 @@ def test_a_selector_that_no_namespace_has_the_labels_of_is_told_and_looked_at_ag
     ready = condition(status, "Ready")
     assert (ready.status, ready.message) == (
         "True",
-        "no namespace may use it: none has the labels of spec.namespaceSelector",
+        "no namespace may use it: none that the operator watches has the labels of spec.namespaceSelector",
     )
     assert check_is_due(status, generation=1, now=at(50)) == 10
     selected = decide_connection.decide(connection(), "", status, generation=1, now=at(60), checked=Checked())

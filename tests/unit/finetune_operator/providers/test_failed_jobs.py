@@ -31,6 +31,8 @@ BRING, UNSAFE, BASE, AGAIN = (
         ("Insufficient capacity", AGAIN),
         ("Deployment capacity is not available", AGAIN),
         ("Bedrock gives no reason", AGAIN),
+        ("Model gpt-x is not supported for fine-tuning", BASE),
+        ("The model does not support a batch size of 64", NEXT_STEP[Reason.PROVIDER_FAILED]),
         ("something else", NEXT_STEP[Reason.PROVIDER_FAILED]),
         ("the loss is not a number", NEXT_STEP[Reason.PROVIDER_FAILED]),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.job_status import FineTuneJobStatus
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, SECRETS
 from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.decide.given import kstatus
@@ -169,3 +169,20 @@ async def test_a_job_whose_data_are_not_taken_can_be_suspended(provider, begin):
     cluster.change_job(suspend=True)
     await cluster.settle()
     assert cluster.status()["phase"] == "Suspended"
+
+
+async def test_that_the_connections_secret_is_missing_is_told_of_data_that_wait_for_it(begin):
+    cluster = await begin(with_cloud_job)
+    cluster.run_pod()
+    await cluster.settle()
+    cluster.kube.drop(SECRETS, "openai", "finetune")
+    await cluster.wait(3600)
+    with pytest.raises(Refusal, match="SecretNotFound"):
+        await cluster.send(rows())
+    await cluster.settle()
+    assert cluster.status()["failure"]["reason"] == "SecretNotFound"
+    cluster.set_key(KEY)
+    await cluster.wait(60)
+    cluster.end_pod(0, cluster.checked([await cluster.send(rows())]))
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status().get("failure")) == ("Queued", None)
