@@ -4,16 +4,13 @@ values: the command of the next step makes rows of them, in every format."""
 import csv
 import io
 import json
-import os
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from finetune_api.exit_codes import ExitCode
 from tests.unit.finetune_trainer.data.files import as_parquet
+from tests.unit.finetune_trainer.following import followed
 
 GOOD, BAD = "It is blue.\nReally.", "No idea"
 ASKED = "What colour is the sky?"
@@ -96,17 +93,6 @@ WRITTEN = {
 }
 
 
-def followed(verdict, folder, data):
-    """What the command of the next step writes, with the Python that runs the tests."""
-    if not shutil.which("jq"):
-        pytest.skip("jq is not installed here")
-    (folder / "FILE").write_bytes(data)
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    command = ["bash", "-o", "pipefail", "-c", verdict.next_step.split("`")[1]]
-    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "PATH": path})
-    return (folder / "ROWS.jsonl").read_text()
-
-
 @pytest.mark.parametrize(
     ("what", "name"),
     [
@@ -121,7 +107,7 @@ def followed(verdict, folder, data):
 def test_of_compared_answers_the_better_one_is_chosen(check, tmp_path, what, name):
     data = WRITTEN[name](COMPARED[what])
     for spec in ({"preference": {}}, {}):
-        made = followed(check(train=(name, data), spec=dict(spec)).verdict, tmp_path, data)
+        made = followed(check(train=(name, data), spec=dict(spec)).verdict.next_step, tmp_path, FILE=data)
         mended = check(train=("made.jsonl", made), spec=dict(spec))
         assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 2), mended.err
         rows = [json.loads(line) for line in made.splitlines()]
@@ -134,7 +120,7 @@ def test_who_has_won_is_not_counted_from_0_where_the_answers_are_counted_from_1(
     rows = [{"prompt": "a", "response_1": "b", "response_2": "c", "winner": number} for number in (1, 0, 1)]
     data = WRITTEN["t.jsonl"](rows)
     with pytest.raises(subprocess.CalledProcessError):
-        followed(check(train=("t.jsonl", data), spec={"preference": {}}).verdict, tmp_path, data)
+        followed(check(train=("t.jsonl", data), spec={"preference": {}}).verdict.next_step, tmp_path, FILE=data)
     assert not (tmp_path / "ROWS.jsonl").read_text()
 
 
@@ -171,7 +157,7 @@ NESTED = {
 def test_conversations_of_any_format_are_mended_by_the_command(check, tmp_path, what, name):
     rows, said = NESTED[what]
     data = WRITTEN[name](rows)
-    made = followed(check(train=(name, data)).verdict, tmp_path, data)
+    made = followed(check(train=(name, data)).verdict.next_step, tmp_path, FILE=data)
     found = [[turn["content"] for turn in json.loads(line)["messages"]] for line in made.splitlines()]
     assert found == said
     assert check(train=("made.jsonl", made)).code == ExitCode.OK

@@ -1,12 +1,11 @@
 """Files as other programs export them: what is said of each leads, when it is followed, to rows that can be used."""
 
 import json
-import shutil
-import subprocess
 
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from tests.unit.finetune_trainer.following import followed
 
 ASKED = ["How do I reset the router?", "Is it broken?\nIt does not start."]
 ANSWERED = ["Hold the button for five seconds.", "Perhaps: is it plugged in?"]
@@ -186,23 +185,15 @@ EXPORTS = {
 @pytest.mark.parametrize("what", EXPORTS)
 def test_the_command_of_the_next_step_makes_rows_of_an_export(check, tmp_path, what, name):
     rows, spec = EXPORTS[what]
-    refused = check(train=(name, json.dumps(rows) if name == "rows.json" else as_lines(rows)), spec=dict(spec))
+    data = json.dumps(rows) if name == "rows.json" else as_lines(rows)
+    refused = check(train=(name, data), spec=dict(spec))
     assert refused.code == ExitCode.DATASET_INVALID
-    made = followed(refused, tmp_path, name)
+    made = followed(refused.verdict.next_step, tmp_path, FILE=data)
     mended = check(train=("mended.jsonl", made), spec=dict(spec))
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, len(PAIRS)), mended.err
     assert "thanks" not in made
     assert "dismissed" not in made
     assert all(json.dumps(asked)[1:-1] in made for asked in ASKED), "nothing is lost"
-
-
-def followed(refused, folder, name):
-    """What the command in the next step writes, with `x` for a name that is left to the reader."""
-    if not shutil.which("jq"):
-        pytest.skip("jq is not installed here")
-    command = refused.verdict.next_step.split("`")[1].replace(".NAME.NAME", ".fields.x").replace("FILE", name)
-    subprocess.run(["bash", "-c", command], cwd=folder, check=True)
-    return (folder / "ROWS.jsonl").read_text()
 
 
 OTHER_PARTS = {
@@ -219,9 +210,11 @@ OTHER_PARTS = {
 def test_rows_that_show_something_else_than_text_are_left_out_by_the_next_step(check, tmp_path, what):
     plain = [{"messages": [user([{"type": "text", "text": one}]), assistant(other)]} for one, other in PAIRS]
     row = {"messages": [user(OTHER_PARTS[what]), assistant("a cat")]}
-    refused = check(train=("rows.jsonl", as_lines([plain[0], row, plain[1]])))
+    data = as_lines([plain[0], row, plain[1]])
+    refused = check(train=("rows.jsonl", data))
     assert "1 of 3 rows cannot be used: line 2: content of message 1 has a" in refused.verdict.message
-    assert followed(refused, tmp_path, "rows.jsonl") == as_lines(plain).replace(", ", ",").replace('": ', '":')
+    made = followed(refused.verdict.next_step, tmp_path, FILE=data)
+    assert made == as_lines(plain).replace(", ", ",").replace('": ', '":')
 
 
 @pytest.mark.parametrize(
@@ -243,7 +236,8 @@ def test_what_says_something_of_a_column_is_not_taken_for_it(check, columns, map
 
 def test_lines_of_single_messages_become_rows_of_neighbours(check, tmp_path):
     said = [one for x, y in PAIRS for one in ({"role": "system", "content": "s"}, user(x), assistant(y))]
-    made = followed(check(train=("rows.jsonl", as_lines(said))), tmp_path, "rows.jsonl")
+    data = as_lines(said)
+    made = followed(check(train=("rows.jsonl", data)).verdict.next_step, tmp_path, FILE=data)
     assert [json.loads(line)["messages"] for line in made.splitlines()] == [[user(x), assistant(y)] for x, y in PAIRS]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.assets.tiny_model import NAME as TINY
 from tests.unit.finetune_trainer.data.files import as_parquet, as_parquet_table
+from tests.unit.finetune_trainer.following import followed
 
 ROWS = [{"prompt": f"Größe {number}?", "completion": f"schön {number}"} for number in range(3)]
 LINES = [json.dumps(row, ensure_ascii=False) for row in ROWS]
@@ -334,13 +335,9 @@ def test_messages_that_are_maps_of_parquet_become_objects_by_the_command(mended,
 @pytest.mark.parametrize("odd", [["b"], {"x": "b"}, 5])
 def test_rows_that_are_right_already_stay_as_they_are(check, tmp_path, odd):
     rows = [{"prompt": "a", "completion": odd}, {"prompt": "c", "completion": "d"}]
-    step = check(train=("t.jsonl", written("t.jsonl", rows))).verdict.next_step
-    command = re.findall("`((?:jq|python3) .*?)`", step)[0].replace("python3", sys.executable)
-    if not shutil.which("jq"):
-        pytest.skip("jq is not installed here")
-    (tmp_path / "FILE").write_text(written("t.jsonl", rows))
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
-    made = [json.loads(line)["completion"] for line in (tmp_path / "ROWS.jsonl").read_text().splitlines()]
+    data = written("t.jsonl", rows)
+    text = followed(check(train=("t.jsonl", data)).verdict.next_step, tmp_path, FILE=data)
+    made = [json.loads(line)["completion"] for line in text.splitlines()]
     assert (type(made[0]), made[1]) == (str, "d")
 
 
@@ -349,9 +346,7 @@ def test_objects_with_lists_in_parquet_are_written_as_json_by_the_command(check,
     answers = pa.array([{"text": ["b"], "answer_start": [0]}] * 2)
     data = as_parquet_table(pa.table({"prompt": ["x", "y"], "completion": answers}))
     step = check(train=("t.parquet", data)).verdict.next_step
-    command = re.findall("`(python3 .*?)`", step)[0].replace("FILE", str(tmp_path / "t.parquet"))
-    subprocess.run(["bash", "-c", command.replace("python3", sys.executable, 1)], cwd=tmp_path, check=True)
-    rows = (tmp_path / "ROWS.jsonl").read_text()
+    rows = followed(step, tmp_path, FILE=data)
     assert json.loads(rows.splitlines()[0])["completion"] == '{"text":["b"],"answer_start":[0]}'
 
 
@@ -372,12 +367,8 @@ def test_questions_with_several_answers_in_a_table_are_read_as_the_json_that_the
     step = check(train=("t.csv", data)).verdict.next_step
     if made is None:
         assert "jq" not in step
-        return
-    if not shutil.which("jq"):
-        pytest.skip("jq is not installed here")
-    (tmp_path / "FILE").write_text(data)
-    subprocess.run(["bash", "-c", step.split("`")[1]], cwd=tmp_path, check=True)
-    assert json.loads((tmp_path / "ROWS.jsonl").read_text()) == {"prompt": "q", "completion": made}
+    else:
+        assert json.loads(followed(step, tmp_path, FILE=data)) == {"prompt": "q", "completion": made}
 
 
 @pytest.mark.parametrize("context", [{}, {"context": "c"}], ids=["question", "with context"])
@@ -397,12 +388,7 @@ def test_json_text_sequences_are_told_with_what_takes_their_separators_away(chec
     data = "".join(f"\x1e{line}\n" for line in LINES)
     verdict = check(train=(name, data)).verdict
     assert "line 1: the line is not valid JSON at byte 1: a record separator (0x1E) stands" in verdict.message
-    command = verdict.next_step.split("`")[1]
-    if not shutil.which("tr"):
-        pytest.skip("tr is not installed here")
-    (tmp_path / "FILE").write_text(data)
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
-    assert check(train=("mended.jsonl", (tmp_path / "ROWS.jsonl").read_text())).verdict.valid
+    assert check(train=("mended.jsonl", followed(verdict.next_step, tmp_path, FILE=data))).verdict.valid
 
 
 def messages(*turns):
@@ -414,52 +400,49 @@ OTHER_LETTERS = [{"Role": "user", "Content": "q"}, {"Role": "assistant", "Conten
 OTHER_NAMES = [{"role": "user", "text": "q"}, {"role": "assistant", "message": "a"}]
 OTHER_WORDS = [{"from": who, "value": "text"} for who in ("agent", "guest", "agent")]
 MENDED = {
-    "pairs of role and text": ([{"messages": [["user", "q"], ["Assistant", "a"]]}] * 2, "", ""),
-    "a list within a list": ([{"messages": [ASKED]}] * 2, "", ""),
-    "an object for a list": ([{"messages": {"0": ASKED[0], "1": ASKED[1]}}] * 2, "", ""),
-    "names and nulls": (
-        [{"messages": [{"user": "q", "assistant": None}, {"user": None, "assistant": "a"}]}] * 2,
-        "",
-        "",
-    ),
-    "the last answer's weight": (messages(*ASKED, ASKED[0], NO_WEIGHT), "", ""),
-    "an answer among them": (messages({**ASKED[0], "weight": 0}, ASKED[1], ASKED[0], NOT_TRAINED), "", ""),
-    "weights of all answers": (messages(ASKED[0], NO_WEIGHT), "", ""),
-    "weights of parts": (messages(ASKED[0], {**ASKED[1], "weight": 0.7}), "", ""),
-    "weights as text": (messages(ASKED[0], {**ASKED[1], "weight": "1"}), "", ""),
-    "other letters": (messages(*OTHER_LETTERS), "", ""),
-    "other names": (messages(*OTHER_NAMES), "", ""),
-    "other words": (messages(*OTHER_WORDS), "ASKER", "guest"),
-    "texts that take turns": ([{"messages": ["q", "a"]}], "", ""),
-    "pairs": ([{"messages": [["q", "a"], ["r", "b"]]}], "", ""),
-    "reasoning": (messages(ASKED[0], {**ASKED[1], "reasoning_content": "hm"}), "", ""),
-    "numbers": (messages(ASKED[0], {**ASKED[1], "content": 5}), "", ""),
-    "booleans": (messages(ASKED[0], {**ASKED[1], "content": True}), "", ""),
-    "lists of text": (messages({**ASKED[0], "content": ["a", "b"]}, ASKED[1]), "", ""),
-    "objects": (messages({"from": "human", "value": {"said": "q"}}, ASKED[1]), "NAME", "said"),
-    "speakers as names": ([{"messages": [{"human": "q", "gpt": "a"}, {"Human": "r"}, {"GPT": "b"}]}], "", ""),
-    "no answers": ([{"messages": [ASKED[0]], "best": "b"}], "NAME", "best"),
-    "answers beside": ([{"messages": [ASKED[0]], "response": "b"}], "", ""),
-    "choices": ([{"messages": [ASKED[0]], "choices": [{"index": 0, "message": ASKED[1]}]}], "", ""),
-    "no prompts": ([{"prompt": " ", "completion": "b"}], "", ""),
+    "pairs of role and text": [{"messages": [["user", "q"], ["Assistant", "a"]]}] * 2,
+    "a list within a list": [{"messages": [ASKED]}] * 2,
+    "an object for a list": [{"messages": {"0": ASKED[0], "1": ASKED[1]}}] * 2,
+    "names and nulls": [{"messages": [{"user": "q", "assistant": None}, {"user": None, "assistant": "a"}]}] * 2,
+    "the last answer's weight": messages(*ASKED, ASKED[0], NO_WEIGHT),
+    "an answer among them": messages({**ASKED[0], "weight": 0}, ASKED[1], ASKED[0], NOT_TRAINED),
+    "weights of all answers": messages(ASKED[0], NO_WEIGHT),
+    "weights of parts": messages(ASKED[0], {**ASKED[1], "weight": 0.7}),
+    "weights as text": messages(ASKED[0], {**ASKED[1], "weight": "1"}),
+    "other letters": messages(*OTHER_LETTERS),
+    "other names": messages(*OTHER_NAMES),
+    "other words": messages(*OTHER_WORDS),
+    "texts that take turns": [{"messages": ["q", "a"]}],
+    "pairs": [{"messages": [["q", "a"], ["r", "b"]]}],
+    "reasoning": messages(ASKED[0], {**ASKED[1], "reasoning_content": "hm"}),
+    "numbers": messages(ASKED[0], {**ASKED[1], "content": 5}),
+    "booleans": messages(ASKED[0], {**ASKED[1], "content": True}),
+    "lists of text": messages({**ASKED[0], "content": ["a", "b"]}, ASKED[1]),
+    "objects": messages({"from": "human", "value": {"said": "q"}}, ASKED[1]),
+    "speakers as names": [{"messages": [{"human": "q", "gpt": "a"}, {"Human": "r"}, {"GPT": "b"}]}],
+    "no answers": [{"messages": [ASKED[0]], "best": "b"}],
+    "answers beside": [{"messages": [ASKED[0]], "response": "b"}],
+    "choices": [{"messages": [ASKED[0]], "choices": [{"index": 0, "message": ASKED[1]}]}],
+    "no prompts": [{"prompt": " ", "completion": "b"}],
 }
-"""Rows of which all have the same wrong; and what a reader writes for a word of the command."""
+"""Rows of which all have the same wrong."""
+
+READERS_WORDS = {
+    "other words": {"ASKER": "guest", "ANSWERER": "agent"},
+    "objects": {"NAME": "said"},
+    "no answers": {"NAME": "best"},
+}
+"""What a reader writes for words of the command."""
 
 
 @pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
 @pytest.mark.parametrize("what", MENDED)
 def test_what_is_wrong_with_all_conversations_is_mended_by_a_command(check, tmp_path, what, name):
-    rows, word, meant = MENDED[what]
+    rows, words = MENDED[what], READERS_WORDS.get(what, {})
     data = written(name, rows)
     bad = check(train=(name, data)).verdict
     assert not bad.valid
-    (command,) = re.findall(r"`(jq .*?)`(?: |$)", bad.next_step)
-    if not shutil.which("jq"):
-        pytest.skip("jq is not installed here")
-    (tmp_path / "FILE").write_text(data)
-    command = command.replace(word, meant).replace("ANSWERER", "agent") if word else command
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
-    made = (tmp_path / "ROWS.jsonl").read_text()
+    made = followed(bad.next_step, tmp_path, words, FILE=data)
     mended = check(train=("mended.jsonl", made)).verdict
     assert (mended.valid, mended.train.rows) == (True, len(rows)), mended.message
     assert '"content":"user"' not in made

@@ -2,12 +2,7 @@
 
 import contextlib
 import json
-import os
-import shutil
 import sqlite3
-import subprocess
-import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -15,6 +10,7 @@ from pyarrow import orc
 
 from finetune_api.exit_codes import ExitCode
 from tests.unit.finetune_trainer.data.files import as_parquet_table
+from tests.unit.finetune_trainer.following import followed
 
 ROWS = [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(3)]
 LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS)
@@ -75,12 +71,7 @@ def test_lines_that_end_as_old_macs_end_them_get_a_command_that_mends_them(check
     result = check(train=(name, data))
     assert result.code == ExitCode.DATASET_INVALID
     assert "lone carriage return" in result.verdict.message
-    command = result.verdict.next_step.split("`")[1]
-    if not shutil.which("tr"):
-        pytest.skip("tr is not installed here")
-    (tmp_path / "FILE").write_text(data, newline="")
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
-    mended = check(train=(f"mended-{name}", (tmp_path / "ROWS").read_text()))
+    mended = check(train=(f"mended-{name}", followed(result.verdict.next_step, tmp_path, FILE=data)))
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 3)
 
 
@@ -92,11 +83,7 @@ def test_nul_bytes_get_a_command_that_takes_them_away(check, tmp_path, name, dat
     result = check(train=(name, data))
     assert result.code == ExitCode.DATASET_INVALID
     assert "NUL byte" in result.verdict.message
-    if not shutil.which("tr"):
-        pytest.skip("tr is not installed here")
-    (tmp_path / "FILE").write_text(data)
-    subprocess.run(["bash", "-c", result.verdict.next_step.split("`")[1]], cwd=tmp_path, check=True)
-    mended = check(train=(f"mended-{name}", (tmp_path / "ROWS").read_text()))
+    mended = check(train=(f"mended-{name}", followed(result.verdict.next_step, tmp_path, FILE=data)))
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 3)
 
 
@@ -121,12 +108,9 @@ def test_a_byte_order_mark_that_files_put_together_left_in_a_text_is_told(check)
 )
 def test_lists_within_a_list_are_made_rows_and_nothing_else(check, tmp_path, data, made):
     """Not a message each, nor the first two cells: wrong rows would be learnt."""
-    if not shutil.which("jq"):
-        pytest.skip("jq is not installed here")
-    (tmp_path / "FILE").write_text(json.dumps(data))
-    step = check(train=("t.json", json.dumps(data))).verdict.next_step
-    subprocess.run(["bash", "-c", step.split("`")[1]], cwd=tmp_path, check=True)
-    assert [json.loads(line) for line in (tmp_path / "ROWS.jsonl").read_text().splitlines()] == made
+    text = json.dumps(data)
+    rows = followed(check(train=("t.json", text)).verdict.next_step, tmp_path, FILE=text)
+    assert [json.loads(line) for line in rows.splitlines()] == made
 
 
 @pytest.mark.parametrize("ending", ["jsonlines", "jl", "JSONLINES"])
@@ -211,10 +195,7 @@ OTHERS = {
 @pytest.mark.parametrize("what", OTHERS)
 def test_tables_of_other_programs_are_made_rows_by_the_next_step(check, tmp_path, what):
     name, data = OTHERS[what]
-    (tmp_path / "FILE").write_bytes(data)
-    command = check(train=(name, data)).verdict.next_step.split("`")[1].replace("TABLE", "t")
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, env={**os.environ, "PATH": path})
+    followed(check(train=(name, data)).verdict.next_step, tmp_path, {"TABLE": "t"}, FILE=data)
     (made,) = tmp_path.glob("ROWS.*")
     result = check(train=(f"made{made.suffix}", made.read_bytes()), validation=("v.jsonl", LINES))
     assert (result.code, result.verdict.shared_rows[0].rows) == (ExitCode.OK, 3), result.err
@@ -245,7 +226,5 @@ def test_a_chat_of_a_messenger_is_made_pairs_by_the_next_step(check, tmp_path, l
     data = "".join(line.format(*one) for one in said)
     verdict = check(train=("chat.csv", data)).verdict
     assert verdict.message == "chat.csv: is a chat as messengers export it"
-    (tmp_path / "FILE").write_text(data, newline="")
-    subprocess.run(["bash", "-c", verdict.next_step.split("`")[1]], cwd=tmp_path, check=True)
-    made = [json.loads(row) for row in (tmp_path / "ROWS.jsonl").read_text().splitlines()]
+    made = [json.loads(row) for row in followed(verdict.next_step, tmp_path, FILE=data).splitlines()]
     assert made == [{"prompt": "hi\nare you\nthere?", "completion": "yes: I am"}]

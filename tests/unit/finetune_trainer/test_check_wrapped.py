@@ -4,15 +4,12 @@ import bz2
 import gzip
 import json
 import lzma
-import re
-import shutil
-import subprocess
-import sys
 
 import pytest
 
 from finetune_api.exit_codes import ExitCode
 from tests.unit.finetune_trainer.data.files import as_parquet
+from tests.unit.finetune_trainer.following import followed
 
 ASKED = ["How do I reset it?\nIt hangs.", "[x] Is a # b: ok?"]
 ANSWERED = ["Hold the button.\n\nFor five seconds.", "Yes: <b>it</b> is."]
@@ -21,20 +18,6 @@ ROWS = [{"prompt": one, "completion": other} for one, other in PAIRS]
 MESSAGES = [
     {"messages": [{"role": "user", "content": one}, {"role": "assistant", "content": other}]} for one, other in PAIRS
 ]
-
-
-def followed(verdict, folder, **files):
-    """What the command of the next step writes, after one that goes before it, run where the files are."""
-    (command,) = re.findall(r"`((?:jq|sed|python3|tail) .*?)`(?:[ .]|$)", verdict.next_step)
-    if not shutil.which(command.split()[0]):
-        pytest.skip(f"{command.split()[0]} is not installed here")
-    for name, data in files.items():
-        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-    if before := re.findall(r" Before that: `(.*)`\.$", verdict.next_step):
-        subprocess.run(["bash", "-c", *before], cwd=folder, check=True)
-    command = command.replace("REQUESTS.jsonl RESULTS.jsonl", "FILE OTHER")
-    subprocess.run(["bash", "-c", command.replace("python3", sys.executable, 1)], cwd=folder, check=True)
-    return next(folder.glob("ROWS.*")).read_text()
 
 
 def as_lines(rows):
@@ -66,7 +49,7 @@ def test_conversations_as_text_are_made_messages_by_the_next_step(check, tmp_pat
     data = as_lines({"id": number, "text": MARKED[what].format(*pair)} for number, pair in enumerate(PAIRS))
     refused = check(train=("t.jsonl", data)).verdict
     assert "column text holds conversations as text, marked by " in refused.message
-    made = followed(refused, tmp_path, FILE=data)
+    made = followed(refused.next_step, tmp_path, FILE=data)
     assert [json.loads(line)["messages"] for line in made.replace('"model"', '"assistant"').splitlines()] == [
         row["messages"] for row in MESSAGES
     ]
@@ -81,11 +64,11 @@ def test_system_messages_later_turns_and_inputs_keep_their_place(check, tmp_path
             "[INST] a [/INST] b",
         )
     )
-    made = followed(check(train=("t.jsonl", data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=("t.jsonl", data)).verdict.next_step, tmp_path, FILE=data)
     said = [[turn["content"] for turn in json.loads(line)["messages"]] for line in made.splitlines()]
     assert said == [["Be brief.", "a", "b", "c", "d"], ["a", "b"]]
     data = as_lines([{"text": "### Instruction:\na\n\n### Input:\nb\n\n### Response:\nc\n\n"}])
-    made = followed(check(train=("t.jsonl", data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=("t.jsonl", data)).verdict.next_step, tmp_path, FILE=data)
     assert [turn["content"] for turn in json.loads(made)["messages"]] == ["a\n\nb", "c"]
 
 
@@ -144,14 +127,14 @@ WRAPPED = {
 )
 def test_rows_within_an_object_are_taken_out_by_name(check, tmp_path, what, name):
     data = json.dumps(WRAPPED[what])
-    made = followed(check(train=(name, data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=(name, data)).verdict.next_step, tmp_path, FILE=data)
     assert [json.loads(line) for line in made.splitlines()] == ROWS
 
 
 def test_squad_becomes_rows_of_its_answered_questions_in_one_step_or_in_two(check, tmp_path):
     data = json.dumps(SQUAD, indent=2)
-    on_a_line = followed(check(train=("t.json", data)).verdict, tmp_path, FILE=data)
-    made = followed(check(train=("t.jsonl", on_a_line)).verdict, tmp_path, FILE=on_a_line)
+    on_a_line = followed(check(train=("t.json", data)).verdict.next_step, tmp_path, FILE=data)
+    made = followed(check(train=("t.jsonl", on_a_line)).verdict.next_step, tmp_path, FILE=on_a_line)
     assert [json.loads(line) for line in made.splitlines()] == [
         {**row, "prompt": f"c\n\n{row['prompt']}"} for row in ROWS
     ]
@@ -167,14 +150,14 @@ def test_squad_becomes_rows_of_its_answered_questions_in_one_step_or_in_two(chec
 )
 def test_columns_within_objects_are_taken_out_by_name(check, tmp_path, row):
     data = as_lines([row])
-    made = followed(check(train=("t.jsonl", data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=("t.jsonl", data)).verdict.next_step, tmp_path, FILE=data)
     assert json.loads(made) == {"prompt": "a", "completion": "b"}
 
 
 def test_columns_within_objects_get_the_names_that_the_job_asks_for(check, tmp_path):
     data = as_lines([{"d": {"q": "a"}, "label": "b"}])
     spec = {"dataset": {"columns": {"prompt": "d.q", "completion": "label"}}}
-    made = followed(check(train=("t.jsonl", data), spec=dict(spec)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=("t.jsonl", data), spec=dict(spec)).verdict.next_step, tmp_path, FILE=data)
     assert check(train=("made.jsonl", made), spec=dict(spec)).code == ExitCode.OK
 
 
@@ -197,7 +180,7 @@ def test_a_file_with_other_names_than_another_one_is_renamed_and_not_mapped(chec
     if said is not None:
         assert said in verdict.next_step
         return
-    made = followed(verdict, tmp_path, FILE=data)
+    made = followed(verdict.next_step, tmp_path, FILE=data)
     assert check(train=train, validation=("made.jsonl", made)).code == ExitCode.OK
 
 
@@ -269,7 +252,7 @@ FAILED = {"custom_id": "9", "response": {"status_code": 500, "body": {"error": {
 def test_requests_of_a_batch_and_their_answers_become_rows(check, tmp_path, asked, answered, given):
     files = [as_lines(asked), as_lines(answered)]
     refused = check(train=("t.jsonl", files[given])).verdict
-    made = followed(refused, tmp_path, FILE=files[0], OTHER=files[1])
+    made = followed(refused.next_step, tmp_path, FILE=files[0], OTHER=files[1])
     mended = check(train=("made.jsonl", made))
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, len(PAIRS)), mended.err
 
@@ -286,7 +269,7 @@ OF_LISTS = {
 @pytest.mark.parametrize("what", OF_LISTS)
 def test_one_command_makes_rows_of_what_are_no_objects(check, tmp_path, what):
     name, data = OF_LISTS[what]
-    made = followed(check(train=(name, data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=(name, data)).verdict.next_step, tmp_path, FILE=data)
     mended = check(train=("made.jsonl", made))
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, len(PAIRS)), mended.err
 
@@ -303,7 +286,7 @@ def test_named_rows_are_left_out_by_their_lines(check, tmp_path):
         + "not json\n"
         + as_lines(ROWS)
     )
-    made = followed(check(train=("t.jsonl", data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=("t.jsonl", data)).verdict.next_step, tmp_path, FILE=data)
     assert made == "\n" + as_lines([*MESSAGES, *MESSAGES, *ROWS])
 
 
@@ -318,7 +301,7 @@ def test_named_rows_are_left_out_by_their_lines(check, tmp_path):
 )
 def test_what_no_command_reads_as_it_is_is_unpacked_first(check, tmp_path, name, packed):
     data = packed(as_lines(with_bad(ROWS, {"prompt": "a"})))
-    made = followed(check(train=(name, data)).verdict, tmp_path, PACKED=data)
+    made = followed(check(train=(name, data)).verdict.next_step, tmp_path, PACKED=data)
     assert made == as_lines([*ROWS, *ROWS])
 
 
@@ -326,13 +309,13 @@ def test_what_no_command_reads_as_it_is_is_unpacked_first(check, tmp_path, name,
 def test_rows_of_a_table_with_too_few_cells_and_headers_among_them_are_left_out(check, tmp_path, separator):
     lines = ["prompt,completion", 'a,"b\nc"', "alone", "d,e", "prompt,completion", "f,g", "h,i"]
     data = "\n".join(lines).replace(",", separator)
-    made = followed(check(train=("t.csv", data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
     assert made == 'prompt,completion\na,"b\nc"\nd,e\nf,g\nh,i\n'
 
 
 def test_lines_above_a_table_are_taken_away(check, tmp_path):
     data = "A report\n\nprompt,completion\na,b\nc,d\n"
-    made = followed(check(train=("t.csv", data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
     assert made == "prompt,completion\na,b\nc,d\n"
 
 
@@ -346,7 +329,7 @@ def test_rows_that_lack_a_text_are_left_out_by_what_they_lack(check, tmp_path, n
     rows = with_bad(ROWS, {"prompt": "a", "completion": ""}, {"prompt": " ", "completion": "b"})
     table = "sep=,\nprompt,completion\n" + "".join(f'"{row["prompt"]}","{row["completion"]}"\n' for row in rows)
     data = {"t.json": json.dumps(rows), "t.csv": table, "t.parquet": as_parquet(rows)}[name]
-    made = followed(check(train=(name, data)).verdict, tmp_path, FILE=data)
+    made = followed(check(train=(name, data)).verdict.next_step, tmp_path, FILE=data)
     assert [json.loads(line) for line in made.splitlines()] == [*ROWS, *ROWS]
 
 
@@ -368,7 +351,7 @@ def test_where_most_rows_are_bad_none_are_left_out(check):
     ids=["commas", "commas at the end", "one row", "backslashes", "spaces", "spaces in the header", "whole lines"],
 )
 def test_tables_whose_cells_are_not_quoted_are_written_anew(check, tmp_path, table):
-    made = followed(check(train=("t.csv", table)).verdict, tmp_path, FILE=table)
+    made = followed(check(train=("t.csv", table)).verdict.next_step, tmp_path, FILE=table)
     mended = check(train=("made.csv", made))
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 2), mended.err
     assert '"Hold, then release"' in made

@@ -1,6 +1,6 @@
 """The four providers side by side, for what holds at each of them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -98,10 +98,9 @@ def at(request: Any) -> At:
 
 
 @pytest.fixture
-async def at_work(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[CloudCluster]:
+async def at_work(at: At, s3_endpoint: str, start: Any) -> CloudCluster:
     """A cluster whose provider has a job at work."""
     provider = at.simulator(s3_endpoint)
     made = at.begin(provider, start(provider))
     await at.submit(made)
-    yield made
-    await made.aclose()
+    return made

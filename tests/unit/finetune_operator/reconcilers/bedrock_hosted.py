@@ -1,6 +1,5 @@
 """Deployments of a model at Bedrock: made, deployed, taken away."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,10 +23,8 @@ def provider(s3_endpoint: str) -> BedrockSimulator:
 
 
 @pytest.fixture
-async def cluster(provider: BedrockSimulator, start: Any) -> AsyncIterator[BedrockCluster]:
-    made = BedrockCluster(provider, start(provider))
-    yield made
-    await made.aclose()
+async def cluster(provider: BedrockSimulator, start: Any) -> BedrockCluster:
+    return BedrockCluster(provider, start(provider))
 
 
 async def begin(cluster: BedrockCluster, block: dict[str, Any] | None = None) -> None:

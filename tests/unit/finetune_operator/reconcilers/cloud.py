@@ -4,7 +4,8 @@ import base64
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import pytest
 from azure.core.credentials import AccessToken
@@ -70,7 +71,10 @@ class CloudCluster(Cluster):
     brought: tuple[str, ...] = ("train", "validation")
     """Splits that a check's pod brings the provider."""
 
+    made: ClassVar[WeakSet["CloudCluster"]] = WeakSet()
+
     def __init__(self, provider: OpenAISimulator, url: str) -> None:
+        self.made.add(self)
         self.provider = provider
         self.url = url
         super().__init__()
@@ -217,17 +221,14 @@ def provider() -> OpenAISimulator:
 
 
 @pytest.fixture
-async def begin(provider: OpenAISimulator, start: Any) -> AsyncIterator[Callable[..., Any]]:
-    """Makes the clusters of a test, and ends them."""
-    url, made = start(provider), []
+async def begin(provider: OpenAISimulator, start: Any) -> Callable[..., Any]:
+    """Makes the clusters of a test."""
+    url = start(provider)
 
     async def begun(how: Callable[..., Any] = with_submitted_job, **fields: Any) -> CloudCluster:
-        made.append(await how(provider, url, **fields))
-        return made[-1]
+        return await how(provider, url, **fields)
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 async def go_on(cluster: CloudCluster, seconds: float, step: float = 60) -> None:

@@ -1,6 +1,5 @@
 """Deployments of a model at Azure: made, deployed, taken away."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -43,12 +42,11 @@ async def with_model(provider: AzureSimulator, url: str) -> AzureCluster:
 
 
 @pytest.fixture
-async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
+async def cluster(provider: AzureSimulator, start: Any) -> AzureCluster:
     """With a model whose first version is being deployed."""
     made = await with_model(provider, start(provider))
     await tune(made, "sentiment-1")
-    yield made
-    await made.aclose()
+    return made
 
 
 async def tune(cluster: AzureCluster, job: str) -> None:

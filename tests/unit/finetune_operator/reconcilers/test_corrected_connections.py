@@ -1,6 +1,6 @@
 """A job whose data were being checked for a connection that was wrong: it goes on once an admin has corrected that."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -18,14 +18,12 @@ JOB = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
 
 
 @pytest.fixture
-async def misled(start: Any) -> AsyncIterator[Misled]:
+async def misled(start: Any) -> Misled:
     """Makes clusters whose connection leads to a wrong address, and a job whose pod wants to bring its data there."""
-    made: list[CloudCluster] = []
 
     async def begin(address: str) -> CloudCluster:
         provider = simulator()
         cluster = CloudCluster(provider, start(provider))
-        made.append(cluster)
         lead(cluster, address)
         cluster.add_cloud_job()
         await cluster.settle()
@@ -33,9 +31,7 @@ async def misled(start: Any) -> AsyncIterator[Misled]:
         await cluster.settle()
         return cluster
 
-    yield begin
-    for cluster in made:
-        await cluster.aclose()
+    return begin
 
 
 def lead(cluster: CloudCluster, address: str) -> None:

@@ -1,6 +1,5 @@
 """Objects whose finalizer somebody took off, and that are gone: what they have at a provider is ended all the same."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -143,7 +142,7 @@ async def test_what_a_listing_lacks_and_nobody_has_deleted_is_left_alone(at: At,
 
 
 @pytest.fixture(params=["azure", "bedrock", "sagemaker"])
-async def deployed(request: Any, s3_endpoint: str, start: Any) -> AsyncIterator[CloudCluster]:
+async def deployed(request: Any, s3_endpoint: str, start: Any) -> CloudCluster:
     """With a model whose deployment answers."""
     at: At = PROVIDERS[request.param]
     provider = at.simulator(s3_endpoint)
@@ -154,8 +153,7 @@ async def deployed(request: Any, s3_endpoint: str, start: Any) -> AsyncIterator[
     assert standing(provider)
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")  # which would have it made again
     await cluster.settle()
-    yield cluster
-    await cluster.aclose()
+    return cluster
 
 
 @pytest.mark.alike

@@ -35,6 +35,7 @@ def faults(*creates: str, others: tuple[str, ...]) -> list[dict[str, Any]]:
         found += [
             {"operation": create, "after_commit": True},
             {"operation": create, "after_commit": True, "outcome": "cut"},
+            {"operation": create, "after_commit": True, "outcome": "page"},
             {"operation": create, "status": 503},
             {"operation": create, "status": 400, "code": "ThrottlingException"},
             {"operation": create, "status": 400, "code": "ResourceLimitExceeded"},

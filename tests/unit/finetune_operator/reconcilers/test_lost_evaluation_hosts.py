@@ -1,6 +1,6 @@
 """Deployments that an evaluation asks, and a status that does not tell of them any more: they go with their job."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from copy import deepcopy
 from typing import Any
 
@@ -23,11 +23,8 @@ Begin = Callable[[], Awaitable[MeasuredCluster]]
 
 
 @pytest.fixture(params=["azure", "bedrock"])
-async def begin(
-    request: Any, s3_endpoint: str, start: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Begin]:
+async def begin(request: Any, s3_endpoint: str, start: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Begin:
     """Makes a cluster whose job has deployments at its provider, and a pod that asks them."""
-    made: list[MeasuredCluster] = []
 
     async def begun() -> MeasuredCluster:
         provider: Simulator
@@ -38,16 +35,13 @@ async def begin(
         else:
             provider = bedrock(s3_endpoint, deploy_seconds=50)
             cluster = BedrockMeasured(provider, start(provider), tmp_path)
-        made.append(cluster)
         cluster.kube.put(FINE_TUNED_MODELS, BY_HAND)
         await cluster.begin(monkeypatch)
         await cluster.go_on(lambda: POD in cluster.kube.objects)
         assert standing(cluster.provider)
         return cluster
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 def emptied(_: dict[str, Any]) -> dict[str, Any]:

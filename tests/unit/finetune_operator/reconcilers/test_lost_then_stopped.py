@@ -1,6 +1,6 @@
 """A cloud job whose status is emptied, and of which something else is wanted: nothing is paid for twice or in vain."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any
@@ -40,32 +40,27 @@ def change(case: tuple[str, str]) -> str:
 
 
 @pytest.fixture
-async def unanswered(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[CloudCluster]:
+async def unanswered(at: At, s3_endpoint: str, start: Any) -> CloudCluster:
     """A cluster whose provider has made a job, and has not said so."""
     provider = at.simulator(s3_endpoint)
     cluster = at.begin(provider, start(provider))
     provider.fault(at.create, after_commit=True, outcome="cut")
     await at.submit(cluster)
     assert "jobID" not in cluster.status()["provider"]
-    yield cluster
-    await cluster.aclose()
+    return cluster
 
 
 @pytest.fixture
-async def begin(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[Begin]:
+async def begin(at: At, s3_endpoint: str, start: Any) -> Begin:
     """Makes a cluster whose provider has made a job."""
-    made: list[CloudCluster] = []
 
     async def begun(**fields: Any) -> CloudCluster:
         provider = at.simulator(s3_endpoint)
         cluster = at.begin(provider, start(provider), **fields)
-        made.append(cluster)
         await at.submit(cluster)
         return cluster
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 def lose(cluster: CloudCluster, change: str) -> None:

@@ -89,4 +89,3 @@ async def test_a_namespace_goes_with_all_that_it_has_at_the_provider(
     retained = ["model"] if absent and phase in {submitted, at_work} else []
     assert left == retained, "nothing runs, is stored or billed there for nobody"
     assert (("FineTuneJob", "Warning", "Retained") in cluster.told) is bool(retained)
-    await cluster.aclose()

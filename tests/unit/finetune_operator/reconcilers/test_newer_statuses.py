@@ -123,7 +123,6 @@ async def test_what_a_newer_release_wrote_is_kept_through_the_life_of_a_model_at
         await cluster.pass_time(300)
         assert len(provider.deployments.found) == 1, f"what answers stays, though its {resource.kind} is a newer one's"
         assert [one["name"] for one in cluster.status(DEPLOYMENT)["hosted"]] == [one["name"] for one in before]
-    await cluster.aclose()
 
 
 async def test_what_older_definitions_drop_is_given_up_and_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +293,6 @@ async def test_a_model_at_a_provider_is_deleted_only_where_status_says_that_it_w
     assert (FINE_TUNED_MODELS, "team-a", "sentiment") not in cluster.kube.objects
     assert (provider.models.tuned == {}) is deleted
     assert (("FineTunedModel", "Warning", "Retained") in cluster.told) is (adopted is None)
-    await cluster.aclose()
 
 
 def test_records_that_do_not_say_whose_they_are_are_others() -> None:

@@ -1,6 +1,5 @@
 """Deployments at providers when things happen in an odd order: nothing is billed in vain, and what is others' stays."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -36,7 +35,7 @@ def at(name: str) -> At:
 
 
 @pytest.fixture
-async def cluster(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[CloudCluster]:
+async def cluster(at: At, s3_endpoint: str, start: Any) -> CloudCluster:
     """With a version, and a deployment of it that somebody has made by hand."""
     provider = at.simulator(s3_endpoint)
     made = at.begin(provider, start(provider))
@@ -44,8 +43,7 @@ async def cluster(at: At, s3_endpoint: str, start: Any) -> AsyncIterator[CloudCl
     await at.submit(made)
     await made.pass_time(7200)
     await by_hand(at, made)
-    yield made
-    await made.aclose()
+    return made
 
 
 def account(cluster: CloudCluster) -> Any:

@@ -1,6 +1,5 @@
 """A deployment at Azure OpenAI that was there before: asked, told of, and never changed nor, unasked, deleted."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ def provider() -> AzureSimulator:
 
 
 @pytest.fixture
-async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
+async def cluster(provider: AzureSimulator, start: Any) -> AzureCluster:
     """With a model of one version, and a deployment of it that somebody has made by hand."""
     made = await with_azure_job(provider, start(provider))
     spec = {"deployment": {"mode": "Manual"}}
@@ -39,8 +38,7 @@ async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCl
     await made.settle()
     await made.pass_time(3600)
     by_hand(provider, "by-hand", made.status(MODEL)["versions"][0]["artifact"]["providerModelID"])
-    yield made
-    await made.aclose()
+    return made
 
 
 def by_hand(provider: AzureSimulator, name: str, model: str, version: str = "1") -> None:

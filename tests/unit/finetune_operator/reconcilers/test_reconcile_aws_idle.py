@@ -141,7 +141,6 @@ async def test_an_endpoint_of_sagemaker_that_nobody_asks_goes_with_all_of_its_pa
     await go_on(made, 4 * HOUR, 600)
     assert made.status(DEPLOYMENT)["phase"] == "Idle"
     assert [one for one in there.left() if one.kind != "job"] == []
-    await made.aclose()
 
 
 WINDOWS = [(at(-3600), 300, at(-3600)), (at(-2 * DAY), 3600, at(-2 * DAY)), (at(-400 * DAY), 3600, at(0) - KEPT)]

@@ -65,7 +65,6 @@ async def test_at_bedrock(start, s3_endpoint, region):
     told = await live(cluster, None)
     assert told["endpoint"]["model"].startswith(f"arn:{partition_of(region)}:bedrock:{region}:")
     assert (provider.left(), cluster.objects()) == ([], [])
-    await cluster.aclose()
 
 
 @pytest.mark.alike
@@ -80,7 +79,6 @@ async def test_at_sagemaker(start, s3_endpoint, region):
         True,
     )
     assert provider.left() == []
-    await cluster.aclose()
 
 
 async def test_a_region_without_deployments_on_demand_leads_to_throughput(start, s3_endpoint):
@@ -92,7 +90,6 @@ async def test_a_region_without_deployments_on_demand_leads_to_throughput(start,
     told = cluster.condition("Stalled", DEPLOYMENT)
     assert told["reason"] == "ProviderRefused"
     assert told["message"].endswith("{type: ProvisionedThroughput, modelUnits: 1, commitment: NoCommitment}.")
-    await cluster.aclose()
 
 
 async def test_prices_of_one_partition_are_none_of_another(start, s3_endpoint):
@@ -107,4 +104,3 @@ async def test_prices_of_one_partition_are_none_of_another(start, s3_endpoint):
     cluster.add_cloud_job("sentiment-2", budget=BUDGET)
     await cluster.settle()
     assert "failure" not in cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-2"]["status"]
-    await cluster.aclose()

@@ -1,6 +1,6 @@
 """What is otherwise at Azure OpenAI: training types, byte order marks, files that take time, metadata that is lost."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,17 +32,14 @@ def provider() -> AzureSimulator:
 
 
 @pytest.fixture
-async def begin(provider: AzureSimulator, start: Any) -> AsyncIterator[Callable[..., Any]]:
-    """Makes the clusters of a test, and ends them."""
-    url, made = start(provider), []
+async def begin(provider: AzureSimulator, start: Any) -> Callable[..., Any]:
+    """Makes the clusters of a test."""
+    url = start(provider)
 
     async def begun(**fields: Any) -> AzureCluster:
-        made.append(await with_azure_job(provider, url, **fields))
-        return made[-1]
+        return await with_azure_job(provider, url, **fields)
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 async def test_a_job_becomes_a_version(provider, begin):
@@ -200,7 +197,6 @@ async def test_a_connection_that_may_tune_and_not_ask_arm_is_ready(provider, sta
     assert provider.count("deployments.list", committed=False) > 0
     ready = cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["conditions"][0]
     assert (ready["type"], ready["status"]) == ("Ready", "True")
-    await cluster.aclose()
 
 
 async def test_a_refusal_by_entra_says_no_secret():

@@ -1,6 +1,5 @@
 """What ARM accepts and does later: told of by operations, in several ways, and at times it comes to nothing."""
 
-from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import Any
 
@@ -30,11 +29,9 @@ WHY = "no room in the rack"
 
 
 @pytest.fixture
-async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
+async def cluster(provider: AzureSimulator, start: Any) -> AzureCluster:
     """With a model that is to be deployed once its job ends."""
-    made = await with_model(provider, start(provider))
-    yield made
-    await made.aclose()
+    return await with_model(provider, start(provider))
 
 
 async def again(cluster: AzureCluster) -> None:

@@ -1,6 +1,5 @@
 """A connection to Azure OpenAI whose endpoint and account an AzureML workspace knows."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -47,10 +46,8 @@ def provider() -> AzureSimulator:
 
 
 @pytest.fixture
-async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[WorkspaceCluster]:
-    made = WorkspaceCluster(provider, start(provider))
-    yield made
-    await made.aclose()
+async def cluster(provider: AzureSimulator, start: Any) -> WorkspaceCluster:
+    return WorkspaceCluster(provider, start(provider))
 
 
 def know(provider: AzureSimulator, **properties: Any) -> None:

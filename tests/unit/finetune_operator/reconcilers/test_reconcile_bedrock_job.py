@@ -1,6 +1,6 @@
 """A job at Bedrock, over boto3 and the simulator: its life, what may go wrong with it, and what it leaves behind."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,20 +39,17 @@ def provider(s3_endpoint: str) -> BedrockSimulator:
 
 
 @pytest.fixture
-async def begin(provider: BedrockSimulator, start: Any) -> AsyncIterator[Callable[..., Any]]:
-    """Makes the clusters of a test, and ends them."""
-    url, made = start(provider), []
+async def begin(provider: BedrockSimulator, start: Any) -> Callable[..., Any]:
+    """Makes the clusters of a test."""
+    url = start(provider)
 
     async def begun(cluster: BedrockCluster | None = None, **fields: Any) -> BedrockCluster:
         if cluster is None:
             cluster = await with_bedrock_job(provider, url, **fields)
-        made.append(cluster)
         return cluster
 
     begun.url = url  # type: ignore[attr-defined]
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 async def submitted(begin: Any, **fields: Any) -> BedrockCluster:

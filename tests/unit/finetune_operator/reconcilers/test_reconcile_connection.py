@@ -1,6 +1,5 @@
 """A connection's checks: whom their results concern."""
 
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -23,11 +22,9 @@ OPENAI = Key(CONNECTIONS.kind, "", "openai")
 
 
 @pytest.fixture
-async def cluster(start: Any) -> AsyncIterator[CloudCluster]:
+async def cluster(start: Any) -> CloudCluster:
     provider = simulator()
-    made = await with_submitted_job(provider, start(provider))
-    yield made
-    await made.aclose()
+    return await with_submitted_job(provider, start(provider))
 
 
 async def check_an_hour_later(cluster: CloudCluster) -> None:

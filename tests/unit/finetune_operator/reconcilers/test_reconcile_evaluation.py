@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from itertools import count
@@ -38,19 +38,15 @@ def provider() -> OpenAISimulator:
 
 
 @pytest.fixture
-async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> AsyncIterator[Callable[..., Any]]:
+async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> Callable[..., Any]:
     """Makes a cluster whose job's model is made and waits to be measured."""
-    made: list[MeasuredCluster] = []
 
     async def begun(**fields: Any) -> MeasuredCluster:
         cluster = MeasuredCluster(provider, start(provider), tmp_path)
-        made.append(cluster)
         await cluster.begin(monkeypatch, **fields)
         return cluster
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 async def test_a_tuned_model_is_compared_with_its_base_model(provider, begin):

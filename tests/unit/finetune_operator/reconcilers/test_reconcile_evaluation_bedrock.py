@@ -1,6 +1,6 @@
 """A model at a simulated Bedrock is measured in a deployment on demand; its base model by an inference profile."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -25,20 +25,16 @@ def provider(s3_endpoint: str) -> BedrockSimulator:
 
 
 @pytest.fixture
-async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> AsyncIterator[Callable[[], Any]]:
+async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> Callable[[], Any]:
     """Makes a cluster whose job's model is made; what it becomes is deployed by hand, so that it is alone."""
-    made: list[BedrockMeasured] = []
 
     async def begun() -> BedrockMeasured:
         cluster = BedrockMeasured(provider, start(provider), tmp_path)
-        made.append(cluster)
         cluster.kube.put(FINE_TUNED_MODELS, BY_HAND)
         await cluster.begin(monkeypatch)
         return cluster
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 async def alone(cluster: BedrockMeasured, provider: BedrockSimulator) -> None:

@@ -1,6 +1,6 @@
 """Models that answer in deployments only are measured in deployments made for it, and none of those is left behind."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -35,13 +35,11 @@ def provider() -> AzureSimulator:
 
 
 @pytest.fixture
-async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> AsyncIterator[Callable[..., Any]]:
+async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> Callable[..., Any]:
     """Makes a cluster whose job's model is made; what it becomes is deployed by hand, so that it is alone."""
-    made: list[AzureMeasured] = []
 
     async def begun(*, hosting_alone: bool = False, **fields: Any) -> AzureMeasured:
         cluster = AzureMeasured(provider, start(provider), tmp_path)
-        made.append(cluster)
         if hosting_alone:
             hosting = {"hosting": {"Standard": "1.70"}}
             cluster.catalogue = Catalogue.model_validate({"providers": {"azureOpenAI": hosting}})
@@ -49,9 +47,7 @@ async def begin(provider: Any, start: Any, tmp_path: Any, monkeypatch: Any) -> A
         await cluster.begin(monkeypatch, **fields)
         return cluster
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 async def deployed(cluster: AzureMeasured) -> None:

@@ -1,6 +1,6 @@
 """Lists and reads that miss things now and then: what stands is neither forgotten nor made twice, and all rests."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,9 +31,8 @@ Begin = Callable[[str], CloudCluster]
 
 
 @pytest.fixture
-async def begin(start: Any, s3_endpoint: str) -> AsyncIterator[Begin]:
+async def begin(start: Any, s3_endpoint: str) -> Begin:
     """Makes clusters with a model that deploys what its jobs make, at a provider."""
-    made: list[CloudCluster] = []
 
     def begun(served: str) -> CloudCluster:
         name, template = SERVED[served]
@@ -42,12 +41,9 @@ async def begin(start: Any, s3_endpoint: str) -> AsyncIterator[Begin]:
         cluster = PROVIDERS[name].cluster(provider, start(provider))
         metadata = {"name": "sentiment", "namespace": "team-a"}
         cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": {"deployment": {"template": template}}})
-        made.append(cluster)
         return cluster
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 async def tuned(cluster: CloudCluster, job: str, content: bytes) -> None:
@@ -170,7 +166,6 @@ async def test_a_file_that_was_brought_twice_goes_though_one_list_lacks_it(start
         await cluster.pass_time(61)
     assert cluster.status()["phase"] == "Succeeded"
     assert [one for one in provider.left() if one.state == "fine-tune"] == []
-    await cluster.aclose()
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
@@ -186,7 +181,6 @@ async def test_the_results_of_a_job_go_with_its_model_though_one_list_lacks_the_
     cluster.kube.mark_deleted(FINE_TUNED_MODELS, "sentiment")
     await cluster.settle()
     assert ((FINE_TUNED_MODELS, "team-a", "sentiment") in cluster.kube.objects, provider.left()) == (False, [])
-    await cluster.aclose()
 
 
 async def test_a_look_at_the_files_that_fails_is_no_create_whose_outcome_is_unknown(start):
@@ -200,4 +194,3 @@ async def test_a_look_at_the_files_that_fails_is_no_create_whose_outcome_is_unkn
     await cluster.settle()
     await cluster.wait(61)
     assert provider.count("fine_tuning.jobs.create") == 1
-    await cluster.aclose()

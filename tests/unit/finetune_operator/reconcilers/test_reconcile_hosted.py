@@ -110,7 +110,6 @@ async def test_a_replica_that_loses_its_lease_while_entra_gives_a_token_makes_no
     with pytest.raises(LeadershipLost):
         await tune(cluster, "sentiment-1")
     assert (cluster.leads, provider.count(PUT, committed=False)) == (False, 0)
-    await cluster.aclose()
 
 
 async def test_nothing_is_made_for_an_object_that_was_forced_away_a_moment_ago(cluster, provider):

@@ -1,6 +1,5 @@
 """Deployments at Azure OpenAI that nobody asks: measured by Azure's own figures, warned about, deleted, woken."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -24,13 +23,12 @@ IDLE = {"afterSeconds": 7200, "action": "Delete"}
 
 
 @pytest.fixture
-async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[AzureCluster]:
+async def cluster(provider: AzureSimulator, start: Any) -> AzureCluster:
     """With a model whose first version answers."""
     made = await with_model(provider, start(provider))
     await tune(made, "sentiment-1")
     await deployed(made)
-    yield made
-    await made.aclose()
+    return made
 
 
 async def change(cluster: AzureCluster, **fields: Any) -> None:

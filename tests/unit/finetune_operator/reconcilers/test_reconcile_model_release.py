@@ -186,7 +186,6 @@ async def test_models_at_a_provider_go_too(start) -> None:
     await delete(cluster)
     await cluster.wait(10)
     assert (ADDRESS not in cluster.kube.objects, list(cluster.provider.models.tuned)) == (True, [])
-    await cluster.aclose()
 
 
 async def test_models_at_a_provider_whose_key_is_gone_are_said_and_can_be_left(start) -> None:
@@ -197,7 +196,6 @@ async def test_models_at_a_provider_whose_key_is_gone_are_said_and_can_be_left(s
     assert cluster.condition("Stalled", MODEL)["reason"] == "CredentialsInvalid"
     await let_go(cluster)
     assert len(cluster.provider.models.tuned) == 1
-    await cluster.aclose()
 
 
 def test_weights_on_a_claim_are_no_providers_to_delete() -> None:

@@ -1,6 +1,6 @@
 """A connection that leads elsewhere in mid-life: nothing is taken for gone, ended or forgotten that goes on costing."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,18 +32,14 @@ ADDRESS = (FINE_TUNE_JOBS, "team-a", "sentiment-1")
 
 
 @pytest.fixture
-async def begin(start: Any) -> AsyncIterator[Callable[..., Any]]:
-    """Makes the clusters of a test, and ends them."""
-    made: list[CloudCluster] = []
+async def begin(start: Any) -> Callable[..., Any]:
+    """Makes the clusters of a test."""
 
     async def begun(how: Callable[..., Any] = with_submitted_job, **fields: Any) -> CloudCluster:
         provider = simulator()
-        made.append(await how(provider, start(provider), **fields))
-        return made[-1]
+        return await how(provider, start(provider), **fields)
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 async def edit(cluster: CloudCluster, block: str, **fields: Any) -> None:
@@ -102,7 +98,7 @@ async def test_data_go_where_their_check_was_begun_or_nowhere(begin, start):
 
 
 @pytest.fixture
-async def served(start: Any) -> AsyncIterator[AzureCluster]:
+async def served(start: Any) -> AzureCluster:
     """With a deployment at Azure that answers, and is billed."""
     provider = azure()
     cluster = AzureCluster(provider, start(provider))
@@ -116,8 +112,7 @@ async def served(start: Any) -> AsyncIterator[AzureCluster]:
     for _ in range(20):
         await cluster.pass_time(60)
     assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
-    yield cluster
-    await cluster.aclose()
+    return cluster
 
 
 async def test_a_deployment_at_another_account_is_not_taken_for_expired(served):

@@ -147,7 +147,6 @@ async def test_a_job_whose_provider_answers_oddly_succeeds_once(
     assert len(cluster.status(MODEL)["versions"]) == 1
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
     assert provider.defects == []
-    await cluster.aclose()
 
 
 HOSTED = {
@@ -197,7 +196,6 @@ async def test_a_deployment_whose_provider_answers_oddly_is_made_once_and_goes(
     assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
     assert standing(provider) == []
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
-    await cluster.aclose()
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if "times" in name and "calendar" not in name])
@@ -222,4 +220,3 @@ async def test_what_is_attached_is_not_billed_from_before_there_was_any_such_thi
     status = cluster.status(DEPLOYMENT)
     assert status["phase"] == "Ready", status
     assert Decimal(status["cost"]["sinceDeployed"]) < MOST
-    await cluster.aclose()

@@ -1,7 +1,7 @@
 """A key of another account in mid-life: all that was made looks deleted from there, and nothing is taken for it."""
 
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -32,19 +32,15 @@ OTHER_KEY = "sk-of-another-project"
 
 
 @pytest.fixture
-async def begin(start: Any) -> AsyncIterator[Callable[..., Any]]:
+async def begin(start: Any) -> Callable[..., Any]:
     """Makes a cluster whose OpenAI has another project beside the connection's, with a key of its own."""
-    made: list[CloudCluster] = []
 
     async def begun(**settings: Any) -> CloudCluster:
         provider, other = simulator(**settings), simulator(keys=frozenset({OTHER_KEY}), project="proj-other")
         provider.beside[OTHER_KEY] = other
-        made.append(await with_submitted_job(provider, start(provider)))
-        return made[-1]
+        return await with_submitted_job(provider, start(provider))
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 async def rotate(cluster: CloudCluster, key: str) -> None:
@@ -191,7 +187,7 @@ class TwoAccounts(BedrockCluster):
 
 
 @pytest.fixture
-async def at_bedrock(start: Any, s3_endpoint: str) -> AsyncIterator[TwoAccounts]:
+async def at_bedrock(start: Any, s3_endpoint: str) -> TwoAccounts:
     """With throughput that is billed by the hour, and answers."""
     provider = bedrock(s3_endpoint, provision_seconds=0)
     cluster = TwoAccounts(provider, start(provider))
@@ -207,8 +203,7 @@ async def at_bedrock(start: Any, s3_endpoint: str) -> AsyncIterator[TwoAccounts]
     for _ in range(6):
         await cluster.pass_time(60)
     assert cluster.status(DEPLOYMENT)["phase"] == "Ready", cluster.status(DEPLOYMENT)
-    yield cluster
-    await cluster.aclose()
+    return cluster
 
 
 async def test_throughput_of_another_aws_account_is_not_taken_for_expired(at_bedrock):
@@ -246,7 +241,6 @@ async def test_without_an_endpoint_of_sts_nobody_is_asked_whose_keys_they_are(st
     await cluster.check(conversations())
     await cluster.settle()
     assert "account" not in cluster.status()["provider"]
-    await cluster.aclose()
 
 
 ENDPOINTS = {
@@ -280,9 +274,8 @@ def test_tokens_for_an_endpoint_are_those_of_its_cloud(endpoint, cloud):
 
 
 @pytest.fixture
-async def brought(start: Any) -> AsyncIterator[Callable[..., Any]]:
+async def brought(start: Any) -> Callable[..., Any]:
     """Makes a cluster whose pod has brought its file when the key becomes another project's."""
-    made: list[CloudCluster] = []
 
     async def begun(*, tells: bool) -> tuple[CloudCluster, ProviderFile, OpenAISimulator]:
         """Cluster, file, and the other project. `tells`: whether answers name a project when the file is brought."""
@@ -290,16 +283,13 @@ async def brought(start: Any) -> AsyncIterator[Callable[..., Any]]:
         provider.beside[OTHER_KEY] = other
         provider.set(tells_account=tells)
         cluster = await with_cloud_job(provider, start(provider))
-        made.append(cluster)
         cluster.run_pod()
         await cluster.settle()
         file = await cluster.send(rows())
         cluster.set_key(OTHER_KEY)
         return cluster, file, other
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 @pytest.mark.parametrize("seconds", [0, 30, 61, 180])

@@ -1,6 +1,6 @@
 """Jobs that learn from pairs of answers, at a simulated OpenAI and Azure OpenAI over their SDK."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,16 +31,14 @@ PLACES: dict[str, tuple[Any, Any, bytes]] = {
 
 
 @pytest.fixture
-async def begin(start: Any) -> AsyncIterator[Callable[..., Any]]:
-    """Makes the clusters of a test, each with a job whose data are at the provider, and ends them."""
-    made: list[CloudCluster] = []
+async def begin(start: Any) -> Callable[..., Any]:
+    """Makes the clusters of a test, each with a job whose data are at the provider."""
 
     async def begun(place: str = "OpenAI", content: bytes | None = None, **fields: Any) -> CloudCluster:
         build, kind, mark = PLACES[place]
         settings = {name: fields.pop(name) for name in ("send_rewards", "learn_pairs") if name in fields}
         provider = build(**({"training_types": {BASE: ["Standard"]}} if place != "OpenAI" else {}), **settings)
         cluster = kind(provider, start(provider))
-        made.append(cluster)
         cluster.add_cloud_job(**({"baseModel": BASE, "preference": {"beta": 0.2}} | fields))
         await cluster.settle()
         if cluster.status().get("phase") != "Failed":
@@ -48,9 +46,7 @@ async def begin(start: Any) -> AsyncIterator[Callable[..., Any]]:
             await cluster.settle()
         return cluster
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 def job_of(cluster: CloudCluster) -> Any:

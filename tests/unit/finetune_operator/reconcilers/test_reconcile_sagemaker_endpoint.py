@@ -131,26 +131,6 @@ async def test_a_version_that_fails_says_why_and_leaves_the_old_one_answering(pr
     assert (ADDRESS in cluster.kube.objects, provider.left()) == (False, [])
 
 
-@pytest.mark.alike
-@pytest.mark.parametrize(
-    ("operation", "fault"),
-    [
-        ("CreateModel", {"after_commit": True}),
-        ("CreateEndpointConfig", {"status": 503}),
-        (CREATE, {"after_commit": True, "outcome": "cut"}),
-        (CREATE, {"after_commit": True, "outcome": "page"}),
-        (CREATE, {"outcome": "page"}),
-        (CREATE, {"status": 503}),
-    ],
-)
-async def test_an_endpoint_that_was_not_answered_is_made_once(provider, begin, operation, fault):
-    provider.fault(operation, **fault)
-    cluster = await begin()
-    await go_on(cluster, 240)
-    name = await deployed(cluster)
-    assert ([one.name for one in provider.left()], provider.count(CREATE)) == ([name] * 3, 1)
-
-
 async def test_what_an_endpoint_stands_on_is_not_taken_away_while_the_endpoint_does_not_show(provider, begin):
     provider.fault("DescribeEndpoint", status=400, code="ValidationException", message="Could not find it.", times=5)
     lists = iter(range(5))

@@ -477,4 +477,3 @@ async def test_a_connections_secret_that_may_not_be_read_is_told_by_all_who_need
         assert (reason, "finetune/openai cannot be read: secrets is forbidden" in message) == ("WriteRefused", True)
     await relent(cluster)
     assert cluster.condition("Ready", connection)["status"] == "True"
-    await cluster.aclose()

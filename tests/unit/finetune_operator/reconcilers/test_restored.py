@@ -3,7 +3,7 @@
 What a status records goes on under the names that it has. What no status records is left alone and named.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
 
@@ -72,7 +72,7 @@ def provider() -> AzureSimulator:
 
 
 @pytest.fixture
-async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[CloudCluster]:
+async def cluster(provider: AzureSimulator, start: Any) -> CloudCluster:
     """With a model whose first version answers at Azure."""
     made = await with_azure_job(provider, start(provider))
     template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
@@ -82,8 +82,7 @@ async def cluster(provider: AzureSimulator, start: Any) -> AsyncIterator[CloudCl
     await made.settle()
     await go_on(made, 7200, step=120)
     assert made.status(DEPLOYMENT)["phase"] == "Ready"
-    yield made
-    await made.aclose()
+    return made
 
 
 async def test_what_answers_goes_on_answering_under_its_name_where_statuses_come_back(cluster, provider):
@@ -174,7 +173,6 @@ async def test_what_was_deployed_is_found_where_etcd_was_put_back_to_before_it(
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
     await go_on(cluster, 1200, step=120)
     assert not provider.deployments.found, "it is the object's, and ends with it"
-    await cluster.aclose()
 
 
 async def test_a_deployment_that_no_status_records_is_left_alone_and_named(cluster, provider):
@@ -217,7 +215,6 @@ async def test_a_job_at_its_provider_is_followed_to_its_end_and_leaves_nothing_t
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
     assert provider.count("fine_tuning.jobs.create") == 1
     assert [file.filename for file in provider.files.all() if file.purpose == "fine-tune"] == []
-    await cluster.aclose()
 
 
 async def test_a_job_that_was_asked_for_when_the_cluster_was_lost_is_found_and_not_paid_for_twice(start: Any) -> None:
@@ -231,7 +228,6 @@ async def test_a_job_that_was_asked_for_when_the_cluster_was_lost_is_found_and_n
     await go_on(cluster, 7200, step=120)
     assert cluster.status()["phase"] == "Succeeded"
     assert provider.count("fine_tuning.jobs.create") == 1
-    await cluster.aclose()
 
 
 async def test_a_model_on_the_cluster_comes_back_with_its_versions_and_trains_none_of_them_again() -> None:

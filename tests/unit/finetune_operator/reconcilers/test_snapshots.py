@@ -1,6 +1,6 @@
 """An etcd that goes back to a snapshot: the same objects as they were, and a provider that has gone on since."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -21,9 +21,8 @@ Begin = Callable[..., CloudCluster]
 
 
 @pytest.fixture
-async def begin(start: Any, s3_endpoint: str) -> AsyncIterator[Begin]:
+async def begin(start: Any, s3_endpoint: str) -> Begin:
     """Makes a cluster with a model and a job at a provider; the model is deployed where a template is given."""
-    made: list[CloudCluster] = []
 
     def begun(name: str, **model: Any) -> CloudCluster:
         provider = PLACES[name].simulator(s3_endpoint)
@@ -32,12 +31,9 @@ async def begin(start: Any, s3_endpoint: str) -> AsyncIterator[Begin]:
         metadata = {"name": "sentiment", "namespace": "team-a"}
         cluster.kube.put(FINE_TUNED_MODELS, {"metadata": metadata, "spec": model})
         cluster.add_cloud_job()
-        made.append(cluster)
         return cluster
 
-    yield begun
-    for cluster in made:
-        await cluster.aclose()
+    return begun
 
 
 def taken(cluster: CloudCluster) -> dict[Any, Any]:

@@ -39,7 +39,6 @@ async def test_of_two_that_one_attempt_has_the_one_that_was_hidden_is_ended_whil
     assert f"job {first} at the provider was made beside {second} and is cancelled" in cluster.notes
     await go_on(cluster, 12 * 3600, step=1800)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
-    await cluster.aclose()
 
 
 async def test_one_of_an_attempt_that_was_given_up_is_ended_beside_that_of_the_next(
@@ -158,4 +157,3 @@ async def test_one_that_takes_its_time_to_stop_is_not_said_to_go_on(s3_endpoint:
     assert (first.status, second.status) == ("Stopped", "InProgress")
     told = [note for note in cluster.notes if "was made beside" in note]
     assert set(told) == {f"job {first.name} at the provider was made beside {second.name} and is cancelled"}
-    await cluster.aclose()

@@ -1,6 +1,6 @@
 """A deployment that is gone from its provider while it is Ready: told, billed no more, made again only when asked."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,7 +36,7 @@ ENDS: dict[str, tuple[dict[str, Any], str, Vanish]] = {
 
 
 @pytest.fixture(params=list(ENDS))
-async def vanished(request: Any, s3_endpoint: str, start: Any) -> AsyncIterator[tuple[CloudCluster, str, str]]:
+async def vanished(request: Any, s3_endpoint: str, start: Any) -> tuple[CloudCluster, str, str]:
     """Ready for hours, and then gone; with the call that makes one, and what it has cost by then."""
     at: At = PROVIDERS[request.param]
     template, create, vanish = ENDS[request.param]
@@ -50,8 +50,7 @@ async def vanished(request: Any, s3_endpoint: str, start: Any) -> AsyncIterator[
     vanish(provider, status["hosted"][0]["name"])
     provider.advance(600)
     await go_on(cluster, 2400, 600)
-    yield cluster, create, cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]
-    await cluster.aclose()
+    return cluster, create, cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]
 
 
 @pytest.mark.alike

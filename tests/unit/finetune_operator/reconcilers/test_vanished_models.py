@@ -1,6 +1,6 @@
 """A tuned model that its provider has deleted before it is deployed: told as that, and nothing is made, nor billed."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,7 +42,7 @@ VANISHES: dict[str, Callable[[Any], None]] = {
 
 
 @pytest.fixture(params=list(VANISHES))
-async def deployed(request: Any, s3_endpoint: str, start: Any) -> AsyncIterator[tuple[At, CloudCluster, str]]:
+async def deployed(request: Any, s3_endpoint: str, start: Any) -> tuple[At, CloudCluster, str]:
     """A model of one version, which is gone when somebody has it deployed."""
     at = PROVIDERS[request.param]
     provider = at.simulator(s3_endpoint)
@@ -56,8 +56,7 @@ async def deployed(request: Any, s3_endpoint: str, start: Any) -> AsyncIterator[
     cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
     await cluster.settle()
     await go_on(cluster, 1200)
-    yield at, cluster, artifact.get("providerModelID") or artifact["uri"]
-    await cluster.aclose()
+    return at, cluster, artifact.get("providerModelID") or artifact["uri"]
 
 
 @pytest.mark.alike
@@ -96,4 +95,3 @@ async def test_a_gateway_that_knows_no_models_does_not_make_one_look_deleted(
     await go_on(cluster, 2 * 3600, 600)
     stalled = cluster.condition("Stalled", DEPLOYMENT)
     assert (stalled["reason"], said in stalled["message"]) == ("ProviderRefused", True), stalled
-    await cluster.aclose()

@@ -1,0 +1,14 @@
+"""Whatever clusters a test has made are closed behind it: clients of providers keep connections."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster
+
+
+@pytest.fixture(autouse=True)
+async def closed() -> AsyncIterator[None]:
+    yield
+    while CloudCluster.made:
+        await CloudCluster.made.pop().aclose()
