@@ -104,6 +104,10 @@ async def test_what_history_has_let_go_does_not_come_back() -> None:
     cluster.restart()
     await cluster.settle()
     assert [version["version"] for version in cluster.status(MODEL)["versions"]] == [3]
+    model = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]
+    cluster.kube.put(FINE_TUNED_MODELS, {**model, "spec": {**model["spec"], "activeVersion": 1}, "status": {}})
+    await cluster.settle()
+    assert cluster.status(MODEL).get("activeVersion") is None, "its weights are gone, though its job tells of it"
 
 
 @pytest.mark.parametrize("left", [True, False], ids=["its batch Job is there", "its batch Job is gone"])
