@@ -9,6 +9,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job.outcomes import trouble
 from finetune_operator.decide.conditions import Fact, is_true
 from finetune_operator.decide.job.change import with_status
+from finetune_operator.decide.job.steps import going
 from finetune_operator.decide.job.view import Change
 from tests.unit.finetune_operator.decide.given import job_spec, view
 
@@ -36,3 +37,9 @@ def test_a_job_is_suspended_as_long_as_it_is_to_be_also_while_its_provider_does_
     away = Failure.because(Reason.PROVIDER_UNAVAILABLE, "it does not answer")
     status = trouble(view(status=suspended, spec=job_spec(suspend=rests)), away, 60).status
     assert (status.phase, is_true(status.conditions, "Suspended")) == (phase, rests)
+
+
+def test_a_suspended_job_that_is_deleted_and_kept_is_cancelled():
+    suspended = with_status(view(), Change([Fact("Suspended", "True", Reason.SUSPENDED, "so")]))
+    status = going(view(status=suspended, spec=job_spec(suspend=True), deleting=True, kept_by="example.com/hold"))
+    assert (status.phase, is_true(status.conditions, "Suspended")) == ("Cancelled", False)
