@@ -74,7 +74,7 @@ def _with_way_on(failure: Failure) -> str:
 
 
 def _not_suspended(view: JobView, facts: list[Fact]) -> list[Fact]:
-    """Of one that was: trouble that comes to it while it is to rest does not set it going; its end, or its deletion, does."""
+    """Of one that was. Trouble that comes to it while it is to rest does not set it going; its end or deletion does."""
     ends = any(fact.type in {"Complete", "Failed"} and fact.status == "True" for fact in facts)
     rests = view.spec is not None and view.spec.suspend and not (ends or view.deleting)
     was = any(condition.type == "Suspended" for condition in view.status.conditions or ())
