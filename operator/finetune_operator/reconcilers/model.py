@@ -189,6 +189,8 @@ class ModelReconciler:
             back = ", ".join(str(one.version) for one in known.versions or () if one not in (before.versions or ()))
             note = f"status had lost version {back}: their jobs have told of them"
             await self._context.announce(model, "Warning", "Recovered", note)
+            gone, going = self._deleted(model, known)
+            view = replace(view, pruned=gone, pruning=going)
         # A version is never older than its model, unless both came from a backup.
         born = moment(model["metadata"]["creationTimestamp"])
         made = [replace(job, now=max(job.now, born)) for job in offered]
@@ -299,8 +301,7 @@ class ModelReconciler:
         metadata = model["metadata"]
         spec, spec_error = parse_spec(FineTunedModelSpec, model)
         status = parse_status(FineTunedModelStatus, model)
-        found = ((one.version, self._weights.job_of(model, one)) for one in status.versions or ())
-        jobs = {number: job for number, job in found if job is not None}
+        gone, going = self._deleted(model, status)
         return ModelView(
             name=metadata["name"],
             generation=metadata["generation"],
@@ -310,12 +311,18 @@ class ModelReconciler:
             status=status,
             deployments=self._deployments(model),
             standing=self._left_standing(metadata["namespace"], metadata["name"]),
-            pruned=frozenset(number for number, job in jobs.items() if has_condition(job, "Complete", "True")),
-            pruning=frozenset(jobs),
+            pruned=gone,
+            pruning=going,
             makers=self._makers(metadata["namespace"], status),
             under_way=self._under_way(metadata["namespace"], metadata["name"], spec, status),
             now=self._context.clock(),
         )
+
+    def _deleted(self, model: Manifest, status: FineTunedModelStatus) -> tuple[frozenset[int], frozenset[int]]:
+        """The versions of a status whose weights are deleted, and those of which they are, or are being."""
+        found = ((one.version, self._weights.job_of(model, one)) for one in status.versions or ())
+        jobs = {number: job for number, job in found if job is not None}
+        return frozenset(at for at, job in jobs.items() if has_condition(job, "Complete", "True")), frozenset(jobs)
 
     def _under_way(
         self, namespace: str, name: str, spec: FineTunedModelSpec | None, status: FineTunedModelStatus

@@ -14,7 +14,7 @@ def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
     """The job's status with the change, its conditions merged, its phase as they say, and its size within bounds."""
     facts = change.facts
     if not any(fact.type == "Suspended" for fact in facts):
-        facts = [*facts, *_not_suspended(view)]
+        facts = [*facts, *_not_suspended(view, facts)]
     conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
     status = view.status.model_copy(update=change.fields)
     told = {"phase": _phase(status.phase, conditions), "conditions": conditions, "observed_generation": view.generation}
@@ -73,6 +73,9 @@ def _with_way_on(failure: Failure) -> str:
     return step if known else f"{cut(step, _STEP_LIMIT)} Then {way_on}"
 
 
-def _not_suspended(view: JobView) -> list[Fact]:
+def _not_suspended(view: JobView, facts: list[Fact]) -> list[Fact]:
+    """Of one that was. Trouble that comes to it while it is to rest does not set it going; its end or deletion does."""
+    ends = any(fact.type in {"Complete", "Failed"} and fact.status == "True" for fact in facts)
+    rests = view.spec is not None and view.spec.suspend and not (ends or view.deleting)
     was = any(condition.type == "Suspended" for condition in view.status.conditions or ())
-    return [Fact("Suspended", "False", Reason.RUNNING)] if was else []
+    return [Fact("Suspended", "False", Reason.RUNNING)] if was and not rests else []

@@ -95,15 +95,29 @@ async def test_versions_that_came_after_a_backup_are_found_and_their_numbers_not
 
 
 async def test_what_history_has_let_go_does_not_come_back() -> None:
-    cluster = await with_versions(3, historyLimit=1, deployment={"mode": "Manual"})
+    cluster = await with_newest(deployment={"mode": "Manual"})
+    cluster.restart()
+    await cluster.settle()
+    assert [version["version"] for version in cluster.status(MODEL)["versions"]] == [3]
+
+
+async def test_a_pin_on_what_history_has_let_go_does_not_activate_it_when_status_is_lost() -> None:
+    cluster = await with_newest()
+    pinned = {"historyLimit": 1, "activeVersion": 1}
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=pinned, status={})
+    await cluster.settle()
+    assert cluster.status(MODEL)["activeVersion"] == 3, "its weights are gone, though its job tells of it"
+
+
+async def with_newest(**spec: Any) -> Cluster:
+    """Three versions, of which history has let the first two go."""
+    cluster = await with_versions(3, historyLimit=1, **spec)
     for kind, _, name in list(cluster.kube.objects):
         if kind is JOBS and "prune" in name:
             cluster.kube.change(JOBS, name, status={"conditions": [{"type": "Complete", "status": "True"}]})
     await cluster.settle()
     assert [version["version"] for version in cluster.status(MODEL)["versions"]] == [3]
-    cluster.restart()
-    await cluster.settle()
-    assert [version["version"] for version in cluster.status(MODEL)["versions"]] == [3]
+    return cluster
 
 
 @pytest.mark.parametrize("left", [True, False], ids=["its batch Job is there", "its batch Job is gone"])

@@ -7,10 +7,11 @@ import pytest
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job.outcomes import trouble
-from finetune_operator.decide.conditions import Fact
+from finetune_operator.decide.conditions import Fact, is_true
 from finetune_operator.decide.job.change import with_status
+from finetune_operator.decide.job.steps import going
 from finetune_operator.decide.job.view import Change
-from tests.unit.finetune_operator.decide.given import view
+from tests.unit.finetune_operator.decide.given import job_spec, view
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,15 @@ def test_the_phase_of_an_end_or_a_rest_is_that_of_its_condition(kind, state, sai
     assert with_status(before, Change([Fact(kind, state, Reason.RUNNING, "so")])).phase == phase
 
 
-def test_a_job_that_is_to_go_on_is_not_suspended_any_more_while_its_provider_does_not_answer():
+@pytest.mark.parametrize(("rests", "phase"), [(True, "Suspended"), (False, "Pending")])
+def test_a_job_is_suspended_as_long_as_it_is_to_be_also_while_its_provider_does_not_answer(rests, phase):
     suspended = with_status(view(), Change([Fact("Suspended", "True", Reason.SUSPENDED, "so")]))
     away = Failure.because(Reason.PROVIDER_UNAVAILABLE, "it does not answer")
-    assert trouble(replace(view(), status=suspended), away, 60).status.phase == "Pending"
+    status = trouble(view(status=suspended, spec=job_spec(suspend=rests)), away, 60).status
+    assert (status.phase, is_true(status.conditions, "Suspended")) == (phase, rests)
+
+
+def test_a_suspended_job_that_is_deleted_and_kept_is_cancelled():
+    suspended = with_status(view(), Change([Fact("Suspended", "True", Reason.SUSPENDED, "so")]))
+    status = going(view(status=suspended, spec=job_spec(suspend=True), deleting=True, kept_by="example.com/hold"))
+    assert (status.phase, is_true(status.conditions, "Suspended")) == ("Cancelled", False)
