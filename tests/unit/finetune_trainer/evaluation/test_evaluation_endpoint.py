@@ -281,6 +281,13 @@ def test_nobody_listening_is_an_error():
     assert outcome.problem == "1 row was not answered: it cannot be reached (nothing listens at its address)"
 
 
+def test_a_connection_that_is_broken_off_is_told_in_words(serve, monkeypatch):
+    monkeypatch.setattr("finetune_trainer.evaluation.endpoint.TRIES", 1)
+    outcome, _ = put(serve(lambda _: (200, b"half", {"Content-Length": "9"})), rows=1)
+    told = "it cannot be reached (it broke the connection off, or speaks no HTTP)"
+    assert outcome.problem == f"1 row was not answered: {told}"
+
+
 def test_no_more_requests_at_once_than_the_job_allows(serve):
     def slowly(_):
         time.sleep(0.02)
