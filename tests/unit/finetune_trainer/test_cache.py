@@ -198,15 +198,6 @@ def test_a_model_that_no_job_could_use_does_not_get_in(model, tmp_path, spoil, w
     assert list((target / "org").iterdir()) == []
 
 
-@pytest.mark.parametrize("is_what", ["a pipe or a device", "a link that leads nowhere"])
-def test_what_is_no_file_among_those_of_a_model_is_refused_and_not_left_out(model, tmp_path, is_what, capsys):
-    path = model / "generation_config.json"
-    path.unlink()
-    path.symlink_to("gone") if is_what.startswith("a link") else os.mkfifo(path)
-    assert cache.main(flags(tmp_path / "cache", from_folder=model)) == ExitCode.MODEL_UNUSABLE
-    assert f"{path.name} of the model is {is_what}, not a file" in capsys.readouterr().err
-
-
 def test_pickled_weights_beside_safetensors_stay_outside(model, tmp_path):
     (model / "pytorch_model.bin").write_bytes(b"pickle")
     target = tmp_path / "cache"

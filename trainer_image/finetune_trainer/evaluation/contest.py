@@ -21,14 +21,14 @@ from finetune_api.evaluation import (
     Metric,
     TokensPerAnswer,
 )
-from finetune_api.words import counted
+from finetune_api.words import counted, cut
 from finetune_trainer.evaluation import compare
 from finetune_trainer.evaluation.judge import Ruling, tally, undecided
 from finetune_trainer.evaluation.material import Material
 from finetune_trainer.evaluation.measures import LOOKED_AT, is_unfinished_thought, shortened, spoken
 from finetune_trainer.evaluation.stored import Lines, spans
 
-_LONGEST_NOTE = 500
+_LONGEST_NOTE, _LONGEST_PROBLEM = 500, 300
 
 Record = dict[str, Any]
 """A row's place, its completion, and by contestant the answer, its measures, and the judge's ruling."""
@@ -185,9 +185,9 @@ def _portion(
 def _said_of(one: Contestant, tuned: Contestant, standing: compare.Standing) -> dict[str, Any]:
     """Of a baseline, beside measures: what the judge ruled, and why it answered or decides less than it might have."""
     judged, unsaid = _judged(one, tuned), standing.unsaid
-    cut = f"{unsaid} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
-    why = (standing.undecided(), one.problem, cut if unsaid else None, undecided(judged) if judged else None)
-    return {"problem": "; ".join(filter(None, why))[:300] or None, "judged": judged, **one.notes}
+    thought = f"{unsaid} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
+    why = (standing.undecided(), one.problem, thought if unsaid else None, undecided(judged) if judged else None)
+    return {"problem": cut("; ".join(filter(None, why)), _LONGEST_PROBLEM) or None, "judged": judged, **one.notes}
 
 
 def _judged(one: Contestant, tuned: Contestant) -> Judged | None:

@@ -52,7 +52,11 @@ _FATAL = {
     HTTPStatus.NOT_FOUND: "there is no such path or model; look at its url, which often ends with /v1, and at model",
 }
 _MINDED = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
-_OF_LENGTH = (b"maximum context", b"context length", b"context_length", b"context size", b"context window", b"too long")
+_OF_LENGTH = (b"maximum context", b"context length", b"context_length", b"context size", b"context window",
+              b"too long", b"too large")  # fmt: skip
+_ROOM = ("max_tokens", "max_completion_tokens")
+LITTLE_ROOM = 1024
+"""Tokens of an answer that are asked for where a question leaves no room for more."""
 _REFUSED = {
     **dict.fromkeys(_MINDED, "it takes no such question, or has no such model; look at model"),
     HTTPStatus.METHOD_NOT_ALLOWED: "chat completions are no path of its url, which often ends with /v1",
@@ -109,7 +113,7 @@ class FailedError(Exception):
 
 
 class AgainError(Exception):
-    """Worth another try, after `seconds` where the service said so; `busy` where others may be answered meanwhile."""
+    """Worth another try, after `seconds` where the service said so; `busy` where it is others' turn."""
 
     def __init__(
         self, why: str, seconds: float | None = None, reason: Reason | None = None, *, busy: bool = False
@@ -165,11 +169,13 @@ class _Asking:
     ) -> None:
         self._endpoint = endpoint
         self._way = way
+        self._max_tokens = max_tokens
         self._limits: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
         self._on_answer = on_answer
         self._pause = pause
         self._outcome = Outcome()
-        self._answered = 0
+        self._answered_at = time.monotonic()
+        """When an answer came, or the asking began."""
         self._failed_in_a_row = 0
         self._not_before = 0.0
         """Until when the service wants no question, of whichever row."""
@@ -203,7 +209,7 @@ class _Asking:
                 self._failed(error)
             else:
                 self._failed_in_a_row = 0
-                self._answered += 1
+                self._answered_at = time.monotonic()
                 self._on_answer(answer)
 
     def _failed(self, error: FailedError) -> None:
@@ -215,17 +221,17 @@ class _Asking:
         self._outcome.problems[why] = self._outcome.problems.get(why, 0) + 1
 
     async def _one(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
-        began, tries, answered = time.monotonic(), 0, self._answered
+        began, tries, put_off = time.monotonic(), 0, 0
         while True:
             await self._until_it_is_welcome()
             try:
                 return await self._request(client, row, turns)
             except AgainError as error:
-                alone = self._answered == answered  # else it is there, and only busy: what it puts off is no try
-                tries, answered = (1 if error.busy and not alone else tries + 1), self._answered
+                tries += 1
+                put_off += error.busy and self._may_be_answering()
                 wait = error.seconds if error.seconds is not None else self._pause * 2.0 ** min(tries - 1, 10)
                 self._heed(error)
-                if self._over or self._has_tried_enough(tries, began):
+                if self._over or self._has_tried_enough(tries - put_off, began):
                     for_good = self._way.patience_seconds is not None
                     raise FailedError(str(error), for_good=for_good, reason=error.reason) from None
             await asyncio.sleep(min(wait, _LONGEST_PAUSE))
@@ -249,6 +255,10 @@ class _Asking:
         while (left := self._not_before - time.monotonic()) > 0:  # noqa: ASYNC110 - another row may lengthen the pause
             await asyncio.sleep(left)
 
+    def _may_be_answering(self) -> bool:
+        """Whether another row may be what it is busy with: an answer comes within its time, or none does."""
+        return time.monotonic() - self._answered_at < self._endpoint.timeout_seconds
+
     def _has_tried_enough(self, tries: int, began: float) -> bool:
         patience = self._way.patience_seconds
         return tries >= TRIES if patience is None else time.monotonic() - began >= patience
@@ -263,7 +273,8 @@ class _Asking:
             _require_ok(response, content)
         else:
             self._way.require_ok(response, content)
-        self._limits = used  # now that it has taken them: one question may be refused in the same words for its length
+        if self._max_tokens in used.values():  # else it was this question alone that left no room
+            self._limits = used
         return _answer(row, content)
 
     async def _sent(
@@ -309,11 +320,17 @@ def _other_limits(limits: Mapping[str, Any], status: int, content: bytes) -> dic
     if status not in _MINDED:
         return None
     other = dict(limits)
-    if b"max_tokens" in content and "max_tokens" in other:
+    if _is_of_length(content):
+        other |= {name: LITTLE_ROOM for name in _ROOM if limits.get(name, 0) > LITTLE_ROOM}
+    elif b"max_tokens" in content and "max_tokens" in other:
         other["max_completion_tokens"] = other.pop("max_tokens")
     elif b"temperature" in content:
         other.pop("temperature", None)
     return other if other != limits else None
+
+
+def _is_of_length(content: bytes) -> bool:
+    return any(words in content.lower() for words in _OF_LENGTH)
 
 
 def _require_ok(response: httpx.Response, content: bytes) -> None:
@@ -334,7 +351,7 @@ def _require_ok(response: httpx.Response, content: bytes) -> None:
         raise FailedError(f"{said}: {_FATAL[HTTPStatus(status)]}", for_good=True)
     if response.is_redirect:
         raise FailedError(f"{said}: it sends elsewhere; name that address as url")
-    if status in _MINDED and any(words in content.lower() for words in _OF_LENGTH):
+    if status in _MINDED and _is_of_length(content):
         status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     raise FailedError(f"{said}: {_REFUSED[HTTPStatus(status)]}" if status in _REFUSED else said)
 

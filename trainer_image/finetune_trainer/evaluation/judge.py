@@ -16,13 +16,13 @@ from finetune_api.words import counted
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.compare import interval, verdict
 from finetune_trainer.evaluation.material import Question
-from finetune_trainer.evaluation.measures import spoken
+from finetune_trainer.evaluation.measures import is_unfinished_thought, spoken
 from finetune_trainer.evaluation.stored import Each
 
 Ruling = Literal["win", "tie", "loss"]
 
-MAX_TOKENS = 1024
-"""For one word; models that reason think before they say it."""
+MAX_TOKENS = 4096
+"""For one word; models that reason think before they say it. Where there is no room for so many, fewer are asked."""
 
 _DEFAULT_CRITERIA = "it is right, complete and to the point"
 _INSTRUCTIONS = """\
@@ -116,8 +116,9 @@ def doubts(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | 
         if first is not None and second is not None
     ]
     unread = sum(ruling is None for ruling, _, _ in spoke)
+    thought = sum(text is not None and is_unfinished_thought(text) for text in said)
     by_place = sum(ruling == "tie" and first == second != "tie" for ruling, first, second in spoke)
-    told = []
+    told = [f"{counted(thought, 'reply', 'replies')} ended in a thought"] if thought else []
     if unread:
         told.append(f"on {counted(unread, 'row')} it did not begin with A, B or Tie")
     if 2 * by_place > (ruled := len(spoke) - unread):

@@ -66,6 +66,13 @@ _TROUBLES = {
     "TimeoutError": "it takes too long",
     "ConnectionError": "it cannot be reached",
     "InvalidUrlException": "its address is none",
+    **dict.fromkeys(
+        (
+            *("BrokenPipeError", "ConnectionResetError", "ReadError", "WriteError", "RemoteDisconnected"),
+            *("RemoteProtocolError", "ServerDisconnectedError"),
+        ),
+        "it broke the connection off, or speaks no HTTP",
+    ),
 }
 """By the name of an error or of what it came of, the plainest first: libraries raise their own around them."""
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")

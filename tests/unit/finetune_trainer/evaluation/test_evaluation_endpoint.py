@@ -15,7 +15,7 @@ import pytest
 from finetune_api.evaluation import Endpoint
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.data import Turn
-from finetune_trainer.evaluation.endpoint import TRIES, ask, asked_pause
+from finetune_trainer.evaluation.endpoint import LITTLE_ROOM, TRIES, ask, asked_pause
 
 SECRET = "the row's own text"
 
@@ -281,6 +281,13 @@ def test_nobody_listening_is_an_error():
     assert outcome.problem == "1 row was not answered: it cannot be reached (nothing listens at its address)"
 
 
+def test_a_connection_that_is_broken_off_is_told_in_words(serve, monkeypatch):
+    monkeypatch.setattr("finetune_trainer.evaluation.endpoint.TRIES", 1)
+    outcome, _ = put(serve(lambda _: (200, b"half", {"Content-Length": "9"})), rows=1)
+    told = "it cannot be reached (it broke the connection off, or speaks no HTTP)"
+    assert outcome.problem == f"1 row was not answered: {told}"
+
+
 def test_no_more_requests_at_once_than_the_job_allows(serve):
     def slowly(_):
         time.sleep(0.02)
@@ -334,13 +341,30 @@ def test_one_question_that_is_too_long_changes_nothing_for_the_others(serve):
     assert [limits[0], *limits[-2:]] == [(9, 0)] * 3
 
 
+def test_a_question_that_leaves_no_room_for_a_long_answer_is_asked_for_a_short_one(serve):
+    def answer(body):
+        full = body["messages"][0]["content"] == "1" and body["max_tokens"] > LITTLE_ROOM
+        return (400, {"error": {"message": "max_tokens is too large: 4096"}}, {}) if full else good()
+
+    service, answers = serve(answer), []
+    asked = [(row, (Turn("user", str(row)),)) for row in range(3)]
+    outcome = ask(service.endpoint(), None, asked, max_tokens=4096, on_answer=answers.append)
+    assert (outcome.errors, len(answers)) == (0, 3)
+    assert [body["max_tokens"] for _, _, body in service.requests] == [4096, 4096, LITTLE_ROOM, 4096]
+
+
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}])
 def test_a_service_that_answers_a_few_at_a_time_answers_all_in_the_end(serve, headers):
-    """What it puts off while it answers others counts as no try: it is there, and only busy."""
-    turns = iter(range(1000))
-    service = serve(lambda _: bad(429, **headers) if next(turns) % TRIES else good())
-    outcome, answers = put(service, rows=12, concurrency=4)
-    assert (outcome.errors, len(answers)) == (0, 12)
+    """What it puts off counts as no try as long as others are answered: it is there, and only busy."""
+    turns = iter(range(1, 1000))
+    service = serve(lambda _: bad(429, **headers) if next(turns) % (TRIES + 1) else good())
+    outcome, answers = put(service, rows=4, concurrency=2)
+    assert (outcome.errors, len(answers)) == (0, 4)
+
+
+def test_a_service_that_is_busy_for_ever_is_given_up(serve):
+    outcome, answers = put(serve(lambda _: bad(429)), rows=1, timeoutSeconds=1)
+    assert (outcome.problem, answers) == ("1 row was not answered: HTTP 429", [])
 
 
 def test_while_a_service_wants_a_pause_it_is_asked_nothing_whatever_the_row(serve):

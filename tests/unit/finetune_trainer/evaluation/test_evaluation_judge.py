@@ -50,6 +50,8 @@ def test_only_words_that_were_said_count_as_not_readable(found, said, rows):
         (["A", "A", "Tie", "Tie", "A", "B"], None),  # a place decided no more than one of three
         (["A", "A", "?", "B", "Tie", None],
          "on 1 row it did not begin with A, B or Tie, and on 1 of 1 row it chose the same place in both orders"),
+        (["<think>", "A", "A", "B", "A", "B"],
+         "1 reply ended in a thought, and on 1 row it did not begin with A, B or Tie"),
     ],
 )  # fmt: skip
 def test_a_judge_that_goes_by_places_is_told_of_and_none_that_finds_answers_alike(said, told):

@@ -17,6 +17,7 @@ from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import ChatTokenizer, Turn, check_dataset, encode, load_rows
 from finetune_trainer.evaluation import generate, measuring, stored
 from finetune_trainer.evaluation.contest import TUNED, ZERO_SHOT, Contestant, contest
+from finetune_trainer.evaluation.judge import MAX_TOKENS
 from finetune_trainer.evaluation.losses import loss_on
 from finetune_trainer.evaluation.material import Material, Question, prepare
 from finetune_trainer.evaluation.measuring import Measuring
@@ -375,7 +376,7 @@ def test_a_judge_compares_with_every_baseline_and_is_asked_once(tiny_model, tmp_
     asked = []
 
     def favours_the_tuned_model(service, key, left, *, max_tokens, on_answer):
-        assert (service.model, key, max_tokens) == ("m", "sk-2", 1024)
+        assert (service.model, key, max_tokens) == ("m", "sk-2", MAX_TOKENS)
         asked.extend(number for number, _ in left)
         for number, _ in left:
             on_answer(Answer(number, "A" if number % 2 == 0 else "B"))

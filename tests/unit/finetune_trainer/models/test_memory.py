@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -34,7 +33,6 @@ from finetune_trainer.models import base_model, memory, memory_fit, model_shape
 from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.models.memory import Need, Pass, Rows, Setup
 from finetune_trainer.models.memory_fit import Room, advice, bytes_of, doubt, judge, refusal, rooms_meant
-from finetune_trainer.models.weight_files import shapes_as_loaded
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import BART, T5, make_tiny_bart, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
@@ -161,28 +159,6 @@ def test_a_4_bit_model_has_the_shape_that_it_had(tmp_path):
     folder = make_tiny_model(tmp_path, width=64)
     model = base_model.load_model(folder, dtype=torch.float32, four_bits=True)
     assert set(model_shape.of_model(model).matrices) == set(model_shape.of_folder(folder).matrices)
-
-
-def test_a_model_that_is_stored_quantised_has_the_shape_that_it_is_loaded_in(tmp_path):
-    folder = make_tiny_model(tmp_path, width=64)
-    plain = model_shape.of_folder(folder)
-    base_model.load_model(folder, dtype=torch.float32, four_bits=True).save_pretrained(tmp_path / "bitsandbytes")
-    weights = load_file(folder / "model.safetensors")
-    scaled = {f"{name}_scale_inv": torch.ones(2, 2) for name in weights if name.endswith("_proj.weight")}
-    shutil.copytree(folder, tmp_path / "fp8")
-    save_file(weights | scaled, tmp_path / "fp8" / "model.safetensors")
-    for stored in ("bitsandbytes", "fp8"):
-        told = model_shape.of_folder(tmp_path / stored)
-        same = ("parameters", "linear_parameters", "vocabulary")
-        assert [getattr(told, field) for field in same] == [getattr(plain, field) for field in same]
-        assert (set(told.matrices), set(told.norms)) == (set(plain.matrices), set(plain.norms))
-
-
-def test_experts_in_mxfp4_are_as_many_numbers_as_they_stand_for(tmp_path):
-    blocks, scales = (torch.zeros(4, 96, 2, *one, dtype=torch.uint8) for one in ((16,), ()))
-    experts = "model.layers.0.mlp.experts.gate_up_proj"
-    save_file({f"{experts}_blocks": blocks, f"{experts}_scales": scales}, tmp_path / "model.safetensors")
-    assert shapes_as_loaded(tmp_path / "model.safetensors") == {experts: (4, 64, 96)}
 
 
 def test_a_4_bit_model_lets_go_of_its_file(tmp_path):

@@ -1,6 +1,7 @@
 """Base models whose weights come in many files: what is wrong with one of them is said by the file's name."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import model_shape
 from finetune_trainer.models.base_model import load_model
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN
+from finetune_trainer.models.weight_files import shapes_as_loaded
 from tests.assets.tiny_model import NAME, make_tiny_model
 
 INDEX, SECOND = "model.safetensors.index.json", "model-00002-of-00006.safetensors"
@@ -107,3 +110,25 @@ def test_one_file_of_another_precision_is_as_good(folder, dtype):
     after = load_model(folder, dtype=torch.float32)
     for one, other in zip(before.parameters(), after.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+
+
+def test_a_model_that_is_stored_quantised_has_the_shape_that_it_is_loaded_in(tmp_path):
+    folder = make_tiny_model(tmp_path, width=64)
+    plain = model_shape.of_folder(folder)
+    load_model(folder, dtype=torch.float32, four_bits=True).save_pretrained(tmp_path / "bitsandbytes")
+    weights = load_file(folder / "model.safetensors")
+    scaled = {f"{name}_scale_inv": torch.ones(2, 2) for name in weights if name.endswith("_proj.weight")}
+    shutil.copytree(folder, tmp_path / "fp8")
+    save_file(weights | scaled, tmp_path / "fp8" / "model.safetensors")
+    for stored in ("bitsandbytes", "fp8"):
+        told = model_shape.of_folder(tmp_path / stored)
+        same = ("parameters", "linear_parameters", "vocabulary")
+        assert [getattr(told, field) for field in same] == [getattr(plain, field) for field in same]
+        assert (set(told.matrices), set(told.norms)) == (set(plain.matrices), set(plain.norms))
+
+
+def test_experts_in_mxfp4_are_as_many_numbers_as_they_stand_for(tmp_path):
+    blocks, scales = (torch.zeros(4, 96, 2, *one, dtype=torch.uint8) for one in ((16,), ()))
+    experts = "model.layers.0.mlp.experts.gate_up_proj"
+    save_file({f"{experts}_blocks": blocks, f"{experts}_scales": scales}, tmp_path / "model.safetensors")
+    assert shapes_as_loaded(tmp_path / "model.safetensors") == {experts: (4, 64, 96)}

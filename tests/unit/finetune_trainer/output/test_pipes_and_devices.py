@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.names import MANIFEST
+from finetune_trainer import cache
 from finetune_trainer.attempt import fence, metrics
 from finetune_trainer.attempt.fence import Fence
 from finetune_trainer.attempt.metrics import Metrics
@@ -104,6 +105,14 @@ def test_a_pipe_among_the_files_of_a_model_is_told_at_once(tmp_path, name, looke
     assert isinstance(error, TrainerError), error
     assert error.reason == "ModelUnusable"
     assert f"{name} is a pipe or a device" in error.message
+
+
+@pytest.mark.parametrize("is_what", ["a pipe or a device", "a link that leads nowhere"])
+def test_what_is_no_file_among_those_of_a_model_is_not_left_out_of_the_cache(tmp_path, is_what):
+    path = tmp_path / "generation_config.json"
+    path.symlink_to("gone") if is_what.startswith("a link") else os.mkfifo(path)
+    with pytest.raises(TrainerError, match=rf"{path.name} of the model is {is_what}, not a file"):
+        cache._copy(tmp_path, tmp_path)
 
 
 def test_a_pipe_in_what_own_code_left_is_told_at_once(tmp_path):
