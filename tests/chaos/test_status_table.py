@@ -1,7 +1,6 @@
 """docs/reference/status.md: what each phase looks like to tools, made from objects that a real operator has written."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from tests.chaos.site import MOMENT, Site, connection
 from tests.chaos.stage import Plays, Stage
 from tests.chaos.wire import open_wire
 from tests.cluster.cluster import Cluster
+from tests.cluster.ports import free_port
 
 PAGE = ROOT / "docs/reference/status.md"
 BEGIN, END = "<!-- made by `make status-table` -->\n", "<!-- end -->\n"
@@ -231,9 +231,7 @@ async def of_connections(walk: Walkthrough) -> None:
 async def walk_through(stage: Stage) -> list[Sight]:
     """Everything that is seen on the way."""
     site, own = stage.site, stage.folder / "kubeconfig"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with open_wire(stage.cluster.kubeconfig, own, site.name) as wire:
         walk = Walkthrough(site, stage.cluster, wire.url, port)
         await of_the_unseen(walk)

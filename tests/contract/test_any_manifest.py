@@ -3,7 +3,6 @@
 import itertools
 import re
 import signal
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from kubernetes.client import ApiException, CustomObjectsApi
 from finetune_api.manifest import Manifest
 from finetune_api.names import GROUP, VERSION
 from tests.chaos import operators
+from tests.cluster.ports import free_port
 from tests.cluster.processes import wait_until
 from tests.contract.any_manifest import manifests
 from tests.contract.conftest import PLURALS, Server
@@ -59,9 +59,7 @@ class Operator:
 def operator(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     server.store({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     server.store(LOCAL)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("operator") / "log"
     chosen = operators.environment(NAMESPACE, server.cluster.kubeconfig, probe_port=port)
     process = operators.fork(chosen, log)

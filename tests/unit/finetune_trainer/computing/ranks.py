@@ -4,7 +4,6 @@ import faulthandler
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from finetune_trainer.attempt import launch, outcome
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.models import memory_fit
+from tests.cluster.ports import free_port
 from tests.forking import forking
 from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
@@ -36,9 +36,7 @@ def context() -> ForkServerContext:
 
 def start(size: int, target: Callable[..., None], *arguments: Any) -> list[BaseProcess]:
     """`target(*arguments)` in each of so many ranks; one rank is a process like any other."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     processes = [context().Process(target=_rank, args=(rank, size, port, target, arguments)) for rank in range(size)]
     for process in processes:
         process.start()
@@ -92,8 +90,8 @@ def steps_done(job: TrainerJob) -> int:
 def wait_for_step(job: TrainerJob, step: int, processes: list[BaseProcess]) -> None:
     end = time.monotonic() + 120
     while steps_done(job) < step:
-        assert all(process.is_alive() for process in processes), [process.exitcode for process in processes]
-        assert time.monotonic() < end, "it did not get there"
+        if time.monotonic() > end or not all(process.is_alive() for process in processes):
+            raise AssertionError(f"it did not get there: {ended(processes, 0)}")
         time.sleep(0.005)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serve import listen
+from tests.cluster.ports import free_port
 from tests.unit.finetune_trainer.waiting import wait_until
 
 ROOT = Path(__file__).parents[4]
@@ -23,9 +24,7 @@ def start(tmp_path):
     processes = []
 
     def run(*flags):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
