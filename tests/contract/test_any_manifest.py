@@ -69,7 +69,8 @@ def operator(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
     finally:
         process.send(signal.SIGKILL)
-        server.kubectl("delete", "llmconnection", "local")  # the server is other tests' too
+        server.kubectl("delete", "llmconnection", "local")  # the server is other tests' too, which would delete all,
+        Store(server).empty()  # one by one
 
 
 class Store:
@@ -104,6 +105,11 @@ class Store:
         place, name = self.place(made), made["metadata"]["name"]
         remove = "delete_namespaced_custom_object" if "namespace" in place else "delete_cluster_custom_object"
         getattr(self._objects, remove)(**place, name=name)
+
+    def empty(self) -> None:
+        """Delete whatever is in the namespace."""
+        for kind in ("ftj", "ftm", "md"):
+            self._objects.delete_collection_namespaced_custom_object(GROUP, VERSION, NAMESPACE, PLURALS[kind])
 
     def named(self, manifest: Manifest) -> tuple[Manifest, bool]:
         """A manifest of the namespace; one without an odd name gets its own, and stays when it is taken."""

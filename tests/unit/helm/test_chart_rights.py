@@ -68,7 +68,7 @@ def of_generic_code() -> set[Right]:
             found |= rights(resource, "update", subresource="/finalizers")  # owner references that block deletion
     found |= rights(kube.NAMESPACES, "get")  # reconcilers: Context.refresh
     for resource in (kube.DEPLOYMENTS, kube.SERVICES, kube.DISRUPTION_BUDGETS, kube.MODEL_DEPLOYMENTS):
-        found |= rights(resource, "get", *VERBS["apply"])  # reconcilers: Children.ensure
+        found |= rights(resource, "get", *VERBS["apply"], *VERBS["merge_patch"])  # reconcilers: Children.ensure
     found |= rights(kube.PODS, "get", subresource="/log")  # Kube.pod_log_tail
     return found | rights(kube.TOKEN_REVIEWS, "create")  # Kube.review_token
 
@@ -115,6 +115,7 @@ def test_calls_for_resources_in_variables_are_those_that_are_listed_here() -> No
         ("handlers/observer.py", "pages"),
         ("reconcilers/children.py", "apply"),
         ("reconcilers/children.py", "get"),
+        ("reconcilers/children.py", "merge_patch"),
         ("reconcilers/context.py", "get"),
         ("reconcilers/context.py", "merge_patch"),
     }
