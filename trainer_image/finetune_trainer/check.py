@@ -36,7 +36,7 @@ from finetune_trainer.data.provider_rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError, step_by
-from finetune_trainer.job.given_files import GivenFile, connection_of, read_given
+from finetune_trainer.job.given_files import GivenFile, connection_of, not_given, read_given
 from finetune_trainer.job.yaml_documents import shown
 from finetune_trainer.models import base_refusals, config_file, vocabulary
 from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
@@ -137,7 +137,7 @@ def _destination(
     """Where the connection leads, if it was given, else what the flag says; the flag counts before the connection."""
     found = connection_of(job, file, given)
     if found is None:
-        return Destination(provider)
+        return Destination(provider, doubt=None if provider else not_given(job, given))
     rules = None if found.spec.hugging_face is not None else data_rules(found.spec)
     if provider is not None and provider != rules:
         return Destination(provider)

@@ -58,6 +58,18 @@ def connection_of(job: FineTuneJobManifest, file: GivenFile, given: Iterable[Giv
     )
 
 
+def not_given(job: FineTuneJobManifest, given: Iterable[GivenFile]) -> str | None:
+    """A warning where connections were given, and the one that the job names is none of them: nothing of it counted."""
+    there = sorted({one.name for file in given for one in file.others if one.kind == "LLMConnection"})
+    if not there:
+        return None
+    name = job.spec.connection_ref.name
+    return (
+        f"spec.connectionRef.name: LLMConnection {name} is in none of the files (there: {', '.join(there)}), so the job "
+        "was not held against what its connection allows, nor against a provider's rules"
+    )
+
+
 def _whole(path: Path) -> str:
     """A path for messages: in two folders there may be files of one name."""
     return os.fsencode(path).decode("utf-8", errors="replace")

@@ -148,6 +148,15 @@ def test_of_two_connections_of_one_name_the_one_beside_the_job_counts_and_else_t
     assert f"LLMConnection team is in {dev} and {prod}, which differ: that of {prod} was taken" in said
 
 
+def test_a_connection_of_another_name_than_the_jobs_does_not_count_in_silence(tmp_path, capsys):
+    other = job(tmp_path, connectionRef={"name": "teem"})
+    one = write(tmp_path / "all.yaml", connection(OPENAI), other)
+    assert main(["check", "-f", one, "--manifest-only"]) == ExitCode.OK
+    assert "warning: spec.connectionRef.name: LLMConnection teem is in none of the files (there: team)" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_folder_without_anything_of_ours_is_told(tmp_path, capsys):
     write(tmp_path / "a" / "kustomization.yaml", {"resources": []})
     assert main(["check", "-f", str(tmp_path / "a")]) == ExitCode.SPEC_INVALID
