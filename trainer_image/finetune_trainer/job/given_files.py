@@ -65,8 +65,8 @@ def not_given(job: FineTuneJobManifest, given: Iterable[GivenFile]) -> str | Non
         return None
     name = job.spec.connection_ref.name
     return (
-        f"spec.connectionRef.name: LLMConnection {name} is in none of the files (there: {', '.join(there)}), so the job "
-        "was not held against what its connection allows, nor against a provider's rules"
+        f"spec.connectionRef.name: LLMConnection {name} is in none of the files (there: {', '.join(there)}), so the "
+        "job was not held against what its connection allows, nor against a provider's rules"
     )
 
 
