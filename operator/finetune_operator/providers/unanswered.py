@@ -6,6 +6,7 @@ SDKs wrap what went wrong in errors of their own, one in another: the cause is a
 import socket
 import ssl
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import TryLater, Unknown, Unreached, Unreadable
@@ -37,7 +38,8 @@ def unanswered(error: BaseException, who: str) -> Unknown:
     """The error in our own terms. `who`: what was asked, as people know it."""
     found = list(_causes(error))
     kind = Unreached if any(type(one).__name__ in _NEVER_SENT for one in found) else Unknown
-    told = kind(Reason.PROVIDER_UNAVAILABLE, f"{who} {_known(found, 'SSL_CERT_FILE') or _of_its_name(found)}")
+    why = _known(found, "SSL_CERT_FILE") or _of_its_name(found)
+    told = kind(Reason.PROVIDER_UNAVAILABLE, f"{who}{_at(found)} {why}")
     told.next_step = _TRUST if any(isinstance(one, ssl.SSLCertVerificationError) for one in found) else None
     return told
 
@@ -70,6 +72,16 @@ def known_cause(error: BaseException, bundle: str) -> str | None:
         bundle: the variable that names the authorities whose certificates are trusted.
     """
     return _known(list(_causes(error)), bundle)
+
+
+def _at(found: list[BaseException]) -> str:
+    """Where it was asked, of botocore's errors: a service of AWS has an address for each region, or the connection's.
+
+    The host alone: the rest names objects in a bucket, and what signs the call.
+    """
+    urls = (str((getattr(one, "kwargs", None) or {}).get("endpoint_url") or "") for one in found)
+    host = next((host for url in urls if (host := urlsplit(url).netloc.rpartition("@")[2])), None)
+    return f" ({host})" if host else ""
 
 
 def _known(found: list[BaseException], bundle: str) -> str | None:

@@ -92,6 +92,7 @@ async def test_a_server_without_tls_that_is_addressed_with_it_is_called_one(name
 async def test_where_nobody_listens_nothing_was_done(name, nobody):
     error = await told(ASK[name], f"http://{nobody}")
     assert (type(error), "refuses connections" in error.message) == (Unreached, True), error.message
+    assert nobody in error.message
 
 
 async def test_a_name_that_does_not_exist_is_called_one():
