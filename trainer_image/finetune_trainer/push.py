@@ -18,6 +18,9 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.output.pushes import push_all
 from finetune_trainer.storage.durable import read_manifest
 
+_KEYS = ("what `docker login` has left here", "HF_TOKEN or `hf auth login`")
+"""Of a registry, and of the hub: nobody has a Secret here, as a job has."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,7 +42,8 @@ def _push_one(push: Push, folder: Path) -> Pushed:
         raise TrainerError(Reason.MODEL_UNUSABLE, message, "Name a folder that `finetune-trainer` wrote.")
     (done,) = push_all(push, folder)
     if done.message:
-        raise TrainerError(Reason.STORE_UNAVAILABLE, f"{done.target}: {done.message}", done.next_step)
+        step = f"Check the place behind --to, {_KEYS[push.oci is None]}, and the way there; then push again."
+        raise TrainerError(Reason.STORE_UNAVAILABLE, f"{done.target}: {done.message}", step)
     return done
 
 

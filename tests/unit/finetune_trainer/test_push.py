@@ -354,6 +354,10 @@ def test_the_command_pushes_a_folder_that_is_there(place, tuned, capsys):
     assert "/team/model:1 is sha256:" in capsys.readouterr().out
     place.fault = lambda _method, _path: 500
     assert command(tuned, oci(place).oci.uri) == ExitCode.SERVICE_UNAVAILABLE
+    said = capsys.readouterr().err  # of a job's fields nobody knows here, and this is the command itself
+    assert "`docker login`" in said
+    assert "artifact.push" not in said
+    assert "`finetune-trainer push`" not in said
     assert command(tuned.parent, oci(place).oci.uri) == ExitCode.MODEL_UNUSABLE
 
 

@@ -5,6 +5,7 @@ The fingerprint tells, too, which checkpoints and answers of earlier attempts a 
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError
 from finetune_trainer.output import artifact
 from finetune_trainer.output.pushes import push_all
 from finetune_trainer.storage.durable import sha256_of
+
+logger = logging.getLogger(__name__)
 
 # What may differ between two attempts of the same job without changing what is learnt.
 _NOT_LEARNT_FROM: dict[str, Any] = {
@@ -66,7 +69,10 @@ def was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> b
 
 def with_pushes(job: TrainerJob, result: TrainingResult) -> TrainingResult:
     """The result with what became of the job's pushes, which are made here: the artifact is whole by now."""
-    return result.model_copy(update={"pushes": push_all(job.spec.artifact.push, artifact.folder_of(job)) or None})
+    pushes = push_all(job.spec.artifact.push, artifact.folder_of(job))
+    for failed in (one for one in pushes if one.message):
+        logger.warning("%s: %s. The artifact itself is whole.", failed.target, failed.message)
+    return result.model_copy(update={"pushes": pushes or None})
 
 
 def _require_same_files(job: TrainerJob, learnt_from: DatasetVerdict) -> None:

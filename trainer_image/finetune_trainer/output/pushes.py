@@ -1,6 +1,5 @@
 """spec.artifact.push: a whole artifact goes to a registry or a hub as well. What goes wrong there loses nothing."""
 
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,6 @@ from finetune_trainer.output.hub import push_to_hub
 from finetune_trainer.output.registry import PushError, Reference, Registry, entries_of, keys_for
 
 _SAID = 300  # letters: two of them have to fit into a pod's termination message
-
-logger = logging.getLogger(__name__)
 
 
 def require_keys(push: Push | None) -> None:
@@ -75,7 +72,6 @@ def _pushed(push: Push, folder: Path) -> Iterator[Pushed]:
 
 
 def _failed(target: str, error: PushError, step: str) -> Pushed:
-    logger.warning("%s: %s. The artifact itself is whole.", target, error)
     return Pushed(target=target, message=str(error)[:_SAID], next_step=step)
 
 
