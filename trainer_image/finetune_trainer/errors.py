@@ -29,6 +29,8 @@ _SHORT_OF_DEVICE_MEMORY = re.compile(
     r"(CUDA|HIP) error: out of memory|Triton Error \[\w+\]: out of memory|STATUS_ALLOC_FAILED"
 )
 
+_ANOTHER_JOB, _AGAIN = "pply the job under a new name", "un the same command again"
+"""Without their first letters, which may begin a sentence."""
 _EXIT_CODE_OF_REASON = {reason: code for code, reason in REASON_OF_EXIT_CODE.items()}
 _MESSAGE_LIMIT, _STEP_LIMIT = 4096, 1024  # of Failure's fields
 
@@ -60,11 +62,16 @@ class TrainerError(Exception):
 
 
 def step_by(steps: Mapping[Reason, str], reason: Reason, step: str | None) -> str | None:
-    """A next step, with that of `steps` for its reason where the reason's own is all of it, or its beginning."""
+    """A next step for a shell: that of `steps` where the reason's own is all of it, or its beginning.
+
+    Nothing was applied there: what a place says of its own for jobs, another name, is the same command once more.
+    """
     general = NEXT_STEP.get(reason)
-    if not (general and step and step.startswith(general)):
+    if general and step and step.startswith(general):
+        step = steps.get(reason, general) + step.removeprefix(general)
+    if not step or "in a cluster" in step:
         return step
-    return steps.get(reason, general) + step.removeprefix(general)
+    return step.replace(f"a{_ANOTHER_JOB}", f"r{_AGAIN}").replace(f"A{_ANOTHER_JOB}", f"R{_AGAIN}")
 
 
 def is_short_of_memory(error: BaseException) -> bool:

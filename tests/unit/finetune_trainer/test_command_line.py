@@ -15,7 +15,7 @@ from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer import __main__ as command_line
 from finetune_trainer import run
 from finetune_trainer.attempt import outcome
-from finetune_trainer.errors import TrainerError, is_short_of_memory
+from finetune_trainer.errors import ANOTHER_OUTPUT, TrainerError, is_short_of_memory
 from finetune_trainer.models import base_place
 from finetune_trainer.serving.artifact import open_artifact
 from tests.unit.finetune_trainer.jobs import make_job
@@ -217,6 +217,19 @@ def test_next_steps_at_a_shell_do_not_speak_of_a_cluster():
         said = outcome.with_next_step(TrainerError(reason, "x"), run._NEXT_STEP_HERE).next_step
         assert said
         assert not [word for word in words if word in said], reason
+
+
+@pytest.mark.parametrize(
+    ("step", "here"),
+    [
+        ("Use fewer rows, and apply the job under a new name.", "Use fewer rows, and run the same command again."),
+        ("Apply the job under a new name without it.", "Run the same command again without it."),
+        (ANOTHER_OUTPUT, ANOTHER_OUTPUT),  # it tells both apart by itself
+    ],
+)
+def test_nobody_at_a_shell_applies_a_job_under_a_new_name(step, here):
+    error = TrainerError(Reason.SPEC_INVALID, "x", step)
+    assert outcome.with_next_step(error, run._NEXT_STEP_HERE).next_step == here
 
 
 def test_no_next_step_speaks_of_a_cluster_to_those_who_have_none():
