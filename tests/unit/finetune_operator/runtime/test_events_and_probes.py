@@ -77,7 +77,7 @@ async def test_two_processes_that_tell_the_same_have_one_event(tmp_path):
 
 
 async def test_an_event_is_dated_by_the_api_servers_clock(tmp_path, monkeypatch):
-    """By a node's own, hours off, people would see what is yet to happen, and a replica elsewhere would tell it again."""
+    """By its node's own, hours off, what happened would be yet to come, and another replica would tell it again."""
     monkeypatch.setattr(Kube, "now", lambda _: datetime(2026, 11, 21, 12, tzinfo=UTC))
     async with fake_api.serve(tmp_path) as (api, kube):
         api.answer({"kind": "Event"}, status=201)
