@@ -141,6 +141,7 @@ class ModelReconciler:
             except REFUSALS as refusal:
                 self._offers.refuse(key, f"cannot be made: {refusal.message}")
                 return Requeue(REFUSED_CHECK_SECONDS)
+            offered = self._offered(key)  # also what came meanwhile, and was told of an earlier refusal
         self._offers.open(key)
         if model is None:
             return None
@@ -206,8 +207,10 @@ class ModelReconciler:
         if await self._written(key, model, before, status) is None:
             self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
             return None
-        self._offers.settle(key, has_versions_of(view.status, offered))
-        full = self._turn_away(key, view, decision, pruning)
+        settled = has_versions_of(view.status, offered)
+        self._offers.settle(key, settled)
+        # Who has offered while status was written has the model look again, and is told nothing.
+        full = self._turn_away(key, view, decision, pruning) if len(settled) < len(offered) else None
         if changes:
             deployed = await self._deploy(model, view, decision)
             await self._tell_activated(model, before, status)
@@ -220,10 +223,8 @@ class ModelReconciler:
         pauses = [again for again in (deployed.again, pruning.again(view), full, pinned) if again is not None]
         return Requeue(min(pauses)) if pauses else None
 
-    def _turn_away(self, key: Key, view: ModelView, decision: ModelDecision, pruning: Pruning) -> float | None:
+    def _turn_away(self, key: Key, view: ModelView, decision: ModelDecision, pruning: Pruning) -> float:
         """Tell jobs that still wait why; seconds until there may be room: what makes it comes without any event."""
-        if not self._offers.of(key):
-            return None
         makes_room = bool(pruning.gone or (decision.prune and pruning.trouble is None))
         trouble = pruning.trouble.failure() if pruning.trouble and not makes_room else None
         self._offers.turn_away(key, no_room(key.name, view.status, makes_room=makes_room, trouble=trouble))

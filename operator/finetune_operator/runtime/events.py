@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 from finetune_api.manifest import Manifest
@@ -78,7 +78,7 @@ class Recorder:
             metrics.EVENTS.labels("dropped").inc()
             return
         try:
-            await kube.create(EVENTS, _manifest(self._instance, regarding, occurrence, fingerprint))
+            await kube.create(EVENTS, _manifest(self._instance, regarding, occurrence, fingerprint, kube.now()))
             metrics.EVENTS.labels("posted").inc()
         except Conflict:
             metrics.EVENTS.labels("repeated").inc()  # by somebody else, or an earlier attempt whose answer was lost
@@ -106,9 +106,10 @@ async def record(  # noqa: PLR0917 - reads like the Event's own fields, in their
     await _OF_THIS_PROCESS.post(kube, regarding, Occurrence(type, reason, note, action))
 
 
-def _manifest(instance: str, regarding: Manifest, occurrence: Occurrence, fingerprint: str) -> Manifest:
+def _manifest(
+    instance: str, regarding: Manifest, occurrence: Occurrence, fingerprint: str, moment: datetime
+) -> Manifest:
     metadata = regarding["metadata"]
-    moment = datetime.now(UTC)
     reference = {
         "apiVersion": regarding["apiVersion"],
         "kind": regarding["kind"],
@@ -121,7 +122,7 @@ def _manifest(instance: str, regarding: Manifest, occurrence: Occurrence, finger
         "kind": EVENTS.kind,
         "metadata": {
             # The same for all who would post it in these ten minutes: another release of the operator, or the process
-            # that comes after this one.
+            # that comes after this one. Of another node, perhaps: so `moment` is by the API server's clock.
             "name": f"{_name(metadata['name'])}.{int(moment.timestamp() // REPEAT_SECONDS):x}{fingerprint[:10]}",
             # Events of cluster-scoped objects live in the namespace default: so the API demands.
             "namespace": metadata.get("namespace") or "default",

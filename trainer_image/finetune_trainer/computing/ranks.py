@@ -38,6 +38,9 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.01, 1.0
 _TIMEOUT = timedelta(minutes=30)
 """Of a collective: more than ranks differ by within one step."""
 
+_FINDING = timedelta(minutes=5)
+"""Of the store, which is there before the ranks are: torchrun's agents have met on it."""
+
 _BUCKET_BYTES = 64 * 1024 * 1024
 
 
@@ -251,12 +254,17 @@ def join(per_node: int = 1, environment: Mapping[str, str] = os.environ) -> Worl
     """The world that torchrun has put this process into, else `ALONE`. No collective is possible before `form`.
 
     accelerate looks at the same variables and would share out the data itself: it must not see them.
+
+    Raises:
+        TrainerError: Interrupted, the first node has ended, and its store with it.
     """
     if int(environment.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, size = next(iter(rendezvous("env://")))
+    with _others_may_end():
+        store, rank, size = next(iter(rendezvous("env://", timeout=_FINDING)))
+    store.set_timeout(_TIMEOUT)
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(variable, None)
     return World(rank, size, store, per_node)

@@ -100,6 +100,30 @@ async def test_a_result_waits_no_longer_than_until_all_others_have_ended(ends: s
     assert cluster.status(last)["phase"] == "Succeeded"
 
 
+async def test_a_result_that_comes_while_others_are_written_is_not_turned_away() -> None:
+    """Nobody has looked for room for it yet."""
+    cluster = await with_ended_jobs()
+    last = Key(JOB.kind, "team-a", NAMES[-1])
+    cluster.hear()
+    for name in NAMES[:-1]:
+        await cluster.reconcile(Key(JOB.kind, "team-a", name))
+    write = cluster.kube.patch_status
+
+    async def beside(resource: Any, *arguments: Any) -> Any:
+        if resource is FINE_TUNED_MODELS:
+            cluster.kube.patch_status = write  # type: ignore[method-assign]
+            await cluster.reconcile(last)
+        return await write(resource, *arguments)
+
+    cluster.kube.patch_status = beside  # type: ignore[method-assign]
+    await cluster.reconcile(MODEL)
+    await cluster.reconcile(last)  # the model's own next look waits for others
+    assert sorted(versions(cluster)) == NAMES[:-1]
+    assert ("FineTuneJob", "Warning", "ModelFull") not in cluster.told
+    await cluster.settle()
+    assert sorted(versions(cluster)) == NAMES
+
+
 async def test_a_store_that_is_behind_is_asked_for_and_numbers_stay_unique() -> None:
     cluster = await with_ended_jobs()
     metadata = {"name": "sentiment", "namespace": "team-a"}

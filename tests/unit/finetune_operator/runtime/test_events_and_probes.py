@@ -1,6 +1,7 @@
 """Events: once in ten minutes, never raising. Probes: what is wrong is said, metrics are readable."""
 
 import logging
+from datetime import UTC, datetime
 
 import aiohttp
 import fake_api
@@ -8,6 +9,7 @@ import pytest
 
 from finetune_operator.runtime import events, metrics
 from finetune_operator.runtime.events import Occurrence, Recorder
+from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.probes import ProbeServer
 
 JOB = {
@@ -72,6 +74,15 @@ async def test_two_processes_that_tell_the_same_have_one_event(tmp_path):
         for pod in ("pod", "another"):
             await Recorder(pod, Clock()).post(kube, JOB, DONE)
     assert len({seen.body["metadata"]["name"] for seen in api.seen}) == 1
+
+
+async def test_an_event_is_dated_by_the_api_servers_clock(tmp_path, monkeypatch):
+    """By its node's own, hours off, what happened would be yet to come, and another replica would tell it again."""
+    monkeypatch.setattr(Kube, "now", lambda _: datetime(2026, 11, 21, 12, tzinfo=UTC))
+    async with fake_api.serve(tmp_path) as (api, kube):
+        api.answer({"kind": "Event"}, status=201)
+        await Recorder("pod", Clock()).post(kube, JOB, DONE)
+    assert api.seen[0].body["eventTime"] == "2026-11-21T12:00:00.000000Z"
 
 
 async def test_a_failure_is_logged_not_raised_and_the_event_may_be_posted_again(tmp_path, caplog):

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from finetune_trainer.training.passes import Cut, labelled, loss_sum
 from finetune_trainer.training.step_trainer import StepTrainer
 from finetune_trainer.training.steps import PASSES, Steps
 from finetune_trainer.training.token_store import TokenStore
+from tests.cluster.ports import free_port
 from tests.unit.finetune_trainer.computing import ranks
 from tests.unit.finetune_trainer.jobs import make_job
 
@@ -126,6 +128,17 @@ def test_trap_10_ranks_that_are_killed_or_stopped_go_on_in_the_same_order_and_en
     assert ranks.learnt(straight) == ranks.learnt(broken)
     order = [[line.get("tokens") for line in ranks.learnt(job)] for job in (straight, alone)]
     assert order[0] == order[1]
+
+
+def test_a_rank_that_finds_no_store_was_interrupted_and_has_not_crashed(monkeypatch):
+    """The first node has ended while this one's ranks began: the next attempt is the answer."""
+    environment = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("finetune_trainer.computing.ranks._FINDING", timedelta(milliseconds=10))
+    with pytest.raises(TrainerError) as refused:
+        join()
+    assert refused.value.reason is Reason.INTERRUPTED
 
 
 def hear_late() -> None:
