@@ -107,9 +107,13 @@ class Store:
         getattr(self._objects, remove)(**place, name=name)
 
     def empty(self) -> None:
-        """Delete whatever is in the namespace."""
+        """Delete whatever is in the namespace; no operator is there any more who would let go of what is held."""
         for kind in ("ftj", "ftm", "md"):
-            self._objects.delete_collection_namespaced_custom_object(GROUP, VERSION, NAMESPACE, PLURALS[kind])
+            there = {"group": GROUP, "version": VERSION, "namespace": NAMESPACE, "plural": PLURALS[kind]}
+            self._objects.delete_collection_namespaced_custom_object(**there)
+            for held in self._objects.list_namespaced_custom_object(**there)["items"]:
+                free = {"metadata": {"finalizers": None}}
+                self._objects.patch_namespaced_custom_object(**there, name=held["metadata"]["name"], body=free)
 
     def named(self, manifest: Manifest) -> tuple[Manifest, bool]:
         """A manifest of the namespace; one without an odd name gets its own, and stays when it is taken."""
