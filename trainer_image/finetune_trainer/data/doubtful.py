@@ -90,10 +90,7 @@ class EveryRow:
 
 
 class Longest:
-    """Whether several texts of one kind are as long as the longest: what was longer is cut there, as cells are.
-
-    That costs a tenth of what checking a row takes without its tokens.
-    """
+    """Whether several texts of one kind are as long as the longest: what was longer is cut there, as cells are."""
 
     def __init__(self, back: int, what: str) -> None:
         """`back`: of the row's turns from its end."""
