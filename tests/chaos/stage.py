@@ -81,7 +81,11 @@ def selected(items: Iterable[pytest.Item]) -> Waves:
 
 @contextmanager
 def performed(cluster: Cluster, waves: Waves, folder: Path) -> Iterator[Outcomes]:
-    """Have plays performed while tests already look at those that are over."""
+    """Have plays performed while tests already look at those that are over.
+
+    pytest names the running test in the environment and takes the name out again; a play that reads the whole
+    environment just then, as a process that it starts or a client's search for proxies does, ends in a KeyError.
+    """
     outcomes: Outcomes = {name: Future() for wave in waves for name in wave}
 
     def perform() -> None:
@@ -92,9 +96,11 @@ def performed(cluster: Cluster, waves: Waves, folder: Path) -> Iterator[Outcomes
                 outcome.cancel()  # it was not performed: nobody waits for it
 
     stage = Thread(target=perform, name="plays", daemon=True)
-    stage.start()
-    yield outcomes
-    stage.join()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("_pytest.runner._update_current_test_var", lambda _item, _when: None)
+        stage.start()
+        yield outcomes
+        stage.join()
 
 
 async def _perform(cluster: Cluster, waves: Waves, folder: Path, outcomes: Outcomes) -> None:
