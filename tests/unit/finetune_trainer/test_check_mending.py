@@ -350,6 +350,13 @@ def test_objects_with_lists_in_parquet_are_written_as_json_by_the_command(check,
     assert json.loads(rows.splitlines()[0])["completion"] == '{"text":["b"],"answer_start":[0]}'
 
 
+@pytest.mark.parametrize("kind", ["S", "stringValue", "string"])
+def test_a_text_that_stands_with_its_type_is_taken_and_not_learnt_as_json(check, tmp_path, kind):
+    data = json.dumps({"prompt": "a", "completion": {kind: "b"}}) + "\n" + '{"prompt": "a", "completion": {"x": "b"}}\n'
+    made = followed(check(train=("t.jsonl", data)).verdict.next_step, tmp_path, FILE=data)
+    assert [json.loads(line)["completion"] for line in made.splitlines()] == ["b", '{"x":"b"}']
+
+
 def test_an_object_for_a_text_is_answered_with_how_a_part_of_it_is_taken_out(check):
     """As SQuAD has its answers."""
     row = {"id": "1", "context": "c", "question": "q", "answers": {"text": ["b"], "answer_start": [0]}}

@@ -118,6 +118,10 @@ WRAPPED = {
     "lists": {"prompt": ASKED, "completion": ANSWERED},
     "index of pandas": {"0": ROWS[0], "1": ROWS[1]},
     "table of pandas": {"schema": {"fields": []}, "data": ROWS},
+    "rows behind what they are described by": {"features": [{"name": "prompt"}], "rows": [{"row": row} for row in ROWS]},
+    "hits of Elasticsearch": {"took": 5, "hits": {"total": {"value": 2}, "hits": [{"_source": row} for row in ROWS]}},
+    "edges of GraphQL": {"data": {"list": {"edges": [{"node": row, "cursor": "x"} for row in ROWS]}}},
+    "a tree of Firebase": {"pairs": {"-Nx1": ROWS[0], "-Nx2": ROWS[1]}},
     "values of Google's sheets": {"range": "A1:B3", "values": [["prompt", "completion"], *map(list, PAIRS)]},
 }
 
@@ -129,6 +133,18 @@ def test_rows_within_an_object_are_taken_out_by_name(check, tmp_path, what, name
     data = json.dumps(WRAPPED[what])
     made = followed(check(train=(name, data)).verdict.next_step, tmp_path, FILE=data)
     assert [json.loads(line) for line in made.splitlines()] == ROWS
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+def test_rows_are_taken_out_of_several_pages(check, tmp_path, name):
+    data = as_lines({"data": [row], "next": "x"} for row in ROWS)
+    made = followed(check(train=(name, data)).verdict.next_step, tmp_path, FILE=data)
+    assert [json.loads(line) for line in made.splitlines()] == ROWS
+
+
+def test_lines_that_have_lists_of_objects_are_lines_whatever_their_file_is_called(check):
+    data = as_lines({"text": one, "label": other, "spans": [{"start": 0, "end": 3}]} for one, other in PAIRS)
+    assert "{prompt: text, completion: label}" in check(train=("t.json", data)).verdict.next_step
 
 
 def test_squad_becomes_rows_of_its_answered_questions_in_one_step_or_in_two(check, tmp_path):
@@ -146,6 +162,7 @@ def test_squad_becomes_rows_of_its_answered_questions_in_one_step_or_in_two(chec
         {"id": 1, "row": {"prompt": "a", "completion": "b"}},
         {"inputs": {"question": "a"}, "outputs": {"answer": "b"}},
         {"data": {"more here": {"prompt": "a", "completion": "b"}}},
+        {"Item": {"prompt": {"S": "a"}, "completion": {"S": "b"}}},
     ],
 )
 def test_columns_within_objects_are_taken_out_by_name(check, tmp_path, row):

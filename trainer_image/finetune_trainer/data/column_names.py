@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune_api.dataset import Columns
 from finetune_trainer.data.jq import by_jq, by_jq_of_all, field, key
-from finetune_trainer.data.layouts import BELOW, Layout
+from finetune_trainer.data.layouts import BELOW, Layout, Layouts
 from finetune_trainer.data.turns import messages_in
 
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -134,6 +134,14 @@ def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None
         return {"messages": near}
     held = [name for name in free if messages_in(known.get(name))]
     return {"messages": held[0]} if len(held) == 1 and not found and columns.prompt not in seen else found
+
+
+def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
+    """Whether an object has all that a row needs, by the names that the job asks for or by others that mean the same."""
+    columns = layouts.of(fields).columns
+    found = meant(columns, list(fields), fields)
+    lacking = {part for part in columns.needed if columns.named[part] not in fields}
+    return not absent(columns, fields) or "messages" in found or found.keys() >= lacking
 
 
 def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:

@@ -211,15 +211,20 @@ def _of_bytes(_column: str, file_format: str) -> str:
     return f"Only text is learnt: `{by_jq(file_format, '.')}` makes it of bytes, where those are UTF-8."
 
 
+_OF_TYPED = 'if type == "object" and length == 1 then .S // .stringValue // .string_value // .string // . else . end'
+"""Of jq: the text of an object that is a type and its value, as DynamoDB, Firestore, BigQuery and Avro write it."""
+
+
 def _of_object(column: str, file_format: str) -> str:
     """How a text that an object holds becomes that of its row. Answers of SQuAD are lists within one."""
     whole, part = (
-        by_jq(file_format, f'{field(column)} |= (if type == "object" then {how} else . end)')
-        for how in ("tojson", ".NAME")
+        by_jq(file_format, f'{field(column)} |= ({before}if type == "object" then {how} else . end)')
+        for before, how in ((f"{_OF_TYPED} | ", "tojson"), ("", ".NAME"))
     )
     return (
-        f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then; of an object `{part}` takes "
-        "what it calls NAME; .text[0] is an answer of SQuAD."
+        f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then, but takes the text of those that "
+        f"are one with its type, as DynamoDB has it; of an object `{part}` takes what it calls NAME; .text[0] is an "
+        "answer of SQuAD."
     )
 
 

@@ -20,7 +20,7 @@ from finetune_api.uris import AROUND, Uri, UriError, parse_uri, without_mark
 from finetune_api.verdict import SplitName
 from finetune_trainer.data import utf16
 from finetune_trainer.data.blocks import Block, one_by_one
-from finetune_trainer.data.column_names import absent, meant
+from finetune_trainer.data.column_names import absent, may_serve
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.compression import compression_of, decompressed
 from finetune_trainer.data.csv_rows import SEPARATED_BY, SEPARATORS, EmptyRows, Header, read_csv
@@ -37,7 +37,7 @@ from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.rows import Record, Row, Rows
 from finetune_trainer.data.source import Source, broken_file
 from finetune_trainer.data.turns import is_message
-from finetune_trainer.data.wrapped import step_for
+from finetune_trainer.data.wrapped import places_of_rows, step_for
 from finetune_trainer.errors import TrainerError
 
 _ON_A_HUB = re.compile(r"\w[\w.-]*/[\w-]+")
@@ -196,10 +196,10 @@ class SplitFile:
             TrainerError: DatasetInvalid, it is not.
         """
         begun = list(islice(found, 1))
-        if by_lines and sum(1 for _ in islice(one_by_one(begun), 2)) == 1:
+        if sum(1 for _ in islice(one_by_one(begun), 2)) == 1:
             begun += islice(found, 1)
         rows = list(islice(one_by_one(begun), 2))
-        if rows and (self._is_wrapped(rows) if by_lines else _is_around(rows[0], self._serves)):
+        if rows and (self._is_wrapped(rows) if by_lines else self._is_around(rows)):
             raise broken_file(
                 self.name,
                 "begins with an object that is no row: it holds the rows, or columns, or goes on in the next line",
@@ -214,11 +214,18 @@ class SplitFile:
         values = list(fields.values())
         if self._may_serve(fields):
             return len(rows) == 1 and len(values) > 1 and _are_alike(values)
-        return len(rows) == 1 and not is_asked and any(map(_holds_rows, values))
+        return len(rows) == 1 and not is_asked and _hold_rows(fields)
+
+    def _is_around(self, rows: list[Record]) -> bool:
+        """Whether the first object goes on behind its line, or is the only one and no row: they are in it."""
+        if rows[0].fields is None:
+            return rows[0].problem in (LINE_BREAKS_OFF, LINE_TOO_LONG)
+        fields = rows[0].fields
+        return len(rows) == 1 and (_are_alike(list(fields.values())) or (not self._serves(fields) and _hold_rows(fields)))
 
     def _may_serve(self, fields: Mapping[str, Any]) -> bool:
         """Whether an object has what the job needs, by these names or by others that mean the same."""
-        return self._serves(fields) or bool(meant(self._layouts.asked.columns, list(fields)))
+        return may_serve(self._layouts, fields)
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Record | Block]:
         from finetune_trainer.data.parquet import ParquetRows, spooled
@@ -242,17 +249,10 @@ class SplitFile:
             self._source.require_same()
 
 
-def _is_around(record: Record, serves: Callable[[Collection[str]], bool]) -> bool:
-    """Whether the first object goes on behind its line, or is no row: all rows or all columns are in it."""
-    if record.fields is None:
-        return record.problem in (LINE_BREAKS_OFF, LINE_TOO_LONG)
-    values = list(record.fields.values())
-    return _are_alike(values) or (not serves(record.fields) and any(map(_holds_rows, values)))
-
-
-def _holds_rows(value: Any) -> bool:
-    """Whether it is a list of rows: of objects that are no messages, or of lists of cells."""
-    return isinstance(value, list) and bool(value) and (all(map(_is_row, value)) or all(map(_is_list, value)))
+def _hold_rows(fields: Mapping[str, Any]) -> bool:
+    """Whether there are rows in an object: objects that are no messages, or lists of cells."""
+    cells = (value for value in fields.values() if isinstance(value, list) and value)
+    return any(True for _ in places_of_rows(fields)) or any(all(map(_is_list, value)) for value in cells)
 
 
 def _are_alike(values: list[Any]) -> bool:

@@ -292,6 +292,8 @@ class SplitCheck:
         )
         if known := next(filter(None, ways), None):
             return known
+        if inside := wrapped.within(self.first_fields, lambda one: column_names.may_serve(self.layouts, one), self.format):
+            return inside
         if not meant and not column_names.has_two_answers(self.columns_seen):
             named = wrapped.lifted(columns, self.first_fields, self.format)
             if named or self.of_objects:

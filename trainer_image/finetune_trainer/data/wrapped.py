@@ -4,7 +4,7 @@ Names of columns are shown, as elsewhere; what stands in them is not.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,10 @@ from finetune_trainer.data.turns import ROLE_OF, is_message, messages_in
 
 _LINES = "JSONLines"
 _DEPTH, _MOST_PLACES = 3, 8
+_DEPTH_OF_ROWS = 4
+"""Objects around rows, as answers of GraphQL and Elasticsearch have them."""
+_TYPES = ("S", "stringValue", "string_value", "string")
+"""What DynamoDB, Firestore, BigQuery and Avro call a value that is text, within an object that has nothing else."""
 _OF_JQ = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 _AS_ROWS = "$names, .] | transpose | map({key: .[0], value: .[1]}) | from_entries"
@@ -55,13 +59,8 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
         if isinstance(head, list) and all(isinstance(one, str) for one in head) and serves(dict.fromkeys(head, "")):
             rows = path_of([name])
             yield f"{rows}[0] as $names | {rows}[1:][] | [{_AS_ROWS}", "puts the names of the first row to their cells"
-    lists = [name for name, value in fields.items() if _is_of_objects(value) and may_be_shown(name)]
-    if lists:
-        first = fields[lists[0]][0]
-        inner = next((name for name, one in first.items() if isinstance(one, dict) and serves(one)), None)
-        below = path_of([inner]) if inner is not None and not serves(first) and may_be_shown(inner) else ""
-        others = f"; {' and '.join(lists[1:])} would be files of their own" if lists[1:] else ""
-        yield f"{path_of([lists[0]])}[]{below}", f"takes the rows of {lists[0]} out{others}"
+    if told := _rows_out(fields, serves):
+        yield told
     values = list(fields.values())
     if values and all(isinstance(value, dict) and serves(value) for value in values):
         yield ".[]", "takes the rows out of the object"
@@ -70,6 +69,48 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
             f"keys_unsorted as $names | [.[] | [.[]]] | transpose[] | [{_AS_ROWS}",
             "makes rows of the columns",
         )
+    if lists := [path for path, _ in places_of_rows(fields)]:
+        yield f"{path_of(lists[0])}[]", _taken(lists)
+
+
+def _rows_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> tuple[str, str] | None:
+    """The program for lists of what a row needs, as they stand there or within an object each; None where none is."""
+    found = list[tuple[list[str], list[str]]]()
+    for path, first in places_of_rows(fields):
+        within = (name for name, one in first.items() if isinstance(one, dict) and serves(one) and may_be_shown(name))
+        if serves(first):
+            found.append((path, []))
+        elif (inner := next(within, None)) is not None:
+            found.append((path, [inner]))
+    if not found:
+        return None
+    path, inner = found[0]
+    return f"{path_of(path)}[]{path_of(inner) if inner else ''}", _taken([path for path, _ in found])
+
+
+def _taken(lists: Sequence[list[str]]) -> str:
+    first, *others = map(".".join, lists)
+    return f"takes the rows of {first} out" + (f"; {' and '.join(others)} would be files of their own" if others else "")
+
+
+def within(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool], file_format: str) -> str | None:
+    """What to do with a file of such objects, each with some of the rows; None where they hold none."""
+    told = _rows_out(fields, serves)
+    return told and f"Rows stand within those of the file: `{by_jq(file_format, told[0])}` {told[1]}."
+
+
+def places_of_rows(fields: Mapping[str, Any], before: Sequence[str] = ()) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """The ways to lists of objects that are no messages, or to objects of such that are alike; the first of each."""
+    for name, value in fields.items() if len(before) < _DEPTH_OF_ROWS else ():
+        path, values = [*before, name], value
+        if isinstance(value, dict):
+            values = list(value.values()) if len(value) > 1 else []
+            alike = all(isinstance(one, dict) and one.keys() == values[0].keys() for one in values)
+            values = values if alike and values and not set(values[0]) <= set(_TYPES) else []
+        if may_be_shown(name) and _is_of_objects(values):
+            yield path, values[0]
+        elif may_be_shown(name) and isinstance(value, dict):
+            yield from places_of_rows(value, path)
 
 
 def _is_squad(fields: Mapping[str, Any]) -> bool:
@@ -78,7 +119,7 @@ def _is_squad(fields: Mapping[str, Any]) -> bool:
 
 
 def _is_of_objects(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and not is_message(one) for one in value)
 
 
 def path_of(names: list[str]) -> str:
@@ -90,7 +131,8 @@ def path_of(names: list[str]) -> str:
 def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
     """What to do with a row that has its columns within objects, by name; None where they are not found there."""
     paths = list(_paths(row, []))
-    places = {path[-1]: path for path in paths} | {".".join(path): path for path in paths}
+    places = {path[-2]: path for path in paths if path[-1] in _TYPES} | {path[-1]: path for path in paths}
+    places |= {".".join(path): path for path in paths}
     lacking = [part for part in columns.needed if columns.named[part] not in row]
     asked = {part: name for part in lacking if (name := columns.named[part]) in places}
     found = asked | {part: name for part, name in meant(columns, list(places)).items() if part not in asked}
