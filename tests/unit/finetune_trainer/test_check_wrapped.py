@@ -327,7 +327,7 @@ def test_rows_of_a_table_with_too_few_cells_and_headers_among_them_are_left_out(
     lines = ["prompt,completion", 'a,"b\nc"', "alone", "d,e", "prompt,completion", "f,g", "h,i"]
     data = "\n".join(lines).replace(",", separator)
     made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
-    assert made == 'prompt,completion\na,"b\nc"\nd,e\nf,g\nh,i\n'
+    assert made == "prompt,completion\nf,g\nh,i\n", "and those beside them, which may be parts of one text"
 
 
 def test_lines_above_a_table_are_taken_away(check, tmp_path):
@@ -364,8 +364,15 @@ def test_where_most_rows_are_bad_none_are_left_out(check):
         'prompt, completion\n"a", "Hold, then release"\n"b", "It is"\n',
         '"prompt", "completion"\n"a", "Hold, then release"\n"b", "It is"\n',
         '"prompt,completion"\n"a,""Hold, then release"""\n"b,It is"\n',
+        'prompt,completion\na,"Hold, then release"\n"b","say\n\\"hi\\" now"\n',
+        "'prompt','completion'\n'a','Hold, then release'\n'b','It''s'\n",
+        'a,"Hold, then release"\nb,It is\n',
+        '"prompt","completion"\n"a";"Hold, then release"\n"b";"It is"\n',
     ],
-    ids=["commas", "commas at the end", "one row", "backslashes", "spaces", "spaces in the header", "whole lines"],
+    ids=[
+        *("commas", "commas at the end", "one row", "backslashes", "spaces", "spaces in the header", "whole lines"),
+        *("backslashes over several lines", "single quotes", "no header", "other separators"),
+    ],
 )
 def test_tables_whose_cells_are_not_quoted_are_written_anew(check, tmp_path, table):
     made = followed(check(train=("t.csv", table)).verdict.next_step, tmp_path, FILE=table)

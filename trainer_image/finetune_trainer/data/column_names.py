@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.jq import by_jq, by_jq_of_all, field, key
+from finetune_trainer.data.jq import by_jq, by_jq_of_all, field, key, separator_in
 from finetune_trainer.data.layouts import BELOW, Layout, Layouts
 from finetune_trainer.data.turns import messages_in
 
@@ -254,6 +254,15 @@ def renamed(columns: Columns, found: dict[str, str], file_format: str) -> str:
         inside = ", ".join(f"{key(own)}: {field(name)}" for own, name in names.items())
         how = f"`{by_jq(file_format, f'. + {{{inside}}}')}` gives the columns of this one the same names"
     return f"One mapping counts for all files of a job, and another file fits it: {how}."
+
+
+def header(columns: Columns, seen: Sequence[str], file_format: str) -> str:
+    """How a table of text gets the line that it lacks, where it has no more columns than are needed; empty else."""
+    needed = [columns.named[part] for part in columns.needed]
+    if len(seen) != len(needed):
+        return ""
+    line = separator_in(file_format)[1:-1].join(needed)
+    return rf": `sed '1i {line}' FILE > ROWS.csv` writes it, where they stand in this order"
 
 
 def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:

@@ -117,7 +117,7 @@ def read_csv(
     tell_header(header)
     telling = next((name for name in reversed(header.names) if name in wanted), "".join(header.names[-1:]))
     empty = empty or EmptyRows()
-    one_by_one = _records(_rows(_RowLines(_popped(begun, source)), header.separator), header, empty)
+    one_by_one = _records(_rows(_RowLines(_popped(begun, source), header.separator)), header, empty)
     while begun and (row := next(one_by_one, None)):
         yield row
     yield from _in_blocks(source, header, telling, one_by_one, empty)
@@ -259,6 +259,9 @@ def _header(
         raise broken_file(file_name, "each of its lines stands in quotes as a whole", _UNQUOTED)
     if not serves(names) and serves([name.strip('"') for name in names]):
         raise broken_file(file_name, "a space stands before its quotes, which are then none", without_spaces(mark))
+    if not serves(names) and serves([name.strip("'") for name in names]):
+        how = _anew(mark, r'quotechar="\x27"')
+        raise broken_file(file_name, "its cells stand in single quotes", f"CSV has double ones: {how} writes those.")
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header stands on line {below}, below lines that belong to no table"
         how = f"Remove the lines before it: `tail -n +{below} FILE > ROWS.csv` does it."
@@ -271,11 +274,16 @@ def _header(
 
 def without_spaces(separator: str) -> str:
     """What to do where a space stands before quotes."""
+    how = _anew(separator, "skipinitialspace=True")
+    return f"Quotes stand right behind the separator: {how} takes the spaces between them away."
+
+
+def _anew(separator: str, option: str) -> str:
+    """The command that writes a table anew which is read with an option of Python's reader."""
     return (
-        "Quotes stand right behind the separator: `python3 -c 'import csv, sys; csv.field_size_limit(1 << 30); "
-        'csv.writer(sys.stdout, lineterminator="\\n").writerows(csv.reader(open("FILE", newline="", '
-        f'encoding="utf-8-sig"), delimiter={json.dumps(separator)}, skipinitialspace=True))\' > ROWS.csv` takes the '
-        "spaces between them away."
+        "`python3 -c 'import csv, sys; csv.field_size_limit(1 << 30); csv.writer(sys.stdout, "
+        'lineterminator="\\n").writerows(csv.reader(open("FILE", newline="", encoding="utf-8-sig"), '
+        f"delimiter={json.dumps(separator)}, {option}))' > ROWS.csv`"
     )
 
 
@@ -324,7 +332,7 @@ def _names(begun: list[Line], source: Lines, separator: str) -> tuple[list[str] 
 
     Lines beyond those that were read before are added to them.
     """
-    lines = _RowLines(_again(begun, source))
+    lines = _RowLines(_again(begun, source), separator)
     row = _row(csv.reader(lines, strict=True, delimiter=separator), lines)
     if row is None or isinstance(row, Record):
         return row or [], lines.count
@@ -342,8 +350,8 @@ def _again(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
 _Row = tuple[Position, list[str]] | Record
 
 
-def _rows(source: "_RowLines", separator: str) -> Iterator[_Row]:
-    reader = csv.reader(source, strict=True, delimiter=separator)
+def _rows(source: "_RowLines") -> Iterator[_Row]:
+    reader = csv.reader(source, strict=True, delimiter=source.separator)
     while (row := _row(reader, source)) is not None:
         if source.too_long:
             source.skip_row()
@@ -362,6 +370,9 @@ def _row(reader: Iterator[list[str]], source: "_RowLines") -> _Row | None:
             return None
         except csv.Error as error:
             problem = _in_words(error)
+            if problem == OTHER_QUOTES:
+                found = (mark for mark in SEPARATORS if mark != source.separator and f'"{mark}"' in source.text)
+                problem = next((f"{OTHERS_IN_QUOTES}{BY_OTHERS}{SEPARATORS[mark]}" for mark in found), problem)
         except _TooLongError:
             problem = f"the row is {TOO_LONG}; a quote may not be closed"
         problem = problem or source.problem
@@ -369,6 +380,15 @@ def _row(reader: Iterator[list[str]], source: "_RowLines") -> _Row | None:
 
 
 _LONE_RETURN = "a line ends with a lone carriage return; end lines with a line feed"
+
+
+OTHER_QUOTES = (
+    "the quotes are not as CSV has them: within a quoted cell a quote is doubled, and a separator follows the cell"
+)
+"""What is said of rows whose quotes part no cells."""
+
+OTHERS_IN_QUOTES = "quoted cells are not separated as the header's are"
+"""Beginning of what is said of them where another separator stands between quotes."""
 
 
 def _in_words(error: csv.Error) -> str:
@@ -379,9 +399,7 @@ def _in_words(error: csv.Error) -> str:
         return _LONE_RETURN
     if "field larger" in said:
         return f"a cell is {TOO_LONG}; a quote may not be closed"
-    return (
-        "the quotes are not as CSV has them: within a quoted cell a quote is doubled, and a separator follows the cell"
-    )
+    return OTHER_QUOTES
 
 
 class _TooLongError(Exception):
@@ -391,8 +409,9 @@ class _TooLongError(Exception):
 class _RowLines:
     """Lines as text for csv.reader, which asks for as many as a row needs."""
 
-    def __init__(self, source: Iterator[Line]) -> None:
+    def __init__(self, source: Iterator[Line], separator: str) -> None:
         self._source = source
+        self.separator = separator
         self._size = 0
         self._quotes = 0
         self.first = 0
@@ -401,6 +420,8 @@ class _RowLines:
         """Lines of all rows so far."""
         self.too_long = False
         """Whether the present row is, and not all of it was read."""
+        self.text = ""
+        """The last line."""
         self.problem: str | None = None
         """Why the bytes of the present row are no text."""
 
@@ -428,10 +449,11 @@ class _RowLines:
         if b"\0" in line.text:
             self.problem = "the row has a NUL byte"
         try:
-            return line.text.decode("utf-8")
+            self.text = line.text.decode("utf-8")
         except UnicodeDecodeError:
             self.problem = NO_UTF8
-            return line.text.decode("utf-8", errors="replace")
+            self.text = line.text.decode("utf-8", errors="replace")
+        return self.text
 
     def _count(self, line: Line) -> None:
         self.count += 1

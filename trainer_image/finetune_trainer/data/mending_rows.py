@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.csv_rows import BY_OTHERS, ROW_NUMBER, SEPARATORS, SPACE_BEFORE_QUOTE, without_spaces
+from finetune_trainer.data.csv_rows import BY_OTHERS, OTHER_QUOTES, OTHERS_IN_QUOTES, ROW_NUMBER, SEPARATORS, SPACE_BEFORE_QUOTE, without_spaces
 from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
@@ -21,6 +21,11 @@ _JOINED = (
 )
 """Python that puts together what was parted within a text, of rows with too many cells. Where nothing tells how, the
 rest of a question may become a part of the answer: such rows are left out."""
+_WHOLE = (
+    "rows = list(filter(None, rows)); parts = [False, *(len(row) != len(head) for row in rows), False]; "
+    "[out.writerow(row) for at, row in enumerate(rows) if row != head and not any(parts[at:at + 3])]"
+)
+"""The same of rows that have as many cells as the header, and so have those beside them."""
 _OF_MESSAGES = ("message", "content")
 """How is begun what is said of one message."""
 
@@ -69,8 +74,10 @@ def _by_cells(problems: Sequence[Unusable], file_format: str) -> str | None:
     known = ("where the header has ", "the header stands here once more")
     if not file_format.startswith("CSV") or not all(any(one in problem.what for one in known) for problem in problems):
         return None
-    kept = "[out.writerow(row) for row in rows if len(row) == len(head) and row != head]"
-    return _by_python(f"{_rows_of(file_format)}{kept}")
+    return (
+        f"{_by_python(_rows_of(file_format) + _WHOLE)}, with the ones right before and behind those that have other "
+        "numbers of cells: they may be parts of one text with line breaks in it"
+    )
 
 
 def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -> str | None:
@@ -85,7 +92,7 @@ def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -
         return without_spaces(json.loads(mark))
     if counted := _of_counts(problems, file_format, are_all=are_all):
         return counted
-    if all("the quotes are not as CSV has them" in problem.what for problem in problems):
+    if any(OTHER_QUOTES in problem.what for problem in problems):  # cells of other rows may come of it
         return (
             "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
             """`sed 's/\\\\"/""/g' FILE > ROWS.csv` does it where a backslash stands before them; others are for you """
@@ -99,7 +106,7 @@ def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool)
     mark = separator_in(file_format)
     others = Counter(problem.what.partition(BY_OTHERS)[2] for problem in problems)
     other, count = others.most_common(1)[0]
-    lacks_own = any(problem.what.startswith("1 cell ") for problem in problems)  # else only cells are too many
+    lacks_own = any(problem.what.startswith(("1 cell ", OTHERS_IN_QUOTES)) for problem in problems)  # else only cells are too many
     if other and lacks_own and count > max(1, len(problems) // 2):
         return _written_otherwise(mark, other)
     if are_all and all(ROW_NUMBER in problem.what for problem in problems):

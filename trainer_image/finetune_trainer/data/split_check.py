@@ -312,7 +312,8 @@ class SplitCheck:
         if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):
             return f"{otherwise}; or else m{named}"
         if (said := self._spoken_columns()) == column_names.NO_HEADER:
-            return f"Let the file begin with a line of its columns' names, or m{named}"
+            header = column_names.header(self.columns, self.columns_seen, self.format)
+            return f"Let the file begin with a line of its columns' names{header}, or m{named}"
         if said == column_names.DATA and self.format.startswith("JSON"):
             return column_names.KEYS
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
