@@ -123,6 +123,31 @@ EXPORTS = {
         ],
         {},
     ),
+    "completions that OpenAI has stored": (
+        [{"id": "1", "input": [user(x)], "choices": [{"index": 0, "message": assistant(y)}]} for x, y in PAIRS],
+        {},
+    ),
+    "a log of Bedrock": (
+        [
+            {
+                "schemaType": "ModelInvocationLog",
+                "input": {"inputBodyJson": {"messages": [user([{"text": one}])], "system": [{"text": "s"}]}},
+                "output": {"outputBodyJson": {"output": {"message": assistant([{"text": other}])}}},
+            }
+            for one, other in PAIRS
+        ],
+        {},
+    ),
+    "requests and responses as JSON text, a question without a role": (
+        [
+            {
+                "request": json.dumps({"contents": [{"parts": [{"text": one}]}]}),
+                "response": json.dumps({"candidates": [{"content": {"role": "model", "parts": [{"text": other}]}}]}),
+            }
+            for one, other in PAIRS
+        ],
+        {},
+    ),
     "a batch of Bedrock": (
         [
             {"recordId": "1", "modelInput": {"system": "s", "messages": [user(one)]}, "modelOutput": {"content": parts}}
@@ -194,6 +219,11 @@ def test_the_command_of_the_next_step_makes_rows_of_an_export(check, tmp_path, w
     assert "thanks" not in made
     assert "dismissed" not in made
     assert all(json.dumps(asked)[1:-1] in made for asked in ASKED), "nothing is lost"
+
+
+def test_a_document_beside_a_question_is_not_taken_for_its_answer(check):
+    data = as_lines([{"asked": [user("q")], "documents": [{"content": "d", "url": "u"}]}])
+    assert "puts the answers" not in check(train=("rows.jsonl", data)).verdict.next_step
 
 
 OTHER_PARTS = {

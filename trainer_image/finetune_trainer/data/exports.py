@@ -35,15 +35,6 @@ _TURNS = (
 )
 """Of jq: messages of a dialogue that is written as text, as Anthropic's HH-RLHF has them."""
 
-_OF_LOGS = (
-    "if .request.contents then {systemInstruction: .request.systemInstruction, "
-    "contents: (.request.contents + [.response.candidates[0].content])} else {messages: ((.request.messages "
-    "// .request.body.messages) + [(.response.choices // .response.body.choices)[0].message | {role, content}])} end"
-)
-_OF_BEDROCK = (
-    "{system: .modelInput.system, messages: (.modelInput.messages + [.modelOutput.output.message // .modelOutput "
-    '| {role: "assistant", content}])}'
-)
 _OF_PRODIGY = 'select(.answer == "accept") | {prompt: .text, completion: (.label // .accept[0])} | select(.completion)'
 _WITH_HISTORY = (
     '{system, messages: ([.history[]? | {role: "user", content: .[0]}, {role: "assistant", content: .[1]}] + [{role: '
@@ -83,8 +74,6 @@ _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
         "| select(.completion)",
         "takes a field and the first response to a question out of records of Argilla",
     ),
-    (frozenset({"request", "response"}), _OF_LOGS, "puts the answer of each response to its request"),
-    (frozenset({"modelInput", "modelOutput"}), _OF_BEDROCK, "puts the answers of a batch of Bedrock to its requests"),
     *(
         (frozenset({"text", "answer", mark}), _OF_PRODIGY, "takes what was accepted out of tasks of Prodigy")
         for mark in ("_input_hash", "_task_hash")

@@ -15,7 +15,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SplitName, SplitVerdict
 from finetune_api.words import counted
-from finetune_trainer.data import column_names, exports, wrapped
+from finetune_trainer.data import column_names, exports, parted, wrapped
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count, count_pairs
@@ -287,6 +287,7 @@ class SplitCheck:
         ways: tuple[str | None, ...] = (
             of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
             *(of_one_answer if not of_pairs else ()),
+            None if of_pairs else parted.put_together(self.first_fields, self.format),
             None if len(meant) == len(unnamed) else wrapped.as_json(columns, self.first_fields, self.format),
             self._marked and self._marked.step(self.format),
         )
