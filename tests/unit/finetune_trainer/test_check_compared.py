@@ -124,6 +124,14 @@ def test_who_has_won_is_not_counted_from_0_where_the_answers_are_counted_from_1(
     assert not (tmp_path / "ROWS.jsonl").read_text()
 
 
+def test_numbers_that_do_not_tell_which_answer_they_mean_are_for_the_reader_to_name(check, tmp_path):
+    rows = [{"prompt": f"p{at}", "response_a": "a", "response_b": "b", "label": at} for at in (0, 1)]
+    data = "".join(json.dumps(row) + "\n" for row in rows)
+    step = check(train=("t.jsonl", data), spec={"preference": {}}).verdict.next_step
+    made = followed(step, tmp_path, {"ONE": "1", "TWO": "0"}, FILE=data)
+    assert [json.loads(line)["chosen"] for line in made.splitlines()] == ["b", "a"]
+
+
 def test_the_name_of_who_has_won_is_no_answer(check):
     rows = [{"question": "a", "first": "b", "second": "c", "winner": "first"}]
     step = check(train=("t.jsonl", WRITTEN["t.jsonl"](rows)), spec={"preference": {}}).verdict.next_step

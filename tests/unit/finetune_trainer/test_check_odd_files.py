@@ -87,6 +87,35 @@ def test_nul_bytes_get_a_command_that_takes_them_away(check, tmp_path, name, dat
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 3)
 
 
+SMILED = LINES.replace("answer 1", "answer 😀")
+WITH_QUOTES = LINES.replace("question 1", r"question \"1\"")
+MENDED = {
+    "times before objects": ("t.jsonl", "".join(f"2026-11-30T09:00:00Z INFO {line}\n" for line in LINES.splitlines())),
+    "a stream of events": ("t.jsonl", "".join(f"data: {line}\n\n" for line in LINES.splitlines()) + "data: [DONE]\n"),
+    "a script": ("t.json", f"export const rows = {ARRAY};\n"),
+    "a comment above": ("t.json", f"// rows\n{ARRAY}\n"),
+    "CESU-8": ("t.jsonl", SMILED.replace("😀", "\ud83d\ude00").encode(errors="surrogatepass")),
+    "CESU-8 in a table": ("t.csv", TABLE.replace("r 1", "r \ud83d\ude00").encode(errors="surrogatepass")),
+    "backslashes of COPY": ("t.jsonl", WITH_QUOTES.replace("\\", "\\\\")),
+    "a header in lists": ("t.json", json.dumps([["id", "prompt", "completion"], *([0, *row.values()] for row in ROWS)])),
+    "a header in lists on lines": (
+        "t.jsonl",
+        "".join(f"{json.dumps([*row])}\n" for row in (ROWS[0], *map(dict.values, ROWS))),
+    ),
+    "two layouts": ("t.jsonl", LINES[: LINES.rindex("{")] + '{"question": "question 2", "answer": "answer 2"}\n'),
+}
+
+
+@pytest.mark.parametrize("what", MENDED)
+def test_the_command_of_the_next_step_leaves_nothing_out_and_learns_nothing_else(check, tmp_path, what):
+    name, data = MENDED[what]
+    made = followed(check(train=(name, data)).verdict.next_step, tmp_path, FILE=data)
+    mended = check(train=(f"mended-{name}", made), validation=("v.jsonl", {"CESU-8": SMILED}.get(what, LINES)))
+    assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 3), mended.err
+    shared = mended.verdict.shared_rows[0].rows
+    assert shared == (2 if what in ("CESU-8 in a table", "backslashes of COPY") else 3)
+
+
 def test_a_byte_order_mark_that_files_put_together_left_in_a_text_is_told(check):
     """Of JSON Lines the row is refused; a cell of CSV may hold anything."""
     result = check(train=("t.csv", TABLE + "\ufeffquestion 9,answer 9\n"))

@@ -20,6 +20,7 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
         *("inputs", "article", "document", "src", "dialogue", "dialog", "problem", "userinput", "usermessage"),
         *(
             "inputtext",
+            "textinput",
             "frage",
             "eingabe",
             "pregunta",
@@ -39,7 +40,7 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
         *("output", "answer", "response", "label", "target", "assistant", "chosen", "reply", "summary"),
         *("targets", "highlights", "tgt", "gpt", "bot", "expectedoutput", "groundtruth", "ideal", "reference"),
         *("expected", "botresponse", "modelresponse", "solution"),
-        *("outputtext", "antwort", "ausgabe", "respuesta", "salida", "resposta", "risposta", "réponse", "ответ"),
+        *("outputtext", "generation", "antwort", "ausgabe", "respuesta", "salida", "resposta", "risposta", "réponse", "ответ"),
         *("答案", "回答", "输出"),
     ),
     "system": ("instruction", "system_prompt", "context"),
@@ -254,6 +255,19 @@ def renamed(columns: Columns, found: dict[str, str], file_format: str) -> str:
         inside = ", ".join(f"{key(own)}: {field(name)}" for own, name in names.items())
         how = f"`{by_jq(file_format, f'. + {{{inside}}}')}` gives the columns of this one the same names"
     return f"One mapping counts for all files of a job, and another file fits it: {how}."
+
+
+def of_two_layouts(columns: Columns, seen: Sequence[str], file_format: str) -> str | None:
+    """What to do where rows without the columns that others have, have them by other names; None where none has."""
+    named = columns.named
+    found = meant(columns, [name for name in seen if name not in named.values()])
+    if not found.keys() >= set(columns.needed) or not file_format.startswith("JSON"):
+        return None
+    asked = field(named[columns.needed[0]])
+    others = ", ".join(f"{key(named[part])}: {field(found[part])}" for part in columns.needed)
+    how = by_jq(file_format, f"if {asked} == null then . + {{{others}}} else . end")
+    names = " and ".join(found[part] for part in columns.needed)
+    return f"Rows have two layouts: `{how}` gives those without {named[columns.needed[0]]} the texts of {names}."
 
 
 def header(columns: Columns, seen: Sequence[str], file_format: str) -> str:

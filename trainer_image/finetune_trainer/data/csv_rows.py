@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from finetune_trainer.data.blocks import Block, Table
 from finetune_trainer.data.csv_blocks import Found, rows_together
-from finetune_trainer.data.lines import TOO_LONG, Line, Lines
+from finetune_trainer.data.lines import TOO_LONG, Line, Lines, other_than_utf8
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS, broken_file
 
@@ -25,7 +25,7 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SEPARATED_BY = "separated by "
 """Beginning of what is said of others."""
 
-NO_UTF8 = "the row is not UTF-8 text: save the file as UTF-8"
+NO_UTF8 = f"the row is {other_than_utf8(b'')}"
 """Problem of a row in another encoding."""
 
 SPACE_BEFORE_QUOTE = ": a space stands before a quote, which is then none"
@@ -451,7 +451,7 @@ class _RowLines:
         try:
             self.text = line.text.decode("utf-8")
         except UnicodeDecodeError:
-            self.problem = NO_UTF8
+            self.problem = f"the row is {other_than_utf8(line.text)}"
             self.text = line.text.decode("utf-8", errors="replace")
         return self.text
 

@@ -28,6 +28,10 @@ _IN_STRING = re.compile(rb'["\\]')
 AFTER_ARRAY = "something follows the array"
 """Beginning of what is said of it."""
 _AFTER = f"{AFTER_ARRAY}: it is not read; write one array of all rows, or one object a line"
+_AS_ARRAY = (
+    "Write an array of objects, or set the format that it has. `sed '1s/^[^[{]*//; $s/[^]}]*$//' FILE > ROWS.json` takes "
+    "away what stands around an array in a script, such as const data = and a semicolon."
+)
 _CUT = "the array breaks off: a bracket or a quote is not closed"
 
 
@@ -41,7 +45,7 @@ def read_json_array(stream: io.BufferedReader, file_name: str) -> Iterator[Recor
     elements = _Elements(stream)
     first = elements.open()
     if first not in (b"[", b""):
-        raise broken_file(file_name, "is no JSON array", "Write an array of objects, or set the format that it has.")
+        raise broken_file(file_name, "is no JSON array", _AS_ARRAY)
     return elements.records() if first else iter(())
 
 

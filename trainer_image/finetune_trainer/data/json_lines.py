@@ -11,7 +11,7 @@ import msgspec
 
 from finetune_trainer.data.blocks import Block, Objects, Table
 from finetune_trainer.data.column_names import ORDINARY_NAME
-from finetune_trainer.data.lines import BOM, END_OF_DOS, TOO_LONG, Line, Lines
+from finetune_trainer.data.lines import BOM, END_OF_DOS, TOO_LONG, Line, Lines, other_than_utf8
 from finetune_trainer.data.repeated import are_told_apart, repeated_name
 from finetune_trainer.data.rows import Position, Record, line_places
 
@@ -37,6 +37,9 @@ _GOES_ON = "expected ',' or '}'"
 SEPARATOR = b"\x1e"
 """What JSON text sequences (RFC 7464) have before each object."""
 OF_SEQUENCES = "a record separator (0x1E) stands before the object"
+BEFORE_OBJECT = "something stands before the object"
+"""What is said of lines that have one behind a time, a number or a name, as logs have it."""
+DOUBLED = "backslashes are doubled, as COPY of Postgres doubles them"
 _TYPOGRAPHIC = ("\N{LEFT DOUBLE QUOTATION MARK}".encode(), "\N{RIGHT DOUBLE QUOTATION MARK}".encode())
 _OF_PYTHON = re.compile(rb"(None|True|False)\b")
 _NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
@@ -156,7 +159,7 @@ def json_record(position: Position, text: bytes | bytearray, called: str) -> Rec
         fields = _decoder.decode(text)
         twice = None if are_told_apart(text, [fields]) else repeated_name(text)
     except UnicodeDecodeError:
-        problem = f"the {called} is not UTF-8 text: save the file as UTF-8"
+        problem = f"the {called} is {other_than_utf8(text)}"
     except msgspec.DecodeError as error:
         problem = f"the {called} {_not_json(str(error), text)}"
     except RecursionError:
@@ -200,6 +203,8 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
         (begun.startswith(SEPARATOR), OF_SEQUENCES),
         (begun.startswith(END_OF_DOS), "the end of a file of DOS (Ctrl-Z) stands before the object: take it away"),
         (b"\0" in text, "a NUL byte is in it"),
+        (begun[:1] not in b'{["' and place < text.find(b"{") and begun.rstrip().endswith(b"}"), BEFORE_OBJECT),
+        (_GOES_ON in said and before.endswith(rb'\\"') and _is_letter(behind[:1]), DOUBLED),
         (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),
         ("escape" in said, "a backslash that is part of text is written twice"),
         (any(mark in text[place : place + 3] for mark in _TYPOGRAPHIC), "its quotes are typographic ones"),

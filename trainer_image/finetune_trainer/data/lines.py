@@ -1,6 +1,7 @@
 """Lines of a byte stream with their numbers, in bounded memory however long a line is."""
 
 import io
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,6 +12,9 @@ TOO_LONG = f"longer than {ROW_LIMIT // (1024 * 1024)} MiB"
 BOM = BOM_UTF8
 END_OF_DOS = b"\x1a"
 """Ctrl-Z, with which old programs end a text: nothing of it."""
+CESU_8 = "CESU-8 text, which is UTF-8 but for emoji and other rare characters"
+"""What is said of text that writes those as two halves."""
+_HALVES = re.compile(rb"\xed[\xa0-\xaf].\xed[\xb0-\xbf]", re.DOTALL)
 _ENDS = 3
 """Bytes of a line within which it may stand, with an end behind it."""
 
@@ -89,6 +93,11 @@ class Lines:
         self._stream.read(len(lines) - len(self._begun))
         self._begun = b""
         self.number += count
+
+
+def other_than_utf8(text: bytes | bytearray) -> str:
+    """What bytes are that are no UTF-8, for messages."""
+    return CESU_8 if _HALVES.search(text) else "not UTF-8 text: save the file as UTF-8"
 
 
 def skip_bom(stream: io.BufferedReader) -> None:

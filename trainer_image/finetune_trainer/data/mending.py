@@ -10,22 +10,27 @@ from finetune_trainer.data import mending_messages
 from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.jq import by_jq, by_python, field
 from finetune_trainer.data.json_array import AFTER_ARRAY
-from finetune_trainer.data.json_lines import NO_OBJECT, OF_SEQUENCES
+from finetune_trainer.data.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_SEQUENCES
+from finetune_trainer.data.lines import CESU_8
 from finetune_trainer.data.mending_rows import of_table, without_rows
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
 from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
 
 _OF_LISTS = (
-    'if type == "array" and all(.[]; type == "array" or (type == "string" and test("^\\\\s*\\\\{"))) then .[] else . '
-    'end | if type == "string" then fromjson elif type != "array" then . elif all(.[]; type == "object") then '
+    '[.[] | if type == "array" and all(.[]; type == "array" or (type == "string" and test("^\\\\s*\\\\{"))) then .[] '
+    'else . end] | if .[0] | type == "array" and any(.[]; type == "string" and (ascii_downcase | IN("prompt", '
+    '"completion", "question", "answer", "instruction", "input", "output", "text", "label"))) then .[0] as $names '
+    "| .[1:][] | [$names, .] | transpose | map({key: .[0], value: .[1]}) | from_entries else .[] "
+    '| if type == "string" then fromjson elif type != "array" then . elif all(.[]; type == "object") then '
     "(if all(.[]; .role // .from) then {messages: .} else .[] end) elif length == 2 then {prompt: .[0], completion: "
-    '.[1]} else with_entries(.key |= "column\\(.)") end'
+    '.[1]} else with_entries(.key |= "column\\(.)") end end'
 )
-"""Of jq: rows of lists of conversations, of rows, of texts or of objects as text, in one list or on lines."""
+"""Of jq: rows of lists of conversations, of rows, of texts or of objects as text, in one list or on lines; the first
+may be the header of a table."""
 _OBJECTS = (
-    f"A row is an object with names: `jq -c '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of pairs "
+    f"A row is an object with names: `jq -sc '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of pairs "
     "of texts and of objects that are written as text, on lines of their own or all in one array; the cells of longer "
-    "lists become column0, column1, and so on, for spec.dataset.columns."
+    "lists get the names of the first, or become column0, column1, and so on, for spec.dataset.columns."
 )
 _OF_PYTHON = (
     "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
@@ -61,7 +66,13 @@ _WITHOUT_NUL = (
     r"`tr -d '\000' < FILE > ROWS` takes the NUL bytes away. A write that broke off leaves many of them: then rows are "
     "missing, too, and the file is to be written anew."
 )
+_FROM_CESU = (
+    "`python3 -c 'import sys; [sys.stdout.buffer.write(line.decode(\"utf-8\", \"surrogatepass\").encode(\"utf-16\", "
+    '"surrogatepass").decode("utf-16").encode()) for line in sys.stdin.buffer]\' < FILE > ROWS` writes the file as UTF-8: '
+    "old Java, Oracle's UTF8 and MySQL's utf8 have CESU-8."
+)
 _STEPS_OF_ANY = (
+    (CESU_8, _FROM_CESU),
     ("lone carriage return", WITH_LINE_FEEDS),
     ("NUL byte", _WITHOUT_NUL),
     (REFUSED_BY_TEMPLATE, _AS_TEMPLATE_WANTS),
@@ -80,6 +91,7 @@ _STEPS = (
         "A text was cut in the middle of a character, such as an emoji: cut texts by characters and not by UTF-16 "
         "units (as substring of JavaScript and Java does), and write the rows anew.",
     ),
+    (DOUBLED, r"`sed 's/\\\\/\\/g' FILE > ROWS.jsonl` takes half of the backslashes away; so does `psql -At`, for COPY."),
     (OF_SEQUENCES, r"`tr -d '\036' < FILE > ROWS.jsonl` takes the separators of JSON text sequences away."),
     (
         AFTER_ARRAY,
@@ -101,6 +113,10 @@ _STEPS = (
 """The same of JSON."""
 
 _NO_LAST_COMMA = "Take away the comma behind the last part of an object or list: json.dumps writes none."
+_WITHOUT_PREFIX = (
+    "`sed -n 's/^[^{]*{/{/p' FILE > ROWS.jsonl` takes away what stands before the first brace of each line, and lines "
+    "without one."
+)
 _STEPS_OF_LINES = (
     ("has NaN or Infinity", _WITH_NULL.format(".")),
     (
@@ -162,6 +178,8 @@ def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) 
     if _all_say(problems, "Python's"):
         return _OF_PYTHON.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
     steps = _STEPS_OF_LINES if file_format.startswith("JSONLines") else _STEPS_OF_ARRAYS
+    if 2 * sum(BEFORE_OBJECT in problem.what for problem in problems) > len(problems) and steps is _STEPS_OF_LINES:
+        return _WITHOUT_PREFIX
     known = next((step for what, step in steps + _STEPS if _all_say(problems, what)), None)
     if known or field is None:
         return known
@@ -169,7 +187,7 @@ def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) 
         return _OBJECTS
     return (
         f"The file was read as {file_format}: set {field} if it is something else, or write one object a line "
-        "(`jq -c . FILE` does it with objects over several lines)."
+        "(`jq -c . FILE > ROWS.jsonl` does it with objects over several lines)."
     )
 
 

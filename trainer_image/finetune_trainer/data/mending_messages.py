@@ -98,8 +98,8 @@ def _without_reasoning(column: str, file_format: str) -> str:
 def _with_role(column: str, file_format: str) -> str:
     """How messages get the names by which they are read."""
     said = "A message has its speaker as role and its text as content"
-    role = "(.role // .from // .author // .sender // .speaker // .type)"
-    content = "(.content // .value // .text // .message // .utterance // .body)"
+    role = '(.role // .from // .author // .sender // .speaker // .type // error("a message names nobody"))'
+    content = "(.content // .value // .text // .message // .utterance // .body // .data.content?)"
     named = f"with_entries(.key |= ascii_downcase) | . + {{role: {role}, content: {content}}}"
     speakers = 'keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot"))'
     each = (

@@ -58,11 +58,11 @@ _KNOWN: tuple[tuple[frozenset[str], str, str], ...] = (
 
 _QUESTIONS = ("prompt", "question", "instruction", "query", "input")
 _TEXTS = ("response", "answer", "completion", "output", "text", "content")
-_WINNERS = ("winner", "preferred", "preference", "better", "choice")
+_WINNERS = ("winner", "preferred", "preference", "better", "choice", "label")
 _SCORES = ("overall_score", "score", "rating", "reward", "pm_score", "rank", "fine-grained_score")
 
 
-def _of_two(names: Collection[str]) -> Iterator[tuple[str, str]]:
+def _of_two(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The program for two answers, which end with a and b or 1 and 2, beside a column that says which of them won.
 
     It gets all rows at once: where any says 0, another may say 1 and mean the second answer.
@@ -73,6 +73,13 @@ def _of_two(names: Collection[str]) -> Iterator[tuple[str, str]]:
     for one, two in ((f"{word}{mark}", f"{word}{other}") for word in _TEXTS for mark, other in _MARKS):
         if one in names and two in names:
             marks = f"{one[-1]}{two[-1]}".lower()
+            if (said := str(first.get(winner)).lower()) in _NUMBERS and said not in marks:
+                yield (
+                    f'.[] | ({field(winner)} | tostring) as $who | ({{"ONE": [{field(one)}, {field(two)}], "TWO": '
+                    f"[{field(two)}, {field(one)}]}}[$who] // empty) {_BETTER_FIRST}{_PAIR % field(asked)}",
+                    f"what {winner} says, with its own words where {one} is better for ONE, and {two} for TWO",
+                )
+                return
             yield (
                 f'if any({field(winner)} == (0, "0")) then error("0 is no answer") else .[] end | '
                 f"({field(winner)} | tostring | ascii_downcase) as $who | "
@@ -83,6 +90,8 @@ def _of_two(names: Collection[str]) -> Iterator[tuple[str, str]]:
             )
 
 
+_NUMBERS = ("0", "1", "true", "false")
+"""What says which of two is better only to who knows how they are counted."""
 _MARKS = (("_a", "_b"), ("_A", "_B"), ("_1", "_2"), ("A", "B"), ("1", "2"))
 
 
@@ -125,7 +134,7 @@ def of_ranked(names: Collection[str], first: Mapping[str, Any], file_format: str
         return f"`{how}` puts what is labelled good and bad of one prompt together; other rows are left out."
     known = ((by_jq, program, by) for columns, program, by in _KNOWN if columns.issubset(names))
     others = ((by_jq, program, by) for program, by in _of_scored(names, first))
-    found = next(chain(known, ((by_jq_of_all, program, by) for program, by in _of_two(names)), others), None)
+    found = next(chain(known, ((by_jq_of_all, program, by) for program, by in _of_two(names, first)), others), None)
     if found is None:
         return None
     command, program, by = found

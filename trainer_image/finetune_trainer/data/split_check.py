@@ -267,6 +267,10 @@ class SplitCheck:
             return self._how_to_name_columns()
         if self.bad_rows:
             field = f"spec.dataset.{self.split}.format"
+            if all(problem.kind == "Missing" and problem.field == self.columns.prompt for problem in self.problems) and (
+                other := column_names.of_two_layouts(self.columns, self.columns_seen, self.format)
+            ):
+                return other
             return mending(self.problems, self.rows, self.bad_rows, self.format, field)
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
