@@ -97,7 +97,10 @@ MENDED = {
     "CESU-8": ("t.jsonl", SMILED.replace("😀", "\ud83d\ude00").encode(errors="surrogatepass")),
     "CESU-8 in a table": ("t.csv", TABLE.replace("r 1", "r \ud83d\ude00").encode(errors="surrogatepass")),
     "backslashes of COPY": ("t.jsonl", WITH_QUOTES.replace("\\", "\\\\")),
-    "a header in lists": ("t.json", json.dumps([["id", "prompt", "completion"], *([0, *row.values()] for row in ROWS)])),
+    "a header in lists": (
+        "t.json",
+        json.dumps([["id", "prompt", "completion"], *([0, *row.values()] for row in ROWS)]),
+    ),
     "a header in lists on lines": (
         "t.jsonl",
         "".join(f"{json.dumps([*row])}\n" for row in (ROWS[0], *map(dict.values, ROWS))),

@@ -118,7 +118,10 @@ WRAPPED = {
     "lists": {"prompt": ASKED, "completion": ANSWERED},
     "index of pandas": {"0": ROWS[0], "1": ROWS[1]},
     "table of pandas": {"schema": {"fields": []}, "data": ROWS},
-    "rows behind what they are described by": {"features": [{"name": "prompt"}], "rows": [{"row": row} for row in ROWS]},
+    "rows behind what they are described by": {
+        "features": [{"name": "prompt"}],
+        "rows": [{"row": row} for row in ROWS],
+    },
     "hits of Elasticsearch": {"took": 5, "hits": {"total": {"value": 2}, "hits": [{"_source": row} for row in ROWS]}},
     "edges of GraphQL": {"data": {"list": {"edges": [{"node": row, "cursor": "x"} for row in ROWS]}}},
     "a tree of Firebase": {"pairs": {"-Nx1": ROWS[0], "-Nx2": ROWS[1]}},

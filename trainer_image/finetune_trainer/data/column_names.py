@@ -40,7 +40,18 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
         *("output", "answer", "response", "label", "target", "assistant", "chosen", "reply", "summary"),
         *("targets", "highlights", "tgt", "gpt", "bot", "expectedoutput", "groundtruth", "ideal", "reference"),
         *("expected", "botresponse", "modelresponse", "solution"),
-        *("outputtext", "generation", "antwort", "ausgabe", "respuesta", "salida", "resposta", "risposta", "réponse", "ответ"),
+        *(
+            "outputtext",
+            "generation",
+            "antwort",
+            "ausgabe",
+            "respuesta",
+            "salida",
+            "resposta",
+            "risposta",
+            "réponse",
+            "ответ",
+        ),
         *("答案", "回答", "输出"),
     ),
     "system": ("instruction", "system_prompt", "context"),
@@ -138,7 +149,7 @@ def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None
 
 
 def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
-    """Whether an object has all that a row needs, by the names that the job asks for or by others that mean the same."""
+    """Whether an object has all that a row needs, by the names that the job asks for or by others that mean it."""
     columns = layouts.of(fields).columns
     found = meant(columns, list(fields), fields)
     lacking = {part for part in columns.needed if columns.named[part] not in fields}

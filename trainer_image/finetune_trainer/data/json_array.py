@@ -29,8 +29,8 @@ AFTER_ARRAY = "something follows the array"
 """Beginning of what is said of it."""
 _AFTER = f"{AFTER_ARRAY}: it is not read; write one array of all rows, or one object a line"
 _AS_ARRAY = (
-    "Write an array of objects, or set the format that it has. `sed '1s/^[^[{]*//; $s/[^]}]*$//' FILE > ROWS.json` takes "
-    "away what stands around an array in a script, such as const data = and a semicolon."
+    "Write an array of objects, or set the format that it has. `sed '1s/^[^[{]*//; $s/[^]}]*$//' FILE > ROWS.json` "
+    "takes away what stands around an array in a script, such as const data = and a semicolon."
 )
 _CUT = "the array breaks off: a bracket or a quote is not closed"
 

@@ -28,8 +28,8 @@ _OF_LISTS = (
 """Of jq: rows of lists of conversations, of rows, of texts or of objects as text, in one list or on lines; the first
 may be the header of a table."""
 _OBJECTS = (
-    f"A row is an object with names: `jq -sc '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of pairs "
-    "of texts and of objects that are written as text, on lines of their own or all in one array; the cells of longer "
+    f"A row is an object with names: `jq -sc '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of "
+    "pairs of texts and of objects that are written as text, on lines of their own or all in one array; the cells of longer "
     "lists get the names of the first, or become column0, column1, and so on, for spec.dataset.columns."
 )
 _OF_PYTHON = (
@@ -67,9 +67,9 @@ _WITHOUT_NUL = (
     "missing, too, and the file is to be written anew."
 )
 _FROM_CESU = (
-    "`python3 -c 'import sys; [sys.stdout.buffer.write(line.decode(\"utf-8\", \"surrogatepass\").encode(\"utf-16\", "
-    '"surrogatepass").decode("utf-16").encode()) for line in sys.stdin.buffer]\' < FILE > ROWS` writes the file as UTF-8: '
-    "old Java, Oracle's UTF8 and MySQL's utf8 have CESU-8."
+    '`python3 -c \'import sys; [sys.stdout.buffer.write(line.decode("utf-8", "surrogatepass").encode("utf-16", '
+    '"surrogatepass").decode("utf-16").encode()) for line in sys.stdin.buffer]\' < FILE > ROWS` writes the file as '
+    "UTF-8: old Java, Oracle's UTF8 and MySQL's utf8 have CESU-8."
 )
 _STEPS_OF_ANY = (
     (CESU_8, _FROM_CESU),
@@ -91,7 +91,10 @@ _STEPS = (
         "A text was cut in the middle of a character, such as an emoji: cut texts by characters and not by UTF-16 "
         "units (as substring of JavaScript and Java does), and write the rows anew.",
     ),
-    (DOUBLED, r"`sed 's/\\\\/\\/g' FILE > ROWS.jsonl` takes half of the backslashes away; so does `psql -At`, for COPY."),
+    (
+        DOUBLED,
+        r"`sed 's/\\\\/\\/g' FILE > ROWS.jsonl` takes half of the backslashes away; so does `psql -At`, for COPY.",
+    ),
     (OF_SEQUENCES, r"`tr -d '\036' < FILE > ROWS.jsonl` takes the separators of JSON text sequences away."),
     (
         AFTER_ARRAY,
@@ -240,8 +243,8 @@ def _of_object(column: str, file_format: str) -> str:
         for before, how in ((f"{_OF_TYPED} | ", "tojson"), ("", ".NAME"))
     )
     return (
-        f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then, but takes the text of those that "
-        f"are one with its type, as DynamoDB has it; of an object `{part}` takes what it calls NAME; .text[0] is an "
+        f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then, but takes the text of those "
+        f"that are one with its type, as DynamoDB has it; of an object `{part}` takes what it calls NAME; .text[0] is an "
         "answer of SQuAD."
     )
 

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.csv_rows import BY_OTHERS, OTHER_QUOTES, OTHERS_IN_QUOTES, ROW_NUMBER, SEPARATORS, SPACE_BEFORE_QUOTE, without_spaces
+from finetune_trainer.data.csv_rows import (
+    BY_OTHERS,
+    OTHER_QUOTES,
+    OTHERS_IN_QUOTES,
+    ROW_NUMBER,
+    SEPARATORS,
+    SPACE_BEFORE_QUOTE,
+    without_spaces,
+)
 from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
 
 _LONG_CELLS = "csv.field_size_limit(1 << 30); "
@@ -106,7 +114,9 @@ def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool)
     mark = separator_in(file_format)
     others = Counter(problem.what.partition(BY_OTHERS)[2] for problem in problems)
     other, count = others.most_common(1)[0]
-    lacks_own = any(problem.what.startswith(("1 cell ", OTHERS_IN_QUOTES)) for problem in problems)  # else only cells are too many
+    lacks_own = any(
+        problem.what.startswith(("1 cell ", OTHERS_IN_QUOTES)) for problem in problems
+    )  # else only cells are too many
     if other and lacks_own and count > max(1, len(problems) // 2):
         return _written_otherwise(mark, other)
     if are_all and all(ROW_NUMBER in problem.what for problem in problems):

@@ -70,7 +70,7 @@ def _is_asked(value: Any) -> bool:
 
 
 def _is_answer(value: Any) -> bool:
-    """Whether it is a message of the assistant, or parts with text that nobody is named for, as Bedrock may have them."""
+    """Whether it is a message of the assistant, or has parts with text and names nobody, as at Bedrock."""
     if not isinstance(value, dict) or not {"content", "parts"} & value.keys():
         return False
     parts = value.get("content") if value.get("role") is None else None

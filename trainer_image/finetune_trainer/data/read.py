@@ -6,7 +6,7 @@ It opens, unpacks and reads. What is wrong with rows is found in `columns`; what
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain, islice
@@ -221,7 +221,9 @@ class SplitFile:
         if rows[0].fields is None:
             return rows[0].problem in (LINE_BREAKS_OFF, LINE_TOO_LONG)
         fields = rows[0].fields
-        return len(rows) == 1 and (_are_alike(list(fields.values())) or (not self._serves(fields) and _hold_rows(fields)))
+        return len(rows) == 1 and (
+            _are_alike(list(fields.values())) or (not self._serves(fields) and _hold_rows(fields))
+        )
 
     def _may_serve(self, fields: Mapping[str, Any]) -> bool:
         """Whether an object has what the job needs, by these names or by others that mean the same."""

@@ -239,6 +239,9 @@ class SplitCheck:
         is_mapped = len(self._meant) == len(self._unnamed)
         return None if is_data or is_mapped or self.spec.preference is not None else marked(self.first_fields)
 
+    def _may_serve(self, fields: Mapping[str, Any]) -> bool:
+        return column_names.may_serve(self.layouts, fields)
+
     @property
     def _meant(self) -> dict[str, str]:
         """The columns that were probably meant, by what they hold."""
@@ -267,11 +270,9 @@ class SplitCheck:
             return self._how_to_name_columns()
         if self.bad_rows:
             field = f"spec.dataset.{self.split}.format"
-            if all(problem.kind == "Missing" and problem.field == self.columns.prompt for problem in self.problems) and (
-                other := column_names.of_two_layouts(self.columns, self.columns_seen, self.format)
-            ):
-                return other
-            return mending(self.problems, self.rows, self.bad_rows, self.format, field)
+            lack_prompt = all(one.kind == "Missing" and one.field == self.columns.prompt for one in self.problems)
+            other = column_names.of_two_layouts(self.columns, self.columns_seen, self.format) if lack_prompt else None
+            return other or mending(self.problems, self.rows, self.bad_rows, self.format, field)
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
         return more_room(self.spec.hyperparameters, self._positions)
@@ -297,7 +298,7 @@ class SplitCheck:
         )
         if known := next(filter(None, ways), None):
             return known
-        if inside := wrapped.within(self.first_fields, lambda one: column_names.may_serve(self.layouts, one), self.format):
+        if inside := wrapped.within(self.first_fields, self._may_serve, self.format):
             return inside
         if not meant and not column_names.has_two_answers(self.columns_seen):
             named = wrapped.lifted(columns, self.first_fields, self.format)

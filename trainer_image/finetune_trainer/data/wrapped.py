@@ -90,7 +90,8 @@ def _rows_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
 
 def _taken(lists: Sequence[list[str]]) -> str:
     first, *others = map(".".join, lists)
-    return f"takes the rows of {first} out" + (f"; {' and '.join(others)} would be files of their own" if others else "")
+    more = f"; {' and '.join(others)} would be files of their own" if others else ""
+    return f"takes the rows of {first} out{more}"
 
 
 def within(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool], file_format: str) -> str | None:
@@ -119,7 +120,8 @@ def _is_squad(fields: Mapping[str, Any]) -> bool:
 
 
 def _is_of_objects(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and not is_message(one) for one in value)
+    is_full = isinstance(value, list) and bool(value)
+    return is_full and all(isinstance(one, dict) and not is_message(one) for one in value)
 
 
 def path_of(names: list[str]) -> str:
