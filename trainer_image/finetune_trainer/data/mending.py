@@ -29,8 +29,8 @@ _OF_LISTS = (
 may be the header of a table."""
 _OBJECTS = (
     f"A row is an object with names: `jq -sc '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of "
-    "pairs of texts and of objects that are written as text, on lines of their own or all in one array; the cells of longer "
-    "lists get the names of the first, or become column0, column1, and so on, for spec.dataset.columns."
+    "pairs of texts and of objects that are written as text, on lines of their own or all in one array; the cells of "
+    "longer lists get the names of the first, or become column0, column1, and so on, for spec.dataset.columns."
 )
 _OF_PYTHON = (
     "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
@@ -244,8 +244,8 @@ def _of_object(column: str, file_format: str) -> str:
     )
     return (
         f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then, but takes the text of those "
-        f"that are one with its type, as DynamoDB has it; of an object `{part}` takes what it calls NAME; .text[0] is an "
-        "answer of SQuAD."
+        f"that are one with its type, as DynamoDB has it; of an object `{part}` takes what it calls NAME; .text[0] is "
+        "an answer of SQuAD."
     )
 
 
