@@ -349,10 +349,16 @@ class HuggingFaceTraining:
         return found
 
     async def _listed_pods(self, batch_job: Manifest) -> list[Manifest]:
-        """The Job's own pods as the API has them now. They are not kept: of those without labels nobody would tell."""
+        """The Job's own pods as the API has them now: what a watch that is late tells of them afterwards is over.
+
+        Those without labels are not kept: nobody would tell of them.
+        """
         metadata = batch_job["metadata"]
         listed = await self._kube.list(PODS, metadata["namespace"], f"{BATCH_JOB_LABEL}={metadata['name']}")
-        return [pod for pod in listed if self._own(pod, metadata["uid"])]
+        own = [pod for pod in listed if self._own(pod, metadata["uid"])]
+        for pod in filter(is_managed, own):
+            self._store.put(PODS, pod)
+        return own
 
     def _own(self, child: Manifest | None, uid: str) -> Manifest | None:
         """The child if it is of the owner with this UID; one of an earlier owner of the same name is on its way out."""
