@@ -10,6 +10,9 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.uris import parse_artifact_uri
 
+_UNSAID = Evaluation()
+"""Of a job that says nothing of it; one for all, as every look at every job compares."""
+
 _IN_THE_NAMESPACE = frozenset({"pvc", "configmap"})
 """Where data are that pods mount; all others they fetch, with keys, through proxies, or by certificates of a Secret."""
 
@@ -24,7 +27,7 @@ def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -
     """
     if spec.adopt is not None:
         return
-    if spec.dataset.test is None and spec.evaluation != Evaluation():
+    if spec.dataset.test is None and spec.evaluation != _UNSAID:
         yield "spec.evaluation: there is no dataset.test, so nothing is evaluated"
     if spec.code is not None:
         return

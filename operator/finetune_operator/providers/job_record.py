@@ -56,11 +56,11 @@ def noted(job: Manifest, accounts: Accounts) -> str | None:
 def remembered(job: Manifest, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> FineTuneJobStatus:
     """The status with the provider that the job was begun with, where it has lost it and no connection leads there."""
     note = begun(job).get(str(((job.get("spec") or {}).get("connectionRef") or {}).get("name")))
-    known = status.provider or ProviderStatus()
-    if note is None or note.provider is None or known.name is not None:
+    if note is None or note.provider is None or (status.provider and status.provider.name is not None):
         return status
     if connection is not None and connection.provider == note.provider:
         return status
+    known = status.provider or ProviderStatus()
     return status.model_copy(update={"provider": known.model_copy(update={"name": note.provider})})
 
 

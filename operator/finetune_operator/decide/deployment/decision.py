@@ -52,6 +52,9 @@ _STEPS = {
 }
 """What to do about a deployment, where that is not what is to be done about a job."""
 
+_MAY_COME = {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
+"""What a deployment that is applied before all others waits for."""
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -277,9 +280,12 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
 
     What is `billed` though nothing is to be served is somebody's to end.
     """
+    # What answers elsewhere is not asked for without its connection, and is none the worse for that.
+    served = view.status.served_version if view.status.engine in AT_PROVIDERS.values() else _answering(view)
+    answers = view.serving.available > 0 or served is not None
     comes = failure.reason is Reason.VERSION_NOT_FOUND and bool(_version_to_come(view))
-    passes = comes or failure.reason in {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
-    passes = passes and not billed
+    # What has answered had all that it needs, and lost it: that does not come by itself.
+    passes = (comes or (failure.reason in _MAY_COME and not answers)) and not billed
     waits = failure.reason is Reason.AWAITING_CONFIGURATION and not billed
     said = _of_deployment(failure).sentences
     if billed:
@@ -287,9 +293,6 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
     elif view.unrecorded:
         said = f"{said.rstrip('.')}. {unrecorded(view.unrecorded)}"
     facts = (resting if waits else reconciling if passes else stalled)(Reason(failure.reason), said)
-    # What answers elsewhere is not asked for without its connection, and is none the worse for that.
-    served = view.status.served_version if view.status.engine in AT_PROVIDERS.values() else _answering(view)
-    answers = view.serving.available > 0 or served is not None
     phase: DeploymentPhase = "Pending" if passes or waits else "Failed"
     if answers:
         phase = "Updating" if comes else "Degraded"

@@ -34,7 +34,8 @@ _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 
 def telling(pods: Sequence[Manifest]) -> Manifest | None:
     """The pod whose end tells most of why an attempt failed: the ends of the others may only be its echo."""
-    return min(newest_of_nodes(pods), key=_echo, default=None)
+    found = newest_of_nodes(pods)
+    return min(found, key=_echo) if len(found) > 1 else next(iter(found), None)
 
 
 def _echo(pod: Manifest) -> int:

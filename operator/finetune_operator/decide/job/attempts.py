@@ -71,9 +71,9 @@ def taken_up(status: FineTuneJobStatus, latest: int, spec: FineTuneJobSpec | Non
 
     An earlier attempt's failure is not the end of the job then: the spec's retryNonce has begun a later one.
     """
-    known = status.provider or ProviderStatus()
-    if latest <= max(known.attempt, 1):
+    if latest <= max(status.provider.attempt if status.provider else 0, 1):
         return status
+    known = status.provider or ProviderStatus()
     fields: dict[str, Any] = {"provider": known.model_copy(update={**_UNTOLD, "attempt": latest})}
     if is_true(status.conditions, "Failed"):
         fields |= {

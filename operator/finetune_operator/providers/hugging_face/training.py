@@ -26,7 +26,7 @@ from finetune_api.names import (
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
-from finetune_operator.decide.conditions import moment
+from finetune_operator.decide.conditions import is_true, moment
 from finetune_operator.decide.job.attempt_end import telling
 from finetune_operator.decide.job.attempt_pods import is_live, kept_of_log
 from finetune_operator.decide.job.attempts import AWAITED
@@ -277,15 +277,18 @@ class HuggingFaceTraining:
         """Delete the attempt's Job; its pod gets SIGTERM and writes a checkpoint.
 
         And the Job of any other attempt that still has a pod: what a leader had sent before it was replaced may arrive
-        late, and make one again.
+        late, and make one again. Of a job that is Complete only what has one: the others are for people to look at.
         """
         namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
         attempt = max(status.provider.attempt if status.provider else 0, 1)
         pods = self._store.select(PODS, pods_of_owner(namespace, names.fit(name)))
-        with_pods = {_batch_job_of(pod) for pod in pods if is_live(pod, self._clock())}
-        if _nodes(job) > 1 and (found := await self._job_set(job, attempt)):
+        ends = {_batch_job_of(pod) for pod in pods if is_live(pod, self._clock())}
+        if not is_true(status.conditions, "Complete"):
+            ends.add(_batch_job(job, attempt))
+        of_set = _nodes(job) > 1 and _batch_job(job, attempt) in ends
+        if of_set and (found := await self._job_set(job, attempt)):
             await self._kube.delete(JOB_SETS, found["metadata"]["name"], namespace, uid=found["metadata"]["uid"])
-        for batch_job_name in sorted({_batch_job(job, attempt), *with_pods}):
+        for batch_job_name in sorted(ends):
             batch_job = self._own(self._store.get(JOBS, batch_job_name, namespace), job["metadata"]["uid"])
             if batch_job is not None:
                 await self._end(batch_job)
@@ -349,10 +352,16 @@ class HuggingFaceTraining:
         return found
 
     async def _listed_pods(self, batch_job: Manifest) -> list[Manifest]:
-        """The Job's own pods as the API has them now. They are not kept: of those without labels nobody would tell."""
+        """The Job's own pods as the API has them now: what a watch that is late tells of them afterwards is over.
+
+        Those without labels are not kept: nobody would tell of them.
+        """
         metadata = batch_job["metadata"]
         listed = await self._kube.list(PODS, metadata["namespace"], f"{BATCH_JOB_LABEL}={metadata['name']}")
-        return [pod for pod in listed if self._own(pod, metadata["uid"])]
+        own = [pod for pod in listed if self._own(pod, metadata["uid"])]
+        for pod in filter(is_managed, own):
+            self._store.put(PODS, pod)
+        return own
 
     def _own(self, child: Manifest | None, uid: str) -> Manifest | None:
         """The child if it is of the owner with this UID; one of an earlier owner of the same name is on its way out."""

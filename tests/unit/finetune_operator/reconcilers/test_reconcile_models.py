@@ -385,9 +385,9 @@ async def test_a_model_whose_connection_is_gone_says_what_its_deployment_waits_f
     await cluster.settle()
     cluster.kube.drop(CONNECTIONS, "local", namespace=None)
     await cluster.settle()
-    reconciling = cluster.condition("Reconciling", MODEL)
-    assert (reconciling["status"], reconciling["reason"]) == ("True", "ConnectionNotFound")
-    assert "LLMConnection local of version 1 does not exist" in reconciling["message"]
+    stalled = cluster.condition("Stalled", MODEL)
+    assert (stalled["status"], stalled["reason"]) == ("True", "ConnectionNotFound")
+    assert "LLMConnection local of version 1 does not exist" in stalled["message"]
     assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers goes on answering"
 
 
@@ -398,10 +398,10 @@ async def test_a_connection_that_cannot_be_read_is_not_said_to_be_gone_by_a_depl
     spec = cluster.kube.objects[CONNECTIONS, "", "local"]["spec"]
     cluster.kube.change(CONNECTIONS, "local", None, spec=spec | {"ofANewerRelease": 1})
     await cluster.settle()
-    reconciling = cluster.condition("Reconciling", DEPLOYMENT)
-    assert (reconciling["status"], reconciling["reason"]) == ("True", "ConnectionNotFound")
-    assert "cannot read LLMConnection local of version 1" in reconciling["message"]
-    assert "does not exist" not in reconciling["message"]
+    stalled = cluster.condition("Stalled", DEPLOYMENT)
+    assert (stalled["status"], stalled["reason"]) == ("True", "ConnectionNotFound")
+    assert "cannot read LLMConnection local of version 1" in stalled["message"]
+    assert "does not exist" not in stalled["message"]
     assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers goes on answering"
     cluster.kube.change(CONNECTIONS, "local", None, spec=spec)
     await cluster.settle()

@@ -85,14 +85,21 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
         view(Serving("Serving", 2, 1, answers=2), connections={}),
         "Degraded",
         "ConnectionNotFound",
-        "InProgress",
+        "Failed",
         2,
     ),
     "no connection, a provider answers": (
         view(connections={}, status=ModelDeploymentStatus(served_version=2, engine="AzureOpenAI")),
         "Degraded",
         "ConnectionNotFound",
-        "InProgress",
+        "Failed",
+        2,
+    ),
+    "no model any more, its server answers": (
+        view(Serving("Serving", 2, 1, answers=2), model=None),
+        "Degraded",
+        "ModelNotFound",
+        "Failed",
         2,
     ),
     "one of two servers is back, after all were gone": (
