@@ -6,6 +6,7 @@ that is there and whole is left alone. Looking models up is `model_cache.py`.
 
 import argparse
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -187,8 +188,9 @@ def _convert_gguf(source: Path, target: Path) -> None:
     base_model.quiet_libraries()
     where, name = str(source.resolve().parent), source.name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
-        quantised = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype="float32")
+        with _read_once():
+            tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
+            quantised = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype="float32")
     except Exception as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
         raise TrainerError(Reason.MODEL_UNUSABLE, f"{name} cannot be converted: {line}") from error
@@ -201,6 +203,25 @@ def _convert_gguf(source: Path, target: Path) -> None:
     plain.generation_config = quantised.generation_config
     plain.save_pretrained(target)
     tokenizer.save_pretrained(target)
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Within it a GGUF file is read once, and its tensors' names are looked up in one table.
+
+    transformers reads all words of the vocabulary again for tokenizer, configuration and weights, and makes the table
+    anew for each module: together half of what a conversion took.
+    """
+    import gguf
+
+    before = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, make in before.items():
+            setattr(gguf, name, functools.cache(make))
+        yield
+    finally:
+        for name, make in before.items():
+            setattr(gguf, name, make)
 
 
 def _require_usable(folder: Path) -> None:
