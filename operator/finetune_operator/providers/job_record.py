@@ -50,7 +50,7 @@ def noted(job: Manifest, accounts: Accounts) -> str | None:
     name = connection_of(job)
     place, account = begun_at(job)
     provider = recorded(job, "name") or accounts.provider(name)
-    return with_place(job, name, place or accounts.place(name), account or accounts.account(name), provider)
+    return with_place(job, name, place or accounts.place(name), account or accounts.whose(name), provider)
 
 
 def remembered(job: Manifest, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> FineTuneJobStatus:

@@ -67,8 +67,9 @@ class Answers:
         self._require_room(asker.uid, spec, status, evaluation)
         self._count(asker.uid, evaluation, is_base, 1)
         try:
-            self._accounts.require_same(spec.connection_ref.name, *begun_at(job))
-            reply = await self._accounts.of(spec.connection_ref.name).answer(model, question)
+            account = self._accounts.of(spec.connection_ref.name)
+            account.require_same(*begun_at(job))
+            reply = await account.answer(model, question)
         except (Refused, TryLater, Unreached) as error:
             self._count(asker.uid, evaluation, is_base, -1)
             raise _refusal(error, may_come_back=host is not None) from None

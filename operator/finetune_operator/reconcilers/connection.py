@@ -62,7 +62,7 @@ class ConnectionReconciler:
         status = parse_status(LLMConnectionStatus, connection)
         generation, now = connection["metadata"]["generation"], self._context.clock()
         checked, again = None, None
-        doubted = self._accounts.is_doubted(key.name)
+        doubted = self._accounts.of(key.name).doubted
         left = decide_connection.check_is_due(status, generation=generation, now=now, doubted=doubted)
         if spec is not None and (left := max(left, self._rests(key.name, generation, now))) > 0:
             return Requeue(left)
@@ -147,11 +147,11 @@ class ConnectionReconciler:
         """
         name = connection["metadata"]["name"]
         try:
-            found = await self._accounts.resolve(name, spec)
+            found = await self._accounts.of(name).resolve(spec)
             resolved = status.model_copy(update={"azure_open_ai": found})
             connection = await self._context.write_status(CONNECTIONS, connection, status, resolved) or connection
             status = resolved
-            await self._accounts.check(name)
+            await self._accounts.of(name).check()
             return connection, status, await self._check_pods(spec)
         except Busy:
             raise

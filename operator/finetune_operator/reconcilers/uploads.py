@@ -41,10 +41,10 @@ class Uploads:
             with account.telling(name):
                 if self._context.connection(connection) is None:
                     raise TryLater.because(self._context.lacking(connection))
-                await self._accounts.find(connection)  # it is noted: what is known of it may be of the key before
+                await account.find()  # it is noted: what is known of it may be of the key before
                 if not is_held(self._job(target)):
-                    await self._accounts.require_answer(connection)  # what is held is bound to where it was begun
-                await self._accounts.require_place(connection, *begun_at(await self._held(target)))
+                    await account.require_answer()  # what is held is bound to where it was begun
+                await account.require_place(*begun_at(await self._held(target)))
                 file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:
             raise Refusal(424, error.message, close=True) from None

@@ -60,7 +60,7 @@ class Weights:
                 await self._tell_unproven(model, version)
                 return True
             # Elsewhere they would be taken for gone.
-            await self._accounts.require_models(version)
+            await self._accounts.of(version.connection).require_models(version)
             await self._accounts.of(version.connection).call(lambda api: api.delete_model(named(version.artifact)))
             return True
         if connection is None:
