@@ -62,7 +62,7 @@ class Account:
         self._gate = Gate(refused=self._refused, clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, refused=self._refused, clock=clock)
         self._sent: list[str] = []
-        self._untaken: Recent[ProviderError] = Recent(REMEMBERED, lambda _: False)
+        self._untaken: Recent[ProviderError] = Recent(REMEMBERED)
         self._answers = Gate(
             at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, refused=self._refused, clock=clock
         )

@@ -12,7 +12,7 @@ from typing import TypeVar
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
@@ -266,7 +266,7 @@ class CloudTraining:
         unknown = provider.asked_at is None
         if status.completion_time is not None or (unknown and not _may_be_there(job, provider)):
             return None
-        if unknown and self.has_live_pods(job) and not job["metadata"].get("deletionTimestamp"):
+        if unknown and self.has_live_pods(job) and not wants_deletion(job):
             return None  # the check is under way, and `observe` has looked: nothing was asked for
         async with self.turn(job):
             if provider.asked_at is not None:

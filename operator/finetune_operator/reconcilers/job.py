@@ -8,7 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import LITTLE_KEPT, NOTHING_LEARNT, TOKENIZER_LEFT_OUT, Failure, FineTuneJobStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.cloud_job import outcomes
@@ -27,7 +27,6 @@ from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
-    annotations_of,
 )
 from finetune_operator.reconcilers.indexes import under_way
 from finetune_operator.reconcilers.job_look import Looks
