@@ -24,7 +24,7 @@ from finetune_operator.handlers.observer import Observer
 from finetune_operator.handlers.watches import CannotWatch, start
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
-from finetune_operator.providers.clients import Clients
+from finetune_operator.providers.client import Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.context import Context
@@ -94,8 +94,7 @@ class Operator:
         )
         secrets = ConnectionSecrets(self._guarded, settings.namespace)
         self._accounts = Accounts(
-            Clients(secrets, context.connection, lacking=context.lacking, guard=context.guard),
-            guard=context.guard,
+            Sources(secrets, context.connection, context.lacking, context.guard),
             wake=self._queue.add,
             poll_seconds=settings.provider_poll_seconds,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, labels_of
 from finetune_api.names import DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL
 
 _WHOLE = frozenset({"spec.selector", "spec.template.spec.nodeSelector"})
@@ -24,7 +24,7 @@ def stamped(wanted: Manifest) -> Manifest:
 
 def is_managed(present: Manifest) -> bool:
     """Whether an object has the label by which the operator watches what it has made."""
-    return (present["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER
+    return labels_of(present).get(MANAGED_BY_LABEL) == FIELD_MANAGER
 
 
 def is_ours(present: Manifest) -> bool:

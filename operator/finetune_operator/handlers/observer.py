@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from finetune_api.manifest import wants_deletion
 from finetune_operator.reconcilers.concerned import concerned, has_ended, is_only_asked_for
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
 from finetune_operator.runtime import metrics
@@ -159,7 +160,7 @@ class Observer:
         """What a listing lacks is gone. Only of what was being deleted that was somebody's wish: etcd may be older."""
         for gone in listing.end():
             self._wake(resource, gone)
-            if "deletionTimestamp" in gone["metadata"]:
+            if wants_deletion(gone):
                 self._gone(resource, gone)
 
     def _look_at_everything(self, alone: str | None = None) -> None:

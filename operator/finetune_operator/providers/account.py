@@ -1,17 +1,23 @@
-"""One connection's calls: each passes its gate, uploads and answers theirs, all at the account's pace."""
+"""One connection's provider: what is asked of it passes a gate, and whether it is the account that it was."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import TypeVar
 
 from finetune_api.asking import Question, Reply
+from finetune_api.azure import AzureResolved
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Busy, ProviderError, Refused, understood
+from finetune_operator.providers import sdks
+from finetune_operator.providers.client import SECRET_SECONDS, Client
+from finetune_operator.providers.elsewhere import account_of, require_same_account, require_same_place
+from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, Refused, understood
 from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.poll import Poller
-from finetune_operator.providers.ports import ClosableApi, FineTuningApi, HostingApi, RemoteFile
+from finetune_operator.providers.ports import FineTuningApi, HostingApi, RemoteFile
 from finetune_operator.providers.room import Room
 from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.recent import Recent
@@ -32,36 +38,51 @@ ANSWER_SILENCE = 5.0
 REMEMBERED = 1024
 """Files whose pods are known to wait."""
 
+DOUBTS = 3
+"""How often it is asked whose account a key leads to, before what was made with it is said to be in another."""
+
 
 class Account:
-    """One connection's provider: who asks passes its gate, its jobs are watched by its poller, all at one pace."""
+    """Who asks passes its gate, its jobs are watched by its poller, all at one pace.
+
+    Args:
+        client: of the connection.
+        wake: told of each job that has changed.
+        doubt: told where the key was refused.
+        poll_seconds: between two rounds of the poller; None where somebody calls its `round`.
+    """
 
     def __init__(
-        self,
-        api: Callable[[], Awaitable[ClosableApi]],
-        wake: Callable[[Key], None],
-        *,
-        guard: Callable[[], None],
-        doubt: Callable[[], None],
-        poll_seconds: float | None,
-        clock: Callable[[], float],
+        self, client: Client, wake: Callable[[Key], None], *, doubt: Callable[[], None], poll_seconds: float | None
     ) -> None:
-        self._api = api
-        self._guard = guard
+        clock = client.sources.clock
+        self.client = client
+        self._guard = client.sources.guard
         self._doubt = doubt
         self._gate = Gate(refused=self._refused, clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, refused=self._refused, clock=clock)
         self._sent: list[str] = []
-        self._untaken: Recent[ProviderError] = Recent(REMEMBERED, lambda _: False)
+        self._untaken: Recent[ProviderError] = Recent(REMEMBERED)
         self._answers = Gate(
             at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, refused=self._refused, clock=clock
         )
         self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
         self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
         self.room = Room(clock)
-        self.poller = Poller(api, wake, refused=self._refused, seconds=poll_seconds)
+        self.poller = Poller(client.api, wake, refused=self._refused, seconds=poll_seconds)
         self.doubted = False
         """Whether the key was refused since it was checked last."""
+        self._clock = clock
+        self._answered: str | None = ""
+        """Where the connection led when it was last found to be good."""
+        self._another_at = float("-inf")
+        """When it seemed last to lead to another account than what was made through it."""
+
+    @property
+    def place(self) -> str | None:
+        """Where the connection leads now."""
+        spec = self.client.spec
+        return spec.place if spec is not None else None
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         """A place for a task that makes several calls: see `Gate.turn`."""
@@ -74,11 +95,12 @@ class Account:
             self._doubt()
 
     async def check(self) -> None:
-        """Ask whether the key is good, though it was refused a moment ago.
+        """Ask whether the connection can be used as it is, though its key was refused a moment ago.
 
         Raises:
-            ProviderError: it is not, or that cannot be asked.
+            ProviderError: it cannot, or that cannot be asked.
         """
+        place = self.place
         try:
             await self.call(lambda api: api.check(), probes=True)
         except Busy:
@@ -86,7 +108,105 @@ class Account:
         except ProviderError:
             self.doubted = False
             raise
-        self.doubted = False
+        self.doubted, self._answered = False, place
+
+    async def require_answer(self) -> None:
+        """The place to which the connection leads has answered once: before, it may be one by mistake.
+
+        Raises:
+            ProviderError: as `check`.
+        """
+        if self._answered != self.place:
+            await self.check()
+
+    async def find(self) -> None:
+        """Find out where the connection's credentials lead now, before anything is begun there, or compared with it.
+
+        Raises:
+            ProviderError: it cannot be asked.
+        """
+        try:
+            if not self.client.is_fresh():
+                with suppress(Elsewhere):  # than a moment ago: that is what was to be found out
+                    await self._sign_in()
+        except Busy:
+            if self.client.account is None:
+                raise  # else those who are inside see it change
+
+    async def require_place(self, place: str | None, account: str | None) -> None:
+        """Nothing is looked for where it was not made: it would be taken for gone, and go on costing.
+
+        Args:
+            place: where the connection led when that was made; None where that is not known.
+            account: whose account that was; None where that is not known.
+
+        Raises:
+            Elsewhere: it leads elsewhere by now.
+            ProviderError: whose account it leads to cannot be asked.
+        """
+        await self._find_if_known(account)
+        self.require_same(place, account)
+
+    def require_same(self, place: str | None, account: str | None) -> None:
+        """As `require_place`, by what is known of the connection: nobody is asked.
+
+        Raises:
+            Elsewhere: it leads elsewhere by now.
+        """
+        require_same_place(self.client.name, self.place, place, "begun")
+        require_same_account(self.client.name, self.client.account, account, "this was begun in")
+
+    async def require_models(self, version: ModelVersion) -> None:
+        """As `require_place`, of a model that was tuned there: where its place is recorded, or its name tells it.
+
+        Raises:
+            Elsewhere: its connection leads elsewhere by now.
+            ProviderError: as `require_place`.
+        """
+        spec, name = self.client.spec, self.client.name
+        if spec is None:
+            return
+        require_same_place(name, spec.place_of_models, version.place, "made")
+        made_by = account_of(version.artifact.provider_model_id or "")
+        if spec.bedrock is not None and made_by is not None:
+            require_same_place(name, account_of(spec.bedrock.role_arn), made_by, "made", what="AWS account ")
+        await self._find_if_known(version.account)
+        require_same_account(name, self.client.account, version.account, "this was made in")
+
+    async def _find_if_known(self, account: str | None) -> None:
+        """Find out whose account it is, to compare it with a known one: asked again before another one is told.
+
+        Not more often than each minute: of a gateway each answer may differ. Two answers to one key that differ tell
+        what the gateway did with it, and not whose it is.
+        """
+        if account is None:
+            return
+        await self.find()
+        told, now = self.client.account, self._clock()
+        if told in {None, account} or now - self._another_at < SECRET_SECONDS:
+            return
+        self._another_at = now
+        with suppress(ProviderError):
+            for _ in range(DOUBTS):
+                if await self.pass_gate(self.client.whose) != told:
+                    self.client.doubt()
+                    return
+
+    async def resolve(self, spec: LLMConnectionSpec) -> AzureResolved | None:
+        """Where the AzureML workspace of the connection leads; None where it names none.
+
+        Raises:
+            ProviderError: it cannot be found out.
+        """
+        azure = spec.azure_open_ai
+        workspace = azure.workspace if azure else None
+        if azure is None or workspace is None:
+            return None
+        credential = await self.client.credential(azure, spec)
+        try:
+            return await self.pass_gate(lambda: sdks.resolve(azure, workspace, credential), probes=True)
+        finally:
+            await credential.close()
 
     async def call(self, do: Callable[[FineTuningApi], Awaitable[T]], *, probes: bool = False) -> T:
         """Make one call.
@@ -99,19 +219,19 @@ class Account:
             ProviderError: it did not do what was asked, or was not made at all.
         """
         async with self._gate.passing(probes=probes):
-            api = await self._api()
+            api = await self.client.api()
             self._guard()  # the Secret may just have been read
             with understood():
                 return await do(api)
 
-    async def sign_in(self) -> None:
+    async def _sign_in(self) -> None:
         """Have the client made, or its Secret read again, where that is due.
 
         Raises:
             ProviderError: as `call`.
         """
         async with self._gate.passing(asks=False):
-            await self._api()
+            await self.client.api()
 
     async def host(self, do: Callable[[HostingApi], Awaitable[T]]) -> T:
         """Make one call on deployments.
@@ -136,7 +256,7 @@ class Account:
         """
         async with self._asking, self._answers.passing():
             await self._answers_pace.wait()
-            answering = (await self._api()).answering()
+            answering = (await self.client.api()).answering()
             if answering is None:
                 raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider's models answer in deployments only")
             self._guard()
@@ -188,7 +308,7 @@ class Account:
             ProviderError: as `call`.
         """
         async with self._uploads.passing():
-            api = await self._api()
+            api = await self.client.api()
             self._guard()
             with understood(), self._on_its_way(name):
                 there = next((file for file in await api.files(name) if file.bytes == size), None)

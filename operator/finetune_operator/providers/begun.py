@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of, finalizers_of
 from finetune_api.names import BEGUN_ANNOTATION, PROVIDER_FINALIZER
 
 
@@ -22,10 +22,9 @@ class Begun(NamedTuple):
 
 def begun(obj: Manifest) -> dict[str, Begun]:
     """By connection, where something of the object may be at a provider; nothing where no note tells."""
-    metadata = obj["metadata"]
-    if PROVIDER_FINALIZER not in (metadata.get("finalizers") or ()):
+    if PROVIDER_FINALIZER not in finalizers_of(obj):
         return {}
-    noted = _read((metadata.get("annotations") or {}).get(BEGUN_ANNOTATION))
+    noted = _read(annotations_of(obj).get(BEGUN_ANNOTATION))
     return {name: Begun(*(_text(at, field) for field in Begun._fields)) for name, at in noted.items() if _is_note(at)}
 
 
@@ -36,7 +35,7 @@ def with_place(
 
     What is held without a note was begun by an earlier release: that one place of several is known would say too much.
     """
-    held, known = PROVIDER_FINALIZER in (obj["metadata"].get("finalizers") or ()), begun(obj)
+    held, known = PROVIDER_FINALIZER in finalizers_of(obj), begun(obj)
     if held and not known:
         return None
     told = known if connection in known else known | {connection: Begun(place, account, provider)}

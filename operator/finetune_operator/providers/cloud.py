@@ -12,7 +12,7 @@ from typing import TypeVar
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluation, ProviderFile, ProviderStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
@@ -20,6 +20,7 @@ from finetune_operator.decide.job.remote import SETTLE, RemoteJob, is_of, run_of
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import compared_with
 from finetune_operator.desired import names
+from finetune_operator.providers.account import Account
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.cloud_files import CloudFiles
 from finetune_operator.providers.cloud_pods import CloudPods
@@ -146,25 +147,24 @@ class CloudTraining:
         if check.state != "Active":
             return check
         key = key_of(job, provider)
-        why = self._accounts.of(connection_of(job)).untaken(key.attempt_prefix)
+        why = self._account(job).untaken(key.attempt_prefix)
         return replace(check, failure=why.failure()) if why is not None else check
 
     async def _require_place(self, job: Manifest, provider: ProviderStatus) -> None:
-        """As `Accounts.require_same`. Who is led elsewhere looks each minute whether the key is another one by now.
+        """As `Account.require_same`. Who is led elsewhere looks each minute whether the key is another one by now.
 
         Of a status that does not tell more is at stake than one look: then it is asked whose account it is.
 
         Raises:
             ProviderError: its connection leads elsewhere, or that cannot be asked.
         """
-        place, account = begun_at(job)
-        made = (connection_of(job), place, account)
+        begun, account = begun_at(job), self._account(job)
         try:
-            if account and not provider.account:
-                await self._accounts.require_place(*made)
-            self._accounts.require_same(*made)
+            if begun[1] and not provider.account:
+                await account.require_place(*begun)
+            account.require_same(*begun)
         except Elsewhere:
-            await self._accounts.require_place(*made)
+            await account.require_place(*begun)
 
     async def _out_of_sight(self, job: Manifest, provider: ProviderStatus, run: Run) -> Run:
         """A job that is gone together with its data was not deleted alone: it is the credentials that lead elsewhere.
@@ -182,14 +182,14 @@ class CloudTraining:
             failure = error.failure()
         else:
             return run
-        self._accounts.of(connection_of(job)).poller.look_again(run.job_id)
+        self._account(job).poller.look_again(run.job_id)
         return Run("Unreachable", failure=failure, job_id=run.job_id)
 
     def _polled(
         self, job: Manifest, provider: ProviderStatus, job_id: str, asked_at: str, status: FineTuneJobStatus
     ) -> Run:
         """What the poller has seen of the provider's job."""
-        poller = self._accounts.of(connection_of(job)).poller
+        poller = self._account(job).poller
         seen = poller.watch(job_id, _queue_key(job), moment(asked_at) - SETTLE - CLOCK_SKEW)
         if poller.trouble is not None:
             return Run("Unreachable", failure=poller.trouble.failure(), job_id=job_id)
@@ -266,7 +266,7 @@ class CloudTraining:
         unknown = provider.asked_at is None
         if status.completion_time is not None or (unknown and not _may_be_there(job, provider)):
             return None
-        if unknown and self.has_live_pods(job) and not job["metadata"].get("deletionTimestamp"):
+        if unknown and self.has_live_pods(job) and not wants_deletion(job):
             return None  # the check is under way, and `observe` has looked: nothing was asked for
         async with self.turn(job):
             if provider.asked_at is not None:
@@ -310,7 +310,7 @@ class CloudTraining:
 
     def account(self, job: Manifest) -> str | None:
         """Whose account the credentials of the job's connection lead to, as far as that is known by now."""
-        return self._accounts.account(connection_of(job))
+        return self._accounts.whose(connection_of(job))
 
     def note(self, job: Manifest) -> str | None:
         """What is to be noted with our finalizer of where the job was begun, or is now; None for no change."""
@@ -319,8 +319,9 @@ class CloudTraining:
     @asynccontextmanager
     async def turn(self, job: Manifest) -> AsyncIterator[None]:
         """At the gate of the job's connection, if that leads where the job was begun."""
-        await self._accounts.require_place(connection_of(job), *begun_at(job))
-        async with self._accounts.of(connection_of(job)).turn():
+        account = self._account(job)
+        await account.require_place(*begun_at(job))
+        async with account.turn():
             yield
 
     async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
@@ -356,7 +357,7 @@ class CloudTraining:
             active=compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, key.namespace), spec),
             short_of_memory=provider.was_short_of_memory,
         )
-        account = self._accounts.of(connection_of(job))
+        account = self._account(job)
         try:
             with account.room.taken(_kind_of(spec)):
                 return await account.call(lambda api: api.create(request))
@@ -369,7 +370,7 @@ class CloudTraining:
         Raises:
             Crowded: the provider said a moment ago that it takes no more of its kind for now.
         """
-        self._accounts.of(connection_of(job)).room.require(_kind_of(spec))
+        self._account(job).room.require(_kind_of(spec))
 
     async def cancel(self, job: Manifest, job_id: str) -> None:
         """Cancel one job."""
@@ -388,13 +389,13 @@ class CloudTraining:
         except ProviderError as error:
             if isinstance(error, TryLater) and error.reason is Reason.PROVIDER_BUSY:
                 return True  # it takes its time to stop
-            self._accounts.of(connection_of(job)).poller.look_again(kept)
+            self._account(job).poller.look_again(kept)
             raise
         return True
 
     def doubt(self, job: Manifest, job_id: str) -> bool:
         """Have it asked anew about a job of which somebody else has told since; whether that is to be waited for."""
-        return self._accounts.of(connection_of(job)).poller.doubt(job_id)
+        return self._account(job).poller.doubt(job_id)
 
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
         """Delete the files of all attempts; look at the provider's job no more.
@@ -419,8 +420,11 @@ class CloudTraining:
         _require_no_success(made)
         return made if made.ended else None
 
+    def _account(self, job: Manifest) -> Account:
+        return self._accounts.of(connection_of(job))
+
     async def _call(self, job: Manifest, do: Callable[[FineTuningApi], Awaitable[T]]) -> T:
-        return await self._accounts.of(connection_of(job)).call(do)
+        return await self._account(job).call(do)
 
 
 def _kind_of(spec: FineTuneJobSpec) -> str:

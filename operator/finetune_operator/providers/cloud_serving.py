@@ -37,8 +37,9 @@ class CloudServing:
         is no news, and else, as with a bad key, it is Failing and `available`. Nor has what was never asked failed.
         """
         number, model = target.version.version, target.version.artifact.provider_model_id or ""
+        account = self._accounts.of(target.version.connection)
         try:
-            await self._accounts.require_models(target.version)
+            await account.require_models(target.version)
         except Elsewhere as elsewhere:
             return Serving("Failing", number, 0, elsewhere.failure())
         except (TryLater, Unknown) as error:
@@ -47,7 +48,7 @@ class CloudServing:
         if before is not None and self._clock() - before.at < self.good_for(before.serving):
             return replace(before.serving, version=number)  # a job that two have adopted is two versions
         try:
-            there = await self._accounts.of(target.version.connection).call(lambda api: api.has_model(model))
+            there = await account.call(lambda api: api.has_model(model))
         except (TryLater, Unknown) as error:
             return _unasked(error, number, served)
         except ProviderError as error:

@@ -48,20 +48,20 @@ class Hosting:
         self._ahead = ahead
 
     async def require_place(self, recorded: HostedDeployment) -> None:
-        """As `Accounts.require_place`, of a deployment."""
-        await self._accounts.require_place(recorded.connection, recorded.place, recorded.account)
+        """As `Account.require_place`, of a deployment."""
+        await self._accounts.of(recorded.connection).require_place(recorded.place, recorded.account)
 
     async def require_begun(self, connection: str, begun: Begun) -> None:
-        """As `Accounts.require_place`, of what was noted and may not be recorded any more."""
-        await self._accounts.require_place(connection, begun.place, begun.account)
+        """As `Account.require_place`, of what was noted and may not be recorded any more."""
+        await self._accounts.of(connection).require_place(begun.place, begun.account)
 
     def note(self, deployment: Manifest, connection: str) -> str | None:
         """What is to be noted with our finalizer once something stands through a connection; None for no change."""
         return with_place(deployment, connection, self.place(connection), self.account(connection))
 
     async def require_models(self, version: ModelVersion) -> None:
-        """As `Accounts.require_models`, of a version that is to be deployed."""
-        await self._accounts.require_models(version)
+        """As `Account.require_models`, of a version that is to be deployed."""
+        await self._accounts.of(version.connection).require_models(version)
 
     def place(self, connection: str) -> str | None:
         """Where a connection leads now."""
@@ -69,7 +69,7 @@ class Hosting:
 
     def account(self, connection: str) -> str | None:
         """Whose account its credentials lead to, as far as that is known by now."""
-        return self._accounts.account(connection)
+        return self._accounts.whose(connection)
 
     async def standing(
         self, connections: Sequence[str], recorded: Sequence[HostedDeployment], *wanted: str

@@ -5,7 +5,7 @@ Nobody is asked.
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, finalizers_of
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.remote import JobKey
@@ -42,7 +42,7 @@ def begun_at(job: Manifest) -> tuple[str | None, str | None]:
 
 def is_held(job: Manifest) -> bool:
     """Whether our finalizer is on the job: it is put there before anything of it is at a provider."""
-    return PROVIDER_FINALIZER in (job["metadata"].get("finalizers") or ())
+    return PROVIDER_FINALIZER in finalizers_of(job)
 
 
 def noted(job: Manifest, accounts: Accounts) -> str | None:
@@ -50,7 +50,7 @@ def noted(job: Manifest, accounts: Accounts) -> str | None:
     name = connection_of(job)
     place, account = begun_at(job)
     provider = recorded(job, "name") or accounts.provider(name)
-    return with_place(job, name, place or accounts.place(name), account or accounts.account(name), provider)
+    return with_place(job, name, place or accounts.place(name), account or accounts.whose(name), provider)
 
 
 def remembered(job: Manifest, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> FineTuneJobStatus:

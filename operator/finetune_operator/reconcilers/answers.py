@@ -6,6 +6,7 @@ Counts what is asked. The count is in memory between two writes of status, where
 from finetune_api.asking import Asker, Candidate, Question, Reply, tokens_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderEvaluation
+from finetune_api.manifest import labels_of
 from finetune_api.names import COMPONENT_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
@@ -46,7 +47,7 @@ class Answers:
         if reason is not None:
             return reason
         pod = self._context.store.get(PODS, identity.pod_name or "", identity.namespace) or {"metadata": {}}
-        measures = (pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == COMPONENT
+        measures = labels_of(pod).get(COMPONENT_LABEL) == COMPONENT
         return None if measures else "the token's pod measures no model"
 
     async def accept(self, asker: Asker, question: Question) -> Reply:
@@ -67,8 +68,9 @@ class Answers:
         self._require_room(asker.uid, spec, status, evaluation)
         self._count(asker.uid, evaluation, is_base, 1)
         try:
-            self._accounts.require_same(spec.connection_ref.name, *begun_at(job))
-            reply = await self._accounts.of(spec.connection_ref.name).answer(model, question)
+            account = self._accounts.of(spec.connection_ref.name)
+            account.require_same(*begun_at(job))
+            reply = await account.answer(model, question)
         except (Refused, TryLater, Unreached) as error:
             self._count(asker.uid, evaluation, is_base, -1)
             raise _refusal(error, may_come_back=host is not None) from None

@@ -7,10 +7,10 @@ once and then every half minute, and both are told: two writers that answer each
 from contextlib import suppress
 from dataclasses import dataclass
 
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of, kept_by, wants_deletion
 from finetune_api.names import DIGEST_ANNOTATION
 from finetune_operator.desired.compare import differences, handed_over, is_managed, is_ours, stamped
-from finetune_operator.reconcilers.context import Context, kept_by
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, OWN_KINDS, Resource
@@ -52,9 +52,9 @@ class Children:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, context.seconds, REMEMBERED)
-        self._made: Recent[Differences] = Recent(REMEMBERED, lambda _: False)
+        self._made: Recent[Differences] = Recent(REMEMBERED)
         """What this process has made or found, and how the server keeps it otherwise than it was wanted."""
-        self._refused: Recent[KubeError] = Recent(REMEMBERED, lambda _: False)
+        self._refused: Recent[KubeError] = Recent(REMEMBERED)
         """What the server said when it took no such object the last time."""
 
     async def ensure(self, resource: Resource, owner: Manifest, wanted: Manifest) -> Ensured:
@@ -134,7 +134,7 @@ class Children:
         if found is None:
             self._context.store.remove(resource, metadata["namespace"], metadata["name"])
             return False
-        if found["metadata"]["uid"] == metadata["uid"] and found["metadata"].get("deletionTimestamp") is None:
+        if found["metadata"]["uid"] == metadata["uid"] and not wants_deletion(found):
             return True
         self._context.store.put(resource, found)
         self._context.enqueue(Key(resource.kind, metadata["namespace"], metadata["name"]))
@@ -175,8 +175,7 @@ class Children:
 
 def _stamp(present: Manifest) -> str | None:
     """The digest of what was applied; None where somebody has taken it off."""
-    found: str | None = (present["metadata"].get("annotations") or {}).get(DIGEST_ANNOTATION)
-    return found
+    return annotations_of(present).get(DIGEST_ANNOTATION)
 
 
 def _again_and_again(what: str, present: Manifest | None, changed: Differences) -> str:

@@ -11,7 +11,7 @@ from finetune_api.job_status import Asked, ProviderStatus
 from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide.cloud_job import measuring, outcomes, submission
+from finetune_operator.decide.cloud_job import evaluation_record, measuring, outcomes, submission
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.cloud_job.steps import only_follows
 from finetune_operator.decide.cloud_job.submission import Adopt, Create, Missing, Wait, next_move
@@ -19,6 +19,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.deployment.hosted_record import may_still_show
 from finetune_operator.decide.job.attempts import follows_a_loss
+from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
 from finetune_operator.decide.job.remote import RemoteJob, oldest
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.places import of_connection
@@ -83,7 +84,7 @@ class CloudJobs:
             case Wait():
                 return job, replace(decision, requeue_after=move.seconds)
             case Missing():
-                return job, outcomes.trouble(view, move.failure, outcomes.ASK_AGAIN_SECONDS)
+                return job, trouble(view, move.failure, ASK_AGAIN_SECONDS)
             case Create():
                 late = await self._of_the_attempt_before(job, provider)
                 if late is not None:
@@ -127,9 +128,9 @@ class CloudJobs:
             if decision.host == "Up":
                 return await self._hosts.up(await self.hold(job), view, decision)
             left = await self._hosts.down(job, replace(view, status=decision.status))
-        status = measuring.released(left.status, gone=left.error is None and not left.names)
+        status = evaluation_record.released(left.status, gone=left.error is None and not left.names)
         if left.error is not None and decision.status.phase == "Suspended":
-            return left.job, measuring.not_released(view, status, left.names, left.error.failure())
+            return left.job, evaluation_record.not_released(view, status, left.names, left.error.failure())
         if left.error is not None:
             logger.warning("deployments of an evaluation cannot be deleted yet: %s", left.error.message)
         return left.job, replace(decision, status=status)
@@ -152,7 +153,7 @@ class CloudJobs:
             return measuring.not_started(view, refused)
         except CannotMake as error:
             return measuring.not_started(view, error.failure)
-        return replace(decision, status=measuring.started(decision.status, job_id))
+        return replace(decision, status=evaluation_record.started(decision.status, job_id))
 
     async def release(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """End what runs, delete what was brought there, and take the finalizer off.
@@ -161,7 +162,7 @@ class CloudJobs:
             KubeError: the finalizer cannot be taken off, or not yet again.
         """
         self._context.require_may_let_go(job, PROVIDER_FINALIZER)
-        deployed = measuring.may_have_deployed(view) and not view.abandoned
+        deployed = evaluation_record.may_have_deployed(view) and not view.abandoned
         try:
             succeeded = decision.stop and await self._stop(job, view)
             if not view.abandoned:
@@ -187,12 +188,13 @@ class CloudJobs:
         Raises:
             ProviderError: deployments could not be looked at.
         """
-        if measuring.may_have_deployed(view):
+        if evaluation_record.may_have_deployed(view):
             left = await self._hosts.down(job, view)
             job, view = left.job, replace(view, status=left.status)
             if left.names or left.error is not None:
                 return job, view, outcomes.not_gone(view, left.names, left.failure, self._hosts.moving_seconds)
-            if measuring.is_unrecorded(view, succeeded=succeeded) and may_still_show(_deleted_at(job), view.now):
+            unrecorded = evaluation_record.is_unrecorded(view, succeeded=succeeded)
+            if unrecorded and may_still_show(_deleted_at(job), view.now):
                 return job, view, outcomes.looked_for(view, self._hosts.moving_seconds)
         try:
             await self._end_strays(job, view)
@@ -225,12 +227,12 @@ class CloudJobs:
         except (TryLater, Unreached) as error:
             # Nothing was done: the next look need not wait for what may still show.
             before = replace(view, status=decision.status)
-            again = error.retry_after or outcomes.ASK_AGAIN_SECONDS
+            again = error.retry_after or ASK_AGAIN_SECONDS
             return written, outcomes.postponed(before, error.failure(), again)
         except ProviderError as error:
             logger.warning("whether a job was made is not known: %s", error.message)
             unknown = replace(view, status=status)
-            return written, outcomes.trouble(unknown, error.failure(), submission.LOOK_AGAIN_SECONDS)
+            return written, trouble(unknown, error.failure(), submission.LOOK_AGAIN_SECONDS)
         return written, Decision(submission.submitted(status, made), requeue_after=0)
 
     async def _end_strays(self, job: Manifest, view: JobView) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from finetune_api.manifest import finalizers_of, has_condition, labels_of, owners_of
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
-from finetune_operator.reconcilers.context import has_condition
 from finetune_operator.reconcilers.indexes import UNCLEANED, UNUSED, in_namespace, labelled, of_model, uses_connection
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.kube import (
@@ -48,7 +48,7 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
     """The objects of ours that a child belongs to: by its owner reference, or by its label."""
     metadata = obj["metadata"]
     namespace = metadata["namespace"]
-    labels = metadata.get("labels") or {}
+    labels = labels_of(obj)
     if DEPLOYMENT_LABEL in labels:
         name = labels[DEPLOYMENT_LABEL]
         yield Key(MODEL_DEPLOYMENTS.kind, namespace, name)
@@ -65,7 +65,7 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
         yield from _keys(FINE_TUNE_JOBS, owners)
         return
     ours = {kind.kind for kind in OWN_KINDS}
-    for owner in metadata.get("ownerReferences") or ():
+    for owner in owners_of(obj):
         if owner["kind"] in ours:
             yield Key(owner["kind"], namespace, owner["name"])
         elif resource is PODS and owner["kind"] == JOBS.kind:
@@ -88,8 +88,7 @@ def is_only_asked_for(resource: Resource, obj: Mapping[str, Any], store: Store) 
 
 def _comes_late(pod: Mapping[str, Any], store: Store) -> bool:
     """Whether it is of an attempt that is not under way: what a leader had sent before it was replaced, for one."""
-    metadata = pod["metadata"]
-    namespace, labels = metadata["namespace"], metadata.get("labels") or {}
+    namespace, labels = pod["metadata"]["namespace"], labels_of(pod)
     if JOB_LABEL not in labels:
         return False
     named = store.select(FINE_TUNE_JOBS, labelled(namespace, labels[JOB_LABEL]))
@@ -109,7 +108,7 @@ def has_ended(child: Mapping[str, Any]) -> bool:
 
 def _is_done(job: Mapping[str, Any] | None) -> bool:
     """Whether a FineTuneJob has its version, and nothing of it is anywhere else."""
-    return job is not None and has_condition(job, "Complete", "True") and not job["metadata"].get("finalizers")
+    return job is not None and has_condition(job, "Complete", "True") and not finalizers_of(job)
 
 
 def _keys(resource: Resource, addresses: Iterable[tuple[str, str]]) -> Iterator[Key]:

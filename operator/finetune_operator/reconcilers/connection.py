@@ -7,7 +7,7 @@ import logging
 from datetime import datetime, timedelta
 
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of, labels_of
 from finetune_api.policy import selects
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import unheeded
@@ -20,7 +20,7 @@ from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.providers.sdks import is_remote
-from finetune_operator.reconcilers.context import Context, annotations_of, parse_spec, parse_status, unread_spec
+from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, unread_spec
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue
@@ -47,7 +47,7 @@ class ConnectionReconciler:
         self._context = context
         self._namespaces = namespaces
         self._accounts = accounts
-        self._left_alone: Recent[tuple[int, datetime]] = Recent(LEFT_ALONE, lambda _: False)
+        self._left_alone: Recent[tuple[int, datetime]] = Recent(LEFT_ALONE)
         """By name: of which generation another operator has told, and until when that is not looked into."""
 
     async def reconcile(self, key: Key) -> Requeue | None:
@@ -62,7 +62,7 @@ class ConnectionReconciler:
         status = parse_status(LLMConnectionStatus, connection)
         generation, now = connection["metadata"]["generation"], self._context.clock()
         checked, again = None, None
-        doubted = self._accounts.is_doubted(key.name)
+        doubted = self._accounts.of(key.name).doubted
         left = decide_connection.check_is_due(status, generation=generation, now=now, doubted=doubted)
         if spec is not None and (left := max(left, self._rests(key.name, generation, now))) > 0:
             return Requeue(left)
@@ -129,7 +129,7 @@ class ConnectionReconciler:
         for _, name in sorted(self._context.store.addresses(NAMESPACES)):
             found = self._context.store.get(NAMESPACES, name) or {"metadata": {}}
             looked_after = not self._namespaces or name in self._namespaces
-            labels = found["metadata"].get("labels") or {}
+            labels = labels_of(found)
             if looked_after and selects(spec.namespace_selector, labels) and not self._context.is_ending(name):
                 return name
         return None
@@ -147,11 +147,11 @@ class ConnectionReconciler:
         """
         name = connection["metadata"]["name"]
         try:
-            found = await self._accounts.resolve(name, spec)
+            found = await self._accounts.of(name).resolve(spec)
             resolved = status.model_copy(update={"azure_open_ai": found})
             connection = await self._context.write_status(CONNECTIONS, connection, status, resolved) or connection
             status = resolved
-            await self._accounts.check(name)
+            await self._accounts.of(name).check()
             return connection, status, await self._check_pods(spec)
         except Busy:
             raise

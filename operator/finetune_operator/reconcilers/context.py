@@ -16,8 +16,8 @@ from finetune_api.base import SHAPES, UNSEEN, ApiModel
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
-from finetune_api.manifest import Manifest
-from finetune_api.names import ABANDON_ANNOTATION, BEGUN_ANNOTATION
+from finetune_api.manifest import Manifest, annotations_of, finalizers_of
+from finetune_api.names import BEGUN_ANNOTATION
 from finetune_api.policy import selects
 from finetune_api.reasons import Reason
 from finetune_operator.decide import unheeded
@@ -216,10 +216,10 @@ class Context:
             KubeError: another one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
         """
         noted = note is None or annotations_of(obj).get(BEGUN_ANNOTATION) == note
-        if has_finalizer(obj, finalizer) and noted:
+        if finalizer in finalizers_of(obj) and noted:
             return obj
         notes = {} if noted else {BEGUN_ANNOTATION: note}
-        return await self._with_finalizers(resource, obj, [*finalizers_of(obj, but=finalizer), finalizer], notes)
+        return await self._with_finalizers(resource, obj, [*_without_ours(obj, finalizer), finalizer], notes)
 
     async def let_go(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
         """Take a finalizer of ours off the object, if it is there; an object that is gone needs none.
@@ -228,7 +228,7 @@ class Context:
             Conflict: the object has changed since it was read.
             KubeError: another one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
         """
-        if not has_finalizer(obj, finalizer):
+        if finalizer not in finalizers_of(obj):
             return obj
         if self.departed.has(obj):
             await self.announce(obj, "Warning", "FinalizerRemoved", departed.SETTLED)
@@ -247,7 +247,7 @@ class Context:
         Raises:
             KubeError: `let_go` has to wait; what the server said the last time.
         """
-        if has_finalizer(obj, finalizer):
+        if finalizer in finalizers_of(obj):
             self._held.check(_change_of(obj, *_let_go_of(obj, finalizer)), _marks_of(obj))
 
     async def _with_finalizers(
@@ -356,10 +356,14 @@ def _marks_of(obj: Manifest) -> object:
     return obj["metadata"].get("labels"), annotations_of(obj)
 
 
+def _without_ours(obj: Manifest, finalizer: str) -> list[str]:
+    return [name for name in finalizers_of(obj) if name != finalizer]
+
+
 def _let_go_of(obj: Manifest, finalizer: str) -> tuple[list[str], dict[str, str | None]]:
     """The finalizers and notes of an object that is let go of."""
     notes: dict[str, str | None] = {BEGUN_ANNOTATION: None} if BEGUN_ANNOTATION in annotations_of(obj) else {}
-    return finalizers_of(obj, but=finalizer), notes
+    return _without_ours(obj, finalizer), notes
 
 
 def _change_of(obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]) -> str:
@@ -451,39 +455,3 @@ def _without_marks(obj: Manifest) -> tuple[Any, ...]:
     """What an object is, without what anybody may write beside it."""
     metadata = {key: value for key, value in obj["metadata"].items() if key not in _MARKS}
     return metadata, obj.get("spec"), obj.get("status")
-
-
-def wants_deletion(obj: Mapping[str, Any]) -> bool:
-    """Whether the object is on its way out."""
-    return "deletionTimestamp" in obj["metadata"]
-
-
-def kept_by(obj: Mapping[str, Any]) -> str:
-    """The finalizers that keep an object which is on its way out, as people list them; empty where it is not."""
-    return ", ".join(obj["metadata"].get("finalizers") or ()) if wants_deletion(obj) else ""
-
-
-def finalizers_of(obj: Mapping[str, Any], but: str) -> list[str]:
-    """The object's finalizers without one of ours."""
-    return [name for name in obj["metadata"].get("finalizers") or () if name != but]
-
-
-def has_finalizer(obj: Mapping[str, Any], name: str) -> bool:
-    """Whether the object does not go before this finalizer has."""
-    return name in (obj["metadata"].get("finalizers") or ())
-
-
-def annotations_of(obj: Mapping[str, Any]) -> Mapping[str, str]:
-    """What others have written beside the spec."""
-    return obj["metadata"].get("annotations") or {}
-
-
-def is_abandoned(obj: Mapping[str, Any]) -> bool:
-    """Whether somebody wants the object let go, though what it has elsewhere cannot be deleted."""
-    return annotations_of(obj).get(ABANDON_ANNOTATION) == "true"
-
-
-def has_condition(obj: Mapping[str, Any], kind: str, status: str) -> bool:
-    """Whether a manifest's status has this condition in this state."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return any((one["type"], one["status"]) == (kind, status) for one in conditions)

@@ -14,7 +14,7 @@ from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of, is_abandoned, wants_deletion
 from finetune_api.names import ABANDON_ANNOTATION, BEGUN_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS, Resource
@@ -38,7 +38,7 @@ class Departed:
 
     def let_go(self, obj: Mapping[str, Any]) -> None:
         """We are about to take our finalizer off: nothing of the object is left, or all of it is to stay."""
-        if "deletionTimestamp" in obj["metadata"]:
+        if wants_deletion(obj):
             self._let_go.add(obj["metadata"]["uid"])
 
     def take(self, resource: Resource, obj: Mapping[str, Any], now: Callable[[], datetime]) -> Key | None:
@@ -50,9 +50,7 @@ class Departed:
         if metadata.get("uid") in self._let_go:
             self._let_go.discard(metadata["uid"])
             return None
-        annotations = metadata.get("annotations") or {}
-        abandoned = annotations.get(ABANDON_ANNOTATION) == "true"
-        if resource not in _HELD or BEGUN_ANNOTATION not in annotations or abandoned:
+        if resource not in _HELD or BEGUN_ANNOTATION not in annotations_of(obj) or is_abandoned(obj):
             return None
         gone: Manifest = deepcopy({**obj, "apiVersion": resource.api_version, "kind": resource.kind})
         gone["metadata"] |= {"finalizers": [PROVIDER_FINALIZER]}

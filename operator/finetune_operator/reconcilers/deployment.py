@@ -7,7 +7,7 @@ from typing import Literal
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job_status import Failure
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of, finalizers_of, kept_by, wants_deletion
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
@@ -41,13 +41,9 @@ from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import (
     Context,
-    annotations_of,
-    has_finalizer,
-    kept_by,
     parse_spec,
     parse_status,
     unread_spec,
-    wants_deletion,
 )
 from finetune_operator.reconcilers.disruption import DisruptionBudgets
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
@@ -111,7 +107,7 @@ class DeploymentReconciler:
             said = unheeded.of_deployment(view.spec, annotations_of(deployment), target.connection if target else None)
             await self._context.tell_unheeded(deployment, said)
         again: float | None = None
-        if view.deleting and has_finalizer(deployment, PROVIDER_FINALIZER):
+        if view.deleting and PROVIDER_FINALIZER in finalizers_of(deployment):
             decision = await self._release.end(deployment, view)
             again = None if decision is None else self._hosted.moving_seconds
         elif target is not None and is_remote(target.connection):
@@ -301,7 +297,7 @@ class DeploymentReconciler:
         spec, spec_error = parse_spec(ModelDeploymentSpec, deployment)
         model = store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) if spec else None
         own = parse_status(ModelDeploymentStatus, deployment)
-        lost = spec is not None and own.hosted is None and has_finalizer(deployment, PROVIDER_FINALIZER)
+        lost = spec is not None and own.hosted is None and PROVIDER_FINALIZER in finalizers_of(deployment)
         status, now = self._usable(spec, model) if spec and model else None, self._context.clock()
         return DeploymentView(
             name=name,

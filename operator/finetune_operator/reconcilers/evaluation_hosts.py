@@ -12,7 +12,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest
 from finetune_operator.decide.cloud_job import evaluation_hosts as decide
-from finetune_operator.decide.cloud_job import measuring
+from finetune_operator.decide.cloud_job import evaluation_record
 from finetune_operator.decide.cloud_job.evaluation_hosts import ONE_AT_A_TIME, Rise, Wanted
 from finetune_operator.decide.deployment.hosted_record import Hosted, address
 from finetune_operator.decide.job.view import Decision, JobView
@@ -73,15 +73,15 @@ class EvaluationHosts:
         alone = view.provider.name in ONE_AT_A_TIME
         plan = decide.rise(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
         recorded = await self._asked(plan, found)
-        status = measuring.deployed(status, recorded)
+        status = evaluation_record.deployed(status, recorded)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
         if written is None:
             return job, Decision(view.status)  # deleted meanwhile
         status, failure = await self._make(view, status, plan.make)
         if failure is not None:
             again = failure.retry_after or self.moving_seconds
-            return written, measuring.not_deployed(view, status, failure.failure(), again)
-        status = measuring.deploying(view, status)
+            return written, evaluation_record.not_deployed(view, status, failure.failure(), again)
+        status = evaluation_record.deploying(view, status)
         stands = decide.stand(_recorded(status), [one.candidate for one in wanted])
         return written, replace(decision, status=status, requeue_after=0 if stands else self.moving_seconds)
 
@@ -98,7 +98,7 @@ class EvaluationHosts:
             return Left(job, view.status, error=error)
         alone = view.provider_name in ONE_AT_A_TIME
         plan = decide.fall(recorded, found, beginning(view), view.now, one_at_a_time=alone)
-        status = measuring.fallen(view.status, plan)
+        status = evaluation_record.fallen(view.status, plan)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True) or job
         self._context.guard()
         left = Left(written, status, tuple(one.name for one in plan.recorded))
@@ -133,8 +133,8 @@ class EvaluationHosts:
                 recorded[at] = decide.failed(one, error.message)
             except ProviderError as error:
                 logger.warning("deployment %s was not made, as far as is known: %s", one.name, error.message)
-                return measuring.deployed(status, recorded), error
-        return measuring.deployed(status, recorded), None
+                return evaluation_record.deployed(status, recorded), error
+        return evaluation_record.deployed(status, recorded), None
 
 
 def beginning(view: JobView) -> str:
@@ -176,7 +176,7 @@ def _request(
 
 def _unrecorded(view: JobView) -> list[EvaluationDeployment]:
     """What may stand though no record tells of it. One list may lack it: it is missed for a while before it is gone."""
-    if view.spec is None or view.deleting or not view.spec.suspend or not measuring.is_to_be_looked_for(view):
+    if view.spec is None or view.deleting or not view.spec.suspend or not evaluation_record.is_to_be_looked_for(view):
         return []
     needed = decide.needed(view.spec, view.status, view.provider.name)
     return [decide.suspected(decide.name(beginning(view), view.attempt, part), part, view.now) for part in needed]

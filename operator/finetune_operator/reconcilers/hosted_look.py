@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.deployment import DeploymentUsage, HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of, wants_deletion
 from finetune_api.model import ModelVersion
 from finetune_api.money import of_units
 from finetune_api.names import WAKE_ANNOTATION
@@ -20,7 +20,6 @@ from finetune_operator.decide.deployment.hosting_terms import terms_of
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.deployment.token_prices import TokenPrices
 from finetune_operator.providers import hosting
-from finetune_operator.reconcilers.context import wants_deletion
 from finetune_operator.reconcilers.indexes import has_hosted
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 from finetune_operator.runtime.store import Store
@@ -128,7 +127,7 @@ class Look:
 
 def wake_of(deployment: Manifest) -> str | None:
     """The value of the annotation that brings back what sleeps."""
-    value = (deployment["metadata"].get("annotations") or {}).get(WAKE_ANNOTATION)
+    value = annotations_of(deployment).get(WAKE_ANNOTATION)
     return None if value is None else str(value)[:253]
 
 

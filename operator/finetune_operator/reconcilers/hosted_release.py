@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from finetune_api.deployment import HostedDeployment
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, is_abandoned
 from finetune_api.model import ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
@@ -19,7 +19,7 @@ from finetune_operator.providers import hosting
 from finetune_operator.providers.begun import begun
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
-from finetune_operator.reconcilers.context import Context, is_abandoned
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.hosted_look import as_recorded, left_behind, others_with
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS
 

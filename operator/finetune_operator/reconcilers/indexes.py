@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, conditions_of, has_condition, labels_of
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.connection import NOBODY
@@ -14,7 +14,7 @@ from finetune_operator.providers.hugging_face.training import (
     pods_of_job,
     pods_of_owner,
 )
-from finetune_operator.reconcilers.context import has_condition, is_of_the_definition
+from finetune_operator.reconcilers.context import is_of_the_definition
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -101,13 +101,13 @@ def servers_of_model(namespace: str, name: str) -> str:
 
 
 def _index_server(server: Manifest) -> Iterator[str]:
-    namespace, labels = server["metadata"]["namespace"], server["metadata"].get("labels") or {}
+    namespace, labels = server["metadata"]["namespace"], labels_of(server)
     if MODEL_LABEL in labels:
         yield servers_of_model(namespace, labels[MODEL_LABEL])
 
 
 def _index_pod(pod: Manifest) -> Iterator[str]:
-    namespace, labels = pod["metadata"]["namespace"], pod["metadata"].get("labels", {})
+    namespace, labels = pod["metadata"]["namespace"], labels_of(pod)
     if BATCH_JOB_LABEL in labels:
         yield pods_of_job(namespace, labels[BATCH_JOB_LABEL])
     if JOB_LABEL in labels:
@@ -118,7 +118,7 @@ def _index_pod(pod: Manifest) -> Iterator[str]:
 
 def _index_batch_job(batch_job: Manifest) -> Iterator[str]:
     """Nothing of a first attempt's: nearly all are."""
-    namespace, labels = batch_job["metadata"]["namespace"], batch_job["metadata"].get("labels") or {}
+    namespace, labels = batch_job["metadata"]["namespace"], labels_of(batch_job)
     if JOB_LABEL in labels and labels.get(ATTEMPT_LABEL, "1") != "1":
         yield later_attempts(namespace, labels[JOB_LABEL])
 
@@ -156,7 +156,7 @@ def _index_model(model: Manifest) -> Iterator[str]:
 
 def _index_stuck(obj: Manifest) -> Iterator[str]:
     """What is Stalled, and what waits for something that may pass by itself and may as well last for ever."""
-    for condition in (obj.get("status") or {}).get("conditions") or ():
+    for condition in conditions_of(obj):
         stalled = (condition["type"], condition["status"]) == ("Stalled", "True")
         waits = (condition["type"], condition["status"]) == ("Reconciling", "True")
         if stalled or (waits and condition["reason"] in PASSING):
@@ -172,7 +172,7 @@ def _index_deployment(deployment: Manifest) -> Iterator[str]:
 
 
 def _index_connection(connection: Manifest) -> Iterator[str]:
-    if any(one.get("message") == NOBODY for one in (connection.get("status") or {}).get("conditions") or ()):
+    if any(one.get("message") == NOBODY for one in conditions_of(connection)):
         yield UNUSED
     yield from _index_stuck(connection)
 

@@ -8,7 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import LITTLE_KEPT, NOTHING_LEARNT, TOKENIZER_LEFT_OUT, Failure, FineTuneJobStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.cloud_job import outcomes
@@ -17,6 +17,7 @@ from finetune_operator.decide.cloud_job.adoption import told_twice
 from finetune_operator.decide.cloud_job.small_pods import in_its_words
 from finetune_operator.decide.cloud_job.submission import is_submitted
 from finetune_operator.decide.conditions import is_true
+from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
 from finetune_operator.decide.job.reported import AT_WORK, at_rest, last_work, paused, tracker_headline
 from finetune_operator.decide.job.steps import not_done, not_started, not_yet
 from finetune_operator.decide.job.view import Decision, JobView
@@ -26,7 +27,6 @@ from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
-    annotations_of,
 )
 from finetune_operator.reconcilers.indexes import under_way
 from finetune_operator.reconcilers.job_look import Looks
@@ -81,15 +81,15 @@ class JobReconciler:
             return Requeue(busy.retry_after or 1.0)
         except ProviderError as error:
             unseen = not decision.stop  # what was told to stop is recorded, whoever else has written
-            say = outcomes.not_stopped if decision.stop else outcomes.trouble
-            decision = say(view, error.failure(), error.retry_after or outcomes.ASK_AGAIN_SECONDS)
+            say = outcomes.not_stopped if decision.stop else trouble
+            decision = say(view, error.failure(), error.retry_after or ASK_AGAIN_SECONDS)
         except REFUSALS as refusal:
             decision = not_done(view, refusal.message)
         if decision.later:
             return Requeue(decision.requeue_after or 0)
         at_work = is_submitted(view.provider) and view.status.phase in {"Queued", *AT_WORK}
         if unseen and at_work and (left := self._context.left_to_another(job)) > 0:
-            return Requeue(min(left, outcomes.ASK_AGAIN_SECONDS))  # who has told of it may see more
+            return Requeue(min(left, ASK_AGAIN_SECONDS))  # who has told of it may see more
         return await self._conclude(job, view, decision)
 
     async def _conclude(self, job: Manifest, view: JobView, decision: Decision) -> Requeue | None:
@@ -100,7 +100,7 @@ class JobReconciler:
         if decision.delete:
             return await self._end_of_time(job)
         if self._cloud.is_behind(job, view, decision):
-            return Requeue(outcomes.ASK_AGAIN_SECONDS)
+            return Requeue(ASK_AGAIN_SECONDS)
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
         # It concerns the job alone, which has just been looked at: figures that go by the time would wake it for ever.
         await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
@@ -125,7 +125,7 @@ class JobReconciler:
             async with self._context.refusable(job, f"{metadata['uid']}/{metadata['generation']}/delete", what):
                 await kube.delete(FINE_TUNE_JOBS, metadata["name"], metadata["namespace"], **unchanged)
         except REFUSALS:
-            return Requeue(outcomes.ASK_AGAIN_SECONDS)
+            return Requeue(ASK_AGAIN_SECONDS)
         return None
 
     def _under_way(self, namespace: str, model: str) -> int:
@@ -208,7 +208,7 @@ def _not_taken(view: JobView, why: Failure) -> Decision:
     view = replace(view, status=view.status.model_copy(update=fields))
     if why.reason is Reason.PENDING:
         return not_yet(view, why.message)
-    return outcomes.trouble(view, why, outcomes.ASK_AGAIN_SECONDS)
+    return trouble(view, why, ASK_AGAIN_SECONDS)
 
 
 def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:

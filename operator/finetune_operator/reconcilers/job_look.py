@@ -7,7 +7,15 @@ from datetime import datetime
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import (
+    Manifest,
+    annotations_of,
+    finalizers_of,
+    is_abandoned,
+    kept_by,
+    labels_of,
+    wants_deletion,
+)
 from finetune_api.names import BEGUN_ANNOTATION, PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.conditions import moment
@@ -23,14 +31,9 @@ from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import (
     Context,
-    annotations_of,
-    has_finalizer,
-    is_abandoned,
     is_of_newer_definitions,
-    kept_by,
     parse_spec,
     parse_status,
-    wants_deletion,
 )
 from finetune_operator.reconcilers.indexes import UNSAID
 from finetune_operator.reconcilers.providers import Providers
@@ -98,11 +101,11 @@ class Looks:
             report_interval=context.report_interval,
             patience=context.patience,
             outdated=_is_outdated(provider, run, connection),
-            restored=(metadata.get("labels") or {}).get(RESTORE_LABEL),
+            restored=labels_of(job).get(RESTORE_LABEL),
             kept_by=kept_by(job),
-            orphans=wants_deletion(job) and has_finalizer(job, ORPHAN),
+            orphans=wants_deletion(job) and ORPHAN in finalizers_of(job),
             ending=context.is_ending(metadata["namespace"]),
-            held=has_finalizer(job, PROVIDER_FINALIZER),
+            held=PROVIDER_FINALIZER in finalizers_of(job),
             abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),
         )
@@ -152,8 +155,7 @@ class Looks:
 
     def _labels_of(self, namespace: str) -> Mapping[str, str]:
         found = self._context.store.get(NAMESPACES, namespace) or {"metadata": {}}
-        labels: Mapping[str, str] = found["metadata"].get("labels", {})
-        return labels
+        return labels_of(found)
 
     def _model(self, job: Manifest, spec: FineTuneJobSpec | None) -> Manifest | None:
         """The FineTunedModel that the job's version is of, where it is there by now."""

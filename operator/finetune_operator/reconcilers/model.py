@@ -7,7 +7,7 @@ from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.display import model_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of, has_condition, is_abandoned, kept_by, wants_deletion
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, model_size, unheeded
@@ -39,14 +39,9 @@ from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.context import (
     Context,
-    annotations_of,
-    has_condition,
-    is_abandoned,
-    kept_by,
     parse_spec,
     parse_status,
     unread_spec,
-    wants_deletion,
 )
 from finetune_operator.reconcilers.indexes import (
     made_version,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, finalizers_of, is_abandoned
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.names import ABANDON_ANNOTATION, WEIGHTS_FINALIZER
 from finetune_api.reasons import Reason
@@ -14,7 +14,7 @@ from finetune_operator.decide.model_release import next_step
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.errors import ProviderError
-from finetune_operator.reconcilers.context import Context, has_finalizer, is_abandoned
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.weights import Weights
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -113,7 +113,7 @@ class ModelRelease:
 
 def is_held(model: Mapping[str, Any]) -> bool:
     """Whether the model waits for its weights to be deleted, or will."""
-    return has_finalizer(model, WEIGHTS_FINALIZER)
+    return WEIGHTS_FINALIZER in finalizers_of(model)
 
 
 def _way_out() -> str:

@@ -64,17 +64,14 @@ class Offers:
 
     def refuse(self, model: Key, said: str) -> None:
         """A write of the model is refused: its jobs say so. It is for the model to try again."""
-        self._put_off(model, refusal_of_write(f"FineTunedModel {model.name} {said}"))
+        self.turn_away(model, refusal_of_write(f"FineTunedModel {model.name} {said}"))
 
     def wait(self, model: Key, said: str) -> None:
         """The model cannot take anything for now, which passes: its jobs say so."""
-        self._put_off(model, Failure.because(Reason.PENDING, f"its result waits: FineTunedModel {model.name} {said}"))
+        self.turn_away(model, Failure.because(Reason.PENDING, f"its result waits: FineTunedModel {model.name} {said}"))
 
     def turn_away(self, model: Key, why: Failure) -> None:
-        """The model has no room: the jobs that still wait say so. It is for the model to look again."""
-        self._put_off(model, why)
-
-    def _put_off(self, model: Key, why: Failure) -> None:
+        """The model takes nothing for now: the jobs that wait say why. It is for the model to look again."""
         self._refused[model] = why
         for job in self.of(model):
             self._look_at(job)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_api.base import AttemptRef
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, labels_of, owners_of
 from finetune_api.names import ATTEMPT_LABEL, JOB_LABEL, JOB_UID_LABEL
 from finetune_api.trainer import Report
 from finetune_operator.desired import names
@@ -52,7 +52,7 @@ class ReportBox:
             return Outlived("the Job of the token's pod is gone")
         if not _is_of(batch_job, report):
             return "the token's pod is of another job"
-        if pod["metadata"].get("labels", {}).get(ATTEMPT_LABEL) != str(report.attempt):
+        if labels_of(pod).get(ATTEMPT_LABEL) != str(report.attempt):
             return "the token's pod runs another attempt"
         return _why_over(self._store.get(FINE_TUNE_JOBS, report.name, report.namespace), report)
 
@@ -95,7 +95,7 @@ class ReportBox:
 
     def _batch_job(self, pod: Manifest) -> Manifest | None:
         """The pod's Job, as long as it is there."""
-        for owner in pod["metadata"].get("ownerReferences") or ():
+        for owner in owners_of(pod):
             if owner["kind"] == JOBS.kind:
                 found = self._store.get(JOBS, owner["name"], pod["metadata"]["namespace"])
                 if found is not None and found["metadata"]["uid"] == owner["uid"]:
@@ -111,9 +111,7 @@ def _why_over(job: Manifest | None, report: AttemptRef) -> Outlived | None:
 
 def _is_of(batch_job: Manifest, report: AttemptRef) -> bool:
     """Whether the batch Job is of the report's FineTuneJob: by its owner, or by the labels that it was made with."""
-    metadata = batch_job["metadata"]
-    owners = metadata.get("ownerReferences") or ()
-    owned = any((o["kind"], o["name"], o["uid"]) == (FINE_TUNE_JOBS.kind, report.name, report.uid) for o in owners)
-    labels = metadata.get("labels") or {}
+    owner, labels = (FINE_TUNE_JOBS.kind, report.name, report.uid), labels_of(batch_job)
+    owned = any((o["kind"], o["name"], o["uid"]) == owner for o in owners_of(batch_job))
     named = (labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)) == (names.fit(report.name), report.uid)
     return owned or named

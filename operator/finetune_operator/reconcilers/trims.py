@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, annotations_of, labels_of
 from finetune_api.model import FineTunedModelSpec
 from finetune_api.names import DEPLOYMENT_LABEL, GROUP
 from finetune_operator.decide.left_out import GIVEN_ANNOTATION, lacks_some, left_out
@@ -54,7 +54,7 @@ def _telling(conditions: Iterable[Manifest]) -> list[Manifest]:
 
 
 def _trim_pod(pod: Manifest) -> Manifest:
-    serves = DEPLOYMENT_LABEL in (pod["metadata"].get("labels") or {})
+    serves = DEPLOYMENT_LABEL in labels_of(pod)
     # A server is asked at its address when it was last asked.
     status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
     status["conditions"] = [*_telling(status.get("conditions") or ()), *cut_off(pod)]
@@ -92,7 +92,7 @@ def _trim_own(obj: Manifest, spec: type[BaseModel]) -> Manifest:
 
     One of kubectl's is kept where it tells of something that was left out.
     """
-    annotations = obj["metadata"].get("annotations") or {}
+    annotations = annotations_of(obj)
     ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
     if lacks_some(annotations, obj.get("spec")) and left_out(annotations, spec):
         ours[GIVEN_ANNOTATION] = annotations[GIVEN_ANNOTATION]

@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.trainer import UploadTarget
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater
 from finetune_operator.providers.job_record import begun_at, connection_of, is_held, key_of, noted
 from finetune_operator.providers.sdks import is_remote
-from finetune_operator.reconcilers.context import Context, parse_status, wants_deletion
+from finetune_operator.reconcilers.context import Context, parse_status
 from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.queue import Key
@@ -41,10 +41,10 @@ class Uploads:
             with account.telling(name):
                 if self._context.connection(connection) is None:
                     raise TryLater.because(self._context.lacking(connection))
-                await self._accounts.find(connection)  # it is noted: what is known of it may be of the key before
+                await account.find()  # it is noted: what is known of it may be of the key before
                 if not is_held(self._job(target)):
-                    await self._accounts.require_answer(connection)  # what is held is bound to where it was begun
-                await self._accounts.require_place(connection, *begun_at(await self._held(target)))
+                    await account.require_answer()  # what is held is bound to where it was begun
+                await account.require_place(*begun_at(await self._held(target)))
                 file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:
             raise Refusal(424, error.message, close=True) from None

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, has_condition, labels_of
 from finetune_api.model import ModelVersion
 from finetune_api.names import MADE_BY_LABEL
 from finetune_api.reasons import Reason
@@ -18,7 +18,7 @@ from finetune_operator.providers.errors import CannotMake, TryLater
 from finetune_operator.providers.hosting import named
 from finetune_operator.providers.hugging_face.names_taken import create_job
 from finetune_operator.providers.sdks import is_remote
-from finetune_operator.reconcilers.context import Context, has_condition
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.runtime.errors import REFUSALS, Conflict
 from finetune_operator.runtime.kube import JOBS, owner_uids
 
@@ -60,7 +60,7 @@ class Weights:
                 await self._tell_unproven(model, version)
                 return True
             # Elsewhere they would be taken for gone.
-            await self._accounts.require_models(version)
+            await self._accounts.of(version.connection).require_models(version)
             await self._accounts.of(version.connection).call(lambda api: api.delete_model(named(version.artifact)))
             return True
         if connection is None:
@@ -142,7 +142,7 @@ class Weights:
 
 
 def _made_by(job: Manifest) -> str | None:
-    return (job["metadata"].get("labels") or {}).get(MADE_BY_LABEL)
+    return labels_of(job).get(MADE_BY_LABEL)
 
 
 def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) -> bool:

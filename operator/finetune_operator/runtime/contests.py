@@ -28,10 +28,10 @@ class Contests:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
-        self._written: Recent[int] = Recent(REMEMBERED, lambda _: False)
-        self._told: Recent[bool] = Recent(REMEMBERED, lambda _: False)
+        self._written: Recent[int] = Recent(REMEMBERED)
+        self._told: Recent[bool] = Recent(REMEMBERED)
         self._clock = clock
-        self._first_found: Recent[tuple[int, float]] = Recent(REMEMBERED, lambda _: False)
+        self._first_found: Recent[tuple[int, float]] = Recent(REMEMBERED)
 
     def check(self, uid: str, found: Mapping[str, Any] | None) -> None:
         """Before a status is written over the one that was found.

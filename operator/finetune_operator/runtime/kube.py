@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import orjson
 
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, owners_of
 from finetune_api.names import FIELD_MANAGER, GROUP, VERSION
 from finetune_api.words import unstyled
 from finetune_operator.runtime import connection
@@ -385,7 +385,7 @@ def _object(body: bytes) -> Manifest:
 
 def owner_uids(obj: Mapping[str, Any]) -> set[str]:
     """UIDs of the object's owners."""
-    return {owner["uid"] for owner in obj["metadata"].get("ownerReferences") or ()}
+    return {owner["uid"] for owner in owners_of(obj)}
 
 
 def version_of(obj: Mapping[str, Any]) -> int:

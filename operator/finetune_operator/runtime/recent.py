@@ -15,7 +15,7 @@ class Recent(Generic[V]):
         is_spent: whether a value says as much as none; such ones go as soon as they are the oldest.
     """
 
-    def __init__(self, limit: int, is_spent: Callable[[V], bool]) -> None:
+    def __init__(self, limit: int, is_spent: Callable[[V], bool] = lambda _: False) -> None:
         self._limit = limit
         self._is_spent = is_spent
         self._values: OrderedDict[str, V] = OrderedDict()

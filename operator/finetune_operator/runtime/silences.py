@@ -38,7 +38,7 @@ class Silences:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._places: Recent[_Silence] = Recent(REMEMBERED, lambda _: False)
+        self._places: Recent[_Silence] = Recent(REMEMBERED)
 
     @contextmanager
     def asking(self, place: str) -> Iterator[None]:

@@ -5,8 +5,7 @@ a model → active version recorded → deployments, where it needs them → pod
 Nothing that becomes of it costs the model: where it cannot be measured, the job succeeds all the same and says why.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,23 +15,25 @@ from finetune_api.connection import place_of_models
 from finetune_api.job_status import (
     Asked,
     ComparedVersion,
-    EvaluationDeployment,
     Failure,
-    FineTuneJobStatus,
-    ProviderEvaluation,
-    ProviderStatus,
 )
-from finetune_api.money import to_be_added
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
-from finetune_operator.decide.conditions import Fact, merge, moment, reconciling, resting, stalled, timestamp
+from finetune_operator.decide.cloud_job.evaluation_record import (
+    DEPLOYING,
+    deploying,
+    is_to_be_looked_for,
+    nothing_left,
+    state_of,
+)
+from finetune_operator.decide.conditions import Fact, moment, reconciling, resting, stalled, timestamp
 from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_POD_CHECK_SECONDS
 from finetune_operator.decide.job.change import with_status
-from finetune_operator.decide.job.reported import AT_WORK, not_evaluated, report_is_due, reported
+from finetune_operator.decide.job.reported import AT_WORK, report_is_due, reported
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, named_in, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.passing import CHANGES_BY_ITSELF, PASSING, RETRIED
+from finetune_operator.decide.passing import PASSING, RETRIED
 from finetune_operator.decide.pods.refused import counts_what_has_ended
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
@@ -41,8 +42,6 @@ MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
 MOST_FAILURES = 3
 RETRY_DELAYS = (60, 600)
 """Seconds before the second and the third pod: the pods themselves have been patient."""
-
-ASK_AGAIN_SECONDS = 60
 
 WORTH_ANOTHER_POD = RETRIED | {
     Reason.PROVIDER_UNAVAILABLE,
@@ -55,7 +54,6 @@ WORTH_ANOTHER_POD = RETRIED | {
 """What may be otherwise in a while. Other failures would be met again."""
 
 ASKING = "waiting for the pod that asks the model the test set"
-DEPLOYING = "waiting for the deployments that are asked the test set"
 
 
 def is_wanted(view: JobView) -> bool:
@@ -68,7 +66,7 @@ def measure(view: JobView) -> Decision | None:
     """The step between the provider's end and the version's beginning."""
     if view.run.state != "Succeeded" or not is_wanted(view):
         return None
-    if _state(view).ended:
+    if state_of(view).ended:
         return let_go(view)
     return next(found for step in STEPS if (found := step(view)) is not None)
 
@@ -104,13 +102,13 @@ def enforce_limits(view: JobView) -> Decision | None:
     """What is billed by the hour ends some time, whatever the pod waits for; and with the budget."""
     if view.spec is None or view.spec.suspend:
         return None
-    overdue = evaluation_hosts.overdue(_state(view), view.now)
+    overdue = evaluation_hosts.overdue(state_of(view), view.now)
     if overdue is not None:
         found = view.status.failure
         why = f"{overdue}: {found.message}" if found else overdue
         return _given_up(view, Failure.because(found.reason if found else Reason.DEPLOYMENT_FAILED, why))
     budget, price = view.spec.budget, view.status.cost
-    if budget is None or price is None or not evaluation_hosts.made(_state(view)):
+    if budget is None or price is None or not evaluation_hosts.made(state_of(view)):
         return None
     if not asking_cost.is_spent(budget, price, _trained(view), _facts(view), _spent(view)):
         return None
@@ -123,7 +121,7 @@ def pause(view: JobView) -> Decision | None:
     if view.spec is None or not view.spec.suspend:
         return None
     stopping = _pod(view).state in {"Queued", "Active"}
-    standing = bool(evaluation_hosts.made(_state(view))) or is_to_be_looked_for(view)
+    standing = bool(evaluation_hosts.made(state_of(view))) or is_to_be_looked_for(view)
     message = "stopping: answers so far are kept" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
     facts += [] if standing else nothing_left(view)
@@ -138,20 +136,11 @@ def pause(view: JobView) -> Decision | None:
     )
 
 
-def is_to_be_looked_for(view: JobView) -> bool:
-    """Whether deployments may stand of which status does not tell: an older one was put back, or it was emptied.
-
-    Nobody knows that of a status that names none. They are billed while the job rests, so each rest begins with a look.
-    """
-    there = view.provider.name in evaluation_hosts.IN_DEPLOYMENTS
-    return there and not evaluation_hosts.made(_state(view)) and not _state(view).deployments_gone
-
-
 def wait_before_retry(view: JobView) -> Decision | None:
     """The pause before another pod or deployment, and the end of the pod before."""
-    after = _state(view).retry_after
+    after = state_of(view).retry_after
     left = (moment(after) - view.now).total_seconds() if after else 0.0
-    if _pod(view).state != "Absent" or _state(view).job_id is not None or (left <= 0 and not view.live_pods):
+    if _pod(view).state != "Absent" or state_of(view).job_id is not None or (left <= 0 and not view.live_pods):
         return None
     return Decision(view.status, requeue_after=max(left, LAST_POD_CHECK_SECONDS))
 
@@ -167,30 +156,24 @@ def prepare(view: JobView) -> Decision | None:
 
 def deploy(view: JobView) -> Decision | None:
     """Where models answer in deployments only: each has one that answers before the pod begins."""
-    if view.spec is None or _pod(view).state != "Absent" or _state(view).job_id is not None:
+    if view.spec is None or _pod(view).state != "Absent" or state_of(view).job_id is not None:
         return None
-    recorded = _state(view).deployments
+    recorded = state_of(view).deployments
     tuned = evaluation_hosts.of(recorded, "tuned")
     if tuned is not None and tuned.failure is not None:
         return _given_up(view, Failure.because(Reason.DEPLOYMENT_FAILED, tuned.failure))
     if evaluation_hosts.stand(recorded, evaluation_hosts.needed(view.spec, view.status, view.provider.name)):
         return None
-    since = _state(view).deploying_since or timestamp(view.now)
-    if recorded and evaluation_hosts.is_late(_state(view), view.now):
+    since = state_of(view).deploying_since or timestamp(view.now)
+    if recorded and evaluation_hosts.is_late(state_of(view), view.now):
         # The tuned model answers, or `enforce_limits` would have had its say: what does not is a baseline.
         left = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deployments=evaluation_hosts.given_up(recorded))
         return Decision(with_status(view, left), requeue_after=0)
     change = _change(view, _wanted_again(view), deploying_since=since, deployments_gone=False)
     status = with_status(view, change)
-    if view.status.failure is None or _state(view).retry_after is None:
+    if view.status.failure is None or state_of(view).retry_after is None:
         status = deploying(view, status)  # else what is in the way stays in status until it is known not to be
     return Decision(status, host="Up", requeue_after=LATE_POD_CHECK_SECONDS)
-
-
-def deploying(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
-    """The status while what is needed comes to stand; `status`: as it was before."""
-    change = Change(reconciling(Reason.DEPLOYING, DEPLOYING), {"failure": None})
-    return with_status(replace(view, status=status), change)
 
 
 def _wanted_again(view: JobView) -> list[Fact]:
@@ -201,7 +184,7 @@ def _wanted_again(view: JobView) -> list[Fact]:
 
 def begin(view: JobView) -> Decision | None:
     """No pod is there: it is started. Its name is fixed by its number, so it is never made twice."""
-    if _pod(view).state != "Absent" or _state(view).job_id is not None:
+    if _pod(view).state != "Absent" or state_of(view).job_id is not None:
         return None
     change = _change(view, reconciling(Reason.EVALUATING, ASKING), retry_after=None, deploying_since=None)
     change.fields["failure"] = None
@@ -240,7 +223,7 @@ def follow(view: JobView) -> Decision | None:
     if pod.state != "Active":
         return None
     again = LATE_POD_CHECK_SECONDS if pod.ending else None
-    said = view.status.phase == "Evaluating" and view.status.failure is None and _state(view).job_id == pod.job_id
+    said = view.status.phase == "Evaluating" and view.status.failure is None and state_of(view).job_id == pod.job_id
     if said and not report_is_due(pod.report, view.status, view.report_interval):
         return Decision(view.status, requeue_after=again)
     change = _change(view, reconciling(Reason.EVALUATING, AT_WORK["Evaluating"]), job_id=pod.job_id)
@@ -253,7 +236,7 @@ def retry_or_give_up(view: JobView) -> Decision:
     """It ended without a result, or is gone: another one, where that can help."""
     gone = Failure.because(Reason.INTERRUPTED, "the pod that asks the model ended without reporting a result")
     failure = _pod(view).failure or gone
-    before = _state(view).failures
+    before = state_of(view).failures
     if failure.reason not in WORTH_ANOTHER_POD or before + 1 >= MOST_FAILURES:
         return _given_up(view, failure)
     delay = RETRY_DELAYS[min(before, len(RETRY_DELAYS) - 1)]
@@ -264,7 +247,7 @@ def retry_or_give_up(view: JobView) -> Decision:
         reconciling(Reason.RETRYING, message),
         **_next_pod(view),
         retry_after=after,
-        deployments=evaluation_hosts.to_be_asked_again(_state(view).deployments),
+        deployments=evaluation_hosts.to_be_asked_again(state_of(view).deployments),
         failures=before + 1,
         failure=failure,
     )
@@ -296,121 +279,6 @@ def not_started(view: JobView, failure: Failure) -> Decision:
     return Decision(with_status(view, change), requeue_after=REJECTED_CHECK_SECONDS)
 
 
-def trouble(view: JobView, status: FineTuneJobStatus, failure: Failure, again: float) -> Decision:
-    """What was to be deployed is not, for now; `status`: as it was written before."""
-    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
-    change = Change(say(failure.reason, failure.message), {"failure": failure})
-    return Decision(with_status(replace(view, status=status), change), requeue_after=max(1.0, again))
-
-
-def not_deployed(view: JobView, status: FineTuneJobStatus, failure: Failure, again: float) -> Decision:
-    """It could not be asked for. The pause is in status: what is written wakes the next look at once."""
-    paused = _recorded(status, retry_after=timestamp(view.now + timedelta(seconds=again)))
-    return trouble(view, paused, failure, again)
-
-
-def not_released(view: JobView, status: FineTuneJobStatus, names: Sequence[str], failure: Failure) -> Decision:
-    """What was deployed is to go, and cannot be deleted now."""
-    decision = trouble(view, status, failure, ASK_AGAIN_SECONDS)
-    facts = [unreleased(names, failure)]
-    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
-    return replace(decision, status=decision.status.model_copy(update={"conditions": conditions}))
-
-
-def unreleased(names: Sequence[str], failure: Failure) -> Fact:
-    """The condition Released while deployments that were made for an evaluation cannot be deleted."""
-    standing = ", ".join(names) or "of the evaluation"
-    message = f"deployment {standing} may stand at the provider, and be billed: {failure.message}"
-    return Fact("Released", "False", failure.reason, message)
-
-
-def nothing_left(view: JobView) -> list[Fact]:
-    """The condition Released once they are gone, where that was in doubt."""
-    was_left = any(condition.type == "Released" for condition in view.status.conditions or ())
-    return [Fact("Released", "True", Reason.SUCCEEDED, "nothing is left at the provider")] if was_left else []
-
-
-def deployed(status: FineTuneJobStatus, recorded: Sequence[EvaluationDeployment]) -> FineTuneJobStatus:
-    """The status with this record of deployments."""
-    return _recorded(status, deployments=list(recorded) or None)
-
-
-def fallen(status: FineTuneJobStatus, fall: evaluation_hosts.Fall) -> FineTuneJobStatus:
-    """The status with what is left of them, and what those have cost that are gone."""
-    evaluation = status.provider.evaluation if status.provider else None
-    if evaluation is None and not fall.recorded:
-        return status
-    hosting = evaluation.hosting if evaluation else None
-    if fall.cost is not None:
-        hosting = to_be_added(Decimal(hosting or "0") + fall.cost)
-    fields: dict[str, Any] = {"deployments": list(fall.recorded) or None, "hosting": hosting}
-    if evaluation_hosts.made(evaluation) and not fall.recorded:
-        fields["deployments_gone"] = True  # else what is deleted would be looked through for what nobody has recorded
-    return _recorded(status, **fields)
-
-
-def released(status: FineTuneJobStatus, *, gone: bool = False) -> FineTuneJobStatus:
-    """The status once all that was made is to go, whether the provider has heard of it or not.
-
-    Args:
-        status: as it was.
-        gone: whether nothing of it has shown for a while.
-    """
-    evaluation = status.provider.evaluation if status.provider else None
-    if evaluation is None:
-        return status
-    deployments = evaluation_hosts.released(evaluation.deployments)
-    return _recorded(status, deployments=deployments, deployments_gone=gone)
-
-
-def has_deployed(view: JobView) -> bool:
-    """Whether deployments that the evaluation needed are recorded, and not known to be gone."""
-    return bool(_state(view).deployments)
-
-
-def may_have_deployed(view: JobView) -> bool:
-    """Whether something that the evaluation needed may stand at the provider.
-
-    They are made once there is a result. A status that somebody has emptied, or put back, does not tell of that: what
-    is deleted is looked through for them.
-    """
-    there = view.provider_name in evaluation_hosts.IN_DEPLOYMENTS
-    there = there and (view.status.result is not None or view.deleting)
-    return there and (view.spec is None or view.spec.dataset.test is not None)
-
-
-def is_unrecorded(view: JobView, *, succeeded: bool) -> bool:
-    """Whether what is deleted may have deployments of which status does not tell: it is an older one, or was emptied.
-
-    Args:
-        view: of a job that is being deleted.
-        succeeded: whether its job at the provider has, so that an evaluation may have begun.
-    """
-    begun = not view.finished and (succeeded or view.status.result is not None)
-    return view.deleting and begun and not evaluation_hosts.made(_state(view)) and not _state(view).deployments_gone
-
-
-def _recorded(status: FineTuneJobStatus, **fields: Any) -> FineTuneJobStatus:
-    provider = status.provider or ProviderStatus()
-    evaluation = (provider.evaluation or ProviderEvaluation()).model_copy(update=fields)
-    return status.model_copy(update={"provider": provider.model_copy(update={"evaluation": evaluation})})
-
-
-def started(status: FineTuneJobStatus, job_id: str) -> FineTuneJobStatus:
-    """The status once the pod's Job is there."""
-    if status.provider is None or status.provider.evaluation is None:
-        return status
-    return _recorded(status, job_id=job_id)
-
-
-def facts(view: JobView) -> list[Fact]:
-    """The condition Evaluated of a job whose model could not be measured."""
-    failure = view.provider.evaluation.failure if view.provider.evaluation else None
-    if failure is None:
-        return []
-    return [not_evaluated(failure.reason, failure.message)]
-
-
 def _given_up(view: JobView, failure: Failure) -> Decision:
     """The version is made without."""
     message = f"the tuned model is not measured ({failure.reason.value}): {failure.message}"
@@ -430,22 +298,18 @@ def _trained(view: JobView) -> int | None:
 
 def _spent(view: JobView) -> Decimal:
     prices = _facts(view).answers
-    asked = asking_cost.spent(_state(view), prices) if prices else Decimal(0)
-    return asked + evaluation_hosts.cost(_state(view), view.now)
+    asked = asking_cost.spent(state_of(view), prices) if prices else Decimal(0)
+    return asked + evaluation_hosts.cost(state_of(view), view.now)
 
 
 def _pod(view: JobView) -> Run:
     return view.run.measuring or Run("Absent")
 
 
-def _state(view: JobView) -> ProviderEvaluation:
-    return view.provider.evaluation or ProviderEvaluation()
-
-
 def _next_pod(view: JobView) -> dict[str, Any]:
     """A pod's number is used up once it was there."""
-    used = _state(view).job_id is not None or _pod(view).state != "Absent"
-    return {"job_id": None, "tries": _state(view).tries + used}
+    used = state_of(view).job_id is not None or _pod(view).state != "Absent"
+    return {"job_id": None, "tries": state_of(view).tries + used}
 
 
 def _active_version(view: JobView) -> ComparedVersion | None:
@@ -459,7 +323,7 @@ def _active_version(view: JobView) -> ComparedVersion | None:
 
 def _change(view: JobView, told: list[Fact], **fields: Any) -> Change:
     """New values of the evaluation, with what was asked by now; the model is in status as long as it is measured."""
-    report, state = view.run.report, _state(view)
+    report, state = view.run.report, state_of(view)
     evaluation = state.model_copy(
         update={"tuned": _more(state.tuned, view.asked_tuned), "base": _more(state.base, view.asked_base), **fields}
     )

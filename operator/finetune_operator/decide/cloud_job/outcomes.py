@@ -1,22 +1,19 @@
 """What status says of what was done at a provider, or could not be done. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
-from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, measuring
+from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_record
 from finetune_operator.decide.cloud_job.submission import is_submitted
-from finetune_operator.decide.conditions import Fact, merge, reconciling, stalled, timestamp
-from finetune_operator.decide.job.change import fail, with_status
+from finetune_operator.decide.conditions import reconciling, timestamp
+from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, fail, trouble, with_facts, with_status
 from finetune_operator.decide.job.remote import RemoteJob
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
-
-ASK_AGAIN_SECONDS = 60
 
 
 def refused(view: JobView, failure: Failure) -> Decision:
@@ -25,13 +22,6 @@ def refused(view: JobView, failure: Failure) -> Decision:
     if failure.reason is Reason.PROVIDER_REFUSED and meant:
         failure = failure.model_copy(update={"message": f"{failure.message}; did you mean spec.baseModel: {meant}?"})
     return fail(view, failure.model_copy(update={"attempt": view.attempt}))
-
-
-def trouble(view: JobView, failure: Failure, again: float) -> Decision:
-    """Something is in the way: said in status, whose phase stays, and tried again."""
-    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
-    status = with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
-    return Decision(status, requeue_after=max(1.0, again))
 
 
 def not_stopped(view: JobView, failure: Failure, again: float) -> Decision:
@@ -91,7 +81,7 @@ def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again
         change = _going(view, said) if view.deleting else Change()
         change.fields["cost"] = cloud_cost.with_bill(view)
         return Decision(with_status(view, change), requeue_after=again)
-    facts = [measuring.unreleased(names, failure)]
+    facts = [evaluation_record.unreleased(names, failure)]
     decision = not_tidied(view, failure)
     if not view.deleting:
         decision = Decision(with_status(view, Change()))
@@ -115,11 +105,5 @@ def _going(view: JobView, said: str) -> Change:
 
 def gone(view: JobView, decision: Decision) -> Decision:
     """None of them is left: what they have cost is known, and what was in the way is not any more."""
-    left = measuring.nothing_left(view)
+    left = evaluation_record.nothing_left(view)
     return with_facts(view, decision, left, provider=view.status.provider, cost=cloud_cost.with_bill(view))
-
-
-def with_facts(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: Any) -> Decision:
-    """The decision with these facts in its conditions, too, and these fields of status."""
-    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
-    return replace(decision, status=decision.status.model_copy(update={**fields, "conditions": conditions}))

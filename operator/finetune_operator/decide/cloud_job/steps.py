@@ -15,19 +15,18 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide import leftovers
-from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, measuring
+from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, evaluation_record, measuring
 from finetune_operator.decide.cloud_job.adoption import (
     is_adopted,
     refuse_other_base,
     refuse_what_is_not_there,
     take_over,
 )
-from finetune_operator.decide.cloud_job.outcomes import ASK_AGAIN_SECONDS, trouble, with_facts
 from finetune_operator.decide.cloud_job.submission import is_forgotten, is_submitted
 from finetune_operator.decide.conditions import Fact, moment, ready, reconciling, retiring, timestamp
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
-from finetune_operator.decide.job.change import fail, with_status
+from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, fail, trouble, with_facts, with_status
 from finetune_operator.decide.job.reported import AT_WORK, at_rest, dataset_facts, paused
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.passing import RETRIED
@@ -53,7 +52,7 @@ def is_to_be_held(view: JobView) -> bool:
     if not view.remote or view.held or view.deleting:
         return False
     if view.finished:
-        left = measuring.has_deployed(view) or leftovers.is_left(view.status.conditions)
+        left = evaluation_record.has_deployed(view) or leftovers.is_left(view.status.conditions)
         return not view.abandoned and (view.noted or left)
     return not is_adopted(view) and (view.provider.asked_at is not None or view.provider.files is not None)
 
@@ -366,7 +365,7 @@ def complete(view: JobView) -> Decision | None:
         return decision
     # What it has at the provider goes next.
     told = replace(decision, requeue_after=0)
-    facts = [*measuring.facts(view), *_same_weights(view)]
+    facts = [*evaluation_record.facts(view), *_same_weights(view)]
     return with_facts(view, told, facts, cost=cloud_cost.with_bill(view))
 
 

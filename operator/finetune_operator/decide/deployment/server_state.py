@@ -1,12 +1,12 @@
 """The state of a server from its apps/v1 Deployment and its pods: what answers, what keeps it from answering. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from finetune_api.job_status import Failure
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, labels_of, wants_deletion
 from finetune_api.names import SERVED_VERSION_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
@@ -58,7 +58,7 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
     if deployment is None:
         return Serving("Absent")
     spec, status = deployment["spec"], deployment.get("status", {})
-    version = _version(spec["template"]["metadata"].get("labels", {}))
+    version = _version(labels_of(spec["template"]))
     wanted = spec.get("replicas", 1)
     available = status.get("availableReplicas", 0)
     seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
@@ -68,7 +68,7 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
     answers = _oldest_ready(pods)
     if placed and available >= wanted:
         return Serving("Serving", version, available, answers=answers)
-    of_version = [pod for pod in pods if _version(pod["metadata"].get("labels", {})) == version and not _is_over(pod)]
+    of_version = [pod for pod in pods if _version(labels_of(pod)) == version and not _is_over(pod)]
     failure = _serving_failure(status if seen else {}, of_version)
     if failure is None and placed and available == 0 and _was_rolled_out(status):
         failure = _silent(status, of_version, now)
@@ -106,10 +106,10 @@ def _was_rolled_out(status: Manifest) -> bool:
 
 def _oldest_ready(pods: Sequence[Manifest]) -> int | None:
     """Version of the oldest server that is ready: while a new one is rolled out, that is the one before."""
-    up = [pod for pod in pods if pod["metadata"].get("deletionTimestamp") is None and _is_ready(pod)]
+    up = [pod for pod in pods if not wants_deletion(pod) and _is_ready(pod)]
     up = [pod for pod in up if not cut_off_since(pod)]
     oldest = min(up, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
-    return _version(oldest["metadata"].get("labels", {})) if oldest else None
+    return _version(labels_of(oldest)) if oldest else None
 
 
 def _is_over(pod: Manifest) -> bool:
@@ -124,12 +124,12 @@ def _is_ready(pod: Manifest) -> bool:
 
 def versions_of(pods: Sequence[Manifest]) -> set[int]:
     """The versions that these pods, or templates of pods, serve."""
-    found = (_version(pod["metadata"].get("labels") or {}) for pod in pods)
+    found = (_version(labels_of(pod)) for pod in pods)
     return {version for version in found if version is not None}
 
 
-def _version(labels: Manifest) -> int | None:
-    text = str(labels.get(SERVED_VERSION_LABEL, ""))
+def _version(labels: Mapping[str, str]) -> int | None:
+    text = labels.get(SERVED_VERSION_LABEL, "")
     return int(text) if text.isdecimal() else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE, ExitCode
 from finetune_api.job_status import Failure, Progress
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.words import one_line
@@ -46,7 +46,7 @@ def _echo(pod: Manifest) -> int:
     failure = told.failure if told and told.failure else _by_container(pod)
     if failure.reason not in {Reason.INTERRUPTED, Reason.TRAINER_CRASHED}:
         return 0
-    if pod["metadata"].get("deletionTimestamp") is not None or end_of(pod).get("exitCode") == ExitCode.OK:
+    if wants_deletion(pod) or end_of(pod).get("exitCode") == ExitCode.OK:
         return 4  # it was told to end, or had done its part
     if told is None and end_of(pod).get("exitCode") in _SIGNALS:
         return 1  # somebody ended it from outside
@@ -89,7 +89,7 @@ def is_interruption(found: Failure, pod: Manifest | None) -> bool:
         return False
     if found.reason is not Reason.INTERRUPTED or pod is None:
         return True
-    deleted = pod["metadata"].get("deletionTimestamp") is not None
+    deleted = wants_deletion(pod)
     return deleted or end_of(pod).get("exitCode") not in _SIGNALS
 
 
@@ -162,7 +162,7 @@ def _from_outside(pod: Manifest, exit_code: int) -> Failure | None:
     """That somebody ended the trainer: who deleted its pod, or the kubelet for a reason that the pod's status has."""
     if exit_code not in {*_SIGNALS, ExitCode.INTERRUPTED}:
         return None
-    if pod["metadata"].get("deletionTimestamp") is not None:
+    if wants_deletion(pod):
         late = _SIGNALS.get(exit_code)
         said = f", and did not end in time ({late})" if late else ""
         return Failure.because(Reason.INTERRUPTED, f"the training pod was deleted{said}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, labels_of
 from finetune_api.names import TRAINER_CONTAINER
 from finetune_api.trainer import Report, read_termination_message
 from finetune_operator.decide.conditions import moment
@@ -36,7 +36,7 @@ def first(pods: Sequence[Manifest]) -> Manifest | None:
 
 def node_of(pod: Manifest) -> int:
     """Which node's pod it is; the only one has no such label."""
-    return int((pod["metadata"].get("labels") or {}).get(COMPLETION_INDEX_LABEL, 0))
+    return int(labels_of(pod).get(COMPLETION_INDEX_LABEL, 0))
 
 
 def is_live(pod: Manifest, now: datetime) -> bool:

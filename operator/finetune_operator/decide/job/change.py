@@ -1,13 +1,18 @@
 """A change becomes a job's status: its conditions merged, its size within bounds. What changes is decided elsewhere."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
 from finetune_api.base import Condition
 from finetune_api.job_status import Failure, FineTuneJobStatus, JobPhase
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.words import cut
-from finetune_operator.decide.conditions import Fact, is_true, merge, stalled, timestamp
+from finetune_operator.decide.conditions import Fact, is_true, merge, reconciling, stalled, timestamp
 from finetune_operator.decide.job.reported import at_rest, dataset_facts, tracker_facts
 from finetune_operator.decide.job.status_size import fit
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.passing import CHANGES_BY_ITSELF
 
 
 def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
@@ -33,6 +38,8 @@ def _phase(phase: JobPhase | None, conditions: list[Condition]) -> JobPhase:
     come_to = next((phase_of for kind, phase_of in _PHASES_OF.items() if is_true(conditions, kind)), None)
     return come_to or ("Pending" if phase is None or phase in _PHASES_OF.values() else phase)
 
+
+ASK_AGAIN_SECONDS = 60
 
 _WAY_ON = "spec.retryNonce; if the job itself has to change, apply it under a new name."
 _ANOTHER_JOB = "apply the job under a new name."
@@ -61,6 +68,19 @@ def fail(view: JobView, failure: Failure) -> Decision:
     }
     # The pod is stopped by `keep_finished`, once the failure is safely in status.
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
+
+
+def trouble(view: JobView, failure: Failure, again: float) -> Decision:
+    """Something is in the way: said in status, whose phase stays, and tried again."""
+    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
+    status = with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
+    return Decision(status, requeue_after=max(1.0, again))
+
+
+def with_facts(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: Any) -> Decision:
+    """The decision with these facts in its conditions, too, and these fields of status."""
+    conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
+    return replace(decision, status=decision.status.model_copy(update={**fields, "conditions": conditions}))
 
 
 def _with_way_on(failure: Failure) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job_status import Failure
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
@@ -46,7 +46,7 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     if _trainers_are_done(pods, failed):
         return Run(_end(report), report=report)
     # One that is deleted and kept gives no verdict any more: its controller leaves it alone.
-    mute = pod is not None and "deletionTimestamp" in job["metadata"]
+    mute = pod is not None and wants_deletion(job)
     if failed or live or (mute and not _ended_well(pods)):
         stands = _had_done_it_all(report, failed)
         return Run(_end(report), report=report) if stands else failed_run(failed or {}, pod, report)
@@ -113,7 +113,7 @@ def has_ended(job: Manifest) -> bool:
 
 def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
     """Pods of several nodes begin together: what keeps one of them from starting keeps all."""
-    ending = any(pod["metadata"].get("deletionTimestamp") is not None for pod in pods)
+    ending = any(wants_deletion(pod) for pod in pods)
     note = next((said for pod in pods if (said := _told_to_end(pod) or _unheard(pod))), "")
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:

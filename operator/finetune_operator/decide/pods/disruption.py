@@ -6,7 +6,7 @@ Kubelets, the scheduler and the controllers say it in sentences of theirs, which
 import re
 
 from finetune_api.job_status import Failure
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.quantities import amount
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.words import one_line
@@ -94,7 +94,7 @@ def cut_off(pod: Manifest) -> list[Manifest]:
 
 def cut_off_since(pod: Manifest) -> str:
     """Since when the pod's node does not answer; empty where it does, or the pod is given up already."""
-    found = cut_off(pod) if pod["metadata"].get("deletionTimestamp") is None else []
+    found = cut_off(pod) if not wants_deletion(pod) else []
     return str(found[0].get("lastTransitionTime") or "some time") if found else ""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.job_status import Failure
+from finetune_api.manifest import conditions_of
 from finetune_api.reasons import Reason
 
 _CLAIM_MISSING = re.compile(
@@ -88,7 +89,7 @@ _STEPS = (
 
 def unplaced(pod: Mapping[str, Any]) -> Failure | None:
     """Why a pod has no node: no room, no node that fits, or a claim that nobody has made. None where it has one."""
-    conditions = pod.get("status", {}).get("conditions") or ()
+    conditions = conditions_of(pod)
     waits = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
     if waits is None:
         return None

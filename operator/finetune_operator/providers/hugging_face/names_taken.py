@@ -1,7 +1,7 @@
 """Batch Jobs are made under names that are fixed: what is there already is ours, somebody else's, or on its way out."""
 
 from finetune_api.job_status import Failure
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, finalizers_of, labels_of, owners_of, wants_deletion
 from finetune_api.names import JOB_UID_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import CannotMake
@@ -48,18 +48,16 @@ def taken(resource: Resource, found: Manifest) -> CannotMake | Conflict:
 
 def goes_by_itself(child: Manifest) -> bool:
     """Whether what is not ours goes without anybody's help: with the job or the model that had the name before."""
-    metadata, ours = child["metadata"], {FINE_TUNE_JOBS.kind, FINE_TUNED_MODELS.kind}
-    owners = metadata.get("ownerReferences") or ()
-    return "deletionTimestamp" in metadata or any(owner["kind"] in ours for owner in owners)
+    ours = {FINE_TUNE_JOBS.kind, FINE_TUNED_MODELS.kind}
+    return wants_deletion(child) or any(owner["kind"] in ours for owner in owners_of(child))
 
 
 def _held_by(child: Manifest) -> str:
     """The finalizers that keep what is being deleted, but for those that Kubernetes takes off itself."""
-    metadata = child["metadata"]
-    if "deletionTimestamp" not in metadata:
+    if not wants_deletion(child):
         return ""
-    return ", ".join(name for name in metadata.get("finalizers") or () if name not in _OF_DELETION)
+    return ", ".join(name for name in finalizers_of(child) if name not in _OF_DELETION)
 
 
 def _uid_of_owner(child: Manifest) -> str | None:
-    return (child["metadata"].get("labels") or {}).get(JOB_UID_LABEL)
+    return labels_of(child).get(JOB_UID_LABEL)

@@ -11,6 +11,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
+from finetune_api.manifest import wants_deletion
 from finetune_api.names import SERVER_CONTAINER
 from finetune_operator.decide.deployment.idle import PodUse
 from finetune_operator.desired.serving import PORT
@@ -114,7 +115,7 @@ def is_answering(pod: Mapping[str, Any]) -> bool:
     """Whether requests may reach the pod."""
     containers = pod.get("status", {}).get("containerStatuses") or ()
     ready = any(one.get("name") == SERVER_CONTAINER and one.get("ready") for one in containers)
-    return ready and "deletionTimestamp" not in pod["metadata"]
+    return ready and not wants_deletion(pod)
 
 
 def running_since(pod: Mapping[str, Any]) -> datetime | None:

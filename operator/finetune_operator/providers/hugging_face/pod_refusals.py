@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from finetune_api.job_status import Failure
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, conditions_of
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.pods.containers import containers, starved
@@ -182,7 +182,7 @@ class NotBroughtUp:
     async def _is_up(self, pod: Manifest, selector: str) -> bool:
         """Whether volumes and network are there by now. The store does not keep this: it changes with every pod."""
         now = await self._now(pod, selector)
-        conditions = now.get("status", {}).get("conditions") or ()
+        conditions = conditions_of(now)
         return not now or any((one["type"], one["status"]) == _UP for one in conditions)
 
     async def _unplaced(self, pod: Manifest, selector: str) -> Failure | None:
@@ -191,7 +191,7 @@ class NotBroughtUp:
         if lasted <= NO_NODE_IS_LATE or any(containers(pod)):  # its kubelet has spoken of it
             return None
         now = await self._now(pod, selector)
-        conditions = now.get("status", {}).get("conditions") or ()
+        conditions = conditions_of(now)
         spec = now.get("spec", {})
         if not now or spec.get("nodeName") or any(one["type"] == "PodScheduled" for one in conditions):
             return None

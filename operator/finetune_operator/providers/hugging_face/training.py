@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, FineTuneJobStatus
-from finetune_api.manifest import Manifest
+from finetune_api.manifest import Manifest, conditions_of, labels_of, owners_of, wants_deletion
 from finetune_api.names import (
     ATTEMPT_LABEL,
     JOB_UID_LABEL,
@@ -139,8 +139,8 @@ class HuggingFaceTraining:
                 children += await self._kube.list(JOB_SETS, namespace, f"{JOB_UID_LABEL}={metadata['uid']}")
             except NotFound:
                 logger.debug("there are no JobSets on this cluster")
-        own = (child["metadata"] for child in children if self._own(child, metadata["uid"]))
-        numbers = ((one["name"], (one.get("labels") or {}).get(ATTEMPT_LABEL, "")) for one in own)
+        own = (child for child in children if self._own(child, metadata["uid"]))
+        numbers = ((one["metadata"]["name"], labels_of(one).get(ATTEMPT_LABEL, "")) for one in own)
         said = [(name, int(number)) for name, number in numbers if number.isdecimal()]
         return max((number for name, number in said if name in _made_for(job, number)), default=0)
 
@@ -160,7 +160,7 @@ class HuggingFaceTraining:
         run = await self._run_of(job, batch_job, attempt, under_way=under_way)
         if batch_job is None:
             return run if run.state == "Absent" else replace(run, job_id=job_id)
-        orphaned = "deletionTimestamp" in job["metadata"] and await self._is_orphaned(job, job_id)
+        orphaned = wants_deletion(job) and await self._is_orphaned(job, job_id)
         made_at = moment(batch_job["metadata"]["creationTimestamp"])
         return replace(run, job_id=job_id, made_by=_made_by(batch_job), orphaned=orphaned, made_at=made_at)
 
@@ -196,7 +196,7 @@ class HuggingFaceTraining:
 
     async def _is_as_good_as_gone(self, batch_job: Manifest) -> bool:
         """Whether somebody has deleted it, and but for a finalizer it were gone: such a Job makes no pods any more."""
-        if "deletionTimestamp" not in batch_job["metadata"] or has_ended(batch_job):
+        if not wants_deletion(batch_job) or has_ended(batch_job):
             return False
         return not (self._pods_of(batch_job) or await self._listed_pods(batch_job))
 
@@ -322,7 +322,7 @@ class HuggingFaceTraining:
     async def _delete(self, batch_job: Manifest) -> None:
         metadata = batch_job["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
-        for owner in metadata.get("ownerReferences") or ():
+        for owner in owners_of(batch_job):
             if owner["kind"] == JOB_SETS.kind:
                 await self._kube.delete(JOB_SETS, owner["name"], namespace, uid=owner["uid"])
                 if await self._kube.get(JOB_SETS, owner["name"], namespace) is None:
@@ -337,7 +337,7 @@ class HuggingFaceTraining:
         found = self._own(
             await self._kube.get(JOB_SETS, _attempt(job, attempt), metadata["namespace"]), metadata["uid"]
         )
-        return None if found is not None and "deletionTimestamp" in found["metadata"] else found
+        return None if found is not None and wants_deletion(found) else found
 
     def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> training_job.Active | None:
         active = compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace), spec)
@@ -365,9 +365,10 @@ class HuggingFaceTraining:
 
     def _own(self, child: Manifest | None, uid: str) -> Manifest | None:
         """The child if it is of the owner with this UID; one of an earlier owner of the same name is on its way out."""
-        metadata = (child or {}).get("metadata", {})
-        owned = any(owner["uid"] == uid for owner in metadata.get("ownerReferences") or ())
-        return child if owned or (metadata.get("labels") or {}).get(JOB_UID_LABEL) == uid else None
+        if child is None:
+            return None
+        owned = any(owner["uid"] == uid for owner in owners_of(child))
+        return child if owned or labels_of(child).get(JOB_UID_LABEL) == uid else None
 
     def _pods_of(self, batch_job: Manifest) -> list[Manifest]:
         """The Job's own pods; those of an earlier Job of the same name are on their way out."""
@@ -413,14 +414,13 @@ class HuggingFaceTraining:
 
 
 def _made_by(batch_job: Manifest) -> str:
-    made_by: str = (batch_job["metadata"].get("labels") or {}).get(MADE_BY_LABEL, "")
-    return made_by
+    return labels_of(batch_job).get(MADE_BY_LABEL, "")
 
 
 def _held(batch_job: Manifest) -> str:
     """What keeps it from having a pod at all: it is suspended, or somebody has changed it. Empty where nothing does."""
     if batch_job["spec"].get("suspend"):
-        queue = (batch_job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+        queue = labels_of(batch_job).get(QUEUE_LABEL)
         step = " (kubectl describe workloads says why not yet)" if queue else ""
         return f"suspended: by {f'queue {queue}' if queue else 'its queue'} until it is admitted{step}, or by hand"
     return "held back: somebody has set its spec.parallelism to 0" if batch_job["spec"].get("parallelism") == 0 else ""
@@ -464,7 +464,7 @@ def _without_job(job_set: str, named: Manifest | None) -> Run:
 
 def _is_over(job_set: Manifest) -> bool:
     """Whether it makes no Job any more: where that is gone, so is the attempt."""
-    conditions = (job_set.get("status") or {}).get("conditions") or ()
+    conditions = conditions_of(job_set)
     return any(one["type"] in {"Completed", "Failed"} and one["status"] == "True" for one in conditions)
 
 
@@ -475,8 +475,7 @@ def _made_for(job: Manifest, number: int) -> tuple[str, str]:
 
 def _batch_job_of(pod: Manifest) -> str:
     """The name of the pod's batch Job."""
-    owners = pod["metadata"].get("ownerReferences") or ()
-    return next((str(owner["name"]) for owner in owners if owner["kind"] == JOBS.kind), "")
+    return next((str(owner["name"]) for owner in owners_of(pod) if owner["kind"] == JOBS.kind), "")
 
 
 def _settings(connection: LLMConnectionSpec) -> HuggingFace:

@@ -7,6 +7,7 @@ import pytest
 
 from finetune_api.asking import Question
 from finetune_operator.providers.account import Account
+from finetune_operator.providers.client import Sources
 from finetune_operator.runtime.errors import LeadershipLost
 
 
@@ -17,7 +18,11 @@ class LosesTheLead:
         self.asked: list[str] = []
         self.leads = True
 
-    async def build(self) -> Any:
+    @property
+    def sources(self) -> Sources:
+        return Sources(cast("Any", None), cast("Any", None), cast("Any", None), self.guard, clock=lambda: 0.0)
+
+    async def api(self) -> Any:
         self.leads = False
         return self
 
@@ -47,14 +52,7 @@ class LosesTheLead:
 )
 async def test_nothing_is_sent_once_another_replica_may_lead(send: Callable[[Account], Awaitable[Any]]) -> None:
     provider = LosesTheLead()
-    account = Account(
-        provider.build,
-        lambda _: None,
-        guard=provider.guard,
-        doubt=lambda: None,
-        poll_seconds=None,
-        clock=lambda: 0.0,
-    )
+    account = Account(cast("Any", provider), lambda _: None, doubt=lambda: None, poll_seconds=None)
     with pytest.raises(LeadershipLost):
         await send(account)
     assert provider.asked == []

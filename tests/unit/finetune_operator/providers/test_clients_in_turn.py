@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_operator.decide.connection import lacking
-from finetune_operator.providers.clients import RETIRE_SECONDS, Clients
+from finetune_operator.providers.client import RETIRE_SECONDS, Client, Retired, Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 
 
@@ -38,14 +38,16 @@ class World:
         self.now = 0.0
         self.url = "https://a.example.com/v1"
         secrets = ConnectionSecrets(cast("Any", self), "finetune")
-        self.clients = Clients(
+        sources = Sources(
             secrets,
             self.spec,
-            lacking=partial(lacking, is_there=False),
+            partial(lacking, is_there=False),
             guard=lambda: None,
             build=self.build,
             clock=lambda: self.now,
         )
+        self.retired = Retired(sources.clock)
+        self.client = Client("openai", sources, self.retired)
 
     async def get(self, *_: Any) -> Any:
         """The Secret, as Kube reads it."""
@@ -61,7 +63,7 @@ class World:
         return self.made[-1]
 
     async def ask(self, times: int) -> list[Any]:
-        return await asyncio.gather(*(self.clients.of("openai") for _ in range(times)))
+        return await asyncio.gather(*(self.client.api() for _ in range(times)))
 
 
 @pytest.fixture
@@ -85,6 +87,7 @@ async def test_of_several_that_are_made_at_once_none_is_forgotten(world: World) 
     await world.ask(5)
     again = await world.ask(3)
     assert len({id(api) for api in again}) == 1
-    await world.clients.close()
+    await world.client.close()
+    await world.retired.close()
     assert [api.open for api in world.made] == [False] * len(world.made)
     assert len(world.made) > 1

@@ -17,7 +17,7 @@ from finetune_api.job_status import ProviderFile
 from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.job.remote import JobKey
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.clients import Clients
+from finetune_operator.providers.client import Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.openai import client as openai_client
@@ -52,8 +52,8 @@ class World:
         self.specs = {name: connection(url) for name, url in urls.items()}
         self.queue = WorkQueue(self.reconcile, Settings.model_fields["workers"].default)
         secrets = ConnectionSecrets(cast("Any", Secrets()), "finetune")
-        clients = Clients(secrets, self.specs.get, lacking=partial(lacking, is_there=False), guard=lambda: None)
-        self.accounts = Accounts(clients, guard=lambda: None, wake=self.queue.add)
+        sources = Sources(secrets, self.specs.get, partial(lacking, is_there=False), guard=lambda: None)
+        self.accounts = Accounts(sources, wake=self.queue.add)
         self.files: dict[str, ProviderFile] = {}
         self.made: dict[Key, str] = {}
         self.succeeded: Counter[str] = Counter()

@@ -10,9 +10,10 @@ from finetune_operator.desired.compare import is_managed
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.azure.entra import credential_of
-from finetune_operator.providers.clients import Build, Clients, SignIn
+from finetune_operator.providers.client import Build, SignIn, Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
+from finetune_operator.providers.sdks import build_api
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN, make_store
 from finetune_operator.reconcilers.reports import ReportBox
@@ -75,17 +76,17 @@ class Cluster:
             clock=lambda: self.now,
             seconds=lambda: self.now.timestamp(),  # noqa: PLW0108 - now moves on
         )
-        clients = Clients(
+        sources = Sources(
             ConnectionSecrets(self.kube, SETTINGS.namespace),
             context.connection,
-            lacking=context.lacking,
-            guard=self.guard,
-            build=self.build,
+            context.lacking,
+            self.guard,
+            build=self.build or build_api,
             sign_in=self.sign_in,
             clock=context.seconds,
             rate=1e6,
         )
-        self.accounts = Accounts(clients, guard=self.guard, wake=self.wake, poll_seconds=None, clock=context.seconds)
+        self.accounts = Accounts(sources, wake=self.wake, poll_seconds=None)
         self.reconcilers = Reconcilers(
             context,
             self.accounts,

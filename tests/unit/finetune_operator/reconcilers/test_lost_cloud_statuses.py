@@ -140,7 +140,7 @@ async def test_a_failed_status_from_before_a_retry_ends_nothing_at_the_provider_
     provider: OpenAISimulator, begin: Begin, pods: bool, jobs: bool
 ) -> None:
     cluster = await begin()
-    sdk = (await cluster.accounts.of("openai")._api())._sdk
+    sdk = (await cluster.accounts.of("openai").client.api())._sdk
     await sdk.fine_tuning.jobs.cancel(running(provider)[0])
     await cluster.poll()
     old = cluster.status()

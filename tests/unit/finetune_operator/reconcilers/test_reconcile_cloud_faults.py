@@ -150,7 +150,7 @@ async def test_a_file_that_is_deleted_there_before_the_job_is_made_says_so_and_i
     cluster.run_pod()
     await cluster.settle()
     file = await cluster.send(rows())
-    await (await cluster.accounts.of("openai")._api()).delete_file(file.id)
+    await (await cluster.accounts.of("openai").client.api()).delete_file(file.id)
     cluster.end_pod(0, cluster.checked([file]))
     await cluster.settle()
     for _ in range(11):
@@ -175,7 +175,7 @@ async def test_a_model_that_is_deleted_there_while_it_is_served_is_missed(begin)
     cluster = await begin()
     await cluster.pass_time(3600)
     model = cluster.status(DEPLOYMENT)["endpoint"]["model"]
-    await (await cluster.accounts.of("openai")._api()).delete_model(model)
+    await (await cluster.accounts.of("openai").client.api()).delete_model(model)
     await cluster.pass_time(3600)
     await cluster.pass_time(3600)
     status = cluster.status(DEPLOYMENT)

@@ -165,7 +165,7 @@ async def test_of_two_jobs_the_oldest_is_kept_and_the_other_cancelled(provider, 
     await cluster.check()
     await cluster.settle()
     job = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
-    sdk = (await cluster.accounts.of("openai")._api())._sdk
+    sdk = (await cluster.accounts.of("openai").client.api())._sdk
     first = await sdk.fine_tuning.jobs.retrieve(cluster.status()["provider"]["jobID"])
     provider.advance(5)
     second = await sdk.fine_tuning.jobs.create(model=MINI, training_file=first.training_file, metadata=first.metadata)
@@ -300,7 +300,7 @@ async def test_suspending_cancels_and_resuming_starts_anew(provider, begin):
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.status()["provider"]["attempt"]) == ("Suspended", 2)
     assert "checkpoint" not in cluster.condition("Suspended")["message"]
-    sdk = (await cluster.accounts.of("openai")._api())._sdk
+    sdk = (await cluster.accounts.of("openai").client.api())._sdk
     assert (await sdk.fine_tuning.jobs.retrieve(first)).status == "cancelled"
     cluster.change_job(suspend=False)
     await cluster.settle()
@@ -358,7 +358,7 @@ async def test_a_deadline_cancels_the_job(provider, begin):
     await cluster.pass_time(300)
     await cluster.pass_time(301)
     assert cluster.status()["failure"]["reason"] == "DeadlineExceeded"
-    sdk = (await cluster.accounts.of("openai")._api())._sdk
+    sdk = (await cluster.accounts.of("openai").client.api())._sdk
     assert (await sdk.fine_tuning.jobs.retrieve(cluster.status()["provider"]["jobID"])).status == "cancelled"
 
 

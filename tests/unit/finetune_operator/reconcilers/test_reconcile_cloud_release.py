@@ -51,7 +51,7 @@ async def test_a_job_whose_finalizer_was_replaced_away_is_cancelled_all_the_same
     assert finalizers(cluster) == [PROVIDER_FINALIZER]
     await delete(cluster)
     assert ADDRESS not in cluster.kube.objects
-    sdk = (await cluster.accounts.of("openai")._api())._sdk
+    sdk = (await cluster.accounts.of("openai").client.api())._sdk
     assert (await sdk.fine_tuning.jobs.retrieve(job_id)).status == "cancelled"
     assert (await sdk.files.list()).data == []
 

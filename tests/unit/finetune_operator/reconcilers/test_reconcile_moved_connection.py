@@ -244,4 +244,4 @@ async def test_weights_of_another_aws_account_are_not_asked_for(begin):
         update={"connection": "openai", "place": "bedrock at us-east-1", "artifact": ArtifactRef(provider_model_id=arn)}
     )
     with pytest.raises(TryLater, match="AWS account 123456789012"):
-        await cluster.accounts.require_models(made)
+        await cluster.accounts.of(made.connection).require_models(made)

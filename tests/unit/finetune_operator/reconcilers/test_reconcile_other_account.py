@@ -314,8 +314,8 @@ async def test_data_of_another_account_are_not_looked_for_for_ever_nor_left_with
     cluster, file, other = await brought(tells=False)
     other.set(tells_account=told_later)
     await cluster.wait(61)
-    await cluster.accounts.find("openai")
-    assert cluster.accounts.account("openai") == ("project proj-other" if told_later else None)
+    await cluster.accounts.of("openai").find()
+    assert cluster.accounts.whose("openai") == ("project proj-other" if told_later else None)
     cluster.end_pod(0, cluster.checked([file]))
     await cluster.settle()
     assert "account" not in cluster.status()["provider"]

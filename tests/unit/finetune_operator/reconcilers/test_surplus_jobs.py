@@ -68,7 +68,7 @@ async def with_two(provider: Any, cluster: CloudCluster) -> tuple[str, str, Any]
     """The attempt's job, another one of the same attempt, and who has made that."""
     provider.set(step_seconds=600)
     (made,) = running(provider)
-    jobs = (await cluster.accounts.of("openai")._api())._sdk.fine_tuning.jobs
+    jobs = (await cluster.accounts.of("openai").client.api())._sdk.fine_tuning.jobs
     shown = await jobs.retrieve(made)
     beside = await jobs.create(model=shown.model, training_file=shown.training_file, metadata=shown.metadata)
     return made, beside.id, jobs
@@ -104,7 +104,7 @@ async def test_one_of_another_object_is_none(provider: Any, begin: Begin) -> Non
     cluster = await begin()
     (made,) = running(provider)
     provider.set(step_seconds=600)
-    jobs = (await cluster.accounts.of("openai")._api())._sdk.fine_tuning.jobs
+    jobs = (await cluster.accounts.of("openai").client.api())._sdk.fine_tuning.jobs
     shown = await jobs.retrieve(made)
     other = await jobs.create(
         model=shown.model, training_file=shown.training_file, metadata={**shown.metadata, "uid": "uid-of-another"}

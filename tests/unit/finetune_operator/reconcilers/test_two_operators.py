@@ -164,7 +164,7 @@ async def test_one_that_cannot_ask_the_provider_leaves_what_is_told_to_the_other
     async def refused(_: str) -> Any:
         raise TROUBLES[trouble]
 
-    monkeypatch.setattr(second.accounts._clients, "of", refused)
+    monkeypatch.setattr(second.accounts._sources.secrets, "of", refused)
     told = Counter[str]()
     for _ in range(30):
         first.provider.advance(60)

@@ -105,7 +105,7 @@ async def test_what_is_no_token_at_all_is_not_asked_about(token):
 
 
 def test_memory_is_bounded_and_what_is_used_stays():
-    recent = Recent(3, lambda _: False)
+    recent = Recent(3)
     for number in range(10):
         recent.put(str(number), number)
         recent.get("0") if number < 2 else recent.put("0", 0)

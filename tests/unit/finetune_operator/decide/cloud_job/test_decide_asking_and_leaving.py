@@ -8,6 +8,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import outcomes, submission
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.steps import decide
+from finetune_operator.decide.job import change
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Decision, JobView
 from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
@@ -67,7 +68,7 @@ def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_sta
     said = condition(going.status, "Reconciling")
     assert (said is not None and "being deleted at the provider: md-e1t" in said.message) is deleting
     stays = outcomes.not_gone(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20)
-    assert stays.requeue_after == outcomes.ASK_AGAIN_SECONDS
+    assert stays.requeue_after == change.ASK_AGAIN_SECONDS
     assert condition(stays.status, "Released").status == "False"
     assert ("finetune.dev/abandon=true" in (stays.status.failure.message if stays.status.failure else "")) is deleting
 

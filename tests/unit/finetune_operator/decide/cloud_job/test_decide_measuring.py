@@ -12,6 +12,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import EvaluationSize
 from finetune_operator.decide.cloud_job import asking_cost, measuring
 from finetune_operator.decide.cloud_job.steps import decide
+from finetune_operator.decide.job import change
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import ROOM_GRACE
 from finetune_operator.decide.job.versions import compared_of
@@ -159,7 +160,7 @@ def test_a_pod_that_asks_after_all_ends_what_was_said_of_it_at_once() -> None:
     ("reason", "state"), [(Reason.PROVIDER_BUSY, "Reconciling"), (Reason.CREDENTIALS_INVALID, "Stalled")]
 )
 def test_what_cannot_be_deployed_for_now_waits_or_needs_somebody(reason: Reason, state: str) -> None:
-    decision = measuring.trouble(given(made(), status()), status(), Failure.because(reason, "no"), 0.1)
+    decision = change.trouble(given(made(), status()), Failure.because(reason, "no"), 0.1)
     assert (condition(decision.status, state).reason, decision.requeue_after) == (reason.value, 1.0)
 
 

@@ -8,7 +8,7 @@ import pytest
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus, ProviderEvaluation
 from finetune_api.reasons import Reason
-from finetune_operator.decide.cloud_job import evaluation_hosts, measuring
+from finetune_operator.decide.cloud_job import evaluation_hosts, evaluation_record
 from finetune_operator.decide.cloud_job.evaluation_hosts import RISE, STAND, Fall
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job.run import Run
@@ -139,21 +139,21 @@ def test_what_was_deployed_is_asked_to_go_before_the_version_is_made(
 def test_what_deployments_have_cost_is_summed_up_as_they_go() -> None:
     left = host("base", released=True)
     before = status(ANSWERS, left, hosting="0.5000")
-    after = measuring.fallen(before, Fall((left,), (), Decimal("1.23456")))
+    after = evaluation_record.fallen(before, Fall((left,), (), Decimal("1.23456")))
     assert after.provider is not None
     assert after.provider.evaluation is not None
     assert (after.provider.evaluation.hosting, after.provider.evaluation.deployments) == ("1.7346", [left])
-    free = measuring.fallen(before, Fall((), (), None))
+    free = evaluation_record.fallen(before, Fall((), (), None))
     assert free.provider is not None
     assert free.provider.evaluation is not None
     assert (free.provider.evaluation.hosting, free.provider.evaluation.deployments) == ("0.5000", None)
     nothing = FineTuneJobStatus()
-    assert measuring.fallen(nothing, Fall((), (), None)) == nothing
-    assert measuring.released(nothing) == nothing
+    assert evaluation_record.fallen(nothing, Fall((), (), None)) == nothing
+    assert evaluation_record.released(nothing) == nothing
 
 
 def test_what_was_borrowed_stays_when_the_rest_is_released() -> None:
-    released = measuring.released(status(ANSWERS, host("base", borrowed=True)))
+    released = evaluation_record.released(status(ANSWERS, host("base", borrowed=True)))
     assert released.provider is not None
     assert released.provider.evaluation is not None
     assert [one.released for one in released.provider.evaluation.deployments or ()] == [True, False]
@@ -161,18 +161,20 @@ def test_what_was_borrowed_stays_when_the_rest_is_released() -> None:
 
 def test_a_deployment_that_cannot_be_deleted_is_told_until_it_is_gone() -> None:
     before = status(ANSWERS)
-    kept = measuring.not_released(given(before), before, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"))
+    kept = evaluation_record.not_released(
+        given(before), before, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no")
+    )
     told = condition(kept.status, "Released")
     assert (told.status, told.reason) == ("False", "CredentialsInvalid")
     assert "md-e1t may stand at the provider, and be billed: no" in told.message
-    assert kept.requeue_after == measuring.ASK_AGAIN_SECONDS
-    assert [fact.status for fact in measuring.nothing_left(given(kept.status))] == ["True"]
-    assert measuring.nothing_left(given(before)) == []
+    assert kept.requeue_after == evaluation_record.ASK_AGAIN_SECONDS
+    assert [fact.status for fact in evaluation_record.nothing_left(given(kept.status))] == ["True"]
+    assert evaluation_record.nothing_left(given(before)) == []
 
 
 def test_what_could_not_be_asked_for_is_paused_in_status() -> None:
     busy = Failure.because(Reason.RATE_LIMITED, "later")
-    put_off = measuring.not_deployed(given(status()), status(), busy, 30)
+    put_off = evaluation_record.not_deployed(given(status()), status(), busy, 30)
     assert (evaluation(put_off).retry_after, put_off.requeue_after) == (stamp(30), 30)
     assert put_off.status.failure == busy
 
@@ -183,9 +185,9 @@ def test_what_could_not_be_asked_for_is_paused_in_status() -> None:
     ids=["with a test set", "without"],
 )
 def test_only_an_evaluation_leaves_deployments(fields: dict[str, Any], may: bool) -> None:
-    assert measuring.may_have_deployed(given(status(), **fields)) is may
+    assert evaluation_record.may_have_deployed(given(status(), **fields)) is may
     unread = status()
-    assert not measuring.may_have_deployed(given(unread.model_copy(update={"result": None}), **fields))
+    assert not evaluation_record.may_have_deployed(given(unread.model_copy(update={"result": None}), **fields))
 
 
 def test_the_price_of_an_hour_is_asked_for_all_that_are_billed_by_it() -> None:

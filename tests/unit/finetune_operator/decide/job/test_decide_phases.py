@@ -6,9 +6,8 @@ import pytest
 
 from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
-from finetune_operator.decide.cloud_job.outcomes import trouble
 from finetune_operator.decide.conditions import Fact, is_true
-from finetune_operator.decide.job.change import with_status
+from finetune_operator.decide.job.change import trouble, with_status
 from finetune_operator.decide.job.steps import going
 from finetune_operator.decide.job.view import Change
 from tests.unit.finetune_operator.decide.given import job_spec, view

@@ -1,0 +1,194 @@
+"""The SDK's client of an LLMConnection: made by its spec and its Secret, and whose account it leads to.
+
+A Secret is read again every minute, so that a renewed key is found.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from finetune_api.azure import AzureOpenAI
+from finetune_api.connection import LLMConnectionSpec
+from finetune_api.job_status import Failure
+from finetune_operator.providers import sdks
+from finetune_operator.providers.connection_secret import ConnectionSecrets
+from finetune_operator.providers.elsewhere import require_same_account
+from finetune_operator.providers.errors import ProviderError, TryLater, understood
+from finetune_operator.providers.pace import CALLS_PER_SECOND, Pace
+from finetune_operator.providers.ports import ClosableApi, Credential
+
+logger = logging.getLogger(__name__)
+
+SECRET_SECONDS = 60.0
+"""How long a Secret's value is used before it is read again."""
+
+RETIRE_SECONDS = 600.0
+"""How long a client that nobody is given any more is kept open: longer than any call through it."""
+
+Build = Callable[[LLMConnectionSpec, Mapping[str, str]], ClosableApi]
+SignIn = Callable[[AzureOpenAI, Mapping[str, str]], Credential]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What all clients are made of."""
+
+    secrets: ConnectionSecrets
+    spec: Callable[[str], LLMConnectionSpec | None]
+    """A connection's spec by its name."""
+    lacking: Callable[[str], Failure]
+    """Why there is none."""
+    guard: Callable[[], None]
+    """Raises LeadershipLost where another replica may lead by now; asked right before each call on a provider."""
+    build: Build = sdks.build_api
+    """Makes the API of a connection with its secret."""
+    sign_in: SignIn = sdks.credential_of
+    """Makes the credential of an Azure connection with its secret."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, never running backwards."""
+    rate: float = CALLS_PER_SECOND
+    """Calls per second of each connection."""
+
+
+class Retired:
+    """Clients that nobody is given any more: calls may still be on their way through one.
+
+    Args:
+        clock: seconds, never running backwards.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: list[tuple[float, ClosableApi]] = []
+
+    async def add(self, api: ClosableApi) -> None:
+        """One more; those through which all calls must have ended are closed."""
+        now = self._clock()
+        self._since.append((now, api))
+        while self._since and now - self._since[0][0] >= RETIRE_SECONDS:
+            await self._since.pop(0)[1].close()
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for _, api in self._since:
+            await api.close()
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A client and what it was built from."""
+
+    api: ClosableApi
+    spec: LLMConnectionSpec
+    secret: Mapping[str, str]
+    read_at: float
+    account: str | None
+    """Whose account it leads to; None where the provider does not tell."""
+    told: bool
+    """Whether that could be asked."""
+
+
+class Client:
+    """That of one LLMConnection.
+
+    Args:
+        name: of the connection.
+        sources: what it is made of.
+        retired: takes it when another one is in its place.
+    """
+
+    def __init__(self, name: str, sources: Sources, retired: Retired) -> None:
+        self.name = name
+        self.sources = sources
+        self._retired = retired
+        self._pace = Pace(sources.rate, guard=sources.guard)
+        self._built: _Built | None = None
+
+    @property
+    def spec(self) -> LLMConnectionSpec | None:
+        """The connection's, as it is now."""
+        return self.sources.spec(self.name)
+
+    @property
+    def account(self) -> str | None:
+        """Whose account the connection's credentials lead to, as far as that is known by now."""
+        return self._built.account if self._built is not None else None
+
+    def is_fresh(self) -> bool:
+        """Whether it was made by the spec as it is, and its Secret was read a moment ago."""
+        built, now = self._built, self.sources.clock()
+        return built is not None and built.spec == self.spec and now - built.read_at < SECRET_SECONDS
+
+    async def api(self) -> ClosableApi:
+        """The client, made anew where spec or Secret have changed.
+
+        Raises:
+            ProviderError: the connection or its Secret cannot be used.
+            Elsewhere: it leads to another account than a moment ago.
+        """
+        sources, spec, built = self.sources, self.spec, self._built
+        if spec is None:
+            raise TryLater.because(sources.lacking(self.name))
+        if built is not None and self.is_fresh():
+            return built.api
+        secret = await sources.secrets.of(spec)
+        if built is not None and built.spec == spec and built.secret == secret:
+            api = built.api
+        else:
+            await sdks.imported(spec.provider)
+            api = sources.build(spec, secret)
+            api.keep_pace(self._pace)
+        before = built.account if built is not None else None
+        known = built is not None and built.api is api and built.told
+        account, told = (before, True) if known else await _whose(api)
+        # Not the one of before: others may have made one meanwhile.
+        replaced, self._built = self._built, _Built(api, spec, secret, sources.clock(), account, told)
+        if replaced is not None and replaced.api is not api:
+            await self._retired.add(replaced.api)
+        # Whoever asks now may have looked whose account it is a moment ago, when it was another's.
+        require_same_account(self.name, account, before, "what was made until now is in")
+        return api
+
+    async def whose(self) -> str | None:
+        """Whose account it leads to, asked now.
+
+        Raises:
+            ProviderError: it cannot be asked.
+        """
+        return await self._built.api.account() if self._built is not None else None
+
+    def doubt(self) -> None:
+        """What was told of the account is known no more, and not asked again either."""
+        if self._built is not None:
+            self._built = replace(self._built, account=None)
+
+    async def credential(self, azure: AzureOpenAI, spec: LLMConnectionSpec) -> Credential:
+        """The credential of an Azure connection, which whoever asks for it closes.
+
+        Raises:
+            TryLater: its Secret cannot be used.
+        """
+        await sdks.imported(spec.provider)
+        return self.sources.sign_in(azure, await self.sources.secrets.of(spec))
+
+    async def retire(self) -> None:
+        """The connection is gone."""
+        built, self._built = self._built, None
+        if built is not None:
+            await self._retired.add(built.api)
+
+    async def close(self) -> None:
+        """Close it at once."""
+        if self._built is not None:
+            await self._built.api.close()
+
+
+async def _whose(api: ClosableApi) -> tuple[str | None, bool]:
+    """Whose account the credentials lead to, and whether that could be asked. What is not known holds up nobody."""
+    try:
+        with understood():
+            return await api.account(), True
+    except ProviderError as error:
+        logger.info("whose account a connection leads to cannot be asked: %s", error.message)
+        return None, False
