@@ -16,15 +16,14 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_refusals, kinds, target_names
-from finetune_trainer.models.config_layers import wrong_count
-from finetune_trainer.models.config_shapes import wrong_shapes
+from finetune_trainer.models.config_shapes import wrong_count, wrong_shapes
 from finetune_trainer.models.config_types import wrong_parts, wrong_types
 from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown, wrong_words
 from finetune_trainer.models.experts import wrong_experts
 from finetune_trainer.models.generation_file import wrong_generation
 from finetune_trainer.models.kind_options import left_out
 from finetune_trainer.models.kind_parts import first_missing, unwrapped, wrapped
-from finetune_trainer.models.target_names import NAMED_AS_STORED
+from finetune_trainer.models.kinds import KNOWN
 from finetune_trainer.models.tensor_names import placed
 from finetune_trainer.models.weight_files import (
     FLOATS,
@@ -67,7 +66,7 @@ _UNPADDED = frozenset({
     "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "longt5", "mpt", "mt5", "t5",
     "umt5",
 })  # fmt: skip
-_PADDED = NAMED_AS_STORED - _UNPADDED
+_PADDED = KNOWN - _UNPADDED
 """Kinds whose table of embeddings knows its padding token, and is not made where it has none such."""
 _NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
 _PARTS = ("attention_dropout", "attn_pdrop", "dropout", "dropout_rate", "embd_pdrop", "hidden_dropout", "resid_pdrop")
@@ -216,8 +215,8 @@ def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
     kind = fields.get("model_type")
     for name in sorted((_SIZES | _COUNTS) & fields.keys()):
         value = fields[name]
-        least = 1 if name in _SIZES or (kind in NAMED_AS_STORED and value is not None) else 0
-        if (value is None and name not in _NEEDED) or (isinstance(value, list) and kind not in NAMED_AS_STORED):
+        least = 1 if name in _SIZES or (kind in KNOWN and value is not None) else 0
+        if (value is None and name not in _NEEDED) or (isinstance(value, list) and kind not in KNOWN):
             continue
         if not is_whole(value) or value < least:
             yield Wrong(name, f"is {shown(value)}, and no whole number from {least} on")
@@ -285,7 +284,7 @@ def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
         value = rope.get(part)
         if not (value is None or (_is_number(value) and value > 0)):
             yield Wrong(f"{name}.{part}", f"is {shown(value)}, and no number above 0")
-    if not rope or kind not in NAMED_AS_STORED:
+    if not rope or kind not in KNOWN:
         return
     if not (isinstance(form, str) and form in _OF_ROPE):
         yield Wrong(f"{name}.rope_type", f"is {shown(form)}, and none of {', '.join(_OF_ROPE)}")
@@ -298,7 +297,7 @@ def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
 def _wrong_size(text: Fields) -> Iterator[Wrong]:
     """Sizes that do not go together, of kinds whose fields are known."""
     kind = text.get("model_type")
-    if kind not in NAMED_AS_STORED:
+    if kind not in KNOWN:
         return
     for width, count in _HEADS_OF.get(kind, ()):
         wide: Any = text.get(width)
@@ -330,7 +329,7 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
     if unwritten(folder, shapes):
         return
     yield from wrong_count(text, shapes, folder)
-    known = text.get("model_type") in NAMED_AS_STORED and len({placed(name).layers for name in shapes} - {""}) == 1
+    known = text.get("model_type") in KNOWN and len({placed(name).layers for name in shapes} - {""}) == 1
     vocabulary, table = text.get("vocab_size"), next(filter(_EMBEDDINGS.fullmatch, shapes), None)
     if known and table and shapes[table] and vocabulary != shapes[table][0]:
         where = f"{table} in {file_of(folder, table)}"

@@ -8,34 +8,30 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_trainer.models.config_words import Wrong, is_whole, shown
-from finetune_trainer.models.target_names import NAMED_AS_STORED
+from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
 
-_T5 = frozenset({"longt5", "mt5", "t5", "umt5"})
-_SEQ2SEQ = _T5 | {"bart", "blenderbot", "pegasus"}
-_GPTS = frozenset({"bloom", "codegen", "gpt2", "gpt_bigcode", "gptj", "mpt"}) | _T5
-_LLAMAS = frozenset({
-    "apertus", "arcee", "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "granite", "helium", "llama",
-    "mistral", "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3",
-})  # fmt: skip
+_SEQ2SEQ = T5S | BARTS
+_GPTS = frozenset({"bloom", "codegen", "gpt2", "gpt_bigcode", "gptj", "mpt"}) | T5S
+_RMS_NORMED = LLAMAS - {"cohere", "cohere2", "olmo", "phi", "starcoder2"} | {"helium"}
 
 NEVER_NULL: Mapping[str, frozenset[str]] = {
-    "use_cache": NAMED_AS_STORED,
-    "tie_word_embeddings": NAMED_AS_STORED - {"t5", "umt5"},
-    "initializer_range": NAMED_AS_STORED - _SEQ2SEQ - {"opt", "xglm"},
-    "max_position_embeddings": NAMED_AS_STORED - _GPTS,
-    "intermediate_size": NAMED_AS_STORED - _GPTS - _SEQ2SEQ - {"falcon", "gpt_neo", "opt", "xglm"},
-    "num_attention_heads": NAMED_AS_STORED - _GPTS - _SEQ2SEQ - {"gpt_neo", "xglm"},
+    "use_cache": KNOWN,
+    "tie_word_embeddings": KNOWN - {"t5", "umt5"},
+    "initializer_range": KNOWN - _SEQ2SEQ - {"opt", "xglm"},
+    "max_position_embeddings": KNOWN - _GPTS,
+    "intermediate_size": KNOWN - _GPTS - _SEQ2SEQ - {"falcon", "gpt_neo", "opt", "xglm"},
+    "num_attention_heads": KNOWN - _GPTS - _SEQ2SEQ - {"gpt_neo", "xglm"},
     "num_key_value_heads": frozenset({
         "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm4", "helium", "mistral", "stablelm", "starcoder2",
     }),
     "head_dim": frozenset({"cwm", "gemma", "gemma2", "gemma3_text", "glm4", "helium", "qwen3"}),
-    "rms_norm_eps": _LLAMAS,
+    "rms_norm_eps": _RMS_NORMED,
     "layer_norm_eps": frozenset({"cohere2", "gpt_neox", "persimmon", "phi", "stablelm"}),
     "layer_norm_epsilon": _GPTS | {"gpt_neo"},
-    "attention_bias": _LLAMAS - {"cwm", "exaone4", "mistral", "phi3", "qwen2"}
+    "attention_bias": _RMS_NORMED - {"cwm", "exaone4", "mistral", "phi3", "qwen2"}
     | {"cohere", "cohere2", "gpt_neox", "olmo"},
     "mlp_bias": frozenset({"arcee", "cwm", "granite", "helium", "llama", "seed_oss", "smollm3"}),
-    "attention_dropout": NAMED_AS_STORED - _GPTS | {"bloom"},
+    "attention_dropout": KNOWN - _GPTS | {"bloom"},
     "pretraining_tp": frozenset({"bloom", "cwm", "seed_oss"}),
 }  # fmt: skip
 """Fields, and the kinds that cannot do without a value of it."""
@@ -64,7 +60,7 @@ def wrong_types(fields: Mapping[str, Any]) -> Iterator[Wrong]:
         yield Wrong("use_return_dict", "is no field that can be set; remove it")
     if "return_dict" in fields and fields["return_dict"] is not True:
         yield Wrong("return_dict", f"is {shown(fields['return_dict'])}, and models are asked for results with names")
-    if fields.get("model_type") in NAMED_AS_STORED:
+    if fields.get("model_type") in KNOWN:
         yield from _wrong_for_its_kind(fields, fields["model_type"])
 
 
@@ -82,8 +78,8 @@ def _wrong_for_its_kind(fields: Mapping[str, Any], kind: str) -> Iterator[Wrong]
     if fields.get("output_attentions") is True:
         yield Wrong("output_attentions", "is true, and what tokens attend to is not kept; set it to false")
     both = fields.get("is_encoder_decoder")
-    if (both is True and kind not in _SEQ2SEQ) or (both is False and kind in _T5):
-        yield Wrong("is_encoder_decoder", f"is {shown(both)}, and a {kind} is {'one' if kind in _T5 else 'none'}")
+    if (both is True and kind not in _SEQ2SEQ) or (both is False and kind in T5S):
+        yield Wrong("is_encoder_decoder", f"is {shown(both)}, and a {kind} is {'one' if kind in T5S else 'none'}")
 
 
 def _wrong_tokens(fields: Mapping[str, Any]) -> Iterator[Wrong]:
@@ -97,5 +93,5 @@ def wrong_parts(fields: Mapping[str, Any]) -> Iterator[Wrong]:
     """Parts that a model of several has, in one of a known kind, which are all of one."""
     kind = fields.get("model_type")
     for name in _OTHER_PARTS:
-        if kind in NAMED_AS_STORED and fields.get(name) is not None:
+        if kind in KNOWN and fields.get(name) is not None:
             yield Wrong(name, f"is set, and a {kind} has no such part; remove it")

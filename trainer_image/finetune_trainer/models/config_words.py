@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from finetune_trainer.models.target_names import NAMED_AS_STORED
+from finetune_trainer.models.kinds import KNOWN
 
 Fields = Mapping[str, Any]
 
@@ -57,7 +57,7 @@ def wrong_words(fields: Fields) -> Iterator[Wrong]:
         for value in said.values() if isinstance(said, dict) else [said]:
             if not (value is None or (isinstance(value, str) and value in NUMBERS)):
                 yield Wrong(name, f"is {shown(value)}, and no type of numbers, as bfloat16 is one")
-    if fields.get("model_type") in NAMED_AS_STORED:
+    if fields.get("model_type") in KNOWN:
         yield from _wrong_activation(fields)
         yield from _wrong_layers(fields)
 
