@@ -1,7 +1,7 @@
 """Sizes in a base model's config.json, and numbers of layers, that are at odds with its weights, by their headers.
 
-Loading tells them too, once there is a pod with a GPU. Only those kinds are judged by shapes whose matrices have, by
-these fields, the ones that transformers makes, and only by fields that the file has: what a kind takes without is its own.
+Loading tells them too, once there is a pod with a GPU. Only kinds are judged whose matrices have, by these fields, the
+shapes that transformers makes of them, and only by fields that the file has: a kind's own defaults are left to it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
-from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown
+from finetune_trainer.models.config_values import Fields, Wrong, is_whole, shown
 from finetune_trainer.models.kind_options import lacking
 from finetune_trainer.models.kind_parts import ALWAYS
 from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S

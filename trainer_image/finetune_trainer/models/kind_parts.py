@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from itertools import product
 from typing import NamedTuple
 
-from finetune_trainer.models.config_words import Fields
+from finetune_trainer.models.config_values import Fields
 from finetune_trainer.models.tensor_names import around_of, count_of, parts_by_layer, placed
 
 _BRACES = re.compile(r"\{([^}]*)\}")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from finetune_trainer.models.config_words import Fields, is_whole
+from finetune_trainer.models.config_values import Fields, is_whole
 from finetune_trainer.models.kinds import BARTS, T5S
 
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")

@@ -13,10 +13,9 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest
 from finetune_trainer import check
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import config_file
+from finetune_trainer.models import config_file, config_values
 from finetune_trainer.models.base_model import load_model, require_language_model
-from finetune_trainer.models.config_types import NEVER_NULL, REALS
-from finetune_trainer.models.config_words import ACTIVATIONS, NUMBERS, activation_field
+from finetune_trainer.models.config_values import ACTIVATIONS, NEVER_NULL, NUMBERS, REALS, activation_field
 from finetune_trainer.models.generation_file import CACHES
 from finetune_trainer.models.kinds import KNOWN
 from finetune_trainer.serving.artifact import open_artifact
@@ -331,7 +330,7 @@ def test_kernels_of_another_machine_are_passed_over(base, word):
 def test_kinds_of_rotary_positions_are_those_of_transformers():
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    assert set(ROPE_INIT_FUNCTIONS) <= set(config_file._OF_ROPE)
+    assert set(ROPE_INIT_FUNCTIONS) <= set(config_values._OF_ROPE)
 
 
 def test_check_train_and_serve_all_say_it(base, tmp_path):

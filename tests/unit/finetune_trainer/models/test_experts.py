@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
-from finetune_trainer.models.config_words import is_whole
+from finetune_trainer.models.config_values import is_whole
 from finetune_trainer.models.kind_parts import BESIDE_EXPERTS
 from finetune_trainer.models.matrix_sides import OF_EXPERTS
 from finetune_trainer.models.tensor_names import placed
