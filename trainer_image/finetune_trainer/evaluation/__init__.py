@@ -3,7 +3,7 @@
     material                                  the test set as questions; read before training, which bad ones end
     measuring, at_provider ─▶ asking          who answers, in which order, from where it was interrupted
       models, generate, losses                the base model and the active version, each in the tuned one's place
-      endpoint, operator_way                  answers of a service, and of a provider through the operator
+      operator_way ─▶ endpoint ─▶ response    answers of a service, and of a provider through the operator
       kept, stored                            answers so far, on disk; sequences that take little memory
       care                                    where the kernel has ended an attempt for want of memory
     measures                                  one answer against one completion, metric by metric
