@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.reasons import Reason
+from finetune_trainer.data.tokenizer_config import STEP
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_refusals, kinds, target_names
 from finetune_trainer.models.config_shapes import wrong_count, wrong_shapes
@@ -23,22 +23,9 @@ from finetune_trainer.models.kind_options import left_out
 from finetune_trainer.models.kind_parts import first_missing, unwrapped, wrapped
 from finetune_trainer.models.kinds import KNOWN
 from finetune_trainer.models.tensor_names import placed
-from finetune_trainer.models.weight_files import (
-    FLOATS,
-    UNREADABLE,
-    file_of,
-    header,
-    promised_in,
-    unwritten,
-    weight_files,
-)
+from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, entries_in, file_of, promised_in, unwritten
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"
-_STEP = (
-    "Correct it there, or have the model put into the cache again (finetune-trainer cache), and try again (in a "
-    "cluster by spec.retryNonce)."
-)
-
 _EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|wte|word_embeddings|embed_in|shared)\.weight")
 
 
@@ -127,8 +114,7 @@ def _refusal(path: Path, wrong: Wrong) -> TrainerError:
 
 
 def _unusable(path: Path, why: str) -> TrainerError:
-    said = f"the model in {path.parent} cannot be used: {path.name}: {why}"
-    return TrainerError(Reason.MODEL_UNUSABLE, said, _STEP)
+    return base_refusals.unusable(path.parent, f"{path.name}: {why}", STEP)
 
 
 def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
@@ -137,7 +123,7 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
     Of files that are damaged or not all there nothing is said: those who load them say which.
     """
     try:
-        entries = {name: entry for path in weight_files(folder) for name, entry in header(path).items()}
+        entries = entries_in(folder)
         shapes = {name: entry["shape"] for name, entry in entries.items()}
         are_plain = all(entry["dtype"] in FLOATS for entry in entries.values())
     except UNREADABLE:

@@ -13,7 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import model_shape
 from finetune_trainer.models.kinds import KNOWN
-from finetune_trainer.models.weight_files import UNREADABLE, header, weight_files
+from finetune_trainer.models.weight_files import UNREADABLE, entries_in
 
 _HEAD, _OLD_HEAD = "lm_head", "embed_out"
 """The output head, in no file where it is tied to the embeddings, and what GPT-NeoX's is called in its files."""
@@ -73,8 +73,8 @@ def _linear_paths(folder: Path) -> set[str]:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if kind["model_type"] not in KNOWN or "auto_map" in kind:
             return set()
-        entries = {name: entry["shape"] for path in weight_files(folder) for name, entry in header(path).items()}
+        shapes = {name: entry["shape"] for name, entry in entries_in(folder).items()}
     except UNREADABLE:
         return set()
-    paths = {name.rpartition(".")[0] for name, shape in entries.items() if len(shape) > 1 and "." in name}
+    paths = {name.rpartition(".")[0] for name, shape in shapes.items() if len(shape) > 1 and "." in name}
     return {path for path in paths if path.rpartition(".")[2] not in _TABLES | {_OLD_HEAD}}
