@@ -44,10 +44,9 @@ def main(args: argparse.Namespace) -> int:
     try:
         folder = cache(args)
     except TrainerError as error:
-        outcome.complain(outcome.with_next_step(error, _NEXT_STEP))
-        return int(error.exit_code)
+        return outcome.complain(outcome.with_next_step(error, _NEXT_STEP))
     outcome.say(f"{args.model} is in the model cache: {folder}")
-    return int(ExitCode.OK)
+    return ExitCode.OK
 
 
 def cache(args: argparse.Namespace) -> Path:

@@ -97,8 +97,7 @@ def main(args: argparse.Namespace) -> int:
         given = read_given(args.files)
         codes = [_show(*verdict) for file in given for verdict in _verdicts(file, given, args)]
     except TrainerError as error:
-        outcome.complain(error)
-        return int(error.exit_code)
+        return outcome.complain(error)
     return next((code for code in codes if code), ExitCode.OK)
 
 

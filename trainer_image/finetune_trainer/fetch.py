@@ -29,9 +29,8 @@ def main(args: argparse.Namespace) -> int:
         remove_unfinished(into.parent, into.name)
         artifact_store.fetch(store, "", into, sha256=args.sha256)
     except TrainerError as error:
-        outcome.complain(error)
-        return int(error.exit_code)
-    return int(ExitCode.OK)
+        return outcome.complain(error)
+    return ExitCode.OK
 
 
 def _require_replaceable(folder: Path) -> None:

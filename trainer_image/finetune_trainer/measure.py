@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     try:
         job = job_given(MeasureJob, BY_HAND)
     except TrainerError as error:
-        return int(outcome.complain(error))
+        return outcome.complain(error)
     reporter, interruption = pod_reporter(job), Interruption()
     return outcome.run_to_end(lambda: measure(job, operator_way(), reporter, interruption), reporter, interruption)
 

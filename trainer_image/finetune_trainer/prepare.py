@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     try:
         job = _job()
     except TrainerError as error:
-        return int(outcome.complain(error))
+        return outcome.complain(error)
     reporter, interruption = pod_reporter(job), Interruption()
     with tempfile.TemporaryDirectory(dir=SCRATCH_PATH) as scratch:
         return outcome.run_to_end(lambda: prepare(job, reporter, Path(scratch)), reporter, interruption)

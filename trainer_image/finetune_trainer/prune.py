@@ -27,9 +27,8 @@ def main(args: argparse.Namespace) -> int:
         for folder, delete_one in zip(args.folders, doomed, strict=True):
             outcome.say(f"{folder} {'was deleted' if delete_one() else 'was not there'}")
     except TrainerError as error:
-        outcome.complain(error)
-        return int(error.exit_code)
-    return int(ExitCode.OK)
+        return outcome.complain(error)
+    return ExitCode.OK
 
 
 def _deletion(folder: str, root: str, endpoint: str | None) -> Callable[[], bool]:

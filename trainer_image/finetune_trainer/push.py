@@ -31,9 +31,8 @@ def main(args: argparse.Namespace) -> int:
         done = _push_one(_asked(args), args.folder)
         outcome.print_result(f"{done.target} is {done.revision}")
     except TrainerError as error:
-        outcome.complain(error)
-        return int(error.exit_code)
-    return int(ExitCode.OK)
+        return outcome.complain(error)
+    return ExitCode.OK
 
 
 def _push_one(push: Push, folder: Path) -> Pushed:

@@ -67,8 +67,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         job = local_job(read_job(args.file), args.output, args.model_cache, args.code)
     except TrainerError as error:
-        outcome.complain(error)
-        return int(error.exit_code)
+        return outcome.complain(error)
     if job.spec.resources.ranks > 1:
         outcome.say("resources: one process trains here; nodes and gpusPerNode count on a cluster alone.")
     display, interruption = Display(), Interruption(_PATIENCE)
@@ -314,6 +313,5 @@ def _say_what_is_next(job: TrainerJob) -> int:
     try:
         outcome.print_result(f"{where}\nServe it with: {shlex.join(serve)}")
     except TrainerError as error:
-        outcome.complain(error)
-        return int(error.exit_code)
-    return int(ExitCode.OK)
+        return outcome.complain(error)
+    return ExitCode.OK

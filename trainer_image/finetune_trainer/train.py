@@ -93,7 +93,7 @@ def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
     try:
         job = job_given(TrainerJob, "By hand: finetune-trainer run -f job.yaml --output tuned.")
     except TrainerError as error:
-        return int(outcome.complain(error))
+        return outcome.complain(error)
     if launch.is_needed(job):
         return launch.main(job)
     reporter, interruption = pod_reporter(launch.told_to_report(job), launch.message_path()), Interruption()

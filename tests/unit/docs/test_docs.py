@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -23,6 +24,9 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 MAKE = re.compile(r"(?:^|`)make ([a-z][a-z0-9-]*)", re.MULTILINE)
 REASONS_PAGE = ROOT / "docs" / "reference" / "reasons.md"
+ROOMS = sorted((ROOT / "trainer_image" / "finetune_trainer").glob("*/__init__.py"))
+NAMES = slice(4, 46)
+"""Columns of a line of a package's map that name modules; what they are for stands behind."""
 
 
 def heading_anchors(text: str) -> set[str]:
@@ -140,6 +144,14 @@ def listed_targets() -> set[str]:
     """What bare `make` shows."""
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return {line.split()[1] for line in listed.splitlines() if line.startswith("  make ")}
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.parent.name)
+def test_a_package_of_the_trainer_begins_with_a_map_of_its_modules(room: Path) -> None:
+    lines = (ast.get_docstring(ast.parse(room.read_text(encoding="utf-8")), clean=False) or "").splitlines()
+    plan = [line[NAMES] for line in lines if line.startswith("    ") and not re.search(r"[(=]", line[NAMES])]
+    named = re.findall(r"\w+", " ".join(plan))
+    assert sorted(named) == sorted(path.stem for path in room.parent.glob("*.py") if path != room)
 
 
 def test_bare_make_lists_every_target_that_is_meant_for_people() -> None:

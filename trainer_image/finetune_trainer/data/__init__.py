@@ -13,6 +13,29 @@ What the rest of the trainer uses, in the order in which a run uses it::
 `ChatTokenizer.from_transformers(tokenizer)` from the loaded one. `tokenizer.template` is the chat template in use; a
 base model without one gets a plain one (`has_own_template` is False), which has to be saved with the tuned model.
 `row.prompt` and `row.completion` are for evaluation: `tokenizer.prompt_ids(row.prompt)` is what the model is asked.
+
+    source, compression, utf16                the bytes of a URI, counted and hashed on the way
+    formats, file_names                       which format they have; what the name of a file tells
+    read                                      a file → blocks, records and rows, streamed:
+      json_lines, json_array, csv_rows        formats, row by row
+      parquet ─▶ lines
+      blocks, array_blocks, csv_blocks        and many rows at once, where nothing is wrong with any
+      conversation_blocks
+      repeated                                names that stand twice in one object
+    columns ─▶ rows, layouts                  a record → a row that can be learnt from, by its columns
+      prompts, turns, pairs                   texts, messages, two answers to one prompt
+      column_names                            columns that are not there, and which one was meant
+    verdict ─▶ split_check                    every row looked at, and what is wrong told:
+      fingerprints, doubtful, counting        rows alike, rows not meant so, tokens
+      mending, mending_rows, mending_messages what mends rows, as a command (jq)
+      exports, wrapped, ranked, marked_text   rows in another program's form, and the command that takes them out
+      jq
+    chat_tokenizer ─▶ tokenizer_config        conversation → text → token ids
+      chat_template, template_file, frames    the chat template
+    encode, row_limit ─▶ shared_parts         rows → token ids and labels
+      audit                                   the same for people
+    provider_rules, provider_rows             what a provider asks of rows
+      provider_file ─▶ token_estimate         the file that it gets
 """
 
 from finetune_trainer.data.chat_template import TemplateRefusedError

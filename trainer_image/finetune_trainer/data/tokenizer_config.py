@@ -13,7 +13,7 @@ STEP = (
     "Correct it there, or have the model put into the cache again (finetune-trainer cache), and try again (in a "
     "cluster by spec.retryNonce)."
 )
-"""What to do about a file of the tokenizer."""
+"""What to do about a file of the tokenizer, or of the model."""
 
 
 def _is_side(value: Any) -> bool:

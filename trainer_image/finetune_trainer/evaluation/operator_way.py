@@ -12,7 +12,8 @@ import orjson
 
 from finetune_api.reasons import Reason
 from finetune_trainer.attempt.report import ADMISSION_SECONDS, operator_tls, pod_token, retry_after
-from finetune_trainer.evaluation.endpoint import AgainError, FailedError, Way
+from finetune_trainer.evaluation.endpoint import Way
+from finetune_trainer.evaluation.response import AgainError, FailedError
 
 PATIENCE_SECONDS = 900.0
 """How long one question is tried: the operator may restart, and other evaluations may come first."""

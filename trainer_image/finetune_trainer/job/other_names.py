@@ -3,205 +3,180 @@
 A table and nothing more. docs/guides/other-tools.md says the same to people; a test compares.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from finetune_api.near_names import plain
 
 _TEMPLATE = "the connection's huggingFace.podTemplate, which an admin writes"
 
-PLACES: dict[str, tuple[str, ...]] = {
+_PLACES = {
     "spec.baseModel": (
-        "model_name_or_path",
-        "model_name",
-        "model_id",
-        "model",
-        "base_model_name_or_path",
-        "base_model_identifier",
-        "pretrained",
-        "pretrained_model_name_or_path",
+        "model_name_or_path model_name model_id model base_model_name_or_path base_model_identifier pretrained "
+        "pretrained_model_name_or_path"
     ),
     "spec.dataset.train.uri": (
-        "datasets",
-        "dataset_name",
-        "dataset_path",
-        "train_file",
-        "data_path",
-        "data_files",
-        "data",
-        *("path", "file", "url", "location", "source", "training_file", "train_data", "train_dataset", "dataset_uri"),
-        *("training_data", "training_data_config", "training_dataset", "s3_uri", "dataset_dir"),
+        "datasets dataset_name dataset_path train_file data_path data_files data path file url location source "
+        "training_file train_data train_dataset dataset_uri training_data training_data_config training_dataset s3_uri "
+        "dataset_dir"
     ),
-    "spec.connectionRef": ("connection", "llm_connection"),
-    "spec.modelRef": ("suffix", "output_model", "tuned_model", "fine_tuned_model", "custom_model_name"),
+    "spec.connectionRef": "connection llm_connection",
+    "spec.modelRef": "suffix output_model tuned_model fine_tuned_model custom_model_name",
     "spec.dataset.validation": (
-        *("eval", "val", "dev", "valid", "eval_dataset", "validation_file", "test_datasets"),
-        *("validation_data", "validation_data_config"),
+        "eval val dev valid eval_dataset validation_file test_datasets validation_data validation_data_config"
     ),
-    "spec.dataset.secretRef": ("credentials", "secret", "storage_credentials"),
-    "spec.dataset.columns.prompt": ("text_column", "prompt_column", "prompt_text_column", "dataset_text_field"),
+    "spec.dataset.secretRef": "credentials secret storage_credentials",
+    "spec.dataset.columns.prompt": "text_column prompt_column prompt_text_column dataset_text_field",
     "spec.method": (
-        *("adapter", "finetuning_type", "stage", "peft_type", "peft_method", "load_in_4bit", "load_in_8bit"),
-        *("customization_type", "quantization", "peft", "fine_tune_type", "quantization_bit", "bnb_4bit_quant_type"),
-        *("bnb_4bit_compute_dtype", "bnb_config", "quantization_config"),
+        "adapter finetuning_type stage peft_type peft_method load_in_4bit load_in_8bit customization_type quantization "
+        "peft fine_tune_type quantization_bit bnb_4bit_quant_type bnb_4bit_compute_dtype bnb_config "
+        "quantization_config"
     ),
-    "spec.lora": ("lora_config", "peft_config", "lora_parameters", "adapter_config"),
-    "spec.lora.r": ("lora_r", "lora_rank", "rank"),
-    "spec.lora.alpha": ("lora_alpha", "scale", "lora_scale"),
-    "spec.lora.dropout": ("lora_dropout",),
-    "spec.lora.targetModules": ("lora_target", "lora_target_modules", "lora_target_linear", "target_modules"),
-    "spec.lora.useRSLoRA": ("use_rslora", "peft_use_rslora"),
-    "spec.lora.useDoRA": ("use_dora", "peft_use_dora"),
-    "spec.lora.loraPlusRatio": ("loraplus_lr_ratio", "loraplus_ratio"),
-    "spec.preference": ("rl", "pref_loss", "pref_beta", "dpo", "dpo_beta"),
-    "spec.hyperparameters": ("params", "parameters", "config", "training_args", "training_arguments"),
+    "spec.lora": "lora_config peft_config lora_parameters adapter_config",
+    "spec.lora.r": "lora_r lora_rank rank",
+    "spec.lora.alpha": "lora_alpha scale lora_scale",
+    "spec.lora.dropout": "lora_dropout",
+    "spec.lora.targetModules": "lora_target lora_target_modules lora_target_linear target_modules",
+    "spec.lora.useRSLoRA": "use_rslora peft_use_rslora",
+    "spec.lora.useDoRA": "use_dora peft_use_dora",
+    "spec.lora.loraPlusRatio": "loraplus_lr_ratio loraplus_ratio",
+    "spec.preference": "rl pref_loss pref_beta dpo dpo_beta",
+    "spec.hyperparameters": "params parameters config training_args training_arguments",
     "spec.hyperparameters.epochs": (
-        *("num_train_epochs", "num_epochs", "n_epochs", "epoch", "epoch_count", "max_steps", "training_steps"),
-        *("max_steps_per_epoch", "steps", "num_steps", "total_steps", "train_steps", "max_train_steps", "iterations"),
-        *("iters",),
+        "num_train_epochs num_epochs n_epochs epoch epoch_count max_steps training_steps max_steps_per_epoch steps "
+        "num_steps total_steps train_steps max_train_steps iterations iters"
     ),
-    "spec.hyperparameters.seed": ("random_state", "random_seed"),
-    "spec.hyperparameters.learningRate": ("lr",),
-    "spec.hyperparameters.batchSize": ("train_batch_size", "global_batch_size"),
+    "spec.hyperparameters.seed": "random_state random_seed",
+    "spec.hyperparameters.learningRate": "lr",
+    "spec.hyperparameters.batchSize": "train_batch_size global_batch_size",
     "spec.hyperparameters.microBatchSize": (
-        *("per_device_train_batch_size", "per_device_batch_size", "train_micro_batch_size_per_gpu"),
+        "per_device_train_batch_size per_device_batch_size train_micro_batch_size_per_gpu"
     ),
     "spec.hyperparameters.maxSequenceLength": (
-        *("sequence_len", "sequence_length", "cutoff_len", "max_seq_length", "max_seq_len", "max_length", "block_size"),
-        *("model_max_length", "max_tokens", "seq_len", "context_length", "n_ctx", "max_prompt_length"),
+        "sequence_len sequence_length cutoff_len max_seq_length max_seq_len max_length block_size model_max_length "
+        "max_tokens seq_len context_length n_ctx max_prompt_length"
     ),
-    "spec.hyperparameters.warmupRatio": ("warmup_steps", "warmup", "learning_rate_warmup_steps", "num_warmup_steps"),
-    "spec.hyperparameters.schedule": ("lr_scheduler", "lr_scheduler_type", "scheduler"),
-    "spec.hyperparameters.maxGradNorm": ("gradient_clipping", "grad_clip", "clip_grad_norm"),
-    "spec.hyperparameters.precision": ("bf16", "fp16", "tf32", "dtype", "torch_dtype", "mixed_precision", "float16"),
-    "spec.hyperparameters.packing": ("sample_packing", "pad_to_sequence_len"),
+    "spec.hyperparameters.warmupRatio": "warmup_steps warmup learning_rate_warmup_steps num_warmup_steps",
+    "spec.hyperparameters.schedule": "lr_scheduler lr_scheduler_type scheduler",
+    "spec.hyperparameters.maxGradNorm": "gradient_clipping grad_clip clip_grad_norm",
+    "spec.hyperparameters.precision": "bf16 fp16 tf32 dtype torch_dtype mixed_precision float16",
+    "spec.hyperparameters.packing": "sample_packing pad_to_sequence_len",
     "spec.hyperparameters.checkpointSteps": (
-        *("save_steps", "saves_per_epoch", "save_strategy", "n_checkpoints", "save_every", "checkpoint_every"),
-        *("save_interval", "checkpoint_interval"),
+        "save_steps saves_per_epoch save_strategy n_checkpoints save_every checkpoint_every save_interval "
+        "checkpoint_interval"
     ),
-    "spec.resources.gpusPerNode": (
-        *("gpu", "gpus", "num_gpus", "gpu_count", "nproc_per_node", "num_proc_per_node", "nvidia.com/gpu"),
-    ),
-    "spec.resources.nodes": ("num_nodes", "nnodes", "num_workers", "workers", "replicas", "instance_count"),
-    "spec.resources.ephemeralStorage": ("storage", "disk"),
-    "spec.resources": ("limits", "requests", "resources_per_node", "resource_config"),
-    "spec.activeDeadlineSeconds": (
-        *("timeout", "timeout_seconds", "max_runtime_seconds", "max_run", "stopping_condition", "deadline"),
-    ),
-    "spec.ttlSecondsAfterFinished": ("ttl", "ttl_seconds"),
-    "spec.trackers": ("report_to", "use_wandb", "logger", "integrations"),
-    "spec.trackers.wandb": ("wandb_project", "wandb_entity", "wandb_run_name", "wandb_api_key"),
-    "spec.trackers.mlflow": ("mlflow_tracking_uri", "mlflow_experiment_name"),
-    "spec.evaluation": ("metrics_for_best_model", "compute_metrics", "eval_metrics"),
-    "spec.hubTokenSecretRef": ("hf_token", "hub_token", "use_auth_token", "token"),
-    "spec.artifact.push": ("push_to_hub", "hub_model_id", "push_to_hub_model_id", "hub", "export_hub_model_id"),
-    "spec.artifact.merge": ("merge_lora", "merge_and_unload", "merge_adapter"),
-    "spec.suspend": ("paused", "pause", "stopped"),
+    "spec.resources.gpusPerNode": "gpu gpus num_gpus gpu_count nproc_per_node num_proc_per_node nvidia.com/gpu",
+    "spec.resources.nodes": "num_nodes nnodes num_workers workers replicas instance_count",
+    "spec.resources.ephemeralStorage": "storage disk",
+    "spec.resources": "limits requests resources_per_node resource_config",
+    "spec.activeDeadlineSeconds": "timeout timeout_seconds max_runtime_seconds max_run stopping_condition deadline",
+    "spec.ttlSecondsAfterFinished": "ttl ttl_seconds",
+    "spec.trackers": "report_to use_wandb logger integrations",
+    "spec.trackers.wandb": "wandb_project wandb_entity wandb_run_name wandb_api_key",
+    "spec.trackers.mlflow": "mlflow_tracking_uri mlflow_experiment_name",
+    "spec.evaluation": "metrics_for_best_model compute_metrics eval_metrics",
+    "spec.hubTokenSecretRef": "hf_token hub_token use_auth_token token",
+    "spec.artifact.push": "push_to_hub hub_model_id push_to_hub_model_id hub export_hub_model_id",
+    "spec.artifact.merge": "merge_lora merge_and_unload merge_adapter",
+    "spec.suspend": "paused pause stopped",
 }
 """Fields of ours, and names that mean them elsewhere."""
 
-REMARKS: dict[str, tuple[str, ...]] = {
+_REMARKS = {
     "batchSize counts the rows of a whole step, microBatchSize those of one pass": (
-        "gradient_accumulation_steps",
-        "gradient_accumulation",
+        "gradient_accumulation_steps gradient_accumulation"
     ),
     "the optimizer is AdamW": (
-        *("optimizer", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "betas", "beta1", "beta2", "eps"),
-        *("epsilon", "momentum", "optim_args", "optim_target_modules"),
+        "optimizer optim adam_beta1 adam_beta2 adam_epsilon betas beta1 beta2 eps epsilon momentum optim_args "
+        "optim_target_modules"
     ),
     "loss is computed on completions only": (
-        *("train_on_inputs", "train_on_responses_only", "completion_only_loss", "assistant_only_loss", "mask_prompt"),
+        "train_on_inputs train_on_responses_only completion_only_loss assistant_only_loss mask_prompt"
     ),
-    "rows are shuffled, by hyperparameters.seed": ("shuffle", "shuffle_seed", "data_seed"),
+    "rows are shuffled, by hyperparameters.seed": "shuffle shuffle_seed data_seed",
     "each row of a file is learnt from: name a smaller file for fewer": (
-        *("max_samples", "max_train_samples", "max_rows", "num_samples", "sample_size", "subset", "limit"),
+        "max_samples max_train_samples max_rows num_samples sample_size subset limit"
     ),
     "how rows are laid out is recognised; columns of other names are told in spec.dataset.columns": (
-        *("dataset_type", "data_format", "dataset_format", "chat_format", "formatting_func", "response_template"),
+        "dataset_type data_format dataset_format chat_format formatting_func response_template"
     ),
-    "a system message is a column of the rows, or one of their messages": ("system_prompt", "system_message"),
+    "a system message is a column of the rows, or one of their messages": "system_prompt system_message",
     "the trainer validates, logs and keeps checkpoints by itself": (
-        *("eval_steps", "eval_strategy", "evaluation_strategy", "logging_steps", "save_total_limit", "steps_per_eval"),
-        *("steps_per_report", "val_batches", "evals_per_epoch", "eval_interval", "plot_loss", "logging_dir", "do_eval"),
+        "eval_steps eval_strategy evaluation_strategy logging_steps save_total_limit steps_per_eval steps_per_report "
+        "val_batches evals_per_epoch eval_interval plot_loss logging_dir do_eval"
     ),
     "another attempt resumes from the last checkpoint by itself; a version is no base model": (
-        *("resume_from_checkpoint", "resume_from", "resume", "auto_resume_from_checkpoints", "checkpoint_dir"),
-        *("adapter_path", "adapter_name_or_path", "lora_model_dir"),
+        "resume_from_checkpoint resume_from resume auto_resume_from_checkpoints checkpoint_dir adapter_path "
+        "adapter_name_or_path lora_model_dir"
     ),
-    "the base model as it was is what preferences are compared with": ("ref_model", "reference_model", "ref_free"),
+    "the base model as it was is what preferences are compared with": "ref_model reference_model ref_free",
     "learning from rewards is not there": (
-        *("grpo", "ppo", "reinforcement", "reward_model", "reward_funcs", "num_generations", "grader", "rlvr"),
+        "grpo ppo reinforcement reward_model reward_funcs num_generations grader rlvr"
     ),
     "whether a base model may run Python of its own is the connection's huggingFace.trustRemoteCode": (
-        "trust_remote_code",
+        "trust_remote_code"
     ),
     "a job trains; what is served, and where, is said by a FineTunedModel and its ModelDeployment": (
-        *("deploy", "serve", "serving"),
+        "deploy serve serving"
     ),
     "a training goes on to its end: look at status.loss and choose epochs": (
-        *("early_stopping", "early_stopping_patience", "load_best_model_at_end", "patience"),
+        "early_stopping early_stopping_patience load_best_model_at_end patience"
     ),
     "beside the adapters nothing is trained, and with method Full everything": (
-        *("modules_to_save", "bias", "lora_modules_to_save", "lora_bias", "unfrozen_parameters", "freeze_layers"),
+        "modules_to_save bias lora_modules_to_save lora_bias unfrozen_parameters freeze_layers"
     ),
     "the trainer knows it by the base model": (
-        *("task_type", "model_type", "tokenizer", "tokenizer_type", "tokenizer_name", "init_lora_weights"),
-        *("fan_in_fan_out", "padding_side", "padding"),
+        "task_type model_type tokenizer tokenizer_type tokenizer_name init_lora_weights fan_in_fan_out padding_side "
+        "padding"
     ),
     "the trainer decides it by itself, see status.memory": (
-        *("gradient_checkpointing", "use_gradient_checkpointing", "activation_checkpointing"),
-        *("deepspeed", "fsdp", "fsdp_config", "compile", "torch_compile", "zero_optimization", "zero_stage", "offload"),
-        *("device_map", "use_liger_kernel", "liger_kernel", "use_unsloth", "unsloth", "lora_on_cpu", "grad_checkpoint"),
-        *("dataloader_num_workers", "preprocessing_num_workers", "group_by_length", "ddp_find_unused_parameters"),
+        "gradient_checkpointing use_gradient_checkpointing activation_checkpointing deepspeed fsdp fsdp_config compile "
+        "torch_compile zero_optimization zero_stage offload device_map use_liger_kernel liger_kernel use_unsloth "
+        "unsloth lora_on_cpu grad_checkpoint dataloader_num_workers preprocessing_num_workers group_by_length "
+        "ddp_find_unused_parameters"
     ),
-    "attention is chosen by what the model and the GPU can": ("flash_attention", "flash_attn", "attn_implementation"),
-    "the base model's own chat template is taken": ("chat_template", "prompt_template", "special_tokens"),
-    f"the base model's own chat template is taken, and pods are shaped by {_TEMPLATE}": ("template",),
+    "attention is chosen by what the model and the GPU can": "flash_attention flash_attn attn_implementation",
+    "the base model's own chat template is taken": "chat_template prompt_template special_tokens",
+    f"the base model's own chat template is taken, and pods are shaped by {_TEMPLATE}": "template",
     "rows are split before: name another file in spec.dataset.validation or test": (
-        *("val_set_size", "val_size", "test_size", "validation_split", "split"),
+        "val_set_size val_size test_size validation_split split"
     ),
-    "weights are kept where the connection's huggingFace.artifacts says": ("output_dir", "output", "save_dir"),
+    "weights are kept where the connection's huggingFace.artifacts says": "output_dir output save_dir",
     "the connection's trainerImage is the code environment; Python of your own is spec.code": (
-        *("image", "command", "args", "runtime_ref", "trainer"),
+        "image command args runtime_ref trainer"
     ),
     "roles, buckets and disks are in the connection": (
-        *("role_arn", "execution_role", "output_data_config", "volume_size", "use_spot_instances"),
+        "role_arn execution_role output_data_config volume_size use_spot_instances"
     ),
-    "the job's name is metadata.name": ("name", "job_name", "run_name"),
-    "where a job is trained says its connection, which connectionRef names": ("provider", "backend", "platform"),
+    "the job's name is metadata.name": "name job_name run_name",
+    "where a job is trained says its connection, which connectionRef names": "provider backend platform",
     "a job is one pod for each of resources.nodes": (
-        *("parallelism", "completions", "pytorch_replica_specs", "replica_specs", "restart_policy", "run_policy"),
-        *("elastic_policy", "initializer"),
+        "parallelism completions pytorch_replica_specs replica_specs restart_policy run_policy elastic_policy "
+        "initializer"
     ),
-    "a job runs once: what repeats it applies one with a new name each time": ("cron", "cron_schedule"),
+    "a job runs once: what repeats it applies one with a new name each time": "cron cron_schedule",
     f"pods are shaped by {_TEMPLATE}": (
-        *("env", "node_selector", "tolerations", "affinity", "service_account_name", "priority_class_name", "labels"),
-        *("image_pull_secrets", "runtime_class_name", "volumes", "volume_mounts", "pod_template", "pod_spec_overrides"),
+        "env node_selector tolerations affinity service_account_name priority_class_name labels image_pull_secrets "
+        "runtime_class_name volumes volume_mounts pod_template pod_spec_overrides"
     ),
-    f"the queue is named in {_TEMPLATE}": ("queue_name", "queue"),
-    "how often a lost pod is started again is the connection's huggingFace.maxRetries": (
-        "backoff_limit",
-        "max_retries",
-    ),
+    f"the queue is named in {_TEMPLATE}": "queue_name queue",
+    "how often a lost pod is started again is the connection's huggingFace.maxRetries": "backoff_limit max_retries",
 }
 """What to do about names that mean no field of ours, and those names."""
 
 
-COUNTED_OTHERWISE: dict[str, tuple[str, ...]] = {
+_COUNTED_OTHERWISE = {
     "it counts passes over the data, of which one has rows / batchSize steps": (
-        *("max_steps", "training_steps", "steps", "num_steps", "total_steps", "train_steps", "max_train_steps"),
-        *("iterations", "iters"),
+        "max_steps training_steps steps num_steps total_steps train_steps max_train_steps iterations iters"
     ),
-    "it is a fraction of all steps, such as 0.03": (
-        *("warmup_steps", "learning_rate_warmup_steps", "num_warmup_steps"),
-    ),
-    "it counts optimizer steps": ("saves_per_epoch", "n_checkpoints", "save_strategy"),
+    "it is a fraction of all steps, such as 0.03": "warmup_steps learning_rate_warmup_steps num_warmup_steps",
+    "it counts optimizer steps": "saves_per_epoch n_checkpoints save_strategy",
     "QLoRA has a base model of 4 bits": (
-        *("load_in_4bit", "quantization", "quantization_bit", "quantization_config", "bnb_config"),
-        *("bnb_4bit_quant_type", "bnb_4bit_compute_dtype"),
+        "load_in_4bit quantization quantization_bit quantization_config bnb_config bnb_4bit_quant_type "
+        "bnb_4bit_compute_dtype"
     ),
-    "QLoRA has a base model of 4 bits, and none has 8": ("load_in_8bit",),
-    "there is BFloat16, and no float16": ("fp16", "float16"),
-    "elsewhere it is what alpha / r is here": ("scale", "lora_scale"),
+    "QLoRA has a base model of 4 bits, and none has 8": "load_in_8bit",
+    "there is BFloat16, and no float16": "fp16 float16",
+    "elsewhere it is what alpha / r is here": "scale lora_scale",
 }
 """What to heed where a field of ours has another meaning, or other values, than names elsewhere that lead to it."""
 
@@ -248,50 +223,50 @@ OF_SERVING: dict[str, str] = {
 }
 """The same in a ModelDeployment and a FineTunedModel."""
 
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "prompt": ("input", "question", "query", "text", "instruction", "user", "source"),
-    "completion": ("output", "answer", "response", "label", "target", "assistant"),
-    "messages": ("conversations", "conversation", "chat", "dialogue"),
-    "system": ("system_prompt", "system_message", "context"),
+_COLUMNS = {
+    "prompt": "input question query text instruction user source",
+    "completion": "output answer response label target assistant",
+    "messages": "conversations conversation chat dialogue",
+    "system": "system_prompt system_message context",
 }
 """Keys of dataset.columns, and what others call them."""
 
-VALUES: dict[str, tuple[str, ...]] = {
-    "BFloat16": ("bf16", "bf16-mixed", "mixed", "bfloat"),
-    "Float32": ("fp32", "full", "float", "single", "32"),
-    "JSONLines": ("jsonl", "ndjson"),
-    "CSV": ("tsv",),
-    "Parquet": ("pq",),
-    "Constant": ("constant_with_warmup", "none", "fixed", "off"),
-    "Cosine": ("cosine_with_restarts", "cosine_with_min_lr", "cosine_annealing", "cosine_with_warmup"),
-    "Linear": ("linear_with_warmup", "linear_decay"),
-    "Retain": ("keep", "orphan", "preserve"),
-    "ProvisionedManaged": ("ptu", "provisioned"),
-    "LoRA": ("peft",),
-    "Full": ("full_finetune", "full_finetuning", "full_fine_tuning", "full_parameter", "fft"),
-    "exactMatch": ("accuracy", "em", "exact_match_accuracy"),
-    "tokenF1": ("f1", "squad"),
-    "rougeL": ("rouge",),
+_VALUES = {
+    "BFloat16": "bf16 bf16-mixed mixed bfloat",
+    "Float32": "fp32 full float single 32",
+    "JSONLines": "jsonl ndjson",
+    "CSV": "tsv",
+    "Parquet": "pq",
+    "Constant": "constant_with_warmup none fixed off",
+    "Cosine": "cosine_with_restarts cosine_with_min_lr cosine_annealing cosine_with_warmup",
+    "Linear": "linear_with_warmup linear_decay",
+    "Retain": "keep orphan preserve",
+    "ProvisionedManaged": "ptu provisioned",
+    "LoRA": "peft",
+    "Full": "full_finetune full_finetuning full_fine_tuning full_parameter fft",
+    "exactMatch": "accuracy em exact_match_accuracy",
+    "tokenF1": "f1 squad",
+    "rougeL": "rouge",
 }
 """What fields can have, and what others write for it; a value that only looks different is known without."""
 
-ON_VALUES: dict[str, dict[str, tuple[str, ...]]] = {
+_ON_VALUES = {
     "LoRA": {
-        "that is LoRA with lora: {useDoRA: true}": ("dora",),
-        "that is LoRA with lora: {useRSLoRA: true}": ("rslora",),
-        "that is LoRA with lora: {loraPlusRatio: 16}": ("loraplus", "lora+"),
-        "learning from rewards is not there": ("grpo", "ppo", "rloo", "rlvr", "reinforcement", "rft", "gspo"),
+        "that is LoRA with lora: {useDoRA: true}": "dora",
+        "that is LoRA with lora: {useRSLoRA: true}": "rslora",
+        "that is LoRA with lora: {loraPlusRatio: 16}": "loraplus lora+",
+        "learning from rewards is not there": "grpo ppo rloo rlvr reinforcement rft gspo",
         "a job learns answers to prompts, and no text alone": (
-            *("pretrain", "pretraining", "continued_pretraining", "continued_pre_training", "pt", "cpt"),
+            "pretrain pretraining continued_pretraining continued_pre_training pt cpt"
         ),
         "that way of tuning is not there": (
-            *("adalora", "galore", "loha", "lokr", "vera", "lisa", "ia3", "prefix", "prefix_tuning", "prompt_tuning"),
-            *("p_tuning", "ptuning", "freeze", "bitfit", "oft", "qoft", "pissa", "distillation", "distill"),
+            "adalora galore loha lokr vera lisa ia3 prefix prefix_tuning prompt_tuning p_tuning ptuning freeze bitfit "
+            "oft qoft pissa distillation distill"
         ),
     },
     "BFloat16": {
-        "there is no float16: BFloat16 takes as much memory": ("fp16", "float16", "half", "16", "fp16-mixed"),
-        "a base model of 4 bits is method: QLoRA": ("int8", "int4", "4bit", "8bit", "nf4", "fp4", "fp8", "4", "8"),
+        "there is no float16: BFloat16 takes as much memory": "fp16 float16 half 16 fp16-mixed",
+        "a base model of 4 bits is method: QLoRA": "int8 int4 4bit 8bit nf4 fp4 fp8 4 8",
     },
 }
 """By one of the values that a field can have: what to say of those that it cannot, and that are no slips of the pen."""
@@ -304,17 +279,19 @@ SUPERVISED = frozenset({"sft", "supervised", "finetune", "finetuning", "instruct
 """What is called a method elsewhere, and is what each method does here."""
 
 
-_PLACE_OF = {plain(name): place for place, names in PLACES.items() for name in names}
-_COLUMN_OF = {plain(name): column for column, names in COLUMNS.items() for name in names}
-_MEANING_OF = {plain(name): value for value, names in VALUES.items() for name in names}
-_HEED = {plain(name): remark for remark, names in COUNTED_OTHERWISE.items() for name in names}
-_ON_VALUE = {
-    (one, plain(name)): remark
-    for one, remarks in ON_VALUES.items()
-    for remark, names in remarks.items()
-    for name in names
-}
-_REMARK_ON = {plain(name): remark for remark, names in REMARKS.items() for name in names}
+def _listed(table: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(words.split()) for key, words in table.items()}
+
+
+def _inverted(table: Mapping[str, str]) -> dict[str, str]:
+    return {plain(name): key for key, names in table.items() for name in names.split()}
+
+
+PLACES, REMARKS, COUNTED_OTHERWISE = _listed(_PLACES), _listed(_REMARKS), _listed(_COUNTED_OTHERWISE)
+
+_PLACE_OF, _COLUMN_OF, _MEANING_OF = _inverted(_PLACES), _inverted(_COLUMNS), _inverted(_VALUES)
+_HEED, _REMARK_ON = _inverted(_COUNTED_OTHERWISE), _inverted(_REMARKS)
+_ON_VALUE = {(one, name): remark for one, remarks in _ON_VALUES.items() for name, remark in _inverted(remarks).items()}
 
 
 def place_of(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Sizes in a base model's config.json that are at odds with the shapes of its weights, by the headers of its files.
+"""Sizes in a base model's config.json, and numbers of layers, that are at odds with its weights, by their headers.
 
 Loading tells them too, once there is a pod with a GPU. Only kinds are judged whose matrices have, by these fields, the
 shapes that transformers makes of them, and only by fields that the file has: a kind's own defaults are left to it.
@@ -6,14 +6,15 @@ shapes that transformers makes of them, and only by fields that the file has: a 
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
-from finetune_trainer.models.config_words import Fields, Wrong, is_whole, shown
-from finetune_trainer.models.kind_options import lacking
-from finetune_trainer.models.layer_counts import count_of
-from finetune_trainer.models.matrix_sides import FOUR_TIMES, LLAMAS, OF_EXPERTS, OWN_HEAD_DIM, SIDES, T5S, Side, Sides
-from finetune_trainer.models.tensor_names import around_of, placed
+from finetune_trainer.models.config_values import Fields, Wrong, is_whole, shown
+from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
+from finetune_trainer.models.optional_tensors import lacking
+from finetune_trainer.models.required_tensors import ALWAYS
+from finetune_trainer.models.tensor_names import LAYERS, around_of, count_of, field_of, parts_by_layer, placed
+from finetune_trainer.models.tensor_shapes import FOUR_TIMES, OF_EXPERTS, OWN_HEAD_DIM, SIDES, Side, Sides
 from finetune_trainer.models.weight_files import file_of, promised_in
 
 Shapes = Mapping[str, list[int]]
@@ -35,6 +36,35 @@ class Odd(NamedTuple):
 
     tensor: str
     side: Side
+
+
+def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
+    """A number of layers that the files contradict: by their lists of layers, else by the number of their tensors."""
+    kind, lists = fields.get("model_type"), sorted({placed(one).layers for one in shapes} - {""})
+    if kind in KNOWN and (len(lists) == 1 or kind in T5S | BARTS):
+        for layers in lists:
+            yield from _wrong_number(layers, fields, shapes, folder)
+        return
+    name = next((one for one in LAYERS if is_whole(fields.get(one))), None)
+    if name is not None and shapes and fields[name] > len(shapes):
+        yield Wrong(name, f"is {fields[name]}, and the files of weights hold {len(shapes)} tensors")
+
+
+def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
+    name = field_of(fields, layers)
+    if name is None:
+        return
+    said, held = fields[name], parts_by_layer(shapes, layers)
+    if said > (most := 1 + max(held)):
+        yield Wrong(name, f"is {said}, and the files of weights hold {most} layers")
+        return
+    whole = {part for part in ALWAYS[fields["model_type"]] if part.startswith(f"{layers}N.")}
+    before: set[str] = set().union(*(held.get(number, set()) for number in range(said)))
+    if said in held and whole <= held[said] <= before:
+        # Layers that guess further tokens have parts that no other one has, and are left out by design.
+        first = next(one for one in shapes if placed(one)[1:] == (layers, said))
+        layer = f"{around_of(first)}{layers}{said} in {file_of(folder, first)}"
+        yield Wrong(name, f"is {said}: by config.json it has {said} layers, but its files have more: {layer}")
 
 
 def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:

@@ -1,13 +1,13 @@
-"""Values of a base model's generation_config.json with which transformers refuses the whole file.
+"""Values of a base model's generation_config.json that nobody can generate by, or with which transformers refuses it.
 
-By GenerationConfig.validate, and without transformers: `check` has none.
-Models are asked otherwise than the file says, but whoever loads one reads it.
+The latter as GenerationConfig.validate says it, and without transformers: `check` has none. Models are asked otherwise
+than the file says, but whoever loads one reads it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from finetune_trainer.models.config_words import Wrong, is_whole, shown
+from finetune_trainer.models.config_values import Fields, Wrong, is_number, is_whole, shown, wrong_tokens
 
 CACHES = frozenset({
     "dynamic", "hybrid", "hybrid_chunked", "offloaded", "offloaded_hybrid", "offloaded_hybrid_chunked",
@@ -21,9 +21,25 @@ _ARGUMENTS = (
 )  # fmt: skip
 """What is given to generate() itself."""
 
+_DRAWN_BY: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "temperature": ("number from 0 on", lambda value: is_number(value) and value >= 0),
+    "top_p": ("number above 0, up to 1", lambda value: is_number(value) and 0 < value <= 1),
+    "top_k": ("whole number", lambda value: is_number(value) and value == int(value)),
+}
 
-def wrong_generation(fields: Mapping[str, Any]) -> Iterator[Wrong]:
+
+def wrong_sampling(fields: Fields) -> Iterator[Wrong]:
+    """What a model's own recommendation says that nobody can draw tokens by; 0 leaves top_p and top_k out."""
+    for name, (meant, is_right) in _DRAWN_BY.items():
+        value = fields.get(name)
+        if (value or name == "temperature") and value is not None and not is_right(value):
+            yield Wrong(name, f"is {str(value)[:40]!r}, and no {meant}")
+
+
+def wrong_generation(fields: Fields) -> Iterator[Wrong]:
     """What nobody can generate by; null is as if the line were not there, but for arguments of generate()."""
+    yield from wrong_tokens(fields)
+    yield from wrong_sampling(fields)
     given = {name: value for name, value in fields.items() if value is not None}
     most = given.get("max_new_tokens", 1)
     if not (is_whole(most) and most > 0):
@@ -53,7 +69,7 @@ def _wrong_watermark(said: Any) -> Iterator[Wrong]:
         yield Wrong("watermarking_config", f"is {shown(said)}, and no object with {', '.join(sorted(known))}")
 
 
-def _wrong_together(given: Mapping[str, Any]) -> Iterator[Wrong]:
+def _wrong_together(given: Fields) -> Iterator[Wrong]:
     answers, beams = given.get("num_return_sequences", 1), given.get("num_beams", 1)
     if not is_whole(answers):
         yield Wrong("num_return_sequences", f"is {shown(answers)}, and no whole number")

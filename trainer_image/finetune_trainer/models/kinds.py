@@ -33,6 +33,24 @@ CAUSAL = frozenset({
 })  # fmt: skip
 """Kinds that transformers has a causal language model for, in the release that is installed: a test compares them."""
 
+KNOWN = frozenset({
+    "apertus", "arcee", "bart", "blenderbot", "bloom", "codegen", "cohere", "cohere2", "cwm", "exaone4", "falcon",
+    "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "granite",
+    "helium", "llama", "longt5", "mistral", "mpt", "mt5", "olmo", "olmo2", "olmo3", "opt",
+    "pegasus", "persimmon", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "stablelm", "starcoder2", "t5",
+    "umt5", "xglm",
+})  # fmt: skip
+"""Kinds whose fields and tensors are known: transformers renames nothing of them, and they have no experts."""
+
+LLAMAS = frozenset({
+    "apertus", "arcee", "cohere", "cohere2", "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4",
+    "granite", "llama", "mistral", "olmo", "olmo2", "olmo3", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3",
+    "starcoder2",
+})  # fmt: skip
+"""Kinds with Llama's names of layers and fields, some of whose layers are put together to one."""
+T5S = frozenset({"longt5", "mt5", "t5", "umt5"})
+BARTS = frozenset({"bart", "blenderbot", "pegasus"})
+
 _TRANSLATORS = frozenset({"m2m_100", "mbart", "nllb-moe", "plbart"})
 """Kinds whose texts begin or end with a token for their language, another one for each side."""
 

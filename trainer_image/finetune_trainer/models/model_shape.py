@@ -113,8 +113,6 @@ class ModelShape:
     heads: int
     activation: str
     """Name of the feed-forward layers' activation."""
-    file_bytes: int
-    """Of the weights as they are stored."""
     is_encoder_decoder: bool
     scores_kept: bool
     """Whether attention keeps its scores of all pairs of positions: those that are capped."""
@@ -153,8 +151,8 @@ def of_folder(folder: Path) -> ModelShape | None:
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        tensors, stored, plain = _headers(weight_files(folder))
-        return _shape(config, tensors, stored, certain=plain and "auto_map" not in config) if tensors else None
+        tensors, plain = _headers(weight_files(folder))
+        return _shape(config, tensors, certain=plain and "auto_map" not in config) if tensors else None
     except UNREADABLE:
         return None
 
@@ -171,25 +169,24 @@ def of_model(model: Any) -> ModelShape | None:
             whole = module.out_features, module.in_features
             if prod(tensors[weight]) != prod(whole):  # 4-bit weights are packed
                 tensors[weight] = whole
-    return _shape(model.config.to_dict(), tensors, 0, certain=True)
+    return _shape(model.config.to_dict(), tensors, certain=True)
 
 
 def _plain(name: str) -> str:
     return name.replace(".base_layer", "").removeprefix("base_model.model.")
 
 
-def _headers(files: Iterable[Path]) -> tuple[dict[str, tuple[int, ...]], int, bool]:
-    """Shapes by name, bytes of the files, and whether all numbers are plain floating-point ones."""
+def _headers(files: Iterable[Path]) -> tuple[dict[str, tuple[int, ...]], bool]:
+    """Shapes by name, and whether all numbers are plain floating-point ones."""
     tensors: dict[str, tuple[int, ...]] = {}
-    stored, plain = 0, True
+    plain = True
     for path in files:
         tensors |= shapes_as_loaded(path)
         plain = plain and all(entry["dtype"] in FLOATS for entry in header(path).values())
-        stored += path.stat().st_size
-    return tensors, stored, plain
+    return tensors, plain
 
 
-def _shape(config: Mapping[str, Any], tensors: Tensors, stored: int, *, certain: bool) -> ModelShape | None:
+def _shape(config: Mapping[str, Any], tensors: Tensors, *, certain: bool) -> ModelShape | None:
     text: Mapping[str, Any] = config.get("text_config") or config
     hidden, vocabulary = _first(text, "hidden_size", "d_model", "n_embd"), _first(text, "vocab_size")
     blocks = {match.group(1, 2) for name in tensors if (match := _BLOCK.match(name))}
@@ -209,7 +206,6 @@ def _shape(config: Mapping[str, Any], tensors: Tensors, stored: int, *, certain:
         vocabulary=vocabulary,
         heads=_first(text, *_HEADS) or 1,
         activation=str(next((text[name] for name in _ACTIVATIONS if text.get(name)), "")),
-        file_bytes=stored,
         is_encoder_decoder=bool(config.get("is_encoder_decoder")),
         scores_kept=bool(text.get("attn_logit_softcapping")),
         scores_by_hand=config.get("model_type") in _BY_HAND,

@@ -12,16 +12,8 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import model_shape
-from finetune_trainer.models.weight_files import UNREADABLE, header, weight_files
-
-NAMED_AS_STORED = frozenset({
-    "apertus", "arcee", "bart", "blenderbot", "bloom", "codegen", "cohere", "cohere2", "cwm", "exaone4", "falcon",
-    "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "granite",
-    "helium", "llama", "longt5", "mistral", "mpt", "mt5", "olmo", "olmo2", "olmo3", "opt",
-    "pegasus", "persimmon", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "stablelm", "starcoder2", "t5",
-    "umt5", "xglm",
-})  # fmt: skip
-"""Kinds of models of which transformers renames nothing, and which have no experts."""
+from finetune_trainer.models.kinds import KNOWN
+from finetune_trainer.models.weight_files import UNREADABLE, entries_in
 
 _HEAD, _OLD_HEAD = "lm_head", "embed_out"
 """The output head, in no file where it is tied to the embeddings, and what GPT-NeoX's is called in its files."""
@@ -79,10 +71,10 @@ def _linear_paths(folder: Path) -> set[str]:
     """Paths of the linear layers, as the files have them; none where they cannot be told by the files."""
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if kind["model_type"] not in NAMED_AS_STORED or "auto_map" in kind:
+        if kind["model_type"] not in KNOWN or "auto_map" in kind:
             return set()
-        entries = {name: entry["shape"] for path in weight_files(folder) for name, entry in header(path).items()}
+        shapes = {name: entry["shape"] for name, entry in entries_in(folder).items()}
     except UNREADABLE:
         return set()
-    paths = {name.rpartition(".")[0] for name, shape in entries.items() if len(shape) > 1 and "." in name}
+    paths = {name.rpartition(".")[0] for name, shape in shapes.items() if len(shape) > 1 and "." in name}
     return {path for path in paths if path.rpartition(".")[2] not in _TABLES | {_OLD_HEAD}}

@@ -2,12 +2,18 @@
 
     model.layers.3.self_attn.q_proj.weight  →  part layers.N.self_attn.q_proj.weight, in `layers.`, number 3
 
-Kinds of models have the same parts in all of their layers, mostly. Which kind has which: `kind_parts.py`.
+Kinds of models have the same parts in all of their layers, mostly: `required_tensors.py`. Which field of config.json
+counts the layers of a list is told here, too: an encoder's are none of a decoder's.
 """
 
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from finetune_trainer.models.config_values import Fields, is_whole
+from finetune_trainer.models.kinds import BARTS, T5S
+
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
 _AROUND = re.compile(r"(?:model|transformer|gpt_neox)\.(?=.)")
 """What libraries put before all names of a model that has a head, and leave out where the file has none."""
@@ -47,3 +53,21 @@ def parts_by_layer(names: Iterable[str], layers: str) -> dict[int, set[str]]:
         if one.layers == layers:
             found.setdefault(one.number, set()).add(one.part)
     return found
+
+
+def count_of(fields: Fields, layers: str) -> int | None:
+    """How many layers config.json says that a list of them has; None where it does not say it."""
+    name = field_of(fields, layers)
+    return None if name is None else fields[name]
+
+
+def field_of(fields: Fields, layers: str) -> str | None:
+    """The field that counts the layers of a list, as `placed` names it."""
+    kind, side = fields.get("model_type"), layers.partition(".")[0]
+    if kind in BARTS:
+        named: tuple[str, ...] = (f"{side}_layers",)
+    elif kind in T5S:
+        named = ("num_decoder_layers", "num_layers") if side == "decoder" else ("num_layers",)
+    else:
+        named = LAYERS
+    return next((name for name in named if is_whole(fields.get(name))), None)

@@ -61,6 +61,15 @@ def header(path: Path) -> dict[str, Any]:
     return found
 
 
+def entries_in(folder: Path) -> dict[str, Any]:
+    """The same of all files that transformers would load.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError, struct.error: they are not what they should be.
+    """
+    return {name: entry for path in weight_files(folder) for name, entry in header(path).items()}
+
+
 def shapes_as_loaded(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of what the tensors of a file stand for: scales for none, and numbers that share a byte for each of them.
 
@@ -98,7 +107,7 @@ def stored_as_no_reals(folder: Path) -> str | None:
 
 def _stored_as(folder: Path, kinds: frozenset[str]) -> str | None:
     try:
-        entries = [entry for path in weight_files(folder) for entry in header(path).items()]
+        entries = entries_in(folder).items()
         return next((name for name, entry in entries if name.endswith("weight") and entry["dtype"] in kinds), None)
     except UNREADABLE:
         return None

@@ -15,8 +15,9 @@ from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Turn
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import endpoint
-from finetune_trainer.evaluation.endpoint import AgainError, FailedError, Way
+from finetune_trainer.evaluation.endpoint import Way
 from finetune_trainer.evaluation.operator_way import explain
+from finetune_trainer.evaluation.response import AgainError, FailedError
 from finetune_trainer.measure import measure
 
 BASELINES = [{"zeroShot": {}}, {"fewShot": {"examples": 2}}, {"activeVersion": {}}]

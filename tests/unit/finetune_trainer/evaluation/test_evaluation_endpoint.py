@@ -15,7 +15,8 @@ import pytest
 from finetune_api.evaluation import Endpoint
 from finetune_trainer.attempt.interruption import Interrupted, Interruption
 from finetune_trainer.data import Turn
-from finetune_trainer.evaluation.endpoint import LITTLE_ROOM, TRIES, ask, asked_pause
+from finetune_trainer.evaluation.endpoint import TRIES, ask
+from finetune_trainer.evaluation.response import LITTLE_ROOM, asked_pause
 
 SECRET = "the row's own text"
 

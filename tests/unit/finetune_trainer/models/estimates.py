@@ -49,7 +49,6 @@ def llama(hidden, intermediate, layers, keys, vocabulary):
         vocabulary=vocabulary,
         heads=32,
         activation="silu",
-        file_bytes=0,
         is_encoder_decoder=False,
         scores_kept=False,
         scores_by_hand=False,

@@ -13,12 +13,11 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest
 from finetune_trainer import check
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import config_file
+from finetune_trainer.models import config_file, config_values
 from finetune_trainer.models.base_model import load_model, require_language_model
-from finetune_trainer.models.config_types import NEVER_NULL, REALS
-from finetune_trainer.models.config_words import ACTIVATIONS, NUMBERS, activation_field
+from finetune_trainer.models.config_values import ACTIVATIONS, NEVER_NULL, NUMBERS, REALS, activation_field
 from finetune_trainer.models.generation_file import CACHES
-from finetune_trainer.models.target_names import NAMED_AS_STORED
+from finetune_trainer.models.kinds import KNOWN
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
 from tests.assets.tiny_model import NAME
@@ -260,7 +259,7 @@ def test_a_damaged_file_of_weights_is_told_by_others(base):
     config_file.require(base)
 
 
-@pytest.mark.parametrize("kind", sorted(NAMED_AS_STORED))
+@pytest.mark.parametrize("kind", sorted(KNOWN))
 def test_no_kind_is_refused_for_what_transformers_says_of_it(tmp_path, kind):
     from transformers import AutoConfig
 
@@ -277,7 +276,7 @@ def test_the_tables_of_words_are_those_of_torch_and_transformers():
     whole = re.compile(r"u?int\d*|short|long")
     assert {name for name, kind in kinds.items() if kind.is_floating_point or whole.fullmatch(name)} == NUMBERS
     assert set(ACT2CLS) == ACTIVATIONS
-    fields = {kind: activation_field(kind) for kind in NAMED_AS_STORED}
+    fields = {kind: activation_field(kind) for kind in KNOWN}
     assert {kind for kind, name in fields.items() if name and not hasattr(AutoConfig.for_model(kind), name)} == set()
 
 
@@ -310,9 +309,7 @@ def test_what_a_kind_cannot_do_without_is_what_transformers_says_of_it():
     from transformers import AutoConfig
     from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
-    fields = {
-        kind: {one.name: one.type for one in dataclasses.fields(AutoConfig.for_model(kind))} for kind in NAMED_AS_STORED
-    }
+    fields = {kind: {one.name: one.type for one in dataclasses.fields(AutoConfig.for_model(kind))} for kind in KNOWN}
     for name, kinds in NEVER_NULL.items():
         have = {kind: typing.get_args(types[name]) for kind, types in fields.items() if name in types}
         assert {kind for kind, of in have.items() if type(None) not in of or name == "attention_dropout"} == kinds, name
@@ -333,7 +330,7 @@ def test_kernels_of_another_machine_are_passed_over(base, word):
 def test_kinds_of_rotary_positions_are_those_of_transformers():
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    assert set(ROPE_INIT_FUNCTIONS) <= set(config_file._OF_ROPE)
+    assert set(ROPE_INIT_FUNCTIONS) <= set(config_values._OF_ROPE)
 
 
 def test_check_train_and_serve_all_say_it(base, tmp_path):

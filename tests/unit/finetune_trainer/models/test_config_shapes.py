@@ -14,8 +14,9 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
 from finetune_trainer.models.config_shapes import UNTIED, wrong_shapes
-from finetune_trainer.models.matrix_sides import BARTS, LLAMAS, OF_EXPERTS, OWN_HEAD_DIM, SIDES, T5S
+from finetune_trainer.models.kinds import BARTS, LLAMAS, T5S
 from finetune_trainer.models.tensor_names import placed
+from finetune_trainer.models.tensor_shapes import OF_EXPERTS, OWN_HEAD_DIM, SIDES
 from tests.assets.tiny_model import NAME
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 
@@ -277,7 +278,7 @@ def test_a_head_of_its_own_is_judged_as_the_table_of_words_is(kind):
         found(kind, fields, {**there, head: [there[head][0] + 1, there[head][1]]})
 
 
-@pytest.mark.parametrize("kind", sorted(T5S))
+@pytest.mark.parametrize("kind", sorted(T5S & SIDES.keys()))
 def test_the_table_of_distances_of_a_t5_is_judged(kind):
     fields = next(forms(kind)) | {"relative_attention_num_buckets": 32}
     there = shapes(kind, fields)

@@ -13,7 +13,8 @@ from transformers.pytorch_utils import Conv1D
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import LoRA
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models.target_names import NAMED_AS_STORED, require
+from finetune_trainer.models.kinds import KNOWN
+from finetune_trainer.models.target_names import require
 from tests.unit.finetune_trainer.checked import GOOD
 
 ROWS = ("train.jsonl", GOOD)
@@ -90,7 +91,7 @@ def test_files_that_cannot_be_read_are_left_to_the_loading(tmp_path, header):
     require(spec_of("nose"), folder)
 
 
-@pytest.mark.parametrize("kind", sorted(NAMED_AS_STORED))
+@pytest.mark.parametrize("kind", sorted(KNOWN))
 def test_every_linear_layer_of_a_judged_kind_may_be_named_and_no_table(kind, tmp_path):
     """As transformers makes and saves it: nothing is renamed on the way."""
     config = AutoConfig.for_model(kind, num_hidden_layers=2, **MORE.get(kind, {}))

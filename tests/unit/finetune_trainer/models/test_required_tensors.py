@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
-from finetune_trainer.models.kind_parts import ALWAYS, first_missing, unwrapped, wrapped
-from finetune_trainer.models.target_names import NAMED_AS_STORED
+from finetune_trainer.models.kinds import KNOWN
+from finetune_trainer.models.required_tensors import ALWAYS, first_missing, unwrapped, wrapped
 from finetune_trainer.models.tensor_names import placed
 from tests.assets.tiny_model import NAME
 from tests.assets.tiny_seq2seq import BART, PEGASUS, T5, make_tiny_bart, make_tiny_pegasus, make_tiny_t5
@@ -36,7 +36,7 @@ def stored(kind: str, **fields: object) -> set[str]:
     return set(model.state_dict()) - set(model.all_tied_weights_keys)
 
 
-@pytest.mark.parametrize("kind", sorted(NAMED_AS_STORED))
+@pytest.mark.parametrize("kind", sorted(KNOWN))
 def test_what_every_model_of_a_kind_has_is_what_transformers_makes_whatever_its_fields_say(kind):
     usual = AutoConfig.for_model(kind, num_hidden_layers=2, **MORE.get(kind, {})).to_dict()
     for fields in ({}, {name: not usual[name] for name in TURNED if isinstance(usual.get(name), bool)}):

@@ -7,14 +7,9 @@ without weights, and compares. What follows from the table: `config_shapes.py`.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from finetune_trainer.models.kind_parts import spelt
+from finetune_trainer.models.kinds import LLAMAS, T5S
+from finetune_trainer.models.required_tensors import spelt
 
-LLAMAS = frozenset({
-    "apertus", "arcee", "cohere", "cohere2", "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4",
-    "granite", "llama", "mistral", "olmo", "olmo2", "olmo3", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3",
-    "starcoder2",
-})  # fmt: skip
-"""Kinds with Llama's names of layers and fields, some of whose layers are put together to one."""
 OF_EXPERTS = {
     **dict.fromkeys(("gpt_oss", "granitemoe", "granitemoeshared", "mixtral", "phimoe"), "num_local_experts"),
     **dict.fromkeys(("flex_olmo", "olmoe", "qwen2_moe", "qwen3_moe"), "num_experts"),
@@ -22,8 +17,7 @@ OF_EXPERTS = {
     "ernie4_5_moe": "moe_num_experts",
 }
 """Mixtures of experts with Llama's attention and norms, and the field that counts the experts of a layer."""
-T5S = frozenset({"mt5", "t5", "umt5"})
-BARTS = frozenset({"bart", "blenderbot", "pegasus"})
+_SHORT_T5S = T5S - {"longt5"}
 
 OWN_HEAD_DIM = frozenset({
     "cwm", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt_oss", "qwen3", "seed_oss", "solar_open",
@@ -264,7 +258,7 @@ _MATRICES: Mapping[str, Sides] = {
     **dict.fromkeys(LLAMAS, _OF_LLAMA),
     **{kind: {**_OF_LLAMA, **_HEAD_NORMS} for kind in ("apertus", "exaone4", "gemma3_text", "qwen3")},
     **{kind: {**_OF_LLAMA, **_WHOLE_NORMS} for kind in ("olmo2", "olmo3")},
-    **dict.fromkeys(T5S, _OF_T5),
+    **dict.fromkeys(_SHORT_T5S, _OF_T5),
     **{kind: _of_experts(kind) for kind in OF_EXPERTS},
     "phi": {**_OF_LLAMA, **_norms(_PARTED, "layers.N.self_attn.{q,k}_layernorm")},
     "bart": {**_OF_BART, **_places_of_bart(more=2)},

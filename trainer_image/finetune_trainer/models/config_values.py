@@ -1,0 +1,359 @@
+"""Values in a base model's config.json that no model can have, told by the file alone: types, words, sizes, tokens.
+
+Libraries take numbers that no model can have for what they are: a billion layers are made, one by one. Of a word that
+its table has not transformers tells only the word (`KeyError: 'swigl'`). What a kind does not have as a field may hold
+anything. Tests compare the tables with transformers' own.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
+
+Fields = Mapping[str, Any]
+
+NUMBERS = frozenset({
+    "bfloat16", "double", "float", "float16", "float32", "float4_e2m1fn_x2", "float64", "float8_e4m3fn",
+    "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "half", "int", "int1", "int16", "int2",
+    "int3", "int32", "int4", "int5", "int6", "int64", "int7", "int8", "long", "short", "uint1", "uint16", "uint2",
+    "uint3", "uint32", "uint4", "uint5", "uint6", "uint64", "uint7", "uint8",
+})  # fmt: skip
+"""Types of numbers, as torch names them."""
+
+ACTIVATIONS = frozenset({
+    "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh",
+    "gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2",
+    "relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh", "xielu",
+})  # fmt: skip
+
+_ACTIVATION_FIELDS = {
+    **dict.fromkeys(
+        ("bart", "blenderbot", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "pegasus", "xglm"),
+        "activation_function",
+    ),
+    **dict.fromkeys(("longt5", "mt5", "t5", "umt5"), "feed_forward_proj"),
+    **dict.fromkeys(("gemma2", "gemma3_text"), "hidden_activation"),
+    "falcon": "activation",
+    "bloom": None,
+    "mpt": None,
+}
+"""Where a kind names its activation, if not in hidden_act; what it does not look up may hold any word."""
+_GATED = "gated-"
+
+LAYERS = frozenset({"attention", "full_attention", "sliding_attention"})
+"""How layers of the known kinds attend; the first is an older name of the second."""
+
+_SIZES = frozenset({
+    "hidden_size", "d_model", "n_embd", "vocab_size", "num_hidden_layers", "num_layers", "n_layer", "n_layers",
+    "num_decoder_layers", "decoder_layers", "encoder_layers", "num_attention_heads", "num_heads", "n_head", "n_heads",
+    "decoder_attention_heads", "encoder_attention_heads",
+})  # fmt: skip
+"""Fields of which there is no model without at least one; some kinds have a list of them, one for each layer."""
+_NEEDED = frozenset({"hidden_size", "vocab_size", "num_hidden_layers"})
+"""Of these what nothing else can say, where the name is there."""
+_COUNTS = frozenset({"num_key_value_heads", "intermediate_size", "d_ff", "d_kv", "head_dim", "n_inner"})
+"""Fields that a kind without such a part has as nothing, or as 0."""
+_HEADS_OF: dict[str, tuple[tuple[str, str], ...]] = {
+    **dict.fromkeys(("gpt2", "gptj"), (("n_embd", "n_head"),)),
+    **dict.fromkeys(
+        ("bart", "blenderbot", "pegasus"),
+        (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads")),
+    ),
+    "bloom": (("hidden_size", "n_head"),),
+    "gpt_neo": (("hidden_size", "num_heads"),),
+}
+"""Fields of kinds whose heads part the width of the model, where these are not those of Llama."""
+_TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
+_UNPADDED = frozenset({
+    "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "longt5", "mpt", "mt5", "t5",
+    "umt5",
+})  # fmt: skip
+_PADDED = KNOWN - _UNPADDED
+"""Kinds whose table of embeddings knows its padding token, and is not made where it has none such."""
+_NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
+_PARTS = ("attention_dropout", "attn_pdrop", "dropout", "dropout_rate", "embd_pdrop", "hidden_dropout", "resid_pdrop")
+_TRUTHS = (
+    "attention_bias", "is_encoder_decoder", "mlp_bias", "output_attentions", "output_hidden_states", "return_dict",
+    "tie_word_embeddings", "use_cache",
+)  # fmt: skip
+_OBJECTS = ("text_config", "quantization_config", "rope_scaling", "rope_parameters", "id2label")
+
+_OF_ROPE: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "longrope": ("short_factor", "long_factor"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "proportional": (),
+    "mrope": (),
+    "su": (),
+}
+"""What each kind of rotary positions needs, as transformers has them and the names that they had."""
+_ABOVE_NOTHING = ("factor", "rope_theta", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+_SEQ2SEQ = T5S | BARTS
+_GPTS = frozenset({"bloom", "codegen", "gpt2", "gpt_bigcode", "gptj", "mpt"}) | T5S
+_RMS_NORMED = LLAMAS - {"cohere", "cohere2", "olmo", "phi", "starcoder2"} | {"helium"}
+
+NEVER_NULL: Mapping[str, frozenset[str]] = {
+    "use_cache": KNOWN,
+    "tie_word_embeddings": KNOWN - {"t5", "umt5"},
+    "initializer_range": KNOWN - _SEQ2SEQ - {"opt", "xglm"},
+    "max_position_embeddings": KNOWN - _GPTS,
+    "intermediate_size": KNOWN - _GPTS - _SEQ2SEQ - {"falcon", "gpt_neo", "opt", "xglm"},
+    "num_attention_heads": KNOWN - _GPTS - _SEQ2SEQ - {"gpt_neo", "xglm"},
+    "num_key_value_heads": frozenset({
+        "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm4", "helium", "mistral", "stablelm", "starcoder2",
+    }),
+    "head_dim": frozenset({"cwm", "gemma", "gemma2", "gemma3_text", "glm4", "helium", "qwen3"}),
+    "rms_norm_eps": _RMS_NORMED,
+    "layer_norm_eps": frozenset({"cohere2", "gpt_neox", "persimmon", "phi", "stablelm"}),
+    "layer_norm_epsilon": _GPTS | {"gpt_neo"},
+    "attention_bias": _RMS_NORMED - {"cwm", "exaone4", "mistral", "phi3", "qwen2"}
+    | {"cohere", "cohere2", "gpt_neox", "olmo"},
+    "mlp_bias": frozenset({"arcee", "cwm", "granite", "helium", "llama", "seed_oss", "smollm3"}),
+    "attention_dropout": KNOWN - _GPTS | {"bloom"},
+    "pretraining_tp": frozenset({"bloom", "cwm", "seed_oss"}),
+}  # fmt: skip
+"""Fields, and the kinds that cannot do without a value of it."""
+
+REALS = ("initializer_range", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps")
+"""Numbers that transformers takes only with a decimal point or an exponent."""
+
+_PARTED = frozenset({"bloom", "cwm", "llama", "seed_oss"})
+"""Kinds that say in how many parts their sums were made."""
+_OTHER_PARTS = ("decoder", "encoder", "text_config", "text_encoder", "generator")
+"""Fields in which a model of several parts has their configurations."""
+
+
+class Wrong(NamedTuple):
+    """A field, and why its value cannot be."""
+
+    field: str
+    why: str
+
+
+def wrong_values(config: Fields, text: Fields) -> Iterator[Wrong]:
+    """Every such value of a configuration and of the part of it that is its language model, often the same."""
+    yield from _wrong_value(config)
+    yield from _wrong_value(text)
+    yield from _wrong_parts(config)
+    yield from _wrong_rope(text)
+    yield from _wrong_size(text)
+
+
+def _wrong_value(fields: Fields) -> Iterator[Wrong]:
+    """Values that are none of their field's, whatever kind of model it is."""
+    yield from (Wrong(name, "is no object") for name in _OBJECTS if not _is(fields.get(name), dict))
+    yield from (Wrong(name, f"is {shown(fields[name])}, neither true nor false") for name in _TRUTHS
+                if not _is(fields.get(name), bool))  # fmt: skip
+    if not _is(fields.get("model_type"), str):
+        yield Wrong("model_type", "is no text")
+    yield from _wrong_words(fields)
+    quantised = fields.get("quantization_config")
+    if quantised is not None and not _is(quantised.get("quant_method"), str):
+        yield Wrong("quantization_config.quant_method", "is no text")
+    elif quantised is not None and not {"quant_method", "load_in_4bit", "load_in_8bit"} & quantised.keys():
+        yield Wrong("quantization_config.quant_method", "is missing: nobody knows how to read the weights")
+    named = fields.get("architectures")
+    if not (_is(named, list) and all(isinstance(one, str) for one in named or ())):
+        yield Wrong("architectures", "is no list of names")
+    yield from _wrong_numbers(fields)
+    yield from wrong_tokens(fields)
+    yield from _wrong_types(fields)
+
+
+def _is(value: Any, kind: type) -> bool:
+    return value is None or isinstance(value, kind)
+
+
+def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
+    kind = fields.get("model_type")
+    for name in sorted((_SIZES | _COUNTS) & fields.keys()):
+        value = fields[name]
+        least = 1 if name in _SIZES or (kind in KNOWN and value is not None) else 0
+        if (value is None and name not in _NEEDED) or (isinstance(value, list) and kind not in KNOWN):
+            continue
+        if not is_whole(value) or value < least:
+            yield Wrong(name, f"is {shown(value)}, and no whole number from {least} on")
+    positions = fields.get("max_position_embeddings")
+    if not (positions is None or (is_whole(positions) and (positions > 0 or positions == -1))):
+        yield Wrong("max_position_embeddings", f"is {shown(positions)}, and no whole number above 0")
+    window = fields.get("sliding_window")
+    if not (window is None or is_whole(window) or isinstance(window, list)):
+        yield Wrong("sliding_window", f"is {shown(window)}, and no whole number")
+    for name in (*_NUMBERS, *_PARTS):
+        value = fields.get(name)
+        if value is not None and not (is_number(value) and value >= 0 and (name in _NUMBERS or value <= 1)):
+            yield Wrong(name, f"is {shown(value)}, and no number from 0 {'on' if name in _NUMBERS else 'to 1'}")
+
+
+def wrong_tokens(fields: Fields) -> Iterator[Wrong]:
+    """What is no token at all, and tokens without a row of the embeddings of models that look it up.
+
+    The end of a text is not looked up: the tokenizer says it too, and many a configuration has that of another one.
+    """
+    kind, vocabulary = fields.get("model_type"), fields.get("vocab_size")
+    for name in _TOKENS:
+        value = fields.get(name)
+        looked_up = name == "decoder_start_token_id" or (name == "pad_token_id" and kind in _PADDED)
+        for token in value if isinstance(value, list) else [] if value is None else [value]:
+            if not is_whole(token):
+                yield Wrong(name, f"is {shown(value)}, and no token's number")
+            elif looked_up and is_whole(vocabulary) and not -1 <= token < vocabulary:
+                yield Wrong(name, f"is {token}, and vocab_size is {vocabulary}: tokens are counted from 0 on")
+
+
+def _wrong_rope(text: Fields) -> Iterator[Wrong]:
+    for name in ("rope_scaling", "rope_parameters"):
+        said = text.get(name) or {}
+        layers = [one for one in said.values() if isinstance(one, dict)]
+        for rope in layers or [said]:
+            yield from _wrong_with_rope(name, rope, kind=text.get("model_type"))
+    theta = text.get("rope_theta")
+    if not (theta is None or (is_number(theta) and theta > 0)):
+        yield Wrong("rope_theta", f"is {shown(theta)}, and no number above 0")
+
+
+def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
+    form = rope.get("rope_type", rope.get("type", "default"))
+    for part in _ABOVE_NOTHING:
+        value = rope.get(part)
+        if not (value is None or (is_number(value) and value > 0)):
+            yield Wrong(f"{name}.{part}", f"is {shown(value)}, and no number above 0")
+    if not rope or kind not in KNOWN:
+        return
+    if not (isinstance(form, str) and form in _OF_ROPE):
+        yield Wrong(f"{name}.rope_type", f"is {shown(form)}, and none of {', '.join(_OF_ROPE)}")
+        return
+    missing = [part for part in _OF_ROPE[form] if part not in rope]
+    if missing:
+        yield Wrong(f"{name}.{missing[0]}", f"is missing: rotary positions of the kind {form} need it")
+
+
+def _wrong_size(text: Fields) -> Iterator[Wrong]:
+    """Sizes that do not go together, of kinds whose fields are known."""
+    kind = text.get("model_type")
+    if kind not in KNOWN:
+        return
+    for width, count in _HEADS_OF.get(kind, ()):
+        wide: Any = text.get(width)
+        parts: Any = text.get(count)
+        if is_whole(wide) and is_whole(parts) and wide % parts:
+            yield Wrong(count, f"is {parts}, and {width}, {wide}, is no multiple of it")
+    hidden: Any = text.get("hidden_size")
+    heads: Any = text.get("num_attention_heads")
+    groups = text.get("num_key_value_heads")
+    if not (is_whole(hidden) and is_whole(heads)):
+        return
+    if text.get("head_dim") is None and hidden % heads:
+        yield Wrong("hidden_size", f"is {hidden}, which num_attention_heads, {heads}, do not divide")
+    if is_whole(groups) and heads % groups:
+        yield Wrong("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is no multiple of it")
+
+
+def _wrong_words(fields: Fields) -> Iterator[Wrong]:
+    """Words that are in none of the tables; of kinds that are not known only what is looked up for every kind."""
+    for name in ("dtype", "torch_dtype"):
+        said = fields.get(name)
+        for value in said.values() if isinstance(said, dict) else [said]:
+            if not (value is None or (isinstance(value, str) and value in NUMBERS)):
+                yield Wrong(name, f"is {shown(value)}, and no type of numbers, as bfloat16 is one")
+    if fields.get("model_type") in KNOWN:
+        yield from _wrong_activation(fields)
+        yield from _wrong_layers(fields)
+
+
+def _wrong_activation(fields: Fields) -> Iterator[Wrong]:
+    name = activation_field(fields["model_type"])
+    if name is None or name not in fields:
+        return
+    value = fields[name]
+    word = value.removeprefix(_GATED) if isinstance(value, str) and name == "feed_forward_proj" else value
+    if not (isinstance(word, str) and word in ACTIVATIONS):
+        yield Wrong(name, f"is {shown(value)}, and no activation that transformers has, as silu and gelu are")
+
+
+def activation_field(kind: str) -> str | None:
+    """The field in which a known kind of model names its activation; None where it has one of its own."""
+    return _ACTIVATION_FIELDS.get(kind, "hidden_act")
+
+
+def _wrong_layers(fields: Fields) -> Iterator[Wrong]:
+    said, layers = fields.get("layer_types"), fields.get("num_hidden_layers")
+    if said is None:
+        return
+    if not isinstance(said, list):
+        yield Wrong("layer_types", f"is {shown(said)}, and no list with a word for each layer")
+        return
+    for value in said:
+        if not (isinstance(value, str) and value in LAYERS):
+            yield Wrong("layer_types", f"has {shown(value)}, and none of {', '.join(sorted(LAYERS))}")
+    if isinstance(layers, int) and len(said) != layers:
+        yield Wrong("layer_types", f"has {len(said)} words, and num_hidden_layers is {layers}")
+
+
+def _wrong_types(fields: Mapping[str, Any]) -> Iterator[Wrong]:
+    """Values that are none of their field's in any kind, and then those that the known kinds refuse."""
+    for name in ("base_model_tp_plan", "per_layer_config"):
+        if not isinstance(fields.get(name), dict | None):
+            yield Wrong(name, "is no object")
+    labels = fields.get("num_labels", 2)
+    if not (is_whole(labels) and labels >= 0):
+        yield Wrong("num_labels", f"is {shown(labels)}, and no whole number from 0 on")
+    named = fields.get("id2label")
+    if isinstance(named, dict) and not all(key.strip().lstrip("+-").isdecimal() for key in named):
+        yield Wrong("id2label", "has a name that is no number")
+    if "use_return_dict" in fields:
+        yield Wrong("use_return_dict", "is no field that can be set; remove it")
+    if "return_dict" in fields and fields["return_dict"] is not True:
+        yield Wrong("return_dict", f"is {shown(fields['return_dict'])}, and models are asked for results with names")
+    if fields.get("model_type") in KNOWN:
+        yield from _wrong_for_its_kind(fields, fields["model_type"])
+
+
+def _wrong_for_its_kind(fields: Mapping[str, Any], kind: str) -> Iterator[Wrong]:
+    for name, kinds in NEVER_NULL.items():
+        if kind in kinds and name in fields and fields[name] is None:
+            yield Wrong(name, f"is null, and a {kind} has a value there; without the line it has the usual one")
+    for name in REALS:
+        if kind in NEVER_NULL[name] and is_whole(value := fields.get(name)):
+            yield Wrong(name, f"is {value}, and transformers wants a decimal point there: {value}.0")
+    if (value := fields.get("bos_token_id")) is not None and not is_whole(value):
+        yield Wrong("bos_token_id", f"is {shown(value)}, and no token's number")
+    if isinstance(value := fields.get("pad_token_id"), list):
+        yield Wrong("pad_token_id", f"is {shown(value)}, and one token pads")
+    value = fields.get("pretraining_tp")
+    if kind in _PARTED and not (value is None or is_whole(value)):
+        yield Wrong("pretraining_tp", f"is {shown(value)}, and no whole number")
+    if fields.get("output_attentions") is True:
+        yield Wrong("output_attentions", "is true, and what tokens attend to is not kept; set it to false")
+    both = fields.get("is_encoder_decoder")
+    if (both is True and kind not in _SEQ2SEQ) or (both is False and kind in T5S):
+        yield Wrong("is_encoder_decoder", f"is {shown(both)}, and a {kind} is {'one' if kind in T5S else 'none'}")
+
+
+def _wrong_parts(fields: Mapping[str, Any]) -> Iterator[Wrong]:
+    """Parts that a model of several has, in one of a known kind, which are all of one."""
+    kind = fields.get("model_type")
+    for name in _OTHER_PARTS:
+        if kind in KNOWN and fields.get(name) is not None:
+            yield Wrong(name, f"is set, and a {kind} has no such part; remove it")
+
+
+def shown(value: Any) -> str:
+    """A value as the file has it, or its beginning."""
+    return json.dumps(value)[:60]
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, which true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, which true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
