@@ -25,6 +25,7 @@ from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.serving.served_models import make_adapter
+from tests.unit.finetune_trainer.training.own_jobs import REFERENCE
 from tests.unit.finetune_trainer.training_runs import broken_off_after, do, same_result
 
 SHORT = {"epochs": 0.6}
@@ -337,6 +338,7 @@ def test_a_qlora_adapter_is_served_on_the_16_bit_base(wide, tmp_path):
         ({"method": "LoRA"}, ExitCode.MODEL_UNUSABLE, "its weights are stored quantised"),
         ({"method": "Full"}, ExitCode.MODEL_UNUSABLE, "its weights are stored quantised"),
         ({"method": "QLoRA", "artifact": {"merge": True}}, ExitCode.SPEC_INVALID, "nothing is merged into such"),
+        ({"code": REFERENCE, "artifact": {"merge": True}}, ExitCode.SPEC_INVALID, "nothing is merged into such"),
         ({"method": "QLoRA"}, ExitCode.OK, ""),
     ],
 )
