@@ -299,6 +299,8 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
 def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
     """The user's code; no model is loaded here before it has ended. It has its pod to itself: there are no ranks."""
     job = attempt.job
+    if job.spec.artifact.merge:
+        base_refusals.require_plain_weights(folder)
     result, code = own_code.train(attempt, folder, verdict, learnt=fingerprint(job, *data_hashes(verdict)))
     base_model.quiet_libraries()
     left = Path(job.output) / own_code.MODEL_FOLDER

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MORE_ROOM = (
-    "Make room there. A pod's own disk grows with spec.resources.ephemeralStorage of a job under a new name, or with "
-    "ephemeral-storage in the connection's podTemplate; then try again (in a cluster by spec.retryNonce)."
+    "Make room there, and try again (in a cluster by spec.retryNonce; where the pod's own disk is full, by a job with "
+    "more spec.resources.ephemeralStorage, or with ephemeral-storage in the connection's podTemplate)."
 )
 _GPU_BROKEN = re.compile(
     r"uncorrectable (ECC|NVLink) error|hardware stack error|CUDA-capable device\(s\) is/are busy or unavailable"

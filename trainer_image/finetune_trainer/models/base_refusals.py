@@ -264,6 +264,12 @@ def require_plain_weights(folder: Path) -> None:
         )
 
 
+def in_four_bits(folder: Path) -> bool:
+    """Whether the weights are stored in 4 bits by bitsandbytes, which keeps them so once they are loaded."""
+    said = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+    return said.get("quant_method") == _BITSANDBYTES and said.get("load_in_4bit") is True
+
+
 def _is_quantised(config: Mapping[str, Any]) -> bool:
     """Whether it, or a part of it, says how weights are quantised; null says that they are not."""
     parts = [config, *(part for part in config.values() if isinstance(part, Mapping))]

@@ -8,8 +8,10 @@ from typing import Any
 from finetune_trainer.attempt.metrics import Metrics
 
 _TRAIN, _VALIDATION, _INK = "#8fb3d9", "#c4572e", "#333333"
-_FONT, _LINE = 11, 85
-"""Size of letters, and how many of them stand in a line of the picture."""
+_FONT, _SIZE, _LEFT = 11, (8, 4.5), 0.11
+"""Size of letters in points, of the picture in inches, and the part of it that is left of the axes."""
+_POINTS = 72
+"""Of an inch."""
 _SPIKE, _FEW = 10, 0.02
 """Steps that are so many times higher than all but a few, of which there are no more than this share, would hide all
 others."""
@@ -23,12 +25,11 @@ def draw(record: Metrics, *, title: str) -> str:
     from matplotlib.ticker import MaxNLocator
 
     with mpl.rc_context({"svg.hashsalt": "finetune", "font.size": _FONT, "axes.edgecolor": _INK}):
-        figure = Figure(figsize=(8, 4.5))
+        figure = Figure(figsize=_SIZE)
         # Margins and place of the title as they are: to find them out it would draw everything once more.
-        axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.98, "bottom": 0.12, "top": 0.88})
+        axes = figure.subplots(gridspec_kw={"left": _LEFT, "right": 0.98, "bottom": 0.12, "top": 0.88})
         _curves(axes, record)
-        size = _FONT * min(1.0, _LINE / len(title)) if title else _FONT
-        axes.set_title(title, color=_INK, fontsize=size, loc="left", y=1.06)  # above a power of ten of the axis
+        axes.set_title(title, color=_INK, fontsize=_fitting(title), loc="left", y=1.06)  # above a power of ten
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"loss ({unit(record)})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -40,6 +41,14 @@ def draw(record: Metrics, *, title: str) -> str:
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
         return drawn.getvalue()
+
+
+def _fitting(title: str) -> float:
+    """The size of letters in which a title stands in one line."""
+    from matplotlib.textpath import TextPath
+
+    width = TextPath((0, 0), title, size=_FONT).get_extents().width if title else 0
+    return _FONT * min(1.0, (1 - _LEFT) * _SIZE[0] * _POINTS / max(width, 1))
 
 
 def unit(record: Metrics) -> str:

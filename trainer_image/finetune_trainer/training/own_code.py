@@ -81,6 +81,9 @@ _NOT_FOR_CODE = (
     TRACKERS_PREFIX,
 )  # also as beginnings of names
 
+_SPEAKING = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+"""What it has printed is seen, and where it was when a library's fault has ended it without a word."""
+
 _PUT_BACK = (
     "Let the code write below the context's output and checkpoints folders only, put the base model back as it was, "
     "and try again (in a cluster by spec.retryNonce)."
@@ -293,7 +296,7 @@ def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[by
     return subprocess.Popen(  # noqa: S603 - an admin has allowed the user's own code on this connection
         [sys.executable, "-c", code_start.COMMAND, str(code)],
         cwd=scratch,
-        env=environment | {CONTEXT_VARIABLE: str(path), "PYTHONUNBUFFERED": "1"},
+        env=environment | {CONTEXT_VARIABLE: str(path)} | _SPEAKING,
         start_new_session=True,
     )
 

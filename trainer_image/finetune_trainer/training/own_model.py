@@ -15,8 +15,9 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
+from finetune_trainer.models.base_refusals import in_four_bits
 from finetune_trainer.models.loaded_weights import Zeros, first_not_finite
-from finetune_trainer.models.weight_files import is_named
+from finetune_trainer.models.weight_files import damaged, is_named
 from finetune_trainer.storage.durable import no_file_in
 from finetune_trainer.training.unchanged import plain_name
 
@@ -26,6 +27,14 @@ _MERGE = "Let the code merge the adapter (merge_and_unload), save the whole mode
 _CONVERT = (
     "Let the code save the adapter with save_pretrained and its path_initial_model_for_weight_conversion, or merge it "
     "(merge_and_unload) and save the whole model"
+)
+_BY_LORA = (
+    "Let the code train a LoRA adapter (peft's LoraConfig), as learnt prompts cannot be merged, save it with "
+    "save_pretrained into the context's output folder"
+)
+_FROM_BASE = (
+    "Let the code begin with the model in the context's base_model folder, save what it has tuned with save_pretrained "
+    "into the context's output folder"
 )
 _UNROUNDED = "Let the code load the base model without quantization_config, save what it has tuned with save_pretrained"
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
@@ -63,7 +72,9 @@ def _adapter(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
     if not (folder / _WEIGHTS).is_file():
         raise _refused(f"it has no {_WEIGHTS}; pickled weights are not loaded")
     config = _adapter_config(job, base, folder)
-    model = base_model.load_model(base, dtype=dtype, trust_remote_code=job.trust_remote_code)
+    model = base_model.load_model(
+        base, dtype=dtype, trust_remote_code=job.trust_remote_code, four_bits=in_four_bits(base)
+    )
     model.name_or_path = job.spec.base_model
     try:
         saved = _without_tables(load_file(folder / _WEIGHTS), model)
@@ -71,7 +82,7 @@ def _adapter(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
     except TrainerError:
         raise
     except Exception as error:
-        raise _refused(f"it cannot be loaded: {_words(error)}") from error
+        raise _refused(f"it cannot be loaded: {damaged(folder) or _words(error)}") from error
     expected = {
         name: value.shape for name, value in get_peft_model_state_dict(tuned, save_embedding_layers=False).items()
     }
@@ -104,10 +115,11 @@ def _adapter_config(job: TrainerJob, base: Path, folder: Path) -> Any:
     except Exception as error:
         raise _refused(f"{_ADAPTER} cannot be read: {_words(error)}") from error
     if config.peft_type != "LORA":
-        raise _refused(f"it is an adapter of type {config.peft_type}; only LoRA is served")
+        step = _BY_LORA if config.is_prompt_learning else _MERGE
+        raise _refused(f"it is an adapter of type {config.peft_type.value}; only LoRA is served", step)
     named = str(config.base_model_name_or_path)
     if named not in (job.spec.base_model, str(base), str(base.resolve())):
-        raise _refused(f"it is an adapter for {Path(named).name}, not for {job.spec.base_model}")
+        raise _refused(f"it is an adapter for {Path(named).name}, not for {job.spec.base_model}", _FROM_BASE)
     if config.modules_to_save:
         raise _refused("its modules_to_save are whole layers, which servers of adapters do not load", _MERGE)
     if changes_the_base({"init_lora_weights": config.init_lora_weights}):
@@ -137,7 +149,7 @@ def _whole(job: TrainerJob, base: Path, folder: Path) -> Any:
     except TrainerError:
         raise
     except Exception as error:
-        raise _refused(f"it cannot be loaded: {_words(error)}") from error
+        raise _refused(f"it cannot be loaded: {damaged(folder) or _words(error)}") from error
     wrong = [*found["missing_keys"], *map(str, found["mismatched_keys"]), *found["unexpected_keys"]]
     if wrong:
         raise _refused(f"its weights are not those of its configuration: {', '.join(sorted(wrong)[:3])}")
@@ -148,17 +160,21 @@ def _whole(job: TrainerJob, base: Path, folder: Path) -> Any:
 
 
 def _sizes(model: Any) -> dict[str, Any]:
-    """Of each parameter; of those with a row for each token that of a row, as code may add tokens."""
+    """Of each parameter; of those with a row for each token that of a row, as code may add tokens.
+
+    What is packed, as in the base model, has another size than what it stands for, and is left out.
+    """
     tables = [table for table in (model.get_input_embeddings(), model.get_output_embeddings()) if table is not None]
     by_token = {id(value) for table in tables for value in table.parameters()}
-    return {name: value.shape[id(value) in by_token :] for name, value in model.named_parameters()}
+    floats = [(name, value) for name, value in model.named_parameters() if value.is_floating_point()]
+    return {name: value.shape[id(value) in by_token :] for name, value in floats}
 
 
 def _require_sizes(job: TrainerJob, before: dict[str, Any], after: dict[str, Any]) -> None:
     """Refuse what has some of the base model's measures and not all."""
     other = next((name for name, size in after.items() if before.get(name, size) != size), None)
     if other is not None:
-        raise _refused(f"its {other} has another size than that of {job.spec.base_model}")
+        raise _refused(f"its {other} has another size than that of {job.spec.base_model}", _FROM_BASE)
 
 
 def _require_shape(job: TrainerJob, before: Any, after: Any) -> None:
@@ -167,7 +183,7 @@ def _require_shape(job: TrainerJob, before: Any, after: Any) -> None:
         raise _refused(f"its weights are rounded to fewer bits (quantization_config: {method})", _UNROUNDED)
     other = next((name for name in _SHAPE if getattr(before, name, None) != getattr(after, name, None)), None)
     if other is not None:
-        raise _refused(f"its {other} is not that of {job.spec.base_model}")
+        raise _refused(f"its {other} is not that of {job.spec.base_model}", _FROM_BASE)
 
 
 def _quantised(config: Any) -> str | None:

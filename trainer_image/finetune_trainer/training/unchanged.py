@@ -116,12 +116,22 @@ def _rounding_of(values: Any) -> float:
 
 @contextmanager
 def _stored(folder: Path) -> Iterator[Tensors]:
-    """The tensors in a folder's files."""
+    """The tensors in a folder's files, weights in FP8 as the numbers that they stand for."""
     from safetensors import safe_open
 
     with ExitStack() as opened:
         files = [opened.enter_context(safe_open(path, framework="pt")) for path in weight_files(folder)]
-        yield {name: partial(file.get_tensor, name) for file in files for name in file.keys()}  # noqa: SIM118 - no dict
+        read = {name: partial(file.get_tensor, name) for file in files for name in file.keys()}  # noqa: SIM118 - no dict
+        scales = {name: read[f"{name}_scale_inv"] for name in read if f"{name}_scale_inv" in read}
+        yield read | {name: partial(_times, read[name], scale) for name, scale in scales.items()}
+
+
+def _times(read: Callable[[], Any], scale: Callable[[], Any]) -> Any:
+    """A weight by its scales, each of which is a block's."""
+    value, grid = read().float(), scale().float()
+    for side in (-2, -1):
+        grid = grid.repeat_interleave(value.shape[side] // grid.shape[side], side)
+    return value * grid
 
 
 def _are_of(base: Path, now: Tensors) -> bool:

@@ -1,8 +1,8 @@
-"""Up to where the axis of the loss curves goes."""
+"""Up to where the axis of the loss curves goes, and how large their title is written."""
 
 import pytest
 
-from finetune_trainer.output.loss_plot import highest_shown
+from finetune_trainer.output.loss_plot import _fitting, highest_shown
 
 FLAT = [0.5] * 99
 
@@ -23,3 +23,11 @@ FLAT = [0.5] * 99
 )
 def test_the_highest_loss_is_shown_but_for_single_spikes(losses, validation, top):
     assert highest_shown(losses, validation) == top
+
+
+@pytest.mark.parametrize(("title", "size"), [("sentiment · test/tiny-llama · LoRA", 11), ("", 11), ("W" * 170, None)])
+def test_a_title_stands_in_its_line_whatever_its_letters(title, size):
+    from matplotlib.textpath import TextPath
+
+    found = _fitting(title)
+    assert found == size or TextPath((0, 0), title, size=found).get_extents().width < 0.9 * 8 * 72

@@ -19,10 +19,13 @@ from finetune_trainer.models import base_model, memory
 from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
+from finetune_trainer.training import own_model
+from finetune_trainer.training.unchanged import nothing_learnt
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.serving.served_models import make_adapter
+from tests.unit.finetune_trainer.training.own_jobs import REFERENCE
 from tests.unit.finetune_trainer.training_runs import broken_off_after, do, same_result
 
 SHORT = {"epochs": 0.6}
@@ -335,6 +338,7 @@ def test_a_qlora_adapter_is_served_on_the_16_bit_base(wide, tmp_path):
         ({"method": "LoRA"}, ExitCode.MODEL_UNUSABLE, "its weights are stored quantised"),
         ({"method": "Full"}, ExitCode.MODEL_UNUSABLE, "its weights are stored quantised"),
         ({"method": "QLoRA", "artifact": {"merge": True}}, ExitCode.SPEC_INVALID, "nothing is merged into such"),
+        ({"code": REFERENCE, "artifact": {"merge": True}}, ExitCode.SPEC_INVALID, "nothing is merged into such"),
         ({"method": "QLoRA"}, ExitCode.OK, ""),
     ],
 )
@@ -388,6 +392,11 @@ def test_weights_in_fp8_are_loaded_as_the_numbers_that_they_stand_for_on_every_m
     assert {value.dtype for value in model.parameters()} == {dtype}
     for name, value in model.named_parameters():
         assert torch.equal(value, (weights[name].float() / (1 + name.endswith("up_proj.weight"))).to(dtype)), name
+    model.save_pretrained(tmp_path / "left")
+    assert nothing_learnt(folder, tmp_path / "left", model), "own code that has left it as it was is told so"
+    model.model.layers[1].mlp.up_proj.weight.data[-1, -1] += 1
+    model.save_pretrained(tmp_path / "left")
+    assert nothing_learnt(folder, tmp_path / "left", model) is None
     if not with_gpu:
         make_adapter(wide, tmp_path / "adapter")
         options = LoadOptions(name="x", dtype=str(dtype).removeprefix("torch."))
@@ -425,6 +434,16 @@ def stored(wide, tmp_path_factory):
     (cache / NAME / "model.safetensors").unlink()
     quantised(wide / NAME).save_pretrained(cache / NAME)
     return cache
+
+
+def test_what_own_code_leaves_on_a_base_that_is_stored_in_4_bits_is_taken(stored, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    folder, job = stored / NAME, make_job(tmp_path, stored, splits=("train",))
+    assert own_model.load(job, folder, folder, torch.float32).is_loaded_in_4bit, "a whole model of that kind"
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(task_type="CAUSAL_LM"))
+    tuned.save_pretrained(tmp_path / "left")
+    assert own_model.load(job, folder, tmp_path / "left", torch.float32).is_loaded_in_4bit
 
 
 def test_a_t5_can_be_tuned_on_a_4_bit_base(wide, tmp_path):

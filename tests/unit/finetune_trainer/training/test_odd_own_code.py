@@ -27,6 +27,10 @@ def say(text): os.write(pipe, text.encode())
 
 ENDS = {
     "a signal without a name": ("os.kill(os.getpid(), 40)", "ended with signal 40"),
+    "a fault that Python tells": (
+        "import ctypes, faulthandler\nassert faulthandler.is_enabled()\nctypes.string_at(0)",
+        "ended with signal SIGSEGV",
+    ),
     "a report that is none": (r"say('{}\n')", "reported what is no report: step"),
     "a loss that is no number": (r"""say('{"step": 1, "loss": NaN}\n')""", "reported what is no report: loss"),
     "a loss beyond all": (r"""say('{"step": 1, "loss": 1e200}\n')""", "reported what is no report: loss"),

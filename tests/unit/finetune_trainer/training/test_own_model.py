@@ -1,6 +1,7 @@
 """The model that own code left: taken where every server can answer with it, and else refused in words."""
 
 import json
+import os
 import re
 import shutil
 
@@ -73,7 +74,11 @@ SPOILT = {
         edit_config(base_model_name_or_path="test/other"),
         "an adapter for other, not for test/tiny-llama",
     ),
-    "another kind of adapter": (edit_config(peft_type="IA3"), "only LoRA is served"),
+    "another kind of adapter": (edit_config(peft_type="IA3"), "an adapter of type IA3; only LoRA is served"),
+    "a file that is not whole": (
+        lambda folder: os.truncate(folder / "adapter_model.safetensors", 2000),
+        "adapter_model.safetensors has 2000 bytes, its header speaks of",
+    ),
     "in a folder below": (
         into_a_folder,
         "neither adapter_config.json nor config.json; the folder checkpoint-8 in it has",
@@ -108,6 +113,23 @@ def test_what_is_no_adapter_on_the_base_is_refused(left, what):
     assert caught.value.reason == "CodeFailed"
     assert "left no model that can be served" in caught.value.message
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("spoil", "step"),
+    [
+        (edit_config(peft_type="IA3"), "merge the adapter (merge_and_unload), save the whole model"),
+        (edit_config(peft_type="PROMPT_TUNING"), "train a LoRA adapter (peft's LoraConfig)"),
+        (edit_config(base_model_name_or_path="test/other"), "begin with the model in the context's base_model folder"),
+    ],
+    ids=["merged", "learnt prompts", "another base"],
+)
+def test_the_next_step_is_that_of_what_is_wrong(left, spoil, step):
+    job, base, folder = left
+    spoil(folder)
+    with pytest.raises(TrainerError) as caught:
+        own_model.load(job, base, folder, torch.float32)
+    assert step in caught.value.next_step
 
 
 def test_an_adapter_on_words_is_taken_with_the_table_that_peft_saves_beside_it(tiny_model, tmp_path):
