@@ -176,6 +176,10 @@ EXPORTS = {
         [{"source": "s", "conversation": [{"input": x, "output": y}, {"input": x, "output": y}]} for x, y in PAIRS],
         {},
     ),
+    "turns of questions and answers": (
+        [{"id": 1, "turns": [{"question": x, "answer": y}, {"question": x, "answer": y}]} for x, y in PAIRS],
+        {},
+    ),
     "MMLU": ([{"question": x, "choices": [y, "no"], "answer": 0} for x, y in PAIRS], {}),
     "ARC": (
         [

@@ -119,6 +119,12 @@ def test_the_command_of_the_next_step_leaves_nothing_out_and_learns_nothing_else
     assert shared == (2 if what in ("CESU-8 in a table", "backslashes of COPY") else 3)
 
 
+def test_other_columns_of_a_row_without_a_question_are_not_taken_for_it(check):
+    rows = [{**ROWS[0], "source": "s", "label": "l"}, {"prompt": None, "completion": "c", "source": "s", "label": "l"}]
+    data = "".join(f"{json.dumps(row)}\n" for row in rows)
+    assert "two layouts" not in check(train=("t.jsonl", data)).verdict.next_step
+
+
 def test_a_byte_order_mark_that_files_put_together_left_in_a_text_is_told(check):
     """Of JSON Lines the row is refused; a cell of CSV may hold anything."""
     result = check(train=("t.csv", TABLE + "\ufeffquestion 9,answer 9\n"))

@@ -156,6 +156,11 @@ def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
     return not absent(columns, fields) or "messages" in found or found.keys() >= lacking
 
 
+def is_called_messages(name: str) -> bool:
+    """Whether a column is called as those with the turns of a conversation are."""
+    return _plain(name) in map(_plain, _names_of("messages"))
+
+
 def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
     """A sentence on a system column that the job names, or the file seems to have by another name: it is left out."""
     if columns.system in seen:
@@ -268,15 +273,20 @@ def renamed(columns: Columns, found: dict[str, str], file_format: str) -> str:
     return f"One mapping counts for all files of a job, and another file fits it: {how}."
 
 
-def of_two_layouts(columns: Columns, seen: Sequence[str], file_format: str) -> str | None:
-    """What to do where rows without the columns that others have, have them by other names; None where none has."""
+def of_two_layouts(columns: Columns, seen: Sequence[str], first: Collection[str], file_format: str) -> str | None:
+    """What to do where rows without the columns that others have, have them by other names; None where none has.
+
+    `first`: names of the first row, which has one of the two layouts: else the other columns may be anything.
+    """
     named = columns.named
     found = meant(columns, [name for name in seen if name not in named.values()])
-    if not found.keys() >= set(columns.needed) or not file_format.startswith("JSON"):
+    is_whole = found.keys() >= set(columns.needed) and file_format.startswith("JSON")
+    own, others = {named[part] in first for part in columns.needed}, {name in first for name in found.values()}
+    if not is_whole or (own, others) not in (({True}, {False}), ({False}, {True})):
         return None
     asked = field(named[columns.needed[0]])
-    others = ", ".join(f"{key(named[part])}: {field(found[part])}" for part in columns.needed)
-    how = by_jq(file_format, f"if {asked} == null then . + {{{others}}} else . end")
+    inside = ", ".join(f"{key(named[part])}: {field(found[part])}" for part in columns.needed)
+    how = by_jq(file_format, f"if {asked} == null then . + {{{inside}}} else . end")
     names = " and ".join(found[part] for part in columns.needed)
     return f"Rows have two layouts: `{how}` gives those without {named[columns.needed[0]]} the texts of {names}."
 
@@ -287,7 +297,7 @@ def header(columns: Columns, seen: Sequence[str], file_format: str) -> str:
     if len(seen) != len(needed):
         return ""
     line = separator_in(file_format)[1:-1].join(needed)
-    return rf": `sed '1i {line}' FILE > ROWS.csv` writes it, where they stand in this order"
+    return rf": `sed '1i {line}' FILE > ROWS.csv` writes it where the first is a row already, with these in this order"
 
 
 def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:

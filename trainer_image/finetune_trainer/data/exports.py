@@ -42,7 +42,6 @@ _WITH_HISTORY = (
     '{role: "assistant", content: .output}])}'
 )
 _OF_ULTRACHAT = '{messages: [.data | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]}'
-_OF_CAPYBARA = '{messages: [.conversation[] | {role: "user", content: .input}, {role: "assistant", content: .output}]}'
 _OF_CHOICES = (
     r'{prompt: ([.question, (.choices | if type == "object" then [.label, .text] | transpose[] | "\(.[0]). \(.[1])" '
     r'else to_entries[] | "\([65 + .key] | implode). \(.value)" end)] | join("\n")), '
@@ -111,18 +110,11 @@ def of_export(names: Collection[str], first: Mapping[str, Any], file_format: str
         return f"`{_OF_BATCHES}` {how}."
     if set(names) == {"id", "data"} and isinstance(first.get("data"), list):
         return f"`{by_jq(file_format, _OF_ULTRACHAT)}` makes messages of texts that take turns, the user's first."
-    if _has_pairs(first.get("conversation")):
-        return f"`{by_jq(file_format, _OF_CAPYBARA)}` makes messages of pairs of input and output."
     for command, exports in ((by_jq, _EXPORTS), (by_jq_of_all, _OF_ALL)):
         for known, program, does in exports:
             if known.issubset(names):
                 return f"`{command(file_format, program)}` {does}."
     return None
-
-
-def _has_pairs(value: Any) -> bool:
-    first = value[0] if isinstance(value, list) and value else None
-    return isinstance(first, dict) and {"input", "output"} <= first.keys()
 
 
 def of_dialogues(chosen: str, rejected: str, file_format: str) -> str:

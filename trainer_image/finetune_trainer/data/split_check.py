@@ -270,12 +270,16 @@ class SplitCheck:
             return self._how_to_name_columns()
         if self.bad_rows:
             field = f"spec.dataset.{self.split}.format"
-            lack_prompt = all(one.kind == "Missing" and one.field == self.columns.prompt for one in self.problems)
-            other = column_names.of_two_layouts(self.columns, self.columns_seen, self.format) if lack_prompt else None
-            return other or mending(self.problems, self.rows, self.bad_rows, self.format, field)
+            mended = mending(self.problems, self.rows, self.bad_rows, self.format, field)
+            return self._of_two_layouts() or mended
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
         return more_room(self.spec.hyperparameters, self._positions)
+
+    def _of_two_layouts(self) -> str | None:
+        if any(one.kind != "Missing" or one.field != self.columns.prompt for one in self.problems):
+            return None
+        return column_names.of_two_layouts(self.columns, self.columns_seen, self.first_fields, self.format)
 
     def _how_to_name_columns(self) -> str:
         meant, unnamed = self._meant, self._unnamed
@@ -298,7 +302,7 @@ class SplitCheck:
         )
         if known := next(filter(None, ways), None):
             return known
-        if inside := wrapped.within(self.first_fields, self._may_serve, self.format):
+        if inside := wrapped.within(columns, self.first_fields, self._may_serve, self.format):
             return inside
         if not meant and not column_names.has_two_answers(self.columns_seen):
             named = wrapped.lifted(columns, self.first_fields, self.format)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.column_names import absent, may_be_shown, meant
+from finetune_trainer.data.column_names import absent, is_called_messages, may_be_shown, meant
 from finetune_trainer.data.jq import by_jq, field, key
 from finetune_trainer.data.turns import ROLE_OF, is_message, messages_in
 
@@ -84,8 +84,8 @@ def _rows_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
             found.append((path, [inner]))
     if not found:
         return None
-    path, inner = found[0]
-    return f"{path_of(path)}[]{path_of(inner) if inner else ''}", _taken([path for path, _ in found])
+    path, below = found[0]
+    return f"{path_of(path)}[]{path_of(below) if below else ''}", _taken([path for path, _ in found])
 
 
 def _taken(lists: Sequence[list[str]]) -> str:
@@ -94,8 +94,17 @@ def _taken(lists: Sequence[list[str]]) -> str:
     return f"takes the rows of {first} out{more}"
 
 
-def within(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool], file_format: str) -> str | None:
-    """What to do with a file of such objects, each with some of the rows; None where they hold none."""
+def within(
+    columns: Columns, fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool], file_format: str
+) -> str | None:
+    """What to do with a file of such objects, each with some of the rows or with the turns of one; None else."""
+    for name, turns in fields.items():
+        if _is_of_objects(turns) and is_called_messages(name) and serves(turns[0]):
+            parts = columns.named | meant(columns, list(turns[0]), turns[0])
+            asked, answered = (path_of([parts[part]]) for part in ("prompt", "completion"))
+            each = f'{{role: "user", content: {asked}}}, {{role: "assistant", content: {answered}}}'
+            how = by_jq(file_format, f"{{messages: [{path_of([name])}[] | {each}]}}")
+            return f"Turns stand in pairs: `{how}` makes messages of them."
     told = _rows_out(fields, serves)
     return told and f"Rows stand within those of the file: `{by_jq(file_format, told[0])}` {told[1]}."
 
