@@ -235,16 +235,19 @@ def wait_for_pod(view: JobView) -> Decision | None:
 
 
 def follow(view: JobView) -> Decision | None:
-    """It asks: status says how far it is."""
+    """It asks: status says how far it is, or why nobody answers."""
     pod = _pod(view)
     if pod.state != "Active":
         return None
     again = LATE_POD_CHECK_SECONDS if pod.ending else None
-    said = view.status.phase == "Evaluating" and view.status.failure is None and _state(view).job_id == pod.job_id
+    silence, before = view.silence, view.status.failure
+    told = (silence and silence.reason) == (before and before.reason)
+    said = view.status.phase == "Evaluating" and told and _state(view).job_id == pod.job_id
     if said and not report_is_due(pod.report, view.status, view.report_interval):
         return Decision(view.status, requeue_after=again)
-    change = _change(view, reconciling(Reason.EVALUATING, AT_WORK["Evaluating"]), job_id=pod.job_id)
-    change.fields["failure"] = None
+    facts = _in_trouble(silence) if silence else reconciling(Reason.EVALUATING, AT_WORK["Evaluating"])
+    change = _change(view, facts, job_id=pod.job_id)
+    change.fields["failure"] = silence
     change.fields["progress"] = (pod.report and pod.report.progress) or view.status.progress
     return Decision(with_status(view, change), requeue_after=again)
 
@@ -298,9 +301,13 @@ def not_started(view: JobView, failure: Failure) -> Decision:
 
 def trouble(view: JobView, status: FineTuneJobStatus, failure: Failure, again: float) -> Decision:
     """What was to be deployed is not, for now; `status`: as it was written before."""
-    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
-    change = Change(say(failure.reason, failure.message), {"failure": failure})
+    change = Change(_in_trouble(failure), {"failure": failure})
     return Decision(with_status(replace(view, status=status), change), requeue_after=max(1.0, again))
+
+
+def _in_trouble(failure: Failure) -> list[Fact]:
+    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
+    return say(failure.reason, failure.message)
 
 
 def not_deployed(view: JobView, status: FineTuneJobStatus, failure: Failure, again: float) -> Decision:
