@@ -17,6 +17,7 @@ from finetune_operator.desired import model_deployment
 from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
 from finetune_operator.runtime.settings import Settings
 from tests.cluster import binaries
@@ -66,7 +67,7 @@ def test_what_the_guide_backs_up_comes_back_whole(reported: Server, tmp_path: Pa
 
 @pytest.mark.parametrize("way", ["restored by kubectl", "without managedFields"])
 async def test_what_a_model_says_no_more_goes_from_its_deployment_whoever_has_written_that(
-    server: Server, way: str
+    server: Server, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """Applying takes away only what is the operator's alone, and who restores an object has all of it."""
     server.kubectl("apply", "-f", "-", stdin=json.dumps(changed(MODEL, "metadata.name", "restored")))
@@ -82,10 +83,16 @@ async def test_what_a_model_says_no_more_goes_from_its_deployment_whoever_has_wr
             server.kubectl("apply", "-f", "-", stdin=json.dumps({**made, "metadata": kept}))
         else:
             server.patch("md", "restored", {"metadata": {"managedFields": [{}]}})
-        children = Children(_context(kube))
-        await children.ensure(MODEL_DEPLOYMENTS, model, _deployment(model))
+        with monkeypatch.context() as ended, pytest.raises(Transient):
+            ended.setattr(kube, "apply", _nobody_answers)  # right after it was made its own
+            await Children(_context(kube)).ensure(MODEL_DEPLOYMENTS, model, _deployment(model))
+        await Children(_context(kube)).ensure(MODEL_DEPLOYMENTS, model, _deployment(model))
         assert "idle" not in server.get("md", "restored")["spec"]
     server.kubectl("delete", "ftm,md", "restored")
+
+
+async def _nobody_answers(*_: Any) -> Any:
+    raise Transient(0, "Unreachable", "")
 
 
 def _context(kube: Kube) -> Context:

@@ -22,6 +22,12 @@ def stamped(wanted: Manifest) -> Manifest:
     return {**wanted, "metadata": {**metadata, "annotations": annotations}}
 
 
+def unstamped(wanted: Manifest) -> Manifest:
+    """The object without its digest: what is applied so has not come to its end."""
+    annotations = {key: value for key, value in wanted["metadata"]["annotations"].items() if key != DIGEST_ANNOTATION}
+    return {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}}
+
+
 def is_managed(present: Manifest) -> bool:
     """Whether an object has the label by which the operator watches what it has made."""
     return labels_of(present).get(MANAGED_BY_LABEL) == FIELD_MANAGER

@@ -3,24 +3,29 @@
 Counts what is asked. The count is in memory between two writes of status, where a new process finds it again.
 """
 
+from datetime import datetime, timedelta
+
 from finetune_api.asking import Asker, Candidate, Question, Reply, tokens_of
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderEvaluation
-from finetune_api.manifest import labels_of
+from finetune_api.job_status import Asked, Failure, FineTuneJobStatus, ProviderEvaluation
+from finetune_api.manifest import Manifest, labels_of
 from finetune_api.names import COMPONENT_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.desired.measure_job import COMPONENT
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater, Unreached
+from finetune_operator.providers.errors import Busy, NotThere, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.job_record import begun_at
 from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, PODS, TokenIdentity
+from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.refusals import Refusal
 
 PAUSE_SECONDS = 5.0
+SILENCE = timedelta(seconds=60)
+"""So long no question of a job is answered before its status says so: its pod asks again, and most troubles pass."""
 
 
 class Answers:
@@ -40,6 +45,8 @@ class Answers:
         self._providers = providers
         self._counts: dict[str, dict[bool, Asked]] = {}
         """By the job's UID: what its base model was asked (True), and what was tuned from it (False)."""
+        self._silent: dict[str, tuple[datetime, Failure]] = {}
+        """By the job's UID: since when none of its questions is answered, and why the last one was not."""
 
     def authorise(self, identity: TokenIdentity, asker: Asker) -> str | None:
         """Only the evaluation's pod of a job that is under way."""
@@ -65,7 +72,7 @@ class Answers:
         model = _model(question.model, spec, status, evaluation)
         host = evaluation_hosts.of(evaluation.deployments, question.model)
         is_base = question.model == "base"
-        self._require_room(asker.uid, spec, status, evaluation)
+        self._require_room(job, spec, status, evaluation)
         self._count(asker.uid, evaluation, is_base, 1)
         try:
             account = self._accounts.of(spec.connection_ref.name)
@@ -73,10 +80,11 @@ class Answers:
             reply = await account.answer(model, question)
         except (Refused, TryLater, Unreached) as error:
             self._count(asker.uid, evaluation, is_base, -1)
-            raise _refusal(error, may_come_back=host is not None) from None
+            raise self._not_answered(job, status, error, may_come_back=host is not None) from None
         except ProviderError as error:
             self._count(asker.uid, evaluation, is_base, 0, _billed(question, Reply(text="")))
-            raise _refusal(error) from None
+            raise self._not_answered(job, status, error) from None
+        self._tell(job, status)
         self._count(asker.uid, evaluation, is_base, 0, _billed(question, reply))
         return reply
 
@@ -85,19 +93,43 @@ class Answers:
         counts = self._counts.get(uid, {})
         return counts.get(False), counts.get(True)
 
+    def silence(self, uid: str) -> Failure | None:
+        """Why none of a job's questions is answered, where that has lasted."""
+        since, failure = self._silent.get(uid, (None, None))
+        return failure if since is not None and self._context.clock() - since >= SILENCE else None
+
     def forget(self, uid: str) -> None:
         """A job has ended or is gone."""
         self._counts.pop(uid, None)
+        self._silent.pop(uid, None)
+
+    def _not_answered(
+        self, job: Manifest, status: FineTuneJobStatus, error: ProviderError, *, may_come_back: bool = False
+    ) -> Refusal:
+        """What the pod is told; our own limit is no news of the provider, and a no to one question is an answer."""
+        refusal = _refusal(error, may_come_back=may_come_back)
+        if not isinstance(error, Busy):
+            self._tell(job, status, error if refusal.retry_after is not None else None)
+        return refusal
+
+    def _tell(self, job: Manifest, status: FineTuneJobStatus, error: ProviderError | None = None) -> None:
+        """Have the job looked at where its status is to speak of silence from now on, or no more."""
+        metadata, now = job["metadata"], self._context.clock()
+        silent = self._silent.pop(metadata["uid"], None)
+        if error is not None:
+            self._silent[metadata["uid"]] = silent[0] if silent else now, error.failure()
+        if (self.silence(metadata["uid"]) is None) != (status.failure is None):
+            self._context.enqueue(Key(FINE_TUNE_JOBS.kind, metadata["namespace"], metadata["name"]))
 
     def _require_room(
-        self, uid: str, spec: FineTuneJobSpec, status: FineTuneJobStatus, evaluation: ProviderEvaluation
+        self, job: Manifest, spec: FineTuneJobSpec, status: FineTuneJobStatus, evaluation: ProviderEvaluation
     ) -> None:
         """The job's own number of requests, and its budget.
 
         Raises:
             Refusal: there have been enough.
         """
-        tuned, base = self._asked(uid, evaluation)
+        tuned, base = self._asked(job["metadata"]["uid"], evaluation)
         rows = status.dataset.test.rows if status.dataset and status.dataset.test else 0
         allowed = asking_cost.allowance(spec, rows, evaluation)
         if tuned.answers + base.answers >= allowed:
@@ -106,7 +138,7 @@ class Answers:
             return
         connection = self._context.connection(spec.connection_ref.name)
         if connection is None:
-            raise _refusal(TryLater.because(self._context.lacking(spec.connection_ref.name)))
+            raise self._not_answered(job, status, TryLater.because(self._context.lacking(spec.connection_ref.name)))
         facts = self._providers.facts(connection).model(spec.base_model)
         if facts.answers is None or status.cost is None:
             raise Refusal(

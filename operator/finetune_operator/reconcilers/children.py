@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from finetune_api.manifest import Manifest, annotations_of, kept_by, wants_deletion
 from finetune_api.names import DIGEST_ANNOTATION
-from finetune_operator.desired.compare import differences, handed_over, is_managed, is_ours, stamped
+from finetune_operator.desired.compare import differences, handed_over, is_managed, is_ours, stamped, unstamped
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError
@@ -110,18 +110,21 @@ class Children:
         return written
 
     async def _applied(self, resource: Resource, wanted: Manifest) -> Manifest:
-        """Apply an object; where others have written a copy of it, once more when that is ours."""
-        kube = self._context.kube
-        written = await kube.apply(resource, wanted)
+        """Apply an object, and before that make what others have written of a copy of it ours.
+
+        Who ends between the two has not stamped it yet: the next look does both.
+        """
+        kube, name, namespace = self._context.kube, wanted["metadata"]["name"], wanted["metadata"]["namespace"]
         for _ in range(AT_ONCE):
-            if (managed := handed_over(written)) is None:
+            found = await kube.get(resource, name, namespace)
+            if found is not None and not found["metadata"].get("managedFields"):
+                found = await kube.apply(resource, unstamped(wanted))  # so the server keeps record of them again
+            if found is None or (managed := handed_over(found)) is None:
                 break
-            metadata = written["metadata"]
-            taken = {"metadata": {"resourceVersion": metadata["resourceVersion"], "managedFields": managed}}
+            taken = {"resourceVersion": found["metadata"]["resourceVersion"], "managedFields": managed}
             with suppress(Conflict):  # somebody has written it meanwhile: it is taken as it is then
-                await kube.merge_patch(resource, metadata["name"], metadata["namespace"], taken)
-            written = await kube.apply(resource, wanted)
-        return written
+                await kube.merge_patch(resource, name, namespace, {"metadata": taken})
+        return await kube.apply(resource, wanted)
 
     async def _is_there(self, owner: Manifest) -> bool:
         """Whether an owner is there to be made something for again: its own watch may have been cut before it went.

@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.job_status import Asked, ProviderStatus
+from finetune_api.job_status import Asked, Failure, ProviderStatus
 from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
@@ -102,6 +102,10 @@ class CloudJobs:
     def asked(self, uid: str) -> tuple[Asked | None, Asked | None]:
         """What this process has counted of a job: of what was tuned, and of the base model."""
         return self._answers.asked(uid)
+
+    def silence(self, uid: str) -> Failure | None:
+        """Why none of a job's questions is answered."""
+        return self._answers.silence(uid)
 
     def is_behind(self, job: Manifest, view: JobView, decision: Decision) -> bool:
         """Whether to wait for another look at the provider: another operator has told of the job since the last one.

@@ -134,6 +134,7 @@ class Looks:
             account_now=self._providers.account(job),
             asked_tuned=tuned,
             asked_base=base,
+            silence=self._cloud.silence(view.uid),
             heard_at=self._heard_at(job, view) if in_pod else None,
         )
         spec, result = view.spec, view.run.report.result if view.run.report else None

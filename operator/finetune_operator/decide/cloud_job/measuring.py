@@ -28,7 +28,7 @@ from finetune_operator.decide.cloud_job.evaluation_record import (
 )
 from finetune_operator.decide.conditions import Fact, moment, reconciling, resting, stalled, timestamp
 from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_POD_CHECK_SECONDS
-from finetune_operator.decide.job.change import with_status
+from finetune_operator.decide.job.change import in_trouble, with_status
 from finetune_operator.decide.job.reported import AT_WORK, report_is_due, reported
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, named_in, pod_check_seconds
@@ -218,16 +218,19 @@ def wait_for_pod(view: JobView) -> Decision | None:
 
 
 def follow(view: JobView) -> Decision | None:
-    """It asks: status says how far it is."""
+    """It asks: status says how far it is, or why nobody answers."""
     pod = _pod(view)
     if pod.state != "Active":
         return None
     again = LATE_POD_CHECK_SECONDS if pod.ending else None
-    said = view.status.phase == "Evaluating" and view.status.failure is None and state_of(view).job_id == pod.job_id
+    silence, before = view.silence, view.status.failure
+    told = (silence and silence.reason) == (before and before.reason)
+    said = view.status.phase == "Evaluating" and told and state_of(view).job_id == pod.job_id
     if said and not report_is_due(pod.report, view.status, view.report_interval):
         return Decision(view.status, requeue_after=again)
-    change = _change(view, reconciling(Reason.EVALUATING, AT_WORK["Evaluating"]), job_id=pod.job_id)
-    change.fields["failure"] = None
+    facts = in_trouble(silence) if silence else reconciling(Reason.EVALUATING, AT_WORK["Evaluating"])
+    change = _change(view, facts, job_id=pod.job_id)
+    change.fields["failure"] = silence
     change.fields["progress"] = (pod.report and pod.report.progress) or view.status.progress
     return Decision(with_status(view, change), requeue_after=again)
 

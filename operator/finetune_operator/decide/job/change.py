@@ -70,10 +70,15 @@ def fail(view: JobView, failure: Failure) -> Decision:
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
+def in_trouble(failure: Failure) -> list[Fact]:
+    """The conditions while this is in the way."""
+    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
+    return say(failure.reason, failure.message)
+
+
 def trouble(view: JobView, failure: Failure, again: float) -> Decision:
     """Something is in the way: said in status, whose phase stays, and tried again."""
-    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
-    status = with_status(view, Change(say(failure.reason, failure.message), {"failure": failure}))
+    status = with_status(view, Change(in_trouble(failure), {"failure": failure}))
     return Decision(status, requeue_after=max(1.0, again))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import Asked, FineTuneJobStatus, ProviderStatus
+from finetune_api.job_status import Asked, Failure, FineTuneJobStatus, ProviderStatus
 from finetune_operator.decide.conditions import Fact, is_true
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.run import Run
@@ -107,6 +107,8 @@ class JobView:
     """What the tuned model at a provider was asked, as this process has counted it."""
     asked_base: Asked | None = None
     """The same of the base model."""
+    silence: Failure | None = None
+    """Why none of the questions to either is answered, where that has lasted."""
 
     @property
     def outside_uid(self) -> str:

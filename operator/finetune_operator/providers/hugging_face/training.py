@@ -282,15 +282,14 @@ class HuggingFaceTraining:
         namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
         attempt = max(status.provider.attempt if status.provider else 0, 1)
         pods = self._store.select(PODS, pods_of_owner(namespace, names.fit(name)))
-        ends = {_batch_job_of(pod) for pod in pods if is_live(pod, self._clock())}
-        if not is_true(status.conditions, "Complete"):
-            ends.add(_batch_job(job, attempt))
-        of_set = _nodes(job) > 1 and _batch_job(job, attempt) in ends
+        live = [pod for pod in pods if is_live(pod, self._clock())]
+        at_work = not is_true(status.conditions, "Complete")
+        of_set = _nodes(job) > 1 and (at_work or live)
         if of_set and (found := await self._job_set(job, attempt)):
             await self._kube.delete(JOB_SETS, found["metadata"]["name"], namespace, uid=found["metadata"]["uid"])
-        for batch_job_name in sorted(ends):
+        for batch_job_name in sorted({_batch_job(job, attempt), *map(_batch_job_of, live)}):
             batch_job = self._own(self._store.get(JOBS, batch_job_name, namespace), job["metadata"]["uid"])
-            if batch_job is not None:
+            if batch_job and (at_work or any(self._own(pod, batch_job["metadata"]["uid"]) for pod in live)):
                 await self._end(batch_job)
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:

@@ -22,7 +22,7 @@ from finetune_operator.runtime.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.decide.given import stamp
-from tests.unit.finetune_operator.reconcilers.cloud import simulator
+from tests.unit.finetune_operator.reconcilers.cloud import KEY, simulator
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET, ROWS, MeasuredCluster, lines, priced
 from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
 
@@ -247,6 +247,24 @@ async def test_a_question_that_reached_nobody_is_not_counted(provider, begin, mo
     assert (refusal.status, "does not answer in time" in refusal.sentence) == (503, True)
     tuned, _ = cluster.answers.asked(job.uid)
     assert tuned.answers == 1
+
+
+async def test_status_says_why_no_question_is_answered_once_that_has_lasted(begin):
+    cluster = await begin()
+    job = cluster.start_pod()
+    await cluster.settle()
+    cluster.set_key("sk-revoked")
+    for seconds, reason in ((61, None), (30, None), (31, "CredentialsInvalid")):
+        cluster.now += timedelta(seconds=seconds)
+        assert (await refused(cluster, job)).status == 503
+        await cluster.settle()
+        assert (cluster.status().get("failure") or {}).get("reason") == reason
+    assert (cluster.status()["phase"], cluster.condition("Stalled")["status"]) == ("Evaluating", "True")
+    cluster.set_key(KEY)
+    cluster.now += timedelta(seconds=61)
+    await cluster.answers.accept(asker(job), QUESTION)
+    await cluster.settle()
+    assert (cluster.status().get("failure"), cluster.condition("Stalled")["status"]) == (None, "False")
 
 
 async def test_questions_wait_for_each_other_and_none_is_sent_away(provider, begin):
