@@ -357,6 +357,13 @@ def test_where_most_rows_are_bad_none_are_left_out(check):
     assert "sed" not in check(train=("t.jsonl", as_lines(ROWS[:1]) + "x\ny\n")).verdict.next_step
 
 
+def test_quotes_of_a_table_that_knows_none_are_kept(check, tmp_path):
+    table = 'prompt\tcompletion\n"Hi" she said\tb\nc\td\n'
+    step = check(train=("t.tsv", table)).verdict.next_step
+    made = followed(step.replace("`sed", ""), tmp_path, FILE=table)
+    assert made == 'prompt,completion\n"""Hi"" she said",b\nc,d\n'
+
+
 @pytest.mark.parametrize(
     "table",
     [

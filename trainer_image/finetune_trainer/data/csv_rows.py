@@ -260,7 +260,7 @@ def _header(
     if not serves(names) and serves([name.strip('"') for name in names]):
         raise broken_file(file_name, "a space stands before its quotes, which are then none", without_spaces(mark))
     if not serves(names) and serves([name.strip("'") for name in names]):
-        how = _anew(mark, r'quotechar="\x27"')
+        how = anew(mark, r'quotechar="\x27"')
         raise broken_file(file_name, "its cells stand in single quotes", f"CSV has double ones: {how} writes those.")
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header stands on line {below}, below lines that belong to no table"
@@ -274,11 +274,11 @@ def _header(
 
 def without_spaces(separator: str) -> str:
     """What to do where a space stands before quotes."""
-    how = _anew(separator, "skipinitialspace=True")
+    how = anew(separator, "skipinitialspace=True")
     return f"Quotes stand right behind the separator: {how} takes the spaces between them away."
 
 
-def _anew(separator: str, option: str) -> str:
+def anew(separator: str, option: str) -> str:
     """The command that writes a table anew which is read with an option of Python's reader."""
     return (
         "`python3 -c 'import csv, sys; csv.field_size_limit(1 << 30); csv.writer(sys.stdout, "

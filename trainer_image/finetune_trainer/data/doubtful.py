@@ -9,6 +9,7 @@ from os.path import commonprefix
 
 from finetune_api.words import counted
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.column_names import are_names
 from finetune_trainer.data.csv_rows import SEPARATORS, others_as_many
 from finetune_trainer.data.marked_text import in_chat_format
 from finetune_trainer.data.prompts import written_out
@@ -239,6 +240,11 @@ def of_html() -> Look:
 _OF_HTML = re.compile("&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
 
 
+def _has_controls(text: str) -> bool:
+    """Whether it has quotes, dashes or euros of Windows-1252 that were read as Latin-1, which has controls there."""
+    return not text.isascii() and any(map(text.__contains__, "\x80\x91\x92\x93\x94\x96\x97"))
+
+
 def encoded_twice() -> Look:
     """Finds rows of UTF-8 that an earlier program read as Windows-1252, and wrote as UTF-8 then."""
     return _with(lambda text: any(map(text.__contains__, _BEGUN)) and _TWICE.search(text) is not None)
@@ -294,6 +300,10 @@ def of_texts() -> list[Doubtful]:
         Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
         Doubtful(with_written_breaks(), r"line breaks written out as \n", "; they are learnt as a backslash and an n"),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
+        Doubtful(
+            _with(_has_controls), "control characters where quotes and dashes were meant (U+0080 to U+009F)", _AS_READ
+        ),
+        Doubtful(with_character("_x000D_"), "_x000D_, as Excel's files have line breaks", _AS_ANY_OTHER),
         Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
     ]
 
@@ -306,6 +316,8 @@ _AS_OLD = (
 
 def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
     """What a row has that was probably not meant, and what it means: asked of the first row alone."""
+    if are_names(row.prompt[-1].content, row.completion):
+        yield "names of columns for its texts: a header that is learnt as a row"
     if written_out(row):
         yield "messages written as JSON, or by Python, for text: they are learnt as that text"
     if in_csv and _in_quotes(row):

@@ -22,12 +22,15 @@ _Place = tuple[str, Any]
 """The way of jq to a value, and the value."""
 
 
-def put_together(first: Mapping[str, Any], file_format: str) -> str | None:
-    """What to do with such rows, by the first; None where it is none, or has both in columns that can be mapped."""
+def put_together(first: Mapping[str, Any], file_format: str, *, may_be_mapped: bool = False) -> str | None:
+    """What to do with such rows, by the first; None where it is none.
+
+    `may_be_mapped`: nor where both are columns, which are given names then.
+    """
     places = list(_places(("", first), _DEPTH))
     asked = next((one for one in places if _is_asked(one[1])), None)
     answered = next((way for way, value in places if _is_answer(value)), None)
-    if asked is None or answered is None or (_is_column(asked[0]) and _is_column(answered)):
+    if asked is None or answered is None or (may_be_mapped and _is_column(asked[0]) and _is_column(answered)):
         return None
     above = asked[0].rpartition("[")[0]
     systems = (f"{above}[{key(name)}]" for name in _SYSTEMS)
