@@ -20,12 +20,14 @@ Look = Callable[[Row | Rows], Sequence[int]]
 """Which of some rows are doubtful: their packed positions, in order."""
 
 _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
+_OF_PLACES = ("[NULL]", "(null)", "(NULL)", "<null>", "nil", "[deleted]", "[removed]", "(blank)", "(empty)")
+"""What shows of databases, forums and pivot tables write for it."""
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
 _FEW = 10
 """Rows that may all have one answer."""
 _SOME = 3
 """Rows that may be cut alike by two separators."""
-_NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
+_NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS))
 _STILL_TO_COME = frozenset(
     spelt
     for word in ("todo", "tbd", "tba", "tbc", "fixme", "placeholder", "...", "…")
@@ -227,6 +229,14 @@ def with_written_breaks() -> Look:
     return _with(_has_written_breaks, may_have=lambda texts: "\\" in texts and "\\n" in texts)
 
 
+def with_written_letters() -> Look:
+    """Finds rows with letters as JSON may write them, which an earlier program took for text."""
+    return _with(lambda text: "\\" in text and "\\u" in text and _WRITTEN_LETTER.search(text) is not None)
+
+
+_WRITTEN_LETTER = re.compile(r"(?<!\\)\\u[0-9a-fA-F]{4}")
+
+
 def with_character(one: str) -> Look:
     """Finds rows that have a character in them which nobody writes: it is left of what an earlier program did."""
     return _with(lambda text: one in text)
@@ -303,6 +313,9 @@ def of_texts() -> list[Doubtful]:
         Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
         Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
         Doubtful(with_written_breaks(), r"line breaks written out as \n", "; they are learnt as a backslash and an n"),
+        Doubtful(
+            with_written_letters(), r"letters written out, such as \u00e9", "; they are learnt as they stand there"
+        ),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
         Doubtful(
             _with(_has_controls), "control characters where quotes and dashes were meant (U+0080 to U+009F)", _AS_READ
