@@ -141,9 +141,10 @@ def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None
             free.remove(near)
     if _is_talk(known.get(found.get("completion", ""))):
         return {"messages": found["completion"]}
-    usual = set(map(_plain, _names_of("messages")))
     may_have = [
-        name for name in (*free, *found.values()) if _plain(name) in usual or not isinstance(known.get(name), str)
+        name
+        for name in (*free, *found.values())
+        if _plain(name) in _PLAIN_MESSAGES or not isinstance(known.get(name), str)
     ]
     near = nearest(columns.messages, _names_of("messages"), may_have)
     if near and columns.prompt not in seen and set(found.values()) <= {near}:
@@ -161,6 +162,8 @@ def _is_talk(value: Any) -> bool:
 def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
     """Whether an object has all that a row needs, by the names that the job asks for or by others that mean it."""
     columns = layouts.of(fields).columns
+    if len(fields) > _MANY:  # to look for names that are nearly the same takes long
+        return not absent(columns, fields)
     found = meant(columns, list(fields), fields)
     lacking = {part for part in columns.needed if columns.named[part] not in fields}
     return not absent(columns, fields) or "messages" in found or found.keys() >= lacking
@@ -168,7 +171,7 @@ def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
 
 def is_called_messages(name: str) -> bool:
     """Whether a column is called as those with the turns of a conversation are."""
-    return _plain(name) in map(_plain, _names_of("messages"))
+    return _plain(name) in _PLAIN_MESSAGES
 
 
 def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
@@ -360,3 +363,6 @@ def _is_usual(name: str) -> bool:
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
+
+
+_PLAIN_MESSAGES = frozenset(map(_plain, _names_of("messages")))

@@ -5,6 +5,7 @@ Names of columns are shown, as elsewhere; what stands in them is not.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -112,8 +113,12 @@ def within(layouts: Layouts, fields: Mapping[str, Any], file_format: str) -> str
     return told and f"Rows stand within those of the file: `{by_jq(file_format, told[0])}` {told[1]}."
 
 
-def places_of_rows(fields: Mapping[str, Any], before: Sequence[str] = ()) -> Iterator[tuple[list[str], dict[str, Any]]]:
+def places_of_rows(fields: Mapping[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:
     """The ways to lists of objects that are no messages, or to objects of such that are alike; the first of each."""
+    return islice(_places_of_rows(fields, ()), _MOST_PLACES)
+
+
+def _places_of_rows(fields: Mapping[str, Any], before: Sequence[str]) -> Iterator[tuple[list[str], dict[str, Any]]]:
     for name, value in fields.items() if len(before) < _DEPTH_OF_ROWS else ():
         path, values = [*before, name], value
         if isinstance(value, dict):
@@ -123,7 +128,7 @@ def places_of_rows(fields: Mapping[str, Any], before: Sequence[str] = ()) -> Ite
         if may_be_shown(name) and _is_of_objects(values):
             yield path, values[0]
         elif may_be_shown(name) and isinstance(value, dict):
-            yield from places_of_rows(value, path)
+            yield from _places_of_rows(value, path)
 
 
 def _is_squad(fields: Mapping[str, Any]) -> bool:
