@@ -377,11 +377,18 @@ def test_quotes_of_a_table_that_knows_none_are_kept(check, tmp_path):
         'prompt,completion\na,"Hold, then release"\n"b","say\n\\"hi\\" now"\n',
         "'prompt','completion'\n'a','Hold, then release'\n'b','It''s'\n",
         'a,"Hold, then release"\nb,It is\n',
+        'prompt^completion\na^"Hold, then release"\nb^It is\n',
         '"prompt","completion"\n"a";"Hold, then release"\n"b";"It is"\n',
     ],
     ids=[
         *("commas", "commas at the end", "one row", "backslashes", "spaces", "spaces in the header", "whole lines"),
-        *("backslashes over several lines", "single quotes", "no header", "other separators"),
+        *(
+            "backslashes over several lines",
+            "single quotes",
+            "no header",
+            "a separator that no table has",
+            "other separators",
+        ),
     ],
 )
 def test_tables_whose_cells_are_not_quoted_are_written_anew(check, tmp_path, table):

@@ -262,6 +262,9 @@ def _header(
     if not serves(names) and serves([name.strip("'") for name in names]):
         how = anew(mark, r'quotechar="\x27"')
         raise broken_file(file_name, "its cells stand in single quotes", f"CSV has double ones: {how} writes those.")
+    if not serves(names) and (other := _other_mark(names, serves)):
+        what, how = f"its cells are separated by {other!r}", f"{anew(other, 'strict=True')} writes commas."
+        raise broken_file(file_name, what, how)
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header stands on line {below}, below lines that belong to no table"
         how = f"Remove the lines before it: `tail -n +{below} FILE > ROWS.csv` does it."
@@ -303,6 +306,12 @@ def _separator(
         )
     fitting = serving or [mark for mark, cells in names.items() if len(cells) > 1]
     return fitting[0] if len(fitting) == 1 else usual
+
+
+def _other_mark(names: list[str], serves: Callable[[Collection[str]], bool]) -> str | None:
+    """The character that parts the only cell of a header into the columns which the job needs."""
+    marks = (mark for mark in dict.fromkeys("".join(names)) if not (mark.isalnum() or mark in "_- "))
+    return next((mark for mark in marks if len(names) == 1 and serves(names[0].split(mark))), None)
 
 
 def _header_below(source: Lines, serves: Callable[[Collection[str]], bool]) -> int | None:

@@ -146,6 +146,10 @@ def of_every_row() -> list[EveryRow]:
             "tell the answer at the end of the question: a model learns to repeat it",
         ),
         EveryRow(
+            lambda _, answer: answer[0] + answer[-1] in ('""', "“”") and len(answer) > 1,
+            "have quotes around the answer, which are learnt with it",
+        ),
+        EveryRow(
             lambda asked, answer: asked != answer and answer.startswith(asked),
             "have the question before the answer, in the answer's text: a model learns to repeat it",
         ),
