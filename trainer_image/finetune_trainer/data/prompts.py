@@ -98,7 +98,7 @@ def are_messages(value: Any) -> bool:
 
 
 def written_out(row: Row) -> bool:
-    """Whether a text is a message, or a list of them, in JSON or as Python writes it: a table cannot say which is meant."""
+    """Whether a text is a message, or a list of them, as JSON or as Python writes it: a table cannot tell."""
     for turn in row.turns:
         if PYTHONS_LIST.match(turn.content):
             return True
