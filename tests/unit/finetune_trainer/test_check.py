@@ -107,7 +107,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ("t.jsonl", '{"text":"a"}', {}, "no column for prompt and completion: write a column for each of"),
         ("t.csv", "text\na\n", {}, "no column for prompt and completion: write a column for each of"),
         ("t.jsonl", '{"prompt":"a"}', {}, "no column for completion: write a column for each of prompt, completion."),
-        ("t.csv", "prompt^completion\na^b\n", {}, "Let the file begin with a line of its columns' names"),
+        ("t.csv", "prompt^completion\na^b\n", {}, 'delimiter="^"'),
         ("t.jsonl", '{"input":{},"preferred_output":[],"non_preferred_output":[]}', {}, "Write spec.preference: {} if"),
         ("t.jsonl", '{"conversation":[]}', {}, "{messages: conversation}"),
         (
@@ -123,7 +123,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             "t.csv",
             "How are you?,fine\nAnd you?,fine\n",
             {},
-            "Let the file begin with a line of its columns' names, or map",
+            "Let the file begin with a line of its columns' names: `sed '1i prompt,completion' FILE > ROWS.csv` writes",
         ),
         (
             "t.jsonl",

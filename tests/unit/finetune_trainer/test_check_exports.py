@@ -127,6 +127,10 @@ EXPORTS = {
         [{"id": "1", "input": [user(x)], "choices": [{"index": 0, "message": assistant(y)}]} for x, y in PAIRS],
         {},
     ),
+    "responses beside messages": (
+        [{"messages": [user(x)], "response": json.dumps({"choices": [{"message": assistant(y)}]})} for x, y in PAIRS],
+        {},
+    ),
     "a log of Bedrock": (
         [
             {
@@ -266,6 +270,16 @@ def test_what_says_something_of_a_column_is_not_taken_for_it(check, columns, map
     rows = [dict.fromkeys(columns, f"text {number}") for number in range(2)]
     refused = check(train=("rows.jsonl", as_lines(rows)), spec=dict(PREFERENCE))
     assert f"spec.dataset.columns: {mapped}," in refused.verdict.next_step
+
+
+def test_a_whole_conversation_is_mapped_as_one_and_not_as_an_answer(check):
+    rows = [{"prompt": x, "chosen": [user(x), assistant(y)], "rejected": [user(x), assistant("no")]} for x, y in PAIRS]
+    assert "spec.dataset.columns: {messages: chosen}," in check(train=("t.jsonl", as_lines(rows))).verdict.next_step
+
+
+def test_marks_within_a_text_are_not_taken_for_rows(check):
+    rows = [{"document": x, "spans": [{"text": "router", "label": "y"}]} for x, _ in PAIRS]
+    assert "takes the rows" not in check(train=("t.jsonl", as_lines(rows))).verdict.next_step
 
 
 def test_lines_of_single_messages_become_rows_of_neighbours(check, tmp_path):

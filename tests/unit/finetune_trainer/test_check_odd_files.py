@@ -239,6 +239,12 @@ def test_tables_of_other_programs_are_made_rows_by_the_next_step(check, tmp_path
     assert (result.code, result.verdict.shared_rows[0].rows) == (ExitCode.OK, 3), result.err
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_dump_of_a_database_is_told_as_one(check, name):
+    dump = "--\n-- PostgreSQL database dump\n--\n\nCOPY public.rows (prompt, completion) FROM stdin;\na\tb\n\\.\n"
+    assert "is a dump of a database" in check(train=(name, dump)).verdict.message
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

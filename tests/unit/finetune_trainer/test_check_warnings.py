@@ -92,6 +92,30 @@ MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
             "JSON, or by Python, for text: they",
         ),
         ("t-00002-of-00005.csv", "prompt,completion\na,b\n", "part 3 of 5 by its name; the other parts are not read"),
+        ("t.csv", "prompt,completion\na,b_x000D_\n", "1 row with _x000D_, as Excel's files have line breaks"),
+        (
+            "t.jsonl",
+            '{"prompt":"a","completion":"\\\\"b\\\\""}\n'.replace("\\\\", "\\") * 10,
+            "have quotes around the answer",
+        ),
+        (
+            "t.csv",
+            'prompt,completion\n"{""role"":""user"",""content"":""a""}",b\n',
+            "messages written as JSON, or by Python",
+        ),
+        ("t.csv", "prompt,completion\ncaf\\u00e9,b\n", r"1 row with letters written out, such as \u00e9"),
+        ("t.csv", "prompt,completion\n[deleted],b\n", "1 row with a text that mostly means no value"),
+        ("t.csv", "prompt,completion\nIt\x92s,b\n", "1 row with control characters where quotes and dashes were meant"),
+        (
+            "t.csv",
+            "prompt,completion\nquestion,Answer\na,b\n",
+            "names of columns for its texts: a header that is learnt",
+        ),
+        (
+            "t.jsonl",
+            '{"prompt":"a","completion":"b","kto_tag":false}',
+            "kto_tag is not read: answers that it calls bad",
+        ),
     ],
 )
 def test_how_a_file_was_read_is_said_where_it_may_not_be_meant(check, name, data, warning):

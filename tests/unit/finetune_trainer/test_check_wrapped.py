@@ -357,6 +357,13 @@ def test_where_most_rows_are_bad_none_are_left_out(check):
     assert "sed" not in check(train=("t.jsonl", as_lines(ROWS[:1]) + "x\ny\n")).verdict.next_step
 
 
+def test_quotes_of_a_table_that_knows_none_are_kept(check, tmp_path):
+    table = 'prompt\tcompletion\n"Hi" she said\tb\nc\td\n'
+    step = check(train=("t.tsv", table)).verdict.next_step
+    made = followed(step.replace("`sed", ""), tmp_path, FILE=table)
+    assert made == 'prompt,completion\n"""Hi"" she said",b\nc,d\n'
+
+
 @pytest.mark.parametrize(
     "table",
     [
@@ -370,11 +377,18 @@ def test_where_most_rows_are_bad_none_are_left_out(check):
         'prompt,completion\na,"Hold, then release"\n"b","say\n\\"hi\\" now"\n',
         "'prompt','completion'\n'a','Hold, then release'\n'b','It''s'\n",
         'a,"Hold, then release"\nb,It is\n',
+        'prompt^completion\na^"Hold, then release"\nb^It is\n',
         '"prompt","completion"\n"a";"Hold, then release"\n"b";"It is"\n',
     ],
     ids=[
         *("commas", "commas at the end", "one row", "backslashes", "spaces", "spaces in the header", "whole lines"),
-        *("backslashes over several lines", "single quotes", "no header", "other separators"),
+        *(
+            "backslashes over several lines",
+            "single quotes",
+            "no header",
+            "a separator that no table has",
+            "other separators",
+        ),
     ],
 )
 def test_tables_whose_cells_are_not_quoted_are_written_anew(check, tmp_path, table):

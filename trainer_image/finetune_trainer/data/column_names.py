@@ -12,7 +12,7 @@ from typing import Any
 from finetune_api.dataset import Columns
 from finetune_trainer.data.jq import by_jq, by_jq_of_all, field, key, separator_in
 from finetune_trainer.data.layouts import BELOW, Layout, Layouts
-from finetune_trainer.data.turns import messages_in
+from finetune_trainer.data.turns import ROLE_OF, messages_in
 
 _USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "prompt": (
@@ -43,6 +43,7 @@ _USUAL_NAMES: dict[str, tuple[str, ...]] = {
         *(
             "outputtext",
             "generation",
+            "outputs",
             "antwort",
             "ausgabe",
             "respuesta",
@@ -74,6 +75,7 @@ _LEFT_OUT = {
     "rows are learnt as if the model had no tools": ("tools", "functions"),
     "rows are learnt without what it shows": ("image", "images", "audio", "audios", "video", "videos"),
     "answers are learnt without it": ("reasoning", "reasoningcontent", "thinking", "cot", "complexcot"),
+    "answers that it calls bad are learnt like any other": ("ktotag", "iscorrect", "accepted", "thumbsup"),
     "all rows count the same": ("weight", "sampleweight"),
     "all rows of the file are taken, of whatever split": ("split",),
 }
@@ -137,9 +139,12 @@ def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None
         if asked[part] not in seen and (near := nearest(asked[part], _names_of(part), may_be)):
             found[part] = near
             free.remove(near)
-    usual = set(map(_plain, _names_of("messages")))
+    if _is_talk(known.get(found.get("completion", ""))):
+        return {"messages": found["completion"]}
     may_have = [
-        name for name in (*free, *found.values()) if _plain(name) in usual or not isinstance(known.get(name), str)
+        name
+        for name in (*free, *found.values())
+        if _plain(name) in _PLAIN_MESSAGES or not isinstance(known.get(name), str)
     ]
     near = nearest(columns.messages, _names_of("messages"), may_have)
     if near and columns.prompt not in seen and set(found.values()) <= {near}:
@@ -148,9 +153,17 @@ def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None
     return {"messages": held[0]} if len(held) == 1 and not found and columns.prompt not in seen else found
 
 
+def _is_talk(value: Any) -> bool:
+    """Whether it is a conversation that begins with its question, so that it is no answer alone."""
+    messages = messages_in(value) or [None]
+    return isinstance(messages[0], dict) and ROLE_OF.get(messages[0].get("role", messages[0].get("from"))) == "user"
+
+
 def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
     """Whether an object has all that a row needs, by the names that the job asks for or by others that mean it."""
     columns = layouts.of(fields).columns
+    if len(fields) > _MANY:  # to look for names that are nearly the same takes long
+        return not absent(columns, fields)
     found = meant(columns, list(fields), fields)
     lacking = {part for part in columns.needed if columns.named[part] not in fields}
     return not absent(columns, fields) or "messages" in found or found.keys() >= lacking
@@ -158,7 +171,7 @@ def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
 
 def is_called_messages(name: str) -> bool:
     """Whether a column is called as those with the turns of a conversation are."""
-    return _plain(name) in map(_plain, _names_of("messages"))
+    return _plain(name) in _PLAIN_MESSAGES
 
 
 def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
@@ -190,6 +203,13 @@ def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
     for then, names in _LEFT_OUT.items():
         if column := next((name for name in free if _plain(name) in names), None):
             yield f"column {column} is not read: {then}"
+
+
+def are_names(question: str, answer: str) -> bool:
+    """Whether texts are what such columns are called: the header of a table has become a row."""
+    return all(
+        _plain(text) in map(_plain, _names_of(part)) for text, part in ((question, "prompt"), (answer, "completion"))
+    )
 
 
 def has_two_answers(seen: Sequence[str]) -> bool:
@@ -343,3 +363,6 @@ def _is_usual(name: str) -> bool:
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
+
+
+_PLAIN_MESSAGES = frozenset(map(_plain, _names_of("messages")))

@@ -260,8 +260,11 @@ def _header(
     if not serves(names) and serves([name.strip('"') for name in names]):
         raise broken_file(file_name, "a space stands before its quotes, which are then none", without_spaces(mark))
     if not serves(names) and serves([name.strip("'") for name in names]):
-        how = _anew(mark, r'quotechar="\x27"')
+        how = anew(mark, r'quotechar="\x27"')
         raise broken_file(file_name, "its cells stand in single quotes", f"CSV has double ones: {how} writes those.")
+    if not serves(names) and (other := _other_mark(names, serves)):
+        what, how = f"its cells are separated by {other!r}", f"{anew(other, 'strict=True')} writes commas."
+        raise broken_file(file_name, what, how)
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header stands on line {below}, below lines that belong to no table"
         how = f"Remove the lines before it: `tail -n +{below} FILE > ROWS.csv` does it."
@@ -274,11 +277,11 @@ def _header(
 
 def without_spaces(separator: str) -> str:
     """What to do where a space stands before quotes."""
-    how = _anew(separator, "skipinitialspace=True")
+    how = anew(separator, "skipinitialspace=True")
     return f"Quotes stand right behind the separator: {how} takes the spaces between them away."
 
 
-def _anew(separator: str, option: str) -> str:
+def anew(separator: str, option: str) -> str:
     """The command that writes a table anew which is read with an option of Python's reader."""
     return (
         "`python3 -c 'import csv, sys; csv.field_size_limit(1 << 30); csv.writer(sys.stdout, "
@@ -303,6 +306,12 @@ def _separator(
         )
     fitting = serving or [mark for mark, cells in names.items() if len(cells) > 1]
     return fitting[0] if len(fitting) == 1 else usual
+
+
+def _other_mark(names: list[str], serves: Callable[[Collection[str]], bool]) -> str | None:
+    """The character that parts the only cell of a header into the columns which the job needs."""
+    marks = (mark for mark in dict.fromkeys("".join(names)) if not (mark.isalnum() or mark in "_- "))
+    return next((mark for mark in marks if len(names) == 1 and serves(names[0].split(mark))), None)
 
 
 def _header_below(source: Lines, serves: Callable[[Collection[str]], bool]) -> int | None:

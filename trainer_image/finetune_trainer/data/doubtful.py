@@ -9,6 +9,7 @@ from os.path import commonprefix
 
 from finetune_api.words import counted
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.column_names import are_names
 from finetune_trainer.data.csv_rows import SEPARATORS, others_as_many
 from finetune_trainer.data.marked_text import in_chat_format
 from finetune_trainer.data.prompts import written_out
@@ -19,12 +20,14 @@ Look = Callable[[Row | Rows], Sequence[int]]
 """Which of some rows are doubtful: their packed positions, in order."""
 
 _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
+_OF_PLACES = ("[NULL]", "(null)", "(NULL)", "<null>", "nil", "[deleted]", "[removed]", "(blank)", "(empty)")
+"""What shows of databases, forums and pivot tables write for it."""
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
 _FEW = 10
 """Rows that may all have one answer."""
 _SOME = 3
 """Rows that may be cut alike by two separators."""
-_NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_SHEETS))
+_NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS))
 _STILL_TO_COME = frozenset(
     spelt
     for word in ("todo", "tbd", "tba", "tbc", "fixme", "placeholder", "...", "…")
@@ -143,6 +146,10 @@ def of_every_row() -> list[EveryRow]:
             "tell the answer at the end of the question: a model learns to repeat it",
         ),
         EveryRow(
+            lambda _, answer: answer[0] + answer[-1] in ('""', "“”") and len(answer) > 1,
+            "have quotes around the answer, which are learnt with it",
+        ),
+        EveryRow(
             lambda asked, answer: asked != answer and answer.startswith(asked),
             "have the question before the answer, in the answer's text: a model learns to repeat it",
         ),
@@ -226,6 +233,14 @@ def with_written_breaks() -> Look:
     return _with(_has_written_breaks, may_have=lambda texts: "\\" in texts and "\\n" in texts)
 
 
+def with_written_letters() -> Look:
+    """Finds rows with letters as JSON may write them, which an earlier program took for text."""
+    return _with(lambda text: "\\" in text and "\\u" in text and _WRITTEN_LETTER.search(text) is not None)
+
+
+_WRITTEN_LETTER = re.compile(r"(?<!\\)\\u[0-9a-fA-F]{4}")
+
+
 def with_character(one: str) -> Look:
     """Finds rows that have a character in them which nobody writes: it is left of what an earlier program did."""
     return _with(lambda text: one in text)
@@ -237,6 +252,15 @@ def of_html() -> Look:
 
 
 _OF_HTML = re.compile("&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+
+
+def _has_breaks_of_excel(text: str) -> bool:
+    return "_" in text and "_x000D_" in text  # a single character is looked for in a fortieth of the time
+
+
+def _has_controls(text: str) -> bool:
+    """Whether it has quotes, dashes or euros of Windows-1252 that were read as Latin-1, which has controls there."""
+    return not text.isascii() and any(map(text.__contains__, "\x80\x91\x92\x93\x94\x96\x97"))
 
 
 def encoded_twice() -> Look:
@@ -293,7 +317,14 @@ def of_texts() -> list[Doubtful]:
         Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
         Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
         Doubtful(with_written_breaks(), r"line breaks written out as \n", "; they are learnt as a backslash and an n"),
+        Doubtful(
+            with_written_letters(), r"letters written out, such as \u00e9", "; they are learnt as they stand there"
+        ),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
+        Doubtful(
+            _with(_has_controls), "control characters where quotes and dashes were meant (U+0080 to U+009F)", _AS_READ
+        ),
+        Doubtful(_with(_has_breaks_of_excel), "_x000D_, as Excel's files have line breaks", _AS_ANY_OTHER),
         Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
     ]
 
@@ -306,6 +337,8 @@ _AS_OLD = (
 
 def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
     """What a row has that was probably not meant, and what it means: asked of the first row alone."""
+    if are_names(row.prompt[-1].content, row.completion):
+        yield "names of columns for its texts: a header that is learnt as a row"
     if written_out(row):
         yield "messages written as JSON, or by Python, for text: they are learnt as that text"
     if in_csv and _in_quotes(row):

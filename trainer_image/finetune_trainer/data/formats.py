@@ -56,6 +56,10 @@ _OF_SQLITE = (
     "read.row_factory = sqlite3.Row; [print(json.dumps(dict(row))) for row in "
     'read.execute("SELECT * FROM TABLE")]\' > ROWS.jsonl` makes rows of it.'
 )
+_OF_SQL = (
+    "Export the table as CSV with its header: `\\copy (SELECT ...) TO ROWS.csv CSV HEADER` of psql, "
+    "`sqlite3 -csv -header FILE 'SELECT ...'`, or the export of another database's own tools."
+)
 _AS_ROWS = "Save the rows as CSV, JSON Lines or Parquet."
 _COMPRESS = "Compress the file with gzip, zstd, bzip2 or xz instead."
 _OF_OTHERS = {
@@ -67,7 +71,8 @@ _OF_OTHERS = {
     ".avro": _OF_AVRO,
     ".tfrecord": "Write the table as Parquet.",
     ".db .sqlite .sqlite3": _OF_SQLITE,
-    ".pkl .pickle .pt .npy .npz .h5 .hdf5 .sql": _AS_ROWS,
+    ".sql": _OF_SQL,
+    ".pkl .pickle .pt .npy .npz .h5 .hdf5": _AS_ROWS,
     ".yaml .yml .toml .xml .html .htm .md .pdf .docx .doc .rtf": _AS_ROWS,
     ".lz4 .lzma .z .br .snappy": _COMPRESS,
 }
@@ -140,6 +145,14 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         ),
         "is a chat as messengers export it",
         _OF_CHAT,
+    ),
+    (
+        re.compile(
+            rb"\s*+(?:(?:--|/\*)[^\n]*+\n\s*+)*+(?:INSERT INTO|CREATE TABLE|DROP TABLE|SET \w+ =|PRAGMA|"
+            rb"COPY \w[^\n]* FROM stdin)\b"
+        ),
+        "is a dump of a database, in SQL",
+        _OF_SQL,
     ),
     (re.compile(rb"\s*```"), "begins with a fence of Markdown", "Remove the lines with ``` from it."),
     (

@@ -98,7 +98,8 @@ def _without_reasoning(column: str, file_format: str) -> str:
 def _with_role(column: str, file_format: str) -> str:
     """How messages get the names by which they are read."""
     said = "A message has its speaker as role and its text as content"
-    role = '(.role // .from // .author // .sender // .speaker // .type // error("a message names nobody"))'
+    who = ".role // .from // .author // .sender // .sender_name // .speaker // .type"
+    role = f'({who} | if type == "object" then .role // .name // .id else . end // error("a message names nobody"))'
     content = "(.content // .value // .text // .message // .utterance // .body // .data.content?)"
     named = f"with_entries(.key |= ascii_downcase) | . + {{role: {role}, content: {content}}}"
     speakers = 'keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot"))'
@@ -154,7 +155,9 @@ def _in_turns(column: str, file_format: str) -> str:
 def _with_an_answer(column: str, file_format: str) -> str:
     """How conversations get an answer, of which none has one."""
     said = "No conversation has an answer: write it as its last message"
-    answer = "[.NAME, .answer, .response, .output, .reply, .choices[0]?.message?.content] | map(strings)[0]"
+    answer = (
+        "[.NAME, .completion, .answer, .response, .output, .reply, .choices[0]?.message?.content] | map(strings)[0]"
+    )
     longer = f'({field(column)} | {_A_LIST}) + [{{role: "assistant", content: ({answer})}}]'
     how = by_jq(file_format, f"{field(column)} = {longer}")
     return f"{said}: `{how}` takes it from where NAME leads, or else a usual name, choices[0].message.content too."

@@ -16,6 +16,7 @@ from finetune_trainer.data.csv_rows import (
     ROW_NUMBER,
     SEPARATORS,
     SPACE_BEFORE_QUOTE,
+    anew,
     without_spaces,
 )
 from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
@@ -104,7 +105,8 @@ def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -
         return (
             "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
             """`sed 's/\\\\"/""/g' FILE > ROWS.csv` does it where a backslash stands before them; others are for you """
-            "to double, since nothing tells where their cell ends."
+            f"to double, since nothing tells where their cell ends. {anew(json.loads(mark), 'quoting=3')} takes all "
+            "quotes for a part of the text, as tables with tabs mostly have them."
         )
     return None
 

@@ -6,6 +6,7 @@ of the assistant elsewhere, both as deep as they may be and perhaps as JSON text
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from finetune_trainer.data.column_names import may_be_shown
 from finetune_trainer.data.jq import by_jq, key
 from finetune_trainer.data.turns import ROLE_OF, is_message
 
-_DEPTH, _MOST_ELEMENTS = 8, 4
+_DEPTH, _MOST_ELEMENTS, _MOST_PLACES = 8, 4, 4096
 _FROM_JSON = ' // "null" | fromjson'
 _SYSTEMS = ("system", "systemInstruction", "system_instruction", "instructions")
 
@@ -22,12 +23,15 @@ _Place = tuple[str, Any]
 """The way of jq to a value, and the value."""
 
 
-def put_together(first: Mapping[str, Any], file_format: str) -> str | None:
-    """What to do with such rows, by the first; None where it is none, or has both in columns that can be mapped."""
-    places = list(_places(("", first), _DEPTH))
+def put_together(first: Mapping[str, Any], file_format: str, *, may_be_mapped: bool = False) -> str | None:
+    """What to do with such rows, by the first; None where it is none.
+
+    `may_be_mapped`: nor where both are columns, which are given names then.
+    """
+    places = list(islice(_places(("", first), _DEPTH), _MOST_PLACES))
     asked = next((one for one in places if _is_asked(one[1])), None)
     answered = next((way for way, value in places if _is_answer(value)), None)
-    if asked is None or answered is None or (_is_column(asked[0]) and _is_column(answered)):
+    if asked is None or answered is None or (may_be_mapped and _is_column(asked[0]) and _is_column(answered)):
         return None
     above = asked[0].rpartition("[")[0]
     systems = (f"{above}[{key(name)}]" for name in _SYSTEMS)

@@ -98,12 +98,13 @@ def are_messages(value: Any) -> bool:
 
 
 def written_out(row: Row) -> bool:
-    """Whether a turn's text is a list of messages in JSON or as Python writes it: a table cannot say what was meant."""
+    """Whether a text is a message, or a list of them, as JSON or as Python writes it: a table cannot tell."""
     for turn in row.turns:
         if PYTHONS_LIST.match(turn.content):
             return True
         try:
-            if are_messages(msgspec.json.decode(turn.content)):
+            found = msgspec.json.decode(turn.content)
+            if are_messages(found) or is_message(found):
                 return True
         except (msgspec.DecodeError, RecursionError):
             continue

@@ -39,6 +39,7 @@ from finetune_trainer.data.ranked import of_ranked
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.row_limit import in_words, more_room
 from finetune_trainer.data.rows import Row, Rows
+from finetune_trainer.data.turns import NEVER_ANSWERED
 from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
@@ -239,9 +240,6 @@ class SplitCheck:
         is_mapped = len(self._meant) == len(self._unnamed)
         return None if is_data or is_mapped or self.spec.preference is not None else marked(self.first_fields)
 
-    def _may_serve(self, fields: Mapping[str, Any]) -> bool:
-        return column_names.may_serve(self.layouts, fields)
-
     @property
     def _meant(self) -> dict[str, str]:
         """The columns that were probably meant, by what they hold."""
@@ -271,7 +269,7 @@ class SplitCheck:
         if self.bad_rows:
             field = f"spec.dataset.{self.split}.format"
             mended = mending(self.problems, self.rows, self.bad_rows, self.format, field)
-            return self._of_two_layouts() or mended
+            return self._of_two_layouts() or self._of_answers_elsewhere() or mended
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
         return more_room(self.spec.hyperparameters, self._positions)
@@ -280,6 +278,11 @@ class SplitCheck:
         if any(one.kind != "Missing" or one.field != self.columns.prompt for one in self.problems):
             return None
         return column_names.of_two_layouts(self.columns, self.columns_seen, self.first_fields, self.format)
+
+    def _of_answers_elsewhere(self) -> str | None:
+        if any(NEVER_ANSWERED not in one.what for one in self.problems):
+            return None
+        return parted.put_together(self.first_fields, self.format)
 
     def _how_to_name_columns(self) -> str:
         meant, unnamed = self._meant, self._unnamed
@@ -296,13 +299,13 @@ class SplitCheck:
         ways: tuple[str | None, ...] = (
             of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
             *(of_one_answer if not of_pairs else ()),
-            None if of_pairs else parted.put_together(self.first_fields, self.format),
+            None if of_pairs else parted.put_together(self.first_fields, self.format, may_be_mapped=True),
             None if len(meant) == len(unnamed) else wrapped.as_json(columns, self.first_fields, self.format),
             self._marked and self._marked.step(self.format),
         )
         if known := next(filter(None, ways), None):
             return known
-        if inside := wrapped.within(columns, self.first_fields, self._may_serve, self.format):
+        if inside := wrapped.within(self.layouts, self.first_fields, self.format):
             return inside
         if not meant and not column_names.has_two_answers(self.columns_seen):
             named = wrapped.lifted(columns, self.first_fields, self.format)

@@ -5,13 +5,15 @@ Names of columns are shown, as elsewhere; what stands in them is not.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.column_names import absent, is_called_messages, may_be_shown, meant
+from finetune_trainer.data.column_names import absent, is_called_messages, may_be_shown, may_serve, meant
 from finetune_trainer.data.jq import by_jq, field, key
+from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.turns import ROLE_OF, is_message, messages_in
 
 _LINES = "JSONLines"
@@ -94,23 +96,29 @@ def _taken(lists: Sequence[list[str]]) -> str:
     return f"takes the rows of {first} out{more}"
 
 
-def within(
-    columns: Columns, fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool], file_format: str
-) -> str | None:
-    """What to do with a file of such objects, each with some of the rows or with the turns of one; None else."""
+def within(layouts: Layouts, fields: Mapping[str, Any], file_format: str) -> str | None:
+    """What to do with a file of such objects, each with some of the rows or with the turns of one; None else.
+
+    Rows by the names that are asked for: by others, such as text and label, they may be marks within the row's text.
+    """
+    columns = layouts.asked.columns
     for name, turns in fields.items():
-        if _is_of_objects(turns) and is_called_messages(name) and serves(turns[0]):
+        if _is_of_objects(turns) and is_called_messages(name) and may_serve(layouts, turns[0]):
             parts = columns.named | meant(columns, list(turns[0]), turns[0])
             asked, answered = (path_of([parts[part]]) for part in ("prompt", "completion"))
             each = f'{{role: "user", content: {asked}}}, {{role: "assistant", content: {answered}}}'
             how = by_jq(file_format, f"{{messages: [{path_of([name])}[] | {each}]}}")
             return f"Turns stand in pairs: `{how}` makes messages of them."
-    told = _rows_out(fields, serves)
+    told = _rows_out(fields, lambda one: not absent(layouts.of(one).columns, one))
     return told and f"Rows stand within those of the file: `{by_jq(file_format, told[0])}` {told[1]}."
 
 
-def places_of_rows(fields: Mapping[str, Any], before: Sequence[str] = ()) -> Iterator[tuple[list[str], dict[str, Any]]]:
+def places_of_rows(fields: Mapping[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:
     """The ways to lists of objects that are no messages, or to objects of such that are alike; the first of each."""
+    return islice(_places_of_rows(fields, ()), _MOST_PLACES)
+
+
+def _places_of_rows(fields: Mapping[str, Any], before: Sequence[str]) -> Iterator[tuple[list[str], dict[str, Any]]]:
     for name, value in fields.items() if len(before) < _DEPTH_OF_ROWS else ():
         path, values = [*before, name], value
         if isinstance(value, dict):
@@ -120,7 +128,7 @@ def places_of_rows(fields: Mapping[str, Any], before: Sequence[str] = ()) -> Ite
         if may_be_shown(name) and _is_of_objects(values):
             yield path, values[0]
         elif may_be_shown(name) and isinstance(value, dict):
-            yield from places_of_rows(value, path)
+            yield from _places_of_rows(value, path)
 
 
 def _is_squad(fields: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ def test_an_unknown_ending_asks_for_the_format(name, tmp_path):
         ("d.arrow", "to_parquet"),
         ("d.XLSX", "as CSV"),
         ("d.csv.zip", "out of the archive"),
-        ("d.sql", "Save the rows as CSV"),
+        ("d.sql", "Export the table as CSV"),
         ("d.jsonl.lzma", "Compress the file with gzip"),
     ],
 )
