@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -60,12 +60,8 @@ _OF_THE_DEFINITION = {"observedGeneration", "phase", "conditions"}
 """What a definition's default of the status has."""
 
 
-class Announce(Protocol):
-    """Posts an Event that a person sees in `kubectl describe`."""
-
-    async def __call__(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
-        """Never raises: an Event is decoration."""
-        ...
+Announce = Callable[[Mapping[str, Any], str, str, str], Awaitable[None]]
+"""Posts an Event (regarding, type, reason, note) for `kubectl describe`. Never raises: it is decoration."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from botocore import __version__ as boto_version
 from botocore import exceptions as boto
@@ -22,6 +22,7 @@ from botocore.parsers import ResponseParserError
 from botocore.session import Session
 
 from finetune_api import RELEASE
+from finetune_api.aws import AwsCredentials
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws.answers import Bounded, require_answer
 from finetune_operator.providers.aws.line import POOLS, Line
@@ -128,16 +129,7 @@ _NO_DATA_STEP = (
 )
 
 
-class Signer(Protocol):
-    """What a connection's block says of credentials."""
-
-    @property
-    def secret_ref(self) -> Any:
-        """The Secret with the keys, or None."""
-        ...
-
-
-def session_of(credentials: Signer, secret: Mapping[str, str], region: str) -> Session:
+def session_of(credentials: AwsCredentials, secret: Mapping[str, str], region: str) -> Session:
     """A session that signs with the Secret's keys, or with the identity of the operator's own pod.
 
     boto3's clients are made by botocore's sessions; these, unlike boto3's own, can share what they know of services.
