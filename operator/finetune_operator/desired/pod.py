@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
 from finetune_api.base import ApiModel, ConfigMapKeyRef, SecretKeyRef
-from finetune_api.connection import HuggingFace, PodTemplate
+from finetune_api.connection import CheckPod, HuggingFace
 from finetune_api.manifest import Manifest
 from finetune_api.names import (
     CLAIMS_PATH,
@@ -23,20 +23,8 @@ from finetune_api.names import (
 )
 from finetune_api.uris import Uri
 
-
-class PodSettings(Protocol):
-    """What a connection says of its pods."""
-
-    @property
-    def image_pull_policy(self) -> str:
-        """When the kubelet pulls the image."""
-        ...
-
-    @property
-    def pod_template(self) -> PodTemplate | None:
-        """What is added to the pod."""
-        ...
-
+PodSettings = HuggingFace | CheckPod
+"""What a connection says of its pods."""
 
 USER_ID = 65532
 

@@ -16,7 +16,7 @@ from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.elsewhere import require_same_account
 from finetune_operator.providers.errors import ProviderError, TryLater, understood
 from finetune_operator.providers.pace import CALLS_PER_SECOND, Pace
-from finetune_operator.providers.ports import ClosableApi, Credential
+from finetune_operator.providers.ports import Credential, FineTuningApi
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ SECRET_SECONDS = 60.0
 RETIRE_SECONDS = 600.0
 """How long a client that nobody is given any more is kept open: longer than any call through it."""
 
-Build = Callable[[LLMConnectionSpec, Mapping[str, str]], ClosableApi]
+Build = Callable[[LLMConnectionSpec, Mapping[str, str]], FineTuningApi]
 SignIn = Callable[[AzureOpenAI, Mapping[str, str]], Credential]
 
 
@@ -60,9 +60,9 @@ class Retired:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._since: list[tuple[float, ClosableApi]] = []
+        self._since: list[tuple[float, FineTuningApi]] = []
 
-    async def add(self, api: ClosableApi) -> None:
+    async def add(self, api: FineTuningApi) -> None:
         """One more; those through which all calls must have ended are closed."""
         now = self._clock()
         self._since.append((now, api))
@@ -79,7 +79,7 @@ class Retired:
 class _Built:
     """A client and what it was built from."""
 
-    api: ClosableApi
+    api: FineTuningApi
     spec: LLMConnectionSpec
     secret: Mapping[str, str]
     read_at: float
@@ -120,7 +120,7 @@ class Client:
         built, now = self._built, self.sources.clock()
         return built is not None and built.spec == self.spec and now - built.read_at < SECRET_SECONDS
 
-    async def api(self) -> ClosableApi:
+    async def api(self) -> FineTuningApi:
         """The client, made anew where spec or Secret have changed.
 
         Raises:
@@ -184,7 +184,7 @@ class Client:
             await self._built.api.close()
 
 
-async def _whose(api: ClosableApi) -> tuple[str | None, bool]:
+async def _whose(api: FineTuningApi) -> tuple[str | None, bool]:
     """Whose account the credentials lead to, and whether that could be asked. What is not known holds up nobody."""
     try:
         with understood():

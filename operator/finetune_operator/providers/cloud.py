@@ -59,7 +59,9 @@ _UNDER_WAY = frozenset({"Queued", "Active"})
 
 
 class CloudTraining:
-    """A RemoteTraining over the providers' accounts.
+    """A TrainingProvider over the providers' accounts: a pod checks the data (`start`), then the provider makes a job.
+
+    All of it raises ProviderError's children, as `errors` draws them.
 
     Args:
         store: watched models.
@@ -213,20 +215,6 @@ class CloudTraining:
         """Make the Job of the check. Its name is fixed by the attempt: a second call changes nothing."""
         return await self._pods.check(job, spec, connection, status)
 
-    async def measure(
-        self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
-    ) -> str:
-        """Make the Job of the pod that asks the model. Its name is fixed: a second call changes nothing.
-
-        Raises:
-            CannotMake: a Job of somebody else has the name.
-        """
-        return await self._pods.measure(job, spec, connection, status)
-
-    async def end_measuring(self, job: Manifest, provider: ProviderStatus) -> None:
-        """End the pod that asks the model; none is no error."""
-        await self._pods.end_measuring(job, provider)
-
     async def _measured(
         self, job: Manifest, provider: ProviderStatus, evaluation: ProviderEvaluation, status: FineTuneJobStatus
     ) -> Run:
@@ -262,7 +250,7 @@ class CloudTraining:
         """
         await self._pods.end_check(job, status)
         provider = status.provider or ProviderStatus()
-        await self.end_measuring(job, provider)
+        await self._pods.end_measuring(job, provider)
         unknown = provider.asked_at is None
         if status.completion_time is not None or (unknown and not _may_be_there(job, provider)):
             return None

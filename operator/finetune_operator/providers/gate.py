@@ -1,5 +1,7 @@
 """How much one connection's provider is asked at once, and whether it is asked at all while it does not answer.
 
+In the field's terms: a bulkhead with a circuit breaker, whose half-open state is one place.
+
 A provider that is slow or dead must not hold up the others: who finds the gate closed is told so at once, and when to
 come back. They come back one after the other, and no faster than calls may go out.
 """

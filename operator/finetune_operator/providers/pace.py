@@ -1,4 +1,4 @@
-"""How fast calls on one connection's provider go out, and whether this replica may still make them."""
+"""The rate limiter of one connection's calls on its provider, and whether this replica may still make them."""
 
 import asyncio
 import time

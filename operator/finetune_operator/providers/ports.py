@@ -1,7 +1,6 @@
 """What a provider must be able to do. Whatever runs the training, the reconciler sees a `Run`."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -11,7 +10,7 @@ from finetune_api.asking import Question, Reply
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import FineTuneJobStatus, ProviderFile, ProviderStatus
+from finetune_api.job_status import FineTuneJobStatus, ProviderFile
 from finetune_api.manifest import Manifest
 from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.idle import Figures
@@ -64,65 +63,6 @@ class TrainingProvider(Protocol):
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """Delete what came before the pod that status names, and has ended: it is kept for people to look at."""
-        ...
-
-
-class RemoteTraining(TrainingProvider, Protocol):
-    """Runs attempts outside of the cluster: a pod checks the data (`start`), then the provider makes a job.
-
-    A pod may ask the model that it made the test set (`measure`).
-
-    All of it raises ProviderError's children, as `errors` draws them.
-    """
-
-    def account(self, job: Manifest) -> str | None:
-        """Whose account the credentials of the job's connection lead to, as far as that is known by now."""
-        ...
-
-    def note(self, job: Manifest) -> str | None:
-        """What is to be noted with our finalizer of where the job was begun, or is now; None for no change."""
-        ...
-
-    def turn(self, job: Manifest) -> AbstractAsyncContextManager[None]:
-        """A place among those who may ask the job's provider; once inside, a look is not sent away halfway through."""
-        ...
-
-    def require_room(self, job: Manifest, spec: FineTuneJobSpec) -> None:
-        """Raise Crowded for a job that nobody has asked for, where the provider takes no more of its kind for now."""
-        ...
-
-    async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
-        """Jobs at the provider that are this attempt: none, one, or more after a create whose outcome was unknown."""
-        ...
-
-    async def create(self, job: Manifest, spec: FineTuneJobSpec, provider: ProviderStatus) -> RemoteJob:
-        """Have the job made, by one call that is never repeated here."""
-        ...
-
-    async def measure(
-        self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
-    ) -> str:
-        """Start the pod that status names, once; returns the name of its Job."""
-        ...
-
-    async def end_measuring(self, job: Manifest, provider: ProviderStatus) -> None:
-        """End the pod that status names; none is no error."""
-        ...
-
-    async def cancel(self, job: Manifest, job_id: str) -> None:
-        """End one job at the provider; one that has ended, or is not there, is no error."""
-        ...
-
-    async def end_surplus(self, job: Manifest, job_id: str, kept: str) -> bool:
-        """End one that goes on beside the attempt's own, by a list; False where there is nothing to end."""
-        ...
-
-    def doubt(self, job: Manifest, job_id: str) -> bool:
-        """Have it asked anew about a job of which somebody else has told since; whether that is to be waited for."""
-        ...
-
-    async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
-        """Delete the files that this job's attempts have brought there; a list may still lack those that are known."""
         ...
 
 
@@ -237,6 +177,14 @@ class FineTuningApi(Protocol):
     All of it raises ProviderError's children.
     """
 
+    def keep_pace(self, pace: Pace) -> None:
+        """Have each call wait for its turn first; what moves data to and from a store need not."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...
+
     async def check(self) -> None:
         """Whether the credentials are good; cheap, and free of charge."""
         ...
@@ -307,18 +255,6 @@ class FineTuningApi(Protocol):
 
     def answering(self) -> AnsweringApi | None:
         """Its models; None where a tuned model needs a deployment."""
-        ...
-
-
-class ClosableApi(FineTuningApi, Protocol):
-    """An API with connections of its own."""
-
-    def keep_pace(self, pace: Pace) -> None:
-        """Have each call wait for its turn first; what moves data to and from a store need not."""
-        ...
-
-    async def close(self) -> None:
-        """Close them."""
         ...
 
 

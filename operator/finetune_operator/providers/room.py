@@ -1,5 +1,7 @@
 """Room for jobs at a provider that runs so many at once: of those that wait for it, one asks whether there is any.
 
+In the field's terms: a circuit breaker for creates alone, by kind of job.
+
 The others come after it: each of a thousand would else ask every half minute, and nothing else would get its turn.
 """
 

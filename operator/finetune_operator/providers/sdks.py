@@ -11,7 +11,7 @@ from finetune_api.azure import AzureOpenAI, AzureResolved, AzureWorkspace
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Refused
-from finetune_operator.providers.ports import ClosableApi, Credential
+from finetune_operator.providers.ports import Credential, FineTuningApi
 
 _ROOMS = {"openAI": "openai", "azureOpenAI": "azure", "bedrock": "bedrock", "sageMaker": "sagemaker"}
 """By the provider's block, the package here whose `api` imports its SDK."""
@@ -27,7 +27,7 @@ async def imported(provider: str) -> None:
         await asyncio.to_thread(import_module, f"{__package__}.{room}.api")
 
 
-def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> ClosableApi:
+def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> FineTuningApi:
     """The API of a connection.
 
     Raises:

@@ -82,8 +82,8 @@ class Spread(Generic[T]):
     A record of losses has a row for each step, of which there may be millions, and status shows a hundred.
     """
 
-    def __init__(self, most: int = KEPT_POINTS) -> None:
-        self._most, self._every, self._seen = most, 1, 0
+    def __init__(self) -> None:
+        self._every, self._seen = 1, 0
         self._kept: list[T] = []
         self._last: list[T] = []
 
@@ -93,7 +93,7 @@ class Spread(Generic[T]):
         if self._seen % self._every == 0:
             self._kept.append(thing)
         self._seen += 1
-        if len(self._kept) > self._most:
+        if len(self._kept) > KEPT_POINTS:
             self._kept, self._every = self._kept[::2], 2 * self._every
 
     def found(self) -> list[T]:

@@ -16,8 +16,9 @@ from finetune_operator.desired.measure_job import COMPONENT
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import Busy, NotThere, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.job_record import begun_at
-from finetune_operator.reconcilers.context import Context, parse_spec, parse_status
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.providers import Providers
+from finetune_operator.reconcilers.reading import parse_spec, parse_status
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key

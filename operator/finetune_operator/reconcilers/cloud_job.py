@@ -24,9 +24,10 @@ from finetune_operator.decide.job.remote import RemoteJob, oldest
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.places import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
+from finetune_operator.providers.cloud import CloudTraining
+from finetune_operator.providers.cloud_pods import CloudPods
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
 from finetune_operator.providers.job_record import connection_of
-from finetune_operator.providers.ports import RemoteTraining
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
@@ -42,13 +43,17 @@ class CloudJobs:
     Args:
         context: the world.
         training: what is asked of providers.
+        pods: those that ask a model the test set.
         answers: counts what the models of jobs are asked.
         hosts: makes and deletes what evaluations ask.
     """
 
-    def __init__(self, context: Context, training: RemoteTraining, answers: Answers, hosts: EvaluationHosts) -> None:
+    def __init__(
+        self, context: Context, training: CloudTraining, pods: CloudPods, answers: Answers, hosts: EvaluationHosts
+    ) -> None:
         self._context = context
         self._training = training
+        self._pods = pods
         self._answers = answers
         self._hosts = hosts
 
@@ -142,13 +147,13 @@ class CloudJobs:
     async def measure(self, job: Manifest, view: JobView, decision: Decision) -> Decision:
         """Start or end the pod that asks the tuned model the test set."""
         if decision.measure == "Stop":
-            await self._training.end_measuring(job, view.provider)
+            await self._pods.end_measuring(job, view.provider)
             return decision
         if view.spec is None or view.connection is None:
             missing = lacking(connection_of(job), is_there=view.connection_unread, field="spec.connectionRef")
             return measuring.not_started(view, missing)
         try:
-            job_id = await self._training.measure(job, view.spec, view.connection, decision.status)
+            job_id = await self._pods.measure(job, view.spec, view.connection, decision.status)
         except REFUSALS as error:
             refused = of_connection(refusal_of_pod(error.message), view.spec.connection_ref.name, view.connection)
             refused = in_its_words(refused)

@@ -20,7 +20,8 @@ from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.providers.sdks import is_remote
-from finetune_operator.reconcilers.context import Context, parse_spec, parse_status, unread_spec
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.reading import parse_spec, parse_status, unread_spec
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
 from finetune_operator.runtime.queue import Key, Requeue

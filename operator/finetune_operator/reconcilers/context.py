@@ -7,12 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
-from finetune_api.base import SHAPES, UNSEEN, ApiModel
+from finetune_api.base import ApiModel
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
@@ -27,7 +24,7 @@ from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.reconcilers import departed
 from finetune_operator.reconcilers.departed import Departed
-from finetune_operator.reconcilers.unread import with_unread
+from finetune_operator.reconcilers.reading import parse_spec, parse_status, said, with_unread
 from finetune_operator.runtime.contests import Contests
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound, Transient
 from finetune_operator.runtime.held import Held
@@ -37,35 +34,17 @@ from finetune_operator.runtime.store import Store
 
 logger = logging.getLogger(__name__)
 
-M = TypeVar("M", bound=ApiModel)
-
 _FIELD_OF_STATUS = 'unknown field "status.'
 _OTHER_DEFINITIONS = (
     ". The definitions on the cluster are older than the operator: apply those of its release (the chart's "
     "crds.install, or crds/); it is tried again by itself"
 )
 
-_NEWER_DEFINITIONS = ": the definitions on the cluster are newer than the operator, upgrade it to their release"
-
-_UNKNOWN = {"extra_forbidden", "literal_error", "enum"}
-"""By pydantic's names, that a field or one of a closed set of words is none that the model has."""
-
-_READING_ROUNDS = 8
-"""Taking a field away may leave another one incomplete; a status is no deeper than this."""
-
 _WRITING_ROUNDS = 4
 _MARKS = {"annotations", "labels", "managedFields", "resourceVersion"}
 
-_OF_THE_DEFINITION = {"observedGeneration", "phase", "conditions"}
-"""What a definition's default of the status has."""
-
-
-class Announce(Protocol):
-    """Posts an Event that a person sees in `kubectl describe`."""
-
-    async def __call__(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
-        """Never raises: an Event is decoration."""
-        ...
+Announce = Callable[[Mapping[str, Any], str, str, str], Awaitable[None]]
+"""Posts an Event (regarding, type, reason, note) for `kubectl describe`. Never raises: it is decoration."""
 
 
 @dataclass(frozen=True)
@@ -143,13 +122,13 @@ class Context:
         if old == new:
             return obj
         if self.departed.has(obj):
-            return self.departed.say(obj, with_unread(_said(obj), old, new))
+            return self.departed.say(obj, with_unread(said(obj), old, new))
         metadata = obj["metadata"]
         name, namespace = metadata["name"], metadata.get("namespace")
         state, marks = _state_of(obj), _marks_of(obj)
         self._held.check(state, marks)
         self._contests.check(metadata["uid"], obj.get("status"))
-        body = with_unread(_said(obj), old, new)
+        body = with_unread(said(obj), old, new)
         try:
             written = await self._onto(
                 resource, obj, lambda version: self.kube.patch_status(resource, name, namespace, body, version)
@@ -369,86 +348,6 @@ def _let_go_of(obj: Manifest, finalizer: str) -> tuple[list[str], dict[str, str 
 def _change_of(obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]) -> str:
     """One change of an object's finalizers: another one is tried at once."""
     return f"{_state_of(obj)}/{','.join(finalizers)}/{notes}"
-
-
-def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
-    """The spec, or None and a sentence that names the fields that do not fit."""
-    try:
-        return model.model_validate(obj.get("spec") or {}), ""
-    except ValidationError as error:
-        found = [f"spec{_path(one['loc'])}: {_wrong(one)}" for one in error.errors(include_input=False)]
-        return None, "; ".join(found[:5])
-
-
-def _path(parts: Iterable[str | int]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-
-
-def _wrong(error: ErrorDetails) -> str:
-    """What to write, where that is known; an older definition has let the text pass."""
-    if error["type"] == "extra_forbidden":
-        return "this release of the operator does not know the field"
-    return SHAPES.get(str(error.get("ctx", {}).get("pattern")), error["msg"].removeprefix("Value error, "))
-
-
-def is_of_newer_definitions(model: type[M], obj: Mapping[str, Any]) -> bool:
-    """Whether the spec has a field, or a word, that this release does not know: definitions take none but their own."""
-    try:
-        model.model_validate(obj.get("spec") or {})
-    except ValidationError as error:
-        return any(one["type"] in _UNKNOWN for one in error.errors(include_input=False, include_url=False))
-    return False
-
-
-def unread_spec(model: type[M], obj: Mapping[str, Any], problem: str) -> str:
-    """What `parse_spec` has found, with what to do where it is the release that is too old for the spec.
-
-    A job's failure has its own next step instead.
-    """
-    return f"{problem}{_NEWER_DEFINITIONS}" if problem and is_of_newer_definitions(model, obj) else problem
-
-
-def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
-    """The status, without what this release does not know of it; that stays where it is (`unread`).
-
-    Another release may have written it. What can be read counts: an ended job must not begin anew, and the versions of
-    a model must not be forgotten, because of one field. What the definition says of an object that nobody has looked at
-    yet is nobody's word; what somebody brings back from a backup is patched into it, and counts.
-    """
-    status = _said(obj)
-    for _ in range(_READING_ROUNDS):
-        try:
-            return model.model_validate(status, extra="ignore")
-        except ValidationError as error:
-            logger.warning("status of %s: %d fields cannot be read", obj["metadata"]["name"], error.error_count())
-            problems = error.errors(include_input=False, include_url=False)
-            # Where something is missing, what should hold it goes.
-            unread = {p["loc"][:-1] if p["type"] == "missing" else p["loc"] for p in problems}
-            status = _without(status, unread)
-    logger.error("status of %s cannot be read at all", obj["metadata"]["name"])
-    return model()
-
-
-def is_of_the_definition(status: Mapping[str, Any]) -> bool:
-    """Whether this is what the definition says of an object that nobody has looked at yet."""
-    return status.get("observedGeneration") == UNSEEN and status.keys() <= _OF_THE_DEFINITION
-
-
-def _said(obj: Mapping[str, Any]) -> Manifest:
-    """The status that somebody has written."""
-    status = obj.get("status") or {}
-    return {} if is_of_the_definition(status) else status
-
-
-def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | str, ...] = ()) -> Any:
-    """A copy without the values at these paths."""
-    if isinstance(value, Mapping):
-        kept = {key: inner for key, inner in value.items() if (*path, key) not in unread}
-        return {key: _without(inner, unread, (*path, key)) for key, inner in kept.items()}
-    if isinstance(value, list):
-        numbered = enumerate(value)
-        return [_without(inner, unread, (*path, at)) for at, inner in numbered if (*path, at) not in unread]
-    return value
 
 
 def _without_marks(obj: Manifest) -> tuple[Any, ...]:

@@ -39,18 +39,14 @@ from finetune_operator.providers.errors import CannotMake, ProviderError
 from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
-from finetune_operator.reconcilers.context import (
-    Context,
-    parse_spec,
-    parse_status,
-    unread_spec,
-)
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.disruption import DisruptionBudgets
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
 from finetune_operator.reconcilers.hosted_look import left_behind, wake_of
 from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.indexes import failed_for, pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
+from finetune_operator.reconcilers.reading import parse_spec, parse_status, unread_spec
 from finetune_operator.runtime.errors import REFUSALS, KubeError
 from finetune_operator.runtime.kube import (
     CONNECTIONS,

@@ -14,7 +14,7 @@ from finetune_operator.providers.hugging_face.training import (
     pods_of_job,
     pods_of_owner,
 )
-from finetune_operator.reconcilers.context import is_of_the_definition
+from finetune_operator.reconcilers.reading import is_of_the_definition
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,

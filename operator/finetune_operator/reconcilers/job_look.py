@@ -29,14 +29,10 @@ from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.job_record import begun_at, remembered
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
-from finetune_operator.reconcilers.context import (
-    Context,
-    is_of_newer_definitions,
-    parse_spec,
-    parse_status,
-)
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.indexes import UNSAID
 from finetune_operator.reconcilers.providers import Providers
+from finetune_operator.reconcilers.reading import is_of_newer_definitions, parse_spec, parse_status
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES

@@ -37,12 +37,7 @@ from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.reconcilers.children import Children
-from finetune_operator.reconcilers.context import (
-    Context,
-    parse_spec,
-    parse_status,
-    unread_spec,
-)
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.indexes import (
     made_version,
     of_model,
@@ -52,6 +47,7 @@ from finetune_operator.reconcilers.indexes import (
 )
 from finetune_operator.reconcilers.model_release import ModelRelease, is_held
 from finetune_operator.reconcilers.offers import Offers
+from finetune_operator.reconcilers.reading import parse_spec, parse_status, unread_spec
 from finetune_operator.reconcilers.weights import Weights
 from finetune_operator.runtime.errors import REFUSALS, Conflict
 from finetune_operator.runtime.kube import (

@@ -7,7 +7,8 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.manifest import Manifest
 from finetune_operator.providers.catalogue import catalogue_name
-from finetune_operator.providers.ports import RemoteTraining, TrainingProvider
+from finetune_operator.providers.cloud import CloudTraining
+from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.providers.sdks import REMOTE, is_remote
 
 
@@ -20,7 +21,7 @@ class Providers:
         catalogue: prices and dates as they are known now.
     """
 
-    def __init__(self, here: TrainingProvider, remote: RemoteTraining, catalogue: Callable[[], Catalogue]) -> None:
+    def __init__(self, here: TrainingProvider, remote: CloudTraining, catalogue: Callable[[], Catalogue]) -> None:
         self._here = here
         self._remote = remote
         self._catalogue = catalogue

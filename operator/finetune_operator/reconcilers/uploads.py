@@ -11,7 +11,8 @@ from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ProviderError, Refused, TryLater
 from finetune_operator.providers.job_record import begun_at, connection_of, is_held, key_of, noted
 from finetune_operator.providers.sdks import is_remote
-from finetune_operator.reconcilers.context import Context, parse_status
+from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.reading import parse_status
 from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.queue import Key

@@ -99,7 +99,7 @@ class Reconcilers:
         self.answers = Answers(context, accounts, reports, providers)
         moving_seconds = settings.provider_poll_seconds
         hosts = EvaluationHosts(context, hosting, moving_seconds=moving_seconds)
-        cloud = CloudJobs(context, remote, self.answers, hosts)
+        cloud = CloudJobs(context, remote, pods, self.answers, hosts)
         serving, idle = CloudServing(accounts, context.clock), LocalIdle(context, pod_metrics)
         warn_after = timedelta(seconds=settings.billed_idle_seconds)
         hosted = HostedDeployments(context, hosting, warn_after=warn_after, moving_seconds=moving_seconds)

@@ -1,4 +1,4 @@
-"""What was used lately, and no more than so much of it: what stands for itself may be forgotten. Knows no clock."""
+"""An LRU cache: what was used lately, and no more than so much of it. Knows no clock."""
 
 from collections import OrderedDict
 from collections.abc import Callable, ItemsView

@@ -1,4 +1,4 @@
-"""Where a webhook says nothing, one write waits for it, and the others are told at once what that one was told.
+"""A circuit breaker for webhooks: where one says nothing, one write waits, and the others are told what that one was.
 
     first writes ─▶ wait up to 30 s each ─▶ silent: nobody asks for a while ─▶ one asks ─▶ silent again, or answered
 

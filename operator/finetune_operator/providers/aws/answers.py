@@ -7,7 +7,7 @@ done.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -26,18 +26,6 @@ _IN_EACH_PAGE = b"IsTruncated"
 """Of a list of S3's, in XML: what it lists is left out where there is none."""
 
 
-class Http(Protocol):
-    """How botocore's endpoints send."""
-
-    def send(self, request: AWSPreparedRequest) -> AWSResponse:
-        """The answer, its body read or, where the request says so, not."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections."""
-        ...
-
-
 @dataclass(frozen=True)
 class _Read:
     """A body that has been read, as botocore reads one."""
@@ -53,10 +41,10 @@ class Bounded:
     """Sends as botocore does, and holds no more of an answer than could be AWS's. What streams goes on streaming.
 
     Args:
-        http: what sends.
+        http: what sends, as botocore's URLLib3Session.
     """
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Any) -> None:
         self._http = http
 
     def send(self, request: AWSPreparedRequest) -> AWSResponse:

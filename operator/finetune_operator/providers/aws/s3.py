@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError
 
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
-from finetune_operator.providers.aws.client import STORE, Aws, translated
+from finetune_operator.providers.aws.client import Aws
+from finetune_operator.providers.aws.refusals import STORE, translated
 from finetune_operator.providers.errors import (
     Contested,
     NotThere,

@@ -14,13 +14,12 @@ from typing import Any
 from finetune_api.aws import Bedrock
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
-from finetune_operator.providers.aws.client import Aws, session_of
+from finetune_operator.providers.aws.client import Aws, AwsApi, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.bedrock import wire
 from finetune_operator.providers.bedrock.deployments import BedrockDeployments
 from finetune_operator.providers.bedrock.models import ANSWER_SECONDS, RUNTIME, BedrockModels
 from finetune_operator.providers.errors import Crowded, Denied, NotThere, ProviderError, Refused, TryLater
-from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.values import RESULTS_MAX_BYTES
 
@@ -30,33 +29,21 @@ SERVICE = "bedrock"
 STOP_PAUSE_SECONDS = 10.0
 
 
-class BedrockApi:
+class BedrockApi(AwsApi):
     """A FineTuningApi over boto3."""
 
     def __init__(self, settings: Bedrock, secret: Mapping[str, str]) -> None:
         self._settings = settings
         session = session_of(settings.credentials, secret, settings.region)
         endpoints = settings.endpoints.by_service() if settings.endpoints else None
-        self._aws = Aws(session, endpoints, {RUNTIME: ANSWER_SECONDS})
+        super().__init__(Aws(session, endpoints, {RUNTIME: ANSWER_SECONDS}))
         self._models = BedrockModels(self._aws, settings.region)
         self._bucket = Bucket(self._aws, settings.s3)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._aws.close()
-
-    def keep_pace(self, pace: Pace) -> None:
-        """Each request waits, but for S3's."""
-        self._aws.keep_pace(pace)
 
     async def check(self) -> None:
         """Ask for one job, and whether the bucket is there."""
         await self._aws.call(SERVICE, "list_model_customization_jobs", maxResults=1)
         await self._bucket.check()
-
-    async def account(self) -> str | None:
-        """As STS tells it."""
-        return await self._aws.account()
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """To S3, in parts."""

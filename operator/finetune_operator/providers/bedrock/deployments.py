@@ -16,7 +16,8 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.hosted_record import Hosted, HostedState
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.aws import cloudwatch
-from finetune_operator.providers.aws.client import NO_OPERATION, Aws
+from finetune_operator.providers.aws.client import Aws
+from finetune_operator.providers.aws.refusals import NO_OPERATION
 from finetune_operator.providers.errors import NotThere, Refused, TryLater
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.values import Wire, plain

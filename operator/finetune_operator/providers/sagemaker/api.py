@@ -21,10 +21,9 @@ from finetune_api.trainer import Report, read_report
 from finetune_operator.decide.cloud_job.cloud_cost import instance_type
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
-from finetune_operator.providers.aws.client import Aws, session_of
+from finetune_operator.providers.aws.client import Aws, AwsApi, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.errors import Crowded, NotThere, ProviderError, Refused, TryLater, Unknown
-from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.sagemaker import wire
 from finetune_operator.providers.sagemaker.endpoints import SERVICE, SageMakerEndpoints, cached
@@ -42,12 +41,12 @@ STOPPING_PAUSE_SECONDS = 20.0
 PAGE = 100
 
 
-class SageMakerApi:
+class SageMakerApi(AwsApi):
     """A FineTuningApi over boto3."""
 
     def __init__(self, settings: SageMaker, secret: Mapping[str, str]) -> None:
         self._settings = settings
-        self._aws = self._connect(settings, secret)
+        super().__init__(self._connect(settings, secret))
         self._bucket = Bucket(self._aws, settings.s3)
         self._endpoints = SageMakerEndpoints(settings, self._aws)
 
@@ -55,22 +54,10 @@ class SageMakerApi:
         session = session_of(settings.credentials, secret, settings.region)
         return Aws(session, settings.endpoints.by_service() if settings.endpoints else None)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._aws.close()
-
-    def keep_pace(self, pace: Pace) -> None:
-        """Each request waits, but for S3's."""
-        self._aws.keep_pace(pace)
-
     async def check(self) -> None:
         """Ask for one job and for the bucket: the keys are good for both."""
         await self._ask("list_training_jobs", MaxResults=1)
         await self._bucket.check()
-
-    async def account(self) -> str | None:
-        """As STS tells it."""
-        return await self._aws.account()
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """Write an object. Its name is its id."""

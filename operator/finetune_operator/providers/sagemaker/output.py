@@ -20,7 +20,8 @@ from finetune_api.names import ARTIFACT_FOLDER, MANIFEST
 from finetune_api.peft_only import peft_only
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
-from finetune_operator.providers.aws.client import STORE, Aws
+from finetune_operator.providers.aws.client import Aws
+from finetune_operator.providers.aws.refusals import STORE
 from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused
 

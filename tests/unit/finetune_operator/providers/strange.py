@@ -15,7 +15,7 @@ from finetune_api.job_status import ProviderFile
 from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.providers.azure.api import AzureOpenAIApi
-from finetune_operator.providers.ports import ClosableApi, HostRequest, JobRequest
+from finetune_operator.providers.ports import FineTuningApi, HostRequest, JobRequest
 from finetune_operator.providers.sdks import build_api
 from tests.unit.finetune_operator.decide.given import NOW, job_spec
 from tests.unit.finetune_operator.reconcilers.bedrock import NOVA
@@ -59,12 +59,12 @@ async def listening(answer: Answer) -> AsyncIterator[Strange]:
         await runner.cleanup()
 
 
-def openai(url: str) -> ClosableApi:
+def openai(url: str) -> FineTuningApi:
     block = {"baseURL": f"{url}/v1", "apiKeySecretRef": {"name": "openai", "key": "api-key"}}
     return build_api(LLMConnectionSpec.model_validate({"openAI": block}), {"api-key": SECRETS[0]})
 
 
-def azure(url: str) -> ClosableApi:
+def azure(url: str) -> FineTuningApi:
     block = {
         "endpoint": url,
         "managementEndpoint": url,
@@ -75,7 +75,7 @@ def azure(url: str) -> ClosableApi:
     return AzureOpenAIApi(AzureOpenAI.model_validate(block | credentials), Token())
 
 
-def aws(url: str, name: str, **block: Any) -> ClosableApi:
+def aws(url: str, name: str, **block: Any) -> FineTuningApi:
     endpoints = dict.fromkeys(("control", "runtime", "s3", "cloudwatch", "sts"), url)
     shared = {"region": "us-east-1", "roleARN": ROLE, "s3": {"bucket": "tuning", "prefix": "team"}}
     spec = {name: shared | {"endpoints": endpoints, "credentials": {"secretRef": {"name": "aws"}}} | block}
@@ -83,15 +83,15 @@ def aws(url: str, name: str, **block: Any) -> ClosableApi:
     return build_api(LLMConnectionSpec.model_validate(spec), keys)
 
 
-def bedrock(url: str) -> ClosableApi:
+def bedrock(url: str) -> FineTuningApi:
     return aws(url, "bedrock")
 
 
-def sagemaker(url: str) -> ClosableApi:
+def sagemaker(url: str) -> FineTuningApi:
     return aws(url, "sageMaker", trainerImage=IMAGE, instanceTypes=["ml.g5.xlarge"])
 
 
-PROVIDERS: dict[str, Callable[[str], ClosableApi]] = {
+PROVIDERS: dict[str, Callable[[str], FineTuningApi]] = {
     "openai": openai,
     "azure": azure,
     "bedrock": bedrock,
@@ -134,11 +134,11 @@ def ended(provider: str) -> RemoteJob:
     return RemoteJob(JOB[provider], "Succeeded", NOW, model=MODEL[provider], results=results, labels=labels)
 
 
-Call = Callable[[ClosableApi, str], Awaitable[Any]]
+Call = Callable[[FineTuningApi, str], Awaitable[Any]]
 QUESTION = Question(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
 
 
-def hosting(api: ClosableApi) -> Any:
+def hosting(api: FineTuningApi) -> Any:
     found = api.hosting()
     assert found is not None
     return found
@@ -187,6 +187,6 @@ BY_HEAD = {("bedrock", "file"), ("sagemaker", "file"), ("sagemaker", "has_model"
 """What S3 is asked by HEAD, whose answer has no body."""
 
 
-async def answer(api: ClosableApi, provider: str) -> Any:
+async def answer(api: FineTuningApi, provider: str) -> Any:
     answering = api.answering()
     return None if answering is None else await answering.answer(MODEL[provider], QUESTION)

@@ -14,7 +14,8 @@ from finetune_api import RELEASE
 from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws import s3
-from finetune_operator.providers.aws.client import Aws, session_of, translated
+from finetune_operator.providers.aws.client import Aws, session_of
+from finetune_operator.providers.aws.refusals import translated
 from finetune_operator.providers.aws.s3 import Bucket, in_parts, place_of
 from finetune_operator.providers.errors import Contested, Denied, NotThere, Refused, TryLater, Unknown
 from finetune_operator.providers.pace import Pace

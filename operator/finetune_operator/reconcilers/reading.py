@@ -1,0 +1,165 @@
+"""Objects of ours as this release reads them, though another one wrote them; what it cannot read is written back.
+
+A newer release has its fields again after a rollback. A field that is not known stays where it was for as long as the
+part that holds it stays. In lists, which are records, that also goes for values, and whole parts, that cannot be read.
+Elsewhere a known field is this release's to say anew.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from finetune_api.base import SHAPES, UNSEEN, ApiModel
+from finetune_api.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=ApiModel)
+
+_NEWER_DEFINITIONS = ": the definitions on the cluster are newer than the operator, upgrade it to their release"
+
+_UNKNOWN = {"extra_forbidden", "literal_error", "enum"}
+"""By pydantic's names, that a field or one of a closed set of words is none that the model has."""
+
+_READING_ROUNDS = 8
+"""Taking a field away may leave another one incomplete; a status is no deeper than this."""
+
+_OF_THE_DEFINITION = {"observedGeneration", "phase", "conditions"}
+"""What a definition's default of the status has."""
+
+_NAMED_BY = ("name", "id", "type", "version", "step", "target")
+"""Fields that tell the parts of a list apart; a list without any of them is written as a whole."""
+
+
+def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
+    """The spec, or None and a sentence that names the fields that do not fit."""
+    try:
+        return model.model_validate(obj.get("spec") or {}), ""
+    except ValidationError as error:
+        found = [f"spec{_path(one['loc'])}: {_wrong(one)}" for one in error.errors(include_input=False)]
+        return None, "; ".join(found[:5])
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+
+
+def _wrong(error: ErrorDetails) -> str:
+    """What to write, where that is known; an older definition has let the text pass."""
+    if error["type"] == "extra_forbidden":
+        return "this release of the operator does not know the field"
+    return SHAPES.get(str(error.get("ctx", {}).get("pattern")), error["msg"].removeprefix("Value error, "))
+
+
+def is_of_newer_definitions(model: type[M], obj: Mapping[str, Any]) -> bool:
+    """Whether the spec has a field, or a word, that this release does not know: definitions take none but their own."""
+    try:
+        model.model_validate(obj.get("spec") or {})
+    except ValidationError as error:
+        return any(one["type"] in _UNKNOWN for one in error.errors(include_input=False, include_url=False))
+    return False
+
+
+def unread_spec(model: type[M], obj: Mapping[str, Any], problem: str) -> str:
+    """What `parse_spec` has found, with what to do where it is the release that is too old for the spec.
+
+    A job's failure has its own next step instead.
+    """
+    return f"{problem}{_NEWER_DEFINITIONS}" if problem and is_of_newer_definitions(model, obj) else problem
+
+
+def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
+    """The status, without what this release does not know of it; that stays where it is (`unread`).
+
+    Another release may have written it. What can be read counts: an ended job must not begin anew, and the versions of
+    a model must not be forgotten, because of one field. What the definition says of an object that nobody has looked at
+    yet is nobody's word; what somebody brings back from a backup is patched into it, and counts.
+    """
+    status = said(obj)
+    for _ in range(_READING_ROUNDS):
+        try:
+            return model.model_validate(status, extra="ignore")
+        except ValidationError as error:
+            logger.warning("status of %s: %d fields cannot be read", obj["metadata"]["name"], error.error_count())
+            problems = error.errors(include_input=False, include_url=False)
+            # Where something is missing, what should hold it goes.
+            unread = {p["loc"][:-1] if p["type"] == "missing" else p["loc"] for p in problems}
+            status = _without(status, unread)
+    logger.error("status of %s cannot be read at all", obj["metadata"]["name"])
+    return model()
+
+
+def is_of_the_definition(status: Mapping[str, Any]) -> bool:
+    """Whether this is what the definition says of an object that nobody has looked at yet."""
+    return status.get("observedGeneration") == UNSEEN and status.keys() <= _OF_THE_DEFINITION
+
+
+def said(obj: Mapping[str, Any]) -> Manifest:
+    """The status that somebody has written."""
+    status = obj.get("status") or {}
+    return {} if is_of_the_definition(status) else status
+
+
+def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | str, ...] = ()) -> Any:
+    """A copy without the values at these paths."""
+    if isinstance(value, Mapping):
+        kept = {key: inner for key, inner in value.items() if (*path, key) not in unread}
+        return {key: _without(inner, unread, (*path, key)) for key, inner in kept.items()}
+    if isinstance(value, list):
+        numbered = enumerate(value)
+        return [_without(inner, unread, (*path, at)) for at, inner in numbered if (*path, at) not in unread]
+    return value
+
+
+def with_unread(held: Any, read: ApiModel, status: ApiModel) -> dict[str, Any]:
+    """The status as it is to be written.
+
+    Args:
+        held: the status as the object has it.
+        read: what was understood of that.
+        status: what is to be said from now on.
+    """
+    understood, said = read.wire(), status.wire()
+    if held == understood:
+        return said  # as nearly always: looking at each part takes twenty times as long
+    kept: dict[str, Any] = _kept(held, understood, status, said)
+    return kept
+
+
+def _kept(held: Any, read: Any, part: Any, wire: Any, *, recorded: bool = False) -> Any:
+    """A part as it is to be written, `wire`, with what is `held` beyond what was `read`. `recorded`: in a list."""
+    if isinstance(part, ApiModel) and isinstance(held, Mapping):
+        known = {field.alias: name for name, field in type(part).model_fields.items()}
+        before = read or {}
+        told = {
+            key: _kept(held.get(key), before.get(key), getattr(part, known[key]), value, recorded=recorded)
+            for key, value in wire.items()
+        }
+        said = before.keys() if recorded else known.keys()
+        return {key: value for key, value in held.items() if key not in said} | told
+    if isinstance(part, list) and isinstance(held, list):
+        return _kept_list(held, read or (), part, wire)
+    return wire
+
+
+def _kept_list(held: list[Any], read: Any, parts: list[Any], wire: list[Any]) -> list[Any]:
+    present, before = {_identity(one): one for one in held}, {_identity(one): one for one in read}
+    told = [
+        _kept(present.get(_identity(one)), before.get(_identity(one)), part, one, recorded=True)
+        for part, one in zip(parts, wire, strict=True)
+    ]
+    ours = before.keys() | {_identity(one) for one in wire} | {None}
+    for at, one in enumerate(held):
+        if _identity(one) not in ours:
+            told.insert(at, one)
+    return told
+
+
+def _identity(part: Any) -> tuple[str, str] | None:
+    """What a part of a list is known by; None where nothing tells."""
+    if not isinstance(part, Mapping):
+        return None
+    return next(((key, str(part[key])) for key in _NAMED_BY if key in part), None)
