@@ -7,8 +7,9 @@
     config_file                               its files held against each other before anything is loaded:
       config_values, generation_file          what no config.json and no generation_config.json may say
       weight_files, tensor_names              headers of the weights, and the names of tensors taken apart
-      kind_parts, kind_options, experts       which tensors there have to be
-      config_shapes ─▶ matrix_sides           how wide they have to be, and how many layers there are
+      required_tensors, optional_tensors      which tensors there have to be
+      experts                                 the same of a mixture's experts
+      config_shapes ─▶ tensor_shapes          how wide they have to be, and how many layers there are
       target_names, vocabulary                what the job asks of layers, and tokens of its rows
     base_model ─▶ loaded_weights, corrected   loaded; what libraries have made up, left out or left wrong
       tokenizer_file                          with its tokenizer

@@ -19,9 +19,9 @@ from finetune_trainer.models.config_shapes import wrong_count, wrong_shapes
 from finetune_trainer.models.config_values import Fields, Wrong, shown, wrong_values
 from finetune_trainer.models.experts import wrong_experts
 from finetune_trainer.models.generation_file import wrong_generation
-from finetune_trainer.models.kind_options import left_out
-from finetune_trainer.models.kind_parts import first_missing, unwrapped, wrapped
 from finetune_trainer.models.kinds import KNOWN
+from finetune_trainer.models.optional_tensors import left_out
+from finetune_trainer.models.required_tensors import first_missing, unwrapped, wrapped
 from finetune_trainer.models.tensor_names import placed
 from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, entries_in, file_of, promised_in, unwritten
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
 from finetune_trainer.models.config_values import Fields, Wrong, is_whole
-from finetune_trainer.models.kind_parts import BESIDE_EXPERTS
+from finetune_trainer.models.required_tensors import BESIDE_EXPERTS
 from finetune_trainer.models.tensor_names import around_of, count_of, placed
 from finetune_trainer.models.weight_files import file_of, promised_in
 

@@ -2,8 +2,8 @@
 
     model.layers.3.self_attn.q_proj.weight  →  part layers.N.self_attn.q_proj.weight, in `layers.`, number 3
 
-Kinds of models have the same parts in all of their layers, mostly. Which kind has which: `kind_parts.py`. Which field
-of config.json counts the layers of a list is told here, too: an encoder's are none of a decoder's.
+Kinds of models have the same parts in all of their layers, mostly: `required_tensors.py`. Which field of config.json
+counts the layers of a list is told here, too: an encoder's are none of a decoder's.
 """
 
 import re

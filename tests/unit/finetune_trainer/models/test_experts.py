@@ -14,10 +14,10 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
 from finetune_trainer.models.config_values import is_whole
-from finetune_trainer.models.kind_parts import BESIDE_EXPERTS
-from finetune_trainer.models.matrix_sides import OF_EXPERTS
+from finetune_trainer.models.required_tensors import BESIDE_EXPERTS
 from finetune_trainer.models.tensor_names import placed
-from tests.unit.finetune_trainer.models.test_kind_parts import TURNED, stored
+from finetune_trainer.models.tensor_shapes import OF_EXPERTS
+from tests.unit.finetune_trainer.models.test_required_tensors import TURNED, stored
 
 COUNTS = ("moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts")
 SMALL = {

@@ -1,7 +1,7 @@
 """Tensors that models of a known kind have by a field of config.json, and tensors of files that a kind has never.
 
 Transformers leaves the latter out, and the model computes something else than its weights were made for: Qwen3's
-weights called Llama's would be trained without the norms of their heads. `kind_parts.py` has what is always there.
+weights called Llama's would be trained without the norms of their heads. What is always there: `required_tensors.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune_trainer.models.config_values import Fields, Wrong, shown
-from finetune_trainer.models.kind_parts import ALWAYS, spelt
+from finetune_trainer.models.required_tensors import ALWAYS, spelt
 from finetune_trainer.models.tensor_names import around_of, count_of, placed
 from finetune_trainer.models.weight_files import file_of
 

@@ -7,8 +7,8 @@ without weights, and compares. What follows from the table: `config_shapes.py`.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from finetune_trainer.models.kind_parts import spelt
 from finetune_trainer.models.kinds import LLAMAS, T5S
+from finetune_trainer.models.required_tensors import spelt
 
 OF_EXPERTS = {
     **dict.fromkeys(("gpt_oss", "granitemoe", "granitemoeshared", "mixtral", "phimoe"), "num_local_experts"),
