@@ -17,13 +17,15 @@ _WRAPPER = re.compile(r"^module\.|(?:^|(?<=\.))_(?:orig_mod|fsdp_wrapped_module|
 """What torch's wrappers put into the names of a model that is saved within them."""
 
 
+def alternatives(name: str) -> list[str]:
+    """A name whose braces hold alternatives, as a shell has them: each of its spellings in order."""
+    pieces = [part.split(",") if place % 2 else [part] for place, part in enumerate(_BRACES.split(name))]
+    return ["".join(one) for one in product(*pieces)]
+
+
 def spelt(*names: str) -> frozenset[str]:
-    """Names whose braces hold alternatives, as a shell has them."""
-    found: list[str] = []
-    for name in names:
-        pieces = _BRACES.split(name)
-        found += map("".join, product(*(part.split(",") if place % 2 else [part] for place, part in enumerate(pieces))))
-    return frozenset(found)
+    """All spellings of several such names."""
+    return frozenset(one for name in names for one in alternatives(name))
 
 
 _ATTENTION = spelt("layers.N.self_attn.{q,k,v,o}_proj.weight")
