@@ -17,21 +17,10 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_trainer.command_line import Parser, place, port, positive, quantity
 
-COMMANDS = {
-    "check": "finetune_trainer.check",
-    "run": "finetune_trainer.run",
-    "train": "finetune_trainer.train",
-    "prepare": "finetune_trainer.prepare",
-    "measure": "finetune_trainer.measure",
-    "sagemaker": "finetune_trainer.sagemaker",
-    "serve": "finetune_trainer.serve",
-    "cache": "finetune_trainer.cache",
-    "prune": "finetune_trainer.prune",
-    "fetch": "finetune_trainer.fetch",
-    "base": "finetune_trainer.base",
-    "push": "finetune_trainer.push",
-}
-
+COMMANDS = (
+    "check", "run", "train", "prepare", "measure", "sagemaker", "serve", "cache", "prune", "fetch", "base", "push",
+)  # fmt: skip
+"""Each is a module of the same name."""
 
 PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "sageMaker", "bedrock")
 """Names of data.provider_rules, which is not imported before it is needed."""
@@ -248,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The first process of a container gets no signal that it has not asked for, and importing takes seconds.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             import_module("finetune_trainer.attempt.interruption").Interruption.ends_the_process = True
-        command: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command]).main
+        command: Callable[[argparse.Namespace], int] = import_module(f"finetune_trainer.{args.command}").main
         return command(args)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
