@@ -132,27 +132,13 @@ _ATTENDING = _ATTENTION | _NORMS | {"norm.weight"}
 
 BESIDE_EXPERTS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite"), _LATENT),
-    **dict.fromkeys(
-        (
-            "ernie4_5_moe",
-            "glm4_moe",
-            "granitemoe",
-            "granitemoeshared",
-            "llama4_text",
-            "mixtral",
-            "qwen2_moe",
-            "solar_open",
-        ),
-        _ATTENDING,
-    ),
+    **dict.fromkeys(("ernie4_5_moe", "glm4_moe", "granitemoe", "granitemoeshared"), _ATTENDING),
+    **dict.fromkeys(("llama4_text", "mixtral", "qwen2_moe", "solar_open"), _ATTENDING),
     **dict.fromkeys(("olmoe", "qwen3_moe"), _ATTENDING | _NORMED_HEADS),
     "flex_olmo": _OLMO2 - _GATED,
     "gpt_oss": _ATTENDING
-    | spelt(
-        "layers.N.self_attn.sinks",
-        "layers.N.mlp.router.{weight,bias}",
-        "layers.N.mlp.experts.{gate_up,down}_proj{,_bias}",
-    ),
+    | spelt("layers.N.self_attn.sinks", "layers.N.mlp.router.{weight,bias}")
+    | spelt("layers.N.mlp.experts.{gate_up,down}_proj{,_bias}"),
     "phimoe": _ATTENDING | spelt("layers.N.{input,post_attention}_layernorm.bias", "norm.bias"),
 }
 """The same of mixtures of experts, whose feed-forward layers are in `experts.py`: files name them in several ways."""
