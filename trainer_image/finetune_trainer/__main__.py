@@ -5,44 +5,22 @@
 
 import argparse
 import os
-import re
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from math import inf
 from pathlib import Path
-from typing import Any, NoReturn
 
 from finetune_api import RELEASE
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import SERVE_FLAGS_VARIABLE
+from finetune_trainer.command_line import Parser, place, port, positive, quantity
 
-COMMANDS = {
-    "check": "finetune_trainer.check",
-    "run": "finetune_trainer.run",
-    "train": "finetune_trainer.train",
-    "prepare": "finetune_trainer.prepare",
-    "measure": "finetune_trainer.measure",
-    "sagemaker": "finetune_trainer.sagemaker",
-    "serve": "finetune_trainer.serve",
-    "cache": "finetune_trainer.cache",
-    "prune": "finetune_trainer.prune",
-    "fetch": "finetune_trainer.fetch",
-    "base": "finetune_trainer.base",
-    "push": "finetune_trainer.push",
-}
-
-
-_IN_OTHER_WORDS = {
-    "run": ("finetune", "tune", "sft", "lora", "evaluate", "eval", "test"),
-    "serve": ("chat", "generate", "infer", "predict", "deploy"),
-    "check": ("validate", "lint", "verify"),
-    "cache": ("download", "pull"),
-    "push": ("upload", "publish"),
-}
-"""Commands of other tools, by the one here that does it: `run` evaluates as well, where the job has a test set."""
+COMMANDS = (
+    "check", "run", "train", "prepare", "measure", "sagemaker", "serve", "cache", "prune", "fetch", "base", "push",
+)  # fmt: skip
+"""Each is a module of the same name."""
 
 PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "sageMaker", "bedrock")
 """Names of data.provider_rules, which is not imported before it is needed."""
@@ -66,109 +44,16 @@ from data to an answering model on this machine:
 exit codes: 0 done, 2 wrong flag, 65 rows that cannot be used, 75 interrupted (run it again to go on), 78 wrong
 manifest; the others are in docs/reference/reasons.md. Every failure ends in one line with a reason and a next step.
 """
-_AS_JSON = re.compile("unrecognized arguments: (-o|-j|--(output|format|json)[a-z-]*)\\b")
-"""Flags by which other tools are asked for JSON, which `check` always prints."""
-_LAST_PORT = 65535
 _Raw = argparse.RawDescriptionHelpFormatter
 
 
-class _Once(argparse.Action):
-    """A flag with one value: argparse itself takes the last of several, and says nothing of the others."""
-
-    def __call__(
-        self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        """See argparse; what has been given is remembered beside the values, which only this reading has."""
-        given = vars(namespace).setdefault("given", set())
-        if option is not None and self.dest in given:
-            raise argparse.ArgumentError(self, "it stands twice, and takes one value")
-        given.add(self.dest)
-        setattr(namespace, self.dest, values)
-
-
-def _choice_meant(message: str) -> str:
-    """The command or value that was probably meant, of those that argparse lists."""
-    from finetune_api.near_names import like
-
-    if not (found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)):
-        return ""
-    choices = re.findall(r"[\w-]+", found[2])
-    known = (ours for ours, words in _IN_OTHER_WORDS.items() if ours in choices and found[1].lower() in words)
-    near = next(known, None) or like(found[1], choices)
-    return f"; did you mean {near}?" if near else ""
-
-
-def _flag_for_letters(letters: str, flags: Sequence[str]) -> str | None:
-    """The flag that `-o` or `-output` may mean where no flag is written with one dash: the only one that begins so."""
-    begin_so = [flag for flag in flags if flag.startswith(f"--{letters}")]
-    return begin_so[0] if len(begin_so) == 1 else None
-
-
-class _Parser(argparse.ArgumentParser):
-    """One whose flags are `_Once`, unless they say otherwise, and that says what to type for what it does not know.
-
-    Its commands are of the same class.
-    """
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.register("action", None, _Once)
-        self._line: list[str] = []
-
-    def parse_known_args(  # type: ignore[override]  # typeshed has it three times
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """See argparse; a command tells what it does not know itself, since the whole line's parser knows no flags."""
-        self._line = list(args or ())
-        found, unknown = super().parse_known_args(args, namespace)
-        if unknown and self._subparsers is None:
-            self.error(f"unrecognized arguments: {shlex.join(unknown)}")
-        return found, unknown
-
-    def error(self, message: str) -> NoReturn:
-        """See argparse; what was probably meant stands behind it, or a line that has all that the command needs."""
-        meant, example = _choice_meant(message) or self._meant(), EXAMPLES.get(self.prog.rpartition(" ")[2])
-        if not meant and example and "arguments are required" in message:
-            meant = f"; for example: finetune-trainer {example}"
-        if not meant and self.prog.endswith(" check") and _AS_JSON.match(message):
-            meant = "; the verdict is printed as JSON without any flag"
-        super().error(message + meant)
-
-    def _meant(self) -> str:
-        """The line as it was probably meant: a word in front of which its flag is missing, or a misspelt flag."""
-        from finetune_api.near_names import like
-
-        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        takes = 0.0
-        for word in self._line:
-            name = word.partition("=")[0]
-            if word.startswith("--") and not any(flag.startswith(name) for flag in flags):
-                near = like(name, flags)
-                return f"; did you mean {near} instead of {name}?" if near else ""
-            if re.match("-[A-Za-z]", word) and word[:2] not in self._option_string_actions:
-                near = _flag_for_letters(word[1:].partition("=")[0], flags)
-                return f"; did you mean {near} instead of {word.partition('=')[0]}?" if near else ""
-            if word.startswith("-"):
-                action = self._option_string_actions.get(word)
-                takes = 0 if action is None or action.nargs == 0 else inf if action.nargs == "+" else 1
-            elif takes:
-                takes -= 1
-            elif needed := self._flag_for_words():
-                return f"; did you mean {needed} {shlex.quote(word)}?"
-        return ""
-
-    def _flag_for_words(self) -> str | None:
-        """The first flag that has to be there, and may still be given, of a command that takes no words without one."""
-        if any(not one.option_strings for one in self._actions):
-            return None
-        given = {word.partition("=")[0] for word in self._line}
-        may = (one for one in self._actions if not (isinstance(one, _Once) and given & set(one.option_strings)))
-        return next((one.option_strings[0] for one in may if one.required), None)
+class _CommandLine(Parser):
+    examples = EXAMPLES
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = _Parser(prog="finetune-trainer", description=_ABOUT, epilog=_EXAMPLE, formatter_class=_Raw)
+    top = _CommandLine(prog="finetune-trainer", description=_ABOUT, epilog=_EXAMPLE, formatter_class=_Raw)
     top.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}", help="show the release and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -313,55 +198,6 @@ def _push_flags(push: argparse.ArgumentParser) -> None:
     push.add_argument("--public", action="store_true", help="make the repository on the hub public")
 
 
-def place(text: str) -> Path:
-    """A file or a folder, for argparse. A variable that is not set would be the folder that one happens to be in.
-
-    Raises:
-        ArgumentTypeError: it is empty.
-    """
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty: name a file or a folder")
-    return Path(text)
-
-
-def positive(text: str) -> int:
-    """A whole number above 0, for argparse.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
-def quantity(text: str) -> int:
-    """Bytes from a Kubernetes quantity, for argparse.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    from finetune_api.quantities import LEAST_SIZE, amount
-
-    found = amount(text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write one such as 24Gi")
-    if found < LEAST_SIZE:
-        raise argparse.ArgumentTypeError(f"{text!r} lacks its unit, a number alone is bytes: write one such as 24Gi")
-    return int(found)
-
-
-def port(text: str) -> int:
-    """A port to listen on, for argparse; 0 lets the system choose.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    if not text.isdecimal() or int(text) > _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: write 0 to {_LAST_PORT}")
-    return int(text)
-
-
 def with_flags(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """The command line; a platform that says `serve` and no more, as SageMaker does, gives flags by a variable."""
     given = environment.get(SERVE_FLAGS_VARIABLE, "") if list(argv) == ["serve"] else ""
@@ -401,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The first process of a container gets no signal that it has not asked for, and importing takes seconds.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             import_module("finetune_trainer.attempt.interruption").Interruption.ends_the_process = True
-        command: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command]).main
+        command: Callable[[argparse.Namespace], int] = import_module(f"finetune_trainer.{args.command}").main
         return command(args)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -344,7 +344,7 @@ from finetune_trainer import __main__ as command
 imported = command.import_module
 
 def import_module(name):
-    if name == command.COMMANDS[sys.argv[1]]:
+    if name == f"finetune_trainer.{sys.argv[1]}":
         os.kill(os.getpid(), signal.SIGTERM)
     return imported(name)
 

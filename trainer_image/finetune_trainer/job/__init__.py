@@ -2,7 +2,7 @@
 
     given                                     the job of a pod, and the keys of its data
     given_files ─▶ manifest                   files, folders and standard input; the objects of ours in them
-      yaml_documents                          documents with their lines, as kubectl reads them
+      yaml_documents ─▶ kubernetes_yaml       documents with their lines, as kubectl reads them
       wrong_fields                            one wrong field in words
         fields                                which fields there are
         meant ─▶ other_names                  which one was meant, by its likeness or by what other tools call it

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from finetune_api.reasons import Reason
-from finetune_api.trainer import LARGEST_NUMBER
 from finetune_trainer.data.utf16 import is_utf16
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.job.kubernetes_yaml import Loader, is_octal
 
 _MOST_BYTES = 3 * 1024 * 1024  # what the API server takes as one request
 _STDIN = Path("-")
@@ -24,7 +24,6 @@ _TEMPLATE = re.compile(r"\{\{|\{%|\{#|\$\{|<%")
 _GLUED = re.compile(r"\s*(?:- )?(\w+:)[^\s:/]")
 """A name whose value follows its colon at once, which makes one text of both."""
 
-_HALF = re.compile("[\ud800-\udfff]")
 _BESIDE_THE_MARK = re.compile(r"^---[^\S\n]*[^\s#].*$", re.MULTILINE)
 """A line that kubectl takes for no mark between documents, though YAML lets one begin there."""
 
@@ -59,7 +58,7 @@ class Document:
         """Where a number stands that a zero before it makes another one; nothing where none does."""
         for node in self._nodes():
             number = node.value if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") else ""
-            if _is_octal(number) and int(number, 8) != int(number):
+            if is_octal(number) and int(number, 8) != int(number):
                 return f"line {node.start_mark.line + 1}: {number} is read as octal, which is {int(number, 8)}"
         return None
 
@@ -188,7 +187,7 @@ def _without_inner_tabs(line: str) -> str:
 
 
 def _documents(name: str, text: str) -> list[Document]:
-    loader, found = _Loader(text), list[Document]()
+    loader, found = Loader(text), list[Document]()
     loader.is_json = text.lstrip().startswith("{")
     stray: int | None = None
     while loader.check_node():
@@ -315,97 +314,3 @@ def _why(error: Exception, text: str) -> str:
 
 def _wrong(name: str, what: str) -> TrainerError:
     return TrainerError(Reason.SPEC_INVALID, name + what, "Correct the YAML; indent with spaces.")
-
-
-_KUBERNETES_OWN = ("timestamp", "float", "int", "bool", "value")
-"""What kubectl tells by other patterns than PyYAML, or not at all."""
-
-
-def _is_octal(number: str) -> bool:
-    return re.fullmatch("[-+]?0_*[0-7][0-7_]*", number) is not None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: a key may not stand twice, a null is left out, dates are text, 2e-4 is a number.
-
-    Only what JSON has comes out: text, numbers, true, false, null, lists and objects with text as keys.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to declare them
-        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in _KUBERNETES_OWN]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    is_json = False
-    bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}  # noqa: RUF012 - as above
-    yaml_constructors = {  # noqa: RUF012 - as above
-        tag: make
-        for tag, make in yaml.SafeLoader.yaml_constructors.items()
-        if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        known: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                problem = "a key is no text"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if key.value in known and key.value != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
-            known.add(key.value)
-            if key.tag.endswith(":bool"):  # y, n, on, off: shown as it was written
-                key.tag = "tag:yaml.org,2002:str"
-        for key, value in node.value if node.flow_style else ():
-            if value.tag.endswith(":null") and (alone := _alone(key, value)):
-                raise yaml.constructor.ConstructorError(None, None, alone, key.start_mark)
-        made = super().construct_mapping(node, deep)
-        return {str(key): value for key, value in made.items() if value is not None}
-
-    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
-        """Text, of whose characters none is the half of another one: JSON escapes some as two, YAML none."""
-        node = super().compose_scalar_node(anchor)
-        if _HALF.search(node.value):
-            if not self.is_json:
-                problem = "a \\u escape is half of a character: write the character itself"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-            node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return node
-
-    def construct_whole_number(self, node: yaml.ScalarNode) -> int | float:
-        """An integer of 64 bits. A zero before it means octal, unless it cannot be so."""
-        written = node.value.replace("_", "").lower()
-        base = {"0x": 16, "0b": 2, "0o": 8}.get(written.lstrip("+-")[:2], 8 if _is_octal(written) else 10)
-        number = int(written, base)
-        return number if -LARGEST_NUMBER <= number < LARGEST_NUMBER else float(number)
-
-    def construct_text(self, node: yaml.ScalarNode) -> str:
-        """What stands there."""
-        return str(node.value)
-
-    def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """A number with a fraction or exponent; an integer where it is one, as in JSON."""
-        number = super().construct_yaml_float(node)
-        return int(number) if number.is_integer() and abs(number) <= _EXACT else number
-
-
-def _alone(key: yaml.Node, value: yaml.Node) -> str | None:
-    """What is wrong with a name in braces that has no value, and that kubectl would leave out without a word."""
-    if key.tag.endswith((":int", ":float")):
-        return f"{key.value} stands alone: is the comma before it one within a number?"
-    between = (key.end_mark.buffer or "")[key.end_mark.pointer : value.start_mark.pointer]
-    if ":" in between:  # nothing behind a colon may be meant
-        return None
-    name, colon, rest = key.value.partition(":")
-    meant = f"write {name}: {rest}, with a space behind the colon" if colon else "a colon and a value belong behind it"
-    return f"{key.value} stands alone, and is left out: {meant}"
-
-
-_EXACT = 1 << 53
-_FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
-_INTEGER = re.compile(r"[-+]?(0b[01_]+|0[oO][0-7_]+|0[xX][0-9a-fA-F_]+|[0-9][0-9_]*)$")
-_BOOLEAN = re.compile("(y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", _INTEGER, list("-+0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("yYnNtTfFoO"))
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole_number)
-_Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.construct_text)

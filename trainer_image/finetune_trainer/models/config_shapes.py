@@ -13,7 +13,7 @@ from finetune_trainer.models.config_values import Fields, Wrong, is_whole, shown
 from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
 from finetune_trainer.models.optional_tensors import lacking
 from finetune_trainer.models.required_tensors import ALWAYS
-from finetune_trainer.models.tensor_names import LAYERS, around_of, count_of, field_of, parts_by_layer, placed
+from finetune_trainer.models.tensor_names import LAYER_COUNTS, around_of, count_of, field_of, parts_by_layer, placed
 from finetune_trainer.models.tensor_shapes import FOUR_TIMES, OF_EXPERTS, OWN_HEAD_DIM, SIDES, Side, Sides
 from finetune_trainer.models.weight_files import file_of, promised_in
 
@@ -45,7 +45,7 @@ def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iter
         for layers in lists:
             yield from _wrong_number(layers, fields, shapes, folder)
         return
-    name = next((one for one in LAYERS if is_whole(fields.get(one))), None)
+    name = next((one for one in LAYER_COUNTS if is_whole(fields.get(one))), None)
     if name is not None and shapes and fields[name] > len(shapes):
         yield Wrong(name, f"is {fields[name]}, and the files of weights hold {len(shapes)} tensors")
 

@@ -14,7 +14,7 @@ from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
 
 Fields = Mapping[str, Any]
 
-NUMBERS = frozenset({
+DTYPES = frozenset({
     "bfloat16", "double", "float", "float16", "float32", "float4_e2m1fn_x2", "float64", "float8_e4m3fn",
     "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "half", "int", "int1", "int16", "int2",
     "int3", "int32", "int4", "int5", "int6", "int64", "int7", "int8", "long", "short", "uint1", "uint16", "uint2",
@@ -30,10 +30,9 @@ ACTIVATIONS = frozenset({
 
 _ACTIVATION_FIELDS = {
     **dict.fromkeys(
-        ("bart", "blenderbot", "codegen", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "pegasus", "xglm"),
-        "activation_function",
+        BARTS | {"codegen", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "xglm"}, "activation_function"
     ),
-    **dict.fromkeys(("longt5", "mt5", "t5", "umt5"), "feed_forward_proj"),
+    **dict.fromkeys(T5S, "feed_forward_proj"),
     **dict.fromkeys(("gemma2", "gemma3_text"), "hidden_activation"),
     "falcon": "activation",
     "bloom": None,
@@ -42,7 +41,7 @@ _ACTIVATION_FIELDS = {
 """Where a kind names its activation, if not in hidden_act; what it does not look up may hold any word."""
 _GATED = "gated-"
 
-LAYERS = frozenset({"attention", "full_attention", "sliding_attention"})
+LAYER_TYPES = frozenset({"attention", "full_attention", "sliding_attention"})
 """How layers of the known kinds attend; the first is an older name of the second."""
 
 _SIZES = frozenset({
@@ -53,34 +52,29 @@ _SIZES = frozenset({
 """Fields of which there is no model without at least one; some kinds have a list of them, one for each layer."""
 _NEEDED = frozenset({"hidden_size", "vocab_size", "num_hidden_layers"})
 """Of these what nothing else can say, where the name is there."""
-_COUNTS = frozenset({"num_key_value_heads", "intermediate_size", "d_ff", "d_kv", "head_dim", "n_inner"})
+_OPTIONAL_SIZES = frozenset({"num_key_value_heads", "intermediate_size", "d_ff", "d_kv", "head_dim", "n_inner"})
 """Fields that a kind without such a part has as nothing, or as 0."""
-_HEADS_OF: dict[str, tuple[tuple[str, str], ...]] = {
+_HEAD_FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     **dict.fromkeys(("gpt2", "gptj"), (("n_embd", "n_head"),)),
-    **dict.fromkeys(
-        ("bart", "blenderbot", "pegasus"),
-        (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads")),
-    ),
+    **dict.fromkeys(BARTS, (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads"))),
     "bloom": (("hidden_size", "n_head"),),
     "gpt_neo": (("hidden_size", "num_heads"),),
 }
 """Fields of kinds whose heads part the width of the model, where these are not those of Llama."""
 _TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
-_UNPADDED = frozenset({
-    "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "longt5", "mpt", "mt5", "t5",
-    "umt5",
-})  # fmt: skip
-_PADDED = KNOWN - _UNPADDED
+_WITH_PADDING_INDEX = KNOWN - T5S - {
+    "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt",
+}  # fmt: skip
 """Kinds whose table of embeddings knows its padding token, and is not made where it has none such."""
-_NUMBERS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
-_PARTS = ("attention_dropout", "attn_pdrop", "dropout", "dropout_rate", "embd_pdrop", "hidden_dropout", "resid_pdrop")
-_TRUTHS = (
+_REAL_FIELDS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
+_RATES = ("attention_dropout", "attn_pdrop", "dropout", "dropout_rate", "embd_pdrop", "hidden_dropout", "resid_pdrop")
+_BOOLEANS = (
     "attention_bias", "is_encoder_decoder", "mlp_bias", "output_attentions", "output_hidden_states", "return_dict",
     "tie_word_embeddings", "use_cache",
 )  # fmt: skip
 _OBJECTS = ("text_config", "quantization_config", "rope_scaling", "rope_parameters", "id2label")
 
-_OF_ROPE: dict[str, tuple[str, ...]] = {
+ROPE_TYPES: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -92,7 +86,7 @@ _OF_ROPE: dict[str, tuple[str, ...]] = {
     "su": (),
 }
 """What each kind of rotary positions needs, as transformers has them and the names that they had."""
-_ABOVE_NOTHING = ("factor", "rope_theta", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+_POSITIVE = ("factor", "rope_theta", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 _SEQ2SEQ = T5S | BARTS
 _GPTS = frozenset({"bloom", "codegen", "gpt2", "gpt_bigcode", "gptj", "mpt"}) | T5S
@@ -123,9 +117,9 @@ NEVER_NULL: Mapping[str, frozenset[str]] = {
 REALS = ("initializer_range", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps")
 """Numbers that transformers takes only with a decimal point or an exponent."""
 
-_PARTED = frozenset({"bloom", "cwm", "llama", "seed_oss"})
+_WITH_PRETRAINING_TP = frozenset({"bloom", "cwm", "llama", "seed_oss"})
 """Kinds that say in how many parts their sums were made."""
-_OTHER_PARTS = ("decoder", "encoder", "text_config", "text_encoder", "generator")
+_SUBMODELS = ("decoder", "encoder", "text_config", "text_encoder", "generator")
 """Fields in which a model of several parts has their configurations."""
 
 
@@ -148,11 +142,11 @@ def wrong_values(config: Fields, text: Fields) -> Iterator[Wrong]:
 def _wrong_value(fields: Fields) -> Iterator[Wrong]:
     """Values that are none of their field's, whatever kind of model it is."""
     yield from (Wrong(name, "is no object") for name in _OBJECTS if not _is(fields.get(name), dict))
-    yield from (Wrong(name, f"is {shown(fields[name])}, neither true nor false") for name in _TRUTHS
+    yield from (Wrong(name, f"is {shown(fields[name])}, neither true nor false") for name in _BOOLEANS
                 if not _is(fields.get(name), bool))  # fmt: skip
     if not _is(fields.get("model_type"), str):
         yield Wrong("model_type", "is no text")
-    yield from _wrong_words(fields)
+    yield from _wrong_names(fields)
     quantised = fields.get("quantization_config")
     if quantised is not None and not _is(quantised.get("quant_method"), str):
         yield Wrong("quantization_config.quant_method", "is no text")
@@ -172,7 +166,7 @@ def _is(value: Any, kind: type) -> bool:
 
 def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
     kind = fields.get("model_type")
-    for name in sorted((_SIZES | _COUNTS) & fields.keys()):
+    for name in sorted((_SIZES | _OPTIONAL_SIZES) & fields.keys()):
         value = fields[name]
         least = 1 if name in _SIZES or (kind in KNOWN and value is not None) else 0
         if (value is None and name not in _NEEDED) or (isinstance(value, list) and kind not in KNOWN):
@@ -185,10 +179,10 @@ def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
     window = fields.get("sliding_window")
     if not (window is None or is_whole(window) or isinstance(window, list)):
         yield Wrong("sliding_window", f"is {shown(window)}, and no whole number")
-    for name in (*_NUMBERS, *_PARTS):
+    for name in (*_REAL_FIELDS, *_RATES):
         value = fields.get(name)
-        if value is not None and not (is_number(value) and value >= 0 and (name in _NUMBERS or value <= 1)):
-            yield Wrong(name, f"is {shown(value)}, and no number from 0 {'on' if name in _NUMBERS else 'to 1'}")
+        if value is not None and not (is_number(value) and value >= 0 and (name in _REAL_FIELDS or value <= 1)):
+            yield Wrong(name, f"is {shown(value)}, and no number from 0 {'on' if name in _REAL_FIELDS else 'to 1'}")
 
 
 def wrong_tokens(fields: Fields) -> Iterator[Wrong]:
@@ -199,7 +193,7 @@ def wrong_tokens(fields: Fields) -> Iterator[Wrong]:
     kind, vocabulary = fields.get("model_type"), fields.get("vocab_size")
     for name in _TOKENS:
         value = fields.get(name)
-        looked_up = name == "decoder_start_token_id" or (name == "pad_token_id" and kind in _PADDED)
+        looked_up = name == "decoder_start_token_id" or (name == "pad_token_id" and kind in _WITH_PADDING_INDEX)
         for token in value if isinstance(value, list) else [] if value is None else [value]:
             if not is_whole(token):
                 yield Wrong(name, f"is {shown(value)}, and no token's number")
@@ -220,16 +214,16 @@ def _wrong_rope(text: Fields) -> Iterator[Wrong]:
 
 def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
     form = rope.get("rope_type", rope.get("type", "default"))
-    for part in _ABOVE_NOTHING:
+    for part in _POSITIVE:
         value = rope.get(part)
         if not (value is None or (is_number(value) and value > 0)):
             yield Wrong(f"{name}.{part}", f"is {shown(value)}, and no number above 0")
     if not rope or kind not in KNOWN:
         return
-    if not (isinstance(form, str) and form in _OF_ROPE):
-        yield Wrong(f"{name}.rope_type", f"is {shown(form)}, and none of {', '.join(_OF_ROPE)}")
+    if not (isinstance(form, str) and form in ROPE_TYPES):
+        yield Wrong(f"{name}.rope_type", f"is {shown(form)}, and none of {', '.join(ROPE_TYPES)}")
         return
-    missing = [part for part in _OF_ROPE[form] if part not in rope]
+    missing = [part for part in ROPE_TYPES[form] if part not in rope]
     if missing:
         yield Wrong(f"{name}.{missing[0]}", f"is missing: rotary positions of the kind {form} need it")
 
@@ -239,7 +233,7 @@ def _wrong_size(text: Fields) -> Iterator[Wrong]:
     kind = text.get("model_type")
     if kind not in KNOWN:
         return
-    for width, count in _HEADS_OF.get(kind, ()):
+    for width, count in _HEAD_FIELDS.get(kind, ()):
         wide: Any = text.get(width)
         parts: Any = text.get(count)
         if is_whole(wide) and is_whole(parts) and wide % parts:
@@ -255,12 +249,12 @@ def _wrong_size(text: Fields) -> Iterator[Wrong]:
         yield Wrong("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is no multiple of it")
 
 
-def _wrong_words(fields: Fields) -> Iterator[Wrong]:
+def _wrong_names(fields: Fields) -> Iterator[Wrong]:
     """Words that are in none of the tables; of kinds that are not known only what is looked up for every kind."""
     for name in ("dtype", "torch_dtype"):
         said = fields.get(name)
         for value in said.values() if isinstance(said, dict) else [said]:
-            if not (value is None or (isinstance(value, str) and value in NUMBERS)):
+            if not (value is None or (isinstance(value, str) and value in DTYPES)):
                 yield Wrong(name, f"is {shown(value)}, and no type of numbers, as bfloat16 is one")
     if fields.get("model_type") in KNOWN:
         yield from _wrong_activation(fields)
@@ -290,8 +284,8 @@ def _wrong_layers(fields: Fields) -> Iterator[Wrong]:
         yield Wrong("layer_types", f"is {shown(said)}, and no list with a word for each layer")
         return
     for value in said:
-        if not (isinstance(value, str) and value in LAYERS):
-            yield Wrong("layer_types", f"has {shown(value)}, and none of {', '.join(sorted(LAYERS))}")
+        if not (isinstance(value, str) and value in LAYER_TYPES):
+            yield Wrong("layer_types", f"has {shown(value)}, and none of {', '.join(sorted(LAYER_TYPES))}")
     if isinstance(layers, int) and len(said) != layers:
         yield Wrong("layer_types", f"has {len(said)} words, and num_hidden_layers is {layers}")
 
@@ -327,7 +321,7 @@ def _wrong_for_its_kind(fields: Mapping[str, Any], kind: str) -> Iterator[Wrong]
     if isinstance(value := fields.get("pad_token_id"), list):
         yield Wrong("pad_token_id", f"is {shown(value)}, and one token pads")
     value = fields.get("pretraining_tp")
-    if kind in _PARTED and not (value is None or is_whole(value)):
+    if kind in _WITH_PRETRAINING_TP and not (value is None or is_whole(value)):
         yield Wrong("pretraining_tp", f"is {shown(value)}, and no whole number")
     if fields.get("output_attentions") is True:
         yield Wrong("output_attentions", "is true, and what tokens attend to is not kept; set it to false")
@@ -339,7 +333,7 @@ def _wrong_for_its_kind(fields: Mapping[str, Any], kind: str) -> Iterator[Wrong]
 def _wrong_parts(fields: Mapping[str, Any]) -> Iterator[Wrong]:
     """Parts that a model of several has, in one of a known kind, which are all of one."""
     kind = fields.get("model_type")
-    for name in _OTHER_PARTS:
+    for name in _SUBMODELS:
         if kind in KNOWN and fields.get(name) is not None:
             yield Wrong(name, f"is set, and a {kind} has no such part; remove it")
 

@@ -17,13 +17,15 @@ _WRAPPER = re.compile(r"^module\.|(?:^|(?<=\.))_(?:orig_mod|fsdp_wrapped_module|
 """What torch's wrappers put into the names of a model that is saved within them."""
 
 
+def alternatives(name: str) -> list[str]:
+    """A name whose braces hold alternatives, as a shell has them: each of its spellings in order."""
+    pieces = [part.split(",") if place % 2 else [part] for place, part in enumerate(_BRACES.split(name))]
+    return ["".join(one) for one in product(*pieces)]
+
+
 def spelt(*names: str) -> frozenset[str]:
-    """Names whose braces hold alternatives, as a shell has them."""
-    found: list[str] = []
-    for name in names:
-        pieces = _BRACES.split(name)
-        found += map("".join, product(*(part.split(",") if place % 2 else [part] for place, part in enumerate(pieces))))
-    return frozenset(found)
+    """All spellings of several such names."""
+    return frozenset(one for name in names for one in alternatives(name))
 
 
 _ATTENTION = spelt("layers.N.self_attn.{q,k,v,o}_proj.weight")
@@ -130,27 +132,13 @@ _ATTENDING = _ATTENTION | _NORMS | {"norm.weight"}
 
 BESIDE_EXPERTS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite"), _LATENT),
-    **dict.fromkeys(
-        (
-            "ernie4_5_moe",
-            "glm4_moe",
-            "granitemoe",
-            "granitemoeshared",
-            "llama4_text",
-            "mixtral",
-            "qwen2_moe",
-            "solar_open",
-        ),
-        _ATTENDING,
-    ),
+    **dict.fromkeys(("ernie4_5_moe", "glm4_moe", "granitemoe", "granitemoeshared"), _ATTENDING),
+    **dict.fromkeys(("llama4_text", "mixtral", "qwen2_moe", "solar_open"), _ATTENDING),
     **dict.fromkeys(("olmoe", "qwen3_moe"), _ATTENDING | _NORMED_HEADS),
     "flex_olmo": _OLMO2 - _GATED,
     "gpt_oss": _ATTENDING
-    | spelt(
-        "layers.N.self_attn.sinks",
-        "layers.N.mlp.router.{weight,bias}",
-        "layers.N.mlp.experts.{gate_up,down}_proj{,_bias}",
-    ),
+    | spelt("layers.N.self_attn.sinks", "layers.N.mlp.router.{weight,bias}")
+    | spelt("layers.N.mlp.experts.{gate_up,down}_proj{,_bias}"),
     "phimoe": _ATTENDING | spelt("layers.N.{input,post_attention}_layernorm.bias", "norm.bias"),
 }
 """The same of mixtures of experts, whose feed-forward layers are in `experts.py`: files name them in several ways."""

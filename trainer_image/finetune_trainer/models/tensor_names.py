@@ -13,7 +13,7 @@ from typing import NamedTuple
 from finetune_trainer.models.config_values import Fields, is_whole
 from finetune_trainer.models.kinds import BARTS, T5S
 
-LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
 _AROUND = re.compile(r"(?:model|transformer|gpt_neox)\.(?=.)")
 """What libraries put before all names of a model that has a head, and leave out where the file has none."""
@@ -69,5 +69,5 @@ def field_of(fields: Fields, layers: str) -> str | None:
     elif kind in T5S:
         named = ("num_decoder_layers", "num_layers") if side == "decoder" else ("num_layers",)
     else:
-        named = LAYERS
+        named = LAYER_COUNTS
     return next((name for name in named if is_whole(fields.get(name))), None)

@@ -51,7 +51,11 @@ def _index(folder: Path) -> dict[str, str]:
 
 
 def header(path: Path) -> dict[str, Any]:
-    """Dtype and shape of each tensor of a file, by its name."""
+    """Dtype and shape of each tensor of a file, by its name.
+
+    Raises:
+        OSError, ValueError, struct.error: it cannot be read, or has no header of safetensors.
+    """
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _HEADER_LIMIT:

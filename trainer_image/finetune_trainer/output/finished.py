@@ -50,7 +50,11 @@ def data_hashes(verdict: DatasetVerdict) -> list[str | None]:
 
 
 def was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> bool:
-    """Whether an earlier attempt wrote the artifact; then its result is reported and nothing is done again."""
+    """Whether an earlier attempt wrote the artifact; then its result is reported and nothing is done again.
+
+    Raises:
+        TrainerError: SpecInvalid, what it wrote is of another spec, or of other data.
+    """
     done = artifact.finished(job)
     if done is None:
         return False

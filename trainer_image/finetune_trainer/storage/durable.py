@@ -250,6 +250,9 @@ def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
     `next_step` is for places other than the job's output.
 
     safetensors wraps a full disk into an error of its own, which is known here by its name: this file must not need it.
+
+    Raises:
+        TrainerError: ArtifactFailed, or StoreUnavailable where a volume does not answer.
     """
     try:
         yield

@@ -15,7 +15,7 @@ from finetune_trainer import check
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file, config_values
 from finetune_trainer.models.base_model import load_model, require_language_model
-from finetune_trainer.models.config_values import ACTIVATIONS, NEVER_NULL, NUMBERS, REALS, activation_field
+from finetune_trainer.models.config_values import ACTIVATIONS, DTYPES, NEVER_NULL, REALS, activation_field
 from finetune_trainer.models.generation_file import CACHES
 from finetune_trainer.models.kinds import KNOWN
 from finetune_trainer.serving.artifact import open_artifact
@@ -274,7 +274,7 @@ def test_the_tables_of_words_are_those_of_torch_and_transformers():
 
     kinds = {name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)}
     whole = re.compile(r"u?int\d*|short|long")
-    assert {name for name, kind in kinds.items() if kind.is_floating_point or whole.fullmatch(name)} == NUMBERS
+    assert {name for name, kind in kinds.items() if kind.is_floating_point or whole.fullmatch(name)} == DTYPES
     assert set(ACT2CLS) == ACTIVATIONS
     fields = {kind: activation_field(kind) for kind in KNOWN}
     assert {kind for kind, name in fields.items() if name and not hasattr(AutoConfig.for_model(kind), name)} == set()
@@ -330,7 +330,7 @@ def test_kernels_of_another_machine_are_passed_over(base, word):
 def test_kinds_of_rotary_positions_are_those_of_transformers():
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    assert set(ROPE_INIT_FUNCTIONS) <= set(config_values._OF_ROPE)
+    assert set(ROPE_INIT_FUNCTIONS) <= set(config_values.ROPE_TYPES)
 
 
 def test_check_train_and_serve_all_say_it(base, tmp_path):

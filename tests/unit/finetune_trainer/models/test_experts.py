@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.unit.finetune_trainer.models.test_kind_parts import TURNED, stored
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.errors import TrainerError
@@ -18,6 +17,7 @@ from finetune_trainer.models.config_values import is_whole
 from finetune_trainer.models.required_tensors import BESIDE_EXPERTS
 from finetune_trainer.models.tensor_names import placed
 from finetune_trainer.models.tensor_shapes import OF_EXPERTS
+from tests.unit.finetune_trainer.models.test_required_tensors import TURNED, stored
 
 COUNTS = ("moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts")
 SMALL = {

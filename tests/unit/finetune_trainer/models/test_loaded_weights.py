@@ -108,7 +108,7 @@ def test_a_job_on_such_a_base_ends_before_its_training(base, tmp_path, method):
 
 
 def test_layers_that_the_configuration_leaves_out_are_told(base, monkeypatch):
-    """Of kinds that the headers do not tell of, as `test_kind_parts.py` has it of the others."""
+    """Of kinds that the headers do not tell of, as `test_required_tensors.py` has it of the others."""
     monkeypatch.setattr(config_file, "require", lambda _: None)
     configured(base, num_hidden_layers=1)
     said = refused(base)

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.unit.finetune_trainer.models.test_kind_parts import stored
 
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import config_file
@@ -14,6 +13,7 @@ from finetune_trainer.models.optional_tensors import MAYBE, OPTIONS, left_out
 from finetune_trainer.models.required_tensors import ALWAYS
 from finetune_trainer.models.tensor_names import placed
 from tests.unit.finetune_trainer.models.test_config_shapes import base, change  # noqa: F401
+from tests.unit.finetune_trainer.models.test_required_tensors import stored
 
 OLD = {
     "gpt2": ["h.0.attn.bias", "h.0.attn.masked_bias"],
