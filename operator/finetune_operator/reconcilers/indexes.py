@@ -164,8 +164,8 @@ def _index_leftovers(obj: Manifest) -> Iterator[str]:
 
 def _index_model(model: Manifest) -> Iterator[str]:
     made = [one for one in (model.get("status") or {}).get("versions") or () if not one.get("adopted")]
-    ids = {(one.get("artifact") or {}).get("providerModelID") for one in made} - {None}
-    yield from map(has_weights, ids)
+    ids = ((one.get("artifact") or {}).get("providerModelID", "") for one in made)
+    yield from {has_weights(provider_model) for provider_model in ids if provider_model}
     yield from _index_leftovers(model)
     yield from _index_stuck(model)
 

@@ -1,4 +1,4 @@
-"""A backup restored, with statuses, into another namespace beside the original: what that has elsewhere stays its own."""
+"""A backup restored, with statuses, into another namespace beside the original: what that has elsewhere is its own."""
 
 from collections.abc import Callable
 from typing import Any
