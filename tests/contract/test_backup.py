@@ -83,9 +83,10 @@ async def test_what_a_model_says_no_more_goes_from_its_deployment_whoever_has_wr
             server.kubectl("apply", "-f", "-", stdin=json.dumps({**made, "metadata": kept}))
         else:
             server.patch("md", "restored", {"metadata": {"managedFields": [{}]}})
-        with monkeypatch.context() as ended, pytest.raises(Transient):
+        with monkeypatch.context() as ended:
             ended.setattr(kube, "apply", _nobody_answers)  # right after it was made its own
-            await Children(_context(kube)).ensure(MODEL_DEPLOYMENTS, model, _deployment(model))
+            with pytest.raises(Transient):
+                await Children(_context(kube)).ensure(MODEL_DEPLOYMENTS, model, _deployment(model))
         await Children(_context(kube)).ensure(MODEL_DEPLOYMENTS, model, _deployment(model))
         assert "idle" not in server.get("md", "restored")["spec"]
     server.kubectl("delete", "ftm,md", "restored")

@@ -268,7 +268,7 @@ class CloudJobs:
         That holds up nothing of the job itself: the next news of it brings another try.
         """
         kept = view.provider.job_id
-        if kept is None or view.deleting or view.finished:
+        if kept is None or view.deleting or view.finished or view.copy_of:
             return
         for surplus in view.run.beside:
             made = f"job {surplus} at the provider was made beside {kept}"

@@ -1,6 +1,6 @@
 """What one look at a hosted ModelDeployment has found, and what follows from it: the plan, the price, the last use."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from finetune_api.catalogue import ProviderFacts
@@ -10,6 +10,7 @@ from finetune_api.model import ModelVersion
 from finetune_api.money import of_units
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.deployment import attached, hosted_record, hosting_cost, idle, token_prices
 from finetune_operator.decide.deployment import hosted as decide
 from finetune_operator.decide.deployment.decision import DeploymentView
@@ -21,6 +22,7 @@ from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.deployment.token_prices import TokenPrices
 from finetune_operator.providers import hosting
 from finetune_operator.reconcilers.indexes import has_hosted
+from finetune_operator.reconcilers.reading import parse_status
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
 from finetune_operator.runtime.store import Store
 
@@ -136,17 +138,44 @@ def others_with(store: Store, view: DeploymentView, one: HostedDeployment, *, ma
 
     `made`: only those for which it was made.
     """
+    found = set()
+    for other in _others(store, (view.namespace, view.name), one, made=made):
+        own, name = other["namespace"] == view.namespace, other["name"]
+        found.add(f"ModelDeployment {name}" if own else "a ModelDeployment of another namespace")
+    return sorted(found)
+
+
+def _others(store: Store, address: tuple[str, str], one: HostedDeployment, *, made: bool) -> Iterator[Manifest]:
+    """Metadata of those objects."""
     named = (one.name.casefold(), one.place)
-    found = []
     for other in store.select(MODEL_DEPLOYMENTS, has_hosted(one.name)):
-        namespace, name = other["metadata"]["namespace"], other["metadata"]["name"]
-        if wants_deletion(other) or (namespace, name) == (view.namespace, view.name):
+        metadata = other["metadata"]
+        if wants_deletion(other) or (metadata["namespace"], metadata["name"]) == address:
             continue
         theirs = [held for held in other["status"]["hosted"] if not (made and held.get("attached", True))]
         if any((held["name"].casefold(), held.get("place")) == named for held in theirs):
-            own = namespace == view.namespace
-            found.append(f"ModelDeployment {name}" if own else "a ModelDeployment of another namespace")
-    return sorted(set(found))
+            yield metadata
+
+
+def own_status(store: Store, deployment: Manifest) -> ModelDeploymentStatus:
+    """The status, without deployments that were made for an earlier object: where that is there, this one is its copy.
+
+    A backup that is restored into another namespace, with statuses, makes such. It would end what answers there.
+    """
+    status, metadata = parse_status(ModelDeploymentStatus, deployment), deployment["metadata"]
+    address = metadata["namespace"], metadata["name"]
+    copied = [
+        one.name
+        for one in status.hosted or ()
+        if not one.attached
+        and any(
+            moment(other["creationTimestamp"]) < moment(metadata["creationTimestamp"])
+            for other in _others(store, address, one, made=True)
+        )
+    ]
+    if not copied:
+        return status
+    return status.model_copy(update={"hosted": [one for one in status.hosted or () if one.name not in copied]})
 
 
 def left_behind(view: DeploymentView, left: Sequence[HostedDeployment]) -> ModelDeploymentStatus:

@@ -95,6 +95,16 @@ def has_hosted(name: str) -> str:
     return f"hosted/{name.casefold()}"
 
 
+def has_weights(provider_model: str) -> str:
+    """Index key of the FineTunedModels of which a provider's model is a version that was made for them."""
+    return f"weights/{provider_model}"
+
+
+def owns_attempts(uid: str) -> str:
+    """Index key of the FineTuneJob by whose UID its attempts are known at a provider."""
+    return f"attempts/{uid}"
+
+
 def servers_of_model(namespace: str, name: str) -> str:
     """Index key of the Deployments that serve a FineTunedModel, whether their ModelDeployments are there or not."""
     return f"servers/{namespace}/{names.fit(name)}"
@@ -138,6 +148,9 @@ def _index_job(job: Manifest) -> Iterator[str]:
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):
         yield from (made_version(namespace, model), made_version(namespace, model, number))
+    uid = job["metadata"].get("uid")
+    if uid and (job.get("status", {}).get("provider") or {}).get("ownerUID") == uid:
+        yield owns_attempts(uid)
     if has_condition(job, "Released", "False"):
         yield UNRELEASED
     yield from _index_leftovers(job)
@@ -150,6 +163,9 @@ def _index_leftovers(obj: Manifest) -> Iterator[str]:
 
 
 def _index_model(model: Manifest) -> Iterator[str]:
+    made = [one for one in (model.get("status") or {}).get("versions") or () if not one.get("adopted")]
+    ids = ((one.get("artifact") or {}).get("providerModelID", "") for one in made)
+    yield from {has_weights(provider_model) for provider_model in ids if provider_model}
     yield from _index_leftovers(model)
     yield from _index_stuck(model)
 

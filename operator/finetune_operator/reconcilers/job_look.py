@@ -30,7 +30,7 @@ from finetune_operator.providers.job_record import begun_at, remembered
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.indexes import UNSAID
+from finetune_operator.reconcilers.indexes import UNSAID, owns_attempts
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reading import is_of_newer_definitions, parse_spec, parse_status
 from finetune_operator.reconcilers.reports import ReportBox
@@ -120,6 +120,7 @@ class Looks:
     def _outside(self, job: Manifest, view: JobView) -> JobView:
         """What is known besides of a job at a provider."""
         tuned, base = self._cloud.asked(view.uid)
+        copy_of = self._owner_of(view)
         in_pod, (place, account) = view.provider.asked_at is None, begun_at(job)
         view = replace(
             view,
@@ -131,6 +132,8 @@ class Looks:
             asked_tuned=tuned,
             asked_base=base,
             silence=self._cloud.silence(view.uid),
+            copy_of=copy_of,
+            abandoned=view.abandoned or copy_of != "",
             heard_at=self._heard_at(job, view) if in_pod else None,
         )
         spec, result = view.spec, view.run.report.result if view.run.report else None
@@ -143,6 +146,18 @@ class Looks:
             return view
         compared = compared_of(self._model(job, spec) or {})
         return replace(view, if_better=compared.if_better, active=compared.active)
+
+    def _owner_of(self, view: JobView) -> str:
+        """Another job, which is there, by whose UID the attempts are known at the provider."""
+        uid = view.provider.owner_uid
+        if uid in {None, view.uid}:
+            return ""
+        found = self._context.store.select(FINE_TUNE_JOBS, owns_attempts(uid or ""))
+        there = next((one["metadata"] for one in found if not wants_deletion(one)), None)
+        if there is None:
+            return ""
+        here = there["namespace"] == view.namespace
+        return f"FineTuneJob {there['name']}" if here else "a FineTuneJob of another namespace"
 
     def _heard_at(self, job: Manifest, view: JobView) -> datetime | None:
         """When the trainer at work was last heard."""

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from finetune_api.connection import HuggingFace, LLMConnectionSpec
-from finetune_api.manifest import Manifest, has_condition, labels_of
+from finetune_api.manifest import Manifest, has_condition, labels_of, wants_deletion
 from finetune_api.model import ModelVersion
 from finetune_api.names import MADE_BY_LABEL
 from finetune_api.reasons import Reason
@@ -19,8 +19,9 @@ from finetune_operator.providers.hosting import named
 from finetune_operator.providers.hugging_face.names_taken import create_job
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.indexes import has_weights
 from finetune_operator.runtime.errors import REFUSALS, Conflict
-from finetune_operator.runtime.kube import JOBS, owner_uids
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, owner_uids
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Weights:
             if version.adopted is None:
                 await self._tell_unproven(model, version)
                 return True
+            if await self._is_anothers(model, version):
+                return True
             # Elsewhere they would be taken for gone.
             await self._accounts.of(version.connection).require_models(version)
             await self._accounts.of(version.connection).call(lambda api: api.delete_model(named(version.artifact)))
@@ -67,6 +70,21 @@ class Weights:
             raise TryLater.because(self._context.lacking(version.connection))
         job = build(model, version, _require_here(version, connection))
         return job is None or await self._is_done(job)
+
+    async def _is_anothers(self, model: Manifest, version: ModelVersion) -> bool:
+        """Whether another model has the same one as a version, as a copy in another namespace has: that takes it along.
+
+        One is told; the last of them deletes it.
+        """
+        found = self._context.store.select(FINE_TUNED_MODELS, has_weights(named(version.artifact)))
+        others = (one for one in found if one["metadata"]["uid"] != model["metadata"]["uid"])
+        if all(map(wants_deletion, others)):
+            return False
+        note = (
+            f"{named(version.artifact)} of version {version.version} is not deleted: another FineTunedModel has it too"
+        )
+        await self._context.announce(model, "Warning", "Retained", note)
+        return True
 
     async def _tell_unproven(self, model: Manifest, version: ModelVersion) -> None:
         """A release that did not know the field has written the record; what is not known to be ours stays."""

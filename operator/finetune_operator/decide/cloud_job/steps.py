@@ -23,7 +23,7 @@ from finetune_operator.decide.cloud_job.adoption import (
     take_over,
 )
 from finetune_operator.decide.cloud_job.submission import is_forgotten, is_submitted
-from finetune_operator.decide.conditions import Fact, moment, ready, reconciling, retiring, timestamp
+from finetune_operator.decide.conditions import Fact, moment, ready, reconciling, retiring, stalled, timestamp
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, fail, trouble, with_facts, with_status
@@ -113,6 +113,19 @@ def keep_finished(view: JobView) -> Decision | None:
         return None
     # The attempt at the provider has ended, or was never begun: there is nothing to stop but the check's pod.
     return replace(decision, stop=decision.stop and not is_submitted(view.provider), release=view.held)
+
+
+_DELETE_THE_COPY = "Delete this copy: nothing at the provider goes with it. To run it, apply it without its status."
+
+
+def leave_to_its_owner(view: JobView) -> Decision | None:
+    """A copy follows nothing and ends nothing: two that register, suspend and tidy up would take from each other."""
+    if not view.copy_of:
+        return None
+    message = f"it is a copy of {view.copy_of}, which has begun what status tells of, and goes on with it"
+    failure = Failure(reason=Reason.RESTORED, message=message, next_step=_DELETE_THE_COPY)
+    fields = {"phase": "Pending", "failure": failure}
+    return Decision(with_status(view, Change(stalled(failure.reason, message), fields)))
 
 
 def suspend(view: JobView) -> Decision | None:
@@ -408,6 +421,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     let_go,
     attempts.disbelieve,
     keep_finished,
+    leave_to_its_owner,
     job.refuse_invalid_spec,
     job.restart,
     say_unreachable,

@@ -150,6 +150,7 @@ def test_the_order_of_the_chain() -> None:
         "let_go",
         "disbelieve",
         "keep_finished",
+        "leave_to_its_owner",
         "refuse_invalid_spec",
         "restart",
         "say_unreachable",

@@ -1,0 +1,94 @@
+"""A backup restored, with statuses, into another namespace beside the original: what that has elsewhere is its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from finetune_operator.runtime.kube import (
+    FINE_TUNE_JOBS,
+    FINE_TUNED_MODELS,
+    MODEL_DEPLOYMENTS,
+    NAMESPACES,
+    Resource,
+)
+from tests.simulators.azure import AzureSimulator
+from tests.simulators.conftest import s3_endpoint, start
+from tests.unit.finetune_operator.reconcilers.at_providers import At, at, at_work
+from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, go_on
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.test_restored import GONE, PUT, cluster, provider
+
+__all__ = ["at", "at_work", "cluster", "provider", "s3_endpoint", "start"]
+
+
+async def copy(cluster: CloudCluster, *resources: Resource) -> Callable[[Resource], dict[str, Any]]:
+    """As `velero restore create --namespace-mappings team-a:team-b` does it, a month later."""
+    cluster.kube.now = "2026-12-21T12:00:00Z"
+    cluster.kube.put(NAMESPACES, {"metadata": {"name": "team-b", "labels": {}}})
+    for (resource, namespace, _), obj in list(cluster.kube.objects.items()):
+        if resource in resources and namespace == "team-a":
+            kept = {
+                key: obj["metadata"][key] for key in ("name", "annotations", "finalizers") if key in obj["metadata"]
+            }
+            body = {"metadata": kept | {"namespace": "team-b"}, "spec": obj["spec"], "status": obj["status"]}
+            cluster.kube.put(resource, body)
+    await cluster.settle()
+    await go_on(cluster, 1800)
+
+    def status(resource: Resource) -> dict[str, Any]:
+        name = "sentiment-1" if resource is FINE_TUNE_JOBS else "sentiment"
+        found: dict[str, Any] = cluster.kube.objects[resource, "team-b", name]["status"]
+        return found
+
+    return status
+
+
+async def delete_the_copy(cluster: CloudCluster) -> None:
+    for resource, namespace, name in list(cluster.kube.objects):
+        if namespace == "team-b" and (resource, namespace, name) in cluster.kube.objects:
+            await cluster.kube.delete(resource, name, namespace)
+    await cluster.settle()
+    await go_on(cluster, 3600)
+    assert not [name for _, namespace, name in cluster.kube.objects if namespace == "team-b"]
+
+
+@pytest.mark.alike
+async def test_a_copy_of_a_job_does_not_end_it(at: At, at_work: CloudCluster) -> None:
+    copied = await copy(at_work, FINE_TUNE_JOBS)
+    failure = copied(FINE_TUNE_JOBS)["failure"]
+    assert (failure["reason"], "a copy of a FineTuneJob of another namespace" in failure["message"]) == (
+        "Restored",
+        True,
+    )
+    await delete_the_copy(at_work)
+    assert at_work.status()["phase"] == "Succeeded"
+    assert len(at.states(at_work.provider)) == 1
+
+
+async def test_a_copy_of_a_deployment_has_one_of_its_own_and_ends_no_other(
+    cluster: CloudCluster, provider: AzureSimulator
+) -> None:
+    copied = await copy(cluster, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)
+    assert copied(MODEL_DEPLOYMENTS)["phase"] == "Ready"
+    assert (provider.count(PUT), provider.count(GONE)) == (2, 0)
+    await delete_the_copy(cluster)
+    assert (provider.count(PUT), provider.count(GONE)) == (2, 1)
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
+
+
+async def test_a_copy_of_a_model_does_not_take_its_weights_with_it(
+    cluster: CloudCluster, provider: AzureSimulator
+) -> None:
+    model = cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"]
+    spec = {"deletionPolicy": "Delete", "deployment": {"mode": "Manual"}}
+    cluster.kube.put(FINE_TUNED_MODELS, {**model, "spec": spec})
+    await cluster.settle()
+    await copy(cluster, FINE_TUNED_MODELS)
+    await delete_the_copy(cluster)
+    assert provider.count("models.delete") == 0
+    assert "another FineTunedModel has it too" in cluster.notes[-1]
+    await cluster.kube.delete(FINE_TUNED_MODELS, "sentiment", "team-a")
+    await cluster.settle()
+    await go_on(cluster, 3600)
+    assert provider.count("models.delete") == 1, "the last of them takes it along"
