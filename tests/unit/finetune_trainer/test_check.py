@@ -123,7 +123,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             "t.csv",
             "How are you?,fine\nAnd you?,fine\n",
             {},
-            "Let the file begin with a line of its columns' names: `sed '1i prompt,completion' FILE > ROWS.csv` writes",
+            "Let the file begin with a line of its columns' names: `sed '1s/^\\xEF\\xBB\\xBF//; 1i prompt,",
         ),
         (
             "t.jsonl",

@@ -105,7 +105,12 @@ MENDED = {
         "t.jsonl",
         "".join(f"{json.dumps([*row])}\n" for row in (ROWS[0], *map(dict.values, ROWS))),
     ),
-    "two layouts": ("t.jsonl", LINES[: LINES.rindex("{")] + '{"question": "question 2", "answer": "answer 2"}\n'),
+    "three layouts": (
+        "t.jsonl",
+        f'{json.dumps(ROWS[0])}\n{{"question": "question 1", "answer": "answer 1"}}\n'
+        '{"query": "question 2", "output": "answer 2"}\n',
+    ),
+    "times in brackets": ("t.jsonl", "".join(f"[2026-11-30 09:00:00] {line}\n" for line in LINES.splitlines())),
 }
 
 
@@ -122,7 +127,7 @@ def test_the_command_of_the_next_step_leaves_nothing_out_and_learns_nothing_else
 def test_other_columns_of_a_row_without_a_question_are_not_taken_for_it(check):
     rows = [{**ROWS[0], "source": "s", "label": "l"}, {"prompt": None, "completion": "c", "source": "s", "label": "l"}]
     data = "".join(f"{json.dumps(row)}\n" for row in rows)
-    assert "two layouts" not in check(train=("t.jsonl", data)).verdict.next_step
+    assert "several layouts" not in check(train=("t.jsonl", data)).verdict.next_step
 
 
 def test_a_byte_order_mark_that_files_put_together_left_in_a_text_is_told(check):

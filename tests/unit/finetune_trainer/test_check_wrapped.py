@@ -376,7 +376,7 @@ def test_quotes_of_a_table_that_knows_none_are_kept(check, tmp_path):
         '"prompt,completion"\n"a,""Hold, then release"""\n"b,It is"\n',
         'prompt,completion\na,"Hold, then release"\n"b","say\n\\"hi\\" now"\n',
         "'prompt','completion'\n'a','Hold, then release'\n'b','It''s'\n",
-        'a,"Hold, then release"\nb,It is\n',
+        '\ufeffa,"Hold, then release"\nb,It is\n',
         'prompt^completion\na^"Hold, then release"\nb^It is\n',
         '"prompt","completion"\n"a";"Hold, then release"\n"b";"It is"\n',
     ],

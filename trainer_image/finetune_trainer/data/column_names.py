@@ -298,17 +298,17 @@ def of_two_layouts(columns: Columns, seen: Sequence[str], first: Collection[str]
 
     `first`: names of the first row, which has one of the two layouts: else the other columns may be anything.
     """
-    named = columns.named
-    found = meant(columns, [name for name in seen if name not in named.values()])
-    is_whole = found.keys() >= set(columns.needed) and file_format.startswith("JSON")
-    own, others = {named[part] in first for part in columns.needed}, {name in first for name in found.values()}
-    if not is_whole or (own, others) not in (({True}, {False}), ({False}, {True})):
+    own = [columns.named[part] for part in columns.needed]
+    others = [[one for one in seen if _plain(one) in map(_plain, _names_of(part))] for part in columns.needed]
+    found = [[name for name in names if name not in own] for names in others]
+    is_whole = all(name in first for name in own) and not any(name in first for names in found for name in names)
+    if not all(found) or not file_format.startswith("JSON") or not (is_whole or not any(name in first for name in own)):
         return None
-    asked = field(named[columns.needed[0]])
-    inside = ", ".join(f"{key(named[part])}: {field(found[part])}" for part in columns.needed)
-    how = by_jq(file_format, f"if {asked} == null then . + {{{inside}}} else . end")
-    names = " and ".join(found[part] for part in columns.needed)
-    return f"Rows have two layouts: `{how}` gives those without {named[columns.needed[0]]} the texts of {names}."
+    texts = (f"[{', '.join(map(field, names))}] | map(strings)[0]" for names in found)
+    inside = ", ".join(f"{key(name)}: ({text})" for name, text in zip(own, texts, strict=True))
+    how = by_jq(file_format, f"if {field(own[0])} == null then . + {{{inside}}} else . end")
+    names = " and ".join(" or ".join(names) for names in found)
+    return f"Rows have several layouts: `{how}` gives those without {own[0]} the texts of {names}."
 
 
 def header(columns: Columns, seen: Sequence[str], file_format: str) -> str:
@@ -317,7 +317,8 @@ def header(columns: Columns, seen: Sequence[str], file_format: str) -> str:
     if len(seen) != len(needed):
         return ""
     line = separator_in(file_format)[1:-1].join(needed)
-    return rf": `sed '1i {line}' FILE > ROWS.csv` writes it where the first is a row already, with these in this order"
+    how = rf"`sed '1s/^\xEF\xBB\xBF//; 1i {line}' FILE > ROWS.csv`"
+    return f": {how} writes it where the first is a row already, with these in this order"
 
 
 def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:

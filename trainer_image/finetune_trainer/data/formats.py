@@ -141,7 +141,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     ),
     (
         re.compile(
-            rb"\W*\d{1,4}[/.-]\d\d?[/.-]\d{2,4},? \d\d?[:.]\d\d[^\n:,]{0,16}(:\d\d[^\n:,]{0,8})?(\]| -) [^\n:]{1,40}: "
+            rb"\W*\d{1,4}[/.-]\d\d?[/.-]\d{2,4},? \d\d?[:.]\d\d[^\n:,]{0,16}(:\d\d[^\n:,]{0,8})?(\]| -) [^\n:{]{1,40}: "
         ),
         "is a chat as messengers export it",
         _OF_CHAT,
@@ -209,13 +209,18 @@ def separator_by_ending(file_name: str) -> str:
     return "\t" if without_ending(file_name).endswith(".tsv") else ","
 
 
+_IN_BRACKETS = re.compile(rb"\[[^\]\n\"{}]*+\][^\n{}\[]*+\{")
+"""Something before the object of a line, such as a time."""
+
+
 def json_format(stream: io.BufferedReader, asked: DataFormat) -> DataFormat:
     """Which of both formats of JSON a stream has, by the first byte that is no white space, at its beginning.
 
     An array is an array of rows and an object is a row, whatever the file is called; so is one behind the separator of
     a text sequence, of which its line tells. What begins otherwise is broken, and read as what it is called.
     """
-    first = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    start = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()
+    first = b"{" if _IN_BRACKETS.match(start) else start[:1]
     return "JSON" if first == b"[" else "JSONLines" if first in (b"{", SEPARATOR) else asked
 
 
