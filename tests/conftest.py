@@ -3,6 +3,7 @@ that fork trainers on a third, all first and in order; the rest by file, over al
 
 import builtins
 import gc
+import logging
 import os
 from collections.abc import Callable
 from functools import cache, wraps
@@ -11,6 +12,7 @@ from threading import RLock
 from typing import Any
 
 import pytest
+from _pytest import logging as log_capture
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -66,6 +68,34 @@ def undisturbed(make: Callable[..., Any]) -> Callable[..., Any]:
 builtins.compile = undisturbed(builtins.compile)
 
 
+class CaughtAtTheRoot(log_capture.catching_logs[Any]):
+    """pytest's own catcher of logs, of what comes up to the root logger alone.
+
+    Since 9.2 it goes to every logger that passes nothing up as well, and looks through more than a thousand for them,
+    six times a test: nearly all of those are torch's, and no test looks at what they say.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> Any:
+        root = logging.getLogger()
+        if self.level is not None:
+            self.handler.setLevel(self.level)
+            self.orig_level = root.level
+            root.setLevel(min(self.orig_level, self.level))
+        root.addHandler(self.handler)
+        return self.handler
+
+    def __exit__(self, *_: object) -> None:
+        root = logging.getLogger()
+        if self.level is not None:
+            root.setLevel(self.orig_level)
+        root.removeHandler(self.handler)
+
+
+log_capture.catching_logs = CaughtAtTheRoot  # type: ignore[misc]
+
+
 class ByCluster(LoadScopeScheduling):
     """The folders of `TOGETHER` with the same word are one piece of work, any other file is one too."""
 
@@ -103,6 +133,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@cache
 def _rank(path: Path) -> int:
     folder = path.relative_to(HERE).parts[0]
     return list(TOGETHER).index(folder) if folder in TOGETHER else len(TOGETHER) + (not _forks(path))

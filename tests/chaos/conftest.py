@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Hashable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,19 +11,18 @@ from tests.chaos.stage import Outcomes, performed, selected
 from tests.cluster import job_set
 from tests.cluster.cluster import Cluster
 
-HERE = Path(__file__).parent
+FOLDER = "tests/chaos/"
 Outcome = Callable[[Hashable], Any]
 """What became of a play of the test's module; raises what it ended with."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """All tests of this folder need the control plane; the slow ones are for those who ask for them."""
-    slow: list[pytest.Item] = []
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.cluster)
-            slow += [item] if item.get_closest_marker("slow") and not config.getoption("every_fault") else []
-    config.hook.pytest_deselected(items=slow)
+    here = [item for item in items if item.nodeid.startswith(FOLDER)]
+    for item in here:
+        item.add_marker(pytest.mark.cluster)
+    slow = {item for item in here if item.get_closest_marker("slow") and not config.getoption("every_fault")}
+    config.hook.pytest_deselected(items=list(slow))
     items[:] = [item for item in items if item not in slow]
 
 

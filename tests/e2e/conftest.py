@@ -23,8 +23,8 @@ from tests.cluster.cluster import DEFAULT_NAME
 from tests.e2e.site import Site
 from tests.simulators import certificates
 
-HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = "tests/e2e/"
 CHART = REPOSITORY / "helm" / "finetune-operator"
 NAMESPACE = "finetune-system"
 CA_FOLDER = "/etc/provider-ca"
@@ -44,7 +44,7 @@ class Demo:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests of this folder need the cluster."""
     for item in items:
-        if HERE in item.path.parents:
+        if item.nodeid.startswith(FOLDER):
             item.add_marker(pytest.mark.e2e)
 
 

@@ -190,11 +190,13 @@ def _save(tensors: dict[str, torch.Tensor], folder: Path, name: str) -> None:
 
 def _pieces(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
     piece: dict[str, torch.Tensor] = {}
+    held = 0
     for name, value in tensors:
-        piece[name] = gathered(value).cpu()
-        if sum(one.nbytes for one in piece.values()) >= _PIECE_BYTES:
+        piece[name] = whole = gathered(value).cpu()
+        held += whole.nbytes
+        if held >= _PIECE_BYTES:
             yield piece
-            piece = {}
+            piece, held = {}, 0
     if piece:
         yield piece
 
