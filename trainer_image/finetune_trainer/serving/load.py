@@ -204,7 +204,8 @@ def _with_adapter(model: Any, folder: Path) -> Any:
 
     kind = PeftConfig.from_pretrained(str(folder)).peft_type
     if kind != "LORA":
-        raise TrainerError(Reason.MODEL_UNUSABLE, f"{folder} holds an adapter of type {kind.value}; only LoRA is served")
+        said = f"{folder} holds an adapter of type {kind.value}; only LoRA is served"
+        raise TrainerError(Reason.MODEL_UNUSABLE, said)
     tuned = PeftModel.from_pretrained(model, folder, is_trainable=False)
     if getattr(model, "is_quantized", False):
         return tuned.get_base_model()  # with the adapter's layers in place; merged into 4 bits they would be blurred
