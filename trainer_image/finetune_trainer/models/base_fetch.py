@@ -19,8 +19,8 @@ _OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 _DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 _MORE_ROOM = (
-    "Have the model put into the model cache (finetune-trainer cache), or make room for it (in a cluster by a job with "
-    "more spec.resources.ephemeralStorage)."
+    "Have the model put into the model cache (finetune-trainer cache), or make room for it (in a cluster on the pod's "
+    "own disk, by a job with more spec.resources.ephemeralStorage)."
 )
 
 _ANOTHER_KEY = (

@@ -19,7 +19,6 @@ from finetune_trainer.models import base_model, memory
 from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
-from finetune_trainer.training import own_model
 from finetune_trainer.training.unchanged import nothing_learnt
 from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
@@ -434,16 +433,6 @@ def stored(wide, tmp_path_factory):
     (cache / NAME / "model.safetensors").unlink()
     quantised(wide / NAME).save_pretrained(cache / NAME)
     return cache
-
-
-def test_what_own_code_leaves_on_a_base_that_is_stored_in_4_bits_is_taken(stored, tmp_path):
-    from peft import LoraConfig, get_peft_model
-
-    folder, job = stored / NAME, make_job(tmp_path, stored, splits=("train",))
-    assert own_model.load(job, folder, folder, torch.float32).is_loaded_in_4bit, "a whole model of that kind"
-    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(task_type="CAUSAL_LM"))
-    tuned.save_pretrained(tmp_path / "left")
-    assert own_model.load(job, folder, tmp_path / "left", torch.float32).is_loaded_in_4bit
 
 
 def test_a_t5_can_be_tuned_on_a_4_bit_base(wide, tmp_path):

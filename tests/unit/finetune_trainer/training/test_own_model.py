@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 from finetune_api.job_status import TOKENIZER_LEFT_OUT
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models import base_model
 from finetune_trainer.training import left_tokenizer, own_model
-from tests.assets.tiny_model import NAME
+from tests.assets.tiny_model import NAME, make_tiny_model
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.training.own_jobs import left
 
@@ -132,6 +133,19 @@ def test_the_next_step_is_that_of_what_is_wrong(left, spoil, step):
     assert step in caught.value.next_step
 
 
+def test_what_is_left_on_a_base_that_is_stored_in_4_bits_is_taken(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    base, cache = make_tiny_model(tmp_path / "wide", width=64), tmp_path / "cache"
+    folder, job = shutil.copytree(base, cache / NAME), make_job(tmp_path, cache, splits=("train",))
+    in_4_bits = base_model.load_model(base, dtype=torch.float32, four_bits=True)
+    in_4_bits.save_pretrained(folder)
+    assert own_model.load(job, folder, folder, torch.float32).is_loaded_in_4bit, "a whole model of that kind"
+    get_peft_model(in_4_bits, LoraConfig(task_type="CAUSAL_LM")).save_pretrained(tmp_path / "left")
+    edit_config(base_model_name_or_path=NAME)(tmp_path / "left")
+    assert own_model.load(job, folder, tmp_path / "left", torch.float32).is_loaded_in_4bit
+
+
 def test_an_adapter_on_words_is_taken_with_the_table_that_peft_saves_beside_it(tiny_model, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -221,8 +235,6 @@ def test_a_whole_model_with_more_words_is_taken(tiny_model, tmp_path):
 
 def test_a_whole_model_of_another_shape_or_with_missing_weights_is_refused(tiny_model, tmp_path):
     from safetensors.torch import save_file
-
-    from tests.assets.tiny_model import make_tiny_model
 
     job = make_job(tmp_path, tiny_model, splits=("train",))
     other = make_tiny_model(tmp_path / "other", width=64)
