@@ -100,9 +100,14 @@ def has_weights(provider_model: str) -> str:
     return f"weights/{provider_model}"
 
 
-def owns_attempts(uid: str) -> str:
-    """Index key of the FineTuneJob by whose UID its attempts are known at a provider."""
-    return f"attempts/{uid}"
+def has_attempts(known_by: str) -> str:
+    """Index key of the FineTuneJob by whose UID its attempts are known at a provider, or that works in a folder."""
+    return f"attempts/{known_by}"
+
+
+def is_shared(folder: str) -> bool:
+    """Whether a folder is the same one for all namespaces: claims are each namespace's own."""
+    return bool(folder) and not folder.startswith("pvc://")
 
 
 def servers_of_model(namespace: str, name: str) -> str:
@@ -148,9 +153,11 @@ def _index_job(job: Manifest) -> Iterator[str]:
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):
         yield from (made_version(namespace, model), made_version(namespace, model, number))
-    uid = job["metadata"].get("uid")
-    if uid and (job.get("status", {}).get("provider") or {}).get("ownerUID") == uid:
-        yield owns_attempts(uid)
+    uid, provider = job["metadata"].get("uid"), job.get("status", {}).get("provider") or {}
+    if uid and provider.get("ownerUID") == uid:
+        yield has_attempts(uid)
+    if is_shared(folder := provider.get("artifactURI") or ""):
+        yield has_attempts(folder)
     if has_condition(job, "Released", "False"):
         yield UNRELEASED
     yield from _index_leftovers(job)

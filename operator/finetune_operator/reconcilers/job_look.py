@@ -30,7 +30,7 @@ from finetune_operator.providers.job_record import begun_at, remembered
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.indexes import UNSAID, owns_attempts
+from finetune_operator.reconcilers.indexes import UNSAID, has_attempts, is_shared
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reading import is_of_newer_definitions, parse_spec, parse_status
 from finetune_operator.reconcilers.reports import ReportBox
@@ -115,12 +115,15 @@ class Looks:
     def _here(self, job: Manifest, view: JobView) -> JobView:
         """What is known besides of a job on this cluster."""
         # What ends with its namespace may be deleted after its children: nothing can be made any more.
-        return replace(view, deleting=view.deleting or view.ending, heard_at=self._heard_at(job, view))
+        deleting, folder = view.deleting or view.ending, view.provider.artifact_uri or ""
+        shares = is_shared(folder) and self._context.store.count(FINE_TUNE_JOBS, has_attempts(folder)) > 1
+        copy_of = self._original_of(view, folder) if shares else ""
+        return replace(view, deleting=deleting, heard_at=self._heard_at(job, view), copy_of=copy_of)
 
     def _outside(self, job: Manifest, view: JobView) -> JobView:
         """What is known besides of a job at a provider."""
         tuned, base = self._cloud.asked(view.uid)
-        copy_of = self._owner_of(view)
+        copy_of = self._original_of(view, view.provider.owner_uid) if view.provider.owner_uid != view.uid else ""
         in_pod, (place, account) = view.provider.asked_at is None, begun_at(job)
         view = replace(
             view,
@@ -147,17 +150,15 @@ class Looks:
         compared = compared_of(self._model(job, spec) or {})
         return replace(view, if_better=compared.if_better, active=compared.active)
 
-    def _owner_of(self, view: JobView) -> str:
-        """Another job, which is there, by whose UID the attempts are known at the provider."""
-        uid = view.provider.owner_uid
-        if uid in {None, view.uid}:
-            return ""
-        found = self._context.store.select(FINE_TUNE_JOBS, owns_attempts(uid or ""))
-        there = next((one["metadata"] for one in found if not wants_deletion(one)), None)
-        if there is None:
-            return ""
-        here = there["namespace"] == view.namespace
-        return f"FineTuneJob {there['name']}" if here else "a FineTuneJob of another namespace"
+    def _original_of(self, view: JobView, known_by: str | None) -> str:
+        """An earlier job, which is there, and whose attempts are known by the same."""
+        found = self._context.store.select(FINE_TUNE_JOBS, has_attempts(known_by)) if known_by else []
+        others = (one["metadata"] for one in found if not wants_deletion(one) and one["metadata"]["uid"] != view.uid)
+        for one in others:
+            if moment(one["creationTimestamp"]) < view.created:
+                here = one["namespace"] == view.namespace
+                return f"FineTuneJob {one['name']}" if here else "a FineTuneJob of another namespace"
+        return ""
 
     def _heard_at(self, job: Manifest, view: JobView) -> datetime | None:
         """When the trainer at work was last heard."""

@@ -265,9 +265,13 @@ def _started(view: JobView) -> Change:
 
 
 def _output(view: JobView) -> str:
-    """The folder of an earlier attempt that may hold a checkpoint, else where the connection says now."""
+    """The folder of an earlier attempt that may hold a checkpoint, else where the connection says now.
+
+    A copy begins anew in its own: in that of the job which it is a copy of, it would have that one's trainer end.
+    """
     recorded = view.provider.artifact_uri
-    return recorded if recorded and view.status.progress else view.artifact_uri or recorded or ""
+    goes_on = recorded and view.status.progress and not view.copy_of
+    return recorded if recorded and goes_on else view.artifact_uri or recorded or ""
 
 
 def next_attempt(view: JobView, **fields: Any) -> ProviderStatus:

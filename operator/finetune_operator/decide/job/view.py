@@ -102,7 +102,7 @@ class JobView:
     noted: bool = False
     """Whether the note that goes with our finalizer is on the job: whoever lets go of it takes both off."""
     copy_of: str = ""
-    """The job that has begun, and follows, what this one's status tells of: a backup came into another namespace."""
+    """The job that has begun what this one's status tells of, in words: a backup came into another namespace."""
     same_as: tuple[int, ...] = ()
     """Of a job that was made elsewhere: earlier versions of its model that are the very weights that it has made."""
     asked_tuned: Asked | None = None

@@ -16,13 +16,13 @@ from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.at_providers import At, at, at_work
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, go_on
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, Cluster
 from tests.unit.finetune_operator.reconcilers.test_restored import GONE, PUT, cluster, provider
 
 __all__ = ["at", "at_work", "cluster", "provider", "s3_endpoint", "start"]
 
 
-async def copy(cluster: CloudCluster, *resources: Resource) -> Callable[[Resource], dict[str, Any]]:
+async def copy(cluster: Cluster, *resources: Resource) -> Callable[[Resource], dict[str, Any]]:
     """As `velero restore create --namespace-mappings team-a:team-b` does it, a month later."""
     cluster.kube.now = "2026-12-21T12:00:00Z"
     cluster.kube.put(NAMESPACES, {"metadata": {"name": "team-b", "labels": {}}})
@@ -34,7 +34,6 @@ async def copy(cluster: CloudCluster, *resources: Resource) -> Callable[[Resourc
             body = {"metadata": kept | {"namespace": "team-b"}, "spec": obj["spec"], "status": obj["status"]}
             cluster.kube.put(resource, body)
     await cluster.settle()
-    await go_on(cluster, 1800)
 
     def status(resource: Resource) -> dict[str, Any]:
         name = "sentiment-1" if resource is FINE_TUNE_JOBS else "sentiment"
@@ -70,6 +69,7 @@ async def test_a_copy_of_a_deployment_has_one_of_its_own_and_ends_no_other(
     cluster: CloudCluster, provider: AzureSimulator
 ) -> None:
     copied = await copy(cluster, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS)
+    await go_on(cluster, 1800)
     assert copied(MODEL_DEPLOYMENTS)["phase"] == "Ready"
     assert (provider.count(PUT), provider.count(GONE)) == (2, 0)
     await delete_the_copy(cluster)
@@ -92,3 +92,19 @@ async def test_a_copy_of_a_model_does_not_take_its_weights_with_it(
     await cluster.settle()
     await go_on(cluster, 3600)
     assert provider.count("models.delete") == 1, "the last of them takes it along"
+
+
+async def test_a_copy_of_a_job_here_works_in_a_folder_of_its_own() -> None:
+    """In a store there is one for all: a later attempt that begins in it has the earlier one end."""
+    cluster = Cluster()
+    cluster.add_namespace()
+    cluster.add_connection(hugging_face={"artifacts": {"uri": "s3://models/tuned"}})
+    cluster.add_job()
+    await cluster.settle()
+    cluster.run_pod()
+    cluster.reports.accept(cluster.report("Running", progress={"step": 5, "totalSteps": 9, "savedStep": 5}))
+    await cluster.settle()
+    copied = await copy(cluster, FINE_TUNE_JOBS)
+    await cluster.wait(60)
+    folders = [one["provider"]["artifactURI"] for one in (cluster.status(JOB), copied(FINE_TUNE_JOBS))]
+    assert [folder.split("/")[4] for folder in folders] == ["team-a", "team-b"]

@@ -119,7 +119,7 @@ async def test_a_deployment_at_another_account_is_not_taken_for_expired(served):
     [name] = served.provider.deployments.found
     await edit(served, "azureOpenAI", account="other")
     await served.pass_time(700)
-    condition = served.condition("Reconciling", DEPLOYMENT)
+    condition = served.condition("Stalled", DEPLOYMENT)
     assert (condition["reason"], "begun at" in condition["message"]) == ("ConnectionNotFound", True)
     assert [one["name"] for one in served.status(DEPLOYMENT)["hosted"]] == [name]
 
