@@ -29,7 +29,7 @@ base model without one gets a plain one (`has_own_template` is False), which has
       fingerprints, doubtful, counting        rows alike, rows not meant so, tokens
       mending, mending_rows, mending_messages what mends rows, as a command (jq)
       exports, wrapped, ranked, marked_text   rows in another program's form, and the command that takes them out
-      jq
+      parted ─▶ jq                            what was asked and its answer, in two places of a row
     chat_tokenizer ─▶ tokenizer_config        conversation → text → token ids
       chat_template, template_file, frames    the chat template
     encode, row_limit ─▶ shared_parts         rows → token ids and labels

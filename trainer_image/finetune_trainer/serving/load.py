@@ -24,6 +24,7 @@ from finetune_trainer.models import config_file, tokenizer_file
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
 from finetune_trainer.models.corrected import as_numbers, attention_of, in_one_dtype
+from finetune_trainer.models.generation_file import wrong_sampling
 from finetune_trainer.models.kinds import ENCODER_DECODERS, context_of
 from finetune_trainer.models.loaded_weights import require_no_rest, require_whole
 from finetune_trainer.serving import seq2seq_batch
@@ -271,7 +272,7 @@ def _default_sampling(artifact: Artifact) -> Sampling:
     with _in_words(f"{path} cannot be read", _FILES_STEP):
         own = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     temperature, top_p, top_k = own.get("temperature"), own.get("top_p"), own.get("top_k")
-    for wrong in config_file.wrong_sampling(own):
+    for wrong in wrong_sampling(own):
         raise TrainerError(Reason.MODEL_UNUSABLE, f"{path}: {wrong.field} {wrong.why}", _GENERATION_STEP)
     return Sampling(float(1 if temperature is None else temperature), float(top_p or 1), max(int(top_k or 0), 0))
 
