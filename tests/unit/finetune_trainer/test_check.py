@@ -108,6 +108,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ("t.csv", "text\na\n", {}, "no column for prompt and completion: write a column for each of"),
         ("t.jsonl", '{"prompt":"a"}', {}, "no column for completion: write a column for each of prompt, completion."),
         ("t.csv", "prompt^completion\na^b\n", {}, 'delimiter="^"'),
+        ("t.csv", "prompt'completion\na'b\n", {}, "Let the file begin with a line of its columns' names"),
         ("t.jsonl", '{"input":{},"preferred_output":[],"non_preferred_output":[]}', {}, "Write spec.preference: {} if"),
         ("t.jsonl", '{"conversation":[]}', {}, "{messages: conversation}"),
         (
@@ -123,7 +124,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             "t.csv",
             "How are you?,fine\nAnd you?,fine\n",
             {},
-            "Let the file begin with a line of its columns' names: `sed '1s/^\\xEF\\xBB\\xBF//; 1i prompt,",
+            "Let the file begin with a line of its columns' names: `python3 -c 'import shutil, sys; print(\"prompt,",
         ),
         (
             "t.jsonl",

@@ -192,6 +192,10 @@ EXPORTS = {
         ],
         {},
     ),
+    "messages whose text is called data": (
+        [{"messages": [{"role": "user", "data": x}, {"role": "assistant", "data": y}]} for x, y in PAIRS],
+        {},
+    ),
     "messages within an object": ([{"data": {"messages": [user(x), assistant(y)]}} for x, y in PAIRS], {}),
     "KTO": (
         [

@@ -245,8 +245,10 @@ def test_tables_of_other_programs_are_made_rows_by_the_next_step(check, tmp_path
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
-def test_a_dump_of_a_database_is_told_as_one(check, name):
-    dump = "--\n-- PostgreSQL database dump\n--\n\nCOPY public.rows (prompt, completion) FROM stdin;\na\tb\n\\.\n"
+@pytest.mark.parametrize("begun", ["", "\\restrict AbC\n\n", "SET statement_timeout = 0;\n", "BEGIN;\n"])
+def test_a_dump_of_a_database_is_told_as_one(check, name, begun):
+    rows = "COPY public.rows (prompt, completion) FROM stdin;\na\tb\n\\.\n"
+    dump = f"--\n-- PostgreSQL database dump\n--\n\n{begun}{rows}"
     assert "is a dump of a database" in check(train=(name, dump)).verdict.message
 
 

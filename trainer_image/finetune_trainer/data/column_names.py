@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.jq import by_jq, by_jq_of_all, field, key, separator_in
+from finetune_trainer.data.jq import by_jq, by_jq_of_all, field, key, quoted, separator_in
 from finetune_trainer.data.layouts import BELOW, Layout, Layouts
 from finetune_trainer.data.turns import ROLE_OF, messages_in
 
@@ -316,9 +316,10 @@ def header(columns: Columns, seen: Sequence[str], file_format: str) -> str:
     needed = [columns.named[part] for part in columns.needed]
     if len(seen) != len(needed):
         return ""
-    line = separator_in(file_format)[1:-1].join(needed)
-    how = rf"`sed '1s/^\xEF\xBB\xBF//; 1i {line}' FILE > ROWS.csv`"
-    return f": {how} writes it where the first is a row already, with these in this order"
+    line = key(json.loads(separator_in(file_format)).join(needed))
+    rest = 'shutil.copyfileobj(open("FILE", newline="", encoding="utf-8-sig"), sys.stdout)'
+    how = f"python3 -c {quoted(f'import shutil, sys; print({line}); {rest}')} > ROWS.csv"
+    return f": `{how}` writes it where the first is a row already, with these in this order"
 
 
 def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:

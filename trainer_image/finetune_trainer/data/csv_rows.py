@@ -309,8 +309,8 @@ def _separator(
 
 
 def _other_mark(names: list[str], serves: Callable[[Collection[str]], bool]) -> str | None:
-    """The character that parts the only cell of a header into the columns which the job needs."""
-    marks = (mark for mark in dict.fromkeys("".join(names)) if not (mark.isalnum() or mark in "_- "))
+    """The character that parts the only cell of a header into the columns which the job needs; no quote is one."""
+    marks = (mark for mark in dict.fromkeys("".join(names)) if not (mark.isalnum() or mark in "_- '\"`"))
     return next((mark for mark in marks if len(names) == 1 and serves(names[0].split(mark))), None)
 
 

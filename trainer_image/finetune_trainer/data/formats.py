@@ -148,8 +148,8 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     ),
     (
         re.compile(
-            rb"\s*+(?:(?:--|/\*)[^\n]*+\n\s*+)*+(?:INSERT INTO|CREATE TABLE|DROP TABLE|SET \w+ =|PRAGMA|"
-            rb"COPY \w[^\n]* FROM stdin)\b"
+            rb"\s*+(?:(?:--|/\*)[^\n]*+\n\s*+)*+(?:(?:INSERT INTO|CREATE TABLE|DROP TABLE|PRAGMA|"
+            rb"COPY \w[^\n]* FROM stdin)\b|SET \w+ = |\\restrict \w|BEGIN( TRANSACTION)?;)"
         ),
         "is a dump of a database, in SQL",
         _OF_SQL,

@@ -100,7 +100,8 @@ def _with_role(column: str, file_format: str) -> str:
     said = "A message has its speaker as role and its text as content"
     who = ".role // .from // .author // .sender // .sender_name // .speaker // .type"
     role = f'({who} | if type == "object" then .role // .name // .id else . end // error("a message names nobody"))'
-    content = "(.content // .value // .text // .message // .utterance // .body // .data.content?)"
+    data = '(.data | if type == "object" then .content else . end)'  # nothing at all would leave the message out
+    content = f"(.content // .value // .text // .message // .utterance // .body // {data})"
     named = f"with_entries(.key |= ascii_downcase) | . + {{role: {role}, content: {content}}}"
     speakers = 'keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot"))'
     each = (

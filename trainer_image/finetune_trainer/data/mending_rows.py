@@ -31,8 +31,9 @@ _JOINED = (
 """Python that puts together what was parted within a text, of rows with too many cells. Where nothing tells how, the
 rest of a question may become a part of the answer: such rows are left out."""
 _WHOLE = (
-    "rows = list(filter(None, rows)); parts = [False, *(len(row) != len(head) for row in rows), False]; "
-    "[out.writerow(row) for at, row in enumerate(rows) if row != head and not any(parts[at:at + 3])]"
+    "import itertools; before, here, behind = itertools.tee(itertools.chain([head], filter(None, rows), [head]), 3); "
+    "next(here); next(behind); next(behind); [out.writerow(row) for row, *beside in zip(here, before, behind) "
+    "if row != head and {len(head)} == set(map(len, [row, *beside]))]"
 )
 """The same of rows that have as many cells as the header, and so have those beside them."""
 _OF_MESSAGES = ("message", "content")

@@ -205,7 +205,7 @@ def _with_adapter(model: Any, folder: Path) -> Any:
 
     kind = PeftConfig.from_pretrained(str(folder)).peft_type
     if kind != "LORA":
-        said = f"{folder} holds an adapter of type {kind.value}; only LoRA is served"
+        said = f"{folder} holds an adapter of type {getattr(kind, 'value', kind)}; only LoRA is served"
         raise TrainerError(Reason.MODEL_UNUSABLE, said)
     tuned = PeftModel.from_pretrained(model, folder, is_trainable=False)
     if getattr(model, "is_quantized", False):

@@ -116,7 +116,8 @@ def _adapter_config(job: TrainerJob, base: Path, folder: Path) -> Any:
         raise _refused(f"{_ADAPTER} cannot be read: {_words(error)}") from error
     if config.peft_type != "LORA":
         step = _BY_LORA if config.is_prompt_learning else _MERGE
-        raise _refused(f"it is an adapter of type {config.peft_type.value}; only LoRA is served", step)
+        kind = getattr(config.peft_type, "value", config.peft_type)  # None where the file does not say it
+        raise _refused(f"it is an adapter of type {kind}; only LoRA is served", step)
     named = str(config.base_model_name_or_path)
     if named not in (job.spec.base_model, str(base), str(base.resolve())):
         raise _refused(f"it is an adapter for {Path(named).name}, not for {job.spec.base_model}", _FROM_BASE)

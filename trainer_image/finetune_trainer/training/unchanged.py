@@ -127,9 +127,9 @@ def _stored(folder: Path) -> Iterator[Tensors]:
 
 
 def _times(read: Callable[[], Any], scale: Callable[[], Any]) -> Any:
-    """A weight by its scales, each of which is a block's."""
+    """A weight by its scales, each of which is a block's; a single one is that of the whole."""
     value, grid = read().float(), scale().float()
-    for side in (-2, -1):
+    for side in (-2, -1) if grid.dim() > 1 else ():
         grid = grid.repeat_interleave(value.shape[side] // grid.shape[side], side)
     return value * grid
 

@@ -396,6 +396,18 @@ def test_weights_in_fp8_are_loaded_as_the_numbers_that_they_stand_for_on_every_m
     model.model.layers[1].mlp.up_proj.weight.data[-1, -1] += 1
     model.save_pretrained(tmp_path / "left")
     assert nothing_learnt(folder, tmp_path / "left", model) is None
+
+
+def test_a_base_in_fp8_with_one_scale_a_layer_is_known_in_what_own_code_has_left(wide, tmp_path):
+    folder, left = (shutil.copytree(wide / NAME, tmp_path / name) for name in ("base", "left"))
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("up_proj.weight"))
+    stored = (2 * weights[name]).to(torch.float8_e4m3fn)
+    save_file(weights | {name: stored, f"{name}_scale_inv": torch.tensor(0.5)}, folder / "model.safetensors")
+    save_file(weights | {name: stored.float() / 2}, left / "model.safetensors")
+    assert nothing_learnt(folder, left, torch.nn.Module())
+    save_file(weights | {name: stored.float()}, left / "model.safetensors")
+    assert nothing_learnt(folder, left, torch.nn.Module()) is None
     if not with_gpu:
         make_adapter(wide, tmp_path / "adapter")
         options = LoadOptions(name="x", dtype=str(dtype).removeprefix("torch."))

@@ -75,6 +75,10 @@ SPOILT = {
         edit_config(base_model_name_or_path="test/other"),
         "an adapter for other, not for test/tiny-llama",
     ),
+    "no kind of adapter": (
+        lambda folder: (folder / "adapter_config.json").write_text("{}"),
+        "an adapter of type None; only LoRA is served",
+    ),
     "another kind of adapter": (edit_config(peft_type="IA3"), "an adapter of type IA3; only LoRA is served"),
     "a file that is not whole": (
         lambda folder: os.truncate(folder / "adapter_model.safetensors", 2000),
