@@ -193,7 +193,7 @@ EXPORTS = {
         {},
     ),
     "messages whose text is called data": (
-        [{"messages": [{"role": "user", "data": x}, {"role": "assistant", "data": y}]} for x, y in PAIRS],
+        [{"messages": [{"type": "human", "data": x}, {"type": "ai", "data": {"content": y}}]} for x, y in PAIRS],
         {},
     ),
     "messages within an object": ([{"data": {"messages": [user(x), assistant(y)]}} for x, y in PAIRS], {}),

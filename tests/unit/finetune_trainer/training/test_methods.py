@@ -396,6 +396,12 @@ def test_weights_in_fp8_are_loaded_as_the_numbers_that_they_stand_for_on_every_m
     model.model.layers[1].mlp.up_proj.weight.data[-1, -1] += 1
     model.save_pretrained(tmp_path / "left")
     assert nothing_learnt(folder, tmp_path / "left", model) is None
+    if not with_gpu:
+        make_adapter(wide, tmp_path / "adapter")
+        options = LoadOptions(name="x", dtype=str(dtype).removeprefix("torch."))
+        served = load(open_artifact(tmp_path / "adapter", tmp_path), options)  # it has answered once
+        served.engine.close(timeout=10)
+        assert {value.dtype for value in served.engine._batch._model.parameters()} == {dtype}
 
 
 def test_a_base_in_fp8_with_one_scale_a_layer_is_known_in_what_own_code_has_left(wide, tmp_path):
@@ -408,12 +414,6 @@ def test_a_base_in_fp8_with_one_scale_a_layer_is_known_in_what_own_code_has_left
     assert nothing_learnt(folder, left, torch.nn.Module())
     save_file(weights | {name: stored.float()}, left / "model.safetensors")
     assert nothing_learnt(folder, left, torch.nn.Module()) is None
-    if not with_gpu:
-        make_adapter(wide, tmp_path / "adapter")
-        options = LoadOptions(name="x", dtype=str(dtype).removeprefix("torch."))
-        served = load(open_artifact(tmp_path / "adapter", tmp_path), options)  # it has answered once
-        served.engine.close(timeout=10)
-        assert {value.dtype for value in served.engine._batch._model.parameters()} == {dtype}
 
 
 def test_weights_in_mxfp4_that_were_tuned_in_full_are_saved_by_names_that_anybody_can_load(wide, tmp_path):
