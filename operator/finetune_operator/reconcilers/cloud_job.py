@@ -146,6 +146,7 @@ class CloudJobs:
 
     async def measure(self, job: Manifest, view: JobView, decision: Decision) -> Decision:
         """Start or end the pod that asks the tuned model the test set."""
+        self._answers.begin(view.uid)
         if decision.measure == "Stop":
             await self._pods.end_measuring(job, view.provider)
             return decision
