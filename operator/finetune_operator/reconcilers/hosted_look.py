@@ -163,6 +163,8 @@ def without_copied(store: Store, deployment: Manifest) -> Manifest:
     A backup that is restored into another namespace, with statuses, makes such. It would end what answers there. Names
     that users choose are the same in both: the UID in a recorded one would have the copy take the other for its own.
     """
+    if not (deployment.get("status") or {}).get("hosted"):
+        return deployment
     status, metadata = parse_status(ModelDeploymentStatus, deployment), deployment["metadata"]
     address = metadata["namespace"], metadata["name"]
     copied = {
