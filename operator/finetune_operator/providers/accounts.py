@@ -78,7 +78,7 @@ class Accounts:
 
     async def close(self) -> None:
         """End polling and close all connections."""
-        for account in self._accounts.values():
+        for account in list(self._accounts.values()):
             await account.poller.close()
             await account.client.close()
         await self._retired.close()

@@ -104,6 +104,7 @@ class Client:
         self._retired = retired
         self._pace = Pace(sources.rate, guard=sources.guard)
         self._built: _Built | None = None
+        self._gone = False
 
     @property
     def spec(self) -> LLMConnectionSpec | None:
@@ -144,7 +145,10 @@ class Client:
         account, told = (before, True) if known else await _whose(api)
         # Not the one of before: others may have made one meanwhile.
         replaced, self._built = self._built, _Built(api, spec, secret, sources.clock(), account, told)
-        if replaced is not None and replaced.api is not api:
+        if self._gone:
+            if built is None or built.api is not api:
+                await self._retired.add(api)  # made while its connection went: nobody else would close it
+        elif replaced is not None and replaced.api is not api:
             await self._retired.add(replaced.api)
         # Whoever asks now may have looked whose account it is a moment ago, when it was another's.
         require_same_account(self.name, account, before, "what was made until now is in")
@@ -174,6 +178,7 @@ class Client:
 
     async def retire(self) -> None:
         """The connection is gone."""
+        self._gone = True
         built, self._built = self._built, None
         if built is not None:
             await self._retired.add(built.api)

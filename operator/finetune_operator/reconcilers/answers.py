@@ -99,6 +99,10 @@ class Answers:
         since, failure = self._silent.get(uid, (None, None))
         return failure if since is not None and self._context.clock() - since >= SILENCE else None
 
+    def begin(self, uid: str) -> None:
+        """Another pod asks from now on: an earlier one's trouble is over until this one meets it."""
+        self._silent.pop(uid, None)
+
     def forget(self, uid: str) -> None:
         """A job has ended or is gone."""
         self._counts.pop(uid, None)

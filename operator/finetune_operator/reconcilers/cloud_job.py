@@ -146,6 +146,7 @@ class CloudJobs:
 
     async def measure(self, job: Manifest, view: JobView, decision: Decision) -> Decision:
         """Start or end the pod that asks the tuned model the test set."""
+        self._answers.begin(view.uid)
         if decision.measure == "Stop":
             await self._pods.end_measuring(job, view.provider)
             return decision
@@ -183,7 +184,10 @@ class CloudJobs:
             return job, _not_tidied(view, error)
         if deployed:
             decision = outcomes.gone(view, decision)
-        if view.abandoned:
+        if view.copy_of:
+            note = f"the job is let go; what is at the provider is that of {view.copy_of}, and stays"
+            await self._context.announce(job, "Normal", "Retained", note)
+        elif view.abandoned:
             note = "the job is let go; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
         job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)

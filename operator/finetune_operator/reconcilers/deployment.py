@@ -42,7 +42,7 @@ from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.disruption import DisruptionBudgets
 from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
-from finetune_operator.reconcilers.hosted_look import left_behind, own_status, wake_of
+from finetune_operator.reconcilers.hosted_look import left_behind, wake_of, without_copied
 from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.indexes import failed_for, pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
@@ -97,6 +97,7 @@ class DeploymentReconciler:
         deployment = await self._context.read(MODEL_DEPLOYMENTS, key)
         if deployment is None:
             return None
+        deployment = without_copied(self._context.store, deployment)
         view = self._observe(deployment)
         target = self._target(view)
         if view.spec is not None:
@@ -248,7 +249,8 @@ class DeploymentReconciler:
         now = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
         if self._context.left_to_another(now) > 0:
             return now, None, again
-        view = replace(view, status=own_status(self._context.store, now))
+        now = without_copied(self._context.store, now)
+        view = replace(view, status=parse_status(ModelDeploymentStatus, now))
         status = left_behind(view, view.status.hosted or ())  # it is billed whether it can be asked or not
         number = target.version.version
         answering = [one for one in status.hosted or () if one.answered and one.version == status.served_version]
@@ -292,7 +294,7 @@ class DeploymentReconciler:
         namespace, name = metadata["namespace"], metadata["name"]
         spec, spec_error = parse_spec(ModelDeploymentSpec, deployment)
         model = store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace) if spec else None
-        own = own_status(store, deployment)
+        own = parse_status(ModelDeploymentStatus, deployment)
         lost = spec is not None and own.hosted is None and PROVIDER_FINALIZER in finalizers_of(deployment)
         status, now = self._usable(spec, model) if spec and model else None, self._context.clock()
         return DeploymentView(

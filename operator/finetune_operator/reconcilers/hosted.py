@@ -29,7 +29,7 @@ from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Denied, ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.hosted_look import Look, as_recorded, left_behind, others_with
+from finetune_operator.reconcilers.hosted_look import Look, as_recorded, left_behind, others_with, without_copied
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS, NAMESPACES
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ class HostedDeployments:
             return deployment, view
         note = self._calls.note(deployment, target.version.connection)
         deployment = await self._context.hold(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER, note)
+        deployment = without_copied(self._context.store, deployment)
         look = await self._look(deployment, view, view.spec, target)
         asleep = view.status.asleep
         if not idle.is_asleep(asleep, view.generation, look.wake):

@@ -157,14 +157,17 @@ def _others(store: Store, address: tuple[str, str], one: HostedDeployment, *, ma
             yield metadata
 
 
-def own_status(store: Store, deployment: Manifest) -> ModelDeploymentStatus:
-    """The status, without deployments that were made for an earlier object: where that is there, this one is its copy.
+def without_copied(store: Store, deployment: Manifest) -> Manifest:
+    """The object, its status without deployments that were made for an earlier one: where that is, this is its copy.
 
-    A backup that is restored into another namespace, with statuses, makes such. It would end what answers there.
+    A backup that is restored into another namespace, with statuses, makes such. It would end what answers there. Names
+    that users choose are the same in both: the UID in a recorded one would have the copy take the other for its own.
     """
+    if not (deployment.get("status") or {}).get("hosted"):
+        return deployment
     status, metadata = parse_status(ModelDeploymentStatus, deployment), deployment["metadata"]
     address = metadata["namespace"], metadata["name"]
-    copied = [
+    copied = {
         one.name
         for one in status.hosted or ()
         if not one.attached
@@ -172,10 +175,11 @@ def own_status(store: Store, deployment: Manifest) -> ModelDeploymentStatus:
             moment(other["creationTimestamp"]) < moment(metadata["creationTimestamp"])
             for other in _others(store, address, one, made=True)
         )
-    ]
+    }
     if not copied:
-        return status
-    return status.model_copy(update={"hosted": [one for one in status.hosted or () if one.name not in copied]})
+        return deployment
+    hosted = [one for one in deployment["status"]["hosted"] if one.get("name") not in copied]
+    return {**deployment, "status": {**deployment["status"], "hosted": hosted}}
 
 
 def left_behind(view: DeploymentView, left: Sequence[HostedDeployment]) -> ModelDeploymentStatus:

@@ -95,13 +95,13 @@ def has_hosted(name: str) -> str:
     return f"hosted/{name.casefold()}"
 
 
-def has_weights(provider_model: str) -> str:
-    """Index key of the FineTunedModels of which a provider's model is a version that was made for them."""
-    return f"weights/{provider_model}"
+def has_weights(known_by: str) -> str:
+    """Index key of the FineTunedModels of which a provider's model, or a folder, is a version made for them."""
+    return f"weights/{known_by}"
 
 
 def has_attempts(known_by: str) -> str:
-    """Index key of the FineTuneJob by whose UID its attempts are known at a provider, or that works in a folder."""
+    """Index key of the FineTuneJobs whose attempts are known at a provider by a UID, or that work in a folder."""
     return f"attempts/{known_by}"
 
 
@@ -142,9 +142,11 @@ def _index_job(job: Manifest) -> Iterator[str]:
     namespace, spec = job["metadata"]["namespace"], job.get("spec", {})
     yield uses_connection(spec.get("connectionRef", {}).get("name", ""))
     model = spec.get("modelRef", {}).get("name", "")
+    ended = True
     if has_condition(job, "Failed", "True"):
         yield failed_for(namespace, model)
     elif not has_condition(job, "Complete", "True"):
+        ended = False
         yield under_way(namespace, model)
         yield from _index_stuck(job)
     if is_of_the_definition(job.get("status") or {}):
@@ -153,9 +155,9 @@ def _index_job(job: Manifest) -> Iterator[str]:
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):
         yield from (made_version(namespace, model), made_version(namespace, model, number))
-    uid, provider = job["metadata"].get("uid"), job.get("status", {}).get("provider") or {}
-    if uid and provider.get("ownerUID") == uid:
-        yield has_attempts(uid)
+    provider = job.get("status", {}).get("provider") or {}
+    if (owner := provider.get("ownerUID")) and (owner == job["metadata"].get("uid") or not ended):
+        yield has_attempts(owner)  # one from a backup goes on with them, too
     if is_shared(folder := provider.get("artifactURI") or ""):
         yield has_attempts(folder)
     if has_condition(job, "Released", "False"):
@@ -171,8 +173,9 @@ def _index_leftovers(obj: Manifest) -> Iterator[str]:
 
 def _index_model(model: Manifest) -> Iterator[str]:
     made = [one for one in (model.get("status") or {}).get("versions") or () if not one.get("adopted")]
-    ids = ((one.get("artifact") or {}).get("providerModelID", "") for one in made)
-    yield from {has_weights(provider_model) for provider_model in ids if provider_model}
+    artifacts = [one.get("artifact") or {} for one in made]
+    known = (artifact.get("providerModelID") or artifact.get("uri") or "" for artifact in artifacts)
+    yield from {has_weights(weights) for weights in known if is_shared(weights)}
     yield from _index_leftovers(model)
     yield from _index_stuck(model)
 

@@ -155,7 +155,7 @@ class Looks:
         found = self._context.store.select(FINE_TUNE_JOBS, has_attempts(known_by)) if known_by else []
         others = (one["metadata"] for one in found if not wants_deletion(one) and one["metadata"]["uid"] != view.uid)
         for one in others:
-            if moment(one["creationTimestamp"]) < view.created:
+            if (moment(one["creationTimestamp"]), one["uid"]) < (view.created, view.uid):
                 here = one["namespace"] == view.namespace
                 return f"FineTuneJob {one['name']}" if here else "a FineTuneJob of another namespace"
         return ""

@@ -82,6 +82,16 @@ async def test_one_client_serves_all_that_ask_and_the_one_of_an_earlier_spec_is_
     assert (first.open, second.open) == (False, True)
 
 
+async def test_one_that_is_made_while_its_connection_goes_is_closed_too(world: World) -> None:
+    asking = asyncio.create_task(world.ask(1))
+    await asyncio.sleep(0)
+    await world.client.retire()
+    [made] = await asking
+    assert made.open, "whoever has asked for it uses it"
+    await world.retired.close()
+    assert [api.open for api in world.made] == [False]
+
+
 async def test_of_several_that_are_made_at_once_none_is_forgotten(world: World) -> None:
     """Whoever deletes a connection and makes it anew has many ask for its client in one moment."""
     await world.ask(5)

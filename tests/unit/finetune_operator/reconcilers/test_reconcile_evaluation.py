@@ -267,6 +267,20 @@ async def test_status_says_why_no_question_is_answered_once_that_has_lasted(begi
     assert (cluster.status().get("failure"), cluster.condition("Stalled")["status"]) == (None, "False")
 
 
+async def test_the_next_pod_does_not_begin_in_the_trouble_of_the_one_before(begin):
+    cluster = await begin()
+    job = cluster.start_pod()
+    await cluster.settle()
+    cluster.set_key("sk-revoked")
+    for _ in range(2):
+        cluster.now += timedelta(seconds=61)
+        await refused(cluster, job)
+    assert cluster.answers.silence(job.uid) is not None
+    cluster.answers.begin(job.uid)
+    await refused(cluster, job)
+    assert cluster.answers.silence(job.uid) is None
+
+
 async def test_questions_wait_for_each_other_and_none_is_sent_away(provider, begin):
     cluster = await begin()
     job = cluster.start_pod()
