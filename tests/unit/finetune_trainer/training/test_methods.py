@@ -404,18 +404,6 @@ def test_weights_in_fp8_are_loaded_as_the_numbers_that_they_stand_for_on_every_m
         assert {value.dtype for value in served.engine._batch._model.parameters()} == {dtype}
 
 
-def test_a_base_in_fp8_with_one_scale_a_layer_is_known_in_what_own_code_has_left(wide, tmp_path):
-    folder, left = (shutil.copytree(wide / NAME, tmp_path / name) for name in ("base", "left"))
-    weights = load_file(folder / "model.safetensors")
-    name = next(name for name in weights if name.endswith("up_proj.weight"))
-    stored = (2 * weights[name]).to(torch.float8_e4m3fn)
-    save_file(weights | {name: stored, f"{name}_scale_inv": torch.tensor(0.5)}, folder / "model.safetensors")
-    save_file(weights | {name: stored.float() / 2}, left / "model.safetensors")
-    assert nothing_learnt(folder, left, torch.nn.Module())
-    save_file(weights | {name: stored.float()}, left / "model.safetensors")
-    assert nothing_learnt(folder, left, torch.nn.Module()) is None
-
-
 def test_weights_in_mxfp4_that_were_tuned_in_full_are_saved_by_names_that_anybody_can_load(wide, tmp_path):
     folder = tmp_path / "cache" / NAME
     shutil.copytree(wide / NAME, folder)

@@ -1,5 +1,7 @@
 """Own code that leaves its base model as it was: told as that in whatever form it is saved, and only then."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -145,3 +147,15 @@ def test_names_that_a_library_has_changed_hide_nothing(tmp_path, dtype):
     assert nothing_learnt(base, folder, model) is None
     adapter(base, tmp_path / "added", dtype, target_modules=["c_attn"], use_dora=True, bias="all")
     assert nothing_learnt(base, tmp_path / "added", PeftModel.from_pretrained(model, tmp_path / "added"))
+
+
+def test_a_base_in_fp8_with_one_scale_a_layer_is_known_in_what_own_code_has_left(tiny_model, tmp_path):
+    base, folder = (shutil.copytree(tiny_model / NAME, tmp_path / name) for name in ("base", "left"))
+    weights = load_file(base / "model.safetensors")
+    name = next(name for name in weights if name.endswith("up_proj.weight"))
+    stored = (2 * weights[name]).to(torch.float8_e4m3fn)
+    save_file(weights | {name: stored, f"{name}_scale_inv": torch.tensor(0.5)}, base / "model.safetensors")
+    save_file(weights | {name: stored.float() / 2}, folder / "model.safetensors")
+    assert nothing_learnt(base, folder, torch.nn.Module())
+    save_file(weights | {name: stored.float()}, folder / "model.safetensors")
+    assert nothing_learnt(base, folder, torch.nn.Module()) is None
