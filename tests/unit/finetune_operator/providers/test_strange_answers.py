@@ -90,6 +90,7 @@ def no_traceback(caplog: pytest.LogCaptureFixture) -> Any:
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("name", ODD)
 async def test_an_odd_answer_to_whatever_is_asked_is_an_error_of_the_provider_if_it_is_one(
@@ -103,6 +104,7 @@ async def test_an_odd_answer_to_whatever_is_asked_is_an_error_of_the_provider_if
         await api.close()
 
 
+@pytest.mark.alike
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("name", NONE)
 async def test_what_is_no_answer_is_neither_nothing_nor_a_refusal(provider: str, name: str) -> None:
