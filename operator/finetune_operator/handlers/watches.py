@@ -9,10 +9,10 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import aiohttp
 import kopf
@@ -21,6 +21,7 @@ from kopf._cogs.clients.fetching import fetch_objs
 from kopf._cogs.clients.watching import Bookmark, watch_objs
 from kopf._cogs.structs import references
 
+from finetune_operator.handlers.observer import Observer
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
 from finetune_operator.runtime.errors import UNAUTHENTICATED, WentBack
 from finetune_operator.runtime.kube import Resource
@@ -56,32 +57,8 @@ class _Shut(CannotWatch):
     """It refuses that in one namespace: that is gone, and its role binding with it, or its rights were taken away."""
 
 
-class Listener(Protocol):
-    """Who is told."""
-
-    def places(self) -> Iterator[tuple[Resource, str | None]]:
-        """Of what: kinds, and namespaces of them or None for all."""
-        ...
-
-    def listing(self, resource: Resource, namespace: str | None) -> Listing:
-        """All objects will be told of, and then the listing ended: what it lacks then is gone."""
-        ...
-
-    def seen(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
-        """One event with its type (None for objects of a listing) and the object."""
-        ...
-
-    def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
-        """All was told; from now on each change is."""
-        ...
-
-    def shut(self, namespace: str) -> bool:
-        """A namespace may not be watched: what was told of it counts no more. Whether there is any other one."""
-        ...
-
-
 async def start(
-    own: Settings, listener: Listener, stop: asyncio.Event
+    own: Settings, observer: Observer, stop: asyncio.Event
 ) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
     """Begin: kopf itself, which ends when `stop` is set, and the watches, which end when they are cancelled or fail."""
     settings = make_settings(own)
@@ -96,10 +73,10 @@ async def start(
         stop_flag=stop,
     )
     shell = asyncio.create_task(kopf.run_tasks(tasks, ignored=before), name="kopf")
-    return shell, asyncio.create_task(watch_all(settings, listener), name="watches")
+    return shell, asyncio.create_task(watch_all(settings, observer), name="watches")
 
 
-async def watch_all(settings: kopf.OperatorSettings, listener: Listener) -> None:
+async def watch_all(settings: kopf.OperatorSettings, observer: Observer) -> None:
     """Tell of everything that is watched, until cancelled.
 
     To be called in the context of `kopf.spawn_tasks`, whose login is used.
@@ -108,19 +85,19 @@ async def watch_all(settings: kopf.OperatorSettings, listener: Listener) -> None
         CannotWatch: a watch cannot go on.
     """
     places: dict[str | None, list[Resource]] = defaultdict(list)
-    for resource, namespace in listener.places():
+    for resource, namespace in observer.places():
         places[namespace].append(resource)
     watching = (
-        _watch_kinds(settings, listener, kinds, None)
+        _watch_kinds(settings, observer, kinds, None)
         if namespace is None
-        else _watch_namespace(settings, listener, kinds, namespace)
+        else _watch_namespace(settings, observer, kinds, namespace)
         for namespace, kinds in places.items()
     )
     await _beside_each_other(watching)
 
 
 async def _watch_namespace(
-    settings: kopf.OperatorSettings, listener: Listener, kinds: Iterable[Resource], namespace: str
+    settings: kopf.OperatorSettings, observer: Observer, kinds: Iterable[Resource], namespace: str
 ) -> None:
     """Watch one of several namespaces: where that is refused, the others are watched as before.
 
@@ -132,9 +109,9 @@ async def _watch_namespace(
     while True:
         began = clock()
         try:
-            await _watch_kinds(settings, listener, kinds, namespace)
+            await _watch_kinds(settings, observer, kinds, namespace)
         except _Shut as error:
-            if not listener.shut(namespace):
+            if not observer.shut(namespace):
                 raise
             if clock() - began > SHUT_SECONDS:
                 refusals.over()  # it was watched in between
@@ -149,9 +126,9 @@ async def _watch_namespace(
 
 
 async def _watch_kinds(
-    settings: kopf.OperatorSettings, listener: Listener, kinds: Iterable[Resource], namespace: str | None
+    settings: kopf.OperatorSettings, observer: Observer, kinds: Iterable[Resource], namespace: str | None
 ) -> None:
-    await _beside_each_other(_watch(settings, listener, kind, namespace) for kind in kinds)
+    await _beside_each_other(_watch(settings, observer, kind, namespace) for kind in kinds)
 
 
 async def _beside_each_other(watching: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -173,14 +150,14 @@ async def _beside_each_other(watching: Iterable[Coroutine[Any, Any, None]]) -> N
 
 
 async def _watch(
-    settings: kopf.OperatorSettings, listener: Listener, resource: Resource, namespace: str | None
+    settings: kopf.OperatorSettings, observer: Observer, resource: Resource, namespace: str | None
 ) -> None:
     """List and watch; list again where a watch was broken for too long to go on: what was deleted meanwhile is gone."""
     while True:
-        listing = listener.listing(resource, namespace)
+        listing = observer.listing(resource, namespace)
         try:
             with suppress(APITooManyRequestsError, APIServerError):  # kopf has waited and asked again several times
-                await _tell(_stream(settings, resource, namespace), listener, resource, namespace, listing)
+                await _tell(_stream(settings, resource, namespace), observer, resource, namespace, listing)
         except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
             logger.warning("the watch of %s broke, they are listed anew: %s", resource.plural, error)
         except WentBack as error:
@@ -204,17 +181,17 @@ def _said(resource: Resource, error: APIError) -> str:
 
 
 async def _tell(
-    stream: AsyncIterator[Any], listener: Listener, resource: Resource, namespace: str | None, listing: Listing
+    stream: AsyncIterator[Any], observer: Observer, resource: Resource, namespace: str | None, listing: Listing
 ) -> None:
     count = 0
     async for event in stream:
         if event is Bookmark.LISTED:
-            listener.listed(resource, namespace, listing)
+            observer.listed(resource, namespace, listing)
             continue
         if event["type"] is None:
             listing.has(event["object"])
         try:
-            listener.seen(resource, event["type"], event["object"])
+            observer.seen(resource, event["type"], event["object"])
         except Exception:
             # One object that nobody can read must not hide all others; the resync looks at it again.
             logger.exception("an event of %s was not understood", resource.plural)

@@ -25,7 +25,6 @@ class TrainingProvider(Protocol):
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """Where the job's checkpoints and artifact go; the same for all its attempts."""
-        ...
 
     async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
         """The latest attempt that has left traces; 0 where there are none.
@@ -33,25 +32,20 @@ class TrainingProvider(Protocol):
         Status knows it, unless somebody has emptied it, or put an old one back: then an earlier attempt would be begun
         beside it.
         """
-        ...
 
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The state of the attempt that status names."""
-        ...
 
     def made_by(self, connection: LLMConnectionSpec) -> str:
         """A digest of what pods are made by now, beside the job; empty where the connection is another provider's."""
-        ...
 
     def has_live_pods(self, job: Manifest) -> bool:
         """Whether something of this job may still write to its output."""
-        ...
 
     async def start(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
         """Start the attempt that status names, once; returns the provider's name of it."""
-        ...
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> RemoteJob | None:
         """End the attempt that status names, and whatever runs of another one, giving it time for a checkpoint.
@@ -59,11 +53,9 @@ class TrainingProvider(Protocol):
         Returns:
             The attempt's job at a provider outside of the cluster, once it has ended; None where there is none.
         """
-        ...
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """Delete what came before the pod that status names, and has ended: it is kept for people to look at."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -133,11 +125,9 @@ class HostingApi(Protocol):
 
     async def list(self) -> list[Hosted]:
         """All deployments, whoever made them; of which connection they are is left out."""
-        ...
 
     async def details(self, hosted: Hosted) -> Hosted:
         """The same one with what it serves, how it is billed and why it failed, where a list does not tell."""
-        ...
 
     async def make(self, request: HostRequest) -> str | None:
         """Ask for a deployment; the same again changes nothing.
@@ -145,19 +135,15 @@ class HostingApi(Protocol):
         Returns:
             The operation that tells why it failed, where the deployment itself does not.
         """
-        ...
 
     async def delete(self, hosted: Hosted) -> None:
         """Ask for the end of one of the list; one that is not there any more is no error."""
-        ...
 
     async def answers(self, hosted: Hosted) -> bool:
         """Whether one of the list answers a question."""
-        ...
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
         """When it was last asked since then, by the provider's own figures. Raises where there are none to read."""
-        ...
 
 
 class AnsweringApi(Protocol):
@@ -168,7 +154,6 @@ class AnsweringApi(Protocol):
 
     async def answer(self, model: str, question: Question) -> Reply:
         """What the model says."""
-        ...
 
 
 class FineTuningApi(Protocol):
@@ -179,59 +164,45 @@ class FineTuningApi(Protocol):
 
     def keep_pace(self, pace: Pace) -> None:
         """Have each call wait for its turn first; what moves data to and from a store need not."""
-        ...
 
     async def close(self) -> None:
         """Close its connections."""
-        ...
 
     async def check(self) -> None:
         """Whether the credentials are good; cheap, and free of charge."""
-        ...
 
     async def account(self) -> str | None:
         """Whose account the credentials lead to, in words; None where the provider does not tell."""
-        ...
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """Pass a file on, without holding it."""
-        ...
 
     async def file(self, file_id: str) -> RemoteFile:
         """One file."""
-        ...
 
     async def files(self, prefix: str) -> list[RemoteFile]:
         """Files whose names begin so."""
-        ...
 
     async def delete_file(self, file_id: str) -> None:
         """Delete a file; one that is not there is no error."""
-        ...
 
     async def end_uploads(self, prefix: str) -> None:
         """Give up what is there of uploads that broke off, where a provider keeps it; of files whose names begin so."""
-        ...
 
     async def create(self, request: JobRequest) -> RemoteJob:
         """Make a job, once."""
-        ...
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:
         """Jobs, made since then, that may be that attempt: by what the provider can look up best."""
-        ...
 
     async def jobs(self, since: datetime) -> list[RemoteJob]:
         """Jobs that were made since then."""
-        ...
 
     async def job(self, job_id: str) -> RemoteJob:
         """One job."""
-        ...
 
     async def metrics(self, job: RemoteJob) -> Metrics:
         """How its loss goes or, once it has ended, went."""
-        ...
 
     async def cancel(self, job_id: str) -> None:
         """End a job; one that has ended is no error.
@@ -239,23 +210,18 @@ class FineTuningApi(Protocol):
         Raises:
             NotThere: there is none, or it is not shown yet.
         """
-        ...
 
     async def has_model(self, model: str) -> bool:
         """Whether a model is there to be asked."""
-        ...
 
     async def delete_model(self, model: str) -> None:
         """Delete a tuned model; one that is not there is no error."""
-        ...
 
     def hosting(self) -> HostingApi | None:
         """Its deployments; None where a tuned model needs none."""
-        ...
 
     def answering(self) -> AnsweringApi | None:
         """Its models; None where a tuned model needs a deployment."""
-        ...
 
 
 class Credential(Protocol):
@@ -263,8 +229,6 @@ class Credential(Protocol):
 
     async def get_token(self, *scopes: str) -> Any:
         """A token, from a cache while it is good."""
-        ...
 
     async def close(self) -> None:
         """Close connections."""
-        ...

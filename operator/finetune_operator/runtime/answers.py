@@ -29,11 +29,9 @@ class Answering(Protocol):
 
     def authorise(self, identity: TokenIdentity, asker: Asker) -> str | None:
         """The reason to refuse any question of this identity, or None."""
-        ...
 
     async def accept(self, asker: Asker, question: Question) -> Reply:
         """The answer. Raises Refusal."""
-        ...
 
 
 def handler(identify: Identify, answering: Answering) -> Handler:

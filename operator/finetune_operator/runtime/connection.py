@@ -53,25 +53,20 @@ class Credentials(Protocol):
     @property
     def server(self) -> str:
         """Its URL."""
-        ...
 
     @property
     def proxy(self) -> str | None:
         """The proxy on the way, where the credentials name one."""
-        ...
 
     @property
     def server_name(self) -> str | None:
         """The name in its certificate, where that is not the one in its URL."""
-        ...
 
     def trust(self) -> ssl.SSLContext:
         """Whose certificates are believed, and our own if there is one."""
-        ...
 
     async def authorization(self) -> str | None:
         """The header's value now."""
-        ...
 
     async def renew(self) -> None:
         """They were refused: read them anew.
@@ -79,7 +74,6 @@ class Credentials(Protocol):
         Raises:
             NoCluster: they are gone.
         """
-        ...
 
 
 _ASKED_BY_PROXY = (
