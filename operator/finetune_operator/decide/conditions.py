@@ -37,37 +37,30 @@ def moment(text: str) -> datetime:
 
 def ready(reason: Reason, message: str = "") -> list[Fact]:
     """Where it should be. kstatus: Current."""
-    return [
-        Fact("Ready", "True", reason, message),
-        Fact("Reconciling", "False", reason, message),
-        Fact("Stalled", "False", reason),
-    ]
+    return _of_three("Ready", reason, message)
 
 
 def reconciling(reason: Reason, message: str = "") -> list[Fact]:
     """On its way. kstatus: InProgress."""
-    return [
-        Fact("Ready", "False", reason, message),
-        Fact("Reconciling", "True", reason, message),
-        Fact("Stalled", "False", reason),
-    ]
+    return _of_three("Reconciling", reason, message)
 
 
 def stalled(reason: Reason, message: str) -> list[Fact]:
     """Stays as it is until somebody changes something. kstatus: Failed."""
-    return [
-        Fact("Ready", "False", reason, message),
-        Fact("Reconciling", "False", reason),
-        Fact("Stalled", "True", reason, message),
-    ]
+    return _of_three("Stalled", reason, message)
 
 
 def resting(reason: Reason, message: str) -> list[Fact]:
     """Stopped on request: neither ready, nor on its way, nor in need of help."""
+    return _of_three(None, reason, message)
+
+
+def _of_three(holds: str | None, reason: Reason, message: str) -> list[Fact]:
+    """The one that `holds` says why, and so does Ready; beside trouble nothing else is said of being on its way."""
+    silent = "Reconciling" if holds == "Stalled" else "Stalled"
     return [
-        Fact("Ready", "False", reason, message),
-        Fact("Reconciling", "False", reason, message),
-        Fact("Stalled", "False", reason),
+        Fact(kind, "True" if kind == holds else "False", reason, "" if kind == silent else message)
+        for kind in ("Ready", "Reconciling", "Stalled")
     ]
 
 
