@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from finetune_trainer.data import mending_messages
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.jq import by_jq, by_python, field
+from finetune_trainer.data.jq import by_python
 from finetune_trainer.data.json_array import AFTER_ARRAY
 from finetune_trainer.data.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_SEQUENCES
 from finetune_trainer.data.lines import CESU_8
+from finetune_trainer.data.mending_messages import by_command
 from finetune_trainer.data.mending_rows import of_table, without_rows
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
 from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
@@ -218,45 +219,6 @@ def _as_text(column: str, file_format: str) -> str:
     return f"Only text is learnt: `{how} > ROWS.jsonl` makes it of these; of classes better write the words."
 
 
-def _of_list(column: str, file_format: str) -> str:
-    """How the text of a list of one becomes that of its row."""
-    how = by_jq(file_format, f'{field(column)} |= (if type == "array" then .[0] else . end)')
-    return (
-        f"Only text is learnt: `{how}` takes the first of each list; of lists with several texts write the one that "
-        "is meant."
-    )
-
-
-def _of_bytes(_column: str, file_format: str) -> str:
-    """How bytes become text: the command that reads Parquet makes it of all that there are."""
-    return f"Only text is learnt: `{by_jq(file_format, '.')}` makes it of bytes, where those are UTF-8."
-
-
-_OF_TYPED = 'if type == "object" and length == 1 then .S // .stringValue // .string_value // .string // . else . end'
-"""Of jq: the text of an object that is a type and its value, as DynamoDB, Firestore, BigQuery and Avro write it."""
-
-
-def _of_object(column: str, file_format: str) -> str:
-    """How a text that an object holds becomes that of its row. Answers of SQuAD are lists within one."""
-    whole, part = (
-        by_jq(file_format, f'{field(column)} |= ({before}if type == "object" then {how} else . end)')
-        for before, how in ((f"{_OF_TYPED} | ", "tojson"), ("", ".NAME"))
-    )
-    return (
-        f"Only text is learnt: `{whole}` writes objects as JSON, which is learnt then, but takes the text of those "
-        f"that are one with its type, as DynamoDB has it; of an object `{part}` takes what it calls NAME; .text[0] is "
-        "an answer of SQuAD."
-    )
-
-
-def _of_map(column: str, file_format: str) -> str:
-    """How maps become objects, as Spark writes them where a table says map, not struct; Python has lists of pairs."""
-    to_object = "def to_object: map({key: .[0], value: .[1]}) | from_entries; "
-    of_one = 'if .[0][0]? | type == "string" then to_object else map(to_object) end'
-    how = f'{to_object}{field(column)} |= (if type == "array" then {of_one} else . end)'
-    return f"`{by_jq(file_format, how)}` makes objects of maps."
-
-
 def _of_python(column: str, file_format: str) -> str:
     """How a list that str has written becomes JSON. Where numpy has, nothing stands between two messages."""
     anew = f"frame[{column!r}] = frame[{column!r}].map(lambda one: json.dumps(list(one)))"
@@ -271,21 +233,34 @@ def _of_python(column: str, file_format: str) -> str:
 def _asked_alike(column: str, file_format: str) -> str:
     """How rows get a prompt, of which none has one."""
     said = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
-    if not file_format.startswith("JSON"):
-        return f"{said}."
-    how = by_jq(file_format, f'{field(column)} = "TEXT"')
-    return f"{said}; `{how}` writes one TEXT into all."
+    with_one = by_command(f"{said}; HOW writes one TEXT into all.", 'COLUMN = "TEXT"')
+    return with_one(column, file_format) if file_format.startswith("JSON") else f"{said}."
 
 
 _STEPS_OF_ALL = (*mending_messages.OF_ALL, ("prompt is empty", _asked_alike))
 """The same where no row would be left without those that have a problem; None where one is mended without that."""
 
+_TO_OBJECT = "def to_object: map({key: .[0], value: .[1]}) | from_entries; "
+_OF_MAPS = 'if .[0][0]? | type == "string" then to_object else map(to_object) end'
+_OF_TYPED = 'if type == "object" and length == 1 then .S // .stringValue // .string_value // .string // . else . end'
+"""Of jq: the text of an object that is a type and its value, as DynamoDB, Firestore, BigQuery and Avro write it."""
+_TO_TEXT = (
+    # As Spark writes objects where a table says map, not struct; Python has lists of pairs.
+    (A_MAP, "HOW makes objects of maps.",
+     f'{_TO_OBJECT}COLUMN |= (if type == "array" then {_OF_MAPS} else . end)'),
+    # The command that reads Parquet makes text of all bytes that there are.
+    ("is bytes, not text", "Only text is learnt: HOW makes it of bytes, where those are UTF-8.", "."),
+    ("is a list, not text", "Only text is learnt: HOW takes the first of each list; of lists with several texts write "
+     "the one that is meant.", 'COLUMN |= (if type == "array" then .[0] else . end)'),
+    # Answers of SQuAD are lists within an object.
+    ("is an object, not text", "Only text is learnt: HOW writes objects as JSON, which is learnt then, but takes the "
+     "text of those that are one with its type, as DynamoDB has it; of an object HOW takes what it calls NAME; "
+     ".text[0] is an answer of SQuAD.", f'COLUMN |= ({_OF_TYPED} | if type == "object" then tojson else . end)',
+     'COLUMN |= (if type == "object" then .NAME else . end)'),
+)  # fmt: skip
 _STEPS_OF_COLUMN = (
     (AS_PYTHON_WRITES, _of_python),
     *mending_messages.OF_COLUMN,
-    (A_MAP, _of_map),
-    ("is bytes, not text", _of_bytes),
-    ("is a list, not text", _of_list),
-    ("is an object, not text", _of_object),
+    *((what, by_command(said, *programs)) for what, said, *programs in _TO_TEXT),
 )
 """The same by what is said of a column, and how that is mended there."""
