@@ -13,39 +13,44 @@ from typing import Any
 
 from finetune_api.job_status import LOSS_POINTS, Loss, LossPoint
 from finetune_api.trainer import thin
-from finetune_trainer.storage.durable import of_volume, sync, text_in, whole_file, write_errors
+from finetune_trainer.storage.durable import of_volume, text_in, whole_file, write_errors
 
 FILE = "metrics.jsonl"
 _MEASURES = ("rewardAccuracy", "rewardMargin")
 
 
 class Metrics:
-    """The record at `path`, in memory and on disk. `keep_until` the step of the checkpoint before going on."""
+    """The record at `path`, in memory and on disk. `keep_until` the step of the checkpoint before going on.
+
+    When lines reach the disk is the system's to decide: each checkpoint has those of its steps.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: list[dict[str, Any]] = list(_read(path)) if path.exists() else []
 
-    def keep_until(self, step: int) -> None:
-        """Forget all after `step`, on disk too: a resumed run writes these steps anew, and none stands twice."""
-        self.lines = [line for line in self.lines if line["step"] <= step]
+    def keep_until(self, step: int, saved: Path | None = None) -> None:
+        """Forget all after `step`, on disk too: a resumed run writes these steps anew, and none stands twice.
+
+        `saved` is what a checkpoint has of the record: it counts where more has been lost here.
+        """
+        known = [self.lines, *([list(_read(saved))] if saved and saved.is_file() else [])]
+        self.lines = max(([line for line in lines if line["step"] <= step] for lines in known), key=len)
         self.write(self.path)
 
     def write(self, path: Path) -> None:
         """All of it, as this run knows it, to a file that is whole or not there."""
-        whole_file(path, "".join(map(_as_line, self.lines)).encode())
+        whole_file(path, self.text().encode())
+
+    def text(self) -> str:
+        """All of it, as it stands in files."""
+        return "".join(map(_as_line, self.lines))
 
     def add(self, **line: Any) -> None:
-        """Append one line; the system, not this process, decides when it reaches the disk."""
+        """Append one line."""
         self.lines.append(line)
         with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_as_line(line))
-
-    def sync(self) -> None:
-        """Bring all lines to the disk; a checkpoint must not be newer than its record."""
-        with write_errors(self.path):  # a volume may say only now that it is full
-            if self.path.exists():
-                sync(self.path)
 
     def has_validation(self, step: int) -> bool:
         """Whether the validation loss after this step is known."""

@@ -170,7 +170,15 @@ def _about(job: TrainerJob, done: Finished, *, adapter: bool, encoder_decoder: b
 
 
 def save_weights(folder: Path, model: Any) -> None:
-    """Adapter or whole model as safetensors, with its configuration and without peft's model card."""
+    """Adapter or whole model as safetensors, with its configuration and without peft's model card.
+
+    Numbers of 64 bits, as own code or a base model may have, become such of 32: no server computes in wider ones.
+    """
+    import torch
+
+    for value in (*model.parameters(), *model.buffers()):
+        if value.dtype is torch.float64:
+            value.data = value.data.float()
     if hasattr(model, "peft_config"):
         model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)

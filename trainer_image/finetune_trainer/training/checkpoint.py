@@ -6,6 +6,7 @@
       random.safetensors      torch's random states
       state.json              what is no tensor: optimizer groups, schedule, Python's random state, the run's own notes
       trainer_state.json      transformers' TrainerState
+      metrics.jsonl           the run's record until then
       manifest.json           checksums, written last
 
 When to save is not decided here. The order of the data needs no state: it follows from seed and step (`batches.py`).
@@ -27,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.computing.sharding import gathered, like
 from finetune_trainer.storage.durable import manifest_now, of_volume, remove_unfinished, whole_folder
 from finetune_trainer.training.checkpoint_names import checkpoints_in, folder_name
@@ -52,6 +54,7 @@ def save(
     scheduler: LRScheduler,
     trainer_state: dict[str, Any],
     notes: dict[str, Any],
+    record: Metrics,
     before_rename: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write the checkpoint of `step` below `root` and delete all but the newest.
@@ -76,6 +79,7 @@ def save(
         }
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
         (folder / "trainer_state.json").write_text(json.dumps(trainer_state), encoding="utf-8")
+        (folder / FILE).write_text(record.text(), encoding="utf-8")
     for old in checkpoints_in(root)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final

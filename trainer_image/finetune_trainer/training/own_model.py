@@ -23,6 +23,7 @@ from finetune_trainer.training.unchanged import plain_name
 
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SAVE = "Let the code save the tuned model or adapter with save_pretrained into the context's output folder"
+_ONE_OF_BOTH = "Let the code leave one of them alone in the context's output folder"
 _MERGE = "Let the code merge the adapter (merge_and_unload), save the whole model instead of it with save_pretrained"
 _CONVERT = (
     "Let the code save the adapter with save_pretrained and its path_initial_model_for_weight_conversion, or merge it "
@@ -48,6 +49,8 @@ def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
     """
     if folder.is_dir() and (other := no_file_in(folder)) is not None:
         raise _refused(f"{other.name} is a pipe or a device, not a file")
+    if (folder / _ADAPTER).is_file() and is_named(folder):
+        raise _refused("it is both an adapter and a whole model, and nobody knows which is meant", _ONE_OF_BOTH)
     if (folder / _ADAPTER).is_file():
         model = _adapter(job, base, folder, dtype)
     elif (folder / "config.json").is_file():

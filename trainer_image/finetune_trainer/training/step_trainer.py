@@ -26,6 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
+from finetune_trainer.attempt.metrics import FILE
 from finetune_trainer.computing.compiled_layers import in_training
 from finetune_trainer.computing.sharding import bytes_here, gathered
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
@@ -186,7 +187,7 @@ class StepTrainer(Trainer):
             raise TrainerError(Reason.ARTIFACT_FAILED, message, "Keep artifacts on a ReadWriteMany claim.")
         self._origin.require_same(Path(folder), notes)
         self.seconds_before, self._saved_step = notes["seconds"], step
-        self.metrics_record.keep_until(step)
+        self.metrics_record.keep_until(step, Path(folder) / FILE)
 
     # What follows replaces parts of transformers' Trainer; names and arguments are its own.
 
@@ -304,7 +305,6 @@ class StepTrainer(Trainer):
 
     def _write_checkpoint(self) -> None:
         self.interruption.before_writing()
-        self.metrics_record.sync()
         checkpoint.save(
             self._checkpoints,
             self.state.global_step,
@@ -313,6 +313,7 @@ class StepTrainer(Trainer):
             scheduler=cast("LRScheduler", self.lr_scheduler),
             trainer_state=asdict(self.state),
             notes=self._origin.notes() | {"seconds": self.seconds},
+            record=self.metrics_record,
             before_rename=self.interruption.before_writing,
         )
 

@@ -23,6 +23,9 @@ _MAGNITUDE, _BIAS = re.compile(r"\.lora_magnitude_vector\b"), re.compile(r"(?<!\
 _BEFORE_NAMES, _WITHIN_NAMES = "base_model.model.", ".base_layer"
 """What peft puts into the names of a model that it adds to."""
 
+_BLOCKS, _SCALES = "_blocks", "_scales"
+"""What the names of MXFP4's two halves end with."""
+
 _NEAR = 1e-5
 """Part of a magnitude by which the order of a sum may move it."""
 
@@ -116,14 +119,16 @@ def _rounding_of(values: Any) -> float:
 
 @contextmanager
 def _stored(folder: Path) -> Iterator[Tensors]:
-    """The tensors in a folder's files, weights in FP8 as the numbers that they stand for."""
+    """The tensors in a folder's files, weights in FP8 and MXFP4 as the numbers that they stand for."""
     from safetensors import safe_open
 
     with ExitStack() as opened:
         files = [opened.enter_context(safe_open(path, framework="pt")) for path in weight_files(folder)]
         read = {name: partial(file.get_tensor, name) for file in files for name in file.keys()}  # noqa: SIM118 - no dict
         scales = {name: read[f"{name}_scale_inv"] for name in read if f"{name}_scale_inv" in read}
-        yield read | {name: partial(_times, read[name], scale) for name, scale in scales.items()}
+        packed = [name.removesuffix(_BLOCKS) for name in read if name.endswith(_BLOCKS)]
+        plain = {name: partial(_unpacked, read[name + _BLOCKS], read[name + _SCALES]) for name in packed}
+        yield read | plain | {name: partial(_times, read[name], scale) for name, scale in scales.items()}
 
 
 def _times(read: Callable[[], Any], scale: Callable[[], Any]) -> Any:
@@ -132,6 +137,13 @@ def _times(read: Callable[[], Any], scale: Callable[[], Any]) -> Any:
     for side in (-2, -1) if grid.dim() > 1 else ():
         grid = grid.repeat_interleave(value.shape[side] // grid.shape[side], side)
     return value * grid
+
+
+def _unpacked(blocks: Callable[[], Any], scales: Callable[[], Any]) -> Any:
+    """Weights in MXFP4, two to a byte."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    return convert_moe_packed_tensors(blocks(), scales())
 
 
 def _are_of(base: Path, now: Tensors) -> bool:

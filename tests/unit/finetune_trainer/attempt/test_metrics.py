@@ -1,7 +1,9 @@
 """The record of a run, its curves and its picture; how far a run is; what fits into memory."""
 
 import json
+import os
 import re
+import shutil
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -42,6 +44,20 @@ def test_going_on_from_a_checkpoint_forgets_the_steps_after_it_on_disk_too(tmp_p
     metrics.keep_until(10)
     assert [line["step"] for line in metrics.lines] == [*range(1, 11), 10]
     assert [json.loads(line)["step"] for line in path.open()] == [*range(1, 11), 10]
+
+
+@pytest.mark.parametrize("lost", ["all", "the end", "nothing", "the checkpoint's"])
+def test_going_on_from_a_checkpoint_puts_back_what_the_record_has_lost(tmp_path, lost):
+    path, saved = tmp_path / "metrics.jsonl", tmp_path / "saved.jsonl"
+    written = record(path, 20).lines[:11]
+    path.rename(saved) if lost == "all" else shutil.copy(path, saved)
+    if lost == "the end":
+        os.truncate(path, 300)
+    if lost == "the checkpoint's":
+        saved.unlink()
+    metrics = Metrics(path)
+    metrics.keep_until(10, saved)
+    assert metrics.lines == Metrics(path).lines == written
 
 
 @pytest.mark.parametrize("steps", [1, 99, 100, 101, 250, 12345])

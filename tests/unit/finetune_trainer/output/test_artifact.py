@@ -74,6 +74,16 @@ def test_trap_14_an_adapter_is_merged_into_the_16_bit_base(cache, tmp_path, monk
     assert not list(folder.glob("adapter*"))
 
 
+@pytest.mark.parametrize("adapted", [False, True], ids=["whole", "adapter"])
+def test_no_artifact_has_numbers_of_64_bits(cache, tmp_path, adapted):
+    model = base_model.load_model(cache / NAME, dtype=torch.float64)
+    model = with_adapters(model, LoRA(), NAME).double() if adapted else model
+    artifact.save_weights(tmp_path, model)
+    (file,) = tmp_path.glob("*.safetensors")
+    assert {value.dtype for value in load_file(file).values()} == {torch.float32}
+    assert adapted or json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
+
+
 def test_a_merge_is_checked_where_loss_is_and_nowhere_else(cache):
     """All of a long row's logits would take more memory than any pass of the training did."""
     model = base_model.load_model(cache / NAME, dtype=torch.float32)

@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage import durable
 from finetune_trainer.training import checkpoint
@@ -37,6 +38,7 @@ class Parts:
             scheduler=self.scheduler,
             trainer_state={"global_step": step},
             notes={"fingerprint": "f", "seconds": 1.5},
+            record=Metrics(root / FILE),
         )
 
 
@@ -149,7 +151,7 @@ def test_no_checkpoint_is_no_error(tmp_path):
 def test_a_checkpoint_holds_no_pickle(tmp_path):
     folder = Parts().save(tmp_path, 1)
     kinds = {path.suffix for path in folder.iterdir()}
-    assert kinds == {".safetensors", ".json"}
+    assert kinds == {".safetensors", ".json", ".jsonl"}
     for path in folder.glob("*.json"):
         json.loads(path.read_text())
 

@@ -338,12 +338,22 @@ def test_a_qlora_adapter_is_served_on_the_16_bit_base(wide, tmp_path):
         ({"method": "Full"}, ExitCode.MODEL_UNUSABLE, "its weights are stored quantised"),
         ({"method": "QLoRA", "artifact": {"merge": True}}, ExitCode.SPEC_INVALID, "nothing is merged into such"),
         ({"code": REFERENCE, "artifact": {"merge": True}}, ExitCode.SPEC_INVALID, "nothing is merged into such"),
+        ({"code": REFERENCE}, ExitCode.SPEC_INVALID, "spec.code: there is no code"),
         ({"method": "QLoRA"}, ExitCode.OK, ""),
     ],
 )
 def test_a_base_that_is_stored_in_4_bits_is_for_adapters_on_4_bits_alone(stored, tmp_path, spec, code, said):
     ended, report, _ = do(make_job(tmp_path, stored, hyperparameters=SHORT, **spec))
     assert (ended, said in str(report.failure)) == (code, True), report.failure
+
+
+def test_own_code_is_not_run_on_a_base_that_nothing_it_leaves_could_be_taken_on(wide, tmp_path):
+    folder = shutil.copytree(wide / NAME, tmp_path / "cache" / NAME)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
+    ended, report, phases = do(make_job(tmp_path, tmp_path / "cache", splits=("train",), code=REFERENCE))
+    assert (ended, phases) == (ExitCode.MODEL_UNUSABLE, ["Validating", "Failed"]), report.failure
+    assert "its weights are stored quantised (gptq)" in report.failure.message
 
 
 @pytest.mark.parametrize("method", ["LoRA", "QLoRA"])
@@ -420,9 +430,12 @@ def test_weights_in_mxfp4_that_were_tuned_in_full_are_saved_by_names_that_anybod
     job = make_job(tmp_path, tmp_path / "cache", splits=("train",), method="Full", hyperparameters={"epochs": 0.2})
     code, report, _ = do(job)
     assert code == ExitCode.OK, report.failure
-    _, found = AutoModelForCausalLM.from_pretrained(Path(job.output) / "model", output_loading_info=True)
+    tuned, found = AutoModelForCausalLM.from_pretrained(Path(job.output) / "model", output_loading_info=True)
     assert not found["missing_keys"]
     assert not found["unexpected_keys"]
+    base_model.load_model(folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "as it was")
+    assert nothing_learnt(folder, tmp_path / "as it was", tuned)
+    assert nothing_learnt(folder, Path(job.output) / "model", tuned) is None
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,10 @@ SPOILT = {
         edit_config(init_lora_weights="pissa_niter_4"),
         "its init_lora_weights, pissa_niter_4, has changed the base model",
     ),
+    "a whole model beside it": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
+        "it is both an adapter and a whole model",
+    ),
     "broken JSON": (
         lambda folder: (folder / "adapter_config.json").write_text("{"),
         "adapter_config.json cannot be read",
