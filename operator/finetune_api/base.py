@@ -1,6 +1,7 @@
 """What all kinds share: the model base, references, quantities, conditions."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -97,6 +98,17 @@ class Never:
     def _require(self, text: str) -> str:
         if re.search(self.pattern, text):
             raise ValueError(self.message)
+        return text
+
+
+@dataclass(frozen=True)
+class ReadBy(Never):
+    """The same of a text that a parser of ours reads: it has the last word, as it knows more than a pattern says."""
+
+    parse: Callable[[str], object]
+
+    def _require(self, text: str) -> str:
+        self.parse(text)
         return text
 
 

@@ -20,13 +20,22 @@ from finetune_api.base import (
     Never,
     ObjectName,
     ObjectRef,
+    ReadBy,
     ResourceRequirements,
     SecretKeyRef,
     Timestamp,
     rules,
     shaped,
 )
-from finetune_api.uris import ARTIFACT_HELP, ARTIFACT_SHAPES
+from finetune_api.uris import (
+    ARTIFACT_HELP,
+    ARTIFACT_PLACE,
+    NO_QUERY_HELP,
+    ODD_CHARACTERS,
+    ODD_CHARACTERS_HELP,
+    STEPS_UP,
+    parse_artifact_uri,
+)
 
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 Glob = Annotated[
@@ -201,24 +210,20 @@ class Artifacts(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                " || ".join(
-                    f"self.uri.matches('^{scheme}://{shape}(/.*)?$')" for scheme, shape in ARTIFACT_SHAPES.items()
-                ),
-                f"artifacts.uri: {ARTIFACT_HELP}",
-                ".uri",
-            ),
-            (
-                "!self.uri.matches('(^|/)[.][.](/|$)')",
-                "artifacts.uri may not have a '..' segment: write the path without it",
-                ".uri",
-            ),
-            (
                 "!self.uri.startsWith('pvc://') || (!has(self.endpointURL) && !has(self.secretRef))",
                 "artifacts.endpointURL and artifacts.secretRef are for object stores: a claim needs neither",
             ),
         )
     )
-    uri: Annotated[str, Field(min_length=1, max_length=512), FILLED_IN] = Field(
+    uri: Annotated[
+        str,
+        Field(min_length=1, max_length=512),
+        shaped(ARTIFACT_PLACE, ARTIFACT_HELP),
+        Never(STEPS_UP, "a path may not have a '..' segment: write it without"),
+        Never("[?#]", NO_QUERY_HELP),
+        FILLED_IN,
+        ReadBy(ODD_CHARACTERS, ODD_CHARACTERS_HELP, parse_artifact_uri),
+    ] = Field(
         description="pvc://CLAIM/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
         "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX; the prefix is optional. The claim is that of the "
         "job's namespace. With an object store, pods work on scratch space and upload from it."

@@ -9,12 +9,14 @@ from finetune_api.uris import (
     HUB_HELP,
     HUB_PLACE,
     OBJECT_SHAPE,
+    ODD_CHARACTERS,
     PAGE_HELP,
     PAGE_OF_A_HUB,
     PLACEHOLDER,
     PLACEHOLDER_HELP,
     SIGNED,
     SIGNED_HELP,
+    STEPS_UP,
     WEB_HELP,
     WEB_PLACE,
 )
@@ -29,9 +31,9 @@ _URI_RULES = rules(
         "CLAIM and NAME have a-z, 0-9, - and . only (file:// works only in `finetune-trainer check` and `run`)",
     ),
     (
-        r"!self.matches(r'(^|/)[.][.](/|$)|\p{C}|[^\P{Z} ]| $')",
-        "uri may have neither a '..' segment nor a line break, a space at its end or another character that is not "
-        "seen: write the path without it",
+        f"!self.matches(r'{STEPS_UP}|{ODD_CHARACTERS}')",
+        "uri may have neither a '..' segment nor a line break, a quotation mark or a space at its end or another "
+        "character that is not seen: write the path without it",
     ),
     (
         "self.startsWith('abfs') || !self.matches('^[a-z0-9]+://[^/]*@')",

@@ -21,10 +21,14 @@ ARTIFACT_SHAPES = {
 }
 """What stands between scheme and path of the places that artifacts are kept in, as regular expressions."""
 
+ARTIFACT_PLACE = f"^({'|'.join(f'{scheme}://{shape}' for scheme, shape in ARTIFACT_SHAPES.items())})(/.*)?$"
+"""Such a place with its path, as a regular expression."""
+
 ARTIFACT_HELP = (
     "write pvc://CLAIM, s3://BUCKET, gs://BUCKET or abfs://CONTAINER@ACCOUNT.dfs.core.windows.net, "
     "with or without /PREFIX; all names are in small letters, and a bucket's has at least 3"
 )
+NO_QUERY_HELP = "a folder has neither '?' nor '#': write the path without them"
 LOCAL_SCHEME = "file"
 SITE_HELP = (
     "write pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, gs://BUCKET/KEY, abfs://CONTAINER/PATH or "
@@ -83,6 +87,17 @@ AROUND = (
     "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}"
 )
 """What word processors and copied text leave around a uri."""
+
+_ENDS = "".join(rf"\x{{{ord(mark):X}}}" for mark in AROUND)
+ODD_CHARACTERS = rf"\p{{C}}|[^\P{{Z}} ]|[{_ENDS}]$"
+"""What nobody sees, and the end of a copied text, as a regular expression of the API server."""
+
+ODD_CHARACTERS_HELP = (
+    "write it without a line break, a quotation mark or a space at its end or another character that is not seen"
+)
+
+STEPS_UP = "(^|/)[.][.](/|$)"
+"""A `..` segment, as a regular expression."""
 
 
 class UriError(ValueError):
@@ -223,6 +238,8 @@ def parse_artifact_uri(text: str) -> Uri:
         raise UriError(ARTIFACT_HELP)
     if ".." in path.split("/"):
         raise UriError("the uri has a '..' segment; write the path without it")
+    if re.search("[?#]", text):
+        raise UriError(NO_QUERY_HELP)
     return Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
 
 

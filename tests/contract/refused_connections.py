@@ -66,8 +66,16 @@ CONNECTIONS: list[Refused] = [
     (AZURE, "spec.azureOpenAI.endpoint", "https://<res>.openai.azure.com", ("endpoint", "placeholder stands for")),
     (AZURE, "spec.azureOpenAI.subscriptionID", "<subscription>", ("subscriptionID", "placeholder stands for")),
     (LOCAL, "spec.huggingFace.trainerImage", "https://ghcr.io/a/b:1", ("trainerImage", "without https://")),
-    (LOCAL, "spec.huggingFace.artifacts.uri", "hf://bucket/x", ("artifacts.uri: write pvc://CLAIM", "gs://BUCKET")),
-    (LOCAL, "spec.huggingFace.artifacts.uri", "s3://key:x@bucket", ("artifacts.uri: write pvc://", "s3://BUCKET")),
+    (LOCAL, "spec.huggingFace.artifacts.uri", "hf://bucket/x", ("artifacts.uri", "write pvc://CLAIM", "gs://BUCKET")),
+    (LOCAL, "spec.huggingFace.artifacts.uri", "s3://key:x@bucket", ("artifacts.uri", "write pvc://", "s3://BUCKET")),
+    *(
+        (LOCAL, "spec.huggingFace.artifacts.uri", text, ("artifacts.uri", "write it without a line break, a quotation"))
+        for text in ("s3://bucket/x ", "pvc://models/'a'", "pvc://models/a\u200bb", "pvc://models/a\tb", "s3://b-1/x\u00a0")
+    ),
+    *(
+        (LOCAL, "spec.huggingFace.artifacts.uri", text, ("artifacts.uri", "neither '?' nor '#'"))
+        for text in ("pvc://models/a#1", "s3://bucket/a?versionId=1")
+    ),
     (LOCAL, "spec.huggingFace.artifacts.uri", "abfs://bucket/x", ("abfs://CONTAINER@ACCOUNT.dfs.core.windows.net",)),
     (LOCAL, "spec.huggingFace.artifacts.uri", "s3://bucket/../x", ("artifacts.uri", "without it")),
     (LOCAL, "spec.huggingFace.artifacts.secretRef", {"name": "k"}, ("artifacts.secretRef are for object stores",)),

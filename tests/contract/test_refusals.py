@@ -78,7 +78,7 @@ JOBS: list[Refused] = [
     (JOB, TRAIN, "pvc://data/x.csv\n", (f"{TRAIN}: ", "line break", "write the path without it")),
     *(
         (JOB, TRAIN, f"pvc://data/{path}", (f"{TRAIN}: ", "a space at its end or another character that is not seen"))
-        for path in ("x.csv ", "x.csv\u00a0", "x\u200b.csv", "\ufeffx.csv")
+        for path in ("x.csv ", "x.csv'", "x.csv\u201d", "x.csv\u00a0", "x\u200b.csv", "\ufeffx.csv")
     ),
     *(
         (JOB, TRAIN, text, (f"{TRAIN}: ", "write what the placeholder stands for"))
@@ -279,6 +279,7 @@ JOBS: list[Refused] = [
         {"url": "https://host/v1", "model": "m "},
         ("judge.model", "without white space at"),
     ),
+    (JOB, "spec.evaluation.output", {"uri": "pvc://reports/'all'"}, ("output.uri", "a quotation mark or a space")),
     (JOB, "spec.evaluation.output", {"uri": "pvc://reports"}, ("output.uri", "write pvc://CLAIM/FOLDER")),
     (JOB, "spec.evaluation.output", {"uri": "pvc://reports/../a"}, ("output.uri", "beginning with a dot")),
     (JOB, "spec.evaluation.maxNewTokens", 0, ("spec.evaluation.maxNewTokens", "greater than or equal to 1")),

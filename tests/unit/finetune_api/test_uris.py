@@ -3,7 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from finetune_api.connection import Artifacts
+from finetune_api.evaluation import Output
 from finetune_api.uris import ARTIFACT_HELP, UriError, parse_artifact_uri, parse_uri
 
 
@@ -184,3 +187,17 @@ def test_the_help_on_artifact_uris_names_each_kind_of_place(text: str) -> None:
 def test_a_place_that_is_wrong_only_in_its_buckets_name_is_told_what_names_look_like(text: str) -> None:
     with pytest.raises(UriError, match=r"names are in small letters, and a bucket's has at least 3"):
         parse_artifact_uri(text)
+
+
+@pytest.mark.parametrize("path", ["a ", "'a'", "a\u200bb", "a\u0378", "a\u201d", "..", "a\n"])
+def test_a_place_that_the_parser_would_refuse_is_wrong_in_its_field(path: str) -> None:
+    """Whatever the API server lets pass: an operator that met it later would fail at each look."""
+    for model in (Artifacts, Output):
+        with pytest.raises(ValidationError):
+            model.model_validate({"uri": f"pvc://models/{path}"})
+
+
+@pytest.mark.parametrize("text", ["pvc://models/a#1", "s3://bucket/a?versionId=1"])
+def test_what_stands_behind_the_path_of_a_folder_is_not_dropped_in_silence(text: str) -> None:
+    with pytest.raises(ValidationError, match="neither '[?]' nor '#'"):
+        Artifacts.model_validate({"uri": text})

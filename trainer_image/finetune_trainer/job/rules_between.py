@@ -15,7 +15,6 @@ from finetune_api.deployment import ENGINES
 from finetune_api.quantities import LEAST_SIZE, MOST_CORES, amount, is_counted, nearest
 from finetune_api.schema import Schema
 from finetune_api.trainer import LARGEST_NUMBER
-from finetune_api.uris import ARTIFACT_SHAPES
 
 Path = tuple[str | int, ...]
 
@@ -52,11 +51,6 @@ def _are_within_limits(resources: Any) -> bool:
     )
 
 
-def _is_place(artifacts: Any) -> bool:
-    places = (rf"{scheme}://{shape}(/.*)?" for scheme, shape in ARTIFACT_SHAPES.items())
-    return any(re.fullmatch(place, artifacts["uri"]) for place in places)
-
-
 def _is_of_ecr(image: str, region: str) -> bool:
     registry = rf"[0-9]{{12}}[.]dkr[.-]ecr(-fips)?[.]{re.escape(region)}[.][a-z0-9.:-]+"
     name = "/[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_.-]+)?(@sha256:[0-9a-f]+)?"
@@ -71,8 +65,6 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "checkPod is for": lambda it: not {"huggingFace", "checkPod"} <= it.keys(),
     "In and NotIn need values": lambda it: (it["operator"] in ("In", "NotIn")) == bool(it.get("values")),
     "nothing is below matchLabels": lambda it: all(it.get(part, True) for part in ("matchLabels", "matchExpressions")),
-    "artifacts.uri: write": _is_place,
-    "artifacts.uri may not have": lambda it: ".." not in it["uri"].split("/"),
     "artifacts.endpointURL and": lambda it: (
         not it["uri"].startswith("pvc://") or it.keys().isdisjoint(("endpointURL", "secretRef"))
     ),

@@ -104,10 +104,10 @@ def complaint(tmp_path, capsys):
         (VOLUME % f"{{x0: &x0 [a]{TEN_TIMES}}}", "line 8: its aliases make too much of it"),
         (LOCAL + "    airGapped: true\n", "line 8: spec.huggingFace.airGapped: huggingFace.airGapped needs"),
         (LOCAL + "  checkPod: {}\n", "line 8: spec.checkPod: checkPod is for providers outside of the cluster"),
-        (LOCAL.replace("pvc://", "/mnt/"), "line 7: spec.huggingFace.artifacts.uri: artifacts.uri: write pvc://CLAIM"),
+        (LOCAL.replace("pvc://", "/mnt/"), "line 7: spec.huggingFace.artifacts.uri: write pvc://CLAIM"),
         (
             LOCAL.replace("models", "m/../x"),
-            "line 7: spec.huggingFace.artifacts.uri: artifacts.uri may not have a '..'",
+            "line 7: spec.huggingFace.artifacts.uri: a path may not have a '..'",
         ),
         (
             LOCAL.replace("models", "m, secretRef: {name: a}"),
