@@ -25,9 +25,7 @@ from finetune_operator.decide.pods.places import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
-from finetune_operator.reconcilers.context import (
-    Context,
-)
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.indexes import under_way
 from finetune_operator.reconcilers.job_look import Looks
 from finetune_operator.reconcilers.offers import Offers
@@ -182,8 +180,7 @@ class JobReconciler:
             return job, not_started(view, refused)
         except CannotMake as error:
             return job, not_started(view, error.failure)
-        recorded = decision.status.provider.model_copy(update={"job_id": job_id})
-        return job, replace(decision, status=decision.status.model_copy(update={"provider": recorded}))
+        return job, replace(decision, status=decision.status.with_provider(job_id=job_id))
 
     async def _tell_unheeded(self, job: Manifest, view: JobView) -> None:
         if view.spec is not None and (view.deleting or not view.finished):
