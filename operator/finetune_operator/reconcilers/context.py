@@ -31,6 +31,7 @@ from finetune_operator.runtime.held import Held
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Store
+from finetune_operator.runtime.uptime import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,7 @@ class Context:
     catalogue: Callable[[], Catalogue]
     """Prices and dates of providers as they are known now."""
     clock: Callable[[], datetime]
-    seconds: Callable[[], float] = time.monotonic
-    """Seconds, never running backwards."""
+    seconds: Clock = time.monotonic
     report_interval: timedelta = REPORT_INTERVAL
     """Least time between two writes of a job's progress."""
     patience: timedelta = PATIENCE
