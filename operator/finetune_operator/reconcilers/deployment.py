@@ -118,9 +118,7 @@ class DeploymentReconciler:
             self._context.agree(deployment)
         told = is_no_news(before, decision.status)
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, told=told)
-        event = headline(before, decision.status)
-        if event is not None:
-            await self._context.announce(deployment, *event)
+        await self._context.tell(deployment, headline(before, decision.status))
         return None if again is None else Requeue(again)
 
     async def _local(

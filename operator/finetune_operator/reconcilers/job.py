@@ -133,7 +133,7 @@ class JobReconciler:
     def _forget(self, uid: str) -> None:
         """A job has ended or is gone: nobody asks any more what was counted of it."""
         self._reports.forget(uid)
-        self._cloud.forget(uid)
+        self._cloud.answers.forget(uid)
 
     async def _act(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Do what was decided, and only then say so; what was done twice after a crash changes nothing.
@@ -192,9 +192,7 @@ class JobReconciler:
 
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
         """An Event for what a person would want to see; failures are counted too."""
-        told = headline(old, new)
-        if told is not None:
-            await self._context.announce(job, *told)
+        await self._context.tell(job, headline(old, new))
         if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
 

@@ -215,29 +215,6 @@ class Aws:
             self._pace.require()
 
 
-class AwsApi:
-    """What the APIs of all services have in common.
-
-    Args:
-        aws: calls on them.
-    """
-
-    def __init__(self, aws: Aws) -> None:
-        self._aws = aws
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._aws.close()
-
-    def keep_pace(self, pace: Pace) -> None:
-        """Each request waits, but for S3's."""
-        self._aws.keep_pace(pace)
-
-    async def account(self) -> str | None:
-        """As STS tells it."""
-        return await self._aws.account()
-
-
 def _no_address(service: str, endpoint: str) -> ProviderError:
     """Nobody is asked: no client is made for such an address."""
     found = TryLater(
