@@ -3,14 +3,7 @@
 from finetune_api.connection import CheckPod, HuggingFace
 from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL, TRAINER_CONTAINER
-from finetune_operator.desired.pod import (
-    Volumes,
-    batch_job,
-    labels,
-    pod_spec,
-    queue_label,
-    template_resources,
-)
+from finetune_operator.desired.pod import Volumes, batch_job, labels, pod_spec, queue_label, template_resources
 
 _TEMPLATE = "spec.template"
 _NOT_READ = "cannot be handled as a Job: "

@@ -6,12 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
-from finetune_api.deployment import (
-    HostedDeployment,
-    ModelDeploymentSpec,
-    ModelDeploymentStatus,
-    Sleep,
-)
+from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
 from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason

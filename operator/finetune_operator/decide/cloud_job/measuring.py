@@ -12,11 +12,7 @@ from typing import Any
 
 from finetune_api.catalogue import ModelFacts
 from finetune_api.connection import place_of_models
-from finetune_api.job_status import (
-    Asked,
-    ComparedVersion,
-    Failure,
-)
+from finetune_api.job_status import Asked, ComparedVersion, Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.decide.cloud_job.evaluation_record import (

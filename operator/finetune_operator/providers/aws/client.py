@@ -26,12 +26,7 @@ from finetune_operator.providers.aws.answers import Bounded, require_answer
 from finetune_operator.providers.aws.line import POOLS, Line
 from finetune_operator.providers.aws.refusals import STORE, translated
 from finetune_operator.providers.connection_secret import AWS_KEYS
-from finetune_operator.providers.errors import (
-    ProviderError,
-    TryLater,
-    Unreadable,
-    require_end,
-)
+from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable, require_end
 from finetune_operator.providers.in_time import seconds_for
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.unanswered import unanswered

@@ -28,14 +28,7 @@ from finetune_operator.providers.errors import Crowded, NotThere, ProviderError,
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.sagemaker import wire
 from finetune_operator.providers.sagemaker.endpoints import SERVICE, SageMakerEndpoints, cached
-from finetune_operator.providers.sagemaker.output import (
-    ADAPTER,
-    WHOLE,
-    adopted,
-    checked,
-    failure_of,
-    is_of_its_place,
-)
+from finetune_operator.providers.sagemaker.output import ADAPTER, WHOLE, adopted, checked, failure_of, is_of_its_place
 
 REPORT_MAX_BYTES = 1024 * 1024
 STOPPING_PAUSE_SECONDS = 20.0
