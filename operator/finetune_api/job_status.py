@@ -1,6 +1,6 @@
 """Status of a FineTuneJob: how far it is, what it found, what it made."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -390,3 +390,7 @@ class FineTuneJobStatus(ApiModel):
     )
     start_time: Timestamp | None = Field(None, description="When the first pod was requested, RFC 3339.")
     completion_time: Timestamp | None = Field(None, description="When the job ended, RFC 3339.")
+
+    def with_provider(self, **fields: Any) -> Self:
+        """The status with these fields of its provider's part."""
+        return self.model_copy(update={"provider": (self.provider or ProviderStatus()).model_copy(update=fields)})

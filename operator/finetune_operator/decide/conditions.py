@@ -56,11 +56,12 @@ def resting(reason: Reason, message: str) -> list[Fact]:
 
 
 def _of_three(holds: str | None, reason: Reason, message: str) -> list[Fact]:
-    """The one that `holds` says why, and so does Ready; beside trouble nothing else is said of being on its way."""
-    silent = "Reconciling" if holds == "Stalled" else "Stalled"
+    """The one that `holds` is True; of the other two Ready alone, or what else people wait for, says why."""
+    trouble = holds == "Stalled"
     return [
-        Fact(kind, "True" if kind == holds else "False", reason, "" if kind == silent else message)
-        for kind in ("Ready", "Reconciling", "Stalled")
+        Fact("Ready", "True" if holds == "Ready" else "False", reason, message),
+        Fact("Reconciling", "True" if holds == "Reconciling" else "False", reason, "" if trouble else message),
+        Fact("Stalled", "True" if trouble else "False", reason, message if trouble else ""),
     ]
 
 

@@ -23,15 +23,16 @@ def build(owner: Manifest, job: PrepareJob, pod: CheckPod, *, default_image: str
         volumes.config_map(job.spec.code.config_map_ref.name)
     if dataset.test and evaluation.output:
         volumes.claim(parse_uri(evaluation.output.uri).root, read_only=False)
-    spec = small_pod.spec_of(
+    return small_pod.build(
+        owner,
         job,
         pod,
         volumes,
+        name=names.training_job(owner["metadata"]["name"], job.attempt),
+        component="check",
         command="prepare",
         default_image=default_image,
         report_ca=report_ca,
         grace_seconds=GRACE_SECONDS,
         keys=keys_of_services(evaluation) if dataset.test else (),
     )
-    name = names.training_job(owner["metadata"]["name"], job.attempt)
-    return small_pod.job_of(owner, job, pod, name=name, component="check", spec=spec)

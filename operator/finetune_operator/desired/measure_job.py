@@ -53,18 +53,19 @@ def build(
     volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.test) if file)
     if output := _output(job.spec):
         volumes.claim(output.root, read_only=False)
-    spec = small_pod.spec_of(
+    return small_pod.build(
+        owner,
         job,
         pod,
         volumes,
+        name=names.measuring_job(owner["metadata"]["name"], job.attempt, number),
+        component=COMPONENT,
         command="measure",
         default_image=default_image,
         report_ca=report_ca,
         grace_seconds=GRACE_SECONDS,
         keys=keys_of_services(job.spec.evaluation),
     )
-    name = names.measuring_job(owner["metadata"]["name"], job.attempt, number)
-    return small_pod.job_of(owner, job, pod, name=name, component=COMPONENT, spec=spec)
 
 
 def _output(spec: FineTuneJobSpec) -> Uri | None:

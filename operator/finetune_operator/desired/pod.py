@@ -192,6 +192,14 @@ def pod_metadata(connection: PodSettings, own_labels: Mapping[str, str]) -> Mani
     return metadata
 
 
+def batch_job(
+    metadata: Manifest, connection: PodSettings, own_labels: Mapping[str, str], pod: Manifest, **more: Any
+) -> Manifest:
+    """A batch/v1 Job around a pod's spec; its containers are not started anew. `more`: of the Job's spec."""
+    template = {"metadata": pod_metadata(connection, own_labels), "spec": pod | {"restartPolicy": "Never"}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**more, "template": template}}
+
+
 def queue_label(connection: PodSettings) -> dict[str, str]:
     """Kueue's label where the connection names a queue. It belongs to the Job, or the JobSet, and not to its pods."""
     template = connection.pod_template

@@ -9,7 +9,7 @@ from finetune_api.model import ModelVersion
 from finetune_api.names import COMPONENT_LABEL, MADE_BY_LABEL, MODEL_LABEL, TRAINER_CONTAINER
 from finetune_api.uris import artifact_place
 from finetune_operator.desired import artifacts, names
-from finetune_operator.desired.pod import Volumes, labels_of_work, owner_reference, pod_metadata, pod_spec
+from finetune_operator.desired.pod import Volumes, batch_job, labels_of_work, owner_reference, pod_spec
 from finetune_operator.desired.training_job import made_by
 
 KEPT_SECONDS = 3600
@@ -54,7 +54,7 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
     else:
         flags = artifacts.endpoint_flag(uri.text, connection.artifacts)
     folder = dirname(names.claim_path(uri) if uri.is_claim else uri.text)
-    own_labels = labels_of_work(**{MODEL_LABEL: names.fit(owner["metadata"]["name"]), COMPONENT_LABEL: "prune"})
+    own_labels = labels_of_work(**{MODEL_LABEL: names.fit(metadata["name"]), COMPONENT_LABEL: "prune"})
     container: Manifest = {
         "name": TRAINER_CONTAINER,
         "image": connection.check_image or connection.trainer_image,
@@ -64,21 +64,11 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
         # All that a quota of CPU and memory counts: nobody else can say it of this container.
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": name(owner["metadata"]["name"], version.version),
-            "namespace": owner["metadata"]["namespace"],
-            "labels": {**own_labels, MADE_BY_LABEL: made_by(connection)},
-            "ownerReferences": [owner_reference(owner)],
-        },
-        "spec": {
-            "backoffLimit": 3,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "template": {
-                "metadata": pod_metadata(connection, own_labels),
-                "spec": pod_spec(connection, container, volumes) | {"restartPolicy": "Never"},
-            },
-        },
+    made = {
+        "name": name(metadata["name"], version.version),
+        "namespace": metadata["namespace"],
+        "labels": {**own_labels, MADE_BY_LABEL: made_by(connection)},
+        "ownerReferences": [owner_reference(owner)],
     }
+    pod = pod_spec(connection, container, volumes)
+    return batch_job(made, connection, own_labels, pod, backoffLimit=3, ttlSecondsAfterFinished=KEPT_SECONDS)

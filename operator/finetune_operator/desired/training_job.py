@@ -39,6 +39,7 @@ from finetune_api.trainer import ActiveVersionRef, ReportTarget, TrainerJob
 from finetune_api.uris import Uri, parse_artifact_uri, parse_uri
 from finetune_operator.desired import artifacts, names
 from finetune_operator.desired.pod import (
+    PodSettings,
     Volumes,
     digest,
     from_secret,
@@ -92,17 +93,18 @@ def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attem
 
 def metadata(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
     """Metadata of the object that is made for an attempt."""
-    name = owner["metadata"]["name"]
+    name = names.attempt(owner["metadata"]["name"], attempt.number, spec.resources.nodes)
+    return metadata_of(owner, name, own_labels(owner, spec, attempt), made_by(connection), connection)
+
+
+def metadata_of(owner: Manifest, name: str, labels: dict[str, str], made_by: str, pods: PodSettings) -> Manifest:
+    """Metadata of a Job of the owner's, whichever pods it is of."""
+    metadata = owner["metadata"]
     return {
-        "name": names.attempt(name, attempt.number, spec.resources.nodes),
-        "namespace": owner["metadata"]["namespace"],
-        "labels": {
-            **own_labels(owner, spec, attempt),
-            JOB_UID_LABEL: owner["metadata"]["uid"],
-            MADE_BY_LABEL: made_by(connection),
-            **queue_label(connection),
-        },
-        "annotations": {OWNER_ANNOTATION: name},
+        "name": name,
+        "namespace": metadata["namespace"],
+        "labels": {**labels, JOB_UID_LABEL: metadata["uid"], MADE_BY_LABEL: made_by, **queue_label(pods)},
+        "annotations": {OWNER_ANNOTATION: metadata["name"]},
         "ownerReferences": [owner_reference(owner)],
     }
 
@@ -113,13 +115,18 @@ def made_by(connection: HuggingFace) -> str:
 
 
 def own_labels(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> dict[str, str]:
-    """Labels of all that is made for an attempt."""
+    """Labels of all that is made for an attempt that trains here."""
+    return labels_of_attempt(owner, spec, attempt.number, "trainer")
+
+
+def labels_of_attempt(owner: Manifest, spec: FineTuneJobSpec, attempt: int, component: str) -> dict[str, str]:
+    """Labels of what is made for an attempt, by its part in it."""
     return labels_of_work(
         **{
             JOB_LABEL: names.fit(owner["metadata"]["name"]),
             MODEL_LABEL: names.fit(spec.model_ref.name),
-            ATTEMPT_LABEL: str(attempt.number),
-            COMPONENT_LABEL: "trainer",
+            ATTEMPT_LABEL: str(attempt),
+            COMPONENT_LABEL: component,
         }
     )
 

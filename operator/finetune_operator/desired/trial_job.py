@@ -3,14 +3,7 @@
 from finetune_api.connection import CheckPod, HuggingFace
 from finetune_api.manifest import Manifest
 from finetune_api.names import COMPONENT_LABEL, TRAINER_CONTAINER
-from finetune_operator.desired.pod import (
-    Volumes,
-    labels,
-    pod_metadata,
-    pod_spec,
-    queue_label,
-    template_resources,
-)
+from finetune_operator.desired.pod import Volumes, batch_job, labels, pod_spec, queue_label, template_resources
 
 _TEMPLATE = "spec.template"
 _NOT_READ = "cannot be handled as a Job: "
@@ -41,21 +34,12 @@ def build(namespace: str, connection: HuggingFace | CheckPod) -> Manifest:
         "image": image,
         "resources": template_resources(connection),
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "generateName": "finetune-trial-",
-            "namespace": namespace,
-            "labels": own_labels | queue_label(connection),
-        },
-        "spec": {
-            "template": {
-                "metadata": pod_metadata(connection, own_labels),
-                "spec": pod_spec(connection, container, volumes) | {"restartPolicy": "Never"},
-            },
-        },
+    metadata = {
+        "generateName": "finetune-trial-",
+        "namespace": namespace,
+        "labels": own_labels | queue_label(connection),
     }
+    return batch_job(metadata, connection, own_labels, pod_spec(connection, container, volumes))
 
 
 def is_about_its_pod(refusal: str) -> bool:

@@ -17,6 +17,7 @@ from finetune_operator.providers.elsewhere import require_same_account
 from finetune_operator.providers.errors import ProviderError, TryLater, understood
 from finetune_operator.providers.pace import CALLS_PER_SECOND, Pace
 from finetune_operator.providers.ports import Credential, FineTuningApi
+from finetune_operator.runtime.uptime import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -45,20 +46,15 @@ class Sources:
     """Makes the API of a connection with its secret."""
     sign_in: SignIn = sdks.credential_of
     """Makes the credential of an Azure connection with its secret."""
-    clock: Callable[[], float] = time.monotonic
-    """Seconds, never running backwards."""
+    clock: Clock = time.monotonic
     rate: float = CALLS_PER_SECOND
     """Calls per second of each connection."""
 
 
 class Retired:
-    """Clients that nobody is given any more: calls may still be on their way through one.
+    """Clients that nobody is given any more: calls may still be on their way through one."""
 
-    Args:
-        clock: seconds, never running backwards.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._since: list[tuple[float, FineTuningApi]] = []
 

@@ -42,12 +42,9 @@ def secret_of(spec: LLMConnectionSpec) -> tuple[str, tuple[str, ...]] | None:
     if spec.open_ai is not None:
         reference = spec.open_ai.api_key_secret_ref
         return reference.name, (reference.key,)
-    if spec.bedrock is not None:
-        own = spec.bedrock.credentials.secret_ref
+    if (aws := spec.bedrock or spec.sage_maker) is not None:
+        own = aws.credentials.secret_ref
         return (own.name, AWS_KEYS) if own else None
-    if spec.sage_maker is not None:
-        signer = spec.sage_maker.credentials.secret_ref
-        return (signer.name, AWS_KEYS) if signer else None
     azure = spec.azure_open_ai
     return (azure.credentials.secret_ref.name, AZURE_KEYS) if azure and azure.credentials.secret_ref else None
 

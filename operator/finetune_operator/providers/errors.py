@@ -198,3 +198,11 @@ def understood() -> Iterator[None]:
         place = f"{found.name} ({found.filename.rpartition('/')[2]}, line {found.lineno})"
         logger.warning("a provider's answer is not of the shape that its API has: %s in %s", kind, place)
         raise Unreadable(kind) from None
+
+
+def of_figures(error: ProviderError, whose: str, right: str) -> ProviderError:
+    """Why figures of use cannot be read. It is of these alone: deployments are made and deleted without them."""
+    if error.reason == Reason.RATE_LIMITED:
+        return error
+    hint = f" ({right} may lack)" if error.reason == Reason.CREDENTIALS_INVALID else ""
+    return TryLater(Reason.USAGE_UNKNOWN, f"{whose}'s metrics cannot be read{hint}: {error.message}")

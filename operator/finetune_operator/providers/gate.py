@@ -26,6 +26,7 @@ from finetune_operator.providers.errors import (
 )
 from finetune_operator.providers.pace import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.runtime.limits import TokenBucket
+from finetune_operator.runtime.uptime import Clock
 
 SILENCE_SECONDS = 30.0
 """How long a provider that did not answer is left alone where it has not asked for longer, and with a bad key."""
@@ -49,7 +50,6 @@ class Gate:
         wary: whether there is one place alone until there was an answer lately.
         silence: seconds for which nobody is let in after a call that was not answered.
         refused: told of each call that met a bad key, or no key.
-        clock: seconds, never running backwards.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Gate:
         wary: bool = True,
         silence: float = SILENCE_SECONDS,
         refused: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._inside: set[asyncio.Task[Any] | None] = set()
         self._at_once = at_once

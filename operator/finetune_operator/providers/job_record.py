@@ -60,8 +60,7 @@ def remembered(job: Manifest, status: FineTuneJobStatus, connection: LLMConnecti
         return status
     if connection is not None and connection.provider == note.provider:
         return status
-    known = status.provider or ProviderStatus()
-    return status.model_copy(update={"provider": known.model_copy(update={"name": note.provider})})
+    return status.with_provider(name=note.provider)
 
 
 def recorded(job: Manifest, field: str) -> str | None:

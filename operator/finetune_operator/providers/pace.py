@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from finetune_operator.runtime.limits import TokenBucket
+from finetune_operator.runtime.uptime import Clock
 
 CALLS_PER_SECOND = 10.0
 AT_ONCE = 4
@@ -15,14 +16,13 @@ class Pace:
 
     Args:
         rate: calls per second in the long run; as many as may be on their way at once go out without waiting.
-        clock: seconds, never running backwards.
         guard: raises where a call must not be made any more by the time that its turn comes.
     """
 
     def __init__(
         self,
         rate: float = CALLS_PER_SECOND,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
         guard: Callable[[], None] = lambda: None,
     ) -> None:
         self._bucket = TokenBucket(rate, AT_ONCE, clock)

@@ -5,7 +5,7 @@ In the field's terms: a circuit breaker for creates alone, by kind of job.
 The others come after it: each of a thousand would else ask every half minute, and nothing else would get its turn.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from finetune_operator.providers.errors import Crowded
 from finetune_operator.providers.pace import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.runtime.limits import TokenBucket
 from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.uptime import Clock
 
 PAUSE_SECONDS = 30.0
 """Until it is asked again, where the provider does not say when."""
@@ -28,13 +29,9 @@ class _Full:
 
 
 class Room:
-    """What is known of one connection's provider.
+    """What is known of one connection's provider."""
 
-    Args:
-        clock: seconds, never running backwards.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._full: Recent[_Full] = Recent(KINDS, lambda known: known.until <= clock())
         self._turns = TokenBucket(CALLS_PER_SECOND, AT_ONCE, clock)

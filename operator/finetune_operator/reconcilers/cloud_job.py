@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 
-from finetune_api.job_status import Asked, Failure, ProviderStatus
+from finetune_api.job_status import ProviderStatus
 from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
@@ -54,7 +54,7 @@ class CloudJobs:
         self._context = context
         self._training = training
         self._pods = pods
-        self._answers = answers
+        self.answers = answers
         self._hosts = hosts
 
     async def hold(self, job: Manifest) -> Manifest:
@@ -104,14 +104,6 @@ class CloudJobs:
         found = [one for one in await self._training.find(job, before) if not one.ended or one.state == "Succeeded"]
         return oldest(found) if found else None
 
-    def asked(self, uid: str) -> tuple[Asked | None, Asked | None]:
-        """What this process has counted of a job: of what was tuned, and of the base model."""
-        return self._answers.asked(uid)
-
-    def silence(self, uid: str) -> Failure | None:
-        """Why none of a job's questions is answered."""
-        return self._answers.silence(uid)
-
     def is_behind(self, job: Manifest, view: JobView, decision: Decision) -> bool:
         """Whether to wait for another look at the provider: another operator has told of the job since the last one.
 
@@ -121,10 +113,6 @@ class CloudJobs:
         if job_id is None or not only_follows(view, decision) or not self._context.is_of_another(job):
             return False
         return self._training.doubt(job, job_id)
-
-    def forget(self, uid: str) -> None:
-        """A job has ended or is gone."""
-        self._answers.forget(uid)
 
     async def host(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Have the deployments that an evaluation asks stand, or go.
@@ -146,7 +134,7 @@ class CloudJobs:
 
     async def measure(self, job: Manifest, view: JobView, decision: Decision) -> Decision:
         """Start or end the pod that asks the tuned model the test set."""
-        self._answers.begin(view.uid)
+        self.answers.begin(view.uid)
         if decision.measure == "Stop":
             await self._pods.end_measuring(job, view.provider)
             return decision

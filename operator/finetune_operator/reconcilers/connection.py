@@ -7,7 +7,7 @@ import logging
 from datetime import datetime, timedelta
 
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
-from finetune_api.manifest import Manifest, annotations_of, labels_of
+from finetune_api.manifest import Manifest, annotations_of
 from finetune_api.policy import selects
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import unheeded
@@ -94,9 +94,7 @@ class ConnectionReconciler:
         # Else each check would have all jobs of the connection looked at.
         told = decide_connection.says_the_same(status, new)
         await self._context.write_status(CONNECTIONS, connection, status, new, told=told)
-        event = turn(status.conditions, new.conditions)
-        if event is not None:
-            await self._context.announce(connection, *event)
+        await self._context.tell(connection, turn(status.conditions, new.conditions))
         return again
 
     def _rests(self, name: str, generation: int, now: datetime) -> float:
@@ -128,10 +126,9 @@ class ConnectionReconciler:
     def _first_namespace(self, spec: LLMConnectionSpec) -> str | None:
         """A namespace that is looked after and whose jobs may use the connection."""
         for _, name in sorted(self._context.store.addresses(NAMESPACES)):
-            found = self._context.store.get(NAMESPACES, name) or {"metadata": {}}
             looked_after = not self._namespaces or name in self._namespaces
-            labels = labels_of(found)
-            if looked_after and selects(spec.namespace_selector, labels) and not self._context.is_ending(name):
+            selected = looked_after and selects(spec.namespace_selector, self._context.labels_of(name))
+            if selected and not self._context.is_ending(name):
                 return name
         return None
 

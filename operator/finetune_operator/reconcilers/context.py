@@ -13,7 +13,7 @@ from finetune_api.base import ApiModel
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
-from finetune_api.manifest import Manifest, annotations_of, finalizers_of
+from finetune_api.manifest import Manifest, annotations_of, finalizers_of, labels_of
 from finetune_api.names import BEGUN_ANNOTATION
 from finetune_api.policy import selects
 from finetune_api.reasons import Reason
@@ -31,6 +31,7 @@ from finetune_operator.runtime.held import Held
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key, Lane
 from finetune_operator.runtime.store import Store
+from finetune_operator.runtime.uptime import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,7 @@ class Context:
     catalogue: Callable[[], Catalogue]
     """Prices and dates of providers as they are known now."""
     clock: Callable[[], datetime]
-    seconds: Callable[[], float] = time.monotonic
-    """Seconds, never running backwards."""
+    seconds: Clock = time.monotonic
     report_interval: timedelta = REPORT_INTERVAL
     """Least time between two writes of a job's progress."""
     patience: timedelta = PATIENCE
@@ -167,6 +167,11 @@ class Context:
     def agree(self, obj: Manifest) -> None:
         """The status that the object has is as it should be, whoever has written it."""
         self._contests.agree(obj["metadata"]["uid"], obj.get("status"))
+
+    async def tell(self, obj: Mapping[str, Any], event: tuple[str, str, str] | None) -> None:
+        """Post an Event (type, reason, note) about an object, where there is one to be told."""
+        if event is not None:
+            await self.announce(obj, *event)
 
     async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
         """An Event about a write that a policy or a webhook refuses, where status cannot say it."""
@@ -288,6 +293,10 @@ class Context:
         if found is not None:
             self.store.put(resource, found)
 
+    def labels_of(self, namespace: str) -> Mapping[str, str]:
+        """The labels of a namespace, as far as it is known."""
+        return labels_of(self.store.get(NAMESPACES, namespace) or {"metadata": {}})
+
     def is_ending(self, namespace: str) -> bool:
         """Whether a namespace is being deleted: nothing can be made there any more."""
         found = self.store.get(NAMESPACES, namespace) or {}
@@ -319,7 +328,7 @@ class Context:
 
     def connections_of(self, namespace: str) -> tuple[str, ...]:
         """Names of the connections whose namespaceSelector selects a namespace."""
-        labels = ((self.store.get(NAMESPACES, namespace) or {}).get("metadata") or {}).get("labels") or {}
+        labels = self.labels_of(namespace)
         names = sorted(name for _, name in self.store.addresses(CONNECTIONS))
         specs = {name: self.connection(name) for name in names}
         return tuple(name for name, spec in specs.items() if spec and selects(spec.namespace_selector, labels))

@@ -24,7 +24,7 @@ from finetune_operator.decide.deployment.decision import (
     not_served,
 )
 from finetune_operator.decide.deployment.hosted import are_asked_for
-from finetune_operator.decide.deployment.idle import is_asleep, out_of_sight
+from finetune_operator.decide.deployment.idle import OUT_OF_SIGHT, is_asleep
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
@@ -118,9 +118,7 @@ class DeploymentReconciler:
             self._context.agree(deployment)
         told = is_no_news(before, decision.status)
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, told=told)
-        event = headline(before, decision.status)
-        if event is not None:
-            await self._context.announce(deployment, *event)
+        await self._context.tell(deployment, headline(before, decision.status))
         return None if again is None else Requeue(again)
 
     async def _local(
@@ -131,7 +129,7 @@ class DeploymentReconciler:
             return deployment, DeploymentDecision(view.status), None
         if not view.deleting:
             if target is None and view.status.hosted:
-                view = replace(view, idle=out_of_sight())
+                view = replace(view, idle=OUT_OF_SIGHT)
             else:
                 deployment, view = await self._idle.look(deployment, view)
             deployment, view = await self._left(deployment, view, target)

@@ -6,12 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
-from finetune_api.deployment import (
-    HostedDeployment,
-    ModelDeploymentSpec,
-    ModelDeploymentStatus,
-    Sleep,
-)
+from finetune_api.deployment import HostedDeployment, ModelDeploymentSpec, ModelDeploymentStatus, Sleep
 from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
@@ -106,7 +101,7 @@ class HostedDeployments:
         plan = await self._delete(look, plan)
         if trouble is not None and plan.serving.state != "Failing":
             raise trouble
-        fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.not_yet())
+        fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.NOT_YET)
         note = self._told_of_namesakes(look) + self._told_of_others(view, status)
         serving = replace(_made_or_asked(plan), note=plan.serving.note + note)
         view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)

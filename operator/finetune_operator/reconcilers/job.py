@@ -25,9 +25,7 @@ from finetune_operator.decide.pods.places import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
-from finetune_operator.reconcilers.context import (
-    Context,
-)
+from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.indexes import under_way
 from finetune_operator.reconcilers.job_look import Looks
 from finetune_operator.reconcilers.offers import Offers
@@ -135,7 +133,7 @@ class JobReconciler:
     def _forget(self, uid: str) -> None:
         """A job has ended or is gone: nobody asks any more what was counted of it."""
         self._reports.forget(uid)
-        self._cloud.forget(uid)
+        self._cloud.answers.forget(uid)
 
     async def _act(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Do what was decided, and only then say so; what was done twice after a crash changes nothing.
@@ -182,8 +180,7 @@ class JobReconciler:
             return job, not_started(view, refused)
         except CannotMake as error:
             return job, not_started(view, error.failure)
-        recorded = decision.status.provider.model_copy(update={"job_id": job_id})
-        return job, replace(decision, status=decision.status.model_copy(update={"provider": recorded}))
+        return job, replace(decision, status=decision.status.with_provider(job_id=job_id))
 
     async def _tell_unheeded(self, job: Manifest, view: JobView) -> None:
         if view.spec is not None and (view.deleting or not view.finished):
@@ -195,9 +192,7 @@ class JobReconciler:
 
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
         """An Event for what a person would want to see; failures are counted too."""
-        told = headline(old, new)
-        if told is not None:
-            await self._context.announce(job, *told)
+        await self._context.tell(job, headline(old, new))
         if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
 

@@ -1,6 +1,5 @@
 """What is known of a FineTuneJob, from the store, its pods' reports and its provider, and what follows from it."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -86,7 +85,7 @@ class Looks:
             connection=connection,
             connection_unread=spec is not None and not connection and context.has_connection(spec.connection_ref.name),
             usable_connections=() if connection else self._usable(metadata["namespace"]),
-            namespace_labels=self._labels_of(metadata["namespace"]),
+            namespace_labels=context.labels_of(metadata["namespace"]),
             run=run,
             live_pods=provider.has_live_pods(job),
             version=find_version(model, metadata) if model else None,
@@ -122,7 +121,7 @@ class Looks:
 
     def _outside(self, job: Manifest, view: JobView) -> JobView:
         """What is known besides of a job at a provider."""
-        tuned, base = self._cloud.asked(view.uid)
+        tuned, base = self._cloud.answers.asked(view.uid)
         copy_of = self._original_of(view, view.provider.owner_uid) if view.provider.owner_uid != view.uid else ""
         in_pod, (place, account) = view.provider.asked_at is None, begun_at(job)
         view = replace(
@@ -134,7 +133,7 @@ class Looks:
             account_now=self._providers.account(job),
             asked_tuned=tuned,
             asked_base=base,
-            silence=self._cloud.silence(view.uid),
+            silence=self._cloud.answers.silence(view.uid),
             copy_of=copy_of,
             abandoned=view.abandoned or copy_of != "",
             heard_at=self._heard_at(job, view) if in_pod else None,
@@ -165,10 +164,6 @@ class Looks:
         metadata = job["metadata"]
         listens = view.run.state == "Active"
         return self._reports.heard_at(metadata["namespace"], metadata["name"], metadata["uid"]) if listens else None
-
-    def _labels_of(self, namespace: str) -> Mapping[str, str]:
-        found = self._context.store.get(NAMESPACES, namespace) or {"metadata": {}}
-        return labels_of(found)
 
     def _model(self, job: Manifest, spec: FineTuneJobSpec | None) -> Manifest | None:
         """The FineTunedModel that the job's version is of, where it is there by now."""

@@ -205,9 +205,7 @@ class ModelReconciler:
         if changes:
             deployed = await self._deploy(model, view, decision)
             await self._tell_activated(model, before, status)
-        told = headline(before, status)
-        if told is not None:
-            await self._context.announce(model, *told)
+        await self._context.tell(model, headline(before, status))
         if deployed.refused is not None and changes:
             return Requeue(0)  # the next look is to say it
         pinned = PIN_CHECK_SECONDS if is_pinned_in_vain(view) else None

@@ -3,7 +3,7 @@
 Two operators of the same namespaces, or a script, would else answer each other as fast as the API server takes it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -11,6 +11,7 @@ import orjson
 from finetune_operator.runtime.errors import Contested
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.uptime import Clock
 
 AT_ONCE = 5
 PAUSE_SECONDS = 30.0
@@ -20,13 +21,9 @@ REMEMBERED = 4096
 
 
 class Contests:
-    """Of each object the status that was written last: whoever finds another one has a rival.
+    """Of each object the status that was written last: whoever finds another one has a rival."""
 
-    Args:
-        clock: seconds, never running backwards.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
         self._written: Recent[int] = Recent(REMEMBERED)
         self._told: Recent[bool] = Recent(REMEMBERED)

@@ -5,7 +5,6 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -18,6 +17,7 @@ from finetune_operator.runtime.lease import micro_time
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.logs import redact
 from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.uptime import Clock
 
 EventType = Literal["Normal", "Warning"]
 
@@ -47,10 +47,9 @@ class Recorder:
 
     Args:
         instance: name of this replica (reportingInstance).
-        clock: seconds, never running backwards.
     """
 
-    def __init__(self, instance: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, instance: str, clock: Clock = time.monotonic) -> None:
         self._instance = instance[:_MAX_WORD]
         self._clock = clock
         self._posted: Recent[float] = Recent(REMEMBERED, self._is_long_ago)

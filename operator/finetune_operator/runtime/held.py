@@ -4,11 +4,10 @@ A trainer reports every few seconds, and each report has its job looked at: what
 often, for as long as the policy stands.
 """
 
-from collections.abc import Callable
-
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.uptime import Clock
 
 AT_ONCE = 3
 PAUSE_SECONDS = 30.0
@@ -20,12 +19,9 @@ class Held:
 
     What a policy goes by may be the labels: where those are others than at the refusal, it may be taken by now. Who
     writes them again and again has it asked for no more often than that.
-
-    Args:
-        clock: seconds, never running backwards.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
         self._turns_of_marked = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)

@@ -31,6 +31,8 @@ LOG_READ_MAX_BYTES = 4 * 1024 * 1024
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
+_STRICT = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+"""Parameters of each write: a field that the server does not know is refused, never dropped in silence."""
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
@@ -203,9 +205,8 @@ class Kube:
             Conflict: an object of that name is there already.
         """
         namespace = body.get("metadata", {}).get("namespace")
-        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         path = resource.path(namespace)
-        request = Request("create", resource.plural, "POST", path, params, orjson.dumps(body))
+        request = Request("create", resource.plural, "POST", path, _STRICT, orjson.dumps(body))
         return await self._change(request, path)
 
     async def create_once(self, resource: Resource, body: Manifest) -> Manifest:
@@ -231,14 +232,11 @@ class Kube:
         Raises:
             KubeError: as `create` would.
         """
-        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "dryRun": "All"}
-        path = resource.path(body["metadata"]["namespace"])
+        path, params = resource.path(body["metadata"]["namespace"]), _STRICT | {"dryRun": "All"}
         await self._wire.read(Request("create", resource.plural, "POST", path, params, orjson.dumps(body)))
 
     async def apply(self, resource: Resource, body: Manifest) -> Manifest:
         """Server-side apply as FIELD_MANAGER, which takes fields over from other managers.
-
-        A field that the server does not know is refused (Invalid), never dropped in silence.
 
         Raises:
             Conflict: metadata.resourceVersion is an old one.
@@ -247,7 +245,7 @@ class Kube:
         metadata = body["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"])
         full = {"apiVersion": resource.api_version, "kind": resource.kind} | body
-        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": "true"}
+        params = _STRICT | {"force": "true"}
         request = Request("apply", resource.plural, "PATCH", path, params, orjson.dumps(full), _APPLY_PATCH)
         return await self._change(request, resource.path(metadata.get("namespace")))
 
@@ -273,8 +271,8 @@ class Kube:
             # Not "test": the API server answers 422 to a failed test, but 409 to an old resourceVersion.
             operations.insert(0, {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version})
         path = resource.path(namespace, name, "status")
-        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-        request = Request("patch_status", resource.plural, "PATCH", path, params, orjson.dumps(operations), _JSON_PATCH)
+        body = orjson.dumps(operations)
+        request = Request("patch_status", resource.plural, "PATCH", path, _STRICT, body, _JSON_PATCH)
         return await self._change(request, resource.path(namespace))
 
     async def merge_patch(self, resource: Resource, name: str, namespace: str | None, body: Manifest) -> Manifest:
@@ -284,9 +282,8 @@ class Kube:
             Conflict: the object has changed since.
             NotFound: the object is gone.
         """
-        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         path = resource.path(namespace, name)
-        request = Request("patch", resource.plural, "PATCH", path, params, orjson.dumps(body), _MERGE_PATCH)
+        request = Request("patch", resource.plural, "PATCH", path, _STRICT, orjson.dumps(body), _MERGE_PATCH)
         return await self._change(request, resource.path(namespace))
 
     async def delete(

@@ -13,25 +13,17 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from finetune_api.manifest import Manifest
 from finetune_operator.runtime import metrics
-from finetune_operator.runtime.errors import (
-    WENT_BACK,
-    Conflict,
-    KubeError,
-    LeadershipLost,
-    NotFound,
-    Transient,
-)
+from finetune_operator.runtime.errors import WENT_BACK, Conflict, KubeError, LeadershipLost, NotFound, Transient
 from finetune_operator.runtime.kube import LEASES, Kube, version_of
 from finetune_operator.runtime.lease_times import JITTER, LeaseTimes
 from finetune_operator.runtime.repeats import Repeats
-from finetune_operator.runtime.uptime import uptime
+from finetune_operator.runtime.uptime import Clock, uptime
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +97,6 @@ class Leadership:
         kube: unguarded, as a follower has to write the Lease too.
         identity: of this replica, different from every other process's: see `unique_identity`.
         times: of the Lease.
-        clock: seconds that never run backwards.
     """
 
     def __init__(
@@ -116,7 +107,7 @@ class Leadership:
         identity: str,
         times: LeaseTimes,
         *,
-        clock: Callable[[], float] = uptime,
+        clock: Clock = uptime,
     ) -> None:
         self._kube = kube
         self._namespace = namespace

@@ -1,8 +1,7 @@
 """Token buckets: how often something may happen. Pure arithmetic over a clock; waits for nothing itself."""
 
-from collections.abc import Callable
-
 from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.uptime import Clock
 
 
 class TokenBucket:
@@ -11,12 +10,11 @@ class TokenBucket:
     Args:
         rate: tokens that come back per second.
         burst: tokens that a full bucket holds.
-        clock: seconds, never running backwards.
     """
 
     __slots__ = ("_at", "_burst", "_clock", "_rate", "_tokens")
 
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float]) -> None:
+    def __init__(self, rate: float, burst: float, clock: Clock) -> None:
         if rate <= 0 or burst < 1:
             raise ValueError("a token bucket needs a rate above 0 and a burst of at least 1")
         self._rate = rate
@@ -56,11 +54,10 @@ class TokenBuckets:
     Args:
         rate: as that of a TokenBucket, like the next two.
         burst: tokens.
-        clock: seconds.
         names: as many at most are told apart.
     """
 
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float], names: int) -> None:
+    def __init__(self, rate: float, burst: float, clock: Clock, names: int) -> None:
         self._rate = rate
         self._burst = burst
         self._clock = clock

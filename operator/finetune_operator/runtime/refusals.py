@@ -3,6 +3,9 @@
 import math
 
 from aiohttp import hdrs, web
+from pydantic import ValidationError
+
+_PROBLEMS_NAMED = 10
 
 
 class Refusal(Exception):
@@ -32,3 +35,10 @@ class Refusal(Exception):
         if self.close:
             response.force_close()
         return response
+
+
+def misfits(error: ValidationError) -> str:
+    """The fields that are wrong; never what stood in them."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    named = [f"{'.'.join(str(place) for place in p['loc']) or 'body'}: {p['msg']}" for p in problems]
+    return "; ".join(named[:_PROBLEMS_NAMED])

@@ -1,19 +1,15 @@
 """A trouble that lasts is told when it begins, and then every few minutes: not at each try. Knows no kinds."""
 
-from collections.abc import Callable
+from finetune_operator.runtime.uptime import Clock
 
 TOLD_AGAIN_SECONDS = 300.0
 """Whoever looks at the last minutes of a log finds it, and it does not push out the rest."""
 
 
 class Repeats:
-    """Of one thing that is tried again and again.
+    """Of one thing that is tried again and again."""
 
-    Args:
-        clock: seconds, never running backwards.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._trouble: str | None = None
         self._told_at = 0.0

@@ -25,7 +25,7 @@ from finetune_operator.runtime.bodies import check_head, read_body
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.listener import Listener
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.refusals import Refusal, misfits
 from finetune_operator.runtime.route import Authorise, Route, require_allowed
 from finetune_operator.runtime.settings import Settings
 from finetune_operator.runtime.tokens import TokenReviewer, TooManyUnknownTokens
@@ -35,7 +35,6 @@ Review = Callable[[str, str], Awaitable[TokenIdentity | None]]
 Accept = Callable[[Report], None]
 
 _PODS_REMEMBERED = 16384
-_PROBLEMS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +129,6 @@ def _parse(body: bytes) -> Report:
     try:
         return read_report(body)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False, include_context=False)
-        named = [f"{'.'.join(str(place) for place in p['loc']) or 'body'}: {p['msg']}" for p in problems]
-        raise Refusal(400, "; ".join(named[:_PROBLEMS_NAMED])) from None
+        raise Refusal(400, misfits(error)) from None
     except ValueError as error:
         raise Refusal(400, str(error)) from None

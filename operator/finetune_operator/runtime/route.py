@@ -13,6 +13,7 @@ from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.limits import TokenBucket
 from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.uptime import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,6 @@ class Route:
         at_once: requests that are worked on at once.
         pause: seconds after which those beyond that may come back: no more of them in as long than find a place.
         answers: counts by HTTP code.
-        clock: seconds, never running backwards.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Route:
         at_once: int,
         pause: float,
         answers: Counter,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._what = what
         self._handle = handle

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from finetune_operator.runtime.errors import NoCluster
+from finetune_operator.runtime.uptime import Clock
 
 CA_FILE = "ca.crt"
 
@@ -21,7 +22,6 @@ class ServiceAccount:
     Args:
         folder: holds `token` and `ca.crt`.
         environment: holds the address of the API server.
-        clock: seconds, never running backwards.
 
     Raises:
         NoCluster: one of these is missing.
@@ -34,7 +34,7 @@ class ServiceAccount:
         self,
         folder: Path,
         environment: Mapping[str, str] = os.environ,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = time.monotonic,
     ) -> None:
         self.server = _server(environment)
         self.ca = folder / CA_FILE

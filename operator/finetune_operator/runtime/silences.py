@@ -6,12 +6,13 @@ A webhook may look after one namespace alone. Each write there holds a worker fo
 dozens of jobs would keep everybody else's waiting for minutes, for as long as it is away. Knows no kinds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from finetune_operator.runtime.errors import KubeError, Unadmitted
 from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.uptime import Clock
 
 SLOW_SECONDS = 2.0
 """What is refused within this holds nobody up."""
@@ -30,13 +31,9 @@ class _Silence:
 
 
 class Silences:
-    """Of one client.
+    """Of one client."""
 
-    Args:
-        clock: seconds, never running backwards.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._places: Recent[_Silence] = Recent(REMEMBERED)
 

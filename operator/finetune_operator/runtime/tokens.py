@@ -13,6 +13,7 @@ from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.uptime import Clock
 
 VALID_SECONDS = 60.0
 INVALID_SECONDS = 10.0
@@ -43,14 +44,13 @@ class TokenReviewer:
     Args:
         review: asks the API server, for example Kube.review_token.
         audience: that the token has to be meant for.
-        clock: seconds, never running backwards.
     """
 
     def __init__(
         self,
         review: Callable[[str, str], Awaitable[TokenIdentity | None]],
         audience: str,
-        clock: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._review = review
         self._audience = audience

@@ -17,7 +17,7 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_MAX_BYTES
 from finetune_api.trainer import UploadTarget
 from finetune_operator.runtime.bodies import broken_off
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.refusals import Refusal, misfits
 from finetune_operator.runtime.route import Authorise, Handler, Identify, require_allowed
 
 SILENCE_SECONDS = 60.0
@@ -77,9 +77,7 @@ def _target(request: web.Request) -> UploadTarget:
     try:
         return UploadTarget.model_validate(dict(request.query))
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False, include_context=False)
-        named = [f"{'.'.join(str(place) for place in p['loc'])}: {p['msg']}" for p in problems]
-        raise Refusal(400, "; ".join(named[:5]), close=True) from None
+        raise Refusal(400, misfits(error), close=True) from None
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:

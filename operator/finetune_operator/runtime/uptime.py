@@ -1,6 +1,10 @@
 """Seconds that never run backwards, whoever sets the clock."""
 
 import time
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+"""Tells seconds, never running backwards."""
 
 
 def uptime() -> float:

@@ -3,16 +3,7 @@
 from decimal import Decimal
 
 from finetune_api.aws import SageMaker
-from finetune_api.catalogue import (
-    AnswerPrices,
-    Price,
-    billed,
-    billed_time,
-    estimate,
-    exceeds,
-    longest_time,
-    unknown,
-)
+from finetune_api.catalogue import AnswerPrices, Price, billed, billed_time, estimate, exceeds, longest_time, unknown
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Cost, Failure
 from finetune_api.money import in_cents

@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus, ProviderEvaluation, ProviderStatus
+from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus, ProviderEvaluation
 from finetune_api.money import to_be_added
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import evaluation_hosts
@@ -109,9 +109,8 @@ def is_unrecorded(view: JobView, *, succeeded: bool) -> bool:
 
 
 def _recorded(status: FineTuneJobStatus, **fields: Any) -> FineTuneJobStatus:
-    provider = status.provider or ProviderStatus()
-    evaluation = (provider.evaluation or ProviderEvaluation()).model_copy(update=fields)
-    return status.model_copy(update={"provider": provider.model_copy(update={"evaluation": evaluation})})
+    before = status.provider.evaluation if status.provider else None
+    return status.with_provider(evaluation=(before or ProviderEvaluation()).model_copy(update=fields))
 
 
 def started(status: FineTuneJobStatus, job_id: str) -> FineTuneJobStatus:

@@ -12,11 +12,7 @@ from typing import Any
 
 from finetune_api.catalogue import ModelFacts
 from finetune_api.connection import place_of_models
-from finetune_api.job_status import (
-    Asked,
-    ComparedVersion,
-    Failure,
-)
+from finetune_api.job_status import Asked, ComparedVersion, Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.decide.cloud_job.evaluation_record import (
@@ -86,7 +82,7 @@ def record(view: JobView) -> Decision | None:
         return None
     change = _change(view, reconciling(Reason.EVALUATING, "the tuned model was measured"), ended=True, failure=None)
     progress = report.progress or view.status.progress
-    change.fields.update({"evaluation": report.evaluation, "progress": progress, "failure": None})
+    change.fields.update({"evaluation": report.evaluation, "progress": progress})
     return Decision(with_status(view, change), requeue_after=0)
 
 
@@ -126,7 +122,6 @@ def pause(view: JobView) -> Decision | None:
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
     facts += [] if standing else nothing_left(view)
     change = _change(view, facts, **_next_pod(view), retry_after=None, deploying_since=None)
-    change.fields["failure"] = None
     again = LAST_POD_CHECK_SECONDS if stopping or standing else None
     return Decision(
         with_status(view, change),
@@ -150,7 +145,6 @@ def prepare(view: JobView) -> Decision | None:
     if view.provider.evaluation is not None:
         return None
     change = _change(view, reconciling(Reason.EVALUATING, ASKING), active_version=_active_version(view))
-    change.fields["failure"] = None
     return Decision(with_status(view, change), requeue_after=0)
 
 
@@ -167,9 +161,10 @@ def deploy(view: JobView) -> Decision | None:
     since = state_of(view).deploying_since or timestamp(view.now)
     if recorded and evaluation_hosts.is_late(state_of(view), view.now):
         # The tuned model answers, or `enforce_limits` would have had its say: what does not is a baseline.
-        left = _change(view, reconciling(Reason.DEPLOYING, DEPLOYING), deployments=evaluation_hosts.given_up(recorded))
-        return Decision(with_status(view, left), requeue_after=0)
-    change = _change(view, _wanted_again(view), deploying_since=since, deployments_gone=False)
+        facts, left = reconciling(Reason.DEPLOYING, DEPLOYING), evaluation_hosts.given_up(recorded)
+        return Decision(with_status(view, _change(view, facts, view.status.failure, deployments=left)), requeue_after=0)
+    before = view.status.failure
+    change = _change(view, _wanted_again(view), before, deploying_since=since, deployments_gone=False)
     status = with_status(view, change)
     if view.status.failure is None or state_of(view).retry_after is None:
         status = deploying(view, status)  # else what is in the way stays in status until it is known not to be
@@ -187,7 +182,6 @@ def begin(view: JobView) -> Decision | None:
     if _pod(view).state != "Absent" or state_of(view).job_id is not None:
         return None
     change = _change(view, reconciling(Reason.EVALUATING, ASKING), retry_after=None, deploying_since=None)
-    change.fields["failure"] = None
     return Decision(with_status(view, change), measure="Start", requeue_after=LATE_POD_CHECK_SECONDS)
 
 
@@ -198,7 +192,6 @@ def make_anew(view: JobView) -> Decision | None:
         return None
     said = f"the pod that asks the model did not start ({failure.reason.value}); the next one is made by what an admin"
     change = _change(view, reconciling(Reason.EVALUATING, f"{said} has changed since"), **_next_pod(view))
-    change.fields["failure"] = None
     return Decision(with_status(view, change), measure="Stop", requeue_after=0)
 
 
@@ -210,9 +203,8 @@ def wait_for_pod(view: JobView) -> Decision | None:
     obstacle = named_in(view, pod.failure)
     say = reconciling if obstacle is None or obstacle.reason in PASSING else stalled
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
-    change = _change(view, facts, job_id=pod.job_id)
     left = grace_left(pod, view.now)
-    change.fields["failure"] = None if left else obstacle
+    change = _change(view, facts, None if left else obstacle, job_id=pod.job_id)
     clear = counts_what_has_ended(obstacle)
     return Decision(with_status(view, change), clear=clear, requeue_after=left or pod_check_seconds(pod, view.now))
 
@@ -229,8 +221,7 @@ def follow(view: JobView) -> Decision | None:
     if said and not report_is_due(pod.report, view.status, view.report_interval):
         return Decision(view.status, requeue_after=again)
     facts = in_trouble(silence) if silence else reconciling(Reason.EVALUATING, AT_WORK["Evaluating"])
-    change = _change(view, facts, job_id=pod.job_id)
-    change.fields["failure"] = silence
+    change = _change(view, facts, silence, job_id=pod.job_id)
     change.fields["progress"] = (pod.report and pod.report.progress) or view.status.progress
     return Decision(with_status(view, change), requeue_after=again)
 
@@ -254,7 +245,6 @@ def retry_or_give_up(view: JobView) -> Decision:
         failures=before + 1,
         failure=failure,
     )
-    change.fields["failure"] = None
     return Decision(with_status(view, change), requeue_after=delay)
 
 
@@ -277,8 +267,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
 
 def not_started(view: JobView, failure: Failure) -> Decision:
     """The API server refuses the pod's Job."""
-    change = _change(view, stalled(failure.reason, failure.message))
-    change.fields["failure"] = failure
+    change = _change(view, stalled(failure.reason, failure.message), failure)
     return Decision(with_status(view, change), requeue_after=REJECTED_CHECK_SECONDS)
 
 
@@ -286,7 +275,6 @@ def _given_up(view: JobView, failure: Failure) -> Decision:
     """The version is made without."""
     message = f"the tuned model is not measured ({failure.reason.value}): {failure.message}"
     change = _change(view, reconciling(Reason.EVALUATING, message), ended=True, failure=failure)
-    change.fields["failure"] = None
     stop = _pod(view).state in {"Queued", "Active"}
     return Decision(with_status(view, change), measure="Stop" if stop else None, requeue_after=0)
 
@@ -324,7 +312,7 @@ def _active_version(view: JobView) -> ComparedVersion | None:
     return ComparedVersion(version=active.version, model=active.provider_model_id if here else None)
 
 
-def _change(view: JobView, told: list[Fact], **fields: Any) -> Change:
+def _change(view: JobView, told: list[Fact], in_the_way: Failure | None = None, **fields: Any) -> Change:
     """New values of the evaluation, with what was asked by now; the model is in status as long as it is measured."""
     report, state = view.run.report, state_of(view)
     evaluation = state.model_copy(
@@ -334,6 +322,7 @@ def _change(view: JobView, told: list[Fact], **fields: Any) -> Change:
         told,
         {
             "phase": "Evaluating",
+            "failure": in_the_way,
             **reported(report, view.status),
             "provider": view.provider.model_copy(update={"evaluation": evaluation}),
             "result": (report and report.result) or view.status.result,

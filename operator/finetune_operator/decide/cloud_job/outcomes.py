@@ -27,8 +27,7 @@ def refused(view: JobView, failure: Failure) -> Decision:
 def not_stopped(view: JobView, failure: Failure, again: float) -> Decision:
     """It was told to stop, and has not yet, or nobody knows: where it stops, that is by our own wish and no failure."""
     if is_submitted(view.provider) and view.provider.stop_asked_at is None:
-        provider = view.provider.model_copy(update={"stop_asked_at": timestamp(view.now)})
-        view = replace(view, status=view.status.model_copy(update={"provider": provider}))
+        view = replace(view, status=view.status.with_provider(stop_asked_at=timestamp(view.now)))
     if failure.reason is not Reason.SUCCEEDED:
         return trouble(view, failure, again)
     change = Change(reconciling(Reason.PENDING, failure.message), {"failure": None})  # it becomes a version
@@ -47,8 +46,7 @@ def stopped(view: JobView, decision: Decision, ended: RemoteJob) -> Decision:
 def postponed(view: JobView, failure: Failure, again: float) -> Decision:
     """The provider made nothing and asks for a pause, which no event shortens."""
     after = timestamp(view.now + timedelta(seconds=max(1.0, again)))
-    provider = view.provider.model_copy(update={"retry_after": after})
-    return trouble(replace(view, status=view.status.model_copy(update={"provider": provider})), failure, again)
+    return trouble(replace(view, status=view.status.with_provider(retry_after=after)), failure, again)
 
 
 def not_tidied(view: JobView, failure: Failure) -> Decision:

@@ -91,10 +91,8 @@ def remember_files(view: JobView) -> Decision | None:
     checked = view.run.report.checked if view.run.report else None
     if checked is None or view.provider.files is not None:
         return None
-    provider = view.provider.model_copy(
-        update={"files": checked.files, "files_at": timestamp(view.now), "account": view.noted_account}
-    )
-    return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
+    brought = {"files": checked.files, "files_at": timestamp(view.now), "account": view.noted_account}
+    return Decision(view.status.with_provider(**brought), requeue_after=0)
 
 
 def let_go(view: JobView) -> Decision | None:
@@ -152,8 +150,7 @@ def _remember_what_is_there(view: JobView) -> Decision | None:
     unsaid = attempts.adopt(view) if view.provider.asked_at is None else None
     if unsaid is None or unsaid.status.provider is None:
         return unsaid
-    provider = unsaid.status.provider.model_copy(update={"asked_at": timestamp(view.now), "job_id": None})
-    return replace(unsaid, status=unsaid.status.model_copy(update={"provider": provider}))
+    return replace(unsaid, status=unsaid.status.with_provider(asked_at=timestamp(view.now), job_id=None))
 
 
 def _stopped(view: JobView) -> str:
@@ -276,8 +273,7 @@ def wait_for_the_name(view: JobView) -> Decision | None:
         return None
     since = view.provider.nameless_since
     if since is None:
-        provider = view.provider.model_copy(update={"nameless_since": timestamp(view.now)})
-        return Decision(view.status.model_copy(update={"provider": provider}), requeue_after=0)
+        return Decision(view.status.with_provider(nameless_since=timestamp(view.now)), requeue_after=0)
     left = (moment(since) + NAMING - view.now).total_seconds()
     if left > 0:
         followed = job.follow(view)

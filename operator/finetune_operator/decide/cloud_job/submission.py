@@ -97,13 +97,11 @@ def may_be_there(provider: ProviderStatus) -> bool:
 
 def asked(view: JobView, status: FineTuneJobStatus) -> FineTuneJobStatus:
     """The status that is written right before the provider is asked to make the job."""
-    provider = status.provider or ProviderStatus()
-    # The check is over: from here on jobID is the provider's name, once it is known.
-    where = {"place": view.place, "account": view.account}
-    fields = {"asked_at": timestamp(view.now), "job_id": None, "retry_after": None, **where}
     goes_on = view.connection is not None and view.connection.sage_maker is not None
-    told = {} if goes_on else dict.fromkeys(_OF_ONE_RUN)
-    return status.model_copy(update={**told, "provider": provider.model_copy(update=fields)})
+    told = status if goes_on else status.model_copy(update=dict.fromkeys(_OF_ONE_RUN))
+    # The check is over: from here on jobID is the provider's name, once it is known.
+    at = timestamp(view.now)
+    return told.with_provider(asked_at=at, job_id=None, retry_after=None, place=view.place, account=view.account)
 
 
 def taken(view: JobView, status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:
@@ -113,12 +111,9 @@ def taken(view: JobView, status: FineTuneJobStatus, made: RemoteJob) -> FineTune
     """
     by_its_own = timestamp(min(view.now, max(view.created, made.created)))
     known = by_its_own if is_forgotten(view.provider) else view.provider.asked_at or by_its_own
-    status = asked(view, status)
-    provider = (status.provider or ProviderStatus()).model_copy(update={"asked_at": known})
-    return submitted(status.model_copy(update={"provider": provider}), made)
+    return submitted(asked(view, status).with_provider(asked_at=known), made)
 
 
 def submitted(status: FineTuneJobStatus, made: RemoteJob) -> FineTuneJobStatus:
     """The status once the provider's name of the job is known."""
-    provider = status.provider or ProviderStatus()
-    return status.model_copy(update={"provider": provider.model_copy(update={"job_id": made.id})})
+    return status.with_provider(job_id=made.id)

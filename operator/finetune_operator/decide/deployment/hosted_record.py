@@ -172,14 +172,12 @@ def with_cost(recorded: Sequence[HostedDeployment]) -> str:
 
 def answered(recorded: Sequence[HostedDeployment], name: str) -> tuple[HostedDeployment, ...]:
     """The record once a deployment has answered."""
-    told = {"answered": True, "silent_since": None, "operation": None}
-    return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
+    return _told(recorded, name, answered=True, silent_since=None, operation=None)
 
 
 def followed(recorded: Sequence[HostedDeployment], name: str, operation: str | None) -> tuple[HostedDeployment, ...]:
     """The record once a deployment was asked for: the operation tells of it."""
-    told = {"operation": operation}
-    return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
+    return _told(recorded, name, operation=operation)
 
 
 def on_terms_of(
@@ -187,8 +185,12 @@ def on_terms_of(
 ) -> tuple[HostedDeployment, ...]:
     """The record with the terms that one had before."""
     had = next((one for one in before if one.name == name), None)
-    told = {"terms": had.terms, "nonce": had.nonce} if had is not None else {}
-    return tuple(one.model_copy(update=told) if one.name == name else one for one in recorded)
+    return _told(recorded, name, terms=had.terms, nonce=had.nonce) if had is not None else tuple(recorded)
+
+
+def _told(recorded: Sequence[HostedDeployment], name: str, **fields: object) -> tuple[HostedDeployment, ...]:
+    """The record with what is new of one."""
+    return tuple(one.model_copy(update=fields) if one.name == name else one for one in recorded)
 
 
 def released(

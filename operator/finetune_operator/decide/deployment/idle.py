@@ -129,20 +129,16 @@ def sleeping(asleep: Sleep, usage: DeploymentUsage | None) -> Fact:
     return Fact(CONDITION, "True", Reason.IDLE, f"{last}so it was stopped at {asleep.since}")
 
 
-def not_yet() -> Fact:
-    """The condition while nothing answers that could be asked."""
-    return Fact(CONDITION, "False", Reason.IN_USE, "it does not answer yet")
+NOT_YET = Fact(CONDITION, "False", Reason.IN_USE, "it does not answer yet")
+"""While nothing answers that could be asked."""
 
+_UNSEEN = "nobody knows when it was last asked, so it is not taken for idle: its provider is not looked at meanwhile"
+OUT_OF_SIGHT = Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, _UNSEEN)
+"""Of what stands at a provider that nobody looks at, as its connection is gone, or its spec wrong."""
 
-def out_of_sight() -> Fact:
-    """The condition of what stands at a provider that nobody looks at, as its connection is gone, or its spec wrong."""
-    why = "nobody knows when it was last asked, so it is not taken for idle: its provider is not looked at meanwhile"
-    return Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, why)
-
-
-def not_looked_at() -> Fact:
-    """The condition once nobody wants to know any more."""
-    return Fact(CONDITION, "False", Reason.IN_USE, "spec.idle is not set, or nothing stands that could be stopped")
+_UNASKED = "spec.idle is not set, or nothing stands that could be stopped"
+NOT_LOOKED_AT = Fact(CONDITION, "False", Reason.IN_USE, _UNASKED)
+"""Once nobody wants to know any more."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,7 @@ def _no_old_log(status: FineTuneJobStatus) -> FineTuneJobStatus:
     evaluation = provider.evaluation
     if evaluation is not None:
         evaluation = evaluation.model_copy(update={"failure": _without_log(evaluation.failure)})
-    fields = {"last_failure": _without_log(provider.last_failure), "evaluation": evaluation}
-    return status.model_copy(update={"provider": provider.model_copy(update=fields)})
+    return status.with_provider(last_failure=_without_log(provider.last_failure), evaluation=evaluation)
 
 
 def _without_log(failure: Failure | None) -> Failure | None:

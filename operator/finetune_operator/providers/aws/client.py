@@ -26,12 +26,7 @@ from finetune_operator.providers.aws.answers import Bounded, require_answer
 from finetune_operator.providers.aws.line import POOLS, Line
 from finetune_operator.providers.aws.refusals import STORE, translated
 from finetune_operator.providers.connection_secret import AWS_KEYS
-from finetune_operator.providers.errors import (
-    ProviderError,
-    TryLater,
-    Unreadable,
-    require_end,
-)
+from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable, require_end
 from finetune_operator.providers.in_time import seconds_for
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.unanswered import unanswered
@@ -213,29 +208,6 @@ class Aws:
         """A thread may have waited for its start, or for credentials, after its turn had come."""
         if self._pace is not None:
             self._pace.require()
-
-
-class AwsApi:
-    """What the APIs of all services have in common.
-
-    Args:
-        aws: calls on them.
-    """
-
-    def __init__(self, aws: Aws) -> None:
-        self._aws = aws
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._aws.close()
-
-    def keep_pace(self, pace: Pace) -> None:
-        """Each request waits, but for S3's."""
-        self._aws.keep_pace(pace)
-
-    async def account(self) -> str | None:
-        """As STS tells it."""
-        return await self._aws.account()
 
 
 def _no_address(service: str, endpoint: str) -> ProviderError:

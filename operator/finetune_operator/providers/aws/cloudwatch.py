@@ -7,7 +7,7 @@ from typing import Any
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.idle import LAG, Figures, span
 from finetune_operator.providers.aws.client import Aws
-from finetune_operator.providers.errors import ProviderError, TryLater
+from finetune_operator.providers.errors import ProviderError, TryLater, of_figures
 
 SERVICE, METRIC = "cloudwatch", "Invocations"
 
@@ -24,12 +24,7 @@ async def usage(aws: Aws, namespace: str, dimensions: Mapping[str, str], since: 
     try:
         answer = await aws.call(SERVICE, "get_metric_statistics", **question(namespace, dimensions, since, now))
     except ProviderError as error:
-        if error.reason == Reason.RATE_LIMITED:
-            raise
-        # That of these figures alone: deployments are made and deleted without them.
-        hint = " (cloudwatch:GetMetricStatistics may lack)" if error.reason == Reason.CREDENTIALS_INVALID else ""
-        said = f"CloudWatch's metrics cannot be read{hint}: {error.message}"
-        raise TryLater(Reason.USAGE_UNKNOWN, said) from None
+        raise of_figures(error, "CloudWatch", "cloudwatch:GetMetricStatistics") from None
     if "Datapoints" not in answer:
         raise TryLater(Reason.USAGE_UNKNOWN, f"CloudWatch tells nothing of {METRIC}")
     return figures(answer["Datapoints"], span(since, now), now)

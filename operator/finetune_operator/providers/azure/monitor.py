@@ -11,7 +11,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.deployment.idle import FINE, LAG, Figures, span
 from finetune_operator.providers.azure.arm import ArmRest
-from finetune_operator.providers.errors import ProviderError, Refused, TryLater
+from finetune_operator.providers.errors import ProviderError, Refused, of_figures
 from finetune_operator.providers.values import when
 
 API_VERSION = "2023-10-01"
@@ -55,12 +55,7 @@ class AzureMonitor:
         try:
             return await self._arm.get_dated(path, question(deployment, since, now))
         except ProviderError as error:
-            if error.reason == Reason.RATE_LIMITED:
-                raise
-            # That of these figures alone: deployments are made and deleted without them.
-            hint = " (the role Monitoring Reader may lack)" if error.reason == Reason.CREDENTIALS_INVALID else ""
-            said = f"Azure Monitor's metrics cannot be read{hint}: {error.message}"
-            raise TryLater(Reason.USAGE_UNKNOWN, said) from None
+            raise of_figures(error, "Azure Monitor", "the role Monitoring Reader") from None
 
 
 def question(deployment: str, since: datetime, now: datetime) -> dict[str, str]:

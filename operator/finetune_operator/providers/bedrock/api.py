@@ -6,7 +6,7 @@ attempt: Bedrock makes one job for one token, however often it is asked, and a l
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 from finetune_api.aws import Bedrock
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
-from finetune_operator.providers.aws.client import Aws, AwsApi, session_of
+from finetune_operator.providers.aws.api import AwsApi
+from finetune_operator.providers.aws.client import Aws, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.bedrock import wire
 from finetune_operator.providers.bedrock.deployments import BedrockDeployments
@@ -36,23 +37,13 @@ class BedrockApi(AwsApi):
         self._settings = settings
         session = session_of(settings.credentials, secret, settings.region)
         endpoints = settings.endpoints.by_service() if settings.endpoints else None
-        super().__init__(Aws(session, endpoints, {RUNTIME: ANSWER_SECONDS}))
+        super().__init__(Aws(session, endpoints, {RUNTIME: ANSWER_SECONDS}), settings.s3)
         self._models = BedrockModels(self._aws, settings.region)
-        self._bucket = Bucket(self._aws, settings.s3)
 
     async def check(self) -> None:
         """Ask for one job, and whether the bucket is there."""
         await self._aws.call(SERVICE, "list_model_customization_jobs", maxResults=1)
         await self._bucket.check()
-
-    async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
-        """To S3, in parts."""
-        await self._bucket.write(name, body)
-        return RemoteFile(name, name, size)
-
-    async def file(self, file_id: str) -> RemoteFile:
-        """An object. Its name is its ID: the connection says where it is."""
-        return RemoteFile(file_id, file_id, (await self._bucket.look(file_id)).bytes)
 
     async def files(self, prefix: str) -> list[RemoteFile]:
         """Objects below the connection's place: data, and results where they are not to be kept."""
@@ -72,9 +63,9 @@ class BedrockApi(AwsApi):
         await self._bucket.delete(file_id)
 
     async def end_uploads(self, prefix: str) -> None:
-        """Give up uploads that were never ended: S3 bills for their parts."""
+        """As of any service; with a bucket that is gone went all that was in it."""
         try:
-            await self._bucket.end_uploads(prefix)
+            await super().end_uploads(prefix)
         except TryLater as error:
             if error.reason != Reason.BUCKET_NOT_FOUND:
                 raise

@@ -21,20 +21,14 @@ from finetune_api.trainer import Report, read_report
 from finetune_operator.decide.cloud_job.cloud_cost import instance_type
 from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
-from finetune_operator.providers.aws.client import Aws, AwsApi, session_of
+from finetune_operator.providers.aws.api import AwsApi
+from finetune_operator.providers.aws.client import Aws, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.errors import Crowded, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.sagemaker import wire
 from finetune_operator.providers.sagemaker.endpoints import SERVICE, SageMakerEndpoints, cached
-from finetune_operator.providers.sagemaker.output import (
-    ADAPTER,
-    WHOLE,
-    adopted,
-    checked,
-    failure_of,
-    is_of_its_place,
-)
+from finetune_operator.providers.sagemaker.output import ADAPTER, WHOLE, adopted, checked, failure_of, is_of_its_place
 
 REPORT_MAX_BYTES = 1024 * 1024
 STOPPING_PAUSE_SECONDS = 20.0
@@ -46,8 +40,7 @@ class SageMakerApi(AwsApi):
 
     def __init__(self, settings: SageMaker, secret: Mapping[str, str]) -> None:
         self._settings = settings
-        super().__init__(self._connect(settings, secret))
-        self._bucket = Bucket(self._aws, settings.s3)
+        super().__init__(self._connect(settings, secret), settings.s3)
         self._endpoints = SageMakerEndpoints(settings, self._aws)
 
     def _connect(self, settings: SageMaker, secret: Mapping[str, str]) -> Aws:
@@ -58,16 +51,6 @@ class SageMakerApi(AwsApi):
         """Ask for one job and for the bucket: the keys are good for both."""
         await self._ask("list_training_jobs", MaxResults=1)
         await self._bucket.check()
-
-    async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
-        """Write an object. Its name is its id."""
-        await self._bucket.write(name, body)
-        return RemoteFile(id=name, name=name, bytes=size)
-
-    async def file(self, file_id: str) -> RemoteFile:
-        """One object."""
-        found = await self._bucket.look(file_id)
-        return RemoteFile(id=found.name, name=found.name, bytes=found.bytes)
 
     async def files(self, prefix: str) -> list[RemoteFile]:
         """Objects whose names begin so; those in a folder count as one."""
@@ -80,10 +63,6 @@ class SageMakerApi(AwsApi):
     async def delete_file(self, file_id: str) -> None:
         """Delete an object, or all of a folder."""
         await (self._bucket.delete_all if file_id.endswith("/") else self._bucket.delete)(file_id)
-
-    async def end_uploads(self, prefix: str) -> None:
-        """Give up uploads that were never ended: S3 bills for their parts."""
-        await self._bucket.end_uploads(prefix)
 
     async def create(self, request: JobRequest) -> RemoteJob:
         """Write what the container is told, then CreateTrainingJob, once: its name is taken once."""
