@@ -90,7 +90,7 @@ class Asking:
         def conversation(row: int) -> tuple[int, tuple[Turn, ...]]:
             return row, after_examples(asked[row].turns, shown)
 
-        left = Each(range(len(asked)), conversation).without(kept.by_row.__contains__)
+        left = Each(range(len(asked)), conversation).without(kept.__contains__)
         self._advance(len(asked) - len(left))
         outcome = ask(
             service,
@@ -116,7 +116,7 @@ class Asking:
         asked = pairs(self._material.questions, tuned, other.answers, judge.criteria)
         who = "judge-" + name.replace("/", "-")
         kept = self._kept(who, judge.url, judge.model, judge.criteria, *map(hash_of, (tuned, other.answers)))
-        left = asked.without(kept.by_row.__contains__)
+        left = asked.without(kept.__contains__)
         key = os.environ.get(JUDGE_KEY_VARIABLE)
         self._advance(most - len(left))
         outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one]))

@@ -114,7 +114,7 @@ class AskingProvider(Asking):
             url=self._job.answers_url, model=candidate, concurrency=AT_ONCE, timeout_seconds=ANSWER_SECONDS
         )
         contestant, outcome = self._ask_service(service, None, kept, shown=shown, way=self._way)
-        _require_possible(outcome, candidate, answered=bool(kept.by_row))
+        _require_possible(outcome, candidate, answered=len(kept) > 0)
         return contestant
 
 

@@ -205,11 +205,11 @@ class Measuring(Asking):
     ) -> Contestant:
         """Ask portion by portion: the prompts of a whole test set may be more than memory holds."""
         kept, rows = self._kept(who, *depends_on), len(self._material.questions)
-        self._advance(len(kept.by_row))
+        self._advance(len(kept))
         first = tokens = examples = 0
         for part in portions(self._material.questions):
             prompts = prompts_of(part)
-            left = {row: one for row, one in enumerate(prompts, first) if row not in kept.by_row}
+            left = {row: one for row, one in enumerate(prompts, first) if row not in kept}
             self._answer(kept, model, left, max_new_tokens)
             first += len(prompts)
             tokens += sum(len(one.ids) for one in prompts)
