@@ -31,16 +31,7 @@ NO_EXAMPLES = "every row of the training set is asked in the test set: there are
 
 
 class Asking:
-    """One evaluation on its way.
-
-    Args:
-        spec: the job's.
-        output: folder in which answers are kept.
-        asked: the test set.
-        has_active: whether the model has an active version; without one that is told where the job names it.
-        reporter: told how far it is.
-        interruption: looked at between answers.
-    """
+    """One evaluation on its way."""
 
     def __init__(
         self,

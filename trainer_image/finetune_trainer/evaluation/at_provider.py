@@ -39,16 +39,7 @@ NO_LOSSES = "loss and perplexity are not measured: they are not available from a
 
 
 class AskingProvider(Asking):
-    """The evaluation of a model at a provider.
-
-    Args:
-        job: what the pod is told.
-        output: folder in which answers are kept.
-        asked: the test set.
-        way: how the operator is reached.
-        reporter: told how far it is.
-        interruption: looked at between answers.
-    """
+    """The evaluation of a model at a provider."""
 
     def __init__(
         self,

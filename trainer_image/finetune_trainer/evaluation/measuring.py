@@ -46,13 +46,7 @@ logger = logging.getLogger(__name__)
 class Measuring(Asking):
     """The evaluation of a model that is here.
 
-    Args:
-        tuned: the model of this job.
-        asked: the test set.
-        test: the test set with labels, for losses.
-        learnt: what the tuned model learnt from, as a hash: answers of another one do not count.
-        reporter: told how far it is.
-        interruption: looked at between batches.
+    `test` has labels, for losses; answers of a model that has `learnt` something else, by this hash, do not count.
     """
 
     def __init__(

@@ -40,13 +40,7 @@ logger = logging.getLogger(__name__)
 class Reference:
     """The model before training, and what it has said so far.
 
-    Args:
-        model: with its new adapters, or as it was loaded.
-        folder: of the checkpoints.
-        fingerprint: of job and data; answers of another one do not count.
-        ways: how training computes its passes.
-        world: the ranks that share the work.
-        interruption: looked at between passes.
+    Answers of another `fingerprint`, of job and data, do not count.
     """
 
     def __init__(
