@@ -174,14 +174,7 @@ def _by_itself(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdic
 def by_memory(
     spec: FineTuneJobSpec, verdict: DatasetVerdict, model_cache: Path | None, gpu_memory: int | None
 ) -> tuple[DatasetVerdict, list[MemoryUse]]:
-    """The verdict that the training pod would come to, and what it would take on the devices that it may be meant for.
-
-    Args:
-        spec: The job's.
-        verdict: On its data, which can be used.
-        model_cache: Where the base model's shape is looked up; without it there is nothing to say.
-        gpu_memory: Bytes of the GPU that is meant.
-    """
+    """The verdict that the training pod would come to, and what it would take on devices that it may be meant for."""
     folder = find_model(model_cache, spec.base_model) if model_cache else None
     if folder is None or spec.code:
         why = "the job brings its own code" if spec.code else f"{spec.base_model} is in no model cache that was given"

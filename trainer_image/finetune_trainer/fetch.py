@@ -34,22 +34,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _require_replaceable(folder: Path) -> None:
-    """Refuse to take the place of a folder that is no model: whatever it holds would be lost.
-
-    Raises:
-        TrainerError: SpecInvalid.
-    """
+    """Refuse to take the place of a folder that is no model: whatever it holds would be lost."""
     if folder.is_dir() and any(folder.iterdir()) and read_manifest(folder, verify=False) is None:
         message = f"--to {folder}: it holds other files, which would be lost"
         raise TrainerError(Reason.SPEC_INVALID, message, "Name a new or an empty folder.")
 
 
 def require_store(uri: str) -> str:
-    """The URI without a slash at its end, once it is known to be a store's.
-
-    Raises:
-        TrainerError: SpecInvalid.
-    """
+    """The URI without a slash at its end, once it is known to be a store's."""
     step = "Write s3://BUCKET/PATH, gs://BUCKET/PATH or abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH."
     try:
         found = parse_artifact_uri(uri)

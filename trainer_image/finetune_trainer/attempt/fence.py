@@ -34,12 +34,7 @@ class Passable(Protocol):
 
 
 class Fence:
-    """The number of the newest attempt, in a job's output folder, and the mark of the process that has it.
-
-    Args:
-        output: the job's output folder, shared by its attempts.
-        attempt: this one's number, from 1.
-    """
+    """The number of the newest attempt, in a job's output folder, and the mark of the process that has it."""
 
     def __init__(self, output: Path, attempt: int) -> None:
         self._output = output
@@ -85,12 +80,7 @@ class Fence:
 
 
 class StoreFence:
-    """The numbers of a job's attempts, in its folder of an object store, each with the mark of the process that has it.
-
-    Args:
-        store: the job's folder.
-        attempt: this one's number, from 1.
-    """
+    """The numbers of a job's attempts, in its folder of a store, each with the mark of the process that has it."""
 
     def __init__(self, store: Store, attempt: int) -> None:
         self._store, self._attempt = store, attempt

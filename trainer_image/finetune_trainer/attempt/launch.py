@@ -56,13 +56,7 @@ def speaks() -> bool:
 
 
 def main(job: TrainerJob, command: Sequence[str] = ("train",), message: Path = Path(TERMINATION_MESSAGE_PATH)) -> int:
-    """Run this node's ranks to their end; the exit code is 0, or that of the first that failed.
-
-    Args:
-        job: says how many there are.
-        command: what each of them runs, with its flags.
-        message: where the message of the rank that failed first is left.
-    """
+    """Run this node's ranks to their end; the exit code is 0, or that of the first that failed."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, launch_agent

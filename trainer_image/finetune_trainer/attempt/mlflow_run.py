@@ -56,12 +56,7 @@ def is_keyed(job: TrainerJob) -> bool:
 
 
 def trouble_of(error: Exception, *, keyed: bool) -> str | None:
-    """Why a server did not take it, in words, where client or server tell; nothing of their text, which has addresses.
-
-    Args:
-        error: what its client raised.
-        keyed: whether the job names a Secret.
-    """
+    """Why a server did not take it, in words, where that is known; nothing of its text, which has addresses."""
     if said := next((why for what, why in _TROUBLES.items() if what in str(error)), None):
         return said
     code = str(getattr(error, "error_code", ""))

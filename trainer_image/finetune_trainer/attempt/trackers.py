@@ -47,11 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 def require(job: TrainerJob) -> None:
-    """Refuse a job whose trackers this image has no libraries for.
-
-    Raises:
-        TrainerError: SpecInvalid.
-    """
+    """Refuse a job whose trackers this image has no libraries for."""
     for name in _asked(job):
         if importlib.util.find_spec(_MODULES[name]) is None:
             raise TrainerError(
@@ -273,12 +269,7 @@ def _state(step: int) -> Any:
 
 
 def _said(error: Exception, *, keyed: bool = True) -> str:
-    """A library's own text may quote addresses with keys.
-
-    Args:
-        error: what it raised.
-        keyed: whether the job names a Secret for MLflow.
-    """
+    """A library's own text may quote addresses with keys."""
     if isinstance(error, weights_and_biases.NotReachableError):
         return str(error)
     why = trouble_of(error) or mlflow_run.trouble_of(error, keyed=keyed) or weights_and_biases.trouble_of(error)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import jinja2
 from tokenizers import AddedToken, Tokenizer
@@ -45,14 +45,6 @@ _NO_TOKENIZER_STEP = (
     "tokenizer.model with the packages sentencepiece and protobuf. For a few kinds it has no such tokenizer (Marian, "
     "M2M100, ProphetNet): name another model."
 )
-
-
-class TransformersTokenizer(Protocol):
-    """What is used of a fast tokenizer of transformers."""
-
-    chat_template: Any
-    special_tokens_map: Any
-    backend_tokenizer: Any
 
 
 @dataclass(frozen=True)
@@ -106,7 +98,7 @@ class ChatTokenizer:
         return replace(chat, moment=moment, positions=positions_in(folder), made_for=known)
 
     @classmethod
-    def from_transformers(cls, tokenizer: TransformersTokenizer, *, decoder_start: int | None = None) -> Self:
+    def from_transformers(cls, tokenizer: Any, *, decoder_start: int | None = None) -> Self:
         """The same from a loaded fast tokenizer. Works on a copy: the given one is left as it is.
 
         Raises:
@@ -334,9 +326,6 @@ def _require_tokens(config: Mapping[str, Any], named: Mapping[str, Any]) -> None
     """Refuse names of tokens that transformers takes for none, when it loads the tokenizer beside the model.
 
     What an older special_tokens_map.json says in place of the config may be an object as it is.
-
-    Raises:
-        TrainerError: ModelUnusable.
     """
     for name in _NAMES:
         said = config.get(name)

@@ -26,13 +26,7 @@ class Found(NamedTuple):
 
 
 def rows_together(lines: bytes, width: int, separator: str) -> Found:
-    """The rows that some lines are, up to the first one that is not as it should be, or is cut by the lines' end.
-
-    Args:
-        lines: Whole ones.
-        width: How many cells a row has.
-        separator: Of cells.
-    """
+    """The rows that some lines are, up to the first one that is not as it should be, or is cut by the lines' end."""
     if b"\0" in lines or not lines:
         return Found()
     try:

@@ -142,12 +142,7 @@ _STEPS_OF_ARRAYS = (
 def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, field: str) -> str | None:
     """What to do about the rows; None where nothing better is known than to correct them.
 
-    Args:
-        problems: Those that are named, perhaps not all.
-        rows: Of the file.
-        bad_rows: How many of them have a problem.
-        file_format: As which it was read.
-        field: Of the job, that says which format the file has.
+    `problems` are those that are named, perhaps not all; `field` of the job says which format the file has.
     """
     if file_format.startswith("Parquet") and _all_say(problems, "UTF-8"):
         return "Make the text anew, from what it was read from, by bytes.decode with the encoding that it has there."

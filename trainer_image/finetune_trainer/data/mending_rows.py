@@ -43,11 +43,7 @@ _OF_MESSAGES = ("message", "content")
 def without_rows(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str) -> str | None:
     """How bad rows are left out, where as many others are left; None where nobody knows which ones, or how.
 
-    Args:
-        problems: Those that are named, perhaps not all.
-        rows: Of the file.
-        bad_rows: How many of them have a problem.
-        file_format: As which it was read.
+    `problems` are those that are named, perhaps not all.
     """
     if 2 * bad_rows > rows:
         return None

@@ -123,11 +123,7 @@ def _by_score(asked: str, scored: str, called: str) -> tuple[str, str]:
 def of_ranked(names: Collection[str], first: Mapping[str, Any], file_format: str, *, of_pairs: bool) -> str | None:
     """How rows come of a file with these columns; None of one in which nothing is known to be compared.
 
-    Args:
-        names: Of its columns.
-        first: Fields of the first row.
-        file_format: As which it was read.
-        of_pairs: Whether two answers are asked for, and not the better one alone.
+    `of_pairs`: two answers are asked for, and not the better one alone.
     """
     if of_pairs and _KTO.issubset(names):
         how = by_jq_of_all(file_format, _OF_KTO)

@@ -50,10 +50,7 @@ def _stretched(rope: Mapping[str, Any], said: int) -> int:
 def beyond(longest: int, limit: int, known: int | None) -> str | None:
     """What is said where rows are learnt from behind the tokens that a model was made for.
 
-    Args:
-        longest: tokens of the longest row, before its end is cut.
-        limit: most tokens of a row that are learnt from.
-        known: as `made_for` says.
+    `longest` is from before rows are cut at `limit`, and `known` as `made_for` says.
     """
     if known is None or min(longest, limit) <= known:
         return None

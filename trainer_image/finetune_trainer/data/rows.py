@@ -70,10 +70,7 @@ def group_places(group: int, count: int) -> Sequence[int]:
 def element_places(first: int, line: int, breaks: Sequence[int]) -> Sequence[int]:
     """Packed positions of elements of one array, one after the other.
 
-    Args:
-        first: Row of the first element.
-        line: On which it begins.
-        breaks: Line breaks between it and each element.
+    `breaks` are line breaks between the first one, which begins on `line`, and each.
     """
     if max(first + len(breaks), line + breaks[-1]) >> _ELEMENT_SHIFT:
         return [Position(line + before, row=row).packed() for row, before in enumerate(breaks, first)]

@@ -32,12 +32,7 @@ def check_dataset(
 ) -> DatasetVerdict:
     """Read all splits of a job and say whether they can be used.
 
-    Args:
-        spec: The job.
-        tokenizer: Of the base model, for token counts; None where it is not at hand, for the reason `no_tokens`.
-        no_tokens: Why there is no tokenizer, as a clause.
-        allow_local: Whether file:// is a place for data here.
-        air_gapped: Whether hubs are out of reach.
+    Without a `tokenizer`, for the reason `no_tokens`, tokens are not counted.
 
     Returns:
         The verdict. What is wrong with data or stores is in it and is never raised.

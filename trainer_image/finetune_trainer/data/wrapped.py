@@ -38,9 +38,7 @@ _ALONE = (
 def step_for(fields: Mapping[str, Any] | None, serves: Callable[[Mapping[str, Any]], bool]) -> str:
     """What to do with a file that begins with an object around its rows, or around its columns.
 
-    Args:
-        fields: The object's; None where it goes on behind its line.
-        serves: Whether an object has what a row needs.
+    `fields` are the object's; None where it goes on behind its line.
     """
     told = None if fields is None else next(_ways_out(fields, serves), None)
     if told is None:

@@ -31,16 +31,7 @@ NO_EXAMPLES = "every row of the training set is asked in the test set: there are
 
 
 class Asking:
-    """One evaluation on its way.
-
-    Args:
-        spec: the job's.
-        output: folder in which answers are kept.
-        asked: the test set.
-        has_active: whether the model has an active version; without one that is told where the job names it.
-        reporter: told how far it is.
-        interruption: looked at between answers.
-    """
+    """One evaluation on its way."""
 
     def __init__(
         self,
@@ -90,7 +81,7 @@ class Asking:
         def conversation(row: int) -> tuple[int, tuple[Turn, ...]]:
             return row, after_examples(asked[row].turns, shown)
 
-        left = Each(range(len(asked)), conversation).without(kept.by_row.__contains__)
+        left = Each(range(len(asked)), conversation).without(kept.__contains__)
         self._advance(len(asked) - len(left))
         outcome = ask(
             service,
@@ -116,7 +107,7 @@ class Asking:
         asked = pairs(self._material.questions, tuned, other.answers, judge.criteria)
         who = "judge-" + name.replace("/", "-")
         kept = self._kept(who, judge.url, judge.model, judge.criteria, *map(hash_of, (tuned, other.answers)))
-        left = asked.without(kept.by_row.__contains__)
+        left = asked.without(kept.__contains__)
         key = os.environ.get(JUDGE_KEY_VARIABLE)
         self._advance(most - len(left))
         outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one]))

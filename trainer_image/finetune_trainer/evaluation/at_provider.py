@@ -39,16 +39,7 @@ NO_LOSSES = "loss and perplexity are not measured: they are not available from a
 
 
 class AskingProvider(Asking):
-    """The evaluation of a model at a provider.
-
-    Args:
-        job: what the pod is told.
-        output: folder in which answers are kept.
-        asked: the test set.
-        way: how the operator is reached.
-        reporter: told how far it is.
-        interruption: looked at between answers.
-    """
+    """The evaluation of a model at a provider."""
 
     def __init__(
         self,
@@ -114,7 +105,7 @@ class AskingProvider(Asking):
             url=self._job.answers_url, model=candidate, concurrency=AT_ONCE, timeout_seconds=ANSWER_SECONDS
         )
         contestant, outcome = self._ask_service(service, None, kept, shown=shown, way=self._way)
-        _require_possible(outcome, candidate, answered=bool(kept.by_row))
+        _require_possible(outcome, candidate, answered=len(kept) > 0)
         return contestant
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -47,10 +47,13 @@ class KeptAnswers:
                     self._note(answer, line)
             os.truncate(self._path, self._size)  # a killed writer may have left half a line at the end
 
-    @property
-    def by_row(self) -> Mapping[int, Answer]:
-        """All of them, read when they are asked for."""
-        return _ByRow(self._path, self._places)
+    def __contains__(self, row: int) -> bool:
+        """Whether the question has an answer."""
+        return self._places[row] >= 0
+
+    def __len__(self) -> int:
+        """How many have one."""
+        return self._places.count
 
     def texts(self, rows: int) -> Portioned[str | None]:
         """What was said to the questions from 0 to `rows`; None where nothing was."""
@@ -93,26 +96,6 @@ class _Places:
             self.starts.extend(array("q", [-1]) * (row + 1 - len(self.starts)))
         self.count += self.starts[row] < 0
         self.starts[row] = start
-
-
-class _ByRow(Mapping[int, Answer]):
-    def __init__(self, path: Path, places: _Places) -> None:
-        self._path, self._places = path, places
-
-    def __len__(self) -> int:
-        return self._places.count
-
-    def __contains__(self, row: object) -> bool:
-        return isinstance(row, int) and self._places[row] >= 0
-
-    def __iter__(self) -> Iterator[int]:
-        return (row for row in range(len(self._places.starts)) if self._places[row] >= 0)
-
-    def __getitem__(self, row: int) -> Answer:
-        if row not in self:
-            raise KeyError(row)
-        with self._path.open("rb") as file:
-            return _read(file, self._places[row])
 
 
 class _Texts(Portioned[str | None]):

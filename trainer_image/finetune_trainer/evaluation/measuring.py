@@ -46,13 +46,7 @@ logger = logging.getLogger(__name__)
 class Measuring(Asking):
     """The evaluation of a model that is here.
 
-    Args:
-        tuned: the model of this job.
-        asked: the test set.
-        test: the test set with labels, for losses.
-        learnt: what the tuned model learnt from, as a hash: answers of another one do not count.
-        reporter: told how far it is.
-        interruption: looked at between batches.
+    `test` has labels, for losses; answers of a model that has `learnt` something else, by this hash, do not count.
     """
 
     def __init__(
@@ -205,11 +199,11 @@ class Measuring(Asking):
     ) -> Contestant:
         """Ask portion by portion: the prompts of a whole test set may be more than memory holds."""
         kept, rows = self._kept(who, *depends_on), len(self._material.questions)
-        self._advance(len(kept.by_row))
+        self._advance(len(kept))
         first = tokens = examples = 0
         for part in portions(self._material.questions):
             prompts = prompts_of(part)
-            left = {row: one for row, one in enumerate(prompts, first) if row not in kept.by_row}
+            left = {row: one for row, one in enumerate(prompts, first) if row not in kept}
             self._answer(kept, model, left, max_new_tokens)
             first += len(prompts)
             tokens += sum(len(one.ids) for one in prompts)

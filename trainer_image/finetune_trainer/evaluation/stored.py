@@ -56,10 +56,7 @@ def portions(parts: Sequence[T]) -> Iterator[Sequence[T]]:
 class Lines(Portioned[T]):
     """Values on the machine's scratch disk, one line of JSON each; the file goes with the object.
 
-    Args:
-        values: What is written at once.
-        shown: A value as JSON has it.
-        read: The same back.
+    `shown` makes of a value what JSON has, and `read` the same back.
     """
 
     def __init__(

@@ -42,9 +42,7 @@ logger = logging.getLogger(__name__)
 def job_given(model: type[J], by_hand: str) -> J:
     """The job, of this kind.
 
-    Args:
-        model: which kind.
-        by_hand: what to do where no operator gives any.
+    `by_hand` says what to do where no operator gives any.
 
     Raises:
         TrainerError: SpecInvalid, there is none, or fields of it do not fit; the message names them.

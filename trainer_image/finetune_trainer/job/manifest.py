@@ -118,9 +118,7 @@ Doubts = dict[tuple[str, str], list[str]]
 def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], list[FineTuneJobManifest], Doubts]:
     """The other objects of ours in a file, all FineTuneJobs in it, and what may be refused of either.
 
-    Args:
-        path: The file.
-        may_be_empty: Whether it may have no object of ours, as one among others of a folder.
+    `may_be_empty`: it may have no object of ours, as one among others of a folder.
 
     Raises:
         TrainerError: SpecInvalid, as read_jobs; a file without jobs needs another object of ours.

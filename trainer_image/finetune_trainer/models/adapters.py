@@ -182,11 +182,7 @@ def _require_modules(model: Any, targets: list[str]) -> None:
 
 
 def _require_directions(tuned: Any) -> None:
-    """Refuse DoRA on rows of zeros: it divides each row by its length, and so do all who load its adapter.
-
-    Raises:
-        TrainerError: SpecInvalid.
-    """
+    """Refuse DoRA on rows of zeros: it divides each row by its length, and so do all who load its adapter."""
     for name, length in tuned.named_parameters():
         zeros = "lora_magnitude_vector" in name and not length.is_meta and int((length == 0).sum())
         if zeros:
@@ -218,11 +214,7 @@ def part_shared_weights(tuned: Any) -> None:
 
 
 def require_mergeable(tuned: Any) -> None:
-    """Refuse before the training what could not be merged after it.
-
-    Raises:
-        TrainerError: SpecInvalid.
-    """
+    """Refuse before the training what could not be merged after it."""
     if adapts_shared_weights(tuned):
         raise TrainerError(
             Reason.SPEC_INVALID,

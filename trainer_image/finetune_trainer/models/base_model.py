@@ -163,11 +163,7 @@ def _quantised(dtype: Any) -> dict[str, Any]:
 
 
 def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Look at configuration and file names, without loading weights. Returns transformers' configuration.
-
-    Raises:
-        TrainerError: ModelUnusable.
-    """
+    """Look at configuration and file names, without loading weights. Returns transformers' configuration."""
     import transformers
 
     base_refusals.require_no_adapter(folder)

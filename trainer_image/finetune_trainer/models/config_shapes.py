@@ -70,10 +70,7 @@ def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder
 def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
     """The first size that the weights contradict, or a head of its own or biases that they have not.
 
-    Args:
-        fields: Of config.json.
-        shapes: Of all tensors, which are floats: quantised matrices are packed, and have other shapes.
-        folder: Of the files, for people.
+    All tensors are floats: quantised matrices are packed, and have other shapes.
 
     Raises:
         TrainerError: ModelUnusable, the weights contradict one another: then a file is wrong, and no size.

@@ -34,11 +34,6 @@ _Expert = dict[str, list[int]]
 def wrong_experts(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
     """The first number of experts that the files contradict.
 
-    Args:
-        fields: Of config.json.
-        shapes: Of all tensors.
-        folder: Of the files, for people.
-
     Raises:
         TrainerError: ModelUnusable, an expert lacks what the others of its layer have, or has it in another shape.
     """

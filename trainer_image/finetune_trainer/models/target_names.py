@@ -31,11 +31,7 @@ _NAMED = 24
 
 
 def require(spec: FineTuneJobSpec, folder: Path) -> None:
-    """Refuse names that none of the model's linear layers has. Nothing is said where files or kind do not tell.
-
-    Raises:
-        TrainerError: SpecInvalid.
-    """
+    """Refuse names that none of the model's linear layers has. Nothing is said where files or kind do not tell."""
     if spec.code is not None or spec.adapters is None or isinstance(targets := spec.adapters.targets, str):
         return
     known = _linear_paths(folder)

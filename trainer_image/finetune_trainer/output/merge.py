@@ -26,11 +26,7 @@ TOLERANCE = 0.05
 def merged(job: TrainerJob, folder: Path, tuned: Any, sample: "Pass") -> tuple[Any, list[str] | None]:
     """The whole model, on the device of `tuned`, whose memory is free afterwards; and what to say of it, if anything.
 
-    Args:
-        job: The job.
-        folder: Of the base model.
-        tuned: A peft model; it cannot be used any more.
-        sample: A pass of the training set that merged and unmerged model have to agree on.
+    `tuned` cannot be used any more. On `sample`, a pass of the training set, merged and unmerged model have to agree.
 
     Raises:
         TrainerError: ArtifactFailed, the merged model is not what was trained.

@@ -15,12 +15,7 @@ Fields = Mapping[str, Any]
 def card(job: TrainerJob, about: Fields, dataset: DatasetVerdict, numbers: Fields, *, adapter: Fields | None) -> str:
     """The card as Markdown with the front matter that hubs read.
 
-    Args:
-        job: The job.
-        about: The artifact's manifest, but for its files.
-        dataset: What was found in the data.
-        numbers: result.json: `training` and `evaluation`.
-        adapter: adapter_config.json, where the artifact is an adapter.
+    `about` is the artifact's manifest but for its files, `numbers` its result.json, `adapter` its adapter_config.json.
     """
     parts = [
         _front_matter(job, about, adapter),

@@ -53,13 +53,7 @@ class _Found:
 
 
 class Snapshots:
-    """Those of one job, as one attempt reads and writes them.
-
-    Args:
-        store: the job's folder.
-        output: the job's output folder on this pod's scratch.
-        attempt: the attempt's number.
-    """
+    """Those of one job, as one attempt reads and writes them."""
 
     def __init__(self, store: Store, output: Path, attempt: int) -> None:
         self._store, self._output, self._attempt = store, output, attempt

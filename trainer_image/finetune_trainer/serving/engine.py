@@ -8,10 +8,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from finetune_trainer.serving.asks import Ask, FinishReason, Piece, QueueFullError
-from finetune_trainer.serving.batch import Row, row_of
+from finetune_trainer.serving.batch import Batch, Row, row_of
+from finetune_trainer.serving.seq2seq_batch import Seq2SeqBatch
 from finetune_trainer.serving.text import Decode, TextStream
 
 _log = logging.getLogger(__name__)
@@ -31,31 +31,8 @@ class Capacity:
     """Generations that may wait."""
 
 
-class Generations(Protocol):
-    """What the engine drives: `batch.Batch` for causal models, `seq2seq_batch.Seq2SeqBatch` for encoder-decoders."""
-
-    @property
-    def rows(self) -> list[Row]:
-        """All rows, running and reading."""
-
-    @property
-    def is_reading(self) -> bool:
-        """Whether a prompt is being read; then no other one can be started."""
-
-    def start(self, row: Row) -> None:
-        """Take a row in, at its beginning or where it was dropped."""
-
-    def read(self) -> Row | None:
-        """Read more of the text in hand; the row with its next token when it is read."""
-
-    def step(self) -> list[Row]:
-        """One more token for every running row."""
-
-    def drop(self, rows: Sequence[Row]) -> None:
-        """Forget these rows."""
-
-    def clear(self) -> None:
-        """Forget all rows."""
+Generations = Batch | Seq2SeqBatch
+"""What the engine drives: causal models, and encoder-decoders."""
 
 
 class Engine:

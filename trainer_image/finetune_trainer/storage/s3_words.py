@@ -120,12 +120,7 @@ def refusal_of(error: BaseException) -> Refusal | None:
 
 @contextmanager
 def in_words(files: Any, path: str) -> Iterator[None]:
-    """Within it an object's size is asked for by a HEAD, whose answer has no body to say why: a GET of it asks again.
-
-    Args:
-        files: fsspec's filesystem.
-        path: of the object, with its bucket.
-    """
+    """Within it an object's size is asked for by a HEAD, whose answer cannot say why: a GET of it asks again."""
     try:
         yield
     except OSError as error:

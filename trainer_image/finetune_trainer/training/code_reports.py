@@ -83,11 +83,7 @@ def ask_to_stop(folder: Path) -> None:
 
 
 class Writer:
-    """The end of a process of the code.
-
-    Args:
-        folder: Where pipe and mark are.
-    """
+    """The end of a process of the code."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

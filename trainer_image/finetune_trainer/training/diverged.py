@@ -46,9 +46,6 @@ def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
     """Refuse a model that answers worse than a guess among all of its `tokens`, and worse than it began.
 
     A guess has a loss of ln(tokens) nats per token. Losses of pairs are not per token, and are passed over.
-
-    Raises:
-        TrainerError: TrainingDiverged.
     """
     losses = [line["loss"] for line in lines if "loss" in line and "pairs" not in line]
     if not losses:
@@ -65,9 +62,6 @@ def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: f
     """Refuse a model whose last step has spoilt it: each step's own loss is from before the step.
 
     `at_end` is that of the last step's rows after it, by which chance of other rows has no part in the difference.
-
-    Raises:
-        TrainerError: TrainingDiverged.
     """
     steps = [line for line in lines if "loss" in line]
     if at_end is None or not steps:
@@ -105,11 +99,6 @@ def doubt_of_few(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float 
 
     The last step's own loss is no measure there: the step before it may have spoilt the model. Other rows may have had
     as high a loss before; that is why it is a word and no refusal.
-
-    Args:
-        lines: The record.
-        tokens: Those that a guess is among.
-        at_end: Loss of the last step's rows after it.
     """
     steps = [line for line in lines if "loss" in line]
     if (
@@ -129,10 +118,7 @@ def doubt_of_few(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float 
 def nothing_learnt(lines: Sequence[Mapping[str, Any]], hyper: Hyperparameters, factor: float = 1.0) -> list[str] | None:
     """What to say of a training that can have moved no weight so far that it shows; None where it may have.
 
-    Args:
-        lines: The record.
-        hyper: The job's.
-        factor: By which the rate of some weights is larger, as LoRA+ has it.
+    `factor`: by which the rate of some weights is larger, as LoRA+ has it.
     """
     steps = [line for line in lines if "loss" in line]
     norms = [min(line["gradNorm"], hyper.max_grad_norm) for line in steps]

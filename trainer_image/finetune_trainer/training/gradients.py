@@ -62,15 +62,7 @@ class ComputeSettings:
 class Gradients:
     """Makes the gradients of one step after the other.
 
-    Args:
-        net: the model.
-        steps: each step's passes.
-        objective: what is minimised.
-        settings: how passes are computed; shortages of memory change that.
-        around: who may stop a step, and who shares it.
-        checkpoints: the folder that outlives a pod, and keeps what a shortage taught.
-        seed: of the job.
-        accelerator: of accelerate; knows where the model is, and how a loss goes backward.
+    Shortages of memory change the settings; what they taught is kept in `checkpoints`.
     """
 
     def __init__(

@@ -23,11 +23,7 @@ class Origin:
         return {"fingerprint": self.fingerprint, "base": self.base}
 
     def require_same(self, folder: Path, notes: dict[str, Any]) -> None:
-        """Refuse the checkpoint in `folder` if its `notes` are of another origin.
-
-        Raises:
-            TrainerError: SpecInvalid.
-        """
+        """Refuse the checkpoint in `folder` if its `notes` are of another origin."""
         if notes["fingerprint"] != self.fingerprint:
             raise TrainerError(
                 Reason.SPEC_INVALID,

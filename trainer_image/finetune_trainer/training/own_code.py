@@ -206,11 +206,7 @@ def _mark(path: Path) -> str:
 
 
 def _require_as_before(base: Path, before: dict[str, str]) -> None:
-    """Refuse what was made while the base model was another one, be it saved there by mistake.
-
-    Raises:
-        TrainerError: CodeFailed.
-    """
+    """Refuse what was made while the base model was another one, be it saved there by mistake."""
     changed = [name for name, mark in before.items() if _mark(base / name) != mark]
     if changed:
         said = (

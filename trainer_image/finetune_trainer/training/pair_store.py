@@ -11,6 +11,8 @@ class PairStore:
 
     def __init__(self, documents: TokenStore) -> None:
         self.documents = documents
+        self.tokens, self.labelled, self.largest_id = documents.tokens, documents.labelled, documents.largest_id
+        """Tokens of all rows, those that carry loss, and the largest id."""
         both = documents.lengths.reshape(-1, 2)
         self.lengths: NDArray[np.int64] = both.sum(axis=1)
         """Tokens of each row, both documents together."""
@@ -21,21 +23,6 @@ class PairStore:
 
     def __len__(self) -> int:
         return len(self.lengths)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all rows."""
-        return self.documents.tokens
-
-    @property
-    def labelled(self) -> int:
-        """Tokens that carry loss."""
-        return self.documents.labelled
-
-    @property
-    def largest_id(self) -> int:
-        """The largest token id of all rows."""
-        return self.documents.largest_id
 
     @property
     def longest(self) -> int:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,10 @@ from finetune_trainer.storage.durable import require_file, whole_file
 from finetune_trainer.training.batches import SORTED_TOGETHER
 from finetune_trainer.training.objective import groups, margins_of, pair_pass
 from finetune_trainer.training.pair_store import PairStore
-from finetune_trainer.training.passes import Cut, Pass, on_device
+from finetune_trainer.training.passes import on_device
+
+if TYPE_CHECKING:
+    from finetune_trainer.training.gradients import Gradients
 
 _KEEP_SECONDS = 60.0
 """How much work a killed pod may lose."""
@@ -34,34 +37,10 @@ _MARGINS, _FINGERPRINT = "margins", "fingerprint"
 logger = logging.getLogger(__name__)
 
 
-class Ways(Protocol):
-    """How forward passes are computed; `gradients.Gradients` has them for training."""
-
-    cut: Cut
-    """How rows become passes."""
-    device: Any
-    """Where the model is."""
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """What a pass is computed in."""
-
-    def with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
-        """Passes and how often each counts, with those that a rank computes only because others have more."""
-
-    def asked(self) -> bool:
-        """Whether to stop before the next pass."""
-
-
 class Reference:
     """The model before training, and what it has said so far.
 
-    Args:
-        model: with its new adapters, or as it was loaded.
-        folder: of the checkpoints.
-        fingerprint: of job and data; answers of another one do not count.
-        ways: how training computes its passes.
-        world: the ranks that share the work.
-        interruption: looked at between passes.
+    Answers of another `fingerprint`, of job and data, do not count.
     """
 
     def __init__(
@@ -70,7 +49,7 @@ class Reference:
         folder: Path,
         fingerprint: str,
         *,
-        ways: Ways,
+        ways: "Gradients",
         world: World,
         interruption: Interruption,
     ) -> None:

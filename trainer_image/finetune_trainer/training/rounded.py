@@ -19,13 +19,7 @@ _LITTLE = 0.05
 
 
 def little_kept(base: Path, model: Any, dtype: Any) -> list[str] | None:
-    """What to say of a model that is the base in nearly all of its weights once it is saved in `dtype`; else None.
-
-    Args:
-        base: Folder of the base model.
-        model: As it was trained.
-        dtype: Of what is saved.
-    """
+    """What to say of a model that is the base in nearly all of its weights once it is saved in `dtype`; else None."""
     if dtype.itemsize >= 4:
         return None
     try:

@@ -39,9 +39,7 @@ def each(passes: Sequence[Pass], of_pass: Callable[[Pass], Result], *, at_once: 
 def why_in_order(model: Any, forward: Callable[[], Any]) -> str | None:
     """Why passes have to be computed one after the other, or None where they need not be.
 
-    Args:
-        model: as it is trained.
-        forward: computes a pass, which shows whether numbers are drawn in it: their order would be another each time.
+    `forward` computes a pass, which shows whether numbers are drawn in it: their order would be another each time.
     """
     if any(_changes(module) for module in model.modules()):
         return "its positions are rotated otherwise in passes of other lengths"

@@ -44,17 +44,7 @@ from finetune_trainer.training.surroundings import Surroundings
 
 
 class StepTrainer(Trainer):
-    """Trainer whose batch is a whole optimizer step. `run` trains from the newest checkpoint, or from the start.
-
-    Args:
-        model: with its adapters, or to be trained as a whole.
-        args: of transformers' loop.
-        spec: the job's.
-        course: what is learnt.
-        settings: how it is computed.
-        around: what it is surrounded by.
-        checkpoints: the folder that outlives a pod.
-    """
+    """Trainer whose batch is a whole optimizer step. `run` trains from the newest checkpoint, or from the start."""
 
     loss_is_scaled_for_ga = True  # training_step divides by the step's labelled tokens itself
 

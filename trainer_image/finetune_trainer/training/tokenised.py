@@ -23,12 +23,7 @@ AUDITED_ROWS = 3
 class Tokenised:
     """The splits of a job whose data are known to be good, read anew for each question.
 
-    Args:
-        job: The job.
-        chat: The base model's tokenizer.
-        verdict: On the data: a file that has changed since is refused.
-        world: The ranks; those of one pod tokenise once.
-        allow_local: Whether file:// is a place for data here.
+    A file that has changed since the verdict is refused; ranks of one pod tokenise once.
     """
 
     def __init__(

@@ -34,13 +34,7 @@ Tensors = Mapping[str, Callable[[], Any]]
 
 
 def nothing_learnt(base: Path, folder: Path, model: Any) -> list[str] | None:
-    """What to say of a model that is its base as it was; None where it is not, or where nobody can be sure.
-
-    Args:
-        base: Folder of the base model.
-        folder: Of what the code has left.
-        model: The same, loaded.
-    """
+    """What to say of a model that is its base as it was; None where it is not, or where nobody can be sure."""
     try:
         same = _adds_nothing(base, model) if hasattr(model, "peft_config") else _is_the_base(base, folder)
     except (*UNREADABLE, RuntimeError):  # it was read before; and what is only told must not cost a model

@@ -12,7 +12,7 @@ def test_what_was_kept_is_there_for_the_next_process(tmp_path):
     kept.add(SAID[:1])
     kept.add(SAID[1:])
     again = KeptAnswers(tmp_path, "tuned", "key")
-    assert [again.by_row[row] for row in range(3)] == SAID
+    assert (list(again.texts(3)), again.prompt_tokens) == ([one.text for one in SAID], 7)
 
 
 def test_half_a_line_is_forgotten_and_what_comes_next_is_whole(tmp_path):
@@ -20,7 +20,7 @@ def test_half_a_line_is_forgotten_and_what_comes_next_is_whole(tmp_path):
     (path,) = (tmp_path / "evaluation").iterdir()
     path.write_bytes(path.read_bytes()[:-9])
     again = KeptAnswers(tmp_path, "tuned")
-    assert sorted(again.by_row) == [0, 1]
+    assert [row in again for row in range(3)] == [True, True, False]
     again.add([Answer(2, "blue")])
     assert [json.loads(line)["row"] for line in path.read_text().split("\n")[:-1]] == [0, 1, 2]
 
@@ -28,7 +28,7 @@ def test_half_a_line_is_forgotten_and_what_comes_next_is_whole(tmp_path):
 def test_answers_to_other_questions_do_not_count(tmp_path):
     KeptAnswers(tmp_path, "tuned", "data", 8).add(SAID)
     for who, *depends_on in (("tuned", "data", 9), ("tuned", "other", 8), ("zeroShot", "data", 8)):
-        assert KeptAnswers(tmp_path, who, *depends_on).by_row == {}
+        assert len(KeptAnswers(tmp_path, who, *depends_on)) == 0
 
 
 def test_a_pod_that_is_being_replaced_may_write_beside_its_successor(tmp_path):
@@ -37,4 +37,4 @@ def test_a_pod_that_is_being_replaced_may_write_beside_its_successor(tmp_path):
         old.add([Answer(row, f"old {row}")])
         new.add([Answer(row, f"{row}: new")])
     assert list(new.texts(3)) == [f"{row}: new" for row in range(3)]
-    assert len(KeptAnswers(tmp_path, "tuned", "key").by_row) == 3
+    assert len(KeptAnswers(tmp_path, "tuned", "key")) == 3
