@@ -170,6 +170,7 @@ def test_a_row_with_anything_in_it_is_none_of_empty_cells(check):
             "t.jsonl: column passage is not read: a question is learnt without the text that it is about",
         ),
         ({"split": "test"}, "t.jsonl: column split is not read: all rows of the file are taken, of whatever split"),
+        ({"is_test": True}, "t.jsonl: column is_test is not read: all rows of the file are taken, of whatever split"),
     ],
 )
 def test_columns_that_say_more_of_an_answer_are_not_left_out_without_a_word(check, row, warning):
@@ -357,6 +358,12 @@ def test_what_a_prompt_may_need_beside_it_is_not_left_out_without_a_word(check, 
     columns = {"prompt": prompt, "completion": "output"}
     result = check(train=("t.jsonl", data), spec={"dataset": {"columns": columns}})
     assert any(one.startswith(f"t.jsonl: column {below} is not read: {how}") for one in result.verdict.warnings)
+
+
+def test_what_a_conversation_may_need_beside_it_is_not_left_out_without_a_word(check):
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    found = check(train=("t.jsonl", json.dumps({"context": "c", "messages": talk}))).verdict.warnings
+    assert "t.jsonl: column context is not read: where messages need it, write it into a message" in found
 
 
 def test_one_answer_to_everything_is_warned_of(check):

@@ -77,7 +77,9 @@ _LEFT_OUT = {
     "answers are learnt without it": ("reasoning", "reasoningcontent", "thinking", "cot", "complexcot"),
     "answers that it calls bad are learnt like any other": ("ktotag", "iscorrect", "accepted", "thumbsup"),
     "all rows count the same": ("weight", "sampleweight"),
-    "all rows of the file are taken, of whatever split": ("split",),
+    "all rows of the file are taken, of whatever split": (
+        *("split", "datasplit", "set", "partition", "fold", "istest", "istrain", "isval", "isvalidation"),
+    ),
 }
 """What comes of it that columns with some plain names are not read."""
 ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
@@ -196,6 +198,8 @@ def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
         if columns.prompt == "instruction":
             how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
         yield f"column {below} is not read: where {columns.prompt} needs it, {how}"
+    elif below and columns.messages in seen:
+        yield f"column {below} is not read: where {columns.messages} need it, write it into a message"
     if "label" in free and {columns.prompt, columns.completion} <= set(seen):
         yield "column label is not read: answers that it calls bad are learnt like any other"
     if "answer" in free and {"_input_hash", "_task_hash"}.intersection(free):

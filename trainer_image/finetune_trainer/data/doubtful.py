@@ -8,6 +8,7 @@ from operator import eq
 from os.path import commonprefix
 
 from finetune_api.words import counted
+from finetune_trainer.data import garbled
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.column_names import are_names
 from finetune_trainer.data.csv_rows import SEPARATORS, others_as_many
@@ -25,8 +26,8 @@ _OF_PLACES = ("[NULL]", "(null)", "(NULL)", "<null>", "nil", "[deleted]", "[remo
 _OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
 _FEW = 10
 """Rows that may all have one answer."""
-_SOME = 3
-"""Rows that may be cut alike by two separators."""
+_TWO, _SOME = 2, 3
+"""Rows that say something that is next to never meant, and that is rarely so."""
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS))
 _STILL_TO_COME = frozenset(
     spelt
@@ -139,7 +140,33 @@ def of_every_row() -> list[EveryRow]:
         answers.add(answer)
         return len(answers) == 1
 
+    left = set[str]()
+
+    def has_left(asked: str, _: str) -> bool:
+        found = set(_TO_FILL.findall(asked))
+        left.update(() if left else found)
+        left.intersection_update(found)
+        return bool(left)
+
     return [
+        EveryRow(
+            has_left, "have one and the same placeholder in the question, such as {name}: was it to be filled?", _SOME
+        ),
+        EveryRow(
+            lambda asked, answer: bool(_ASKS.match(asked) or _ANSWERS.match(answer)),
+            "begin with who speaks, such as User: or Assistant:, which is learnt so: chat templates write it",
+            _SOME,
+        ),
+        EveryRow(
+            lambda asked, answer: garbled.is_in_quotes(asked) and garbled.is_in_quotes(answer),
+            "have quotes around question and answer, which are learnt with them",
+            _TWO,
+        ),
+        EveryRow(
+            lambda asked, answer: garbled.is_struct(asked) and garbled.is_struct(answer),
+            "have question and answer in brackets, as databases show structs and lists: export the texts within",
+            _TWO,
+        ),
         EveryRow(is_the_same, "have the same answer: a model learns to say it whatever it is asked"),
         EveryRow(
             lambda asked, answer: asked != answer and asked.rstrip(" .\n").endswith(answer),
@@ -156,6 +183,13 @@ def of_every_row() -> list[EveryRow]:
     ]
 
 
+_TO_FILL = re.compile(r"(?<![\\\w^}])(?:\{\{ *[A-Za-z_][\w. ]*\}\}|\$?\{[A-Za-z_][\w.]*\}|%\([A-Za-z_]\w*\)s)")
+"""What stands in templates of prompts where a text is to be put. In formulas something else goes before the brace."""
+_ASKS, _ANSWERS = (
+    re.compile(rf"(?:#+ *)?(?:{names}) *:", re.IGNORECASE) for names in ("human|user", "assistant|ai|bot")
+)
+
+
 def of_other_separators(separator: str, first: Collection[str]) -> list[EveryRow]:
     """What is asked of all rows of a table of text: whether another separator than the header's cuts each alike.
 
@@ -166,7 +200,7 @@ def of_other_separators(separator: str, first: Collection[str]) -> list[EveryRow
         counts = set[int]()
 
         def is_so(asked: str, answer: str) -> bool:
-            counts.add(_OF_HTML.sub("", f"{asked}\n{answer}").count(mark))
+            counts.add(garbled.OF_HTML.sub("", f"{asked}\n{answer}").count(mark))
             return len(counts) == 1 and 0 not in counts
 
         return is_so
@@ -218,61 +252,9 @@ def answered_as_asked(found: Row | Rows) -> Sequence[int]:
     return [place for place, same in zip(found.places, map(eq, asked, answers), strict=True) if same]
 
 
-_WRITTEN_BREAK = re.compile(r"""(?<!\\)\\n(?![a-z"'])""")
-"""Of a text that was escaped twice. Behind it a small letter is LaTeX's or of a path, and a quote is of a program."""
-
-
-def _has_written_breaks(text: str) -> bool:
-    """Whether line breaks stand in it as a backslash and an n alone: programs, which mean those, have others too."""
-    return "\\n" in text and "\n" not in text and _WRITTEN_BREAK.search(text) is not None
-
-
-def with_written_breaks() -> Look:
-    """Finds rows any of whose texts has line breaks written out."""
-    # A single character, which most texts lack, is looked for in next to no time.
-    return _with(_has_written_breaks, may_have=lambda texts: "\\" in texts and "\\n" in texts)
-
-
-def with_written_letters() -> Look:
-    """Finds rows with letters as JSON may write them, which an earlier program took for text."""
-    return _with(lambda text: "\\" in text and "\\u" in text and _WRITTEN_LETTER.search(text) is not None)
-
-
-_WRITTEN_LETTER = re.compile(r"(?<!\\)\\u[0-9a-fA-F]{4}")
-
-
 def with_character(one: str) -> Look:
-    """Finds rows that have a character in them which nobody writes: it is left of what an earlier program did."""
+    """Finds rows with a character in them which nobody writes: it is left of what an earlier program did."""
     return _with(lambda text: one in text)
-
-
-def of_html() -> Look:
-    """Finds rows with what HTML writes for characters that mean something to it: mostly they come from web pages."""
-    return _with(lambda text: "&" in text and _OF_HTML.search(text) is not None)
-
-
-_OF_HTML = re.compile("&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
-
-
-def _has_breaks_of_excel(text: str) -> bool:
-    return "_" in text and "_x000D_" in text  # a single character is looked for in a fortieth of the time
-
-
-def _has_controls(text: str) -> bool:
-    """Whether it has quotes, dashes or euros of Windows-1252 that were read as Latin-1, which has controls there."""
-    return not text.isascii() and any(map(text.__contains__, "\x80\x91\x92\x93\x94\x96\x97"))
-
-
-def encoded_twice() -> Look:
-    """Finds rows of UTF-8 that an earlier program read as Windows-1252, and wrote as UTF-8 then."""
-    return _with(lambda text: any(map(text.__contains__, _BEGUN)) and _TWICE.search(text) is not None)
-
-
-_BEHIND = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
-_TWICE = re.compile(f"Ã[{_BEHIND}]|Â[\xa0-\xbf]|â€[{_BEHIND}]")
-"""Letters of western languages, signs such as ©, and typographic quotes and dashes, as they look then."""
-_BEGUN = ("Ã", "Â", "â€")
-"""How all of them begin: to look for these alone takes a thousandth of the time, and most texts have none."""
 
 
 def _having(words: AbstractSet[str], found: Row | Rows) -> Sequence[int]:
@@ -314,17 +296,36 @@ def of_texts() -> list[Doubtful]:
         Doubtful(words.are_totals, "a question that is a total, as spreadsheets have below their columns"),
         Doubtful(answered_as_asked, "an answer that is the question"),
         Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
-        Doubtful(encoded_twice(), "letters such as Ã¼ where ü was meant", _AS_READ),
-        Doubtful(of_html(), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
-        Doubtful(with_written_breaks(), r"line breaks written out as \n", "; they are learnt as a backslash and an n"),
+        Doubtful(_with(garbled.is_encoded_twice), "letters such as Ã¼ where ü was meant", _AS_READ),
+        Doubtful(_with(garbled.has_html), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
         Doubtful(
-            with_written_letters(), r"letters written out, such as \u00e9", "; they are learnt as they stand there"
+            _with(garbled.has_written_breaks, may_have=lambda texts: "\\" in texts and "\\n" in texts),
+            r"line breaks written out as \n",
+            "; they are learnt as a backslash and an n",
         ),
+        Doubtful(
+            _with(garbled.has_escaped_breaks, may_have=lambda texts: "\\" in texts and "\\\n" in texts),
+            "a backslash before each line break",
+            f"{_AS_ANY_OTHER}: databases write it there, and export without it as CSV or JSON",
+        ),
+        Doubtful(
+            _with(garbled.is_json_string, may_have=lambda texts: "\\" in texts and '"' in texts),
+            "text as JSON writes it, with quotes around it and escapes within",
+            "; it is learnt so: json.loads of Python and fromjson of jq make plain text of it",
+        ),
+        Doubtful(
+            _with(garbled.has_written_letters),
+            r"letters written out, such as \u00e9",
+            "; they are learnt as they stand there",
+        ),
+        Doubtful(_with(garbled.has_file), "the bytes of a file, such as a picture, written as text", _AS_ANY_OTHER),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
         Doubtful(
-            _with(_has_controls), "control characters where quotes and dashes were meant (U+0080 to U+009F)", _AS_READ
+            _with(garbled.has_controls),
+            "control characters where quotes and dashes were meant (U+0080 to U+009F)",
+            _AS_READ,
         ),
-        Doubtful(_with(_has_breaks_of_excel), "_x000D_, as Excel's files have line breaks", _AS_ANY_OTHER),
+        Doubtful(_with(garbled.has_breaks_of_excel), "_x000D_, as Excel's files have line breaks", _AS_ANY_OTHER),
         Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
     ]
 

@@ -1,0 +1,99 @@
+"""Texts that an earlier program garbled are told from healthy ones: code, LaTeX, paths, other scripts."""
+
+import pytest
+
+from finetune_trainer.data import garbled
+from finetune_trainer.data.doubtful import of_every_row
+from finetune_trainer.data.rows import Position, Row, Turn
+
+RUSSIAN, JAPANESE, CHINESE = "Привет, что нового?", "日本語テキスト", "这是我的书"
+CODE = (
+    r'print("a\nb\tc")', r"s.split('\n')", r'{"text": "a\nb\tc", "path": "C:\\new"}', r"re.sub(r'\s+\n', '', x)",
+    "docker run \\\n  -it x", "#define X(a) \\\n  do { \\\n  } while (0)", '"\\alpha"', "a[1:] = f'{x}'",
+)  # fmt: skip
+FORMULAS = (
+    r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
+)  # fmt: skip
+PATHS = (r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top")
+SCRIPTS = (
+    "„Spaß“ « voilà » Ç\u2019à", "Ñandú ¿qué? \u201aÄrzte\u2018", "Île, 5€, √2", "Рёбра",
+    "├── src\n│   └── x", "Óð Ísland Ð", "नमस्ते", "ƒ(x)",
+    "Македонија \u0455везда Ѓорче", "Ђорђе", "Ζήτω η λίμνη", "Český š",
+    RUSSIAN, JAPANESE, CHINESE, "🙂", "Ä\u2013Ö\u2013Ü\u2013", "50 ¤, Øst",
+)  # fmt: skip
+HEALTHY = (*CODE, *FORMULAS, *PATHS, *SCRIPTS, "a\nb", "", '"quoted"', "data:image/svg+xml;base64,")
+GARBLED = (
+    garbled.has_written_breaks, garbled.has_escaped_breaks, garbled.is_json_string, garbled.is_encoded_twice,
+    garbled.has_file, garbled.has_html, garbled.has_controls, garbled.is_struct,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HEALTHY)
+def test_no_healthy_text_is_taken_for_a_garbled_one(text):
+    assert [one.__name__ for one in GARBLED if one(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        (garbled.has_written_breaks, r"Line one\nline two\tend"),
+        (garbled.has_written_breaks, r"First.\nthen that"),
+        (garbled.has_written_breaks, r"of C\\D\n- a"),
+        (garbled.has_escaped_breaks, "a\\\nb c"),
+        (garbled.has_escaped_breaks, "One.\\\n\\\nTwo\\\\\\\nThree"),
+        (garbled.is_json_string, r'"Hello\nthere"'),
+        (garbled.is_json_string, r'"He said \"hi\""'),
+        (garbled.has_file, f"See data:image/png;base64,{'iVBORw0KGgo' * 4}"),
+        (garbled.is_struct, "{text=Hello, lang=en}"),
+        (garbled.is_struct, "[{user, Hello\nyou}]"),
+    ],
+)
+def test_a_garbled_text_is_told(told, text):
+    assert told(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "codec"),
+    [
+        ("schön", "cp1252"),
+        ("It\u2019s", "cp1252"),
+        ("It\u2019s", "mac_roman"),
+        ("schön", "mac_roman"),
+        ("It\u2019s", "cp437"),
+        ("schön", "cp437"),
+        ("nice 😀", "cp1252"),
+        *((text, "cp1252") for text in (RUSSIAN, JAPANESE, CHINESE, "क्या है", "الكتاب", "Ζήτω η λίμνη")),
+        (RUSSIAN, "cp1251"),
+        ("так — да", "cp1251"),
+    ],
+)
+def test_utf_8_that_was_read_in_an_old_encoding_is_told(text, codec):
+    assert garbled.is_encoded_twice(text.encode().decode(codec, "ignore"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "said"),
+    [
+        ("Translate {{ text }} {0}", "x{0}", "placeholder"),
+        ("Say ${name} {0}", "x{0}", "placeholder"),
+        ("q{0}", "Assistant: x{0}", "who speaks"),
+        ("### User:\nq{0}", "x{0}", "who speaks"),
+        ("“q{0}”", "“x{0}”", "quotes around question and answer"),
+        ('"q{0}"', '"x{0}"', "quotes around question and answer"),
+        ("{q{0}, en}", "{x{0}, 0.9}", "in brackets"),
+        (r"Solve $x^{n} + \frac{a}{b}$ {0}", r"$\sqrt{x}{0}$", None),
+        ('{"a": {0}}', '{"b": {0}}', None),
+        ("[2, {0}]", "[{0}, 2]", None),
+        ("User story {0}", "AI is {0}", None),
+        ("Which tagline {0}?", "“Just do it, {0}”", None),
+        ("«Quote {0}»", "its author {0}", None),
+    ],
+)
+def test_what_all_rows_have_is_told_where_few_of_them_may_have_it(asked, answer, said):
+    looks = of_every_row()
+    for number in map(str, range(3)):
+        turns = Turn("user", asked.replace("{0}", number)), Turn("assistant", answer.replace("{0}", number))
+        for look in looks:
+            look.add(Row(Position(line=2), turns))
+    found = [look.what for look in looks if look.is_so]
+    assert [said in one for one in found] == [True] if said else found == []

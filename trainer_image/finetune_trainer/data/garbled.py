@@ -1,0 +1,127 @@
+"""Texts that an earlier program has escaped, quoted or read in another encoding: what one text tells of it. Pure.
+
+Each is asked of many texts put together first, wherever none of them has what a single one must have.
+"""
+
+import re
+
+import msgspec
+
+_WRITTEN_BREAK = re.compile(r"""(?<!\\)\\n(?![a-z"'])""")
+"""Of a text that was escaped twice. Behind it a small letter is LaTeX's or of a path, and a quote is of a program."""
+_OF_LATEX = (
+    "abla|atural|e|earrow|eg|eq|ewcommand|ewline|ewpage|exists|geq|i|leq|mid|ode|oindent|onumber|ormal\\w*|ot|otin|"
+    "parallel|prec|subseteq|succ|u|warrow|a[nu]|anh|ext\\w*|frac|herefore|heta|ilde|imes|o|op|riangle\\w*"
+)
+"""Commands that begin with n or t, without that letter."""
+_WRITTEN_PAIR = re.compile(rf"(?<!\\)(?:\\\\)*\\[nt](?!(?:{_OF_LATEX})(?![a-z]))")
+_OTHER_PAIR = re.compile(r"(?<!\\)(?:\\\\)*\\(?:[^ntr0\\]|\Z)|\b[A-Za-z]:\\|(?:\A|\s)\\\\\w")
+"""No escape of a line break or tab, or the beginning of a path of Windows: then others are none, either."""
+_WRITTEN_LETTER = re.compile(r"(?<!\\)\\u[0-9a-fA-F]{4}")
+_PLAIN_BREAK = re.compile(r"(?<!\\)(?:\\\\)*\n")
+_ESCAPED_BREAK = re.compile(r"[^\s\\](?:\\\\)*\\\n")
+"""Where a line goes on in a shell or a program, a space stands before the backslash."""
+OF_HTML = re.compile("&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+_OF_STRUCTS = re.compile(r"""[{\[][^"']*[}\]]""")
+_QUOTES = frozenset(('""', "“”", "„“", "«»"))
+_OF_FILES = re.compile(r";base64,[A-Za-z0-9+/]{32}")
+
+
+def has_written_breaks(text: str) -> bool:
+    """Whether line breaks stand in it as a backslash and an n alone: programs, which mean those, have others too."""
+    return "\\n" in text and "\n" not in text and (_WRITTEN_BREAK.search(text) is not None or _is_escaped(text))
+
+
+def _is_escaped(text: str) -> bool:
+    """Whether all of its backslashes escape something, and several of them line breaks and tabs between words.
+
+    Behind the end of a sentence one is enough; and within quotes they are a program's.
+    """
+    if _OTHER_PAIR.search(text):
+        return False
+    found = [one for one in _WRITTEN_PAIR.finditer(text) if not text.count('"', 0, one.start()) % 2]
+    is_program = any(text[one.end() : one.end() + 1] in ('"', "'", "`") for one in found)
+    ends = any(text[one.start() - 1] in ".!?:;," for one in found if one.start())
+    return not is_program and "'" not in text and (ends or len(found) > 1)
+
+
+def has_written_letters(text: str) -> bool:
+    """Whether it has letters as JSON may write them."""
+    return "\\" in text and "\\u" in text and _WRITTEN_LETTER.search(text) is not None
+
+
+def has_escaped_breaks(text: str) -> bool:
+    """Whether a backslash stands before each line break in it, as databases write those within a cell."""
+    return "\\\n" in text and _PLAIN_BREAK.search(text) is None and _ESCAPED_BREAK.search(text) is not None
+
+
+def is_json_string(text: str) -> bool:
+    """Whether it is text as JSON writes it, with quotes around it and something escaped within."""
+    return text[:1] == text[-1:] == '"' and "\\" in text and _is_json(text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def is_in_quotes(text: str) -> bool:
+    """Whether quotes stand around it."""
+    return len(text) > 1 and text[0] + text[-1] in _QUOTES
+
+
+def is_struct(text: str) -> bool:
+    """Whether it stands in braces or brackets as databases show structs and lists, which have no quotes within."""
+    return text[:1] in ("{", "[") and _OF_STRUCTS.fullmatch(text) is not None and not _is_json(text)
+
+
+def has_html(text: str) -> bool:
+    """Whether it has what HTML writes for characters that mean something to it: mostly it comes from a web page."""
+    return "&" in text and OF_HTML.search(text) is not None
+
+
+def has_breaks_of_excel(text: str) -> bool:
+    """Whether it has what Excel's files write for a carriage return."""
+    return "_" in text and "_x000D_" in text  # a single character is looked for in a fortieth of the time
+
+
+def has_file(text: str) -> bool:
+    """Whether the bytes of a picture or another file stand in it, as text."""
+    return ";" in text and _OF_FILES.search(text) is not None
+
+
+def has_controls(text: str) -> bool:
+    """Whether it has quotes, dashes or euros of Windows-1252 that were read as Latin-1, which has controls there."""
+    return not text.isascii() and any(map(text.__contains__, "\x80\x91\x92\x93\x94\x96\x97"))
+
+
+def is_encoded_twice(text: str) -> bool:
+    """Whether it is UTF-8 that an earlier program read in an encoding of single bytes, and wrote as UTF-8 then."""
+    if text.isascii():
+        return False
+    if any(begun in text and western.search(text) for begun, western in _OF_WESTERN.items()):
+        return True
+    return any(end in text and letter in text for end, letter in _OF_LETTERS)
+
+
+_BEHIND = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
+_OF_WESTERN = {
+    "Ã": re.compile(f"Ã[{_BEHIND}]"),
+    "Â": re.compile("Â[\xa0-\xbf]"),
+    "€": re.compile(f"â€[{_BEHIND}]"),
+}
+"""Letters of western languages, signs such as ©, and typographic quotes and dashes, read as Windows-1252: by a
+character that most texts lack, which is looked for in next to no time."""
+_MARKS_OF_TEXT = "äöüé\u2019\u201c\u201d\u2013\u2014\u2026"
+_FREQUENT = {"cp1252": "иεηاा的。をスン\U0001f642", "cp1251": f"\u043e{_MARKS_OF_TEXT[4:]}"}
+_FREQUENT |= dict.fromkeys(("mac_roman", "cp437"), _MARKS_OF_TEXT)
+"""Letters that other scripts have in next to every text, and those that western ones have."""
+_OF_LETTERS = [
+    (read[-1], read)
+    for codec, letters in _FREQUENT.items()
+    for read in (letter.encode()[: 3 if letter < "\U00010000" else 2].decode(codec) for letter in letters)
+]
+"""How they look then: the last character, which most texts lack, and all. All emoji begin alike."""
