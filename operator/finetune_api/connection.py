@@ -64,6 +64,7 @@ ImageName = Annotated[
 ]
 
 PLACE_LENGTH = 512
+THIS_CLUSTER = "this cluster"
 _BUCKET = ", s3://"
 PROVIDERS = ("huggingFace", "openAI", "azureOpenAI", "bedrock", "sageMaker")
 _COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in PROVIDERS)
@@ -390,7 +391,7 @@ class LLMConnectionSpec(ApiModel):
     @property
     def place_of_models(self) -> str | None:
         """Where models are that are tuned through it; None while that is not known."""
-        return "this cluster" if self.hugging_face is not None else place_of_models(self.provider, self.place)
+        return THIS_CLUSTER if self.hugging_face is not None else place_of_models(self.provider, self.place)
 
 
 def place_of_models(provider: str | None, place: str | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from finetune_api.asking import Question, Reply
 from finetune_api.azure import AzureResolved
-from finetune_api.connection import LLMConnectionSpec
+from finetune_api.connection import THIS_CLUSTER, LLMConnectionSpec
 from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
@@ -80,9 +80,11 @@ class Account:
 
     @property
     def place(self) -> str | None:
-        """Where the connection leads now."""
+        """Where the connection leads now; None while that is not known."""
         spec = self.client.spec
-        return spec.place if spec is not None else None
+        if spec is None:
+            return None
+        return THIS_CLUSTER if spec.hugging_face is not None else spec.place
 
     def turn(self) -> AbstractAsyncContextManager[None]:
         """A place for a task that makes several calls: see `Gate.turn`."""
@@ -144,6 +146,7 @@ class Account:
             Elsewhere: it leads elsewhere by now.
             ProviderError: whose account it leads to cannot be asked.
         """
+        require_same_place(self.client.name, self.place, place, "begun")  # who is elsewhere cannot tell of the account
         await self._find_if_known(account)
         self.require_same(place, account)
 

@@ -26,7 +26,7 @@ from finetune_operator.reconcilers import departed
 from finetune_operator.reconcilers.departed import Departed
 from finetune_operator.reconcilers.reading import parse_spec, parse_status, said, with_unread
 from finetune_operator.runtime.contests import Contests
-from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError, NotFound, Transient
+from finetune_operator.runtime.errors import REFUSALS, Conflict, Forbidden, KubeError, NotFound, Transient
 from finetune_operator.runtime.held import Held
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key, Lane
@@ -99,7 +99,14 @@ class Context:
         return found
 
     async def write_status(
-        self, resource: Resource, obj: Manifest, old: ApiModel, new: ApiModel, *, told: bool = False
+        self,
+        resource: Resource,
+        obj: Manifest,
+        old: ApiModel,
+        new: ApiModel,
+        *,
+        told: bool = False,
+        memory: str = "",
     ) -> Manifest | None:
         """Write the status if it changed, onto the state that was read.
 
@@ -109,6 +116,8 @@ class Context:
             old: its status then.
             new: its status from now on.
             told: whether nobody needs to look again when the watch brings this write back.
+            memory: the field on which what is done next rests: of a server that changes it all of the write is taken
+                back, and counts as refused.
 
         Returns:
             The object with that status; None where it is gone.
@@ -123,16 +132,14 @@ class Context:
             return obj
         if self.departed.has(obj):
             return self.departed.say(obj, with_unread(said(obj), old, new))
-        metadata = obj["metadata"]
-        name, namespace = metadata["name"], metadata.get("namespace")
+        metadata, namespace = obj["metadata"], obj["metadata"].get("namespace")
         state, marks = _state_of(obj), _marks_of(obj)
         self._held.check(state, marks)
         self._contests.check(metadata["uid"], obj.get("status"))
         body = with_unread(said(obj), old, new)
         try:
-            written = await self._onto(
-                resource, obj, lambda version: self.kube.patch_status(resource, name, namespace, body, version)
-            )
+            written = await self._put_status(resource, obj, body)
+            await self._require_kept(resource, obj, written, body, memory)
         except NotFound:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
             return None
@@ -149,6 +156,33 @@ class Context:
         self._contests.wrote(metadata["uid"], written.get("status"))
         self.store.put(resource, written, told=told)
         return written
+
+    async def _put_status(self, resource: Resource, obj: Manifest, body: Manifest) -> Manifest:
+        name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
+        return await self._onto(
+            resource, obj, lambda version: self.kube.patch_status(resource, name, namespace, body, version)
+        )
+
+    async def _require_kept(
+        self, resource: Resource, obj: Manifest, written: Manifest, body: Manifest, memory: str
+    ) -> None:
+        """Tell of what a webhook or policy has made of a status that was written; see write_status of `memory`.
+
+        Raises:
+            Forbidden: it has changed that field.
+        """
+        found = written.get("status") or {}
+        lost = [] if found == body else [key for key, value in body.items() if found.get(key) != value]
+        if not lost:
+            return
+        named = ", ".join(f"status.{key}" for key in lost)
+        changed = Forbidden(200, "Changed", f"the API server takes it, and keeps other values of {named}")
+        if memory in lost:
+            back = await self._put_status(resource, written, said(obj))
+            self._contests.wrote(obj["metadata"]["uid"], back.get("status"))
+            self.store.put(resource, back)
+            raise changed
+        await self.tell_refused(obj, "its status is not as it was written", changed)
 
     def is_of_another(self, obj: Manifest) -> bool:
         """Whether somebody else has written the status that the object has."""

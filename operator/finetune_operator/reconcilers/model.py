@@ -224,7 +224,7 @@ class ModelReconciler:
     ) -> Manifest | None:
         """The model with its status, None where it is gone; jobs whose results are in it hear where it is refused."""
         try:
-            return await self._context.write_status(FINE_TUNED_MODELS, model, before, status)
+            return await self._context.write_status(FINE_TUNED_MODELS, model, before, status, memory="versions")
         except REFUSALS as refusal:
             self._offers.refuse(key, f"cannot be written: {refusal.message}")
             raise

@@ -34,6 +34,12 @@ _GIVE_RIGHTS = (
 _SILENT_WEBHOOK = r"\bfailed calling webhook "
 _WAKE_WEBHOOK = f"Ask an admin: the webhook that the message names does not answer. Does what serves it run? {_AGAIN}"
 
+_CHANGED = r"\bkeeps other values of status\."
+_LEAVE_AS_IT_IS = (
+    "Ask an admin which mutating webhook or policy of the cluster changes statuses of finetune.dev as they are "
+    f"written: it has to leave them as they are. {_AGAIN}"
+)
+
 _STEPS = {
     _RIGHTS: _GIVE_RIGHTS,
     _COUNTS_ENDED: "Delete Jobs of the namespace that have ended, with their pods, by the job that each belongs to, or "
@@ -50,6 +56,7 @@ _STEPS = {
     r"\bviolates PodSecurity ": "Ask an admin: the namespace's Pod Security level forbids what the connection (its "
     f"podTemplate, modelCache.volume), or a policy that changes pods, has put into the pod. {_AGAIN}",
     _SILENT_WEBHOOK: _WAKE_WEBHOOK,
+    _CHANGED: _LEAVE_AS_IT_IS,
     r'\b(serviceaccount|RuntimeClass) "[^"]*" not found|\bno PriorityClass with name \S+ was found': "Make what the "
     f"message names, or ask an admin to name another one in podTemplate of the connection. {_AGAIN}",
 }
@@ -61,7 +68,7 @@ _MORE_THAN_ALL = (
     f"resourcequota): one pod asks for more than all of it, so waiting does not help. {_AGAIN}"
 )
 
-_STEPS_OF_WRITES = {words: _STEPS[words] for words in (_RIGHTS, _COUNTS_OTHERS, _SILENT_WEBHOOK)}
+_STEPS_OF_WRITES = {words: _STEPS[words] for words in (_RIGHTS, _COUNTS_OTHERS, _SILENT_WEBHOOK, _CHANGED)}
 """Those that hold for what is no pod, and makes none."""
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from finetune_api.manifest import Manifest
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.runtime.errors import Contested, Transient
-from finetune_operator.runtime.kube import FINE_TUNE_JOBS
-from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, Cluster, with_running_job
+from finetune_operator.runtime.errors import Contested, Forbidden, Transient
+from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, Resource
+from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_running_job
 
 
 def overwrite(cluster: Cluster, said: str) -> None:
@@ -69,3 +69,43 @@ async def test_a_write_whose_answer_was_lost_is_no_rivals(monkeypatch: pytest.Mo
         await cluster.settle()
         cluster.now += timedelta(seconds=5)
     assert cluster.status()["phase"] == "Evaluating"
+
+
+def keep_out_of_statuses(cluster: Cluster, resource: Resource, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mutating webhook of the cluster."""
+    write = cluster.kube.patch_status
+
+    async def mutated(kind: Resource, name: str, namespace: str, status: Manifest, version: str) -> Manifest:
+        kept = {key: value for key, value in status.items() if kind is not resource or key != field}
+        return await write(kind, name, namespace, kept, version)
+
+    monkeypatch.setattr(cluster.kube, "patch_status", mutated)
+
+
+async def test_a_model_whose_versions_a_webhook_takes_out_counts_no_further_and_its_job_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = await with_running_job()
+    with monkeypatch.context() as while_it_is_there:
+        keep_out_of_statuses(cluster, FINE_TUNED_MODELS, "versions", while_it_is_there)
+        cluster.end_pod(0, cluster.result())
+        for _ in range(50):
+            with suppress(Forbidden):
+                await cluster.settle()
+            cluster.wake(MODEL)
+        assert cluster.kube.asked("patch_status", "finetunedmodels") <= 8, "each time it is put back as it was"
+        assert cluster.status(MODEL).get("latestVersion") is None
+        assert "keeps other values of status.versions" in cluster.condition("Stalled")["message"]
+    await cluster.wait(60)
+    cluster.wake(MODEL)
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status(MODEL)["latestVersion"]) == ("Succeeded", 1)
+
+
+async def test_what_a_webhook_makes_of_a_status_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = await with_running_job()
+    keep_out_of_statuses(cluster, FINE_TUNE_JOBS, "conditions", monkeypatch)
+    cluster.end_pod(0, cluster.result())
+    await cluster.settle()
+    assert cluster.status()["phase"] == "Succeeded"
+    assert ("FineTuneJob", "Warning", "WriteRefused") in cluster.told

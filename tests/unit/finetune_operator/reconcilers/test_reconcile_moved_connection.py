@@ -212,6 +212,20 @@ async def test_a_connection_that_is_made_anew_with_another_provider_deletes_noth
     assert models(cluster) == 1
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_job_whose_connection_is_made_anew_for_this_cluster_says_where_it_was_begun(begin, deleted):
+    cluster = await begin()
+    cluster.kube.drop(CONNECTIONS, "openai", None)
+    cluster.kube.put(CONNECTIONS, {"metadata": {"name": "openai"}, "spec": connection().wire()})
+    if deleted:
+        cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
+    await cluster.settle()
+    await cluster.pass_time(120)
+    stalled = cluster.condition("Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "ConnectionNotFound")
+    assert "leads to this cluster by now, and this was begun at http" in stalled["message"]
+
+
 @pytest.mark.parametrize("block", ["bedrock", "sageMaker"])
 def test_a_bucket_is_not_where_models_are(block):
     assert place_of_models(block, "us-east-1, s3://tuning/a") == f"{block} at us-east-1"
