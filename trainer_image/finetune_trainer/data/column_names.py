@@ -14,52 +14,19 @@ from finetune_trainer.data.jq import by_jq, by_jq_of_all, field, key, quoted, se
 from finetune_trainer.data.layouts import BELOW, Layout, Layouts
 from finetune_trainer.data.turns import ROLE_OF, messages_in
 
-_USUAL_NAMES: dict[str, tuple[str, ...]] = {
-    "prompt": (
-        *("instruction", "question", "input", "query", "text", "source", "user", "human", "context", "sentence"),
-        *("inputs", "article", "document", "src", "dialogue", "dialog", "problem", "userinput", "usermessage"),
-        *(
-            "inputtext",
-            "textinput",
-            "frage",
-            "eingabe",
-            "pregunta",
-            "entrada",
-            "pergunta",
-            "domanda",
-            "вопрос",
-            "质问",
-            "问题",
-            "質問",
-            "提示",
-            "指令",
-            "输入",
-        ),
-    ),
-    "completion": (
-        *("output", "answer", "response", "label", "target", "assistant", "chosen", "reply", "summary"),
-        *("targets", "highlights", "tgt", "gpt", "bot", "expectedoutput", "groundtruth", "ideal", "reference"),
-        *("expected", "botresponse", "modelresponse", "solution"),
-        *(
-            "outputtext",
-            "generation",
-            "outputs",
-            "antwort",
-            "ausgabe",
-            "respuesta",
-            "salida",
-            "resposta",
-            "risposta",
-            "réponse",
-            "ответ",
-        ),
-        *("答案", "回答", "输出"),
-    ),
-    "system": ("instruction", "system_prompt", "context"),
-    "messages": ("conversation", "conversations", "dialog", "dialogue", "chat", "turns"),
-    "chosen": ("preferred", "preferred_output", "chosen_response", "accepted", "winner"),
-    "rejected": ("non_preferred_output", "dispreferred", "rejected_response", "loser"),
+_WORDS = {
+    "prompt": "instruction question input query text source user human context sentence inputs article document src "
+    "dialogue dialog problem userinput usermessage inputtext textinput frage eingabe pregunta entrada pergunta domanda "
+    "вопрос 质问 问题 質問 提示 指令 输入",
+    "completion": "output answer response label target assistant chosen reply summary targets highlights tgt gpt bot "
+    "expectedoutput groundtruth ideal reference expected botresponse modelresponse solution outputtext generation "
+    "outputs antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
+    "system": "instruction system_prompt context",
+    "messages": "conversation conversations dialog dialogue chat turns",
+    "chosen": "preferred preferred_output chosen_response accepted winner",
+    "rejected": "non_preferred_output dispreferred rejected_response loser",
 }
+_USUAL_NAMES = {part: tuple(words.split()) for part, words in _WORDS.items()}
 """What others call these columns, the most usual first."""
 _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")

@@ -16,22 +16,6 @@ STEP = (
 """What to do about a file of the tokenizer, or of the model."""
 
 
-def _is_side(value: Any) -> bool:
-    return value in ("left", "right")
-
-
-def _is_name(value: Any) -> bool:
-    return value is None or isinstance(value, str)
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value))
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
 def _are_tokens(value: Any) -> bool:
     if value is None or isinstance(value, Mapping):
         return value is None or all(map(_is_token, value.values()))
@@ -43,14 +27,20 @@ def _is_token(value: Any) -> bool:
     return isinstance(value, str) or whole
 
 
-_FORMS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "added_tokens_decoder": (_is_object, "no object"),
-    "additional_special_tokens": (_are_tokens, 'no list of tokens, as text or objects with "__type": "AddedToken"'),
-    "auto_map": (_is_code, "neither an object nor a list of names"),
-    "extra_special_tokens": (_are_tokens, 'no list of tokens, as text or objects with "__type": "AddedToken"'),
-    "padding_side": (_is_side, 'neither "left" nor "right"'),
-    "tokenizer_class": (_is_name, "no text"),
-    "truncation_side": (_is_side, 'neither "left" nor "right"'),
+_Form = tuple[Callable[[Any], bool], str]
+_SIDE: _Form = (lambda value: value in ("left", "right"), 'neither "left" nor "right"')
+_TOKENS: _Form = (_are_tokens, 'no list of tokens, as text or objects with "__type": "AddedToken"')
+_FORMS: Mapping[str, _Form] = {
+    "added_tokens_decoder": (lambda value: isinstance(value, Mapping), "no object"),
+    "additional_special_tokens": _TOKENS,
+    "auto_map": (
+        lambda value: isinstance(value, Mapping | list) and value != [],
+        "neither an object nor a list of names",
+    ),
+    "extra_special_tokens": _TOKENS,
+    "padding_side": _SIDE,
+    "tokenizer_class": (lambda value: isinstance(value, str | None), "no text"),
+    "truncation_side": _SIDE,
 }
 """Fields, what their values are, and what another one is."""
 

@@ -9,71 +9,42 @@ from finetune_api.reasons import Reason
 _DENIED_STATUS = (401, 403, 407)
 _MISSING_STATUS = (404, 410)
 # Errors of the stores' libraries that say "no or wrong credentials" without a number.
-_DENIED_NAMES = (
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "CredentialRetrievalError",
-    "TokenRetrievalError",
-    "UnauthorizedSSOTokenError",
-    "ClientAuthenticationError",
-    "NoTokenError",
-    "DefaultCredentialsError",
-    "RefreshError",
-    "GatedRepoError",
-    "LocalTokenNotFoundError",
-    "PermissionError",
-)
+_DENIED_NAMES = {
+    "ClientAuthenticationError", "CredentialRetrievalError", "DefaultCredentialsError", "GatedRepoError",
+    "LocalTokenNotFoundError", "NoCredentialsError", "NoTokenError", "PartialCredentialsError", "PermissionError",
+    "RefreshError", "TokenRetrievalError", "UnauthorizedSSOTokenError",
+}  # fmt: skip
 _WITHOUT_KEYS = {"NoCredentialsError", "DefaultCredentialsError", "LocalTokenNotFoundError"}
 _SPENT_TOKENS = {
-    "ExpiredToken",
-    "InvalidToken",
-    "TokenRefreshRequired",
-    "ExpiredTokenException",
-    "InvalidIdentityToken",
-}
+    "ExpiredToken", "ExpiredTokenException", "InvalidIdentityToken", "InvalidToken", "TokenRefreshRequired",
+}  # fmt: skip
 """Codes by which S3, and what gives keys for it, refuse keys with status 400, which others have for a bad request."""
 _DENIED_BY_GCSFS = "Forbidden: "  # how its OSError begins for status 403
-_AWAY_NAMES = ("ConnectionError", "ClientConnectionError", "TimeoutError", "HTTPClientError")
-_MISSING_NAMES = (
-    "FileNotFoundError",
-    "NotADirectoryError",
-    "NoSuchBucket",
-    "RepositoryNotFoundError",
-    "EntryNotFoundError",
+_AWAY_NAMES = {"ConnectionError", "ClientConnectionError", "TimeoutError", "HTTPClientError"}
+_MISSING_NAMES = {
+    "EntryNotFoundError", "FileNotFoundError", "NoSuchBucket", "NotADirectoryError", "RepositoryNotFoundError",
     "ResourceNotFoundError",
-)
+}  # fmt: skip
 UNTRUSTED = "its certificate is not trusted"
 NO_TLS = "it does not speak TLS"
 TRUST_STEP = (
     "Have whoever signed it trusted: an admin names the bundle of certificates in huggingFace.podTemplate.caBundleRef "
     "of the connection; at a shell SSL_CERT_FILE does, for s3:// AWS_CA_BUNDLE."
 )
-_TROUBLES = {
-    "SSLCertVerificationError": UNTRUSTED,
-    "ClientConnectorCertificateError": UNTRUSTED,
-    "SSLError": UNTRUSTED,
-    "gaierror": "its name cannot be resolved",
-    "NameResolutionError": "its name cannot be resolved",
-    "ConnectionRefusedError": "nothing listens at its address",
-    "TooManyRedirects": "it leads from one address to the next without an end",
-    "ClientPayloadError": "it broke off in the middle",
-    "IncompleteRead": "it broke off in the middle",
-    "IncompleteReadError": "it broke off in the middle",
-    "ConnectTimeout": "its address cannot be reached",
-    "ConnectTimeoutError": "its address cannot be reached",
-    "ReadTimeout": "it takes too long",
-    "ReadTimeoutError": "it takes too long",
-    "TimeoutError": "it takes too long",
-    "ConnectionError": "it cannot be reached",
-    "InvalidUrlException": "its address is none",
-    **dict.fromkeys(
-        (
-            *("BrokenPipeError", "ConnectionResetError", "ReadError", "WriteError", "RemoteDisconnected"),
-            *("RemoteProtocolError", "ServerDisconnectedError"),
-        ),
-        "it broke the connection off, or speaks no HTTP",
-    ),
+_KINDS_OF_TROUBLE = {
+    UNTRUSTED: "SSLCertVerificationError ClientConnectorCertificateError SSLError",
+    "its name cannot be resolved": "gaierror NameResolutionError",
+    "nothing listens at its address": "ConnectionRefusedError",
+    "it leads from one address to the next without an end": "TooManyRedirects",
+    "it broke off in the middle": "ClientPayloadError IncompleteRead IncompleteReadError",
+    "its address cannot be reached": "ConnectTimeout ConnectTimeoutError",
+    "it takes too long": "ReadTimeout ReadTimeoutError TimeoutError",
+    "it cannot be reached": "ConnectionError",
+    "its address is none": "InvalidUrlException",
+    "it broke the connection off, or speaks no HTTP": "BrokenPipeError ConnectionResetError ReadError WriteError "
+    "RemoteDisconnected RemoteProtocolError ServerDisconnectedError",
 }
+_TROUBLES = {name: why for why, names in _KINDS_OF_TROUBLE.items() for name in names.split()}
 """By the name of an error or of what it came of, the plainest first: libraries raise their own around them."""
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 _NO_SUCH_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
@@ -104,11 +75,11 @@ def reason_of(error: BaseException) -> Reason:
         if status in _DENIED_STATUS or any(_code(one) in _SPENT_TOKENS for one in chain(error)):
             return Reason.ACCESS_DENIED
         return Reason.DATASET_NOT_FOUND if status in _MISSING_STATUS else Reason.STORE_UNAVAILABLE
-    if names & set(_DENIED_NAMES) or any(str(one).startswith(_DENIED_BY_GCSFS) for one in chain(error)):
+    if names & _DENIED_NAMES or any(str(one).startswith(_DENIED_BY_GCSFS) for one in chain(error)):
         return Reason.ACCESS_DENIED
-    if names & set(_AWAY_NAMES):
+    if names & _AWAY_NAMES:
         return Reason.STORE_UNAVAILABLE
-    if names & set(_MISSING_NAMES) or (isinstance(error, OSError) and error.errno in _NO_SUCH_NAME):
+    if names & _MISSING_NAMES or (isinstance(error, OSError) and error.errno in _NO_SUCH_NAME):
         return Reason.DATASET_NOT_FOUND
     return Reason.STORE_UNAVAILABLE
 
