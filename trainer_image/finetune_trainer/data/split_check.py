@@ -18,7 +18,7 @@ from finetune_api.words import counted
 from finetune_trainer.data import column_names, exports, parted, wrapped
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
-from finetune_trainer.data.counting import count, count_pairs
+from finetune_trainer.data.counting import count
 from finetune_trainer.data.csv_rows import EmptyRows
 from finetune_trainer.data.doubtful import (
     Doubtful,
@@ -161,8 +161,8 @@ class SplitCheck:
                 pass
             return
         max_length = self.tokenizer.row_limit(self.spec.hyperparameters)
-        counted = count if self.spec.preference is None else count_pairs
-        for refused in counted(found, self.tokenizer, max_length, self.tally):
+        pairs = self.spec.preference is not None
+        for refused in count(found, self.tokenizer, max_length, self.tally, pairs=pairs):
             self._bad(_refused(refused))
 
     def _bad(self, problem: Unusable) -> None:
