@@ -30,7 +30,7 @@ from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.attempt import outcome
 from finetune_trainer.data import file_names
-from finetune_trainer.data.audit import as_text, audit, audit_pairs
+from finetune_trainer.data.audit import as_text, audit
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.provider_rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
@@ -336,8 +336,8 @@ def _show_rows(job: FineTuneJobManifest, model_cache: Path | None, count: int) -
         return
     rows = load_rows(job.spec.data, "train", allow_local=True, air_gapped=is_air_gapped())
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    look = audit if job.spec.preference is None else audit_pairs
-    for row in look(rows, tokenizer, tokenizer.row_limit(job.spec.hyperparameters), count):
+    limit, pairs = tokenizer.row_limit(job.spec.hyperparameters), job.spec.preference is not None
+    for row in audit(rows, tokenizer, limit, count, pairs=pairs):
         outcome.say(as_text(row, colour=colour))
 
 

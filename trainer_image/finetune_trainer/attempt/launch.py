@@ -115,7 +115,8 @@ def _cause(error: "ChildFailedError", messages: Path) -> tuple[int, int]:
     The agent looks every moment, and goes by whole seconds: who has only heard that another one is gone may have ended
     before that one has, which takes long where it frees a GPU. What each has said tells cause and echo apart.
     """
-    ended = {rank: _as_of_a_pod(one.exitcode) for rank, one in error.failures.items()}
+    codes = {rank: one.exitcode for rank, one in error.failures.items()}
+    ended = {rank: code if code > 0 else _SIGNALLED - code for rank, code in codes.items()}  # as a pod has it
     own = [rank for rank in ended if ended[rank] != ExitCode.INTERRUPTED]
     if own:
         first = min(own, key=lambda rank: error.failures[rank].timestamp)
@@ -129,10 +130,6 @@ def _cause(error: "ChildFailedError", messages: Path) -> tuple[int, int]:
     return first, ended[first]
 
 
-def _as_of_a_pod(exit_code: int) -> int:
-    return exit_code if exit_code > 0 else _SIGNALLED - exit_code
-
-
 def _left(messages: Path) -> list[Path]:
     """The messages of this node's ranks, that of the lowest first."""
     return sorted((path for path in messages.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
@@ -140,10 +137,7 @@ def _left(messages: Path) -> list[Path]:
 
 def _pass_on(messages: Path, failed: int | None, message: Path) -> None:
     """Leave the message of the rank that failed, else of the lowest one, as that of all."""
-    left = _left(messages)
-    told = next((path for path in left if path.name == str(failed)), None) if failed is not None else None
-    if failed is None and left:
-        told = left[0]
+    told = next((path for path in _left(messages) if failed is None or path.name == str(failed)), None)
     if told is None:
         return
     try:

@@ -5,6 +5,7 @@ with it ever reaches the training. What the report says is the commands' busines
 for long and yet move data, the last one is sent again: a model may take hours to come, and who hangs moves nothing.
 """
 
+import contextlib
 import http.client
 import logging
 import os
@@ -13,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
@@ -208,18 +209,27 @@ def _post(url: str, report: Report) -> tuple[bool, float]:
 
 def _request(url: str, body: bytes) -> tuple[int, float]:
     """POST the body: status, and the seconds that Retry-After asks for."""
-    parts = urlsplit(url)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {pod_token()}"}
-    connection = http.client.HTTPSConnection(
-        parts.hostname or "", parts.port or 443, timeout=_REQUEST_SECONDS, context=operator_tls()
+    status, _, pause = to_operator(
+        "POST", url, body, {"Content-Type": "application/json"}, seconds=_REQUEST_SECONDS, most=1024
     )
-    try:
-        connection.request("POST", parts.path or "/", body, headers)
+    return status, pause
+
+
+def to_operator(
+    method: str, url: str, body: bytes | BinaryIO, headers: dict[str, str], *, seconds: float, most: int
+) -> tuple[int, bytes, float]:
+    """A request with the pod's token: status, the first bytes of the answer, and what Retry-After asks for."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPSConnection(
+        parts.hostname or "", parts.port or 443, timeout=seconds, context=operator_tls()
+    )
+    target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    with contextlib.closing(connection):
+        # A server that refuses at once closes while a file is still being sent; its answer can be read all the same.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, target, body, {**headers, "Authorization": f"Bearer {pod_token()}"})
         response = connection.getresponse()
-        response.read(1024)
-        return response.status, retry_after(response.getheader("Retry-After"))
-    finally:
-        connection.close()
+        return response.status, response.read(most), retry_after(response.getheader("Retry-After"))
 
 
 ADMISSION_SECONDS = 60.0

@@ -4,9 +4,8 @@ import http.client
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import orjson
 from pydantic import ValidationError
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 from finetune_api.job_status import ProviderFile
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, UploadTarget
-from finetune_trainer.attempt.report import ADMISSION_SECONDS, operator_tls, pod_token, retry_after
+from finetune_trainer.attempt.report import ADMISSION_SECONDS, to_operator
 from finetune_trainer.data.provider_file import ConvertedFile
 from finetune_trainer.errors import TrainerError
 
@@ -97,23 +96,9 @@ def _url(job: PrepareJob, file: ConvertedFile) -> str:
 
 
 def _put(url: str, file: ConvertedFile) -> Answer:
-    parts = urlsplit(url)
-    headers = {
-        "Authorization": f"Bearer {pod_token()}",
-        "Content-Type": "application/jsonl",
-        "Content-Length": str(file.bytes),
-    }
-    connection = http.client.HTTPSConnection(
-        parts.hostname or "", parts.port or 443, timeout=_ANSWER_SECONDS, context=operator_tls()
-    )
-    try:
-        # A server that refuses at once closes while the file is still being sent; its answer can be read all the same.
-        with file.path.open("rb") as body, suppress(BrokenPipeError, ConnectionResetError):
-            connection.request("PUT", f"{parts.path}?{parts.query}", body, headers)
-        response = connection.getresponse()
-        return Answer(response.status, response.read(_ANSWER_BYTES), retry_after(response.getheader("Retry-After")))
-    finally:
-        connection.close()
+    headers = {"Content-Type": "application/jsonl", "Content-Length": str(file.bytes)}
+    with file.path.open("rb") as body:
+        return Answer(*to_operator("PUT", url, body, headers, seconds=_ANSWER_SECONDS, most=_ANSWER_BYTES))
 
 
 def _file(answer: Answer) -> ProviderFile:

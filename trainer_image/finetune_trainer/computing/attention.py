@@ -237,7 +237,7 @@ def _tried(model: Any, net: Any, compute_dtype: torch.dtype) -> str | None:
             packed = model(input_ids=ids, position_ids=places, use_cache=False, **told).logits
             others = torch.cat((ids[:, : _PROBE[0]].flip(1), ids[:, _PROBE[0] :]), dim=1)
             beside = model(input_ids=others, position_ids=places, use_cache=False, **told).logits
-            with torch.random.fork_rng(_random_devices(device)):
+            with torch.random.fork_rng([] if device.index is None else [device.index]):
                 model.train()
                 model(input_ids=ids, position_ids=places, use_cache=False, **told)
     apart = max(_apart(packed, alone), _apart(_beginnings(beside), _beginnings(packed)))
@@ -253,7 +253,3 @@ def _beginnings(logits: torch.Tensor) -> torch.Tensor:
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.float() - other.float()).norm() / other.float().norm())
-
-
-def _random_devices(device: torch.device) -> list[int]:
-    return [] if device.index is None else [device.index]

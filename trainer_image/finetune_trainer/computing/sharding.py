@@ -39,7 +39,8 @@ def spread(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtyp
     mesh = DeviceMesh.from_group(everybody, device)
     narrow = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
     policy = MixedPrecisionPolicy() if compute_dtype == torch.float32 else narrow
-    adapters = {value for value in model.parameters() if value.requires_grad} if _is_adapted(model) else None
+    adapted = hasattr(model, "peft_config")
+    adapters = {value for value in model.parameters() if value.requires_grad} if adapted else None
     for module in (*_layers(model), model):
         fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=adapters)
     for module in model.modules():
@@ -121,7 +122,3 @@ def _layers(model: Any) -> list[Any]:
             "the model does not fit on one GPU, and it has no repeated layers that could be shared out among several",
         )
     return found
-
-
-def _is_adapted(model: Any) -> bool:
-    return hasattr(model, "peft_config")

@@ -19,6 +19,9 @@ _SCRIPTS_OWN = frozenset("\n\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\N{IDE
 
 _HALF = "\N{REPLACEMENT CHARACTER}"
 
+Answer = Literal["chosen", "rejected"]
+_ANSWERS: tuple[Answer, ...] = ("chosen", "rejected")
+
 
 class Piece(NamedTuple):
     """A token as text, or a few that only together are whole characters."""
@@ -38,35 +41,25 @@ class Audited(NamedTuple):
     truncated: bool
     hidden: int
     """Tokens beyond SHOWN_TOKENS."""
-    answer: Literal["chosen", "rejected"] | None = None
+    answer: Answer | None = None
     """Which of two answers it is."""
 
 
-def audit(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, count: int) -> list[Audited]:
-    """The first `count` rows that can be learnt from, by the code that training uses.
+def audit(
+    rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, count: int, *, pairs: bool = False
+) -> list[Audited]:
+    """The first `count` rows that can be learnt from, by the code that training uses; a row of a pair is two texts.
 
     Raises:
         TrainerError: DatasetInvalid, the template refuses a row.
     """
-    return [_audited(row, None, tokenizer) for row in islice(encode(rows, tokenizer, max_length), count)]
+    if not pairs:
+        return [_audited(row, None, tokenizer) for row in islice(encode(rows, tokenizer, max_length), count)]
+    found = islice(encode_pairs(rows, tokenizer, max_length), count)
+    return [_audited(getattr(pair, answer), answer, tokenizer) for pair in found for answer in _ANSWERS]
 
 
-def audit_pairs(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, count: int) -> list[Audited]:
-    """The same of rows with two answers: each is two texts.
-
-    Raises:
-        TrainerError: DatasetInvalid, the template refuses a row.
-    """
-    return [
-        audited
-        for pair in islice(encode_pairs(rows, tokenizer, max_length), count)
-        for audited in (
-            _audited(pair.chosen, "chosen", tokenizer), _audited(pair.rejected, "rejected", tokenizer),
-        )
-    ]  # fmt: skip
-
-
-def _audited(row: Encoded, answer: Literal["chosen", "rejected"] | None, tokenizer: ChatTokenizer) -> Audited:
+def _audited(row: Encoded, answer: Answer | None, tokenizer: ChatTokenizer) -> Audited:
     ids = row.input_ids[:SHOWN_TOKENS].tolist()
     carries_loss = [label != IGNORED for label in row.labels[:SHOWN_TOKENS]]
     return Audited(

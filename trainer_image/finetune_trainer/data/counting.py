@@ -15,7 +15,6 @@ from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.encode import (
     NOTE_PREFIX,
     Encoded,
-    EncodedPair,
     Refused,
     Tally,
     common_prefix,
@@ -26,21 +25,12 @@ from finetune_trainer.data.rows import Position, Role, Row, Rows
 from finetune_trainer.data.shared_parts import mark_pattern, marks, stands_alone
 
 
-def count(found: Iterable[Rows | Row], tokenizer: ChatTokenizer, max_length: int, tally: Tally) -> Iterator[Refused]:
-    """Count what `encode_all` would make of the rows; those that the template refuses come back."""
-    rest = _Together(tokenizer, max_length, tally).rest(found)
-    yield from _added(encode_all(_one_by_one(rest), tokenizer, max_length, tally.notes), tally)
-
-
-def count_pairs(
-    found: Iterable[Rows | Row], tokenizer: ChatTokenizer, max_length: int, tally: Tally
+def count(
+    found: Iterable[Rows | Row], tokenizer: ChatTokenizer, max_length: int, tally: Tally, *, pairs: bool = False
 ) -> Iterator[Refused]:
-    """The same for rows with two answers, by what `encode_all_pairs` makes of them."""
-    yield from _added(encode_all_pairs(_one_by_one(found), tokenizer, max_length, tally.notes), tally)
-
-
-def _added(encoded: Iterable[Encoded | EncodedPair | Refused], tally: Tally) -> Iterator[Refused]:
-    for result in encoded:
+    """Count what `encode_all`, or `encode_all_pairs`, makes of the rows; those that the template refuses come back."""
+    rest = found if pairs else _Together(tokenizer, max_length, tally).rest(found)
+    for result in (encode_all_pairs if pairs else encode_all)(_one_by_one(rest), tokenizer, max_length, tally.notes):
         if isinstance(result, Refused):
             yield result
         else:

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from finetune_api.dataset import Columns, DataFile, Dataset
@@ -106,10 +105,8 @@ class SplitFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._source.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._source.stream.close()
 
     @property
     def sha256(self) -> str | None:

@@ -18,7 +18,7 @@ from finetune_api.words import counted
 from finetune_trainer.data import column_names, exports, parted, wrapped
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
-from finetune_trainer.data.counting import count, count_pairs
+from finetune_trainer.data.counting import count
 from finetune_trainer.data.csv_rows import EmptyRows
 from finetune_trainer.data.doubtful import (
     Doubtful,
@@ -30,7 +30,7 @@ from finetune_trainer.data.doubtful import (
     of_texts,
     with_special_tokens,
 )
-from finetune_trainer.data.encode import Refused, Tally
+from finetune_trainer.data.encode import Tally
 from finetune_trainer.data.jq import separator_in, unpacked_first
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.marked_text import Marked, marked
@@ -161,9 +161,9 @@ class SplitCheck:
                 pass
             return
         max_length = self.tokenizer.row_limit(self.spec.hyperparameters)
-        counted = count if self.spec.preference is None else count_pairs
-        for refused in counted(found, self.tokenizer, max_length, self.tally):
-            self._bad(_refused(refused))
+        pairs = self.spec.preference is not None
+        for refused in count(found, self.tokenizer, max_length, self.tally, pairs=pairs):
+            self._bad(Unusable(refused.position, "Malformed", f"{REFUSED_BY_TEMPLATE}: {refused.why}"))
 
     def _bad(self, problem: Unusable) -> None:
         self.bad_rows += 1
@@ -383,10 +383,6 @@ class SplitCheck:
             without = "any token of the completion" if self.spec.preference is None else "two different answers"
             left = f"{_rows(tally.unlabelled)} without {without} within {limit} (the first: {tally.first_unlabelled})"
             yield f"{self.called}: {left}; they are left out of training"
-
-
-def _refused(row: Refused) -> Unusable:
-    return Unusable(row.position, "Malformed", f"{REFUSED_BY_TEMPLATE}: {row.why}")
 
 
 def _place(problem: Unusable) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ The connection of a job may stand in any of them. Of one file the nearest counts
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +46,8 @@ def read_given(paths: Iterable[Path]) -> list[GivenFile]:
 def connection_of(job: FineTuneJobManifest, file: GivenFile, given: Iterable[GivenFile]) -> GivenConnection | None:
     """The connection that a job of the file names, if it is in one of those that were given."""
     name = job.spec.connection_ref.name
-    found = [(one.path, spec) for one in given for spec in _connections(one, name)]
+    named = [(one.path, other.spec) for one in given for other in one.others if other.name == name]
+    found = [(path, spec) for path, spec in named if isinstance(spec, LLMConnectionSpec)]
     if not found:
         return None
     place, spec = next((one for one in found if one[0] == file.path), found[-1])
@@ -73,10 +74,6 @@ def not_given(job: FineTuneJobManifest, given: Iterable[GivenFile]) -> str | Non
 def _whole(path: Path) -> str:
     """A path for messages: in two folders there may be files of one name."""
     return os.fsencode(path).decode("utf-8", errors="replace")
-
-
-def _connections(file: GivenFile, name: str) -> Iterator[LLMConnectionSpec]:
-    yield from (one.spec for one in file.others if one.name == name and isinstance(one.spec, LLMConnectionSpec))
 
 
 def _file(path: Path, *, may_be_empty: bool = False) -> GivenFile:

@@ -164,16 +164,12 @@ def of_model(model: Any) -> ModelShape | None:
         if "lora_" not in name:
             tensors[name.replace(".base_layer.", ".").removeprefix("base_model.model.")] = tuple(value.shape)
     for name, module in model.named_modules():
-        weight = f"{_plain(name)}.weight"
+        weight = f"{name.replace('.base_layer', '').removeprefix('base_model.model.')}.weight"
         if hasattr(module, "in_features") and "lora_" not in name and weight in tensors:
             whole = module.out_features, module.in_features
             if prod(tensors[weight]) != prod(whole):  # 4-bit weights are packed
                 tensors[weight] = whole
     return _shape(model.config.to_dict(), tensors, certain=True)
-
-
-def _plain(name: str) -> str:
-    return name.replace(".base_layer", "").removeprefix("base_model.model.")
 
 
 def _headers(files: Iterable[Path]) -> tuple[dict[str, tuple[int, ...]], bool]:

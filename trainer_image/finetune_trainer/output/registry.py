@@ -8,7 +8,7 @@ import contextlib
 import json
 import re
 import time
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -98,13 +98,7 @@ def entries_of(docker_config: str) -> dict[str, Any]:
 class Registry:
     """One repository of a registry, as it is pushed to."""
 
-    def __init__(
-        self,
-        reference: Reference,
-        keys: tuple[str, str] | None,
-        *,
-        plain_http: bool,
-    ) -> None:
+    def __init__(self, reference: Reference, keys: tuple[str, str] | None, *, plain_http: bool) -> None:
         self._reference = reference
         self._has_keys = keys is not None
         root = f"{'http' if plain_http else 'https'}://{reference.host}/v2/{reference.repository}/"
@@ -231,7 +225,7 @@ class _Keys(httpx.Auth):
 
     def __init__(self, keys: tuple[str, str] | None, root: httpx.URL) -> None:
         self._root = root
-        self._basic = httpx.BasicAuth(*keys) if keys else None
+        self._basic = f"Basic {b64encode(':'.join(keys).encode()).decode()}" if keys else None
         self._header: str | None = None
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
@@ -251,7 +245,7 @@ class _Keys(httpx.Auth):
                 return  # and httpx takes this answer for that to the request
             self._header = f"Bearer {_token_in(given)}"
         elif self._basic and asked.lower().startswith("basic"):
-            self._header = self._basic_header()
+            self._header = self._basic
         if self._header:
             request.headers["Authorization"] = self._header
             yield request
@@ -262,13 +256,8 @@ class _Keys(httpx.Auth):
         if not realm.startswith("https://") and self._root.scheme == "https":
             raise PushError("the registry wants its keys sent without TLS")
         query = {name: said[name] for name in ("service", "scope") if name in said}
-        header = {"Authorization": self._basic_header()} if self._basic else {}
+        header = {"Authorization": self._basic} if self._basic else {}
         return httpx.Request("GET", realm, params=query, headers=header)
-
-    def _basic_header(self) -> str:
-        request = httpx.Request("GET", "https://unused")
-        assert self._basic is not None  # noqa: S101 - both callers have looked
-        return str(next(self._basic.auth_flow(request)).headers["Authorization"])
 
 
 def _require_created(answer: httpx.Response) -> None:

@@ -57,17 +57,13 @@ def joined(pieces: Sequence[Piece]) -> Piece:
     return replace(pieces[-1], text="".join(piece.text for piece in pieces), likelihoods=likelihoods)
 
 
-def _nobody(_piece: Piece) -> None:
-    return
-
-
 @dataclass(eq=False)
 class Ask:
     """One generation. The engine calls `tell` from its own thread; setting `cancelled` ends it at the next token."""
 
     prompt: tuple[int, ...]
     max_tokens: int
-    tell: Callable[[Piece], None] = _nobody
+    tell: Callable[[Piece], None] = lambda _piece: None
     sampling: Sampling = field(default_factory=Sampling)
     stops: tuple[str, ...] = ()
     likeliest: int | None = None

@@ -10,7 +10,7 @@ from finetune_api.verdict import DatasetVerdict, SplitName
 from finetune_trainer.attempt import launch
 from finetune_trainer.computing.ranks import World
 from finetune_trainer.data import ChatTokenizer, Row, encode, encode_pairs, load_rows
-from finetune_trainer.data.audit import Audited, audit, audit_pairs
+from finetune_trainer.data.audit import Audited, audit
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.token_store import MappedTokens, TokenStore
 
@@ -80,8 +80,7 @@ class Tokenised:
 
     def audited(self) -> list[Audited]:
         """A few rows of the training set, with the tokens that carry loss."""
-        look = audit_pairs if self._pairs else audit
-        return look(self._rows("train"), self._chat, self._max_length, AUDITED_ROWS)
+        return audit(self._rows("train"), self._chat, self._max_length, AUDITED_ROWS, pairs=self._pairs)
 
     def _rows(self, split: SplitName) -> Iterator[Row]:
         return load_rows(

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.dataset import Columns
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, Turn, encode, encode_pairs
-from finetune_trainer.data.audit import as_text, audit_pairs
+from finetune_trainer.data.audit import as_text, audit
 from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.encode import Encoded, EncodedPair, Refused, common_prefix, encode_all_pairs
 from finetune_trainer.data.fingerprints import fingerprint
@@ -207,7 +207,7 @@ def test_rows_whose_answers_are_the_same_or_gone_once_they_are_cut_are_left_out(
 
 
 def test_the_audit_shows_both_answers_with_the_tokens_that_carry_loss(chat):
-    shown = [as_text(one, colour=False) for one in audit_pairs([pair("green", "blue")] * 3, chat, 512, 2)]
+    shown = [as_text(one, colour=False) for one in audit([pair("green", "blue")] * 3, chat, 512, 2, pairs=True)]
     assert len(shown) == 4
     assert shown[0].startswith("line 1, chosen: ")
     assert "⟦green<|im_end|>⟧" in shown[0]
