@@ -30,8 +30,8 @@ _OF_SQUAD = (
     "+ .question), completion: .answers[0].text}"
 )
 _ALONE = (
-    "Write one object a line: `jq -c . FILE > ROWS.jsonl` does it with objects that stand one after the other, and "
-    "with one that holds the rows: check that then."
+    "Write one object a line: `sed 's/^},/}/' FILE | jq -c . > ROWS.jsonl` does it with objects that stand one after "
+    "the other, with commas between them or without, and with one that holds the rows: check that then."
 )
 
 
