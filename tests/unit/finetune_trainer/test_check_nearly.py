@@ -37,6 +37,30 @@ def as_outfile(rows, mark="\t"):
 
 
 TYPOGRAPHIC = "prompt,completion\n" + "".join(f"“{number}, or ”“ not”,„{number} “\r\n" for number in range(3))
+TALKS = [{"user": one, "assistant": two} for one, two in TEXTS]
+
+
+def as_structs(message, escaped=""):
+    """A table with conversations as a query shows them."""
+    escapes = {ord(one): f"\\{one}" for one in escaped}
+    shown = (", ".join(message % (who, said.translate(escapes)) for who, said in talk.items()) for talk in TALKS)
+    return "messages,id\n" + "".join('"[{}]",{}\n'.format(one.replace('"', '""'), 1) for one in shown)
+
+
+def as_lines(rows):
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+def of_spans(talk):
+    parts = {who: [{"role": who, "parts": [{"type": "text", "content": said}]}] for who, said in talk.items()}
+    return {"gen_ai.input.messages": parts["user"], "gen_ai.output.messages": parts["assistant"]}
+
+
+def of_dynamo(talk):
+    messages = [{"M": {"role": {"S": who}, "content": {"S": said}}} for who, said in talk.items()]
+    return {"Item": {"messages": {"L": messages}, "id": {"N": "1"}}}
+
+
 NEARLY = {
     "JavaScript": ("t.json", f"[\n{''.join(map(of_javascript, ROWS)).replace(' //', ', //')}]"),
     "JavaScript in lines": ("t.jsonl", "".join(map(of_javascript, ROWS))),
@@ -48,6 +72,16 @@ NEARLY = {
         "".join(f"- prompt: {json.dumps(one)}\n  completion: {json.dumps(two)}\n" for one, two in TEXTS),
     ),
     "documents of YAML": ("t.jsonl", "".join(f"---\n{one}\n" for one in INDENTED)),
+    "structs of Athena": ("t.csv", as_structs("{role=%s, content=%s}")),
+    "structs of Spark": ("t.csv", as_structs("{%s, %s}")),
+    "structs of DuckDB": ("t.csv", as_structs("{'role': %s, 'content': %s}")),
+    "structs of DuckDB, in quotes": ("t.csv", as_structs("{'role': %s, 'content': '%s'}", "\\'")),
+    "spans of OpenTelemetry": ("t.jsonl", as_lines(map(of_spans, TALKS))),
+    "lists of DynamoDB": ("t.jsonl", as_lines(map(of_dynamo, TALKS))),
+    "segments of Axolotl": (
+        "t.jsonl",
+        as_lines({"segments": [{"label": who == "assistant", "text": talk[who]} for who in talk]} for talk in TALKS),
+    ),
     "OUTFILE": ("t.tsv", as_outfile(TEXTS)),
     "OUTFILE with commas": ("t.csv", as_outfile(TEXTS, ",")),
 }

@@ -13,7 +13,7 @@ from finetune_trainer.data.lines import CESU_8
 from finetune_trainer.data.mending_json import all_say, is_of_json, of_json
 from finetune_trainer.data.mending_rows import of_table, without_rows
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
-from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
+from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON
 
 _SOME_AS_UTF8 = (
     " If other lines of the file are UTF-8 already, that would garble them: `python3 -c 'import codecs, sys; "
@@ -152,6 +152,27 @@ def _of_python(column: str, file_format: str) -> str:
     )
 
 
+_WHO = r"\{(?:\W?(?:role|from)\W{1,3})?(system|user|assistant|human|gpt), "
+_STRUCT = (
+    rf"{_WHO}(?:\x27(?:content|value)\x27: \x27(.*?)\x27|(?:(?:content|value)=|\x27(?:content|value)\x27: )?(.*?))\}}"
+    rf"(?=, {_WHO}|\]\s*\Z)"
+)
+"""Of Python: one message of a list as Athena, Spark and DuckDB show it, which may put it in quotes."""
+_AS_JSON = (
+    "Write messages as JSON where they are exported: to_json(COLUMN) of Spark and DuckDB, TO_JSON_STRING(COLUMN) of "
+    "BigQuery, json_format(CAST(COLUMN AS JSON)) of Athena, json.dumps of Python"
+)
+
+
+def _of_structs(column: str, file_format: str) -> str:
+    """How messages come of a list that a database has shown, and not written to be read."""
+    name = json.dumps(column)
+    said = r'{"role": who, "content": re.sub(r"\\(.)", r"\1", quoted) or plain}'
+    found = f're.findall(r"{_STRUCT}", row[{name}], re.DOTALL)'
+    how = by_python(file_format, f"{{**row, {name}: [{said} for who, quoted, plain, _ in {found}]}}")
+    return f"{_AS_JSON}; or `{how} > ROWS.jsonl` makes messages of these."
+
+
 def _asked_alike(column: str, file_format: str) -> str:
     """How rows get a prompt, of which none has one."""
     said = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
@@ -166,6 +187,8 @@ _STEPS_OF_ALL = (*mending_messages.OF_ALL, ("prompt is empty", _asked_alike))
 
 _STEPS_OF_COLUMN = (
     (AS_PYTHON_WRITES, _of_python),
+    (AS_STRUCTS, _of_structs),
+    (NO_JSON, mending_messages.anyway(f"{_AS_JSON}.")),
     *mending_messages.OF_COLUMN,
     (A_MAP, _of_map),
     ("is bytes, not text", _of_bytes),
