@@ -59,7 +59,7 @@ def test_commas_without_an_element_are_told_and_which_to_take_away(check, data):
     result = check(train=("t.json", data))
     assert result.code == ExitCode.DATASET_INVALID
     assert "nothing stands between two commas" in result.verdict.message
-    assert ("Take away the comma" in result.verdict.next_step) == (data != "[,{}]")
+    assert ("takes away comments, commas behind the last part" in result.verdict.next_step) == (data != "[,{}]")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ where the comma is part of numbers, and a first line `sep=;` which says so.
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -14,6 +13,7 @@ from itertools import compress, islice
 from typing import NamedTuple
 
 from finetune_trainer.data.blocks import Block, Table
+from finetune_trainer.data.csv_anew import UNQUOTED, anew, with_plain_quotes, without_spaces
 from finetune_trainer.data.csv_blocks import Found, rows_together
 from finetune_trainer.data.lines import TOO_LONG, Line, Lines, other_than_utf8
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
@@ -31,6 +31,12 @@ NO_UTF8 = f"the row is {other_than_utf8(b'')}"
 SPACE_BEFORE_QUOTE = ": a space stands before a quote, which is then none"
 """End of what is said of rows whose cells are told apart wrongly for that."""
 
+TYPOGRAPHIC = ": cells stand in typographic quotes, which CSV has not"
+"""End of the same for quotes that a word processor has put there."""
+
+ESCAPED = ": a backslash stands before a separator or the end of a line, as databases escape those"
+"""End of the same of a row that is parted within a text, or begins with the rest of one."""
+
 BY_OTHERS = ": it has as many by "
 """Beginning of what else is said of rows that another separator cuts as the header is cut."""
 
@@ -47,10 +53,6 @@ _SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
 """Excel's own first line, which says what separates the cells."""
 
 
-_UNQUOTED = (
-    "`python3 -c 'import csv; csv.field_size_limit(1 << 30); [print(*row) for row in "
-    'csv.reader(open("FILE", newline="", encoding="utf-8-sig"))]\' > ROWS.csv` takes these quotes away.'
-)
 _JSON = re.compile(rb"""(\xef\xbb\xbf)?[{\[](\s*+(["'{}\[\]]|\Z)|[ \t\r]*+\n)""")
 """How objects and lists begin: names of columns may have brackets around them."""
 
@@ -214,12 +216,21 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
         return Record(position, None, "the header stands here once more: remove the line")
     if len(cells) == len(names):
         return Record(position, dict(zip(names, cells, strict=True)))
-    spaced = any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"')
-    other = next(others_as_many(cells, len(names), header.separator), None)
-    numbers = (str((position.line or 0) - 2), str((position.line or 0) - 1))
-    is_numbered = len(cells) == len(names) + 1 and cells[0] in numbers
-    why = SPACE_BEFORE_QUOTE if spaced else f"{BY_OTHERS}{SEPARATORS[other]}" if other else ROW_NUMBER * is_numbered
+    why = _why(cells, len(names), header.separator, position.line or 0)
     return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(names)}{why}")
+
+
+def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
+    """What is known of a row that has another number of cells than the header, as the end of what is said of it."""
+    other = next(others_as_many(cells, wanted, separator), "")
+    known = (
+        (any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"'), SPACE_BEFORE_QUOTE),
+        (any(cell.startswith(("“", "„")) for cell in cells) and cells[-1].endswith(("”", "“")), TYPOGRAPHIC),
+        (any(cell.endswith("\\") for cell in cells), ESCAPED),
+        (other, f"{BY_OTHERS}{SEPARATORS.get(other)}"),
+        (len(cells) == wanted + 1 and cells[0] in (str(line - 2), str(line - 1)), ROW_NUMBER),
+    )
+    return next((words for is_so, words in known if is_so), "")
 
 
 def others_as_many(cells: Iterable[str], wanted: int, separator: str) -> Iterator[str]:
@@ -256,12 +267,14 @@ def _header(
         raise broken_file(file_name, f"the header cannot be read: {names.problem}", **step)
     within = (next(csv.reader(names, delimiter=one), []) for one in SEPARATORS if len(names) == 1)
     if not serves(names) and any(map(serves, within)):
-        raise broken_file(file_name, "each of its lines stands in quotes as a whole", _UNQUOTED)
+        raise broken_file(file_name, "each of its lines stands in quotes as a whole", UNQUOTED)
     if not serves(names) and serves([name.strip('"') for name in names]):
         raise broken_file(file_name, "a space stands before its quotes, which are then none", without_spaces(mark))
     if not serves(names) and serves([name.strip("'") for name in names]):
         how = anew(mark, r'quotechar="\x27"')
         raise broken_file(file_name, "its cells stand in single quotes", f"CSV has double ones: {how} writes those.")
+    if not serves(names) and serves([name.strip("“”„") for name in names]):
+        raise broken_file(file_name, "its cells stand in typographic quotes", with_plain_quotes(mark))
     if not serves(names) and (other := _other_mark(names, serves)):
         what, how = f"its cells are separated by {other!r}", f"{anew(other, 'strict=True')} writes commas."
         raise broken_file(file_name, what, how)
@@ -273,21 +286,6 @@ def _header(
     if twice is not None:
         raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")
     return Header(names, mark), begun[lines:]
-
-
-def without_spaces(separator: str) -> str:
-    """What to do where a space stands before quotes."""
-    how = anew(separator, "skipinitialspace=True")
-    return f"Quotes stand right behind the separator: {how} takes the spaces between them away."
-
-
-def anew(separator: str, option: str) -> str:
-    """The command that writes a table anew which is read with an option of Python's reader."""
-    return (
-        "`python3 -c 'import csv, sys; csv.field_size_limit(1 << 30); csv.writer(sys.stdout, "
-        'lineterminator="\\n").writerows(csv.reader(open("FILE", newline="", encoding="utf-8-sig"), '
-        f"delimiter={json.dumps(separator)}, {option}))' > ROWS.csv`"
-    )
 
 
 def _separator(

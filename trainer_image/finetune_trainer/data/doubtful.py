@@ -309,6 +309,11 @@ def of_texts() -> list[Doubtful]:
             f"{_AS_ANY_OTHER}: databases write it there, and export without it as CSV or JSON",
         ),
         Doubtful(
+            _with(garbled.ends_escaped, may_have=lambda texts: "\\" in texts),
+            "a backslash at the end of a text",
+            f"{_AS_ANY_OTHER}: where it escapes a separator or a line break, the text goes on in another cell or row",
+        ),
+        Doubtful(
             _with(garbled.is_json_string, may_have=lambda texts: "\\" in texts and '"' in texts),
             "text as JSON writes it, with quotes around it and escapes within",
             "; it is learnt so: json.loads of Python and fromjson of jq make plain text of it",

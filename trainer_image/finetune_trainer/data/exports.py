@@ -41,6 +41,7 @@ _WITH_HISTORY = (
     r'"user", content: ([.instruction, .input] | map(select(. != null and . != "")) | join("\n\n"))}, '
     '{role: "assistant", content: .output}])}'
 )
+_OF_SEGMENTS = '{messages: [.segments[] | {role: (if .label then "assistant" else "user" end), content: .text}]}'
 _OF_ULTRACHAT = '{messages: [.data | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]}'
 _OF_CHOICES = (
     r'{prompt: ([.question, (.choices | if type == "object" then [.label, .text] | transpose[] | "\(.[0]). \(.[1])" '
@@ -83,6 +84,7 @@ _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
         "makes conversations, the earlier turns before the instruction",
     ),
     *((frozenset({"question", "choices", key}), _OF_CHOICES, _CHOSEN) for key in ("answer", "answerKey")),
+    (frozenset({"segments"}), _OF_SEGMENTS, "makes a turn of each segment of Axolotl, by whether it is to be learnt"),
     (frozenset({"message_1", "message_2"}), "{prompt: .message_1, completion: .message_2}", "takes both messages"),
 )
 _OF_ALL: tuple[tuple[frozenset[str], str, str], ...] = (

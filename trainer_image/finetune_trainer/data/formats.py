@@ -51,6 +51,11 @@ _OF_AVRO = (
     "Write the rows as JSON Lines: `fastavro FILE > ROWS.jsonl` does it, of Python's package fastavro[codecs]: without "
     "the codecs it reads no file of Spark, which compresses with snappy."
 )
+_OF_YAML = (
+    '`python3 -c \'import json, yaml; [print(json.dumps(row)) for part in yaml.load_all(open("FILE", '
+    'encoding="utf-8-sig"), yaml.BaseLoader) if part for row in (part if isinstance(part, list) else [part])]\' > '
+    "ROWS.jsonl` makes rows of it, by Python's package pyyaml, with all values as text."
+)
 _OF_SQLITE = (
     "With the table's name for TABLE: `python3 -c 'import json, sqlite3; read = sqlite3.connect(\"FILE\"); "
     "read.row_factory = sqlite3.Row; [print(json.dumps(dict(row))) for row in "
@@ -73,7 +78,8 @@ _OF_OTHERS = {
     ".db .sqlite .sqlite3": _OF_SQLITE,
     ".sql": _OF_SQL,
     ".pkl .pickle .pt .npy .npz .h5 .hdf5": _AS_ROWS,
-    ".yaml .yml .toml .xml .html .htm .md .pdf .docx .doc .rtf": _AS_ROWS,
+    ".yaml .yml": _OF_YAML,
+    ".toml .xml .html .htm .md .pdf .docx .doc .rtf": _AS_ROWS,
     ".lz4 .lzma .z .br .snappy": _COMPRESS,
 }
 _FOREIGN_ENDINGS = {ending: step for endings, step in _OF_OTHERS.items() for ending in endings.split()}
@@ -154,6 +160,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         "is a dump of a database, in SQL",
         _OF_SQL,
     ),
+    (re.compile(rb"(\s*#[^\n]*\n)*(---[ \t]*\r?\n|- +[\"']?\w+[\"']?:\s)"), "is YAML", _OF_YAML),
     (re.compile(rb"\s*```"), "begins with a fence of Markdown", "Remove the lines with ``` from it."),
     (
         re.compile(rb"(\+--|[^\n|]*+\|[^\n]*+\n[ \t|]*+:?--)[-:|+ \t]*+(\r?\n|\Z)"),

@@ -55,6 +55,14 @@ def has_escaped_breaks(text: str) -> bool:
     return "\\\n" in text and _PLAIN_BREAK.search(text) is None and _ESCAPED_BREAK.search(text) is not None
 
 
+def ends_escaped(text: str) -> bool:
+    """Whether a backslash ends it that escapes what stood behind it; behind a path of Windows it is a part of that."""
+    if not text.endswith("\\"):
+        return False
+    before = text.rstrip("\\")
+    return (len(text) - len(before)) % 2 == 1 and _OTHER_PAIR.search(before) is None
+
+
 def is_json_string(text: str) -> bool:
     """Whether it is text as JSON writes it, with quotes around it and something escaped within."""
     return text[:1] == text[-1:] == '"' and "\\" in text and _is_json(text)

@@ -68,7 +68,7 @@ def _jq(flags: str, file_format: str, program: str) -> str:
 def by_python(file_format: str, each: str = "row") -> str:
     """The command that prints an object of JSON for each row; `each` is Python's, which has the row as a dict."""
     needs, rows = next(told for name, told in _AS_DICTS.items() if file_format.startswith(name))
-    needs = f"ast, {needs}" if "ast." in each else needs
+    needs = ", ".join([*(module for module in ("ast", "re") if f"{module}." in each), needs])
     dumped = f"{each}, default=text" if file_format.startswith("Parquet") else each
     rows = rows.replace("{mark}", separator_in(file_format))
     return f"python3 -c {quoted(f'import {needs}; [print(json.dumps({dumped})) for {rows}]')}"

@@ -40,6 +40,8 @@ OF_SEQUENCES = "a record separator (0x1E) stands before the object"
 BEFORE_OBJECT = "something stands before the object"
 """What is said of lines that have one behind a time, a number or a name, as logs have it."""
 DOUBLED = "backslashes are doubled, as COPY of Postgres doubles them"
+OF_CALLS = "a call such as ObjectId(...) stands where JSON has a value"
+_CALL = re.compile(rb"(new +)?[A-Za-z]\w*\(")
 _TYPOGRAPHIC = ("\N{LEFT DOUBLE QUOTATION MARK}".encode(), "\N{RIGHT DOUBLE QUOTATION MARK}".encode())
 _OF_PYTHON = re.compile(rb"(None|True|False)\b")
 _NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
@@ -199,6 +201,7 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
     known = (
         (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
         (_OF_PYTHON.match(text, place) is not None, "None, True and False are Python's: JSON has null, true, false"),
+        (_CALL.match(text, place) is not None, OF_CALLS),
         (begun.startswith(BOM), "a byte order mark stands before the object"),
         (begun.startswith(SEPARATOR), OF_SEQUENCES),
         (begun.startswith(END_OF_DOS), "the end of a file of DOS (Ctrl-Z) stands before the object: take it away"),

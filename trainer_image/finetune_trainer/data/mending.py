@@ -9,40 +9,13 @@ from collections.abc import Sequence
 from finetune_trainer.data import mending_messages
 from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.jq import by_python
-from finetune_trainer.data.json_array import AFTER_ARRAY
-from finetune_trainer.data.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_SEQUENCES
 from finetune_trainer.data.lines import CESU_8
+from finetune_trainer.data.mending_json import all_say, is_of_json, of_json
 from finetune_trainer.data.mending_messages import by_command
 from finetune_trainer.data.mending_rows import of_table, without_rows
 from finetune_trainer.data.source import AS_UTF8, WITH_LINE_FEEDS
-from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES
+from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON
 
-_OF_LISTS = (
-    '[.[] | if type == "array" and all(.[]; type == "array" or (type == "string" and test("^\\\\s*\\\\{"))) then .[] '
-    'else . end] | if .[0] | type == "array" and any(.[]; type == "string" and (ascii_downcase | IN("prompt", '
-    '"completion", "question", "answer", "instruction", "input", "output", "text", "label"))) then .[0] as $names '
-    "| .[1:][] | [$names, .] | transpose | map({key: .[0], value: .[1]}) | from_entries else .[] "
-    '| if type == "string" then fromjson elif type != "array" then . elif all(.[]; type == "object") then '
-    "(if all(.[]; .role // .from) then {messages: .} else .[] end) elif length == 2 then {prompt: .[0], completion: "
-    '.[1]} else with_entries(.key |= "column\\(.)") end end'
-)
-"""Of jq: rows of lists of conversations, of rows, of texts or of objects as text, in one list or on lines; the first
-may be the header of a table."""
-_OBJECTS = (
-    f"A row is an object with names: `jq -sc '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of "
-    "pairs of texts and of objects that are written as text, on lines of their own or all in one array; the cells of "
-    "longer lists get the names of the first, or become column0, column1, and so on, for spec.dataset.columns."
-)
-_OF_PYTHON = (
-    "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
-    'sys.stdout.reconfigure(encoding="utf-8"); [print(json.dumps(row, ensure_ascii=False)) for row in {}]\' < FILE > '
-    "ROWS.jsonl` does it with those that there are."
-)
-_WITH_NULL = (
-    "Write null, or leave the column out, as to_json of pandas does: `jq -c '{}' FILE > ROWS.jsonl` writes null."
-)
-_EACH_LINE = "(ast.literal_eval(line.decode()) for line in sys.stdin.buffer if line.strip())"
-_WHOLE = "ast.literal_eval(sys.stdin.buffer.read().decode())"
 _SOME_AS_UTF8 = (
     " If other lines of the file are UTF-8 already, that would garble them: `python3 -c 'import codecs, sys; "
     'codecs.register_error("old", lambda e: (e.object[e.start:e.end].decode("cp1252", "replace"), e.end)); '
@@ -50,19 +23,12 @@ _SOME_AS_UTF8 = (
     '[print(line.decode("utf-8", "old"), end="") for line in sys.stdin.buffer]\' < FILE > ROWS` takes '
     "only the rest for WINDOWS-1252."
 )
-_WITHOUT_COMMENTS = (
-    '`python3 -c \'import re, sys; sys.stdout.reconfigure(encoding="utf-8", newline=""); '
-    'text = open("FILE", newline="", encoding="utf-8-sig").read(); '
-    r'sys.stdout.write(re.sub(r"(\"(?:\\.|[^\"\\\n])*\")|/\*(?s:.*?)\*/|//.*|(?m:^\s*#.*|#[^\"\n]*$)", '
-    'lambda found: found[1] or "", text))\' > ROWS.jsonl` takes comments away, and nothing within quotes.'
-)
 REFUSED_BY_TEMPLATE = "the model's chat template refuses it"
 _AS_TEMPLATE_WANTS = (
     "Leave out what the model's chat template refuses, by its own words where it has any: often a system message, or "
     "turns that do not alternate. If it refuses every row, name another base model, such as this one's instruct "
     "variant. Then apply the job under a new name."
 )
-_AS_JSON = "Write rows by a library that escapes text: json.dumps of Python, JSON.stringify, to_json of pandas."
 _WITHOUT_NUL = (
     r"`tr -d '\000' < FILE > ROWS` takes the NUL bytes away. A write that broke off leaves many of them: then rows are "
     "missing, too, and the file is to be written anew."
@@ -80,114 +46,30 @@ _STEPS_OF_ANY = (
 )
 """What is said of each of the rows, and what helps, whatever the format."""
 
-_STEPS = (
-    ("a comma follows its end", "`sed 's/,[[:space:]]*$//' FILE > ROWS.jsonl` takes the commas away."),
-    (
-        "a byte order mark stands",
-        r"`sed 's/^\(\xEF\xBB\xBF\)*//' FILE > ROWS.jsonl` takes the marks away: `cat` of files that begin "
-        "with one leaves them in the middle.",
-    ),
-    (
-        r"a \u escape is half of a character",
-        "A text was cut in the middle of a character, such as an emoji: cut texts by characters and not by UTF-16 "
-        "units (as substring of JavaScript and Java does), and write the rows anew.",
-    ),
-    (
-        DOUBLED,
-        r"`sed 's/\\\\/\\/g' FILE > ROWS.jsonl` takes half of the backslashes away; so does `psql -At`, for COPY.",
-    ),
-    (OF_SEQUENCES, r"`tr -d '\036' < FILE > ROWS.jsonl` takes the separators of JSON text sequences away."),
-    (
-        AFTER_ARRAY,
-        "`jq -c 'if type == \"array\" then .[] else . end' FILE > ROWS.jsonl` makes one object a line of all that is "
-        "there.",
-    ),
-    ("JSON has no comments", _WITHOUT_COMMENTS),
-    (
-        "typographic",
-        "`sed 's/“\\|”\\|„/\"/g' FILE > ROWS.jsonl` writes plain quotes for those that a word processor has put there.",
-    ),
-    ("a number that is too large", "Leave the number out, or write it as text, in quotes."),
-    ("names stand in double quotes", _AS_JSON),
-    ("nothing stands between two commas", "Take away the comma behind the last element, or one of two neighbours."),
-    ("tabs and line breaks within text", _AS_JSON),
-    ("a backslash", _AS_JSON),
-    ("a quote within text", _AS_JSON),
-)
-"""The same of JSON."""
-
-_NO_LAST_COMMA = "Take away the comma behind the last part of an object or list: json.dumps writes none."
-_WITHOUT_PREFIX = (
-    "`sed -n 's/^[^{]*{/{/p' FILE > ROWS.jsonl` takes away what stands before the first brace of each line, and lines "
-    "without one."
-)
-_STEPS_OF_LINES = (
-    ("has NaN or Infinity", _WITH_NULL.format(".")),
-    (
-        "a comma stands before a closing bracket",
-        f"{_NO_LAST_COMMA} `sed 's/,[[:space:]]*}}[[:space:]]*$/}}/' FILE > ROWS.jsonl` does it at the ends of lines.",
-    ),
-)
-_STEPS_OF_ARRAYS = (
-    ("has NaN or Infinity", _WITH_NULL.format(".[]")),
-    ("a comma stands before a closing bracket", _NO_LAST_COMMA),
-    (
-        "another object follows its end",
-        r"Write a comma between two elements; or `sed '1s/^[[:space:]]*\[//; $s/\][[:space:]]*$//' FILE | jq -c . > "
-        "ROWS.jsonl` makes lines of an array without commas.",
-    ),
-)
-
 
 def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, field: str) -> str | None:
     """What to do about the rows; None where nothing better is known than to correct them.
 
     `problems` are those that are named, perhaps not all; `field` of the job says which format the file has.
     """
-    if file_format.startswith("Parquet") and _all_say(problems, "UTF-8"):
+    if file_format.startswith("Parquet") and all_say(problems, "UTF-8"):
         return "Make the text anew, from what it was read from, by bytes.decode with the encoding that it has there."
-    if known := next((step for what, step in _STEPS_OF_ANY if _all_say(problems, what)), None):
+    if known := next((step for what, step in _STEPS_OF_ANY if all_say(problems, what)), None):
         return known
     encoded = [problem for problem in problems if "UTF-8" in problem.what]
     if encoded and not file_format.startswith("Parquet"):  # first, whatever else is wrong with other rows
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows or len(encoded) < len(problems) else "")
-    of_all = next((step for what, step in _STEPS_OF_ALL if bad_rows == rows and _all_say(problems, what)), None)
+    of_all = next((step for what, step in _STEPS_OF_ALL if bad_rows == rows and all_say(problems, what)), None)
     there = [problem for problem in problems if problem.kind not in ("Missing", "Empty")] or problems
     columns = {problem.field for problem in there if problem.field}
     if len(columns) == 1:
         column = columns.pop()
         if step := of_all(column, file_format) if of_all else _of_column(there, column, file_format):
             return step
-    is_unread = bad_rows == rows and all(problem.field is None and _is_of_json(problem.what) for problem in problems)
-    found = _of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
+    is_unread = bad_rows == rows and all(problem.field is None and is_of_json(problem.what) for problem in problems)
+    found = of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
     mended = found or of_table(problems, file_format, are_all=bad_rows == rows)
     return mended or without_rows(problems, rows, bad_rows, file_format)
-
-
-def _is_of_json(what: str) -> bool:
-    return "JSON" in what or AFTER_ARRAY in what
-
-
-def _all_say(problems: Sequence[Unusable], what: str) -> bool:
-    return all(what in problem.what for problem in problems)
-
-
-def _of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -> str | None:
-    """The same of JSON. `field` is the job's where no row could be read, so that it may be something else."""
-    if _all_say(problems, "Python's"):
-        return _OF_PYTHON.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
-    steps = _STEPS_OF_LINES if file_format.startswith("JSONLines") else _STEPS_OF_ARRAYS
-    if 2 * sum(BEFORE_OBJECT in problem.what for problem in problems) > len(problems) and steps is _STEPS_OF_LINES:
-        return _WITHOUT_PREFIX
-    known = next((step for what, step in steps + _STEPS if _all_say(problems, what)), None)
-    if known or field is None:
-        return known
-    if _all_say([problem for problem in problems if AFTER_ARRAY not in problem.what], NO_OBJECT):
-        return _OBJECTS
-    return (
-        f"The file was read as {file_format}: set {field} if it is something else, or write one object a line "
-        "(`jq -c . FILE > ROWS.jsonl` does it with objects over several lines)."
-    )
 
 
 def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
@@ -196,12 +78,14 @@ def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> s
     if all(what.startswith("content of message") and what.endswith(", not text") for what in said):
         kinds = {what.partition(" is ")[2].removesuffix(", not text") for what in said}
         return mending_messages.of_contents(kinds, column, file_format)
-    if any(_all_say(problems, f"is {kind}, not text") for kind in _WRITTEN_AS_TEXT):
+    if all(what.endswith(_WRITTEN_AS_TEXT) for what in said):
         return _as_text(column, file_format)
-    return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if _all_say(problems, what)), None)
+    return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if all_say(problems, what)), None)
 
 
-_WRITTEN_AS_TEXT = ("a number", "true or false", "a time", "a date", "a time of day", "a duration")
+_WRITTEN_AS_TEXT = tuple(
+    f"is {kind}, not text" for kind in ("a number", "true or false", "a time", "a date", "a time of day", "a duration")
+)
 """What values are that have one text each, which pandas and jq know."""
 
 
@@ -223,6 +107,27 @@ def _of_python(column: str, file_format: str) -> str:
         f"Write messages by json.dumps and not by str: `{how} > ROWS.jsonl` makes lists of them. Arrays of numpy have "
         f"no commas between their messages: write those anew, by {anew}."
     )
+
+
+_WHO = r"\{(?:\W?(?:role|from)\W{1,3})?(system|user|assistant|human|gpt), "
+_STRUCT = (
+    rf"{_WHO}(?:\x27(?:content|value)\x27: \x27(.*?)\x27|(?:(?:content|value)=|\x27(?:content|value)\x27: )?(.*?))\}}"
+    rf"(?=, {_WHO}|\]\s*\Z)"
+)
+"""Of Python: one message of a list as Athena, Spark and DuckDB show it, which may put it in quotes."""
+_AS_JSON = (
+    "Write messages as JSON where they are exported: to_json(COLUMN) of Spark and DuckDB, TO_JSON_STRING(COLUMN) of "
+    "BigQuery, json_format(CAST(COLUMN AS JSON)) of Athena, json.dumps of Python"
+)
+
+
+def _of_structs(column: str, file_format: str) -> str:
+    """How messages come of a list that a database has shown, and not written to be read."""
+    name = json.dumps(column)
+    said = r'{"role": who, "content": re.sub(r"\\(.)", r"\1", quoted) or plain}'
+    found = f're.findall(r"{_STRUCT}", row[{name}], re.DOTALL)'
+    how = by_python(file_format, f"{{**row, {name}: [{said} for who, quoted, plain, _ in {found}]}}")
+    return f"{_AS_JSON}; or `{how} > ROWS.jsonl` makes messages of these."
 
 
 def _asked_alike(column: str, file_format: str) -> str:
@@ -255,6 +160,8 @@ _TO_TEXT = (
 )  # fmt: skip
 _STEPS_OF_COLUMN = (
     (AS_PYTHON_WRITES, _of_python),
+    (AS_STRUCTS, _of_structs),
+    (NO_JSON, mending_messages.anyway(f"{_AS_JSON}.")),
     *mending_messages.OF_COLUMN,
     *((what, by_command(said, *programs)) for what, said, *programs in _TO_TEXT),
 )

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.csv_anew import anew, unescaped, with_plain_quotes, without_spaces
 from finetune_trainer.data.csv_rows import (
     BY_OTHERS,
+    ESCAPED,
     OTHER_QUOTES,
     OTHERS_IN_QUOTES,
     ROW_NUMBER,
     SEPARATORS,
     SPACE_BEFORE_QUOTE,
-    anew,
-    without_spaces,
+    TYPOGRAPHIC,
 )
 from finetune_trainer.data.jq import by_jq, field, quoted, separator_in
 
@@ -32,8 +33,9 @@ _JOINED = (
 rest of a question may become a part of the answer: such rows are left out."""
 _WHOLE = (
     "import itertools; before, here, behind = itertools.tee(itertools.chain([head], filter(None, rows), [head]), 3); "
+    r'plain = lambda row: [one.strip(" \"\ufeff\x1a").casefold() for one in row]; '
     "next(here); next(behind); next(behind); [out.writerow(row) for row, *beside in zip(here, before, behind) "
-    "if row != head and {len(head)} == set(map(len, [row, *beside]))]"
+    "if plain(row) != plain(head) and {len(head)} == set(map(len, [row, *beside]))]"
 )
 """The same of rows that have as many cells as the header, and so have those beside them."""
 _OF_MESSAGES = ("message", "content")
@@ -94,15 +96,20 @@ def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -
     if not file_format.startswith("CSV"):
         return None
     mark = separator_in(file_format)
-    if all(SPACE_BEFORE_QUOTE in problem.what for problem in problems):
-        return without_spaces(json.loads(mark))
+    separator = json.loads(mark)
+    if any(ESCAPED in problem.what for problem in problems):  # the rest of what is parted may have nothing to tell
+        return unescaped(separator)
+    ways = ((SPACE_BEFORE_QUOTE, without_spaces), (TYPOGRAPHIC, with_plain_quotes))
+    if way := next((how for what, how in ways if all(what in problem.what for problem in problems)), None):
+        return way(separator)
     if counted := _of_counts(problems, file_format, are_all=are_all):
         return counted
     if any(OTHER_QUOTES in problem.what for problem in problems):  # cells of other rows may come of it
         return (
             "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
-            """`sed 's/\\\\"/""/g' FILE > ROWS.csv` does it where a backslash stands before them; others are for you """
-            f"to double, since nothing tells where their cell ends. {anew(json.loads(mark), 'quoting=3')} takes all "
+            r"""`sed 's/\\\\/\x01/g; s/\\"/""/g; s/\x01/\\/g' FILE > ROWS.csv` does it where a backslash stands """
+            "before them, and writes one of two backslashes, which stand for one there; others are for you "
+            f"to double, since nothing tells where their cell ends. {anew(separator, 'quoting=3')} takes all "
             "quotes for a part of the text, as tables with tabs mostly have them."
         )
     return None

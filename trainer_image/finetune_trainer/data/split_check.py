@@ -269,7 +269,8 @@ class SplitCheck:
         if self.bad_rows:
             field = f"spec.dataset.{self.split}.format"
             mended = mending(self.problems, self.rows, self.bad_rows, self.format, field)
-            return self._of_two_layouts() or self._of_answers_elsewhere() or mended
+            plain = wrapped.typed(self.first_fields, self.format)
+            return plain or self._of_two_layouts() or self._of_answers_elsewhere() or mended
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
         return more_room(self.spec.hyperparameters, self._positions)
@@ -290,6 +291,7 @@ class SplitCheck:
 
     def _of_another_layout(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
         """What makes rows of a file that has all it needs, and not as columns."""
+        is_mapped = len(meant) == len(unnamed)
         columns, seen, of_pairs = self.columns, set(self.columns_seen), self.spec.preference is not None
         of_one_answer = (
             exports.of_export(seen, self.first_fields, self.format),
@@ -297,10 +299,11 @@ class SplitCheck:
             column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
         )
         ways: tuple[str | None, ...] = (
+            wrapped.typed(self.first_fields, self.format),
             of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
             *(of_one_answer if not of_pairs else ()),
-            None if of_pairs else parted.put_together(self.first_fields, self.format, may_be_mapped=True),
-            None if len(meant) == len(unnamed) else wrapped.as_json(columns, self.first_fields, self.format),
+            None if of_pairs else parted.put_together(self.first_fields, self.format, may_be_mapped=is_mapped),
+            None if is_mapped else wrapped.as_json(columns, self.first_fields, self.format),
             self._marked and self._marked.step(self.format),
         )
         if known := next(filter(None, ways), None):

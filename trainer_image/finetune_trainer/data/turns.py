@@ -39,6 +39,12 @@ _KINDS = {
 }
 PYTHONS_LIST = re.compile(r"\s*\[\s*\{\s*'(role|from|content|value)'")
 """Beginning of a list of messages as str writes it."""
+_STRUCTS = re.compile(r"\s*\[\s*\{(\W?(role|from)\W{1,3})?(system|user|assistant|human|gpt),")
+"""Beginning of a list of messages as databases show structs: with names before the values, or without."""
+AS_STRUCTS = "is a list as databases show structs, not JSON"
+"""Problem of messages that a query has made text of."""
+NO_JSON = "is no list of messages, nor one written as JSON (json.dumps writes it)"
+"""Problem of other text where messages should be."""
 AS_PYTHON_WRITES = "is a list as Python's str writes it, not JSON"
 """Problem of messages that str or a table of pandas has made text of."""
 NO_ANSWER = "the last message is not the assistant's"
@@ -138,6 +144,8 @@ def _joined(value: Any, what: str, column: str) -> Any:
 
 def _text_of(part: dict[str, Any], what: str, column: str) -> str:
     kind, said = part.get("type"), part.get("text")
+    if kind == "text" and said is None:
+        said = part.get("content")  # as OpenTelemetry has it
     if kind in _TEXT_PARTS and isinstance(said, str) and not part.get("thought"):
         return said
     held = kind if isinstance(kind, str) else " ".join(name for name, inside in part.items() if inside is not None)
@@ -209,8 +217,8 @@ def _decoded(messages: str, column: str) -> Any:
     try:
         found = msgspec.json.decode(messages)
     except (msgspec.DecodeError, RecursionError):
-        otherwise = "is no list of messages, nor one written as JSON (json.dumps writes it)"
-        why = AS_PYTHON_WRITES if PYTHONS_LIST.match(messages) else otherwise
+        known = ((_STRUCTS, AS_STRUCTS), (PYTHONS_LIST, AS_PYTHON_WRITES))
+        why = next((words for begins, words in known if begins.match(messages)), NO_JSON)
         raise UnusableError("Malformed", f"{called('messages', column)} {why}", column) from None
     if not are_told_apart(messages.encode(), [found]):
         what = f"{called('messages', column)} has a name twice in one object: write it once"

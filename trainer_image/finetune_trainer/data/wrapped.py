@@ -30,8 +30,18 @@ _OF_SQUAD = (
     "+ .question), completion: .answers[0].text}"
 )
 _ALONE = (
-    "Write one object a line: `jq -c . FILE > ROWS.jsonl` does it with objects that stand one after the other, and "
-    "with one that holds the rows: check that then."
+    "Write one object a line: `sed 's/^},/}/' FILE | jq -c . > ROWS.jsonl` does it with objects that stand one after "
+    "the other, with commas between them or without, and with one that holds the rows: check that then."
+)
+
+
+_OF_LISTS = frozenset({"L", "M", "arrayValue", "mapValue"})
+"""What values are that DynamoDB and Firestore hold lists and objects in."""
+_PLAIN = (
+    'def plain: if type == "object" and length == 1 and (keys[0] | IN("S", "N", "BOOL", "L", "M", '
+    '"stringValue", "integerValue", "doubleValue", "booleanValue", "arrayValue", "mapValue", "values", "fields")) '
+    'then .[] | plain elif type == "object" then map_values(plain) elif type == "array" then map(plain) else . end; '
+    "(.Item // .fields // .) | plain"
 )
 
 
@@ -40,6 +50,8 @@ def step_for(fields: Mapping[str, Any] | None, serves: Callable[[Mapping[str, An
 
     `fields` are the object's; None where it goes on behind its line.
     """
+    if fields is not None and (plain := typed(fields, _LINES)):
+        return plain
     told = None if fields is None else next(_ways_out(fields, serves), None)
     if told is None:
         return _ALONE
@@ -109,6 +121,22 @@ def within(layouts: Layouts, fields: Mapping[str, Any], file_format: str) -> str
             return f"Turns stand in pairs: `{how}` makes messages of them."
     told = _rows_out(fields, lambda one: not absent(layouts.of(one).columns, one))
     return told and f"Rows stand within those of the file: `{by_jq(file_format, told[0])}` {told[1]}."
+
+
+def typed(fields: Mapping[str, Any], file_format: str) -> str | None:
+    """What to do with rows whose lists and objects stand with their types, as DynamoDB and Firestore have them."""
+    if not _has_typed(fields, _DEPTH):
+        return None
+    return f"Values stand within their types: `{by_jq(file_format, _PLAIN)}` takes them out."
+
+
+def _has_typed(fields: Mapping[str, Any], depth: int) -> bool:
+    """Whether there is a list or an object in it that is alone within an object, by the name of its type."""
+    within = [value for value in fields.values() if isinstance(value, dict)] if depth else []
+    is_one = len(fields) == 1 and not _OF_LISTS.isdisjoint(fields)
+    return (is_one and all(isinstance(one, list | dict) for one in fields.values())) or any(
+        _has_typed(value, depth - 1) for value in within
+    )
 
 
 def places_of_rows(fields: Mapping[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:

@@ -14,17 +14,17 @@ CODE = (
 FORMULAS = (
     r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
 )  # fmt: skip
-PATHS = (r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top")
+PATHS = ("C:\\dir\\", "a\\\\", r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top")
 SCRIPTS = (
     "„Spaß“ « voilà » Ç\u2019à", "Ñandú ¿qué? \u201aÄrzte\u2018", "Île, 5€, √2", "Рёбра",
     "├── src\n│   └── x", "Óð Ísland Ð", "नमस्ते", "ƒ(x)",
-    "Македонија \u0455везда Ѓорче", "Ђорђе", "Ζήτω η λίμνη", "Český š",
+    "Ѓорче, \u0455ид", "Ђорђе", "Ζήτω η λίμνη", "Český š",
     RUSSIAN, JAPANESE, CHINESE, "🙂", "Ä\u2013Ö\u2013Ü\u2013", "50 ¤, Øst",
 )  # fmt: skip
 HEALTHY = (*CODE, *FORMULAS, *PATHS, *SCRIPTS, "a\nb", "", '"quoted"', "data:image/svg+xml;base64,")
 GARBLED = (
-    garbled.has_written_breaks, garbled.has_escaped_breaks, garbled.is_json_string, garbled.is_encoded_twice,
-    garbled.has_file, garbled.has_html, garbled.has_controls, garbled.is_struct,
+    garbled.ends_escaped, garbled.has_written_breaks, garbled.has_escaped_breaks, garbled.is_json_string,
+    garbled.is_encoded_twice, garbled.has_file, garbled.has_html, garbled.has_controls, garbled.is_struct,
 )  # fmt: skip
 
 
@@ -41,6 +41,8 @@ def test_no_healthy_text_is_taken_for_a_garbled_one(text):
         (garbled.has_written_breaks, r"of C\\D\n- a"),
         (garbled.has_escaped_breaks, "a\\\nb c"),
         (garbled.has_escaped_breaks, "One.\\\n\\\nTwo\\\\\\\nThree"),
+        (garbled.ends_escaped, "yes,\\"),
+        (garbled.ends_escaped, "of C\\\\D\\\\\\"),
         (garbled.is_json_string, r'"Hello\nthere"'),
         (garbled.is_json_string, r'"He said \"hi\""'),
         (garbled.has_file, f"See data:image/png;base64,{'iVBORw0KGgo' * 4}"),

@@ -1,0 +1,115 @@
+"""Files that are nearly what is read: what is said of each leads, when it is followed, to exactly the rows meant."""
+
+import json
+
+import pytest
+
+from finetune_api.exit_codes import ExitCode
+from tests.unit.finetune_trainer.following import followed
+
+ROWS = [
+    {"prompt": "It's \"so\", isn't it?", "completion": "yes,\nand\tno;\tor"},
+    {"prompt": "// no # comment, {a: b(c)},", "completion": r"C:\new \n"},
+    {"prompt": "Größe; 5|6", "completion": "“schön”"},
+]
+TEXTS = [list(row.values()) for row in ROWS]
+LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS)
+INDENTED = [json.dumps(row, indent=2) for row in ROWS]
+
+
+def in_single_quotes(text):
+    return "'{}'".format(json.dumps(text, ensure_ascii=False)[1:-1].replace(r"\"", '"').replace("'", r"\'"))
+
+
+def of_javascript(row):
+    prompt, completion = in_single_quotes(row["prompt"]), json.dumps(row["completion"])
+    return f"\t{{prompt: {prompt}, completion: {completion},}} // it's a row\n"
+
+
+def of_shell(row):
+    return f'{{ "_id" : ObjectId("65a"), {json.dumps(row)[1:-1]}, "at" : new Date(ISODate("2024-01-01T00:00:00Z")) }}\n'
+
+
+def as_outfile(rows, mark="\t"):
+    """As SELECT ... INTO OUTFILE of MySQL, with a header."""
+    escaped = ([one.translate({ord(char): f"\\{char}" for char in f"\\\n{mark}"}) for one in row] for row in rows)
+    return "".join(f"{mark.join(row)}\n" for row in [["prompt", "completion"], *escaped])
+
+
+TYPOGRAPHIC = "prompt,completion\n" + "".join(f"“{number}, or ”“ not”,„{number} “\r\n" for number in range(3))
+TALKS = [{"user": one, "assistant": two} for one, two in TEXTS]
+
+
+def as_structs(message, escaped=""):
+    """A table with conversations as a query shows them."""
+    escapes = {ord(one): f"\\{one}" for one in escaped}
+    shown = (", ".join(message % (who, said.translate(escapes)) for who, said in talk.items()) for talk in TALKS)
+    return "messages,id\n" + "".join('"[{}]",{}\n'.format(one.replace('"', '""'), 1) for one in shown)
+
+
+def as_lines(rows):
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+def of_spans(talk):
+    parts = {who: [{"role": who, "parts": [{"type": "text", "content": said}]}] for who, said in talk.items()}
+    return {"gen_ai.input.messages": parts["user"], "gen_ai.output.messages": parts["assistant"]}
+
+
+def of_dynamo(talk):
+    messages = [{"M": {"role": {"S": who}, "content": {"S": said}}} for who, said in talk.items()]
+    return {"Item": {"messages": {"L": messages}, "id": {"N": "1"}}}
+
+
+NEARLY = {
+    "JavaScript": ("t.json", f"[\n{''.join(map(of_javascript, ROWS)).replace(' //', ', //')}]"),
+    "JavaScript in lines": ("t.jsonl", "".join(map(of_javascript, ROWS))),
+    "a shell of MongoDB": ("t.json", "".join(map(of_shell, ROWS))),
+    "objects of several lines with commas": ("t.json", ",\n".join(INDENTED)),
+    "several objects in some lines": ("t.jsonl", LINES.replace("\n", "", 1)),
+    "YAML": (
+        "t.yaml",
+        "".join(f"- prompt: {json.dumps(one)}\n  completion: {json.dumps(two)}\n" for one, two in TEXTS),
+    ),
+    "documents of YAML": ("t.jsonl", "".join(f"---\n{one}\n" for one in INDENTED)),
+    "structs of Athena": ("t.csv", as_structs("{role=%s, content=%s}")),
+    "structs of Spark": ("t.csv", as_structs("{%s, %s}")),
+    "structs of DuckDB": ("t.csv", as_structs("{'role': %s, 'content': %s}")),
+    "structs of DuckDB, in quotes": ("t.csv", as_structs("{'role': %s, 'content': '%s'}", "\\'")),
+    "spans of OpenTelemetry": ("t.jsonl", as_lines(map(of_spans, TALKS))),
+    "lists of DynamoDB": ("t.jsonl", as_lines(map(of_dynamo, TALKS))),
+    "segments of Axolotl": (
+        "t.jsonl",
+        as_lines({"segments": [{"label": who == "assistant", "text": talk[who]} for who in talk]} for talk in TALKS),
+    ),
+    "OUTFILE": ("t.tsv", as_outfile(TEXTS)),
+    "OUTFILE with commas": ("t.csv", as_outfile(TEXTS, ",")),
+}
+
+
+@pytest.mark.parametrize("what", NEARLY)
+def test_the_next_step_leads_to_exactly_the_rows(check, tmp_path, what):
+    name, data = NEARLY[what]
+    refused = check(train=(name, data)).verdict
+    assert not refused.valid
+    made = followed(refused.next_step, tmp_path, FILE=data)
+    (path,) = tmp_path.glob("ROWS.*")
+    result = check(train=(f"made{path.suffix}", made), validation=("v.jsonl", LINES))
+    assert (result.code, result.verdict.train.rows) == (ExitCode.OK, 3), result.err
+    assert result.verdict.shared_rows[0].rows == 3
+
+
+@pytest.mark.parametrize("header", ["prompt,completion", "“prompt”,“completion”"])
+def test_typographic_quotes_around_cells_are_made_plain_and_those_within_are_left(check, tmp_path, header):
+    cells = [f"“{number}, or ”“ not”,„{number}“\r\n" for number in range(3)]
+    data = "\n".join([header, *cells])
+    made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
+    want = "".join(json.dumps({"prompt": f"{one}, or ”“ not", "completion": str(one)}) + "\n" for one in range(3))
+    result = check(train=("made.csv", made), validation=("v.jsonl", want))
+    assert result.verdict.shared_rows[0].rows == 3, result.err
+
+
+def test_a_header_that_stands_in_a_file_again_behind_a_byte_order_mark_is_left_out(check, tmp_path):
+    data = "prompt,completion\na,b\n\ufeffPrompt,completion\nc,d\n"
+    made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
+    assert made == "prompt,completion\na,b\nc,d\n"

@@ -1,0 +1,45 @@
+"""Commands that write a table of text anew, as CSV has it: other quotes, spaces and escapes than it knows. Pure."""
+
+import json
+
+UNQUOTED = (
+    "`python3 -c 'import csv; csv.field_size_limit(1 << 30); [print(*row) for row in "
+    'csv.reader(open("FILE", newline="", encoding="utf-8-sig"))]\' > ROWS.csv` takes these quotes away.'
+)
+
+
+def unescaped(separator: str) -> str:
+    """What to do where backslashes stand before separators and ends of lines within texts."""
+    return (
+        "Export the table without escapes, as CSV or JSON; or `python3 -c 'import csv, io, re, sys; "
+        r'csv.field_size_limit(1 << 30); mean = {"n": "\n", "t": "\t", "r": "\r", "0": "", "N": ""}; '
+        r'text = re.sub(r"\\(\r\n|[\\ntr0N\"\n\t,;|])", lambda one: chr(1 << 20 | ord(one[1][-1])), '
+        'open("FILE", newline="", encoding="utf-8-sig").read()); back = lambda one: chr(ord(one[0]) & 127); '
+        r'csv.writer(sys.stdout, lineterminator="\n").writerows([re.sub("[\U00100000-\U0010007f]", '
+        "lambda one: mean.get(back(one), back(one)), cell) for cell in row] for row in "
+        f'csv.reader(io.StringIO(text, newline=""), delimiter={json.dumps(separator)}))'
+        r"' > ROWS.csv` takes backslashes away where they escape something, as MySQL has them; \N, no value, becomes "
+        "an empty cell."
+    )
+
+
+def without_spaces(separator: str) -> str:
+    """What to do where a space stands before quotes."""
+    how = anew(separator, "skipinitialspace=True")
+    return f"Quotes stand right behind the separator: {how} takes the spaces between them away."
+
+
+def with_plain_quotes(separator: str) -> str:
+    """What to do where typographic quotes stand around cells; those within texts are left."""
+    mark = json.dumps(separator)[1:-1]
+    how = rf's/\(^\|{mark}\)\(“\|„\)/\1"/g; s/\(”\|“\)\({mark}\|\r*$\)/"\2/g'
+    return f"`sed '{how}' FILE > ROWS.csv` writes plain quotes around cells, where a word processor has put others."
+
+
+def anew(separator: str, option: str) -> str:
+    """The command that writes a table anew which is read with an option of Python's reader."""
+    return (
+        "`python3 -c 'import csv, sys; csv.field_size_limit(1 << 30); csv.writer(sys.stdout, "
+        'lineterminator="\\n").writerows(csv.reader(open("FILE", newline="", encoding="utf-8-sig"), '
+        f"delimiter={json.dumps(separator)}, {option}))' > ROWS.csv`"
+    )
