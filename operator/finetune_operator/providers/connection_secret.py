@@ -129,6 +129,5 @@ class ConnectionSecrets:
 
 def _unreadable(secret: str, refusal: Forbidden) -> TryLater:
     """The operator's rights lack, or an authorizer refuses it: whoever needs the provider says so."""
-    error = TryLater(Reason.WRITE_REFUSED, f"Secret {secret} cannot be read: {refusal.message}", 60.0)
-    error.next_step = "Ask an admin to let the operator read it: `helm upgrade` restores rights that were edited."
-    return error
+    step = "Ask an admin to let the operator read it: `helm upgrade` restores rights that were edited."
+    return TryLater(Reason.WRITE_REFUSED, f"Secret {secret} cannot be read: {refusal.message}", 60.0, next_step=step)

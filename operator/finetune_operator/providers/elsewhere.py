@@ -14,14 +14,9 @@ def require_same_account(name: str, now: str | None, before: str | None, done_in
     """Raises Elsewhere where the credentials lead to another account than before, as far as both are known."""
     if now is None or before is None or now == before:
         return
-    message = (
-        f"the credentials of LLMConnection {name} lead to {now} by now, and {done_in} {before}, where it may be billed"
-    )
-    other = Elsewhere(Reason.CREDENTIALS_INVALID, message, 60.0)
-    other.next_step = (
-        f"Ask an admin to let the connection lead to {before} again; another is for another LLMConnection."
-    )
-    raise other
+    said = f"the credentials of LLMConnection {name} lead to {now} by now, and {done_in} {before}"
+    step = f"Ask an admin to let the connection lead to {before} again; another is for another LLMConnection."
+    raise Elsewhere(Reason.CREDENTIALS_INVALID, f"{said}, where it may be billed", 60.0, next_step=step)
 
 
 def require_same_place(name: str, now: str | None, before: str | None, done: str, *, what: str = "") -> None:
@@ -32,6 +27,5 @@ def require_same_place(name: str, now: str | None, before: str | None, done: str
         f"LLMConnection {name} leads to {what}{now} by now, and this was {done} at {what}{before}, where it may be "
         "billed: make the connection lead there as before"
     )
-    elsewhere = Elsewhere(Reason.CONNECTION_NOT_FOUND, message, 60.0)
-    elsewhere.next_step = "Ask an admin to make the connection as it was; another place is for another LLMConnection."
-    raise elsewhere
+    step = "Ask an admin to make the connection as it was; another place is for another LLMConnection."
+    raise Elsewhere(Reason.CONNECTION_NOT_FOUND, message, 60.0, next_step=step)

@@ -61,15 +61,17 @@ class ProviderError(Exception):
         reason: from the closed set.
         message: a sentence without secrets.
         retry_after: seconds after which another try makes sense.
+        next_step: what to do, where it is not what the reason leads to otherwise.
     """
 
-    def __init__(self, reason: Reason, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, reason: Reason, message: str, retry_after: float | None = None, *, next_step: str | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
-        self.next_step: str | None = None
-        """What to do, where it is not what the reason leads to otherwise."""
+        self.next_step = next_step
 
     def failure(self) -> Failure:
         """The error as status shows it."""
@@ -91,9 +93,7 @@ class TryLater(ProviderError):
     @classmethod
     def because(cls, failure: Failure, retry_after: float | None = None) -> Self:
         """Of a failure that is known, with its next step."""
-        error = cls(Reason(failure.reason), failure.message, retry_after)
-        error.next_step = failure.next_step
-        return error
+        return cls(Reason(failure.reason), failure.message, retry_after, next_step=failure.next_step)
 
 
 class Crowded(TryLater):
@@ -110,9 +110,11 @@ class Busy(TryLater):
 class Denied(TryLater):
     """One right lacks; what else is asked may go well. No other key of the same identity would help."""
 
-    def __init__(self, reason: Reason, message: str, retry_after: float | None = None) -> None:
-        super().__init__(reason, message, retry_after)
-        self.next_step = RIGHTS_STEP if reason is Reason.CREDENTIALS_INVALID else None
+    def __init__(
+        self, reason: Reason, message: str, retry_after: float | None = None, *, next_step: str | None = None
+    ) -> None:
+        rights = RIGHTS_STEP if reason is Reason.CREDENTIALS_INVALID else None
+        super().__init__(reason, message, retry_after, next_step=next_step or rights)
 
 
 class Elsewhere(TryLater):

@@ -39,9 +39,8 @@ def unanswered(error: BaseException, who: str) -> Unknown:
     found = list(_causes(error))
     kind = Unreached if any(type(one).__name__ in _NEVER_SENT for one in found) else Unknown
     why = _known(found, "SSL_CERT_FILE") or _of_its_name(found)
-    told = kind(Reason.PROVIDER_UNAVAILABLE, f"{who}{_at(found)} {why}")
-    told.next_step = _TRUST if any(isinstance(one, ssl.SSLCertVerificationError) for one in found) else None
-    return told
+    step = _TRUST if any(isinstance(one, ssl.SSLCertVerificationError) for one in found) else None
+    return kind(Reason.PROVIDER_UNAVAILABLE, f"{who}{_at(found)} {why}", next_step=step)
 
 
 def too_long(who: str | None) -> Unreadable:

@@ -212,10 +212,6 @@ class Aws:
 
 def _no_address(service: str, endpoint: str) -> ProviderError:
     """Nobody is asked: no client is made for such an address."""
-    found = TryLater(
-        Reason.PROVIDER_UNAVAILABLE, f"{plain(endpoint)}, where {service} is to be, can be no host's address"
-    )
-    found.next_step = (
-        "Ask an admin to correct the LLMConnection's endpoints: a host's name has letters, digits and dashes."
-    )
-    return found
+    message = f"{plain(endpoint)}, where {service} is to be, can be no host's address"
+    step = "Ask an admin to correct the LLMConnection's endpoints: a host's name has letters, digits and dashes."
+    return TryLater(Reason.PROVIDER_UNAVAILABLE, message, next_step=step)

@@ -101,9 +101,7 @@ def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> Pr
     kind = type(error).__name__
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
         message = f"the operator's pod has no identity at AWS ({kind}): check its service account"
-        refused = TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
-        refused.next_step = _NO_IDENTITY
-        return refused
+        return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, next_step=_NO_IDENTITY)
     if isinstance(error, boto.ParamValidationError | boto.InvalidRegionError):
         return Refused(Reason.PROVIDER_REFUSED, f"{service} cannot be asked that ({kind})")
     return unanswered(error, service)
@@ -171,9 +169,9 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
         # Asked by the SDK, before the service was: what the connection wants was never looked at.
         message = f"the operator's pod gets no credentials at AWS ({code}): {said}"
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
-    refused = _refused(error, service, code)(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}")
-    refused.next_step = _NO_DATA_STEP if _NO_DATA in said else None
-    return refused
+    step = _NO_DATA_STEP if _NO_DATA in said else None
+    kind = _refused(error, service, code)
+    return kind(Reason.PROVIDER_REFUSED, f"{service} refuses ({code}): {said}", next_step=step)
 
 
 def _refused(error: boto.ClientError, service: str, code: str) -> type[Refused]:

@@ -199,9 +199,9 @@ def _translated(error: HttpResponseError) -> ProviderError:
         kind = Forbidden if status == 403 else TryLater
         lacks = _ACTION.search(_said(error))
         right = f": it lacks the right {lacks[1]}" if lacks else ""
-        found = kind(Reason.CREDENTIALS_INVALID, f"ARM refuses the operator's identity ({status} {code}){right}", 60.0)
-        found.next_step = RIGHTS_STEP if kind is Forbidden else None
-        return found
+        message = f"ARM refuses the operator's identity ({status} {code}){right}"
+        step = RIGHTS_STEP if kind is Forbidden else None
+        return kind(Reason.CREDENTIALS_INVALID, message, 60.0, next_step=step)
     if status == 409:
         said = f"the account is busy with another deployment ({code})"
         return TryLater(Reason.RATE_LIMITED, said, pause or CONFLICT_PAUSE_SECONDS)
@@ -220,9 +220,8 @@ def _in_the_way(error: HttpResponseError) -> Forbidden | None:
     what, step = next((said for words, said in _IN_THE_WAY.items() if words in code), ("", ""))
     if not what:
         return None
-    found = Forbidden(Reason.PROVIDER_REFUSED, f"ARM refuses ({error.status_code} {code}): {what}", 60.0)
-    found.next_step = step
-    return found
+    message = f"ARM refuses ({error.status_code} {code}): {what}"
+    return Forbidden(Reason.PROVIDER_REFUSED, message, 60.0, next_step=step)
 
 
 def _code(error: HttpResponseError) -> str:

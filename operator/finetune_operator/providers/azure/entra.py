@@ -64,9 +64,7 @@ def _no_identity(settings: AzureOpenAI) -> TryLater:
         message = "tenantID of the connection's Secret is not the ID or the domain of a tenant"
         return TryLater(Reason.CREDENTIALS_INVALID, message, PAUSE_SECONDS)
     message = "the operator's pod has no workload identity of Azure: its environment lacks what Azure's webhook adds"
-    error = TryLater(Reason.CREDENTIALS_INVALID, message, PAUSE_SECONDS)
-    error.next_step = _NO_WORKLOAD_IDENTITY
-    return error
+    return TryLater(Reason.CREDENTIALS_INVALID, message, PAUSE_SECONDS, next_step=_NO_WORKLOAD_IDENTITY)
 
 
 def untold(error: AzureError, what: str) -> ProviderError:

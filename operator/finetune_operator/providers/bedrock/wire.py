@@ -63,9 +63,8 @@ def of_the_wish(error: Refused) -> Refused:
     field = next((field for words, field in _FIELDS if words.search(error.message)), None)
     if field is None:
         return error
-    found = Refused(error.reason, f"spec.{field}: {error.message}")
-    found.next_step = OTHER_BASE if field == "baseModel" else found.next_step
-    return found
+    step = OTHER_BASE if field == "baseModel" else None
+    return Refused(error.reason, f"spec.{field}: {error.message}", next_step=step)
 
 
 def job_name(key: JobKey) -> str:

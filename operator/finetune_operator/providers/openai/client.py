@@ -57,11 +57,9 @@ def client(
 
 
 def _no_address(base_url: str) -> TryLater:
-    found = TryLater(Reason.PROVIDER_UNAVAILABLE, f"{plain(base_url)} has no host that could be asked", 60.0)
-    found.next_step = (
-        "Ask an admin to correct baseURL, or endpoint, of the LLMConnection: a host's name, or its address."
-    )
-    return found
+    message = f"{plain(base_url)} has no host that could be asked"
+    step = "Ask an admin to correct baseURL, or endpoint, of the LLMConnection: a host's name, or its address."
+    return TryLater(Reason.PROVIDER_UNAVAILABLE, message, 60.0, next_step=step)
 
 
 class _Client(openai.DefaultAsyncHttpxClient):

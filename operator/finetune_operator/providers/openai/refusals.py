@@ -33,9 +33,8 @@ _NO_FILE = re.compile("no such file", re.IGNORECASE)
 class Barred(TryLater):
     """403: the key is good, and may not do this."""
 
-    def __init__(self, reason: Reason, message: str, retry_after: float, code: str, said: str) -> None:
-        super().__init__(reason, message, retry_after)
-        self.next_step = RIGHTS_STEP
+    def __init__(self, message: str, code: str, said: str) -> None:
+        super().__init__(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, next_step=RIGHTS_STEP)
         self.code = code
         self.said = said
 
@@ -84,12 +83,10 @@ def of_the_wish(error: Refused) -> Refused:
     named = f"spec.{field}: {error.message}" if field else error.message
     # A file may only not show yet; of a model no waiting helps.
     absent = isinstance(error, NotThere) and field != "baseModel"
-    found = NotThere(error.reason, named) if absent else Refused(error.reason, named)
+    step = OTHER_BASE if field == "baseModel" else None
     if param in {"training_file", "validation_file"} or _NO_FILE.search(named):
-        found.next_step = BRING_AGAIN
-    elif field == "baseModel":
-        found.next_step = OTHER_BASE
-    return found
+        step = BRING_AGAIN
+    return (NotThere if absent else Refused)(error.reason, named, next_step=step)
 
 
 _MISMATCHED = "mismatched_"
@@ -98,12 +95,12 @@ _MISMATCHED = "mismatched_"
 
 def _of_the_key(code: str, host: str) -> TryLater:
     """Not the provider's own words: they hold parts of the key."""
-    error = TryLater(Reason.CREDENTIALS_INVALID, f"{host} does not accept the API key (401)", KEY_PAUSE_SECONDS)
+    message, step = f"{host} does not accept the API key (401)", None
     what = code.removeprefix(_MISMATCHED)
     if code.startswith(_MISMATCHED) and what in {"organization", "project"}:
-        error.message = f"openAI.{what} of the connection is not the API key's, says {host} (401 {code})"
-        error.next_step = f"Ask an admin to correct openAI.{what} of the connection, or to leave it out."
-    return error
+        message = f"openAI.{what} of the connection is not the API key's, says {host} (401 {code})"
+        step = f"Ask an admin to correct openAI.{what} of the connection, or to leave it out."
+    return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, next_step=step)
 
 
 def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
@@ -121,7 +118,7 @@ def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noq
             return _of_the_key(code, host)
         case 403:
             message = f"{host} does not let this key do that (403){words}"
-            return Barred(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, code, told.words)
+            return Barred(message, code, told.words)
         case 404:
             return Missing(f"{host} has no such thing (404){words}", code, param)
         case 429:
