@@ -21,9 +21,13 @@ _WRITTEN_LETTER = re.compile(r"(?<!\\)\\u[0-9a-fA-F]{4}")
 _PLAIN_BREAK = re.compile(r"(?<!\\)(?:\\\\)*\n")
 _ESCAPED_BREAK = re.compile(r"[^\s\\](?:\\\\)*\\\n")
 """Where a line goes on in a shell or a program, a space stands before the backslash."""
-OF_HTML = re.compile("&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+OF_HTML = re.compile(
+    "&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z](acute|grave|circ|uml|tilde|cedil|ring)|szlig|"
+    "(ae|AE)lig|[oO]slash|[lr][sd]quo|[lr]aquo|[nm]dash|hellip|euro|pound|copy|trade|deg);"
+)
 _OF_STRUCTS = re.compile(r"""[{\[][^"']*[}\]]""")
-_QUOTES = frozenset(('""', "“”", "„“", "«»"))
+_WRAPPED = re.compile(r"""b?'.*'|".*"|“.*”|„.*“|«.*»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""", re.DOTALL)
+_OF_IMAGES = re.compile(r"\A<(?:image|video|audio)>|\n<(?:image|video|audio)>\Z|<\|(?:image|video|audio)(?:_pad)?\|>")
 _OF_FILES = re.compile(r";base64,[A-Za-z0-9+/]{32}")
 
 
@@ -76,9 +80,12 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def is_in_quotes(text: str) -> bool:
-    """Whether quotes stand around it."""
-    return len(text) > 1 and text[0] + text[-1] in _QUOTES
+def is_wrapped(text: str) -> bool:
+    """Whether quotes stand around it, or brackets around those, or it is a struct as databases show it."""
+    return text[:1] in _BEGIN_WRAPPED and (_WRAPPED.fullmatch(text) is not None or is_struct(text))
+
+
+_BEGIN_WRAPPED = frozenset("'\"“„«[{b")
 
 
 def is_struct(text: str) -> bool:
@@ -91,9 +98,19 @@ def has_html(text: str) -> bool:
     return "&" in text and OF_HTML.search(text) is not None
 
 
+def has_bytes_of_mail(text: str) -> bool:
+    """Whether letters or quotes stand in it as mails write their bytes (quoted-printable)."""
+    return "=" in text and ("=C3=" in text or "=E2=80=" in text)
+
+
 def has_breaks_of_excel(text: str) -> bool:
     """Whether it has what Excel's files write for a carriage return."""
     return "_" in text and "_x000D_" in text  # a single character is looked for in a fortieth of the time
+
+
+def shows_image(text: str) -> bool:
+    """Whether the mark for a picture, a video or a sound stands in it, which was beside the text elsewhere."""
+    return "<" in text and _OF_IMAGES.search(text) is not None
 
 
 def has_file(text: str) -> bool:
