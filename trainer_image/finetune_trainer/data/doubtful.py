@@ -159,8 +159,8 @@ def of_every_row() -> list[EveryRow]:
         ),
         EveryRow(
             lambda asked, answer: garbled.is_wrapped(asked) and garbled.is_wrapped(answer),
-            "have question and answer within quotes or brackets, which are learnt with them: so programs and databases show "
-            "texts, lists and structs",
+            "have question and answer within quotes or brackets, which are learnt with them: so programs and databases "
+            "show texts, lists and structs",
             _TWO,
         ),
         EveryRow(is_the_same, "have the same answer: a model learns to say it whatever it is asked"),

@@ -4,6 +4,7 @@ Each is asked of many texts put together first, wherever none of them has what a
 """
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -27,7 +28,7 @@ OF_HTML = re.compile(
 )
 _OF_STRUCTS = re.compile(r"""[{\[][^"']*[}\]]""")
 _WRAPPED = re.compile(r"""b?'.*'|".*"|“.*”|„.*“|«.*»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""", re.DOTALL)
-_OF_IMAGES = re.compile(r"\A<(?:image|video|audio)>|\n<(?:image|video|audio)>\Z|<\|(?:image|video|audio)(?:_pad)?\|>")
+_OF_IMAGES = re.compile(r"\A<image>|\n<image>\Z")
 _OF_FILES = re.compile(r";base64,[A-Za-z0-9+/]{32}")
 
 
@@ -56,7 +57,9 @@ def has_written_letters(text: str) -> bool:
 
 def has_escaped_breaks(text: str) -> bool:
     """Whether a backslash stands before each line break in it, as databases write those within a cell."""
-    return "\\\n" in text and _PLAIN_BREAK.search(text) is None and _ESCAPED_BREAK.search(text) is not None
+    breaks = text.count("\\\n")
+    is_all = breaks > 0 and breaks == text.count("\n")
+    return is_all and _PLAIN_BREAK.search(text) is None and _ESCAPED_BREAK.search(text) is not None
 
 
 def ends_escaped(text: str) -> bool:
@@ -109,8 +112,8 @@ def has_breaks_of_excel(text: str) -> bool:
 
 
 def shows_image(text: str) -> bool:
-    """Whether the mark for a picture, a video or a sound stands in it, which was beside the text elsewhere."""
-    return "<" in text and _OF_IMAGES.search(text) is not None
+    """Whether the mark for a picture stands in it, which was beside the text elsewhere."""
+    return "<image>" in text and _OF_IMAGES.search(text) is not None
 
 
 def has_file(text: str) -> bool:
@@ -129,7 +132,7 @@ def is_encoded_twice(text: str) -> bool:
         return False
     if any(begun in text and western.search(text) for begun, western in _OF_WESTERN.items()):
         return True
-    return any(end in text and letter in text for end, letter in _OF_LETTERS)
+    return any(rare in text and any(map(text.__contains__, read)) for rare, read in _OF_LETTERS.items())
 
 
 _BEHIND = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
@@ -144,9 +147,17 @@ _MARKS_OF_TEXT = "äöüé\u2019\u201c\u201d\u2013\u2014\u2026"
 _FREQUENT = {"cp1252": "иεηاा的。をスン\U0001f642", "cp1251": f"\u043e{_MARKS_OF_TEXT[4:]}"}
 _FREQUENT |= dict.fromkeys(("mac_roman", "cp437"), _MARKS_OF_TEXT)
 """Letters that other scripts have in next to every text, and those that western ones have."""
-_OF_LETTERS = [
-    (read[-1], read)
-    for codec, letters in _FREQUENT.items()
-    for read in (letter.encode()[: 3 if letter < "\U00010000" else 2].decode(codec) for letter in letters)
-]
-"""How they look then: the last character, which most texts lack, and all. All emoji begin alike."""
+_USUAL = frozenset("вРÄÇçàãÎ\u201c\u201d\u2019\u2013")
+
+
+def _by_a_rare_character(letters: Mapping[str, str]) -> dict[str, list[str]]:
+    """How they look then, by a character of it that most texts lack. All emoji begin alike."""
+    found = dict[str, list[str]]()
+    for codec, some in letters.items():
+        for letter in some:
+            read = letter.encode()[: 3 if letter < "\U00010000" else 2].decode(codec)
+            found.setdefault(next(one for one in read if one not in _USUAL), []).append(read)
+    return found
+
+
+_OF_LETTERS = _by_a_rare_character(_FREQUENT)
