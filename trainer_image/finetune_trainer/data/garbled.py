@@ -57,9 +57,10 @@ def has_written_letters(text: str) -> bool:
 
 def has_escaped_breaks(text: str) -> bool:
     """Whether a backslash stands before each line break in it, as databases write those within a cell."""
-    breaks = text.count("\\\n")
-    is_all = breaks > 0 and breaks == text.count("\n")
-    return is_all and _PLAIN_BREAK.search(text) is None and _ESCAPED_BREAK.search(text) is not None
+    first = text.find("\n")  # mostly that alone tells
+    if first < 1 or text[first - 1] != "\\":
+        return False
+    return _PLAIN_BREAK.search(text) is None and _ESCAPED_BREAK.search(text) is not None
 
 
 def ends_escaped(text: str) -> bool:
