@@ -158,13 +158,9 @@ def of_every_row() -> list[EveryRow]:
             _SOME,
         ),
         EveryRow(
-            lambda asked, answer: garbled.is_in_quotes(asked) and garbled.is_in_quotes(answer),
-            "have quotes around question and answer, which are learnt with them",
-            _TWO,
-        ),
-        EveryRow(
-            lambda asked, answer: garbled.is_struct(asked) and garbled.is_struct(answer),
-            "have question and answer in brackets, as databases show structs and lists: export the texts within",
+            lambda asked, answer: garbled.is_wrapped(asked) and garbled.is_wrapped(answer),
+            "have question and answer within quotes or brackets, which are learnt with them: so programs and databases "
+            "show texts, lists and structs",
             _TWO,
         ),
         EveryRow(is_the_same, "have the same answer: a model learns to say it whatever it is asked"),
@@ -240,6 +236,18 @@ class Words:
         if found is not self._asked:
             self._asked, self._have_any = found, not all(map(_WORDS.isdisjoint, found.contents))
         return self._have_any
+
+
+def with_no_value_below() -> Doubtful:
+    """Finds rows below whose instruction stands what says that nothing does."""
+    ends = tuple(f"\n\n{word}" for word in (*_NO_VALUE, "<noinput>", "<no input>", "No input", "-"))
+
+    def look(found: Row | Rows) -> Sequence[int]:
+        if isinstance(found, Row):
+            return _one(found) if found.prompt[-1].content.endswith(ends) else ()
+        return [place for place, asked in zip(found.places, found.contents[-2], strict=True) if asked.endswith(ends)]
+
+    return Doubtful(look, "a word for no value below the instruction, such as <noinput>", _AS_ANY_OTHER)
 
 
 def answered_as_asked(found: Row | Rows) -> Sequence[int]:
@@ -324,6 +332,9 @@ def of_texts() -> list[Doubtful]:
             "; they are learnt as they stand there",
         ),
         Doubtful(_with(garbled.has_file), "the bytes of a file, such as a picture, written as text", _AS_ANY_OTHER),
+        Doubtful(_with(garbled.shows_image), "the mark for a picture, such as <image>, which is learnt as text"),
+        Doubtful(_with(garbled.has_bytes_of_mail), "letters as mails write them, such as =C3=BC", _AS_ANY_OTHER),
+        Doubtful(with_character("\x1b"), "a control sequence of a terminal (U+001B)", _AS_ANY_OTHER),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
         Doubtful(
             _with(garbled.has_controls),

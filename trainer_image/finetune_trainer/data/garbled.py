@@ -4,6 +4,7 @@ Each is asked of many texts put together first, wherever none of them has what a
 """
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -21,9 +22,13 @@ _WRITTEN_LETTER = re.compile(r"(?<!\\)\\u[0-9a-fA-F]{4}")
 _PLAIN_BREAK = re.compile(r"(?<!\\)(?:\\\\)*\n")
 _ESCAPED_BREAK = re.compile(r"[^\s\\](?:\\\\)*\\\n")
 """Where a line goes on in a shell or a program, a space stands before the backslash."""
-OF_HTML = re.compile("&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6});")
+OF_HTML = re.compile(
+    "&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z](acute|grave|circ|uml|tilde|cedil|ring)|szlig|"
+    "(ae|AE)lig|[oO]slash|[lr][sd]quo|[lr]aquo|[nm]dash|hellip|euro|pound|copy|trade|deg);"
+)
 _OF_STRUCTS = re.compile(r"""[{\[][^"']*[}\]]""")
-_QUOTES = frozenset(('""', "“”", "„“", "«»"))
+_WRAPPED = re.compile(r"""b?'.*'|".*"|“.*”|„.*“|«.*»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""", re.DOTALL)
+_OF_IMAGES = re.compile(r"\A<image>|\n<image>\Z")
 _OF_FILES = re.compile(r";base64,[A-Za-z0-9+/]{32}")
 
 
@@ -52,7 +57,10 @@ def has_written_letters(text: str) -> bool:
 
 def has_escaped_breaks(text: str) -> bool:
     """Whether a backslash stands before each line break in it, as databases write those within a cell."""
-    return "\\\n" in text and _PLAIN_BREAK.search(text) is None and _ESCAPED_BREAK.search(text) is not None
+    first = text.find("\n")  # mostly that alone tells
+    if first < 1 or text[first - 1] != "\\":
+        return False
+    return _PLAIN_BREAK.search(text) is None and _ESCAPED_BREAK.search(text) is not None
 
 
 def ends_escaped(text: str) -> bool:
@@ -76,9 +84,12 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def is_in_quotes(text: str) -> bool:
-    """Whether quotes stand around it."""
-    return len(text) > 1 and text[0] + text[-1] in _QUOTES
+def is_wrapped(text: str) -> bool:
+    """Whether quotes stand around it, or brackets around those, or it is a struct as databases show it."""
+    return text[:1] in _BEGIN_WRAPPED and (_WRAPPED.fullmatch(text) is not None or is_struct(text))
+
+
+_BEGIN_WRAPPED = frozenset("'\"“„«[{b")
 
 
 def is_struct(text: str) -> bool:
@@ -91,9 +102,19 @@ def has_html(text: str) -> bool:
     return "&" in text and OF_HTML.search(text) is not None
 
 
+def has_bytes_of_mail(text: str) -> bool:
+    """Whether letters or quotes stand in it as mails write their bytes (quoted-printable)."""
+    return "=" in text and ("=C3=" in text or "=E2=80=" in text)
+
+
 def has_breaks_of_excel(text: str) -> bool:
     """Whether it has what Excel's files write for a carriage return."""
     return "_" in text and "_x000D_" in text  # a single character is looked for in a fortieth of the time
+
+
+def shows_image(text: str) -> bool:
+    """Whether the mark for a picture stands in it, which was beside the text elsewhere."""
+    return "<image>" in text and _OF_IMAGES.search(text) is not None
 
 
 def has_file(text: str) -> bool:
@@ -112,7 +133,7 @@ def is_encoded_twice(text: str) -> bool:
         return False
     if any(begun in text and western.search(text) for begun, western in _OF_WESTERN.items()):
         return True
-    return any(end in text and letter in text for end, letter in _OF_LETTERS)
+    return any(rare in text and any(map(text.__contains__, read)) for rare, read in _OF_LETTERS.items())
 
 
 _BEHIND = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
@@ -127,9 +148,17 @@ _MARKS_OF_TEXT = "äöüé\u2019\u201c\u201d\u2013\u2014\u2026"
 _FREQUENT = {"cp1252": "иεηاा的。をスン\U0001f642", "cp1251": f"\u043e{_MARKS_OF_TEXT[4:]}"}
 _FREQUENT |= dict.fromkeys(("mac_roman", "cp437"), _MARKS_OF_TEXT)
 """Letters that other scripts have in next to every text, and those that western ones have."""
-_OF_LETTERS = [
-    (read[-1], read)
-    for codec, letters in _FREQUENT.items()
-    for read in (letter.encode()[: 3 if letter < "\U00010000" else 2].decode(codec) for letter in letters)
-]
-"""How they look then: the last character, which most texts lack, and all. All emoji begin alike."""
+_USUAL = frozenset("вРÄÇçàãÎ\u201c\u201d\u2019\u2013")
+
+
+def _by_a_rare_character(letters: Mapping[str, str]) -> dict[str, list[str]]:
+    """How they look then, by a character of it that most texts lack. All emoji begin alike."""
+    found = dict[str, list[str]]()
+    for codec, some in letters.items():
+        for letter in some:
+            read = letter.encode()[: 3 if letter < "\U00010000" else 2].decode(codec)
+            found.setdefault(next(one for one in read if one not in _USUAL), []).append(read)
+    return found
+
+
+_OF_LETTERS = _by_a_rare_character(_FREQUENT)

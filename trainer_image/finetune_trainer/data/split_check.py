@@ -28,6 +28,7 @@ from finetune_trainer.data.doubtful import (
     of_first,
     of_other_separators,
     of_texts,
+    with_no_value_below,
     with_special_tokens,
 )
 from finetune_trainer.data.encode import Tally
@@ -145,6 +146,8 @@ class SplitCheck:
                 if in_csv:
                     cells = file.first_fields.values()
                     self.of_all += of_other_separators(json.loads(separator_in(str(file.format))), cells)
+                if any(layout.below for layout in self.layouts.others):
+                    self.doubts.append(with_no_value_below())
                 self.looks = (*self.doubts, *self.of_all, *self.longest)
             self.rows += len(found) if isinstance(found, Rows) else 1
             if isinstance(found, Unusable):

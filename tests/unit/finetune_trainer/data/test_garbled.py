@@ -10,6 +10,7 @@ RUSSIAN, JAPANESE, CHINESE = "Привет, что нового?", "日本語テ
 CODE = (
     r'print("a\nb\tc")', r"s.split('\n')", r'{"text": "a\nb\tc", "path": "C:\\new"}', r"re.sub(r'\s+\n', '', x)",
     "docker run \\\n  -it x", "#define X(a) \\\n  do { \\\n  } while (0)", '"\\alpha"', "a[1:] = f'{x}'",
+    '<image x="1"/>', "int &sum = a; b &= c;", "a=C3; b==E2",
 )  # fmt: skip
 FORMULAS = (
     r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
@@ -25,6 +26,7 @@ HEALTHY = (*CODE, *FORMULAS, *PATHS, *SCRIPTS, "a\nb", "", '"quoted"', "data:ima
 GARBLED = (
     garbled.ends_escaped, garbled.has_written_breaks, garbled.has_escaped_breaks, garbled.is_json_string,
     garbled.is_encoded_twice, garbled.has_file, garbled.has_html, garbled.has_controls, garbled.is_struct,
+    garbled.shows_image, garbled.has_bytes_of_mail,
 )  # fmt: skip
 
 
@@ -46,6 +48,10 @@ def test_no_healthy_text_is_taken_for_a_garbled_one(text):
         (garbled.is_json_string, r'"Hello\nthere"'),
         (garbled.is_json_string, r'"He said \"hi\""'),
         (garbled.has_file, f"See data:image/png;base64,{'iVBORw0KGgo' * 4}"),
+        (garbled.has_html, "Gr&uuml;n &ndash;"),
+        (garbled.has_bytes_of_mail, "Gr=C3=BCn"),
+        (garbled.shows_image, "<image>\nWhat is it?"),
+        (garbled.shows_image, "What is it?\n<image>"),
         (garbled.is_struct, "{text=Hello, lang=en}"),
         (garbled.is_struct, "[{user, Hello\nyou}]"),
     ],
@@ -80,9 +86,11 @@ def test_utf_8_that_was_read_in_an_old_encoding_is_told(text, codec):
         ("Say ${name} {0}", "x{0}", "placeholder"),
         ("q{0}", "Assistant: x{0}", "who speaks"),
         ("### User:\nq{0}", "x{0}", "who speaks"),
-        ("“q{0}”", "“x{0}”", "quotes around question and answer"),
-        ('"q{0}"', '"x{0}"', "quotes around question and answer"),
-        ("{q{0}, en}", "{x{0}, 0.9}", "in brackets"),
+        ("“q{0}”", "“x{0}”", "within quotes or brackets"),
+        ('"q{0}"', '"x{0}"', "within quotes or brackets"),
+        ("{q{0}, en}", "{x{0}, 0.9}", "within quotes or brackets"),
+        ("b'q{0}'", "b'x{0}'", "within quotes or brackets"),
+        ("['q{0}']", '["x{0}"]', "within quotes or brackets"),
         (r"Solve $x^{n} + \frac{a}{b}$ {0}", r"$\sqrt{x}{0}$", None),
         ('{"a": {0}}', '{"b": {0}}', None),
         ("[2, {0}]", "[{0}, 2]", None),
