@@ -14,7 +14,7 @@ from finetune_api.peft_only import changes_the_base
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_model
+from finetune_trainer.models import base_model, config_file
 from finetune_trainer.models.base_refusals import in_four_bits
 from finetune_trainer.models.loaded_weights import Zeros, first_not_finite
 from finetune_trainer.models.weight_files import damaged, is_named, stored_as_no_reals, stored_in_bytes
@@ -40,6 +40,16 @@ _FROM_BASE = (
 _UNROUNDED = "Let the code load the base model without quantization_config, save what it has tuned with save_pretrained"
 _IN_FLOATS = "Let the code save the weights as floats of 16 or 32 bits, with save_pretrained"
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+def require_base(job: TrainerJob, base: Path) -> None:
+    """Refuse, before the code runs, a base on which nothing that it may leave could be taken.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    base_model.require_known_kind(base, trust_remote_code=job.trust_remote_code)
+    config_file.require_numbers(base, four_bits=in_four_bits(base))
 
 
 def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:

@@ -347,13 +347,21 @@ def test_a_base_that_is_stored_in_4_bits_is_for_adapters_on_4_bits_alone(stored,
     assert (ended, said in str(report.failure)) == (code, True), report.failure
 
 
-def test_own_code_is_not_run_on_a_base_that_nothing_it_leaves_could_be_taken_on(wide, tmp_path):
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, "its weights are stored quantised (gptq)"),
+        ({"model_type": "openai-gpt"}, "keeps its state of a text in a way of its own"),
+    ],
+    ids=["GPTQ", "a kind that nobody serves"],
+)
+def test_own_code_is_not_run_on_a_base_that_nothing_it_leaves_could_be_taken_on(wide, tmp_path, fields, said):
     folder = shutil.copytree(wide / NAME, tmp_path / "cache" / NAME)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
+    (folder / "config.json").write_text(json.dumps(config | fields))
     ended, report, phases = do(make_job(tmp_path, tmp_path / "cache", splits=("train",), code=REFERENCE))
     assert (ended, phases) == (ExitCode.MODEL_UNUSABLE, ["Validating", "Failed"]), report.failure
-    assert "its weights are stored quantised (gptq)" in report.failure.message
+    assert said in report.failure.message
 
 
 @pytest.mark.parametrize("method", ["LoRA", "QLoRA"])
