@@ -299,7 +299,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
 def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
     """The user's code; no model is loaded here before it has ended. It has its pod to itself: there are no ranks."""
     job = attempt.job
-    config_file.require_numbers(folder, four_bits=base_refusals.in_four_bits(folder))
+    own_model.require_base(job, folder)
     if job.spec.artifact.merge:
         base_refusals.require_plain_weights(folder)
     result, code = own_code.train(attempt, folder, verdict, learnt=fingerprint(job, *data_hashes(verdict)))

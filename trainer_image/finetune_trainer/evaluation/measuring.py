@@ -152,10 +152,15 @@ class Measuring(Asking):
             return material.prompts_with_examples(asked, shown, base.chat, room.prompt)
 
         try:
-            return self._ask_with(FEW_SHOT, base, prompts_of, room.answer, len(shown), self._learnt)
+            asked = self._ask_with(FEW_SHOT, base, prompts_of, room.answer, len(shown), self._learnt)
         except TemplateRefusedError:
-            self._answered = before
-            return self._not_asked("the model's chat template takes no examples before the question")
+            why = "the model's chat template takes no examples before the question"
+        else:
+            if asked.notes["examples"]:
+                return asked
+            why = "the model's context has room for no example before any question"
+        self._answered = before
+        return self._not_asked(why)
 
     def _active_version(self) -> tuple[Contestant, float | None]:
         active = self._active

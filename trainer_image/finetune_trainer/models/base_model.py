@@ -164,10 +164,18 @@ def _quantised(dtype: Any) -> dict[str, Any]:
 
 def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """Look at configuration and file names, without loading weights. Returns transformers' configuration."""
-    import transformers
-
     base_refusals.require_no_adapter(folder)
     config_file.require(folder)
+    config = require_known_kind(folder, trust_remote_code=trust_remote_code)
+    if not any(folder.glob("*.safetensors")):
+        raise no_safetensors(folder)
+    return config
+
+
+def require_known_kind(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The configuration, of a model that can be measured and served. Its files are not looked at."""
+    import transformers
+
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
@@ -176,6 +184,4 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
         ) from error
     if refused := kinds.why_not(config, own_code=trust_remote_code):
         raise unusable(folder, *refused)
-    if not any(folder.glob("*.safetensors")):
-        raise no_safetensors(folder)
     return config

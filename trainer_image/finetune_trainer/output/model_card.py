@@ -78,7 +78,8 @@ def _evaluation(found: Fields | None) -> str:
         return ""
     columns = {"tuned": found["tuned"]}
     for name, baseline in found["baselines"].items():
-        columns |= {one["name"]: one for one in baseline} if isinstance(baseline, list) else {name: baseline}
+        services = baseline if isinstance(baseline, list) else []
+        columns |= {f"endpoint {one['name']}": one for one in services} or {name: baseline}
     measures = [name for name, value in found["tuned"].items() if isinstance(value, int | float)]
     rows = ((name, *(_number(column.get(name)) for column in columns.values())) for name in measures)
     verdict = f"\nVerdict: {found['verdict']}.\n" if found.get("verdict") else ""

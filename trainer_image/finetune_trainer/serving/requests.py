@@ -71,6 +71,22 @@ _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "chat_template_kwargs": (None, {}),
     "add_generation_prompt": (None, True),
     "continue_final_message": (None, False),
+    "structural_tag": (None,),
+    "logits_processors": (None, []),
+    "prompt_embeds": (None,),
+    # How other servers and libraries say it.
+    "max_new_tokens": (None,),
+    "max_output_tokens": (None,),
+    "num_predict": (None,),
+    "stop_sequences": (None, []),
+    "do_sample": (None,),
+    "num_beams": (None, 1),
+    "no_repeat_ngram_size": (None, 0),
+    "repeat_penalty": (None, 1),
+    "grammar": (None, ""),
+    "json_schema": (None,),
+    "format": (None, ""),
+    "options": (None, {}),
 }
 
 

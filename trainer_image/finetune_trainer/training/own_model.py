@@ -14,10 +14,10 @@ from finetune_api.peft_only import changes_the_base
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_model
+from finetune_trainer.models import base_model, config_file
 from finetune_trainer.models.base_refusals import in_four_bits
 from finetune_trainer.models.loaded_weights import Zeros, first_not_finite
-from finetune_trainer.models.weight_files import damaged, is_named
+from finetune_trainer.models.weight_files import damaged, is_named, stored_as_no_reals, stored_in_bytes
 from finetune_trainer.storage.durable import no_file_in
 from finetune_trainer.training.unchanged import plain_name
 
@@ -38,7 +38,18 @@ _FROM_BASE = (
     "into the context's output folder"
 )
 _UNROUNDED = "Let the code load the base model without quantization_config, save what it has tuned with save_pretrained"
+_IN_FLOATS = "Let the code save the weights as floats of 16 or 32 bits, with save_pretrained"
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+def require_base(job: TrainerJob, base: Path) -> None:
+    """Refuse, before the code runs, a base on which nothing that it may leave could be taken.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    base_model.require_known_kind(base, trust_remote_code=job.trust_remote_code)
+    config_file.require_numbers(base, four_bits=in_four_bits(base))
 
 
 def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
@@ -74,6 +85,7 @@ def _adapter(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
 
     if not (folder / _WEIGHTS).is_file():
         raise _refused(f"it has no {_WEIGHTS}; pickled weights are not loaded")
+    _require_plain_numbers(folder)
     config = _adapter_config(job, base, folder)
     model = base_model.load_model(
         base, dtype=dtype, trust_remote_code=job.trust_remote_code, four_bits=in_four_bits(base)
@@ -141,7 +153,7 @@ def _whole(job: TrainerJob, base: Path, folder: Path) -> Any:
     try:
         before = AutoConfig.from_pretrained(base, trust_remote_code=job.trust_remote_code)
         after = AutoConfig.from_pretrained(folder, trust_remote_code=job.trust_remote_code)
-        _require_shape(job, before, after)
+        _require_shape(job, folder, before, after)
         kind: Any = AutoModelForSeq2SeqLM if before.is_encoder_decoder else AutoModelForCausalLM
         model, found = kind.from_pretrained(
             folder,
@@ -181,10 +193,18 @@ def _require_sizes(job: TrainerJob, before: dict[str, Any], after: dict[str, Any
         raise _refused(f"its {other} has another size than that of {job.spec.base_model}", _FROM_BASE)
 
 
-def _require_shape(job: TrainerJob, before: Any, after: Any) -> None:
+def _require_plain_numbers(folder: Path) -> None:
+    """Refuse what libraries would take for the weights themselves: whole numbers, bits, and floats of 8 bits."""
+    if name := stored_as_no_reals(folder) or stored_in_bytes(folder):
+        raise _refused(f"{name} is stored as numbers that are no weights, or in 8 bits", _IN_FLOATS)
+
+
+def _require_shape(job: TrainerJob, folder: Path, before: Any, after: Any) -> None:
     method, was = _quantised(after), _quantised(before)
     if method not in (None, was):
         raise _refused(f"its weights are rounded to fewer bits (quantization_config: {method})", _UNROUNDED)
+    if method is None:
+        _require_plain_numbers(folder)
     other = next((name for name in _SHAPE if getattr(before, name, None) != getattr(after, name, None)), None)
     if other is not None:
         raise _refused(f"its {other} is not that of {job.spec.base_model}", _FROM_BASE)

@@ -324,6 +324,16 @@ def test_a_training_set_without_examples_is_told(tiny_model, tmp_path):
     assert found.zero_shot.verdict
 
 
+def test_a_context_without_room_for_any_example_makes_no_comparison_with_examples(tiny_model, tmp_path, monkeypatch):
+    bench = Bench(tmp_path, tiny_model, baselines=[{"fewShot": {}}])
+    long = Question("line 13", (Turn("user", "word " * 900),), "red")
+    bench.asked = Material([long], bench.asked.max_new_tokens, bench.asked.examples, bench.asked.sha256)
+    monkeypatch.setattr(measuring, "generated", lambda *_asked, **_how: iter([[(0, [5])]]))
+    found = bench.measure().result
+    assert (found.verdict, found.baselines.few_shot.exact_match) == (None, None)
+    assert found.baselines.few_shot.problem == "the model's context has room for no example before any question"
+
+
 def test_a_baseline_that_has_no_room_to_think_is_told_so():
     asked = Material([Question(f"line {row}", (Turn("user", "?"),), "red") for row in range(8)], 8)
     thinking = Contestant(["<think>\nOkay, so the"] * 7 + ["<think></think>red"], problem="1 row was not answered")

@@ -14,7 +14,7 @@ from finetune_trainer.data import IGNORED
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
 from finetune_trainer.models.adapters import with_adapters
-from finetune_trainer.output import artifact, merge
+from finetune_trainer.output import artifact, merge, model_card
 from finetune_trainer.storage import durable
 from finetune_trainer.training.passes import padded
 from finetune_trainer.training.step_trainer import StepTrainer
@@ -192,6 +192,14 @@ def test_the_card_says_what_on_which_data_how_and_how_well(cache, tmp_path):
     assert "vllm serve test/tiny-llama --enable-lora --max-lora-rank 4 --lora-modules colours=FOLDER --tok" in body
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
     assert not any(row["prompt"] in card for row in rows)
+
+
+def test_an_endpoint_of_whatever_name_takes_nobodys_column_in_the_card():
+    service = {"name": "tuned", "rows": 2, "exactMatch": 0.5}
+    found = {"rows": 2, "tuned": {"exactMatch": 1.0}, "baselines": {"endpoints": [service]}}
+    assert "| measure | tuned | endpoint tuned |\n| --- | --- | --- |\n| exactMatch | 1 | 0.5 |" in (
+        model_card._evaluation(found)
+    )
 
 
 def test_the_card_of_an_encoder_decoder_has_no_command_of_vllm(cache, tmp_path):

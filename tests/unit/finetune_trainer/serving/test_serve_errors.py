@@ -63,6 +63,7 @@ BAD = [
     pytest.param(TEXT_ROUTE, {**TEXT, "best_of": 3}, "best_of", id="best of three"),
     pytest.param(CHAT_ROUTE, {**CHAT, "allowed_token_ids": [5]}, "allowed_token_ids", id="these tokens alone"),
     pytest.param(TEXT_ROUTE, {**TEXT, "truncate_prompt_tokens": 9}, "truncate_prompt_tokens", id="part of the prompt"),
+    pytest.param(CHAT_ROUTE, {**CHAT, "max_new_tokens": 5}, "max_new_tokens", id="a limit by another name"),
     pytest.param(TEXT_ROUTE, {**TEXT, "prompt": []}, "prompt", id="no prompt"),
     pytest.param(TEXT_ROUTE, {**TEXT, "prompt": ""}, "prompt", id="an empty prompt"),
     pytest.param(TEXT_ROUTE, {**TEXT, "prompt": [1, 999999]}, "prompt", id="a token that is none"),

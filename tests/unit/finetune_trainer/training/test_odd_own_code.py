@@ -177,3 +177,20 @@ def test_code_may_put_files_beside_those_of_the_base_model(tiny_model, tmp_path)
     code, report, _ = do(job_with(TOLD + beside, tmp_path, cache, method="Full"))
     assert code == ExitCode.OK, report.failure
     assert [said[: len(NOTHING_LEARNT)] for said in report.result.warnings] == [NOTHING_LEARNT]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, "its weights are stored quantised (gptq)"),
+        ({"model_type": "openai-gpt"}, "keeps its state of a text in a way of its own"),
+    ],
+    ids=["GPTQ", "a kind that nobody serves"],
+)
+def test_own_code_is_not_run_on_a_base_that_nothing_it_leaves_could_be_taken_on(tiny_model, tmp_path, fields, said):
+    folder = shutil.copytree(tiny_model / NAME, tmp_path / "cache" / NAME)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+    ended, report, phases = do(job_with("", tmp_path, tmp_path / "cache"))
+    assert (ended, phases) == (ExitCode.MODEL_UNUSABLE, ["Validating", "Failed"]), report.failure
+    assert said in report.failure.message

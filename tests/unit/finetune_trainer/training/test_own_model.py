@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from finetune_api.job_status import TOKENIZER_LEFT_OUT
 from finetune_trainer.errors import TrainerError
@@ -22,8 +22,6 @@ __all__ = ["left"]
 
 def spoil_weights(change):
     def spoil(folder):
-        from safetensors.torch import save_file
-
         weights = load_file(folder / "adapter_model.safetensors")
         change(weights)
         save_file(weights, folder / "adapter_model.safetensors")
@@ -99,6 +97,10 @@ SPOILT = {
         lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
         "it is both an adapter and a whole model",
     ),
+    "whole numbers": (
+        spoil_weights(lambda weights: weights.update({first(weights): weights[first(weights)].to(torch.int8)})),
+        "is stored as numbers that are no weights, or in 8 bits",
+    ),
     "broken JSON": (
         lambda folder: (folder / "adapter_config.json").write_text("{"),
         "adapter_config.json cannot be read",
@@ -166,6 +168,15 @@ def test_an_adapter_on_words_is_taken_with_the_table_that_peft_saves_beside_it(t
     assert own_model.load(job, tiny_model / NAME, tmp_path / "left", torch.bfloat16).peft_config
 
 
+def rounded_unsaid(dtype):
+    def spoil(folder):
+        weights = load_file(folder / "model.safetensors")
+        weights = {name: value.to(dtype) if "proj" in name else value for name, value in weights.items()}
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "words", "step"),
     [
@@ -175,8 +186,10 @@ def test_an_adapter_on_words_is_taken_with_the_table_that_peft_saves_beside_it(t
             "its weights are rounded to fewer bits (quantization_config: bitsandbytes)",
             "without quantization_config",
         ),
+        (rounded_unsaid(torch.int8), "proj.weight is stored as numbers that are no weights", "as floats of 16 or 32"),
+        (rounded_unsaid(torch.float8_e4m3fn), "proj.weight is stored as numbers", "as floats of 16 or 32"),
     ],
-    ids=["pickled", "rounded"],
+    ids=["pickled", "rounded", "whole numbers", "8 bits"],
 )
 def test_a_whole_model_whose_weights_no_server_loads_is_refused(tiny_model, tmp_path, spoil, words, step):
     shutil.copytree(tiny_model / NAME, tmp_path / "left")
@@ -242,8 +255,6 @@ def test_a_whole_model_with_more_words_is_taken(tiny_model, tmp_path):
 
 
 def test_a_whole_model_of_another_shape_or_with_missing_weights_is_refused(tiny_model, tmp_path):
-    from safetensors.torch import save_file
-
     job = make_job(tmp_path, tiny_model, splits=("train",))
     other = make_tiny_model(tmp_path / "other", width=64)
     with pytest.raises(TrainerError, match="its hidden_size is not that of test/tiny-llama"):
