@@ -6,9 +6,12 @@ Memory is bounded by the pages of the columns that are read, not by rows or row 
 
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from itertools import chain, groupby
+from functools import partial
+from itertools import chain, groupby, islice
 from typing import IO, Any
 
 import pyarrow as pa
@@ -21,7 +24,10 @@ from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, group_places
 from finetune_trainer.data.source import broken_file
 from finetune_trainer.errors import TrainerError
 
-_BATCH_ROWS = 256
+_BATCH_ROWS, _MOST_ROWS = 256, 512
+"""Of a block: as many, where they are short, and no more."""
+_AHEAD_ROWS, _AHEAD_BYTES = 4096, 1024 * 1024
+"""Of a batch that another thread decodes: to wait for one takes as long as to look at hundreds of rows."""
 _BATCH_BYTES = 64 * 1024 * 1024
 _BLOCK_BYTES = 128 * 1024
 _SMALL_GROUP = 16 * 1024 * 1024
@@ -90,7 +96,7 @@ class ParquetRows:
         """
         places = _Places(self._places(groups))
         places.take(passed)
-        batches = _together(_behind(passed, self._parquet.iter_batches(rows, groups, columns, use_threads=False)))
+        batches = _together(_behind(passed, self._batches(groups, columns, rows)))
         while True:
             try:
                 batch = next(batches, None)
@@ -106,18 +112,37 @@ class ParquetRows:
                 return
             yield from _blocks(batch, taken)
 
+    def _batches(self, groups: list[int], columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Batches of a block's rows at most. Larger ones are decoded ahead as long as they take what the footer says:
+        a word of a dictionary is stored once, and read as often as it stands there.
+
+        Raises:
+            pa.ArrowException: what comes next is to be read by fewer rows, or cannot be read.
+        """
+        read = partial(self._parquet.iter_batches, row_groups=groups, columns=columns, use_threads=False)
+        if rows <= _MOST_ROWS:
+            yield from read(rows)
+            return
+        deque(_as_said(islice(read(_MOST_ROWS), 1), rows), 0)
+        for batch in _ahead(_as_said(read(rows), rows)):
+            yield from (batch.slice(at, _MOST_ROWS) for at in range(0, batch.num_rows, _MOST_ROWS))
+
     def _up_to_the_broken(
         self, groups: list[int], columns: list[str], rows: int, place: int | None, error: Exception
     ) -> Iterator[Record | Block]:
-        """What can be read from `place` on, where a batch begins that may break in one of several row groups."""
+        """What can be read from `place` on, where a batch begins that may break in one of several row groups.
+
+        Read by few rows, none of them is lost, and long ones take no more memory than they must.
+        """
         last = groups[-1]
         at = Position(row_group=last, row=self._group(last).num_rows) if place is None else Position.unpacked(place)
-        if len(groups) == 1:
+        if len(groups) == 1 and rows <= _MOST_ROWS:
             if "decrypt" in str(error).lower():
                 raise broken_file(self._file_name, "is an encrypted Parquet file", "Write it without encryption.")
             raise broken_file(self._file_name, f"row group {last} is broken after row {at.row}") from error
         for group in (one for one in groups if one >= (at.row_group or 0)):
-            yield from self._read([group], columns, rows, (at.row or 0) if group == at.row_group else 0)
+            passed = (at.row or 0) if group == at.row_group else 0
+            yield from self._read([group], columns, min(rows, _MOST_ROWS), passed)
 
 
 class _Places:
@@ -135,6 +160,27 @@ class _Places:
             taken = [*taken, *group[:missing]] if taken else group[:missing]
             self._left = group[missing:]
         return taken
+
+
+def _as_said(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The batches up to the first whose rows take more memory than was reckoned with for `rows` of them."""
+    for batch in batches:
+        yield batch
+        if batch.nbytes * rows > 2 * _AHEAD_BYTES * batch.num_rows:
+            raise pa.ArrowInvalid("rows are longer than the end of the file says")
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches, of which another thread decodes the next one while this one is looked at.
+
+    Two are asked for at any time: the other thread begins one as soon as it has ended one, and needs not wait for
+    Python's lock to be told.
+    """
+    with ThreadPoolExecutor(1) as other:
+        asked = deque(other.submit(next, batches, None) for _ in range(2))
+        while (batch := asked.popleft().result()) is not None:
+            asked.append(other.submit(next, batches, None))
+            yield batch
 
 
 def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -174,8 +220,11 @@ def batch_rows(group: Any) -> int:
     dictionary, which is stored once and read as often as it stands there. What is unknown is read row by row.
     """
     size = group.total_byte_size
-    a_row, most = (size, _BATCH_ROWS) if size <= _SMALL_GROUP else (size // max(group.num_rows, 1), 2 * _BATCH_ROWS)
-    return int(max(1, min(most, _BATCH_BYTES // a_row))) if a_row > 0 else 1
+    a_row, most = (size, _BATCH_ROWS) if size <= _SMALL_GROUP else (size // max(group.num_rows, 1), _AHEAD_ROWS)
+    if a_row <= 0:
+        return 1
+    ahead = 1 << (_AHEAD_BYTES // a_row).bit_length() >> 1  # groups that are alike are read by one reader
+    return int(max(1, min(most, _BATCH_BYTES // a_row, max(ahead, _MOST_ROWS))))
 
 
 def _blocks(batch: pa.RecordBatch, places: Sequence[int]) -> Iterator[Record | Block]:

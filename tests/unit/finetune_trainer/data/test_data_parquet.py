@@ -85,6 +85,32 @@ def test_parquet_puts_small_batches_together_up_to_what_a_block_holds(monkeypatc
     assert len(sizes) < 10
 
 
+@pytest.mark.parametrize(
+    ("rows", "asked"),
+    [
+        (["short"] * 9500, [512, 4096]),
+        (["x" * 4000] * 9500, [512, 512, 512, 512]),  # one word of a dictionary: 4 kB in the file, 38 MB in memory
+        (["short"] * 5000 + ["x" * 4000] * 4500, [512, 4096, 512]),
+    ],
+    ids=["short", "long", "long from the second group on"],
+)
+def test_parquet_is_decoded_ahead_as_long_as_its_rows_take_what_its_end_says(rows, asked, monkeypatch):
+    monkeypatch.setattr(parquet, "batch_rows", lambda _: 4096)
+    seen, whole = [], pq.ParquetFile.iter_batches
+
+    def spied(self, rows, *given, **named):
+        seen.append(rows)
+        return whole(self, rows, *given, **named)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spied)
+    fields = [{"prompt": text, "completion": str(number)} for number, text in enumerate(rows)]
+    data = io.BytesIO(as_parquet(fields, row_group_size=4000))
+    blocks = list(ParquetRows(data, "t").blocks({"prompt", "completion"}))
+    assert [one for block in blocks for one in block.fields()] == fields
+    assert max(map(len, blocks)) == 512
+    assert seen == asked
+
+
 class _Keys(encryption.KmsClient):
     """Keys that are wrapped in nothing."""
 
@@ -126,7 +152,7 @@ for seed in range(400):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("at_once", [256, 2])
+@pytest.mark.parametrize("at_once", [4096, 256, 2])
 @pytest.mark.parametrize("broken", [0, 1, 4, 9])
 def test_parquet_gives_all_rows_of_small_row_groups_before_the_broken_one(broken, at_once, tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "batch_rows", lambda _: at_once)
