@@ -13,7 +13,7 @@ from pydantic_core.core_schema import no_info_after_validator_function
 
 from finetune_api.hosts import HOST, PORT
 from finetune_api.quantities import MOST_CORES
-from finetune_api.uris import PLACEHOLDER, PLACEHOLDER_HELP
+from finetune_api.uris import KEY_SHAPE, PLACEHOLDER, PLACEHOLDER_HELP
 
 
 def alias(name: str) -> str:
@@ -182,7 +182,7 @@ ObjectName = Annotated[
 KeyName = Annotated[
     str,
     Field(min_length=1, max_length=253),
-    shaped("^[-._a-zA-Z0-9]+$", "a key of a Secret or ConfigMap has letters, digits, '-', '_' and '.' only"),
+    shaped(f"^{KEY_SHAPE}$", "a key of a Secret or ConfigMap has letters, digits, '-', '_' and '.' only"),
 ]
 
 

@@ -183,7 +183,7 @@ def _with(container: Manifest, variables: list[Manifest]) -> Manifest:
 
 
 def _literal(part: Any) -> Any:
-    """An argument, or a variable, that means what is written: Kubernetes makes `$` of `$$`, and of `$(NAME)` a value."""
+    """An argument, or a variable, as it is written: Kubernetes makes `$` of `$$`, and a value of `$(NAME)`."""
     if isinstance(part, str):
         return part.replace("$", "$$")
     return part | {"value": _literal(part["value"])} if "value" in part else part
