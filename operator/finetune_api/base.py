@@ -337,10 +337,21 @@ _WITHIN_LIMITS = (
 )
 
 
+_DEVICES_IN_LIMITS = (
+    "!has(self.requests) || self.requests.all(name, !(name.contains('/') || name.startsWith('hugepages-')) || "
+    "has(self.limits) && name in self.limits && (!isQuantity(string(self.requests[name])) || "
+    "!isQuantity(string(self.limits[name])) || "
+    "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) == 0))",
+    "devices and huge pages are asked for in limits: write them there, such as limits: {nvidia.com/gpu: 1}, and in "
+    "requests the same or nothing",
+    ".requests",
+)
+
+
 class ResourceRequirements(ApiModel):
     """Compute resources of a container, as in core/v1."""
 
-    model_config = ConfigDict(json_schema_extra=rules(_WITHIN_LIMITS))
+    model_config = ConfigDict(json_schema_extra=rules(_WITHIN_LIMITS, _DEVICES_IN_LIMITS))
     limits: ResourceList | None = Field(
         None, description="Limits of the container, for example {memory: 16Gi, nvidia.com/gpu: 1}."
     )
