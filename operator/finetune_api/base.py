@@ -13,7 +13,7 @@ from pydantic_core.core_schema import no_info_after_validator_function
 
 from finetune_api.hosts import HOST, PORT
 from finetune_api.quantities import MOST_CORES
-from finetune_api.uris import PLACEHOLDER, PLACEHOLDER_HELP
+from finetune_api.uris import KEY_SHAPE, PLACEHOLDER, PLACEHOLDER_HELP
 
 
 def alias(name: str) -> str:
@@ -182,7 +182,7 @@ ObjectName = Annotated[
 KeyName = Annotated[
     str,
     Field(min_length=1, max_length=253),
-    shaped("^[-._a-zA-Z0-9]+$", "a key of a Secret or ConfigMap has letters, digits, '-', '_' and '.' only"),
+    shaped(f"^{KEY_SHAPE}$", "a key of a Secret or ConfigMap has letters, digits, '-', '_' and '.' only"),
 ]
 
 
@@ -337,10 +337,21 @@ _WITHIN_LIMITS = (
 )
 
 
+_DEVICES_IN_LIMITS = (
+    "!has(self.requests) || self.requests.all(name, !(name.contains('/') || name.startsWith('hugepages-')) || "
+    "has(self.limits) && name in self.limits && (!isQuantity(string(self.requests[name])) || "
+    "!isQuantity(string(self.limits[name])) || "
+    "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) == 0))",
+    "devices and huge pages are asked for in limits: write them there, such as limits: {nvidia.com/gpu: 1}, and in "
+    "requests the same or nothing",
+    ".requests",
+)
+
+
 class ResourceRequirements(ApiModel):
     """Compute resources of a container, as in core/v1."""
 
-    model_config = ConfigDict(json_schema_extra=rules(_WITHIN_LIMITS))
+    model_config = ConfigDict(json_schema_extra=rules(_WITHIN_LIMITS, _DEVICES_IN_LIMITS))
     limits: ResourceList | None = Field(
         None, description="Limits of the container, for example {memory: 16Gi, nvidia.com/gpu: 1}."
     )

@@ -220,7 +220,7 @@ class Artifacts(ApiModel):
         str,
         Field(min_length=1, max_length=512),
         shaped(ARTIFACT_PLACE, ARTIFACT_HELP),
-        Never(STEPS_UP, "a path may not have a '..' segment: write it without"),
+        Never(STEPS_UP, "a path may not have a '..' segment: write the path without it"),
         Never("[?#]", NO_QUERY_HELP),
         FILLED_IN,
         ReadBy(ODD_CHARACTERS, ODD_CHARACTERS_HELP, parse_artifact_uri),

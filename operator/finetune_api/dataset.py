@@ -8,6 +8,7 @@ from finetune_api.base import ApiModel, ObjectRef, rules
 from finetune_api.uris import (
     HUB_HELP,
     HUB_PLACE,
+    KEY_SHAPE,
     OBJECT_SHAPE,
     ODD_CHARACTERS,
     PAGE_HELP,
@@ -42,7 +43,7 @@ _URI_RULES = rules(
     (f"!self.matches('{SIGNED}')", SIGNED_HELP),
     (f"!self.matches('{PLACEHOLDER}')", PLACEHOLDER_HELP),
     (
-        "!self.startsWith('configmap://') || self.matches('^configmap://[^/]+/[-._a-zA-Z0-9]+$')",
+        f"!self.startsWith('configmap://') || self.matches('^configmap://[^/]+/{KEY_SHAPE}$')",
         "a ConfigMap key has no '/', only letters, digits, -, _ and .: write configmap://NAME/KEY",
     ),
     (f"!self.startsWith('https://') || self.matches(r'{WEB_PLACE}')", WEB_HELP),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from finetune_api.base import ONE_CALL, TRIMMED, ApiModel, ReadBy, SecretKeyRef, rules, shaped
+from finetune_api.base import FILLED_IN, ONE_CALL, TRIMMED, ApiModel, ReadBy, SecretKeyRef, rules, shaped
 from finetune_api.hosts import HOST, PORT
 from finetune_api.uris import ODD_CHARACTERS, ODD_CHARACTERS_HELP, parse_uri
 
@@ -111,6 +111,7 @@ class Output(ApiModel):
             "write pvc://CLAIM/FOLDER with a claim of the job's namespace, no part of the path beginning with a dot",
         ),
         TRIMMED,
+        FILLED_IN,
         ReadBy(ODD_CHARACTERS, ODD_CHARACTERS_HELP, parse_uri),
     ] = Field(description="pvc://CLAIM/FOLDER on a claim of the job's namespace.")
 

@@ -13,6 +13,10 @@ DATASET_SCHEMES = ("pvc", "configmap", "s3", "gs", "abfs", "hf", "https")
 OBJECT_SHAPE = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 """What a claim or a ConfigMap can be called, as a regular expression."""
 
+KEY_SHAPE = "[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*"
+"""What a key of a Secret or a ConfigMap can be called, as a regular expression: neither `.` nor `..`, with which no
+pod is taken."""
+
 ARTIFACT_SHAPES = {
     "pvc": OBJECT_SHAPE,
     "s3": "[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]",
@@ -212,7 +216,7 @@ def _require_its_form(uri: Uri) -> None:
     objects = {"pvc": "claim", "configmap": "ConfigMap"}
     if uri.scheme in objects and not re.fullmatch(OBJECT_SHAPE, uri.root):
         raise UriError(f"no {objects[uri.scheme]} can be called so; its name has a-z, 0-9, '-' and '.' only")
-    if uri.scheme == "configmap" and not re.fullmatch("[-._a-zA-Z0-9]+", uri.path):
+    if uri.scheme == "configmap" and not re.fullmatch(KEY_SHAPE, uri.path):
         raise UriError("a ConfigMap key has no '/', only letters, digits, -, _ and .; write configmap://NAME/KEY")
     if uri.scheme == "https" and not re.match(WEB_PLACE, uri.text):
         raise UriError(WEB_HELP)

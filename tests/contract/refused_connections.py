@@ -70,7 +70,13 @@ CONNECTIONS: list[Refused] = [
     (LOCAL, "spec.huggingFace.artifacts.uri", "s3://key:x@bucket", ("artifacts.uri", "write pvc://", "s3://BUCKET")),
     *(
         (LOCAL, "spec.huggingFace.artifacts.uri", text, ("artifacts.uri", "write it without a line break, a quotation"))
-        for text in ("s3://bucket/x ", "pvc://models/'a'", "pvc://models/a\u200bb", "pvc://models/a\tb", "s3://b-1/x\u00a0")
+        for text in (
+            "s3://bucket/x ",
+            "pvc://models/'a'",
+            "pvc://models/a\u200bb",
+            "pvc://models/a\tb",
+            "s3://b-1/x\u00a0",
+        )
     ),
     *(
         (LOCAL, "spec.huggingFace.artifacts.uri", text, ("artifacts.uri", "neither '?' nor '#'"))

@@ -86,6 +86,14 @@ DEPLOYMENTS: list[Refused] = [
         {"limits": {"cpu": 1, "memory": "2Gi"}, "requests": {"cpu": "1500m", "memory": "1Gi"}},
         ("spec.huggingFace.resources.requests", "may not be greater than limits"),
     ),
+    *(
+        (DEPLOYMENT, "spec.huggingFace.resources", resources, ("resources.requests", "asked for in limits"))
+        for resources in (
+            {"requests": {"nvidia.com/gpu": 1}},
+            {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}},
+            {"requests": {"hugepages-2Mi": "4Mi"}, "limits": {"cpu": 1}},
+        )
+    ),
     (DEPLOYMENT, LIMITS, {f"r{i}": 1 for i in range(17)}, ("limits", "at most 16")),
     (DEPLOYMENT, "spec.azureOpenAI.sku", "Basic", ("spec.azureOpenAI.sku", '"GlobalStandard"')),
     *(

@@ -279,6 +279,7 @@ JOBS: list[Refused] = [
         {"url": "https://host/v1", "model": "m "},
         ("judge.model", "without white space at"),
     ),
+    (JOB, "spec.evaluation.output", {"uri": "pvc://reports/${RUN}"}, ("output.uri", "placeholder stands for")),
     (JOB, "spec.evaluation.output", {"uri": "pvc://reports/'all'"}, ("output.uri", "a quotation mark or a space")),
     (JOB, "spec.evaluation.output", {"uri": "pvc://reports"}, ("output.uri", "write pvc://CLAIM/FOLDER")),
     (JOB, "spec.evaluation.output", {"uri": "pvc://reports/../a"}, ("output.uri", "beginning with a dot")),
@@ -292,6 +293,10 @@ JOBS: list[Refused] = [
             ("spec.artifact.push.oci", lambda host: {"uri": f"oci://{host}/team/a:1"}),
         )
         for port in (0, 65536)
+    ),
+    *(
+        (JOB, "spec.hubTokenSecretRef", {"name": "hub", "key": key}, ("hubTokenSecretRef.key", "letters, digits"))
+        for key in (".", "..", "..x")
     ),
     (JOB, "spec.hubTokenSecretRef", {"name": "hub"}, ("spec.hubTokenSecretRef.key: Required",)),
     (JOB, "spec.activeDeadlineSeconds", 0, ("spec.activeDeadlineSeconds", "greater than or equal to 1")),

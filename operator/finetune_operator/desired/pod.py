@@ -178,7 +178,15 @@ def _trusted(bundle: ConfigMapKeyRef | None, volumes: Volumes) -> list[Manifest]
 
 
 def _with(container: Manifest, variables: list[Manifest]) -> Manifest:
-    return container | {"env": [*container.get("env", ()), *variables]} if variables else container
+    made = container | {"env": [*container.get("env", ()), *variables]} if variables else container
+    return made | {part: [_literal(one) for one in made[part]] for part in ("args", "env") if part in made}
+
+
+def _literal(part: Any) -> Any:
+    """An argument, or a variable, as it is written: Kubernetes makes `$` of `$$`, and a value of `$(NAME)`."""
+    if isinstance(part, str):
+        return part.replace("$", "$$")
+    return part | {"value": _literal(part["value"])} if "value" in part else part
 
 
 def pod_metadata(connection: PodSettings, own_labels: Mapping[str, str]) -> Manifest:

@@ -28,7 +28,7 @@ from finetune_operator.decide.deployment.idle import OUT_OF_SIGHT, is_asleep
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.passing import CHANGES_BY_ITSELF
-from finetune_operator.decide.pods.places import of_connection
+from finetune_operator.decide.pods.places import of_connection, of_deployment
 from finetune_operator.decide.pods.refused import refusal_of_pod, refusal_of_write
 from finetune_operator.desired import prune_job, serving
 from finetune_operator.desired.compare import is_managed
@@ -153,7 +153,7 @@ class DeploymentReconciler:
         except CannotMake as refusal:
             return deployment, not_served(view, refusal.failure), REFUSED_CHECK_SECONDS
         except REFUSALS as refusal:
-            refused = not_served(view, _of_pod(refusal.message, target))
+            refused = not_served(view, _of_pod(refusal.message, view.spec, target))
             return deployment, refused, REFUSED_CHECK_SECONDS
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
         ends = self._hosted.moving_seconds if view.status.hosted and target is not None else None
@@ -399,9 +399,9 @@ def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[st
     return turn(old.conditions, new.conditions)
 
 
-def _of_pod(refusal: str, target: Target | None) -> Failure:
-    """Why the API server takes no server, by the field of the connection where it is about one."""
-    failure = refusal_of_pod(refusal)
+def _of_pod(refusal: str, spec: ModelDeploymentSpec, target: Target | None) -> Failure:
+    """Why the API server takes no server, by the field of the deployment or of the connection that it is about."""
+    failure = of_deployment(refusal_of_pod(refusal), spec)
     return failure if target is None else of_connection(failure, target.version.connection, target.connection)
 
 

@@ -199,5 +199,5 @@ def test_a_place_that_the_parser_would_refuse_is_wrong_in_its_field(path: str) -
 
 @pytest.mark.parametrize("text", ["pvc://models/a#1", "s3://bucket/a?versionId=1"])
 def test_what_stands_behind_the_path_of_a_folder_is_not_dropped_in_silence(text: str) -> None:
-    with pytest.raises(ValidationError, match="neither '[?]' nor '#'"):
+    with pytest.raises(ValidationError, match=r"neither '[?]' nor '#'"):
         Artifacts.model_validate({"uri": text})

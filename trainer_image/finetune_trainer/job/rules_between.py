@@ -42,10 +42,21 @@ def _are_counted(resources: Any) -> bool:
     return all(is_counted(value) for value in devices)
 
 
+def _amounts(resources: Any) -> Iterator[dict[str, float | None]]:
+    """Those of limits and of requests."""
+    for part in ("limits", "requests"):
+        yield {name: amount(value) for name, value in resources.get(part, {}).items()}
+
+
+def _has_devices_in_limits(resources: Any) -> bool:
+    limits, requests = _amounts(resources)
+    devices = [name for name in requests if "/" in name or name.startswith("hugepages-")]
+    pairs = [(requests[name], limits.get(name, -1)) for name in devices]
+    return all(asked == limit or None in (asked, limit) for asked, limit in pairs)
+
+
 def _are_within_limits(resources: Any) -> bool:
-    limits, requests = (
-        {name: amount(value) for name, value in resources.get(part, {}).items()} for part in ("limits", "requests")
-    )
+    limits, requests = _amounts(resources)
     return all(
         asked is None or (limit := limits.get(name)) is None or asked <= limit for name, asked in requests.items()
     )
@@ -103,6 +114,7 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
         "/" in name or name in ("cpu", *SIZES) or name.startswith("hugepages-") for name in it
     ),
     "requests may not be": _are_within_limits,
+    "devices and huge pages": _has_devices_in_limits,
 }
 """How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""
 

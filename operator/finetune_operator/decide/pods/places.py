@@ -1,10 +1,11 @@
-"""Where in its connection stands what the API server refuses in a pod: it knows the pod's own paths alone."""
+"""Where in a connection or a deployment stands what the API server refuses in a pod: it knows the pod's paths alone."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import Failure
 from finetune_api.near_names import like
 from finetune_api.pod_fields import misfits
@@ -27,6 +28,10 @@ _TYPES = {"int64": "a whole number", "int32": "a whole number", "string": "text"
 _FOLLOWS = re.compile(r', [\w.\[\]]*\.volumeMounts\[\d+\]\.name: Not found: "v\d+"')
 """What is said of a mount whose volume was refused."""
 
+_CORRECT = (
+    "Correct the field that the message names, in spec.deployment.template of the FineTunedModel if that has made "
+    "this object."
+)
 _ASK = "Ask an admin to correct the field that the message names in the connection: it is tried again by itself."
 
 
@@ -59,6 +64,16 @@ def of_connection(failure: Failure, name: str, spec: LLMConnectionSpec | None) -
         return failure
     message = f"LLMConnection {name}: {said}"[:4096]
     return failure.model_copy(update={"message": message, "next_step": _ASK})
+
+
+def of_deployment(failure: Failure, spec: ModelDeploymentSpec) -> Failure:
+    """The same refusal, where it is about resources that a deployment names: those of its connection count no more."""
+    if failure.reason is not Reason.POD_REJECTED or spec.hugging_face is None or spec.hugging_face.resources is None:
+        return failure
+    said = _FIELD.sub(lambda at: f"spec.huggingFace.{at['amount']}" if at["amount"] else at[0], failure.message)
+    if said == failure.message:
+        return failure
+    return failure.model_copy(update={"message": _TRIED.sub("", said), "next_step": _CORRECT})
 
 
 def _place(block: Mapping[str, Any], match: re.Match[str]) -> str | None:

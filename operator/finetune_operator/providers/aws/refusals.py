@@ -90,7 +90,7 @@ _NO_DATA_STEP = (
 
 _NO_IDENTITY = (
     "Ask an admin to give the operator's service account an identity (EKS Pod Identity, or a role in the chart's "
-    "serviceAccount.annotations), or to name a Secret in credentials.secretRef."
+    "serviceAccount.annotations), or name a Secret in credentials.secretRef."
 )
 
 

@@ -37,7 +37,7 @@ _MEANS = {
 
 _NO_WORKLOAD_IDENTITY = (
     "Ask an admin to set the annotation and the label that Azure's workload identity requires, in the chart's "
-    "serviceAccount.annotations and podLabels, or to name a Secret in azureOpenAI.credentials.secretRef."
+    "serviceAccount.annotations and podLabels, or name a Secret in azureOpenAI.credentials.secretRef."
 )
 
 

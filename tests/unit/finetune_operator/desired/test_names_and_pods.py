@@ -87,6 +87,21 @@ def test_all_containers_of_a_pod_trust_the_connections_bundle() -> None:
     assert {"name": "A", "value": "b"} in spec["containers"][0]["env"]
 
 
+@pytest.mark.parametrize("text", ["a$$b", "$(HOME)", "$$(HOME)", "$", "$$$", "5 $ (about)", "x"])
+def test_arguments_and_variables_mean_what_is_written_however_many_dollars_are_in_it(text: str) -> None:
+    own = {"name": "c", "image": "i", "args": ["serve", text], "env": [{"name": "A", "value": text}]}
+    spec = pod.pod_spec(hugging_face(), own, pod.Volumes(), before=[own])
+    for container in (*spec["containers"], *spec["initContainers"]):
+        assert [expanded(one) for one in container["args"]] == ["serve", text]
+        assert expanded(container["env"][0]["value"]) == text
+    assert own["args"] == ["serve", text], "nobody else's is changed"
+
+
+def expanded(text: str) -> str:
+    """As a kubelet reads it, where every variable is known."""
+    return re.sub(r"[$]([$]|[(]([^)]*)[)])", lambda found: "$" if found[1] == "$" else f"value of {found[2]}", text)
+
+
 def test_our_labels_win_over_the_connections() -> None:
     metadata = pod.pod_metadata(hugging_face(podTemplate=TEMPLATE), pod.labels())
     assert metadata["labels"] == {"team": "a", "app.kubernetes.io/managed-by": "finetune-operator"}

@@ -82,6 +82,13 @@ def complaint(tmp_path, capsys):
             )
             for amount in ("0.5", "500m", "'0.5'")
         ),
+        *(
+            (
+                DEPLOYMENT + f"  huggingFace: {{resources: {{requests: {{nvidia.com/gpu: 1}}{limits}}}}}\n",
+                "spec.huggingFace.resources.requests: devices and huge pages are asked for in limits",
+            )
+            for limits in ("", ", limits: {nvidia.com/gpu: 2}")
+        ),
         (
             DEPLOYMENT + "  huggingFace: {resources: {requests: {cpu: 4000M}}}\n",
             "spec.huggingFace.resources.requests: cpu: no node has so many cores",

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from finetune_api.connection import LLMConnectionSpec
+from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.pods.places import in_words_of, of_connection
+from finetune_operator.decide.pods.places import in_words_of, of_connection, of_deployment
 from finetune_operator.desired import trial_job
 
 LOCAL = {"trainerImage": "trainer:1", "artifacts": {"uri": "pvc://models"}}
@@ -138,3 +139,19 @@ def test_a_job_that_cannot_even_be_read_is_the_connections_fault() -> None:
     """The server names no field of a quantity that is none; all else in a trial is typed, or the operator's own."""
     assert trial_job.is_about_its_pod(f"{DECODED}unable to parse quantity's suffix")
     assert not trial_job.is_about_its_pod("admission webhook does not support dry run")
+
+
+OF_HUGE_PAGES = "resources.limits[hugepages-2Mi]: Invalid value"
+OF_A_SERVER = f'Deployment.apps "m" is invalid: spec.template.spec.containers[0].{OF_HUGE_PAGES}'
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [({"limits": {"hugepages-2Mi": "3Mi"}}, f"spec.huggingFace.{OF_HUGE_PAGES}"), (None, OF_A_SERVER)],
+)
+def test_a_deployments_own_resources_are_its_own_to_correct(resources: Any, message: str) -> None:
+    spec = {"modelRef": {"name": "m"}, "huggingFace": {"resources": resources}}
+    failure = Failure.because(Reason.POD_REJECTED, OF_A_SERVER)
+    told = of_deployment(failure, ModelDeploymentSpec.model_validate(spec))
+    assert told.message == message
+    assert told.next_step.startswith("Correct the field") is (resources is not None)
