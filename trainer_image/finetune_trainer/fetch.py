@@ -34,14 +34,22 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _require_replaceable(folder: Path) -> None:
-    """Refuse to take the place of a folder that is no model: whatever it holds would be lost."""
+    """Refuse to take the place of a folder that is no model: whatever it holds would be lost.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
     if folder.is_dir() and any(folder.iterdir()) and read_manifest(folder, verify=False) is None:
         message = f"--to {folder}: it holds other files, which would be lost"
         raise TrainerError(Reason.SPEC_INVALID, message, "Name a new or an empty folder.")
 
 
 def require_store(uri: str) -> str:
-    """The URI without a slash at its end, once it is known to be a store's."""
+    """The URI without a slash at its end, once it is known to be a store's.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
     step = "Write s3://BUCKET/PATH, gs://BUCKET/PATH or abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH."
     try:
         found = parse_artifact_uri(uri)

@@ -141,7 +141,11 @@ def _ended_for_memory() -> int:
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse a folder in which something else has a name that a run writes or, at its end, deletes."""
+    """Refuse a folder in which something else has a name that a run writes or, at its end, deletes.
+
+    Raises:
+        TrainerError: ArtifactFailed.
+    """
     if any((folder / mark).exists() for mark in _MARKS):
         return
     taken = next((name for name in (ARTIFACT_FOLDER, *KEPT) if (folder / name).exists()), None)

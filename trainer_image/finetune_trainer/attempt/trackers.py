@@ -47,7 +47,11 @@ logger = logging.getLogger(__name__)
 
 
 def require(job: TrainerJob) -> None:
-    """Refuse a job whose trackers this image has no libraries for."""
+    """Refuse a job whose trackers this image has no libraries for.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
     for name in _asked(job):
         if importlib.util.find_spec(_MODULES[name]) is None:
             raise TrainerError(

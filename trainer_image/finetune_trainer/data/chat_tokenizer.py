@@ -326,6 +326,9 @@ def _require_tokens(config: Mapping[str, Any], named: Mapping[str, Any]) -> None
     """Refuse names of tokens that transformers takes for none, when it loads the tokenizer beside the model.
 
     What an older special_tokens_map.json says in place of the config may be an object as it is.
+
+    Raises:
+        TrainerError: ModelUnusable.
     """
     for name in _NAMES:
         said = config.get(name)

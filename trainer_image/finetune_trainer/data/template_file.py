@@ -72,6 +72,9 @@ def require_writing(template: str, special_tokens: Mapping[str, str], file: str)
     """Refuse a template that fails on every conversation, or writes nothing of an answer.
 
     One that refuses by itself (raise_exception) may take rows of another kind: rows tell then.
+
+    Raises:
+        TrainerError: ModelUnusable.
     """
     faults: list[str] = []
     written = False

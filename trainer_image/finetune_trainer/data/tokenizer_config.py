@@ -46,7 +46,11 @@ _FORMS: Mapping[str, _Form] = {
 
 
 def require_form(config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
-    """Refuse values that cannot be; `named` is what an older special_tokens_map.json makes of the file."""
+    """Refuse values that cannot be; `named` is what an older special_tokens_map.json makes of the file.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     for name, (is_right, otherwise) in _FORMS.items():
         if name in config and named.get(name) is config[name] and not is_right(config[name]):
             message = f"tokenizer_config.json of the base model: {name} is {otherwise}"

@@ -104,7 +104,11 @@ class Tuned:
 
 
 def require_answers(folder: Path, model: Model) -> None:
-    """Refuse, before it is trained, a model that cannot be measured by its answers: its own code gives none."""
+    """Refuse, before it is trained, a model that cannot be measured by its answers: its own code gives none.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     training, generation = model.net.training, model.generation
     known = len(model.net.get_input_embeddings().weight)
     first = generation.bos_token_id or 0

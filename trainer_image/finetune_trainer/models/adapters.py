@@ -182,7 +182,11 @@ def _require_modules(model: Any, targets: list[str]) -> None:
 
 
 def _require_directions(tuned: Any) -> None:
-    """Refuse DoRA on rows of zeros: it divides each row by its length, and so do all who load its adapter."""
+    """Refuse DoRA on rows of zeros: it divides each row by its length, and so do all who load its adapter.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
     for name, length in tuned.named_parameters():
         zeros = "lora_magnitude_vector" in name and not length.is_meta and int((length == 0).sum())
         if zeros:
@@ -214,7 +218,11 @@ def part_shared_weights(tuned: Any) -> None:
 
 
 def require_mergeable(tuned: Any) -> None:
-    """Refuse before the training what could not be merged after it."""
+    """Refuse before the training what could not be merged after it.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
     if adapts_shared_weights(tuned):
         raise TrainerError(
             Reason.SPEC_INVALID,

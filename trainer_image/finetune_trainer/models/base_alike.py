@@ -21,7 +21,11 @@ _STEP = (
 
 
 def require(world: World, folder: Path) -> None:
-    """Go on where this rank's base model is that of rank 0."""
+    """Go on where this rank's base model is that of rank 0.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     if world.size == 1:
         return
     first: dict[str, Any] = world.tell("base", lambda: {"weights": probe(folder), "files": _files(folder)})

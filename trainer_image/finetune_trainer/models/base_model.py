@@ -163,7 +163,11 @@ def _quantised(dtype: Any) -> dict[str, Any]:
 
 
 def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Look at configuration and file names, without loading weights. Returns transformers' configuration."""
+    """Look at configuration and file names, without loading weights. Returns transformers' configuration.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     base_refusals.require_no_adapter(folder)
     config_file.require(folder)
     config = require_known_kind(folder, trust_remote_code=trust_remote_code)
@@ -173,7 +177,11 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
 
 
 def require_known_kind(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """The configuration, of a model that can be measured and served. Its files are not looked at."""
+    """The configuration, of a model that can be measured and served. Its files are not looked at.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     import transformers
 
     try:

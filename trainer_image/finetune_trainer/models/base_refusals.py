@@ -114,6 +114,9 @@ def require_whole_files(folder: Path) -> None:
     """Refuse files of weights that are missing or not whole, by their headers: no weights are read.
 
     A folder without any is left alone: for counting tokens the tokenizer is enough.
+
+    Raises:
+        TrainerError: ModelUnusable.
     """
     if not any(folder.glob("*.safetensors")):
         if any(found for pattern in (*_PICKLED, _GGUF) for found in folder.glob(pattern)):
@@ -127,7 +130,11 @@ def require_whole_files(folder: Path) -> None:
 
 
 def require_no_adapter(folder: Path) -> None:
-    """Refuse an adapter by itself, and one beside weights: transformers would put that on, and nobody asked for it."""
+    """Refuse an adapter by itself, and one beside weights: transformers would put that on, and nobody asked for it.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     try:
         said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -143,7 +150,11 @@ def require_no_adapter(folder: Path) -> None:
 
 
 def require_plain_numbers(folder: Path) -> None:
-    """Refuse weights in 8 bits or fewer, where nothing says how to read them: they would be taken for the numbers."""
+    """Refuse weights in 8 bits or fewer, where nothing says how to read them: they would be taken for the numbers.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     if name := stored_as_no_reals(folder):
         raise unusable(
             folder, f"{name} in {file_of(folder, name)} is stored as numbers that are no weights", PLAIN_WEIGHTS
@@ -158,6 +169,9 @@ def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, fou
 
     `four_bits` says whether the job trains in 4 bits: then a model may be stored in them, and in no other way. What
     nobody knows transformers passes over, and reads the weights as they are.
+
+    Raises:
+        TrainerError: ModelUnusable.
     """
     said = said or {}
     how = said.get("quant_method", _BITSANDBYTES if said else None)
@@ -178,12 +192,20 @@ def stored_quantised(folder: Path, said: Mapping[str, Any], next_step: str = PLA
 
 
 def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
-    """Refuse a tokenizer that is not the model's: a token without an embedding would end the first step."""
+    """Refuse a tokenizer that is not the model's: a token without an embedding would end the first step.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     require_known(folder, largest_id, len(model.get_input_embeddings().weight))  # an adapter knows no num_embeddings
 
 
 def require_known(folder: Path, largest_id: int, known: int) -> None:
-    """The same of a model that knows so many tokens."""
+    """The same of a model that knows so many tokens.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     if largest_id >= known:
         raise unusable(folder, f"its tokenizer gives token {largest_id}, but it knows only {known} tokens")
 
@@ -192,12 +214,19 @@ def require_positions(folder: Path, model: Any, length: int, what: str = _ROW_LI
     """Refuse rows longer than the model has learnt positions for: it would end at the first such row.
 
     `what` says where the length comes from.
+
+    Raises:
+        TrainerError: SpecInvalid.
     """
     _require_room(folder, learnt_positions(model), length, what)
 
 
 def require_room_for(hyper: Hyperparameters, folder: Path) -> None:
-    """The same of an encoder-decoder's files, without the model; a causal model's rows may all be shorter."""
+    """The same of an encoder-decoder's files, without the model; a causal model's rows may all be shorter.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
     if is_encoder_decoder(folder):
         _require_room(folder, known := positions_in(folder), row_limit(hyper, known), _ROW_LIMIT)
 
@@ -222,7 +251,11 @@ def learnt_positions(model: Any) -> int | None:
 
 
 def require_plain_weights(folder: Path) -> None:
-    """Refuse to merge into weights that are stored quantised: QLoRA takes such a base, but what is added is blurred."""
+    """Refuse to merge into weights that are stored quantised: QLoRA takes such a base, but what is added is blurred.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
     if _is_quantised(json.loads((folder / "config.json").read_text(encoding="utf-8"))):
         raise TrainerError(
             Reason.SPEC_INVALID,

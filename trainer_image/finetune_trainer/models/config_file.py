@@ -76,6 +76,9 @@ def require_numbers(folder: Path, *, four_bits: bool) -> None:
     """Refuse weights that are sure to be refused once they are loaded, for the numbers that they are stored in.
 
     Models that bring their own code are left to it.
+
+    Raises:
+        TrainerError: ModelUnusable.
     """
     config = _read(folder / _CONFIG)
     if config.get("auto_map", {}) == {}:

@@ -29,7 +29,11 @@ _NUMBERED = re.compile(r"(?P<list>.+?)\.(?P<number>\d+)\.(?P<rest>.+)")
 
 
 def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
-    """Refuse files that have not all of the model's weights: transformers would make them up, and only warn."""
+    """Refuse files that have not all of the model's weights: transformers would make them up, and only warn.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     missing = sorted(found["missing_keys"])
     if missing:
         why = f"its weights are incomplete: {_some(missing)} cannot be found in {promised_in(folder, missing[0])}"
@@ -45,6 +49,9 @@ def require_no_rest(folder: Path, model: Any, left: Iterable[str]) -> None:
     Those are whole layers behind the last one, and weights of a layer that is there, as norms of heads that this kind
     of model has not. What else is left over belongs to other things in the same files, as the part of a model that
     sees does; it is told in the log.
+
+    Raises:
+        TrainerError: ModelUnusable.
     """
     rest = sorted(left)
     if not rest:
@@ -100,6 +107,9 @@ def require_sound(folder: Path, model: Any, left: Iterable[str], *, quantised: b
 
     `left` are weights of its files that it does not have. Weights that were made into 4 bits on the way are looked at
     in the files: what became of such a number is a number.
+
+    Raises:
+        TrainerError: ModelUnusable.
     """
     zeros = Zeros()
     weights = floats_of(folder, frozenset(left)) if quantised else model.named_parameters()

@@ -81,7 +81,11 @@ def _require_readable(folder: Path, name: str) -> None:
 
 
 def require_files(folder: Path) -> None:
-    """Refuse a model's folder with a pipe, a socket or a device: some libraries wait for it, others do without it."""
+    """Refuse a model's folder with a pipe, a socket or a device: some libraries wait for it, others do without it.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     if (other := no_file_in(folder)) is not None:
         said = f"the model in {folder} cannot be used: {other.name} is a pipe or a device, not a file"
         raise TrainerError(Reason.MODEL_UNUSABLE, said, _FILE_STEP)

@@ -31,7 +31,11 @@ _NAMED = 24
 
 
 def require(spec: FineTuneJobSpec, folder: Path) -> None:
-    """Refuse names that none of the model's linear layers has. Nothing is said where files or kind do not tell."""
+    """Refuse names that none of the model's linear layers has. Nothing is said where files or kind do not tell.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
     if spec.code is not None or spec.adapters is None or isinstance(targets := spec.adapters.targets, str):
         return
     known = _linear_paths(folder)

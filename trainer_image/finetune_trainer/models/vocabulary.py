@@ -17,7 +17,11 @@ from finetune_trainer.models.weight_files import UNREADABLE
 def require(
     spec: FineTuneJobSpec, folder: Path, tokenizer: ChatTokenizer, *, allow_local: bool, air_gapped: bool
 ) -> None:
-    """Refuse what training would once it has tokenised the data. Meant for data that can be used."""
+    """Refuse what training would once it has tokenised the data. Meant for data that can be used.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
     known = _vocabulary(folder)
     if known is None or tokenizer.backend.get_vocab_size(with_added_tokens=True) <= known:
         return

@@ -15,7 +15,11 @@ _SAID = 300  # letters: two of them have to fit into a pod's termination message
 
 
 def require_keys(push: Push | None) -> None:
-    """Refuse, before the training, a Secret that will open nothing after it. Only pods have its text."""
+    """Refuse, before the training, a Secret that will open nothing after it. Only pods have its text.
+
+    Raises:
+        TrainerError: SpecInvalid.
+    """
     if push and push.oci and push.oci.secret_ref and REGISTRY_KEYS_VARIABLE in os.environ:
         _require_entry(push.oci, push.oci.secret_ref.name, os.environ[REGISTRY_KEYS_VARIABLE])
     if push and push.hugging_face and not os.environ.get(HUB_TOKEN_VARIABLE, "-").strip():

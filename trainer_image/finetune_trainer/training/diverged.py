@@ -46,6 +46,9 @@ def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
     """Refuse a model that answers worse than a guess among all of its `tokens`, and worse than it began.
 
     A guess has a loss of ln(tokens) nats per token. Losses of pairs are not per token, and are passed over.
+
+    Raises:
+        TrainerError: TrainingDiverged.
     """
     losses = [line["loss"] for line in lines if "loss" in line and "pairs" not in line]
     if not losses:
@@ -62,6 +65,9 @@ def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: f
     """Refuse a model whose last step has spoilt it: each step's own loss is from before the step.
 
     `at_end` is that of the last step's rows after it, by which chance of other rows has no part in the difference.
+
+    Raises:
+        TrainerError: TrainingDiverged.
     """
     steps = [line for line in lines if "loss" in line]
     if at_end is None or not steps:

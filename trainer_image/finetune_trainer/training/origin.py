@@ -23,7 +23,11 @@ class Origin:
         return {"fingerprint": self.fingerprint, "base": self.base}
 
     def require_same(self, folder: Path, notes: dict[str, Any]) -> None:
-        """Refuse the checkpoint in `folder` if its `notes` are of another origin."""
+        """Refuse the checkpoint in `folder` if its `notes` are of another origin.
+
+        Raises:
+            TrainerError: SpecInvalid.
+        """
         if notes["fingerprint"] != self.fingerprint:
             raise TrainerError(
                 Reason.SPEC_INVALID,

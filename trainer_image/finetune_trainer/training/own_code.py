@@ -206,7 +206,11 @@ def _mark(path: Path) -> str:
 
 
 def _require_as_before(base: Path, before: dict[str, str]) -> None:
-    """Refuse what was made while the base model was another one, be it saved there by mistake."""
+    """Refuse what was made while the base model was another one, be it saved there by mistake.
+
+    Raises:
+        TrainerError: CodeFailed.
+    """
     changed = [name for name, mark in before.items() if _mark(base / name) != mark]
     if changed:
         said = (

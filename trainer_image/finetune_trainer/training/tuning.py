@@ -182,6 +182,9 @@ def require_works(job: TrainerJob, folder: Path, model: Any, decoder_start: int 
 
     Refuses one whose own code cannot compute a pass, one that computes no numbers, and one that looks at what follows a
     token: it would learn to read answers off, and to give none.
+
+    Raises:
+        TrainerError: ModelUnusable.
     """
     from finetune_trainer.computing.attention import looks_ahead
     from finetune_trainer.training import trial
