@@ -23,8 +23,8 @@ _DOTTED = re.compile(r".+\.[0-9]+\.(message\.)?role")
 """Name of what a span of a trace has for the speaker of one message: gen_ai.prompt.0.role, or the like."""
 _OF_DOTTED = (
     r'{messages: (%s as $all | [$all | keys_unsorted[] | select(test("\\.[0-9]+\\.(message\\.)?role$")) '
-    r'| rtrimstr("role")] | sort_by(test("output|completion"), (capture("\\.(?<at>[0-9]+)\\.(message\\.)?$").at | tonumber)) '
-    '| map({role: $all[. + "role"], content: $all[. + "content"]}))}'
+    r'| rtrimstr("role")] | sort_by(test("output|completion"), (capture("\\.(?<at>[0-9]+)\\.(message\\.)?$").at '
+    '| tonumber)) | map({role: $all[. + "role"], content: $all[. + "content"]}))}'
 )
 
 _Place = tuple[str, Any]
