@@ -238,9 +238,12 @@ def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdi
 def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> DatasetVerdict | None:
     """What the trainer would say of the base model's files and of what the job names in them.
 
-    None where they are right, where no model is at hand to tell, and where code of one's own reads them.
+    None where they are right, and where no model is at hand to tell. Of a base of code of one's own, which reads files
+    as it likes, only the numbers count.
     """
     try:
+        if spec.code is not None and model_cache and not destination.provider:
+            _by_its_numbers(spec, find_model(model_cache, spec.base_model))
         folder = _base_of(spec, model_cache, destination)
         if folder is not None:
             base_refusals.require_no_adapter(folder)
@@ -257,6 +260,13 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: 
     except TrainerError as error:
         return failed(error)
     return None
+
+
+def _by_its_numbers(spec: FineTuneJobSpec, folder: Path | None) -> None:
+    if folder is not None and (folder / "config.json").is_file():
+        config_file.require_for_own_code(folder)
+        if spec.artifact.merge:
+            base_refusals.require_plain_weights(folder)
 
 
 def _base_of(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> Path | None:

@@ -6,6 +6,7 @@ Datasets may be file:// here. A run that was stopped goes on from its checkpoint
 import argparse
 import fcntl
 import logging
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -158,9 +159,10 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
     """The job as the operator would hand it to a pod, with folders of this machine.
 
     Raises:
-        TrainerError: SpecInvalid, spec.code and --code do not go together.
+        TrainerError: SpecInvalid, spec.code and --code do not go together, or libraries cannot open a folder.
     """
     folder = output.resolve()
+    _require_utf8(folder, *([model_cache.resolve()] if model_cache else []))
     _require_code(manifest, code)
     _require_heeded(manifest.spec)
     return TrainerJob(
@@ -175,6 +177,18 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
         air_gapped=is_air_gapped(),
         code=str(code.resolve()) if code else None,
     )
+
+
+def _require_utf8(*folders: Path) -> None:
+    """Refuse names that Python opens and libraries do not: what they write last would end hours of training."""
+    for folder in folders:
+        if os.fsencode(folder) == str(folder).encode(errors="replace"):
+            continue
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{ascii(str(folder))[1:-1]} is no name in UTF-8, as tokenizers need it",
+            "Name another folder, or, if its name looks right in a terminal, set LANG=C.UTF-8.",
+        )
 
 
 def _require_heeded(spec: FineTuneJobSpec) -> None:

@@ -213,6 +213,23 @@ def test_what_is_loaded_as_numbers_is_not_for_training_in_4_bits(check, base, tm
 
 
 @pytest.mark.parametrize(
+    ("change", "merge", "said"),
+    [
+        (quantised("gptq"), False, "stored quantised (gptq)"),
+        (IN_4_BITS, True, "nothing is merged into such"),
+        (IN_4_BITS, False, None),
+    ],
+    ids=["GPTQ", "4 bits, merged", "4 bits"],
+)
+def test_of_a_base_of_own_code_the_numbers_count(check, base, tmp_path, change, merge, said):
+    change(base)
+    spec = {"code": {"configMapRef": {"name": "c", "key": "train.py"}}, "artifact": {"merge": merge}}
+    result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD), spec=spec)
+    assert result.verdict.valid is (said is None)
+    assert (said or "") in result.verdict.message
+
+
+@pytest.mark.parametrize(
     ("change", "is_refused"), [(IN_4_BITS, True), (None, False), (config(quantization_config=None), False)]
 )
 def test_nothing_is_merged_into_weights_that_are_stored_quantised(check, base, tmp_path, change, is_refused):

@@ -88,6 +88,13 @@ def test_a_place_that_cannot_be_the_output_folder_is_told(tiny_model, tmp_path, 
     assert step in said
 
 
+def test_a_folder_whose_name_libraries_cannot_read_is_refused_before_anything_is_trained(tiny_model, tmp_path, capfd):
+    args = flags(tmp_path, tiny_model)
+    args.output = tmp_path / os.fsdecode(b"tuned-\xff")
+    assert run.main(args) == ExitCode.SPEC_INVALID
+    assert "tuned-\\udcff is no name in UTF-8" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("left", "ends", "short"), [("3", 4, True), ("3", 3, False), ("9", 4, False), ("", 4, False), ("x", 4, False)]
 )

@@ -85,6 +85,16 @@ def require_numbers(folder: Path, *, four_bits: bool) -> None:
         base_refusals.require_tunable_numbers(folder, config.get("quantization_config"), four_bits=four_bits)
 
 
+def require_for_own_code(folder: Path) -> None:
+    """The same where code of one's own tunes it: it may begin with 4 bits that are stored so.
+
+    Raises:
+        TrainerError: ModelUnusable.
+    """
+    if isinstance(_read(folder / _CONFIG).get("quantization_config"), dict):
+        require_numbers(folder, four_bits=base_refusals.in_four_bits(folder))
+
+
 def kind_of_its_own(folder: Path) -> str | None:
     """The kind of a model that only the code which it brings can load; None where transformers has it."""
     if not (folder / _CONFIG).is_file():

@@ -49,7 +49,7 @@ def require_base(job: TrainerJob, base: Path) -> None:
         TrainerError: ModelUnusable.
     """
     base_model.require_known_kind(base, trust_remote_code=job.trust_remote_code)
-    config_file.require_numbers(base, four_bits=in_four_bits(base))
+    config_file.require_for_own_code(base)
 
 
 def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
