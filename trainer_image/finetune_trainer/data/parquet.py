@@ -113,8 +113,9 @@ class ParquetRows:
             yield from _blocks(batch, taken)
 
     def _batches(self, groups: list[int], columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Batches of a block's rows at most. Larger ones are decoded ahead as long as they take what the footer says:
-        a word of a dictionary is stored once, and read as often as it stands there.
+        """Batches of a block's rows at most; larger ones are decoded ahead as long as they take what the footer says.
+
+        A word of a dictionary is stored once, and read as often as it stands there.
 
         Raises:
             pa.ArrowException: what comes next is to be read by fewer rows, or cannot be read.
