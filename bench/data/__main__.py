@@ -29,8 +29,8 @@ _TITLE = """# Checking data, beside datasets and tokenizers
 `make bench-data`: `check` with everything it reports; `datasets` loading the file and dropping rows with missing
 values; `tokenizers` encoding batches of a thousand. Of some runs, in turn, the best time and the most memory.
 
-`check` hashes the file and each row and looks at every text, on one thread but for the hash of a Parquet file;
-`datasets` hashes neither and decodes Parquet by two threads: `check` may take less of a processor, and more time.
+`check` hashes the file and each row and looks at every text; a second thread hashes large files and decodes Parquet.
+`datasets` hashes neither and decodes Parquet by two threads. So either may take more of a processor, and less time.
 """
 MB_PER_MIB = 1.048576
 

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain, groupby, islice
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune_api.reasons import Reason
+from finetune_trainer.data.beside import ahead
 from finetune_trainer.data.blocks import Block, Table
 from finetune_trainer.data.lines import TOO_LONG
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, group_places
@@ -113,8 +113,9 @@ class ParquetRows:
             yield from _blocks(batch, taken)
 
     def _batches(self, groups: list[int], columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Batches of a block's rows at most. Larger ones are decoded ahead as long as they take what the footer says:
-        a word of a dictionary is stored once, and read as often as it stands there.
+        """Batches of a block's rows at most; larger ones are decoded ahead as long as they take what the footer says.
+
+        A word of a dictionary is stored once, and read as often as it stands there.
 
         Raises:
             pa.ArrowException: what comes next is to be read by fewer rows, or cannot be read.
@@ -124,7 +125,7 @@ class ParquetRows:
             yield from read(rows)
             return
         deque(_as_said(islice(read(_MOST_ROWS), 1), rows), 0)
-        for batch in _ahead(_as_said(read(rows), rows)):
+        for batch in ahead(_as_said(read(rows), rows)):
             yield from (batch.slice(at, _MOST_ROWS) for at in range(0, batch.num_rows, _MOST_ROWS))
 
     def _up_to_the_broken(
@@ -170,19 +171,6 @@ def _as_said(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Record
             raise pa.ArrowInvalid("rows are longer than the end of the file says")
 
 
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches, of which another thread decodes the next one while this one is looked at.
-
-    Two are asked for at any time: the other thread begins one as soon as it has ended one, and needs not wait for
-    Python's lock to be told.
-    """
-    with ThreadPoolExecutor(1) as other:
-        asked = deque(other.submit(next, batches, None) for _ in range(2))
-        while (batch := asked.popleft().result()) is not None:
-            asked.append(other.submit(next, batches, None))
-            yield batch
-
-
 def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The batches without their first rows."""
     for batch in batches:
@@ -223,8 +211,8 @@ def batch_rows(group: Any) -> int:
     a_row, most = (size, _BATCH_ROWS) if size <= _SMALL_GROUP else (size // max(group.num_rows, 1), _AHEAD_ROWS)
     if a_row <= 0:
         return 1
-    ahead = 1 << (_AHEAD_BYTES // a_row).bit_length() >> 1  # groups that are alike are read by one reader
-    return int(max(1, min(most, _BATCH_BYTES // a_row, max(ahead, _MOST_ROWS))))
+    many = 1 << (_AHEAD_BYTES // a_row).bit_length() >> 1  # groups that are alike are read by one reader
+    return int(max(1, min(most, _BATCH_BYTES // a_row, max(many, _MOST_ROWS))))
 
 
 def _blocks(batch: pa.RecordBatch, places: Sequence[int]) -> Iterator[Record | Block]:

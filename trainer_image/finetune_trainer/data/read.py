@@ -7,7 +7,6 @@ import io
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -231,20 +230,14 @@ class SplitFile:
 
         path = self._source.local_path
         with ExitStack() as files:
-            if path is not None and self.format.compression is None:
-                # Hashed beside what is read of it by its path: neither needs Python's lock for most of its time.
-                hashed = files.enter_context(ThreadPoolExecutor(1)).submit(self._source.drain)
-                parquet = ParquetRows(path, self.name)
-            else:
-                hashed = None
-                parquet = ParquetRows(files.enter_context(spooled(stream, self.name)), self.name)
+            is_mounted = path is not None and self.format.compression is None
+            file = path if is_mounted else files.enter_context(spooled(stream, self.name))
+            parquet = ParquetRows(file, self.name)
             self._note_columns(parquet.columns)
             self.of_objects = parquet.of_objects
             if not self._serves(parquet.columns):  # else nobody asks what else is in it
                 self.first_fields = parquet.first_row()
             yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
-            if hashed is not None:
-                hashed.result()
             self._source.require_same()
 
 

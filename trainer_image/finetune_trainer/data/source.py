@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SITE_HELP, Uri
+from finetune_trainer.data.beside import PIECE, Hashed
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.s3_words import in_words, refusal_of
@@ -92,7 +93,7 @@ class Source:
         self.uri = uri
         stored = _open(uri, air_gapped=air_gapped, patience=PATIENCE_SECONDS if patient else 0.0)
         self._opened = None if self.local_path is None else os.fstat(stored.fileno())
-        self._raw = _StoredBytes(uri, stored, 0 if self._opened is None else self._opened.st_size)
+        self._raw = _StoredBytes(uri, stored, self._opened)
         self.stream: io.BufferedReader = io.BufferedReader(self._raw, buffer_size=BUFFER)
 
     @property
@@ -108,11 +109,16 @@ class Source:
 
     @property
     def sha256(self) -> str | None:
-        """SHA-256 of the file as stored, in hexadecimal."""
-        return self._raw.digest.hexdigest() if self._raw.finished else None
+        """SHA-256 of the file as stored, in hexadecimal; as long as it is open.
+
+        Raises:
+            TrainerError: DatasetInvalid, a file was written to, and its hash may be that of other bytes.
+        """
+        return self._raw.sha256() if self._raw.finished else None
 
     def drain(self) -> None:
         """Read what is left, for size and hash alone."""
+        guarded(self.uri, self._raw.pass_over)
         while self.stream.read(1 << 18):
             pass
 
@@ -157,12 +163,15 @@ class Filled(io.RawIOBase):
 class _StoredBytes(Filled):
     """What the store gives, counted and hashed; its errors are already those of the trainer."""
 
-    def __init__(self, uri: Uri, stored: io.RawIOBase, least: int) -> None:
+    def __init__(self, uri: Uri, stored: io.RawIOBase, opened: os.stat_result | None) -> None:
         self._uri = uri
         self._stored = stored
-        self._least = least
+        self._opened = opened
+        self._least = 0 if opened is None else opened.st_size
         """Bytes that there were at the beginning: where fewer come, somebody has written the file anew meanwhile."""
-        self.digest = hashlib.sha256()
+        self._digest = hashlib.sha256()
+        self._beside = Hashed(stored.fileno(), self._least) if self._least > PIECE else None
+        """Of a large mounted file, instead: another thread reads it, too."""
         self.count = 0
         self.finished = False
 
@@ -170,12 +179,28 @@ class _StoredBytes(Filled):
         if self.finished and self._uri.mounted_path() is None:  # HTTP's client warns of it, with a stack
             return 0
         size: int = guarded(self._uri, lambda: self._stored.readinto(view))
-        self.digest.update(view[:size])
+        if self._beside is None:
+            self._digest.update(view[:size])
         self.count += size
         self.finished = self.finished or not size
         if self.finished and (self.count < self._least or guarded(self._uri, self._is_another)):
             raise _changed(self._uri)
         return size
+
+    def pass_over(self) -> None:
+        """Leave out what another thread hashes."""
+        if self._beside is not None and self.count < self._least:
+            self.count = self._stored.seek(self._least)
+
+    def sha256(self) -> str:
+        """Of what was read, in hexadecimal."""
+        if self._beside is None or self._opened is None:
+            return self._digest.hexdigest()
+        found: str = guarded(self._uri, partial(self._beside.of, self.count))
+        now, then = guarded(self._uri, partial(os.fstat, self._stored.fileno())), self._opened
+        if now.st_size <= then.st_size and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise _changed(self._uri)  # else rows were added: they are read here and there
+        return found
 
     def _is_another(self) -> bool:
         """Whether its name is that of another object now. S3 says so itself: it is asked for what was opened."""
@@ -187,6 +212,8 @@ class _StoredBytes(Filled):
 
     def close(self) -> None:
         if not self.closed:
+            if self._beside is not None:
+                self._beside.close()
             self._stored.close()
         super().close()
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import lzma
+import os
 import re
 import time
 
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.dataset import DataFile, Dataset
-from finetune_trainer.data import load_rows
+from finetune_trainer.data import beside, load_rows, source
 from finetune_trainer.data.blocks import one_by_one
 from finetune_trainer.data.csv_rows import read_csv
 from finetune_trainer.data.json_array import read_json_array
@@ -369,6 +370,15 @@ def test_columns_that_no_job_asks_for_may_have_one_name(tmp_path):
     assert records(tmp_path / "t.csv")[0].fields == {"prompt": "a", "completion": "b", "": ""}
 
 
+@pytest.fixture(params=["as it is read", "by another thread"])
+def hashed(request, monkeypatch):
+    """How files are hashed: both ways, the first of small ones."""
+    if request.param == "by another thread":
+        monkeypatch.setattr(source, "PIECE", 100)
+        monkeypatch.setattr(beside, "PIECE", 100)
+
+
+@pytest.mark.usefixtures("hashed")
 def test_rows_that_are_added_while_a_file_is_read_are_noticed_later(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_bytes(LINES)
@@ -382,6 +392,34 @@ def test_rows_that_are_added_while_a_file_is_read_are_noticed_later(tmp_path):
         assert file.sha256 == hashlib.sha256(LINES * 2).hexdigest()
 
 
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
+def test_a_large_file_that_is_written_anew_while_it_is_read_is_refused(name, tmp_path, monkeypatch):
+    """Its rows may be of other bytes than its hash, which another thread makes."""
+    monkeypatch.setattr(source, "PIECE", 100)
+    path = tmp_path / name
+    path.write_bytes(LINES if name == "t.jsonl" else PARQUET)
+    with split_file(path) as file:
+        found = file.records()
+        next(found)
+        with path.open("r+b") as other:
+            other.write(path.read_bytes()[:20])
+        os.utime(path, ns=(0, 0))
+        with pytest.raises(TrainerError, match=r"has changed while it was read"):
+            file.sha256 if list(found) else None
+
+
+@pytest.mark.usefixtures("hashed")
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.json", "t.jsonl.gz", "t.parquet"])
+def test_size_and_hash_are_of_all_bytes_that_are_stored(name, tmp_path):
+    path = tmp_path / name
+    data = WRITERS[name.removeprefix("t.").removesuffix(".gz")](ROWS * 50)
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with split_file(path) as file:
+        assert len(list(file.records())) == 50 * len(ROWS)
+        assert (file.size, file.sha256) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.usefixtures("hashed")
 def test_a_file_that_is_cut_while_it_is_read_is_not_taken_for_a_short_one(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_bytes(LINES * 100)
