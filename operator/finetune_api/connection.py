@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from finetune_api.aws import Bedrock, SageMaker
 from finetune_api.azure import AzureOpenAI, AzureResolved
@@ -26,7 +26,7 @@ from finetune_api.base import (
     rules,
     shaped,
 )
-from finetune_api.uris import ARTIFACT_HELP, ARTIFACT_SHAPES
+from finetune_api.uris import ARTIFACT_HELP, ARTIFACT_SHAPES, parse_artifact_uri
 
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 Glob = Annotated[
@@ -196,6 +196,11 @@ class ModelCache(ApiModel):
     )
 
 
+def _artifact_uri(text: str) -> str:
+    """Definitions of another release may have let others pass, of which no pod could be made."""
+    return parse_artifact_uri(text).text
+
+
 class Artifacts(ApiModel):
     """Where checkpoints and tuned weights are stored."""
 
@@ -219,7 +224,7 @@ class Artifacts(ApiModel):
             ),
         )
     )
-    uri: Annotated[str, Field(min_length=1, max_length=512), FILLED_IN] = Field(
+    uri: Annotated[str, Field(min_length=1, max_length=512), FILLED_IN, AfterValidator(_artifact_uri)] = Field(
         description="pvc://CLAIM/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
         "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX; the prefix is optional. The claim is that of the "
         "job's namespace. With an object store, pods work on scratch space and upload from it."
