@@ -3,9 +3,11 @@
 The process does so with its cluster, a test with one of its own. Nothing is decided here, and nobody asked.
 """
 
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from finetune_operator.providers.accounts import Accounts
@@ -32,12 +34,14 @@ from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.reconcilers.uploads import Uploads
+from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
     FINE_TUNED_MODELS,
     JOBS,
     MODEL_DEPLOYMENTS,
+    OWN_KINDS,
     PODS,
     Resource,
 )
@@ -45,6 +49,12 @@ from finetune_operator.runtime.queue import Key, Requeue
 from finetune_operator.runtime.settings import Settings
 
 Reconcile = Callable[[Key], Awaitable[Requeue | None]]
+
+_DEFECT = "the operator cannot deal with the object as it is, by a defect of its own"
+_REPORT_IT = (
+    "Status is not kept up meanwhile. It is tried again by itself; ask an admin for the operator's log, which has the "
+    "traceback, and report it with the object's manifest"
+)
 
 
 class Reconcilers:
@@ -115,7 +125,25 @@ class Reconcilers:
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """One look at an object, by the reconciler of its kind."""
-        return await self._of_kind[key.kind](key)
+        try:
+            return await self._of_kind[key.kind](key)
+        except (KubeError, LeadershipLost):
+            raise
+        except Exception as error:
+            await self._tell_of_a_defect(key, error)
+            raise
+
+    async def _tell_of_a_defect(self, key: Key, error: Exception) -> None:
+        """An Event about what nobody foresaw: status goes on saying what it said before, or nothing at all.
+
+        What the exception says is left to the log: it may quote what it met.
+        """
+        resource = next(one for one in OWN_KINDS if one.kind == key.kind)
+        obj = self._context.store.get(resource, key.name, key.namespace or None)
+        if obj is not None:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}"
+            await self._context.announce(obj, "Warning", "OperatorDefect", f"{_DEFECT} ({where}). {_REPORT_IT}")
 
     def gone(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         """An object is gone: what it has left at a provider is ended, where nobody let go of it."""

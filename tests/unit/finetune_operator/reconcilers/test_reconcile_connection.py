@@ -271,6 +271,7 @@ async def test_a_connection_that_cannot_be_used_is_told_by_one_event_and_again_w
             "podTemplate.imagePullSecrets[0].name: names of objects are in small letters: write a-z",
         ),
         ({"trainerImage": "ghcr.io/<org>/trainer:1"}, "trainerImage: write what the placeholder stands for"),
+        ({"artifacts": {"uri": "s3://My_Bucket/x"}}, "artifacts.uri: write pvc://CLAIM, s3://BUCKET, gs://BUCKET or"),
     ],
 )
 async def test_a_text_that_older_definitions_took_is_told_with_its_place_and_what_to_write(
