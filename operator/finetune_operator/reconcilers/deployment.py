@@ -399,7 +399,7 @@ def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[st
     return turn(old.conditions, new.conditions)
 
 
-def _of_pod(refusal: str, spec: ModelDeploymentSpec, target: Target | None) -> Failure:
+def _of_pod(refusal: str, spec: ModelDeploymentSpec | None, target: Target | None) -> Failure:
     """Why the API server takes no server, by the field of the deployment or of the connection that it is about."""
     failure = of_deployment(refusal_of_pod(refusal), spec)
     return failure if target is None else of_connection(failure, target.version.connection, target.connection)

@@ -66,9 +66,10 @@ def of_connection(failure: Failure, name: str, spec: LLMConnectionSpec | None) -
     return failure.model_copy(update={"message": message, "next_step": _ASK})
 
 
-def of_deployment(failure: Failure, spec: ModelDeploymentSpec) -> Failure:
+def of_deployment(failure: Failure, spec: ModelDeploymentSpec | None) -> Failure:
     """The same refusal, where it is about resources that a deployment names: those of its connection count no more."""
-    if failure.reason is not Reason.POD_REJECTED or spec.hugging_face is None or spec.hugging_face.resources is None:
+    local = spec.hugging_face if spec is not None else None
+    if failure.reason is not Reason.POD_REJECTED or local is None or local.resources is None:
         return failure
     said = _FIELD.sub(lambda at: f"spec.huggingFace.{at['amount']}" if at["amount"] else at[0], failure.message)
     if said == failure.message:
