@@ -15,6 +15,7 @@ base model without one gets a plain one (`has_own_template` is False), which has
 `row.prompt` and `row.completion` are for evaluation: `tokenizer.prompt_ids(row.prompt)` is what the model is asked.
 
     source, compression, utf16                the bytes of a URI, counted and hashed on the way
+    beside                                    a large file, hashed by a second thread
     formats, file_names                       which format they have; what the name of a file tells
     read                                      a file → blocks, records and rows, streamed:
       json_lines, json_array, csv_rows        formats, row by row
