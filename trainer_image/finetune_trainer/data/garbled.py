@@ -20,8 +20,10 @@ _OTHER_PAIR = re.compile(r"(?<!\\)(?:\\\\)*\\(?:[^ntr0\\]|\Z)|\b[A-Za-z]:\\|(?:\
 """No escape of a line break or tab, or the beginning of a path of Windows: then others are none, either."""
 _WRITTEN_LETTER = re.compile(r"(?<!\\)\\u[0-9a-fA-F]{4}")
 _PLAIN_BREAK = re.compile(r"(?<!\\)(?:\\\\)*\n")
-_ESCAPED_BREAK = re.compile(r"[^\s\\](?:\\\\)*\\\n")
-"""Where a line goes on in a shell or a program, a space stands before the backslash."""
+_ESCAPED_BREAK = re.compile(r"""[^\s\\"'](?:\\\\)*\\\n""")
+"""Where a line goes on in a shell or a program, a space or a quote stands before the backslash."""
+_OF_PROGRAMS = ("", " ", '"', "'")
+"""What stands before the backslash there, or nothing."""
 OF_HTML = re.compile(
     "&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z](acute|grave|circ|uml|tilde|cedil|ring)|szlig|"
     "(ae|AE)lig|[oO]slash|[lr][sd]quo|[lr]aquo|[nm]dash|hellip|euro|pound|copy|trade|deg);"
@@ -68,6 +70,8 @@ def ends_escaped(text: str) -> bool:
     if not text.endswith("\\"):
         return False
     before = text.rstrip("\\")
+    if before[-1:] in _OF_PROGRAMS:
+        return False
     return (len(text) - len(before)) % 2 == 1 and _OTHER_PAIR.search(before) is None
 
 

@@ -10,6 +10,7 @@ RUSSIAN, JAPANESE, CHINESE = "Привет, что нового?", "日本語テ
 CODE = (
     r'print("a\nb\tc")', r"s.split('\n')", r'{"text": "a\nb\tc", "path": "C:\\new"}', r"re.sub(r'\s+\n', '', x)",
     "docker run \\\n  -it x", "#define X(a) \\\n  do { \\\n  } while (0)", '"\\alpha"', "a[1:] = f'{x}'",
+    'x = """\\\nHint"""', "a = b + \\",
     '<image x="1"/>', "int &sum = a; b &= c;", "a=C3; b==E2",
 )  # fmt: skip
 FORMULAS = (
