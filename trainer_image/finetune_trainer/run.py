@@ -38,6 +38,9 @@ _LOCK = ".running"
 _MARKS = (_LOCK, fence.FILE)
 """What is in an output folder from the first moment of a run on: here, and on a cluster."""
 
+_LONGEST_ADDRESS = 1024
+"""Of an artifact, in a job's status: a run would end in vain once all is done."""
+
 _PATIENCE = (
     "Stopping as soon as a checkpoint is written. Ctrl-C again stops at once and loses what came after the last one."
 )
@@ -172,7 +175,7 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
         attempt=1,
         spec=manifest.spec,
         output=str(folder),
-        artifact_uri=(folder / ARTIFACT_FOLDER).as_uri(),
+        artifact_uri=_address_of(folder / ARTIFACT_FOLDER),
         model_cache=str(model_cache.resolve()) if model_cache else None,
         air_gapped=is_air_gapped(),
         code=str(code.resolve()) if code else None,
@@ -189,6 +192,15 @@ def _require_utf8(*folders: Path) -> None:
             f"{ascii(str(folder))[1:-1]} is no name in UTF-8, as tokenizers need it",
             "Name another folder, or, if its name looks right in a terminal, set LANG=C.UTF-8.",
         )
+
+
+def _address_of(artifact_folder: Path) -> str:
+    """What the result calls it, where each byte of a letter that is not of ASCII takes three characters."""
+    address = artifact_folder.as_uri()
+    if len(address) > _LONGEST_ADDRESS:
+        said = f"--output: as an address it has {len(address):,} characters, of at most {_LONGEST_ADDRESS:,}"
+        raise TrainerError(Reason.SPEC_INVALID, said, "Name a folder with a shorter path.")
+    return address
 
 
 def _require_heeded(spec: FineTuneJobSpec) -> None:

@@ -88,11 +88,21 @@ def test_a_place_that_cannot_be_the_output_folder_is_told(tiny_model, tmp_path, 
     assert step in said
 
 
-def test_a_folder_whose_name_libraries_cannot_read_is_refused_before_anything_is_trained(tiny_model, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (os.fsdecode(b"tuned-\xff"), "tuned-\\udcff is no name in UTF-8"),
+        (f"{'天' * 60}/{'天' * 60}", "characters, of at most 1,024"),
+    ],
+    ids=["no UTF-8", "too long an address"],
+)
+def test_a_folder_that_is_none_for_the_result_is_refused_before_anything_is_trained(
+    tiny_model, tmp_path, capfd, output, said
+):
     args = flags(tmp_path, tiny_model)
-    args.output = tmp_path / os.fsdecode(b"tuned-\xff")
+    args.output = tmp_path / output
     assert run.main(args) == ExitCode.SPEC_INVALID
-    assert "tuned-\\udcff is no name in UTF-8" in capfd.readouterr().err
+    assert said in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
