@@ -49,6 +49,8 @@ _HEADER_LINES = 256
 _TITLE_LINES = 16
 """Most lines in which a header is looked for where it is not the first."""
 
+_BREAK = frozenset("\r\n")
+
 _SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
 """Excel's own first line, which says what separates the cells."""
 
@@ -265,7 +267,8 @@ def _header(
         known = {NO_UTF8: AS_UTF8, _LONE_RETURN: WITH_LINE_FEEDS}.get(names.problem or "")
         step = {"next_step": known} if known else {}
         raise broken_file(file_name, f"the header cannot be read: {names.problem}", **step)
-    within = (next(csv.reader(names, delimiter=one), []) for one in SEPARATORS if len(names) == 1)
+    is_one = len(names) == 1 and _BREAK.isdisjoint(names[0])  # csv takes no line with a break within
+    within = (next(csv.reader(names, delimiter=one), []) for one in SEPARATORS if is_one)
     if not serves(names) and any(map(serves, within)):
         raise broken_file(file_name, "each of its lines stands in quotes as a whole", UNQUOTED)
     if not serves(names) and serves([name.strip('"') for name in names]):

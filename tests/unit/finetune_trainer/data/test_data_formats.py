@@ -107,6 +107,12 @@ def test_what_is_no_character_of_utf_16_is_a_bad_row(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", "a\r\nb"])
+def test_the_only_column_of_a_table_may_have_a_line_break_in_its_name(name, tmp_path):
+    (tmp_path / "t.csv").write_bytes(f'"{name}"\n1\n'.encode())
+    assert [record.fields for record in records(tmp_path / "t.csv")] == [{name: "1"}]
+
+
 @pytest.mark.parametrize("name", ["PARENT", "ORCID"])
 def test_a_header_that_begins_like_another_format_is_a_header(name, tmp_path):
     (tmp_path / "t.csv").write_text(f"{name},prompt,completion\n1,a,b\n")
