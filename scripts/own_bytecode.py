@@ -1,7 +1,7 @@
-"""`keep` puts what Python and pytest have compiled of this project's own files into a folder, `restore` takes it from there.
+"""`keep` puts what Python and pytest have compiled of this project's own files into a folder, `restore` fetches it.
 
-A fresh clone has none of it, and all workers of the tests compile the same files at once: eight seconds each. What is kept
-goes by a file's name and content, and is given the time and the place of the file in this clone.
+A fresh clone has none of it, and all workers of the tests compile the same files at once: eight seconds each. What is
+kept goes by a file's name and content, and is given the time and the place of the file in this clone.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def restore(kept: Path) -> None:
             content = one.read_bytes()
             if not content.startswith(MAGIC_NUMBER):
                 continue  # of another Python
-            code = placed(marshal.loads(content[HEADER:]), str(source.resolve()))
+            code = placed(marshal.loads(content[HEADER:]), str(source.resolve()))  # noqa: S302 - of the user's own cache
             compiled = source.parent / "__pycache__" / f"{source.stem}.{one.name.partition('.')[2]}"
             compiled.parent.mkdir(exist_ok=True)
             head = content[:HEADER] if content[4:8] == BY_HASH else header(source)
