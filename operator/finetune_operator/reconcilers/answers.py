@@ -48,6 +48,8 @@ class Answers:
         """By the job's UID: what its base model was asked (True), and what was tuned from it (False)."""
         self._silent: dict[str, tuple[datetime, Failure]] = {}
         """By the job's UID: since when none of its questions is answered, and why the last one was not."""
+        self._told: dict[str, bool] = {}
+        """By the job's UID: whether it was last to speak of silence."""
 
     def authorise(self, identity: TokenIdentity, asker: Asker) -> str | None:
         """Only the evaluation's pod of a job that is under way."""
@@ -105,8 +107,8 @@ class Answers:
 
     def forget(self, uid: str) -> None:
         """A job has ended or is gone."""
-        self._counts.pop(uid, None)
-        self._silent.pop(uid, None)
+        for kept in (self._counts, self._silent, self._told):
+            kept.pop(uid, None)
 
     def _not_answered(
         self, job: Manifest, status: FineTuneJobStatus, error: ProviderError, *, may_come_back: bool = False
@@ -118,12 +120,18 @@ class Answers:
         return refusal
 
     def _tell(self, job: Manifest, status: FineTuneJobStatus, error: ProviderError | None = None) -> None:
-        """Have the job looked at where its status is to speak of silence from now on, or no more."""
+        """Have the job looked at where its status is to speak of silence from now on, or no more.
+
+        Once: what its status says of something else is no reason to look at it with each answer.
+        """
         metadata, now = job["metadata"], self._context.clock()
-        silent = self._silent.pop(metadata["uid"], None)
+        uid = metadata["uid"]
+        since = self._silent.pop(uid, None)
         if error is not None:
-            self._silent[metadata["uid"]] = silent[0] if silent else now, error.failure()
-        if (self.silence(metadata["uid"]) is None) != (status.failure is None):
+            self._silent[uid] = since[0] if since else now, error.failure()
+        before, silent = self._told.get(uid, status.failure is not None), self.silence(uid) is not None
+        self._told[uid] = silent
+        if silent != before:
             self._context.enqueue(Key(FINE_TUNE_JOBS.kind, metadata["namespace"], metadata["name"]))
 
     def _require_room(

@@ -267,6 +267,21 @@ async def test_status_says_why_no_question_is_answered_once_that_has_lasted(begi
     assert (cluster.status().get("failure"), cluster.condition("Stalled")["status"]) == (None, "False")
 
 
+async def test_a_job_whose_status_tells_of_other_trouble_is_not_looked_at_with_each_answer(begin):
+    cluster = await begin()
+    job = cluster.start_pod()
+    await cluster.settle()
+    said = {"failure": {"reason": "ProviderUnavailable", "message": "polling is refused"}}
+    cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=cluster.status() | said)
+    cluster.hear()
+    looks = []
+    for _ in range(3):
+        cluster.queue.clear()
+        await cluster.answers.accept(asker(job), QUESTION)
+        looks.append(len(cluster.queue))
+    assert looks == [1, 0, 0]
+
+
 async def test_the_next_pod_does_not_begin_in_the_trouble_of_the_one_before(begin):
     cluster = await begin()
     job = cluster.start_pod()
