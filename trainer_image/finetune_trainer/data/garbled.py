@@ -118,7 +118,7 @@ def has_breaks_of_excel(text: str) -> bool:
 
 def shows_image(text: str) -> bool:
     """Whether the mark for a picture stands in it, which was beside the text elsewhere."""
-    return "<image>" in text and _OF_IMAGES.search(text) is not None
+    return "<" in text and "<image>" in text and _OF_IMAGES.search(text) is not None
 
 
 def has_file(text: str) -> bool:
