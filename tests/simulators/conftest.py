@@ -11,14 +11,13 @@ from tests.simulators.aws.sdk import aws
 from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
 
-
 STANDING = ExitStack()
 """What stands as long as the process."""
 
 
 @cache
 def _store() -> str:
-    """The same for all modules: each that imports the fixture has one of its own, which would start and end a server."""
+    """The same for all modules: each that imports the fixture has one of its own, which would start a server."""
     return STANDING.enter_context(moto())
 
 
