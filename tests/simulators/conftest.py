@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
@@ -10,12 +11,20 @@ from tests.simulators.aws.sdk import aws
 from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
 
+STANDING = ExitStack()
+"""What stands as long as the process."""
+
+
+@cache
+def _store() -> str:
+    """The same for all modules: each that imports the fixture has one of its own, which would start a server."""
+    return STANDING.enter_context(moto())
+
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
+def s3_endpoint() -> str:
     """Moto's S3."""
-    with moto() as url:
-        yield url
+    return _store()
 
 
 @pytest.fixture
