@@ -231,7 +231,7 @@ def parse_artifact_uri(text: str) -> Uri:
     """Parse where tuned weights are kept: a claim or a bucket, with or without a prefix. An Azure account is named.
 
     Raises:
-        UriError: another scheme, credentials inside the URI, or a `..` segment.
+        UriError: another scheme, credentials inside the URI, a `..` segment, or a `?` or `#`.
     """
     split = _split(text)
     path = split.path.strip("/")
