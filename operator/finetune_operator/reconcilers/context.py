@@ -1,5 +1,6 @@
 """What every reconciler works with, and how it reads objects and writes their status."""
 
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -172,7 +173,7 @@ class Context:
             Forbidden: it has changed that field.
         """
         found = written.get("status") or {}
-        lost = [] if found == body else [key for key, value in body.items() if found.get(key) != value]
+        lost = [] if found == body else [key for key, value in body.items() if not _mean_the_same(found.get(key), value)]
         if not lost:
             return
         named = ", ".join(f"status.{key}" for key in lost)
@@ -371,6 +372,15 @@ class Context:
 def _state_of(obj: Manifest) -> str:
     """One state of an object, as its users wrote it: what was refused for one may be taken for the next."""
     return f"{obj['metadata']['uid']}/{obj['metadata'].get('generation')}"
+
+
+def _mean_the_same(one: Any, other: Any) -> bool:
+    """The server gives a large number back as a whole one, whose last digits are others and mean the same."""
+    return one == other or _with_floats(one) == _with_floats(other)
+
+
+def _with_floats(part: Any) -> Any:
+    return json.loads(json.dumps(part), parse_int=float)
 
 
 def _marks_of(obj: Manifest) -> object:

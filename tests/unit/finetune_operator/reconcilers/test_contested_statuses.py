@@ -1,12 +1,15 @@
 """Statuses that somebody else writes as well: put right, and not as fast as the other one writes."""
 
+import json
 from contextlib import suppress
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from finetune_api.manifest import Manifest
+from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.runtime.errors import Contested, Forbidden, Transient
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, Resource
@@ -109,3 +112,24 @@ async def test_what_a_webhook_makes_of_a_status_is_told(monkeypatch: pytest.Monk
     await cluster.settle()
     assert cluster.status()["phase"] == "Succeeded"
     assert ("FineTuneJob", "Warning", "WriteRefused") in cluster.told
+
+
+async def test_a_large_number_that_the_server_writes_with_other_digits_is_no_webhooks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The perplexity of a tuned model that learnt nonsense: the API server has floats below 1e21 without exponent."""
+    cluster = await with_running_job()
+    write, large = cluster.kube.patch_status, 2.3538526683701997e17
+
+    async def in_digits(*args: Any) -> Manifest:
+        stored = json.dumps(await write(*args)).replace(str(large), f"{Decimal(str(large)):f}")
+        written: Manifest = json.loads(stored)
+        return written
+
+    monkeypatch.setattr(cluster.kube, "patch_status", in_digits)
+    last = cluster.result().wire()
+    last["result"]["trainLoss"] = large
+    cluster.end_pod(0, Report.model_validate(last))
+    await cluster.settle()
+    assert (cluster.status()["phase"], cluster.status(MODEL)["latestVersion"]) == ("Succeeded", 1)
+    assert "WriteRefused" not in {reason for _, _, reason in cluster.told}
