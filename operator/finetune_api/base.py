@@ -338,7 +338,8 @@ _WITHIN_LIMITS = (
 
 
 _DEVICES_IN_LIMITS = (
-    "!has(self.requests) || self.requests.all(name, !(name.contains('/') || name.startsWith('hugepages-')) || "
+    "!has(self.requests) || self.requests.all(name, name.contains('kubernetes.io/') || "
+    "!(name.contains('/') || name.startsWith('hugepages-')) || "
     "has(self.limits) && name in self.limits && (!isQuantity(string(self.requests[name])) || "
     "!isQuantity(string(self.limits[name])) || "
     "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) == 0))",
@@ -346,6 +347,7 @@ _DEVICES_IN_LIMITS = (
     "requests the same or nothing",
     ".requests",
 )
+"""What Kubernetes' own schedulers count (kubernetes.io/batch-cpu) is no device: a request alone will do."""
 
 
 class ResourceRequirements(ApiModel):

@@ -348,6 +348,11 @@ def test_a_bad_manifest_is_refused_with_field_and_remedy(
     assert not missing, message
 
 
+def test_what_kubernetes_itself_counts_may_be_asked_for_without_a_limit(server: Server) -> None:
+    resources = {"requests": {"kubernetes.io/batch-cpu": 1000}}
+    assert server.accept(changed(DEPLOYMENT, "spec.huggingFace.resources", resources))
+
+
 def test_several_mistakes_are_told_at_once(server: Server) -> None:
     message = server.refusal(changed(changed(JOB, "spec.method", "Lora"), "spec.lora.r", 0))
     assert "spec.method" in message

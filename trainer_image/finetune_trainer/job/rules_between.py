@@ -50,8 +50,9 @@ def _amounts(resources: Any) -> Iterator[dict[str, float | None]]:
 
 def _has_devices_in_limits(resources: Any) -> bool:
     limits, requests = _amounts(resources)
-    devices = [name for name in requests if "/" in name or name.startswith("hugepages-")]
-    pairs = [(requests[name], limits.get(name, -1)) for name in devices]
+    devices = (name for name in requests if "/" in name or name.startswith("hugepages-"))
+    # What Kubernetes and its schedulers name themselves is no device: it may be asked for in requests alone.
+    pairs = [(requests[name], limits.get(name, -1)) for name in devices if "kubernetes.io/" not in name]
     return all(asked == limit or None in (asked, limit) for asked, limit in pairs)
 
 

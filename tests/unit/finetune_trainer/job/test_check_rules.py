@@ -163,6 +163,11 @@ def test_all_broken_rules_are_told_at_once(complaint):
     assert "spec.attach: " in said
 
 
+def test_what_kubernetes_itself_counts_is_no_device(complaint):
+    resources = "  huggingFace: {resources: {requests: {kubernetes.io/batch-cpu: 1000}}}\n"
+    assert "resources" not in complaint(DEPLOYMENT + "  version: active\n" + resources)
+
+
 def told(schema: Schema) -> Iterator[tuple[str, str]]:
     """Expression and message of every rule in a schema."""
     yield from ((rule["rule"], rule["message"]) for rule in schema.get(RULES, ()))
