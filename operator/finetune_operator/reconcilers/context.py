@@ -173,7 +173,7 @@ class Context:
             Forbidden: it has changed that field.
         """
         found = written.get("status") or {}
-        lost = [] if found == body else [key for key, value in body.items() if not _mean_the_same(found.get(key), value)]
+        lost = [key for key, value in body.items() if not _mean_the_same(found.get(key), value)]
         if not lost:
             return
         named = ", ".join(f"status.{key}" for key in lost)
