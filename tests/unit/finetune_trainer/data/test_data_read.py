@@ -408,6 +408,18 @@ def test_a_large_file_that_is_written_anew_while_it_is_read_is_refused(name, tmp
             file.sha256 if list(found) else None
 
 
+def test_a_large_file_that_is_refused_by_its_name_is_hashed_no_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "PIECE", 100)
+    closed = []
+    monkeypatch.setattr(beside.Hashed, "close", lambda hashed: closed.append(hashed))
+    path = tmp_path / "t.xlsx"
+    path.write_bytes(LINES * 100)
+    with pytest.raises(TrainerError) as refused:  # which keeps what was opened, as the verdict on a split does
+        split_file(path)
+    assert refused.value.reason == "SpecInvalid"
+    assert len(closed) == 1
+
+
 @pytest.mark.usefixtures("hashed")
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.json", "t.jsonl.gz", "t.parquet"])
 def test_size_and_hash_are_of_all_bytes_that_are_stored(name, tmp_path):
