@@ -10,6 +10,7 @@ import lzma
 import os
 import re
 import time
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -410,14 +411,13 @@ def test_a_large_file_that_is_written_anew_while_it_is_read_is_refused(name, tmp
 
 def test_a_large_file_that_is_refused_by_its_name_is_hashed_no_further(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "PIECE", 100)
-    closed = []
-    monkeypatch.setattr(beside.Hashed, "close", lambda hashed: closed.append(hashed))
+    monkeypatch.setattr(beside.Hashed, "close", closed := Mock())
     path = tmp_path / "t.xlsx"
     path.write_bytes(LINES * 100)
     with pytest.raises(TrainerError) as refused:  # which keeps what was opened, as the verdict on a split does
         split_file(path)
     assert refused.value.reason == "SpecInvalid"
-    assert len(closed) == 1
+    closed.assert_called_once()
 
 
 @pytest.mark.usefixtures("hashed")

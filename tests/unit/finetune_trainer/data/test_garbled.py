@@ -67,9 +67,7 @@ def test_a_garbled_text_is_told(told, text):
     assert told(text)
 
 
-@pytest.mark.parametrize(
-    "text", [r"One\nTwo", "a\\\nb", "yes,\\", r'"a\\b"', "Gr&uuml;n", "a\n<image>", "<image>\na"]
-)
+@pytest.mark.parametrize("text", [r"One\nTwo", "a\\\nb", "yes,\\", r'"a\\b"', "Gr&uuml;n", "a\n<image>", "<image>\na"])
 def test_one_of_many_rows_is_told_wherever_it_stands_among_them(text):
     texts, answers = ["a", text, "b"], ["x", "y", "z"]
     together, by_one = of_texts(), of_texts()
