@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-_WRITTEN_BREAK = re.compile(r"""\\n(?![a-z"'])""")
-"""Of a text that was escaped twice. Behind it a small letter is LaTeX's or of a path, and a quote is of a program."""
+_WRITTEN_BREAK = re.compile(r"""\\n(?![a-z"'\])?/{]|[*+|](?! ))""")
+"""Of a text that was escaped twice. Behind it a small letter is LaTeX's or of a path, a quote is of a program, and what
+ends or repeats something is of a pattern."""
 _OF_LATEX = (
     "abla|atural|e|earrow|eg|eq|ewcommand|ewline|ewpage|exists|geq|i|leq|mid|ode|oindent|onumber|ormal\\w*|ot|otin|"
     "parallel|prec|subseteq|succ|u|warrow|a[nu]|anh|ext\\w*|frac|herefore|heta|ilde|imes|o|op|riangle\\w*"
@@ -65,7 +66,7 @@ def _is_escaped(text: str) -> bool:
     if _OTHER_PAIR.search(text):
         return False
     found = list(_out_of_quotes(_WRITTEN_PAIR.finditer(text), text))
-    is_program = any(text[one.end() : one.end() + 1] in ('"', "'", "`") for one in found)
+    is_program = any(text[one.end() : one.end() + 1] in ('"', "'", "`", ")", "]") for one in found)
     ends = any(text[one.start() - 1] in ".!?:;," for one in found if one.start())
     return not is_program and "'" not in text and (ends or len(found) > 1)
 

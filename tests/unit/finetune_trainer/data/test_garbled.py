@@ -12,7 +12,7 @@ CODE = (
     "docker run \\\n  -it x", "#define X(a) \\\n  do { \\\n  } while (0)", '"\\alpha"', "a[1:] = f'{x}'",
     'x = """\\\nHint"""', "a = b + \\",
     '<image x="1"/>', "int &sum = a; b &= c;", "a=C3; b==E2", r'{"text": "He said \"hi\".\nBye", "score": 1}',
-    r'printf("A\nB");',
+    r'printf("A\nB");', r"^\d{3}[\r\n]+$", r"sed 's/,/\n/g' FILE", r"(^|\n)#(.*)(\n|$)", r"\n{2,}",
 )  # fmt: skip
 FORMULAS = (
     r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
@@ -46,6 +46,8 @@ def test_no_healthy_text_is_taken_for_a_garbled_one(text):
     [
         (garbled.has_written_breaks, r"Line one\nline two\tend"),
         (garbled.has_written_breaks, r"First.\nthen that"),
+        (garbled.has_written_breaks, r"to do\n* this"),
+        (garbled.has_written_breaks, r"| a |\n| b |"),
         (garbled.has_written_breaks, r"of C\\D\n- a"),
         (garbled.has_escaped_breaks, "a\\\nb c"),
         (garbled.has_escaped_breaks, "One.\\\n\\\nTwo\\\\\\\nThree"),
