@@ -239,11 +239,11 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: 
     """What the trainer would say of the base model's files and of what the job names in them.
 
     None where they are right, and where no model is at hand to tell. Of a base of code of one's own, which reads files
-    as it likes, only the numbers count.
+    as it likes, only its kind and its numbers count.
     """
     try:
         if spec.code is not None and model_cache and not destination.provider:
-            _by_its_numbers(spec, find_model(model_cache, spec.base_model))
+            _of_own_code(spec, find_model(model_cache, spec.base_model))
         folder = _base_of(spec, model_cache, destination)
         if folder is not None:
             base_refusals.require_no_adapter(folder)
@@ -262,7 +262,7 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: 
     return None
 
 
-def _by_its_numbers(spec: FineTuneJobSpec, folder: Path | None) -> None:
+def _of_own_code(spec: FineTuneJobSpec, folder: Path | None) -> None:
     if folder is not None and (folder / "config.json").is_file():
         config_file.require_for_own_code(folder)
         if spec.artifact.merge:

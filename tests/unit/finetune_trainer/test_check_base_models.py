@@ -218,10 +218,12 @@ def test_what_is_loaded_as_numbers_is_not_for_training_in_4_bits(check, base, tm
         (quantised("gptq"), False, "stored quantised (gptq)"),
         (IN_4_BITS, True, "nothing is merged into such"),
         (IN_4_BITS, False, None),
+        (config(model_type="bert", architectures=["BertForMaskedLM"]), False, "no language model that answers"),
+        (config(architectures=[None], vocab_size="as it likes"), False, None),
     ],
-    ids=["GPTQ", "4 bits, merged", "4 bits"],
+    ids=["GPTQ", "4 bits, merged", "4 bits", "kind", "else"],
 )
-def test_of_a_base_of_own_code_the_numbers_count(check, base, tmp_path, change, merge, said):
+def test_of_a_base_of_own_code_kind_and_numbers_count(check, base, tmp_path, change, merge, said):
     change(base)
     spec = {"code": {"configMapRef": {"name": "c", "key": "train.py"}}, "artifact": {"merge": merge}}
     result = check("--model-cache", tmp_path / "cache", train=("train.jsonl", GOOD), spec=spec)

@@ -123,3 +123,16 @@ def test_a_header_that_stands_in_a_file_again_behind_a_byte_order_mark_is_left_o
     data = "prompt,completion\na,b\n\ufeffPrompt,completion\nc,d\n"
     made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
     assert made == "prompt,completion\na,b\nc,d\n"
+
+
+def test_another_speaker_in_a_list_of_structs_is_no_part_of_what_was_said_before(check, tmp_path):
+    data = 'messages,id\n"[{user, a}, {tool, b}, {assistant, c}]",1\n'
+    made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
+    assert [one["content"] for one in json.loads(made)["messages"]] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("prompt", [r"$\int f(x)\,dx$ of $\nu$", r"C:\dir\,x", r"a & b \\\\,c"])
+def test_a_backslash_before_a_comma_is_no_escape_where_others_are_of_formulas_or_paths(check, prompt):
+    refused = check(train=("t.csv", f"prompt,completion\n{prompt},a\n")).verdict
+    assert not refused.valid
+    assert "backslash" not in f"{refused.message} {refused.next_step}"

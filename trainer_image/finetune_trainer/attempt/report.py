@@ -225,6 +225,7 @@ def to_operator(
     )
     target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
     with contextlib.closing(connection):
+        connection.connect()  # what is wrong here is told by its own name
         # A server that refuses at once closes while a file is still being sent; its answer can be read all the same.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, target, body, {**headers, "Authorization": f"Bearer {pod_token()}"})

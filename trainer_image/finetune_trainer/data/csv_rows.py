@@ -50,6 +50,8 @@ _TITLE_LINES = 16
 """Most lines in which a header is looked for where it is not the first."""
 
 _BREAK = frozenset("\r\n")
+_OF_NO_DATABASE = re.compile(r"(?<!\\)(?:\\\\)*\\[^\W0bnrtNZ]")
+"""A backslash that is of LaTeX, a pattern or a path: then those before n and t are no escapes, either."""
 
 _SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
 """Excel's own first line, which says what separates the cells."""
@@ -228,11 +230,15 @@ def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
     known = (
         (any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"'), SPACE_BEFORE_QUOTE),
         (any(cell.startswith(("“", "„")) for cell in cells) and cells[-1].endswith(("”", "“")), TYPOGRAPHIC),
-        (any(cell.endswith("\\") for cell in cells), ESCAPED),
+        (any(map(_ends_escaped, cells)) and not any(map(_OF_NO_DATABASE.search, cells)), ESCAPED),
         (other, f"{BY_OTHERS}{SEPARATORS.get(other)}"),
         (len(cells) == wanted + 1 and cells[0] in (str(line - 2), str(line - 1)), ROW_NUMBER),
     )
     return next((words for is_so, words in known if is_so), "")
+
+
+def _ends_escaped(cell: str) -> bool:
+    return (len(cell) - len(cell.rstrip("\\"))) % 2 == 1
 
 
 def others_as_many(cells: Iterable[str], wanted: int, separator: str) -> Iterator[str]:

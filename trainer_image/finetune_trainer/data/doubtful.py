@@ -332,7 +332,10 @@ def of_texts() -> list[Doubtful]:
             "; they are learnt as they stand there",
         ),
         Doubtful(_with(garbled.has_file), "the bytes of a file, such as a picture, written as text", _AS_ANY_OTHER),
-        Doubtful(_with(garbled.shows_image), "the mark for a picture, such as <image>, which is learnt as text"),
+        Doubtful(
+            _with(garbled.shows_image, may_have=lambda texts: "<" in texts and "<image>" in texts),
+            "the mark for a picture, such as <image>, which is learnt as text",
+        ),
         Doubtful(_with(garbled.has_bytes_of_mail), "letters as mails write them, such as =C3=BC", _AS_ANY_OTHER),
         Doubtful(with_character("\x1b"), "a control sequence of a terminal (U+001B)", _AS_ANY_OTHER),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),

@@ -109,7 +109,7 @@ def _of_python(column: str, file_format: str) -> str:
     )
 
 
-_WHO = r"\{(?:\W?(?:role|from)\W{1,3})?(system|user|assistant|human|gpt), "
+_WHO = r"\{(?:\W?(?:role|from)\W{1,3})?(\w+), "
 _STRUCT = (
     rf"{_WHO}(?:\x27(?:content|value)\x27: \x27(.*?)\x27|(?:(?:content|value)=|\x27(?:content|value)\x27: )?(.*?))\}}"
     rf"(?=, {_WHO}|\]\s*\Z)"
@@ -127,7 +127,7 @@ def _of_structs(column: str, file_format: str) -> str:
     said = r'{"role": who, "content": re.sub(r"\\(.)", r"\1", quoted) or plain}'
     found = f're.findall(r"{_STRUCT}", row[{name}], re.DOTALL)'
     how = by_python(file_format, f"{{**row, {name}: [{said} for who, quoted, plain, _ in {found}]}}")
-    return f"{_AS_JSON}; or `{how} > ROWS.jsonl` makes messages of these."
+    return f"{_AS_JSON}; or `{how} > ROWS.jsonl` makes messages of these, where each is a role and a text alone."
 
 
 def _asked_alike(column: str, file_format: str) -> str:

@@ -95,11 +95,13 @@ class SplitFile:
         """Of CSV: those that separators alone stand for."""
         self._layouts = Layouts(columns)
         self._wanted = frozenset(self._layouts.asked.names)
-        self._source = Source(uri, air_gapped=air_gapped, patient=not allow_local)
-        start = self._source.stream.peek(_START)
-        self.format = FileFormat(
-            data_format(self.name, data.format, f"spec.dataset.{split}"), compression_of(self.name, start)
-        )
+        with ExitStack() as refused:  # what is refused here is closed: else its hash is made to the end for nobody
+            self._source = refused.enter_context(Source(uri, air_gapped=air_gapped, patient=not allow_local))
+            start = self._source.stream.peek(_START)
+            self.format = FileFormat(
+                data_format(self.name, data.format, f"spec.dataset.{split}"), compression_of(self.name, start)
+            )
+            refused.pop_all()
 
     def __enter__(self) -> Self:
         return self

@@ -152,15 +152,12 @@ class Measuring(Asking):
             return material.prompts_with_examples(asked, shown, base.chat, room.prompt)
 
         try:
-            asked = self._ask_with(FEW_SHOT, base, prompts_of, room.answer, len(shown), self._learnt)
+            if not any(one.examples for part in portions(self._material.questions) for one in prompts_of(part)):
+                return self._not_asked("the model's context has room for no example before any question")
+            return self._ask_with(FEW_SHOT, base, prompts_of, room.answer, len(shown), self._learnt)
         except TemplateRefusedError:
-            why = "the model's chat template takes no examples before the question"
-        else:
-            if asked.notes["examples"]:
-                return asked
-            why = "the model's context has room for no example before any question"
-        self._answered = before
-        return self._not_asked(why)
+            self._answered = before
+            return self._not_asked("the model's chat template takes no examples before the question")
 
     def _active_version(self) -> tuple[Contestant, float | None]:
         active = self._active

@@ -86,12 +86,18 @@ def require_numbers(folder: Path, *, four_bits: bool) -> None:
 
 
 def require_for_own_code(folder: Path) -> None:
-    """The same where code of one's own tunes it: it may begin with 4 bits that are stored so.
+    """The same where code of one's own tunes it, which may begin with 4 bits that are stored so; and its kind.
 
     Raises:
         TrainerError: ModelUnusable.
     """
-    if isinstance(_read(folder / _CONFIG).get("quantization_config"), dict):
+    config = _read(folder / _CONFIG)
+    classes = config.get("architectures") or []
+    are_names = isinstance(classes, list) and all(isinstance(one, str) for one in classes)
+    is_told = are_names and config.get("auto_map", {}) == {}
+    if is_told and (refused := kinds.why_not_by(config)):
+        raise base_refusals.unusable(folder, *refused)
+    if isinstance(config.get("quantization_config"), dict):
         require_numbers(folder, four_bits=base_refusals.in_four_bits(folder))
 
 

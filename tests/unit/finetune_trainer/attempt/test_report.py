@@ -5,6 +5,7 @@ import itertools
 import json
 import socket
 import ssl
+import struct
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -262,6 +263,24 @@ def test_without_an_operator_the_run_goes_on_and_closing_is_bounded(tmp_path, mo
     reporter.close()
     assert time.monotonic() - ended < 8
     assert read_termination_message((tmp_path / "message").read_text()).progress.step == 99
+
+
+def test_a_connection_that_is_reset_before_anything_is_sent_is_told_as_that(tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("t")
+    monkeypatch.setattr(report, "TOKEN_PATH", str(tmp_path / "token"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def reset():
+            other, _ = server.accept()
+            other.recv(1)
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            other.close()
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        with pytest.raises(ConnectionResetError):
+            report.to_operator("POST", f"https://127.0.0.1:{server.getsockname()[1]}/", b"", {}, seconds=5, most=1)
+        thread.join()
 
 
 def test_a_server_with_another_certificate_gets_no_token(operator, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import lzma
 import os
 import re
 import time
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -406,6 +407,17 @@ def test_a_large_file_that_is_written_anew_while_it_is_read_is_refused(name, tmp
         os.utime(path, ns=(0, 0))
         with pytest.raises(TrainerError, match=r"has changed while it was read"):
             file.sha256 if list(found) else None
+
+
+def test_a_large_file_that_is_refused_by_its_name_is_hashed_no_further(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "PIECE", 100)
+    monkeypatch.setattr(beside.Hashed, "close", closed := Mock())
+    path = tmp_path / "t.xlsx"
+    path.write_bytes(LINES * 100)
+    with pytest.raises(TrainerError) as refused:  # which keeps what was opened, as the verdict on a split does
+        split_file(path)
+    assert refused.value.reason == "SpecInvalid"
+    closed.assert_called_once()
 
 
 @pytest.mark.usefixtures("hashed")

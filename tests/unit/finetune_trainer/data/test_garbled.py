@@ -3,27 +3,32 @@
 import pytest
 
 from finetune_trainer.data import garbled
-from finetune_trainer.data.doubtful import of_every_row
-from finetune_trainer.data.rows import Position, Row, Turn
+from finetune_trainer.data.doubtful import of_every_row, of_texts
+from finetune_trainer.data.rows import Position, Row, Rows, Turn
 
 RUSSIAN, JAPANESE, CHINESE = "Привет, что нового?", "日本語テキスト", "这是我的书"
 CODE = (
     r'print("a\nb\tc")', r"s.split('\n')", r'{"text": "a\nb\tc", "path": "C:\\new"}', r"re.sub(r'\s+\n', '', x)",
     "docker run \\\n  -it x", "#define X(a) \\\n  do { \\\n  } while (0)", '"\\alpha"', "a[1:] = f'{x}'",
     'x = """\\\nHint"""', "a = b + \\",
-    '<image x="1"/>', "int &sum = a; b &= c;", "a=C3; b==E2",
+    '<image x="1"/>', "int &sum = a; b &= c;", "a=C3; b==E2", r'{"text": "He said \"hi\".\nBye", "score": 1}',
+    r'printf("A\nB");', r"^\d{3}[\r\n]+$", r"sed 's/,/\n/g' FILE", r"(^|\n)#(.*)(\n|$)", r"\n{2,}",
 )  # fmt: skip
 FORMULAS = (
     r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
 )  # fmt: skip
-PATHS = ("C:\\dir\\", "a\\\\", r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top")
+PATHS = (
+    "C:\\dir\\", "a\\\\", r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top",
+    r".\nuget.exe. install", r"cd ..\notes",
+)  # fmt: skip
+FACES = ("not sure :-\\", "=\\", "hm :\\")
 SCRIPTS = (
     "„Spaß“ « voilà » Ç\u2019à", "Ñandú ¿qué? \u201aÄrzte\u2018", "Île, 5€, √2", "Рёбра",
     "├── src\n│   └── x", "Óð Ísland Ð", "नमस्ते", "ƒ(x)",
     "Ѓорче, \u0455ид", "Ђорђе", "Ζήτω η λίμνη", "Český š",
     RUSSIAN, JAPANESE, CHINESE, "🙂", "Ä\u2013Ö\u2013Ü\u2013", "50 ¤, Øst",
 )  # fmt: skip
-HEALTHY = (*CODE, *FORMULAS, *PATHS, *SCRIPTS, "a\nb", "", '"quoted"', "data:image/svg+xml;base64,")
+HEALTHY = (*CODE, *FORMULAS, *PATHS, *FACES, *SCRIPTS, "a\nb", "", '"quoted"', "data:image/svg+xml;base64,")
 GARBLED = (
     garbled.ends_escaped, garbled.has_written_breaks, garbled.has_escaped_breaks, garbled.is_json_string,
     garbled.is_encoded_twice, garbled.has_file, garbled.has_html, garbled.has_controls, garbled.is_struct,
@@ -41,10 +46,13 @@ def test_no_healthy_text_is_taken_for_a_garbled_one(text):
     [
         (garbled.has_written_breaks, r"Line one\nline two\tend"),
         (garbled.has_written_breaks, r"First.\nthen that"),
+        (garbled.has_written_breaks, r"to do\n* this"),
+        (garbled.has_written_breaks, r"| a |\n| b |"),
         (garbled.has_written_breaks, r"of C\\D\n- a"),
         (garbled.has_escaped_breaks, "a\\\nb c"),
         (garbled.has_escaped_breaks, "One.\\\n\\\nTwo\\\\\\\nThree"),
         (garbled.ends_escaped, "yes,\\"),
+        (garbled.ends_escaped, "the rest:\\"),
         (garbled.ends_escaped, "of C\\\\D\\\\\\"),
         (garbled.is_json_string, r'"Hello\nthere"'),
         (garbled.is_json_string, r'"He said \"hi\""'),
@@ -59,6 +67,19 @@ def test_no_healthy_text_is_taken_for_a_garbled_one(text):
 )
 def test_a_garbled_text_is_told(told, text):
     assert told(text)
+
+
+@pytest.mark.parametrize("text", [r"One\nTwo", "a\\\nb", "yes,\\", r'"a\\b"', "Gr&uuml;n", "a\n<image>", "<image>\na"])
+def test_one_of_many_rows_is_told_wherever_it_stands_among_them(text):
+    texts, answers = ["a", text, "b"], ["x", "y", "z"]
+    together, by_one = of_texts(), of_texts()
+    for look in together:
+        look.add(Rows(range(3), ("user", "assistant"), (texts, answers)))
+    for look in by_one:
+        for row in Rows(range(3), ("user", "assistant"), (texts, answers)).rows():
+            look.add(row)
+    assert [look.rows for look in together] == [look.rows for look in by_one]
+    assert sum(look.rows for look in together) == 1
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,8 @@ def test_a_context_without_room_for_any_example_makes_no_comparison_with_example
     bench = Bench(tmp_path, tiny_model, baselines=[{"fewShot": {}}])
     long = Question("line 13", (Turn("user", "word " * 900),), "red")
     bench.asked = Material([long], bench.asked.max_new_tokens, bench.asked.examples, bench.asked.sha256)
-    monkeypatch.setattr(measuring, "generated", lambda *_asked, **_how: iter([[(0, [5])]]))
+    said = iter([[[(0, [5])]]])  # the tuned model's; the base model is not asked in vain
+    monkeypatch.setattr(measuring, "generated", lambda *_asked, **_how: next(said))
     found = bench.measure().result
     assert (found.verdict, found.baselines.few_shot.exact_match) == (None, None)
     assert found.baselines.few_shot.problem == "the model's context has room for no example before any question"
