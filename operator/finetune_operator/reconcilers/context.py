@@ -173,7 +173,7 @@ class Context:
             Forbidden: it has changed that field.
         """
         found = written.get("status") or {}
-        lost = [] if found == body else [key for key, value in body.items() if not _mean_the_same(found.get(key), value)]
+        lost = [key for key, value in body.items() if not _mean_the_same(found.get(key), value)]
         if not lost:
             return
         named = ", ".join(f"status.{key}" for key in lost)
@@ -376,7 +376,7 @@ def _state_of(obj: Manifest) -> str:
 
 def _mean_the_same(one: Any, other: Any) -> bool:
     """The server gives a large number back as a whole one, whose last digits are others and mean the same."""
-    return one == other or _with_floats(one) == _with_floats(other)
+    return bool(one == other or _with_floats(one) == _with_floats(other))
 
 
 def _with_floats(part: Any) -> Any:
