@@ -376,7 +376,7 @@ def _state_of(obj: Manifest) -> str:
 
 def _mean_the_same(one: Any, other: Any) -> bool:
     """The server gives a large number back as a whole one, whose last digits are others and mean the same."""
-    return one == other or _with_floats(one) == _with_floats(other)
+    return bool(one == other or _with_floats(one) == _with_floats(other))
 
 
 def _with_floats(part: Any) -> Any:
