@@ -1,10 +1,12 @@
 """What the APIs of AWS's services have in common: one connection's calls, and its place in S3, where data go."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from finetune_api.aws import S3Location
 from finetune_operator.providers.aws.client import Aws
-from finetune_operator.providers.aws.s3 import Bucket
+from finetune_operator.providers.aws.refusals import NoBucket
+from finetune_operator.providers.aws.s3 import Bucket, S3Object
 from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import RemoteFile
 
@@ -43,5 +45,13 @@ class AwsApi:
         return RemoteFile(file_id, file_id, (await self._bucket.look(file_id)).bytes)
 
     async def end_uploads(self, prefix: str) -> None:
-        """Give up uploads that were never ended: S3 bills for their parts."""
-        await self._bucket.end_uploads(prefix)
+        """Give up uploads that were never ended: S3 bills for their parts. None are left of a bucket that is gone."""
+        with suppress(NoBucket):
+            await self._bucket.end_uploads(prefix)
+
+    async def _objects(self, prefix: str) -> list[S3Object]:
+        """What there is below the connection's place: with a bucket that is gone went all that was in it."""
+        try:
+            return await self._bucket.objects(prefix)
+        except NoBucket:
+            return []

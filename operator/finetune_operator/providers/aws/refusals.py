@@ -94,6 +94,10 @@ _NO_IDENTITY = (
 )
 
 
+class NoBucket(TryLater):
+    """There is no such bucket, and so nothing in it. One that is in another region is there."""
+
+
 def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> ProviderError:
     """AWS's refusal, or its silence, in our own terms. Raise it `from None`: requests have signatures."""
     if isinstance(error, boto.ClientError):
@@ -124,7 +128,7 @@ def _of_the_asker(  # noqa: PLR0911 - a table
         message = f"{service} does not accept the connection's keys ({code})"
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     if code == "NoSuchBucket":
-        return TryLater(Reason.BUCKET_NOT_FOUND, "the connection's S3 bucket does not exist", ROLE_PAUSE_SECONDS)
+        return NoBucket(Reason.BUCKET_NOT_FOUND, "the connection's S3 bucket does not exist", ROLE_PAUSE_SECONDS)
     if service == STORE and code in _ELSEWHERE:
         message = f"the connection's S3 bucket is in another region than the connection ({code})"
         return TryLater(Reason.BUCKET_NOT_FOUND, message, ROLE_PAUSE_SECONDS)

@@ -47,12 +47,7 @@ class BedrockApi(AwsApi):
 
     async def files(self, prefix: str) -> list[RemoteFile]:
         """Objects below the connection's place: data, and results where they are not to be kept."""
-        try:
-            found = await self._bucket.objects(prefix)
-        except TryLater as error:
-            if error.reason != Reason.BUCKET_NOT_FOUND:
-                raise
-            return []  # with the bucket went all that was in it
+        found = await self._objects(prefix)
         keep = self._settings.results == "Keep"
         return [
             RemoteFile(one.name, one.name, one.bytes) for one in found if not (keep and wire.is_of_results(one.name))
@@ -61,14 +56,6 @@ class BedrockApi(AwsApi):
     async def delete_file(self, file_id: str) -> None:
         """Delete an object."""
         await self._bucket.delete(file_id)
-
-    async def end_uploads(self, prefix: str) -> None:
-        """As of any service; with a bucket that is gone went all that was in it."""
-        try:
-            await super().end_uploads(prefix)
-        except TryLater as error:
-            if error.reason != Reason.BUCKET_NOT_FOUND:
-                raise
 
     async def create(self, request: JobRequest) -> RemoteJob:
         """CreateModelCustomizationJob, with the attempt's token."""

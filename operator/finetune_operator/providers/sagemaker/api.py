@@ -55,7 +55,7 @@ class SageMakerApi(AwsApi):
     async def files(self, prefix: str) -> list[RemoteFile]:
         """Objects whose names begin so; those in a folder count as one."""
         sizes: dict[str, int] = {}
-        for one in await self._bucket.objects(prefix):
+        for one in await self._objects(prefix):
             folder, slash, _ = one.name.partition("/")
             sizes[folder + slash] = sizes.get(folder + slash, 0) + one.bytes
         return [RemoteFile(id=name, name=name, bytes=size) for name, size in sizes.items()]

@@ -15,10 +15,12 @@ from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws import s3
 from finetune_operator.providers.aws.client import Aws, session_of
-from finetune_operator.providers.aws.refusals import translated
+from finetune_operator.providers.aws.refusals import NoBucket, translated
 from finetune_operator.providers.aws.s3 import Bucket, in_parts, place_of
+from finetune_operator.providers.bedrock.api import BedrockApi
 from finetune_operator.providers.errors import Contested, Denied, NotThere, Refused, TryLater, Unknown
 from finetune_operator.providers.pace import Pace
+from finetune_operator.providers.sagemaker.api import SageMakerApi
 from finetune_operator.runtime.errors import LeadershipLost
 from tests.simulators.conftest import s3_endpoint
 
@@ -113,6 +115,30 @@ async def test_a_page_of_a_list_takes_one_turn(aws: Aws, bucket: Bucket, monkeyp
     page = {"Bucket": bucket._bucket, "Prefix": f"{bucket._prefix}of-{size}/", "PaginationConfig": {"PageSize": size}}
     found = await aws.pages("s3", "list_objects_v2", "Contents", **page)
     assert (len(found), len(turns)) == (2, 2 // size or 1)
+
+
+@pytest.mark.parametrize("make", [BedrockApi, SageMakerApi])
+async def test_what_was_in_a_bucket_that_is_gone_is_gone_and_in_one_of_another_region_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, make: Any
+) -> None:
+    code = ""
+
+    async def pages(*_: Any, **__: Any) -> None:
+        raise translated(refusal(code, 404), "s3")
+
+    monkeypatch.setattr(Aws, "pages", pages)
+    place = SimpleNamespace(
+        credentials=BY_SECRET, region="us-east-1", endpoints=None, results="Delete", s3=S3Location(bucket="tuning")
+    )
+    api = make(place, KEYS)
+    code = "NoSuchBucket"
+    await api.end_uploads("finetune-1-")
+    assert await api.files("finetune-1-") == []
+    code = "PermanentRedirect"
+    for ask in (api.end_uploads, api.files):
+        with pytest.raises(TryLater):
+            await ask("finetune-1-")
+    await api.close()
 
 
 async def chunks(content: bytes, size: int = MIB // 2, fails: bool = False) -> AsyncIterator[bytes]:
@@ -264,7 +290,7 @@ REFUSALS = {
     "rights": (refusal("AccessDeniedException", 403, POD), Denied, Reason.CREDENTIALS_INVALID),
     "role": (refusal("ValidationException", message=UNASSUMABLE), TryLater, Reason.ROLE_NOT_USABLE),
     "pass role": (refusal("AccessDeniedException", 403, NOT_PASSED), TryLater, Reason.ROLE_NOT_USABLE),
-    "bucket": (refusal("NoSuchBucket", 404), TryLater, Reason.BUCKET_NOT_FOUND),
+    "bucket": (refusal("NoSuchBucket", 404), NoBucket, Reason.BUCKET_NOT_FOUND),
     "throttled": (refusal("ThrottlingException", 429), TryLater, Reason.RATE_LIMITED),
     "throttled by a list": (refusal("TooManyRequestsException", 429), TryLater, Reason.RATE_LIMITED),
     "model too slow": (refusal("ModelTimeoutException", 408), Unknown, Reason.PROVIDER_UNAVAILABLE),
