@@ -240,7 +240,7 @@ class Artifacts(ApiModel):
         "AWS_SECRET_ACCESS_KEY and, where needed, AWS_SESSION_TOKEN and AWS_REGION. gs://: "
         "GOOGLE_APPLICATION_CREDENTIALS_JSON, a service account's key. abfs://: AZURE_STORAGE_ACCOUNT_KEY, or "
         "AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_TENANT_ID, AZURE_STORAGE_CLIENT_ID and AZURE_STORAGE_CLIENT_SECRET. "
-        "Default: the identity of the pods' service account.",
+        "Behind a proxy: HTTPS_PROXY and NO_PROXY. Default: the identity of the pods' service account.",
     )
 
 

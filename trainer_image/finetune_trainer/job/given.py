@@ -14,11 +14,12 @@ from finetune_api.names import DATA_PREFIX, JOB_VARIABLE
 from finetune_api.reasons import Reason
 from finetune_api.trainer import AttemptJob
 from finetune_trainer.errors import TrainerError, places
+from finetune_trainer.storage.store_clients import PROXIES, take_proxy
 
 J = TypeVar("J", bound=AttemptJob)
 
 HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - a name, not a secret
-DATA_KEYS = frozenset({
+DATA_KEYS = PROXIES | {
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
     "AWS_CA_BUNDLE", "AWS_REQUEST_PAYER",
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION",
@@ -28,9 +29,8 @@ DATA_KEYS = frozenset({
     "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET",
     "GOOGLE_APPLICATION_CREDENTIALS_JSON", "GOOGLE_CLOUD_PROJECT", "STORAGE_EMULATOR_HOST",
     "HF_TOKEN", "HF_ENDPOINT",
-    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-})  # fmt: skip
+}  # fmt: skip
 """Keys of dataset.secretRef that become variables of this process: what stores, hubs and the way to them ask for.
 
 None of them names code or a command: those of Python, of the loader and of AWS's configuration files would.
@@ -55,6 +55,7 @@ def job_given(model: type[J], by_hand: str) -> J:
     except ValidationError as error:
         raise no_job(places(error), by_hand) from error
     take_data_keys(os.environ, kept=() if job.spec.hub_token_secret_ref is None else (HUB_TOKEN,))
+    take_proxy(os.environ)
     return job
 
 

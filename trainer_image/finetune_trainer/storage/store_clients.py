@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 GOOGLE_KEY = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
 """Variable with the key of a service account, as Google gives it: an environment has no files."""
+
+PROXIES = frozenset({
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+})  # fmt: skip
 
 _PART = 16 * 1024 * 1024  # bytes; _AT_ONCE of them are in memory
 _AT_ONCE = 4
@@ -60,17 +64,31 @@ def connect(uri: Uri, endpoint: str | None) -> Client:
     Raises:
         TrainerError: SpecInvalid, the image has no library for it; AccessDenied, keys that cannot be read.
     """
-    own = {
-        name.removeprefix(ARTIFACTS_PREFIX): value.strip()  # what was made from a file ends with a line break
-        for name, value in os.environ.items()
-        if name.startswith(ARTIFACTS_PREFIX)
-    }
+    take_proxy(os.environ)
+    own = _own_keys(os.environ)
     try:
         return _CONNECTORS[uri.scheme](uri, endpoint, own)
     except ImportError as error:
         message = f"artifacts.uri: this image cannot reach {uri.scheme}://: {error.name} is not installed"
         step = "Ask an admin for a trainerImage with the stores extra, or for artifacts on a volume."
         raise TrainerError(Reason.SPEC_INVALID, message, step) from error
+
+
+def take_proxy(environment: MutableMapping[str, str]) -> None:
+    """Make the proxy in the artifacts' Secret that of the process, unless it has one: of the data's Secret, or a policy.
+
+    Pods that serve or prune have no other Secret to be told by.
+    """
+    if not PROXIES & environment.keys():
+        environment.update({name: value for name, value in _own_keys(environment).items() if name in PROXIES})
+
+
+def _own_keys(environment: MutableMapping[str, str]) -> dict[str, str]:
+    return {
+        name.removeprefix(ARTIFACTS_PREFIX): value.strip()  # what was made from a file ends with a line break
+        for name, value in environment.items()
+        if name.startswith(ARTIFACTS_PREFIX)
+    }
 
 
 def google_files(key: str | None, secret: str, *, default: str | None, endpoint: str | None = None) -> Any:

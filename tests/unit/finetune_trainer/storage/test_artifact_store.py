@@ -22,7 +22,7 @@ from finetune_trainer.job.given import take_data_keys
 from finetune_trainer.storage import artifact_store, store_clients
 from finetune_trainer.storage.durable import read_manifest, whole_folder
 from finetune_trainer.storage.store import Store
-from finetune_trainer.storage.store_clients import connect
+from finetune_trainer.storage.store_clients import PROXIES, connect
 from tests.unit.finetune_trainer.storage.azure_store import SIGNATURE
 
 
@@ -212,6 +212,21 @@ def test_a_store_without_keys_of_its_own_takes_those_of_the_service_account(buck
     S3FileSystem.clear_instance_cache()  # as in a new pod
     Store(bucket.ref("own"), patience=0).put_bytes(b"x", "x")
     assert bucket.read("own/x") == b"x"
+
+
+def test_a_store_is_reached_by_the_proxy_of_its_own_secret(bucket, monkeypatch):
+    """A server's pod, and one that prunes, have no other; where there is one, of the data or a policy, it counts."""
+    for name in PROXIES:
+        monkeypatch.setenv(name, "")  # so that what the process takes is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(f"{ARTIFACTS_PREFIX}HTTP_PROXY", "http://127.0.0.1:9\n")
+    S3FileSystem.clear_instance_cache()
+    assert refused(lambda: Store(bucket.ref("far"), patience=0).put_bytes(b"x", "x")).reason == Reason.STORE_UNAVAILABLE
+    monkeypatch.delenv("HTTP_PROXY")
+    S3FileSystem.clear_instance_cache()  # as in a new pod
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    Store(bucket.ref("near"), patience=0).put_bytes(b"x", "x")
+    assert "HTTP_PROXY" not in os.environ
 
 
 def test_keys_that_are_none_are_said_and_not_quoted(google, azure, monkeypatch):
