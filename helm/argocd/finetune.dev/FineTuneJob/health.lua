@@ -12,6 +12,13 @@ local function health(status, message)
   return { status = status, message = message or "" }
 end
 
+-- What keeps it, with the next step where status has one.
+local function told(kind)
+  local failure = obj.status.failure or {}
+  local message = failure.message or condition(kind).message or ""
+  return failure.nextStep and message:gsub("%.?$", ".") .. " Next step: " .. failure.nextStep or message
+end
+
 if obj.metadata.deletionTimestamp ~= nil then
   return health("Progressing", "is being deleted")
 end
@@ -19,12 +26,7 @@ if obj.status == nil or obj.status.conditions == nil or obj.status.observedGener
   return health("Progressing", "waits for the operator to see this spec")
 end
 if condition("Failed").status == "True" then
-  local failure = obj.status.failure or {}
-  local message = failure.message or condition("Failed").message
-  if failure.nextStep ~= nil then
-    message = message .. " Next step: " .. failure.nextStep
-  end
-  return health("Degraded", message)
+  return health("Degraded", told("Failed"))
 end
 if condition("Complete").status == "True" then
   return health("Healthy", condition("Complete").message)
@@ -33,7 +35,7 @@ if condition("Suspended").status == "True" then
   return health("Suspended", condition("Suspended").message)
 end
 if condition("Stalled").status == "True" then
-  return health("Degraded", condition("Stalled").message)
+  return health("Degraded", told("Stalled"))
 end
 if condition("Ready").status == "True" then
   return health("Healthy", condition("Ready").message)
@@ -41,4 +43,4 @@ end
 if obj.status.progress ~= nil and condition("Reconciling").reason == "Running" then
   return health("Progressing", string.format("Running: %d%%", obj.status.progress.percent or 0))
 end
-return health("Progressing", condition("Ready").message)
+return health("Progressing", told("Ready"))
