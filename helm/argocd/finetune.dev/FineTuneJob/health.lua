@@ -16,7 +16,7 @@ end
 local function told(kind)
   local failure = obj.status.failure or {}
   local message = failure.message or condition(kind).message or ""
-  return failure.nextStep and message:gsub("%.?$", ".") .. " Next step: " .. failure.nextStep or message
+  return failure.nextStep and message:gsub("%.$", "") .. ". Next step: " .. failure.nextStep or message
 end
 
 if obj.metadata.deletionTimestamp ~= nil then
