@@ -225,9 +225,14 @@ class ChatTokenizer:
         return False
 
     def answer_in(self, ids: list[int]) -> list[int]:
-        """What a model has written, without the template's opening where that is how it begins."""
+        """What a model has written, without the template's opening, and without a thought before one of special tokens.
+
+        gpt-oss thinks in a message of its own, and opens another one for the answer.
+        """
         opening = self.opening
-        return ids[len(opening) :] if ids[: len(opening)] == opening else ids
+        last = 0 if self.special_ids.isdisjoint(opening) else len(ids) - len(opening)
+        found = (start + len(opening) for start in range(last, -1, -1) if ids[start : start + len(opening)] == opening)
+        return ids[next(found, 0) :]
 
     def end_of_turn(self, ids: Sequence[int]) -> int:
         """How many of the ids are left without white space that follows a special token at the end.

@@ -168,6 +168,8 @@ def test_what_a_template_writes_before_an_answer_is_none_of_it(make, template, o
     if opening:  # a thought with something in it is what somebody's rows have
         thought = tokenizer.ids(["<think>\nso</think>\n\nIt is blue."])[0]
         assert tokenizer.answer_in(thought) == thought
+        by_special_tokens = opening.startswith("<|")
+        assert (tokenizer.answer_in([*thought, *tokenizer.opening, *answer]) == answer) is by_special_tokens
 
 
 def test_trap_02_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_texts_part():
