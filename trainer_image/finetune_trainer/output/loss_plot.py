@@ -27,7 +27,7 @@ def draw(record: Metrics, *, title: str) -> str:
     with mpl.rc_context({"svg.hashsalt": "finetune", "font.size": _FONT, "axes.edgecolor": _INK}):
         figure = Figure(figsize=_SIZE)
         # Margins and place of the title as they are: to find them out it would draw everything once more.
-        axes = figure.subplots(gridspec_kw={"left": _LEFT, "right": 0.98, "bottom": 0.12, "top": 0.88})
+        axes = figure.subplots(gridspec_kw={"left": _LEFT, "right": 0.96, "bottom": 0.12, "top": 0.88})
         _curves(axes, record)
         axes.set_title(title, color=_INK, fontsize=_fitting(title), loc="left", y=1.06)  # above a power of ten
         axes.set_xlabel("optimizer step")
@@ -79,7 +79,12 @@ def _curves(axes: Any, record: Metrics) -> None:
         axes.plot(
             [line["step"] for line in checks], validation, "o-", color=_VALIDATION, linewidth=2, label="validation"
         )
-    axes.set_ylim(0, 1.05 * top or None)
+    axes.set_ylim(*ends_of_axis(losses, validation, top))
+
+
+def ends_of_axis(losses: list[float], validation: list[float], top: float) -> tuple[float, float | None]:
+    """From zero to a little above the highest; a loss of own code may be negative. None: wherever the curve ends."""
+    return 1.05 * min([0.0, *losses, *validation]), max(1.05 * top, 0.0) or None
 
 
 def running_mean(values: list[float], weight: float = 0.1) -> list[float]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_trainer.output.loss_plot import _fitting, highest_shown
+from finetune_trainer.output.loss_plot import _fitting, ends_of_axis, highest_shown
 
 FLAT = [0.5] * 99
 
@@ -23,6 +23,15 @@ FLAT = [0.5] * 99
 )
 def test_the_highest_loss_is_shown_but_for_single_spikes(losses, validation, top):
     assert highest_shown(losses, validation) == top
+
+
+@pytest.mark.parametrize(
+    ("losses", "validation", "ends"),
+    [([2.0], [], (0, 2.1)), ([-1.0, -2.0], [], (-2.1, None)), ([1.0], [-2.0], (-2.1, 1.05)), ([0.0], [], (0, None))],
+    ids=str,
+)
+def test_the_axis_has_a_negative_loss_of_own_code_too(losses, validation, ends):
+    assert ends_of_axis(losses, validation, highest_shown(losses, validation)) == pytest.approx(ends)
 
 
 @pytest.mark.parametrize(("title", "size"), [("sentiment · test/tiny-llama · LoRA", 11), ("", 11), ("W" * 170, None)])
