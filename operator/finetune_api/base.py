@@ -281,6 +281,15 @@ LabelValue = Annotated[
         "the value of a label has letters, digits, -, _ and ., with a letter or a digit at both ends",
     ),
 ]
+LabelKey = Annotated[
+    str,
+    Field(min_length=1, max_length=317),
+    shaped(
+        "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+        "the key of a label has at most 63 letters, digits, -, _ and ., after a domain and / or without one: no "
+        "namespace has another one, and with NotIn or DoesNotExist it would select all of them",
+    ),
+]
 Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
 StringMap = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=64)]
 Nonce = Annotated[Annotated[str, Field(max_length=64)] | None, AfterValidator(lambda text: text or None)]

@@ -9,12 +9,12 @@ from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.base import (
     CLOSED,
     FILLED_IN,
-    TRIMMED,
     ApiModel,
     ApiRoot,
     CloudUrl,
     Conditions,
     ConfigMapKeyRef,
+    LabelKey,
     Labels,
     LabelValue,
     Never,
@@ -82,7 +82,7 @@ class LabelSelectorRequirement(ApiModel):
             )
         )
     )
-    key: Annotated[str, Field(min_length=1, max_length=317), TRIMMED] = Field(description="Label key.")
+    key: LabelKey = Field(description="Label key.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="Relation of key and values.")
     values: Annotated[list[LabelValue], Field(max_length=64)] | None = Field(
         None, description="Values, for In and NotIn."

@@ -102,6 +102,10 @@ CONNECTIONS: list[Refused] = [
     (LOCAL, "spec.fineTuning.allowedEndpoints", ["https://api*/*"], ("allowedEndpoints[0]", "such as https://HOST/*")),
     (LOCAL, SELECTOR, [{"key": "a", "operator": "in"}], ("operator", '"NotIn"', '"Exists"')),
     (LOCAL, SELECTOR, [{"key": "a", "operator": "In"}], ("matchExpressions[0]", "In and NotIn need values")),
+    *(
+        (LOCAL, SELECTOR, [{"key": key, "operator": "DoesNotExist"}], ("key", "the key of a label has"))
+        for key in ("not tuned", "team/", "Team.example/a", "a" * 64)
+    ),
     (LOCAL, SELECTOR, [], ("spec.namespaceSelector", "nothing is below matchLabels or matchExpressions")),
     (LOCAL, "spec.namespaceSelector", {"matchLabels": {}}, ("write a label with a space behind its colon",)),
     (LOCAL, SELECTOR, [{"key": "a", "operator": "Exists", "values": ["b"]}], ("Exists and DoesNotExist have none",)),

@@ -217,7 +217,9 @@ class CloudJobs:
     async def _create(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Record that the provider is asked, then ask it, once."""
         status = submission.asked(view, decision.status)
-        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
+        written = await self._context.write_status(
+            FINE_TUNE_JOBS, job, view.status, status, told=True, memory="provider"
+        )
         if view.spec is None or status.provider is None or written is None:
             return job, Decision(view.status)  # deleted meanwhile
         self._context.guard()

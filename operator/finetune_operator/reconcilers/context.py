@@ -169,6 +169,8 @@ class Context:
     ) -> None:
         """Tell of what a webhook or policy has made of a status that was written; see write_status of `memory`.
 
+        The next look may want it as it was written again: that is asked for as often as what is refused.
+
         Raises:
             Forbidden: it has changed that field.
         """
@@ -183,6 +185,7 @@ class Context:
             self._contests.wrote(obj["metadata"]["uid"], back.get("status"))
             self.store.put(resource, back)
             raise changed
+        self._held.refused(_state_of(obj), changed, _marks_of(obj))
         await self.tell_refused(obj, "its status is not as it was written", changed)
 
     def is_of_another(self, obj: Manifest) -> bool:

@@ -232,7 +232,9 @@ def _on_their_way(left: Sequence[HostedDeployment]) -> str:
 
 def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[HostedDeployment]) -> list[Fact]:
     """What is said while deletions are on their way, and when they have come to nothing for long."""
-    asked, names = deployment["metadata"]["deletionTimestamp"], ", ".join(one.name for one in left)
+    deleted, names = deployment["metadata"]["deletionTimestamp"], ", ".join(one.name for one in left)
+    # While its connection was away, say, the provider was asked nothing.
+    asked = max(deleted, min((one.released_at for one in left if one.released_at), default=deleted), key=moment)
     if view.now - moment(asked) < LONG:
         return reconciling(Reason.PENDING, _on_their_way(left))
     said = f"still at the provider, which has accepted the deletion that was asked for at {asked}: {names}. See there"

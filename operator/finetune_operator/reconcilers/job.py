@@ -101,7 +101,8 @@ class JobReconciler:
             return Requeue(ASK_AGAIN_SECONDS)
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
         # It concerns the job alone, which has just been looked at: figures that go by the time would wake it for ever.
-        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
+        memory = "provider" if _counts_a_retry(view.status, status) else ""
+        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True, memory=memory)
         await self._tell(job, view.status, status)
         if status.completion_time is not None or view.deleting:
             self._forget(view.uid)
@@ -211,8 +212,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
     left = leftovers.headline(old.conditions, new.conditions)
     if left is not None and new.completion_time is not None:
         return left
-    retried = new.provider is not None and new.provider.retries > (old.provider.retries if old.provider else 0)
-    if retried and new.provider is not None and new.provider.last_failure is not None:
+    if _counts_a_retry(old, new) and new.provider is not None and new.provider.last_failure is not None:
         failure = new.provider.last_failure
         return "Warning", "Retrying", f"attempt {failure.attempt}: {failure.reason.value}: {failure.message}"
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
@@ -228,6 +228,10 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
         "Succeeded": f"version {new.model_version} is registered",
     }
     return ("Normal", new.phase, notes[new.phase]) if new.phase in notes else None
+
+
+def _counts_a_retry(old: FineTuneJobStatus, new: FineTuneJobStatus) -> bool:
+    return (new.provider.retries if new.provider else 0) > (old.provider.retries if old.provider else 0)
 
 
 def _doubt(status: FineTuneJobStatus) -> tuple[str, str] | None:

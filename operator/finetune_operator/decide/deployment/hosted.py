@@ -39,6 +39,9 @@ from finetune_operator.decide.deployment.server_state import Serving
 LONG = timedelta(hours=1)
 """From when on a deployment that does not answer is told of: none of them takes so long."""
 
+STUCK = timedelta(days=1)
+"""From when on one that is still being made is stuck: nobody else may look at what is billed, and answers nothing."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -236,8 +239,8 @@ def _changing(look: _Look, there: Hosted) -> _Step | None:
 def _asking(look: _Look, there: Hosted) -> _Step:
     """It has not answered yet: it is asked as soon as its provider says that it is ready."""
     ask = there.state == "Ready"
-    silent = ask and look.now - moment(look.entry.created_at) >= LONG
-    return replace(_failing(look, _silence(look)) if silent else look.base, ask=ask)
+    silent = look.now - moment(look.entry.created_at) >= (LONG if ask else STUCK)
+    return replace(_failing(look, _silence(look, there)) if silent else look.base, ask=ask)
 
 
 STEPS: tuple[Callable[[_Look, Hosted], _Step | None], ...] = (
@@ -422,7 +425,10 @@ def _failure_of(wanted: Wanted, there: Hosted) -> Failure:
     return Failure.because(Reason.DEPLOYMENT_FAILED, f"{message} made anew")
 
 
-def _silence(look: _Look) -> Failure:
-    said = f"deployment {look.wanted.name} was asked for at {look.entry.created_at} and is ready, as the provider says"
-    said += f", {billed(look.entry)}, and does not answer; it is asked again"
+def _silence(look: _Look, there: Hosted) -> Failure:
+    """Of one that is ready and does not answer, or is made for ever."""
+    said = f"deployment {look.wanted.name} was asked for at {look.entry.created_at} and is "
+    said += "ready, as the provider says" if there.state == "Ready" else f"{there.state} at the provider still"
+    said += f", {billed(look.entry)}, and does not answer; "
+    said += "it is asked again" if there.state == "Ready" else "see there why, or delete it there to have it made anew"
     return Failure.because(Reason.DEPLOYMENT_FAILED, said)

@@ -1,9 +1,12 @@
 """Statuses that somebody else writes as well: put right, and not as fast as the other one writes."""
 
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from copy import deepcopy
 from datetime import timedelta
 from decimal import Decimal
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -13,7 +16,12 @@ from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.runtime.errors import Contested, Forbidden, Transient
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, Resource
+from tests.simulators.conftest import start
+from tests.simulators.openai import OpenAISimulator
+from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, begin, provider, with_cloud_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cluster, with_running_job
+
+__all__ = ["begin", "provider", "start"]
 
 
 def overwrite(cluster: Cluster, said: str) -> None:
@@ -75,11 +83,13 @@ async def test_a_write_whose_answer_was_lost_is_no_rivals(monkeypatch: pytest.Mo
 
 
 def keep_out_of_statuses(cluster: Cluster, resource: Resource, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mutating webhook of the cluster."""
-    write = cluster.kube.patch_status
+    """A mutating webhook of the cluster; of a field within another one the path."""
+    write, (*path, last) = cluster.kube.patch_status, field.split(".")
 
     async def mutated(kind: Resource, name: str, namespace: str, status: Manifest, version: str) -> Manifest:
-        kept = {key: value for key, value in status.items() if kind is not resource or key != field}
+        kept = deepcopy(status)
+        if kind is resource:
+            reduce(lambda part, key: part.get(key) or {}, path, kept).pop(last, None)
         return await write(kind, name, namespace, kept, version)
 
     monkeypatch.setattr(cluster.kube, "patch_status", mutated)
@@ -103,6 +113,55 @@ async def test_a_model_whose_versions_a_webhook_takes_out_counts_no_further_and_
     cluster.wake(MODEL)
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.status(MODEL)["latestVersion"]) == ("Succeeded", 1)
+
+
+async def test_attempts_that_a_webhook_takes_out_of_the_count_do_not_go_on_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = await with_running_job()
+    keep_out_of_statuses(cluster, FINE_TUNE_JOBS, "provider.retries", monkeypatch)
+    cluster.end_pod(137)
+    for _ in range(50):
+        with suppress(Forbidden):
+            await cluster.wait(0)
+        cluster.wake(JOB)
+    assert cluster.kube.asked("create", "jobs") == 1
+    assert ("FineTuneJob", "Warning", "WriteRefused") in cluster.told
+    monkeypatch.undo()
+    await cluster.wait(60)
+    await cluster.wait(60)
+    assert (cluster.kube.asked("create", "jobs"), cluster.status()["provider"]["retries"]) == (2, 1)
+
+
+async def test_nothing_is_asked_of_a_provider_whose_record_a_webhook_takes_out(
+    provider: OpenAISimulator, begin: Callable[..., Awaitable[CloudCluster]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that lags would not show the job at the next look, and nothing would tell that it was asked for."""
+    cluster = await begin(with_cloud_job)
+    provider.set(list_lag_seconds=90)
+    keep_out_of_statuses(cluster, FINE_TUNE_JOBS, "provider.askedAt", monkeypatch)
+    await cluster.check()
+    await cluster.settle()
+    assert provider.count("fine_tuning.jobs.create") == 0
+    assert "keeps other values of status.provider" in cluster.condition("Stalled")["message"]
+    monkeypatch.undo()
+    await cluster.wait(60)
+    assert provider.count("fine_tuning.jobs.create") == 1
+
+
+async def test_an_end_that_a_webhook_takes_out_is_not_written_as_fast_as_the_server_takes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = await with_running_job()
+    keep_out_of_statuses(cluster, FINE_TUNE_JOBS, "conditions", monkeypatch)
+    before = cluster.kube.asked("patch_status", "finetunejobs")
+    cluster.end_pod(2)
+    for _ in range(50):
+        with suppress(Forbidden):
+            await cluster.settle()
+        cluster.wake(JOB)
+    assert cluster.status()["phase"] == "Failed"
+    assert cluster.kube.asked("patch_status", "finetunejobs") - before <= 8
 
 
 async def test_what_a_webhook_makes_of_a_status_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ async def test_a_deletion_that_a_lock_is_in_the_way_of_says_so_and_is_done_once_
     first = await deployed(cluster)
     provider.fault(GONE, status=409, code="ScopeLocked", message="locked", times=10_000)
     await delete(cluster)
-    await go_on(cluster, 600)
+    await go_on(cluster, 3900, step=300)
     assert (cluster.status(DEPLOYMENT)["phase"], hosts(provider)) == ("Deleting", [first])
     stalled = cluster.condition("Stalled", DEPLOYMENT)
     assert (stalled["reason"], "a lock is on the account" in stalled["message"]) == ("ProviderRefused", True), stalled
@@ -85,3 +85,4 @@ async def test_a_deletion_that_a_lock_is_in_the_way_of_says_so_and_is_done_once_
     provider.faults.clear()
     await go_on(cluster, 900)
     assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [])
+    assert not [note for note in cluster.notes if "has accepted the deletion" in note], "it is asked only now"

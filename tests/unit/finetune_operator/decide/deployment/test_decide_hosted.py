@@ -425,6 +425,17 @@ def test_what_a_deployment_waits_for_is_said(name: str) -> None:
     assert bool(note) == bool(said)
 
 
+def test_one_that_is_made_for_a_day_is_stuck_until_it_is_there() -> None:
+    found = there(md_v2="Creating")
+    assert plan([entry()], found, WANTED, at(86399)).serving.failure is None
+    stuck = plan([entry()], found, WANTED, at(86400))
+    assert stuck.serving.failure is not None
+    assert "is Creating at the provider still, may be billed" in stuck.serving.failure.message
+    assert (stuck.serving.state, stuck.make, stuck.delete) == ("Failing", False, ())
+    assert plan(stuck.recorded, {}, WANTED, at(86500)).make, "whoever deletes it there has it made anew"
+    assert plan(stuck.recorded, there(md_v2="Ready"), WANTED, at(90000)).ask
+
+
 def test_where_several_may_change_at_once_what_is_useless_goes_beside_what_is_made() -> None:
     found = there(md_v1="Ready", md_v3="Ready")
     free = plan([OLD, entry(3)], found, replace(WANTED, one_at_a_time=False), at(0))
