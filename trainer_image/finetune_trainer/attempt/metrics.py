@@ -2,8 +2,9 @@
 
 Lines are {"step", "epoch", "loss", "learningRate", "gradNorm", "tokens", "completionTokens"} and
 {"step", "epoch", "validationLoss"}. Losses are nats per completion token. Where two answers are learnt from, there are
-"pairs" instead of "completionTokens", losses are per pair, and lines of both kinds have "rewardAccuracy" and
-"rewardMargin". Own code may tell tokens alone: {"step", "epoch", "tokens"}. It draws nothing.
+"pairs" instead of "completionTokens", losses are per pair, and lines of both kinds have "rewardAccuracy",
+"rewardMargin" and "chosenLoss", nats per token of the chosen answers. Own code may tell tokens alone: {"step", "epoch",
+"tokens"}. It draws nothing.
 """
 
 import json
@@ -17,6 +18,7 @@ from finetune_trainer.storage.durable import of_volume, text_in, whole_file, wri
 
 FILE = "metrics.jsonl"
 _MEASURES = ("rewardAccuracy", "rewardMargin")
+CHOSEN_LOSS = "chosenLoss"
 
 
 class Metrics:

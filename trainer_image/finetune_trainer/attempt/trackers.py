@@ -40,6 +40,7 @@ _NAMES = {
     "validationLoss": "eval_loss",
     "rewardAccuracy": "rewards/accuracies",
     "rewardMargin": "rewards/margins",
+    "chosenLoss": "chosen_loss",
 }
 _MODULES: dict[TrackerName, str] = {"mlflow": "mlflow", "tensorBoard": "tensorboardX", "wandb": "wandb"}
 

@@ -12,6 +12,7 @@ from typing import Any
 from finetune_api.job import FineTuneJobSpec, Hyperparameters
 from finetune_api.job_status import NOTHING_LEARNT
 from finetune_api.reasons import Reason
+from finetune_trainer.attempt.metrics import CHOSEN_LOSS
 from finetune_trainer.errors import TrainerError
 
 _END, _LEAST = 10, 5
@@ -45,20 +46,32 @@ def warnings(
 def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
     """Refuse a model that answers worse than a guess among all of its `tokens`, and worse than it began.
 
-    A guess has a loss of ln(tokens) nats per token. Losses of pairs are not per token, and are passed over.
+    A guess has a loss of ln(tokens) nats per token.
 
     Raises:
         TrainerError: TrainingDiverged.
     """
-    losses = [line["loss"] for line in lines if "loss" in line and "pairs" not in line]
+    losses, what = _of_tokens(lines)
     if not losses:
         return
     last = losses[-max(len(losses) // _END, _LEAST) :]
     end, guess = sum(last) / len(last), math.log(tokens)
     if end <= max(guess, losses[0]) + _MARGIN:
         return
-    said = f"the training loss rose from {losses[0]:.2f} to {end:.2f}; a guess among {tokens:,} tokens has {guess:.2f}"
+    said = f"{what} rose from {losses[0]:.2f} to {end:.2f}; a guess among {tokens:,} tokens has {guess:.2f}"
     raise TrainerError(Reason.TRAINING_DIVERGED, said)
+
+
+def _of_tokens(lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
+    """The loss of each step in nats per token, and what it is called.
+
+    That of pairs is none: it falls as well where both answers are lost, and only the rejected one by more. Checkpoints
+    of before may lack the other one.
+    """
+    steps = [line for line in lines if "loss" in line]
+    if steps and "pairs" in steps[0]:
+        return [line[CHOSEN_LOSS] for line in steps if CHOSEN_LOSS in line], "the loss of the chosen answers"
+    return [line["loss"] for line in steps], "the training loss"
 
 
 def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float | None) -> None:
@@ -69,15 +82,15 @@ def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: f
     Raises:
         TrainerError: TrainingDiverged.
     """
-    steps = [line for line in lines if "loss" in line]
-    if at_end is None or not steps:
+    losses, what = _of_tokens(lines)
+    if at_end is None or not losses:
         return
     if not math.isfinite(at_end):
-        raise TrainerError(Reason.TRAINING_DIVERGED, "the training loss after the last step is no finite number")
-    first, last, guess = steps[0]["loss"], steps[-1]["loss"], math.log(tokens)
-    if "pairs" in steps[-1] or at_end <= max(guess, first, last) + _MARGIN:
+        raise TrainerError(Reason.TRAINING_DIVERGED, f"{what} after the last step is no finite number")
+    guess = math.log(tokens)
+    if at_end <= max(guess, losses[0], losses[-1]) + _MARGIN:
         return
-    said = f"the last step took the training loss from {last:.2f} to {at_end:.2f}; a guess among {tokens:,} tokens has"
+    said = f"the last step took {what} from {losses[-1]:.2f} to {at_end:.2f}; a guess among {tokens:,} tokens has"
     raise TrainerError(Reason.TRAINING_DIVERGED, f"{said} {guess:.2f}")
 
 
@@ -86,18 +99,26 @@ def doubts(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
 
     A step's tokens may be easy ones by chance. The loss of pairs begins at ln 2, that of a guess, whatever they are.
     """
-    steps = [line for line in lines if "loss" in line]
-    losses = [line["loss"] for line in steps]
+    of_pairs = [line["loss"] for line in lines if "loss" in line and "pairs" in line]
+    losses, what = _of_tokens(lines)
+    if (end := _risen(of_pairs, vary=0)) is not None:
+        losses, what = of_pairs, "the training loss"
+        than = "the base model, which tells the answers apart no better than a guess"
+    elif (end := _risen(losses, vary=1)) is not None:
+        than = "its base model"
+    else:
+        return None
+    said = f"{what} rose from {losses[0]:.2f} to {end:.2f}: the tuned model is probably worse than {than}"
+    return [f"{said}. A lower hyperparameters.learningRate may help"]
+
+
+def _risen(losses: Sequence[float], *, vary: int) -> float | None:
+    """Where losses end, if that is far above the first one, which may be so by chance or not at all (`vary` 1 or 0)."""
     last = losses[1:][-max(len(losses) // _END, _LEAST) :]
     if len(last) < 2:  # one number does not vary
         return None
-    pairs, first, end = "pairs" in steps[0], losses[0], statistics.fmean(last)
-    chance = 2 * statistics.stdev(last) * math.sqrt((0 if pairs else 1) + 1 / len(last))
-    if end - chance <= first + max(_FAR, _FAR * first):
-        return None
-    than = "the base model, which tells the answers apart no better than a guess" if pairs else "its base model"
-    said = f"the training loss rose from {first:.2f} to {end:.2f}: the tuned model is probably worse than {than}"
-    return [f"{said}. A lower hyperparameters.learningRate may help"]
+    end, chance = statistics.fmean(last), 2 * statistics.stdev(last) * math.sqrt(vary + 1 / len(last))
+    return end if end - chance > losses[0] + max(_FAR, _FAR * losses[0]) else None
 
 
 def doubt_of_few(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float | None) -> list[str] | None:
@@ -106,16 +127,11 @@ def doubt_of_few(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float 
     The last step's own loss is no measure there: the step before it may have spoilt the model. Other rows may have had
     as high a loss before; that is why it is a word and no refusal.
     """
-    steps = [line for line in lines if "loss" in line]
-    if (
-        at_end is None
-        or not steps
-        or "pairs" in steps[0]
-        or at_end <= max(math.log(tokens), steps[0]["loss"]) + _MARGIN
-    ):
+    losses, what = _of_tokens(lines)
+    if at_end is None or not losses or at_end <= max(math.log(tokens), losses[0]) + _MARGIN:
         return None
     said = (
-        f"the training loss was {steps[0]['loss']:.2f} at first and {at_end:.2f} after the last step, where a guess "
+        f"{what} was {losses[0]:.2f} at first and {at_end:.2f} after the last step, where a guess "
         f"among {tokens:,} tokens has {math.log(tokens):.2f}: the tuned model is probably worse than its base model"
     )
     return [f"{said}. A lower hyperparameters.learningRate may help"]

@@ -11,11 +11,13 @@ import torch
 from torch.nn import functional
 
 from finetune_api.preference import Preference
+from finetune_trainer.attempt.metrics import CHOSEN_LOSS
 from finetune_trainer.training.batches import forward_passes, packed_rows
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.passes import (
     Cut,
     Pass,
+    document_labels,
     document_log_likelihoods,
     labelled,
     loss_sum,
@@ -61,13 +63,14 @@ def by_preference(preference: Preference) -> Objective:
     """Direct preference optimisation of rows with two answers."""
 
     def sums(model: Any, batch: Pass) -> torch.Tensor:
-        margins = preference.beta * (margins_of(model, batch) - batch["reference"])
+        likelihoods = likelihoods_of(model, batch)
+        margins = preference.beta * (likelihoods[0] - likelihoods[1] - batch["reference"])
         losses = dpo_losses(margins, preference.label_smoothing)
-        return torch.stack((losses.sum(), (margins.detach() > 0).float().sum(), margins.detach().sum()))
+        chosen = -likelihoods[0] / document_labels(batch, likelihoods.numel())[::2]
+        return torch.stack((losses.sum(), *(one.detach().sum() for one in ((margins > 0).float(), margins, chosen))))
 
-    return Objective(
-        pair_passes, sums, lambda batch: len(batch["reference"]), "pairs", ("rewardAccuracy", "rewardMargin"), texts=2
-    )
+    measures = ("rewardAccuracy", "rewardMargin", CHOSEN_LOSS)
+    return Objective(pair_passes, sums, lambda batch: len(batch["reference"]), "pairs", measures, texts=2)
 
 
 def dpo_losses(margins: torch.Tensor, label_smoothing: float) -> torch.Tensor:
@@ -82,8 +85,13 @@ def dpo_losses(margins: torch.Tensor, label_smoothing: float) -> torch.Tensor:
 
 def margins_of(model: Any, batch: Pass) -> torch.Tensor:
     """For each pair of a pass how many nats likelier chosen is than rejected: [pairs], float32."""
-    chosen, rejected = document_log_likelihoods(model, batch, 2 * len(batch["reference"])).view(-1, 2).unbind(dim=1)
+    chosen, rejected = likelihoods_of(model, batch)
     return chosen - rejected
+
+
+def likelihoods_of(model: Any, batch: Pass) -> torch.Tensor:
+    """Log likelihoods of chosen and rejected in nats: [2, pairs], float32."""
+    return document_log_likelihoods(model, batch, 2 * len(batch["reference"])).view(-1, 2).T
 
 
 def pair_passes(store: PairStore, rows: list[int], cut: Cut) -> list[Pass]:

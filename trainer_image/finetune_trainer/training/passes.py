@@ -178,10 +178,21 @@ def document_log_likelihoods(model: Any, batch: Pass, documents: int) -> torch.T
     losses = functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
     )
+    return _by_document(-losses, batch, documents)
+
+
+def document_labels(batch: Pass, documents: int) -> torch.Tensor:
+    """How many tokens of each of the pass's documents carry loss: [documents], float32."""
+    there = batch["targets"][:, batch["places"]] != IGNORED
+    return _by_document(there.flatten().float(), batch, documents)
+
+
+def _by_document(values: torch.Tensor, batch: Pass, documents: int) -> torch.Tensor:
+    """What belongs to the labelled places of a pass, summed over each of its documents."""
     if "ends" not in batch:  # a document is a row
-        return -losses.view(targets.shape).sum(dim=1)
+        return values.view(documents, -1).sum(dim=1)
     document = torch.searchsorted(batch["ends"][1:].to(torch.int64), batch["places"], right=True)
-    return torch.zeros(documents, device=losses.device).index_add(0, document, -losses)
+    return torch.zeros(documents, device=values.device).index_add(0, document, values)
 
 
 def labelled_logits(model: Any, batch: Pass) -> tuple[torch.Tensor, torch.Tensor]:

@@ -26,7 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
-from finetune_trainer.attempt.metrics import FILE
+from finetune_trainer.attempt.metrics import CHOSEN_LOSS, FILE
 from finetune_trainer.computing.compiled_layers import in_training
 from finetune_trainer.computing.sharding import bytes_here, gathered
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
@@ -81,7 +81,7 @@ class StepTrainer(Trainer):
             accelerator=self.accelerator,
         )
         self.loss_at_end: float | None = None
-        """Of the last step's rows after it, which no step's own loss says; None where that was not measured."""
+        """Per token of the last step's rows after it, which no step's own says; None where that was not measured."""
         self.seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -131,7 +131,9 @@ class StepTrainer(Trainer):
         if self.state.global_step < plan.total_steps:
             return None
         means = self._means_over(self.course.train, plan.rows_of(plan.total_steps - 1))
-        return None if means is None else means[0]
+        measures = self.course.objective.measures
+        of_answers = 1 + measures.index(CHOSEN_LOSS) if CHOSEN_LOSS in measures else 0
+        return None if means is None else means[of_answers]
 
     def _refer(self) -> None:
         """Have the model as it is before training say what rows with two answers are compared with."""

@@ -58,6 +58,24 @@ def test_losses_of_pairs_are_not_per_token():
     require_sense([{"loss": 0.7, "pairs": 8}, {"loss": 90.0, "pairs": 8}], TOKENS)
 
 
+def of_pairs(*chosen):
+    return [{"loss": 0.7 / 9**step, "pairs": 8, "chosenLoss": loss} for step, loss in enumerate(chosen)]
+
+
+def test_answers_that_are_told_apart_ever_better_may_be_lost_both():
+    with pytest.raises(TrainerError, match=r"the loss of the chosen answers rose from 2.00 to 12.00; a guess"):
+        require_sense(of_pairs(2.0, *[12.0] * 5), TOKENS)
+    with pytest.raises(TrainerError, match=r"the last step took the loss of the chosen answers from 2.10 to 9.00;"):
+        require_sound_end(of_pairs(2.0, 2.1), TOKENS, 9.0)
+    (few,) = doubt_of_few(of_pairs(2.0, 9.0), TOKENS, 9.0)
+    assert few.startswith("the loss of the chosen answers was 2.00 at first and 9.00 after the last step")
+    (said,) = doubts(of_pairs(2.0, 3.4, 3.5, 3.6))
+    assert said.startswith("the loss of the chosen answers rose from 2.00 to 3.50")
+    assert max(len(few), len(said)) <= 300
+    usual = of_pairs(2.0, 2.2, 2.4, 2.3)
+    assert doubts(usual) is doubt_of_few(usual, TOKENS, 2.3) is require_sense(usual, TOKENS) is None
+
+
 LN_2 = math.log(2)
 
 

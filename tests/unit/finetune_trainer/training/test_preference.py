@@ -1,6 +1,7 @@
 """Learning from two answers, a chosen and a rejected one: whole runs, and what they are compared with."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.preference import Preference
 from finetune_trainer.computing.attention import kept_apart
 from finetune_trainer.data import IGNORED
 from finetune_trainer.training import objective, reference
@@ -153,15 +155,15 @@ def test_after_a_shortage_the_step_is_done_again_in_halves_and_learns_the_same(t
     hyper = SHORT | {"microBatchSize": 8}
     plain, short = (make_preference_job(tmp_path / kind, tiny_model, hyperparameters=hyper) for kind in ("a", "b"))
     assert do(plain)[0] == ExitCode.OK
-    seen, original = [], objective.margins_of
+    seen, original = [], objective.document_labels
 
-    def fails(model, batch):
+    def fails(batch, documents):
         seen.append(len(batch["reference"]))
         if seen[-1] > 4:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return original(model, batch)
+        return original(batch, documents)
 
-    monkeypatch.setattr(objective, "margins_of", fails)
+    monkeypatch.setattr(objective, "document_labels", fails)
     code, report, _ = do(short)
     assert code == ExitCode.OK, report.failure
     assert seen[:3] == [8, 4, 4]
@@ -230,6 +232,18 @@ def test_an_answer_that_begins_with_the_second_token_is_its_own_documents_in_a_p
         with kept_apart(model):
             together = document_log_likelihoods(model, packed(documents, list(rows)), 3)
     assert together.tolist() == pytest.approx(alone, rel=1e-4)
+
+
+@pytest.mark.parametrize("cut", [Cut(64, packed=True), Cut(64)])
+def test_the_loss_of_chosen_answers_is_the_mean_of_each_ones_tokens(cut):
+    model, pairs = net().eval(), unequal_pairs()
+    (batch,) = objective.pair_passes(pairs, [0, 1, 2], cut)
+    chosen = [torch.from_numpy(ids)[None] for ids, _ in map(pairs.documents.row, (0, 2, 4))]
+    with torch.no_grad():
+        expected = sum(float(model(input_ids=ids, labels=ids).loss) for ids in chosen)
+        with kept_apart(model) if cut.packed else nullcontext():
+            sums = objective.by_preference(Preference()).sums(model, batch)
+    assert float(sums[3]) == pytest.approx(expected, rel=1e-4)
 
 
 def unequal_pairs():
