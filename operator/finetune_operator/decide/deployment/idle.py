@@ -100,7 +100,7 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
 
 
 def _untold(usage: DeploymentUsage, activity: Activity, limits: Limits, now: datetime) -> Found:
-    """What is not known to be used for as long as idle ones are warned of is told, too: it may cost all that for nobody."""
+    """What may be idle for as long as idle ones are warned of is told, too: it may cost all that for nobody."""
     why = f"nobody knows when it was last asked, so it is not taken for idle: {activity.unknown}"
     since = moment(usage.last_request_at) if usage.last_request_at else activity.started
     if since is None or limits.warn_after is None or now - since < limits.warn_after:

@@ -107,7 +107,9 @@ def test_a_day_in_which_nobody_can_tell_begins_when_it_was_last_asked_and_is_tol
     limits = Limits(None, DAY, " with 24.00 USD an hour")
     assert not look(recorded(-86399), untold(9e6), limits, at(0)).warns
     first = look(recorded(-86400), untold(9e6), limits, at(0))
-    assert first.fact.message.startswith("it is billed with 24.00 USD an hour: delete it if nobody needs it. Nobody knows")
+    assert first.fact.message.startswith(
+        "it is billed with 24.00 USD an hour: delete it if nobody needs it. Nobody knows"
+    )
     assert first.warns
     assert look(first.usage, untold(9e6), limits, at(60)) == replace(first, warns=False)
 
