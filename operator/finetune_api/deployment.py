@@ -321,7 +321,9 @@ class DeploymentUsage(ApiModel):
         None,
         description="Requests and prompt tokens counted by the servers at that time, for servers that report no time.",
     )
-    warned_at: Timestamp | None = Field(None, description="When an Event last warned that it is billed while idle.")
+    warned_at: Timestamp | None = Field(
+        None, description="When an Event last warned that it is billed while idle, or while nobody can tell."
+    )
 
 
 class Sleep(ApiModel):

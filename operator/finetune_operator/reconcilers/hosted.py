@@ -249,7 +249,7 @@ class HostedDeployments:
             figures = await self._calls.usage(there, since, now)
             activity = idle.of_figures(figures, usage, moment(entry.created_at))
         except ProviderError as error:
-            activity = idle.Activity(unknown=error.message)
+            activity = idle.Activity(unknown=error.message, started=moment(entry.created_at))
         return idle.look(usage, activity, self._limits(look, there), now)
 
     def _limits(self, look: Look, there: Hosted) -> idle.Limits:

@@ -109,7 +109,7 @@ class PerDeployment(Collector):
         )
         idle = GaugeMetricFamily(
             "finetune_deployment_billed_while_idle",
-            "1 while a ModelDeployment at a provider is billed and nobody asks it, else 0.",
+            "1 while a ModelDeployment at a provider is billed and nobody is known to ask it, else 0.",
             labels=names,
         )
         for row in self.rows():

@@ -2,7 +2,7 @@
 
     asked lately ─▶ InUse        nobody asked it for long ─▶ Idle: condition, and by spec.idle it is stopped
                                                           ╰▶ BilledWhileIdle, where it costs money: condition, Event
-    nobody can tell ─▶ UsageUnknown: nothing is stopped
+    nobody can tell ─▶ UsageUnknown: nothing is stopped; what is billed is told of as often as if it were idle
 
 What cannot be known is never taken for idle.
 """
@@ -43,6 +43,8 @@ class Activity:
     """How far the figures reach: a request after that may not show yet."""
     unknown: str = ""
     """Why nobody can tell."""
+    started: datetime | None = None
+    """The start of what answers, where nobody can tell more."""
     counted: int | None = None
     """What servers have counted so far, where they tell no time."""
 
@@ -80,8 +82,7 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
     """What the usage means. A limit that is not set is never reached."""
     usage = usage or DeploymentUsage()
     if activity.last is None or activity.until is None:
-        why = f"nobody knows when it was last asked, so it is not taken for idle: {activity.unknown}"
-        return Found(usage, Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, why))
+        return _untold(usage, activity, limits, now)
     last = min(activity.last, now)  # of a time to come another clock has told
     quiet = activity.until - last
     usage = _moved(usage, last, activity.counted, limits)
@@ -91,13 +92,29 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
         if stops or limits.warn_after is None or quiet < limits.warn_after:
             return Found(usage, Fact(CONDITION, "True", Reason.IDLE, since), sleeps=stops)
     if limits.warn_after is not None and quiet >= limits.warn_after:
-        due = usage.warned_at is None or not timedelta() <= now - moment(usage.warned_at) < REMIND_AFTER
-        if due:
-            usage = usage.model_copy(update={"warned_at": timestamp(now)})
+        usage, due = _reminded(usage, now)
         said = f"{since}, and it is billed{limits.price}: delete it, or set spec.idle, if nobody needs it"
         return Found(usage, Fact(CONDITION, "True", Reason.BILLED_WHILE_IDLE, said), warns=due)
     usage = usage.model_copy(update={"warned_at": None})
     return Found(usage, Fact(CONDITION, "False", Reason.IN_USE))
+
+
+def _untold(usage: DeploymentUsage, activity: Activity, limits: Limits, now: datetime) -> Found:
+    """What may be idle for as long as idle ones are warned of is told, too: it may cost all that for nobody."""
+    why = f"nobody knows when it was last asked, so it is not taken for idle: {activity.unknown}"
+    since = moment(usage.last_request_at) if usage.last_request_at else activity.started
+    if since is None or limits.warn_after is None or now - since < limits.warn_after:
+        return Found(usage, Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, why))
+    usage, due = _reminded(usage, now)
+    said = f"it is billed{limits.price}: delete it if nobody needs it. {why[:1].upper()}{why[1:]}"
+    return Found(usage, Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, said), warns=due)
+
+
+def _reminded(usage: DeploymentUsage, now: datetime) -> tuple[DeploymentUsage, bool]:
+    """The record with the time of the last Event, and whether one is due."""
+    if usage.warned_at is not None and timedelta() <= now - moment(usage.warned_at) < REMIND_AFTER:
+        return usage, False
+    return usage.model_copy(update={"warned_at": timestamp(now)}), True
 
 
 def _moved(usage: DeploymentUsage, last: datetime, counted: int | None, limits: Limits) -> DeploymentUsage:
@@ -172,7 +189,8 @@ def of_figures(figures: Figures, usage: DeploymentUsage, started: datetime) -> A
     recorded = moment(usage.last_request_at) if usage.last_request_at else None
     shown = [one for one in (figures.last, recorded) if one is not None]
     if not shown:
-        return Activity(unknown="the provider's usage figures do not show even the operator's own question yet")
+        unknown = "the provider's usage figures do not show even the operator's own question yet"
+        return Activity(unknown=unknown, started=started)
     return Activity(last=max(*shown, started), until=figures.until)
 
 

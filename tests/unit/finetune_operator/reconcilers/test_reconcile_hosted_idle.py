@@ -18,7 +18,7 @@ from tests.unit.finetune_operator.reconcilers.hosted import ADDRESS, PUT, deploy
 
 __all__ = ["provider", "start"]
 
-WARNED = ("ModelDeployment", "Warning", "BilledWhileIdle")
+WARNED, UNTOLD = (("ModelDeployment", "Warning", reason) for reason in ("BilledWhileIdle", "UsageUnknown"))
 IDLE = {"afterSeconds": 7200, "action": "Delete"}
 
 
@@ -47,6 +47,11 @@ async def wake(cluster: AzureCluster, value: str) -> None:
 
 def ask(provider: AzureSimulator) -> None:
     provider.deployments.use(hosts(provider)[0])
+
+
+def told_by_metric(name: str, **labels: str) -> float | None:
+    of = {"deployment_namespace": "team-a", "deployment": "sentiment"}
+    return REGISTRY.get_sample_value(f"finetune_deployment_{name}", of | labels)
 
 
 async def test_one_that_is_asked_now_and_then_is_in_use(cluster, provider):
@@ -112,6 +117,11 @@ async def test_what_cannot_be_known_is_not_taken_for_idle(cluster, provider):
     assert (condition["status"], condition["reason"]) == ("Unknown", "UsageUnknown")
     assert "Monitoring Reader" in condition["message"]
     assert (cluster.status(DEPLOYMENT)["phase"], len(hosts(provider))) == ("Ready", 1)
+    show(cluster.store)
+    assert (cluster.told.count(UNTOLD), told_by_metric("billed_while_idle")) == (0, 0)
+    await go_on(cluster, 20 * HOUR, 1800)
+    assert (cluster.told.count(UNTOLD), told_by_metric("billed_while_idle")) == (1, 1)
+    assert "1.70 USD an hour" in cluster.condition("Idle", DEPLOYMENT)["message"]
 
 
 async def test_figures_that_have_never_shown_the_operators_own_question_are_not_believed(cluster, provider):
@@ -134,9 +144,8 @@ async def test_one_that_is_billed_and_not_asked_for_a_day_is_warned_about_once_a
     assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
     assert cluster.told.count(WARNED) == 1
     show(cluster.store)
-    labels = {"deployment_namespace": "team-a", "deployment": "sentiment"}
-    assert REGISTRY.get_sample_value("finetune_deployment_billed_while_idle", labels) == 1
-    assert REGISTRY.get_sample_value("finetune_deployment_cost_per_hour", labels | {"currency": "USD"}) == 1.7
+    assert told_by_metric("billed_while_idle") == 1
+    assert told_by_metric("cost_per_hour", currency="USD") == 1.7
     await go_on(cluster, 25 * HOUR, 1800)
     assert cluster.told.count(WARNED) == 2
     assert cluster.condition("Idle", DEPLOYMENT)["message"] == condition["message"], "stable, or Events would pile up"

@@ -1,6 +1,7 @@
 """Whether a deployment is idle, and what that means: one row for each state of knowledge."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +36,14 @@ def quiet(seconds: float) -> Activity:
     return Activity(last=at(-seconds), until=at(0))
 
 
+def recorded(seconds: float, **fields: Any) -> DeploymentUsage:
+    return DeploymentUsage(last_request_at=stamp(seconds), **fields)
+
+
+def untold(seconds: float) -> Activity:
+    return Activity(unknown="no rights", started=at(-seconds))
+
+
 STATES: dict[str, tuple[Activity, Limits, tuple[str, Reason], dict[str, Any]]] = {
     # what is known, limits, condition, what comes of it
     "asked lately": (quiet(60), Limits(STOPS, DAY), ("False", Reason.IN_USE), {}),
@@ -67,7 +76,9 @@ STATES: dict[str, tuple[Activity, Limits, tuple[str, Reason], dict[str, Any]]] =
         ("True", Reason.IDLE),
         {"sleeps": True},
     ),
-    "nobody knows": (Activity(unknown="no rights"), Limits(STOPS, DAY), ("Unknown", Reason.USAGE_UNKNOWN), {}),
+    "nobody knows": (untold(86399), Limits(STOPS, DAY), ("Unknown", Reason.USAGE_UNKNOWN), {}),
+    "nobody knows for a day": (untold(86400), Limits(STOPS, DAY), ("Unknown", Reason.USAGE_UNKNOWN), {"warns": True}),
+    "nobody knows for a day, and free": (untold(86400), Limits(STOPS, None), ("Unknown", Reason.USAGE_UNKNOWN), {}),
 }
 
 
@@ -92,6 +103,17 @@ def test_a_warning_is_given_again_after_a_day_and_not_before() -> None:
     assert used.usage.warned_at is None
 
 
+def test_a_day_in_which_nobody_can_tell_begins_when_it_was_last_asked_and_is_told_of_once() -> None:
+    limits = Limits(None, DAY, " with 24.00 USD an hour")
+    assert not look(recorded(-86399), untold(9e6), limits, at(0)).warns
+    first = look(recorded(-86400), untold(9e6), limits, at(0))
+    assert first.fact.message.startswith(
+        "it is billed with 24.00 USD an hour: delete it if nobody needs it. Nobody knows"
+    )
+    assert first.warns
+    assert look(first.usage, untold(9e6), limits, at(60)) == replace(first, warns=False)
+
+
 def test_the_time_is_written_again_only_when_it_has_moved_by_a_tenth_of_the_limit() -> None:
     limits = Limits(STOPS, DAY)
     usage = look(None, quiet(0), limits, at(0)).usage
@@ -107,10 +129,6 @@ def test_what_sleeps_wakes_by_a_new_spec_or_another_value_of_the_annotation() ->
     assert not is_asleep(asleep, 3, "b")
     assert not is_asleep(asleep, 3, None)
     assert not is_asleep(None, 3, None)
-
-
-def recorded(seconds: float, **fields: Any) -> DeploymentUsage:
-    return DeploymentUsage(last_request_at=stamp(seconds), **fields)
 
 
 FIGURES: dict[str, tuple[float | None, DeploymentUsage, float, float | None]] = {
