@@ -31,9 +31,9 @@ from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.attempt import outcome
 from finetune_trainer.data import file_names
 from finetune_trainer.data.audit import as_text, audit
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
-from finetune_trainer.data.provider_rules import require_rows, rules_for
+from finetune_trainer.data.provider.rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError, step_by
 from finetune_trainer.job.given_files import GivenFile, connection_of, not_given, read_given

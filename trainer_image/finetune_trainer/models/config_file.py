@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_trainer.data.tokenizer_config import STEP
+from finetune_trainer.data.tokenizer.tokenizer_config import STEP
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_refusals, kinds, target_names
 from finetune_trainer.models.config_shapes import wrong_count, wrong_shapes
