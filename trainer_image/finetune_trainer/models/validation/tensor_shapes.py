@@ -10,7 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from finetune_trainer.models.kinds import BARTS, LLAMAS, T5S
-from finetune_trainer.models.required_tensors import alternatives
+from finetune_trainer.models.validation.required_tensors import alternatives
 
 OF_EXPERTS = {
     **dict.fromkeys(("gpt_oss", "granitemoe", "granitemoeshared", "mixtral", "phimoe"), "num_local_experts"),

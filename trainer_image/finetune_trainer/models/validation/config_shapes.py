@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
-from finetune_trainer.models.config_values import Fields, Wrong, is_whole, shown
 from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
-from finetune_trainer.models.optional_tensors import lacking
-from finetune_trainer.models.required_tensors import ALWAYS
-from finetune_trainer.models.tensor_names import LAYER_COUNTS, around_of, count_of, field_of, parts_by_layer, placed
-from finetune_trainer.models.tensor_shapes import FOUR_TIMES, OF_EXPERTS, OWN_HEAD_DIM, SIDES, Side, Sides
+from finetune_trainer.models.validation.config_values import Fields, Wrong, is_whole, shown
+from finetune_trainer.models.validation.optional_tensors import lacking
+from finetune_trainer.models.validation.required_tensors import ALWAYS
+from finetune_trainer.models.validation.tensor_names import (
+    LAYER_COUNTS,
+    around_of,
+    count_of,
+    field_of,
+    parts_by_layer,
+    placed,
+)
+from finetune_trainer.models.validation.tensor_shapes import FOUR_TIMES, OF_EXPERTS, OWN_HEAD_DIM, SIDES, Side, Sides
 from finetune_trainer.models.weight_files import file_of, promised_in
 
 Shapes = Mapping[str, list[int]]

@@ -7,7 +7,7 @@ than the file says, but whoever loads one reads it.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from finetune_trainer.models.config_values import Fields, Wrong, is_number, is_whole, shown, wrong_tokens
+from finetune_trainer.models.validation.config_values import Fields, Wrong, is_number, is_whole, shown, wrong_tokens
 
 CACHES = frozenset({
     "dynamic", "hybrid", "hybrid_chunked", "offloaded", "offloaded_hybrid", "offloaded_hybrid_chunked",

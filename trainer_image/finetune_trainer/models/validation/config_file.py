@@ -14,15 +14,16 @@ from typing import Any
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.tokenizer.tokenizer_config import STEP
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_refusals, kinds, target_names
-from finetune_trainer.models.config_shapes import wrong_count, wrong_shapes
-from finetune_trainer.models.config_values import Fields, Wrong, shown, wrong_values
-from finetune_trainer.models.experts import wrong_experts
-from finetune_trainer.models.generation_file import wrong_generation
+from finetune_trainer.models import base_refusals, kinds
 from finetune_trainer.models.kinds import KNOWN
-from finetune_trainer.models.optional_tensors import left_out
-from finetune_trainer.models.required_tensors import first_missing, unwrapped, wrapped
-from finetune_trainer.models.tensor_names import placed
+from finetune_trainer.models.validation import target_names
+from finetune_trainer.models.validation.config_shapes import wrong_count, wrong_shapes
+from finetune_trainer.models.validation.config_values import Fields, Wrong, shown, wrong_values
+from finetune_trainer.models.validation.experts import wrong_experts
+from finetune_trainer.models.validation.generation_file import wrong_generation
+from finetune_trainer.models.validation.optional_tensors import left_out
+from finetune_trainer.models.validation.required_tensors import first_missing, unwrapped, wrapped
+from finetune_trainer.models.validation.tensor_names import placed
 from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, entries_in, file_of, promised_in, unwritten
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune_trainer.models.config_values import Fields, Wrong, shown
-from finetune_trainer.models.required_tensors import ALWAYS, spelt
-from finetune_trainer.models.tensor_names import around_of, count_of, placed
+from finetune_trainer.models.validation.config_values import Fields, Wrong, shown
+from finetune_trainer.models.validation.required_tensors import ALWAYS, spelt
+from finetune_trainer.models.validation.tensor_names import around_of, count_of, placed
 from finetune_trainer.models.weight_files import file_of
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
-from finetune_trainer.models.config_values import Fields, Wrong, is_whole
-from finetune_trainer.models.required_tensors import BESIDE_EXPERTS
-from finetune_trainer.models.tensor_names import around_of, count_of, placed
+from finetune_trainer.models.validation.config_values import Fields, Wrong, is_whole
+from finetune_trainer.models.validation.required_tensors import BESIDE_EXPERTS
+from finetune_trainer.models.validation.tensor_names import around_of, count_of, placed
 from finetune_trainer.models.weight_files import file_of, promised_in
 
 _OF_ONE = re.compile(r"(?P<list>.+\.experts)\.(?P<number>\d+)\.(?P<part>.+)")

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from finetune_trainer.models.config_values import Fields, is_whole
 from finetune_trainer.models.kinds import BARTS, T5S
+from finetune_trainer.models.validation.config_values import Fields, is_whole
 
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 

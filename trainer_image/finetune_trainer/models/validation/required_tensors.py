@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from itertools import product
 from typing import NamedTuple
 
-from finetune_trainer.models.config_values import Fields
-from finetune_trainer.models.tensor_names import around_of, count_of, parts_by_layer, placed
+from finetune_trainer.models.validation.config_values import Fields
+from finetune_trainer.models.validation.tensor_names import around_of, count_of, parts_by_layer, placed
 
 _BRACES = re.compile(r"\{([^}]*)\}")
 _WRAPPER = re.compile(r"^module\.|(?:^|(?<=\.))_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
