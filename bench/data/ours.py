@@ -11,7 +11,8 @@ from pathlib import Path
 def main() -> None:
     """Check the files as training, validation and test set, with token counts where a model cache is named."""
     from finetune_api.job import FineTuneJobSpec
-    from finetune_trainer.data import ChatTokenizer, fingerprints, parquet  # noqa: F401 - loaded before the clock runs
+    from finetune_trainer.data import ChatTokenizer, fingerprints  # noqa: F401 - loaded before the clock runs
+    from finetune_trainer.data.files import parquet  # noqa: F401 - loaded before the clock runs
     from finetune_trainer.data.verdict import check_dataset
 
     model, *paths = sys.argv[1:]

@@ -31,16 +31,17 @@ from finetune_api.verdict import SPLITS, DatasetVerdict
 from finetune_trainer.attempt import outcome
 from finetune_trainer.data import file_names
 from finetune_trainer.data.audit import as_text, audit
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
-from finetune_trainer.data.provider_rules import require_rows, rules_for
+from finetune_trainer.data.provider.rules import require_rows, rules_for
 from finetune_trainer.data.read import load_rows
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.verdict import check_dataset, failed
 from finetune_trainer.errors import TrainerError, step_by
 from finetune_trainer.job.given_files import GivenFile, connection_of, not_given, read_given
 from finetune_trainer.job.yaml_documents import shown
-from finetune_trainer.models import base_refusals, config_file, vocabulary
+from finetune_trainer.models import base_refusals
 from finetune_trainer.models.memory_fit import doubt, in_words, judged, rooms_meant
 from finetune_trainer.models.model_cache import find_model, is_air_gapped
+from finetune_trainer.models.validation import config_file, vocabulary
 from finetune_trainer.prepare import convert_all, warned
 
 _NEXT_STEP_HERE = {

@@ -20,10 +20,10 @@ from finetune_trainer.attempt import outcome, pod_log
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.report import Reporter, pod_reporter
 from finetune_trainer.attempt.upload import upload
-from finetune_trainer.data.provider_file import ConvertedFile, convert
-from finetune_trainer.data.provider_rules import NAMES, ProviderRules, require_rows, rules_for
+from finetune_trainer.data.provider.file import ConvertedFile, convert
+from finetune_trainer.data.provider.rules import NAMES, ProviderRules, require_rows, rules_for
+from finetune_trainer.data.provider.token_estimate import tokens_of
 from finetune_trainer.data.read import load_rows
-from finetune_trainer.data.token_estimate import tokens_of
 from finetune_trainer.data.verdict import MOST_WARNINGS, check_dataset, require_valid
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job import code_files

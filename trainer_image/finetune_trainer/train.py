@@ -36,16 +36,9 @@ from finetune_trainer.evaluation.measuring import Measuring
 from finetune_trainer.evaluation.models import Model, Tuned, require_answers
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
-from finetune_trainer.models import (
-    base_alike,
-    base_model,
-    base_place,
-    base_refusals,
-    config_file,
-    memory,
-    memory_fit,
-)
+from finetune_trainer.models import base_alike, base_model, base_place, base_refusals, memory, memory_fit
 from finetune_trainer.models.base_probe import Probe, probe
+from finetune_trainer.models.validation import config_file
 from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import Keeping, followed, kept

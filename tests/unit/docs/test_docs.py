@@ -24,7 +24,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 MAKE = re.compile(r"(?:^|`)make ([a-z][a-z0-9-]*)", re.MULTILINE)
 REASONS_PAGE = ROOT / "docs" / "reference" / "reasons.md"
-ROOMS = sorted((ROOT / "trainer_image" / "finetune_trainer").glob("*/__init__.py"))
+ROOMS = sorted((ROOT / "trainer_image" / "finetune_trainer").glob("*/**/__init__.py"))
 NAMES = slice(4, 46)
 """Columns of a line of a package's map that name modules; what they are for stands behind."""
 
@@ -151,7 +151,8 @@ def test_a_package_of_the_trainer_begins_with_a_map_of_its_modules(room: Path) -
     lines = (ast.get_docstring(ast.parse(room.read_text(encoding="utf-8")), clean=False) or "").splitlines()
     plan = [line[NAMES] for line in lines if line.startswith("    ") and not re.search(r"[(=]", line[NAMES])]
     named = re.findall(r"\w+", " ".join(plan))
-    assert sorted(named) == sorted(path.stem for path in room.parent.glob("*.py") if path != room)
+    beside = [*room.parent.glob("*.py"), *(inner.parent for inner in room.parent.glob("*/__init__.py"))]
+    assert sorted(named) == sorted(path.stem for path in beside if path != room)
 
 
 def test_bare_make_lists_every_target_that_is_meant_for_people() -> None:

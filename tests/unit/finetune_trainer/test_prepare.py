@@ -19,10 +19,10 @@ from finetune_trainer.__main__ import PROVIDERS
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.attempt.upload import Answer, upload
 from finetune_trainer.check import Destination, check_job
-from finetune_trainer.data.provider_file import convert
-from finetune_trainer.data.provider_rules import NAMES, RULES, ProviderRules
+from finetune_trainer.data.provider.file import convert
+from finetune_trainer.data.provider.rules import NAMES, RULES, ProviderRules
+from finetune_trainer.data.provider.token_estimate import estimated_tokens
 from finetune_trainer.data.rows import Position, Row, Turn
-from finetune_trainer.data.token_estimate import estimated_tokens
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job import code_files
 from finetune_trainer.prepare import convert_all, prepare, require_budget

@@ -10,8 +10,8 @@ from finetune_api.bedrock import FAMILIES, family_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import DatasetVerdict
-from finetune_trainer.data.provider_file import convert
-from finetune_trainer.data.provider_rules import require_rows, rules_for
+from finetune_trainer.data.provider.file import convert
+from finetune_trainer.data.provider.rules import require_rows, rules_for
 from finetune_trainer.data.rows import Position, Row, Turn
 from finetune_trainer.errors import TrainerError
 from tests.simulators.bedrock import data

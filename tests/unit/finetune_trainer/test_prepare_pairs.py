@@ -11,8 +11,8 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import MeasureJob
 from finetune_api.verdict import DatasetVerdict
 from finetune_trainer.check import Destination, check_job
-from finetune_trainer.data.provider_file import ConvertedFile
-from finetune_trainer.data.provider_rules import MAX_EXAMPLE_TOKENS, rules_for
+from finetune_trainer.data.provider.file import ConvertedFile
+from finetune_trainer.data.provider.rules import MAX_EXAMPLE_TOKENS, rules_for
 from finetune_trainer.data.read import load_rows
 from finetune_trainer.data.verdict import check_dataset
 from finetune_trainer.errors import TrainerError

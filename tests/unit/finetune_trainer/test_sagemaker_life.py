@@ -16,7 +16,7 @@ from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS
 from finetune_trainer import sagemaker
 from finetune_trainer.__main__ import parser
-from finetune_trainer.data.provider_rules import rules_for
+from finetune_trainer.data.provider.rules import rules_for
 from finetune_trainer.data.verdict import check_dataset
 from finetune_trainer.prepare import convert_all
 from finetune_trainer.serving.app import Room, build_app

@@ -14,7 +14,7 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.reasons import Reason
 from finetune_api.trainer import PrepareJob, UploadTarget
 from finetune_trainer.attempt.report import ADMISSION_SECONDS, to_operator
-from finetune_trainer.data.provider_file import ConvertedFile
+from finetune_trainer.data.provider.file import ConvertedFile
 from finetune_trainer.errors import TrainerError
 
 UPLOAD_SECONDS = 1800.0

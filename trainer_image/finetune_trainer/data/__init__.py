@@ -14,38 +14,25 @@ What the rest of the trainer uses, in the order in which a run uses it::
 base model without one gets a plain one (`has_own_template` is False), which has to be saved with the tuned model.
 `row.prompt` and `row.completion` are for evaluation: `tokenizer.prompt_ids(row.prompt)` is what the model is asked.
 
-    source, compression, utf16                the bytes of a URI, counted and hashed on the way
-    beside                                    a large file, hashed by a second thread
-    formats, file_names                       which format they have; what the name of a file tells
-    read                                      a file → blocks, records and rows, streamed:
-      json_lines, json_array, csv_rows        formats, row by row
-      parquet ─▶ lines
-      blocks, array_blocks, csv_blocks        and many rows at once, where nothing is wrong with any
-      conversation_blocks
-      repeated                                names that stand twice in one object
-    columns ─▶ rows, layouts                  a record → a row that can be learnt from, by its columns
+    read ─▶ files, file_names                 a file → blocks and records, streamed; what its name tells
+    columns ─▶ rows, layouts, blocks          a record → a row that can be learnt from, by its columns
       prompts, turns, pairs                   texts, messages, two answers to one prompt
-      column_names                            columns that are not there, and which one was meant
-    verdict ─▶ split_check                    every row looked at, and what is wrong told:
+      conversation_blocks                     many conversations at once, where nothing is wrong with any
+    verdict ─▶ split_check                    every row is looked at, and what is wrong is told:
       fingerprints, counting                  rows alike, tokens
-      doubtful ─▶ garbled                     rows not meant so, text that another program garbled
-      mending, mending_rows, mending_messages what mends rows, as a command (jq)
-      mending_json, csv_anew                  the same of text that is nearly JSON, and of tables
-      exports, wrapped, ranked, marked_text   rows in another program's form, and the command that takes them out
-      parted ─▶ jq                            what was asked and its answer, in two places of a row
-    chat_tokenizer ─▶ tokenizer_config        conversation → text → token ids
-      chat_template, template_file, frames    the chat template
-    encode, row_limit ─▶ shared_parts         rows → token ids and labels
+      row_warnings ─▶ damaged_text            rows that were hardly meant so; text that a program damaged
+      fixes                                   what to do about it: a command to copy
+    tokenizer                                 conversation → text → token ids
+    encode, row_limit                         rows → token ids and labels
       audit                                   the same for people
-    provider_rules, provider_rows             what a provider asks of rows
-      provider_file ─▶ token_estimate         the file that it gets
+    provider                                  what a provider asks of rows, and the file that it gets
 """
 
-from finetune_trainer.data.chat_template import TemplateRefusedError
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.encode import IGNORED, Encoded, EncodedPair, Tally, cut_prompt, encode, encode_pairs
 from finetune_trainer.data.read import SplitFile, load_rows
 from finetune_trainer.data.rows import Position, Row, Turn
+from finetune_trainer.data.tokenizer.chat_template import TemplateRefusedError
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.verdict import check_dataset, require_valid
 
 __all__ = [

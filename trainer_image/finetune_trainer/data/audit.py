@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.encode import IGNORED, Encoded, encode, encode_pairs
 from finetune_trainer.data.rows import Position, Row
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 
 SHOWN_TOKENS = 2000
 """Tokens of a row that are shown."""

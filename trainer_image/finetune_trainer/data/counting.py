@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, repeat
 from typing import NamedTuple
 
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.encode import (
     NOTE_PREFIX,
     Encoded,
@@ -22,7 +21,8 @@ from finetune_trainer.data.encode import (
     encode_all_pairs,
 )
 from finetune_trainer.data.rows import Position, Role, Row, Rows
-from finetune_trainer.data.shared_parts import mark_pattern, marks, stands_alone
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.tokenizer.shared_parts import mark_pattern, marks, stands_alone
 
 
 def count(

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
 from finetune_api.reasons import Reason
-from finetune_trainer.data.chat_template import TemplateRefusedError
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.rows import Position, Row, Turn
-from finetune_trainer.data.shared_parts import SharedParts
+from finetune_trainer.data.tokenizer.chat_template import TemplateRefusedError
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.tokenizer.shared_parts import SharedParts
 from finetune_trainer.errors import TrainerError
 
 IGNORED = -100

@@ -8,7 +8,7 @@ import re
 from finetune_api.dataset import DataFile
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SplitName
-from finetune_trainer.data.formats import data_format
+from finetune_trainer.data.files.formats import data_format
 from finetune_trainer.data.read import dataset_uri
 from finetune_trainer.errors import TrainerError
 

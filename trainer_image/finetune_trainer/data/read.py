@@ -16,26 +16,26 @@ from finetune_api.dataset import Columns, DataFile, Dataset
 from finetune_api.reasons import Reason
 from finetune_api.uris import AROUND, Uri, UriError, parse_uri, without_mark
 from finetune_api.verdict import SplitName
-from finetune_trainer.data import utf16
 from finetune_trainer.data.blocks import Block, one_by_one
-from finetune_trainer.data.column_names import absent, may_serve
 from finetune_trainer.data.columns import Unusable, to_rows
-from finetune_trainer.data.compression import compression_of, decompressed
-from finetune_trainer.data.csv_rows import SEPARATED_BY, SEPARATORS, EmptyRows, Header, read_csv
-from finetune_trainer.data.formats import (
+from finetune_trainer.data.files import utf16
+from finetune_trainer.data.files.compression import compression_of, decompressed
+from finetune_trainer.data.files.csv_rows import SEPARATED_BY, SEPARATORS, EmptyRows, Header, read_csv
+from finetune_trainer.data.files.formats import (
     FileFormat,
     data_format,
     json_format,
     require_own_kind,
     separator_by_ending,
 )
-from finetune_trainer.data.json_array import read_json_array
-from finetune_trainer.data.json_lines import LINE_BREAKS_OFF, LINE_TOO_LONG, read_json_lines
+from finetune_trainer.data.files.json_array import read_json_array
+from finetune_trainer.data.files.json_lines import LINE_BREAKS_OFF, LINE_TOO_LONG, read_json_lines
+from finetune_trainer.data.files.source import Source, broken_file
+from finetune_trainer.data.fixes.column_names import absent, may_serve
+from finetune_trainer.data.fixes.nested import places_of_rows, step_for
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.rows import Record, Row, Rows
-from finetune_trainer.data.source import Source, broken_file
 from finetune_trainer.data.turns import is_message
-from finetune_trainer.data.wrapped import places_of_rows, step_for
 from finetune_trainer.errors import TrainerError
 
 _ON_A_HUB = re.compile(r"\w[\w.-]*/[\w-]+")
@@ -228,7 +228,7 @@ class SplitFile:
         return may_serve(self._layouts, fields)
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Record | Block]:
-        from finetune_trainer.data.parquet import ParquetRows, spooled
+        from finetune_trainer.data.files.parquet import ParquetRows, spooled
 
         path = self._source.local_path
         with ExitStack() as files:

@@ -3,6 +3,7 @@
 Only types. Nothing here reads, checks or tokenises.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,8 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 ROW_LIMIT = 4 * 1024 * 1024
 """Most bytes of one row: about the text of 1,048,576 tokens, the largest maxSequenceLength. Bounds the memory."""
+ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
+"""Names of columns that messages may show."""
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)

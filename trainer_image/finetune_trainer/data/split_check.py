@@ -15,12 +15,19 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import NAMED_PROBLEMS, SplitName, SplitVerdict
 from finetune_api.words import counted
-from finetune_trainer.data import column_names, exports, parted, wrapped
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count
-from finetune_trainer.data.csv_rows import EmptyRows
-from finetune_trainer.data.doubtful import (
+from finetune_trainer.data.encode import Tally
+from finetune_trainer.data.files.csv_rows import EmptyRows
+from finetune_trainer.data.fixes import column_names, exports, nested, split_turns
+from finetune_trainer.data.fixes.chat_markup import Marked, marked
+from finetune_trainer.data.fixes.invalid_rows import REFUSED_BY_TEMPLATE, mending
+from finetune_trainer.data.fixes.jq import separator_in, unpacked_first
+from finetune_trainer.data.fixes.preferences import of_ranked
+from finetune_trainer.data.layouts import Layouts
+from finetune_trainer.data.read import SplitFile
+from finetune_trainer.data.row_limit import in_words, more_room
+from finetune_trainer.data.row_warnings import (
     Doubtful,
     EveryRow,
     Longest,
@@ -31,15 +38,8 @@ from finetune_trainer.data.doubtful import (
     with_no_value_below,
     with_special_tokens,
 )
-from finetune_trainer.data.encode import Tally
-from finetune_trainer.data.jq import separator_in, unpacked_first
-from finetune_trainer.data.layouts import Layouts
-from finetune_trainer.data.marked_text import Marked, marked
-from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
-from finetune_trainer.data.ranked import of_ranked
-from finetune_trainer.data.read import SplitFile
-from finetune_trainer.data.row_limit import in_words, more_room
 from finetune_trainer.data.rows import Row, Rows
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.turns import NEVER_ANSWERED
 from finetune_trainer.errors import TrainerError
 
@@ -272,7 +272,7 @@ class SplitCheck:
         if self.bad_rows:
             field = f"spec.dataset.{self.split}.format"
             mended = mending(self.problems, self.rows, self.bad_rows, self.format, field)
-            plain = wrapped.typed(self.first_fields, self.format)
+            plain = nested.typed(self.first_fields, self.format)
             return plain or self._of_two_layouts() or self._of_answers_elsewhere() or mended
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
@@ -286,7 +286,7 @@ class SplitCheck:
     def _of_answers_elsewhere(self) -> str | None:
         if any(NEVER_ANSWERED not in one.what for one in self.problems):
             return None
-        return parted.put_together(self.first_fields, self.format)
+        return split_turns.put_together(self.first_fields, self.format)
 
     def _how_to_name_columns(self) -> str:
         meant, unnamed = self._meant, self._unnamed
@@ -302,22 +302,22 @@ class SplitCheck:
             column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
         )
         ways: tuple[str | None, ...] = (
-            wrapped.typed(self.first_fields, self.format),
+            nested.typed(self.first_fields, self.format),
             of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
             *(of_one_answer if not of_pairs else ()),
-            None if of_pairs else parted.put_together(self.first_fields, self.format, may_be_mapped=is_mapped),
-            None if is_mapped else wrapped.as_json(columns, self.first_fields, self.format),
+            None if of_pairs else split_turns.put_together(self.first_fields, self.format, may_be_mapped=is_mapped),
+            None if is_mapped else nested.as_json(columns, self.first_fields, self.format),
             self._marked and self._marked.step(self.format),
         )
         if known := next(filter(None, ways), None):
             return known
-        if inside := wrapped.within(self.layouts, self.first_fields, self.format):
+        if inside := nested.within(self.layouts, self.first_fields, self.format):
             return inside
         if not meant and not column_names.has_two_answers(self.columns_seen):
-            named = wrapped.lifted(columns, self.first_fields, self.format)
+            named = nested.lifted(columns, self.first_fields, self.format)
             if named or self.of_objects:
                 step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
-                return named or f"{step}{wrapped.places_in(self.first_fields)}"
+                return named or f"{step}{nested.places_in(self.first_fields)}"
         if {columns.chosen, columns.rejected} <= seen and not meant:
             return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.format)
         return None

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from finetune_api.verdict import ProblemKind
-from finetune_trainer.data.repeated import are_told_apart
+from finetune_trainer.data.files.duplicate_keys import are_told_apart
 from finetune_trainer.data.rows import ROLES, Role, Turn
 
 _SEEN = frozenset(map(chr, range(ord("!"), ord("~") + 1)))

@@ -10,8 +10,8 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict, SharedRows
 from finetune_api.words import counted, cut
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.split_check import SplitCheck
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.names import CONFIG_MAPS_PATH
 from finetune_api.reasons import Reason
 from finetune_api.sagemaker import OwnCode
-from finetune_trainer.data.provider_file import ConvertedFile
+from finetune_trainer.data.provider.file import ConvertedFile
 from finetune_trainer.errors import TrainerError
 
 

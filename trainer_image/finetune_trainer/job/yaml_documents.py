@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from finetune_api.reasons import Reason
-from finetune_trainer.data.utf16 import is_utf16
+from finetune_trainer.data.files.utf16 import is_utf16
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.kubernetes_yaml import Loader, is_octal
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_refusals, config_file, kinds, loaded_weights
+from finetune_trainer.models import base_refusals, kinds, loaded_weights
 from finetune_trainer.models.base_refusals import (
     PUT_THERE_AGAIN,
     first_line,
@@ -27,6 +27,7 @@ from finetune_trainer.models.corrected import (
     say_what_is_tied,
 )
 from finetune_trainer.models.tokenizer_file import loaded
+from finetune_trainer.models.validation import config_file
 from finetune_trainer.models.weight_files import damaged
 
 _IN_PARTS = "during automatic conversion of the weights"

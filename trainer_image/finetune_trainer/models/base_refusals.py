@@ -11,8 +11,8 @@ from typing import Any
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer.computing.ranks import is_end_of_line
-from finetune_trainer.data.chat_tokenizer import is_encoder_decoder, positions_in
 from finetune_trainer.data.row_limit import row_limit
+from finetune_trainer.data.tokenizer.chat_tokenizer import is_encoder_decoder, positions_in
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
 from finetune_trainer.models.weight_files import damaged, file_of, is_named, stored_as_no_reals, stored_in_bytes
 

@@ -1,6 +1,6 @@
 """A tokenizer that goes by its tokenizer.json, whatever class its configuration names. It loads no model.
 
-Training tokenises by that file alone (`data/chat_tokenizer.py`). Some classes of transformers take no more than the
+Training tokenises by that file alone (`data/tokenizer`). Some classes of transformers take no more than the
 vocabulary out of it and build the rest in a way of their own: Llama 2's spaces then stand elsewhere, and a tuned model
 would be asked with other tokens than it has learnt.
 """
@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.data.chat_tokenizer import filed_tokens, is_encoder_decoder
+from finetune_trainer.data.tokenizer.chat_tokenizer import filed_tokens, is_encoder_decoder
 
 _TEXTS = (" two  spaces", "don't: \n\n\t12345", "Éé e\u0301 \ufb01 \u2460 \uff21 你好 🙂")
 _AROUND = "x{0} y{0}\nz{0}[w]"

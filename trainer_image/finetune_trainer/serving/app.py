@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from finetune_trainer.data.chat_template import TemplateRefusedError
+from finetune_trainer.data.tokenizer.chat_template import TemplateRefusedError
 from finetune_trainer.serving import api_errors
 from finetune_trainer.serving.answers import DONE, AnswerShape, Usage, event, model_card
 from finetune_trainer.serving.api_errors import ApiError

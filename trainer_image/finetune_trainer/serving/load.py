@@ -20,13 +20,14 @@ from finetune_api.reasons import Reason
 from finetune_trainer.computing import four_bit
 from finetune_trainer.computing.limits import cpu_threads, free_memory
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
-from finetune_trainer.models import config_file, tokenizer_file
+from finetune_trainer.models import tokenizer_file
 from finetune_trainer.models.adapters import part_shared_weights
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, is_of_the_device
 from finetune_trainer.models.corrected import as_numbers, attention_of, in_one_dtype
-from finetune_trainer.models.generation_file import wrong_sampling
 from finetune_trainer.models.kinds import ENCODER_DECODERS, context_of
 from finetune_trainer.models.loaded_weights import require_no_rest, require_whole
+from finetune_trainer.models.validation import config_file
+from finetune_trainer.models.validation.generation_file import wrong_sampling
 from finetune_trainer.serving import seq2seq_batch
 from finetune_trainer.serving.artifact import Artifact
 from finetune_trainer.serving.asks import Ask, Piece, Sampling

@@ -6,8 +6,8 @@ It knows no limits: whoever asks compares the length with the context.
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.rows import Turn
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 
 
 class Prompts:

@@ -47,7 +47,7 @@ from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.attempt.report import Reporter
 from finetune_trainer.data import Row, load_rows
-from finetune_trainer.data.provider_rows import as_messages
+from finetune_trainer.data.provider.rows import as_messages
 from finetune_trainer.errors import TrainerError, places
 from finetune_trainer.job import code_files
 from finetune_trainer.job.given import data_keys

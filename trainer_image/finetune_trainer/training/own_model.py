@@ -14,9 +14,10 @@ from finetune_api.peft_only import changes_the_base
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_model, config_file
+from finetune_trainer.models import base_model
 from finetune_trainer.models.base_refusals import in_four_bits
 from finetune_trainer.models.loaded_weights import Zeros, first_not_finite
+from finetune_trainer.models.validation import config_file
 from finetune_trainer.models.weight_files import damaged, is_named, stored_as_no_reals, stored_in_bytes
 from finetune_trainer.storage.durable import no_file_in
 from finetune_trainer.training.unchanged import plain_name

@@ -13,8 +13,8 @@ from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.computing import gpus
 from finetune_trainer.computing.ranks import World
-from finetune_trainer.data.chat_tokenizer import positions_in
 from finetune_trainer.data.row_limit import row_limit
+from finetune_trainer.data.tokenizer.chat_tokenizer import positions_in
 from finetune_trainer.models import base_model, base_refusals, memory, memory_fit, model_shape
 from finetune_trainer.models.adapters import require_mergeable, with_adapters
 from finetune_trainer.models.corrected import says_tied

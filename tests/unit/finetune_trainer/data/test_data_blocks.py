@@ -15,24 +15,24 @@ from hypothesis import strategies as st
 from finetune_api.dataset import Columns, DataFile
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data import check_dataset
-from finetune_trainer.data.array_blocks import elements
 from finetune_trainer.data.blocks import Block, Objects, one_by_one
 from finetune_trainer.data.columns import to_rows
-from finetune_trainer.data.csv_rows import _row
+from finetune_trainer.data.files.array_blocks import elements
+from finetune_trainer.data.files.csv_rows import _row
+from finetune_trainer.data.files.json_lines import read_json_lines
 from finetune_trainer.data.fingerprints import fingerprint, fingerprints
-from finetune_trainer.data.json_lines import read_json_lines
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.rows import Position, Row, Rows, Turn, element_places, line_places
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.edits import EDITS, edited
 
-READING = "finetune_trainer.data"
+DATA = "finetune_trainer.data"
 CAREFULLY = {
-    f"{READING}.lines.Lines.ahead": lambda _: b"",
-    f"{READING}.json_array.whole_elements": lambda *_: None,
-    f"{READING}.parquet._columns": lambda _: None,
-    f"{READING}.columns._plain": lambda *_: None,
+    f"{DATA}.files.lines.Lines.ahead": lambda _: b"",
+    f"{DATA}.files.json_array.whole_elements": lambda *_: None,
+    f"{DATA}.files.parquet._columns": lambda _: None,
+    f"{DATA}.columns._plain": lambda *_: None,
 }
 """What makes blocks, and what takes rows together, put out of work."""
 
@@ -136,8 +136,8 @@ def test_any_file_gets_the_verdict_that_its_rows_get_one_by_one(ending, tmp_path
     def check(rows, end, edits, buffer):
         data = edited(WRITERS[ending](rows, end), edits)
         with ExitStack() as stack:
-            stack.enter_context(patch(f"{READING}.source.BUFFER", buffer))
-            stack.enter_context(patch(f"{READING}.json_array._BLOCK", buffer))
+            stack.enter_context(patch(f"{DATA}.files.source.BUFFER", buffer))
+            stack.enter_context(patch(f"{DATA}.files.json_array._BLOCK", buffer))
             together = everything_on(tmp_path / f"t.{ending}", data)
             for name, instead in CAREFULLY.items():
                 stack.enter_context(patch(name, instead))
@@ -158,7 +158,7 @@ PIECES = st.sampled_from([*MARKS, b" ", b"\n", b"\n", b"}\n{", b"}\r\n{"])
 @example(b'{"a":1}\n[{"b":1}]\n{}\n')
 def test_lines_read_together_are_the_objects_that_each_of_them_holds(lines):
     together = list(one_by_one(read_json_lines(io.BufferedReader(io.BytesIO(lines)))))
-    with patch(f"{READING}.lines.Lines.ahead", lambda _: b""):
+    with patch(f"{DATA}.files.lines.Lines.ahead", lambda _: b""):
         assert together == list(one_by_one(read_json_lines(io.BufferedReader(io.BytesIO(lines)))))
 
 
@@ -224,7 +224,7 @@ def test_rows_of_separators_alone_are_passed_over_many_at_once(end, tmp_path, mo
     path = tmp_path / "t.csv"
     path.write_text(f"prompt,completion,a{end}x,y,z{end}" + f",,{end}" * 20_000, newline="")
     asked = []
-    monkeypatch.setattr(f"{READING}.csv_rows._row", lambda reader, source: asked.append(1) or _row(reader, source))
+    monkeypatch.setattr(f"{DATA}.files.csv_rows._row", lambda reader, source: asked.append(1) or _row(reader, source))
     with SplitFile(DataFile(uri=path.as_uri()), "train", Columns(), allow_local=True, air_gapped=False) as file:
         assert len(list(one_by_one(file.blocks()))) == 1
         assert len(asked) < 100

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data import column_names
 from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.fixes import column_names
 from finetune_trainer.data.rows import Position, Record
 from finetune_trainer.data.turns import MESSAGES_LIMIT
 from tests.unit.finetune_trainer.data.files import to_row

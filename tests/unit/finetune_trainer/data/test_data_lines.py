@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.lines import Lines
+from finetune_trainer.data.files.lines import Lines
 
 NO_ENDS = bytes.maketrans(b"\n\x1a", b"  ")
 TEXTS = st.lists(st.binary(max_size=40).map(lambda text: text.translate(NO_ENDS)), max_size=30)

@@ -12,8 +12,8 @@ import pytest
 from pyarrow.parquet import encryption
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data import parquet
-from finetune_trainer.data.parquet import ParquetRows, batch_rows
+from finetune_trainer.data.files import parquet
+from finetune_trainer.data.files.parquet import ParquetRows, batch_rows
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.files import (
     BIG,
@@ -136,7 +136,7 @@ def test_parquet_whose_end_is_broken_anywhere_is_refused_or_read_and_ends_no_pro
     wrecked = """
 import io, random, sys
 sys.path[:0] = {path!r}
-from finetune_trainer.data.parquet import ParquetRows
+from finetune_trainer.data.files.parquet import ParquetRows
 from finetune_trainer.errors import TrainerError
 whole = {whole!r}
 for seed in range(400):

@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_api.dataset import DataFile, Dataset
-from finetune_trainer.data import beside, load_rows, source
+from finetune_trainer.data import load_rows
 from finetune_trainer.data.blocks import one_by_one
-from finetune_trainer.data.csv_rows import read_csv
-from finetune_trainer.data.json_array import read_json_array
+from finetune_trainer.data.files import background, source
+from finetune_trainer.data.files.csv_rows import read_csv
+from finetune_trainer.data.files.json_array import read_json_array
 from finetune_trainer.data.rows import ROW_LIMIT, Position
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.files import (
@@ -130,7 +131,7 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         begins.append(text.count("\n", 0, at) + 1)
         at = json.JSONDecoder().raw_decode(text, at)[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune_trainer.data.json_array._BLOCK", block)
+        patch.setattr("finetune_trainer.data.files.json_array._BLOCK", block)
         found = list(one_by_one(read_json_array(stream(text.encode()), "t.json")))
     assert [record.fields for record in found] == rows
     assert [record.position for record in found] == [Position(line, row=row) for row, line in enumerate(begins)]
@@ -376,7 +377,7 @@ def hashed(request, monkeypatch):
     """How files are hashed: both ways, the first of small ones."""
     if request.param == "by another thread":
         monkeypatch.setattr(source, "PIECE", 100)
-        monkeypatch.setattr(beside, "PIECE", 100)
+        monkeypatch.setattr(background, "PIECE", 100)
 
 
 @pytest.mark.usefixtures("hashed")
@@ -411,7 +412,7 @@ def test_a_large_file_that_is_written_anew_while_it_is_read_is_refused(name, tmp
 
 def test_a_large_file_that_is_refused_by_its_name_is_hashed_no_further(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "PIECE", 100)
-    monkeypatch.setattr(beside.Hashed, "close", closed := Mock())
+    monkeypatch.setattr(background.Hashed, "close", closed := Mock())
     path = tmp_path / "t.xlsx"
     path.write_bytes(LINES * 100)
     with pytest.raises(TrainerError) as refused:  # which keeps what was opened, as the verdict on a split does

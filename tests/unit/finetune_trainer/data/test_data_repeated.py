@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.repeated import are_told_apart, repeated_name
+from finetune_trainer.data.files.duplicate_keys import are_told_apart, repeated_name
 
 TEXT = st.sampled_from(["a", "b", "", '"', "\\", '\\"', '":', "{", "ä", "\n"])
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from finetune_trainer.data.blocks import Block, Table, one_by_one
-from finetune_trainer.data.json_lines import read_json_lines
+from finetune_trainer.data.files.json_lines import read_json_lines
 from finetune_trainer.data.rows import Record
 
 

@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.uris import DATASET_SCHEMES, parse_uri
-from finetune_trainer.data import source
-from finetune_trainer.data.source import Source, store_error
+from finetune_trainer.data.files import source
+from finetune_trainer.data.files.source import Source, store_error
 from finetune_trainer.errors import TrainerError
 
 DATA = b'{"prompt": "a", "completion": "b"}\n' * 1000

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_trainer.data import chat_template, template_file
-from finetune_trainer.data.chat_template import TemplateRefusedError
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.rows import Turn
+from finetune_trainer.data.tokenizer import chat_template, template_file
+from finetune_trainer.data.tokenizer.chat_template import TemplateRefusedError
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.chat_templates import CHATML, LLAMA, MARKED, NO_SYSTEM, THINKING, byte_level
 

@@ -12,9 +12,9 @@ from tokenizers.models import WordLevel
 from finetune_trainer.data import ChatTokenizer, Position, Row, Tally, Turn
 from finetune_trainer.data.counting import count
 from finetune_trainer.data.encode import Refused, encode_all
-from finetune_trainer.data.frames import frame
 from finetune_trainer.data.rows import Rows, line_places
-from finetune_trainer.data.shared_parts import SharedParts, mark_pattern, marks, stands_alone
+from finetune_trainer.data.tokenizer.frames import frame
+from finetune_trainer.data.tokenizer.shared_parts import SharedParts, mark_pattern, marks, stands_alone
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.chat_templates import CASES, CHATML, NO_END, NO_SYSTEM, THINKING, byte_level
 
@@ -28,8 +28,8 @@ ROWS = st.lists(
 )
 TOKENIZERS = CASES | {"no end": lambda: byte_level(NO_END), "no system": lambda: byte_level(NO_SYSTEM)}
 THE_LONG_WAY = {
-    "finetune_trainer.data.chat_tokenizer.frame": lambda *_, **__: None,
-    "finetune_trainer.data.shared_parts.marks": lambda _: {},
+    "finetune_trainer.data.tokenizer.chat_tokenizer.frame": lambda *_, **__: None,
+    "finetune_trainer.data.tokenizer.shared_parts.marks": lambda _: {},
 }
 
 
@@ -213,7 +213,7 @@ def test_of_tokens_that_begin_alike_the_longest_is_found():
 
 def test_a_tokenizer_that_breaks_the_rule_is_found_out_by_the_first_texts():
     tokenizer = ChatTokenizer.from_transformers(byte_level(THINKING))
-    with patch("finetune_trainer.data.shared_parts.marks", lambda _: {"It": [1]}):
+    with patch("finetune_trainer.data.tokenizer.shared_parts.marks", lambda _: {"It": [1]}):
         parts = SharedParts(tokenizer)
     assert [parts.ids(["It is blue."]) for _ in range(2)] == [tokenizer.ids(["It is blue."])] * 2
 

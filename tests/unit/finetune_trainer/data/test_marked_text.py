@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from finetune_trainer.data.marked_text import marked
+from finetune_trainer.data.fixes.chat_markup import marked
 
 
 @pytest.mark.parametrize("piece", ["# Q:", "[INST]", "#", "# ", "\nUser:", "<|im_start|>"])

@@ -13,11 +13,11 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest
 from finetune_trainer import check
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import config_file, config_values
 from finetune_trainer.models.base_model import load_model, require_language_model
-from finetune_trainer.models.config_values import ACTIVATIONS, DTYPES, NEVER_NULL, REALS, activation_field
-from finetune_trainer.models.generation_file import CACHES
 from finetune_trainer.models.kinds import KNOWN
+from finetune_trainer.models.validation import config_file, config_values
+from finetune_trainer.models.validation.config_values import ACTIVATIONS, DTYPES, NEVER_NULL, REALS, activation_field
+from finetune_trainer.models.validation.generation_file import CACHES
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
 from tests.assets.tiny_model import NAME

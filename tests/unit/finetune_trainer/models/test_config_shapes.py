@@ -11,12 +11,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
-from finetune_trainer.models.config_shapes import UNTIED, wrong_shapes
 from finetune_trainer.models.kinds import BARTS, LLAMAS, T5S
-from finetune_trainer.models.tensor_names import placed
-from finetune_trainer.models.tensor_shapes import OF_EXPERTS, OWN_HEAD_DIM, SIDES
+from finetune_trainer.models.validation import config_file
+from finetune_trainer.models.validation.config_shapes import UNTIED, wrong_shapes
+from finetune_trainer.models.validation.tensor_names import placed
+from finetune_trainer.models.validation.tensor_shapes import OF_EXPERTS, OWN_HEAD_DIM, SIDES
 from tests.assets.tiny_model import NAME
 from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
-from finetune_trainer.models.config_values import is_whole
-from finetune_trainer.models.required_tensors import BESIDE_EXPERTS
-from finetune_trainer.models.tensor_names import placed
-from finetune_trainer.models.tensor_shapes import OF_EXPERTS
+from finetune_trainer.models.validation import config_file
+from finetune_trainer.models.validation.config_values import is_whole
+from finetune_trainer.models.validation.required_tensors import BESIDE_EXPERTS
+from finetune_trainer.models.validation.tensor_names import placed
+from finetune_trainer.models.validation.tensor_shapes import OF_EXPERTS
 from tests.unit.finetune_trainer.models.test_required_tensors import TURNED, stored
 
 COUNTS = ("moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts")

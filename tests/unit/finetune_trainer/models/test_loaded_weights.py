@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import base_model, config_file, loaded_weights
+from finetune_trainer.models import base_model, loaded_weights
+from finetune_trainer.models.validation import config_file
 from tests.assets.tiny_model import NAME
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.training_runs import do

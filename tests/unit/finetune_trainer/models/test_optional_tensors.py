@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
-from finetune_trainer.models.optional_tensors import MAYBE, OPTIONS, left_out
-from finetune_trainer.models.required_tensors import ALWAYS
-from finetune_trainer.models.tensor_names import placed
+from finetune_trainer.models.validation import config_file
+from finetune_trainer.models.validation.optional_tensors import MAYBE, OPTIONS, left_out
+from finetune_trainer.models.validation.required_tensors import ALWAYS
+from finetune_trainer.models.validation.tensor_names import placed
 from tests.unit.finetune_trainer.models.test_config_shapes import base, change  # noqa: F401
 from tests.unit.finetune_trainer.models.test_required_tensors import stored
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.models import config_file
 from finetune_trainer.models.base_model import load_model
 from finetune_trainer.models.kinds import KNOWN
-from finetune_trainer.models.required_tensors import ALWAYS, first_missing, unwrapped, wrapped
-from finetune_trainer.models.tensor_names import placed
+from finetune_trainer.models.validation import config_file
+from finetune_trainer.models.validation.required_tensors import ALWAYS, first_missing, unwrapped, wrapped
+from finetune_trainer.models.validation.tensor_names import placed
 from tests.assets.tiny_model import NAME
 from tests.assets.tiny_seq2seq import BART, PEGASUS, T5, make_tiny_bart, make_tiny_pegasus, make_tiny_t5
 from tests.unit.finetune_trainer.models.test_config_shapes import change, sharded

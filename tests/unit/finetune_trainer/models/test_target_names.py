@@ -14,7 +14,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.job import LoRA
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.kinds import KNOWN
-from finetune_trainer.models.target_names import require
+from finetune_trainer.models.validation.target_names import require
 from tests.unit.finetune_trainer.checked import GOOD
 
 ROWS = ("train.jsonl", GOOD)

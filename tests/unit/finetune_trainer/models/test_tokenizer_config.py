@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.data.chat_tokenizer import ChatTokenizer
+from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_model import load_tokenizer
 from tests.assets.tiny_model import NAME

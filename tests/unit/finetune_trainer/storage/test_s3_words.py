@@ -10,7 +10,7 @@ from finetune_api.names import ARTIFACTS_PREFIX, DATA_PREFIX
 from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
 from finetune_api.uris import parse_artifact_uri, parse_uri
-from finetune_trainer.data.source import Source
+from finetune_trainer.data.files.source import Source
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.given import DATA_KEYS, take_data_keys
 from finetune_trainer.storage.store import Store

@@ -12,7 +12,8 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing.ranks import ALONE, join
-from finetune_trainer.data import ChatTokenizer, Turn, chat_template
+from finetune_trainer.data import ChatTokenizer, Turn
+from finetune_trainer.data.tokenizer import chat_template
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.output import keeping
 from finetune_trainer.training import moment

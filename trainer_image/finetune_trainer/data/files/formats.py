@@ -1,0 +1,246 @@
+"""Which format a file has. Endings decide where the job does not, each perhaps behind that of a compression.
+
+What the first bytes tell goes before both: a Parquet file, a web page or an archive is none of rows in text, and JSON
+tells by itself whether it is an array or lines.
+"""
+
+import io
+import re
+from typing import NamedTuple
+
+from finetune_api.dataset import DataFormat
+from finetune_api.reasons import Reason
+from finetune_trainer.data.files.compression import Compression, without_ending
+from finetune_trainer.data.files.json_lines import SEPARATOR
+from finetune_trainer.data.files.source import AS_UTF8, broken_file
+from finetune_trainer.errors import TrainerError
+
+_FORMATS: dict[str, DataFormat] = {
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".jsonl": "JSONLines",
+    ".ndjson": "JSONLines",
+    ".jsonlines": "JSONLines",
+    ".jl": "JSONLines",
+    ".json": "JSON",
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+}
+_TAKE_OUT = "Take the file of rows out of the archive; gzip, zstd, bzip2 or xz may compress it."
+_TO_PARQUET = (
+    '`python3 -c \'from pyarrow import feather, ipc, parquet; file = open("FILE", "rb"); '
+    r'is_stream = file.read(4) == b"\xff\xff\xff\xff"; file.seek(0); '
+    'parquet.write_table(ipc.open_stream(file).read_all() if is_stream else feather.read_table("FILE"), '
+    '"ROWS.parquet")\'` writes it as Parquet. All parts of a split that datasets has saved: '
+    "datasets.load_from_disk('FOLDER/train').to_parquet('ROWS.parquet')."
+)
+_OF_ORC = (
+    '`python3 -c \'from pyarrow import orc, parquet; parquet.write_table(orc.read_table("FILE"), "ROWS.parquet")\'` '
+    "writes it as Parquet."
+)
+_OF_CHAT = (
+    "With the name of who answers for ANSWERER: `python3 -c 'import json, re; from itertools import groupby; "
+    r'said = re.findall(r"(?ms)^\W*\d[\d/.-]+,? [\d:.]+[^\n:]*?(?:\]| -) ([^\n:]+): (.*?)'
+    r'(?=^\W*\d[\d/.-]+,? [\d:.]+|\Z)", open("FILE", encoding="utf-8-sig").read()); '
+    r'turns = [(us, "\n".join(text.strip() for _, text in found)) '
+    'for us, found in groupby(said, lambda one: one[0] == "ANSWERER")]; [print(json.dumps({"prompt": asked[1], '
+    '"completion": answer[1]})) for asked, answer in zip(turns, turns[1:]) if answer[0]]'
+    "' > ROWS.jsonl` makes rows of it."
+)
+_OF_AVRO = (
+    "Write the rows as JSON Lines: `fastavro FILE > ROWS.jsonl` does it, of Python's package fastavro[codecs]: without "
+    "the codecs it reads no file of Spark, which compresses with snappy."
+)
+_OF_YAML = (
+    '`python3 -c \'import json, yaml; [print(json.dumps(row)) for part in yaml.load_all(open("FILE", '
+    'encoding="utf-8-sig"), yaml.BaseLoader) if part for row in (part if isinstance(part, list) else [part])]\' > '
+    "ROWS.jsonl` makes rows of it, by Python's package pyyaml, with all values as text."
+)
+_OF_SQLITE = (
+    "With the table's name for TABLE: `python3 -c 'import json, sqlite3; read = sqlite3.connect(\"FILE\"); "
+    "read.row_factory = sqlite3.Row; [print(json.dumps(dict(row))) for row in "
+    'read.execute("SELECT * FROM TABLE")]\' > ROWS.jsonl` makes rows of it.'
+)
+_OF_SQL = (
+    "Export the table as CSV with its header: `\\copy (SELECT ...) TO ROWS.csv CSV HEADER` of psql, "
+    "`sqlite3 -csv -header FILE 'SELECT ...'`, or the export of another database's own tools."
+)
+_AS_ROWS = "Save the rows as CSV, JSON Lines or Parquet."
+_COMPRESS = "Compress the file with gzip, zstd, bzip2 or xz instead."
+_OF_OTHERS = {
+    ".xlsx .xlsm .xlsb .xls": "Save the sheet as CSV; Excel calls it CSV UTF-8.",
+    ".ods .numbers": "Save the sheet as CSV in UTF-8.",
+    ".zip .tar .tgz .7z .rar": _TAKE_OUT,
+    ".arrow .feather": _TO_PARQUET,
+    ".orc": _OF_ORC,
+    ".avro": _OF_AVRO,
+    ".tfrecord": "Write the table as Parquet.",
+    ".db .sqlite .sqlite3": _OF_SQLITE,
+    ".sql": _OF_SQL,
+    ".pkl .pickle .pt .npy .npz .h5 .hdf5": _AS_ROWS,
+    ".yaml .yml": _OF_YAML,
+    ".toml .xml .html .htm .md .pdf .docx .doc .rtf": _AS_ROWS,
+    ".lz4 .lzma .z .br .snappy": _COMPRESS,
+}
+_FOREIGN_ENDINGS = {ending: step for endings, step in _OF_OTHERS.items() for ending in endings.split()}
+_NO_LETTERS = rb".{0,16}[\0-\x08\x0e-\x1f]"
+"""Behind magic that a header of CSV may begin with, such as PARENT and ORCID."""
+
+_REFUSED = (
+    rb"(\d{3}:? )?(entry |repository |file )?(not found|access (is )?denied|unauthorized|forbidden|bad credentials|"
+    rb"invalid username or password|bad gateway|service unavailable)\b"
+)
+"""How servers begin to say that they do not give a file."""
+
+_FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
+    (re.compile(rb"PAR1"), "is a Parquet file", "Set the format to Parquet, or let the name end in .parquet."),
+    (re.compile(rb"PARE" + _NO_LETTERS, re.DOTALL), "is an encrypted Parquet file", "Write it without encryption."),
+    (
+        re.compile(rb"PK\x03\x04.{26}(\[Content_Types\]|_rels/|docProps/|xl/|word/|mimetype)", re.DOTALL),
+        "is a spreadsheet or a document of an office program",
+        "Save the sheet as CSV; Excel calls it CSV UTF-8.",
+    ),
+    (
+        re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)|\xd0\xcf\x11\xe0"),
+        "is a zip archive or a spreadsheet",
+        "Take the file of rows out of the archive, or save the sheet as CSV.",
+    ),
+    (re.compile(rb"ARROW1|FEA1|\xff{4}"), "is an Arrow or Feather file", _TO_PARQUET),
+    (re.compile(rb"%PDF-"), "is a PDF", _AS_ROWS),
+    (re.compile(rb"SQLite format 3\0"), "is a database of SQLite", _OF_SQLITE),
+    (re.compile(rb"Obj\x01"), "is an Avro file", _OF_AVRO),
+    (re.compile(rb"ORC" + _NO_LETTERS, re.DOTALL), "is an ORC file", _OF_ORC),
+    (re.compile(rb"\x80[\x02-\x05]"), "is a pickle file", _AS_ROWS),
+    (
+        re.compile(rb".{257}ustar|7z\xbc\xaf|Rar!\x1a", re.DOTALL),
+        "is a tar archive, or one of 7-Zip or RAR",
+        _TAKE_OUT,
+    ),
+    (re.compile(rb"\x04\x22\x4d\x18"), "is compressed with lz4", _COMPRESS),
+    (
+        re.compile(rb"\x89(PNG|HDF)\r|\xff\xd8\xff|GIF8|ID3[\2-\4]|\x7fELF|\x93NUMPY|\{\\rtf"),
+        "is a picture, a sound, an array, a program or a document, and has no rows",
+        _AS_ROWS,
+    ),
+    (re.compile(rb"\x1f\x8b|\x28\xb5\x2f\xfd|BZh[1-9]|\xfd7zXZ"), "is compressed twice", "Compress it once."),
+    (
+        re.compile(rb"version https://git-lfs"),
+        "is a pointer of Git LFS, not the data itself",
+        "Fetch the data with git lfs pull, and upload that.",
+    ),
+    (
+        re.compile(
+            rb'\s*((<\?xml[^>]*>\s*)?<error>|(\{[^\n]{0,60}"(error|detail|message)"\s*:\s*")?'
+            + _REFUSED
+            + rb'[^\n",;|\t]{0,200}("\s*(,\s*"(documentation_url|status|code)"[^\n]*)?[}\s]*)?\s*\Z)',
+            re.IGNORECASE,
+        ),
+        "is what a server answers that does not give the file",
+        "Fetch it anew: look up the address, and the key or the login that the place wants.",
+    ),
+    (
+        re.compile(
+            rb"\s*<(!doctype|!--|\?xml|(html|head|body|div|table|title|script|error)\b[^,;|\t\r\n]*>)", re.IGNORECASE
+        ),
+        "is a web page, not data",
+        "Name the address of the file itself; the place may want a login, or show the file in a viewer.",
+    ),
+    (
+        re.compile(
+            rb"\W*\d{1,4}[/.-]\d\d?[/.-]\d{2,4},? \d\d?[:.]\d\d[^\n:,]{0,16}(:\d\d[^\n:,]{0,8})?(\]| -) [^\n:{]{1,40}: "
+        ),
+        "is a chat as messengers export it",
+        _OF_CHAT,
+    ),
+    (
+        re.compile(
+            rb"\s*+(?:(?:--|/\*)[^\n]*+\n\s*+)*+(?:(?:INSERT INTO|CREATE TABLE|DROP TABLE|PRAGMA|"
+            rb"COPY \w[^\n]* FROM stdin)\b|SET \w+ = |\\restrict \w|BEGIN( TRANSACTION)?;)"
+        ),
+        "is a dump of a database, in SQL",
+        _OF_SQL,
+    ),
+    (re.compile(rb"(\s*#[^\n]*\n)*(---[ \t]*\r?\n|- +[\"']?\w+[\"']?:\s)"), "is YAML", _OF_YAML),
+    (re.compile(rb"\s*```"), "begins with a fence of Markdown", "Remove the lines with ``` from it."),
+    (
+        re.compile(rb"(\+--|[^\n|]*+\|[^\n]*+\n[ \t|]*+:?--)[-:|+ \t]*+(\r?\n|\Z)"),
+        "is a table drawn for people, as Markdown and databases do",
+        _AS_ROWS,
+    ),
+)
+_NO_TEXT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
+    (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "is UTF-32 text", AS_UTF8),
+    (
+        re.compile(rb".{0,3}\0", re.DOTALL),
+        "begins with NUL bytes: it is no text, or UTF-16 without a byte order mark",
+        AS_UTF8,
+    ),
+)
+
+
+class FileFormat(NamedTuple):
+    """How a file is read."""
+
+    format: DataFormat
+    compression: Compression | None
+    how: tuple[str, ...] = ()
+    """What else was found out: by what cells are separated, and how text is written."""
+
+    def __str__(self) -> str:
+        """As the verdict says it."""
+        return ", ".join((self.format, *self.how, *([self.compression] if self.compression else ())))
+
+
+def data_format(file_name: str, asked: DataFormat, field: str) -> DataFormat:
+    """The format that was asked for, else that of the ending.
+
+    Raises:
+        TrainerError: SpecInvalid, format is Auto and the ending is unknown.
+    """
+    if asked != "Auto":
+        return asked
+    name = without_ending(file_name)
+    found = next((kind for ending, kind in _FORMATS.items() if name.endswith(ending)), None)
+    if found is None:
+        step = next((step for ending, step in _FOREIGN_ENDINGS.items() if name.endswith(ending)), None)
+        raise TrainerError(
+            Reason.SPEC_INVALID,
+            f"{field}: the ending of {file_name} does not tell its format",
+            step or f"Set {field}.format to CSV, JSONLines, JSON or Parquet.",
+        )
+    return found
+
+
+def separator_by_ending(file_name: str) -> str:
+    """What separates the cells of a table in text, where its header does not say otherwise."""
+    return "\t" if without_ending(file_name).endswith(".tsv") else ","
+
+
+_IN_BRACKETS = re.compile(rb"\[[^\]\n\"{}]*+\][^\n{}\[]*+\{")
+"""Something before the object of a line, such as a time."""
+
+
+def json_format(stream: io.BufferedReader, asked: DataFormat) -> DataFormat:
+    """Which of both formats of JSON a stream has, by the first byte that is no white space, at its beginning.
+
+    An array is an array of rows and an object is a row, whatever the file is called; so is one behind the separator of
+    a text sequence, of which its line tells. What begins otherwise is broken, and read as what it is called.
+    """
+    start = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()
+    first = b"{" if _IN_BRACKETS.match(start) else start[:1]
+    return "JSON" if first == b"[" else "JSONLines" if first in (b"{", SEPARATOR) else asked
+
+
+def require_own_kind(start: bytes, file_format: FileFormat, file_name: str) -> None:
+    """Refuse what is plainly something else, by the first bytes of a file without its compression.
+
+    Raises:
+        TrainerError: DatasetInvalid, with what it is and what to do.
+    """
+    in_parquet = file_format.format == "Parquet"
+    for pattern, what, step in _FOREIGN[1:] if in_parquet else _FOREIGN + _NO_TEXT:
+        if pattern.match(start):
+            raise broken_file(file_name, what, step)
+    if in_parquet and start and not _FOREIGN[0][0].match(start):
+        step = "Set the format that it has, CSV, JSONLines or JSON; if it should be Parquet, write it anew."
+        raise broken_file(file_name, "is no Parquet file: it begins otherwise", step)

@@ -1,0 +1,228 @@
+"""JSON Lines → rows: one object a line. Blank lines are passed over; a bad line does not end the file."""
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from finetune_trainer.data.blocks import Block, Objects, Table
+from finetune_trainer.data.files.duplicate_keys import are_told_apart, repeated_name
+from finetune_trainer.data.files.lines import BOM, END_OF_DOS, TOO_LONG, Line, Lines, other_than_utf8
+from finetune_trainer.data.rows import ORDINARY_NAME, Position, Record, line_places
+
+_COMMENTS = (b"//", b"/*")
+_BREAKS_OFF = "is not valid JSON: it breaks off"
+LINE_BREAKS_OFF = f"the line {_BREAKS_OFF}"
+"""Problem of a line that ends within an object."""
+NO_OBJECT = "is no JSON object"
+"""End of what is said of text that is JSON and no row."""
+LINE_TOO_LONG = f"the line is {TOO_LONG}"
+
+_decoder = msgspec.json.Decoder()
+_of_texts = msgspec.json.Decoder(dict[str, str])
+_NO_MARKS = bytes(set(range(256)) - set(b'{}",\n'))
+"""All bytes that say nothing of where objects begin and end: what is left of lines is counted in no time."""
+_MOST_NAMES = 32
+_MOST_KINDS = 16
+"""Of rows in one file for which a decoder is made."""
+_BYTE = re.compile(r"\(byte (\d+)\)")
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+_TRAILS = "trailing characters"
+_GOES_ON = "expected ',' or '}'"
+SEPARATOR = b"\x1e"
+"""What JSON text sequences (RFC 7464) have before each object."""
+OF_SEQUENCES = "a record separator (0x1E) stands before the object"
+BEFORE_OBJECT = "something stands before the object"
+"""What is said of lines that have one behind a time, a number or a name, as logs have it."""
+DOUBLED = "backslashes are doubled, as COPY of Postgres doubles them"
+OF_CALLS = "a call such as ObjectId(...) stands where JSON has a value"
+_CALL = re.compile(rb"(new +)?[A-Za-z]\w*\(")
+_TYPOGRAPHIC = ("\N{LEFT DOUBLE QUOTATION MARK}".encode(), "\N{RIGHT DOUBLE QUOTATION MARK}".encode())
+_OF_PYTHON = re.compile(rb"(None|True|False)\b")
+_NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
+
+
+def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
+    """Every line that is not blank, by itself or in a block."""
+    source, alike = Lines(stream), _Alike()
+    while source.more():
+        ahead = source.ahead()
+        marks = ahead.translate(None, _NO_MARKS)
+        count = marks.count(b"\n")
+        one_each = _one_a_line(marks, count)
+        if one_each and (columns := alike.columns(ahead, count, quotes=marks.count(b'"'))):
+            yield Table(line_places(source.number + 1, count), columns)
+            source.skip(count, are_all=True)
+        elif one_each and (rows := _objects(ahead, marks, count)):
+            yield Objects(line_places(source.number + 1, count), rows)
+            alike.learn(rows[0])
+            source.skip(count, are_all=True)
+        elif ahead.isspace():
+            source.skip(count, are_all=True)
+        else:
+            yield from _one_by_one(islice(source, max(1, count)))
+
+
+def _one_a_line(marks: bytes, count: int) -> bool:
+    """Whether lines hold one object each, where there are as many objects as lines, and none is broken.
+
+    `marks` is all of the lines that says where objects begin and end. In no JSON are `}`, a line break and `{`
+    neighbours there, for a comma stands between two objects; and no string has a line break at all. So where every
+    break stands so, none is within an object, and there are as many objects as lines only where each line has one.
+    """
+    return marks.startswith(b"{") and marks.endswith(b"}\n") and marks.count(b"}\n{") == count - 1
+
+
+class _Alike:
+    """Rows with the same names and nothing but text: read into their columns, in three quarters of the time.
+
+    The names are those of the row that was read last as an object; where a row has others, nothing is read.
+    """
+
+    def __init__(self) -> None:
+        self._names: Sequence[str] = ()
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._kinds = 0
+
+    def learn(self, row: Mapping[str, Any]) -> None:
+        """Read rows like this one from here on."""
+        self._decoder, self._names = None, list(row)
+        if not 0 < len(row) <= _MOST_NAMES or self._kinds == _MOST_KINDS or set(map(type, row.values())) != {str}:
+            return
+        self._kinds += 1
+        places = {f"column_{place}": name for place, name in enumerate(row)}
+        try:
+            row_type = msgspec.defstruct(
+                "Row", [(place, str) for place in places], rename=places, forbid_unknown_fields=True, gc=False
+            )
+        except ValueError:  # it takes no quotes and backslashes in names
+            return
+        self._decoder = msgspec.json.Decoder(row_type)
+
+    def columns(self, lines: bytes, count: int, *, quotes: int) -> Mapping[str, Sequence[str]] | None:
+        """What each of the lines has in each column; None where any is not like the row that was learnt from."""
+        if self._decoder is None:
+            return None
+        try:
+            rows = self._decoder.decode_lines(lines)
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+            return None
+        parts = 2 * count * len(self._names)  # names and texts
+        if len(rows) != count or not are_told_apart(lines, (), quotes=quotes, parts=parts):
+            return None
+        return {name: list(map(attrgetter(f"column_{place}"), rows)) for place, name in enumerate(self._names)}
+
+
+def _objects(lines: bytes, marks: bytes, count: int) -> list[dict[str, Any]]:
+    """The objects of lines that hold one each; nothing where that is not so, or any is broken."""
+    try:
+        found, parts = _decoded(lines)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return []
+    if len(found) != count or set(map(type, found)) != {dict}:
+        return []
+    return found if are_told_apart(lines, found, quotes=marks.count(b'"'), parts=parts) else []
+
+
+def _decoded(lines: bytes) -> tuple[list[Any], int | None]:
+    """What some lines are, and of objects that hold nothing but text how many names and texts that is: two each."""
+    try:
+        found = _of_texts.decode_lines(lines)
+    except msgspec.ValidationError:
+        return _decoder.decode_lines(lines), None
+    return found, 2 * sum(map(len, found))
+
+
+def objects(texts: Iterable[Any]) -> list[dict[str, Any]]:
+    """The objects that some texts are, one each; nothing where any is something else."""
+    try:
+        found = list(map(_decoder.decode, texts))
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return []
+    return found if set(map(type, found)) == {dict} else []
+
+
+def _one_by_one(lines: Iterator[Line]) -> Iterator[Record]:
+    for number, text, _ in lines:
+        if text is None:
+            yield Record(Position(line=number), None, LINE_TOO_LONG)
+        elif text and not text.isspace():
+            yield json_record(Position(line=number), text, "line")
+
+
+def json_record(position: Position, text: bytes | bytearray, called: str) -> Record:
+    """The object that `text` is, or what is wrong with it. `called` is what messages call the text."""
+    try:
+        fields = _decoder.decode(text)
+        twice = None if are_told_apart(text, [fields]) else repeated_name(text)
+    except UnicodeDecodeError:
+        problem = f"the {called} is {other_than_utf8(text)}"
+    except msgspec.DecodeError as error:
+        problem = f"the {called} {_not_json(str(error), text)}"
+    except RecursionError:
+        problem = f"the {called} is nested too deeply"
+    else:
+        if isinstance(fields, dict) and twice is None:
+            return Record(position, fields)
+        problem = f"the {called} {NO_OBJECT}" if twice is None else f"the {called} has {_twice(twice)}"
+    return Record(position, None, problem)
+
+
+def _twice(name: str) -> str:
+    """Names of columns are shown as elsewhere; what objects within the row have for names may be data."""
+    column = f"the column {name}" if ORDINARY_NAME.fullmatch(name) else "a name"
+    return f"{column} twice in one object, and only the last would be read: write it once"
+
+
+def _not_json(said: str, text: bytes | bytearray) -> str:
+    """The decoder's finding without its words: only what it is and where."""
+    if "out of range" in said:
+        return "has a number that is too large"
+    found = _BYTE.search(said)
+    if "surrogate" in said or (found is None and _HALF_CHARACTER.search(text)):
+        return "is not valid JSON: a \\u escape is half of a character"
+    if found is None:
+        return _BREAKS_OFF
+    place = int(found[1]) - (_TRAILS in said)  # of what follows it has read the first byte
+    if _NO_JSON_NUMBER.match(text, place):
+        return "has NaN or Infinity, which JSON does not know: write null"
+    return f"is not valid JSON at byte {place + 1}{_why(said, text, place)}"
+
+
+def _why(said: str, text: bytes | bytearray, place: int) -> str:
+    """What is known of texts that often stand where JSON should."""
+    begun, before, behind = text.lstrip(), text[:place].rstrip(b" \t"), text[place:].strip()
+    trails = _TRAILS in said
+    known = (
+        (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
+        (_OF_PYTHON.match(text, place) is not None, "None, True and False are Python's: JSON has null, true, false"),
+        (_CALL.match(text, place) is not None, OF_CALLS),
+        (begun.startswith(BOM), "a byte order mark stands before the object"),
+        (begun.startswith(SEPARATOR), OF_SEQUENCES),
+        (begun.startswith(END_OF_DOS), "the end of a file of DOS (Ctrl-Z) stands before the object: take it away"),
+        (b"\0" in text, "a NUL byte is in it"),
+        (_GOES_ON in said and before.endswith(rb'\\"') and _is_letter(behind[:1]), DOUBLED),
+        (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),
+        ("escape" in said, "a backslash that is part of text is written twice"),
+        (any(mark in text[place : place + 3] for mark in _TYPOGRAPHIC), "its quotes are typographic ones"),
+        ("trailing comma" in said, "a comma stands before a closing bracket"),
+        (begun.startswith((b"#", *_COMMENTS)) or behind.startswith(_COMMENTS), "JSON has no comments"),
+        (trails and behind.startswith(b"#"), "JSON has no comments"),
+        (begun[:1] not in b'{"' and place <= text.find(b"{") and begun.rstrip().endswith(b"}"), BEFORE_OBJECT),
+        ("keys must be" in said, "names stand in double quotes"),
+        (_GOES_ON in said and before.endswith(b'"') and _is_letter(behind[:1]), r"a quote within text is written \""),
+        (trails and before.endswith(b"\r"), "lines end with a lone carriage return, not with a line feed"),
+        (trails and behind == b",", "a comma follows its end"),
+        (trails and behind.startswith(b"{"), "another object follows its end"),
+        (trails, "something follows its end"),
+    )
+    return next((f": {words}" for is_so, words in known if is_so), "")
+
+
+def _is_letter(byte: bytes | bytearray) -> bool:
+    """Whether a word may begin with it, in any script."""
+    return byte.isalnum() or byte >= b"\x80"

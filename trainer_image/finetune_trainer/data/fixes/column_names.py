@@ -1,0 +1,340 @@
+"""Columns that a job asks for and a file has not: which, what is there instead, and which of those was probably meant.
+
+Names of columns only. Where the first line of a CSV file may be data, it is not repeated.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from finetune_api.dataset import Columns
+from finetune_trainer.data.fixes.jq import by_jq, by_jq_of_all, field, key, quoted, separator_in
+from finetune_trainer.data.layouts import BELOW, Layout, Layouts
+from finetune_trainer.data.rows import ORDINARY_NAME
+from finetune_trainer.data.turns import ROLE_OF, messages_in
+
+_WORDS = {
+    "prompt": "instruction question input query text source user human context sentence inputs article document src "
+    "dialogue dialog problem userinput usermessage inputtext textinput frage eingabe pregunta entrada pergunta domanda "
+    "вопрос 质问 问题 質問 提示 指令 输入",
+    "completion": "output answer response label target assistant chosen reply summary targets highlights tgt gpt bot "
+    "expectedoutput groundtruth ideal reference expected botresponse modelresponse solution outputtext generation "
+    "outputs antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
+    "system": "instruction system_prompt context",
+    "messages": "conversation conversations dialog dialogue chat turns",
+    "chosen": "preferred preferred_output chosen_response accepted winner",
+    "rejected": "non_preferred_output dispreferred rejected_response loser",
+}
+_USUAL_NAMES = {part: tuple(words.split()) for part, words in _WORDS.items()}
+"""What others call these columns, the most usual first."""
+_SYSTEM_NAMES = ("system_prompt", "system_message")
+_OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
+_OF_NEIGHBOURS = (
+    "def who: .role // .from | tostring | ascii_downcase; [., .[1:]] | transpose[] | select(.[1] and "
+    '(.[0] | who | IN("user", "human")) and (.[1] | who | IN("assistant", "gpt", "model"))) | {messages: .}'
+)
+_OF_MESSAGES = ({"role", "content"}, {"from", "value"})
+_LEFT_OUT = {
+    "a question is learnt without the choices that it gives": ("choices", "options", "endings"),
+    "a question is learnt without the text that it is about": ("passage", "paragraph", "story"),
+    "earlier turns are left out": ("history", "chathistory"),
+    "rows are learnt as if the model had no tools": ("tools", "functions"),
+    "rows are learnt without what it shows": ("image", "images", "audio", "audios", "video", "videos"),
+    "answers are learnt without it": ("reasoning", "reasoningcontent", "thinking", "cot", "complexcot"),
+    "answers that it calls bad are learnt like any other": ("ktotag", "iscorrect", "accepted", "thumbsup"),
+    "all rows count the same": ("weight", "sampleweight"),
+    "all rows of the file are taken, of whatever split": (
+        *("split", "datasplit", "set", "partition", "fold", "istest", "istrain", "isval", "isvalidation"),
+    ),
+}
+"""What comes of it that columns with some plain names are not read."""
+
+_SENTENCE = re.compile(r"(\S+ ){3}|[0-9]{6}")
+"""What names of columns hardly have in them, and data that stand in their place do."""
+_ABOUT = re.compile(r"[a-z][_ -](id|idx|hash|model|length|tokens|(avg_?)?(rating|score)s?)$", re.IGNORECASE)
+"""Ends of names of columns that say something of another one, and hold no text to learn: prompt_id, rejected_rating."""
+_PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
+DATA = "the names of its columns look like data"
+NO_HEADER = f"{DATA}: the header may be missing"
+KEYS = (
+    "`jq -c 'to_entries[] | {prompt: .key, completion: .value}' FILE > ROWS.jsonl` makes rows of objects that have "
+    "questions for names and answers for values."
+)
+"""What to do where objects have data for names."""
+
+_SPOKEN = 16
+_MANY = 64
+
+
+def may_be_shown(name: str) -> bool:
+    """Whether a name is one of a column, and no data that stand in its place."""
+    return ORDINARY_NAME.fullmatch(name) is not None and _SENTENCE.search(name) is None
+
+
+def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> tuple[str, ...]:
+    """Names that the job asks for, any one of them, and that no row has; nothing where the file has what it needs.
+
+    `usable`: some rows can be used, so nothing that all of them need is missing. Two answers may bring their prompt.
+    """
+    if columns.chosen is not None and columns.rejected is not None:
+        answer = next((name for name in (columns.chosen, columns.rejected) if name not in seen), None)
+        if answer is not None:
+            return (answer,)
+        return () if usable or {columns.prompt, columns.messages} & set(seen) else (columns.prompt, columns.messages)
+    if columns.messages in seen:
+        return ()
+    if columns.prompt in seen:
+        return () if columns.completion in seen else (columns.completion,)
+    return (columns.prompt, columns.messages)
+
+
+def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """For each part of a row that is absent, the column that was probably meant: `{"prompt": "question"}`.
+
+    `first`: fields of the first row, where they are known: a text is no conversation by a name that is merely alike.
+    """
+    asked = columns.named
+    free = [name for name in seen if name not in asked.values() and ORDINARY_NAME.fullmatch(name)]
+    if "loser" not in seen:  # else it names who has won, as arenas have it, and no answer
+        free = [name for name in free if name != "winner"]
+    found: dict[str, str] = {}
+    known = first or {}
+    numbers = {name for name, value in known.items() if isinstance(value, int | float)}  # say which one, or how good
+    for part in columns.needed:
+        may_be = [name for name in free if part not in ("chosen", "rejected") or name not in numbers]
+        if asked[part] not in seen and (near := nearest(asked[part], _names_of(part), may_be)):
+            found[part] = near
+            free.remove(near)
+    if _is_talk(known.get(found.get("completion", ""))):
+        return {"messages": found["completion"]}
+    may_have = [
+        name
+        for name in (*free, *found.values())
+        if _plain(name) in _PLAIN_MESSAGES or not isinstance(known.get(name), str)
+    ]
+    near = nearest(columns.messages, _names_of("messages"), may_have)
+    if near and columns.prompt not in seen and set(found.values()) <= {near}:
+        return {"messages": near}
+    held = [name for name in free if messages_in(known.get(name))]
+    return {"messages": held[0]} if len(held) == 1 and not found and columns.prompt not in seen else found
+
+
+def _is_talk(value: Any) -> bool:
+    """Whether it is a conversation that begins with its question, so that it is no answer alone."""
+    messages = messages_in(value) or [None]
+    return isinstance(messages[0], dict) and ROLE_OF.get(messages[0].get("role", messages[0].get("from"))) == "user"
+
+
+def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
+    """Whether an object has all that a row needs, by the names that the job asks for or by others that mean it."""
+    columns = layouts.of(fields).columns
+    if len(fields) > _MANY:  # to look for names that are nearly the same takes long
+        return not absent(columns, fields)
+    found = meant(columns, list(fields), fields)
+    lacking = {part for part in columns.needed if columns.named[part] not in fields}
+    return not absent(columns, fields) or "messages" in found or found.keys() >= lacking
+
+
+def is_called_messages(name: str) -> bool:
+    """Whether a column is called as those with the turns of a conversation are."""
+    return _plain(name) in _PLAIN_MESSAGES
+
+
+def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
+    """A sentence on a system column that the job names, or the file seems to have by another name: it is left out."""
+    if columns.system in seen:
+        return None
+    asked = columns.named.values()
+    free = [name for name in seen if name not in asked and ORDINARY_NAME.fullmatch(name)]
+    if columns.system == Columns().system:
+        near = nearest(columns.system, _SYSTEM_NAMES, free)
+        return near and f"column {near} is not read: is it the system message, map it with columns.system"
+    near = nearest(columns.system, _names_of("system"), free)
+    return f"no row has a column {columns.system!r} (columns.system)" + (f"; did you mean {near}?" if near else "")
+
+
+def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
+    """Sentences on what is left out of every prompt though answers may rest on it."""
+    free = [name for name in seen if name not in columns.named.values()]
+    below = next((name for name in free if _plain(name) in BELOW), None)
+    if below and columns.prompt in seen:
+        how = "write both into one column"
+        if columns.prompt == "instruction":
+            how = f"map neither prompt nor completion (both are read then), or {{system: instruction, prompt: {below}}}"
+        yield f"column {below} is not read: where {columns.prompt} needs it, {how}"
+    elif below and columns.messages in seen:
+        yield f"column {below} is not read: where {columns.messages} need it, write it into a message"
+    if "label" in free and {columns.prompt, columns.completion} <= set(seen):
+        yield "column label is not read: answers that it calls bad are learnt like any other"
+    if "answer" in free and {"_input_hash", "_task_hash"}.intersection(free):
+        yield "column answer is not read: what was rejected or ignored in Prodigy is learnt like any other"
+    for then, names in _LEFT_OUT.items():
+        if column := next((name for name in free if _plain(name) in names), None):
+            yield f"column {column} is not read: {then}"
+
+
+def are_names(question: str, answer: str) -> bool:
+    """Whether texts are what such columns are called: the header of a table has become a row."""
+    return all(
+        _plain(text) in map(_plain, _names_of(part)) for text, part in ((question, "prompt"), (answer, "completion"))
+    )
+
+
+def has_two_answers(seen: Sequence[str]) -> bool:
+    """Whether rows seem to have a better and a worse answer, by whatever names."""
+    return all(set(_names_of(part)).intersection(seen) for part in ("chosen", "rejected"))
+
+
+def _names_of(part: str) -> tuple[str, ...]:
+    """What a column of this part is called: as we call it, if the job calls it otherwise; else as others do."""
+    return (part, *_USUAL_NAMES[part])
+
+
+def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:
+    """The name that is spelt nearly like the wanted one, else one that is usual for it."""
+    by_plain = {_plain(name): name for name in reversed(list(names)) if not _ABOUT.search(name)}
+    close = difflib.get_close_matches(_plain(wanted), by_plain, n=1, cutoff=0.74)
+    return next((by_plain[name] for name in (*close, *map(_plain, usual)) if name in by_plain), None)
+
+
+def mapping(found: dict[str, str]) -> str:
+    """As a manifest has it: `{prompt: question}`."""
+    inside = (
+        f"{part}: {name if _PLAIN_YAML.fullmatch(name) else json.dumps(name, ensure_ascii=False)}"
+        for part, name in found.items()
+    )
+    return f"{{{', '.join(inside)}}}"
+
+
+def of_messages(names: set[str], file_format: str) -> str | None:
+    """What to do where each message is a row, and not each conversation; or where conversations branch.
+
+    OpenAssistant has them so: a row is one way through such a tree. Of lines that are single messages nobody knows
+    where a conversation ends.
+    """
+    if names >= {"prompt", "message_tree_id"}:
+        return (
+            "Write one conversation a row: `jq -c '{messages: [.prompt | recurse((.replies // [])[0]; . != null) | "
+            '{role, content: .text}]} | if .messages[-1].role == "prompter" then .messages |= .[:-1] else . end | '
+            "select(.messages != [])' FILE > ROWS.jsonl` takes the first reply each time."
+        )
+    if names >= {"message_id", "parent_id", "role"}:
+        return (
+            "Each row is one message of a tree: write the way from its first question to an answer as one row, "
+            '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.'
+        )
+    if any(pair <= names for pair in _OF_MESSAGES) and file_format.split(",", maxsplit=1)[0] == "JSON":
+        return "Write one conversation a row: `jq -c '{messages: .}' FILE > ROWS.jsonl` does it with lists of messages."
+    if any(pair <= names for pair in _OF_MESSAGES):
+        how = (
+            f"`{by_jq_of_all(file_format, _OF_NEIGHBOURS)}` makes a row of each question and the answer right behind it"
+        )
+        return f"Write one conversation a row: {how}."
+    return None
+
+
+def of_answers(first: Mapping[str, Any], of_objects: Collection[str], names: set[str], file_format: str) -> str | None:
+    """What to do with questions that have several answers, within an object as in SQuAD or as a list.
+
+    `first`: fields of the first row, whose cells are text in a table of text.
+    """
+    is_text = file_format.startswith("CSV")
+    if not {"question", "answers"}.issubset(names) or (is_text and str(first.get("answers"))[:1] not in {"[", "{"}):
+        return None
+    answer = ".answers.text[0]" if "answers" in of_objects else ".answers[0]"
+    if is_text:
+        answer = '(.answers | fromjson | if type == "object" then .text[0] else .[0] end)'
+    asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
+    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}} | select(.completion)")
+    return f"Take one answer of a row: `{how}` takes the first, and leaves out questions without any."
+
+
+def renamed(columns: Columns, found: dict[str, str], file_format: str) -> str:
+    """What to do with a file whose columns have other names than those of the job's other files."""
+    names = {columns.named[part]: name for part, name in found.items()}
+    if file_format.startswith("CSV"):
+        pairs = ", ".join(f"{own} for {name}" for own, name in names.items())
+        how = f"write the same names into the first line of this one, {pairs}"
+    else:
+        inside = ", ".join(f"{key(own)}: {field(name)}" for own, name in names.items())
+        how = f"`{by_jq(file_format, f'. + {{{inside}}}')}` gives the columns of this one the same names"
+    return f"One mapping counts for all files of a job, and another file fits it: {how}."
+
+
+def of_two_layouts(columns: Columns, seen: Sequence[str], first: Collection[str], file_format: str) -> str | None:
+    """What to do where rows without the columns that others have, have them by other names; None where none has.
+
+    `first`: names of the first row, which has one of the two layouts: else the other columns may be anything.
+    """
+    own = [columns.named[part] for part in columns.needed]
+    others = [[one for one in seen if _plain(one) in map(_plain, _names_of(part))] for part in columns.needed]
+    found = [[name for name in names if name not in own] for names in others]
+    is_whole = all(name in first for name in own) and not any(name in first for names in found for name in names)
+    if not all(found) or not file_format.startswith("JSON") or not (is_whole or not any(name in first for name in own)):
+        return None
+    texts = (f"[{', '.join(map(field, names))}] | map(strings)[0]" for names in found)
+    inside = ", ".join(f"{key(name)}: ({text})" for name, text in zip(own, texts, strict=True))
+    how = by_jq(file_format, f"if {field(own[0])} == null then . + {{{inside}}} else . end")
+    names = " and ".join(" or ".join(names) for names in found)
+    return f"Rows have several layouts: `{how}` gives those without {own[0]} the texts of {names}."
+
+
+def header(columns: Columns, seen: Sequence[str], file_format: str) -> str:
+    """How a table of text gets the line that it lacks, where it has no more columns than are needed; empty else."""
+    needed = [columns.named[part] for part in columns.needed]
+    if len(seen) != len(needed):
+        return ""
+    line = key(json.loads(separator_in(file_format)).join(needed))
+    rest = 'shutil.copyfileobj(open("FILE", newline="", encoding="utf-8-sig"), sys.stdout)'
+    how = f"python3 -c {quoted(f'import shutil, sys; print({line}); {rest}')} > ROWS.csv"
+    return f": `{how}` writes it where the first is a row already, with these in this order"
+
+
+def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:
+    """What to do with rows that may have the wanted columns within objects: none is mapped from there.
+
+    `all_parts`: these are all that a row needs; else the others stand in it already, and stay.
+    """
+    inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
+    how = by_jq(file_format, f"{{{inside}}}" if all_parts else f". + {{{inside}}}")
+    return f"Columns stand at the top of a row: `{how}` takes them out of objects."
+
+
+def read_as(layout: Layout, asked: Layout) -> str:
+    """A sentence on columns that are read though the job does not ask for them by these names."""
+    before = asked.columns.named
+    changed = {part: name for part, name in layout.columns.named.items() if name != before[part]}
+    below = f", with {layout.below} below the prompt" if layout.below else ""
+    return f"read by the columns {mapping(changed)}{below}"
+
+
+def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
+    """The file's columns, for a message. `maybe_data`: the names may be the first row of a CSV without a header.
+
+    So may a great many be: of objects that are not rows, but have what rows hold for names.
+    """
+    shown = [name for name in names if ORDINARY_NAME.fullmatch(name)]
+    is_header = bool(set(columns.named.values()).intersection(names))
+    if len(names) > _MANY or (maybe_data and not is_header):
+        shown = [name for name in shown if _is_usual(name)]
+    elif not is_header:
+        shown = [name for name in shown if _is_usual(name) or not _SENTENCE.search(name)]
+    if not shown:
+        return DATA
+    more = len(names) - len(shown[:_SPOKEN])
+    return f"its columns are {', '.join(shown[:_SPOKEN])}{f' and {more} more' if more else ''}"
+
+
+def _is_usual(name: str) -> bool:
+    """Whether it is the name of a column beyond doubt, or spelt nearly so."""
+    usual = (*_USUAL_NAMES, *(one for names in _USUAL_NAMES.values() for one in names), *_OTHER_USUAL_NAMES)
+    return bool(difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+_PLAIN_MESSAGES = frozenset(map(_plain, _names_of("messages")))

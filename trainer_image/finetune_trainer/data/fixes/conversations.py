@@ -1,0 +1,152 @@
+"""What to do about conversations that cannot be used: the command that mends each kind of problem with messages.
+
+Problems are known by their words, as `turns` has them.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain, zip_longest
+
+from finetune_trainer.data.fixes.jq import by_jq, field
+from finetune_trainer.data.turns import (
+    BESIDE_CONTENT,
+    NEVER_ANSWERED,
+    NO_ANSWER,
+    NO_LIST,
+    NO_MESSAGE,
+    NO_ROLE,
+    NONE_LEARNT,
+    OF_TOOLS,
+    ONLY_TEXT,
+    OTHER_ROLE,
+    OTHER_WEIGHT,
+    ROLE_OF,
+    TEXT_ELSEWHERE,
+    TOOLS,
+    UNLEARNT_END,
+)
+
+Step = Callable[[str, str], str]
+"""What to do, by a column and the format of its file."""
+
+
+def by_command(said: str, *programs: str) -> Step:
+    """What is said, with a command for each HOW: jq runs the programs, in which COLUMN stands for the column."""
+    parts = said.split("HOW")
+
+    def step(column: str, file_format: str) -> str:
+        commands = (f"`{by_jq(file_format, program.replace('COLUMN', field(column)))}`" for program in programs)
+        return "".join(chain.from_iterable(zip_longest(parts, commands, fillvalue="")))
+
+    return step
+
+
+def anyway(step: str) -> Step:
+    """One step for all columns and formats."""
+    return lambda *_: step
+
+
+def _in(words: Iterable[str]) -> str:
+    return f"IN({', '.join(map(json.dumps, words))})"
+
+
+_A_LIST = 'if type == "string" then fromjson else . end'
+
+
+def _changed(how: str) -> str:
+    """The program that makes other messages of those of each row; `how` is jq's, from a list to a list."""
+    return f"COLUMN |= ({_A_LIST} | {how})"
+
+
+def _up_to(last: str) -> str:
+    """The program that takes away what follows the last message of which `last` holds, and rows without any."""
+    return f"{_changed(f'until(. == [] or (.[-1] | {last}); .[:-1])')} | select(COLUMN != [])"
+
+
+_OURS = _in(word for word, role in ROLE_OF.items() if role == "assistant")
+_IS_ANSWER = f'.role // .from // "" | ascii_downcase | {_OURS}'
+_IS_LEARNT = "([.weight, .train, .loss] | all(. == null or . == 1 or . == true))"
+_CALLS = "([.tool_calls, .function_call] | map(length) | add > 0)"
+_OF_TOOL = f'(.role // .from // "" | {_in(sorted(TOOLS))})'
+_PARTS = '.. | arrays | .[] | objects | select((has("role") or has("from")) | not); .text | type == "string"'
+_THOUGHTS = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
+_WHO = ".role // .from // .author // .sender // .sender_name // .speaker // .type"
+_ROLE = f'({_WHO} | if type == "object" then .role // .name // .id else . end // error("a message names nobody"))'
+_DATA = '(.data | if type == "object" then .content else . end)'  # nothing at all would leave the message out
+_CONTENT = f"(.content // .value // .text // .message // .utterance // .body // {_DATA})"
+_BY_OTHER_NAMES = (
+    'if keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot")) then to_entries[] | '
+    "select(.value != null) | {role: .key, content: .value} else with_entries(.key |= ascii_downcase) | . + "
+    f"{{role: {_ROLE}, content: {_CONTENT}}} end"
+)
+_PAIRS = f'type == "array" and length == 2 and (.[0] | tostring | ascii_downcase | {_in(ROLE_OF)})'
+_ANSWER = "[.NAME, .completion, .answer, .response, .output, .reply, .choices[0]?.message?.content] | map(strings)[0]"
+
+_CONTENTS = {
+    "a number": ("tostring", "makes it of numbers"),
+    "true or false": ("tostring", "makes it of true and false"),
+    "a list": ('map(strings) | join("\\n")', "puts the texts of lists one below the other"),
+    "an object": (".NAME", "takes what an object calls NAME"),
+}
+"""How content of one kind becomes text: jq's program, and what it does."""
+
+
+def of_contents(kinds: Collection[str], column: str, file_format: str) -> str:
+    """How the contents of messages become text; by a command where all that are none are of one kind."""
+    known = _CONTENTS.get(next(iter(kinds))) if len(kinds) == 1 else None
+    said = "Only text is learnt: write it as the content of messages"
+    if known is None:
+        return f"{said}."
+    to_text = f'if type | IN("string", "null") then . else {known[0]} end'
+    how = f'map(with_entries(if .key | IN("content", "value") then .value |= ({to_text}) else . end))'
+    return by_command(f"{said}; HOW {known[1]}.", _changed(how))(column, file_format)
+
+
+_TEXT_OF_CALLS = "write calls and what came of them as text: of the assistant, and of the user"
+
+OF_ALL: tuple[tuple[str, Step | None], ...] = (
+    (OF_TOOLS, anyway(f"Calls of tools are not learnt, and every row has some: {_TEXT_OF_CALLS}.")),
+    (f"has reasoning{ONLY_TEXT}", None),
+    (ONLY_TEXT, anyway("Only text is learnt, and every row has something else in it: write what it shows as text.")),
+    (NONE_LEARNT, by_command(
+        "Every answer has a weight of 0: HOW takes the weights away, so that answers are learnt.",
+        _changed("map(del(.weight, .train, .loss))"),
+    )),
+    (NEVER_ANSWERED, by_command(
+        "No conversation has an answer: write it as its last message: HOW takes it from where NAME leads, or else a "
+        "usual name, choices[0].message.content too.",
+        f'COLUMN = (COLUMN | {_A_LIST}) + [{{role: "assistant", content: ({_ANSWER})}}]',
+    )),
+)  # fmt: skip
+"""Where no row would be left without those that have a problem; None where one is mended without that."""
+
+_OF_COLUMN = (
+    (NO_LIST, "Write a list of messages: HOW makes one of the object's values.", _changed("[.[]]")),
+    (NO_ANSWER, "HOW takes away what follows the last answer, and rows without any.", _up_to(_IS_ANSWER)),
+    (UNLEARNT_END, "HOW takes away what follows the last answer that is learnt, and rows without any.",
+     _up_to(f"({_IS_ANSWER}) and {_IS_LEARNT}")),
+    (OF_TOOLS, f"Calls of tools are not learnt: HOW leaves such rows out; or {_TEXT_OF_CALLS}.",
+     f"select(COLUMN | {_A_LIST} | all(.[]; ({_CALLS} or {_OF_TOOL}) | not))"),
+    (f"has reasoning{ONLY_TEXT}", "HOW takes the parts with reasoning away; or write them into the text.",
+     _changed('map(map_values(if type == "array" then map(select((type == "object" and '
+              f"({_THOUGHTS})) | not)) else . end))")),
+    (ONLY_TEXT, "Only text is learnt: HOW leaves such rows out; or write what they show as text.",
+     f"select(COLUMN | {_A_LIST} | all({_PARTS}))"),
+    *((what, "A message has its speaker as role and its text as content: HOW takes them by other usual names.",
+       _changed(f"[.[] | {_BY_OTHER_NAMES}]")) for what in (NO_ROLE, TEXT_ELSEWHERE)),
+    (OTHER_ROLE, "Who speaks is user or assistant: HOW writes it, with the file's own words for ASKER and ANSWERER.",
+     _changed('map(.role = ((.role // .from) as $who | {"ASKER": "user", "ANSWERER": "assistant"}[$who | tostring] '
+              "// $who) | del(.from))")),
+    (NO_MESSAGE, "A message is an object with role and content: HOW makes them of pairs of role and text, or else of "
+     "texts that take turns, the user's first.",
+     _changed(f"if all(.[]; {_PAIRS}) then map({{role: .[0], content: .[1]}}) else flatten | "
+              'if all(.[]; type == "object") then . else '
+              '[to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}] end end')),
+    (OTHER_WEIGHT, "An answer is learnt or not, and none in part: a weight is 0 or 1: HOW rounds them.",
+     _changed('map(if has("weight") then .weight |= '
+              '(if type | IN("number", "string") then tonumber | round else . end) else . end)')),
+    (BESIDE_CONTENT, "Reasoning is learnt only where it stands in the content: write it there; or HOW takes it away.",
+     _changed("map(del(.reasoning_content, .reasoning, .thinking))")),
+)  # fmt: skip
+OF_COLUMN = tuple((what, by_command(said, program)) for what, said, program in _OF_COLUMN)
+"""By what is said of a column, and how that is mended there."""

@@ -1,0 +1,168 @@
+"""What to do about rows that cannot be used, where all of them have the same thing wrong: a command that mends it.
+
+Problems are known by their words, as they are told to people.
+"""
+
+import json
+from collections.abc import Sequence
+
+from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.files.lines import CESU_8
+from finetune_trainer.data.files.source import AS_UTF8, WITH_LINE_FEEDS
+from finetune_trainer.data.fixes import conversations
+from finetune_trainer.data.fixes.conversations import by_command
+from finetune_trainer.data.fixes.jq import by_python
+from finetune_trainer.data.fixes.nearly_json import all_say, is_of_json, of_json
+from finetune_trainer.data.fixes.tables import of_table, without_rows
+from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON
+
+_SOME_AS_UTF8 = (
+    " If other lines of the file are UTF-8 already, that would garble them: `python3 -c 'import codecs, sys; "
+    'codecs.register_error("old", lambda e: (e.object[e.start:e.end].decode("cp1252", "replace"), e.end)); '
+    'sys.stdout.reconfigure(encoding="utf-8", newline=""); '
+    '[print(line.decode("utf-8", "old"), end="") for line in sys.stdin.buffer]\' < FILE > ROWS` takes '
+    "only the rest for WINDOWS-1252."
+)
+REFUSED_BY_TEMPLATE = "the model's chat template refuses it"
+_AS_TEMPLATE_WANTS = (
+    "Leave out what the model's chat template refuses, by its own words where it has any: often a system message, or "
+    "turns that do not alternate. If it refuses every row, name another base model, such as this one's instruct "
+    "variant. Then apply the job under a new name."
+)
+_WITHOUT_NUL = (
+    r"`tr -d '\000' < FILE > ROWS` takes the NUL bytes away. A write that broke off leaves many of them: then rows are "
+    "missing, too, and the file is to be written anew."
+)
+_FROM_CESU = (
+    '`python3 -c \'import sys; [sys.stdout.buffer.write(line.decode("utf-8", "surrogatepass").encode("utf-16", '
+    '"surrogatepass").decode("utf-16").encode()) for line in sys.stdin.buffer]\' < FILE > ROWS` writes the file as '
+    "UTF-8: old Java, Oracle's UTF8 and MySQL's utf8 have CESU-8."
+)
+_STEPS_OF_ANY = (
+    (CESU_8, _FROM_CESU),
+    ("lone carriage return", WITH_LINE_FEEDS),
+    ("NUL byte", _WITHOUT_NUL),
+    (REFUSED_BY_TEMPLATE, _AS_TEMPLATE_WANTS),
+)
+"""What is said of each of the rows, and what helps, whatever the format."""
+
+
+def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, field: str) -> str | None:
+    """What to do about the rows; None where nothing better is known than to correct them.
+
+    `problems` are those that are named, perhaps not all; `field` of the job says which format the file has.
+    """
+    if file_format.startswith("Parquet") and all_say(problems, "UTF-8"):
+        return "Make the text anew, from what it was read from, by bytes.decode with the encoding that it has there."
+    if known := next((step for what, step in _STEPS_OF_ANY if all_say(problems, what)), None):
+        return known
+    encoded = [problem for problem in problems if "UTF-8" in problem.what]
+    if encoded and not file_format.startswith("Parquet"):  # first, whatever else is wrong with other rows
+        return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows or len(encoded) < len(problems) else "")
+    of_all = next((step for what, step in _STEPS_OF_ALL if bad_rows == rows and all_say(problems, what)), None)
+    there = [problem for problem in problems if problem.kind not in ("Missing", "Empty")] or problems
+    columns = {problem.field for problem in there if problem.field}
+    if len(columns) == 1:
+        column = columns.pop()
+        if step := of_all(column, file_format) if of_all else _of_column(there, column, file_format):
+            return step
+    is_unread = bad_rows == rows and all(problem.field is None and is_of_json(problem.what) for problem in problems)
+    found = of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
+    mended = found or of_table(problems, file_format, are_all=bad_rows == rows)
+    return mended or without_rows(problems, rows, bad_rows, file_format)
+
+
+def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
+    """How what stands in one column of all rows becomes what can be learnt."""
+    said = [problem.what for problem in problems]
+    if all(what.startswith("content of message") and what.endswith(", not text") for what in said):
+        kinds = {what.partition(" is ")[2].removesuffix(", not text") for what in said}
+        return conversations.of_contents(kinds, column, file_format)
+    if all(what.endswith(_WRITTEN_AS_TEXT) for what in said):
+        return _as_text(column, file_format)
+    return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if all_say(problems, what)), None)
+
+
+_WRITTEN_AS_TEXT = tuple(
+    f"is {kind}, not text" for kind in ("a number", "true or false", "a time", "a date", "a time of day", "a duration")
+)
+"""What values are that have one text each, which pandas and jq know."""
+
+
+def _as_text(column: str, file_format: str) -> str:
+    """How numbers become text: which text that is, is for their author to say."""
+    name = json.dumps(column)
+    as_text = "json.dumps(one) if isinstance(one, (int, float)) else one"  # of Python: jq rounds large ones
+    each = f"{{**row, {name}: (lambda one: None if one != one else {as_text})(row.get({name}))}}"
+    how = by_python(file_format, each)
+    return f"Only text is learnt: `{how} > ROWS.jsonl` makes it of these; of classes better write the words."
+
+
+def _of_python(column: str, file_format: str) -> str:
+    """How a list that str has written becomes JSON. Where numpy has, nothing stands between two messages."""
+    anew = f"frame[{column!r}] = frame[{column!r}].map(lambda one: json.dumps(list(one)))"
+    name = json.dumps(column)
+    how = by_python(file_format, f"{{**row, {name}: ast.literal_eval(row[{name}])}}")
+    return (
+        f"Write messages by json.dumps and not by str: `{how} > ROWS.jsonl` makes lists of them. Arrays of numpy have "
+        f"no commas between their messages: write those anew, by {anew}."
+    )
+
+
+_WHO = r"\{(?:\W?(?:role|from)\W{1,3})?(\w+), "
+_STRUCT = (
+    rf"{_WHO}(?:\x27(?:content|value)\x27: \x27(.*?)\x27|(?:(?:content|value)=|\x27(?:content|value)\x27: )?(.*?))\}}"
+    rf"(?=, {_WHO}|\]\s*\Z)"
+)
+"""Of Python: one message of a list as Athena, Spark and DuckDB show it, which may put it in quotes."""
+_AS_JSON = (
+    "Write messages as JSON where they are exported: to_json(COLUMN) of Spark and DuckDB, TO_JSON_STRING(COLUMN) of "
+    "BigQuery, json_format(CAST(COLUMN AS JSON)) of Athena, json.dumps of Python"
+)
+
+
+def _of_structs(column: str, file_format: str) -> str:
+    """How messages come of a list that a database has shown, and not written to be read."""
+    name = json.dumps(column)
+    said = r'{"role": who, "content": re.sub(r"\\(.)", r"\1", quoted) or plain}'
+    found = f're.findall(r"{_STRUCT}", row[{name}], re.DOTALL)'
+    how = by_python(file_format, f"{{**row, {name}: [{said} for who, quoted, plain, _ in {found}]}}")
+    return f"{_AS_JSON}; or `{how} > ROWS.jsonl` makes messages of these, where each is a role and a text alone."
+
+
+def _asked_alike(column: str, file_format: str) -> str:
+    """How rows get a prompt, of which none has one."""
+    said = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
+    with_one = by_command(f"{said}; HOW writes one TEXT into all.", 'COLUMN = "TEXT"')
+    return with_one(column, file_format) if file_format.startswith("JSON") else f"{said}."
+
+
+_STEPS_OF_ALL = (*conversations.OF_ALL, ("prompt is empty", _asked_alike))
+"""The same where no row would be left without those that have a problem; None where one is mended without that."""
+
+_TO_OBJECT = "def to_object: map({key: .[0], value: .[1]}) | from_entries; "
+_OF_MAPS = 'if .[0][0]? | type == "string" then to_object else map(to_object) end'
+_OF_TYPED = 'if type == "object" and length == 1 then .S // .stringValue // .string_value // .string // . else . end'
+"""Of jq: the text of an object that is a type and its value, as DynamoDB, Firestore, BigQuery and Avro write it."""
+_TO_TEXT = (
+    # As Spark writes objects where a table says map, not struct; Python has lists of pairs.
+    (A_MAP, "HOW makes objects of maps.",
+     f'{_TO_OBJECT}COLUMN |= (if type == "array" then {_OF_MAPS} else . end)'),
+    # The command that reads Parquet makes text of all bytes that there are.
+    ("is bytes, not text", "Only text is learnt: HOW makes it of bytes, where those are UTF-8.", "."),
+    ("is a list, not text", "Only text is learnt: HOW takes the first of each list; of lists with several texts write "
+     "the one that is meant.", 'COLUMN |= (if type == "array" then .[0] else . end)'),
+    # Answers of SQuAD are lists within an object.
+    ("is an object, not text", "Only text is learnt: HOW writes objects as JSON, which is learnt then, but takes the "
+     "text of those that are one with its type, as DynamoDB has it; of an object HOW takes what it calls NAME; "
+     ".text[0] is an answer of SQuAD.", f'COLUMN |= ({_OF_TYPED} | if type == "object" then tojson else . end)',
+     'COLUMN |= (if type == "object" then .NAME else . end)'),
+)  # fmt: skip
+_STEPS_OF_COLUMN = (
+    (AS_PYTHON_WRITES, _of_python),
+    (AS_STRUCTS, _of_structs),
+    (NO_JSON, conversations.anyway(f"{_AS_JSON}.")),
+    *conversations.OF_COLUMN,
+    *((what, by_command(said, *programs)) for what, said, *programs in _TO_TEXT),
+)
+"""The same by what is said of a column, and how that is mended there."""

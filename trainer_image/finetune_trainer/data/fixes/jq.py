@@ -1,0 +1,89 @@
+"""The command by which people make rows anew with jq, and what goes before any command. Pure."""
+
+import json
+
+from finetune_trainer.data.files.csv_rows import SEPARATED_BY, SEPARATORS
+
+_UNPACKED = {
+    ", gzip": "gzip -dc",
+    ", zstd": "zstd -dc",
+    ", bzip2": "bzip2 -dc",
+    ", xz": "xz -dc",
+    ", UTF-16": "iconv -f UTF-16 -t UTF-8",
+}
+"""How a file is read that is compressed, or written in UTF-16, as its format says it: no command reads it otherwise."""
+_OPENED = 'open("FILE", encoding="utf-8-sig")'
+_AS_DICTS = {
+    "CSV": (
+        'csv, json; csv.field_size_limit(1 << 30); file = open("FILE", newline="", encoding="utf-8-sig"); '
+        'file.readline().startswith("sep=") or file.seek(0)',
+        "row in csv.DictReader(file, delimiter={mark})",
+    ),
+    "Parquet": (
+        "json, pyarrow.parquet; text = lambda one: one.decode() if isinstance(one, bytes) else str(one)",
+        'part in pyarrow.parquet.ParquetFile("FILE").iter_batches(256) for row in part.to_pylist()',
+    ),
+    "JSONLines": ("json", f"row in map(json.loads, filter(str.strip, {_OPENED}))"),
+    "JSON": ("json", f"row in json.load({_OPENED})"),
+}
+"""By the format: what Python imports to read a file, and over what it goes then for each row, which is a dict."""
+
+
+def quoted(program: str) -> str:
+    """A program as a shell takes it: names of columns may have a quote in them."""
+    return "'{}'".format(program.replace("'", r"'\''"))
+
+
+def key(name: str) -> str:
+    """A name within an object, for jq."""
+    return json.dumps(name, ensure_ascii=False)
+
+
+def field(column: str) -> str:
+    """A column of a row, for jq."""
+    return f".[{key(column)}]"
+
+
+def by_jq(file_format: str, program: str) -> str:
+    """The command that makes rows by a program of jq, which gets one row at a time, whatever the file has them in."""
+    each = ".[] | " if _is_array(file_format) else ""
+    return _jq("-c", file_format, each + program)
+
+
+def by_jq_of_all(file_format: str, program: str) -> str:
+    """The same by a program that gets all rows at once, as a list."""
+    return _jq("-c", file_format, program) if _is_array(file_format) else _jq("-sc", file_format, program)
+
+
+def _is_array(file_format: str) -> bool:
+    return file_format.split(",", maxsplit=1)[0] == "JSON"
+
+
+def _jq(flags: str, file_format: str, program: str) -> str:
+    if file_format.startswith("JSON"):
+        return f"jq {flags} {quoted(program)} FILE > ROWS.jsonl"
+    return f"{by_python(file_format)} | jq {flags} {quoted(program)} > ROWS.jsonl"
+
+
+def by_python(file_format: str, each: str = "row") -> str:
+    """The command that prints an object of JSON for each row; `each` is Python's, which has the row as a dict."""
+    needs, rows = next(told for name, told in _AS_DICTS.items() if file_format.startswith(name))
+    needs = ", ".join([*(module for module in ("ast", "re") if f"{module}." in each), needs])
+    dumped = f"{each}, default=text" if file_format.startswith("Parquet") else each
+    rows = rows.replace("{mark}", separator_in(file_format))
+    return f"python3 -c {quoted(f'import {needs}; [print(json.dumps({dumped})) for {rows}]')}"
+
+
+def separator_in(file_format: str) -> str:
+    """What separates the cells of a table, as Python writes it."""
+    said = file_format.partition(SEPARATED_BY)[2][:1] or ","  # by Excel's own first line
+    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), said))
+
+
+def unpacked_first(step: str, file_format: str) -> str:
+    """A step, with the command before its own where those do not read the file as it is."""
+    how = [command for name, command in _UNPACKED.items() if name in file_format]
+    if not how or "`" not in step or "FILE" not in step:
+        return step
+    first, *then = how  # text is within what is compressed
+    return f"{step} Before that: `{' | '.join([f'{first} PACKED', *then])} > FILE`."

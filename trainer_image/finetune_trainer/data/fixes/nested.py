@@ -1,0 +1,242 @@
+"""Rows that stand within an object: the command that takes them out, by the names that are there.
+
+Names of columns are shown, as elsewhere; what stands in them is not.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from finetune_api.dataset import Columns
+from finetune_trainer.data.fixes.column_names import absent, is_called_messages, may_be_shown, may_serve, meant
+from finetune_trainer.data.fixes.jq import by_jq, field, key
+from finetune_trainer.data.layouts import Layouts
+from finetune_trainer.data.turns import ROLE_OF, is_message, messages_in
+
+_LINES = "JSONLines"
+_DEPTH, _MOST_PLACES = 3, 8
+_DEPTH_OF_ROWS = 4
+"""Objects around rows, as answers of GraphQL and Elasticsearch have them."""
+_TYPES = ("S", "stringValue", "string_value", "string")
+"""What DynamoDB, Firestore, BigQuery and Avro call a value that is text, within an object that has nothing else."""
+_OF_JQ = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+_AS_ROWS = "$names, .] | transpose | map({key: .[0], value: .[1]}) | from_entries"
+_OF_SQUAD = (
+    r'.data[].paragraphs[] | .context as $context | .qas[] | select(.answers[0].text) | {prompt: ($context + "\n\n" '
+    "+ .question), completion: .answers[0].text}"
+)
+_ALONE = (
+    "Write one object a line: `sed 's/^},/}/' FILE | jq -c . > ROWS.jsonl` does it with objects that stand one after "
+    "the other, with commas between them or without, and with one that holds the rows: check that then."
+)
+
+
+_OF_LISTS = frozenset({"L", "M", "arrayValue", "mapValue"})
+"""What values are that DynamoDB and Firestore hold lists and objects in."""
+_PLAIN = (
+    'def plain: if type == "object" and length == 1 and (keys[0] | IN("S", "N", "BOOL", "L", "M", '
+    '"stringValue", "integerValue", "doubleValue", "booleanValue", "arrayValue", "mapValue", "values", "fields")) '
+    'then .[] | plain elif type == "object" then map_values(plain) elif type == "array" then map(plain) else . end; '
+    "(.Item // .fields // .) | plain"
+)
+
+
+def step_for(fields: Mapping[str, Any] | None, serves: Callable[[Mapping[str, Any]], bool]) -> str:
+    """What to do with a file that begins with an object around its rows, or around its columns.
+
+    `fields` are the object's; None where it goes on behind its line.
+    """
+    if fields is not None and (plain := typed(fields, _LINES)):
+        return plain
+    told = None if fields is None else next(_ways_out(fields, serves), None)
+    if told is None:
+        return _ALONE
+    program, does = told
+    return f"Write one object a line: `{by_jq(_LINES, program)}` {does}."
+
+
+def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> Iterator[tuple[str, str]]:
+    """Programs of jq that make rows of the object, and what each does; the likeliest first."""
+    if _is_squad(fields):
+        yield _OF_SQUAD, "makes a row of each question of SQuAD that has an answer, below its context"
+    names, cells = fields.get("columns"), fields.get("data")
+    if isinstance(names, list) and isinstance(cells, list) and all(isinstance(one, list) for one in cells):
+        yield f".columns as $names | .data[] | [{_AS_ROWS}", "puts the names of the columns to their cells"
+    for name, value in fields.items():
+        head = value[0] if isinstance(value, list) and value else None
+        if isinstance(head, list) and all(isinstance(one, str) for one in head) and serves(dict.fromkeys(head, "")):
+            rows = path_of([name])
+            yield f"{rows}[0] as $names | {rows}[1:][] | [{_AS_ROWS}", "puts the names of the first row to their cells"
+    if told := _rows_out(fields, serves):
+        yield told
+    values = list(fields.values())
+    if values and all(isinstance(value, dict) and serves(value) for value in values):
+        yield ".[]", "takes the rows out of the object"
+    if values and serves(fields):
+        yield (
+            f"keys_unsorted as $names | [.[] | [.[]]] | transpose[] | [{_AS_ROWS}",
+            "makes rows of the columns",
+        )
+    if lists := [path for path, _ in places_of_rows(fields)]:
+        yield f"{path_of(lists[0])}[]", _taken(lists)
+
+
+def _rows_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> tuple[str, str] | None:
+    """The program for lists of what a row needs, as they stand there or within an object each; None where none is."""
+    found = list[tuple[list[str], list[str]]]()
+    for path, first in places_of_rows(fields):
+        within = (name for name, one in first.items() if isinstance(one, dict) and serves(one) and may_be_shown(name))
+        if serves(first):
+            found.append((path, []))
+        elif (inner := next(within, None)) is not None:
+            found.append((path, [inner]))
+    if not found:
+        return None
+    path, below = found[0]
+    return f"{path_of(path)}[]{path_of(below) if below else ''}", _taken([path for path, _ in found])
+
+
+def _taken(lists: Sequence[list[str]]) -> str:
+    first, *others = map(".".join, lists)
+    more = f"; {' and '.join(others)} would be files of their own" if others else ""
+    return f"takes the rows of {first} out{more}"
+
+
+def within(layouts: Layouts, fields: Mapping[str, Any], file_format: str) -> str | None:
+    """What to do with a file of such objects, each with some of the rows or with the turns of one; None else.
+
+    Rows by the names that are asked for: by others, such as text and label, they may be marks within the row's text.
+    """
+    columns = layouts.asked.columns
+    for name, turns in fields.items():
+        if _is_of_objects(turns) and is_called_messages(name) and may_serve(layouts, turns[0]):
+            parts = columns.named | meant(columns, list(turns[0]), turns[0])
+            asked, answered = (path_of([parts[part]]) for part in ("prompt", "completion"))
+            each = f'{{role: "user", content: {asked}}}, {{role: "assistant", content: {answered}}}'
+            how = by_jq(file_format, f"{{messages: [{path_of([name])}[] | {each}]}}")
+            return f"Turns stand in pairs: `{how}` makes messages of them."
+    told = _rows_out(fields, lambda one: not absent(layouts.of(one).columns, one))
+    return told and f"Rows stand within those of the file: `{by_jq(file_format, told[0])}` {told[1]}."
+
+
+def typed(fields: Mapping[str, Any], file_format: str) -> str | None:
+    """What to do with rows whose lists and objects stand with their types, as DynamoDB and Firestore have them."""
+    if not _has_typed(fields, _DEPTH):
+        return None
+    return f"Values stand within their types: `{by_jq(file_format, _PLAIN)}` takes them out."
+
+
+def _has_typed(fields: Mapping[str, Any], depth: int) -> bool:
+    """Whether there is a list or an object in it that is alone within an object, by the name of its type."""
+    within = [value for value in fields.values() if isinstance(value, dict)] if depth else []
+    is_one = len(fields) == 1 and not _OF_LISTS.isdisjoint(fields)
+    return (is_one and all(isinstance(one, list | dict) for one in fields.values())) or any(
+        _has_typed(value, depth - 1) for value in within
+    )
+
+
+def places_of_rows(fields: Mapping[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """The ways to lists of objects that are no messages, or to objects of such that are alike; the first of each."""
+    return islice(_places_of_rows(fields, ()), _MOST_PLACES)
+
+
+def _places_of_rows(fields: Mapping[str, Any], before: Sequence[str]) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    for name, value in fields.items() if len(before) < _DEPTH_OF_ROWS else ():
+        path, values = [*before, name], value
+        if isinstance(value, dict):
+            values = list(value.values()) if len(value) > 1 else []
+            alike = all(isinstance(one, dict) and one.keys() == values[0].keys() for one in values)
+            values = values if alike and values and not set(values[0]) <= set(_TYPES) else []
+        if may_be_shown(name) and _is_of_objects(values):
+            yield path, values[0]
+        elif may_be_shown(name) and isinstance(value, dict):
+            yield from _places_of_rows(value, path)
+
+
+def _is_squad(fields: Mapping[str, Any]) -> bool:
+    data = fields.get("data")
+    return isinstance(data, list) and bool(data) and isinstance(data[0], dict) and "paragraphs" in data[0]
+
+
+def _is_of_objects(value: Any) -> bool:
+    is_full = isinstance(value, list) and bool(value)
+    return is_full and all(isinstance(one, dict) and not is_message(one) for one in value)
+
+
+def path_of(names: list[str]) -> str:
+    """The way to a part of an object, for jq."""
+    whole = "".join(f".{name}" if _OF_JQ.fullmatch(name) else f'["{name}"]' for name in names)
+    return whole if whole.startswith(".") else f".{whole}"
+
+
+def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
+    """What to do with a row that has its columns within objects, by name; None where they are not found there."""
+    paths = list(_paths(row, []))
+    places = {path[-2]: path for path in paths if path[-1] in _TYPES} | {path[-1]: path for path in paths}
+    places |= {".".join(path): path for path in paths}
+    lacking = [part for part in columns.needed if columns.named[part] not in row]
+    asked = {part: name for part in lacking if (name := columns.named[part]) in places}
+    found = asked | {part: name for part, name in meant(columns, list(places)).items() if part not in asked}
+    if columns.messages in places and _is_answered(row, places[columns.messages]):
+        lacking, found = ["messages"], {"messages": columns.messages}
+    if not lacking or not found.keys() >= set(lacking):
+        return None
+    inside = ", ".join(f"{_as_key(columns.named[part])}: {path_of(places[found[part]])}" for part in lacking)
+    is_all = lacking == ["messages"] or len(lacking) == len(columns.needed)
+    how = by_jq(file_format, f"{{{inside}}}" if is_all else f". + {{{inside}}}")
+    return f"Columns stand at the top of a row: `{how}` takes them out of objects."
+
+
+def as_json(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
+    """What to do with rows that stand as JSON in a column of text, as logs and databases have them; else None."""
+    for name, value in row.items():
+        found = _object(value)
+        if may_be_shown(name) and found and (not absent(columns, found) or meant(columns, list(found))):
+            how = by_jq(file_format, f"{field(name)} | fromjson")
+            return f"Column {name} holds rows as JSON text: `{how}` makes columns of what is in it."
+    return None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """The object that a text is as JSON; an empty one where it is none."""
+    try:
+        found = msgspec.json.decode(value) if isinstance(value, str) and value.lstrip().startswith("{") else None
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_answered(row: Mapping[str, Any], path: list[str]) -> bool:
+    """Whether a conversation ends with an answer: that of a request stands elsewhere, and would be lost without it."""
+    found: Any = row
+    for name in path:
+        found = found[name]
+    last = (messages_in(found) or [{}])[-1]
+    speaks = (last.get("role") or last.get("from")) if isinstance(last, dict) else None
+    return isinstance(speaks, str) and ROLE_OF.get(speaks) == "assistant"
+
+
+def _as_key(name: str) -> str:
+    return name if _OF_JQ.fullmatch(name) else key(name)
+
+
+def places_in(row: Mapping[str, Any]) -> str:
+    """A sentence on the texts that there are within the objects of a row; empty where none has a plain name."""
+    paths = [".".join(path) for path in _paths(row, [])]
+    return f" Texts are {', '.join(paths)}." if 0 < len(paths) <= _MOST_PLACES else ""  # of many the names may be data
+
+
+def _paths(value: Mapping[str, Any], before: list[str]) -> Iterator[list[str]]:
+    """The ways to texts and conversations within the objects of a row."""
+    for name, one in value.items():
+        if not may_be_shown(name):
+            continue
+        path = [*before, name]
+        if isinstance(one, dict) and not is_message(one) and len(path) < _DEPTH:
+            yield from _paths(one, path)
+        elif len(path) > 1 and (isinstance(one, str) or messages_in(one)):
+            yield path

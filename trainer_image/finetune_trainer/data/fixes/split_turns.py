@@ -1,0 +1,109 @@
+"""Conversations that stand in two places of a row, as services log them: what was asked in one, the answer in another.
+
+Known by their shape, whatever program writes them: a list of messages that does not end with an answer, and a message
+of the assistant elsewhere, both as deep as they may be and perhaps as JSON text. The command puts them together.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from finetune_trainer.data.fixes.column_names import may_be_shown
+from finetune_trainer.data.fixes.jq import by_jq, key
+from finetune_trainer.data.turns import ROLE_OF, is_message
+
+_DEPTH, _MOST_ELEMENTS, _MOST_PLACES = 8, 4, 4096
+_FROM_JSON = ' // "null" | fromjson'
+_SYSTEMS = ("system", "systemInstruction", "system_instruction", "instructions")
+
+_DOTTED = re.compile(r".+\.[0-9]+\.(message\.)?role")
+"""Name of what a span of a trace has for the speaker of one message: gen_ai.prompt.0.role, or the like."""
+_OF_DOTTED = (
+    r'{messages: (%s as $all | [$all | keys_unsorted[] | select(test("\\.[0-9]+\\.(message\\.)?role$")) '
+    r'| rtrimstr("role")] | sort_by(test("output|completion"), (capture("\\.(?<at>[0-9]+)\\.(message\\.)?$").at '
+    '| tonumber)) | map({role: $all[. + "role"], content: $all[. + "content"]}))}'
+)
+
+_Place = tuple[str, Any]
+"""The way of jq to a value, and the value."""
+
+
+def put_together(first: Mapping[str, Any], file_format: str, *, may_be_mapped: bool = False) -> str | None:
+    """What to do with such rows, by the first; None where it is none.
+
+    `may_be_mapped`: nor where both are columns, which are given names then.
+    """
+    if (spans := next((way for way, one in _spans(first) if any(map(_DOTTED.fullmatch, one))), None)) is not None:
+        how = by_jq(file_format, _OF_DOTTED % spans)
+        return f"Messages stand in parts, each by a name of its own: `{how}` puts them together."
+    places = list(islice(_places(("", first), _DEPTH), _MOST_PLACES))
+    asked = next((one for one in places if _is_asked(one[1])), None)
+    answered = next((way for way, value in places if _is_answer(value)), None)
+    if asked is None or answered is None or (may_be_mapped and _is_column(asked[0]) and _is_column(answered)):
+        return None
+    above = asked[0].rpartition("[")[0]
+    systems = (f"{above}[{key(name)}]" for name in _SYSTEMS)
+    system = next((f"system: ({way}), " for way in systems if any(way == place for place, _ in places)), "")
+    how = by_jq(
+        file_format,
+        f'{{{system}messages: ((({asked[0]}) // [] | map({{role: "user"}} + .)) + '
+        f'[({answered}) | {{role: "assistant"}} + .])}}',
+    )
+    return f"A conversation stands in one place, with its answer: `{how}` puts the answers behind what was asked."
+
+
+def _spans(first: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The ways to a row and to the objects in it."""
+    yield ".", first
+    yield from ((f".[{key(name)}]", one) for name, one in first.items() if isinstance(one, dict) and may_be_shown(name))
+
+
+def _places(place: _Place, depth: int) -> Iterator[_Place]:
+    """A value and all that is in it, by names that may be shown; of messages nothing."""
+    way, value = place
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        way, value = f"{way}{_FROM_JSON} | .", _decoded(value)
+    yield way, value
+    if depth == 0 or _is_asked(value) or _is_answer(value):
+        return
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            if may_be_shown(name):
+                yield from _places((f"{way or '.'}[{key(name)}]", one), depth - 1)
+    elif isinstance(value, list):
+        for at, one in enumerate(value[:_MOST_ELEMENTS]):
+            yield from _places((f"{way}[{at}]", one), depth - 1)
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _is_asked(value: Any) -> bool:
+    """Whether it is a list of messages that an answer is still to follow."""
+    return isinstance(value, list) and bool(value) and all(map(_speaks, value)) and not _is_answer(value[-1])
+
+
+def _is_answer(value: Any) -> bool:
+    """Whether it is a message of the assistant, or has parts with text and names nobody, as at Bedrock."""
+    if not isinstance(value, dict) or not {"content", "parts"} & value.keys():
+        return False
+    parts = value.get("content") if value.get("role") is None else None
+    if isinstance(parts, list) and parts:
+        return all(isinstance(part, dict) and "text" in part for part in parts)
+    return ROLE_OF.get(str(value.get("role"))) == "assistant"
+
+
+def _speaks(value: Any) -> bool:
+    return is_message(value) or (isinstance(value, dict) and "parts" in value)  # Gemini needs no role for a question
+
+
+def _is_column(way: str) -> bool:
+    """Whether it is a column, or an element of a list that is one: such can be mapped as it is."""
+    return re.fullmatch(r'\.\["[^"]+"\](\[\d\])?', way) is not None

@@ -1,0 +1,168 @@
+"""What to do where some rows cannot be used: a command that leaves them out. And what mends the cells of a table.
+
+Only where it is known which rows these are, or what they lack: a command that leaves out more is none.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from finetune_api.reasons import NEXT_STEP, Reason
+from finetune_trainer.data.columns import Unusable
+from finetune_trainer.data.files.csv_commands import anew, unescaped, with_plain_quotes, without_spaces
+from finetune_trainer.data.files.csv_rows import (
+    BY_OTHERS,
+    ESCAPED,
+    OTHER_QUOTES,
+    OTHERS_IN_QUOTES,
+    ROW_NUMBER,
+    SEPARATORS,
+    SPACE_BEFORE_QUOTE,
+    TYPOGRAPHIC,
+)
+from finetune_trainer.data.fixes.jq import by_jq, field, quoted, separator_in
+
+_LONG_CELLS = "csv.field_size_limit(1 << 30); "
+_OPENED = 'open("FILE", newline="", encoding="utf-8-sig")'
+_JOINED = (
+    r'join = lambda row: "\x1f".join(row).replace("\x1f ", {mark} + " ").split("\x1f"); size = len(head); '
+    "[print(rows.line_num, file=sys.stderr) if len(row) < size or any(row[size:]) else out.writerow(row[:size]) "
+    "for row in (join(row) if any(row[size:]) else row for row in rows if row)]"
+)
+"""Python that puts together what was parted within a text, of rows with too many cells. Where nothing tells how, the
+rest of a question may become a part of the answer: such rows are left out."""
+_WHOLE = (
+    "import itertools; before, here, behind = itertools.tee(itertools.chain([head], filter(None, rows), [head]), 3); "
+    r'plain = lambda row: [one.strip(" \"\ufeff\x1a").casefold() for one in row]; '
+    "next(here); next(behind); next(behind); [out.writerow(row) for row, *beside in zip(here, before, behind) "
+    "if plain(row) != plain(head) and {len(head)} == set(map(len, [row, *beside]))]"
+)
+"""The same of rows that have as many cells as the header, and so have those beside them."""
+_OF_MESSAGES = ("message", "content")
+"""How is begun what is said of one message."""
+
+
+def without_rows(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str) -> str | None:
+    """How bad rows are left out, where as many others are left; None where nobody knows which ones, or how.
+
+    `problems` are those that are named, perhaps not all.
+    """
+    if 2 * bad_rows > rows:
+        return None
+    if bad_rows == 1 and problems[0].position.line == rows and problems[0].what.endswith("it breaks off"):
+        return (
+            "The file ends within a row, as it does where writing or uploading broke off: write and upload it anew. "
+            f"`sed '{rows}d' FILE > ROWS.jsonl` leaves that row out; others may be missing, too."
+        )
+    how = _by_lines(problems, bad_rows, file_format) or _by_columns(problems, file_format)
+    how = how or _by_cells(problems, file_format)
+    return how and f"{NEXT_STEP[Reason.DATASET_INVALID]} To leave such rows out: {how}."
+
+
+def _by_lines(problems: Sequence[Unusable], bad_rows: int, file_format: str) -> str | None:
+    lines = [problem.position.line for problem in problems]
+    if not file_format.startswith("JSONLines") or len(problems) < bad_rows or None in lines:
+        return None
+    return f"`sed '{';'.join(f'{line}d' for line in lines)}' FILE > ROWS.jsonl`"
+
+
+def _by_columns(problems: Sequence[Unusable], file_format: str) -> str | None:
+    """The same where all of them lack a text: in which columns is known of those that are named."""
+    columns = sorted({problem.field or "" for problem in problems})
+    lack = all(problem.kind in ("Missing", "Empty") for problem in problems)
+    if not lack or "" in columns or any(problem.what.startswith(_OF_MESSAGES) for problem in problems):
+        return None
+    texts = ", ".join(map(field, columns))
+    how = by_jq(file_format, rf'select(all({texts}; type == "string" and test("\\S")))')
+    return f"`{how}`"
+
+
+def _by_cells(problems: Sequence[Unusable], file_format: str) -> str | None:
+    """The same of a table whose bad rows have other numbers of cells, or are its header once more."""
+    known = ("where the header has ", "the header stands here once more")
+    if not file_format.startswith("CSV") or not all(any(one in problem.what for one in known) for problem in problems):
+        return None
+    return (
+        f"{_by_python(_rows_of(file_format) + _WHOLE)}, with the ones right before and behind those that have other "
+        "numbers of cells: they may be parts of one text with line breaks in it"
+    )
+
+
+def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -> str | None:
+    """How a table of text is written anew, where all of its bad rows have the same wrong with their cells.
+
+    `are_all`: the file has no other rows.
+    """
+    if not file_format.startswith("CSV"):
+        return None
+    mark = separator_in(file_format)
+    separator = json.loads(mark)
+    if any(ESCAPED in problem.what for problem in problems):  # the rest of what is parted may have nothing to tell
+        return unescaped(separator)
+    ways = ((SPACE_BEFORE_QUOTE, without_spaces), (TYPOGRAPHIC, with_plain_quotes))
+    if way := next((how for what, how in ways if all(what in problem.what for problem in problems)), None):
+        return way(separator)
+    if counted := _of_counts(problems, file_format, are_all=are_all):
+        return counted
+    if any(OTHER_QUOTES in problem.what for problem in problems):  # cells of other rows may come of it
+        return (
+            "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
+            r"""`sed 's/\\\\/\x01/g; s/\\"/""/g; s/\x01/\\/g' FILE > ROWS.csv` does it where a backslash stands """
+            "before them, and writes one of two backslashes, which stand for one there; others are for you "
+            f"to double, since nothing tells where their cell ends. {anew(separator, 'quoting=3')} takes all "
+            "quotes for a part of the text, as tables with tabs mostly have them."
+        )
+    return None
+
+
+def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -> str | None:
+    """The same where rows have other numbers of cells than the header, for one of three reasons."""
+    mark = separator_in(file_format)
+    others = Counter(problem.what.partition(BY_OTHERS)[2] for problem in problems)
+    other, count = others.most_common(1)[0]
+    lacks_own = any(
+        problem.what.startswith(("1 cell ", OTHERS_IN_QUOTES)) for problem in problems
+    )  # else only cells are too many
+    if other and lacks_own and count > max(1, len(problems) // 2):
+        return _written_otherwise(mark, other)
+    if are_all and all(ROW_NUMBER in problem.what for problem in problems):
+        return (
+            "Rows begin with their numbers, for which the header has no name, as write.table of R leaves it: "
+            f"`sed '1s/^/number{mark[1:-1]}/' FILE > ROWS.csv` gives them one."
+        )
+    if all(_has_too_many(problem.what) for problem in problems):
+        return (
+            "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
+            f"{_by_python(_rows_of(file_format) + _JOINED.format(mark=mark))} joins cells where a space follows the "
+            "separator, as it does within a sentence; rows that have too many cells even so are left out, and their "
+            "lines printed: in which cell the separator belongs is for you to say."
+        )
+    return None
+
+
+def _written_otherwise(mark: str, other: str) -> str:
+    """What to do where other separators stand in the rows than in the header, which is `mark` as Python writes it."""
+    wanted = next(one for one, name in SEPARATORS.items() if name == other)
+    how = f"1s/{mark[1:-1]}/{json.dumps(wanted)[1:-1]}/g"
+    return (
+        f"Header and rows have different separators: `sed '{how}' FILE > ROWS.csv` gives the header those of the rows. "
+        "Where only some rows are so, two files were put together: check each by itself."
+    )
+
+
+def _rows_of(file_format: str) -> str:
+    """Python that has read the header of a table, and written it."""
+    return (
+        f"rows = csv.reader({_OPENED}, delimiter={separator_in(file_format)}); head = next(rows); out.writerow(head); "
+    )
+
+
+def _by_python(how: str) -> str:
+    begun = f'import csv, sys; {_LONG_CELLS}out = csv.writer(sys.stdout, lineterminator="\\n"); '
+    return f"`python3 -c {quoted(begun + how)} > ROWS.csv`"
+
+
+def _has_too_many(what: str) -> bool:
+    """Whether a row has more cells than the header."""
+    cells, _, wanted = what.partition(" where the header has ")
+    return bool(wanted) and int(cells.split()[0]) > int(wanted.partition(":")[0])

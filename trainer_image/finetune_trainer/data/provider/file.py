@@ -1,0 +1,104 @@
+"""Rows → the file that a provider gets: JSON lines, one row each. Also how many tokens it is likely to be.
+
+Written to the pod's scratch folder, so that an upload that breaks off is repeated without reading the source again.
+"""
+
+import hashlib
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from finetune_api.job_status import PartName
+from finetune_api.verdict import SplitName
+from finetune_api.words import counted
+from finetune_trainer.data.provider.rules import ProviderRules, require_rows_as_wanted, require_size
+from finetune_trainer.data.provider.token_estimate import estimated_tokens, longest_tokens
+from finetune_trainer.data.row_warnings import Doubtful, Look
+from finetune_trainer.data.rows import Row
+
+NAMED_ROWS = 5
+
+
+@dataclass(frozen=True)
+class ConvertedFile:
+    """A split, or the job's own code, as the provider gets it."""
+
+    split: PartName
+    path: Path
+    bytes: int
+    sha256: str
+    tokens: int
+    """An estimate, of one pass."""
+    warnings: Sequence[str] = ()
+    """What the provider does with some of the rows that may not be meant."""
+
+
+def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRules, folder: Path) -> ConvertedFile:
+    """Write a split as JSON lines in the provider's form.
+
+    Raises:
+        TrainerError: the provider would not take all of the rows, or a file so large; or reading them raises it.
+        OSError: the scratch folder has no room.
+    """
+    path = folder / f"{split}.jsonl"
+    digest, size, tokens = hashlib.sha256(), 0, 0
+    bad, long = _BadRows(rules), Doubtful(_longer_than(rules.max_tokens), "so many tokens")
+    with path.open("wb") as file:
+        for part, count in _parts(_noted(bad.passing(rows), long), rules):
+            size += len(part)
+            require_size(rules, name, size)
+            digest.update(part)
+            file.write(part)
+            tokens += count
+    require_rows_as_wanted(rules, name, bad.named, bad.count)
+    warnings = [_long_rows(name, rules, long)] if long.rows else []
+    return ConvertedFile(split, path, size, digest.hexdigest(), tokens, warnings)
+
+
+def _noted(rows: Iterable[Row], doubtful: Doubtful) -> Iterator[Row]:
+    for row in rows:
+        doubtful.add(row)
+        yield row
+
+
+def _longer_than(limit: int | None) -> Look:
+    return lambda row: [row.position.packed()] if limit and isinstance(row, Row) and longest_tokens(row) > limit else ()
+
+
+def _long_rows(name: str, rules: ProviderRules, long: Doubtful) -> str:
+    some = (
+        f"{name}: {counted(long.rows, 'row')} (the first: {long.first}) longer than about {rules.max_tokens:,} tokens"
+    )
+    if rules.cuts_longer:
+        return f"{some}, beyond which {rules.title} cuts the end"
+    return f"{some}, and {rules.title} takes no longer ones: the whole job fails there if they are"
+
+
+def _parts(rows: Iterable[Row], rules: ProviderRules) -> Iterable[tuple[bytes, int]]:
+    if rules.byte_order_mark:
+        yield BOM_UTF8, 0
+    for row in rows:
+        yield orjson.dumps(rules.form(row)) + b"\n", estimated_tokens(row)
+
+
+class _BadRows:
+    """Rows that the provider would not take: all are counted, the first are named."""
+
+    def __init__(self, rules: ProviderRules) -> None:
+        self._problems = rules.problems
+        self.named: list[str] = []
+        self.count = 0
+
+    def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The others."""
+        for row in rows:
+            what = next((found for problem in self._problems if (found := problem(row))), None)
+            if what is None:
+                yield row
+                continue
+            self.count += 1
+            if len(self.named) < NAMED_ROWS:
+                self.named.append(f"{row.position}: {what}")

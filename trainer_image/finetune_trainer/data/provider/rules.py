@@ -1,0 +1,189 @@
+"""What a provider asks of a dataset before it takes it, checked before a cent is spent.
+
+What every row must have stands in `columns`, what a provider's rows look like in `provider_rows`; the file to send is
+made in `provider_file`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from finetune_api import bedrock
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.names import UPLOAD_MAX_BYTES
+from finetune_api.reasons import Reason
+from finetune_api.verdict import SPLITS, DatasetVerdict, SplitName
+from finetune_api.words import counted
+from finetune_trainer.data.provider import rows
+from finetune_trainer.data.provider.rows import Form, Problem
+from finetune_trainer.errors import TrainerError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ProviderRules:
+    """The rules of one provider."""
+
+    title: str
+    """As messages call it."""
+    min_rows: int = 1
+    """Rows of the training set at least."""
+    min_all_rows: int = 1
+    """Rows of training and validation together at least."""
+    max_rows: int | None = None
+    """The same at most."""
+    max_validation_rows: int | None = None
+    validation: bool = True
+    """Whether it takes a validation set."""
+    max_bytes: int = UPLOAD_MAX_BYTES
+    """Bytes of one converted file at most."""
+    byte_order_mark: bool = False
+    """Whether files begin with the UTF-8 byte order mark."""
+    form: Form = rows.as_messages
+    max_tokens: int | None = None
+    """Of a row."""
+    cuts_longer: bool = True
+    """Whether the provider cuts the end of longer ones; else they fail the job. Our count is too rough to refuse."""
+    problems: Sequence[Problem] = ()
+    """What may be wrong with a row, in the order of the checks."""
+    billed_by_tokens: bool = True
+    """Whether tokens say what tuning costs."""
+    splits: tuple[SplitName, ...] = ("train", "validation")
+    """What the provider gets."""
+
+
+MAX_EXAMPLE_TOKENS = 65_536
+"""Of a row, for every model that is tuned at OpenAI and Azure: their tables of models."""
+
+RULES = {
+    "openAI": ProviderRules("OpenAI", min_rows=10, max_tokens=MAX_EXAMPLE_TOKENS),
+    # Services with OpenAI's API have minima of their own: theirs to check, and a refused file costs nothing.
+    "openAICompatible": ProviderRules("the service"),
+    "azureOpenAI": ProviderRules("Azure OpenAI", min_rows=10, byte_order_mark=True, max_tokens=MAX_EXAMPLE_TOKENS),
+    # Our own trainer, which measures on the test set there.
+    "sageMaker": ProviderRules("the trainer", billed_by_tokens=False, splits=SPLITS),
+}
+"""By the name that a PrepareJob carries. OpenAI's and Azure's fine-tuning guides, as of November 2026."""
+
+_ONE_QUESTION = (rows.not_one_question, rows.longer_than(MAX_EXAMPLE_TOKENS))
+_OF_PAIRS: dict[str, tuple[Form, Sequence[Problem]]] = {
+    "openAI": (rows.as_preference, _ONE_QUESTION),
+    "openAICompatible": (rows.as_preference, ()),
+    "azureOpenAI": (rows.as_preference, _ONE_QUESTION),
+    "sageMaker": (rows.as_two_answers, ()),
+}
+"""Form and problems of rows with two answers, where a provider learns from such: their guides on preferences."""
+
+BEDROCK = "bedrock"
+NAMES = (*RULES, BEDROCK)
+
+_FORMS: dict[bedrock.Format, Form] = {
+    "Conversation": rows.as_conversation,
+    "Messages": rows.as_messages_with_system,
+    "Pairs": rows.as_pair,
+}
+
+
+def rules_for(name: str, spec: FineTuneJobSpec) -> ProviderRules:
+    """A provider's rules for the rows of a job.
+
+    Raises:
+        TrainerError: SpecInvalid, the provider could not tune so.
+        KeyError: nobody has such a name.
+    """
+    rules = _rules_of(name, spec.base_model)
+    if spec.preference is None:
+        return rules
+    if name not in _OF_PAIRS:
+        message = f"spec.preference: {rules.title} learns from one answer for each prompt"
+        raise TrainerError(Reason.SPEC_INVALID, message, "Remove spec.preference, and apply the job under a new name.")
+    form, problems = _OF_PAIRS[name]
+    return replace(rules, form=form, problems=problems)
+
+
+def _rules_of(name: str, base_model: str) -> ProviderRules:
+    """Bedrock's are those of the base model's family."""
+    if name != BEDROCK:
+        return RULES[name]
+    family = bedrock.family_of(base_model)
+    if family is None:
+        message = f"spec.baseModel: {base_model} is of no family that can be tuned at Bedrock ({bedrock.known()})"
+        raise TrainerError(Reason.SPEC_INVALID, message)
+    shape = rows.not_a_pair if family.format == "Pairs" else rows.not_a_conversation
+    return ProviderRules(
+        f"Bedrock ({family.title})",
+        min_rows=family.min_rows,
+        min_all_rows=family.min_all_rows,
+        max_rows=family.max_rows,
+        max_validation_rows=family.max_validation_rows,
+        validation=family.validation,
+        max_tokens=family.max_tokens,
+        cuts_longer=False,
+        form=_FORMS[family.format],
+        problems=(
+            shape,
+            rows.partly_learnt,
+            *((rows.reserved,) if family.reserved_words else ()),
+        ),
+    )
+
+
+def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
+    """Go on only with enough rows, and not with too many.
+
+    Raises:
+        TrainerError: DatasetInvalid, with both counts.
+    """
+    train, validation = verdict.train, verdict.validation
+    if train is None:
+        return
+    if validation is not None and not rules.validation:
+        message = f"{validation.file}: {rules.title} takes no validation set"
+        raise TrainerError(Reason.DATASET_INVALID, message, "Remove dataset.validation from the job.")
+    beside = validation.rows if validation else 0
+    rows = train.rows + beside
+    together = f"{train.file}: {counted(rows, 'row')}{' with those of validation' if beside else ''}"
+    alone = f"{validation.file if validation else ''}: {counted(beside, 'row')} of validation"
+    for most, given, said in ((rules.max_rows, rows, together), (rules.max_validation_rows, beside, alone)):
+        if most is not None and given > most:
+            message = f"{said}; {rules.title} takes at most {most:,}"
+            raise TrainerError(Reason.DATASET_INVALID, message, "Use fewer rows, and apply the job under a new name.")
+    too_few = (
+        (rules.min_all_rows, rows, f"{together}; {rules.title} takes"),
+        (rules.min_rows, train.rows, f"{train.file}: {counted(train.rows, 'row')}; {rules.title} tunes on"),
+    )
+    for fewest, given, said in too_few:
+        if given < fewest:
+            message = f"{said} at least {fewest:,}"
+            raise TrainerError(Reason.DATASET_INVALID, message, "Add rows, and apply the job under a new name.")
+
+
+def require_size(rules: ProviderRules, name: str, size: int) -> None:
+    """Go on only with a file that is small enough once converted.
+
+    Raises:
+        TrainerError: DatasetInvalid, with both sizes.
+    """
+    if size <= rules.max_bytes:
+        return
+    raise TrainerError(
+        Reason.DATASET_INVALID,
+        f"{name}: more than {rules.max_bytes // MIB:,} MiB as JSON lines; {rules.title} takes no larger file",
+        "Use fewer or shorter rows, and apply the job under a new name.",
+    )
+
+
+def require_rows_as_wanted(rules: ProviderRules, name: str, bad: Sequence[str], count: int) -> None:
+    """Go on only with rows that the provider takes; `bad` says what is wrong with the first `count` of them.
+
+    Raises:
+        TrainerError: DatasetInvalid, with the lines.
+    """
+    if not count:
+        return
+    more = "; …" if count > len(bad) else ""
+    raise TrainerError(
+        Reason.DATASET_INVALID,
+        f"{name}: {rules.title} rejects {count:,} of the rows: {'; '.join(bad)}{more}",
+        "Correct these rows or leave them out, and apply the job under a new name.",
+    )

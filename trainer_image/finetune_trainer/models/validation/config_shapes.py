@@ -1,0 +1,167 @@
+"""Sizes in a base model's config.json, and numbers of layers, that are at odds with its weights, by their headers.
+
+Loading tells them too, once there is a pod with a GPU. Only kinds are judged whose matrices have, by these fields, the
+shapes that transformers makes of them, and only by fields that the file has: a kind's own defaults are left to it.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
+from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
+from finetune_trainer.models.validation.config_values import Fields, Wrong, is_whole, shown
+from finetune_trainer.models.validation.optional_tensors import lacking
+from finetune_trainer.models.validation.required_tensors import ALWAYS
+from finetune_trainer.models.validation.tensor_names import (
+    LAYER_COUNTS,
+    around_of,
+    count_of,
+    field_of,
+    parts_by_layer,
+    placed,
+)
+from finetune_trainer.models.validation.tensor_shapes import FOUR_TIMES, OF_EXPERTS, OWN_HEAD_DIM, SIDES, Side, Sides
+from finetune_trainer.models.weight_files import file_of, promised_in
+
+Shapes = Mapping[str, list[int]]
+"""Of tensors by name, as the files have them."""
+
+_HEAD = "lm_head.weight"
+_OLD_HEAD = "embed_out.weight"
+_HEADED = LLAMAS | OF_EXPERTS.keys() | T5S | {"gpt_neox", "gptj", "stablelm"}
+"""Kinds whose output head has one of these names, in files of any age."""
+_TIED = {"cohere", "cohere2", "ernie4_5_moe", "gemma", "gemma2", "gemma3_text", "smollm3", "starcoder2"}
+UNTIED = (LLAMAS | OF_EXPERTS.keys()) - _TIED | {"gpt_neox", "gptj", "stablelm"}
+"""Kinds whose output head is a matrix of its own where the file does not say."""
+_TABLES = frozenset({"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"})
+"""Names that the one table of words of a kind with such names may have in its files."""
+
+
+class Odd(NamedTuple):
+    """A tensor with a side that is not as wide as the fields say."""
+
+    tensor: str
+    side: Side
+
+
+def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
+    """A number of layers that the files contradict: by their lists of layers, else by the number of their tensors."""
+    kind, lists = fields.get("model_type"), sorted({placed(one).layers for one in shapes} - {""})
+    if kind in KNOWN and (len(lists) == 1 or kind in T5S | BARTS):
+        for layers in lists:
+            yield from _wrong_number(layers, fields, shapes, folder)
+        return
+    name = next((one for one in LAYER_COUNTS if is_whole(fields.get(one))), None)
+    if name is not None and shapes and fields[name] > len(shapes):
+        yield Wrong(name, f"is {fields[name]}, and the files of weights hold {len(shapes)} tensors")
+
+
+def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
+    name = field_of(fields, layers)
+    if name is None:
+        return
+    said, held = fields[name], parts_by_layer(shapes, layers)
+    if said > (most := 1 + max(held)):
+        yield Wrong(name, f"is {said}, and the files of weights hold {most} layers")
+        return
+    whole = {part for part in ALWAYS[fields["model_type"]] if part.startswith(f"{layers}N.")}
+    before: set[str] = set().union(*(held.get(number, set()) for number in range(said)))
+    if said in held and whole <= held[said] <= before:
+        # Layers that guess further tokens have parts that no other one has, and are left out by design.
+        first = next(one for one in shapes if placed(one)[1:] == (layers, said))
+        layer = f"{around_of(first)}{layers}{said} in {file_of(folder, first)}"
+        yield Wrong(name, f"is {said}: by config.json it has {said} layers, but its files have more: {layer}")
+
+
+def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
+    """The first size that the weights contradict, or a head of its own or biases that they have not.
+
+    All tensors are floats: quantised matrices are packed, and have other shapes.
+
+    Raises:
+        TrainerError: ModelUnusable, the weights contradict one another: then a file is wrong, and no size.
+    """
+    sides = SIDES.get(fields.get("model_type", ""))
+    if sides is None or fields.get("quantization_config") is not None:
+        return
+    sizes = _sizes(fields)
+    right: set[str] = set()
+    odd: list[Odd] = []
+    for name, both in _judged(sides, shapes, fields):
+        for side, there in zip(both, shapes[name], strict=True):
+            if side.by(sizes) == there:
+                right.update(side.fields)
+            elif side.by(sizes) is not None:
+                odd.append(Odd(name, side))
+    if odd:
+        field = _blamed([one.side for one in odd], right)
+        name = odd[0].tensor if field else min(one.tensor for one in odd)
+        by_config = tuple(
+            side.by(sizes) or width for side, width in zip(sides[placed(name).part], shapes[name], strict=True)
+        )
+        where = f"{name} in {file_of(folder, name)} is {tuple(shapes[name])}"
+        if field is None:
+            why = f"its weights are another model's: {where}, and by config.json {by_config}"
+            raise unusable(folder, why, PUT_THERE_AGAIN)
+        said = f"is {shown(fields[field])}" if field in fields else "is missing"
+        yield Wrong(field, f"{said}, and {where}, by config.json {by_config}")
+    elif right and (no_head := _no_head(fields, shapes, folder)):
+        yield no_head
+    else:
+        yield from lacking(fields, shapes)
+
+
+def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Wrong | None:
+    """What is wrong where the output head is a matrix of its own that the files have not.
+
+    Raises:
+        TrainerError: ModelUnusable, they have no table of words, and no head that may be one.
+    """
+    kind = fields["model_type"]
+    there = {placed(name).part: name for name in shapes}
+    is_tied = fields.get("tie_word_embeddings", kind not in UNTIED) is not False
+    table = next(iter(SIDES[kind]))
+    names = _TABLES if table in _TABLES else {table}
+    if not names & there.keys() and not (is_tied and _HEAD in there):
+        name = max(map(around_of, shapes), key=len) + table
+        why = f"its weights are incomplete: {name} cannot be found in {promised_in(folder, name)}"
+        raise unusable(folder, why, PUT_THERE_AGAIN)
+    if is_tied or {_HEAD, _OLD_HEAD} & there.keys() or kind not in _HEADED:
+        return None
+    said = "is false" if "tie_word_embeddings" in fields else f"is missing, which is false for a {kind}"
+    return Wrong("tie_word_embeddings", f"{said}, and the files of weights have no {_HEAD}")
+
+
+def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:
+    """Names of tensors, and their sides, of the layers that the model has: part by part, the earliest layer first."""
+    order = {part: place for place, part in enumerate(sides)}
+    found = [(placed(name), name) for name in shapes]
+    known = [
+        (place, name) for place, name in found if place.part in order and len(sides[place.part]) == len(shapes[name])
+    ]
+    for place, name in sorted(known, key=lambda one: (order[one[0].part], one[0].number, one[1])):
+        layers = count_of(fields, place.layers)
+        if layers is None or place.number < layers:
+            yield name, sides[place.part]
+
+
+def _sizes(fields: Fields) -> Mapping[str, int]:
+    """What the file says, and what follows from it: the width of heads, and of feed-forward layers."""
+    sizes = {name: value for name, value in fields.items() if is_whole(value) and value > 0}
+    hidden, heads, kind = sizes.get("hidden_size"), sizes.get("num_attention_heads"), fields["model_type"]
+    if hidden and heads and "head_dim" not in fields and kind not in OWN_HEAD_DIM:
+        sizes["head_dim"] = hidden // heads
+    inner, width = FOUR_TIMES.get(kind, ("", ""))
+    if width in sizes and fields.get(inner) is None:
+        sizes[inner] = 4 * sizes[width]
+    return sizes
+
+
+def _blamed(wrong: list[Side], right: set[str]) -> str | None:
+    """The field that explains most: of those of the first wrong side, but for what other sides show to be right.
+
+    None where those show all of them to be right.
+    """
+    suspects = [name for name in reversed(wrong[0].fields) if name not in right]
+    return max(suspects, key=lambda name: sum(name in side.fields for side in wrong), default=None)
