@@ -96,6 +96,24 @@ async def test_a_tuned_model_and_its_base_are_deployed_asked_and_gone(provider, 
     assert "deployments" not in cluster.evaluation
 
 
+async def test_a_deletion_that_comes_to_nothing_for_an_hour_is_told_though_the_job_has_ended(provider, begin):
+    cluster = await begin()
+    await deployed(cluster)
+    provider.set(delete_seconds=4000)
+    await cluster.measure()
+    await cluster.pass_time(1800)
+    assert (cluster.status()["phase"], is_shown(cluster)) == ("Succeeded", None)
+    await cluster.pass_time(1800)
+    await cluster.wait(60)
+    assert is_shown(cluster) == 1
+    said = cluster.condition("Released")
+    assert said["status"] == "False"
+    assert "shows them still" in said["message"]
+    provider.set(delete_seconds=20)
+    await alone(cluster, provider)
+    assert (cluster.condition("Released")["status"], cluster.status()["phase"]) == ("True", "Succeeded")
+
+
 async def test_a_finalizer_that_somebody_takes_off_an_ended_job_leaves_no_deployment(provider, begin):
     """The version does not wait for their end: what is recorded is billed until it is deleted."""
     cluster = await begin()
