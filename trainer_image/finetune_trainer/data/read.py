@@ -16,7 +16,6 @@ from finetune_api.dataset import Columns, DataFile, Dataset
 from finetune_api.reasons import Reason
 from finetune_api.uris import AROUND, Uri, UriError, parse_uri, without_mark
 from finetune_api.verdict import SplitName
-from finetune_trainer.data import utf16
 from finetune_trainer.data.blocks import Block, one_by_one
 from finetune_trainer.data.column_names import absent, may_serve
 from finetune_trainer.data.columns import Unusable, to_rows
@@ -35,6 +34,7 @@ from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.rows import Record, Row, Rows
 from finetune_trainer.data.source import Source, broken_file
 from finetune_trainer.data.turns import is_message
+from finetune_trainer.data.utf16 import as_utf8, utf16_of
 from finetune_trainer.data.wrapped import places_of_rows, step_for
 from finetune_trainer.errors import TrainerError
 
@@ -159,9 +159,9 @@ class SplitFile:
         if self.format.format == "Parquet":
             require_own_kind(stream.peek(_START), self.format, self.name)
             return self._parquet(stream) if stream.peek(1) else iter(())
-        if utf16.is_utf16(stream.peek(_START)):
-            self._found_out(utf16.NAME)
-            stream = utf16.as_utf8(stream, self.name)
+        if encoding := utf16_of(stream.peek(_START)):
+            self._found_out(encoding)
+            stream = as_utf8(stream, encoding, self.name)
         require_own_kind(stream.peek(_START), self.format, self.name)
         if self.format.format == "CSV":
             usual = separator_by_ending(self.name)

@@ -28,17 +28,27 @@ SCRIPTS = (
     "Ѓорче, \u0455ид", "Ђорђе", "Ζήτω η λίμνη", "Český š",
     RUSSIAN, JAPANESE, CHINESE, "🙂", "Ä\u2013Ö\u2013Ü\u2013", "50 ¤, Øst",
 )  # fmt: skip
-HEALTHY = (*CODE, *FORMULAS, *PATHS, *FACES, *SCRIPTS, "a\nb", "", '"quoted"', "data:image/svg+xml;base64,")
+DIALOGUES = (
+    '"So," he said, "it is."', "“Well?” asked Ann. “No.”", "'Well?' asked Ann. 'No.'", "«Oui», dit-elle. «Non»",
+)  # fmt: skip
+SHORT = ("", "a\nb", "A", "Yes", "good", "ACGTACGT", "MKTAYIAKQRQI", "12+34=", "17%23", "deadbeef", "Internationalisation")
+HEALTHY = (*CODE, *FORMULAS, *PATHS, *FACES, *SCRIPTS, *DIALOGUES, *SHORT, "data:image/svg+xml;base64,")
 GARBLED = (
     garbled.ends_escaped, garbled.has_written_breaks, garbled.has_escaped_breaks, garbled.is_json_string,
     garbled.is_encoded_twice, garbled.has_file, garbled.has_html, garbled.has_controls, garbled.is_struct,
-    garbled.shows_image, garbled.has_bytes_of_mail,
+    garbled.shows_image, garbled.has_bytes_of_mail, garbled.is_encoded,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("text", HEALTHY)
 def test_no_healthy_text_is_taken_for_a_garbled_one(text):
     assert [one.__name__ for one in GARBLED if one(text)] == []
+
+
+@pytest.mark.parametrize("text", DIALOGUES)
+def test_a_dialogue_is_no_text_in_quotes(text):
+    assert not garbled.is_wrapped(text)
+    assert not garbled.is_quoted(text)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +59,12 @@ def test_no_healthy_text_is_taken_for_a_garbled_one(text):
         (garbled.has_written_breaks, r"to do\n* this"),
         (garbled.has_written_breaks, r"| a |\n| b |"),
         (garbled.has_written_breaks, r"of C\\D\n- a"),
+        (garbled.has_written_breaks, r"Name:\tAnn"),
+        (garbled.is_wrapped, '"He said ""yes"" and \\"no\\""'),
+        (garbled.is_wrapped, "'It's so'"),
+        (garbled.is_encoded, "SGVsbG8sIHdobyBhcmUgeW91Pw=="),
+        (garbled.is_encoded, "Hello%2C%20you"),
+        (garbled.is_encoded, r"\x48656c6c6f"),
         (garbled.has_escaped_breaks, "a\\\nb c"),
         (garbled.has_escaped_breaks, "One.\\\n\\\nTwo\\\\\\\nThree"),
         (garbled.ends_escaped, "yes,\\"),
