@@ -66,6 +66,14 @@ EXPORTS = {
         [{"id": "1", "fields": {"NAME": one}, "responses": {"NAME": [{"value": other}]}} for one, other in PAIRS],
         {},
     ),
+    "Cohere": (
+        [
+            {"message": one, "chat_history": [{"role": "USER", "message": "a"}, {"role": "CHATBOT", "message": "b"}]}
+            | {"response": other}
+            for one, other in PAIRS
+        ],
+        {},
+    ),
     "HH-RLHF": ([{"chosen": dialogue(*pair), "rejected": dialogue(pair[0], "no")} for pair in PAIRS], PREFERENCE),
     "an answer within an object": ([{"prompt": one, "id": 1, "fields": {"x": other}} for one, other in PAIRS], {}),
     "authors": (

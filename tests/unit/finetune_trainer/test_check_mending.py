@@ -226,8 +226,9 @@ def as_table(column, cells, separator=","):
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_messages_that_python_has_written_into_a_table_are_made_json(mended, separator):
-    text, verdict = mended("t.csv", as_table("messages", [str(ASKED)] * 2, separator))
+@pytest.mark.parametrize("between", [", ", "\n "], ids=["a list", "an array of numpy"])
+def test_messages_that_python_has_written_into_a_table_are_made_json(mended, separator, between):
+    text, verdict = mended("t.csv", as_table("messages", [between.join(map(str, ASKED)).join("[]")] * 2, separator))
     assert verdict.valid, verdict.message
     assert json.loads(text.splitlines()[0])["messages"] == ASKED
 
@@ -242,11 +243,24 @@ def test_messages_that_python_has_written_into_json_are_made_json(mended, name):
     assert json.loads(text.splitlines()[0])["messages"] == ASKED
 
 
-def test_an_array_of_numpy_written_as_text_is_told_to_be_written_anew(check):
-    data = as_table("messages", ["\n ".join(map(str, ASKED)).join("[]")])
-    verdict = check(train=("t.csv", data)).verdict
-    assert "line 2: messages is a list as Python's str writes it, not JSON" in verdict.message
-    assert "map(lambda one: json.dumps(list(one)))" in verdict.next_step
+def test_pairs_as_clickhouse_shows_them_are_made_lists(check, tmp_path):
+    data = as_table("messages", [str([tuple(one.values()) for one in ASKED])])
+    made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
+    step = check(train=("made.jsonl", made)).verdict.next_step
+    (tmp_path / "ROWS.jsonl").unlink()
+    assert json.loads(followed(step, tmp_path, FILE=made))["messages"] == ASKED
+
+
+def test_structs_with_the_text_first_get_no_command_that_fails(check):
+    cells = ["[{'content': What, 'role': user}, {'content': 'a, b', 'role': assistant}]"]
+    step = check(train=("t.csv", as_table("messages", cells))).verdict.next_step
+    assert step.startswith("Write messages as JSON where they are exported: to_json(COLUMN)")
+    assert "`" not in step
+
+
+def test_a_table_called_json_lines_gets_no_command_that_fails(check):
+    step = check(train=("t.jsonl", "prompt,completion\na,b\n")).verdict.next_step
+    assert step.endswith("set spec.dataset.train.format if it is something else, or write one object a line.")
 
 
 THANKS = {"from": "human", "value": "thanks"}

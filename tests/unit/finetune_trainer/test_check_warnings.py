@@ -238,7 +238,7 @@ def test_line_breaks_that_were_escaped_twice_are_told(check, text, warned, colum
     rows = [{"prompt": "a\nb", "completion": "c"}, {"prompt": "a", "completion": "b", column: text}]
     found = check(train=("t.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))).verdict.warnings
     assert [
-        one for one in found if r"1 row with line breaks written out as \n (the first: line 2)" in one
+        one for one in found if r"1 row with line breaks or tabs written out as \n or \t (the first: line 2)" in one
     ] or not warned
     assert warned or not [one for one in found if "written out" in one]
 

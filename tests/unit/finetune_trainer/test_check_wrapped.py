@@ -114,6 +114,15 @@ WRAPPED = {
         "rows": [{"row_idx": 1, "row": row, "truncated_cells": []} for row in ROWS],
     },
     "split of pandas": {"columns": ["prompt", "completion"], "index": [0, 1], "data": [list(pair) for pair in PAIRS]},
+    "columns of ClickHouse": {
+        "meta": [{"name": name, "type": "String"} for name in ("prompt", "completion")],
+        "data": [list(pair) for pair in PAIRS],
+        "rows": 2,
+    },
+    "cells of Databricks": {
+        "manifest": {"schema": {"columns": [{"name": "prompt"}, {"name": "completion"}]}},
+        "result": {"data_array": [list(pair) for pair in PAIRS]},
+    },
     "columns of pandas": {"prompt": {"0": ASKED[0], "1": ASKED[1]}, "completion": {"0": ANSWERED[0], "1": ANSWERED[1]}},
     "lists": {"prompt": ASKED, "completion": ANSWERED},
     "index of pandas": {"0": ROWS[0], "1": ROWS[1]},
@@ -317,6 +326,7 @@ def test_named_rows_are_left_out_by_their_lines(check, tmp_path):
         ("t.jsonl.xz", lambda data: lzma.compress(data.encode())),
         ("t.jsonl", lambda data: data.encode("utf-16")),
         ("t.jsonl.bz2", lambda data: bz2.compress(data.encode("utf-16"))),
+        ("t.jsonl", lambda data: data.encode("utf-16-be")),
     ],
 )
 def test_what_no_command_reads_as_it_is_is_unpacked_first(check, tmp_path, name, packed):
@@ -331,6 +341,19 @@ def test_rows_of_a_table_with_too_few_cells_and_headers_among_them_are_left_out(
     data = "\n".join(lines).replace(",", separator)
     made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
     assert made == "prompt,completion\nf,g\nh,i\n", "and those beside them, which may be parts of one text"
+
+
+@pytest.mark.parametrize("end", ["(3 rows)\n", "(3 rows affected)", "\\.\n", "prompt,completion\n"])
+def test_lines_that_are_no_rows_are_taken_out_of_a_table_and_their_neighbours_are_not(check, tmp_path, end):
+    data = f"prompt,completion\na,b\nc,d\ne,f\n{end}"
+    made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
+    assert made == data.removesuffix(end)
+
+
+def test_row_numbers_are_told_though_texts_have_as_many_of_another_separator(check, tmp_path):
+    data = "prompt\tcompletion\n1\ta\tHold, then release\n2\tb\tIt is; well\n"
+    made = followed(check(train=("t.tsv", data)).verdict.next_step, tmp_path, FILE=data)
+    assert made == f"number\t{data}"
 
 
 def test_lines_above_a_table_are_taken_away(check, tmp_path):

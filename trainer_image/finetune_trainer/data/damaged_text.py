@@ -3,6 +3,7 @@
 Each is asked of many texts put together first, wherever none of them has what a single one must have.
 """
 
+import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -12,7 +13,7 @@ _WRITTEN_BREAK = re.compile(r"""\\n(?![a-z"'\])?/{]|[*+|](?! ))""")
 """Of a text that was escaped twice. Behind it a small letter is LaTeX's or of a path, a quote is of a program, and what
 ends or repeats something is of a pattern."""
 _OF_LATEX = (
-    "abla|atural|e|earrow|eg|eq|ewcommand|ewline|ewpage|exists|geq|i|leq|mid|ode|oindent|onumber|ormal\\w*|ot|otin|"
+    "abla|ag|atural|binom|e|earrow|eg|eq|ewcommand|ewline|ewpage|exists|geq|i|leq|mid|ode|oindent|onumber|ormal\\w*|ot|otin|"
     "parallel|prec|subseteq|succ|u|warrow|a[nu]|anh|ext\\w*|frac|herefore|heta|ilde|imes|o|op|riangle\\w*"
 )
 """Commands that begin with n or t, without that letter."""
@@ -32,14 +33,24 @@ OF_HTML = re.compile(
     "(ae|AE)lig|[oO]slash|[lr][sd]quo|[lr]aquo|[nm]dash|hellip|euro|pound|copy|trade|deg);"
 )
 _OF_STRUCTS = re.compile(r"""[{\[][^"']*[}\]]""")
-_WRAPPED = re.compile(r"""b?'.*'|".*"|“.*”|„.*“|«.*»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""", re.DOTALL)
+_IN_QUOTES = r""""(?:[^"\\]|\\.|"")*+"|“[^“”]*+”"""
+_QUOTED = re.compile(_IN_QUOTES, re.DOTALL)
+"""As a whole: a text with quotes at both ends may be a dialogue."""
+_WRAPPED = re.compile(
+    rf"""{_IN_QUOTES}|b?'(?:[^'\\]|\\.|''|(?<=\w)'(?=\w))*+'|„[^„“]*+“|«[^«»]*+»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""",
+    re.DOTALL,
+)
+_ENCODED = re.compile(r"\\x(?:[0-9a-f]{2})++\Z|[^%]*%(?:20|2C|0A|[C-E][0-9A-F])")
 _OF_MAILS = re.compile("=(?:C3|E2=80)=")
 _OF_FILES = re.compile(r";base64,[A-Za-z0-9+/]{32}")
 
 
 def has_written_breaks(text: str) -> bool:
-    """Whether line breaks stand in it as a backslash and an n alone: programs, which mean those, have others too."""
-    if "\\n" not in text or "\n" in text:
+    """Whether line breaks stand in it as a backslash and an n alone: programs, which mean those, have others too.
+
+    So may tabs, where those stand between words.
+    """
+    if "\n" in text or not ("\\n" in text or "\\t" in text):
         return False
     return any(_out_of_quotes(_alone(_WRITTEN_BREAK, text), text)) or _is_escaped(text)
 
@@ -105,6 +116,23 @@ def _is_json(text: str) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
+
+
+def is_quoted(text: str) -> bool:
+    """Whether one pair of double quotes stands around it."""
+    return text[:1] in ('"', "“") and _QUOTED.fullmatch(text) is not None
+
+
+def is_encoded(text: str) -> bool:
+    """Whether it is text in base64 or as addresses have it, or bytes as Postgres shows them."""
+    if " " in text:
+        return False
+    if "%" in text or text.startswith("\\x"):
+        return _ENCODED.match(text) is not None
+    try:
+        return bool(base64.b64decode(text, validate=True).decode())
+    except ValueError:
+        return False
 
 
 def is_wrapped(text: str) -> bool:

@@ -31,6 +31,7 @@ from finetune_trainer.data.files.formats import (
 from finetune_trainer.data.files.json_array import read_json_array
 from finetune_trainer.data.files.json_lines import LINE_BREAKS_OFF, LINE_TOO_LONG, read_json_lines
 from finetune_trainer.data.files.source import Source, broken_file
+from finetune_trainer.data.files.utf16 import as_utf8, utf16_of
 from finetune_trainer.data.fixes.column_names import absent, may_serve
 from finetune_trainer.data.fixes.nested import places_of_rows, step_for
 from finetune_trainer.data.layouts import Layouts
@@ -159,9 +160,9 @@ class SplitFile:
         if self.format.format == "Parquet":
             require_own_kind(stream.peek(_START), self.format, self.name)
             return self._parquet(stream) if stream.peek(1) else iter(())
-        if utf16.is_utf16(stream.peek(_START)):
-            self._found_out(utf16.NAME)
-            stream = utf16.as_utf8(stream, self.name)
+        if encoding := utf16_of(stream.peek(_START)):
+            self._found_out(encoding)
+            stream = as_utf8(stream, encoding, self.name)
         require_own_kind(stream.peek(_START), self.format, self.name)
         if self.format.format == "CSV":
             usual = separator_by_ending(self.name)

@@ -28,7 +28,9 @@ _FEW = 10
 """Rows that may all have one answer."""
 _TWO, _SOME = 2, 3
 """Rows that say something that is next to never meant, and that is rarely so."""
-_NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS))
+_TOO_NARROW = tuple("#" * count for count in range(5, 256))
+"""What Excel saves of a column that is too narrow for its numbers and dates."""
+_NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS, *_TOO_NARROW))
 _STILL_TO_COME = frozenset(
     spelt
     for word in ("todo", "tbd", "tba", "tbc", "fixme", "placeholder", "...", "…")
@@ -163,13 +165,18 @@ def of_every_row() -> list[EveryRow]:
             "show texts, lists and structs",
             _TWO,
         ),
+        EveryRow(
+            lambda asked, answer: damaged_text.is_encoded(asked) and " " not in answer,
+            "have a question in base64, or as addresses or Postgres write bytes: that is learnt, and not what it says",
+            _SOME,
+        ),
         EveryRow(is_the_same, "have the same answer: a model learns to say it whatever it is asked"),
         EveryRow(
             lambda asked, answer: asked != answer and asked.rstrip(" .\n").endswith(answer),
             "tell the answer at the end of the question: a model learns to repeat it",
         ),
         EveryRow(
-            lambda _, answer: answer[0] + answer[-1] in ('""', "“”") and len(answer) > 1,
+            lambda _, answer: damaged_text.is_quoted(answer),
             "have quotes around the answer, which are learnt with it",
         ),
         EveryRow(
@@ -240,7 +247,9 @@ class Words:
 
 def with_no_value_below() -> Doubtful:
     """Finds rows below whose instruction stands what says that nothing does."""
-    ends = tuple(f"\n\n{word}" for word in (*_NO_VALUE, "<noinput>", "<no input>", "No input", "-"))
+    ends = tuple(
+        f"\n\n{word}" for word in (*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS, "<noinput>", "<no input>", "No input", "-")
+    )
 
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):
@@ -307,9 +316,12 @@ def of_texts() -> list[Doubtful]:
         Doubtful(_with(damaged_text.is_encoded_twice), "letters such as Ã¼ where ü was meant", _AS_READ),
         Doubtful(_with(damaged_text.has_html), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
         Doubtful(
-            _with(damaged_text.has_written_breaks, may_have=lambda texts: "\\" in texts and "\\n" in texts),
-            r"line breaks written out as \n",
-            "; they are learnt as a backslash and an n",
+            _with(
+                damaged_text.has_written_breaks,
+                may_have=lambda texts: "\\" in texts and ("\\n" in texts or "\\t" in texts),
+            ),
+            r"line breaks or tabs written out as \n or \t",
+            "; they are learnt as a backslash and a letter",
         ),
         Doubtful(
             _with(damaged_text.has_escaped_breaks, may_have=lambda texts: "\\" in texts and "\\\n" in texts),

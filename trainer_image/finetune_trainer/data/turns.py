@@ -37,10 +37,13 @@ _KINDS = {
     time: "a time of day",
     timedelta: "a duration",
 }
-PYTHONS_LIST = re.compile(r"\s*\[\s*\{\s*'(role|from|content|value)'")
-"""Beginning of a list of messages as str writes it."""
-_STRUCTS = re.compile(r"\s*\[\s*\{(\W?(role|from)\W{1,3})?(system|user|assistant|human|gpt),")
+_SPEAKERS = "(system|user|assistant|human|gpt)"
+PYTHONS_LIST = re.compile(rf"\s*\[\s*(\{{\s*'(role|from|content|value)'|\(\s*'{_SPEAKERS}',)")
+"""Beginning of a list of messages, or of pairs, as str writes it, and ClickHouse."""
+_STRUCTS = re.compile(rf"\s*\[\s*\{{(\W?(role|from)\W{{1,3}})?{_SPEAKERS},")
 """Beginning of a list of messages as databases show structs: with names before the values, or without."""
+_TEXT_FIRST = re.compile(rf"(?s)\s*\[\s*\{{.*\W(role|from)\W{{1,3}}{_SPEAKERS}\}}")
+"""The same where the speaker stands behind the text: nothing tells where that ends."""
 AS_STRUCTS = "is a list as databases show structs, not JSON"
 """Problem of messages that a query has made text of."""
 NO_JSON = "is no list of messages, nor one written as JSON (json.dumps writes it)"
@@ -217,7 +220,7 @@ def _decoded(messages: str, column: str) -> Any:
     try:
         found = msgspec.json.decode(messages)
     except (msgspec.DecodeError, RecursionError):
-        known = ((_STRUCTS, AS_STRUCTS), (PYTHONS_LIST, AS_PYTHON_WRITES))
+        known = ((_STRUCTS, AS_STRUCTS), (_TEXT_FIRST, NO_JSON), (PYTHONS_LIST, AS_PYTHON_WRITES))
         why = next((words for begins, words in known if begins.match(messages)), NO_JSON)
         raise UnusableError("Malformed", f"{called('messages', column)} {why}", column) from None
     if not are_told_apart(messages.encode(), [found]):

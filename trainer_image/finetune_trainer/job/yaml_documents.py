@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from finetune_api.reasons import Reason
-from finetune_trainer.data.files.utf16 import is_utf16
+from finetune_trainer.data.files.utf16 import utf16_of
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.job.kubernetes_yaml import Loader, is_octal
 
@@ -259,7 +259,7 @@ def _text(path: Path, name: str) -> str:
                 f"{name} is larger than {_MOST_BYTES // 1024**2} MiB, so it is no manifest",
                 "Name the manifest with -f FILE; it names the data.",
             )
-        return raw.decode("utf-16" if is_utf16(raw) else "utf-8-sig")
+        return raw.decode(utf16_of(raw) or "utf-8-sig")
     except OSError as error:
         is_address = path.parts[:1] in (("http:",), ("https:",))
         step = "An address is not fetched: curl -fsSL URL | finetune-trainer check -f -" if is_address else _BY_FILE

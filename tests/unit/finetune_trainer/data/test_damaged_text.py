@@ -28,17 +28,39 @@ SCRIPTS = (
     "Ѓорче, \u0455ид", "Ђорђе", "Ζήτω η λίμνη", "Český š",
     RUSSIAN, JAPANESE, CHINESE, "🙂", "Ä\u2013Ö\u2013Ü\u2013", "50 ¤, Øst",
 )  # fmt: skip
-HEALTHY = (*CODE, *FORMULAS, *PATHS, *FACES, *SCRIPTS, "a\nb", "", '"quoted"', "data:image/svg+xml;base64,")
+DIALOGUES = (
+    '"So," he said, "it is."', "“Well?” asked Ann. “No.”", "'Well?' asked Ann. 'No.'", "«Oui», dit-elle. «Non»",
+)  # fmt: skip
+SHORT = (
+    "",
+    "a\nb",
+    "A",
+    "Yes",
+    "good",
+    "ACGTACGT",
+    "MKTAYIAKQRQI",
+    "12+34=",
+    "17%23",
+    "deadbeef",
+    "Internationalisation",
+)
+HEALTHY = (*CODE, *FORMULAS, *PATHS, *FACES, *SCRIPTS, *DIALOGUES, *SHORT, "data:image/svg+xml;base64,")
 DAMAGED = (
-    damaged_text.ends_escaped, damaged_text.has_written_breaks, damaged_text.has_escaped_breaks,
-    damaged_text.is_json_string, damaged_text.is_encoded_twice, damaged_text.has_file, damaged_text.has_html,
-    damaged_text.has_controls, damaged_text.is_struct, damaged_text.shows_image, damaged_text.has_bytes_of_mail,
+    damaged_text.ends_escaped, damaged_text.has_written_breaks, damaged_text.has_escaped_breaks, damaged_text.is_json_string,
+    damaged_text.is_encoded_twice, damaged_text.has_file, damaged_text.has_html, damaged_text.has_controls, damaged_text.is_struct,
+    damaged_text.shows_image, damaged_text.has_bytes_of_mail, damaged_text.is_encoded,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("text", HEALTHY)
 def test_no_healthy_text_is_taken_for_a_damaged_one(text):
     assert [one.__name__ for one in DAMAGED if one(text)] == []
+
+
+@pytest.mark.parametrize("text", DIALOGUES)
+def test_a_dialogue_is_no_text_in_quotes(text):
+    assert not damaged_text.is_wrapped(text)
+    assert not damaged_text.is_quoted(text)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +71,12 @@ def test_no_healthy_text_is_taken_for_a_damaged_one(text):
         (damaged_text.has_written_breaks, r"to do\n* this"),
         (damaged_text.has_written_breaks, r"| a |\n| b |"),
         (damaged_text.has_written_breaks, r"of C\\D\n- a"),
+        (damaged_text.has_written_breaks, r"Name:\tAnn"),
+        (damaged_text.is_wrapped, '"He said ""yes"" and \\"no\\""'),
+        (damaged_text.is_wrapped, "'It's so'"),
+        (damaged_text.is_encoded, "SGVsbG8sIHdobyBhcmUgeW91Pw=="),
+        (damaged_text.is_encoded, "Hello%2C%20you"),
+        (damaged_text.is_encoded, r"\x48656c6c6f"),
         (damaged_text.has_escaped_breaks, "a\\\nb c"),
         (damaged_text.has_escaped_breaks, "One.\\\n\\\nTwo\\\\\\\nThree"),
         (damaged_text.ends_escaped, "yes,\\"),

@@ -67,6 +67,7 @@ def test_compressed_files_may_stand_one_behind_the_other(compress, tmp_path):
         ("t.csv", b'sep=;\r\nprompt;completion\r\n"a;1";b,c\r\n', "CSV, semicolons"),
         ("t.csv", b'\xef\xbb\xbf"sep=^"\nprompt^completion\na;1^b,c\n', "CSV, separated by ^"),
         ("t.csv", "prompt\tcompletion\r\na;1\tb,c\r\n".encode("utf-16"), "CSV, UTF-16, tabs"),
+        ("t.csv", "prompt\tcompletion\r\na;1\tb,c\r\n".encode("utf-16-le"), "CSV, UTF-16LE, tabs"),
         ("t.csv.xz", lzma.compress('prompt;completion\n"a;1";b,c'.encode("utf-16")), "CSV, UTF-16, semicolons, xz"),
         ("t.json", b'{"prompt":"a;1","completion":"b,c"}\n', "JSONLines"),
         ("t.jsonl", b'[{"prompt":"a;1","completion":"b,c"}]', "JSON"),

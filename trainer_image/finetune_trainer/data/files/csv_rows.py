@@ -43,6 +43,14 @@ BY_OTHERS = ": it has as many by "
 ROW_NUMBER = ": the first is its number"
 """End of what is said of rows that have one cell more than the header, which has no name for their numbers."""
 
+TO_REMOVE = ": remove the line"
+"""End of what is said of rows that are none, on a line of their own."""
+
+AT_ITS_END = f": it is what databases write at the end of a table{TO_REMOVE}"
+
+_END = re.compile(r"\\\.|\([0-9]+ rows?( affected)?\)|[0-9]+ rows? selected\.?")
+"""Of COPY, psql, sqlcmd and sqlplus."""
+
 _HEADER_LINES = 256
 """Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
 
@@ -217,7 +225,7 @@ def _records(rows: Iterator["_Row"], header: Header, empty: EmptyRows) -> Iterat
 def _record(position: Position, cells: list[str], header: Header) -> Record:
     names = header.names
     if len(cells) == len(names) and all(map(_is_name, cells, names)):
-        return Record(position, None, "the header stands here once more: remove the line")
+        return Record(position, None, f"the header stands here once more{TO_REMOVE}")
     if len(cells) == len(names):
         return Record(position, dict(zip(names, cells, strict=True)))
     why = _why(cells, len(names), header.separator, position.line or 0)
@@ -231,8 +239,9 @@ def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
         (any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"'), SPACE_BEFORE_QUOTE),
         (any(cell.startswith(("“", "„")) for cell in cells) and cells[-1].endswith(("”", "“")), TYPOGRAPHIC),
         (any(map(_ends_escaped, cells)) and not any(map(_OF_NO_DATABASE.search, cells)), ESCAPED),
-        (other, f"{BY_OTHERS}{SEPARATORS.get(other)}"),
         (len(cells) == wanted + 1 and cells[0] in (str(line - 2), str(line - 1)), ROW_NUMBER),
+        (len(cells) == 1 and _END.fullmatch(cells[0]) is not None, AT_ITS_END),
+        (other, f"{BY_OTHERS}{SEPARATORS.get(other)}"),
     )
     return next((words for is_so, words in known if is_so), "")
 

@@ -12,6 +12,7 @@ from finetune_api.dataset import DataFormat
 from finetune_api.reasons import Reason
 from finetune_trainer.data.files.compression import Compression, without_ending
 from finetune_trainer.data.files.json_lines import SEPARATOR
+from finetune_trainer.data.files.lines import BOM
 from finetune_trainer.data.files.source import AS_UTF8, broken_file
 from finetune_trainer.errors import TrainerError
 
@@ -27,6 +28,9 @@ _FORMATS: dict[str, DataFormat] = {
     ".pq": "Parquet",
 }
 _TAKE_OUT = "Take the file of rows out of the archive; gzip, zstd, bzip2 or xz may compress it."
+_OF_ZIP, _OF_TAR = (
+    f"{_TAKE_OUT} `{command} FILE > ROWS` does it where no other file is there." for command in ("unzip -p", "tar -xOf")
+)
 _TO_PARQUET = (
     '`python3 -c \'from pyarrow import feather, ipc, parquet; file = open("FILE", "rb"); '
     r'is_stream = file.read(4) == b"\xff\xff\xff\xff"; file.seek(0); '
@@ -70,7 +74,9 @@ _COMPRESS = "Compress the file with gzip, zstd, bzip2 or xz instead."
 _OF_OTHERS = {
     ".xlsx .xlsm .xlsb .xls": "Save the sheet as CSV; Excel calls it CSV UTF-8.",
     ".ods .numbers": "Save the sheet as CSV in UTF-8.",
-    ".zip .tar .tgz .7z .rar": _TAKE_OUT,
+    ".zip": _OF_ZIP,
+    ".tar .tgz": _OF_TAR,
+    ".7z .rar": _TAKE_OUT,
     ".arrow .feather": _TO_PARQUET,
     ".orc": _OF_ORC,
     ".avro": _OF_AVRO,
@@ -88,7 +94,8 @@ _NO_LETTERS = rb".{0,16}[\0-\x08\x0e-\x1f]"
 
 _REFUSED = (
     rb"(\d{3}:? )?(entry |repository |file )?(not found|access (is )?denied|unauthorized|forbidden|bad credentials|"
-    rb"invalid username or password|bad gateway|service unavailable)\b"
+    rb"invalid username or password|bad gateway|service unavailable|rate limit|too many requests|access to .{0,99} is "
+    rb"restricted)\b"
 )
 """How servers begin to say that they do not give a file."""
 
@@ -103,7 +110,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (
         re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)|\xd0\xcf\x11\xe0"),
         "is a zip archive or a spreadsheet",
-        "Take the file of rows out of the archive, or save the sheet as CSV.",
+        f"{_OF_ZIP} Of a spreadsheet save the sheet as CSV.",
     ),
     (re.compile(rb"ARROW1|FEA1|\xff{4}"), "is an Arrow or Feather file", _TO_PARQUET),
     (re.compile(rb"%PDF-"), "is a PDF", _AS_ROWS),
@@ -111,11 +118,8 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"Obj\x01"), "is an Avro file", _OF_AVRO),
     (re.compile(rb"ORC" + _NO_LETTERS, re.DOTALL), "is an ORC file", _OF_ORC),
     (re.compile(rb"\x80[\x02-\x05]"), "is a pickle file", _AS_ROWS),
-    (
-        re.compile(rb".{257}ustar|7z\xbc\xaf|Rar!\x1a", re.DOTALL),
-        "is a tar archive, or one of 7-Zip or RAR",
-        _TAKE_OUT,
-    ),
+    (re.compile(rb".{257}ustar", re.DOTALL), "is a tar archive", _OF_TAR),
+    (re.compile(rb"7z\xbc\xaf|Rar!\x1a"), "is an archive of 7-Zip or RAR", _TAKE_OUT),
     (re.compile(rb"\x04\x22\x4d\x18"), "is compressed with lz4", _COMPRESS),
     (
         re.compile(rb"\x89(PNG|HDF)\r|\xff\xd8\xff|GIF8|ID3[\2-\4]|\x7fELF|\x93NUMPY|\{\\rtf"),
@@ -138,6 +142,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
         "is what a server answers that does not give the file",
         "Fetch it anew: look up the address, and the key or the login that the place wants.",
     ),
+    (re.compile(rb"\s*<\?xml[^>]*>(?!\s*<(!doctype )?html)", re.IGNORECASE), "is XML", _AS_ROWS),
     (
         re.compile(
             rb"\s*<(!doctype|!--|\?xml|(html|head|body|div|table|title|script|error)\b[^,;|\t\r\n]*>)", re.IGNORECASE
@@ -172,7 +177,7 @@ _NO_TEXT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "is UTF-32 text", AS_UTF8),
     (
         re.compile(rb".{0,3}\0", re.DOTALL),
-        "begins with NUL bytes: it is no text, or UTF-16 without a byte order mark",
+        "begins with NUL bytes: it is no text",
         AS_UTF8,
     ),
 )
@@ -226,7 +231,7 @@ def json_format(stream: io.BufferedReader, asked: DataFormat) -> DataFormat:
     An array is an array of rows and an object is a row, whatever the file is called; so is one behind the separator of
     a text sequence, of which its line tells. What begins otherwise is broken, and read as what it is called.
     """
-    start = stream.peek().removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = stream.peek().removeprefix(BOM).lstrip()
     first = b"{" if _IN_BRACKETS.match(start) else start[:1]
     return "JSON" if first == b"[" else "JSONLines" if first in (b"{", SEPARATOR) else asked
 
@@ -237,7 +242,7 @@ def require_own_kind(start: bytes, file_format: FileFormat, file_name: str) -> N
     Raises:
         TrainerError: DatasetInvalid, with what it is and what to do.
     """
-    in_parquet = file_format.format == "Parquet"
+    in_parquet, start = file_format.format == "Parquet", start.removeprefix(BOM)
     for pattern, what, step in _FOREIGN[1:] if in_parquet else _FOREIGN + _NO_TEXT:
         if pattern.match(start):
             raise broken_file(file_name, what, step)

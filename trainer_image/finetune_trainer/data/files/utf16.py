@@ -1,29 +1,35 @@
-"""Text in UTF-16 as UTF-8, where its first bytes say so: what Excel calls Unicode text."""
+"""Text in UTF-16 as UTF-8, where its first bytes say so: what Excel calls Unicode text, and its likes without a mark."""
 
 import codecs
 import io
+import re
 
 from finetune_trainer.data.files.source import BUFFER, Filled, broken_file
 
-NAME = "UTF-16"
-_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_BEGINNINGS = {
+    "UTF-16": re.compile(rb"\xff\xfe(?!\0\0)|\xfe\xff"),
+    "UTF-16LE": re.compile(rb"([\t\n\r -~]\0){2}"),
+    "UTF-16BE": re.compile(rb"(\0[\t\n\r -~]){2}"),
+}
+"""By the name of the encoding: its byte order mark, and not that of UTF-32, or two characters of ASCII."""
 
 
-def is_utf16(start: bytes) -> bool:
-    """Whether a file begins with the byte order mark of UTF-16, and not with that of UTF-32."""
-    return start.startswith(_MARKS) and not start.startswith(codecs.BOM_UTF32_LE)
+def utf16_of(start: bytes) -> str | None:
+    """Which UTF-16 a file is in; None where it is in none."""
+    return next((name for name, begins in _BEGINNINGS.items() if begins.match(start)), None)
 
 
-def as_utf8(stream: io.BufferedReader, file_name: str) -> io.BufferedReader:
+def as_utf8(stream: io.BufferedReader, encoding: str, file_name: str) -> io.BufferedReader:
     """The same text. What is no whole character becomes no UTF-8 either, so that its row is found."""
-    return io.BufferedReader(_Recoded(stream, file_name), buffer_size=BUFFER)
+    return io.BufferedReader(_Recoded(stream, encoding, file_name), buffer_size=BUFFER)
 
 
 class _Recoded(Filled):
-    def __init__(self, stream: io.BufferedReader, file_name: str) -> None:
+    def __init__(self, stream: io.BufferedReader, encoding: str, file_name: str) -> None:
         self._stream = stream
+        self._encoding = encoding
         self._file_name = file_name
-        self._decoder = codecs.getincrementaldecoder("utf-16")(errors="surrogatepass")
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors="surrogatepass")
         self._ready = b""
 
     def some(self, view: memoryview) -> int:
@@ -33,7 +39,9 @@ class _Recoded(Filled):
             try:
                 self._ready = self._decoder.decode(block, final=not block).encode(errors="surrogatepass")
             except UnicodeDecodeError as error:
-                raise broken_file(self._file_name, f"the {NAME} text breaks off within a character") from error
+                raise broken_file(
+                    self._file_name, f"the {self._encoding} text breaks off within a character"
+                ) from error
         size = min(len(view), len(self._ready))
         view[:size], self._ready = self._ready[:size], self._ready[size:]
         return size

@@ -41,6 +41,10 @@ _WITH_HISTORY = (
     r'"user", content: ([.instruction, .input] | map(select(. != null and . != "")) | join("\n\n"))}, '
     '{role: "assistant", content: .output}])}'
 )
+_OF_COHERE = (
+    '{system: .preamble, messages: ([.chat_history[]? | {role, content: .message}] + [{role: "user", content: '
+    '.message}, {role: "assistant", content: (.response // .text | if type == "object" then .text else . end)}])}'
+)
 _OF_SEGMENTS = '{messages: [.segments[] | {role: (if .label then "assistant" else "user" end), content: .text}]}'
 _OF_ULTRACHAT = '{messages: [.data | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]}'
 _OF_CHOICES = (
@@ -83,6 +87,7 @@ _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
         _WITH_HISTORY,
         "makes conversations, the earlier turns before the instruction",
     ),
+    (frozenset({"message", "chat_history"}), _OF_COHERE, "makes conversations, the earlier turns before the message"),
     *((frozenset({"question", "choices", key}), _OF_CHOICES, _CHOSEN) for key in ("answer", "answerKey")),
     (frozenset({"segments"}), _OF_SEGMENTS, "makes a turn of each segment of Axolotl, by whether it is to be learnt"),
     (frozenset({"message_1", "message_2"}), "{prompt: .message_1, completion: .message_2}", "takes both messages"),

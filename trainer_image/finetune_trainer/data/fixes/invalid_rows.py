@@ -99,14 +99,11 @@ def _as_text(column: str, file_format: str) -> str:
 
 
 def _of_python(column: str, file_format: str) -> str:
-    """How a list that str has written becomes JSON. Where numpy has, nothing stands between two messages."""
-    anew = f"frame[{column!r}] = frame[{column!r}].map(lambda one: json.dumps(list(one)))"
+    """How a list that str has written becomes JSON."""
     name = json.dumps(column)
-    how = by_python(file_format, f"{{**row, {name}: ast.literal_eval(row[{name}])}}")
-    return (
-        f"Write messages by json.dumps and not by str: `{how} > ROWS.jsonl` makes lists of them. Arrays of numpy have "
-        f"no commas between their messages: write those anew, by {anew}."
-    )
+    with_commas = rf're.sub(r"\}}\n *\{{", "}}, {{", row[{name}])'  # which arrays of numpy have not
+    how = by_python(file_format, f"{{**row, {name}: ast.literal_eval({with_commas})}}")
+    return f"Write messages by json.dumps and not by str: `{how} > ROWS.jsonl` makes lists of them."
 
 
 _WHO = r"\{(?:\W?(?:role|from)\W{1,3})?(\w+), "

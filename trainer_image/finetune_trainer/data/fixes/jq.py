@@ -1,6 +1,7 @@
 """The command by which people make rows anew with jq, and what goes before any command. Pure."""
 
 import json
+import re
 
 from finetune_trainer.data.files.csv_rows import SEPARATED_BY, SEPARATORS
 
@@ -9,9 +10,9 @@ _UNPACKED = {
     ", zstd": "zstd -dc",
     ", bzip2": "bzip2 -dc",
     ", xz": "xz -dc",
-    ", UTF-16": "iconv -f UTF-16 -t UTF-8",
 }
-"""How a file is read that is compressed, or written in UTF-16, as its format says it: no command reads it otherwise."""
+"""How a file is read that is compressed, as its format says it: no command reads it otherwise."""
+_ENCODED = re.compile(r", (UTF-16\w*)")
 _OPENED = 'open("FILE", encoding="utf-8-sig")'
 _AS_DICTS = {
     "CSV": (
@@ -83,6 +84,7 @@ def separator_in(file_format: str) -> str:
 def unpacked_first(step: str, file_format: str) -> str:
     """A step, with the command before its own where those do not read the file as it is."""
     how = [command for name, command in _UNPACKED.items() if name in file_format]
+    how += [f"iconv -f {name} -t UTF-8" for name in _ENCODED.findall(file_format)]
     if not how or "`" not in step or "FILE" not in step:
         return step
     first, *then = how  # text is within what is compressed

@@ -129,10 +129,9 @@ def of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -
         return known
     if all_say([problem for problem in problems if AFTER_ARRAY not in problem.what], NO_OBJECT):
         return _OBJECTS
-    return (
-        f"The file was read as {file_format}: set {field} if it is something else, or write one object a line "
-        "(`jq -c . FILE > ROWS.jsonl` does it with objects over several lines)."
-    )
+    over_lines = any(problem.what.endswith("it breaks off") for problem in problems)
+    how = " (`jq -c . FILE > ROWS.jsonl` does it with objects over several lines)" if over_lines else ""
+    return f"The file was read as {file_format}: set {field} if it is something else, or write one object a line{how}."
 
 
 def is_of_json(what: str) -> bool:

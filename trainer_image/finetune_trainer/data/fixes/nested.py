@@ -5,7 +5,7 @@ Names of columns are shown, as elsewhere; what stands in them is not.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import msgspec
@@ -63,9 +63,7 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
     """Programs of jq that make rows of the object, and what each does; the likeliest first."""
     if _is_squad(fields):
         yield _OF_SQUAD, "makes a row of each question of SQuAD that has an answer, below its context"
-    names, cells = fields.get("columns"), fields.get("data")
-    if isinstance(names, list) and isinstance(cells, list) and all(isinstance(one, list) for one in cells):
-        yield f".columns as $names | .data[] | [{_AS_ROWS}", "puts the names of the columns to their cells"
+    yield from _of_cells(list(islice(_lists(fields, ()), _MOST_PLACES)))
     for name, value in fields.items():
         head = value[0] if isinstance(value, list) and value else None
         if isinstance(head, list) and all(isinstance(one, str) for one in head) and serves(dict.fromkeys(head, "")):
@@ -83,6 +81,24 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
         )
     if lists := [path for path, _ in places_of_rows(fields)]:
         yield f"{path_of(lists[0])}[]", _taken(lists)
+
+
+def _of_cells(lists: Sequence[tuple[list[str], list[Any]]]) -> Iterator[tuple[str, str]]:
+    """Programs for a list of names, or of objects that have one each, beside a list of as many cells a row."""
+    for (place, heads), (rows, cells) in product(lists, repeat=2):
+        names = [one.get("name") if isinstance(one, dict) else one for one in heads]
+        if all(isinstance(name, str) for name in names) and isinstance(cells[0], list) and len(cells[0]) == len(names):
+            program = f"({path_of(place)} | map(.name? // .)) as $names | {path_of(rows)}[] | [{_AS_ROWS}"
+            yield program, "puts the names of the columns to their cells"
+
+
+def _lists(fields: Mapping[str, Any], before: Sequence[str]) -> Iterator[tuple[list[str], list[Any]]]:
+    """The ways to the lists in objects, and what is in them."""
+    for name, one in fields.items():
+        if isinstance(one, list) and one and may_be_shown(name):
+            yield [*before, name], one
+        elif isinstance(one, dict) and may_be_shown(name) and len(before) < _DEPTH:
+            yield from _lists(one, [*before, name])
 
 
 def _rows_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> tuple[str, str] | None:

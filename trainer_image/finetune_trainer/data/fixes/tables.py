@@ -18,6 +18,7 @@ from finetune_trainer.data.files.csv_rows import (
     ROW_NUMBER,
     SEPARATORS,
     SPACE_BEFORE_QUOTE,
+    TO_REMOVE,
     TYPOGRAPHIC,
 )
 from finetune_trainer.data.fixes.jq import by_jq, field, quoted, separator_in
@@ -61,9 +62,11 @@ def without_rows(problems: Sequence[Unusable], rows: int, bad_rows: int, file_fo
 
 def _by_lines(problems: Sequence[Unusable], bad_rows: int, file_format: str) -> str | None:
     lines = [problem.position.line for problem in problems]
-    if not file_format.startswith("JSONLines") or len(problems) < bad_rows or None in lines:
+    are_lines = file_format.startswith("JSONLines") or all(problem.what.endswith(TO_REMOVE) for problem in problems)
+    if not are_lines or len(problems) < bad_rows or None in lines:
         return None
-    return f"`sed '{';'.join(f'{line}d' for line in lines)}' FILE > ROWS.jsonl`"
+    ending = "csv" if file_format.startswith("CSV") else "jsonl"
+    return f"`sed '{';'.join(f'{line}d' for line in lines)}' FILE > ROWS.{ending}`"
 
 
 def _by_columns(problems: Sequence[Unusable], file_format: str) -> str | None:
