@@ -18,7 +18,6 @@ from finetune_api.uris import AROUND, Uri, UriError, parse_uri, without_mark
 from finetune_api.verdict import SplitName
 from finetune_trainer.data.blocks import Block, one_by_one
 from finetune_trainer.data.columns import Unusable, to_rows
-from finetune_trainer.data.files import utf16
 from finetune_trainer.data.files.compression import compression_of, decompressed
 from finetune_trainer.data.files.csv_rows import SEPARATED_BY, SEPARATORS, EmptyRows, Header, read_csv
 from finetune_trainer.data.files.formats import (

@@ -46,9 +46,10 @@ SHORT = (
 )
 HEALTHY = (*CODE, *FORMULAS, *PATHS, *FACES, *SCRIPTS, *DIALOGUES, *SHORT, "data:image/svg+xml;base64,")
 DAMAGED = (
-    damaged_text.ends_escaped, damaged_text.has_written_breaks, damaged_text.has_escaped_breaks, damaged_text.is_json_string,
-    damaged_text.is_encoded_twice, damaged_text.has_file, damaged_text.has_html, damaged_text.has_controls, damaged_text.is_struct,
-    damaged_text.shows_image, damaged_text.has_bytes_of_mail, damaged_text.is_encoded,
+    damaged_text.ends_escaped, damaged_text.has_written_breaks, damaged_text.has_escaped_breaks,
+    damaged_text.is_json_string, damaged_text.is_encoded_twice, damaged_text.has_file, damaged_text.has_html,
+    damaged_text.has_controls, damaged_text.is_struct, damaged_text.shows_image, damaged_text.has_bytes_of_mail,
+    damaged_text.is_encoded,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Text in UTF-16 as UTF-8, where its first bytes say so: what Excel calls Unicode text, and its likes without a mark."""
+"""Text in UTF-16 as UTF-8, where its first bytes say so: the Unicode text of Excel, with a mark or without."""
 
 import codecs
 import io
