@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from finetune_api.manifest import Manifest, conditions_of, has_condition, labels_of
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
-from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.connection import NOBODY
 from finetune_operator.decide.passing import PASSING
@@ -181,15 +180,12 @@ def _index_model(model: Manifest) -> Iterator[str]:
     yield from _index_stuck(model)
 
 
-_MAY_LAST = PASSING | {Reason.POD_REJECTED}  # by a quota that others use
-
-
 def _index_stuck(obj: Manifest) -> Iterator[str]:
     """What is Stalled, and what waits for something that may pass by itself and may as well last for ever."""
     for condition in conditions_of(obj):
         stalled = (condition["type"], condition["status"]) == ("Stalled", "True")
         waits = (condition["type"], condition["status"]) == ("Reconciling", "True")
-        if stalled or (waits and condition["reason"] in _MAY_LAST):
+        if stalled or (waits and condition["reason"] in PASSING):
             yield stuck_by(condition["reason"])
 
 
