@@ -29,8 +29,8 @@ from finetune_operator.decide.job.reported import AT_WORK, report_is_due, report
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, named_in, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.passing import PASSING, RETRIED
-from finetune_operator.decide.pods.refused import counts_what_has_ended
+from finetune_operator.decide.passing import RETRIED
+from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
 """Provider blocks of those whose models are asked from here."""
@@ -201,7 +201,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     if pod.state != "Queued":
         return None
     obstacle = named_in(view, pod.failure)
-    say = reconciling if obstacle is None or obstacle.reason in PASSING else stalled
+    say = reconciling if obstacle is None or may_pass(obstacle) else stalled
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
     left = grace_left(pod, view.now)
     change = _change(view, facts, None if left else obstacle, job_id=pod.job_id)

@@ -62,9 +62,8 @@ from finetune_operator.decide.job.retries import Tally
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.passing import PASSING
 from finetune_operator.decide.pods.missing import with_field
-from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_write
+from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass, refusal_of_write
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
@@ -350,7 +349,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     obstacle = named_in(view, view.run.failure)
     if obstacle is None:
         facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
-    elif obstacle.reason in PASSING:
+    elif may_pass(obstacle):
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
         facts = stalled(obstacle.reason, obstacle.message)
@@ -362,7 +361,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
 
 def grace_left(run: Run, now: datetime) -> float:
     """Seconds for which conditions alone say what keeps its pod from starting: a failure is a Warning Event too."""
-    if run.failure is None or run.failure.reason not in PASSING or run.since is None:
+    if run.failure is None or not may_pass(run.failure) or run.since is None:
         return 0.0
     return max(0.0, (run.since + ROOM_GRACE - now).total_seconds())
 

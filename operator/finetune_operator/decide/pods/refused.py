@@ -5,8 +5,9 @@ import re
 from finetune_api.job_status import Failure
 from finetune_api.quantities import amount
 from finetune_api.reasons import Reason
+from finetune_operator.decide.passing import PASSING
 
-_NAME_OF_A_TRY = re.compile(r'\bpods? "[^"]*" ', re.IGNORECASE)
+_NAME_OF_A_TRY = re.compile(r'(\bError creating: )?\bpods? "[^"]*" ', re.IGNORECASE)
 
 _NO_ANSWER = re.compile(
     r"(context deadline exceeded|net/http: request canceled)( \(Client\.Timeout exceeded while [^)]*\))?"
@@ -23,6 +24,11 @@ _COUNTS_OTHERS = r"\bexceeded quota: .*requested: (count/|services)"
 _MAKE_ROOM = (
     "Delete what is no longer needed (a Service or Deployment of this operator by its ModelDeployment) of the kind "
     f"that the message names, or ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}"
+)
+
+_WAIT = (
+    "Wait until other pods of the namespace end, ask for less (a job: under a new name), or ask an admin for a larger "
+    f"ResourceQuota (kubectl describe resourcequota). {_AGAIN}"
 )
 
 _RIGHTS = r'\bUser "[^"]*" cannot \w+ resource "'
@@ -45,8 +51,7 @@ _STEPS = {
     _COUNTS_ENDED: "Delete Jobs of the namespace that have ended, with their pods, by the job that each belongs to, or "
     f"ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     _COUNTS_OTHERS: _MAKE_ROOM,
-    r"\bexceeded quota: ": "Wait until other pods of the namespace end, ask for less (a job: under a new name), or ask "
-    f"an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
+    r"\bexceeded quota: ": _WAIT,
     r"\bfailed quota: ": "Ask an admin to name what the ResourceQuota wants of each pod in podTemplate.resources of "
     "the connection, or a default for it in a LimitRange; spec.resources of a job under a new name and "
     "spec.huggingFace.resources of a deployment may name it, too.",
@@ -88,6 +93,11 @@ def refusal_of_write(said: str) -> Failure:
 def step_of_write(said: str) -> str | None:
     """What to do where it is not a policy, or a webhook that has looked at it, that refuses."""
     return next((step for words, step in _STEPS_OF_WRITES.items() if re.search(words, said)), None)
+
+
+def may_pass(obstacle: Failure) -> bool:
+    """Whether what keeps a pod out may pass without anybody doing something: a quota has room once others have ended."""
+    return obstacle.reason in PASSING or obstacle.next_step == _WAIT
 
 
 def counts_what_has_ended(refusal: Failure | None) -> bool:

@@ -74,12 +74,12 @@ async def test_a_job_whose_pod_cannot_be_made_is_looked_at_when_another_ones_loo
     uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]["uid"]
     regarding = {"kind": "Job", "namespace": "team-a", "name": "sentiment-1-1", "uid": uid}
     body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedCreate", "regarding": regarding}
-    cluster.kube.put(EVENTS, {**body, "note": "exceeded quota: gpus"})
+    cluster.kube.put(EVENTS, {**body, "note": "failed quota: gpus"})
     cluster.now += timedelta(seconds=20)
     await cluster.reconcile(other)
     assert cluster.queue == [JOB]
     await cluster.reconcile(JOB)
-    assert cluster.status()["failure"]["message"] == "exceeded quota: gpus"
+    assert cluster.status()["failure"]["message"] == "failed quota: gpus"
 
 
 async def test_what_the_definition_says_of_a_new_job_is_no_status() -> None:

@@ -11,7 +11,7 @@ from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL, Cluster
 from tests.unit.finetune_operator.reconcilers.versions import add_version, with_version
 
 QUOTA = 'Error creating: pods "sentiment-prune-x" is forbidden: exceeded quota: small'
-NO_POD = "Error creating: its pod is forbidden: exceeded quota: small"
+NO_POD = "its pod is forbidden: exceeded quota: small"
 NO_NODE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
 PROXY = {"name": "proxy", "state": {"running": {"startedAt": stamp()}}}
 

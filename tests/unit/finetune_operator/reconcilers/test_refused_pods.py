@@ -56,7 +56,7 @@ async def test_the_pod_of_an_ended_attempt_does_not_keep_the_next_one_out_of_a_q
     body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedCreate", "regarding": {"uid": uid}}
     cluster.kube.put(EVENTS, {**body, "note": note})
     await cluster.wait(15)
-    assert cluster.status()["failure"]["reason"] == "PodRejected"
+    assert cluster.condition("Ready")["reason"] == "PodRejected"
     assert ((JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects) is goes
     assert (JOBS, "team-a", "sentiment-1-2") in cluster.kube.objects
 
@@ -64,14 +64,14 @@ async def test_the_pod_of_an_ended_attempt_does_not_keep_the_next_one_out_of_a_q
 async def test_a_pod_that_cannot_be_made_is_explained_by_the_events_of_its_own_job() -> None:
     cluster = await with_job()
     uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]["uid"]
-    for name, of, note in (("a", "another-uid", "of an earlier Job"), ("b", uid, "exceeded quota: gpus")):
+    for name, of, note in (("a", "another-uid", "of an earlier Job"), ("b", uid, "failed quota: gpus")):
         regarding = {"name": "sentiment-1-1", "uid": of}
         body = {"metadata": {"name": name, "namespace": "team-a"}, "reason": "FailedCreate", "regarding": regarding}
         cluster.kube.put(EVENTS, {**body, "note": note})
     cluster.kube.events.clear()
     await cluster.wait(15)
     failure = cluster.status()["failure"]
-    assert (failure["reason"], failure["message"]) == ("PodRejected", "exceeded quota: gpus")
+    assert (failure["reason"], failure["message"]) == ("PodRejected", "failed quota: gpus")
     cluster.run_pod()
     await cluster.settle()
     assert "failure" not in cluster.status()
@@ -82,12 +82,12 @@ async def test_that_each_try_to_make_a_pod_has_another_name_is_no_news() -> None
     uid = cluster.kube.objects[JOBS, "team-a", "sentiment-1-1"]["metadata"]["uid"]
     written = []
     for name in ("98mjf", "crpmr"):
-        note = f'Error creating: pods "sentiment-1-1-{name}" is forbidden: exceeded quota: gpus'
+        note = f'Error creating: pods "sentiment-1-1-{name}" is forbidden: failed quota: gpus'
         body = {"metadata": {"name": "a", "namespace": "team-a"}, "reason": "FailedCreate", "regarding": {"uid": uid}}
         cluster.kube.put(EVENTS, {**body, "note": note})
         await cluster.wait(15)
         written.append(cluster.kube.asked("patch_status", "finetunejobs"))
-    assert cluster.status()["failure"]["message"] == "Error creating: its pod is forbidden: exceeded quota: gpus"
+    assert cluster.status()["failure"]["message"] == "its pod is forbidden: failed quota: gpus"
     assert written[0] == written[1]
 
 

@@ -14,6 +14,7 @@ from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_P
 from finetune_operator.decide.job.retries import RETRY_DELAYS
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import ROOM_GRACE, decide
+from finetune_operator.decide.pods.refused import refusal_of_pod
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
@@ -338,22 +339,33 @@ def test_a_late_pod_is_looked_for_again() -> None:
     assert decide(view(run("Active", ending=True), running())).requeue_after == 15
 
 
-@pytest.mark.parametrize("reason", [Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE])
-def test_what_may_pass_by_itself_is_no_failure_before_it_has_lasted_for_a_while(reason: Reason) -> None:
-    waits = run("Queued", failure=Failure.because(reason, "0/2 nodes"), since=NOW - ROOM_GRACE + timedelta(seconds=5))
+def refused(limit: int) -> Failure:
+    return refusal_of_pod(f"exceeded quota: q, requested: pods=1, used: pods={limit}, limited: pods={limit}")
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [
+        Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes"),
+        Failure.because(Reason.VOLUME_UNAVAILABLE, "0/2 nodes"),
+        pytest.param(refused(3), id="a quota that others use"),
+    ],
+    ids=lambda obstacle: obstacle.reason.value,
+)
+def test_what_may_pass_by_itself_is_no_failure_before_it_has_lasted_for_a_while(obstacle: Failure) -> None:
+    waits = run("Queued", failure=obstacle, since=NOW - ROOM_GRACE + timedelta(seconds=5))
     early = decide(view(waits, running(phase="Queued")))
     assert (early.status.failure, early.requeue_after) == (None, 5)
-    ready = next(one for one in early.status.conditions or () if one.type == "Ready")
-    assert (ready.reason, ready.message) == (reason.value, "0/2 nodes")
+    told = next(one for one in early.status.conditions or () if one.type == "Reconciling")
+    assert (told.status, told.reason, told.message) == ("True", obstacle.reason.value, obstacle.message)
     late = decide(view(waits, early.status, now=at(5)))
-    assert (late.status.failure and late.status.failure.reason, late.requeue_after) == (reason, None)
+    assert (late.status.failure and late.status.failure.reason, late.requeue_after) == (obstacle.reason, None)
 
 
-def test_what_does_not_pass_by_itself_is_a_failure_at_once() -> None:
-    waits = run("Queued", failure=Failure.because(Reason.IMAGE_PULL_FAILED, "not found"), since=NOW)
-    failure = decide(view(waits, running(phase="Queued"))).status.failure
-    assert failure is not None
-    assert failure.reason is Reason.IMAGE_PULL_FAILED
+@pytest.mark.parametrize("obstacle", [Failure.because(Reason.IMAGE_PULL_FAILED, "not found"), refused(0)])
+def test_what_does_not_pass_by_itself_is_a_failure_at_once(obstacle: Failure) -> None:
+    decided = decide(view(run("Queued", failure=obstacle, since=NOW), running(phase="Queued")))
+    assert decided.status.failure == obstacle
 
 
 @pytest.mark.parametrize(

@@ -65,16 +65,16 @@ def told(message: str, **fields: object) -> str:
         ('persistentvolumeclaim "models" not found', "spec.huggingFace.artifacts.uri of LLMConnection local"),
         ('configmap "company-ca" not found', "spec.huggingFace.podTemplate.caBundleRef of LLMConnection local"),
         (
-            'Error creating: its pod is forbidden: error looking up service account a/tr: serviceaccount "trainer" '
+            'its pod is forbidden: error looking up service account a/tr: serviceaccount "trainer" '
             "not found",
             "spec.huggingFace.podTemplate.serviceAccountName of LLMConnection local",
         ),
         (
-            "Error creating: its pod is forbidden: no PriorityClass with name batch was found",
+            "its pod is forbidden: no PriorityClass with name batch was found",
             "spec.huggingFace.podTemplate.priorityClassName of LLMConnection local",
         ),
         (
-            'Error creating: its pod is forbidden: pod rejected: RuntimeClass "gvisor" not found',
+            'its pod is forbidden: pod rejected: RuntimeClass "gvisor" not found',
             "spec.huggingFace.podTemplate.runtimeClassName of LLMConnection local",
         ),
     ],
