@@ -385,7 +385,13 @@ def as_lines(rows):
 
 @pytest.mark.parametrize(
     ("rows", "told"),
-    [(["Hello, you?;Hi {}"] * 3, True), (["Hello; you?,Hi {}", "Well,yes {}"], False), (["a&nbsp;b,Hi {}"] * 3, False)],
+    [
+        (["Hello, you?;Hi {}"] * 3, True),
+        (["Hello; you?,Hi {}", "Well,yes {}"], False),
+        (["a&nbsp;b,Hi {}"] * 3, False),
+        (["all of {0},SELECT {0};"] * 3, False),
+        (["Two; or {},three"] * 3, False),
+    ],
 )
 def test_rows_that_another_separator_than_the_headers_cuts_alike_are_warned_of(check, rows, told):
     """A comma within each question: without a word half of it would be learnt as the answer."""

@@ -14,13 +14,14 @@ _WRITTEN_BREAK = re.compile(r"""\\n(?![a-z"'\])?/{]|[*+|](?! ))""")
 ends or repeats something is of a pattern."""
 _OF_LATEX = (
     "abla|ag|atural|binom|e|earrow|eg|eq|ewcommand|ewline|ewpage|exists|geq|i|leq|mid|ode|oindent|onumber|ormal\\w*|ot|otin|"
-    "parallel|prec|subseteq|succ|u|warrow|a[nu]|anh|ext\\w*|frac|herefore|heta|ilde|imes|o|op|riangle\\w*"
+    "parallel|prec|subseteq|succ|u|warrow|a[nu]|anh|ext\\w*|frac|hanks|herefore|heta|ilde|imes|iny|itle|o|op|riangle\\w*"
 )
 """Commands that begin with n or t, without that letter."""
 _WRITTEN_PAIR = re.compile(rf"(?<!\\)(?:\\\\)*\\[nt](?!(?:{_OF_LATEX})(?![a-z]))")
 _OTHER_PAIR = re.compile(r"(?<!\\)(?:\\\\)*\\(?:[^ntr0\\]|\Z)|\b[A-Za-z]:\\|(?:\A|\s)(?:\\\\|\.{1,2}\\)\w")
 """No escape of a line break or tab, or the beginning of a path of Windows: then others are none, either."""
-_WRITTEN_LETTER = re.compile(r"\\u[0-9a-fA-F]{4}")
+_WRITTEN_LETTER = re.compile(r"(?:(?<=[\w\s.,:;!?])|\A)\\u[0-9a-fA-F]{4}")
+"""At the beginning of a text or a word, or within one: in patterns and programs something else stands before it."""
 _PLAIN_BREAK = re.compile(r"(?<!\\)(?:\\\\)*\n")
 _ESCAPED_BREAK = re.compile(r"""[^\s\\"'](?:\\\\)*\\\n""")
 """Where a line goes on in a shell or a program, a space or a quote stands before the backslash."""
@@ -40,7 +41,7 @@ _WRAPPED = re.compile(
     rf"""{_IN_QUOTES}|b?'(?:[^'\\]|\\.|''|(?<=\w)'(?=\w))*+'|„[^„“]*+“|«[^«»]*+»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""",
     re.DOTALL,
 )
-_ENCODED = re.compile(r"\\x(?:[0-9a-f]{2})++\Z|[^%]*%(?:20|2C|0A|[C-E][0-9A-F])")
+_ENCODED = re.compile(r"\\x(?:[0-9a-f]{2})++\Z|[^%:]*%(?:20|2C|0A|[C-E][0-9A-F])")
 _OF_MAILS = re.compile("=(?:C3|E2=80)=")
 _OF_FILES = re.compile(r";base64,[A-Za-z0-9+/]{32}")
 
@@ -84,7 +85,7 @@ def _is_escaped(text: str) -> bool:
 
 def has_written_letters(text: str) -> bool:
     """Whether it has letters as JSON may write them."""
-    return "\\" in text and any(_alone(_WRITTEN_LETTER, text))
+    return "\\" in text and "\\u" in text and any(_out_of_quotes(_WRITTEN_LETTER.finditer(text), text))
 
 
 def has_escaped_breaks(text: str) -> bool:

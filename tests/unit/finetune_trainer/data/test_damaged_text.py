@@ -13,9 +13,10 @@ CODE = (
     'x = """\\\nHint"""', "a = b + \\",
     '<image x="1"/>', "int &sum = a; b &= c;", "a=C3; b==E2", r'{"text": "He said \"hi\".\nBye", "score": 1}',
     r'printf("A\nB");', r"^\d{3}[\r\n]+$", r"sed 's/,/\n/g' FILE", r"(^|\n)#(.*)(\n|$)", r"\n{2,}",
+    r"/[\u4e00-\u9fa5]+/", r'x = "caf\u00e9";', r"c = '\u00e9'",
 )  # fmt: skip
 FORMULAS = (
-    r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
+    r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x", r"\thanks{a}. \title{b} \tiny",
 )  # fmt: skip
 PATHS = (
     "C:\\dir\\", "a\\\\", r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top",
@@ -32,24 +33,15 @@ DIALOGUES = (
     '"So," he said, "it is."', "“Well?” asked Ann. “No.”", "'Well?' asked Ann. 'No.'", "«Oui», dit-elle. «Non»",
 )  # fmt: skip
 SHORT = (
-    "",
-    "a\nb",
-    "A",
-    "Yes",
-    "good",
-    "ACGTACGT",
-    "MKTAYIAKQRQI",
-    "12+34=",
-    "17%23",
-    "deadbeef",
-    "Internationalisation",
-)
+    "", "a\nb", "A", "Yes", "good", "ACGTACGT", "MKTAYIAKQRQI", "12+34=", "17%23", "deadbeef",
+    "https://a.de/b%20c", "Internationalisation",
+)  # fmt: skip
 HEALTHY = (*CODE, *FORMULAS, *PATHS, *FACES, *SCRIPTS, *DIALOGUES, *SHORT, "data:image/svg+xml;base64,")
 DAMAGED = (
     damaged_text.ends_escaped, damaged_text.has_written_breaks, damaged_text.has_escaped_breaks,
     damaged_text.is_json_string, damaged_text.is_encoded_twice, damaged_text.has_file, damaged_text.has_html,
     damaged_text.has_controls, damaged_text.is_struct, damaged_text.shows_image, damaged_text.has_bytes_of_mail,
-    damaged_text.is_encoded,
+    damaged_text.is_encoded, damaged_text.has_written_letters,
 )  # fmt: skip
 
 
@@ -85,6 +77,7 @@ def test_a_dialogue_is_no_text_in_quotes(text):
         (damaged_text.ends_escaped, "of C\\\\D\\\\\\"),
         (damaged_text.is_json_string, r'"Hello\nthere"'),
         (damaged_text.is_json_string, r'"He said \"hi\""'),
+        (damaged_text.has_written_letters, r"\u4f60\u597d, caf\u00e9"),
         (damaged_text.has_file, f"See data:image/png;base64,{'iVBORw0KGgo' * 4}"),
         (damaged_text.has_html, "Gr&uuml;n &ndash;"),
         (damaged_text.has_bytes_of_mail, "Gr=C3=BCn"),
