@@ -73,7 +73,7 @@ class Operator:
         self._reconcilers = self._make_reconcilers()
         self._trust_has_changed = changed_trust(settings.service_account)
         self._observer = Observer(
-            kube, self._store, self._queue.add, settings.watch_namespaces, gone=self._reconcilers.gone
+            kube, self._store, self._queue.add_after, settings.watch_namespaces, gone=self._reconcilers.gone
         )
         self._working = False
 

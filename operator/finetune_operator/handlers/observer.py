@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_api.manifest import wants_deletion
-from finetune_operator.reconcilers.concerned import concerned, has_ended, is_only_asked_for
+from finetune_operator.reconcilers.concerned import concerned, has_ended, is_only_asked_for, pause
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError
@@ -39,7 +39,7 @@ class Observer:
     Args:
         kube: for the listings.
         store: what reconcilers read.
-        enqueue: takes the key of an object that is to be looked at, and the lane where it waits for that.
+        enqueue: takes the key of an object that is to be looked at, in how many seconds, and the lane where it waits.
         namespaces: to look after; empty for all.
         gone: told of each object of ours that was deleted, as it was last seen.
     """
@@ -48,7 +48,7 @@ class Observer:
         self,
         kube: Kube,
         store: Store,
-        enqueue: Callable[[Key, Lane], None],
+        enqueue: Callable[[Key, float, Lane], None],
         namespaces: tuple[str, ...] = (),
         gone: Callable[[Resource, Mapping[str, Any]], None] = lambda _resource, _obj: None,
     ) -> None:
@@ -84,7 +84,7 @@ class Observer:
         elif self._store.hear(resource, obj):
             if event_type == "ADDED" and is_only_asked_for(resource, obj, self._store):
                 return
-            self._wake(resource, obj, lane_of(resource, event_type, obj))
+            self._wake(resource, obj, lane_of(resource, event_type, obj), pause(resource, obj, self._store))
 
     def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
         """A listing is over."""
@@ -168,15 +168,17 @@ class Observer:
         for resource in OWN_KINDS:
             for namespace, name in self._store.addresses(resource):
                 if namespace not in self._shut and alone in {None, namespace}:
-                    self._enqueue(Key(resource.kind, namespace, name), Lane.SWEEP)
+                    self._enqueue(Key(resource.kind, namespace, name), 0, Lane.SWEEP)
 
-    def _wake(self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS) -> None:
+    def _wake(
+        self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS, seconds: float = 0
+    ) -> None:
         """Until everything is known, nothing is looked at; then everything is."""
         if self._begun.is_set():
             for key in concerned(resource, obj, self._store):
                 if key.namespace not in self._shut:
                     of_many = resource in OF_MANY and key.kind != resource.kind
-                    self._enqueue(key, Lane.SWEEP if of_many else lane)
+                    self._enqueue(key, seconds, Lane.SWEEP if of_many else lane)
 
 
 def lane_of(resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> Lane:

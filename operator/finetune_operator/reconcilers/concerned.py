@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from finetune_api.manifest import finalizers_of, has_condition, labels_of, owners_of
+from finetune_api.manifest import finalizers_of, has_condition, labels_of, owners_of, wants_deletion
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
+from finetune_operator.decide.job.read_run import STARTING
 from finetune_operator.reconcilers.indexes import UNCLEANED, UNUSED, in_namespace, labelled, of_model, uses_connection
 from finetune_operator.reconcilers.observed import CHILDREN
+from finetune_operator.reconcilers.reading import is_of_the_definition
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
@@ -98,6 +100,30 @@ def _comes_late(pod: Mapping[str, Any], store: Store) -> bool:
 def _attempt(job: Mapping[str, Any]) -> str:
     """The attempt that is under way or comes next, as its pods' label has it."""
     return str(((job.get("status") or {}).get("provider") or {}).get("attempt") or 1)
+
+
+def pause(resource: Resource, obj: Mapping[str, Any], store: Store) -> float:
+    """Seconds before those whom a change concerns are looked at: a trainer that has begun has its say first.
+
+    Only where nothing was said of its job yet: there is no obstacle to be taken back.
+    """
+    if resource is not PODS or not _has_only_begun(obj, store):
+        return 0
+    namespace, label = obj["metadata"]["namespace"], labels_of(obj).get(JOB_LABEL, "")
+    named = store.select(FINE_TUNE_JOBS, labelled(namespace, label))
+    unsaid = named and all(is_of_the_definition(job.get("status") or {}) for job in named)
+    return STARTING.total_seconds() if unsaid else 0
+
+
+def _has_only_begun(pod: Mapping[str, Any], store: Store) -> bool:
+    """Whether a pod runs, and nothing else can be told of it."""
+    status, metadata = pod.get("status") or {}, pod["metadata"]
+    containers = status.get("containerStatuses") or ()
+    fresh = all("running" in one.get("state", {}) and not one.get("restartCount") for one in containers)
+    if status.get("phase") != "Running" or not containers or not fresh or wants_deletion(pod):
+        return False
+    kept = store.get(PODS, metadata["name"], metadata["namespace"])
+    return kept is not None and not kept["status"]["conditions"]
 
 
 def has_ended(child: Mapping[str, Any]) -> bool:

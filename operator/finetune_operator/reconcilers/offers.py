@@ -17,8 +17,9 @@ from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key, Lane
 
-GATHER_SECONDS = 1.0
-"""So long a result waits for those of other jobs that are under way: jobs that were applied together end together."""
+GATHER_SECONDS = 0.3
+"""So long a result waits for each other job of its model that is under way: what was applied together ends together."""
+GATHER_AT_MOST = 3.0
 
 
 class Offers:
@@ -49,7 +50,8 @@ class Offers:
         self._waiting[model][job.uid] = job
         if model in self._refused:
             return self._refused[model]
-        self._enqueue(model, GATHER_SECONDS if under_way > len(self._waiting[model]) else 0, Lane.ENDED)
+        others = max(0, under_way - len(self._waiting[model]))
+        self._enqueue(model, min(GATHER_SECONDS * others, GATHER_AT_MOST), Lane.ENDED)
         return None
 
     def ended(self, namespace: str, model_name: str, under_way: int) -> None:

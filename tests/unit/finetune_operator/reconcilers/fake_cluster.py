@@ -96,7 +96,7 @@ class Cluster:
             pod_metrics=self.metrics,
         )
         self.uploads, self.answers = self.reconcilers.uploads, self.reconcilers.answers
-        self.observer = Observer(self.kube, self.store, self.wake, gone=self.reconcilers.gone)
+        self.observer = Observer(self.kube, self.store, self.wake_in, gone=self.reconcilers.gone)
         for place in self.observer.places():
             self.observer.listed(*place, self.observer.listing(*place))
 
@@ -108,6 +108,13 @@ class Cluster:
         self.lanes[key] = min(lane, self.lanes.get(key, lane))
         if key not in self.queue:
             self.queue.append(key)
+
+    def wake_in(self, key: Key, seconds: float, lane: Lane) -> None:
+        """As a watch does: what waits is kept."""
+        if seconds:
+            self.delays[key] = min(seconds, self.delays.get(key, seconds))
+        else:
+            self.wake(key, lane)
 
     def wake_later(self, key: Key, seconds: float, lane: Lane) -> None:
         """As `wake`, at once: time stands still."""

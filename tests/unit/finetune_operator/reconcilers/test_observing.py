@@ -184,7 +184,7 @@ async def test_a_deletion_that_no_watch_told_is_found_when_kopf_has_listed_again
 async def test_nothing_is_looked_at_before_every_kind_was_listed_and_then_everything_is() -> None:
     cluster = await with_running_job()
     known, queue = make_store(), list[Key]()
-    observer = Observer(cluster.kube, known, lambda key, _: queue.append(key))  # type: ignore[arg-type]
+    observer = Observer(cluster.kube, known, lambda key, *_: queue.append(key))  # type: ignore[arg-type]
     beginning = asyncio.create_task(observer.begun())
     listings = {place: observer.listing(*place) for place in observer.places()}
     for (resource, namespace), listing in listings.items():
@@ -200,7 +200,7 @@ async def test_nothing_is_looked_at_before_every_kind_was_listed_and_then_everyt
 async def of_two_namespaces(cluster: Cluster) -> tuple[Observer, Store, list[Key]]:
     """An observer that knows team-a, with a running job, and team-b."""
     store, queue = make_store(), list[Key]()
-    enqueue: Any = lambda key, _: queue.append(key)  # noqa: E731
+    enqueue: Any = lambda key, *_: queue.append(key)  # noqa: E731
     observer = Observer(cluster.kube, store, enqueue, ("team-a", "team-b"))  # type: ignore[arg-type]
     for place in observer.places():
         await take_in(observer, cluster, *place)
@@ -241,7 +241,7 @@ async def test_nothing_is_done_in_a_namespace_that_may_not_be_watched_until_all_
 async def test_a_namespace_that_may_not_be_watched_from_the_beginning_keeps_nobody_from_beginning() -> None:
     cluster = await with_running_job()
     store, queue = make_store(), list[Key]()
-    enqueue: Any = lambda key, _: queue.append(key)  # noqa: E731
+    enqueue: Any = lambda key, *_: queue.append(key)  # noqa: E731
     observer = Observer(cluster.kube, store, enqueue, ("team-a", "gone"))  # type: ignore[arg-type]
     observer.shut("gone")
     for place in observer.places():
@@ -362,6 +362,36 @@ async def test_only_what_a_decision_rests_on_wakes_a_job(
     for event in cluster.kube.take_events():
         cluster.observer.seen(*event)
     assert (cluster.queue == [JOB]) is woken
+
+
+BEGUN = {"phase": "Running", "containerStatuses": [{"name": "trainer", "state": {"running": {}}, "restartCount": 0}]}
+ENDED = {"name": "trainer", "state": {"terminated": {"exitCode": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "waits"),
+    [
+        (BEGUN, False, True),
+        (BEGUN, True, False),  # an obstacle that is over is taken back at once
+        (BEGUN | {"phase": "Failed"}, False, False),
+        (BEGUN | {"containerStatuses": [ENDED]}, False, False),
+        (BEGUN | {"conditions": [{"type": "DisruptionTarget", "status": "True"}]}, False, False),
+    ],
+)
+async def test_a_trainer_that_begins_has_its_say_before_a_job_of_which_nothing_was_said_is_looked_at(
+    status: dict[str, Any], said: bool, waits: bool
+) -> None:
+    cluster = await with_job()
+    cluster.run_pod(phase="Pending")
+    await cluster.settle()
+    if not said:
+        job = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
+        cluster.store.put(FINE_TUNE_JOBS, {**job, "status": {"observedGeneration": 0}})
+    cluster.delays.clear()
+    cluster.kube.change(PODS, "sentiment-1-1-x", status=status)
+    for event in cluster.kube.take_events():
+        cluster.observer.seen(*event)
+    assert (cluster.queue, cluster.delays) == (([], {JOB: 15}) if waits else ([JOB], {}))
 
 
 @pytest.mark.parametrize(
