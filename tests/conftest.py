@@ -129,8 +129,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What has been collected and imported stays: an eighth of the tests' time went into looking whether it does."""
-    gc.collect()
+    """What has been collected and imported stays: an eighth of the tests' time went into looking whether it does.
+
+    The little that is garbage stays with it: to look for that took each worker more than a second.
+    """
     gc.freeze()
 
 

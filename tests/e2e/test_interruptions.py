@@ -27,7 +27,7 @@ LONG = {
 """Long enough to be caught in the middle: 150 steps of some tens of milliseconds."""
 
 ENDLESS = {**LONG, "hyperparameters": {**LONG["hyperparameters"], "epochs": 100}}
-"""For jobs that are not to end by themselves, however late their interruption comes."""
+"""For the job that is not to end by itself, however late its interruptions come."""
 
 
 def wait_for_epoch_two(site: Site, job: str) -> None:
@@ -59,13 +59,6 @@ def undisturbed(site: Site) -> None:
         site.model(model, deployment={"mode": "Manual"})
     site.job("undisturbed", model="twins", ttlSecondsAfterFinished=3600, **LONG)
     site.job("hungry", connectionRef={"name": "hasty"}, resources={"memory": "150Mi"})
-
-
-@pytest.fixture(scope="module")
-def endless(site: Site) -> None:
-    """Jobs whose interruptions are no matter of time, beside each other."""
-    site.job("evicted", **ENDLESS)
-    site.job("deleted", **ENDLESS)
 
 
 def same_result(one: Manifest, other: Manifest) -> bool:
@@ -107,8 +100,8 @@ def test_a_suspended_job_keeps_its_checkpoint_and_goes_on_from_it(site: Site) ->
     assert same_result(status, site.succeeded("undisturbed", 240))
 
 
-@pytest.mark.usefixtures("endless")
-def test_an_evicted_trainer_is_started_again(site: Site) -> None:
+def test_an_evicted_trainer_is_started_again_and_goes_with_its_job(site: Site) -> None:
+    site.job("evicted", **ENDLESS)
     site.wait("job", "evicted", lambda s: s.get("progress", {}).get("step", 0) > 0, "to train", 180)
     (pod,) = site.pods("finetune.dev/job=evicted")
     name = pod["metadata"]["name"]
@@ -120,7 +113,12 @@ def test_an_evicted_trainer_is_started_again(site: Site) -> None:
     counted = {name: status["provider"].get(name, 0) for name in ("interruptions", "fruitlessInterruptions")}
     assert counted == {"interruptions": 1, "fruitlessInterruptions": 0}, "it left a checkpoint: no retry is used up"
     assert status["provider"]["savedWork"] == status["progress"]["savedStep"] > 0
+
+    again = "finetune.dev/job=evicted,finetune.dev/attempt=2"
+    eventually(lambda: [pod for pod in site.pods(again) if pod["status"]["phase"] == "Running"], "to run again", 120)
     site.delete("job", "evicted")
+    eventually(lambda: not site.pods("finetune.dev/job=evicted"), "the pods to go", 120)
+    assert site.cluster.get("-n", site.name, "jobs", "-l", "finetune.dev/job=evicted")["items"] == []
 
 
 def test_a_trainer_without_memory_says_so_and_ends_at_the_retry_limit(site: Site) -> None:
@@ -129,15 +127,6 @@ def test_a_trainer_without_memory_says_so_and_ends_at_the_retry_limit(site: Site
     assert "given up after 1 retry" in failure["message"]
     assert "memory" in failure["nextStep"]
     assert site.status("job", "hungry")["provider"]["attempt"] == 2
-
-
-@pytest.mark.usefixtures("endless")
-def test_deleting_a_running_job_ends_its_pod(site: Site) -> None:
-    site.wait("job", "deleted", lambda s: s.get("phase") == "Running", "to run", 120)
-    site.delete("job", "deleted")
-    eventually(lambda: not site.pods("finetune.dev/job=deleted"), "the pod to go", 120)
-    jobs = site.cluster.get("-n", site.name, "jobs", "-l", "finetune.dev/job=deleted")
-    assert jobs["items"] == []
 
 
 def test_two_jobs_at_once_make_two_versions_of_one_model(site: Site) -> None:

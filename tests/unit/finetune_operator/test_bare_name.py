@@ -1,6 +1,7 @@
 """`finetune-operator` alone, as somebody types it who looks for help: no second operator begins to work."""
 
 import os
+from unittest.mock import Mock
 
 import pytest
 
@@ -38,8 +39,7 @@ def test_with_a_setting_it_is_the_operator(monkeypatch, name):
 
     monkeypatch.setattr(program, "_main", ran)
     monkeypatch.setattr(program.logs, "configure", lambda _: None)
-    monkeypatch.setattr(program.gc, "freeze", lambda: None)
-    monkeypatch.setattr(program.gc, "set_threshold", lambda _: None)
+    monkeypatch.setattr(program, "gc", Mock())  # it would walk over all that the tests before have left
     assert program.main([]) == 0
 
 
