@@ -101,7 +101,8 @@ class JobReconciler:
             return Requeue(ASK_AGAIN_SECONDS)
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
         # It concerns the job alone, which has just been looked at: figures that go by the time would wake it for ever.
-        memory = "provider" if _counts_a_retry(view.status, status) else ""
+        counts = any(now > before for before, now in zip(_counted(view.status), _counted(status), strict=True))
+        memory = "provider" if counts else ""
         await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True, memory=memory)
         await self._tell(job, view.status, status)
         if status.completion_time is not None or view.deleting:
@@ -212,7 +213,8 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
     left = leftovers.headline(old.conditions, new.conditions)
     if left is not None and new.completion_time is not None:
         return left
-    if _counts_a_retry(old, new) and new.provider is not None and new.provider.last_failure is not None:
+    retried = _counted(new)[0] > _counted(old)[0]
+    if retried and new.provider is not None and new.provider.last_failure is not None:
         failure = new.provider.last_failure
         return "Warning", "Retrying", f"attempt {failure.attempt}: {failure.reason.value}: {failure.message}"
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
@@ -230,8 +232,10 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
     return ("Normal", new.phase, notes[new.phase]) if new.phase in notes else None
 
 
-def _counts_a_retry(old: FineTuneJobStatus, new: FineTuneJobStatus) -> bool:
-    return (new.provider.retries if new.provider else 0) > (old.provider.retries if old.provider else 0)
+def _counted(status: FineTuneJobStatus) -> tuple[int, int]:
+    """What comes to an end by being counted: retries, and pods that failed to ask the model at its provider."""
+    evaluation = status.provider.evaluation if status.provider else None
+    return status.provider.retries if status.provider else 0, evaluation.failures if evaluation else 0
 
 
 def _doubt(status: FineTuneJobStatus) -> tuple[str, str] | None:

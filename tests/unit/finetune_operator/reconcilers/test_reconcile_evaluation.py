@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from itertools import count
@@ -25,6 +26,7 @@ from tests.unit.finetune_operator.decide.given import stamp
 from tests.unit.finetune_operator.reconcilers.cloud import KEY, simulator
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET, ROWS, MeasuredCluster, lines, priced
 from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
+from tests.unit.finetune_operator.reconcilers.test_contested_statuses import keep_out_of_statuses
 
 __all__ = ["start"]
 
@@ -380,6 +382,18 @@ async def test_a_suspended_evaluation_goes_on_with_a_new_pod(provider, begin):
     await cluster.measure(2)
     assert cluster.status()["phase"] == "Succeeded"
     assert provider.count(CHAT) == 2 * ROWS
+
+
+async def test_pods_that_a_webhook_takes_out_of_the_count_do_not_go_on_asking_what_is_paid_for(begin, monkeypatch):
+    cluster = await begin()
+    keep_out_of_statuses(cluster, FINE_TUNE_JOBS, "provider.evaluation.failures", monkeypatch)
+    cluster.start_pod()
+    cluster.finish_pod(None, 137)
+    for _ in range(3):
+        with suppress(Forbidden):
+            await cluster.pass_time(600)
+    asking = [name for kind, _, name in cluster.kube.objects if kind is JOBS and "eval" in name]
+    assert asking == ["sentiment-1-1-eval1"]
 
 
 @pytest.mark.parametrize("counted", ["count/jobs.batch", "count/pods"])
