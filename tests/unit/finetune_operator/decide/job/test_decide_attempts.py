@@ -348,6 +348,7 @@ def refused(limit: int) -> Failure:
     [
         Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes"),
         Failure.because(Reason.VOLUME_UNAVAILABLE, "0/2 nodes"),
+        Failure.because(Reason.CONTAINER_CONFIG_INVALID, 'secret "late" not found'),
         pytest.param(refused(3), id="a quota that others use"),
     ],
     ids=lambda obstacle: obstacle.reason.value,
