@@ -75,7 +75,7 @@ def connect(uri: Uri, endpoint: str | None) -> Client:
 
 
 def take_proxy(environment: MutableMapping[str, str]) -> None:
-    """Make the proxy in the artifacts' Secret that of the process, unless it has one: of the data's Secret, or a policy.
+    """Make the proxy in the artifacts' Secret that of the process, unless it has one: of its data, or a policy.
 
     Pods that serve or prune have no other Secret to be told by.
     """

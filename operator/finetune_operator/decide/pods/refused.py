@@ -109,7 +109,7 @@ def refusal_of_one_more(said: str) -> Failure:
 
 
 def may_pass(obstacle: Failure) -> bool:
-    """Whether what keeps a pod out may pass without anybody doing something: a quota has room once others have ended."""
+    """Whether what keeps a pod out may pass without anybody doing something: a quota has room when others end."""
     return obstacle.reason in PASSING or obstacle.next_step == _WAIT
 
 

@@ -65,8 +65,7 @@ def told(message: str, **fields: object) -> str:
         ('persistentvolumeclaim "models" not found', "spec.huggingFace.artifacts.uri of LLMConnection local"),
         ('configmap "company-ca" not found', "spec.huggingFace.podTemplate.caBundleRef of LLMConnection local"),
         (
-            'its pod is forbidden: error looking up service account a/tr: serviceaccount "trainer" '
-            "not found",
+            'its pod is forbidden: error looking up service account a/tr: serviceaccount "trainer" not found',
             "spec.huggingFace.podTemplate.serviceAccountName of LLMConnection local",
         ),
         (
