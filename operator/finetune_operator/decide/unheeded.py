@@ -18,6 +18,7 @@ from finetune_api.names import (
     BEGUN_ANNOTATION,
     DIGEST_ANNOTATION,
     GROUP,
+    QUEUE_LABEL,
     WAKE_ANNOTATION,
     is_own_label,
 )
@@ -31,7 +32,12 @@ Connection = LLMConnectionSpec | None
 
 
 def of_job(
-    spec: FineTuneJobSpec, annotations: Mapping[str, str], connection: Connection, *, asked_again: bool = False
+    spec: FineTuneJobSpec,
+    annotations: Mapping[str, str],
+    connection: Connection,
+    *,
+    labels: Iterable[str] = (),
+    asked_again: bool = False,
 ) -> list[str]:
     """Sentences, each beginning with the field.
 
@@ -39,6 +45,7 @@ def of_job(
         spec: The job's.
         annotations: The job's.
         connection: The job's, where it is there.
+        labels: Names of the job's.
         asked_again: Whether retryNonce has changed though the job is under way.
     """
     found = [
@@ -46,6 +53,8 @@ def of_job(
         *_annotations("FineTuneJob", annotations, (ABANDON_ANNOTATION,), connection),
         *_of_job(spec, connection),
     ]
+    if QUEUE_LABEL in labels:
+        found.append(f"metadata.labels: {QUEUE_LABEL}: a job waits in the queue of its connection alone (queueName)")
     if asked_again:
         found.append(
             "spec.retryNonce: it starts failed jobs again, and this one has not failed; if its trainer hangs, delete "

@@ -8,7 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import LITTLE_KEPT, NOTHING_LEARNT, TOKENIZER_LEFT_OUT, Failure, FineTuneJobStatus
-from finetune_api.manifest import Manifest, annotations_of
+from finetune_api.manifest import Manifest, annotations_of, labels_of
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
 from finetune_operator.decide.cloud_job import outcomes
@@ -187,7 +187,8 @@ class JobReconciler:
     async def _tell_unheeded(self, job: Manifest, view: JobView) -> None:
         if view.spec is not None and (view.deleting or not view.finished):
             again = view.retry_asked and not view.finished and view.status.start_time is not None
-            said = unheeded.of_job(view.spec, annotations_of(job), view.connection, asked_again=again)
+            of, labels = annotations_of(job), labels_of(job)
+            said = unheeded.of_job(view.spec, of, view.connection, labels=labels, asked_again=again)
             await self._context.tell_unheeded(job, said)
             if twice := told_twice(view):
                 await self._context.announce(job, "Warning", "AlreadyAVersion", twice)

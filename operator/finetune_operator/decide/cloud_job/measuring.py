@@ -200,10 +200,9 @@ def wait_for_pod(view: JobView) -> Decision | None:
     pod = _pod(view)
     if pod.state != "Queued":
         return None
-    obstacle = named_in(view, pod.failure)
-    say = reconciling if obstacle is None or may_pass(obstacle) else stalled
+    obstacle, left = named_in(view, pod.failure), grace_left(pod, view.now)
+    say = reconciling if obstacle is None or left or may_pass(obstacle) else stalled
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
-    left = grace_left(pod, view.now)
     change = _change(view, facts, None if left else obstacle, job_id=pod.job_id)
     clear = counts_what_has_ended(obstacle)
     return Decision(with_status(view, change), clear=clear, requeue_after=left or pod_check_seconds(pod, view.now))

@@ -24,7 +24,7 @@ from finetune_operator.decide.pods.containers import (
     waiting,
 )
 from finetune_operator.decide.pods.disruption import cut_off_since
-from finetune_operator.decide.pods.refused import refusal_of_pod
+from finetune_operator.decide.pods.refused import refusal_of_one_more, refusal_of_pod
 from finetune_operator.decide.pods.unschedulable import unplaced
 
 LONG_ENOUGH = timedelta(minutes=10)
@@ -141,7 +141,8 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | No
     conditions: list[Manifest] = status.get("conditions") or []
     without = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
     if without:
-        return refusal_of_pod(str(without.get("message", "")))
+        refusal = refusal_of_one_more if status.get("availableReplicas") else refusal_of_pod
+        return refusal(str(without.get("message", "")))
     late = next((c for c in conditions if c.get("reason") == "ProgressDeadlineExceeded"), None)
     if late is None:
         return None

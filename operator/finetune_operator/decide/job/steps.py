@@ -75,7 +75,8 @@ _MAKE_OR_NAME = (
 REJECTED_CHECK_SECONDS = 60
 
 ROOM_GRACE = timedelta(seconds=60)
-"""Most pods that find no room at once find it within seconds, when another has ended or a node has come up."""
+"""Most pods that find no room at once find it within seconds, when another has ended or a node has come up. What comes
+in the same commit as the job may be there a little later."""
 
 _BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it goes on by itself."
 _OURS = (
@@ -346,14 +347,13 @@ def wait_for_pod(view: JobView) -> Decision | None:
     """The attempt exists and its pod does not run yet: say what it waits for."""
     if view.run.state != "Queued":
         return None
-    obstacle = named_in(view, view.run.failure)
+    obstacle, left = named_in(view, view.run.failure), grace_left(view.run, view.now)
     if obstacle is None:
         facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
-    elif may_pass(obstacle):
+    elif left or may_pass(obstacle):
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
         facts = stalled(obstacle.reason, obstacle.message)
-    left = grace_left(view.run, view.now)
     status = with_status(view, Change(facts, {"phase": "Queued", "failure": None if left else obstacle}))
     clear = counts_what_has_ended(obstacle)
     return Decision(status, clear=clear, requeue_after=left or pod_check_seconds(view.run, view.now))
@@ -361,9 +361,14 @@ def wait_for_pod(view: JobView) -> Decision | None:
 
 def grace_left(run: Run, now: datetime) -> float:
     """Seconds for which conditions alone say what keeps its pod from starting: a failure is a Warning Event too."""
-    if run.failure is None or not may_pass(run.failure) or run.since is None:
+    if run.failure is None or not (may_pass(run.failure) or _may_come(run.failure)) or run.since is None:
         return 0.0
     return max(0.0, (run.since + ROOM_GRACE - now).total_seconds())
+
+
+def _may_come(obstacle: Failure) -> bool:
+    """Whether it lacks what may be made a little later than the job, by what brings Secrets from a vault for one."""
+    return obstacle == Failure.because(Reason.CONTAINER_CONFIG_INVALID, obstacle.message)
 
 
 def named_in(view: JobView, obstacle: Failure | None) -> Failure | None:

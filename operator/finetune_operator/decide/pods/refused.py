@@ -31,6 +31,11 @@ _WAIT = (
     f"ResourceQuota (kubectl describe resourcequota). {_AGAIN}"
 )
 
+_ROOM_FOR_ONE_MORE = (
+    "Ask an admin for a larger ResourceQuota (kubectl describe resourcequota), or end other pods: a new server starts "
+    f"before the one that answers ends, and needs room beside it. {_AGAIN}"
+)
+
 _RIGHTS = r'\bUser "[^"]*" cannot \w+ resource "'
 _GIVE_RIGHTS = (
     "Ask an admin: the operator's role lacks the right that the message names, and helm upgrade brings back those of "
@@ -60,6 +65,8 @@ _STEPS = {
     "spec.huggingFace.resources of a deployment, or ask an admin to do it in podTemplate.resources of the connection.",
     r"\bviolates PodSecurity ": "Ask an admin: the namespace's Pod Security level forbids what the connection (its "
     f"podTemplate, modelCache.volume), or a policy that changes pods, has put into the pod. {_AGAIN}",
+    r"\bany security context constraint: ": "Ask an admin to let the pod's service account, default where podTemplate "
+    f"names none, use the SCC nonroot-v2 (oc adm policy add-scc-to-user nonroot-v2 -z ACCOUNT). {_AGAIN}",
     _SILENT_WEBHOOK: _WAKE_WEBHOOK,
     _CHANGED: _LEAVE_AS_IT_IS,
     r'\b(serviceaccount|RuntimeClass) "[^"]*" not found|\bno PriorityClass with name \S+ was found': "Make what the "
@@ -95,8 +102,14 @@ def step_of_write(said: str) -> str | None:
     return next((step for words, step in _STEPS_OF_WRITES.items() if re.search(words, said)), None)
 
 
+def refusal_of_one_more(said: str) -> Failure:
+    """The failure of a pod that is to take the place of another one, which itself may be what fills a quota."""
+    failure = refusal_of_pod(said)
+    return failure.model_copy(update={"next_step": _ROOM_FOR_ONE_MORE}) if failure.next_step == _WAIT else failure
+
+
 def may_pass(obstacle: Failure) -> bool:
-    """Whether what keeps a pod out may pass without anybody doing something: a quota has room once others have ended."""
+    """Whether what keeps a pod out may pass without anybody doing something: a quota has room when others end."""
     return obstacle.reason in PASSING or obstacle.next_step == _WAIT
 
 

@@ -148,6 +148,11 @@ def test_what_does_nothing_on_a_job_is_named(name: str) -> None:
     assert all(words in sentence for words, sentence in zip(said, found, strict=True)), found
 
 
+def test_a_label_that_puts_a_job_into_no_queue_is_named() -> None:
+    (said,) = unheeded.of_job(job_spec(), {}, connection(), labels={"kueue.x-k8s.io/queue-name": "team", "a": "b"})
+    assert said.startswith("metadata.labels: kueue.x-k8s.io/queue-name: ")
+
+
 MODELS: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
     "served by itself": ({"deployment": {"template": {"azureOpenAI": {}}}}, {ABANDON: "true"}, []),
     "a template for nobody": (

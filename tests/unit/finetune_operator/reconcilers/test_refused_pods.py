@@ -105,12 +105,14 @@ async def test_a_pod_whose_volume_cannot_be_mounted_is_explained_by_its_events()
     cluster.kube.put(EVENTS, {**body, "regarding": regarding, "note": NO_CONFIG_MAP})
     cluster.kube.events.clear()
     await cluster.wait(15)
+    assert cluster.condition("Reconciling")["message"] == 'configmap "recipes" not found'
+    await cluster.wait(60)
     failure = cluster.status()["failure"]
     assert (failure["reason"], failure["message"]) == ("ContainerConfigInvalid", 'configmap "recipes" not found')
     assert cluster.condition("Stalled")["status"] == "True"
     cluster.kube.change(PODS, pod["name"], status={"conditions": [MOUNTED]})
     cluster.kube.events.clear()
-    await cluster.wait(15)
+    await cluster.wait(60)
     assert "failure" not in cluster.status()
 
 

@@ -40,6 +40,13 @@ def unplaced(message: str) -> dict[str, Any]:
     return {"metadata": {"labels": {LABEL: "2"}}, "status": {"phase": "Pending", "conditions": [condition]}}
 
 
+@pytest.mark.parametrize(("answering", "step"), [(0, "Wait until other pods"), (1, "needs room beside it")])
+def test_a_quota_that_the_server_itself_may_fill_is_not_waited_for(answering: int, step: str) -> None:
+    said = REFUSED | {"message": "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"}
+    failure = read_serving(deployment(updatedReplicas=0, availableReplicas=answering, conditions=[said]), []).failure
+    assert step in ((failure and failure.next_step) or "")
+
+
 def test_a_server_without_a_node_says_what_it_waits_for() -> None:
     serving = read_serving(deployment(availableReplicas=0), [unplaced("0/2 nodes: Insufficient nvidia.com/gpu")])
     said = condition(decide(view(serving)).status, "Ready").message

@@ -13,8 +13,7 @@ from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_POD_CHECK_SECONDS, next_attempt
 from finetune_operator.decide.job.retries import RETRY_DELAYS
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import ROOM_GRACE, decide
-from finetune_operator.decide.pods.refused import refusal_of_pod
+from finetune_operator.decide.job.steps import decide
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
@@ -337,35 +336,6 @@ def test_a_late_pod_is_looked_for_again() -> None:
     assert decide(view(run("Queued", awaiting_pod=True), running())).requeue_after == 15
     assert decide(view(run("Queued"), running())).requeue_after is None
     assert decide(view(run("Active", ending=True), running())).requeue_after == 15
-
-
-def refused(limit: int) -> Failure:
-    return refusal_of_pod(f"exceeded quota: q, requested: pods=1, used: pods={limit}, limited: pods={limit}")
-
-
-@pytest.mark.parametrize(
-    "obstacle",
-    [
-        Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes"),
-        Failure.because(Reason.VOLUME_UNAVAILABLE, "0/2 nodes"),
-        pytest.param(refused(3), id="a quota that others use"),
-    ],
-    ids=lambda obstacle: obstacle.reason.value,
-)
-def test_what_may_pass_by_itself_is_no_failure_before_it_has_lasted_for_a_while(obstacle: Failure) -> None:
-    waits = run("Queued", failure=obstacle, since=NOW - ROOM_GRACE + timedelta(seconds=5))
-    early = decide(view(waits, running(phase="Queued")))
-    assert (early.status.failure, early.requeue_after) == (None, 5)
-    told = next(one for one in early.status.conditions or () if one.type == "Reconciling")
-    assert (told.status, told.reason, told.message) == ("True", obstacle.reason.value, obstacle.message)
-    late = decide(view(waits, early.status, now=at(5)))
-    assert (late.status.failure and late.status.failure.reason, late.requeue_after) == (obstacle.reason, None)
-
-
-@pytest.mark.parametrize("obstacle", [Failure.because(Reason.IMAGE_PULL_FAILED, "not found"), refused(0)])
-def test_what_does_not_pass_by_itself_is_a_failure_at_once(obstacle: Failure) -> None:
-    decided = decide(view(run("Queued", failure=obstacle, since=NOW), running(phase="Queued")))
-    assert decided.status.failure == obstacle
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ INVALID = 'Error creating: Pod "a-1-7d577" is invalid: spec.containers[0].resour
         (INVALID + "must be less than or equal to memory limit of 200Mi", "LimitRange allows"),
         (FORBIDDEN + 'violates PodSecurity "restricted:latest": restricted volume types (volume "v2" uses '
          'restricted volume type "hostPath")', "modelCache.volume"),
+        (FORBIDDEN + 'unable to validate against any security context constraint: [provider "restricted-v2": '
+         "Forbidden: not usable by user or serviceaccount]", "use the SCC nonroot-v2"),
         (FORBIDDEN + "no PriorityClass with name batch was found", "podTemplate of the connection"),
         (FORBIDDEN + 'error looking up service account a/tr: serviceaccount "tr" not found', "podTemplate of the conn"),
         ('Internal error occurred: failed calling webhook "mjobset.kb.io": failed to call webhook: Post '
