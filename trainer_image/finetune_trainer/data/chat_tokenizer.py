@@ -218,6 +218,13 @@ class ChatTokenizer:
         return opened[len(before) :] if opened[: len(before)] == before else []
 
     @cached_property
+    def opens_thoughts(self) -> bool:
+        """Whether the template begins a thought at the end of what a model is asked with."""
+        with suppress(TemplateRefusedError):
+            return self.render(_ANSWERED[:1], add_generation_prompt=True).rstrip().endswith("<think>")
+        return False
+
+    @cached_property
     def repeats_answers(self) -> bool:
         """Whether the template writes an answer more than once."""
         with suppress(TemplateRefusedError):

@@ -152,6 +152,11 @@ class Tally:
 NOTE_PREFIX = (
     "the chat template writes a prompt differently when an answer follows: loss begins where the two texts part"
 )
+NOTE_THOUGHT = (
+    "the chat template opens a thought in each prompt (<think>), and before the answers of rows it writes none, or an "
+    "empty one: asked so, the tuned model thinks as its base does. Put the model into the cache with a "
+    "chat_template.jinja whose prompts open no thought"
+)
 NOTE_TURNS = "the chat template rewrites earlier answers: only those that it leaves as they were carry loss"
 NOTE_TEXT = "the chat template leaves out or rewrites text of the {}: it is learnt as the template writes it"
 NOTE_AGAIN = "the chat template writes an answer more than once: the model learns to say it again"
@@ -363,7 +368,7 @@ class _Pending:
         if kind == "head":
             self._head = shared
             if shared < len(ids):
-                notes.add(NOTE_PREFIX)
+                notes.add(note_of_prompts(tokenizer))
             return
         end = tokenizer.end_of_turn(ids)
         if shared < end:
@@ -378,6 +383,11 @@ class _Pending:
         for start, end in [*self._spans, (self._head, len(ids))]:
             labels[max(start, 1) : end] = kept[max(start, 1) : end]
         return Encoded(self._position, kept, labels, len(ids))
+
+
+def note_of_prompts(tokenizer: ChatTokenizer) -> str:
+    """What is said where prompts are not what stands before answers."""
+    return NOTE_THOUGHT if tokenizer.opens_thoughts else NOTE_PREFIX
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
