@@ -6,6 +6,7 @@ Encoder-decoders know no chat: their turns are plain text, and the tokenizer its
 """
 
 import json
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -192,6 +193,12 @@ class ChatTokenizer:
             message = f"tokenizer.json of the base model fails on a text of the rows: {error}"
             raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
         return [encoding.ids for encoding in encoded]
+
+    def lost(self, characters: Iterable[str]) -> list[str]:
+        """Those that do not come back once they are tokens, but for accents, which become a part of their letter."""
+        found = sorted(one for one in characters if not unicodedata.combining(one))
+        back = self.backend.decode_batch(self.ids([f"a{one}a" for one in found]))
+        return [one for one, text in zip(found, back, strict=True) if unicodedata.normalize("NFC", one) not in text]
 
     def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:
         """What a model is asked with at inference: the turns, and the head of the assistant's answer.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
 from finetune_api.reasons import Reason
+from finetune_api.words import counted
 from finetune_trainer.data.chat_template import TemplateRefusedError
 from finetune_trainer.data.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.rows import Position, Row, Turn
@@ -23,6 +24,8 @@ from finetune_trainer.errors import TrainerError
 IGNORED = -100
 """Label of a token without loss, as torch's cross entropy has it."""
 
+_SHOWN = 8
+"""Characters that are lost, at most."""
 _BATCH_TEXTS = 512
 _BATCH_CHARACTERS = 1 << 20  # texts that are tokenised at once; bounds the memory
 
@@ -161,6 +164,8 @@ NOTE_TURNS = "the chat template rewrites earlier answers: only those that it lea
 NOTE_TEXT = "the chat template leaves out or rewrites text of the {}: it is learnt as the template writes it"
 NOTE_AGAIN = "the chat template writes an answer more than once: the model learns to say it again"
 NOTE_EOS = "the chat template does not end the assistant's turn: the end-of-sequence token is added"
+NOTE_UNSAID = "the model has no tokens for {} of the answers: the tuned model can never say them. Others may have some"
+NOTE_UNREAD = "the model has no tokens for {} of the prompts: it reads none of them. Others may have some"
 NOTE_NO_EOS = "neither chat template nor tokenizer ends an answer: the tuned model stops only at its token limit"
 
 
@@ -238,11 +243,23 @@ def encode_all(
 def _encode_apart(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Iterator[Encoded]:
     """Rows for an encoder-decoder: prompt without and answer with loss, each cut to `max_length` tokens."""
     prompt: list[int] = []
+    read, said = set[str](), set[str]()
     for piece, ids in _tokenised(_prompts_and_answers(rows, tokenizer), tokenizer):
         if piece.kind == "prompt":
+            read.update(piece.text)
             prompt = ids
         else:
+            said.update(piece.text)
             yield _prompt_with_answer(piece.position, prompt, _ended(ids, tokenizer, notes), tokenizer, max_length)
+    # A table of words may lack a whole script, or braces; pictures, and other white space, are seldom what is asked.
+    for note, used in ((NOTE_UNREAD, filter(str.isalnum, read)), (NOTE_UNSAID, said)):
+        if lost := tokenizer.lost(used):
+            notes.add(note.format(_characters(lost)))
+
+
+def _characters(lost: list[str]) -> str:
+    shown = " ".join(one if one.isprintable() else f"U+{ord(one):04X}" for one in lost[:_SHOWN])
+    return f"{counted(len(lost), 'character')} ({shown}{' …' if len(lost) > _SHOWN else ''})"
 
 
 def _prompts_and_answers(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator["_Piece"]:
