@@ -140,6 +140,9 @@ class ArtifactRef(ApiModel):
 NOTHING_LEARNT = "the tuned model answers as its base model does"
 """How the warning begins of a training that has moved no weight."""
 
+TOO_LONG = "it was trained for too long"
+"""How the warning begins of a model that answered rows it had not learnt better before its end."""
+
 LITTLE_KEPT = "most of what was learnt is lost by rounding"
 """How the warning begins of a model that is nearly its base once it is saved in 16 bits."""
 

@@ -12,13 +12,13 @@ from itertools import chain, repeat
 from typing import NamedTuple
 
 from finetune_trainer.data.encode import (
-    NOTE_PREFIX,
     Encoded,
     Refused,
     Tally,
     common_prefix,
     encode_all,
     encode_all_pairs,
+    note_of_prompts,
 )
 from finetune_trainer.data.rows import Position, Role, Row, Rows
 from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
@@ -135,7 +135,7 @@ class _Together:
             start, end = before + cut.left_out + shared, len(ids) + cut.left_out + cut.ended
             counted.append((end, max(0, min(end, length) - start)))
         if parted:
-            self._tally.notes.add(NOTE_PREFIX)
+            self._tally.notes.add(note_of_prompts(self._tokenizer))
         return counted
 
     def _prove(self, rows: Rows, found: list[tuple[int, int]]) -> list[tuple[int, int]] | None:

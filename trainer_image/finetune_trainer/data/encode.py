@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
 from finetune_api.reasons import Reason
+from finetune_api.words import counted
 from finetune_trainer.data.rows import Position, Row, Turn
 from finetune_trainer.data.tokenizer.chat_template import TemplateRefusedError
 from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
@@ -23,6 +24,8 @@ from finetune_trainer.errors import TrainerError
 IGNORED = -100
 """Label of a token without loss, as torch's cross entropy has it."""
 
+_SHOWN = 8
+"""Characters that are lost, at most."""
 _BATCH_TEXTS = 512
 _BATCH_CHARACTERS = 1 << 20  # texts that are tokenised at once; bounds the memory
 
@@ -152,10 +155,17 @@ class Tally:
 NOTE_PREFIX = (
     "the chat template writes a prompt differently when an answer follows: loss begins where the two texts part"
 )
+NOTE_THOUGHT = (
+    "the chat template opens a thought in each prompt (<think>), and before the answers of rows it writes none, or an "
+    "empty one: asked so, the tuned model thinks as its base does. Put the model into the cache with a "
+    "chat_template.jinja whose prompts open no thought"
+)
 NOTE_TURNS = "the chat template rewrites earlier answers: only those that it leaves as they were carry loss"
 NOTE_TEXT = "the chat template leaves out or rewrites text of the {}: it is learnt as the template writes it"
 NOTE_AGAIN = "the chat template writes an answer more than once: the model learns to say it again"
 NOTE_EOS = "the chat template does not end the assistant's turn: the end-of-sequence token is added"
+NOTE_UNSAID = "the model has no tokens for {} of the answers: the tuned model can never say them. Others may have some"
+NOTE_UNREAD = "the model has no tokens for {} of the prompts: it reads none of them. Others may have some"
 NOTE_NO_EOS = "neither chat template nor tokenizer ends an answer: the tuned model stops only at its token limit"
 
 
@@ -233,11 +243,23 @@ def encode_all(
 def _encode_apart(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Iterator[Encoded]:
     """Rows for an encoder-decoder: prompt without and answer with loss, each cut to `max_length` tokens."""
     prompt: list[int] = []
+    read, said = set[str](), set[str]()
     for piece, ids in _tokenised(_prompts_and_answers(rows, tokenizer), tokenizer):
         if piece.kind == "prompt":
+            read.update(piece.text)
             prompt = ids
         else:
+            said.update(piece.text)
             yield _prompt_with_answer(piece.position, prompt, _ended(ids, tokenizer, notes), tokenizer, max_length)
+    # A table of words may lack a whole script, or braces; pictures, and other white space, are seldom what is asked.
+    for note, used in ((NOTE_UNREAD, filter(str.isalnum, read)), (NOTE_UNSAID, said)):
+        if lost := tokenizer.lost(used):
+            notes.add(note.format(_characters(lost)))
+
+
+def _characters(lost: list[str]) -> str:
+    shown = " ".join(one if one.isprintable() else f"U+{ord(one):04X}" for one in lost[:_SHOWN])
+    return f"{counted(len(lost), 'character')} ({shown}{' …' if len(lost) > _SHOWN else ''})"
 
 
 def _prompts_and_answers(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator["_Piece"]:
@@ -363,7 +385,7 @@ class _Pending:
         if kind == "head":
             self._head = shared
             if shared < len(ids):
-                notes.add(NOTE_PREFIX)
+                notes.add(note_of_prompts(tokenizer))
             return
         end = tokenizer.end_of_turn(ids)
         if shared < end:
@@ -378,6 +400,11 @@ class _Pending:
         for start, end in [*self._spans, (self._head, len(ids))]:
             labels[max(start, 1) : end] = kept[max(start, 1) : end]
         return Encoded(self._position, kept, labels, len(ids))
+
+
+def note_of_prompts(tokenizer: ChatTokenizer) -> str:
+    """What is said where prompts are not what stands before answers."""
+    return NOTE_THOUGHT if tokenizer.opens_thoughts else NOTE_PREFIX
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

@@ -8,6 +8,7 @@ import json
 import re
 import string
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
@@ -34,8 +35,9 @@ def spoken(text: str) -> str:
     """What was said behind a thought. Templates of models that reason write an empty one before an answer without any.
 
     Such a model learns it with the answer, and says it again. A thought that was not finished stays: nothing was said.
+    Accents are put together with their letters (NFC): many tokenizers do so, and such a model cannot say them apart.
     """
-    return text.rpartition(_END_OF_THOUGHT)[2].strip()
+    return unicodedata.normalize("NFC", text.rpartition(_END_OF_THOUGHT)[2].strip())
 
 
 def is_unfinished_thought(text: str) -> bool:

@@ -7,10 +7,11 @@ told beside the version. A model that is merely worse than before is found by va
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec, Hyperparameters
-from finetune_api.job_status import NOTHING_LEARNT
+from finetune_api.job_status import NOTHING_LEARNT, TOO_LONG
 from finetune_api.reasons import Reason
 from finetune_trainer.attempt.metrics import CHOSEN_LOSS
 from finetune_trainer.errors import TrainerError
@@ -23,6 +24,9 @@ _MARGIN = 1.0
 
 _FAR = 0.5
 """Nats above the beginning, and part of it, from which on an end is worth a word."""
+
+_LONGER, _BEYOND = 1.25, 0.1
+"""Times, and nats, by which a validation loss must end above its lowest one to be worth a word: a little is usual."""
 
 _EPSILON = 1e-8
 """Of Adam: gradients below it move a weight by less than the learning rate, and by the less the smaller they are."""
@@ -39,6 +43,7 @@ def warnings(
     return (
         doubts(lines)
         or doubt_of_few(lines, tokens, at_end)
+        or too_long(lines)
         or nothing_learnt(lines, spec.hyperparameters, ratio or 1.0)
     )
 
@@ -135,6 +140,20 @@ def doubt_of_few(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float 
         f"among {tokens:,} tokens has {math.log(tokens):.2f}: the tuned model is probably worse than its base model"
     )
     return [f"{said}. A lower hyperparameters.learningRate may help"]
+
+
+def too_long(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """What to say where rows that are not learnt had a far lower loss before the end: then others were learnt by heart.
+
+    Each time they are the same rows, so no chance of theirs has a part in it.
+    """
+    checks = [line for line in lines if "validationLoss" in line]
+    best = min(checks, key=itemgetter("validationLoss"), default=None)
+    if best is None or checks[-1]["validationLoss"] <= _LONGER * best["validationLoss"] + _BEYOND:
+        return None
+    after = f"{best['validationLoss']:.2f} after {best['epoch']:.2g} epochs"
+    said = f"{TOO_LONG}: the validation loss was {after} and {checks[-1]['validationLoss']:.2f} at the end"
+    return [f"{said}. Fewer hyperparameters.epochs, or a lower learningRate, may make a better model"]
 
 
 def nothing_learnt(lines: Sequence[Mapping[str, Any]], hyper: Hyperparameters, factor: float = 1.0) -> list[str] | None:

@@ -39,6 +39,10 @@ _FROM_BASE = (
     "into the context's output folder"
 )
 _UNROUNDED = "Let the code load the base model without quantization_config, save what it has tuned with save_pretrained"
+_AS_NUMBERS = (
+    "Let the code load the base model with load_model of finetune_trainer.recipe (transformers itself saves weights "
+    "that it has read from 8 or 4 bits by names that nobody loads), save what it has tuned with save_pretrained"
+)
 _IN_FLOATS = "Let the code save the weights as floats of 16 or 32 bits, with save_pretrained"
 _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
@@ -169,10 +173,13 @@ def _whole(job: TrainerJob, base: Path, folder: Path) -> Any:
         raise _refused(f"it cannot be loaded: {damaged(folder) or _words(error)}") from error
     wrong = [*found["missing_keys"], *map(str, found["mismatched_keys"]), *found["unexpected_keys"]]
     if wrong:
-        raise _refused(f"its weights are not those of its configuration: {', '.join(sorted(wrong)[:3])}")
+        step = _SAVE if _quantised(before) is None else _AS_NUMBERS
+        raise _refused(f"its weights are not those of its configuration: {', '.join(sorted(wrong)[:3])}", step)
     with torch.device("meta"):
         like = kind.from_config(before, trust_remote_code=job.trust_remote_code)
     _require_sizes(job, _sizes(like), _sizes(model))
+    if before.is_encoder_decoder and model.dtype is torch.float16:
+        return model.float()  # sums of a T5 leave the range of float16, and no server computes in it
     return model
 
 

@@ -16,7 +16,8 @@ CODE = (
     r"/[\u4e00-\u9fa5]+/", r'x = "caf\u00e9";', r"c = '\u00e9'",
 )  # fmt: skip
 FORMULAS = (
-    r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x", r"\thanks{a}. \title{b} \tiny",
+    r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
+    r"\thanks{a}. \title{b} \tiny",
 )  # fmt: skip
 PATHS = (
     "C:\\dir\\", "a\\\\", r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top",

@@ -8,7 +8,15 @@ import pytest
 from transformers import AutoTokenizer
 
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, TemplateRefusedError, Turn, encode
-from finetune_trainer.data.encode import NOTE_AGAIN, NOTE_EOS, NOTE_NO_EOS, NOTE_PREFIX, NOTE_TEXT, NOTE_TURNS
+from finetune_trainer.data.encode import (
+    NOTE_AGAIN,
+    NOTE_EOS,
+    NOTE_NO_EOS,
+    NOTE_PREFIX,
+    NOTE_TEXT,
+    NOTE_THOUGHT,
+    NOTE_TURNS,
+)
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.data.chat_templates import (
     CASES,
@@ -187,6 +195,14 @@ def test_trap_02_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_t
     whole, prompt = list(encoded.input_ids), tokenizer.prompt_ids(TWO[:-1])
     parted = next(place for place, token in enumerate(prompt) if whole[place] != token)
     assert list(encoded.labels) == [IGNORED] * parted + whole[parted:], "from the very token on"
+
+
+def test_prompts_that_open_a_thought_which_rows_have_not_are_told_with_what_helps():
+    template = NO_SYSTEM.replace("'<|im_start|>assistant'", "'<|im_start|>assistant<think>\n'")
+    tally = Tally()
+    one(ChatTokenizer.from_transformers(byte_level(template)), TWO, tally=tally)
+    assert tally.notes == {NOTE_THOUGHT}
+    assert len(NOTE_THOUGHT) <= 300
 
 
 OTHER_ENDS = (  # the last answer ends otherwise than the earlier ones

@@ -134,11 +134,11 @@ def test_rows_without_an_answer_count_nowhere():
     assert found.of_row(1) == {}
 
 
-def test_an_answer_is_what_was_said_behind_a_thought():
-    said = ["<think>\n\n</think>\n\nred", "red", "<think>\nIt is red", '<think>a</think>{"a": 1}']
-    wanted = ["red", "<think>It is.</think>red", "red", '{"a": 1}']
+def test_an_answer_is_what_was_said_behind_a_thought_in_whatever_form_of_unicode():
+    said = ["<think>\n\n</think>\n\nred", "red", "<think>\nIt is red", '<think>a</think>{"a": 1}', "caf\u00e9"]
+    wanted = ["red", "<think>It is.</think>red", "red", '{"a": 1}', "cafe\u0301"]
     found = compare.measured(["exactMatch", "jsonFields"], said, wanted)
-    assert found.values["exactMatch"].tolist() == [1, 1, 0, 1]
+    assert found.values["exactMatch"].tolist() == [1, 1, 0, 1, 1]
     assert found.of_row(3)["jsonFields"] == 1
 
 

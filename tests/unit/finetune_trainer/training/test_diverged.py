@@ -1,12 +1,21 @@
 """Which ends of a training are certainly none: losses worse than a guess, and worse than at the beginning."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from finetune_api.job import Hyperparameters
+from finetune_api.job_status import TOO_LONG
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.training.diverged import doubt_of_few, doubts, nothing_learnt, require_sense, require_sound_end
+from finetune_trainer.training.diverged import (
+    doubt_of_few,
+    doubts,
+    nothing_learnt,
+    require_sense,
+    require_sound_end,
+    warnings,
+)
 
 TOKENS = 1000
 GUESS = math.log(TOKENS)
@@ -134,6 +143,29 @@ def test_a_model_that_the_last_step_but_one_of_a_few_has_spoilt_is_told(losses, 
         assert said[0].startswith(f"the training loss was 2.00 at first and {at_end:.2f} after the last step")
         assert len(said[0]) <= 300
     assert doubt_of_few([{"loss": loss, "pairs": 8} for loss in losses], TOKENS, at_end) is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ([], False),
+        ([3.0], False),
+        ([3.0, 2.0, 1.0], False),
+        ([3.0, 1.0, 1.3], False),
+        ([0.0, 0.09], False),
+        ([3.0, 1.0, 9.0, 1.2], False),
+        ([3.0, 1.0, 1.4], True),
+        ([0.02, 0.2], True),
+    ],
+)
+def test_a_validation_loss_that_ends_far_above_its_lowest_is_told(losses, told):
+    checks = [{"step": 9 * epoch, "epoch": epoch / 3, "validationLoss": loss} for epoch, loss in enumerate(losses, 1)]
+    spec = SimpleNamespace(adapters=None, hyperparameters=Hyperparameters())
+    said = warnings(spec, [{"loss": 0.1, "learningRate": 1, "gradNorm": 1}, *checks], TOKENS, None)
+    assert (said is not None) == told
+    if len(losses) == 3 and said:
+        assert said[0].startswith(f"{TOO_LONG}: the validation loss was 1.00 after 0.67 epochs and 1.40 at the end. ")
+        assert len(said[0]) <= 300
 
 
 def steps(rate, norm, count=5):

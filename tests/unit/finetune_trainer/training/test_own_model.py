@@ -14,6 +14,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
 from finetune_trainer.training import left_tokenizer, own_model
 from tests.assets.tiny_model import NAME, make_tiny_model
+from tests.assets.tiny_seq2seq import T5, make_tiny_t5
 from tests.unit.finetune_trainer.jobs import make_job
 from tests.unit.finetune_trainer.training.own_jobs import left
 
@@ -252,6 +253,14 @@ def test_a_whole_model_with_more_words_is_taken(tiny_model, tmp_path):
     model.save_pretrained(tmp_path / "left")
     loaded = own_model.load(job, tiny_model / NAME, tmp_path / "left", torch.float32)
     assert loaded.config.vocab_size == model.config.vocab_size
+
+
+def test_a_t5_that_was_saved_in_float16_is_measured_in_32_bits(tmp_path):
+    from transformers import AutoModelForSeq2SeqLM
+
+    base, job = make_tiny_t5(tmp_path), make_job(tmp_path, tmp_path, baseModel=T5, splits=("train",))
+    AutoModelForSeq2SeqLM.from_pretrained(base, dtype=torch.float16).save_pretrained(tmp_path / "left")
+    assert own_model.load(job, base, tmp_path / "left", torch.float32).dtype is torch.float32
 
 
 def test_a_whole_model_of_another_shape_or_with_missing_weights_is_refused(tiny_model, tmp_path):

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.check import cached_tokenizer
-from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Turn, encode
+from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, Turn, encode
+from finetune_trainer.data.encode import NOTE_UNREAD, NOTE_UNSAID
 from finetune_trainer.data.verdict import check_dataset
 from finetune_trainer.evaluation import measuring
 from finetune_trainer.training.passes import Cut, labelled, loss_sum, padded, passes_of
@@ -105,6 +106,20 @@ def test_a_prompt_with_more_special_tokens_at_its_end_than_fit_is_cut_as_any_oth
     chat = ChatTokenizer.from_folder(cache / T5)
     (row,) = encode(rows_of([(before + "</s>" * 9, "six")]), chat, 4)
     assert list(row.input_ids[: -row.loss_tokens]) == [chat.eos_id] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "notes"),
+    [
+        (T5, {NOTE_UNREAD.format("2 characters (天 气)"), NOTE_UNSAID.format("2 characters (U+000A {)")}),
+        (BART, set()),
+    ],
+)
+def test_characters_that_the_model_has_no_tokens_for_are_told(cache, name, notes):
+    tally = Tally()
+    chat = ChatTokenizer.from_folder(cache / name)
+    list(encode(rows_of([("red\n天气? \U0001f642", "{red\nno"), ("one", "e\u0301")]), chat, 64, tally))
+    assert tally.notes == notes
 
 
 def test_a_tokenizer_that_ends_no_text_gets_the_end_of_answers_from_us(cache):

@@ -6,6 +6,7 @@ Encoder-decoders know no chat: their turns are plain text, and the tokenizer its
 """
 
 import json
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -193,6 +194,12 @@ class ChatTokenizer:
             raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
         return [encoding.ids for encoding in encoded]
 
+    def lost(self, characters: Iterable[str]) -> list[str]:
+        """Those that do not come back once they are tokens, but for accents, which become a part of their letter."""
+        found = sorted(one for one in characters if not unicodedata.combining(one))
+        back = self.backend.decode_batch(self.ids([f"a{one}a" for one in found]))
+        return [one for one, text in zip(found, back, strict=True) if unicodedata.normalize("NFC", one) not in text]
+
     def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:
         """What a model is asked with at inference: the turns, and the head of the assistant's answer.
 
@@ -216,6 +223,13 @@ class ChatTokenizer:
             return []
         before, opened = self.ids([head, head + text])
         return opened[len(before) :] if opened[: len(before)] == before else []
+
+    @cached_property
+    def opens_thoughts(self) -> bool:
+        """Whether the template begins a thought at the end of what a model is asked with."""
+        with suppress(TemplateRefusedError):
+            return self.render(_ANSWERED[:1], add_generation_prompt=True).rstrip().endswith("<think>")
+        return False
 
     @cached_property
     def repeats_answers(self) -> bool:
