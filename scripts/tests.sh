@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 clusters=${XDG_CACHE_HOME:-$HOME/.cache}/finetune-operator/clusters
 log=$(dirname "$clusters")/logs/tests-down.log
 export CLUSTER_TESTS_RUN=$$-$(date +%s)
+# What hypothesis reads from this project's code to draw from is kept by content: each worker read it anew in a fresh clone.
+export HYPOTHESIS_STORAGE_DIRECTORY=${HYPOTHESIS_STORAGE_DIRECTORY:-$(dirname "$clusters")/hypothesis}
 end_new_clusters() {
   local state
   for state in $(grep -ls "\"run\": \"$CLUSTER_TESTS_RUN\"" "$clusters"/*/state.json); do

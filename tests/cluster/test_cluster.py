@@ -51,20 +51,6 @@ def cluster(image: str) -> Iterator[Cluster]:
         yield up
 
 
-def test_api_only_serves_namespaces_and_refuses_unknown_fields() -> None:
-    with Cluster("selftest-api", nodes=0, controllers=False) as api:
-        api.apply(namespace("one"))
-        assert api.get("namespace", "one")["status"]["phase"] == "Active"
-        with pytest.raises(ClusterError, match=r'unknown field "spec\.colour"'):
-            api.kubectl(
-                "apply",
-                "--validate=strict",
-                "-f",
-                "-",
-                stdin=json.dumps({**namespace("two"), "spec": {"colour": "red"}}),
-            )
-
-
 def test_up_leaves_a_running_cluster_as_it_is(cluster: Cluster) -> None:
     before = processes.running(str(cluster.folder))
     Cluster(cluster.name, nodes=2).up()

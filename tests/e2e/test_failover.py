@@ -71,7 +71,7 @@ def test_the_operator_tells_its_health_and_no_secret(site: Site) -> None:
 
 def test_objects_go_while_the_operator_is_away(site: Site) -> None:
     site.patch("model", "colours", {"deployment": {"mode": "Automatic"}})
-    site.wait("deployment", "colours", lambda s: s.get("phase") == "Ready", "to answer")
+    eventually(lambda: site.pods("finetune.dev/deployment=colours"), "its server", 120)
     scale = ("-n", NAMESPACE, "scale", "deployment/finetune-operator")
     site.cluster.kubectl(*scale, "--replicas=0")
     try:

@@ -56,10 +56,6 @@ def test_a_missing_connection_is_waited_for(site: Site, operator: Cluster) -> No
 
 
 BAD_DATA = {
-    "no-completion": ("bad.jsonl", b'{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\n', "line 2", "completion"),
-    "empty-prompt": ("bad.csv", b"prompt,completion\nhello,yes\n  ,no\n", "line 3", "prompt"),
-    "no-json": ("bad.jsonl", b'{"prompt": "a", "completion": "b"}\n{"prompt": \n', "line 2", "bad.jsonl"),
-    "no-column": ("bad.csv", b"text,label\nhello,yes\n", "text", "columns"),
     "compressed": (
         "bad.jsonl.gz",
         gzip.compress(b'{"prompt": "a", "completion": ""}\n', mtime=0),
@@ -68,11 +64,12 @@ BAD_DATA = {
     ),
     "not-there": ("", b"", "gone.jsonl", ""),
 }
+"""One verdict and one missing file: what is wrong with rows of each format tests/unit says, without pods."""
 
 
 @pytest.fixture(scope="module")
 def bad(make_site: Callable[..., Site]) -> Site:
-    """All kinds of badness at once: their pods do not wait for one another."""
+    """Both at once: their pods do not wait for one another."""
     place = make_site("bad-data")
     for name, (file, content, *_) in BAD_DATA.items():
         (place.data / name).mkdir()

@@ -238,16 +238,19 @@ def test_bad_rows_are_found_where_they_are(name, data, expected, tmp_path):
         assert problem is None or re.search(problem, record.problem)
 
 
+LONG_LINES = (b"x" * 1000 + b"\n") * (ROW_LIMIT // 900)
+
+
 @pytest.mark.alike
 @pytest.mark.parametrize(
     ("name", "data", "problems"),
     [
         ("long.jsonl", b'{"a":"' + BIG + b'"}\n{"a":1}\n', ["longer than 4 MiB", None]),
         ("long.csv", b"a,b\n" + BIG + b",1\n1,2\n", ["longer than 4 MiB", None]),
-        ("open.csv", b'a,b\n"' + (b"x" * 1000 + b"\n") * (ROW_LIMIT // 900), ["longer than 4 MiB"]),
+        ("open.csv", b'a,b\n"' + LONG_LINES, ["longer than 4 MiB"]),
         ("long.json", b'[{"a":1},{"a":"' + BIG + b'"},{"a":1}]', [None, "longer than 4 MiB", None]),
         ("space.json", b"[" + b" " * len(BIG) + b'{"a":1}]', [None]),
-        ("cell.csv", b'a,b\n1,"' + b"x\n" * (len(BIG) // 2) + b'"\n1,2\n', ["longer than 4 MiB", None]),
+        ("cell.csv", b'a,b\n1,"' + LONG_LINES + b'"\n1,2\n', ["longer than 4 MiB", None]),
         ("line.csv", b'a,b\n1,"\n' + BIG + b'"\n1,2\n', ["longer than 4 MiB", None]),
         ("long.parquet", as_parquet([{"prompt": BIG.decode()}, {"prompt": "x"}]), ["longer than 4 MiB", None]),
     ],

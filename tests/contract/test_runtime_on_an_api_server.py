@@ -26,11 +26,10 @@ from finetune_operator.runtime.kube import (
     Resource,
 )
 from finetune_operator.runtime.settings import Settings
-from tests.cluster.cluster import Cluster
+from tests.contract.conftest import ROOT
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[4]
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 CONTENDER = Path(__file__).with_name("lease_contender.py")
 JOB = {
@@ -47,11 +46,9 @@ JOB = {
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    with Cluster(f"runtime-{os.getpid()}", nodes=0, controllers=False) as made:
-        made.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-        made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
-        yield made
+def cluster(server):
+    yield server.cluster
+    server.kubectl("delete", "ftj", "--all")  # other modules look at all that are there
 
 
 @pytest.fixture
