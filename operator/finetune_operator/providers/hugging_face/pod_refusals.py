@@ -62,6 +62,9 @@ _REASONS = {
 """Warnings of the kubelet, and of the controller that attaches volumes, that keep a pod's containers from starting.
 Others stand in the pod's status too, or keep nothing from starting."""
 
+_SEVERAL = "(combined from similar events): "
+"""Before the words of what has been said ten times about one object, with another name in each."""
+
 _SUMMARY = "Unable to attach or mount volumes"
 """How the kubelet sums up what it has said, or the controller that attaches, in better words before."""
 
@@ -140,7 +143,7 @@ class Told:
         self._told_of.put(namespace, frozenset(newest))
         for uid in newest.keys() - before - {but}:
             self._news(newest[uid].get("regarding") or {})
-        return {uid: (str(event["reason"]), str(event["note"])) for uid, event in newest.items()}
+        return {uid: (str(event["reason"]), _said(event)) for uid, event in newest.items()}
 
     def _counts(self, event: Manifest) -> bool:
         return self._known is None or event["reason"] in self._known
@@ -230,4 +233,8 @@ def _telling(event: Manifest) -> tuple[bool, str]:
     """By how much it tells, then by when it was said last: what is said again and again is one Event."""
     series = (event.get("series") or {}).get("lastObservedTime")
     last = series or event.get("deprecatedLastTimestamp") or event["metadata"]["creationTimestamp"]
-    return not str(event["note"]).startswith(_SUMMARY), str(last)
+    return not _said(event).startswith(_SUMMARY), str(last)
+
+
+def _said(event: Manifest) -> str:
+    return str(event["note"]).removeprefix(_SEVERAL)

@@ -46,6 +46,12 @@ async def test_jobs_of_one_namespace_share_a_listing_and_each_gets_its_own_newes
     assert kube.asked("list", "events") == 2
 
 
+async def test_what_is_said_for_the_tenth_time_is_said_in_the_same_words() -> None:
+    kube = FakeKube()
+    refuse(kube, "a", "uid-1", "(combined from similar events): exceeded quota")
+    assert await Told(kube, lambda: NOW).of(batch_job("uid-1")) == ("FailedCreate", "exceeded quota")  # type: ignore[arg-type]
+
+
 async def test_a_listing_is_good_for_some_seconds() -> None:
     kube, now = FakeKube(), [NOW]
     refusals = Told(kube, lambda: now[0])  # type: ignore[arg-type]
