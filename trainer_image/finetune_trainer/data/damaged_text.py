@@ -18,10 +18,11 @@ _OF_LATEX = (
 )
 """Commands that begin with n or t, without that letter."""
 _WRITTEN_PAIR = re.compile(rf"(?<!\\)(?:\\\\)*\\[nt](?!(?:{_OF_LATEX})(?![a-z]))")
-_OTHER_PAIR = re.compile(r"(?<!\\)(?:\\\\)*\\(?:[^ntr0\\]|\Z)|\b[A-Za-z]:\\|(?:\A|\s)(?:\\\\|\.{1,2}\\)\w")
-"""No escape of a line break or tab, or the beginning of a path of Windows: then others are none, either."""
-_WRITTEN_LETTER = re.compile(r"(?:(?<=[\w\s.,:;!?])|\A)\\u[0-9a-fA-F]{4}")
-"""At the beginning of a text or a word, or within one: in patterns and programs something else stands before it."""
+_PAIR = re.compile(r"\\(.?)", re.DOTALL)
+_ESCAPED = frozenset("ntr0\\")
+_PATH = re.compile(r"\b[A-Za-z]:\\|(?:\A|\s)(?:\\\\|\.{1,2}\\)\w")
+"""Beginning of one of Windows."""
+_WRITTEN_LETTER = re.compile(r"\\u[0-9a-fA-F]{4}")
 _PLAIN_BREAK = re.compile(r"(?<!\\)(?:\\\\)*\n")
 _ESCAPED_BREAK = re.compile(r"""[^\s\\"'](?:\\\\)*\\\n""")
 """Where a line goes on in a shell or a program, a space or a quote stands before the backslash."""
@@ -75,7 +76,7 @@ def _is_escaped(text: str) -> bool:
 
     Behind the end of a sentence one is enough.
     """
-    if _OTHER_PAIR.search(text):
+    if _has_other_pairs(text):
         return False
     found = list(_out_of_quotes(_WRITTEN_PAIR.finditer(text), text))
     is_program = any(text[one.end() : one.end() + 1] in ('"', "'", "`", ")", "]") for one in found)
@@ -83,9 +84,21 @@ def _is_escaped(text: str) -> bool:
     return not is_program and "'" not in text and (ends or len(found) > 1)
 
 
+def _has_other_pairs(text: str) -> bool:
+    """Whether any backslash escapes no line break or tab, or is of a path: then others are no escapes, either."""
+    return not _ESCAPED.issuperset(_PAIR.findall(text)) or _PATH.search(text) is not None
+
+
 def has_written_letters(text: str) -> bool:
-    """Whether it has letters as JSON may write them."""
-    return "\\" in text and "\\u" in text and any(_out_of_quotes(_WRITTEN_LETTER.finditer(text), text))
+    """Whether it has letters as JSON may write them, where a word may begin or go on: patterns have others before."""
+    if "\\u" not in text:
+        return False
+    found = (one for one in _WRITTEN_LETTER.finditer(text) if _is_of_words(text[max(0, one.start() - 1) : one.start()]))
+    return any(_out_of_quotes(found, text))
+
+
+def _is_of_words(before: str) -> bool:
+    return not before or before.isalnum() or before.isspace() or before in ".,:;!?"
 
 
 def has_escaped_breaks(text: str) -> bool:
@@ -103,7 +116,7 @@ def ends_escaped(text: str) -> bool:
     before = text.rstrip("\\")
     if before[-1:] in _OF_PROGRAMS or _OF_A_FACE.search(before[-3:]):
         return False
-    return (len(text) - len(before)) % 2 == 1 and _OTHER_PAIR.search(before) is None
+    return (len(text) - len(before)) % 2 == 1 and not _has_other_pairs(before)
 
 
 def is_json_string(text: str) -> bool:
