@@ -146,6 +146,7 @@ def test_a_selector_that_no_namespace_has_the_labels_of_is_told_and_looked_at_ag
 @pytest.mark.parametrize(
     ("failure", "step"),
     [
+        (Failure.because(Reason.BUCKET_NOT_FOUND, "gone"), "in the connection's region, or correct s3.bucket."),
         (Failure.because(Reason.PROVIDER_REFUSED, "no such account"), "account. Correct the connection: its address"),
         (pod_refused("spec.volumes: no"), "Correct huggingFace.podTemplate, or modelCache.volume, of the connection"),
         (Failure.because(Reason.CREDENTIALS_INVALID, "no"), "no. Correct or renew the keys in the connection's"),
