@@ -152,7 +152,7 @@ def test_a_selector_that_no_namespace_has_the_labels_of_is_told_and_looked_at_ag
         (Failure.because(Reason.CREDENTIALS_INVALID, "no"), "no. Correct or renew the keys in the connection's"),
         (Failure.because(Reason.SPEC_INVALID, "no such workspace"), "Correct what the message names; the connection"),
     ],
-    ids=["refused", "no pods", "keys", "a field"],
+    ids=["bucket", "refused", "no pods", "keys", "a field"],
 )
 def test_what_keeps_a_connection_from_use_leads_to_its_own_mending(failure: Failure, step: str) -> None:
     status = decide_connection.decide(
