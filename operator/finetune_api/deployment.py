@@ -25,7 +25,11 @@ DeploymentPhase = Literal["Pending", "Deploying", "Ready", "Updating", "Idle", "
 ENGINES = ("huggingFace", "azureOpenAI", "bedrock", "sageMaker")
 """What may serve, as a spec names it."""
 _ENGINE_COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in ENGINES)
-ONE_ENGINE = (f"({_ENGINE_COUNT}) <= 1", "name at most one of huggingFace, azureOpenAI, bedrock and sageMaker")
+ONE_ENGINE = (
+    f"({_ENGINE_COUNT}) <= 1",
+    "name at most one of huggingFace, azureOpenAI, bedrock and sageMaker (kubectl scale and autoscalers write "
+    "huggingFace: they are for servers on this cluster)",
+)
 _IDLE_ACTION = "!has(self.idle) || self.idle.action"
 IDLE_ON_CLUSTER = (
     f"!has(self.huggingFace) || {_IDLE_ACTION} != 'Delete'",

@@ -128,7 +128,7 @@ def _of_connection(failure: Failure) -> Failure:
     if step == NEXT_STEP.get(reason):
         step = _STEPS.get(reason, step)
     if step.startswith(_TO_USERS):
-        step = step.removeprefix(_TO_USERS)
+        step = step.removeprefix(_TO_USERS).replace(", or to ", ", or ")
         step = step[:1].upper() + step[1:]
     return failure.model_copy(update={"next_step": step or None})
 

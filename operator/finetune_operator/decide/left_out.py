@@ -6,15 +6,16 @@ annotation what it was given.
 """
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from finetune_api.words import counted
+
 GIVEN_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 _FEW, _SHOWN = 3, 64
-"""Names that are told of one object, and letters of each."""
+"""Names that are told of one object, before the rest are counted, and letters of each."""
 _RESTRICTING = ("spec.namespaceSelector", "spec.fineTuning")
 """Parts of a connection that allow more without a field of theirs: elsewhere `epochs:` alone is how tools unset one."""
 
@@ -27,7 +28,9 @@ def left_out(annotations: Mapping[str, str], model: type[BaseModel]) -> list[str
         model: of its spec.
     """
     given = _given(annotations)
-    return list(islice([*_empty(given, "spec"), *_unknown(given, model)], _FEW)) if given else []
+    found = [*_empty(given, "spec"), *_unknown(given, model)] if given else []
+    more = [f"spec: {counted(len(found) - _FEW, 'more name')} left out"] if len(found) > _FEW else []
+    return [*found[:_FEW], *more]
 
 
 def lacks_some(annotations: Mapping[str, str], spec: Any) -> bool:

@@ -197,7 +197,8 @@ SEVERAL_TO_BLAME = {
     "spec needs exactly one provider block: huggingFace, openAI, azureOpenAI, bedrock or sageMaker",
     "a connection keeps its provider, with which jobs and versions were made: apply another LLMConnection for another "
     "provider",
-    "name at most one of huggingFace, azureOpenAI, bedrock and sageMaker",
+    "name at most one of huggingFace, azureOpenAI, bedrock and sageMaker (kubectl scale and autoscalers write "
+    "huggingFace: they are for servers on this cluster)",
 }
 """What is told of the whole spec, as no one field of it is the wrong one."""
 

@@ -57,7 +57,7 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     below = value_at(manifest, path)
     if found := _by_where_it_stands(name, parent, kind, below, names):
         return found
-    if isinstance(below, dict) and below and below.keys() <= set(names):
+    if isinstance(below, dict) and below and below.keys() <= set(names) and not _has_shares(below, path[:-1], root):
         return f"; what is below it stands in {parent} itself"
     place = _above(name, path[:-1], manifest, root) or _below(name, path[:-1], root)
     near = like(name, names, required(model) if model else [])
@@ -68,6 +68,11 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     remark = (OF_CONNECTIONS if kind == "LLMConnection" else OF_SERVING).get(plain(name))
     elsewhere = _elsewhere(name, list(path[:-1]), manifest, root)
     return f"; {remark}" if remark else elsewhere if name in _OF_PODS else near or elsewhere or others
+
+
+def _has_shares(below: dict[str, Any], parent: Path, root: type[BaseModel]) -> bool:
+    """Whether numbers stand where parts are to be, as in `splits: {train: 0.9, test: 0.1}`."""
+    return any(isinstance(one, int | float) and model_at([*parent, name], root) for name, one in below.items())
 
 
 def _by_where_it_stands(name: str, parent: str, kind: str, value: object, names: list[str]) -> str:
@@ -141,9 +146,10 @@ def _of_a_job(name: str, parent: str, names: list[str]) -> str:
     place = place_of(name) or (None if remark else _only_place(name, parent))
     if place is not None and place.rpartition(".")[2] in names:
         return f"; did you mean {place.rpartition('.')[2]}?{to_heed(name)}"
-    if place is not None and place != parent:
+    is_file = parent in _OF_DATA and place in _HABITS  # it is called like another part, as `training` is
+    if place not in (None, parent) and not is_file:
         return f"; here it is {place}{to_heed(name)}"
-    if place is not None:
+    if place == parent:
         return f"; what is below it stands in {parent} itself"
     return f"; {remark}" if remark else ""
 

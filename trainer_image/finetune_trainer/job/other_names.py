@@ -12,24 +12,25 @@ _TEMPLATE = "the connection's huggingFace.podTemplate, which an admin writes"
 _PLACES = {
     "spec.baseModel": (
         "model_name_or_path model_name model_id model base_model_name_or_path base_model_identifier pretrained "
-        "pretrained_model_name_or_path"
+        "pretrained_model_name_or_path foundation_model"
     ),
     "spec.dataset.train.uri": (
         "datasets dataset_name dataset_path train_file data_path data_files data path file url location source "
         "training_file train_data train_dataset dataset_uri training_data training_data_config training_dataset s3_uri "
-        "dataset_dir"
+        "dataset_dir data_source data_sources dataset_ref"
     ),
     "spec.connectionRef": "connection llm_connection",
     "spec.modelRef": "suffix output_model tuned_model fine_tuned_model custom_model_name",
     "spec.dataset.validation": (
-        "eval val dev valid eval_dataset validation_file test_datasets validation_data validation_data_config"
+        "eval val dev valid eval_dataset validation_file test_datasets validation_data validation_data_config eval_data"
     ),
-    "spec.dataset.secretRef": "credentials secret storage_credentials",
+    "spec.dataset.test": "test_data test_set test_file",
+    "spec.dataset.secretRef": "credentials secret storage_credentials secret_name secret_ref credentials_secret",
     "spec.dataset.columns.prompt": "text_column prompt_column prompt_text_column dataset_text_field",
     "spec.method": (
         "adapter finetuning_type stage peft_type peft_method load_in_4bit load_in_8bit customization_type quantization "
         "peft fine_tune_type quantization_bit bnb_4bit_quant_type bnb_4bit_compute_dtype bnb_config "
-        "quantization_config"
+        "quantization_config quantize"
     ),
     "spec.lora": "lora_config peft_config lora_parameters adapter_config",
     "spec.lora.r": "lora_r lora_rank rank",
@@ -40,7 +41,7 @@ _PLACES = {
     "spec.lora.useDoRA": "use_dora peft_use_dora",
     "spec.lora.loraPlusRatio": "loraplus_lr_ratio loraplus_ratio",
     "spec.preference": "rl pref_loss pref_beta dpo dpo_beta",
-    "spec.hyperparameters": "params parameters config training_args training_arguments",
+    "spec.hyperparameters": "params parameters config training_args training_arguments training training_config",
     "spec.hyperparameters.epochs": (
         "num_train_epochs num_epochs n_epochs epoch epoch_count max_steps training_steps max_steps_per_epoch steps "
         "num_steps total_steps train_steps max_train_steps iterations iters"
@@ -68,7 +69,10 @@ _PLACES = {
     "spec.resources.nodes": "num_nodes nnodes num_workers workers replicas instance_count",
     "spec.resources.ephemeralStorage": "storage disk",
     "spec.resources": "limits requests resources_per_node resource_config",
-    "spec.activeDeadlineSeconds": "timeout timeout_seconds max_runtime_seconds max_run stopping_condition deadline",
+    "spec.activeDeadlineSeconds": (
+        "timeout timeout_seconds max_runtime_seconds max_run stopping_condition deadline max_runtime max_duration"
+    ),
+    "spec.code": "code_ref script entrypoint source_code",
     "spec.ttlSecondsAfterFinished": "ttl ttl_seconds",
     "spec.trackers": "report_to use_wandb logger integrations",
     "spec.trackers.wandb": "wandb_project wandb_entity wandb_run_name wandb_api_key",
@@ -102,7 +106,7 @@ _REMARKS = {
     "a system message is a column of the rows, or one of their messages": "system_prompt system_message",
     "the trainer validates, logs and keeps checkpoints by itself": (
         "eval_steps eval_strategy evaluation_strategy logging_steps save_total_limit steps_per_eval steps_per_report "
-        "val_batches evals_per_epoch eval_interval plot_loss logging_dir do_eval"
+        "val_batches evals_per_epoch eval_interval plot_loss logging_dir do_eval checkpoint checkpoints checkpointing"
     ),
     "another attempt resumes from the last checkpoint by itself; a version is no base model": (
         "resume_from_checkpoint resume_from resume auto_resume_from_checkpoints checkpoint_dir adapter_path "
@@ -138,7 +142,7 @@ _REMARKS = {
     "the base model's own chat template is taken": "chat_template prompt_template special_tokens",
     f"the base model's own chat template is taken, and pods are shaped by {_TEMPLATE}": "template",
     "rows are split before: name another file in spec.dataset.validation or test": (
-        "val_set_size val_size test_size validation_split split"
+        "val_set_size val_size test_size validation_split test_split split splits"
     ),
     "weights are kept where the connection's huggingFace.artifacts says": "output_dir output save_dir",
     "the connection's trainerImage is the code environment; Python of your own is spec.code": (
@@ -148,6 +152,9 @@ _REMARKS = {
         "role_arn execution_role output_data_config volume_size use_spot_instances"
     ),
     "the job's name is metadata.name": "name job_name run_name",
+    "address and keys of a provider are the connection's, which an admin writes": (
+        "api_key api_key_secret_ref base_url endpoint region"
+    ),
     "where a job is trained says its connection, which connectionRef names": "provider backend platform",
     "a job is one pod for each of resources.nodes": (
         "parallelism completions pytorch_replica_specs replica_specs restart_policy run_policy elastic_policy "
@@ -156,10 +163,12 @@ _REMARKS = {
     "a job runs once: what repeats it applies one with a new name each time": "cron cron_schedule",
     f"pods are shaped by {_TEMPLATE}": (
         "env node_selector tolerations affinity service_account_name priority_class_name labels image_pull_secrets "
-        "runtime_class_name volumes volume_mounts pod_template pod_spec_overrides"
+        "runtime_class_name volumes volume_mounts pod_template pod_spec_overrides gpu_type accelerator accelerator_type"
     ),
     f"the queue is named in {_TEMPLATE}": "queue_name queue",
-    "how often a lost pod is started again is the connection's huggingFace.maxRetries": "backoff_limit max_retries",
+    "how often a lost pod is started again is the connection's huggingFace.maxRetries": (
+        "backoff_limit max_retries retries retry_policy"
+    ),
 }
 """What to do about names that mean no field of ours, and those names."""
 
@@ -183,12 +192,36 @@ _COUNTED_OTHERWISE = {
 
 _BY_BLOCK = "the provider is told by its block, such as openAI or huggingFace"
 _KEYS = "keys are in a Secret of the operator's namespace, which the provider's block names"
+_HUB = "a hub's token is a job's hubTokenSecretRef, and its mirror is HF_ENDPOINT in the Secret of a job's data"
 _ONE_NAMESPACE = "write matchLabels: {kubernetes.io/metadata.name: NAME} for one by its name"
 OF_CONNECTIONS: dict[str, str] = {
     **dict.fromkeys(("provider", "type", "kind"), _BY_BLOCK),
     **dict.fromkeys(("namespaces", "allowednamespaces"), "here it is spec.namespaceSelector"),
     **dict.fromkeys(("matchname", "matchnames"), _ONE_NAMESPACE),
-    **dict.fromkeys(("accesskeyid", "secretaccesskey", "clientsecret", "token", "password"), _KEYS),
+    **dict.fromkeys(
+        ("local", "cluster", "incluster", "oncluster", "kubernetes", "selfhosted"), "here it is huggingFace"
+    ),
+    "aws": "here it is bedrock or sageMaker",
+    **dict.fromkeys(
+        ("anthropic", "vertex", "vertexai", "gcp", "google", "together", "fireworks", "mistral", "compatible"),
+        "a service with OpenAI's fine-tuning API is openAI, with its baseURL, and others are not there",
+    ),
+    **dict.fromkeys(("accesskeyid", "secretaccesskey", "clientsecret", "password"), _KEYS),
+    "token": f"{_KEYS}; {_HUB}",
+    **dict.fromkeys(("hftoken", "hubtoken", "tokensecretref", "hftokensecretref", "hubtokensecretref", "mirror"), _HUB),
+    **dict.fromkeys(
+        ("deniedmodels", "blockedmodels", "excludedmodels"),
+        "allowedModels names those that are allowed, and none can be excepted",
+    ),
+    **dict.fromkeys(
+        ("maxconcurrentjobs", "quota", "quotas", "ratelimit", "ratelimits"),
+        "teams are limited by a ResourceQuota of their namespace, or by Kueue",
+    ),
+    **dict.fromkeys(("queue", "localqueue"), "here it is podTemplate.queueName"),
+    "serviceaccount": "here it is podTemplate.serviceAccountName",
+    **dict.fromkeys(("pullsecret", "pullsecrets"), "here it is podTemplate.imagePullSecrets"),
+    **dict.fromkeys(("storage", "output", "outputdir"), "here it is huggingFace.artifacts.uri"),
+    "spotinstances": "here it is spot",
     **dict.fromkeys(("tenantid", "clientid", "profile", "sessiontoken"), _KEYS),
     **dict.fromkeys(("model", "deployment"), "jobs name models, and fineTuning.allowedModels restricts them"),
     **dict.fromkeys(("headers", "proxy", "timeout"), "the operator's proxy and certificates are values of the chart"),
@@ -215,6 +248,13 @@ OF_SERVING: dict[str, str] = {
         ("args", "env", "command", "nodeselector", "tolerations", "affinity", "runtimeclassname", "volumes", "labels"),
         f"pods are shaped by {_TEMPLATE}",
     ),
+    **dict.fromkeys(
+        ("retention", "keepversions", "maxversions", "keep"), "how many are kept is a FineTunedModel's historyLimit"
+    ),
+    **dict.fromkeys(("connection", "provider"), "a version is served by the connection that it was made with"),
+    **dict.fromkeys(("suspend", "paused", "stopped"), "write huggingFace: {replicas: 0}"),
+    **dict.fromkeys(("auth", "authentication"), "here it is apiKeySecretRef"),
+    "skuname": "here it is sku",
     **dict.fromkeys(("strategy", "rollingupdate", "canary"), "a new version answers before the old one stops"),
     **dict.fromkeys(
         ("rollback", "rollbackto", "pinned", "pin", "promote"),

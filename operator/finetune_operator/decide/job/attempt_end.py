@@ -93,10 +93,15 @@ def is_interruption(found: Failure, pod: Manifest | None) -> bool:
     return deleted or end_of(pod).get("exitCode") not in _SIGNALS
 
 
+_UNHEARD = "; its trainer has told nothing by then: if its pod did not start, kubectl get events says why"
+"""Of an attempt that may have waited for a node all the time, for which a longer one is no help."""
+
+
 def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> Failure:
     """Why an attempt failed: what the cluster did to the pod comes before what the trainer said of it."""
     if condition.get("reason") == "DeadlineExceeded":
-        return Failure.because(Reason.DEADLINE_EXCEEDED, "the job ran longer than spec.activeDeadlineSeconds")
+        said = "the job ran longer than spec.activeDeadlineSeconds"
+        return Failure.because(Reason.DEADLINE_EXCEEDED, said if report is not None else f"{said}{_UNHEARD}")
     found = _by_cluster(pod)
     if found is None and report is not None:
         found = report.failure

@@ -146,12 +146,13 @@ def test_a_selector_that_no_namespace_has_the_labels_of_is_told_and_looked_at_ag
 @pytest.mark.parametrize(
     ("failure", "step"),
     [
+        (Failure.because(Reason.BUCKET_NOT_FOUND, "gone"), "in the connection's region, or correct s3.bucket."),
         (Failure.because(Reason.PROVIDER_REFUSED, "no such account"), "account. Correct the connection: its address"),
         (pod_refused("spec.volumes: no"), "Correct huggingFace.podTemplate, or modelCache.volume, of the connection"),
         (Failure.because(Reason.CREDENTIALS_INVALID, "no"), "no. Correct or renew the keys in the connection's"),
         (Failure.because(Reason.SPEC_INVALID, "no such workspace"), "Correct what the message names; the connection"),
     ],
-    ids=["refused", "no pods", "keys", "a field"],
+    ids=["bucket", "refused", "no pods", "keys", "a field"],
 )
 def test_what_keeps_a_connection_from_use_leads_to_its_own_mending(failure: Failure, step: str) -> None:
     status = decide_connection.decide(

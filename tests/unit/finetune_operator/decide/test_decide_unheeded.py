@@ -47,6 +47,12 @@ JOBS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
             "spec.epochs: there is no such field",
         ],
     ),
+    "more than are told": (
+        connection(),
+        {},
+        {GIVEN: '{"spec":{"a":1,"b":1,"c":1,"d":1}}'},
+        [*(f"spec.{name}: there is no such field" for name in "abc"), "spec: 1 more name left out"],
+    ),
     "no JSON": (connection(), {}, {GIVEN: '{"spec":{"a:1":null'}, []),
     "a connection that is not there": (None, {}, {ABANDON: "true"}, []),
 }

@@ -98,6 +98,43 @@ def test_a_field_that_stands_further_out_already_is_not_told_again():
     assert "here it is" not in meant(["spec", "modelRef", "dataset"], manifest, FineTuneJobManifest)
 
 
+SAID = [
+    # what looked most alike was another thing, or the opposite
+    ("FineTuneJob", "spec.apiKeySecretRef", None, "address and keys of a provider are the connection's"),
+    ("FineTuneJob", "spec.dataSources", None, "spec.dataset.train.uri"),
+    ("FineTuneJob", "spec.dataset.train.secretName", None, "spec.dataset.secretRef"),
+    ("FineTuneJob", "spec.dataset.training", None, "did you mean train?"),
+    ("FineTuneJob", "spec.dataset.splits", {"train": 0.9, "test": 0.1}, "rows are split before"),
+    (
+        "FineTuneJob",
+        "spec.dataset.splits",
+        {"train": {"uri": "pvc://data/a"}},
+        "what is below it stands in spec.dataset",
+    ),
+    ("LLMConnection", "spec.fineTuning.blockedModels", None, "none can be excepted"),
+    ("LLMConnection", "spec.huggingFace.token", None, "a job's hubTokenSecretRef"),
+    ("LLMConnection", "spec.local", None, "here it is huggingFace"),
+    ("FineTunedModel", "spec.maxVersions", None, "historyLimit"),
+    ("ModelDeployment", "spec.azureOpenAI.skuName", None, "here it is sku"),
+    ("ModelDeployment", "spec.suspend", None, "huggingFace: {replicas: 0}"),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "value", "said"), SAID, ids=str)
+def test_what_people_and_language_models_write_is_answered_with_what_is_meant(kind, path, value, said):
+    spec = next(one.spec for one in KINDS if one.kind == kind)
+    root = (
+        FineTuneJobManifest if kind == "FineTuneJob" else create_model(kind, __base__=OtherManifest, spec=(spec, ...))
+    )
+    manifest = {"kind": kind, "spec": {}}
+    *above, name = path.split(".")
+    part = manifest
+    for one in above:
+        part = part.setdefault(one, {})
+    part[name] = value
+    assert said in meant([*above, name], manifest, root)
+
+
 @pytest.mark.parametrize("field", ["kind", "apiVersion", "uid"])
 def test_what_references_of_kubernetes_have_beside_a_name_is_told_to_be_left_out(field):
     said = meant(["spec", "modelRef", field], {"kind": "FineTuneJob"}, FineTuneJobManifest)

@@ -86,6 +86,13 @@ def test_state(job: Any, pods: Any, posted: Any, state: str) -> None:
     assert read(job, pods, posted).state == state
 
 
+@pytest.mark.parametrize(("posted", "told"), [(report(), False), (None, True)])
+def test_an_attempt_that_never_ran_is_not_said_to_have_run_for_too_long_alone(posted: Any, told: bool) -> None:
+    failure = read(batch_job(("Failed", "DeadlineExceeded")), [], posted).failure
+    assert failure is not None
+    assert ("kubectl get events" in failure.message) is told
+
+
 @pytest.mark.parametrize(
     ("condition", "its_pod", "posted", "reason"),
     [
