@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_api.manifest import wants_deletion
-from finetune_operator.reconcilers.concerned import concerned, has_ended, is_only_asked_for
+from finetune_operator.reconcilers.dependents import concerned, has_ended, is_only_asked_for
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError

@@ -10,7 +10,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import LITTLE_KEPT, NOTHING_LEARNT, TOKENIZER_LEFT_OUT, Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest, annotations_of
 from finetune_api.reasons import Reason
-from finetune_operator.decide import leftovers, unheeded
+from finetune_operator.decide import ignored_fields, leftovers
 from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.adoption import told_twice
@@ -21,7 +21,7 @@ from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
 from finetune_operator.decide.job.reported import AT_WORK, at_rest, last_work, paused, tracker_headline
 from finetune_operator.decide.job.steps import not_done, not_started, not_yet
 from finetune_operator.decide.job.view import Decision, JobView
-from finetune_operator.decide.pods.places import of_connection
+from finetune_operator.decide.pods.field_paths import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
@@ -185,8 +185,8 @@ class JobReconciler:
     async def _tell_unheeded(self, job: Manifest, view: JobView) -> None:
         if view.spec is not None and (view.deleting or not view.finished):
             again = view.retry_asked and not view.finished and view.status.start_time is not None
-            said = unheeded.of_job(view.spec, annotations_of(job), view.connection, asked_again=again)
-            await self._context.tell_unheeded(job, said)
+            said = ignored_fields.of_job(view.spec, annotations_of(job), view.connection, asked_again=again)
+            await self._context.tell_ignored(job, said)
             if twice := told_twice(view):
                 await self._context.announce(job, "Warning", "AlreadyAVersion", twice)
 
@@ -248,7 +248,7 @@ def _asked_in_vain(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str,
     if not is_true(old.conditions, "Complete") or new.observed_retry_nonce in {None, old.observed_retry_nonce}:
         return None
     note = "spec.retryNonce: it starts failed jobs again, and this one has succeeded; for another version apply the job"
-    return "Warning", unheeded.EVENT, f"{note} under a new name"
+    return "Warning", ignored_fields.EVENT, f"{note} under a new name"
 
 
 def _display(view: JobView, status: FineTuneJobStatus) -> Any:

@@ -62,9 +62,9 @@ from finetune_operator.decide.job.retries import Tally
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.passing import PASSING
 from finetune_operator.decide.pods.missing import with_field
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_write
+from finetune_operator.decide.transient import PASSING
 
 CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
