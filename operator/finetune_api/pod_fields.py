@@ -13,7 +13,7 @@ Shape = Mapping[str, Any]
 """Fields by name, those that have to be there with a `!`: below each its own, or the words that it takes, or None."""
 
 
-class Misfit(NamedTuple):
+class InvalidPart(NamedTuple):
     """One thing that does not fit."""
 
     what: Literal["Name", "Word", "Missing", "NoFields", "Quantity"]
@@ -109,12 +109,12 @@ _CONNECTION: Shape = {
 }
 
 
-def misfits(spec: Mapping[str, Any]) -> Iterator[Misfit]:
+def invalid_parts(spec: Mapping[str, Any]) -> Iterator[InvalidPart]:
     """What does not fit in the spec of a connection, as manifests write it, with its path there."""
     return _opened(spec, _CONNECTION, ("spec",))
 
 
-def _opened(part: Mapping[str, Any], shape: Shape, path: tuple[str | int, ...]) -> Iterator[Misfit]:
+def _opened(part: Mapping[str, Any], shape: Shape, path: tuple[str | int, ...]) -> Iterator[InvalidPart]:
     """The definition knows what else there is: only what it leaves open is looked into."""
     for name, below in shape.items():
         value = part.get(name)
@@ -124,7 +124,7 @@ def _opened(part: Mapping[str, Any], shape: Shape, path: tuple[str | int, ...]) 
             yield from _opened(value, below, (*path, name))
 
 
-def _wrong(value: Any, shape: Any, path: tuple[str | int, ...]) -> Iterator[Misfit]:
+def _wrong(value: Any, shape: Any, path: tuple[str | int, ...]) -> Iterator[InvalidPart]:
     if isinstance(value, list):
         for place, one in enumerate(value):
             yield from _wrong(one, shape, (*path, place))
@@ -132,14 +132,14 @@ def _wrong(value: Any, shape: Any, path: tuple[str | int, ...]) -> Iterator[Misf
         known = {name.rstrip("!"): below for name, below in shape.items()}
         for name, below in value.items():
             if name not in known:
-                yield Misfit("Name", (*path, name), tuple(known))
+                yield InvalidPart("Name", (*path, name), tuple(known))
             else:
                 yield from _wrong(below, known[name], (*path, name))
         needed = (name.removesuffix("!") for name in shape if name.endswith("!"))
-        yield from (Misfit("Missing", (*path, name), ()) for name in needed if value.get(name) is None)
+        yield from (InvalidPart("Missing", (*path, name), ()) for name in needed if value.get(name) is None)
     elif isinstance(shape, Mapping) and value is not None:
-        yield Misfit("NoFields", path, tuple(name.rstrip("!") for name in shape))
+        yield InvalidPart("NoFields", path, tuple(name.rstrip("!") for name in shape))
     elif shape == QUANTITY and isinstance(value, str) and amount(value) is None:
-        yield Misfit("Quantity", path, ())
+        yield InvalidPart("Quantity", path, ())
     elif isinstance(value, str) and isinstance(shape, tuple) and value not in shape:
-        yield Misfit("Word", path, tuple(word for word in shape if word))
+        yield InvalidPart("Word", path, tuple(word for word in shape if word))

@@ -28,21 +28,21 @@ from finetune_operator.providers.client import Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.object_metrics import show
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.reconcilers.reports import ReportBox
-from finetune_operator.reconcilers.shown import show
 from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
 from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster, WentBack
 from finetune_operator.runtime.events import record
 from finetune_operator.runtime.kube import Kube
-from finetune_operator.runtime.leader_label import LeaderLabel
-from finetune_operator.runtime.lease import unique_identity
-from finetune_operator.runtime.lease_thread import LeaseThread, lease_thread
+from finetune_operator.runtime.leadership.leader_label import LeaderLabel
+from finetune_operator.runtime.leadership.lease import unique_identity
+from finetune_operator.runtime.leadership.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
-from finetune_operator.runtime.reports import ReportServer, Takers
+from finetune_operator.runtime.report_server.server import ReportServer, Takers
 from finetune_operator.runtime.service_account import changed_trust, is_ipv6
 from finetune_operator.runtime.settings import PREFIX, Settings, SettingsError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import Kube, Resource
-from finetune_operator.runtime.lease_thread import lease_thread
+from finetune_operator.runtime.leadership.lease_thread import lease_thread
 from finetune_operator.runtime.settings import Settings
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")

@@ -7,6 +7,6 @@ Each room knows only those below it:
     model                       which version is active
     leftovers                   what could not be deleted yet
     job                         a job's attempts, its status, the versions it makes
-    pods   policy   connection  what a pod says of itself; what a connection allows and shows
+    pods   connection           what a pod says of itself; what a connection allows and shows
     conditions                  Ready, Reconciling, Stalled
 """

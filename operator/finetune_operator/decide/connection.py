@@ -18,7 +18,7 @@ from finetune_operator.decide.conditions import (
     stalled,
     timestamp,
 )
-from finetune_operator.decide.passing import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 
 GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
 """How long a check's result is believed."""

@@ -11,7 +11,7 @@ from finetune_api.model import MOST_LET_GO, FineTunedModelSpec, FineTunedModelSt
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
 from finetune_operator.decide.job.versions import latest_of, there_are
-from finetune_operator.decide.to_come import version_to_come
+from finetune_operator.decide.pending_versions import version_to_come
 
 _AWAITED = frozenset({Reason.CONNECTION_NOT_FOUND, Reason.AWAITING_CONFIGURATION})
 """What a deployment waits for that its model's message is to name: it does not come by itself."""

@@ -11,16 +11,16 @@ from finetune_api.connection import THIS_CLUSTER, LLMConnectionSpec
 from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
+from finetune_operator.providers.account_identity import account_of, require_same_account, require_same_place
+from finetune_operator.providers.capacity import Room
 from finetune_operator.providers.client import SECRET_SECONDS, Client
-from finetune_operator.providers.elsewhere import account_of, require_same_account, require_same_place
 from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, Refused, understood
 from finetune_operator.providers.gate import Gate
-from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.poll import Poller
 from finetune_operator.providers.ports import FineTuningApi, HostingApi, RemoteFile
-from finetune_operator.providers.room import Room
+from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Key
-from finetune_operator.runtime.recent import Recent
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Account:
         self._gate = Gate(refused=self._refused, clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, refused=self._refused, clock=clock)
         self._sent: list[str] = []
-        self._untaken: Recent[ProviderError] = Recent(REMEMBERED)
+        self._untaken: LRUCache[ProviderError] = LRUCache(REMEMBERED)
         self._answers = Gate(
             at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, refused=self._refused, clock=clock
         )

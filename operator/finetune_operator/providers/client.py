@@ -12,11 +12,11 @@ from finetune_api.azure import AzureOpenAI
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import Failure
 from finetune_operator.providers import sdks
+from finetune_operator.providers.account_identity import require_same_account
 from finetune_operator.providers.connection_secret import ConnectionSecrets
-from finetune_operator.providers.elsewhere import require_same_account
 from finetune_operator.providers.errors import ProviderError, TryLater, understood
-from finetune_operator.providers.pace import CALLS_PER_SECOND, Pace
 from finetune_operator.providers.ports import Credential, FineTuningApi
+from finetune_operator.providers.rate_limit import CALLS_PER_SECOND, Pace
 from finetune_operator.runtime.uptime import Clock
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
-from finetune_operator.decide.passing import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import Elsewhere, ProviderError, TryLater, Unknown, model_gone
 

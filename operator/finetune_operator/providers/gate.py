@@ -24,8 +24,8 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
 )
-from finetune_operator.providers.pace import AT_ONCE, CALLS_PER_SECOND
-from finetune_operator.runtime.limits import TokenBucket
+from finetune_operator.providers.rate_limit import AT_ONCE, CALLS_PER_SECOND
+from finetune_operator.runtime.token_bucket import TokenBucket
 from finetune_operator.runtime.uptime import Clock
 
 SILENCE_SECONDS = 30.0

@@ -17,7 +17,7 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Active
-from finetune_operator.providers.pace import Pace
+from finetune_operator.providers.rate_limit import Pace
 
 
 class TrainingProvider(Protocol):

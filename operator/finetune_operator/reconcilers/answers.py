@@ -22,7 +22,7 @@ from finetune_operator.reconcilers.reading import parse_spec, parse_status
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 
 PAUSE_SECONDS = 5.0
 SILENCE = timedelta(seconds=60)

@@ -14,9 +14,9 @@ from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, OWN_KINDS, Resource
-from finetune_operator.runtime.limits import TokenBuckets
+from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Key
-from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.token_bucket import TokenBuckets
 
 Differences = frozenset[tuple[str, str]]
 
@@ -52,9 +52,9 @@ class Children:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, context.seconds, REMEMBERED)
-        self._made: Recent[Differences] = Recent(REMEMBERED)
+        self._made: LRUCache[Differences] = LRUCache(REMEMBERED)
         """What this process has made or found, and how the server keeps it otherwise than it was wanted."""
-        self._refused: Recent[KubeError] = Recent(REMEMBERED)
+        self._refused: LRUCache[KubeError] = LRUCache(REMEMBERED)
         """What the server said when it took no such object the last time."""
 
     async def ensure(self, resource: Resource, owner: Manifest, wanted: Manifest) -> Ensured:

@@ -22,7 +22,7 @@ from finetune_operator.decide.job.attempts import follows_a_loss
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
 from finetune_operator.decide.job.remote import RemoteJob, oldest
 from finetune_operator.decide.job.view import Decision, JobView
-from finetune_operator.decide.pods.places import of_connection
+from finetune_operator.decide.pods.field_paths import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.cloud import CloudTraining
 from finetune_operator.providers.cloud_pods import CloudPods

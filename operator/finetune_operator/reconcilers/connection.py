@@ -10,11 +10,11 @@ from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.manifest import Manifest, annotations_of
 from finetune_api.policy import selects
 from finetune_operator.decide import connection as decide_connection
-from finetune_operator.decide import unheeded
+from finetune_operator.decide import ignored_fields
 from finetune_operator.decide.cloud_job.cloud_policy import closes
 from finetune_operator.decide.conditions import turn
 from finetune_operator.decide.connection import Checked
-from finetune_operator.decide.pods.places import in_words_of
+from finetune_operator.decide.pods.field_paths import in_words_of
 from finetune_operator.desired import trial_job
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.catalogue import catalogue_name
@@ -24,8 +24,8 @@ from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.reading import parse_spec, parse_status, unread_spec
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
+from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Key, Requeue
-from finetune_operator.runtime.recent import Recent
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ConnectionReconciler:
         self._context = context
         self._namespaces = namespaces
         self._accounts = accounts
-        self._left_alone: Recent[tuple[int, datetime]] = Recent(LEFT_ALONE)
+        self._left_alone: LRUCache[tuple[int, datetime]] = LRUCache(LEFT_ALONE)
         """By name: of which generation another operator has told, and until when that is not looked into."""
 
     async def reconcile(self, key: Key) -> Requeue | None:
@@ -59,7 +59,7 @@ class ConnectionReconciler:
             return None
         spec, spec_error = parse_spec(LLMConnectionSpec, connection)
         if spec is not None:
-            await self._context.tell_unheeded(connection, unheeded.of_connection(spec, annotations_of(connection)))
+            await self._context.tell_ignored(connection, ignored_fields.of_connection(spec, annotations_of(connection)))
         status = parse_status(LLMConnectionStatus, connection)
         generation, now = connection["metadata"]["generation"], self._context.clock()
         checked, again = None, None

@@ -18,7 +18,7 @@ from finetune_api.manifest import Manifest, annotations_of, finalizers_of, label
 from finetune_api.names import BEGUN_ANNOTATION
 from finetune_api.policy import selects
 from finetune_api.reasons import Reason
-from finetune_operator.decide import unheeded
+from finetune_operator.decide import ignored_fields
 from finetune_operator.decide.connection import lacking, with_resolved
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
@@ -26,11 +26,11 @@ from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.reconcilers import departed
 from finetune_operator.reconcilers.departed import Departed
 from finetune_operator.reconcilers.reading import parse_spec, parse_status, said, with_unread
-from finetune_operator.runtime.contests import Contests
+from finetune_operator.runtime.contested_statuses import ContestedStatuses
 from finetune_operator.runtime.errors import REFUSALS, Conflict, Forbidden, KubeError, NotFound, Transient
-from finetune_operator.runtime.held import Held
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
 from finetune_operator.runtime.queue import Key, Lane
+from finetune_operator.runtime.refused_writes import RefusedWrites
 from finetune_operator.runtime.store import Store
 from finetune_operator.runtime.uptime import Clock
 
@@ -78,14 +78,14 @@ class Context:
     """Each connection as it was last read, with its version: every job of it asks for it at every look."""
 
     @cached_property
-    def _held(self) -> Held:
+    def _held(self) -> RefusedWrites:
         """Statuses and finalizers that the API server does not take."""
-        return Held(self.seconds)
+        return RefusedWrites(self.seconds)
 
     @cached_property
-    def _contests(self) -> Contests:
+    def _contests(self) -> ContestedStatuses:
         """Statuses that others write, too."""
-        return Contests(self.seconds)
+        return ContestedStatuses(self.seconds)
 
     async def read(self, resource: Resource, key: Key) -> Manifest | None:
         """The object as last seen; where the store has none, the API is asked: a watch may be late."""
@@ -218,11 +218,11 @@ class Context:
         logger.warning("%s: %s%s", what, refusal.message, step)
         await self.announce(obj, "Warning", Reason.WRITE_REFUSED, f"{what}: {refusal.message}{step}")
 
-    async def tell_unheeded(self, obj: Mapping[str, Any], sentences: Iterable[str]) -> None:
+    async def tell_ignored(self, obj: Mapping[str, Any], sentences: Iterable[str]) -> None:
         """An Event about what is allowed, and changes nothing."""
         said = "; ".join(sentences)
         if said:
-            await self.announce(obj, "Warning", unheeded.EVENT, said)
+            await self.announce(obj, "Warning", ignored_fields.EVENT, said)
 
     async def hold(self, resource: Resource, obj: Manifest, finalizer: str, note: str | None = None) -> Manifest:
         """Put a finalizer of ours on the object, unless it is there: from now on it does not go before we let it.

@@ -11,7 +11,7 @@ from finetune_api.manifest import Manifest, annotations_of, finalizers_of, kept_
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide import unheeded
+from finetune_operator.decide import ignored_fields
 from finetune_operator.decide.cloud_job.cloud_policy import shuts_down
 from finetune_operator.decide.conditions import is_true, turn
 from finetune_operator.decide.deployment import token_prices
@@ -27,9 +27,9 @@ from finetune_operator.decide.deployment.hosted import are_asked_for
 from finetune_operator.decide.deployment.idle import OUT_OF_SIGHT, is_asleep
 from finetune_operator.decide.deployment.server_state import Serving, read_serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
-from finetune_operator.decide.passing import CHANGES_BY_ITSELF
-from finetune_operator.decide.pods.places import of_connection, of_deployment
+from finetune_operator.decide.pods.field_paths import of_connection, of_deployment
 from finetune_operator.decide.pods.refused import refusal_of_pod, refusal_of_write
+from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 from finetune_operator.desired import prune_job, serving
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers import hosting
@@ -101,8 +101,10 @@ class DeploymentReconciler:
         view = self._observe(deployment)
         target = self._target(view)
         if view.spec is not None:
-            said = unheeded.of_deployment(view.spec, annotations_of(deployment), target.connection if target else None)
-            await self._context.tell_unheeded(deployment, said)
+            said = ignored_fields.of_deployment(
+                view.spec, annotations_of(deployment), target.connection if target else None
+            )
+            await self._context.tell_ignored(deployment, said)
         again: float | None = None
         if view.deleting and PROVIDER_FINALIZER in finalizers_of(deployment):
             decision = await self._release.end(deployment, view)

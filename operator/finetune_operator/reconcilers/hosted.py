@@ -18,7 +18,7 @@ from finetune_operator.decide.deployment.hosted import Plan
 from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
-from finetune_operator.decide.passing import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Denied, ProviderError, Refused

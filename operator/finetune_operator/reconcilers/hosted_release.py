@@ -14,7 +14,7 @@ from finetune_operator.decide.deployment import hosted_record, hosting_cost
 from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going, unrecorded
 from finetune_operator.decide.deployment.hosted import LONG
 from finetune_operator.decide.deployment.hosted_record import Hosted
-from finetune_operator.decide.passing import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 from finetune_operator.providers import hosting
 from finetune_operator.providers.begun import begun
 from finetune_operator.providers.errors import ProviderError, Refused

@@ -6,7 +6,7 @@ from finetune_api.manifest import Manifest, conditions_of, has_condition, labels
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.connection import NOBODY
-from finetune_operator.decide.passing import PASSING
+from finetune_operator.decide.transient import PASSING
 from finetune_operator.desired import names
 from finetune_operator.providers.hugging_face.training import (
     BATCH_JOB_LABEL,

@@ -17,7 +17,7 @@ from finetune_api.job_status import (
 )
 from finetune_api.manifest import Manifest, annotations_of, labels_of
 from finetune_api.reasons import Reason
-from finetune_operator.decide import leftovers, unheeded
+from finetune_operator.decide import ignored_fields, leftovers
 from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.adoption import told_twice
@@ -28,7 +28,7 @@ from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
 from finetune_operator.decide.job.reported import AT_WORK, at_rest, last_work, paused, tracker_headline
 from finetune_operator.decide.job.steps import not_done, not_started, not_yet
 from finetune_operator.decide.job.view import Decision, JobView
-from finetune_operator.decide.pods.places import of_connection
+from finetune_operator.decide.pods.field_paths import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
@@ -70,7 +70,7 @@ class JobReconciler:
             return None
         view, decision = await self._looks.at(job)
         unseen = view.run.state == "Unreachable" and decision.only_says
-        await self._tell_unheeded(job, view)
+        await self._tell_ignored(job, view)
         await self._cloud.end_beside(job, view)
         if decision.register and view.spec is not None:
             offered, model = replace(view, status=decision.status), view.spec.model_ref.name
@@ -191,12 +191,12 @@ class JobReconciler:
             return job, not_started(view, error.failure)
         return job, replace(decision, status=decision.status.with_provider(job_id=job_id))
 
-    async def _tell_unheeded(self, job: Manifest, view: JobView) -> None:
+    async def _tell_ignored(self, job: Manifest, view: JobView) -> None:
         if view.spec is not None and (view.deleting or not view.finished):
             again = view.retry_asked and not view.finished and view.status.start_time is not None
             of, labels = annotations_of(job), labels_of(job)
-            said = unheeded.of_job(view.spec, of, view.connection, labels=labels, asked_again=again)
-            await self._context.tell_unheeded(job, said)
+            said = ignored_fields.of_job(view.spec, of, view.connection, labels=labels, asked_again=again)
+            await self._context.tell_ignored(job, said)
             if twice := told_twice(view):
                 await self._context.announce(job, "Warning", "AlreadyAVersion", twice)
 
@@ -264,7 +264,7 @@ def _asked_in_vain(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str,
     if not is_true(old.conditions, "Complete") or new.observed_retry_nonce in {None, old.observed_retry_nonce}:
         return None
     note = "spec.retryNonce: it starts failed jobs again, and this one has succeeded; for another version apply the job"
-    return "Warning", unheeded.EVENT, f"{note} under a new name"
+    return "Warning", ignored_fields.EVENT, f"{note} under a new name"
 
 
 def _display(view: JobView, status: FineTuneJobStatus) -> Any:

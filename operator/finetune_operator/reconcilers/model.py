@@ -10,7 +10,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.manifest import Manifest, annotations_of, has_condition, is_abandoned, kept_by, wants_deletion
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide import leftovers, model_size, unheeded
+from finetune_operator.decide import ignored_fields, leftovers, model_size
 from finetune_operator.decide.conditions import leaving, merge, moment, turn
 from finetune_operator.decide.deployment.server_state import versions_of
 from finetune_operator.decide.job.run import Run
@@ -138,7 +138,7 @@ class ModelReconciler:
             return None
         view = self._observe(model)
         if view.spec is not None:
-            await self._context.tell_unheeded(model, unheeded.of_model(view.spec, annotations_of(model)))
+            await self._context.tell_ignored(model, ignored_fields.of_model(view.spec, annotations_of(model)))
         if view.deleting:
             return await self._leave(key, model, view, offered)
         try:

@@ -2,7 +2,7 @@
 
 from finetune_api.names import FIELD_MANAGER, MANAGED_BY_LABEL
 from finetune_operator.reconcilers.indexes import INDEXERS
-from finetune_operator.reconcilers.trims import TRIMS
+from finetune_operator.reconcilers.trimming import TRIMS
 from finetune_operator.runtime.kube import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,

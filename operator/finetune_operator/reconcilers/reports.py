@@ -11,7 +11,7 @@ from finetune_api.trainer import Report
 from finetune_operator.desired import names
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
 from finetune_operator.runtime.queue import Key
-from finetune_operator.runtime.route import Outlived
+from finetune_operator.runtime.report_server.route import Outlived
 from finetune_operator.runtime.store import Address, Store
 
 

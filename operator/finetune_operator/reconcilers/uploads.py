@@ -16,7 +16,7 @@ from finetune_operator.reconcilers.reading import parse_status
 from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS
 from finetune_operator.runtime.queue import Key
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 
 PAUSE_SECONDS = 10.0
 

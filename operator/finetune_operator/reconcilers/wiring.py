@@ -20,9 +20,9 @@ from finetune_operator.providers.hugging_face.training import HuggingFaceTrainin
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.cloud_job import CloudJobs
-from finetune_operator.reconcilers.concerned import concerned
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.dependents import concerned
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
 from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
 from finetune_operator.reconcilers.hosted import HostedDeployments

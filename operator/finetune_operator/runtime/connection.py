@@ -21,10 +21,10 @@ from yarl import URL
 
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError, NoCluster, Transient, Unadmitted, error_for
-from finetune_operator.runtime.limits import TokenBucket
 from finetune_operator.runtime.server_clock import ServerClock
 from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
 from finetune_operator.runtime.settings import Settings
+from finetune_operator.runtime.token_bucket import TokenBucket
 
 logger = logging.getLogger(__name__)
 

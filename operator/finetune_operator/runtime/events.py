@@ -13,10 +13,10 @@ from finetune_api.words import cut, unstyled
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import Conflict, KubeError, LeadershipLost
 from finetune_operator.runtime.kube import EVENTS, Kube
-from finetune_operator.runtime.lease import micro_time
-from finetune_operator.runtime.limits import TokenBuckets
+from finetune_operator.runtime.leadership.lease import micro_time
 from finetune_operator.runtime.logs import redact
-from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.lru_cache import LRUCache
+from finetune_operator.runtime.token_bucket import TokenBuckets
 from finetune_operator.runtime.uptime import Clock
 
 EventType = Literal["Normal", "Warning"]
@@ -52,7 +52,7 @@ class Recorder:
     def __init__(self, instance: str, clock: Clock = time.monotonic) -> None:
         self._instance = instance[:_MAX_WORD]
         self._clock = clock
-        self._posted: Recent[float] = Recent(REMEMBERED, self._is_long_ago)
+        self._posted: LRUCache[float] = LRUCache(REMEMBERED, self._is_long_ago)
         self._budgets = TokenBuckets(NORMAL_PER_SECOND, NORMAL_AT_ONCE, clock, REMEMBERED)
 
     async def post(self, kube: Kube, regarding: Manifest, occurrence: Occurrence) -> None:

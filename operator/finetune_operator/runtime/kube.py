@@ -19,10 +19,10 @@ from finetune_api.manifest import Manifest, owners_of
 from finetune_api.names import FIELD_MANAGER, GROUP, VERSION
 from finetune_api.words import unstyled
 from finetune_operator.runtime import connection
+from finetune_operator.runtime.circuit_breaker import CircuitBreaker
 from finetune_operator.runtime.connection import Connection, Request
 from finetune_operator.runtime.errors import Conflict, Gone, Invalid, KubeError, NotFound
 from finetune_operator.runtime.settings import Settings
-from finetune_operator.runtime.silences import Silences
 
 PAGE_SIZE = 250
 """Objects of a page: reading it stops all other work for so long, some 30 ms for pods of this size."""
@@ -121,7 +121,7 @@ class Kube:
     def __init__(self, wire: Connection, guard: Callable[[], None] | None = None) -> None:
         self._wire = wire
         self._guard = guard
-        self._silences = Silences(time.monotonic)
+        self._silences = CircuitBreaker(time.monotonic)
 
     @classmethod
     @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from finetune_api import RELEASE
-from finetune_operator.runtime.lease_times import JITTER, LeaseTimes, rise
+from finetune_operator.runtime.leadership.lease_times import JITTER, LeaseTimes, rise
 
 PREFIX = "FINETUNE_"
 # What Kubernetes itself puts into a pod's environment for each Service of the namespace (enableServiceLinks).

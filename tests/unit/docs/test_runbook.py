@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.decide.unheeded import EVENT
+from finetune_operator.decide.ignored_fields import EVENT
 from tests.unit.docs.pages import ROOT
 
 PAGE = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")

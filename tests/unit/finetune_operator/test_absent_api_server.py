@@ -12,7 +12,7 @@ from finetune_operator.runtime import certificates
 from finetune_operator.runtime.certificates import Certificates
 from finetune_operator.runtime.errors import Forbidden, KubeError, TooManyRequests, Transient
 from finetune_operator.runtime.kube import Kube
-from finetune_operator.runtime.lease_thread import LeaseThread
+from finetune_operator.runtime.leadership.lease_thread import LeaseThread
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.runtime import fake_time
 from tests.unit.finetune_operator.test_changed_trust import probe_servers

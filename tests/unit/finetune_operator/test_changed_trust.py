@@ -10,7 +10,7 @@ import pytest
 
 from finetune_operator import __main__ as process
 from finetune_operator.runtime.kube import Kube
-from finetune_operator.runtime.lease_thread import LeaseThread
+from finetune_operator.runtime.leadership.lease_thread import LeaseThread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.test_leader_label import BusyAtFirst, Follower, Loaded

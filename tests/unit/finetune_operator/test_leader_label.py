@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 
 from finetune_operator import __main__ as process
-from finetune_operator.runtime import leader_label
 from finetune_operator.runtime.certificates import Certificates, Source
 from finetune_operator.runtime.errors import Forbidden, KubeError, LeadershipLost, NotFound, Transient
 from finetune_operator.runtime.kube import Kube, Resource
-from finetune_operator.runtime.lease_thread import LeaseThread
+from finetune_operator.runtime.leadership import leader_label
+from finetune_operator.runtime.leadership.lease_thread import LeaseThread
 from finetune_operator.runtime.settings import Settings
 
 BUSY = Transient(503, "ServiceUnavailable", "busy")

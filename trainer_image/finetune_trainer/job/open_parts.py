@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune_api.near_names import like
-from finetune_api.pod_fields import Misfit, misfits
+from finetune_api.pod_fields import InvalidPart, invalid_parts
 from finetune_trainer.job.fields import Path
 
 _FEW = 12
@@ -16,11 +16,11 @@ _FEW = 12
 
 def wrong_in_open_parts(spec: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     """Every such field of a connection's spec: its path, and what to write there."""
-    for one in misfits(spec):
+    for one in invalid_parts(spec):
         yield one.path, f"{one.place}{_said(one, str(one.path[-1]))}"
 
 
-def _said(one: Misfit, name: str) -> str:
+def _said(one: InvalidPart, name: str) -> str:
     names = list(one.known)
     if one.what == "Missing":
         return " is required"

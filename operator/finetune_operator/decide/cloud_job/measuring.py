@@ -29,8 +29,8 @@ from finetune_operator.decide.job.reported import AT_WORK, report_is_due, report
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, named_in, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.passing import RETRIED
 from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass
+from finetune_operator.decide.transient import RETRIED
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
 """Provider blocks of those whose models are asked from here."""

@@ -14,7 +14,7 @@ from finetune_operator.decide.deployment.hosted import LONG
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, fail, trouble, with_facts, with_status
 from finetune_operator.decide.job.remote import RemoteJob
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.passing import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 
 
 def refused(view: JobView, failure: Failure) -> Decision:

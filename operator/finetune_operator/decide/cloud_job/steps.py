@@ -29,7 +29,7 @@ from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, fail, trouble, with_facts, with_status
 from finetune_operator.decide.job.reported import AT_WORK, at_rest, dataset_facts, paused
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.passing import RETRIED
+from finetune_operator.decide.transient import RETRIED
 
 NAMING = timedelta(minutes=30)
 """How long a job may be done at the provider before its model has a name."""

@@ -33,8 +33,8 @@ from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Engine, Target, find_target
 from finetune_operator.decide.deployment.token_prices import TokenPrices, with_answers
 from finetune_operator.decide.job.versions import latest_of
+from finetune_operator.decide.pending_versions import made_by, version_to_come
 from finetune_operator.decide.pods.missing import with_field
-from finetune_operator.decide.to_come import made_by, version_to_come
 
 _STEPS = {
     Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed

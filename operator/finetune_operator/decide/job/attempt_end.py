@@ -13,9 +13,9 @@ from finetune_api.trainer import Report
 from finetune_api.words import one_line
 from finetune_operator.decide.job.attempt_pods import ENDED, end_of, last_word, newest_of_nodes, node_of, trainer_of
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.passing import INTERRUPTIONS
 from finetune_operator.decide.pods.containers import crashed_by_signal, failed_beside, memory_limit, never_ran, outlives
 from finetune_operator.decide.pods.disruption import disruption, is_over_a_limit
+from finetune_operator.decide.transient import INTERRUPTIONS
 
 _MEMORY_AFTER_TRAINING = (
     "Ask an admin for more memory in the connection's podTemplate and set spec.retryNonce; "

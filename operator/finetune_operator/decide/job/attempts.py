@@ -18,8 +18,8 @@ from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.reported import at_rest
 from finetune_operator.decide.job.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.passing import INTERRUPTIONS, RETRIED
 from finetune_operator.decide.pods.disruption import THEN_RETRY
+from finetune_operator.decide.transient import INTERRUPTIONS, RETRIED
 
 LATE_POD_CHECK_SECONDS = 15
 LATEST_POD_CHECK_SECONDS = 60

@@ -12,7 +12,7 @@ from finetune_operator.decide.conditions import Fact, is_true, merge, reconcilin
 from finetune_operator.decide.job.reported import at_rest, dataset_facts, tracker_facts
 from finetune_operator.decide.job.status_size import fit
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.passing import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 
 
 def with_status(view: JobView, change: Change) -> FineTuneJobStatus:

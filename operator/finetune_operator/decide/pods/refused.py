@@ -5,7 +5,7 @@ import re
 from finetune_api.job_status import Failure
 from finetune_api.quantities import amount
 from finetune_api.reasons import Reason
-from finetune_operator.decide.passing import PASSING
+from finetune_operator.decide.transient import PASSING
 
 _NAME_OF_A_TRY = re.compile(r'(\bError creating: )?\bpods? "[^"]*" ', re.IGNORECASE)
 

@@ -15,7 +15,7 @@ from botocore.model import OperationModel
 from botocore.response import StreamingBody
 
 from finetune_operator.providers.errors import Unreadable, looks_like_page
-from finetune_operator.providers.unanswered import ANSWER_MAX_BYTES, moved, too_long
+from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, moved, too_long
 
 _CHUNK_BYTES = 64 * 1024
 

@@ -27,9 +27,9 @@ from finetune_operator.providers.aws.line import POOLS, Line
 from finetune_operator.providers.aws.refusals import STORE, translated
 from finetune_operator.providers.connection_secret import AWS_KEYS
 from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable, require_end
-from finetune_operator.providers.in_time import seconds_for
-from finetune_operator.providers.pace import Pace
-from finetune_operator.providers.unanswered import unanswered
+from finetune_operator.providers.failed_calls import unanswered
+from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.timeouts import seconds_for
 from finetune_operator.providers.values import plain
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from botocore import exceptions as boto
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.failed_calls import moved, unanswered
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.unanswered import moved, unanswered
 from finetune_operator.providers.values import plain
 
 STORE = "s3"

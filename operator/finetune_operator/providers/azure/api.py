@@ -17,8 +17,8 @@ from finetune_operator.providers.azure.entra import untold
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
-from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
+from finetune_operator.providers.rate_limit import Pace
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from finetune_operator.providers.errors import (
     Unknown,
     Unreadable,
 )
+from finetune_operator.providers.failed_calls import moved, unanswered
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.unanswered import moved, unanswered
 from finetune_operator.providers.values import plain
 from finetune_operator.runtime.http_date import http_date
 

@@ -24,8 +24,8 @@ from finetune_operator.providers.azure.monitor import AzureMonitor
 from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable, require_end
 from finetune_operator.providers.openai.models import OpenAIModels
-from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import HostRequest
+from finetune_operator.providers.rate_limit import Pace
 from finetune_operator.providers.values import plain
 
 _DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")

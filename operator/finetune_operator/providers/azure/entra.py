@@ -13,9 +13,9 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.transport import InTurn
 from finetune_operator.providers.connection_secret import AZURE_KEYS
 from finetune_operator.providers.errors import ProviderError, TryLater, Unknown, Unreadable
+from finetune_operator.providers.failed_calls import unanswered
 from finetune_operator.providers.ports import Credential
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.unanswered import unanswered
 
 PAUSE_SECONDS = 60.0
 

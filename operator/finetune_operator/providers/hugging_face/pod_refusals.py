@@ -16,7 +16,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.pods.containers import containers, starved
 from finetune_operator.runtime.kube import EVENTS, PODS, Kube
-from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.lru_cache import LRUCache
 
 GOOD_FOR = timedelta(seconds=10)
 GOOD_FOR_AT_MOST = timedelta(seconds=60)
@@ -107,7 +107,7 @@ class Told:
         self._known = known
         self._news = news
         self._listed: dict[str, _Listed] = {}
-        self._told_of: Recent[frozenset[str]] = Recent(NAMESPACES, is_spent=operator.not_)
+        self._told_of: LRUCache[frozenset[str]] = LRUCache(NAMESPACES, is_spent=operator.not_)
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, obj: Manifest) -> tuple[str, str] | None:

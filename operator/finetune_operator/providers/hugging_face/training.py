@@ -40,9 +40,9 @@ from finetune_operator.providers.errors import CannotMake
 from finetune_operator.providers.hugging_face.names_taken import create_job, goes_by_itself, taken
 from finetune_operator.providers.hugging_face.pod_refusals import News, NotBroughtUp, Told, nobody_waits
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
-from finetune_operator.runtime.held import Held
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube, owner_uids
 from finetune_operator.runtime.logs import redact
+from finetune_operator.runtime.refused_writes import RefusedWrites
 from finetune_operator.runtime.store import Store
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class HuggingFaceTraining:
         self._clock = clock
         self._refusals = Told(kube, clock, news=news)
         self._not_up = NotBroughtUp(kube, clock, news)
-        self._held = Held(seconds)
+        self._held = RefusedWrites(seconds)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """A folder where the connection keeps its artifacts."""

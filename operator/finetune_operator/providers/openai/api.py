@@ -30,14 +30,14 @@ from finetune_operator.providers.errors import (
     Unreadable,
     require_end,
 )
-from finetune_operator.providers.in_time import Limit
+from finetune_operator.providers.failed_calls import unanswered
 from finetune_operator.providers.openai import address, wire
 from finetune_operator.providers.openai.client import CALL_SECONDS, FORM
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.openai.refusals import Barred, Throttled, of_the_wish, translated
-from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
-from finetune_operator.providers.unanswered import unanswered
+from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.timeouts import Limit
 from finetune_operator.providers.values import RESULTS_MAX_BYTES, plain
 
 T = TypeVar("T")

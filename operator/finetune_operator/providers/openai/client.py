@@ -14,8 +14,8 @@ import openai
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Page, TryLater, looks_like_page
-from finetune_operator.providers.in_time import Limit
-from finetune_operator.providers.unanswered import ANSWER_MAX_BYTES, moved, too_long
+from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, moved, too_long
+from finetune_operator.providers.timeouts import Limit
 from finetune_operator.providers.values import plain
 
 CALL_SECONDS = 20.0

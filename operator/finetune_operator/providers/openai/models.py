@@ -22,8 +22,8 @@ from finetune_operator.providers.errors import (
     Unreadable,
     looks_like_page,
 )
+from finetune_operator.providers.failed_calls import moved, unanswered
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.unanswered import moved, unanswered
 
 ANSWER_SECONDS = 120.0
 """For one answer: long ones are written word by word."""

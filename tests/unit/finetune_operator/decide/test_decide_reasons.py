@@ -2,7 +2,7 @@
 
 from finetune_api.exit_codes import REASON_OF_EXIT_CODE
 from finetune_api.reasons import Reason
-from finetune_operator.decide.passing import RETRIED
+from finetune_operator.decide.transient import RETRIED
 from tests.unit.finetune_operator.decide import test_decide_model
 from tests.unit.finetune_operator.decide.cloud_job import test_decide_cloud_job
 from tests.unit.finetune_operator.decide.deployment import test_decide_deployment

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_operator.decide.to_come import version_to_come
+from finetune_operator.decide.pending_versions import version_to_come
 
 CASES = {
     "the next": ((2, 1, ["a"]), "it is made when FineTuneJob a succeeds"),

@@ -14,7 +14,7 @@ from aiohttp import connector, web
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
-from finetune_operator.providers import in_time
+from finetune_operator.providers import timeouts
 from finetune_operator.providers.azure.api import token_of
 from finetune_operator.providers.azure.entra import credential_of
 from finetune_operator.providers.connection_secret import AZURE_KEYS
@@ -146,7 +146,7 @@ async def test_a_call_that_was_given_up_is_told_as_one_without_an_answer() -> No
 
 async def test_a_file_that_comes_slowly_and_steadily_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much as is to come is waited for, if it comes at the least speed."""
-    monkeypatch.setattr(in_time, "LEAST_PER_SECOND", 1000)
+    monkeypatch.setattr(timeouts, "LEAST_PER_SECOND", 1000)
 
     async def lines() -> AsyncIterator[bytes]:
         yield b"step,train_loss\n"

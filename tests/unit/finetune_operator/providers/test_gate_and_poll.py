@@ -20,8 +20,8 @@ from finetune_operator.providers.errors import (
     Unknown,
 )
 from finetune_operator.providers.gate import SILENCE_SECONDS, TRUST_SECONDS, Gate
-from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.poll import METRICS_PER_ROUND, Poller
+from finetune_operator.providers.rate_limit import Pace
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.queue import Key
 

@@ -21,8 +21,8 @@ from finetune_operator.providers.client import Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.openai import client as openai_client
-from finetune_operator.providers.pace import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.providers.ports import JobRequest
+from finetune_operator.providers.rate_limit import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
 from finetune_operator.runtime.settings import Settings
 from tests.simulators.clock import Clock

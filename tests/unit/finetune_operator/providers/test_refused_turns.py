@@ -13,8 +13,8 @@ from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.providers.azure.api import AzureOpenAIApi
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
-from finetune_operator.providers.pace import Pace
 from finetune_operator.providers.ports import JobRequest
+from finetune_operator.providers.rate_limit import Pace
 from finetune_operator.runtime.errors import LeadershipLost
 from tests.unit.finetune_operator.decide.given import azure_connection, job_spec
 from tests.unit.finetune_operator.reconcilers.cloud import Token

@@ -3,8 +3,8 @@
 import pytest
 
 from finetune_api.reasons import Reason
+from finetune_operator.providers.capacity import PAUSE_SECONDS, Room
 from finetune_operator.providers.errors import Crowded, TryLater
-from finetune_operator.providers.room import PAUSE_SECONDS, Room
 
 FULL = Crowded("as many as may be", None, Reason.RATE_LIMITED)
 

@@ -16,7 +16,7 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.names import JOB_VARIABLE, REPORT_CA_VARIABLE
 from finetune_api.trainer import MeasureJob, Report
 from finetune_operator.runtime.kube import JOBS, PODS, TokenIdentity
-from finetune_operator.runtime.reports import ReportServer, Takers
+from finetune_operator.runtime.report_server.server import ReportServer, Takers
 from finetune_operator.runtime.settings import Settings
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.outcome import fail

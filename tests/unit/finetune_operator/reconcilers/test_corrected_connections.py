@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, rows, simulator
 

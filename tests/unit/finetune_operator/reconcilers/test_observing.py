@@ -10,9 +10,9 @@ from finetune_api.names import ATTEMPT_LABEL
 from finetune_operator.decide.connection import NOBODY
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import AT_ONCE, Observer
-from finetune_operator.reconcilers.concerned import concerned
+from finetune_operator.reconcilers.dependents import concerned
+from finetune_operator.reconcilers.object_metrics import show
 from finetune_operator.reconcilers.observed import make_store
-from finetune_operator.reconcilers.shown import show
 from finetune_operator.runtime.errors import Transient, WentBack
 from finetune_operator.runtime.kube import (
     CONNECTIONS,

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, SECRETS
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.decide.given import kstatus
 from tests.unit.finetune_operator.reconcilers.cloud import KEY, begin, provider, rows, with_cloud_job

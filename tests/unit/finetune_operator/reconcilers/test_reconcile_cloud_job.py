@@ -9,7 +9,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, SECRETS
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import Failure
 from tests.unit.finetune_operator.reconcilers.cloud import (

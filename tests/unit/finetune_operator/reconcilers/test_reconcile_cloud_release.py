@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.decide.given import verdict
 from tests.unit.finetune_operator.reconcilers.cloud import (

@@ -19,7 +19,7 @@ from finetune_api.job_status import Asked
 from finetune_api.trainer import MeasureJob
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import CONNECTIONS, EVENTS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.simulators.conftest import start
 from tests.simulators.openai import OpenAISimulator
 from tests.unit.finetune_operator.decide.given import stamp

@@ -10,7 +10,7 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job.remote import SETTLE
-from finetune_operator.reconcilers.shown import show
+from finetune_operator.reconcilers.object_metrics import show
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator

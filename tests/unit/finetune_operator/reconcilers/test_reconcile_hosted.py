@@ -8,7 +8,7 @@ from azure.core.credentials import AccessToken
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
-from finetune_operator.reconcilers.shown import show
+from finetune_operator.reconcilers.object_metrics import show
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.names import WAKE_ANNOTATION
-from finetune_operator.reconcilers.shown import show
+from finetune_operator.reconcilers.object_metrics import show
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator

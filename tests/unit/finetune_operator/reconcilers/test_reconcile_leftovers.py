@@ -3,7 +3,7 @@
 from typing import Any
 
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
-from finetune_operator.reconcilers.shown import show
+from finetune_operator.reconcilers.object_metrics import show
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, SECRETS, Resource
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.conftest import start

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.sagemaker import SageMakerSimulator
 from tests.unit.finetune_operator.reconcilers.cloud import rows

@@ -4,7 +4,7 @@ import pytest
 
 from finetune_api.trainer import Report
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, JOBS, PODS, TokenIdentity
-from finetune_operator.runtime.route import Outlived
+from finetune_operator.runtime.report_server.route import Outlived
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, Cluster, with_running_job
 
 

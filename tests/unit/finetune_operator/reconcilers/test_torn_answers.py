@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.simulators.clock import DAY
 from tests.simulators.conftest import start
 from tests.simulators.http import Reply

@@ -9,8 +9,8 @@ import orjson
 
 from finetune_api.names import REPORT_PATH
 from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.reports import ReportServer, Takers
-from finetune_operator.runtime.route import Outlived
+from finetune_operator.runtime.report_server.route import Outlived
+from finetune_operator.runtime.report_server.server import ReportServer, Takers
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.runtime.tls import certificates
 

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.asking import QUESTION_MAX_BYTES, Reply
 from finetune_api.names import ANSWERS_PATH
 from finetune_operator.runtime.errors import Transient
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.unit.finetune_operator.runtime.report_server import server, token
 
 TEXT = "the row's own text"

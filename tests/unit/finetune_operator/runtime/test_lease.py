@@ -8,8 +8,16 @@ import fake_time
 import pytest
 
 from finetune_operator.runtime.errors import Conflict, Forbidden, LeadershipLost, NotFound, Transient
-from finetune_operator.runtime.lease import Leadership, Observed, claim, may_take, micro_time, observe, unique_identity
-from finetune_operator.runtime.lease_times import LeaseTimes
+from finetune_operator.runtime.leadership.lease import (
+    Leadership,
+    Observed,
+    claim,
+    may_take,
+    micro_time,
+    observe,
+    unique_identity,
+)
+from finetune_operator.runtime.leadership.lease_times import LeaseTimes
 
 T0 = datetime(2026, 11, 21, 10, 0, 0, 123456, tzinfo=UTC)
 

@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE
-from finetune_operator.runtime import bodies, listener, tokens
+from finetune_operator.runtime import listener
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import TokenIdentity
+from finetune_operator.runtime.report_server import bodies, tokens
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.runtime.report_server import POD, REPORT, server, token
 from tests.unit.helm.charts import CHART

@@ -2,11 +2,11 @@
 
 import pytest
 
-from finetune_operator.runtime import tokens
 from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.limits import TokenBucket
-from finetune_operator.runtime.recent import Recent
-from finetune_operator.runtime.tokens import TokenReviewer, TooManyUnknownTokens
+from finetune_operator.runtime.lru_cache import LRUCache
+from finetune_operator.runtime.report_server import tokens
+from finetune_operator.runtime.report_server.tokens import TokenReviewer, TooManyUnknownTokens
+from finetune_operator.runtime.token_bucket import TokenBucket
 
 POD = TokenIdentity("system:serviceaccount:team:default", "uid", pod_uid="p")
 
@@ -105,7 +105,7 @@ async def test_what_is_no_token_at_all_is_not_asked_about(token):
 
 
 def test_memory_is_bounded_and_what_is_used_stays():
-    recent = Recent(3)
+    recent = LRUCache(3)
     for number in range(10):
         recent.put(str(number), number)
         recent.get("0") if number < 2 else recent.put("0", 0)
@@ -116,7 +116,7 @@ def test_memory_is_bounded_and_what_is_used_stays():
 
 def test_what_says_no_more_than_nothing_is_forgotten_with_the_next_one():
     clock = Clock()
-    recent = Recent(100, TokenBucket.is_full)
+    recent = LRUCache(100, TokenBucket.is_full)
     for pod in "abc":
         assert recent.put(pod, TokenBucket(2.0, 3, clock)).take() == 0.0
         clock.now += 0.2

@@ -9,8 +9,8 @@ import pytest
 
 from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_MAX_BYTES, UPLOAD_PATH
-from finetune_operator.runtime import uploads
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server import uploads
+from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.unit.finetune_operator.runtime.report_server import POD, serving, token
 
 TOKEN = token()

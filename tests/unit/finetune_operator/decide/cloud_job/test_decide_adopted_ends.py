@@ -6,7 +6,7 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.passing import RETRIED
+from finetune_operator.decide.transient import RETRIED
 from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import given, spec, status
 
 AGAIN = [

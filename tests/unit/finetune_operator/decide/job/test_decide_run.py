@@ -10,8 +10,8 @@ from finetune_api.trainer import termination_message
 from finetune_operator.decide.job.attempt_pods import end_of, is_live, newest
 from finetune_operator.decide.job.run import with_log
 from finetune_operator.decide.job.steps import decide
-from finetune_operator.decide.passing import RETRIED
 from finetune_operator.decide.pods.containers import obstacle
+from finetune_operator.decide.transient import RETRIED
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,

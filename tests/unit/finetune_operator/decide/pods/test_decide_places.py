@@ -8,7 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.pods.places import in_words_of, of_connection, of_deployment
+from finetune_operator.decide.pods.field_paths import in_words_of, of_connection, of_deployment
 from finetune_operator.desired import trial_job
 
 LOCAL = {"trainerImage": "trainer:1", "artifacts": {"uri": "pvc://models"}}

@@ -37,7 +37,7 @@ class Refusal(Exception):
         return response
 
 
-def misfits(error: ValidationError) -> str:
+def invalid_fields(error: ValidationError) -> str:
     """The fields that are wrong; never what stood in them."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     named = [f"{'.'.join(str(place) for place in p['loc']) or 'body'}: {p['msg']}" for p in problems]

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from finetune_api.job_status import ProviderFile
 from finetune_api.names import UPLOAD_MAX_BYTES
 from finetune_api.trainer import UploadTarget
-from finetune_operator.runtime.bodies import broken_off
-from finetune_operator.runtime.refusals import Refusal, misfits
-from finetune_operator.runtime.route import Authorise, Handler, Identify, require_allowed
+from finetune_operator.runtime.report_server.bodies import broken_off
+from finetune_operator.runtime.report_server.refusals import Refusal, invalid_fields
+from finetune_operator.runtime.report_server.route import Authorise, Handler, Identify, require_allowed
 
 SILENCE_SECONDS = 60.0
 """A body that brings nothing for this long is given up."""
@@ -77,7 +77,7 @@ def _target(request: web.Request) -> UploadTarget:
     try:
         return UploadTarget.model_validate(dict(request.query))
     except ValidationError as error:
-        raise Refusal(400, misfits(error), close=True) from None
+        raise Refusal(400, invalid_fields(error), close=True) from None
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:

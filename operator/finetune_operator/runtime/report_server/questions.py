@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from finetune_api.asking import COMPLETIONS, QUESTION_MAX_BYTES, Asker, Question, Reply
 from finetune_api.names import ANSWERS_PATH
-from finetune_operator.runtime.bodies import check_head, read_body
 from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.refusals import Refusal
-from finetune_operator.runtime.route import Handler, Identify, require_allowed
+from finetune_operator.runtime.report_server.bodies import check_head, read_body
+from finetune_operator.runtime.report_server.refusals import Refusal
+from finetune_operator.runtime.report_server.route import Handler, Identify, require_allowed
 
 ROUTE = f"{ANSWERS_PATH}/{{namespace}}/{{name}}/{{uid}}/{{attempt}}/{COMPLETIONS}"
 

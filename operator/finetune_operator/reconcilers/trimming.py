@@ -15,7 +15,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.manifest import Manifest, annotations_of, labels_of
 from finetune_api.model import FineTunedModelSpec
 from finetune_api.names import DEPLOYMENT_LABEL, GROUP
-from finetune_operator.decide.left_out import GIVEN_ANNOTATION, lacks_some, left_out
+from finetune_operator.decide.omitted_fields import GIVEN_ANNOTATION, lacks_some, left_out
 from finetune_operator.decide.pods.containers import was_short_of_memory
 from finetune_operator.decide.pods.disruption import cut_off
 from finetune_operator.runtime.kube import (

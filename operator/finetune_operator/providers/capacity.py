@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from finetune_operator.providers.errors import Crowded
-from finetune_operator.providers.pace import AT_ONCE, CALLS_PER_SECOND
-from finetune_operator.runtime.limits import TokenBucket
-from finetune_operator.runtime.recent import Recent
+from finetune_operator.providers.rate_limit import AT_ONCE, CALLS_PER_SECOND
+from finetune_operator.runtime.lru_cache import LRUCache
+from finetune_operator.runtime.token_bucket import TokenBucket
 from finetune_operator.runtime.uptime import Clock
 
 PAUSE_SECONDS = 30.0
@@ -33,7 +33,7 @@ class Room:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._full: Recent[_Full] = Recent(KINDS, lambda known: known.until <= clock())
+        self._full: LRUCache[_Full] = LRUCache(KINDS, lambda known: known.until <= clock())
         self._turns = TokenBucket(CALLS_PER_SECOND, AT_ONCE, clock)
 
     def require(self, kind: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.model import FineTunedModelSpec
-from finetune_operator.decide import unheeded
+from finetune_operator.decide import ignored_fields
 from tests.unit.finetune_operator.decide.given import (
     azure_connection,
     bedrock_connection,
@@ -117,7 +117,7 @@ SECRETS: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_that_opens_nothing_and_a_service_that_is_not_asked_are_named(name: str) -> None:
     its_connection, fields, said = SECRETS[name]
-    found = unheeded.of_job(job_spec(**fields), {}, its_connection)
+    found = ignored_fields.of_job(job_spec(**fields), {}, its_connection)
     assert len(found) == len(said), found
     assert all(sentence.startswith(words) for words, sentence in zip(said, found, strict=True)), found
 
@@ -142,20 +142,23 @@ OF_ADOPTED: dict[str, Any] = {
 def test_what_was_made_elsewhere_is_made_in_no_other_way_and_that_is_told(field: str) -> None:
     asked = job_spec(**ADOPT, **{field.partition(".")[0]: OF_ADOPTED[field]})
     said = [f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed"]
-    assert unheeded.of_job(asked, {}, sagemaker_connection()) == said
-    assert unheeded.of_job(job_spec(**ADOPT), {}, sagemaker_connection()) == []
+    assert ignored_fields.of_job(asked, {}, sagemaker_connection()) == said
+    assert ignored_fields.of_job(job_spec(**ADOPT), {}, sagemaker_connection()) == []
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_what_does_nothing_on_a_job_is_named(name: str) -> None:
     its_connection, fields, annotations, said = JOBS[name]
-    found = unheeded.of_job(job_spec(**fields), annotations, its_connection)
+    found = ignored_fields.of_job(job_spec(**fields), annotations, its_connection)
     assert len(found) == len(said), found
     assert all(words in sentence for words, sentence in zip(said, found, strict=True)), found
 
 
 def test_a_label_that_puts_a_job_into_no_queue_is_named() -> None:
-    (said,) = unheeded.of_job(job_spec(), {}, connection(), labels={"kueue.x-k8s.io/queue-name": "team", "a": "b"})
+    labels = {"kueue.x-k8s.io/queue-name": "team", "a": "b"}
+    (said,) = ignored_fields.of_job(job_spec(), {}, connection(), labels=labels)
+        job_spec(), {}, connection(), labels={"kueue.x-k8s.io/queue-name": "team", "a": "b"}
+    )
     assert said.startswith("metadata.labels: kueue.x-k8s.io/queue-name: ")
 
 
@@ -173,7 +176,7 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
 @pytest.mark.parametrize("name", MODELS)
 def test_what_does_nothing_on_a_model_is_named(name: str) -> None:
     fields, annotations, said = MODELS[name]
-    found = unheeded.of_model(FineTunedModelSpec.model_validate(fields), annotations)
+    found = ignored_fields.of_model(FineTunedModelSpec.model_validate(fields), annotations)
     assert len(found) == len(said), found
     assert all(words in sentence for words, sentence in zip(said, found, strict=True)), found
 
@@ -196,7 +199,7 @@ DEPLOYMENTS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = 
 def test_what_does_nothing_on_a_deployment_is_named(name: str) -> None:
     its_connection, fields, annotations, said = DEPLOYMENTS[name]
     spec = ModelDeploymentSpec.model_validate({"modelRef": {"name": "sentiment"}, **fields})
-    found = unheeded.of_deployment(spec, annotations, its_connection)
+    found = ignored_fields.of_deployment(spec, annotations, its_connection)
     assert len(found) == len(said), found
     assert all(words in sentence for words, sentence in zip(said, found, strict=True)), found
 
@@ -244,6 +247,6 @@ CONNECTIONS: dict[str, tuple[LLMConnectionSpec, dict[str, str], list[str]]] = {
 @pytest.mark.parametrize("name", CONNECTIONS)
 def test_what_does_nothing_on_a_connection_is_named(name: str) -> None:
     its_spec, annotations, said = CONNECTIONS[name]
-    found = unheeded.of_connection(its_spec, annotations)
+    found = ignored_fields.of_connection(its_spec, annotations)
     assert len(found) == len(said), found
     assert all(words in sentence for words, sentence in zip(said, found, strict=True)), found

@@ -5,8 +5,8 @@ often, for as long as the policy stands.
 """
 
 from finetune_operator.runtime.errors import KubeError
-from finetune_operator.runtime.limits import TokenBuckets
-from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.lru_cache import LRUCache
+from finetune_operator.runtime.token_bucket import TokenBuckets
 from finetune_operator.runtime.uptime import Clock
 
 AT_ONCE = 3
@@ -14,7 +14,7 @@ PAUSE_SECONDS = 30.0
 REMEMBERED = 4096
 
 
-class Held:
+class RefusedWrites:
     """Of each write, how often it was refused lately: a few times in a row it may be, and then every half minute.
 
     What a policy goes by may be the labels: where those are others than at the refusal, it may be taken by now. Who
@@ -25,7 +25,7 @@ class Held:
         self._clock = clock
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
         self._turns_of_marked = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
-        self._until: Recent[tuple[float, KubeError, object]] = Recent(REMEMBERED, lambda held: held[0] <= clock())
+        self._until: LRUCache[tuple[float, KubeError, object]] = LRUCache(REMEMBERED, lambda held: held[0] <= clock())
 
     def check(self, write: str, marks: object = None) -> None:
         """Before a write, of an object that has these marks now.

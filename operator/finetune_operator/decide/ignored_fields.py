@@ -22,7 +22,7 @@ from finetune_api.names import (
     WAKE_ANNOTATION,
     is_own_label,
 )
-from finetune_operator.decide.left_out import left_out
+from finetune_operator.decide.omitted_fields import left_out
 
 EVENT = "NoEffect"
 _SHOWN = 32

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.limits import TokenBuckets
-from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.lru_cache import LRUCache
+from finetune_operator.runtime.token_bucket import TokenBuckets
 from finetune_operator.runtime.uptime import Clock
 
 VALID_SECONDS = 60.0
@@ -55,7 +55,7 @@ class TokenReviewer:
         self._review = review
         self._audience = audience
         self._clock = clock
-        self._verdicts: Recent[_Verdict] = Recent(REMEMBERED, lambda verdict: verdict.until <= clock())
+        self._verdicts: LRUCache[_Verdict] = LRUCache(REMEMBERED, lambda verdict: verdict.until <= clock())
         self._addresses = TokenBuckets(UNKNOWN_PER_SECOND, UNKNOWN_AT_ONCE, clock, REMEMBERED)
         self._asking: dict[str, asyncio.Future[TokenIdentity | None]] = {}
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from finetune_operator.runtime.errors import KubeError, Unadmitted
-from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.uptime import Clock
 
 SLOW_SECONDS = 2.0
@@ -30,12 +30,12 @@ class _Silence:
     is_asked: bool = False
 
 
-class Silences:
+class CircuitBreaker:
     """Of one client."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._places: Recent[_Silence] = Recent(REMEMBERED)
+        self._places: LRUCache[_Silence] = LRUCache(REMEMBERED)
 
     @contextmanager
     def asking(self, place: str) -> Iterator[None]:

@@ -19,17 +19,18 @@ from pydantic import ValidationError
 
 from finetune_api.names import REPORT_MAX_BYTES, REPORT_PATH, TOKEN_AUDIENCE, UPLOAD_PATH
 from finetune_api.trainer import Report, read_report
-from finetune_operator.runtime import answers, metrics, uploads
-from finetune_operator.runtime.answers import Answering
-from finetune_operator.runtime.bodies import check_head, read_body
+from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.limits import TokenBuckets
 from finetune_operator.runtime.listener import Listener
-from finetune_operator.runtime.refusals import Refusal, misfits
-from finetune_operator.runtime.route import Authorise, Route, require_allowed
+from finetune_operator.runtime.report_server import questions, uploads
+from finetune_operator.runtime.report_server.bodies import check_head, read_body
+from finetune_operator.runtime.report_server.questions import Answering
+from finetune_operator.runtime.report_server.refusals import Refusal, invalid_fields
+from finetune_operator.runtime.report_server.route import Authorise, Route, require_allowed
+from finetune_operator.runtime.report_server.tokens import TokenReviewer, TooManyUnknownTokens
+from finetune_operator.runtime.report_server.uploads import AcceptUpload
 from finetune_operator.runtime.settings import Settings
-from finetune_operator.runtime.tokens import TokenReviewer, TooManyUnknownTokens
-from finetune_operator.runtime.uploads import AcceptUpload
+from finetune_operator.runtime.token_bucket import TokenBuckets
 
 Review = Callable[[str, str], Awaitable[TokenIdentity | None]]
 Accept = Callable[[Report], None]
@@ -91,9 +92,9 @@ class ReportServer(Listener):
             files = route("upload", take, at_once=settings.upload_concurrency, pause=2, answers=metrics.UPLOADS)
             app.router.add_put(UPLOAD_PATH, files.answer)
         if takers.answering is not None:
-            take = answers.handler(self._identify, takers.answering)
-            questions = route("question", take, at_once=settings.answer_concurrency, pause=1, answers=metrics.QUESTIONS)
-            app.router.add_post(answers.ROUTE, questions.answer)
+            take = questions.handler(self._identify, takers.answering)
+            asked = route("question", take, at_once=settings.answer_concurrency, pause=1, answers=metrics.QUESTIONS)
+            app.router.add_post(questions.ROUTE, asked.answer)
         return app
 
     async def _take(self, request: web.Request) -> web.Response:
@@ -129,6 +130,6 @@ def _parse(body: bytes) -> Report:
     try:
         return read_report(body)
     except ValidationError as error:
-        raise Refusal(400, misfits(error)) from None
+        raise Refusal(400, invalid_fields(error)) from None
     except ValueError as error:
         raise Refusal(400, str(error)) from None

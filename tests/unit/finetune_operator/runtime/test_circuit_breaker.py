@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from finetune_operator.runtime.circuit_breaker import PAUSE_SECONDS, CircuitBreaker
 from finetune_operator.runtime.errors import Conflict, Unadmitted
-from finetune_operator.runtime.silences import PAUSE_SECONDS, Silences
 
 JOBS, MODELS = "create /apis/batch/v1/namespaces/team-a/jobs", "create /apis/x/namespaces/team-a/models"
 ELSEWHERE = "create /apis/batch/v1/namespaces/team-b/jobs"
@@ -17,7 +17,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.silences = Silences(lambda: self.now)
+        self.silences = CircuitBreaker(lambda: self.now)
         self.asked = 0
 
     def write(self, place: str = JOBS, seconds: float = 30.0, error: Exception | None = None) -> None:

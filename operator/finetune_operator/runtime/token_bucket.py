@@ -1,6 +1,6 @@
 """Token buckets: how often something may happen. Pure arithmetic over a clock; waits for nothing itself."""
 
-from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.uptime import Clock
 
 
@@ -61,7 +61,7 @@ class TokenBuckets:
         self._rate = rate
         self._burst = burst
         self._clock = clock
-        self._buckets: Recent[TokenBucket] = Recent(names, TokenBucket.is_full)
+        self._buckets: LRUCache[TokenBucket] = LRUCache(names, TokenBucket.is_full)
 
     def take(self, name: str) -> float:
         """Takes a token of this name's if there is one. Returns 0.0, or the seconds until there will be one."""

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import hdrs, web
 
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
 
 BODY_SECONDS = 10.0
 

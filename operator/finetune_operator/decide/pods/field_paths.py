@@ -8,7 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import Failure
 from finetune_api.near_names import like
-from finetune_api.pod_fields import misfits
+from finetune_api.pod_fields import invalid_parts
 from finetune_api.reasons import Reason
 
 _OF_A_POD = "nodeSelector|tolerations|affinity|runtimeClassName|priorityClassName|serviceAccountName|imagePullSecrets"
@@ -92,7 +92,7 @@ def _place(block: Mapping[str, Any], match: re.Match[str]) -> str | None:
 
 def _of_quantity(wire: Mapping[str, Any], said: str) -> str | None:
     """Of an amount that is none the server says no field."""
-    fields = [one.place for one in misfits(wire) if one.what == "Quantity"]
+    fields = [one.place for one in invalid_parts(wire) if one.what == "Quantity"]
     return f"{', '.join(fields)}: {said}" if fields and "quantit" in said else None
 
 
@@ -104,7 +104,7 @@ def _of_another_type(match: re.Match[str]) -> str:
 
 def _meant(wire: Mapping[str, Any], said: str) -> str:
     """Which names were probably meant by those that are none."""
-    names = (one for one in misfits(wire) if one.what == "Name")
+    names = (one for one in invalid_parts(wire) if one.what == "Name")
     unknown = [one for one in names if re.search(rf"[.]{re.escape(str(one.path[-1]))}\b", said)]
     pairs = ((str(one.path[-1]), like(str(one.path[-1]), one.known)) for one in unknown)
     return "".join(f"; by {name}, did you mean {near}?" for name, near in pairs if near)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from finetune_operator.runtime.limits import TokenBucket
+from finetune_operator.runtime.token_bucket import TokenBucket
 from finetune_operator.runtime.uptime import Clock
 
 CALLS_PER_SECOND = 10.0

@@ -1,6 +1,6 @@
 """Statuses that somebody else writes as well: put right a few times, then every half minute, and told of once."""
 
-from finetune_operator.runtime.contests import AT_ONCE, FRESH_SECONDS, PAUSE_SECONDS, Contests
+from finetune_operator.runtime.contested_statuses import AT_ONCE, FRESH_SECONDS, PAUSE_SECONDS, ContestedStatuses
 from finetune_operator.runtime.errors import Contested
 
 
@@ -9,7 +9,7 @@ class Rivalry:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.contests = Contests(lambda: self.now)
+        self.contests = ContestedStatuses(lambda: self.now)
         self.contests.wrote("uid", {"phase": "ours"})
 
     def refusal(self) -> Contested | None:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from finetune_operator.runtime.errors import Forbidden
-from finetune_operator.runtime.held import AT_ONCE, PAUSE_SECONDS, Held
+from finetune_operator.runtime.refused_writes import AT_ONCE, PAUSE_SECONDS, RefusedWrites
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_what_is_refused_is_asked_for_a_few_times_and_then_once_or_twice_in_half
 ) -> None:
     """By one who tries it every second; whoever labels it anew each time has it asked for once more."""
     now, asked = 0.0, Counter[int]()
-    held = Held(lambda: now)
+    held = RefusedWrites(lambda: now)
     for second in range(int(10 * PAUSE_SECONDS)):
         now = float(second)
         labels = "" if marks == "as they were" else str(second)

@@ -11,8 +11,8 @@ from finetune_api.base import AttemptRef
 from finetune_api.reasons import Reason
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.kube import TokenIdentity
-from finetune_operator.runtime.limits import TokenBucket
-from finetune_operator.runtime.refusals import Refusal
+from finetune_operator.runtime.report_server.refusals import Refusal
+from finetune_operator.runtime.token_bucket import TokenBucket
 from finetune_operator.runtime.uptime import Clock
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from finetune_operator.runtime.errors import Contested
-from finetune_operator.runtime.limits import TokenBuckets
-from finetune_operator.runtime.recent import Recent
+from finetune_operator.runtime.lru_cache import LRUCache
+from finetune_operator.runtime.token_bucket import TokenBuckets
 from finetune_operator.runtime.uptime import Clock
 
 AT_ONCE = 5
@@ -20,15 +20,15 @@ FRESH_SECONDS = 600.0
 REMEMBERED = 4096
 
 
-class Contests:
+class ContestedStatuses:
     """Of each object the status that was written last: whoever finds another one has a rival."""
 
     def __init__(self, clock: Clock) -> None:
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
-        self._written: Recent[int] = Recent(REMEMBERED)
-        self._told: Recent[bool] = Recent(REMEMBERED)
+        self._written: LRUCache[int] = LRUCache(REMEMBERED)
+        self._told: LRUCache[bool] = LRUCache(REMEMBERED)
         self._clock = clock
-        self._first_found: Recent[tuple[int, float]] = Recent(REMEMBERED)
+        self._first_found: LRUCache[tuple[int, float]] = LRUCache(REMEMBERED)
 
     def check(self, uid: str, found: Mapping[str, Any] | None) -> None:
         """Before a status is written over the one that was found.

@@ -21,7 +21,7 @@ from finetune_api.manifest import Manifest
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import WENT_BACK, Conflict, KubeError, LeadershipLost, NotFound, Transient
 from finetune_operator.runtime.kube import LEASES, Kube, version_of
-from finetune_operator.runtime.lease_times import JITTER, LeaseTimes
+from finetune_operator.runtime.leadership.lease_times import JITTER, LeaseTimes
 from finetune_operator.runtime.repeats import Repeats
 from finetune_operator.runtime.uptime import Clock, uptime
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from finetune_operator.runtime.kube import Kube
-from finetune_operator.runtime.lease import Leadership
+from finetune_operator.runtime.leadership.lease import Leadership
 from finetune_operator.runtime.settings import Settings
 
 END_SECONDS = 10.0

@@ -1,0 +1,1 @@
+"""Which replica leads: the Lease, the thread that renews it, the label that the report Service selects."""
