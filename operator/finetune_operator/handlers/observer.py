@@ -170,9 +170,7 @@ class Observer:
                 if namespace not in self._shut and alone in {None, namespace}:
                     self._enqueue(Key(resource.kind, namespace, name), 0, Lane.SWEEP)
 
-    def _wake(
-        self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS, seconds: float = 0
-    ) -> None:
+    def _wake(self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS, seconds: float = 0) -> None:
         """Until everything is known, nothing is looked at; then everything is."""
         if self._begun.is_set():
             for key in concerned(resource, obj, self._store):
