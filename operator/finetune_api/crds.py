@@ -279,25 +279,40 @@ def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
     """The schema with rules for each field that may not change; a field that comes or goes has changed too.
 
     The API server evaluates them at each write of a status: a rule of the field itself looks nothing up. What may be
-    absent needs one of the spec as well.
+    absent needs one of the spec as well. All other rules of such a field are asked when it comes, and never again.
     """
     unknown = set(mutable) - set(spec["properties"])
     if unknown:
         raise KeyError(f"{', '.join(sorted(unknown))}: no such field")
     may = f"{', '.join(mutable[:-1])} and {mutable[-1]}"
-    fields, of_spec = dict(spec["properties"]), list(spec.get(RULES, ()))
+    fields, of_spec = dict(spec["properties"]), _asked_once(spec)
     for name in [known for known in fields if known not in mutable]:
         refused = {
             "message": f"{name} cannot be changed: of a job's spec only {may} can; "
             "apply the job under a new name to run it with other settings",
             "reason": "FieldValueForbidden",
         }
-        fixed = fields[name]
+        fixed = _with_rules_asked_once(fields[name])
         fields[name] = {**fixed, RULES: [*fixed.get(RULES, ()), {"rule": "self == oldSelf", **refused}]}
         if name not in spec.get("required", ()) and "default" not in fixed:
             rule = f"has(self.{name}) == has(oldSelf.{name})"
             of_spec.append({"rule": rule, **refused, "fieldPath": f".{name}"})
     return {**spec, "properties": fields, RULES: of_spec}
+
+
+def _with_rules_asked_once(part: Schema) -> Schema:
+    """The same of each part of it; the API server does not know which item of a list is which."""
+    made = {**part, RULES: _asked_once(part)} if RULES in part else dict(part)
+    if "properties" in part:
+        made["properties"] = {name: _with_rules_asked_once(inner) for name, inner in part["properties"].items()}
+    return made
+
+
+def _asked_once(part: Schema) -> list[Schema]:
+    return [
+        {**rule, "rule": f"oldSelf.hasValue() || ({rule['rule']})", "optionalOldSelf": True}
+        for rule in part.get(RULES, ())
+    ]
 
 
 def _name_rule(kind: Kind) -> dict[str, Any]:

@@ -181,11 +181,23 @@ def test_all_of_a_job_but_the_mutable_fields_is_fixed() -> None:
     }
     assert fixed == set(fields) - set(MUTABLE_FIELDS)
     neither_come_nor_go = {
-        rule["fieldPath"][1:] for rule in spec["x-kubernetes-validations"] if "oldSelf" in rule["rule"]
+        rule["fieldPath"][1:] for rule in spec["x-kubernetes-validations"] if "has(oldSelf." in rule["rule"]
     }
     always_there = {name for name, field in fields.items() if "default" in field} | set(spec["required"])
     assert neither_come_nor_go == fixed - always_there
     assert MUTABLE_FIELDS == ("suspend", "ttlSecondsAfterFinished", "retryNonce")
+
+
+def test_what_cannot_be_changed_is_judged_when_it_comes_and_not_at_each_write_of_a_status() -> None:
+    job = next(kind for kind in KINDS if kind.kind == "FineTuneJob")
+    spec = object_schema(job)["properties"]["spec"]
+    uri = spec["properties"]["dataset"]["properties"]["train"]["properties"]["uri"]
+    rules = [rule for part in (spec, uri) for rule in part["x-kubernetes-validations"]]
+    judging = [rule for rule in rules if "has(oldSelf." not in rule["rule"]]
+    assert all(one["rule"].startswith("oldSelf.hasValue() || (") and one["optionalOldSelf"] for one in judging)
+    assert len(judging) > len(uri["x-kubernetes-validations"]) > 0
+    said = " ".join(one["rule"] for one in judging).replace("!has(self.suspend) || ", "")  # it has a default
+    assert not [name for name in MUTABLE_FIELDS if f"self.{name}" in said]
 
 
 def test_a_mutable_field_that_does_not_exist_is_a_mistake() -> None:
