@@ -1,5 +1,5 @@
-"""How tests are spread over pytest's workers: those with nodes on one, those with an API server alone on another, those
-that fork trainers on a third, all first and in order; the rest by file, over all workers."""
+"""How tests are spread over pytest's workers: those with our pods on one, those with an API server alone on the next,
+those that fork trainers on a third, all first and in order; the rest by file, over all workers."""
 
 import atexit
 import builtins
@@ -20,8 +20,11 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.sampling import beyond_a_sample
 
 HERE = Path(__file__).parent
-TOGETHER = {"e2e": "nodes", "cluster": "nodes", "contract": "control planes", "chaos": "control planes"}
-"""Folders whose tests start clusters, the longest first: two nodes at once are too much for two cores."""
+TOGETHER = {"e2e": "pods", "contract": "control planes", "chaos": "control planes"}
+"""Folders whose tests start clusters, the longest first."""
+
+WAITING = "cluster"
+"""The folder whose tests wait for nodes that are lost and come back: before the rest, which computes meanwhile."""
 
 FORKING = "import ranks\n"
 """In files whose tests fork trainers: one server has imported torch for all of them, which takes it many seconds."""
@@ -151,7 +154,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @cache
 def _rank(path: Path) -> int:
     folder = path.relative_to(HERE).parts[0]
-    return list(TOGETHER).index(folder) if folder in TOGETHER else len(TOGETHER) + (not _forks(path))
+    if folder in TOGETHER:
+        return list(TOGETHER).index(folder)
+    return len(TOGETHER) + (0 if _forks(path) else 1 if folder == WAITING else 2)
 
 
 @cache

@@ -8,8 +8,6 @@ import json
 import os
 import socket
 import ssl
-import subprocess
-import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -21,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.uris import DATASET_SCHEMES, parse_uri
+from finetune_trainer.__main__ import main
 from finetune_trainer.data.files import source
 from finetune_trainer.data.files.source import Source, store_error
 from finetune_trainer.errors import TrainerError
@@ -290,7 +289,11 @@ def https(tmp_path, store):
         ("elsewhere/train.jsonl?id=secret", ExitCode.ACCESS_DENIED, "AccessDenied"),
     ],
 )
-def test_https_is_checked_by_the_command(path, code, reason, https, store, tmp_path):
+def test_https_is_checked_by_the_command(path, code, reason, https, store, tmp_path, monkeypatch, capsys):
+    for name, value in https.items():
+        monkeypatch.setenv(name, value)
+    # As aiohttp makes it when it is imported.
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", ssl.create_default_context())
     manifest = {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
@@ -303,13 +306,13 @@ def test_https_is_checked_by_the_command(path, code, reason, https, store, tmp_p
         },
     }
     (tmp_path / "job.json").write_text(json.dumps(manifest))
-    command = [sys.executable, "-m", "finetune_trainer", "check", "-f", str(tmp_path / "job.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | https)
-    assert done.returncode == code, done.stderr
-    verdict = json.loads(done.stdout)
+    ended = main(["check", "-f", str(tmp_path / "job.json")])
+    said = capsys.readouterr()
+    assert ended == code, said.err
+    verdict = json.loads(said.out)
     assert verdict["reason"] == reason
-    assert "secret" not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    assert "secret" not in said.out + said.err
+    assert "Traceback" not in said.err
     assert ("to an address without TLS" in verdict["message"]) == path.startswith("elsewhere")
     if code == ExitCode.OK:
         assert verdict["train"]["sha256"] == hashlib.sha256(DATA).hexdigest()
