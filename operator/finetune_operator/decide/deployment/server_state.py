@@ -24,7 +24,7 @@ from finetune_operator.decide.pods.containers import (
     waiting,
 )
 from finetune_operator.decide.pods.disruption import cut_off_since
-from finetune_operator.decide.pods.refused import refusal_of_one_more, refusal_of_pod
+from finetune_operator.decide.pods.refused import may_pass, refusal_of_one_more, refusal_of_pod
 from finetune_operator.decide.pods.unschedulable import unplaced
 
 LONG_ENOUGH = timedelta(minutes=10)
@@ -75,7 +75,8 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
     if failure is not None:
         return Serving("Failing", version, available, failure, answers=answers)
     short_of = wanted if placed and _was_rolled_out(status) else 0
-    note = f"{_paused(deployment)}{_waiting_for(of_version)}"
+    refused = _refused(status if seen else {})
+    note = f"{_paused(deployment)}{f'; {refused.message}' if refused else ''}{_waiting_for(of_version)}"
     return Serving("Rolling", version, available, note=note, answers=answers, short_of=short_of)
 
 
@@ -139,16 +140,23 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | No
         if found := _pod_failure(pod):
             return found
     conditions: list[Manifest] = status.get("conditions") or []
-    without = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
-    if without:
-        refusal = refusal_of_one_more if status.get("availableReplicas") else refusal_of_pod
-        return refusal(str(without.get("message", "")))
     late = next((c for c in conditions if c.get("reason") == "ProgressDeadlineExceeded"), None)
+    refused = _refused(status)
+    if refused is not None and (late or not may_pass(refused)):
+        return refused
     if late is None:
         return None
     waits = next((found for pod in pods if (found := unplaced(pod))), None)
     said = f"{late.get('message', '')}{_still_starting(pods)}{_behind(pods)}"
     return waits or Failure.because(Reason.DEPLOYMENT_FAILED, said)
+
+
+def _refused(status: Manifest) -> Failure | None:
+    """Why the API server takes no pod."""
+    conditions = status.get("conditions") or ()
+    without = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
+    refusal = refusal_of_one_more if status.get("availableReplicas") else refusal_of_pod
+    return refusal(str(without.get("message", ""))) if without else None
 
 
 def _still_starting(pods: Sequence[Manifest]) -> str:

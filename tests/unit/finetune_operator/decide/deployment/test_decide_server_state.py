@@ -40,11 +40,20 @@ def unplaced(message: str) -> dict[str, Any]:
     return {"metadata": {"labels": {LABEL: "2"}}, "status": {"phase": "Pending", "conditions": [condition]}}
 
 
-@pytest.mark.parametrize(("answering", "step"), [(0, "Wait until other pods"), (1, "needs room beside it")])
-def test_a_quota_that_the_server_itself_may_fill_is_not_waited_for(answering: int, step: str) -> None:
-    said = REFUSED | {"message": "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"}
-    failure = read_serving(deployment(updatedReplicas=0, availableReplicas=answering, conditions=[said]), []).failure
-    assert step in ((failure and failure.next_step) or "")
+QUOTA = {"message": "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"}
+
+
+def test_a_quota_that_others_use_is_waited_for_until_the_deadline() -> None:
+    first = deployment(updatedReplicas=0, availableReplicas=0, conditions=[REFUSED | QUOTA])
+    waits = read_serving(first, [])
+    assert (waits.state, waits.note) == ("Rolling", f"; {QUOTA['message']}")
+    first["status"]["conditions"].append(LATE)
+    assert read_serving(first, []).state == "Failing"
+
+
+def test_a_quota_that_the_server_itself_may_fill_is_not_waited_for() -> None:
+    failure = read_serving(deployment(updatedReplicas=0, conditions=[REFUSED | QUOTA]), []).failure
+    assert "needs room beside it" in ((failure and failure.next_step) or "")
 
 
 def test_a_server_without_a_node_says_what_it_waits_for() -> None:
