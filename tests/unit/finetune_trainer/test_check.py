@@ -133,12 +133,6 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             "Write one conversation a row: `jq -c '{messages: .}'",
         ),
         ("t.jsonl", f"{TREE}\n", {}, "takes the first reply each time"),
-        (
-            "t.jsonl",
-            '{"message_id":"x","parent_id":null,"role":"prompter"}\n',
-            {},
-            "Each row is one message of a tree",
-        ),
         ("t.parquet", as_parquet([{"translation": {"en": "a"}}]), {}, "{prompt: .NAME.NAME, completion: .NAME.NAME}"),
         ("t.parquet", as_parquet([{f"c{number}": "a" for number in range(70)}]), {}, "Map the names with"),
         ("t.csv", "404: Not Found", {}, "Fetch it anew"),

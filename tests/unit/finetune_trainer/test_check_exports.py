@@ -214,7 +214,6 @@ EXPORTS = {
         PREFERENCE,
     ),
     "UltraChat": ([{"id": "1", "data": ["Hello", "Hi!", *pair]} for pair in PAIRS], {}),
-    "CAMEL": ([{"role_1": "x", "message_1": one, "message_2": other} for one, other in PAIRS], {}),
     "Slack": (
         [
             {"type": "message", "user": who, "text": said, "ts": f"{number}.{place}", "thread_ts": f"{number}.0"}

@@ -31,7 +31,7 @@ base model without one gets a plain one (`has_own_template` is False), which has
       doubtful ─▶ garbled                     rows not meant so, text that another program garbled
       mending, mending_rows, mending_messages what mends rows, as a command (jq)
       mending_json, csv_anew                  the same of text that is nearly JSON, and of tables
-      exports, wrapped, ranked, marked_text   rows in another program's form, and the command that takes them out
+      exports, wrapped, marked_text           rows in another program's form, and the command that takes them out
       parted ─▶ jq                            what was asked and its answer, in two places of a row
     chat_tokenizer ─▶ tokenizer_config        conversation → text → token ids
       chat_template, template_file, frames    the chat template

@@ -221,11 +221,6 @@ def of_messages(names: set[str], file_format: str) -> str | None:
             '{role, content: .text}]} | if .messages[-1].role == "prompter" then .messages |= .[:-1] else . end | '
             "select(.messages != [])' FILE > ROWS.jsonl` takes the first reply each time."
         )
-    if names >= {"message_id", "parent_id", "role"}:
-        return (
-            "Each row is one message of a tree: write the way from its first question to an answer as one row, "
-            '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.'
-        )
     if any(pair <= names for pair in _OF_MESSAGES) and file_format.split(",", maxsplit=1)[0] == "JSON":
         return "Write one conversation a row: `jq -c '{messages: .}' FILE > ROWS.jsonl` does it with lists of messages."
     if any(pair <= names for pair in _OF_MESSAGES):
@@ -236,19 +231,18 @@ def of_messages(names: set[str], file_format: str) -> str | None:
     return None
 
 
-def of_answers(first: Mapping[str, Any], of_objects: Collection[str], names: set[str], file_format: str) -> str | None:
-    """What to do with questions that have several answers, within an object as in SQuAD or as a list.
+def of_answers(first: Mapping[str, Any], names: set[str], file_format: str) -> str | None:
+    """What to do with questions that have several answers, within an object as in SQuAD or as a list, or those as JSON.
 
-    `first`: fields of the first row, whose cells are text in a table of text.
+    `first`: fields of the first row.
     """
-    is_text = file_format.startswith("CSV")
-    if not {"question", "answers"}.issubset(names) or (is_text and str(first.get("answers"))[:1] not in {"[", "{"}):
+    told = first.get("answers")  # of Parquet no objects
+    if not {"question", "answers"}.issubset(names) or (isinstance(told, str) and told[:1] not in {"[", "{"}):
         return None
-    answer = ".answers.text[0]" if "answers" in of_objects else ".answers[0]"
-    if is_text:
-        answer = '(.answers | fromjson | if type == "object" then .text[0] else .[0] end)'
+    plain = '.answers | if type == "string" then fromjson else . end'
     asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
-    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}} | select(.completion)")
+    answered = f'({plain} | if type == "object" then .text[0] else .[0] end)'
+    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answered}}} | select(.completion)")
     return f"Take one answer of a row: `{how}` takes the first, and leaves out questions without any."
 
 

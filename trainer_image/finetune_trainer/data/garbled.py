@@ -35,11 +35,12 @@ OF_HTML = re.compile(
     "(ae|AE)lig|[oO]slash|[lr][sd]quo|[lr]aquo|[nm]dash|hellip|euro|pound|copy|trade|deg);"
 )
 _OF_STRUCTS = re.compile(r"""[{\[][^"']*[}\]]""")
-_IN_QUOTES = r'''"(?:[^"\\]|\\.|"")*+"|“[^“”]*+”'''
+_IN_QUOTES = r""""(?:[^"\\]|\\.|"")*+"|“[^“”]*+”"""
 _QUOTED = re.compile(_IN_QUOTES, re.DOTALL)
 """As a whole: a text with quotes at both ends may be a dialogue."""
 _WRAPPED = re.compile(
-    rf"""{_IN_QUOTES}|b?'(?:[^'\\]|\\.|''|(?<=\w)'(?=\w))*+'|„[^„“]*+“|«[^«»]*+»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""", re.DOTALL
+    rf"""{_IN_QUOTES}|b?'(?:[^'\\]|\\.|''|(?<=\w)'(?=\w))*+'|„[^„“]*+“|«[^«»]*+»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""",
+    re.DOTALL,
 )
 _ENCODED = re.compile(r"\\x(?:[0-9a-f]{2})++\Z|[^%:]*%(?:20|2C|0A|[C-E][0-9A-F])")
 _OF_MAILS = re.compile("=(?:C3|E2=80)=")
@@ -92,12 +93,9 @@ def has_written_letters(text: str) -> bool:
     """Whether it has letters as JSON may write them, where a word may begin or go on: patterns have others before."""
     if "\\u" not in text:
         return False
-    found = (one for one in _WRITTEN_LETTER.finditer(text) if _is_of_words(text[max(0, one.start() - 1) : one.start()]))
-    return any(_out_of_quotes(found, text))
-
-
-def _is_of_words(before: str) -> bool:
-    return not before or before.isalnum() or before.isspace() or before in ".,:;!?"
+    found = ((one, text[max(0, one.start() - 1) : one.start()]) for one in _WRITTEN_LETTER.finditer(text))
+    within = (one for one, before in found if before.isalnum() or before.isspace() or before in ".,:;!?")  # or nothing
+    return any(_out_of_quotes(within, text))
 
 
 def has_escaped_breaks(text: str) -> bool:

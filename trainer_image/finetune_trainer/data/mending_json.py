@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.json_array import AFTER_ARRAY
-from finetune_trainer.data.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_CALLS, OF_SEQUENCES
+from finetune_trainer.data.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_CALLS
 
 _OF_LISTS = (
     '[.[] | if type == "array" and all(.[]; type == "array" or (type == "string" and test("^\\\\s*\\\\{"))) then .[] '
@@ -73,7 +73,6 @@ _STEPS = (
         DOUBLED,
         r"`sed 's/\\\\/\\/g' FILE > ROWS.jsonl` takes half of the backslashes away; so does `psql -At`, for COPY.",
     ),
-    (OF_SEQUENCES, r"`tr -d '\036' < FILE > ROWS.jsonl` takes the separators of JSON text sequences away."),
     (
         AFTER_ARRAY,
         "`jq -c 'if type == \"array\" then .[] else . end' FILE > ROWS.jsonl` makes one object a line of all that is "

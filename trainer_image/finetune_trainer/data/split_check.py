@@ -3,7 +3,6 @@
 The verdict on the whole dataset is put together in `verdict`.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,17 +25,15 @@ from finetune_trainer.data.doubtful import (
     Longest,
     of_every_row,
     of_first,
-    of_other_separators,
     of_texts,
     with_no_value_below,
     with_special_tokens,
 )
 from finetune_trainer.data.encode import Tally
-from finetune_trainer.data.jq import separator_in, unpacked_first
+from finetune_trainer.data.jq import unpacked_first
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.marked_text import Marked, marked
 from finetune_trainer.data.mending import REFUSED_BY_TEMPLATE, mending
-from finetune_trainer.data.ranked import of_ranked
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.row_limit import in_words, more_room
 from finetune_trainer.data.rows import Row, Rows
@@ -141,11 +138,7 @@ class SplitCheck:
         for found in to_rows(file.blocks(), self.layouts):
             if not self.rows and isinstance(found, Row | Rows):
                 first = found if isinstance(found, Row) else next(found.rows())
-                in_csv = self.format.startswith("CSV")
-                self.of_first = tuple(of_first(first, in_csv=in_csv))
-                if in_csv:
-                    cells = file.first_fields.values()
-                    self.of_all += of_other_separators(json.loads(separator_in(str(file.format))), cells)
+                self.of_first = tuple(of_first(first, in_csv=self.format.startswith("CSV")))
                 if any(layout.below for layout in self.layouts.others):
                     self.doubts.append(with_no_value_below())
                 self.looks = (*self.doubts, *self.of_all, *self.longest)
@@ -299,11 +292,11 @@ class SplitCheck:
         of_one_answer = (
             exports.of_export(seen, self.first_fields, self.format),
             column_names.of_messages(seen, self.format),
-            column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
+            column_names.of_answers(self.first_fields, seen, self.format),
         )
         ways: tuple[str | None, ...] = (
             wrapped.typed(self.first_fields, self.format),
-            of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
+            exports.of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
             *(of_one_answer if not of_pairs else ()),
             None if of_pairs else parted.put_together(self.first_fields, self.format, may_be_mapped=is_mapped),
             None if is_mapped else wrapped.as_json(columns, self.first_fields, self.format),

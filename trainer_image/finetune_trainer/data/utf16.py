@@ -1,4 +1,4 @@
-"""Text in UTF-16 as UTF-8, where its first bytes say so: what Excel calls Unicode text, and its likes without a mark."""
+"""Text in UTF-16 as UTF-8, where its first bytes say so: as Excel's Unicode text, or without a mark."""
 
 import codecs
 import io
@@ -39,7 +39,9 @@ class _Recoded(Filled):
             try:
                 self._ready = self._decoder.decode(block, final=not block).encode(errors="surrogatepass")
             except UnicodeDecodeError as error:
-                raise broken_file(self._file_name, f"the {self._encoding} text breaks off within a character") from error
+                raise broken_file(
+                    self._file_name, f"the {self._encoding} text breaks off within a character"
+                ) from error
         size = min(len(view), len(self._ready))
         view[:size], self._ready = self._ready[:size], self._ready[size:]
         return size

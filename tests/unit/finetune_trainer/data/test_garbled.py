@@ -16,7 +16,8 @@ CODE = (
     r"/[\u4e00-\u9fa5]+/", r'x = "caf\u00e9";', r"c = '\u00e9'",
 )  # fmt: skip
 FORMULAS = (
-    r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x", r"\thanks{a}. \title{b} \tiny",
+    r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
+    r"\thanks{a}. \title{b} \tiny",
 )  # fmt: skip
 PATHS = (
     "C:\\dir\\", "a\\\\", r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top",
@@ -32,7 +33,20 @@ SCRIPTS = (
 DIALOGUES = (
     '"So," he said, "it is."', "“Well?” asked Ann. “No.”", "'Well?' asked Ann. 'No.'", "«Oui», dit-elle. «Non»",
 )  # fmt: skip
-SHORT = ("", "a\nb", "A", "Yes", "good", "ACGTACGT", "MKTAYIAKQRQI", "12+34=", "17%23", "deadbeef", "https://a.de/b%20c", "Internationalisation")
+SHORT = (
+    "",
+    "a\nb",
+    "A",
+    "Yes",
+    "good",
+    "ACGTACGT",
+    "MKTAYIAKQRQI",
+    "12+34=",
+    "17%23",
+    "deadbeef",
+    "https://a.de/b%20c",
+    "Internationalisation",
+)
 HEALTHY = (*CODE, *FORMULAS, *PATHS, *FACES, *SCRIPTS, *DIALOGUES, *SHORT, "data:image/svg+xml;base64,")
 GARBLED = (
     garbled.ends_escaped, garbled.has_written_breaks, garbled.has_escaped_breaks, garbled.is_json_string,
