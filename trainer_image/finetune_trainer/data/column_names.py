@@ -210,17 +210,7 @@ def mapping(found: dict[str, str]) -> str:
 
 
 def of_messages(names: set[str], file_format: str) -> str | None:
-    """What to do where each message is a row, and not each conversation; or where conversations branch.
-
-    OpenAssistant has them so: a row is one way through such a tree. Of lines that are single messages nobody knows
-    where a conversation ends.
-    """
-    if names >= {"prompt", "message_tree_id"}:
-        return (
-            "Write one conversation a row: `jq -c '{messages: [.prompt | recurse((.replies // [])[0]; . != null) | "
-            '{role, content: .text}]} | if .messages[-1].role == "prompter" then .messages |= .[:-1] else . end | '
-            "select(.messages != [])' FILE > ROWS.jsonl` takes the first reply each time."
-        )
+    """What to do where each message is a row, and not each conversation: nobody knows where one ends."""
     if any(pair <= names for pair in _OF_MESSAGES) and file_format.split(",", maxsplit=1)[0] == "JSON":
         return "Write one conversation a row: `jq -c '{messages: .}' FILE > ROWS.jsonl` does it with lists of messages."
     if any(pair <= names for pair in _OF_MESSAGES):
