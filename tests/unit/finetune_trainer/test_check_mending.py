@@ -258,6 +258,11 @@ def test_structs_with_the_text_first_get_no_command_that_fails(check):
     assert "`" not in step
 
 
+def test_objects_on_a_line_that_is_too_long_get_a_command(check):
+    step = check(train=("t.jsonl", LINES[0] * 90_000)).verdict.next_step
+    assert "(`jq -c . FILE > ROWS.jsonl` does it with objects over several lines)" in step
+
+
 def test_a_table_called_json_lines_gets_no_command_that_fails(check):
     step = check(train=("t.jsonl", "prompt,completion\na,b\n")).verdict.next_step
     assert step.endswith("set spec.dataset.train.format if it is something else, or write one object a line.")

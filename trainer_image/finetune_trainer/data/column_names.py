@@ -17,10 +17,10 @@ from finetune_trainer.data.turns import ROLE_OF, messages_in
 _WORDS = {
     "prompt": "instruction question input query text source user human context sentence inputs article document src "
     "dialogue dialog problem userinput usermessage inputtext textinput frage eingabe pregunta entrada pergunta domanda "
-    "вопрос 质问 问题 質問 提示 指令 输入",
+    "вопрос q 质问 问题 質問 提示 指令 输入",
     "completion": "output answer response label target assistant chosen reply summary targets highlights tgt gpt bot "
     "expectedoutput groundtruth ideal reference expected botresponse modelresponse solution outputtext generation "
-    "outputs antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
+    "outputs a antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
     "system": "instruction system_prompt context",
     "messages": "conversation conversations dialog dialogue chat turns",
     "chosen": "preferred preferred_output chosen_response accepted winner",
@@ -54,6 +54,7 @@ ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
 
 _SENTENCE = re.compile(r"(\S+ ){3}|[0-9]{6}")
 """What names of columns hardly have in them, and data that stand in their place do."""
+_Q_AND_A = frozenset({"q", "a"})
 _ABOUT = re.compile(r"[a-z][_ -](id|idx|hash|model|length|tokens|(avg_?)?(rating|score)s?)$", re.IGNORECASE)
 """Ends of names of columns that say something of another one, and hold no text to learn: prompt_id, rejected_rating."""
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
@@ -98,6 +99,8 @@ def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None
     """
     asked = columns.named
     free = [name for name in seen if name not in asked.values() and ORDINARY_NAME.fullmatch(name)]
+    if not _are_q_and_a(seen):  # one of them alone may be a label
+        free = [name for name in free if _plain(name) not in _Q_AND_A]
     if "loser" not in seen:  # else it names who has won, as arenas have it, and no answer
         free = [name for name in free if name != "winner"]
     found: dict[str, str] = {}
@@ -301,7 +304,7 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
     So may a great many be: of objects that are not rows, but have what rows hold for names.
     """
     shown = [name for name in names if ORDINARY_NAME.fullmatch(name)]
-    is_header = bool(set(columns.named.values()).intersection(names))
+    is_header = bool(set(columns.named.values()).intersection(names)) or _are_q_and_a(names)
     if len(names) > _MANY or (maybe_data and not is_header):
         shown = [name for name in shown if _is_usual(name)]
     elif not is_header:
@@ -315,7 +318,13 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
 def _is_usual(name: str) -> bool:
     """Whether it is the name of a column beyond doubt, or spelt nearly so."""
     usual = (*_USUAL_NAMES, *(one for names in _USUAL_NAMES.values() for one in names), *_OTHER_USUAL_NAMES)
-    return bool(difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8))
+    return _plain(name) not in _Q_AND_A and bool(
+        difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8)
+    )
+
+
+def _are_q_and_a(names: Iterable[str]) -> bool:
+    return set(map(_plain, names)) >= _Q_AND_A
 
 
 def _plain(name: str) -> str:

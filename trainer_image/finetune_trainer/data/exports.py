@@ -128,12 +128,14 @@ def of_export(names: Collection[str], first: Mapping[str, Any], file_format: str
     return None
 
 
-def of_dialogues(chosen: str, rejected: str, file_format: str) -> str:
+def of_dialogues(chosen: str, rejected: str, first: Mapping[str, Any], file_format: str) -> str:
     """What to do with two whole dialogues a row whose prompt is in neither column: they may be written as text."""
     step = (
         "Write what both answer into a column prompt, or write chosen and rejected as lists of messages, "
         '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]; text has no turns.'
     )
+    if "Human:" not in str(first.get(chosen)):
+        return step
     both = ", ".join(f"{key(name)}: ({field(name)} | turns)" for name in (chosen, rejected))
     how = by_jq(file_format, f"{_TURNS}{{{both}}}")
     return f"{step} `{how}` does it with dialogues of Human: and Assistant:, as in HH-RLHF."

@@ -312,7 +312,7 @@ class SplitCheck:
                 step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
                 return named or f"{step}{wrapped.places_in(self.first_fields)}"
         if {columns.chosen, columns.rejected} <= seen and not meant:
-            return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.format)
+            return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.first_fields, self.format)
         return None
 
     def _how_to_map(self, meant: dict[str, str], unnamed: list[str]) -> str:
@@ -326,7 +326,8 @@ class SplitCheck:
         if (said := self._spoken_columns()) == column_names.NO_HEADER:
             header = column_names.header(self.columns, self.columns_seen, self.format)
             return f"Let the file begin with a line of its columns' names{header}, or m{named}"
-        if said == column_names.DATA and self.format.startswith("JSON"):
+        is_data = said == column_names.DATA or (self.rows == 1 and not all(map(column_names.may_be_shown, seen)))
+        if is_data and self.format.startswith("JSON"):
             return column_names.KEYS
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
         absent, all_of = " and ".join(unnamed), ", ".join(columns.needed)
