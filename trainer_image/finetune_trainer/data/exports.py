@@ -1,8 +1,6 @@
 """Files as other programs export them, known by the names of their columns: the command that makes rows of each.
 
-Also answers to one question that people or judges have compared: of each row the question, the better answer and the
-worse one. Those of data sets that many have are known one by one; others by two answers beside who has won, or by a
-list of answers with their scores.
+Answers that were compared, too: by two answers beside who has won, or by a list of answers with their scores.
 """
 
 from collections.abc import Collection, Iterator, Mapping

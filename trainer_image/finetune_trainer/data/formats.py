@@ -227,8 +227,7 @@ _IN_BRACKETS = re.compile(rb"\[[^\]\n\"{}]*+\][^\n{}\[]*+\{")
 def json_format(stream: io.BufferedReader, asked: DataFormat) -> DataFormat:
     """Which of both formats of JSON a stream has, by the first byte that is no white space, at its beginning.
 
-    An array is an array of rows and an object is a row, whatever the file is called. What begins otherwise is broken,
-    and read as what it is called.
+    An array is an array of rows and an object is a row, whatever the file is called. What begins otherwise is broken.
     """
     start = stream.peek().removeprefix(BOM).lstrip()
     first = b"{" if _IN_BRACKETS.match(start) else start[:1]

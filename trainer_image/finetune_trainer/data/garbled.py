@@ -48,10 +48,7 @@ _OF_FILES = re.compile(r";base64,[A-Za-z0-9+/]{32}")
 
 
 def has_written_breaks(text: str) -> bool:
-    """Whether line breaks stand in it as a backslash and an n alone: programs, which mean those, have others too.
-
-    So may tabs, where those stand between words.
-    """
+    """Whether line breaks or tabs stand in it as a backslash and a letter alone: programs have both."""
     if "\n" in text or not ("\\n" in text or "\\t" in text):
         return False
     return any(_out_of_quotes(_alone(_WRITTEN_BREAK, text), text)) or _is_escaped(text)
