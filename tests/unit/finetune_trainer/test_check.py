@@ -17,8 +17,6 @@ from tests.assets.tiny_model import NAME as TINY
 from tests.unit.finetune_trainer.checked import GOOD
 from tests.unit.finetune_trainer.data.files import as_parquet
 
-TREE = '{"message_tree_id":"x","prompt":{"text":"a","role":"prompter","replies":[{"text":"b","role":"assistant"}]}}'
-
 
 def test_a_good_dataset_is_valid(check):
     result = check(train=("train.jsonl", GOOD), test=("test.csv", "prompt,completion\nIs it?,yes\n"))
@@ -132,18 +130,19 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             {},
             "Write one conversation a row: `jq -c '{messages: .}'",
         ),
-        ("t.jsonl", f"{TREE}\n", {}, "takes the first reply each time"),
-        (
-            "t.jsonl",
-            '{"message_id":"x","parent_id":null,"role":"prompter"}\n',
-            {},
-            "Each row is one message of a tree",
-        ),
         ("t.parquet", as_parquet([{"translation": {"en": "a"}}]), {}, "{prompt: .NAME.NAME, completion: .NAME.NAME}"),
         ("t.parquet", as_parquet([{f"c{number}": "a" for number in range(70)}]), {}, "Map the names with"),
         ("t.csv", "404: Not Found", {}, "Fetch it anew"),
         ("t.csv", "Is it so?", {}, "Let the file begin with a line of its columns' names, or map the names with"),
         ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),
+        ("t.csv", "Q,A\na,b\n", {}, "{prompt: Q, completion: A}"),
+        ("t.csv", "Is it so or not?,A\nAnd this?,B\n", {}, "{prompt: NAME, completion: NAME}"),
+        (
+            "t.json",
+            '{"Is it so, and why?":"Yes","Cancel it":"Done"}',
+            {},
+            "makes rows of objects that have questions for",
+        ),
         ("t.jsonl", '{"id":1,"data":{"x":"a"}}', {}, "`jq -c '{prompt: .NAME.NAME, completion: .NAME.NAME}' FILE"),
         ("t.json", '[{"prompt":"a","fields":{"x":"a"}}]', {}, "`jq -c '.[] | . + {completion: .NAME.NAME}' FILE"),
     ],

@@ -28,16 +28,6 @@ COMPARED = {
         {"prompt": ASKED, "response_a": a, "response_b": b, "winner": who}
         for who, a, b in (("model_a", GOOD, BAD), ("B", BAD, GOOD), ("tie", BAD, BAD))
     ],
-    "answers within lists": [
-        {
-            "prompt": json.dumps([ASKED]),
-            "response_a": json.dumps([a]),
-            "response_b": json.dumps([b]),
-            "winner_model_a": first,
-            "winner_model_b": second,
-        }
-        for first, second, a, b in ((1, 0, GOOD, BAD), (0, 1, BAD, GOOD), (0, 0, BAD, BAD))
-    ],
     "UltraFeedback": [
         {
             "instruction": ASKED,
@@ -46,14 +36,6 @@ COMPARED = {
         }
         for low, high in ((1.0, 10.0), (2.0, 3.5))
     ],
-    "Nectar": [
-        {
-            "prompt": f"\n\nHuman: {ASKED}\n\nAssistant: ",
-            "answers": [{"answer": BAD, "rank": 7.0}, {"answer": GOOD, "rank": 1.0}],
-            "num_responses": 2,
-        }
-    ]
-    * 2,
     "answers by number": [
         {"question": ASKED, "answer_1": a, "answer_2": b, "preference": which}
         for which, a, b in ((1, GOOD, BAD), ("2", BAD, GOOD), ("tie", BAD, BAD), (None, BAD, BAD))
@@ -66,10 +48,6 @@ COMPARED = {
         {"question": ASKED, "answers": [{"text": GOOD, "rank": 1}, {"text": BAD, "rank": 10}, {"text": BAD, "rank": 9}]}
     ]
     * 2,
-    "SHP": [
-        {"history": ASKED, "human_ref_A": a, "human_ref_B": b, "labels": one}
-        for one, a, b in ((1, GOOD, BAD), (0, BAD, GOOD))
-    ],
     "HelpSteer3": [
         {"context": BOTH, "response1": a, "response2": b, "overall_preference": how}
         for how, a, b in ((-2, GOOD, BAD), (1, BAD, GOOD), (0, BAD, BAD))
@@ -101,7 +79,6 @@ WRITTEN = {
         ("conversations of an arena", "t.parquet"),
         ("HelpSteer3", "t.parquet"),
         ("answers by number", "t.csv"),
-        ("answers within lists", "t.csv"),
     ],
 )
 def test_of_compared_answers_the_better_one_is_chosen(check, tmp_path, what, name):

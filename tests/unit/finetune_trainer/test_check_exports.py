@@ -214,7 +214,6 @@ EXPORTS = {
         PREFERENCE,
     ),
     "UltraChat": ([{"id": "1", "data": ["Hello", "Hi!", *pair]} for pair in PAIRS], {}),
-    "CAMEL": ([{"role_1": "x", "message_1": one, "message_2": other} for one, other in PAIRS], {}),
     "Slack": (
         [
             {"type": "message", "user": who, "text": said, "ts": f"{number}.{place}", "thread_ts": f"{number}.0"}
@@ -326,3 +325,8 @@ def test_where_every_row_calls_tools_none_is_left_out(check):
     refused = check(train=("rows.jsonl", as_lines([row, row])))
     assert "every row has some: write calls and what came of them as text" in refused.verdict.next_step
     assert "jq" not in refused.verdict.next_step
+
+
+def test_answers_without_a_question_get_no_command_for_dialogues(check):
+    data = as_lines({"chosen": other, "rejected": "no"} for _, other in PAIRS)
+    assert check(train=("t.jsonl", data), spec=dict(PREFERENCE)).verdict.next_step.endswith("text has no turns.")

@@ -258,6 +258,11 @@ def test_structs_with_the_text_first_get_no_command_that_fails(check):
     assert "`" not in step
 
 
+def test_objects_on_a_line_that_is_too_long_get_a_command(check):
+    step = check(train=("t.jsonl", LINES[0] * 90_000)).verdict.next_step
+    assert "(`jq -c . FILE > ROWS.jsonl` does it with objects over several lines)" in step
+
+
 def test_a_table_called_json_lines_gets_no_command_that_fails(check):
     step = check(train=("t.jsonl", "prompt,completion\na,b\n")).verdict.next_step
     assert step.endswith("set spec.dataset.train.format if it is something else, or write one object a line.")
@@ -402,14 +407,6 @@ def test_questions_with_several_answers_become_rows_of_the_first(mended, name, a
     text, verdict = mended(name, written[name])
     assert verdict.valid, verdict.message
     assert json.loads(text.splitlines()[0]) == {"prompt": "c\n\nq" if context else "q", "completion": "b"}
-
-
-@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
-def test_json_text_sequences_are_told_with_what_takes_their_separators_away(check, tmp_path, name):
-    data = "".join(f"\x1e{line}\n" for line in LINES)
-    verdict = check(train=(name, data)).verdict
-    assert "line 1: the line is not valid JSON at byte 1: a record separator (0x1E) stands" in verdict.message
-    assert check(train=("mended.jsonl", followed(verdict.next_step, tmp_path, FILE=data))).verdict.valid
 
 
 def messages(*turns):

@@ -56,11 +56,6 @@ def of_spans(talk):
     return {"gen_ai.input.messages": parts["user"], "gen_ai.output.messages": parts["assistant"]}
 
 
-def of_trace(talk, question="gen_ai.prompt.0.", answer="gen_ai.completion.0."):
-    named = zip((answer, question), reversed(talk.items()), strict=True)
-    return {f"{name}{part}": said for name, turn in named for part, said in zip(("role", "content"), turn, strict=True)}
-
-
 def of_dynamo(talk):
     messages = [{"M": {"role": {"S": who}, "content": {"S": said}}} for who, said in talk.items()]
     return {"Item": {"messages": {"L": messages}, "id": {"N": "1"}}}
@@ -82,16 +77,7 @@ NEARLY = {
     "structs of DuckDB": ("t.csv", as_structs("{'role': %s, 'content': %s}")),
     "structs of DuckDB, in quotes": ("t.csv", as_structs("{'role': %s, 'content': '%s'}", "\\'")),
     "spans of OpenTelemetry": ("t.jsonl", as_lines(map(of_spans, TALKS))),
-    "attributes of OpenLLMetry": ("t.jsonl", as_lines({"attributes": of_trace(talk)} for talk in TALKS)),
-    "attributes of OpenInference": (
-        "t.jsonl",
-        as_lines(of_trace(talk, "llm.input_messages.0.message.", "llm.output_messages.0.message.") for talk in TALKS),
-    ),
     "lists of DynamoDB": ("t.jsonl", as_lines(map(of_dynamo, TALKS))),
-    "segments of Axolotl": (
-        "t.jsonl",
-        as_lines({"segments": [{"label": who == "assistant", "text": talk[who]} for who in talk]} for talk in TALKS),
-    ),
     "OUTFILE": ("t.tsv", as_outfile(TEXTS)),
     "OUTFILE with commas": ("t.csv", as_outfile(TEXTS, ",")),
 }

@@ -383,25 +383,6 @@ def as_lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        (["Hello, you?;Hi {}"] * 3, True),
-        (["Hello; you?,Hi {}", "Well,yes {}"], False),
-        (["a&nbsp;b,Hi {}"] * 3, False),
-        (["all of {0},SELECT {0};"] * 3, False),
-        (["Two; or {},three"] * 3, False),
-    ],
-)
-def test_rows_that_another_separator_than_the_headers_cuts_alike_are_warned_of(check, rows, told):
-    """A comma within each question: without a word half of it would be learnt as the answer."""
-    data = "prompt,completion\n" + "".join(f"{row}\n".format(number) for number, row in enumerate(rows * 2))
-    result = check(train=("t.csv", data))
-    assert result.code == ExitCode.OK
-    said = f"t.csv: all {2 * len(rows)} rows have as many semicolons as the header has commas"
-    assert any(warning.startswith(said) for warning in result.verdict.warnings) is told
-
-
 @pytest.mark.parametrize("end", ["\n\n###\n\n", " ->", "###"])
 @pytest.mark.parametrize("beside", [[], [{"role": "system", "content": "s"}]], ids=["pair", "conversation"])
 def test_marks_behind_questions_that_openais_old_models_wanted_are_warned_of(check, end, beside):

@@ -48,10 +48,7 @@ _OF_FILES = re.compile(r";base64,[A-Za-z0-9+/]{32}")
 
 
 def has_written_breaks(text: str) -> bool:
-    """Whether line breaks stand in it as a backslash and an n alone: programs, which mean those, have others too.
-
-    So may tabs, where those stand between words.
-    """
+    """Whether line breaks or tabs stand in it as a backslash and a letter alone: programs have both."""
     if "\n" in text or not ("\\n" in text or "\\t" in text):
         return False
     return any(_out_of_quotes(_alone(_WRITTEN_BREAK, text), text)) or _is_escaped(text)
@@ -93,12 +90,9 @@ def has_written_letters(text: str) -> bool:
     """Whether it has letters as JSON may write them, where a word may begin or go on: patterns have others before."""
     if "\\u" not in text:
         return False
-    found = (one for one in _WRITTEN_LETTER.finditer(text) if _is_of_words(text[max(0, one.start() - 1) : one.start()]))
-    return any(_out_of_quotes(found, text))
-
-
-def _is_of_words(before: str) -> bool:
-    return not before or before.isalnum() or before.isspace() or before in ".,:;!?"
+    found = ((one, text[max(0, one.start() - 1) : one.start()]) for one in _WRITTEN_LETTER.finditer(text))
+    within = (one for one, before in found if before.isalnum() or before.isspace() or before in ".,:;!?")  # or nothing
+    return any(_out_of_quotes(within, text))
 
 
 def has_escaped_breaks(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Rows that can be learnt from and were probably not meant so: found by a look at their text, counted, warned of."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain, starmap
 from operator import eq
@@ -9,7 +9,6 @@ from os.path import commonprefix
 
 from finetune_api.words import counted
 from finetune_trainer.data import damaged_text
-from finetune_trainer.data.files.csv_rows import SEPARATORS, others_as_many
 from finetune_trainer.data.fixes.chat_markup import in_chat_format
 from finetune_trainer.data.fixes.column_names import are_names
 from finetune_trainer.data.prompts import written_out
@@ -23,14 +22,16 @@ Look = Callable[[Row | Rows], Sequence[int]]
 _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
 _OF_PLACES = ("[NULL]", "(null)", "(NULL)", "<null>", "nil", "[deleted]", "[removed]", "(blank)", "(empty)")
 """What shows of databases, forums and pivot tables write for it."""
-_OF_SHEETS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
+_OF_SHEETS = (
+    *["#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!"],
+    *("#" * count for count in range(5, 256)),
+)
+"""Of values, and of numbers in a column that is too narrow."""
 _FEW = 10
 """Rows that may all have one answer."""
 _TWO, _SOME = 2, 3
 """Rows that say something that is next to never meant, and that is rarely so."""
-_TOO_NARROW = tuple("#" * count for count in range(5, 256))
-"""What Excel saves of a column that is too narrow for its numbers and dates."""
-_NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS, *_TOO_NARROW))
+_NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS))
 _STILL_TO_COME = frozenset(
     spelt
     for word in ("todo", "tbd", "tba", "tbc", "fixme", "placeholder", "...", "…")
@@ -193,29 +194,6 @@ _ASKS, _ANSWERS = (
 )
 
 
-def of_other_separators(separator: str, first: Collection[str]) -> list[EveryRow]:
-    """What is asked of all rows of a table of text: whether another separator than the header's cuts each alike.
-
-    `first`: cells of the first row.
-    """
-
-    def as_often(mark: str) -> Callable[[str, str], bool]:
-        counts = set[int]()
-        # a space stands behind those of sentences, nothing behind that of SQL, and digits around that of a number
-        count = re.compile(rf"(?<!\d){re.escape(mark)}(?=\S)|{re.escape(mark)}(?=[^\s\d])").findall
-
-        def is_so(asked: str, answer: str) -> bool:
-            counts.add(len(count(damaged_text.OF_HTML.sub("", f"{asked}\n{answer}"))))
-            return len(counts) == 1 and 0 not in counts
-
-        return is_so
-
-    own = SEPARATORS.get(separator)
-    said = f"as the header has {own}: if those separate the cells, write the header with them, too"
-    others = others_as_many(first, len(first), separator) if own else ()
-    return [EveryRow(as_often(mark), f"have as many {SEPARATORS[mark]} {said}", _SOME) for mark in others]
-
-
 class Words:
     """Finds rows with a text that is a word and nothing else. Whether any row has one is asked once for all words."""
 
@@ -249,9 +227,7 @@ class Words:
 
 def with_no_value_below() -> Doubtful:
     """Finds rows below whose instruction stands what says that nothing does."""
-    ends = tuple(
-        f"\n\n{word}" for word in (*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS, "<noinput>", "<no input>", "No input", "-")
-    )
+    ends = tuple(f"\n\n{word}" for word in (*_OF_PROGRAMS, *_OF_PLACES, "<noinput>", "<no input>", "No input", "-"))
 
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):

@@ -3,7 +3,6 @@
 The verdict on the whole dataset is put together in `verdict`.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,8 +21,7 @@ from finetune_trainer.data.files.csv_rows import EmptyRows
 from finetune_trainer.data.fixes import column_names, exports, nested, split_turns
 from finetune_trainer.data.fixes.chat_markup import Marked, marked
 from finetune_trainer.data.fixes.invalid_rows import REFUSED_BY_TEMPLATE, mending
-from finetune_trainer.data.fixes.jq import separator_in, unpacked_first
-from finetune_trainer.data.fixes.preferences import of_ranked
+from finetune_trainer.data.fixes.jq import unpacked_first
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.row_limit import in_words, more_room
@@ -33,7 +31,6 @@ from finetune_trainer.data.row_warnings import (
     Longest,
     of_every_row,
     of_first,
-    of_other_separators,
     of_texts,
     with_no_value_below,
     with_special_tokens,
@@ -141,11 +138,7 @@ class SplitCheck:
         for found in to_rows(file.blocks(), self.layouts):
             if not self.rows and isinstance(found, Row | Rows):
                 first = found if isinstance(found, Row) else next(found.rows())
-                in_csv = self.format.startswith("CSV")
-                self.of_first = tuple(of_first(first, in_csv=in_csv))
-                if in_csv:
-                    cells = file.first_fields.values()
-                    self.of_all += of_other_separators(json.loads(separator_in(str(file.format))), cells)
+                self.of_first = tuple(of_first(first, in_csv=self.format.startswith("CSV")))
                 if any(layout.below for layout in self.layouts.others):
                     self.doubts.append(with_no_value_below())
                 self.looks = (*self.doubts, *self.of_all, *self.longest)
@@ -299,11 +292,11 @@ class SplitCheck:
         of_one_answer = (
             exports.of_export(seen, self.first_fields, self.format),
             column_names.of_messages(seen, self.format),
-            column_names.of_answers(self.first_fields, self.of_objects, seen, self.format),
+            column_names.of_answers(self.first_fields, seen, self.format),
         )
         ways: tuple[str | None, ...] = (
             nested.typed(self.first_fields, self.format),
-            of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
+            exports.of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
             *(of_one_answer if not of_pairs else ()),
             None if of_pairs else split_turns.put_together(self.first_fields, self.format, may_be_mapped=is_mapped),
             None if is_mapped else nested.as_json(columns, self.first_fields, self.format),
@@ -319,7 +312,7 @@ class SplitCheck:
                 step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
                 return named or f"{step}{nested.places_in(self.first_fields)}"
         if {columns.chosen, columns.rejected} <= seen and not meant:
-            return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.format)
+            return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.first_fields, self.format)
         return None
 
     def _how_to_map(self, meant: dict[str, str], unnamed: list[str]) -> str:
@@ -333,7 +326,8 @@ class SplitCheck:
         if (said := self._spoken_columns()) == column_names.NO_HEADER:
             header = column_names.header(self.columns, self.columns_seen, self.format)
             return f"Let the file begin with a line of its columns' names{header}, or m{named}"
-        if said == column_names.DATA and self.format.startswith("JSON"):
+        is_data = said == column_names.DATA or (self.rows == 1 and not all(map(column_names.may_be_shown, seen)))
+        if is_data and self.format.startswith("JSON"):
             return column_names.KEYS
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
         absent, all_of = " and ".join(unnamed), ", ".join(columns.needed)

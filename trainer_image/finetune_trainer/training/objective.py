@@ -91,7 +91,7 @@ def margins_of(model: Any, batch: Pass) -> torch.Tensor:
 
 def likelihoods_of(model: Any, batch: Pass) -> torch.Tensor:
     """Log likelihoods of chosen and rejected in nats: [2, pairs], float32."""
-    return document_log_likelihoods(model, batch, 2 * len(batch["reference"])).view(-1, 2).T
+    return document_log_likelihoods(model, batch, 2 * len(batch["reference"])).view(-1, 2).t()
 
 
 def pair_passes(store: PairStore, rows: list[int], cut: Cut) -> list[Pass]:

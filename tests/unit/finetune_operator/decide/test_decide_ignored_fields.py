@@ -157,8 +157,6 @@ def test_what_does_nothing_on_a_job_is_named(name: str) -> None:
 def test_a_label_that_puts_a_job_into_no_queue_is_named() -> None:
     labels = {"kueue.x-k8s.io/queue-name": "team", "a": "b"}
     (said,) = ignored_fields.of_job(job_spec(), {}, connection(), labels=labels)
-        job_spec(), {}, connection(), labels={"kueue.x-k8s.io/queue-name": "team", "a": "b"}
-    )
     assert said.startswith("metadata.labels: kueue.x-k8s.io/queue-name: ")
 
 

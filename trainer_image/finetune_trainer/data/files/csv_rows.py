@@ -7,7 +7,7 @@ where the comma is part of numbers, and a first line `sep=;` which says so.
 import csv
 import io
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import compress, islice
 from typing import NamedTuple
@@ -44,12 +44,10 @@ ROW_NUMBER = ": the first is its number"
 """End of what is said of rows that have one cell more than the header, which has no name for their numbers."""
 
 TO_REMOVE = ": remove the line"
-"""End of what is said of rows that are none, on a line of their own."""
-
-AT_ITS_END = f": it is what databases write at the end of a table{TO_REMOVE}"
+"""End of what is said of lines that are no rows."""
 
 _END = re.compile(r"\\\.|\([0-9]+ rows?( affected)?\)|[0-9]+ rows? selected\.?")
-"""Of COPY, psql, sqlcmd and sqlplus."""
+"""What COPY, psql, sqlcmd and sqlplus write below a table."""
 
 _HEADER_LINES = 256
 """Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
@@ -234,13 +232,15 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
 
 def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
     """What is known of a row that has another number of cells than the header, as the end of what is said of it."""
-    other = next(others_as_many(cells, wanted, separator), "")
+    whole = separator.join(cells)  # of others those that texts rarely have first
+    others = (mark for mark in reversed(SEPARATORS) if mark != separator and whole.count(mark) == wanted - 1 > 0)
+    other = next(others, "")
     known = (
         (any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"'), SPACE_BEFORE_QUOTE),
         (any(cell.startswith(("“", "„")) for cell in cells) and cells[-1].endswith(("”", "“")), TYPOGRAPHIC),
         (any(map(_ends_escaped, cells)) and not any(map(_OF_NO_DATABASE.search, cells)), ESCAPED),
         (len(cells) == wanted + 1 and cells[0] in (str(line - 2), str(line - 1)), ROW_NUMBER),
-        (len(cells) == 1 and _END.fullmatch(cells[0]) is not None, AT_ITS_END),
+        (len(cells) == 1 and _END.fullmatch(cells[0]) is not None, f": databases write it below a table{TO_REMOVE}"),
         (other, f"{BY_OTHERS}{SEPARATORS.get(other)}"),
     )
     return next((words for is_so, words in known if is_so), "")
@@ -248,12 +248,6 @@ def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
 
 def _ends_escaped(cell: str) -> bool:
     return (len(cell) - len(cell.rstrip("\\"))) % 2 == 1
-
-
-def others_as_many(cells: Iterable[str], wanted: int, separator: str) -> Iterator[str]:
-    """Which other separators would cut a row into the wanted number of cells; those that texts rarely have first."""
-    whole = separator.join(cells)
-    return (mark for mark in reversed(SEPARATORS) if mark != separator and whole.count(mark) == wanted - 1 > 0)
 
 
 def _is_name(cell: str, name: str) -> bool:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from finetune_api.dataset import DataFormat
 from finetune_api.reasons import Reason
 from finetune_trainer.data.files.compression import Compression, without_ending
-from finetune_trainer.data.files.json_lines import SEPARATOR
 from finetune_trainer.data.files.lines import BOM
 from finetune_trainer.data.files.source import AS_UTF8, broken_file
 from finetune_trainer.errors import TrainerError
@@ -228,12 +227,11 @@ _IN_BRACKETS = re.compile(rb"\[[^\]\n\"{}]*+\][^\n{}\[]*+\{")
 def json_format(stream: io.BufferedReader, asked: DataFormat) -> DataFormat:
     """Which of both formats of JSON a stream has, by the first byte that is no white space, at its beginning.
 
-    An array is an array of rows and an object is a row, whatever the file is called; so is one behind the separator of
-    a text sequence, of which its line tells. What begins otherwise is broken, and read as what it is called.
+    An array is an array of rows and an object is a row, whatever the file is called. What begins otherwise is broken.
     """
     start = stream.peek().removeprefix(BOM).lstrip()
     first = b"{" if _IN_BRACKETS.match(start) else start[:1]
-    return "JSON" if first == b"[" else "JSONLines" if first in (b"{", SEPARATOR) else asked
+    return "JSON" if first == b"[" else "JSONLines" if first == b"{" else asked
 
 
 def require_own_kind(start: bytes, file_format: FileFormat, file_name: str) -> None:

@@ -33,9 +33,6 @@ _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _TRAILS = "trailing characters"
 _GOES_ON = "expected ',' or '}'"
-SEPARATOR = b"\x1e"
-"""What JSON text sequences (RFC 7464) have before each object."""
-OF_SEQUENCES = "a record separator (0x1E) stands before the object"
 BEFORE_OBJECT = "something stands before the object"
 """What is said of lines that have one behind a time, a number or a name, as logs have it."""
 DOUBLED = "backslashes are doubled, as COPY of Postgres doubles them"
@@ -202,7 +199,6 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
         (_OF_PYTHON.match(text, place) is not None, "None, True and False are Python's: JSON has null, true, false"),
         (_CALL.match(text, place) is not None, OF_CALLS),
         (begun.startswith(BOM), "a byte order mark stands before the object"),
-        (begun.startswith(SEPARATOR), OF_SEQUENCES),
         (begun.startswith(END_OF_DOS), "the end of a file of DOS (Ctrl-Z) stands before the object: take it away"),
         (b"\0" in text, "a NUL byte is in it"),
         (_GOES_ON in said and before.endswith(rb'\\"') and _is_letter(behind[:1]), DOUBLED),

@@ -1,4 +1,4 @@
-"""Text in UTF-16 as UTF-8, where its first bytes say so: the Unicode text of Excel, with a mark or without."""
+"""Text in UTF-16 as UTF-8, where its first bytes say so: as Excel's Unicode text, or without a mark."""
 
 import codecs
 import io

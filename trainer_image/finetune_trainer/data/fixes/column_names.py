@@ -18,10 +18,10 @@ from finetune_trainer.data.turns import ROLE_OF, messages_in
 _WORDS = {
     "prompt": "instruction question input query text source user human context sentence inputs article document src "
     "dialogue dialog problem userinput usermessage inputtext textinput frage eingabe pregunta entrada pergunta domanda "
-    "вопрос 质问 问题 質問 提示 指令 输入",
+    "вопрос q 质问 问题 質問 提示 指令 输入",
     "completion": "output answer response label target assistant chosen reply summary targets highlights tgt gpt bot "
     "expectedoutput groundtruth ideal reference expected botresponse modelresponse solution outputtext generation "
-    "outputs antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
+    "outputs a antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
     "system": "instruction system_prompt context",
     "messages": "conversation conversations dialog dialogue chat turns",
     "chosen": "preferred preferred_output chosen_response accepted winner",
@@ -53,6 +53,7 @@ _LEFT_OUT = {
 
 _SENTENCE = re.compile(r"(\S+ ){3}|[0-9]{6}")
 """What names of columns hardly have in them, and data that stand in their place do."""
+_Q_AND_A = frozenset({"q", "a"})
 _ABOUT = re.compile(r"[a-z][_ -](id|idx|hash|model|length|tokens|(avg_?)?(rating|score)s?)$", re.IGNORECASE)
 """Ends of names of columns that say something of another one, and hold no text to learn: prompt_id, rejected_rating."""
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
@@ -97,6 +98,8 @@ def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None
     """
     asked = columns.named
     free = [name for name in seen if name not in asked.values() and ORDINARY_NAME.fullmatch(name)]
+    if not _are_q_and_a(seen):  # one of them alone may be a label
+        free = [name for name in free if _plain(name) not in _Q_AND_A]
     if "loser" not in seen:  # else it names who has won, as arenas have it, and no answer
         free = [name for name in free if name != "winner"]
     found: dict[str, str] = {}
@@ -209,22 +212,7 @@ def mapping(found: dict[str, str]) -> str:
 
 
 def of_messages(names: set[str], file_format: str) -> str | None:
-    """What to do where each message is a row, and not each conversation; or where conversations branch.
-
-    OpenAssistant has them so: a row is one way through such a tree. Of lines that are single messages nobody knows
-    where a conversation ends.
-    """
-    if names >= {"prompt", "message_tree_id"}:
-        return (
-            "Write one conversation a row: `jq -c '{messages: [.prompt | recurse((.replies // [])[0]; . != null) | "
-            '{role, content: .text}]} | if .messages[-1].role == "prompter" then .messages |= .[:-1] else . end | '
-            "select(.messages != [])' FILE > ROWS.jsonl` takes the first reply each time."
-        )
-    if names >= {"message_id", "parent_id", "role"}:
-        return (
-            "Each row is one message of a tree: write the way from its first question to an answer as one row, "
-            '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}.'
-        )
+    """What to do where each message is a row, and not each conversation: nobody knows where one ends."""
     if any(pair <= names for pair in _OF_MESSAGES) and file_format.split(",", maxsplit=1)[0] == "JSON":
         return "Write one conversation a row: `jq -c '{messages: .}' FILE > ROWS.jsonl` does it with lists of messages."
     if any(pair <= names for pair in _OF_MESSAGES):
@@ -235,19 +223,18 @@ def of_messages(names: set[str], file_format: str) -> str | None:
     return None
 
 
-def of_answers(first: Mapping[str, Any], of_objects: Collection[str], names: set[str], file_format: str) -> str | None:
-    """What to do with questions that have several answers, within an object as in SQuAD or as a list.
+def of_answers(first: Mapping[str, Any], names: set[str], file_format: str) -> str | None:
+    """What to do with questions that have several answers, within an object as in SQuAD or as a list, or those as JSON.
 
-    `first`: fields of the first row, whose cells are text in a table of text.
+    `first`: fields of the first row.
     """
-    is_text = file_format.startswith("CSV")
-    if not {"question", "answers"}.issubset(names) or (is_text and str(first.get("answers"))[:1] not in {"[", "{"}):
+    told = first.get("answers")  # of Parquet no objects
+    if not {"question", "answers"}.issubset(names) or (isinstance(told, str) and told[:1] not in {"[", "{"}):
         return None
-    answer = ".answers.text[0]" if "answers" in of_objects else ".answers[0]"
-    if is_text:
-        answer = '(.answers | fromjson | if type == "object" then .text[0] else .[0] end)'
+    plain = '.answers | if type == "string" then fromjson else . end'
     asked = r'(.context + "\n\n" + .question)' if "context" in names else ".question"
-    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answer}}} | select(.completion)")
+    answered = f'({plain} | if type == "object" then .text[0] else .[0] end)'
+    how = by_jq(file_format, f"{{prompt: {asked}, completion: {answered}}} | select(.completion)")
     return f"Take one answer of a row: `{how}` takes the first, and leaves out questions without any."
 
 
@@ -316,7 +303,7 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
     So may a great many be: of objects that are not rows, but have what rows hold for names.
     """
     shown = [name for name in names if ORDINARY_NAME.fullmatch(name)]
-    is_header = bool(set(columns.named.values()).intersection(names))
+    is_header = bool(set(columns.named.values()).intersection(names)) or _are_q_and_a(names)
     if len(names) > _MANY or (maybe_data and not is_header):
         shown = [name for name in shown if _is_usual(name)]
     elif not is_header:
@@ -330,7 +317,13 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
 def _is_usual(name: str) -> bool:
     """Whether it is the name of a column beyond doubt, or spelt nearly so."""
     usual = (*_USUAL_NAMES, *(one for names in _USUAL_NAMES.values() for one in names), *_OTHER_USUAL_NAMES)
-    return bool(difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8))
+    return _plain(name) not in _Q_AND_A and bool(
+        difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8)
+    )
+
+
+def _are_q_and_a(names: Iterable[str]) -> bool:
+    return set(map(_plain, names)) >= _Q_AND_A
 
 
 def _plain(name: str) -> str:

@@ -1,8 +1,13 @@
-"""Files as other programs export them, known by the names of their columns: the command that makes rows of each."""
+"""Files as other programs export them, known by the names of their columns: the command that makes rows of each.
 
-from collections.abc import Collection, Mapping
+Answers that were compared, too: by two answers beside who has won, or by a list of answers with their scores.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
+from finetune_trainer.data.fixes.column_names import may_be_shown
 from finetune_trainer.data.fixes.jq import by_jq, by_jq_of_all, field, key
 
 _OF_CHATGPT = (
@@ -45,7 +50,6 @@ _OF_COHERE = (
     '{system: .preamble, messages: ([.chat_history[]? | {role, content: .message}] + [{role: "user", content: '
     '.message}, {role: "assistant", content: (.response // .text | if type == "object" then .text else . end)}])}'
 )
-_OF_SEGMENTS = '{messages: [.segments[] | {role: (if .label then "assistant" else "user" end), content: .text}]}'
 _OF_ULTRACHAT = '{messages: [.data | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]}'
 _OF_CHOICES = (
     r'{prompt: ([.question, (.choices | if type == "object" then [.label, .text] | transpose[] | "\(.[0]). \(.[1])" '
@@ -89,8 +93,6 @@ _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
     ),
     (frozenset({"message", "chat_history"}), _OF_COHERE, "makes conversations, the earlier turns before the message"),
     *((frozenset({"question", "choices", key}), _OF_CHOICES, _CHOSEN) for key in ("answer", "answerKey")),
-    (frozenset({"segments"}), _OF_SEGMENTS, "makes a turn of each segment of Axolotl, by whether it is to be learnt"),
-    (frozenset({"message_1", "message_2"}), "{prompt: .message_1, completion: .message_2}", "takes both messages"),
 )
 _OF_ALL: tuple[tuple[frozenset[str], str, str], ...] = (
     (
@@ -124,12 +126,122 @@ def of_export(names: Collection[str], first: Mapping[str, Any], file_format: str
     return None
 
 
-def of_dialogues(chosen: str, rejected: str, file_format: str) -> str:
+def of_dialogues(chosen: str, rejected: str, first: Mapping[str, Any], file_format: str) -> str:
     """What to do with two whole dialogues a row whose prompt is in neither column: they may be written as text."""
     step = (
         "Write what both answer into a column prompt, or write chosen and rejected as lists of messages, "
         '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]; text has no turns.'
     )
+    if "Human:" not in str(first.get(chosen)):
+        return step
     both = ", ".join(f"{key(name)}: ({field(name)} | turns)" for name in (chosen, rejected))
     how = by_jq(file_format, f"{_TURNS}{{{both}}}")
     return f"{step} `{how}` does it with dialogues of Human: and Assistant:, as in HH-RLHF."
+
+
+_BETTER_FIRST = "as [$better, $worse] | "
+_PAIR = "{prompt: %s, chosen: $better, rejected: $worse}"
+
+_OF_ARENA = (
+    'select(.winner | IN("model_a", "model_b")) | (if .winner == "model_a" then [.conversation_a, .conversation_b] '
+    f"else [.conversation_b, .conversation_a] end) {_BETTER_FIRST}select($better[:-1] == $worse[:-1]) "
+    "| {prompt: $better[:-1], chosen: $better[-1].content, rejected: $worse[-1].content}"
+)
+_OF_HELPSTEER = (
+    "select(.overall_preference != 0) | (if .overall_preference < 0 then [.response1, .response2] "
+    f"else [.response2, .response1] end) {_BETTER_FIRST}{_PAIR % '.context'}"
+)
+_OF_KTO = (
+    'def is_good: .label | tostring | ascii_downcase | IN("true", "1"); group_by(.prompt)[] '
+    "| [map(select(is_good)), map(select(is_good | not))] as [$good, $bad] | range([$good, $bad | length] | min) "
+    "as $at | {prompt: .[0].prompt, chosen: $good[$at].completion, rejected: $bad[$at].completion}"
+)
+_KTO = frozenset({"prompt", "completion", "label"})
+_KNOWN: tuple[tuple[frozenset[str], str, str], ...] = (
+    (frozenset({"conversation_a", "conversation_b", "winner"}), _OF_ARENA, "which of two models won"),
+    (frozenset({"context", "response1", "response2", "overall_preference"}), _OF_HELPSTEER, "what HelpSteer3 prefers"),
+)
+
+
+_QUESTIONS = ("prompt", "question", "instruction", "query", "input")
+_TEXTS = ("response", "answer", "completion", "output", "text", "content")
+_WINNERS = ("winner", "preferred", "preference", "better", "choice", "label")
+_SCORES = ("overall_score", "score", "rating", "reward", "pm_score", "rank", "fine-grained_score")
+
+
+def _of_two(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The program for two answers, which end with a and b or 1 and 2, beside a column that says which of them won.
+
+    It gets all rows at once: where any says 0, another may say 1 and mean the second answer.
+    """
+    asked, winner = (next((name for name in known if name in names), None) for known in (_QUESTIONS, _WINNERS))
+    if asked is None or winner is None:
+        return
+    for one, two in ((f"{word}{mark}", f"{word}{other}") for word in _TEXTS for mark, other in _MARKS):
+        if one in names and two in names:
+            marks = f"{one[-1]}{two[-1]}".lower()
+            if (said := str(first.get(winner)).lower()) in _NUMBERS and said not in marks:
+                yield (
+                    f'.[] | ({field(winner)} | tostring) as $who | ({{"ONE": [{field(one)}, {field(two)}], "TWO": '
+                    f"[{field(two)}, {field(one)}]}}[$who] // empty) {_BETTER_FIRST}{_PAIR % field(asked)}",
+                    f"what {winner} says, with its own words where {one} is better for ONE, and {two} for TWO",
+                )
+                return
+            yield (
+                f'if any({field(winner)} == (0, "0")) then error("0 is no answer") else .[] end | '
+                f"({field(winner)} | tostring | ascii_downcase) as $who | "
+                f'select($who | test("(^|[^a-z0-9])[{marks}]$")) | (if $who | endswith("{marks[0]}") then '
+                f"[{field(one)}, {field(two)}] else [{field(two)}, {field(one)}] end) "
+                f"{_BETTER_FIRST}{_PAIR % field(asked)}",
+                f"what {winner} says",
+            )
+
+
+_NUMBERS = ("0", "1", "true", "false")
+"""What says which of two is better only to who knows how they are counted."""
+_MARKS = (("_a", "_b"), ("_A", "_B"), ("_1", "_2"), ("A", "B"), ("1", "2"))
+
+
+def _of_scored(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The program for a list of answers, each with its score or its rank, or with a list of those beside it."""
+    asked = next((name for name in _QUESTIONS if name in names), "")
+    lists = {name: value for name, value in first.items() if isinstance(value, list) and value and may_be_shown(name)}
+    for name, answers in lists.items() if asked else ():
+        within = answers[0] if isinstance(answers[0], dict) else {}
+        text, score = (next((key for key in known if key in within), None) for known in (_TEXTS, _SCORES))
+        if text and score:
+            yield _by_score(asked, f"{field(name)} | map([{field(text)}, {field(score)}])", score)
+        for other, numbers in lists.items():
+            if isinstance(answers[0], str) and isinstance(numbers[0], int | float):
+                yield _by_score(asked, f"[{field(name)}, {field(other)}] | transpose", other)
+
+
+def _by_score(asked: str, scored: str, called: str) -> tuple[str, str]:
+    """The program for pairs of text and score, of which the least rank, or else the highest score, is the best."""
+    best, worst = (0, -1) if "rank" in called else (-1, 0)
+    return (
+        f"({scored} | map([.[0], (.[1] | tonumber? // null)] | select(all(. != null))) | sort_by(.[1]) "
+        "| select(.[0][1] != .[-1][1]) "
+        f"| [.[{best}][0], .[{worst}][0]]) {_BETTER_FIRST}{_PAIR % field(asked)}",
+        f"their {called}",
+    )
+
+
+def of_ranked(names: Collection[str], first: Mapping[str, Any], file_format: str, *, of_pairs: bool) -> str | None:
+    """How rows come of a file with these columns; None of one in which nothing is known to be compared.
+
+    `of_pairs`: two answers are asked for, and not the better one alone.
+    """
+    if of_pairs and _KTO.issubset(names):
+        how = by_jq_of_all(file_format, _OF_KTO)
+        return f"`{how}` puts what is labelled good and bad of one prompt together; other rows are left out."
+    known = ((by_jq, program, by) for columns, program, by in _KNOWN if columns.issubset(names))
+    others = ((by_jq, program, by) for program, by in _of_scored(names, first))
+    found = next(chain(known, ((by_jq_of_all, program, by) for program, by in _of_two(names, first)), others), None)
+    if found is None:
+        return None
+    command, program, by = found
+    if of_pairs:
+        return f"`{command(file_format, program)}` takes the better and the worse answer by {by}."
+    how = command(file_format, f"{program} | {{prompt, completion: .chosen}}")
+    return f"`{how}` takes the better answer by {by}. With spec.preference: {{}} both are learnt from."

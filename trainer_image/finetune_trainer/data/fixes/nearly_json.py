@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from finetune_trainer.data.columns import Unusable
 from finetune_trainer.data.files.json_array import AFTER_ARRAY
-from finetune_trainer.data.files.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_CALLS, OF_SEQUENCES
+from finetune_trainer.data.files.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_CALLS
+from finetune_trainer.data.files.lines import TOO_LONG
 
 _OF_LISTS = (
     '[.[] | if type == "array" and all(.[]; type == "array" or (type == "string" and test("^\\\\s*\\\\{"))) then .[] '
@@ -73,7 +74,6 @@ _STEPS = (
         DOUBLED,
         r"`sed 's/\\\\/\\/g' FILE > ROWS.jsonl` takes half of the backslashes away; so does `psql -At`, for COPY.",
     ),
-    (OF_SEQUENCES, r"`tr -d '\036' < FILE > ROWS.jsonl` takes the separators of JSON text sequences away."),
     (
         AFTER_ARRAY,
         "`jq -c 'if type == \"array\" then .[] else . end' FILE > ROWS.jsonl` makes one object a line of all that is "
@@ -129,14 +129,14 @@ def of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -
         return known
     if all_say([problem for problem in problems if AFTER_ARRAY not in problem.what], NO_OBJECT):
         return _OBJECTS
-    over_lines = any(problem.what.endswith("it breaks off") for problem in problems)
+    over_lines = any(problem.what.endswith(("it breaks off", TOO_LONG)) for problem in problems)
     how = " (`jq -c . FILE > ROWS.jsonl` does it with objects over several lines)" if over_lines else ""
     return f"The file was read as {file_format}: set {field} if it is something else, or write one object a line{how}."
 
 
 def is_of_json(what: str) -> bool:
     """Whether it is said of text that is no JSON."""
-    return "JSON" in what or AFTER_ARRAY in what
+    return "JSON" in what or AFTER_ARRAY in what or what.endswith(TOO_LONG)
 
 
 def all_say(problems: Sequence[Unusable], what: str) -> bool:

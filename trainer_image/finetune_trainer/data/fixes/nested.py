@@ -63,11 +63,11 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
     """Programs of jq that make rows of the object, and what each does; the likeliest first."""
     if _is_squad(fields):
         yield _OF_SQUAD, "makes a row of each question of SQuAD that has an answer, below its context"
-    yield from _of_cells(list(islice(_lists(fields, ()), _MOST_PLACES)))
-    for name, value in fields.items():
-        head = value[0] if isinstance(value, list) and value else None
+    tables = list(islice(_lists(fields, ()), _MOST_PLACES))
+    yield from _of_cells(tables)
+    for path, (head, *_) in tables:
         if isinstance(head, list) and all(isinstance(one, str) for one in head) and serves(dict.fromkeys(head, "")):
-            rows = path_of([name])
+            rows = path_of(path)
             yield f"{rows}[0] as $names | {rows}[1:][] | [{_AS_ROWS}", "puts the names of the first row to their cells"
     if told := _rows_out(fields, serves):
         yield told

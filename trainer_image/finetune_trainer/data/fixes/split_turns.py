@@ -19,14 +19,6 @@ _DEPTH, _MOST_ELEMENTS, _MOST_PLACES = 8, 4, 4096
 _FROM_JSON = ' // "null" | fromjson'
 _SYSTEMS = ("system", "systemInstruction", "system_instruction", "instructions")
 
-_DOTTED = re.compile(r".+\.[0-9]+\.(message\.)?role")
-"""Name of what a span of a trace has for the speaker of one message: gen_ai.prompt.0.role, or the like."""
-_OF_DOTTED = (
-    r'{messages: (%s as $all | [$all | keys_unsorted[] | select(test("\\.[0-9]+\\.(message\\.)?role$")) '
-    r'| rtrimstr("role")] | sort_by(test("output|completion"), (capture("\\.(?<at>[0-9]+)\\.(message\\.)?$").at '
-    '| tonumber)) | map({role: $all[. + "role"], content: $all[. + "content"]}))}'
-)
-
 _Place = tuple[str, Any]
 """The way of jq to a value, and the value."""
 
@@ -36,9 +28,6 @@ def put_together(first: Mapping[str, Any], file_format: str, *, may_be_mapped: b
 
     `may_be_mapped`: nor where both are columns, which are given names then.
     """
-    if (spans := next((way for way, one in _spans(first) if any(map(_DOTTED.fullmatch, one))), None)) is not None:
-        how = by_jq(file_format, _OF_DOTTED % spans)
-        return f"Messages stand in parts, each by a name of its own: `{how}` puts them together."
     places = list(islice(_places(("", first), _DEPTH), _MOST_PLACES))
     asked = next((one for one in places if _is_asked(one[1])), None)
     answered = next((way for way, value in places if _is_answer(value)), None)
@@ -53,12 +42,6 @@ def put_together(first: Mapping[str, Any], file_format: str, *, may_be_mapped: b
         f'[({answered}) | {{role: "assistant"}} + .])}}',
     )
     return f"A conversation stands in one place, with its answer: `{how}` puts the answers behind what was asked."
-
-
-def _spans(first: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The ways to a row and to the objects in it."""
-    yield ".", first
-    yield from ((f".[{key(name)}]", one) for name, one in first.items() if isinstance(one, dict) and may_be_shown(name))
 
 
 def _places(place: _Place, depth: int) -> Iterator[_Place]:
