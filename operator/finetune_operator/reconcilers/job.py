@@ -7,7 +7,14 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import LITTLE_KEPT, NOTHING_LEARNT, TOKENIZER_LEFT_OUT, TOO_LONG, Failure, FineTuneJobStatus
+from finetune_api.job_status import (
+    LITTLE_KEPT,
+    NOTHING_LEARNT,
+    TOKENIZER_LEFT_OUT,
+    TOO_LONG,
+    Failure,
+    FineTuneJobStatus,
+)
 from finetune_api.manifest import Manifest, annotations_of
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers, unheeded
