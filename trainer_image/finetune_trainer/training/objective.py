@@ -85,7 +85,7 @@ def dpo_losses(margins: torch.Tensor, label_smoothing: float) -> torch.Tensor:
 
 def margins_of(model: Any, batch: Pass) -> torch.Tensor:
     """For each pair of a pass how many nats likelier chosen is than rejected: [pairs], float32."""
-    chosen, rejected = likelihoods_of(model, batch)
+    chosen, rejected = likelihoods_of(model, batch).unbind()
     return chosen - rejected
 
 
