@@ -85,13 +85,13 @@ def dpo_losses(margins: torch.Tensor, label_smoothing: float) -> torch.Tensor:
 
 def margins_of(model: Any, batch: Pass) -> torch.Tensor:
     """For each pair of a pass how many nats likelier chosen is than rejected: [pairs], float32."""
-    chosen, rejected = likelihoods_of(model, batch)
+    chosen, rejected = likelihoods_of(model, batch).unbind()
     return chosen - rejected
 
 
 def likelihoods_of(model: Any, batch: Pass) -> torch.Tensor:
     """Log likelihoods of chosen and rejected in nats: [2, pairs], float32."""
-    return document_log_likelihoods(model, batch, 2 * len(batch["reference"])).view(-1, 2).t()
+    return document_log_likelihoods(model, batch, 2 * len(batch["reference"])).view(-1, 2).T
 
 
 def pair_passes(store: PairStore, rows: list[int], cut: Cut) -> list[Pass]:

@@ -274,6 +274,12 @@ def test_a_whole_model_of_another_shape_or_with_missing_weights_is_refused(tiny_
     save_file(weights, same / "model.safetensors", {"format": "pt"})
     with pytest.raises(TrainerError, match=r"not those of its configuration: model\.norm\.weight"):
         own_model.load(job, tiny_model / NAME, same, torch.float32)
+    edit(other / "config.json", hidden_size=32, intermediate_size=64, quantization_config={"quant_method": "mxfp4"})
+    with pytest.raises(TrainerError, match="not those of its configuration") as refused:
+        own_model.load(job, other, same, torch.float32)
+    assert "load_model of finetune_trainer.recipe" in refused.value.next_step, (
+        "as transformers saves what it dequantised"
+    )
 
 
 def test_a_whole_model_of_zeros_is_refused(tiny_model, tmp_path):
