@@ -106,7 +106,7 @@ def test_a_server_is_scaled_and_tells_autoscalers_of_its_pods(server: Server, sp
 
 
 def test_what_answers_at_a_provider_is_not_scaled(server: Server) -> None:
-    with pytest.raises(ClusterError, match="name at most one of huggingFace, azureOpenAI.*kubectl scale"):
+    with pytest.raises(ClusterError, match=r"name at most one of huggingFace, azureOpenAI.*kubectl scale"):
         scaled(server, changed(DEPLOYMENT, "spec.azureOpenAI", {"capacity": 1}), "not-scaled")
 
 
