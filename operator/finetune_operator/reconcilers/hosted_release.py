@@ -212,7 +212,9 @@ def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -
     if passes or error.reason == Reason.RATE_LIMITED:
         return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
     message = f"{error.message}; mend that, or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
-    return stalled(error.reason, f"its deployments cannot be deleted: {message}")
+    hosted = view.status.hosted or ()  # whoever ends them by hand has to know which
+    names = [one.name for one in hosted if not one.attached] or [one.name for one in hosted] or ["what it deployed"]
+    return stalled(error.reason, f"{', '.join(names)} cannot be deleted, and may be billed: {message}")
 
 
 def _is_to_stay(deployment: Manifest) -> bool:

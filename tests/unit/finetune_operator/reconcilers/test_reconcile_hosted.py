@@ -276,10 +276,12 @@ async def test_what_is_to_be_retained_stays(cluster, provider):
 
 
 async def test_an_object_without_credentials_can_be_let_go(cluster, provider):
-    await deployed(cluster)
+    name = await deployed(cluster)
     provider.set(may_deploy=False)
     await delete(cluster)
-    assert ABANDON_ANNOTATION in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    told = cluster.condition("Stalled", DEPLOYMENT)["message"]
+    assert told.startswith(f"{name} cannot be deleted, and may be billed: ")
+    assert ABANDON_ANNOTATION in told
     show(cluster.store)
     labels = {"kind": "ModelDeployment", "object_namespace": "team-a", "object": "sentiment"}
     assert REGISTRY.get_sample_value("finetune_deployment_unreleased", labels) == 1
