@@ -342,7 +342,7 @@ def notes(server: Server) -> str:
         ("replicas=0", "nothing will happen to jobs"),
         ("replicas=2,podDisruptionBudget.enabled=false", "may end all of them at once"),
         ("metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true", "scraped twice"),
-        ("image.tag=latest", "a restart is no upgrade"),
+        ("image.tag=latest", "a restart is not an upgrade"),
         (f"image.tag=v1,image.digest=sha256:{'a' * 64}", "the digest wins"),
         ("crds.install=false", "at every upgrade"),
         ("crds.keep=false", "deletes ALL jobs"),

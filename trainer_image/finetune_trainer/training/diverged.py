@@ -73,7 +73,7 @@ def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: f
     if at_end is None or not steps:
         return
     if not math.isfinite(at_end):
-        raise TrainerError(Reason.TRAINING_DIVERGED, "the training loss after the last step is no finite number")
+        raise TrainerError(Reason.TRAINING_DIVERGED, "the training loss after the last step is not a finite number")
     first, last, guess = steps[0]["loss"], steps[-1]["loss"], math.log(tokens)
     if "pairs" in steps[-1] or at_end <= max(guess, first, last) + _MARGIN:
         return

@@ -81,7 +81,7 @@ def _of_two(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[
                 )
                 return
             yield (
-                f'if any({field(winner)} == (0, "0")) then error("0 is no answer") else .[] end | '
+                f'if any({field(winner)} == (0, "0")) then error("0 is not an answer") else .[] end | '
                 f"({field(winner)} | tostring | ascii_downcase) as $who | "
                 f'select($who | test("(^|[^a-z0-9])[{marks}]$")) | (if $who | endswith("{marks[0]}") then '
                 f"[{field(one)}, {field(two)}] else [{field(two)}, {field(one)}] end) "
