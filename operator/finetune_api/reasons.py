@@ -114,7 +114,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.RESTORED: "If it is to run, perhaps again, take its label velero.io/restore-name off; else delete it. "
     "Restores with --status-include-resources know what was done.",
     Reason.CONNECTION_NOT_FOUND: "Ask an admin to make that LLMConnection, as it was if it has gone: the rest follows "
-    "by itself.",
+    "automatically.",
     Reason.NAMESPACE_NOT_ALLOWED: "Ask an admin to let the connection's namespaceSelector match this namespace.",
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
     Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",

@@ -344,12 +344,12 @@ ODD_FILES = [
     pytest.param(edited("config.json", vocab_size=100), "vocab_size is 100, and model.embed_tokens", id="vocabulary"),
     pytest.param(spoil("tokenizer_config.json", "[1]"), "the tokenizer in", id="tokenizer config is a list"),
     pytest.param(spoil("generation_config.json", "{"), "generation_config.json: is not JSON", id="no JSON"),
-    pytest.param(edited("generation_config.json", eos_token_id="x"), 'eos_token_id is "x", and no', id="end as text"),
-    pytest.param(spoil("generation_config.json", '{"temperature": "hot"}'), "temperature is 'hot', and no", id="hot"),
-    pytest.param(spoil("generation_config.json", '{"temperature": -1}'), "temperature is '-1', and no", id="below 0"),
-    pytest.param(spoil("generation_config.json", '{"temperature": NaN}'), "temperature is 'nan', and no", id="NaN"),
+    pytest.param(edited("generation_config.json", eos_token_id="x"), 'eos_token_id is "x", not a', id="end as text"),
+    pytest.param(spoil("generation_config.json", '{"temperature": "hot"}'), "temperature is 'hot', not a", id="hot"),
+    pytest.param(spoil("generation_config.json", '{"temperature": -1}'), "temperature is '-1', not a", id="below 0"),
+    pytest.param(spoil("generation_config.json", '{"temperature": NaN}'), "temperature is 'nan', not a", id="NaN"),
     pytest.param(spoil("generation_config.json", '{"top_p": 5}'), "top_p is '5', not a number above 0", id="top_p"),
-    pytest.param(spoil("generation_config.json", '{"top_k": 1.5}'), "top_k is '1.5', and no whole", id="top_k"),
+    pytest.param(spoil("generation_config.json", '{"top_k": 1.5}'), "top_k is '1.5', not a whole", id="top_k"),
 ]
 
 
