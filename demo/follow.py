@@ -35,7 +35,7 @@ def follow_job(kubectl: Kubectl, console: Console, namespace: str, name: str) ->
             if ended == "Succeeded":
                 return job
             raise _failure(job)
-    raise AssertionError("a watch goes on for ever")
+    raise AssertionError("a watch goes on forever")
 
 
 def follow_deployment(kubectl: Kubectl, console: Console, namespace: str, name: str, version: int) -> Manifest:

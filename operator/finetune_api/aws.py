@@ -85,7 +85,7 @@ def _role_rule() -> tuple[str, str, str]:
 
 _NO_BUCKET = Never(
     "[.][.]|^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$",
-    "no bucket can be called so: its name has no two dots beside each other, and is no IP address",
+    "not a bucket name: it must not contain two adjacent dots or be an IP address",
 )
 """What no S3 takes, be it AWS's or another one's."""
 

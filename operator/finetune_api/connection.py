@@ -103,7 +103,7 @@ class LabelSelector(ApiModel):
                     "(!has(self.matchLabels) || self.matchLabels.size() > 0) && "
                     "(!has(self.matchExpressions) || self.matchExpressions.size() > 0)",
                     "nothing is below matchLabels or matchExpressions, which would be every namespace: write a label "
-                    "with a space behind its colon, or namespaceSelector: {} if every namespace is meant",
+                    "with a space after its colon, or namespaceSelector: {} if every namespace is meant",
                 )
             ),
         }

@@ -224,7 +224,7 @@ class ModelDeploymentSpec(DeploymentTemplate):
     )
     retry_nonce: Nonce = Field(
         None,
-        description="Any text; an empty one is none. Change it to deploy again what a provider has deleted, or what "
+        description="Any text; empty counts as absent. Change it to deploy again what a provider has deleted, or what "
         "failed there.",
     )
     attach: Attach | None = Field(

@@ -405,8 +405,8 @@ class FineTuneJobSpec(ApiModel):
     )
     retry_nonce: Nonce = Field(
         None,
-        description="Any text; an empty one is none. Change it to retry a failed job, from its last checkpoint. A job "
-        "that has succeeded is not started again.",
+        description="Any text; empty counts as absent. Change it to retry a failed job, from its last checkpoint. A "
+        "job that has succeeded is not started again.",
     )
 
     @property

@@ -101,7 +101,7 @@ def base_model_can_be_called_so(request: Request) -> Failure | None:
     if own is None or request.spec.adopt is not None:
         return None
     if not is_safe_name(name):
-        said = f"spec.baseModel: {name!r} is no name of a model"
+        said = f"spec.baseModel: {name!r} is not a name of a model"
     elif own.model_cache is None and not may_be_on_a_hub(name):
         said = f"spec.baseModel: no model of a hub is called {name!r}, and {request.named} has no model cache"
     else:

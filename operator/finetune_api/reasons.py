@@ -114,7 +114,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.RESTORED: "If it is to run, perhaps again, take its label velero.io/restore-name off; else delete it. "
     "Restores with --status-include-resources know what was done.",
     Reason.CONNECTION_NOT_FOUND: "Ask an admin to make that LLMConnection, as it was if it has gone: the rest follows "
-    "by itself.",
+    "automatically.",
     Reason.NAMESPACE_NOT_ALLOWED: "Ask an admin to let the connection's namespaceSelector match this namespace.",
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
     Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",
@@ -123,7 +123,7 @@ NEXT_STEP: dict[Reason, str] = {
     "block.",
     Reason.SECRET_NOT_FOUND: "Ask an admin to make the Secret, with all its keys, in the operator's own namespace.",
     Reason.CREDENTIALS_INVALID: "Ask an admin to correct or renew the keys in the connection's Secret; it is read "
-    "again by itself.",
+    "again automatically.",
     Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check the "
     "addresses in the LLMConnection (baseURL, endpoint, endpoints), and the egress of the operator's pod.",
     Reason.RATE_LIMITED: "Nothing to do: the call is made again after the pause that the provider asks for.",
@@ -161,41 +161,41 @@ NEXT_STEP: dict[Reason, str] = {
     "maxSequenceLength.",
     Reason.GPU_UNAVAILABLE: "Ask an admin to look at the node's GPUs and driver (nvidia-smi, dmesg), and whether the "
     "connection's podTemplate lacks a runtimeClassName; then set spec.retryNonce.",
-    Reason.EVICTED: "Set spec.retryNonce to go on from the last checkpoint when the node has room.",
-    Reason.NODE_LOST: "Set spec.retryNonce to go on from the last checkpoint.",
-    Reason.INTERRUPTED: "Set spec.retryNonce to go on from the last checkpoint.",
+    Reason.EVICTED: "Set spec.retryNonce to resume from the last checkpoint when the node has room.",
+    Reason.NODE_LOST: "Set spec.retryNonce to resume from the last checkpoint.",
+    Reason.INTERRUPTED: "Set spec.retryNonce to resume from the last checkpoint.",
     Reason.DEADLINE_EXCEEDED: "Apply the job under a new name with a larger activeDeadlineSeconds.",
     Reason.TRAINING_DIVERGED: "Lower hyperparameters.learningRate and apply the job under a new name.",
     Reason.CODE_FAILED: "Read failure.logTail, correct the code in its ConfigMap and set spec.retryNonce. "
     "`finetune-trainer run --code` runs it without a cluster.",
     Reason.ARTIFACT_FAILED: "Make room on the volume of the connection's artifacts, then set spec.retryNonce.",
-    Reason.PUSH_FAILED: "The version stands. Correct what the message names, and push it with `finetune-trainer push`.",
-    Reason.TRACKER_FAILED: "The training goes on, and metrics.jsonl in the artifact has everything. Correct the Secret "
-    "or the address that spec.trackers names: the next attempt, or the next job, is followed there.",
-    Reason.TRAINER_CRASHED: "Read failure.logTail; if it is no fault of the job, report it as a bug.",
-    Reason.TRAINER_SILENT: "Read the pod's log. If it hangs, delete the pod: the next attempt goes on from the last "
-    "checkpoint. If it works, see to it that the pod reaches the operator's report port.",
+    Reason.PUSH_FAILED: "The version exists. Correct what the message names, and push it with `finetune-trainer push`.",
+    Reason.TRACKER_FAILED: "The training continues, and metrics.jsonl in the artifact has everything. Correct the "
+    "Secret or the address that spec.trackers names: the next attempt, or the next job, is followed there.",
+    Reason.TRAINER_CRASHED: "Read failure.logTail; if the job is not at fault, report it as a bug.",
+    Reason.TRAINER_SILENT: "Read the pod's log. If it hangs, delete the pod: the next attempt resumes from the last "
+    "checkpoint. If it works, make sure that the pod reaches the operator's report port.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the connection's image and its pull secret.",
     Reason.POD_REJECTED: "Ask an admin to let the pod pass the policy or webhook that the message names, or to correct "
-    "the connection's podTemplate; it is tried again by itself.",
+    "the connection's podTemplate; it is retried automatically.",
     Reason.WRITE_REFUSED: "Ask an admin to let the operator's writes pass the policy or webhook that the message "
     "names; they are tried again.",
-    Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job goes on by itself then. Or apply it under a new "
-    "name with resources.nodes: 1.",
+    Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job then continues automatically. Or apply it under "
+    "a new name with resources.nodes: 1.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
-    "the pod goes on by itself. If only the name is wrong, correct it; a job is then applied under a new name.",
+    "the pod continues automatically. If only the name is wrong, correct it; a job is then applied under a new name.",
     Reason.UNSCHEDULABLE: "Wait for room (kubectl describe nodes shows what nodes have, and what of it is requested), "
-    "or ask for fewer resources: a pod that asks for more than any node has waits for ever.",
-    Reason.VOLUME_UNAVAILABLE: "End what else uses the volume, or ask an admin to mend it (kubectl describe pvc); the "
-    "pod goes on by itself.",
-    Reason.POD_NOT_STARTED: "Ask an admin to look at the pod's node; kubectl delete pod has it placed anew.",
-    Reason.SIDECAR_FAILED: "Ask an admin to mend that container, or to keep it out of these pods by labels or "
+    "or ask for fewer resources: a pod that asks for more than any node has waits forever.",
+    Reason.VOLUME_UNAVAILABLE: "End what else uses the volume, or ask an admin to repair it (kubectl describe pvc); "
+    "the pod continues automatically.",
+    Reason.POD_NOT_STARTED: "Ask an admin to look at the pod's node; kubectl delete pod has it rescheduled.",
+    Reason.SIDECAR_FAILED: "Ask an admin to repair that container, or to keep it out of these pods by labels or "
     "annotations in the connection's podTemplate.",
     Reason.MODEL_NOT_FOUND: "Name a FineTunedModel of this namespace (kubectl get ftm).",
     Reason.VERSION_NOT_FOUND: "Name a version that status.versions of the FineTunedModel lists.",
     Reason.MODEL_FULL: "Lower spec.historyLimit of the FineTunedModel, or delete ModelDeployments that name old "
-    "versions; the result becomes a version by itself then.",
-    Reason.DEPLOYMENT_FAILED: "Correct what the message names; the version that served before goes on serving.",
+    "versions; the result then becomes a version automatically.",
+    Reason.DEPLOYMENT_FAILED: "Correct what the message names; the version that served before keeps serving.",
     Reason.EXPIRED: "Set spec.retryNonce to deploy it again; it is billed from then on.",
     Reason.DEPLOYMENT_NOT_FOUND: "Write the name of a deployment that the provider lists into spec.attach.id.",
     Reason.ATTACHED_DIFFERS: "Set spec.version to what it serves, attach another one, or remove spec.attach to have "

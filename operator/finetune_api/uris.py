@@ -58,7 +58,7 @@ PAGE_HELP = f"this is a page of a hub, and no file: {HUB_HELP}"
 WEB_PLACE = f"^https://([^/]*@)?{HOST}/"
 """How a dataset on the web begins, as a regular expression; credentials are refused in words of their own."""
 
-WEB_HELP = "no server can be called so: write https://HOST/PATH or https://HOST:PORT/PATH, with a port of 1 to 65535"
+WEB_HELP = "this is not a host name: write https://HOST/PATH or https://HOST:PORT/PATH, with a port of 1 to 65535"
 
 SIGNED = "^https://.*[?&](?i:sig|signature|x-(amz|goog|oss)-signature|([a-z]+_)?token|api_?key)="
 """An address with a signature or a key in its query, as a regular expression: whoever reads the job could use it."""
@@ -172,7 +172,7 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
 def without_mark(text: str) -> str | None:
     """What is wrong with a text that is a URI but for its `://`, or a path of Windows; the place is never repeated."""
     if _DRIVE.match(text):
-        return "a path of Windows is none in a pod: copy the file to a volume, and write pvc://CLAIM/PATH"
+        return "a Windows path does not exist in a pod: copy the file to a volume, and write pvc://CLAIM/PATH"
     if _PAGE.match(text):
         return PAGE_HELP
     found = _WITHOUT_MARK.match(text)
@@ -215,7 +215,7 @@ def _require_its_form(uri: Uri) -> None:
     """
     objects = {"pvc": "claim", "configmap": "ConfigMap"}
     if uri.scheme in objects and not re.fullmatch(OBJECT_SHAPE, uri.root):
-        raise UriError(f"no {objects[uri.scheme]} can be called so; its name has a-z, 0-9, '-' and '.' only")
+        raise UriError(f"this is not the name of a {objects[uri.scheme]}; write a-z, 0-9, '-' and '.' only")
     if uri.scheme == "configmap" and not re.fullmatch(KEY_SHAPE, uri.path):
         raise UriError("a ConfigMap key has no '/', only letters, digits, -, _ and .; write configmap://NAME/KEY")
     if uri.scheme == "https" and not re.match(WEB_PLACE, uri.text):

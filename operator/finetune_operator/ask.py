@@ -50,7 +50,7 @@ _HINTS = {
     403: "it lets this key do other things alone",
     404: "it is not there (any more): kubectl get md shows what is served",
     429: "ask again in a while",
-    502: "nothing behind the address answers: ask again in a while",
+    502: "nothing answers at the address: ask again in a while",
     503: "no server is ready: kubectl get md shows why",
 }
 """What to do about an answer that is a refusal, by its status."""
@@ -86,9 +86,9 @@ def _name(text: str) -> str:
     if namespace in _KINDS and _NAME.fullmatch(name):
         raise argparse.ArgumentTypeError(f"{text!r} is a name behind its kind: write {name} alone")
     if _NAME.fullmatch(namespace) and _NAME.fullmatch(name):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name, but two: write {name} -n {namespace}")
+        raise argparse.ArgumentTypeError(f"{text!r} is two names, not one: write {name} -n {namespace}")
     if not _NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name: write a-z, 0-9, '-' and '.' only")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name: write a-z, 0-9, '-' and '.' only")
     return text
 
 
@@ -110,7 +110,7 @@ def _positive(text: str) -> int:
         ArgumentTypeError: it is none.
     """
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
@@ -125,7 +125,7 @@ def _temperature(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= _HOTTEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to {_HOTTEST}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_HOTTEST}")
     return value
 
 

@@ -186,7 +186,7 @@ async def of_models(walk: Walkthrough) -> None:
     async with walk.deleted(models, "unwanted"):
         await walk.see(models, KEPT, "unwanted", Reconciling="Pending")
         await site.ends(trainer, message=await site.result("done", 1))
-        situation = "has made its weights, and waits for its model to take them: that one is on its way out"
+        situation = "has made its weights, and waits for its model to take them: that one is being deleted"
         await walk.see(FINE_TUNE_JOBS, situation, "done", phase="Running", Reconciling="Pending")
 
 

@@ -153,7 +153,7 @@ async def _cut(scene: Scene, how: Callable[[], Lines]) -> None:
     scene.wire.meddle_watch = cutter
     await life(scene.site)
     assert {"pods", "jobs", "finetunejobs"} <= cutter.cut
-    assert not scene.ends, "a watch that breaks is no reason to end"
+    assert not scene.ends, "a watch that breaks is not a reason to end"
 
 
 async def has_half_open_connections(scene: Scene) -> None:

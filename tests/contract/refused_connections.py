@@ -107,7 +107,7 @@ CONNECTIONS: list[Refused] = [
         for key in ("not tuned", "team/", "Team.example/a", "a" * 64)
     ),
     (LOCAL, SELECTOR, [], ("spec.namespaceSelector", "nothing is below matchLabels or matchExpressions")),
-    (LOCAL, "spec.namespaceSelector", {"matchLabels": {}}, ("write a label with a space behind its colon",)),
+    (LOCAL, "spec.namespaceSelector", {"matchLabels": {}}, ("write a label with a space after its colon",)),
     (LOCAL, SELECTOR, [{"key": "a", "operator": "Exists", "values": ["b"]}], ("Exists and DoesNotExist have none",)),
     (LOCAL, "spec.checkPod", {"image": "a:1"}, ("checkPod is for providers outside of the cluster",)),
     (OPENAI, "spec.checkPod.imagePullPolicy", "Sometimes", ("spec.checkPod.imagePullPolicy", '"IfNotPresent"')),
@@ -260,7 +260,7 @@ CONNECTIONS: list[Refused] = [
         )
     ),
     *(
-        (BEDROCK, "spec.bedrock.s3.bucket", bucket, ("spec.bedrock.s3.bucket", "no bucket can be called so"))
+        (BEDROCK, "spec.bedrock.s3.bucket", bucket, ("spec.bedrock.s3.bucket", "not a bucket name"))
         for bucket in ("my..bucket", "10.0.0.1")
     ),
     (SAGEMAKER, "spec.sageMaker.s3.bucket", "s3://data", ("spec.sageMaker.s3.bucket", "without s3://")),

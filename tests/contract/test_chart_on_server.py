@@ -342,7 +342,7 @@ def notes(server: Server) -> str:
         {
             "replicas=0": "nothing will happen to jobs",
             "metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true": "scraped twice",
-            "image.tag=latest": "a restart is no upgrade",
+            "image.tag=latest": "a restart is not an upgrade",
             "crds.install=false": "at every upgrade",
             "resources=null": "first to be evicted",
             "settings.shutdownSeconds=60": "may be cut off",

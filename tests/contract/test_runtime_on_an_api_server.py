@@ -190,7 +190,7 @@ async def test_a_pods_token_is_recognised_for_its_audience_alone(cluster, kube, 
     assert (identity.pod_name, identity.pod_uid) == ("trainer-0", uid)
     assert await kube.review_token(pods_token, "somebody-else") is None
     general = cluster.kubectl("create", "token", "trainer").strip()
-    assert await kube.review_token(general, TOKEN_AUDIENCE) is None, "a token for the API server is no report token"
+    assert await kube.review_token(general, TOKEN_AUDIENCE) is None, "a token for the API server is not a report token"
     assert await kube.review_token(pods_token[:-6] + "AAAAAA", TOKEN_AUDIENCE) is None
     await kube.delete(PODS, "trainer-0", "default")  # the last test of this file asks again
 

@@ -31,7 +31,7 @@ def test_it_fits_a_clone_of_the_same_content(
     assert len(found) == restored
     for one in found:
         assert one.name == Path(str(compiled)).name
-        expected = Path(py_compile.compile(str(second), str(tmp_path / "anew.pyc"), invalidation_mode=by) or "")
+        expected = Path(py_compile.compile(str(second), str(tmp_path / "again.pyc"), invalidation_mode=by) or "")
         assert one.read_bytes()[:HEADER] == expected.read_bytes()[:HEADER]
         assert marshal.loads(one.read_bytes()[HEADER:]) == marshal.loads(expected.read_bytes()[HEADER:])
         assert marshal.loads(one.read_bytes()[HEADER:]).co_consts[0].co_filename == str(second)

@@ -176,7 +176,7 @@ def _copy(source: Path, target: Path) -> None:
                 raise TrainerError(
                     Reason.MODEL_UNUSABLE,
                     f"{path.name} of the model is {is_what}, not a file",
-                    "Put the file itself there, or take away what stands there if it is none of the model's.",
+                    "Put the file itself there, or remove what is there if it is not part of the model.",
                 )
 
 
@@ -239,7 +239,7 @@ def _require_usable(folder: Path) -> None:
             raise TrainerError(
                 Reason.MODEL_UNUSABLE,
                 f"{path.name} is damaged: {type(error).__name__}",
-                "Copy or fetch the model anew.",
+                "Copy or fetch the model again.",
             ) from error
 
 
@@ -257,5 +257,5 @@ def _require_all_shards(folder: Path) -> None:
         missing = f"what {index.name} should list"
     if missing is not None:
         raise TrainerError(
-            Reason.MODEL_UNUSABLE, f"the model is incomplete: {missing} is missing", "Copy or fetch the model anew."
+            Reason.MODEL_UNUSABLE, f"the model is incomplete: {missing} is missing", "Copy or fetch the model again."
         )

@@ -332,7 +332,7 @@ def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[C
     if model_cache is None:
         return None, "no model cache was given (--model-cache DIR)"
     if not model_cache.is_dir():
-        return None, f"{model_cache} is no folder (--model-cache DIR)"
+        return None, f"{model_cache} is not a folder (--model-cache DIR)"
     folder = find_model(model_cache, spec.base_model)
     if folder is None:
         return None, f"{spec.base_model} is not in the model cache"

@@ -34,7 +34,7 @@ class _Once(argparse.Action):
         """See argparse; what has been given is remembered beside the values, which only this reading has."""
         given = vars(namespace).setdefault("given", set())
         if option is not None and self.dest in given:
-            raise argparse.ArgumentError(self, "it stands twice, and takes one value")
+            raise argparse.ArgumentError(self, "it occurs twice, and takes one value")
         given.add(self.dest)
         setattr(namespace, self.dest, values)
 
@@ -140,7 +140,7 @@ def positive(text: str) -> int:
         ArgumentTypeError: it is none.
     """
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
@@ -154,7 +154,7 @@ def quantity(text: str) -> int:
 
     found = amount(text)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write one such as 24Gi")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write one such as 24Gi")
     if found < LEAST_SIZE:
         raise argparse.ArgumentTypeError(f"{text!r} lacks its unit, a number alone is bytes: write one such as 24Gi")
     return int(found)
@@ -167,5 +167,5 @@ def port(text: str) -> int:
         ArgumentTypeError: it is none.
     """
     if not text.isdecimal() or int(text) > _LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: write 0 to {_LAST_PORT}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: write 0 to {_LAST_PORT}")
     return int(text)

@@ -56,5 +56,5 @@ def require_store(uri: str) -> str:
     except UriError as error:
         raise TrainerError(Reason.SPEC_INVALID, f"{uri!r}: {error}", step) from error
     if found.is_claim or not found.path:
-        raise TrainerError(Reason.SPEC_INVALID, f"{uri!r} is no folder of an object store", step)
+        raise TrainerError(Reason.SPEC_INVALID, f"{uri!r} is not a folder of an object store", step)
     return f"{found.scheme}://{found.root}/{found.path}"

@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _push_one(push: Push, folder: Path) -> Pushed:
     if read_manifest(folder) is None:
-        message = f"{folder} is no whole artifact"
+        message = f"{folder} is not a whole artifact"
         raise TrainerError(Reason.MODEL_UNUSABLE, message, "Name a folder that `finetune-trainer` wrote.")
     (done,) = push_all(push, folder)
     if done.message:

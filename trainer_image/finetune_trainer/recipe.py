@@ -114,7 +114,7 @@ class Context:
         """
         for name, value in (("loss", loss), ("validation_loss", validation_loss)):
             if value is not None and not math.isfinite(value):
-                raise ValueError(f"{name} of step {step} is no finite number")
+                raise ValueError(f"{name} of step {step} is not a finite number")
         said = CodeReport(
             step=step, total_steps=total_steps, epoch=epoch, loss=loss, validation_loss=validation_loss, tokens=tokens
         )

@@ -44,7 +44,7 @@ _LONGEST_ADDRESS = 1024
 _PATIENCE = (
     "Stopping as soon as a checkpoint is written. Ctrl-C again stops at once and loses what came after the last one."
 )
-_AGAIN = "run the same command again: it goes on from the last checkpoint."
+_AGAIN = "run the same command again: it resumes from the last checkpoint."
 _NEXT_STEP_HERE = {
     Reason.SPEC_INVALID: "Correct the manifest and run the same command again.",
     Reason.DATASET_INVALID: "Correct the rows, or map the columns with spec.dataset.columns.",
@@ -189,7 +189,7 @@ def _require_utf8(*folders: Path) -> None:
             continue
         raise TrainerError(
             Reason.SPEC_INVALID,
-            f"{ascii(str(folder))[1:-1]} is no name in UTF-8, as tokenizers need it",
+            f"{ascii(str(folder))[1:-1]} is not a name in UTF-8, as tokenizers need it",
             "Name another folder, or, if its name looks right in a terminal, set LANG=C.UTF-8.",
         )
 
@@ -226,7 +226,7 @@ def _require_code(manifest: FineTuneJobManifest, code: Path | None) -> None:
             "Add code: {configMapRef: {name: …, key: …}} to its spec, or leave --code out.",
         )
     if code is not None and not code.is_file():
-        raise TrainerError(Reason.SPEC_INVALID, f"--code: {code} is no file", "Name a Python file.")
+        raise TrainerError(Reason.SPEC_INVALID, f"--code: {code} is not a file", "Name a Python file.")
 
 
 class Display:

@@ -114,7 +114,7 @@ def pod_refused(message: str, *, elsewhere: bool = False) -> Failure:
 
 _STEPS = {
     Reason.PROVIDER_REFUSED: "Correct the connection: its address, its place there, what its identity may do.",
-    Reason.SPEC_INVALID: "Correct what the message names; the connection is looked at again by itself.",
+    Reason.SPEC_INVALID: "Correct what the message names; the connection is looked at again automatically.",
 }
 """What there is to be done about a connection, where that is not what is to be done about a job."""
 

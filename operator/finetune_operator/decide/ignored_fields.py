@@ -158,7 +158,7 @@ def _annotations(
         elif name == ABANDON_ANNOTATION and value != "true":
             yield f'metadata.annotations: {name} is "{value[:_SHOWN]}", and only "true" lets the object go'
         elif name == ABANDON_ANNOTATION and _is_here(connection):
-            yield f"metadata.annotations: {name}: this {kind} has nothing at a provider to let go of"
+            yield f"metadata.annotations: {name}: this {kind} has nothing at a provider to release"
 
 
 def _is_here(connection: Connection) -> bool:

@@ -49,7 +49,7 @@ def let_go(conditions: Conditions) -> list[Fact]:
     found = _of(conditions)
     if found is None or found.status != "False":
         return []
-    said = f"let go by the annotation {ABANDON_ANNOTATION}; it may still be there"
+    said = f"released by the annotation {ABANDON_ANNOTATION}; it may still be there"
     return [Fact(CONDITION, "Unknown", Reason(found.reason), said)]
 
 

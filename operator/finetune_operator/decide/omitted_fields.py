@@ -71,8 +71,8 @@ def _empty(part: Any, place: str) -> Iterator[str]:
 def _told(place: str, name: str) -> str:
     if ":" in name:
         glued = f"{name[:_SHOWN]} is a name without a value, which kubectl apply has left out"
-        return f"{place}: {glued}; a space belongs behind its colon"
-    return f"{place}.{name[:_SHOWN]}: nothing stands behind its colon, so that it restricts nothing"
+        return f"{place}: {glued}; put a space after its colon"
+    return f"{place}.{name[:_SHOWN]}: there is nothing after its colon, so that it restricts nothing"
 
 
 def _unknown(given: Any, model: type[BaseModel]) -> Iterator[str]:

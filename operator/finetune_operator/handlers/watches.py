@@ -119,7 +119,7 @@ async def _watch_namespace(
             if refusals.is_news(namespace):
                 logger.error(  # noqa: TRY400 - a sentence says it all
                     "namespace %s cannot be watched: nothing is done there, and it is tried again every %g s. Was it "
-                    "deleted, or made anew? helm upgrade gives the operator its rights there: %s",
+                    "deleted, or recreated? helm upgrade gives the operator its rights there: %s",
                     namespace, SHUT_SECONDS, error,
                 )  # fmt: skip
         await asyncio.sleep(SHUT_SECONDS)
@@ -159,7 +159,7 @@ async def _watch(
             with suppress(APITooManyRequestsError, APIServerError):  # kopf has waited and asked again several times
                 await _tell(_stream(settings, resource, namespace), observer, resource, namespace, listing)
         except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
-            logger.warning("the watch of %s broke, they are listed anew: %s", resource.plural, error)
+            logger.warning("the watch of %s broke, they are listed again: %s", resource.plural, error)
         except WentBack as error:
             raise CannotWatch(str(error)) from error
         except kopf.LoginError as error:

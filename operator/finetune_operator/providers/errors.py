@@ -36,8 +36,8 @@ BRING_AGAIN = f"Somebody has deleted the file there, or it is not taken. {BRING_
 
 
 RIGHTS_STEP = (
-    "Ask an admin to give the connection's identity, or its key, the right to do that at the provider; it is tried "
-    "again by itself."
+    "Ask an admin to give the connection's identity, or its key, the right to do that at the provider; it is "
+    "retried automatically."
 )
 """What to do where a key is good, and may not do something."""
 

@@ -30,7 +30,7 @@ _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LEN
 
 _TRUST = (
     "Ask an admin to name a bundle with that authority's certificate as SSL_CERT_FILE in the chart's extraEnv; it is "
-    "asked again by itself."
+    "retried automatically."
 )
 
 

@@ -126,4 +126,4 @@ def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
         for row in rows:
             yield dict(zip(names, row, strict=False))
     except csv.Error:
-        logger.warning("a provider's record of losses is no CSV from some line on")
+        logger.warning("a provider's record of losses is not CSV from some line on")

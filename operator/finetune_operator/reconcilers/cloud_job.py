@@ -173,10 +173,10 @@ class CloudJobs:
         if deployed:
             decision = outcomes.gone(view, decision)
         if view.copy_of:
-            note = f"the job is let go; what is at the provider is that of {view.copy_of}, and stays"
+            note = f"the job is released; what is at the provider is that of {view.copy_of}, and stays"
             await self._context.announce(job, "Normal", "Retained", note)
         elif view.abandoned:
-            note = "the job is let go; what it left at the provider, and costs there, is not ended"
+            note = "the job is released; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
         job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
         return job, outcomes.tidied(view, decision)

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _FIELD_OF_STATUS = 'unknown field "status.'
 _OTHER_DEFINITIONS = (
     ". The definitions on the cluster are older than the operator: apply those of its release (the chart's "
-    "crds.install, or crds/); it is tried again by itself"
+    "crds.install, or crds/); it is retried automatically"
 )
 
 _WRITING_ROUNDS = 4

@@ -46,7 +46,7 @@ class HostedRelease:
         if is_abandoned(deployment):
             goes_on = hosted_record.with_cost([one for one in view.status.hosted or () if not one.attached])
             goes_on = goes_on or "what it may have had"
-            note = f"let go, and left at the provider until somebody deletes it there: {goes_on}"
+            note = f"released, and left at the provider until somebody deletes it there: {goes_on}"
             await self._context.announce(deployment, "Warning", "Abandoned", note)
         elif view.spec.keeps if view.spec else _is_to_stay(deployment):
             await self._tell_retained(deployment, view)

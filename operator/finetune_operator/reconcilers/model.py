@@ -380,7 +380,7 @@ class ModelReconciler:
             ProviderError: they cannot be deleted now.
         """
         if is_abandoned(model) and not version.adopted:
-            note = f"version {version.version} is let go; its weights stay where they are until somebody deletes them"
+            note = f"version {version.version} is released; its weights stay where they are until somebody deletes them"
             await self._context.announce(model, "Warning", "Abandoned", note)
             return True
         return await self._weights.delete(model, version, prune_job.build)

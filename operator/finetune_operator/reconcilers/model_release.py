@@ -94,7 +94,7 @@ class ModelRelease:
     async def _let_go(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
         if left:
             numbers = ", ".join(str(version.version) for version in left)
-            note = f"let go; the weights of version {numbers} stay where they are until somebody deletes them"
+            note = f"released; the weights of version {numbers} stay where they are until somebody deletes them"
             await self._context.announce(model, "Warning", "Abandoned", note)
         await self._context.let_go(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 

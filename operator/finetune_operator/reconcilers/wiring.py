@@ -52,7 +52,7 @@ Reconcile = Callable[[Key], Awaitable[Requeue | None]]
 
 _DEFECT = "the operator cannot deal with the object as it is, by a defect of its own"
 _REPORT_IT = (
-    "Status is not kept up meanwhile. It is tried again by itself; ask an admin for the operator's log, which has the "
+    "Status is not kept up meanwhile. It is retried automatically; ask an admin for the operator's log, which has the "
     "traceback, and report it with the object's manifest"
 )
 

@@ -98,7 +98,7 @@ class OwnAuthority:
                 logger.warning("Secret %s/%s was deleted or overwritten: it is restored", self._namespace, self._secret)
             elif action is Action.MAKE_ALL and secret is not None and secret.get("data"):
                 logger.error(
-                    "Secret %s/%s holds no usable certificates: all are made anew, training pods that run now"
+                    "Secret %s/%s holds no usable certificates: all are recreated, training pods that run now"
                     " will not trust them and leave their result in the termination message",
                     self._namespace,
                     self._secret,

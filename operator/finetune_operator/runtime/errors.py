@@ -87,7 +87,7 @@ class WentBack(Exception):
 
 WENT_BACK = (
     "is older than it was: the API server's state was put back (etcd, from a snapshot), and what is known of it holds "
-    "no more; a new process reads it anew"
+    "no more; a new process reads it again"
 )
 
 
@@ -101,7 +101,7 @@ class LeadershipLost(Exception):
 
 UNAUTHENTICATED = (
     "the API server refuses these credentials. If they are those of the operator's pod, whose service account was "
-    "deleted or made anew: delete the pod, and the next one has a token of the new account"
+    "deleted or recreated: delete the pod, and the next one has a token of the new account"
 )
 
 # How server-side apply refuses a field that the schema does not have: with a 500, though no repeat would help.

@@ -377,7 +377,7 @@ def _object(body: bytes) -> Manifest:
         found = orjson.loads(body)
         if isinstance(found, dict):
             return found
-    raise KubeError(200, "NotAnObject", "the API server answered with something that is no object")
+    raise KubeError(200, "NotAnObject", "the API server answered with something that is not an object")
 
 
 def owner_uids(obj: Mapping[str, Any]) -> set[str]:

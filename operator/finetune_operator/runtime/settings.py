@@ -56,7 +56,9 @@ class Settings(BaseModel):
         600, ge=10, description="Every object is looked at again after this long, with jitter, even if nothing changed."
     )
     watch_silence_seconds: float = Field(
-        70, ge=1, description="A watch that says nothing for this long is opened anew; the server speaks once a minute."
+        70,
+        ge=1,
+        description="A watch that says nothing for this long is opened again; the server speaks once a minute.",
     )
     reconcile_timeout_seconds: float = Field(300, ge=10, description="A reconcile is ended and repeated after this.")
     progress_write_seconds: float = Field(

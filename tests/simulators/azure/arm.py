@@ -111,7 +111,7 @@ class Arm:
         if asked.get("tags"):
             body["tags"] = asked["tags"]
         if deployment.state not in set(DeploymentProvisioningState):
-            raise DriftError(f"{deployment.state} is no provisioning state")
+            raise DriftError(f"{deployment.state} is not a provisioning state")
         return conform_arm(arm_models.Deployment, body)
 
     def _follow(self, call: Call, operation: Operation) -> dict[str, str]:

@@ -46,8 +46,8 @@ def test_with_a_setting_it_is_the_operator(monkeypatch, name):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("team-a/mood", "'team-a/mood' is no name, but two: write mood -n team-a"),
-        ("team_a/mood", "'team_a/mood' is no name: write a-z, 0-9, '-' and '.' only"),
+        ("team-a/mood", "'team-a/mood' is two names, not one: write mood -n team-a"),
+        ("team_a/mood", "'team_a/mood' is not a name: write a-z, 0-9, '-' and '.' only"),
         ("md/mood", "'md/mood' is a name behind its kind: write mood alone"),
         ("modeldeployment.finetune.dev/mood", "a name behind its kind: write mood alone"),
     ],

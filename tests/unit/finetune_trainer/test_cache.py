@@ -183,9 +183,9 @@ def no_index(folder):
         (no_index, "the model is incomplete: model.safetensors, or its index, is missing"),
         (only_pickle, "no weights in safetensors"),
         (no_tokenizer, "no tokenizer.json"),
-        (tokenizer_without_sense, "tokenizer_config.json of the base model is no JSON object. Correct it there"),
+        (tokenizer_without_sense, "tokenizer_config.json of the base model is not a JSON object. Correct it there"),
         (damaged_weights, "model.safetensors is damaged"),
-        (no_causal_model, "org/some-model cannot be used: T5EncoderModel is no language model that answers"),
+        (no_causal_model, "org/some-model cannot be used: T5EncoderModel is not a language model that answers"),
         (unknown_architecture, "transformers has no language model of the kind never-heard-of"),
         (no_config, "no folder with a config.json"),
     ],
@@ -269,7 +269,7 @@ def test_a_zip_with_a_link_or_a_path_out_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [(("a", "a"), "stands twice"), (("a", "a/b"), "stands twice"), (("x" * 300,), "is too long")],
+    [(("a", "a"), "occurs twice"), (("a", "a/b"), "occurs twice"), (("x" * 300,), "is too long")],
 )
 def test_an_archive_with_names_that_no_folder_takes_is_to_blame_itself(tmp_path, names, words):
     path = tar_with(tmp_path / "bad.tar", *((member(name), b"ok") for name in names))
@@ -406,10 +406,10 @@ def test_another_model_of_the_same_owner_on_its_way_in_is_left_alone(model, tmp_
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ({"from_archive": "folder"}, "folder is no file. Give a folder with --from-folder."),
-        ({"from_gguf": "folder"}, "folder is no file. Give a folder with --from-folder."),
-        ({"from_archive": "pipe"}, "pipe is no file. Give a file: a pipe can be read only once."),
-        ({"from_folder": "file"}, "file is no folder. Give a file with --from-archive."),
+        ({"from_archive": "folder"}, "folder is not a file. Give a folder with --from-folder."),
+        ({"from_gguf": "folder"}, "folder is not a file. Give a folder with --from-folder."),
+        ({"from_archive": "pipe"}, "pipe is not a file. Give a file: a pipe can be read only once."),
+        ({"from_folder": "file"}, "file is not a folder. Give a file with --from-archive."),
     ],
 )
 def test_a_source_of_the_wrong_kind_is_refused_in_one_line(tmp_path, source, words, capsys):
@@ -490,9 +490,9 @@ def test_a_hub_that_breaks_off_in_the_middle_of_a_file_is_an_error_for_people(tm
 
 @pytest.mark.parametrize("name", ["org/model@main", "org/model:latest", "org/model@0123abc"])
 def test_who_writes_a_revision_behind_a_models_name_is_told_where_it_is_chosen(tmp_path, name):
-    with pytest.raises(TrainerError, match="is no name of a model") as error:
+    with pytest.raises(TrainerError, match="is not a name of a model") as error:
         model_cache.find_model(tmp_path, name)
     assert "finetune-trainer cache NAME --revision COMMIT" in str(error.value.next_step)
-    with pytest.raises(TrainerError, match="is no name of a model") as error:
+    with pytest.raises(TrainerError, match="is not a name of a model") as error:
         model_cache.find_model(tmp_path, "../org")
     assert "--revision" not in str(error.value.next_step)

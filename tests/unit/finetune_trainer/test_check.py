@@ -132,7 +132,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
         ),
         ("t.parquet", as_parquet([{"translation": {"en": "a"}}]), {}, "{prompt: .NAME.NAME, completion: .NAME.NAME}"),
         ("t.parquet", as_parquet([{f"c{number}": "a" for number in range(70)}]), {}, "Map the names with"),
-        ("t.csv", "404: Not Found", {}, "Fetch it anew"),
+        ("t.csv", "404: Not Found", {}, "Fetch it again"),
         ("t.csv", "Is it so?", {}, "Let the file begin with a line of its columns' names, or map the names with"),
         ("t.csv", "question;answer\na;b\n", {}, "{prompt: question, completion: answer}"),
         ("t.csv", "Q,A\na,b\n", {}, "{prompt: Q, completion: A}"),
@@ -235,13 +235,13 @@ def test_a_file_of_which_no_line_is_json_is_asked_for_its_format(check):
 @pytest.mark.parametrize("rows", ['[["a", "b"], ["c", "d"]]', '[[{"role": "user", "content": "a"}]]'])
 def test_an_array_of_other_things_than_objects_is_told_how_rows_are_made_of_it(check, rows):
     result = check(train=("t.json", rows))
-    assert "row 0 (line 1): the element is no JSON object" in result.verdict.message
+    assert "row 0 (line 1): the element is not a JSON object" in result.verdict.message
     assert "makes rows of lists of messages, of pairs of texts" in result.verdict.next_step
 
 
 def test_rows_that_were_written_as_text_are_told_how_they_become_objects(check):
     result = check(train=("t.jsonl", json.dumps(json.dumps({"prompt": "a", "completion": "b"})) + "\n"))
-    assert "line 1: the line is no JSON object" in result.verdict.message
+    assert "line 1: the line is not a JSON object" in result.verdict.message
     assert "of objects that are written as text, on lines of their own" in result.verdict.next_step
 
 
@@ -269,8 +269,13 @@ def test_a_row_of_a_json_array_is_named_by_its_line_too(check):
             "gzip compression breaks off",
         ),
         ("t.parquet", "", ExitCode.DATASET_INVALID, "t.parquet is empty"),
-        ("t.parquet", "prompt,completion\na,b\n", ExitCode.DATASET_INVALID, "is no Parquet file: it begins otherwise"),
-        ("t.parquet", b"PAR1cut", ExitCode.DATASET_INVALID, "is no Parquet file, or its end is missing"),
+        (
+            "t.parquet",
+            "prompt,completion\na,b\n",
+            ExitCode.DATASET_INVALID,
+            "is not a Parquet file: it begins otherwise",
+        ),
+        ("t.parquet", b"PAR1cut", ExitCode.DATASET_INVALID, "is not a Parquet file, or its end is missing"),
         ("t.txt", GOOD, ExitCode.SPEC_INVALID, "the ending of t.txt does not tell its format"),
     ],
 )

@@ -40,8 +40,8 @@ def test_the_end_of_a_file_of_dos_is_its_end(check, name, text, end):
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("t.csv", TABLE + "\x1a" + TABLE, "line 5: the header stands here once more"),
-        ("t.jsonl", LINES + "\x1a" + LINES, "line 4: the line is not valid JSON at byte 1: the end of a file of DOS"),
+        ("t.csv", TABLE + "\x1a" + TABLE, "line 5: the header is repeated here"),
+        ("t.jsonl", LINES + "\x1a" + LINES, "line 4: the line is not valid JSON at byte 1: the end of a DOS file"),
         ("t.json", ARRAY + "\x1a" + ARRAY, "something follows the array"),
     ],
 )
@@ -59,7 +59,7 @@ def test_commas_without_an_element_are_told_and_which_to_take_away(check, data):
     result = check(train=("t.json", data))
     assert result.code == ExitCode.DATASET_INVALID
     assert "nothing stands between two commas" in result.verdict.message
-    assert ("takes away comments, commas behind the last part" in result.verdict.next_step) == (data != "[,{}]")
+    assert ("removes comments, commas behind the last part" in result.verdict.next_step) == (data != "[,{}]")
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_a_port_that_is_none_is_refused_before_anything_starts(port, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.main(["serve", "--model", "x", f"--port={port}"])
     assert ended.value.code == ExitCode.USAGE
-    assert "is no port: write 0 to 65535" in capsys.readouterr().err
+    assert "is not a port: write 0 to 65535" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", ["check -f ''", "run -f a.yaml --output ''", "cache a/b --model-cache=''"])
@@ -135,7 +135,7 @@ def test_of_a_flag_that_stands_twice_none_is_left_out_in_silence(line, flag, cap
     with pytest.raises(SystemExit) as ended:
         command_line.main(line)
     assert ended.value.code == ExitCode.USAGE
-    assert f"argument {flag}: it stands twice, and takes one value" in capsys.readouterr().err
+    assert f"argument {flag}: it occurs twice, and takes one value" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,9 @@ def test_a_command_line_may_be_read_again():
         ]
 
 
-@pytest.mark.parametrize(("size", "says"), [("24", "lacks its unit"), ("24GB", "is no size"), ("0Gi", "is no size")])
+@pytest.mark.parametrize(
+    ("size", "says"), [("24", "lacks its unit"), ("24GB", "is not a size"), ("0Gi", "is not a size")]
+)
 def test_a_size_of_memory_needs_its_unit(size, says, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.main(["check", "-f", "job.yaml", "--gpu-memory", size])

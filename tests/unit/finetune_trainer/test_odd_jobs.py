@@ -106,7 +106,7 @@ def test_gradients_that_overflow_end_the_run_although_the_loss_is_a_number(tiny_
     job = job_with_rows(tmp_path, tiny_model, 4)
     code, report, _ = do(job)
     assert (code, report.failure.reason) == (ExitCode.TRAINING_DIVERGED, "TrainingDiverged")
-    assert report.failure.message == "the gradients of step 1 are no finite numbers"
+    assert report.failure.message == "the gradients of step 1 are not finite numbers"
     assert not (Path(job.output) / "checkpoints").exists()
 
 
@@ -275,7 +275,7 @@ def test_a_model_that_looks_at_what_follows_is_refused_before_it_learns_to_read_
     XLMWithLMHeadModel(XLMConfig(vocab_size=400, **shape)).save_pretrained(folder)
     code, report, _ = do(job_with_rows(tmp_path, cache, 4))
     assert (code, report.failure.reason) == (ExitCode.MODEL_UNUSABLE, "ModelUnusable")
-    assert "depends on those behind it: it is no causal model" in report.failure.message
+    assert "depends on those after it: it is not a causal model" in report.failure.message
     assert report.failure.next_step
 
 
@@ -319,7 +319,7 @@ def test_a_model_whose_own_code_fails_is_refused_before_it_is_trained(own_model,
         (("adapter_config.json",), "it is an adapter, and no model", f"Name what it is on ({NAME}), or a model that"),
         (
             ("adapter_config.json", "adapter_model.safetensors", "config.json", "model.safetensors"),
-            "an adapter lies beside its weights",
+            "there is an adapter next to its weights",
             f"Take the adapter out of the folder, or name what it is on ({NAME})",
         ),
     ],
@@ -359,7 +359,7 @@ def test_numbers_that_become_none_are_the_models_fault_and_not_that_of_the_learn
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     code, report, _ = do(job_with_rows(tmp_path, cache, 4))
     assert code == ExitCode.MODEL_UNUSABLE
-    assert "before any training its loss is no finite number" in report.failure.message
+    assert "before any training its loss is not a finite number" in report.failure.message
     assert "learningRate" not in report.failure.next_step
 
 

@@ -91,7 +91,7 @@ def test_a_place_that_cannot_be_the_output_folder_is_told(tiny_model, tmp_path, 
 @pytest.mark.parametrize(
     ("output", "said"),
     [
-        (os.fsdecode(b"tuned-\xff"), "tuned-\\udcff is no name in UTF-8"),
+        (os.fsdecode(b"tuned-\xff"), "tuned-\\udcff is not a name in UTF-8"),
         (f"{'天' * 60}/{'天' * 60}", "characters, of at most 1,024"),
     ],
     ids=["no UTF-8", "too long an address"],

@@ -82,7 +82,7 @@ def test_a_job_that_lost_its_instance_goes_on_in_another_container(tiny_model, t
         time.sleep(0.005)
     taken.terminate()
     assert ranks.ended([taken]) == [ExitCode.INTERRUPTED]
-    assert not (root / "output" / "failure").exists(), "SageMaker stopped it: that is no failure of the job"
+    assert not (root / "output" / "failure").exists(), "SageMaker stopped it: that is not a failure of the job"
     assert report(root / "checkpoints" / "report.json").phase == "Interrupted"
 
     root.rename(tmp_path / "gone")

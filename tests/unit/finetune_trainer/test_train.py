@@ -225,7 +225,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_model, tmp_path, monkeypatch
     monkeypatch.setattr(objective, "LIKELIHOOD", no_number)
     code, report, _ = do(job)
     assert code == ExitCode.TRAINING_DIVERGED
-    assert report.failure.message == "the training loss of step 1 is no finite number"
+    assert report.failure.message == "the training loss of step 1 is not a finite number"
     assert "learningRate" in report.failure.next_step
 
 

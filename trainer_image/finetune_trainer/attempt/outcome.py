@@ -55,7 +55,7 @@ def _interrupted(reporter: Reporter) -> ExitCode:
     if reporter.report.phase in DONE:
         reporter.update()  # it may have been stopped in the middle of saying so
         return ExitCode.OK
-    say("Interrupted. The next attempt goes on from the last checkpoint, where there is one.")
+    say("Interrupted. The next attempt resumes from the last checkpoint, where there is one.")
     reporter.update(phase="Interrupted")
     return ExitCode.INTERRUPTED
 

@@ -200,7 +200,7 @@ class SplitFile:
         if rows and (self._is_wrapped(rows) if by_lines else self._is_around(rows)):
             raise broken_file(
                 self.name,
-                "begins with an object that is no row: it holds the rows, or columns, or goes on in the next line",
+                "begins with an object that is not a row: it holds the rows, or columns, or goes on in the next line",
                 step_for(rows[0].fields, self._may_serve),
             )
         return chain(begun, found)

@@ -277,7 +277,7 @@ def _with(has_it: Callable[[str], bool], may_have: Callable[[str], bool] | None 
     return look
 
 
-_AS_READ = ": the text was read in another encoding before it was saved; export it anew as UTF-8"
+_AS_READ = ": the text was read in another encoding before it was saved; export it again as UTF-8"
 _AS_ANY_OTHER = "; it is learnt like any other"
 _AS_WRITTEN = "; they are learnt as they stand there: html.unescape of Python makes plain text of them"
 

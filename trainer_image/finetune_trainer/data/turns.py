@@ -46,7 +46,7 @@ _TEXT_FIRST = re.compile(rf"(?s)\s*\[\s*\{{.*\W(role|from)\W{{1,3}}{_SPEAKERS}\}
 """The same where the speaker stands behind the text: nothing tells where that ends."""
 AS_STRUCTS = "is a list as databases show structs, not JSON"
 """Problem of messages that a query has made text of."""
-NO_JSON = "is no list of messages, nor one written as JSON (json.dumps writes it)"
+NO_JSON = "is not a list of messages, nor one written as JSON (json.dumps writes it)"
 """Problem of other text where messages should be."""
 AS_PYTHON_WRITES = "is a list as Python's str writes it, not JSON"
 """Problem of messages that str or a table of pandas has made text of."""
@@ -96,9 +96,9 @@ NO_ROLE = "has no role"
 """End of what is said of messages whose speaker stands by no name that is known."""
 OTHER_ROLE = "has a role other than"
 """Within what is said of messages whose speaker is called by no word that is known."""
-NO_LIST = "is no list of messages, but an object"
+NO_LIST = "is not a list of messages, but an object"
 """End of what is said of conversations that are one object."""
-NO_MESSAGE = "is no object with role and content"
+NO_MESSAGE = "is not an object with role and content"
 """End of what is said of what stands where a message should."""
 OTHER_WEIGHT = "other than 0 and 1, or false and true"
 """End of what is said of weights that say neither yes nor no."""
@@ -271,7 +271,7 @@ def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
     if messages is None:
         raise UnusableError("Missing", f"{called(what, column)} is missing", column)
     if not isinstance(messages, list):
-        said = NO_LIST if isinstance(messages, dict) else "is no list of messages"
+        said = NO_LIST if isinstance(messages, dict) else "is not a list of messages"
         raise UnusableError("Malformed", f"{called(what, column)} {said}", column)
     if not messages:
         raise UnusableError("Empty", f"{called(what, column)} is empty", column)

@@ -112,7 +112,7 @@ def _bearer(key: str | None) -> dict[str, str]:
     """
     if key and not (key.isascii() and key.isprintable()):
         raise FailedError(
-            "its key has line breaks or letters beyond ASCII: write it anew into its Secret", for_good=True
+            "its key has line breaks or letters beyond ASCII: write it again into its Secret", for_good=True
         )
     return {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -247,7 +247,7 @@ class _Asking:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise AgainError(f"it cannot be reached ({why_silent(error)})") from None
         except UnicodeEncodeError:
-            raise FailedError("a question is no valid Unicode text") from None
+            raise FailedError("a question is not valid Unicode text") from None
 
 
 async def _content(response: httpx.Response) -> bytes:

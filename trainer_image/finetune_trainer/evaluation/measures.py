@@ -164,7 +164,7 @@ def _whole(digits: str) -> int | Decimal:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _parsed_deep(text: str) -> tuple[Any] | None:

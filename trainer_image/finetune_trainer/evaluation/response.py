@@ -32,7 +32,7 @@ LITTLE_ROOM = 1024
 """Tokens of an answer that are asked for where a question leaves no room for more."""
 _REFUSED = {
     **dict.fromkeys(_MINDED, "it takes no such question, or has no such model; look at model"),
-    HTTPStatus.METHOD_NOT_ALLOWED: "chat completions are no path of its url, which often ends with /v1",
+    HTTPStatus.METHOD_NOT_ALLOWED: "its url, which often ends with /v1, does not serve chat completions",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "a question is too long for it, with the room for an answer "
     "(evaluation.maxNewTokens)",
 }
@@ -189,8 +189,8 @@ def _what_it_is(content: bytes) -> str:
     try:
         body = _read(content)
     except ValueError:
-        return ": it is no JSON"
-    return _what_it_says(body) if isinstance(body, dict) else ": it is no object"
+        return ": it is not JSON"
+    return _what_it_says(body) if isinstance(body, dict) else ": it is not an object"
 
 
 def _what_it_says(body: dict[str, Any]) -> str:

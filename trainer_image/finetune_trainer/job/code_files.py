@@ -48,7 +48,7 @@ def pack(spec: FineTuneJobSpec, scratch: Path, mounted: Path = Path(CONFIG_MAPS_
     except ValidationError as error:
         wrong = ", ".join(sorted({str(one["loc"][1]) for one in error.errors()}))
         step = "Rename it: keys of code begin with a letter, a digit or an underscore."
-        raise TrainerError(Reason.SPEC_INVALID, f"spec.code: ConfigMap {name}: {wrong} is no name", step) from None
+        raise TrainerError(Reason.SPEC_INVALID, f"spec.code: ConfigMap {name}: {wrong} is not a name", step) from None
     content = orjson.dumps(code.wire(), option=orjson.OPT_SORT_KEYS) + b"\n"
     path = scratch / "code.json"
     path.write_bytes(content)

@@ -40,10 +40,10 @@ class Loader(yaml.SafeLoader):
         known: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                problem = "a key is no text"
+                problem = "a key is not text"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             if key.value in known and key.value != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} occurs twice", key.start_mark)
             known.add(key.value)
             if key.tag.endswith(":bool"):  # y, n, on, off: shown as it was written
                 key.tag = "tag:yaml.org,2002:str"
@@ -88,7 +88,7 @@ def _alone(key: yaml.Node, value: yaml.Node) -> str | None:
     if ":" in between:  # nothing behind a colon may be meant
         return None
     name, colon, rest = key.value.partition(":")
-    meant = f"write {name}: {rest}, with a space behind the colon" if colon else "a colon and a value belong behind it"
+    meant = f"write {name}: {rest}, with a space after the colon" if colon else "a colon and a value must follow it"
     return f"{key.value} stands alone, and is left out: {meant}"
 
 

@@ -10,7 +10,7 @@ from finetune_trainer.job.fields import shown
 from finetune_trainer.job.yaml_documents import Document
 
 _SAID = (
-    "nothing stands behind its colon, so that it counts as not written, and server-side apply, as Flux does it, "
+    "there is nothing after its colon, so that it counts as not written, and server-side apply, as Flux does it, "
     "refuses it: write its value or remove the field"
 )
 

@@ -55,7 +55,7 @@ _SAY_MUCH_WHEN_EMPTY = {
 }
 """Parts that mean another thing when they are there, with nothing in them, than when they are left out."""
 
-_NOTHING = "nothing stands behind its colon, which leaves it out: write {} behind it, or remove it"
+_NOTHING = "there is nothing after its colon, which leaves it out: write {} after it, or remove it"
 
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_SUBDOMAIN}")
@@ -314,14 +314,14 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
 
 def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str]]:
     wrong = not _OBJECT_NAME.fullmatch(names.name)
-    yield "metadata.name", "this is no name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
+    yield "metadata.name", "this is not a name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
     wrong = names.namespace is not None and not _LABEL.fullmatch(names.namespace)
-    yield "metadata.namespace", "this is no name of a namespace" if wrong else None, "Write a-z, 0-9 and '-' only."
+    yield "metadata.namespace", "this is not a name of a namespace" if wrong else None, "Write a-z, 0-9 and '-' only."
     unfit = next((name for name, text in (names.labels or {}).items() if not _is_label(name, text)), None)
     step = "Write at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', with a letter or a digit at both ends."
-    yield "metadata.labels", None if unfit is None else f"{unfit}: this is no label", step
+    yield "metadata.labels", None if unfit is None else f"{unfit}: this is not a label", step
     unfit = next((name for name in names.annotations or {} if not _KEY.fullmatch(name.lower())), None)
-    yield "metadata.annotations", None if unfit is None else f"{unfit}: this is no key", step
+    yield "metadata.annotations", None if unfit is None else f"{unfit}: this is not a key", step
     size = sum(len(name.encode()) + len(text.encode()) for name, text in (names.annotations or {}).items())
     large = f"they are {size:,} bytes together" if size > _MOST_OF_ANNOTATIONS else None
     yield "metadata.annotations", large, f"Write at most {_MOST_OF_ANNOTATIONS:,} bytes, names and texts together."
@@ -346,7 +346,7 @@ def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
         such = f"Write {SUCH_CORES if field == 'cpu' else SUCH_SIZES}."
         yield f"spec.resources.{field}", of_quantity(value), such
         near = f"; did you mean {meant}?" if field != "cpu" and (meant := nearest(value)) else ""
-        quantity = f"this is no quantity{near}" if value is not None and found is None else None
+        quantity = f"this is not a quantity{near}" if value is not None and found is None else None
         yield f"spec.resources.{field}", quantity, such
         small = found is not None and field != "cpu" and found < LEAST_SIZE
         unit = "a number alone is bytes, and this is less than 64Ki" if small else None

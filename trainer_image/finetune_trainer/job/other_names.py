@@ -108,7 +108,7 @@ _REMARKS = {
         "eval_steps eval_strategy evaluation_strategy logging_steps save_total_limit steps_per_eval steps_per_report "
         "val_batches evals_per_epoch eval_interval plot_loss logging_dir do_eval checkpoint checkpoints checkpointing"
     ),
-    "another attempt resumes from the last checkpoint by itself; a version is no base model": (
+    "another attempt resumes from the last checkpoint by itself; a version is not a base model": (
         "resume_from_checkpoint resume_from resume auto_resume_from_checkpoints checkpoint_dir adapter_path "
         "adapter_name_or_path lora_model_dir"
     ),

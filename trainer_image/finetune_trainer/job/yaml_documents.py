@@ -256,7 +256,7 @@ def _text(path: Path, name: str) -> str:
         if len(raw) > _MOST_BYTES:
             raise TrainerError(
                 Reason.SPEC_INVALID,
-                f"{name} is larger than {_MOST_BYTES // 1024**2} MiB, so it is no manifest",
+                f"{name} is larger than {_MOST_BYTES // 1024**2} MiB, so it is not a manifest",
                 "Name the manifest with -f FILE; it names the data.",
             )
         return raw.decode(utf16_of(raw) or "utf-8-sig")
@@ -278,7 +278,7 @@ def _place(error: Exception) -> str:
 
 
 _BEGUN = {
-    "could not find expected ':'": "no colon stands behind the name",
+    "could not find expected ':'": "there is no colon after the name",
     "found unexpected end of stream": "a quotation mark opens a text that is never closed",
     "expected ',' or '}', but got ':'": "a bracket { is opened and not closed before the next field",
     "expected ',' or ']', but got ':'": "a bracket [ is opened and not closed before the next field",
@@ -287,13 +287,13 @@ _BEGUN = {
 
 
 _IN_WORDS = {
-    "apiVersion stands twice": "apiVersion stands twice: before a second object goes a line ---",
+    "apiVersion occurs twice": "apiVersion occurs twice: before a second object goes a line ---",
     "expected <block end>": "it is indented otherwise than the lines that it belongs to",
-    "mapping values are not allowed here": "a second colon stands in the line, or the line is indented too far; text "
+    "mapping values are not allowed here": "there is a second colon in the line, or the line is indented too far; text "
     "with a colon needs quotes",
-    "could not determine a constructor for the tag": "a tag such as !vault stands there, which Kubernetes does not "
+    "could not determine a constructor for the tag": "there is a tag such as !vault, which Kubernetes does not "
     "read: write the value itself, or put ! into quotes",
-    _TAB: "a tab stands at its beginning: indent with spaces",
+    _TAB: "there is a tab at its beginning: indent with spaces",
 }
 """How PyYAML begins to say what many get wrong, and what that is."""
 

@@ -143,7 +143,7 @@ def require_no_adapter(folder: Path) -> None:
         said = {}
     named = said.get("base_model_name_or_path") if isinstance(said, dict) else None
     with_weights = (folder / "config.json").is_file()
-    what = "an adapter lies beside its weights" if with_weights else "it is an adapter, and no model"
+    what = "there is an adapter next to its weights" if with_weights else "it is an adapter, and no model"
     first = "Take the adapter out of the folder, or name" if with_weights else "Name"
     step = f"{first} what it is on{f' ({str(named)[:100]})' if named else ''}, or a model that it is merged into"
     raise unusable(folder, f"{what} (adapter_config.json)", f"{step}; apply the job under a new name.")
@@ -157,7 +157,7 @@ def require_plain_numbers(folder: Path) -> None:
     """
     if name := stored_as_no_reals(folder):
         raise unusable(
-            folder, f"{name} in {file_of(folder, name)} is stored as numbers that are no weights", PLAIN_WEIGHTS
+            folder, f"{name} in {file_of(folder, name)} is stored as numbers that are not weights", PLAIN_WEIGHTS
         )
     if name := stored_in_bytes(folder):
         why = f"{name} is stored in 8 bits or fewer, and config.json has no quantization_config that says how"

@@ -84,7 +84,7 @@ def why_not(config: Any, *, own_code: bool) -> tuple[str, str | None] | None:
     why, step = _of_kind(config.model_type, named, both_sides=config.is_encoder_decoder)
     brings_its_own = own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if why is None and not brings_its_own and not _answers(config):
-        why = f"{named} is no language model that answers"
+        why = f"{named} is not a language model that answers"
     elif why is None and not brings_its_own and not _loads(config):
         why = f"transformers has no language model of the kind {config.model_type}"
     return None if why is None else (why, step)
@@ -96,7 +96,7 @@ def why_not_by(fields: Mapping[str, Any]) -> tuple[str, str | None] | None:
     named = ", ".join(classes or [fields["model_type"]])
     why, step = _of_kind(fields["model_type"], named, both_sides=fields.get("is_encoder_decoder") is True)
     if why is None and classes and all(map(OTHER_TASKS.fullmatch, classes)):
-        why = f"{named} is no language model that answers"
+        why = f"{named} is not a language model that answers"
     elif why is None and fields["model_type"] not in CAUSAL | ENCODER_DECODERS:
         why = f"transformers has no language model of the kind {fields['model_type']}"
     return None if why is None else (why, step)

@@ -28,7 +28,7 @@ def model_path(cache: Path, name: str) -> Path:
 
 def no_name(name: str) -> TrainerError:
     """That a model cannot be called so."""
-    return TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name!r} is no name of a model", step_for(name))
+    return TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name!r} is not a name of a model", step_for(name))
 
 
 def is_air_gapped() -> bool:
@@ -54,7 +54,7 @@ def find_model(cache: Path | str, name: str) -> Path | None:
 
 
 _FILE_STEP = (
-    "Put the file itself there, or take away what stands there if it is none of the model's. Try again then (in a "
+    "Put the file itself there, or remove what is there if it is not part of the model. Try again then (in a "
     "cluster by spec.retryNonce)."
 )
 _WHOLE = (
@@ -99,7 +99,7 @@ def models_in(cache: Path | str) -> list[str]:
 def not_in_cache(cache: Path | str | None, name: str) -> TrainerError:
     """The error that says so, with the names in the cache that are nearest."""
     if cache is None:
-        return TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{name} cannot be had: there is no model cache and no hub")
+        return TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{name} is not available: there is no model cache and no hub")
     there = models_in(cache)
     near = _nearest(name, there)
     hint = f"it has {counted(len(there), 'model')}, none with a name like that" if there else "the cache is empty"

@@ -158,7 +158,7 @@ def damaged(folder: Path) -> str | None:
     try:
         files = weight_files(folder)
     except UNREADABLE:
-        return f"{_INDEX} is no index of files of weights"
+        return f"{_INDEX} is not an index of files of weights"
     return next((wrong for path in files if (wrong := _wrong_with(path))), None)
 
 

@@ -57,7 +57,7 @@ def _added(apart: Any) -> Any:
     except (ValueError, RuntimeError) as error:
         said = first_line(error)
         if "NaN" in said:  # peft's word for it; a base in float16 holds no number above 65,504
-            raise _refused("added to the base model's it makes weights that are no finite numbers") from error
+            raise _refused("added to the base model's it makes weights that are not finite numbers") from error
         if "merg" not in said.lower():  # a lack of memory, for one
             raise
         raise _refused(f"peft says: {said.rstrip('.')}") from error

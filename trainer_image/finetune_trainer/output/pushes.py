@@ -42,7 +42,7 @@ def _require_entry(asked: PushToRegistry, secret: str, config: str) -> None:
     except PushError as error:
         said = f"Secret {secret}: {error}"
     step = (
-        f"Delete it and make it anew: kubectl create secret docker-registry {secret} --docker-server={host} "
+        f"Delete it and create it again: kubectl create secret docker-registry {secret} --docker-server={host} "
         "--docker-username=… --docker-password=…; then try again (in a cluster by spec.retryNonce). A registry that "
         "asks for no keys needs no secretRef."
     )

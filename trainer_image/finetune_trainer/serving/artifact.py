@@ -71,7 +71,7 @@ def open_artifact(
             incomplete or damaged, or has only pickled weights.
     """
     if not folder.is_dir():
-        raise _unusable(f"{folder} is no folder")
+        raise _unusable(f"{folder} is not a folder")
     require_files(folder)
     problem = damage(folder, all_checksums=all_checksums)
     if problem is not None:
@@ -85,7 +85,7 @@ def open_artifact(
     else:
         inner = folder / ARTIFACT_FOLDER
         step = f"Serve {inner}: that is the tuned model." if (inner / MANIFEST).is_file() else None
-        raise _unusable(f"{folder} has neither {_ADAPTER_CONFIG} nor config.json, so it is no model", step)
+        raise _unusable(f"{folder} has neither {_ADAPTER_CONFIG} nor config.json, so it is not a model", step)
     require_files(base)
     if not any(base.glob("*.safetensors")):
         raise _unusable(f"{base} has no *.safetensors; pickled weights are not loaded")
@@ -114,7 +114,7 @@ def unpacked(folder: Path) -> Path:
 
 def _given(base: Path) -> Path:
     if not (base / "config.json").is_file():
-        raise _unusable(f"{base} has no config.json, so it is no model", "Name the base model's folder with --base.")
+        raise _unusable(f"{base} has no config.json, so it is not a model", "Name the base model's folder with --base.")
     return base
 
 
@@ -123,7 +123,7 @@ def _base_of(folder: Path, model_cache: Path | None, *, allow_hub: bool) -> Path
     if Path(name).is_absolute():
         found = Path(name) if (Path(name) / "config.json").is_file() else None
     elif not is_safe_name(name):
-        raise _unusable(f"{folder / _ADAPTER_CONFIG}: base_model_name_or_path {name!r} is no name of a model")
+        raise _unusable(f"{folder / _ADAPTER_CONFIG}: base_model_name_or_path {name!r} is not a name of a model")
     else:
         found = cached(model_cache, name) if model_cache else in_hub_cache(name)
     if found is not None:

@@ -259,7 +259,9 @@ def _end_tokens(artifact: Artifact, model: Any, tokenizer: Any) -> frozenset[int
     named = generation.eos_token_id
     ends = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id} - {None}
     if not all(isinstance(end, int) for end in ends):
-        raise TrainerError(Reason.MODEL_UNUSABLE, f"{where}: eos_token_id {str(named)[:40]!r} is no token", _FILES_STEP)
+        raise TrainerError(
+            Reason.MODEL_UNUSABLE, f"{where}: eos_token_id {str(named)[:40]!r} is not a token", _FILES_STEP
+        )
     return frozenset(ends)
 
 

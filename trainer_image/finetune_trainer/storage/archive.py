@@ -33,7 +33,7 @@ _BROKEN = (
     RuntimeError,
 )
 
-_NEXT_STEP = "Pack the model's folder anew, for example with tar -czf model.tar.gz -C FOLDER ."
+_NEXT_STEP = "Pack the model's folder again, for example with tar -czf model.tar.gz -C FOLDER ."
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -45,7 +45,7 @@ def unpack(archive: Path, target: Path) -> None:
     try:
         _unpack(archive, target)
     except tarfile.ReadError as error:
-        raise _refused(archive, "it is no whole tar (plain, gz, bz2, xz or zst) and no zip") from error
+        raise _refused(archive, "it is neither a complete tar (plain, gz, bz2, xz or zst) nor a zip") from error
     except _BROKEN as error:
         raise _refused(archive, f"it cannot be unpacked: {error}") from error
     except Exception as error:
@@ -134,7 +134,7 @@ def _create(path: Path, archive: Path) -> IO[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("xb")
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise _refused(archive, "a path in it stands twice") from error
+        raise _refused(archive, "a path in it occurs twice") from error
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

@@ -45,7 +45,7 @@ _STEPS = {
     **dict.fromkeys(
         _AWAY,
         "Have the volume looked at, which does not answer as it should, and try again (in a cluster by "
-        "spec.retryNonce): it goes on from the last checkpoint.",
+        "spec.retryNonce): it resumes from the last checkpoint.",
     ),
     **dict.fromkeys(
         _OTHER_KIND,

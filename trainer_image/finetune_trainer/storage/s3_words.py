@@ -81,7 +81,7 @@ _REFUSALS = {
 
 _BEFORE_IT_IS_ASKED = {
     "InvalidRegionError": _denied(
-        "AWS_REGION is no name of a region", f"Put one such as eu-central-1 into {_KEYS_IN}."
+        "AWS_REGION is not a name of a region", f"Put one such as eu-central-1 into {_KEYS_IN}."
     ),
     "ProfileNotFound": _denied(
         "AWS_PROFILE names a profile that is not there", "Correct AWS_PROFILE at this shell, or take it out."

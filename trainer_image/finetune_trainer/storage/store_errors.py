@@ -40,7 +40,7 @@ _KINDS_OF_TROUBLE = {
     "its address cannot be reached": "ConnectTimeout ConnectTimeoutError",
     "it takes too long": "ReadTimeout ReadTimeoutError TimeoutError",
     "it cannot be reached": "ConnectionError",
-    "its address is none": "InvalidUrlException",
+    "its address is invalid": "InvalidUrlException",
     "it broke the connection off, or speaks no HTTP": "BrokenPipeError ConnectionResetError ReadError WriteError "
     "RemoteDisconnected RemoteProtocolError ServerDisconnectedError",
 }

@@ -109,7 +109,7 @@ def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
             continue
         if manifest is not None:
             return folder, manifest["step"], _state(folder)["notes"]
-        logger.warning("%s is damaged and is deleted; the run goes on from an earlier step.", folder.name)
+        logger.warning("%s is damaged and is deleted; the run resumes from an earlier step.", folder.name)
         shutil.rmtree(folder, ignore_errors=True)
     if trouble is not None:  # to begin anew would write over them
         raise of_volume(f"{root} has checkpoints that cannot be read", trouble)

@@ -63,7 +63,7 @@ def _source(file: Path) -> bytes:
         wrong = error.start
     if wrong >= 0:
         line = content.count(b"\n", 0, wrong) + 1
-        raise SyntaxError(f"the file is no text in {encoding}", (str(file), line, None, None))
+        raise SyntaxError(f"the file is not text in {encoding}", (str(file), line, None, None))
     return content
 
 

@@ -91,7 +91,7 @@ def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: f
     if at_end is None or not losses:
         return
     if not math.isfinite(at_end):
-        raise TrainerError(Reason.TRAINING_DIVERGED, f"{what} after the last step is no finite number")
+        raise TrainerError(Reason.TRAINING_DIVERGED, f"{what} after the last step is not a finite number")
     guess = math.log(tokens)
     if at_end <= max(guess, losses[0], losses[-1]) + _MARGIN:
         return

@@ -392,7 +392,7 @@ class _Heard:
         try:
             report = CodeReport.model_validate_json(text)
         except ValidationError as error:
-            message = f"the code of spec.code reported what is no report: {places(error)}"
+            message = f"the code of spec.code reported what is not a report: {places(error)}"
             raise TrainerError(Reason.CODE_FAILED, message) from None
         if self._first is None:
             self._first = report.step

@@ -204,7 +204,7 @@ def _require_sizes(job: TrainerJob, before: dict[str, Any], after: dict[str, Any
 def _require_plain_numbers(folder: Path) -> None:
     """Refuse what libraries would take for the weights themselves: whole numbers, bits, and floats of 8 bits."""
     if name := stored_as_no_reals(folder) or stored_in_bytes(folder):
-        raise _refused(f"{name} is stored as numbers that are no weights, or in 8 bits", _IN_FLOATS)
+        raise _refused(f"{name} is stored as numbers that are not weights, or in 8 bits", _IN_FLOATS)
 
 
 def _require_shape(job: TrainerJob, folder: Path, before: Any, after: Any) -> None:

@@ -239,9 +239,9 @@ class StepTrainer(Trainer):
         *self._last_means, self._last_grad_norm = torch.stack((*means, norm)).tolist()
         step = self.state.global_step + 1
         if not math.isfinite(self._last_means[0]):
-            raise TrainerError(Reason.TRAINING_DIVERGED, f"the training loss of step {step} is no finite number")
+            raise TrainerError(Reason.TRAINING_DIVERGED, f"the training loss of step {step} is not a finite number")
         if not math.isfinite(self._last_grad_norm):
-            raise TrainerError(Reason.TRAINING_DIVERGED, f"the gradients of step {step} are no finite numbers")
+            raise TrainerError(Reason.TRAINING_DIVERGED, f"the gradients of step {step} are not finite numbers")
         return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -257,7 +257,7 @@ class StepTrainer(Trainer):
         if means is not None:
             if not math.isfinite(means[0]):
                 raise TrainerError(
-                    Reason.TRAINING_DIVERGED, f"the validation loss after step {step} is no finite number"
+                    Reason.TRAINING_DIVERGED, f"the validation loss after step {step} is not a finite number"
                 )
             measures = dict(zip(self.course.objective.measures, means[1:], strict=True))
             self._write_down(step=step, epoch=self.course.plan.epochs_after(step), validationLoss=means[0], **measures)

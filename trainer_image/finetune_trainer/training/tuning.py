@@ -195,11 +195,11 @@ def require_works(job: TrainerJob, folder: Path, model: Any, decoder_start: int 
         loss = trial.learn(model, dtype, decoder_start)
         ahead = decoder_start is None and looks_ahead(model, dtype)
     if not math.isfinite(loss):
-        why = "before any training its loss is no finite number, be it for its weights or for the precision"
+        why = "before any training its loss is not a finite number, because of its weights or of the precision"
         raise base_refusals.unusable(folder, why, base_refusals.OTHER_NUMBERS)
     if ahead:
         raise base_refusals.unusable(
-            folder, "what it says of a token depends on those behind it: it is no causal model"
+            folder, "what it says of a token depends on those after it: it is not a causal model"
         )
 
 

@@ -122,7 +122,7 @@ def _misread(job_id: str, connection: LLMConnectionSpec | None) -> str:
         return "at AWS a job has its name or its ARN, and no other ID"
     account, ours = ((arn.split(":") + [""] * 5)[4] for arn in (job_id, aws.role_arn))
     if not account:
-        return "that is no whole ARN"
+        return "that is not a whole ARN"
     return "" if account == ours else f"it is a job of account {account}, and the connection's role is of {ours}"
 
 

@@ -15,13 +15,13 @@ _WORDS = {"the training pod": "the pod", "the trainer": "the pod", ", before its
 _TEMPLATE = re.compile(r"((huggingFace|checkPod)\.)?podTemplate")
 _RESOURCES = "checkPod.podTemplate.resources of the connection"
 _OF_A_JOB = "spec.resources"
-_BY_AN_ADMIN = f"Ask an admin to let {_RESOURCES} ask for what the message says. It is tried again by itself."
+_BY_AN_ADMIN = f"Ask an admin to let {_RESOURCES} ask for what the message says. It is retried automatically."
 """Instead of a step by that field, which such a job cannot set."""
 _STEPS = {
     Reason.OUT_OF_MEMORY: f"Ask an admin for more memory in {_RESOURCES}; then set spec.retryNonce where the job has "
     "failed.",
     Reason.IMAGE_PULL_FAILED: "Ask an admin to check the image (checkPod.image of the connection, else checkImage of "
-    "the chart's values) and its pull secret. The job goes on by itself once they are right.",
+    "the chart's values) and its pull secret. The job continues automatically once they are right.",
     Reason.EVICTED: f"Ask an admin to have {_RESOURCES} name as much memory and ephemeral-storage as the pod uses; "
     "then set spec.retryNonce where the job has failed.",
 }

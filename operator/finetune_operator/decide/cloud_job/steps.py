@@ -181,7 +181,7 @@ def check_anew(view: JobView) -> Decision | None:
         return None
     if view.run.state not in {"Queued", "Active"}:
         return None
-    said = f"LLMConnection {view.spec.connection_ref.name} leads to {now} by now: the data are checked anew, for there"
+    said = f"LLMConnection {view.spec.connection_ref.name} leads to {now} by now: the data are checked again, for there"
     fields = {"phase": "Pending", "failure": None, "provider": attempts.next_attempt(view, place=None)}
     change = Change(reconciling(Reason.PENDING, said), fields)
     return Decision(with_status(view, change), stop=True, requeue_after=0)

@@ -169,7 +169,7 @@ def _failure(wanted: Wanted, served: Served, there: Hosted | None, entry: Hosted
         return Failure(reason=Reason.DELETED_AT_PROVIDER, message=said, next_step=step)
     if entry is None:
         model = there.model or "a model that the provider does not name"
-        said = f"spec.attach.id: deployment {name} serves {model}, which is no version of FineTunedModel {served.model}"
+        said = f"spec.attach.id: deployment {name} serves {model}, not a version of FineTunedModel {served.model}"
         step = "Adopt its job, attach another one, or remove spec.attach to have one made."
         return Failure(reason=Reason.ATTACHED_DIFFERS, message=said, next_step=step)
     if there.state == "Failed":

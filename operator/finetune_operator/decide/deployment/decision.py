@@ -42,11 +42,12 @@ _STEPS = {
     Reason.CONNECTION_NOT_FOUND: "Ask an admin to make it again as it was, or pin another version (spec.activeVersion "
     "of the FineTunedModel).",
     Reason.QUOTA_EXCEEDED: "Raise the quota of the provider's account, ask for less in the provider's block, or delete "
-    "what nobody needs there; it is tried again by itself.",
+    "what nobody needs there; it is retried automatically.",
     Reason.DELETED_AT_PROVIDER: "Activate a version whose model is still there (spec.activeVersion of the "
     "FineTunedModel), or tune another one with a FineTuneJob under a new name.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
-    "the pod goes on by itself. If only the name is wrong, correct it here, or have it corrected in the connection.",
+    "the pod continues automatically. If only the name is wrong, correct it here, or have it corrected in the "
+    "connection.",
     Reason.PROVIDER_REFUSED: "Correct the provider's block by what the message names, or set spec.retryNonce to have "
     "it tried again as it is.",
 }
@@ -159,7 +160,7 @@ def _with_names(failure: Failure, view: DeploymentView) -> Failure:
     if beside.failed:
         first, *others = sorted(beside.failed)
         told = f"FineTuneJob {first}{f' and {len(others)} more' if others else ''}, which would have made it, failed"
-        step = f"See why (kubectl describe ftj {first}), and retry it or apply another one; the rest follows by itself."
+        step = f"See why (kubectl describe ftj {first}), and retry it or apply another; the rest follows automatically."
         return failure.model_copy(update={"message": f"{failure.message}; {told}", "next_step": step})
     there = f"this namespace has {some_of(sorted(beside.models), spec.model_ref.name) or 'none'}"
     message = f"{failure.message}, and no FineTuneJob that is under way names it in spec.modelRef; {there}"
@@ -224,7 +225,7 @@ def _answering(view: DeploymentView) -> int | None:
 def _still(answering: int | None, target: int) -> str:
     if answering == target:
         return "; it answers already"
-    return f"; version {answering} goes on answering" if answering else ""
+    return f"; version {answering} keeps answering" if answering else ""
 
 
 def _failing(failure: Failure, target: int, answering: int | None) -> list[Fact]:

@@ -32,7 +32,7 @@ def failure(name: str, model: str, there: Hosted, now: datetime, *, in_place: bo
         until = timestamp(there.bound_until)
         step = f"have it changed back there: it cannot be deleted, and is billed, until {until}, by its commitment"
     else:
-        step = f"change spec.retryNonce to have it {'changed back' if in_place else 'made anew'}"
+        step = f"change spec.retryNonce to have it {'changed back' if in_place else 'recreated'}"
     return Failure.because(Reason.DEPLOYMENT_FAILED, f"{said}; {step}")
 
 
@@ -45,7 +45,7 @@ def said_of_terms(asked: str, there: Hosted, *, in_place: bool) -> str:
     """The terms on which it stands; "" where they are those that were asked for."""
     if not other_terms(asked, there):
         return ""
-    step = "request it again" if in_place else "have it deleted and made anew"
+    step = "request it again" if in_place else "have it deleted and recreated"
     return f"; at the provider it is {there.terms}, not {asked}: change spec.retryNonce to {step}"
 
 

@@ -422,7 +422,7 @@ def _expiry(look: _Look) -> Failure:
 def _failure_of(wanted: Wanted, there: Hosted) -> Failure:
     said = f": {there.failure}" if there.failure else ""
     message = f"deployment {wanted.name} failed at the provider{said.rstrip('.')}; change spec.retryNonce to have it"
-    return Failure.because(Reason.DEPLOYMENT_FAILED, f"{message} made anew")
+    return Failure.because(Reason.DEPLOYMENT_FAILED, f"{message} recreated")
 
 
 def _silence(look: _Look, there: Hosted) -> Failure:

@@ -120,7 +120,7 @@ def _unreadable(version: ModelVersion) -> Failure:
     return Failure(
         reason=Reason.VERSION_NOT_FOUND,
         message=f"version {version.version} cannot be found: {version.artifact.uri!r}, which status.versions of its "
-        "FineTunedModel has as artifact.uri, is no place of weights",
+        "FineTunedModel has as artifact.uri, is not a place of weights",
         next_step="Bring that status back from a backup, or pin another version (spec.activeVersion).",
     )
 

@@ -43,10 +43,10 @@ _FOREIGN_DEADLINE = (
 )
 _FOREIGN_DEADLINE_STEP = (
     "Find out with kubectl get jobs -o yaml, or from an admin, who sets it, and have these Jobs left out; then set "
-    "spec.retryNonce: the next attempt goes on from the last checkpoint."
+    "spec.retryNonce: the next attempt resumes from the last checkpoint."
 )
 _NOT_COMPLETE = "somebody else wrote that it is Complete: it has no version yet, and its attempt goes on"
-GOES_ON = "Nothing to do: the next attempt goes on from the last checkpoint."
+GOES_ON = "Nothing to do: the next attempt resumes from the last checkpoint."
 """The step of an interruption that is followed by an attempt; its reason's own is for a job that was given up."""
 
 _UNTOLD: dict[str, Any] = {

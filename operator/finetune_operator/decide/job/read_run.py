@@ -23,7 +23,7 @@ LONG_BEFORE = timedelta(minutes=10)
 """What runs before the trainer for longer holds it up, and does not come to its end by itself."""
 
 _GIVEN_UP = (
-    ": if it is not back within some minutes, the pod is given up, and the next attempt goes on from the last "
+    ": if it is not back within some minutes, the pod is given up, and the next attempt resumes from the last "
     "checkpoint (kubectl get nodes)"
 )
 

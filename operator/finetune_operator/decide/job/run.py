@@ -8,7 +8,7 @@ from finetune_api.job_status import Failure
 from finetune_api.trainer import Report
 
 _WITHOUT_LOG = (
-    "Have an admin mend what keeps the operator from reading the log (its role's pods/log: helm upgrade), and look for "
+    "Have an admin fix what keeps the operator from reading the log (its role's pods/log: helm upgrade), and look for "
     "this pod's where the cluster keeps logs; then set spec.retryNonce: of another such end failure.logTail tells more."
 )
 

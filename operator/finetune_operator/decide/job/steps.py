@@ -69,7 +69,8 @@ CONNECTION_GRACE = timedelta(seconds=60)
 """A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
 
 _MAKE_OR_NAME = (
-    "Ask an admin to make it: the job begins by itself then. Or apply the job under a new name with one that exists."
+    "Ask an admin to make it: the job then starts automatically. Or apply the job under a new name with one that "
+    "exists."
 )
 
 REJECTED_CHECK_SECONDS = 60
@@ -78,7 +79,7 @@ ROOM_GRACE = timedelta(seconds=60)
 """Most pods that find no room at once find it within seconds, when another has ended or a node has come up. What comes
 in the same commit as the job may be there a little later."""
 
-_BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it goes on by itself."
+_BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it continues automatically."
 _OURS = (
     f"; {PROVIDER_FINALIZER} is of a job at a provider, which this one is not by its connection: where nothing of it "
     f"is at one, annotate it with {ABANDON_ANNOTATION}=true"

@@ -24,7 +24,7 @@ LAST_NUMBER = 2**63 - 1
 
 _CORRECT_NUMBER = (
     "Write the number of the newest version that there was: kubectl edit ftm {model} --subresource=status; the result "
-    "becomes a version by itself then."
+    "then becomes a version automatically."
 )
 
 RESTORED_TOGETHER = timedelta(days=1)

@@ -42,7 +42,7 @@ _CRASHES = {
     ),
     135: (
         "SIGBUS: a file that it was reading was truncated or replaced meanwhile, or its volume failed",
-        "See to it that nobody changes base models, data or weights in place while they are in use, and have the "
+        "Make sure that nobody changes base models, data or weights in place while they are in use, and have the "
         "volume looked at.",
     ),
 }

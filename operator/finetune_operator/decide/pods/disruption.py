@@ -34,15 +34,15 @@ _IS_EVICTED = frozenset(
 
 _MORE_STORAGE = (
     "Apply the job under a new name with more spec.resources.ephemeralStorage, or ask an admin for more "
-    "ephemeral-storage in the connection's podTemplate and set spec.retryNonce to go on from the last checkpoint."
+    "ephemeral-storage in the connection's podTemplate and set spec.retryNonce to resume from the last checkpoint."
 )
 _LARGER_VOLUME = (
     "Ask an admin to raise the limit that a policy of the cluster has put on this volume of the pod, then set "
-    "spec.retryNonce to go on from the last checkpoint."
+    "spec.retryNonce to resume from the last checkpoint."
 )
 """For a pod that has written more to its node's disk than it may: the next attempt would, too."""
 
-THEN_RETRY = " Set spec.retryNonce to go on from the last checkpoint."
+THEN_RETRY = " Set spec.retryNonce to resume from the last checkpoint."
 """How steps end of what one does between attempts: of no use while the next one comes by itself."""
 
 _OVER_A_LIMIT = re.compile(

@@ -32,7 +32,7 @@ _CORRECT = (
     "Correct the field that the message names, in spec.deployment.template of the FineTunedModel if that has made "
     "this object."
 )
-_ASK = "Ask an admin to correct the field that the message names in the connection: it is tried again by itself."
+_ASK = "Ask an admin to correct the field that the message names in the connection: it is retried automatically."
 
 
 def in_words_of(spec: LLMConnectionSpec, said: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import re
 
-_BY_ITSELF = "It is tried again by itself."
+_BY_ITSELF = "It is retried automatically."
 
 _STEPS = (
     (

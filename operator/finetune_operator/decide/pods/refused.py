@@ -14,7 +14,7 @@ _NO_ANSWER = re.compile(
 )
 """In which of these words Go says that there was no answer in time is a matter of microseconds."""
 
-_AGAIN = "It is tried again by itself."
+_AGAIN = "It is retried automatically."
 
 _COUNTS_ENDED = r"\bexceeded quota: .*requested: count/(jobs\.batch|pods|jobsets\.jobset\.x-k8s\.io)="
 """A quota of objects: unlike one of `pods`, it has no place for what has ended and is still there to be looked at."""

@@ -16,10 +16,10 @@ _CLAIM_MISSING = re.compile(
 _CLAIM_STEPS = {
     "is being deleted": "Somebody has deleted the claim: it takes no new pods, and stays as long as one that used it "
     "is there, ended or not (kubectl describe pvc names them). Delete those that have ended, wait for the others, and "
-    "then make it anew, with the data: the pod goes on by itself.",
+    "then create it again, with the data: the pod continues automatically.",
     "bound to non-existent persistentvolume": "The claim has lost its volume. Where its data are still there, make a "
-    "PersistentVolume of that name for them; else delete the claim and make it anew, with the data. The pod goes on by "
-    "itself.",
+    "PersistentVolume of that name for them; else delete the claim and create it again, with the data. The pod "
+    "continues automatically.",
 }
 """It is there, and is none to make: by the scheduler's words."""
 
@@ -40,7 +40,7 @@ _STEPS = (
     (
         "exceed max volume count",
         "Wait until pods with volumes leave a node: none of them takes one more volume. Else ask an admin for another "
-        "node. The pod goes on by itself.",
+        "node. The pod continues automatically.",
     ),
     (
         "affinity rules|topology spread constraints",
@@ -50,7 +50,7 @@ _STEPS = (
     (
         "cannot allocate all claims",
         "Wait until devices are free (kubectl get resourceclaims), or ask an admin: a policy of the cluster has the "
-        "pod claim devices that no node has left. The pod goes on by itself.",
+        "pod claim devices that no node has left. The pod continues automatically.",
     ),
     (
         "ReadWriteOncePod",
@@ -66,7 +66,7 @@ _STEPS = (
         "unbound immediate PersistentVolumeClaims|persistent volumes to bind|binding volumes: "
         "|enough free storage|non-existent pv",
         "kubectl describe pvc says why a claim is not bound: make a volume for it, or name a storage class that makes "
-        "one. The pod goes on by itself.",
+        "one. The pod continues automatically.",
     ),
     (
         "Pod's node affinity",
@@ -76,7 +76,7 @@ _STEPS = (
     (
         "node.kubernetes.io/disk-pressure",
         "Ask an admin to make room on the nodes' disks (kubectl describe nodes: DiskPressure): images, logs and files "
-        "of other pods are there too. The pod goes on by itself.",
+        "of other pods are there too. The pod continues automatically.",
     ),
     (
         "untolerated taint|taints that the pod didn't tolerate|were unschedulable",

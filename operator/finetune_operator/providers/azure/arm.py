@@ -37,22 +37,22 @@ LONGEST_PATH = 512
 _ACTION = re.compile(r"action '([A-Za-z./]{1,128})'")
 _ADDRESS = (
     "Ask an admin to correct azureOpenAI.managementEndpoint of the LLMConnection, or to leave it out in Azure's public "
-    "cloud; if the address is right, it is asked again by itself."
+    "cloud; if the address is right, it is asked again automatically."
 )
-_SUBSCRIPTION = "Ask an admin to look at the Azure subscription; it is tried again by itself."
+_SUBSCRIPTION = "Ask an admin to look at the Azure subscription; it is retried automatically."
 _IN_THE_WAY = {
     "ScopeLocked": (
         "a lock is on the account, its resource group or subscription",
-        "Ask an admin to take the lock off (az lock list); it is tried again by itself.",
+        "Ask an admin to take the lock off (az lock list); it is retried automatically.",
     ),
     "RequestDisallowed": (
         "a policy of Azure denies it",
-        "Ask an admin for an exemption from the policy, or ask for what it allows; it is tried again by itself.",
+        "Ask an admin for an exemption from the policy, or ask for what it allows; it is retried automatically.",
     ),
     "SubscriptionRegistration": (
         "the resource provider Microsoft.CognitiveServices is not registered in the subscription",
-        "Ask an admin to register it (az provider register --namespace Microsoft.CognitiveServices); it is tried again "
-        "by itself.",
+        "Ask an admin to register it (az provider register --namespace Microsoft.CognitiveServices); it is retried "
+        "automatically.",
     ),
     "SubscriptionNotRegistered": ("the subscription is not registered for this", _SUBSCRIPTION),
     "DisabledSubscription": ("the subscription is disabled", _SUBSCRIPTION),

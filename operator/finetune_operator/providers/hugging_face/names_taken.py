@@ -36,12 +36,14 @@ def taken(resource: Resource, found: Manifest) -> CannotMake | Conflict:
     name, kind = found["metadata"]["name"], resource.kind
     held = _held_by(found)
     if held:
-        message = f"{kind} {name} is not of this object; it is being deleted, and kept by its finalizers {held}"
-        step = f"Find out who has set them, and have them taken off {kind.lower()} {name}: then it goes on by itself."
+        message = (
+            f"{kind} {name} does not belong to this object; it is being deleted, and kept by its finalizers {held}"
+        )
+        step = f"Find out who has set them, and have them taken off {kind.lower()} {name}: then it continues."
         return CannotMake(Failure(reason=Reason.NAME_CONFLICT, message=message, next_step=step))
     if goes_by_itself(found):
-        return Conflict(409, "AlreadyExists", f"{kind} {name} is on its way out")
-    message = f"{kind} {name} is there already and is not of this object"
+        return Conflict(409, "AlreadyExists", f"{kind} {name} is being deleted")
+    message = f"{kind} {name} exists already and does not belong to this object"
     step = f"Delete it (kubectl delete {kind.lower()} {name}), or apply this object under a new name."
     return CannotMake(Failure(reason=Reason.NAME_CONFLICT, message=message, next_step=step))
 

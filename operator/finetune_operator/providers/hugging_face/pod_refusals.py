@@ -42,7 +42,7 @@ _WAITS_FOR_VOLUME = frozenset({"ProvisioningFailed", "ExternalProvisioning", "Fa
 _NO_NODE = "the pod has no node, and the scheduler has not said why: it waits for a claim's volume, or does not run"
 _NO_NODE_STEP = (
     "kubectl describe pvc says whether a claim waits for its volume, and for whom; where none does, ask an admin "
-    "whether the scheduler runs. The pod goes on by itself."
+    "whether the scheduler runs. The pod continues automatically."
 )
 
 _UP = ("PodReadyToStartContainers", "True")

@@ -432,7 +432,7 @@ class OpenAIApi:
         if isinstance(answer, str):  # the SDK's way to hand over what is not JSON
             raise Unreadable(f"{self._host} answers with a text")
         if answer is None or isinstance(answer, list | int | float):  # nor does it look at what JSON says
-            raise Unreadable(f"{self._host} answers with JSON that is no object")
+            raise Unreadable(f"{self._host} answers with JSON that is not an object")
         return answer
 
 

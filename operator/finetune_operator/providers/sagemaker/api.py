@@ -157,7 +157,7 @@ class SageMakerApi(AwsApi):
         place, key = place_of(model)
         found = re.fullmatch(rf"(?P<job>(.*/)?{wire.MODELS}{wire.NAME_PREFIX}[^/]+-\d+/)output/model/[^/]+", key)
         if found is None:
-            raise Refused(Reason.PROVIDER_REFUSED, f"{model} is no artifact of a training job")
+            raise Refused(Reason.PROVIDER_REFUSED, f"{model} is not an artifact of a training job")
         await Bucket(self._aws, place).delete_all(found["job"])
 
     def hosting(self) -> HostingApi:
@@ -212,7 +212,7 @@ class SageMakerApi(AwsApi):
         try:
             return read_report(raw)
         except ValueError:
-            raise NotThere(Reason.PROVIDER_REFUSED, f"{name} is no report") from None
+            raise NotThere(Reason.PROVIDER_REFUSED, f"{name} is not a report") from None
 
     async def _finished(self, job: RemoteJob) -> Report:
         """The last report of a job that is done; one that says Failed where its artifact is not whole."""

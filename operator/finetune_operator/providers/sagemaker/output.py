@@ -169,7 +169,7 @@ def looked_into(body: Any, uri: str) -> Files:
                     break
                 _require_bounded(found, uri)
     except (tarfile.TarError, EOFError) as error:
-        raise _unusable(f"{uri} is no archive that can be read ({type(error).__name__})") from None
+        raise _unusable(f"{uri} is not an archive that can be read ({type(error).__name__})") from None
     return found
 
 
@@ -235,7 +235,7 @@ def described(files: Files, uri: str) -> ArtifactRef:
     named = config.get("architectures")
     kinds = [str(one) for one in named] if isinstance(named, list) else []
     if kinds and not any(_ANSWERS.search(one) for one in kinds):
-        raise _unusable(f"{uri}: {kinds[0]} is no model that answers in text")
+        raise _unusable(f"{uri}: {kinds[0]} is not a model that answers in text")
     encoder_decoder = bool(config.get("is_encoder_decoder"))
     return ArtifactRef(uri=uri, kind="Full", architecture="Seq2SeqLM" if encoder_decoder else "CausalLM")
 

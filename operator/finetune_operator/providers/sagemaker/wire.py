@@ -138,7 +138,7 @@ def of_the_instances(error: Refused, field: str, asked: str) -> Refused:
     """The refusal of an instance type, with the field of ours, and without the hundreds of types that there are."""
     if not _INSTANCES.search(error.message):
         return error
-    said = _ALL_OF_THEM.sub("is none of those that SageMaker has for this", error.message)
+    said = _ALL_OF_THEM.sub("is not one that SageMaker offers for this", error.message)
     return Refused(error.reason, f"{field}: {asked}: {said}")
 
 
@@ -346,7 +346,7 @@ _STEPS = {
     "pull it.",
     Reason.MODEL_NOT_IN_CACHE: "Ask an admin to put the model's folder, ORG/NAME/, below sageMaker.modelCache of the "
     "connection, or check the spelling of spec.baseModel.",
-    Reason.TRAINER_CRASHED: "Read the training job's log in CloudWatch; if it is no fault of the job, report it as a "
+    Reason.TRAINER_CRASHED: "Read the training job's log in CloudWatch; if the job is not at fault, report it as a "
     "bug.",
     Reason.CODE_FAILED: "Read the training job's log in CloudWatch, correct the code in its ConfigMap and set "
     "spec.retryNonce. `finetune-trainer run --code` runs it without a cluster.",

@@ -68,4 +68,4 @@ def _unreadable(error: ValidationError) -> Refusal:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     known = [str(p["loc"][0]) for p in problems if p["loc"] and p["type"] != "extra_forbidden"]
     named = ", ".join(sorted(set(known))) or "the body"
-    return Refusal(400, f"this is no question that is passed on: {named} does not fit", close=True)
+    return Refusal(400, f"this is not a question that is passed on: {named} does not fit", close=True)

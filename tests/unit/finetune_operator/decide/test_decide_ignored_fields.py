@@ -37,7 +37,7 @@ JOBS: dict[str, tuple[Any, dict[str, Any], dict[str, str], list[str]]] = {
         {GIVEN: '{"spec":{"hyperparameters":{"epochs:5":null,"seed":null},"suspend":null},"metadata":{"a:1":null}}\n'},
         ["spec.hyperparameters: epochs:5 is a name without a value, which kubectl apply has left out"],
     ),
-    "a name that is no field": (
+    "a name that is not a field": (
         connection(),
         {},
         {GIVEN: '{"spec":{"epochs":3,"lora":{"use_rslora":true},"evaluation":{"baselines":[{"zeroShot":{"n":1}}]}}}'},
@@ -222,7 +222,10 @@ CONNECTIONS: dict[str, tuple[LLMConnectionSpec, dict[str, str], list[str]]] = {
     "restrictions without a value": (
         connection(),
         {GIVEN: '{"spec":{"namespaceSelector":{"matchLabels":null},"fineTuning":{"allowedModels":null}}}'},
-        [f"spec.{field}: nothing stands" for field in ("namespaceSelector.matchLabels", "fineTuning.allowedModels")],
+        [
+            f"spec.{field}: there is nothing after"
+            for field in ("namespaceSelector.matchLabels", "fineTuning.allowedModels")
+        ],
     ),
     "labels of the operator": (
         connection(

@@ -64,7 +64,7 @@ def test_the_condition_ends_only_where_it_was_in_doubt(
         (said(), BUSY, 600, 60),
         (state("True"), DENIED, 600, 60),
     ],
-    ids=["first", "a moment", "as long as it has failed", "for ever", "passes by itself", "failed before, and mended"],
+    ids=["first", "a moment", "as long as it has failed", "forever", "passes by itself", "failed before, and mended"],
 )
 def test_it_is_tried_ever_more_rarely_where_somebody_has_to_do_something(
     before: list[Condition] | None, failure: Failure, after: float, seconds: float

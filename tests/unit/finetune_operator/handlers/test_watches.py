@@ -289,7 +289,7 @@ async def test_a_namespace_that_may_not_be_watched_takes_no_other_with_it_and_is
     watching.cancel()
     assert listener.words.count("pods of b") == 1, "it was watched all the time"
     after = listener.words[listener.words.index("a is shut") :]
-    assert {"pods of a", "jobs of a"} <= set(after), "all of it is listed anew"
+    assert {"pods of a", "jobs of a"} <= set(after), "all of it is listed again"
 
 
 async def test_a_namespace_that_stays_shut_is_not_told_of_at_each_try(

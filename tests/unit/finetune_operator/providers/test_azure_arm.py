@@ -114,8 +114,8 @@ async def test_an_address_that_is_arms_is_not_doubted(status: int) -> None:
 
 FOR_EVER = {"value": [{"name": "one"}], "nextLink": "again"}
 LISTS: dict[str, tuple[dict[str | None, dict[str, Any]], list[str]]] = {
-    "one page for ever": ({None: FOR_EVER, "again": FOR_EVER}, ["one"]),
-    "an empty page for ever": (
+    "one page forever": ({None: FOR_EVER, "again": FOR_EVER}, ["one"]),
+    "an empty page forever": (
         {None: {"value": [], "nextLink": "again"}, "again": {"value": [], "nextLink": "again"}},
         [],
     ),

@@ -42,7 +42,7 @@ def test_the_price_of_a_sku_is_found_however_its_name_is_written(written_as: str
 
 SLIPS: dict[str, tuple[Any, str]] = {
     "a negative price": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": "-3"}}}}, "perMillionTokens"),
-    "a price that is no text": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": 3}}}}, "models.gpt-*"),
+    "a price that is not text": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": 3}}}}, "models.gpt-*"),
     "no number": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": "NaN"}}}}, "perMillionTokens"),
     "an absurd one": ({"models": {"gpt-*": {"training": PRICE | {"perMillionTokens": "9" * 25}}}}, "perMillionTokens"),
     "a currency as nobody writes it": (
@@ -53,7 +53,7 @@ SLIPS: dict[str, tuple[Any, str]] = {
     "no day": ({"closes": "in January"}, "closes"),
     "a price without its day": ({"models": {"gpt-*": {"training": {"perMillionTokens": "3"}}}}, "asOf"),
     "no such day": ({"closes": "2027-13-01"}, "closes: Input should be a valid date"),
-    "an hour's price that is no text": (
+    "an hour's price that is not text": (
         {"hosting": {"Standard": 1.7}},
         "hosting.Standard: Input should be a valid string",
     ),

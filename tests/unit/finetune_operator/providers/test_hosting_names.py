@@ -75,14 +75,14 @@ def model_of(uid: str = MODEL_UID, name: str = "sentiment") -> dict[str, Any]:
     [
         (MODEL_UID, model_of(), {"metadata": {"uid": JOB_UID}}, JOB_UID),
         (MODEL_UID, model_of(), None, MODEL_UID),
-        (MODEL_UID, model_of("made-anew"), None, ""),
+        (MODEL_UID, model_of("made-again"), None, ""),
         (None, model_of(), None, ""),
         (MODEL_UID, model_of(name="another"), None, ""),
     ],
     ids=[
         "made for the model's first job",
         "that job is gone",
-        "the model was made anew, as in another cluster",
+        "the model was recreated, as in another cluster",
         "made by people",
         "a model has one child, of its name",
     ],

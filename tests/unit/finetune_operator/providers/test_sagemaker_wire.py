@@ -70,7 +70,7 @@ _TYPES = ", ".join(f"ml.g{number}.xlarge" for number in range(200))
             f"'variants.1.member.instanceType' failed to satisfy constraint: Member must satisfy enum value set: "
             f"[{_TYPES}]",
             "spec.x: ml.zz9.xlarge: sagemaker refuses (X): 1 validation error detected: Value "
-            "'ml.zz9.xlarge' at 'variants.1.member.instanceType' is none of those that SageMaker has for this",
+            "'ml.zz9.xlarge' at 'variants.1.member.instanceType' is not one that SageMaker offers for this",
         ),
         (
             "sagemaker refuses (X): Instance type ml.zz9.xlarge takes no volume",

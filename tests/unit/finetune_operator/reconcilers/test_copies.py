@@ -62,7 +62,7 @@ async def test_a_copy_of_a_job_does_not_end_it(at: At, at_work: CloudCluster) ->
         True,
     )
     await delete_the_copy(at_work)
-    assert not [note for note in at_work.notes if "is not ended" in note], "that is no reason to worry"
+    assert not [note for note in at_work.notes if "is not ended" in note], "that is not a reason to worry"
     assert at_work.status()["phase"] == "Succeeded"
     assert len(at.states(at_work.provider)) == 1
 

@@ -31,7 +31,7 @@ async def test_another_model_in_its_place_is_told_and_goes_when_that_is_asked(cl
     stalled, status = cluster.condition("Stalled", DEPLOYMENT), cluster.status(DEPLOYMENT)
     assert (status["phase"], stalled["reason"]) == ("Failed", "DeploymentFailed")
     assert f"serves {other} at the provider" in stalled["message"]
-    assert stalled["message"].endswith("change spec.retryNonce to have it made anew.")
+    assert stalled["message"].endswith("change spec.retryNonce to have it recreated.")
     spec = cluster.kube.objects[ADDRESS]["spec"]
     cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "1"})
     await cluster.settle()

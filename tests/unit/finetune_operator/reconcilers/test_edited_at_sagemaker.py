@@ -115,7 +115,7 @@ async def test_one_that_does_not_serve_its_version_any_more_is_told_and_made_ane
     assert (status["phase"], stalled["reason"]) == ("Failed", "DeploymentFailed")
     assert status.get("servedVersion") is None
     assert said in stalled["message"]
-    assert stalled["message"].endswith("; change spec.retryNonce to have it made anew.")
+    assert stalled["message"].endswith("; change spec.retryNonce to have it recreated.")
     assert provider.count(CREATE) == 1
     await ask_again(cluster)
     assert (cluster.status(DEPLOYMENT)["phase"], provider.count(CREATE)) == ("Ready", 2)
@@ -130,7 +130,7 @@ async def test_other_instances_are_told_with_their_price_and_left_until_that_is_
     status, ready = cluster.status(DEPLOYMENT), cluster.condition("Ready", DEPLOYMENT)
     assert (status["phase"], status["servedVersion"], status["cost"]["perHour"]) == ("Ready", 1, "3.04")
     said = "; at the provider it is ml.g5.2xlarge x 2, not ml.g5.xlarge x 1"
-    assert ready["message"].endswith(f"{said}: change spec.retryNonce to have it deleted and made anew")
+    assert ready["message"].endswith(f"{said}: change spec.retryNonce to have it deleted and recreated")
     await ask_again(cluster)
     assert (cluster.status(DEPLOYMENT)["cost"]["perHour"], provider.count(CREATE)) == ("1.41", 2)
 

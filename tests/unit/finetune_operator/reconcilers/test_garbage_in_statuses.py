@@ -109,4 +109,4 @@ async def test_a_version_whose_place_somebody_has_overwritten_is_not_served_as_i
     stalled = cluster.condition("Stalled", DEPLOYMENT)
     assert (stalled["status"], stalled["reason"]) == ("True", "VersionNotFound")
     assert "'nowhere', which status.versions of its FineTunedModel has as artifact.uri" in stalled["message"]
-    assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers goes on answering"
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers keeps answering"

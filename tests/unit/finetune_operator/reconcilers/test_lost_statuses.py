@@ -64,7 +64,7 @@ async def test_a_model_whose_status_was_emptied_has_its_versions_back_from_its_j
     await cluster.settle()
     assert without(cluster.status(MODEL), "conditions") == without(before, "conditions")
     assert cluster.condition("Ready", MODEL)["status"] == "True"
-    assert cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"] == server, "what answers goes on answering"
+    assert cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"] == server, "what answers keeps answering"
     assert ("FineTunedModel", "Warning", "Recovered") in cluster.told
 
 

@@ -95,7 +95,7 @@ async def test_what_belongs_to_others_is_neither_attached_nor_deleted(cluster, p
     await attach(cluster, "stranger", deletionPolicy="Delete")
     stalled = cluster.condition("Stalled", PROD)
     assert (stalled["reason"], cluster.status(PROD)["phase"]) == ("AttachedDiffers", "Failed")
-    assert "no version of FineTunedModel sentiment" in stalled["message"]
+    assert "not a version of FineTunedModel sentiment" in stalled["message"]
     await delete(cluster)
     assert hosts(provider) == ["by-hand", "stranger"]
     assert ("ModelDeployment", "Warning", "Retained") in cluster.told

@@ -92,7 +92,7 @@ async def test_a_job_whose_status_somebody_emptied_is_not_paid_for_again(provide
     cluster.forget({})
     await cluster.settle()
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
-    assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects, "its data are not brought there anew"
+    assert (JOBS, "team-a", "sentiment-1-1") not in cluster.kube.objects, "its data are not brought there again"
     assert provider.count(CREATE) == 1
 
 

@@ -201,7 +201,7 @@ async def test_nothing_of_the_rows_is_said_anywhere(provider, begin, caplog):
 
 UNASKED = {
     "a model that the job does not compare with": ({}, {"model": "activeVersion"}),
-    "a base model that is no baseline": ({"evaluation": {"baselines": [{"activeVersion": {}}]}}, {"model": "base"}),
+    "a base model that is not a baseline": ({"evaluation": {"baselines": [{"activeVersion": {}}]}}, {"model": "base"}),
 }
 
 

@@ -148,7 +148,7 @@ async def test_a_new_version_that_fails_leaves_the_old_one_answering(cluster, pr
     assert (status["phase"], status["servedVersion"], status["endpoint"]["model"]) == ("Degraded", 1, first)
     assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "DeploymentFailed"
     assert first in hosts(provider)
-    assert "change spec.retryNonce to have it made anew" in cluster.condition("Stalled", DEPLOYMENT)["message"]
+    assert "change spec.retryNonce to have it recreated" in cluster.condition("Stalled", DEPLOYMENT)["message"]
     spec = cluster.kube.objects[ADDRESS]["spec"]
     cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "retryNonce": "again"})
     await cluster.settle()

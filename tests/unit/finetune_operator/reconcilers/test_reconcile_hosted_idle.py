@@ -96,7 +96,7 @@ async def test_it_stays_asleep_over_a_new_operator_and_wakes_by_the_annotation(c
     await deployed(cluster)
     assert (provider.count(PUT), cluster.status(DEPLOYMENT)["servedVersion"]) == (2, 1)
     await go_on(cluster, HOUR, 600)
-    assert cluster.status(DEPLOYMENT)["phase"] == "Ready", "its time begins anew"
+    assert cluster.status(DEPLOYMENT)["phase"] == "Ready", "its time begins again"
     await go_on(cluster, 2 * HOUR, 600)
     assert cluster.status(DEPLOYMENT)["phase"] == "Idle", "the same annotation wakes it once"
 

@@ -75,7 +75,7 @@ async def test_a_job_whose_creation_was_not_answered_is_found_again(provider, be
 
 MODELS = {
     "none by name": (404, None),
-    "names are no paths": (405, None),
+    "names are not paths": (405, None),
     "none at all": (404, 404),
     "no list": (405, 501),
 }

@@ -24,8 +24,8 @@ MISSING: dict[str, tuple[Beside, str]] = {
     "a job would have": (
         Beside(["tickets"], [], ["sentiment-2", "sentiment-1"]),
         "spec.modelRef: FineTunedModel sentiment does not exist; FineTuneJob sentiment-1 and 1 more, which would have "
-        "made it, failed. See why (kubectl describe ftj sentiment-1), and retry it or apply another one; the rest "
-        "follows by itself.",
+        "made it, failed. See why (kubectl describe ftj sentiment-1), and retry it or apply another; the rest "
+        "follows automatically.",
     ),
     "a name that nobody has": (
         Beside(["tickets", "sentimnet"], []),

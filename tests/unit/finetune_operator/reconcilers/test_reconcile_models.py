@@ -261,7 +261,9 @@ async def test_history_keeps_a_version_whose_job_does_not_say_that_it_made_it() 
     cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec={"historyLimit": 1})
     cluster.hear()
     await cluster.reconcile(MODEL)
-    assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]], "it would tell of it anew"
+    assert not [key for key in cluster.kube.objects if key[0] is JOBS and "prune" in key[2]], (
+        "it would tell of it again"
+    )
     await cluster.settle()
     await cluster.reconcile(MODEL)
     await cluster.settle()
@@ -388,7 +390,7 @@ async def test_a_model_whose_connection_is_gone_says_what_its_deployment_waits_f
     stalled = cluster.condition("Stalled", MODEL)
     assert (stalled["status"], stalled["reason"]) == ("True", "ConnectionNotFound")
     assert "LLMConnection local of version 1 does not exist" in stalled["message"]
-    assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers goes on answering"
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers keeps answering"
 
 
 async def test_a_connection_that_cannot_be_read_is_not_said_to_be_gone_by_a_deployment_and_serves_again_later() -> None:
@@ -402,7 +404,7 @@ async def test_a_connection_that_cannot_be_read_is_not_said_to_be_gone_by_a_depl
     assert (stalled["status"], stalled["reason"]) == ("True", "ConnectionNotFound")
     assert "cannot read LLMConnection local of version 1" in stalled["message"]
     assert "does not exist" not in stalled["message"]
-    assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers goes on answering"
+    assert cluster.status(DEPLOYMENT)["servedVersion"] == 1, "what answers keeps answering"
     cluster.kube.change(CONNECTIONS, "local", None, spec=spec)
     await cluster.settle()
     assert cluster.condition("Ready", DEPLOYMENT)["status"] == "True"

@@ -40,7 +40,7 @@ async def test_what_answered_is_told_until_the_new_one_can_be_asked(
     assert (status["phase"], status["servedVersion"]) == (phase, 1), status
     assert status["endpoint"]["model"] == first["artifact"]["providerModelID"]
     assert cluster.condition("Stalled", DEPLOYMENT)["status"] == str(phase == "Degraded")
-    assert "version 1 goes on answering" in cluster.condition("Ready", DEPLOYMENT)["message"]
+    assert "version 1 keeps answering" in cluster.condition("Ready", DEPLOYMENT)["message"]
     cluster.provider.faults.clear()
     await go_on(cluster, 1800)
     assert (cluster.status(DEPLOYMENT)["phase"], cluster.status(DEPLOYMENT)["servedVersion"]) == ("Ready", 2)

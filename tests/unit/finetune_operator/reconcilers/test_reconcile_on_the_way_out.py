@@ -106,7 +106,7 @@ async def test_a_server_that_is_deleted_and_kept_is_told_of_and_made_again_once_
     spec = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]["spec"]
     cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "huggingFace": {"replicas": 2}})
     await cluster.settle()
-    assert cluster.kube.asked("apply", resource.plural) == applied, "what is on its way out takes no changes"
+    assert cluster.kube.asked("apply", resource.plural) == applied, "what is being deleted takes no changes"
     said = f"{resource.kind} sentiment is being deleted, and kept by its finalizers {FOREIGN}"
     assert said in cluster.condition("Ready", DEPLOYMENT)["message"]
     cluster.kube.drop(resource, "sentiment")
@@ -199,7 +199,7 @@ async def test_a_batch_job_that_nothing_tells_whose_it_is_and_that_is_kept_is_na
     failure = cluster.status()["failure"]
     assert failure["reason"] == "NameConflict"
     assert failure["message"] == (
-        f"Job sentiment-1-1 is not of this object; it is being deleted, and kept by its finalizers {FOREIGN}"
+        f"Job sentiment-1-1 does not belong to this object; it is being deleted, and kept by its finalizers {FOREIGN}"
     )
     assert "taken off job sentiment-1-1" in failure["nextStep"]
     cluster.kube.drop(JOBS, "sentiment-1-1")

@@ -221,7 +221,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {
     "no model": ({"xgboost-model": b"x"}, "ModelUnusable", "has neither adapter_config.json nor config.json"),
     "a classifier": (
         {"config.json": b'{"architectures": ["BertForSequenceClassification"]}', "model.safetensors": b"w"},
-        "ModelUnusable", "BertForSequenceClassification is no model that answers in text",
+        "ModelUnusable", "BertForSequenceClassification is not a model that answers in text",
     ),
     "another kind of adapter": (
         AN_ADAPTER | {"adapter_config.json": b'{"peft_type": "PROMPT_TUNING"}'}, "ModelUnusable", "PROMPT_TUNING",
@@ -261,7 +261,7 @@ async def test_an_archive_that_is_none_is_refused(cluster):
     await adopt(cluster)
     cluster.provider.training.container = None
     await cluster.pass_time(3600)
-    assert "is no archive that can be read" in cluster.status()["failure"]["message"]
+    assert "is not an archive that can be read" in cluster.status()["failure"]["message"]
 
 
 async def test_files_that_its_manifest_has_and_s3_has_not_are_named(cluster):

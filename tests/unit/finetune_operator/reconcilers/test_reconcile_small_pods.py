@@ -48,7 +48,7 @@ async def test_an_image_that_cannot_be_pulled_is_named_by_where_it_is_written(be
     await cluster.settle()
     said = told(cluster.status()["failure"])
     assert "checkPod.image of the connection, else checkImage of the chart's values" in said
-    assert said.endswith("The job goes on by itself once they are right.")
+    assert said.endswith("The job continues automatically once they are right.")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ async def test_who_refuses_or_does_not_place_such_a_pod_is_told_with_its_own_tem
         (
             str(refusal_of_pod("maximum cpu usage per Pod is 2, but limit is 4").next_step),
             "Ask an admin to let checkPod.podTemplate.resources of the connection ask for what the message says. It is "
-            "tried again by itself.",
+            "retried automatically.",
         ),
     ],
 )

@@ -30,7 +30,7 @@ async def test_a_job_says_that_its_node_does_not_answer_and_that_it_does_again()
     await cluster.settle()
     assert cluster.condition("Ready")["message"] == (
         f"the training pod's node does not answer since {SINCE}: if it is not back within some minutes, the pod is "
-        "given up, and the next attempt goes on from the last checkpoint (kubectl get nodes)"
+        "given up, and the next attempt resumes from the last checkpoint (kubectl get nodes)"
     )
     is_heard(cluster, "sentiment-1-1-x", "True")
     await cluster.settle()

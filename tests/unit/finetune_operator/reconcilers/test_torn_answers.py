@@ -112,7 +112,7 @@ def lists(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
 
 
 ODD_LISTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "says that more follows, for ever": lambda page: {**page, "has_more": True},
+    "says that more follows, forever": lambda page: {**page, "has_more": True},
     "each row twice": lambda page: {**page, "data": [row for row in page["data"] for _ in "ab"], "has_more": True},
     "backwards": lambda page: {**page, "data": page["data"][::-1]},
     "without has_more": lambda page: {key: value for key, value in page.items() if key != "has_more"},

@@ -65,7 +65,7 @@ async def test_get_gives_the_object_and_none_when_it_is_not_there(tmp_path):
 async def test_an_answer_that_is_no_object_is_an_error_of_the_api(tmp_path, body):
     async with fake_api.serve(tmp_path) as (api, client):
         api.answer(body)
-        with pytest.raises(KubeError, match="no object"):
+        with pytest.raises(KubeError, match="not an object"):
             await client.get(JOBS, "a", "team")
 
 

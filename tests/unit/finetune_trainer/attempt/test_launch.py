@@ -30,7 +30,7 @@ def test_the_pod_ends_with_code_and_message_of_the_rank_that_failed_first(job, t
     assert told.failure is not None
     assert told.failure.reason == Reason.MODEL_NOT_IN_CACHE
     assert signal.getsignal(signal.SIGTERM) is before
-    assert "FINETUNE_RANKS" not in os.environ, "what is started next is no rank"
+    assert "FINETUNE_RANKS" not in os.environ, "what is started next is not a rank"
 
 
 SAID = {

@@ -45,7 +45,7 @@ def test_a_base_that_computes_no_numbers_is_refused_before_it_is_trained(base, t
     codes = ranks.ended(ranks.started(job, 2, ranks.do_sharing))
     assert codes == [ExitCode.MODEL_UNUSABLE] * 2, "each rank has found it by itself: none waits for the other"
     assert failure(job).reason == Reason.MODEL_UNUSABLE
-    assert "before any training its loss is no finite number" in failure(job).message
+    assert "before any training its loss is not a finite number" in failure(job).message
     assert not ranks.steps_done(job)
 
 

@@ -284,8 +284,8 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
         ),
         ({"messages": None}, "Missing", "messages", "messages is missing"),
         ({"messages": []}, "Empty", "messages", "messages is empty"),
-        ({"messages": "a"}, "Malformed", "messages", "messages is no list of messages"),
-        ({"messages": {"0": ANSWER}}, "Malformed", "messages", "messages is no list of messages, but an object"),
+        ({"messages": "a"}, "Malformed", "messages", "messages is not a list of messages"),
+        ({"messages": {"0": ANSWER}}, "Malformed", "messages", "messages is not a list of messages, but an object"),
         *(
             (
                 {"messages": [{"role": role, "content": "a"}, ANSWER]},
@@ -295,7 +295,7 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
             )
             for role in ({}, ["user"], 1)
         ),
-        ({"messages": [1, ANSWER]}, "Malformed", "messages", "message 1 is no object with role and content"),
+        ({"messages": [1, ANSWER]}, "Malformed", "messages", "message 1 is not an object with role and content"),
         (
             {"contents": [GEMINI, {"role": "model", "parts": [{"text": "b", "thought": True}]}]},
             "NotText",
@@ -332,14 +332,19 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
             "message 2 has a weight other than 0 and 1",
         ),
         ({"messages": " "}, "Empty", "messages", "messages is empty"),
-        ({"messages": "{}"}, "Malformed", "messages", "messages is no list of messages"),
+        ({"messages": "{}"}, "Malformed", "messages", "messages is not a list of messages"),
         (
             {"messages": "[{'role': 'user'}]"},
             "Malformed",
             "messages",
             "messages is a list as Python's str writes it, not JSON",
         ),
-        ({"messages": "[" * 5000}, "Malformed", "messages", "messages is no list of messages, nor one written as JSON"),
+        (
+            {"messages": "[" * 5000},
+            "Malformed",
+            "messages",
+            "messages is not a list of messages, nor one written as JSON",
+        ),
         ({"messages": json.dumps([USER])}, "NoCompletion", "messages", "the last message is not the assistant's"),
         ({"prompt": [USER, ANSWER], "completion": "b"}, "Malformed", "prompt", "the last message of the prompt is not"),
         ({"prompt": [{}, USER], "completion": "b"}, "Malformed", "prompt", "message 1 has no role"),

@@ -157,14 +157,22 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("column.csv", b"prompt\na\n\nb\n", [(2, None), (4, None)]),
         ("inner-cr.csv", b"prompt,completion\r\na\r,b\r\nc,d\r\n", [(2, "carriage return"), (3, None)]),
         ("again.csv", b"prompt,completion\na,b\nprompt,completion\nc,d\n", [(2, None), (3, "header"), (4, None)]),
-        ("again.csv", b"prompt,id\r\na,id\r\nprompt,id\r\n", [(2, None), (3, "the header stands here once more")]),
+        ("again.csv", b"prompt,id\r\na,id\r\nprompt,id\r\n", [(2, None), (3, "the header is repeated here")]),
         ("quoted.csv", b'"prompt","completion"\n"a","b"\n"prompt","completion"\n', [(2, None), (3, "header")]),
         ("marked.csv", b'\xef\xbb\xbfid,prompt\na,b\n\xef\xbb\xbf"id",prompt\n', [(2, None), (3, "header")]),
         ("breaks.csv", b"prompt,completion\n" + b"\r\n" * 9 + b"a,b\n", [(11, None)]),
         ("breaks.jsonl", b"\n \r\n" * 90_000 + b'{"a":1}\n', [(180_001, None)]),
         ("bom.jsonl", b'\xef\xbb\xbf{"a":1}\n', [(1, None)]),
-        ("bom-again.jsonl", b'{"a":1}\n\xef\xbb\xbf{"a":1}\n', [(1, None), (2, "at byte 1: a byte order mark")]),
-        ("caps.csv", b"prompt,id\na,b\nPrompt, ID\nPrompt,x\n", [(2, None), (3, "the header stands here"), (4, None)]),
+        (
+            "bom-again.jsonl",
+            b'{"a":1}\n\xef\xbb\xbf{"a":1}\n',
+            [(1, None), (2, "1: there is a byte order mark")],
+        ),
+        (
+            "caps.csv",
+            b"prompt,id\na,b\nPrompt, ID\nPrompt,x\n",
+            [(2, None), (3, "header is repeated"), (4, None)],
+        ),
         ("named.csv", b"[id],prompt\n1,a\n", [(2, None)]),
         ("braces.csv", b"{id},prompt\n1,a\n", [(2, None)]),
         ("twice.jsonl", b'{"a":1,"a":2}\n{"a":1}\n', [(1, "the line has the column a twice in one"), (2, None)]),
@@ -189,16 +197,20 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
             [(n, "a quote within text") for n in (1, 2)],
         ),
         ("path.jsonl", b'{"a":"C:\\dir"}\n', [(1, "a backslash that is part of text is written twice")]),
-        ("last.jsonl", b'{"a":1,}\n{"a":[1,]}', [(n, "at byte [89]: a comma stands before a closing") for n in (1, 2)]),
+        (
+            "last.jsonl",
+            b'{"a":1,}\n{"a":[1,]}',
+            [(n, "at byte [89]: there is a comma before a closing") for n in (1, 2)],
+        ),
         ("said.jsonl", b'// rows\n{"a":1}\n# x\n', [(1, "JSON has no comments"), (2, None), (3, "no comments")]),
         ("blank.jsonl", b'\n{"a":1}\n  \n{"a":2}', [(2, None), (4, None)]),
         ("cut.jsonl", b'{"a":1}\n{"a":', [(1, None), (2, "breaks off")]),
         ("junk.jsonl", b'nope\n{"a":1}\n', [(1, "not valid JSON at byte"), (2, None)]),
         ("text.jsonl", b'{"a":"\xff"}\n{"a":1}\n', [(1, "not UTF-8"), (2, None)]),
         ("nul.csv", b"prompt,completion\na\0,b\na,b\n", [(2, "has a NUL byte"), (3, None)]),
-        ("scalar.jsonl", b'"x"\n3\nnull\n', [(n, "no JSON object") for n in (1, 2, 3)]),
+        ("scalar.jsonl", b'"x"\n3\nnull\n', [(n, "not a JSON object") for n in (1, 2, 3)]),
         ("list.jsonl", b'[{"a":1}]\n{"a":1}\n', [(0, None), (1, "follows the array: .* or one object a line")]),
-        ("late.jsonl", b'{"a":1}\n[{"a":1}]\n', [(1, None), (2, "the line is no JSON object")]),
+        ("late.jsonl", b'{"a":1}\n[{"a":1}]\n', [(1, None), (2, "the line is not a JSON object")]),
         ("pretty.jsonl", b'[\n{"a":1}\n]\n', [(0, None)]),
         ("lines.json", b'\xef\xbb\xbf \n{"a":1}\n{"a":\n{"a":2}', [(2, None), (3, "breaks off"), (4, None)]),
         ("first.json", b'{"a":NaN}\n{"a":1}\n', [(1, "NaN"), (2, None)]),
@@ -207,7 +219,7 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("half.jsonl", b'{"a":"\\ud800"}\n{"a":"\\ud800 "}\n', [(n, "half of a character") for n in (1, 2)]),
         ("deep.jsonl", b'{"a":' * 100_000 + b'\n{"a":1}\n', [(1, "nested too deeply"), (2, None)]),
         ("bom.json", b'\xef\xbb\xbf[{"a":1}]', [(0, None)]),
-        ("items.json", b'[1,{"a":1},"x"]', [(0, "no JSON object"), (1, None), (2, "no JSON object")]),
+        ("items.json", b'[1,{"a":1},"x"]', [(0, "not a JSON object"), (1, None), (2, "not a JSON object")]),
         ("cut.json", b'[{"a":1},{"a"', [(0, None), (1, "the array breaks off")]),
         ("open.json", b'[{"a":1}', [(0, "the array breaks off")]),
         ("comma.json", b'[{"a":1},', [(0, None), (1, "the array breaks off")]),
@@ -284,17 +296,17 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.jsonl.xz", XZ[:-3], "t.jsonl.xz: the xz compression breaks off in the middle"),
         ("t.jsonl.xz", XZ[:20] + b"\0\0\0\0" + XZ[24:], "t.jsonl.xz: the xz compression is broken"),
         ("t.jsonl.xz", WIDE_XZ, "t.jsonl.xz: the xz compression needs a window of more than 128 MiB"),
-        ("t.parquet", b"PAR1 nothing", "t.parquet: is no Parquet file, or its end is missing"),
-        ("t.parquet", PARQUET[:-5], "t.parquet: is no Parquet file, or its end is missing"),
+        ("t.parquet", b"PAR1 nothing", "t.parquet: is not a Parquet file, or its end is missing"),
+        ("t.parquet", PARQUET[:-5], "t.parquet: is not a Parquet file, or its end is missing"),
         ("t.parquet", b"PAR1" + b"\xff" * 60 + PARQUET[64:], "t.parquet: row group 0 is broken after row 0"),
         ("t.jsonl.gz", gzip.compress(GZIP, mtime=0), "t.jsonl.gz: is compressed twice"),
         ("t.jsonl.zst", WIDE, "t.jsonl.zst: the zstd compression needs a window of more than 128 MiB"),
-        ("t.json", b'{\n"prompt":"a"}', "t.json: begins with an object that is no row: .* goes on in the next line"),
-        ("t.json", b'{"rows":[{"prompt":"a"}]}', "t.json: begins with an object that is no row: it holds the rows"),
-        ("t.json", b'{"prompt":{"0":"a"},"completion":{"0":"b"}}', "t.json: begins with an object that is no row"),
-        ("t.json", b'{"0":{"prompt":"a"},"1":{"prompt":"b"}}', "t.json: begins with an object that is no row"),
-        ("t.json", b'{"prompt":["a","b"],"completion":["c","d"]}', "t.json: begins with an object that is no row"),
-        ("t.json", b'{"columns":["prompt"],"data":[["a"],["b"]]}', "t.json: begins with an object that is no row"),
+        ("t.json", b'{\n"prompt":"a"}', "t.json: begins with an object that is not a row: .* goes on in the next line"),
+        ("t.json", b'{"rows":[{"prompt":"a"}]}', "t.json: begins with an object that is not a row: it holds the rows"),
+        ("t.json", b'{"prompt":{"0":"a"},"completion":{"0":"b"}}', "t.json: begins with an object that is not a row"),
+        ("t.json", b'{"0":{"prompt":"a"},"1":{"prompt":"b"}}', "t.json: begins with an object that is not a row"),
+        ("t.json", b'{"prompt":["a","b"],"completion":["c","d"]}', "t.json: begins with an object that is not a row"),
+        ("t.json", b'{"columns":["prompt"],"data":[["a"],["b"]]}', "t.json: begins with an object that is not a row"),
         ("t.csv", b"Report,\r\n\r\nprompt,completion\r\na,b\r\n", "t.csv: the header stands on line 3, below lines"),
         ("t.csv", b"# title\nprompt;completion\na;b\n", "t.csv: the header stands on line 2, below lines"),
         (
@@ -303,14 +315,14 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
             "t.csv: is a table drawn for people, as Markdown",
         ),
         ("t.csv", b"prompt | completion\r\n--- | ---\r\na | b\r\n", "t.csv: is a table drawn for people"),
-        ("t.json", b"prompt,completion", "t.json: is no JSON array"),
+        ("t.json", b"prompt,completion", "t.json: is not a JSON array"),
         ("t.csv", b'"prompt,completion\n' + b"a,b\n" * 300, "t.csv: the header cannot be read: a quote is opened"),
         ("t.csv", b"prompt,prompt\n1,2\n", "t.csv: two columns of the header are called 'prompt'"),
         ("t.csv", b'{"prompt":"a"}\n', "t.csv: begins like JSON, not like CSV"),
         ("t.csv", b"\xef\xbb\xbf[\n  {", "t.csv: begins like JSON, not like CSV"),
         ("t.csv", "prompt".encode("utf-32"), "t.csv: is UTF-32 text"),
         ("t.csv", "prompt".encode("utf-16")[:-1], "t.csv: the UTF-16 text breaks off within a character"),
-        ("t.csv", b"crc\0\0\0\2\0", "t.csv: begins with NUL bytes: it is no text"),
+        ("t.csv", b"crc\0\0\0\2\0", "t.csv: begins with NUL bytes: it is not text"),
         ("t.csv", b"messages;x|messages\n", "t.csv: its header can be read by semicolons and by bars"),
         ("t.csv", b"PK\x03\x04", "t.csv: is a zip archive or a spreadsheet"),
         ("t.jsonl", b"BZh9", "t.jsonl: the bzip2 compression breaks off"),
@@ -339,7 +351,11 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.csv", b"404: Not Found", SERVERS_WORDS),
         ("t.json", b'{"message": "Not Found", "documentation_url": "https://a"}', SERVERS_WORDS),
         ("t.jsonl", b'{"error": {"code": 403, "message": "Forbidden"}}\n', SERVERS_WORDS),
-        ("t.jsonl", b'{"data":[{"prompt":"a"}]}\n', "t.jsonl: begins with an object that is no row: it holds the rows"),
+        (
+            "t.jsonl",
+            b'{"data":[{"prompt":"a"}]}\n',
+            "t.jsonl: begins with an object that is not a row: it holds the rows",
+        ),
         ("t.parquet", b"version https://git-lfs.github.com/spec/v1\n", "t.parquet: is a pointer of Git LFS"),
         ("t.parquet", b"PARE" + PARQUET[4:-4] + b"PARE", "t.parquet: is an encrypted Parquet file"),
         ("t.parquet", TWINS, "t.parquet: two columns are called 'prompt'"),
@@ -365,12 +381,12 @@ def test_a_first_line_of_many_bars_is_looked_at_in_no_time(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"prompt,completion" + b"|" * (1 << 17) + b"\na,b\n")
     begun = time.process_time()
     assert len(records(tmp_path / "t.csv")) == 1
-    assert time.process_time() - begun < 2, "it takes 15 seconds where each bar is a place to begin anew"
+    assert time.process_time() - begun < 2, "it takes 15 seconds where each bar is a place to begin again"
 
 
 def test_one_object_around_more_than_a_row_may_have_is_no_row(tmp_path):
     (tmp_path / "t.json").write_bytes(b'{"rows":[{"prompt":"' + BIG + b'"}]}')
-    with pytest.raises(TrainerError, match="begins with an object that is no row: it holds the rows"):
+    with pytest.raises(TrainerError, match="begins with an object that is not a row: it holds the rows"):
         records(tmp_path / "t.json")
 
 

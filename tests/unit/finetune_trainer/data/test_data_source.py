@@ -352,7 +352,7 @@ def test_what_is_in_no_store_is_no_matter_of_volumes_and_config_maps(uri):
 def test_an_endpoint_of_s3_that_is_no_url_is_named(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "minio.team-a.svc:9000")
     error = store_error(parse_uri("s3://data/a.csv"), ValueError("Invalid endpoint"))
-    assert error.next_step == "AWS_ENDPOINT_URL is no URL: it begins with https:// or http://."
+    assert error.next_step == "AWS_ENDPOINT_URL is not a URL: it begins with https:// or http://."
 
 
 def read(uri) -> bytes:

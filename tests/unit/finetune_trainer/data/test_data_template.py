@@ -233,7 +233,7 @@ ANSWERS_ALONE = "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.conte
             {"eos_token": "<|endoftext|>"},
             TWO,
             "It is blue.<|im_end|>",
-            id="an end of turn that is no end of all",
+            id="an end of turn that is not an end of all",
         ),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_key_that_no_header_may_have_is_told_as_such_and_not_shown(serve, key)
     outcome, answers = put(service, key=key)
     assert (answers, service.requests, outcome.errors) == ([], [], 3)
     assert outcome.problem == (
-        "3 rows were not answered: its key has line breaks or letters beyond ASCII: write it anew into its Secret"
+        "3 rows were not answered: its key has line breaks or letters beyond ASCII: write it again into its Secret"
     )
 
 
@@ -129,9 +129,9 @@ def said(message, **body):
         ((200, b"\n<!DOCTYPE html><title>Sign in</title>", {}), "it is a web page. url has to be that of an API"),
         ((200, b'data: {"choices": [{"delta": {"content": "r"}}]}\n\ndata: [DONE]\n', {}), "it is a stream"),
         ((200, b"", {}), "it is empty"),
-        ((200, b"red", {}), "it is no JSON"),
-        ((200, b"[" * 100_000, {}), "it is no JSON"),
-        ((200, b"[1]", {}), "it is no object"),
+        ((200, b"red", {}), "it is not JSON"),
+        ((200, b"[" * 100_000, {}), "it is not JSON"),
+        ((200, b"[1]", {}), "it is not an object"),
         ((200, {"error": {"message": SECRET}}, {}), "it is an error, in spite of HTTP 200"),
         ((200, {"error": SECRET, "choices": None}, {}), "it is an error, in spite of HTTP 200"),
         (said({"content": None, "refusal": SECRET}), "the model refuses it"),
@@ -147,7 +147,7 @@ def said(message, **body):
         (ended("error", SECRET), "it broke an answer off with an error, in spite of HTTP 200"),
         ((204, b"", {}), "it is empty"),
         ((202, {"id": SECRET}, {}), "an answer has no choices[0].message.content"),
-        ((200, gzip.compress(json.dumps(good()[1]).encode())[:60], {"Content-Encoding": "gzip"}), "it is no JSON"),
+        ((200, gzip.compress(json.dumps(good()[1]).encode())[:60], {"Content-Encoding": "gzip"}), "it is not JSON"),
         ((200, b"red", {"Content-Encoding": "gzip"}), "cannot be unpacked as its Content-Encoding says"),
         ((200, b"red", {"Content-Encoding": "br"}), "packed in a way that was not asked for"),
         ((200, gzip.compress(gzip.compress(b"")), {"Content-Encoding": "gzip, gzip"}), "packed in a way that was not"),
@@ -155,7 +155,7 @@ def said(message, **body):
         ((429, {"error": {"code": "insufficient_quota", "message": SECRET}}, {}), "has no credit left"),
         ((200, {"output_text": SECRET}, {}), "an answer has no choices[0].message.content"),
         (bad(301, Location="https://elsewhere.example.com/"), "HTTP 301: it sends elsewhere; name that address as url"),
-        (bad(405), "HTTP 405: chat completions are no path of its url, which often ends with /v1"),
+        (bad(405), "HTTP 405: its url, which often ends with /v1, does not serve chat completions"),
         (bad(404), "there is no such path or model; look at its url, which often ends with /v1, and at model"),
         (bad(403), "it does not accept the key; look at its apiKeySecretRef"),
         (bad(413), "HTTP 413: a question is too long for it"),

@@ -280,7 +280,7 @@ def test_a_whole_model_is_compared_with_an_adapter_and_its_base(tiny_model, tmp_
     [
         (None, "the model had no active version when the attempt started"),
         (ActiveVersionRef(version=4), "its weights are not where the trainer can reach them"),
-        (ActiveVersionRef(version=4, folder="/nowhere/model"), "ModelUnusable: /nowhere/model is no folder"),
+        (ActiveVersionRef(version=4, folder="/nowhere/model"), "ModelUnusable: /nowhere/model is not a folder"),
     ],
 )
 def test_an_active_version_that_cannot_be_asked_is_told(tiny_model, tmp_path, active, says):

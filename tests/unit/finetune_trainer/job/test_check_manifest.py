@@ -160,13 +160,13 @@ def test_a_date_is_text(write):
         (("kind: FineTuneJob", "kind: Job"), "job.yaml line 2: finetune.dev has no kind Job"),
         (("apiVersion: finetune.dev/v1alpha1", "apiVersion: v1"), "line 1: apiVersion: input should be"),
         (("kind:", " kind:"), "job.yaml line 2: "),
-        (("kind:", "kind: a\nkind:"), "job.yaml line 3: kind stands twice"),
-        (("kind:", f"{JOB}kind:"), "apiVersion stands twice: before a second object goes a line ---"),
+        (("kind:", "kind: a\nkind:"), "job.yaml line 3: kind occurs twice"),
+        (("kind:", f"{JOB}kind:"), "apiVersion occurs twice: before a second object goes a line ---"),
         (("kind: FineTuneJob", "kind: FinetuneJob"), "has no kind FinetuneJob; did you mean FineTuneJob?"),
-        (("sentiment-1", "{{ name }}"), "job.yaml line 3: a key is no text"),
+        (("sentiment-1", "{{ name }}"), "job.yaml line 3: a key is not text"),
         (("sentiment-1", "a\x07b"), "job.yaml line 3: it has a character that YAML does not allow"),
-        (("sentiment-1", "!!binary aGk="), "job.yaml line 3: a tag such as !vault stands there"),
-        (("sentiment-1", "Sentiment_1"), "metadata.name: this is no name of an object"),
+        (("sentiment-1", "!!binary aGk="), "job.yaml line 3: there is a tag such as !vault"),
+        (("sentiment-1", "Sentiment_1"), "metadata.name: this is not a name of an object"),
         (("baseModel: Hugging", "baseModel: /Hugging"), "spec.baseModel: baseModel is the name of a model, such as"),
         (("{name: sentiment}", "{name: Sentiment}"), "spec.modelRef.name: modelRef.name becomes the name of a Service"),
         (("baseModel:", "base_model:"), "spec.base_model: no such field; did you mean baseModel?"),
@@ -182,19 +182,25 @@ def test_a_date_is_text(write):
             ("annotations: {a: b}", "annotations: {a: 1}"),
             "line 3: metadata.annotations.a: input should be a valid",
         ),
-        (("annotations: {a: b}", "labels: {a: b c}"), "line 3: metadata.labels: a: this is no label"),
-        (("annotations: {a: b}", f"labels: {{a: {'b' * 64}}}"), "line 3: metadata.labels: a: this is no label"),
+        (("annotations: {a: b}", "labels: {a: b c}"), "line 3: metadata.labels: a: this is not a label"),
+        (("annotations: {a: b}", f"labels: {{a: {'b' * 64}}}"), "line 3: metadata.labels: a: this is not a label"),
         (("{name: sentiment}", "{name: y}"), "spec.modelRef.name: input should be a valid string"),
         (("{name: sentiment}", "{name: =}"), "spec.modelRef.name: modelRef.name becomes the name of a Service"),
-        (("\n  baseModel", "\n\tbaseModel"), "job.yaml line 6: a tab stands at its beginning"),
+        (("\n  baseModel", "\n\tbaseModel"), "job.yaml line 6: there is a tab at its beginning"),
         (("annotations: {a: b}", "lables: {a: b}"), "line 3: metadata.lables: no such field; did you mean labels?"),
         (("name: sentiment-1", "nmae: sentiment-1"), "line 3: metadata.nmae: no such field; did you mean name?"),
         (("annotations: {a: b}", "spec: {}"), "line 3: metadata.spec: no such field; here it is spec"),
-        (("annotations: {a: b}", "annotations: {my team: b}"), "line 3: metadata.annotations: my team: this is no key"),
-        (("annotations: {a: b}", "labels: {my team: b}"), "line 3: metadata.labels: my team: this is no label"),
-        (("annotations: {a: b}", "labels: {A.b/c: d}"), "line 3: metadata.labels: A.b/c: this is no label"),
-        (("annotations: {a: b}", "annotations: {a..b/c: d}"), "line 3: metadata.annotations: a..b/c: this is no key"),
-        (("annotations: {a: b}", "labels: {/a: b}"), "line 3: metadata.labels: /a: this is no label"),
+        (
+            ("annotations: {a: b}", "annotations: {my team: b}"),
+            "line 3: metadata.annotations: my team: this is not a key",
+        ),
+        (("annotations: {a: b}", "labels: {my team: b}"), "line 3: metadata.labels: my team: this is not a label"),
+        (("annotations: {a: b}", "labels: {A.b/c: d}"), "line 3: metadata.labels: A.b/c: this is not a label"),
+        (
+            ("annotations: {a: b}", "annotations: {a..b/c: d}"),
+            "line 3: metadata.annotations: a..b/c: this is not a key",
+        ),
+        (("annotations: {a: b}", "labels: {/a: b}"), "line 3: metadata.labels: /a: this is not a label"),
         (("annotations: {a: b}", "labels: [a]"), "line 3: metadata.labels: write names with their values below it"),
         (("\n  baseModel", "\n  {{- toYaml .x }}\n  baseModel"), "; line 6 has a placeholder of a template"),
         (("kind:", "{# a note #}\nkind:"), "; line 2 has a placeholder of a template"),
@@ -236,8 +242,8 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("evaluation: {metrics: [bleu]}", "spec.evaluation.metrics[0]: input should be 'exactMatch'"),
         ("hyperparameters: {epochs: '3'}", "spec.hyperparameters.epochs: input should be a valid number"),
         ("suspend: 1", "spec.suspend: input should be a valid boolean"),
-        ("resources: {cpu: lots}", "spec.resources.cpu: this is no quantity"),
-        ("resources: {memory: -1Gi}", "spec.resources.memory: this is no quantity"),
+        ("resources: {cpu: lots}", "spec.resources.cpu: this is not a quantity"),
+        ("resources: {memory: -1Gi}", "spec.resources.memory: this is not a quantity"),
         ("resources: {memory: 16}", "spec.resources.memory: a number alone is bytes, and this is less than 64Ki"),
         ("resources: {memory: 16m}", "spec.resources.memory: a number alone is bytes, and this is less than 64Ki"),
         ("resources: {cpu: 4000M}", "spec.resources.cpu: no node has so many cores; did you mean 4000m?"),
@@ -332,8 +338,8 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ),
         ("hyperparameters: {learningRate: [1e-4]}", "should be a valid number: write one number, no list"),
         ("resources: {gpusPerNode: {a: 1}}", "a valid integer: write the number alone, without fields below it"),
-        ("resources: {memory: 16GB}", "spec.resources.memory: this is no quantity; did you mean 16Gi?"),
-        ("resources: {memory: '1,5 gb'}", "spec.resources.memory: this is no quantity; did you mean 1.5Gi?"),
+        ("resources: {memory: 16GB}", "spec.resources.memory: this is not a quantity; did you mean 16Gi?"),
+        ("resources: {memory: '1,5 gb'}", "spec.resources.memory: this is not a quantity; did you mean 1.5Gi?"),
         (
             "hubTokenSecretRef: {secretKeyRef: {name: a, key: b}}",
             "secretKeyRef: no such field; what is below it stands",
@@ -417,7 +423,7 @@ def test_a_null_counts_as_left_out(write):
 def test_a_name_that_the_api_server_makes_is_as_good_as_one(write):
     text = JOB.replace("name: sentiment-1, annotations", "generateName: sentiment-, annotations")
     assert read_job(write(text)).metadata.name == "sentiment-xxxxx"
-    with pytest.raises(TrainerError, match=r"metadata\.name: this is no name of an object"):
+    with pytest.raises(TrainerError, match=r"metadata\.name: this is not a name of an object"):
         read_job(write(text.replace("sentiment-,", "Sentiment_,")))
 
 

@@ -81,7 +81,7 @@ def test_the_examples_are_said_to_be_right(path, capsys):
             MODEL + "spec: {historyLimit: '3'}\n",
             "line 4: spec.historyLimit: input should be a valid integer: write it with",
         ),
-        (MODEL.replace("sentiment", "Sentiment"), "line 3: metadata.name: this is no name of an object"),
+        (MODEL.replace("sentiment", "Sentiment"), "line 3: metadata.name: this is not a name of an object"),
         (MODEL.replace("sentiment", "a.b"), "line 3: metadata.name: it becomes the name of a Service"),
         (DEPLOYMENT.partition("spec")[0], "line 1: spec is required"),
         (DEPLOYMENT + "  deletionPolicy: Keep\n", "line 6: spec.deletionPolicy: input should be 'Delete' or 'Retain'"),

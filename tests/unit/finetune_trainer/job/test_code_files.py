@@ -54,7 +54,7 @@ def test_the_same_code_has_the_same_hash_whenever_it_was_mounted(tmp_path):
     ("keys", "said"),
     [
         ({"helper.py": b""}, "ConfigMap my-recipe has no key train.py"),
-        (KEYS | {"-x.py": b""}, "ConfigMap my-recipe: -x.py is no name"),
+        (KEYS | {"-x.py": b""}, "ConfigMap my-recipe: -x.py is not a name"),
     ],
 )
 def test_a_configmap_that_cannot_be_run_is_refused_before_anything_is_sent(tmp_path, keys, said):

@@ -28,7 +28,7 @@ def test_a_field_with_nothing_behind_its_colon_is_taken_with_a_warning(tmp_path,
         files=[path], manifest_only=True, model_cache=None, provider=None, show_rows=0, gpu_memory=None
     )
     assert main(given) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "nothing stands behind its colon" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "there is nothing after its colon" in line]
     assert len(told) == len(warned)
     for line, field in zip(told, warned, strict=True):
-        assert f"{field}: nothing stands behind its colon, so that it counts as not written" in line
+        assert f"{field}: there is nothing after its colon, so that it counts as not written" in line

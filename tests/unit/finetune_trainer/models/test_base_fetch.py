@@ -145,4 +145,4 @@ def test_a_name_that_no_hub_knows_is_told_as_that_and_no_bug(name: str, step: st
     with pytest.raises(TrainerError) as error:
         base_fetch.fetch(name)
     assert (error.value.reason, error.value.next_step) == (Reason.SPEC_INVALID, step)
-    assert error.value.message == f"spec.baseModel: {name!r} is no name of a model"
+    assert error.value.message == f"spec.baseModel: {name!r} is not a name of a model"

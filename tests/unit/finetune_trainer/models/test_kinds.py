@@ -27,7 +27,7 @@ from finetune_trainer.models.kinds import CAUSAL, why_not, why_not_by
         ("marian", {}, "has a tokenizer for each of its two languages"),
         ("mbart", {}, "is told the languages of both texts by tokens"),
         ("led", {}, "is an encoder-decoder; of these only bart, blenderbot,"),
-        ("bert", {"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM is no language model that answers"),
+        ("bert", {"architectures": ["BertForMaskedLM"]}, "BertForMaskedLM is not a language model that answers"),
         ("bert", {"architectures": []}, None),
         ("vit", {}, "transformers has no language model of the kind vit"),
         ("clip", {"architectures": None}, "transformers has no language model of the kind clip"),

@@ -170,7 +170,7 @@ def test_a_number_of_layers_other_than_the_files_hold_is_refused(tmp_path, monke
 def test_heads_that_do_not_part_the_width_of_the_model_are_refused(tmp_path, monkeypatch, field):
     folder = make_tiny_bart(tmp_path)
     change(folder, **{field: 5})
-    assert refusal(folder) == f"config.json: {field} is 5, and d_model, 32, is no multiple of it"
+    assert refusal(folder) == f"config.json: {field} is 5, and d_model, 32, is not a multiple of it"
     loading_refuses(folder, monkeypatch)
 
 

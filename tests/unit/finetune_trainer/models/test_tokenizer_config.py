@@ -67,7 +67,7 @@ def test_a_file_that_is_no_object_is_refused(folder, name):
     for text in ("[]", "null", "3", '"x"'):
         (folder / name).write_text(text)
         by_file, by_loading = said(folder)
-        assert by_file == f"{name} of the base model is no JSON object"
+        assert by_file == f"{name} of the base model is not a JSON object"
         assert by_loading
 
 

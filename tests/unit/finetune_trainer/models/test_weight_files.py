@@ -82,13 +82,13 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
         f"model.layers.0.input_layernorm.weight in {SECOND} is (33,), and by config.json (32,)",
         PUT_THERE_AGAIN,
     ),
-    "whole numbers": (as_dtype(torch.int32), f"in {SECOND} is stored as numbers that are no weights", PLAIN),
-    "truth values": (as_dtype(torch.bool), f"in {SECOND} is stored as numbers that are no weights", PLAIN),
+    "whole numbers": (as_dtype(torch.int32), f"in {SECOND} is stored as numbers that are not weights", PLAIN),
+    "truth values": (as_dtype(torch.bool), f"in {SECOND} is stored as numbers that are not weights", PLAIN),
     "an index to another file": (point_elsewhere, "in model-00001-of-00006.safetensors", PUT_THERE_AGAIN),
-    "no JSON": (index_is("{not"), f"{INDEX} is no index of files of weights", PUT_THERE_AGAIN),
-    "no map": (index_is('{"metadata": {}}'), f"{INDEX} is no index", PUT_THERE_AGAIN),
-    "a list": (index_is("[]"), f"{INDEX} is no index", PUT_THERE_AGAIN),
-    "no metadata": (index_is('{"weight_map": {}}'), f"{INDEX} is no index", PUT_THERE_AGAIN),
+    "no JSON": (index_is("{not"), f"{INDEX} is not an index of files of weights", PUT_THERE_AGAIN),
+    "no map": (index_is('{"metadata": {}}'), f"{INDEX} is not an index", PUT_THERE_AGAIN),
+    "a list": (index_is("[]"), f"{INDEX} is not an index", PUT_THERE_AGAIN),
+    "no metadata": (index_is('{"weight_map": {}}'), f"{INDEX} is not an index", PUT_THERE_AGAIN),
 }
 
 

@@ -219,7 +219,7 @@ def test_a_damaged_folder_is_refused_with_the_file(copy, tiny_model, damage, mes
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path, tiny_model):
     assert "neither" in refused(tmp_path, tiny_model).message
-    assert "no folder" in refused(tmp_path / "missing", tiny_model).message
+    assert "not a folder" in refused(tmp_path / "missing", tiny_model).message
 
 
 def test_weights_that_do_not_fit_their_config_are_refused(whole):
@@ -336,20 +336,20 @@ def edited(name, **fields):
 
 
 ODD_FILES = [
-    pytest.param(spoil("config.json", "[]"), "config.json: is no JSON object", id="config is a list"),
+    pytest.param(spoil("config.json", "[]"), "config.json: is not a JSON object", id="config is a list"),
     pytest.param(edited("config.json", dtype="float99"), 'config.json: dtype is "float99"', id="config, dtype"),
     pytest.param(edited("config.json", num_hidden_layers="two"), 'num_hidden_layers is "two"', id="config, text"),
     pytest.param(edited("config.json", num_attention_heads=0), "num_attention_heads is 0", id="config, no heads"),
     pytest.param(edited("config.json", intermediate_size=8), "by config.json (8, 32)", id="other shape"),
     pytest.param(edited("config.json", vocab_size=100), "vocab_size is 100, and model.embed_tokens", id="vocabulary"),
     pytest.param(spoil("tokenizer_config.json", "[1]"), "the tokenizer in", id="tokenizer config is a list"),
-    pytest.param(spoil("generation_config.json", "{"), "generation_config.json: is no JSON", id="no JSON"),
-    pytest.param(edited("generation_config.json", eos_token_id="x"), 'eos_token_id is "x", and no', id="end as text"),
-    pytest.param(spoil("generation_config.json", '{"temperature": "hot"}'), "temperature is 'hot', and no", id="hot"),
-    pytest.param(spoil("generation_config.json", '{"temperature": -1}'), "temperature is '-1', and no", id="below 0"),
-    pytest.param(spoil("generation_config.json", '{"temperature": NaN}'), "temperature is 'nan', and no", id="NaN"),
-    pytest.param(spoil("generation_config.json", '{"top_p": 5}'), "top_p is '5', and no number above 0", id="top_p"),
-    pytest.param(spoil("generation_config.json", '{"top_k": 1.5}'), "top_k is '1.5', and no whole", id="top_k"),
+    pytest.param(spoil("generation_config.json", "{"), "generation_config.json: is not JSON", id="no JSON"),
+    pytest.param(edited("generation_config.json", eos_token_id="x"), 'eos_token_id is "x", not a', id="end as text"),
+    pytest.param(spoil("generation_config.json", '{"temperature": "hot"}'), "temperature is 'hot', not a", id="hot"),
+    pytest.param(spoil("generation_config.json", '{"temperature": -1}'), "temperature is '-1', not a", id="below 0"),
+    pytest.param(spoil("generation_config.json", '{"temperature": NaN}'), "temperature is 'nan', not a", id="NaN"),
+    pytest.param(spoil("generation_config.json", '{"top_p": 5}'), "top_p is '5', not a number above 0", id="top_p"),
+    pytest.param(spoil("generation_config.json", '{"top_k": 1.5}'), "top_k is '1.5', not a whole", id="top_k"),
 ]
 
 

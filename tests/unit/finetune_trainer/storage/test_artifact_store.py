@@ -107,7 +107,7 @@ def test_an_upload_that_never_gets_through_leaves_nothing_that_counts_and_can_be
     error = refused(lambda: artifact_store.keep(tuned, kept, "model-1"))
     assert error.reason == Reason.STORE_UNAVAILABLE
     assert "adapter_model.safetensors" in error.message
-    assert "goes on from its newest checkpoint" in error.next_step
+    assert "resumes from its newest checkpoint" in error.next_step
     any_bucket.fault = lambda _method, _path: None
     assert "model-1/adapter_config.json" in any_bucket.names("crash")
     assert artifact_store.newest(kept) is None
@@ -141,7 +141,7 @@ SPOILT = {
     "a file has another byte": (lambda b: spoil(b, "spoilt/m/adapter_model.safetensors"), "differs from its checksum"),
     "a file is gone": (lambda b: b.delete("spoilt/m/adapter_config.json"), "adapter_config.json is missing"),
     "the manifest is gone": (lambda b: b.delete("spoilt/m/manifest.json"), "it has no manifest.json"),
-    "the manifest is no JSON": (lambda b: b.write("spoilt/m/manifest.json", b"{"), "not the one"),
+    "the manifest is not JSON": (lambda b: b.write("spoilt/m/manifest.json", b"{"), "not the one"),
     "another artifact stands there": (
         lambda b: b.write("spoilt/m/manifest.json", b'{"files": {}}'),
         "is not the one that the training left",

@@ -98,7 +98,7 @@ def test_a_name_that_no_bucket_may_have_is_no_matter_of_keys(environment):
 
 @pytest.mark.parametrize(
     ("variable", "value", "why"),
-    [("AWS_REGION", "eu central 1", "no name of a region"), ("AWS_PROFILE", "none", "a profile that is not there")],
+    [("AWS_REGION", "eu central 1", "not a name of a region"), ("AWS_PROFILE", "none", "a profile that is not there")],
 )
 def test_what_is_sent_to_nobody_is_not_waited_for(variable, value, why, environment, clock):
     environment.setenv(variable, value)

@@ -55,7 +55,7 @@ def test_a_last_step_that_may_have_been_one(step, at_end):
     ("at_end", "said"),
     [
         (GUESS + 1.1, "last step took the training loss from 2.00 to 8.01; a guess among 1,000 tokens has 6.91"),
-        (math.nan, "the training loss after the last step is no finite number"),
+        (math.nan, "the training loss after the last step is not a finite number"),
     ],
 )
 def test_a_last_step_that_has_spoilt_the_model(at_end, said):

@@ -31,12 +31,12 @@ ENDS = {
         "import ctypes, faulthandler\nassert faulthandler.is_enabled()\nctypes.string_at(0)",
         "ended with signal SIGSEGV",
     ),
-    "a report that is none": (r"say('{}\n')", "reported what is no report: step"),
-    "a loss that is no number": (r"""say('{"step": 1, "loss": NaN}\n')""", "reported what is no report: loss"),
-    "a loss beyond all": (r"""say('{"step": 1, "loss": 1e200}\n')""", "reported what is no report: loss"),
-    "passes without an end": (r"""say('{"step": 1, "epoch": Infinity}\n')""", "reported what is no report: epoch"),
-    "a number beyond all": (r"""say('{"step": %d}\n' % 10**30)""", "reported what is no report: step"),
-    "a line without an end": ("while True: say('x')", "reported what is no report: all of it"),
+    "a report that is none": (r"say('{}\n')", "reported what is not a report: step"),
+    "a loss that is not a number": (r"""say('{"step": 1, "loss": NaN}\n')""", "reported what is not a report: loss"),
+    "a loss beyond all": (r"""say('{"step": 1, "loss": 1e200}\n')""", "reported what is not a report: loss"),
+    "passes without an end": (r"""say('{"step": 1, "epoch": Infinity}\n')""", "reported what is not a report: epoch"),
+    "a number beyond all": (r"""say('{"step": %d}\n' % 10**30)""", "reported what is not a report: step"),
+    "a line without an end": ("while True: say('x')", "reported what is not a report: all of it"),
 }
 
 

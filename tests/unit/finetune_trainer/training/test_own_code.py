@@ -294,7 +294,7 @@ FAILING = {
     ),
     "a report that is none": (
         "from finetune_trainer import recipe; recipe.context()._reports.line(b'{}')",
-        "reported what is no report: step",
+        "reported what is not a report: step",
     ),
 }
 
@@ -426,7 +426,7 @@ def test_steps_and_tokens_count_where_a_loss_is_told_every_few_steps_alone(tiny_
     assert (result.steps, result.tokens, result.train_loss) == (7, 70, 2.0)
     again = hearing(job, Reporter(job, interval=0))
     again.line(json.dumps({"step": 5, "tokens": 10}))
-    assert (again.result().steps, again.result().tokens) == (5, 50), "what is done anew counts once"
+    assert (again.result().steps, again.result().tokens) == (5, 50), "what is done again counts once"
 
 
 def test_code_that_reports_nothing_does_not_report_what_an_earlier_attempt_did(tiny_model, tmp_path):

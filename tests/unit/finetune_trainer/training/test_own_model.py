@@ -100,7 +100,7 @@ SPOILT = {
     ),
     "whole numbers": (
         spoil_weights(lambda weights: weights.update({first(weights): weights[first(weights)].to(torch.int8)})),
-        "is stored as numbers that are no weights, or in 8 bits",
+        "is stored as numbers that are not weights, or in 8 bits",
     ),
     "broken JSON": (
         lambda folder: (folder / "adapter_config.json").write_text("{"),
@@ -187,7 +187,7 @@ def rounded_unsaid(dtype):
             "its weights are rounded to fewer bits (quantization_config: bitsandbytes)",
             "without quantization_config",
         ),
-        (rounded_unsaid(torch.int8), "proj.weight is stored as numbers that are no weights", "as floats of 16 or 32"),
+        (rounded_unsaid(torch.int8), "proj.weight is stored as numbers that are not weights", "as floats of 16 or 32"),
         (rounded_unsaid(torch.float8_e4m3fn), "proj.weight is stored as numbers", "as floats of 16 or 32"),
     ],
     ids=["pickled", "rounded", "whole numbers", "8 bits"],

@@ -26,7 +26,7 @@ def unescaped(separator: str) -> str:
 def without_spaces(separator: str) -> str:
     """What to do where a space stands before quotes."""
     how = anew(separator, "skipinitialspace=True")
-    return f"Quotes stand right behind the separator: {how} takes the spaces between them away."
+    return f"Quotes must directly follow the separator: {how} takes the spaces between them away."
 
 
 def with_plain_quotes(separator: str) -> str:

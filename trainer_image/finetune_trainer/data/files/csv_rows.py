@@ -28,13 +28,13 @@ SEPARATED_BY = "separated by "
 NO_UTF8 = f"the row is {other_than_utf8(b'')}"
 """Problem of a row in another encoding."""
 
-SPACE_BEFORE_QUOTE = ": a space stands before a quote, which is then none"
+SPACE_BEFORE_QUOTE = ": there is a space before a quote, which then does not quote"
 """End of what is said of rows whose cells are told apart wrongly for that."""
 
 TYPOGRAPHIC = ": cells stand in typographic quotes, which CSV has not"
 """End of the same for quotes that a word processor has put there."""
 
-ESCAPED = ": a backslash stands before a separator or the end of a line, as databases escape those"
+ESCAPED = ": there is a backslash before a separator or the end of a line, as databases escape those"
 """End of the same of a row that is parted within a text, or begins with the rest of one."""
 
 BY_OTHERS = ": it has as many by "
@@ -223,7 +223,7 @@ def _records(rows: Iterator["_Row"], header: Header, empty: EmptyRows) -> Iterat
 def _record(position: Position, cells: list[str], header: Header) -> Record:
     names = header.names
     if len(cells) == len(names) and all(map(_is_name, cells, names)):
-        return Record(position, None, f"the header stands here once more{TO_REMOVE}")
+        return Record(position, None, f"the header is repeated here{TO_REMOVE}")
     if len(cells) == len(names):
         return Record(position, dict(zip(names, cells, strict=True)))
     why = _why(cells, len(names), header.separator, position.line or 0)
@@ -281,7 +281,9 @@ def _header(
     if not serves(names) and any(map(serves, within)):
         raise broken_file(file_name, "each of its lines stands in quotes as a whole", UNQUOTED)
     if not serves(names) and serves([name.strip('"') for name in names]):
-        raise broken_file(file_name, "a space stands before its quotes, which are then none", without_spaces(mark))
+        raise broken_file(
+            file_name, "there is a space before its quotes, which then do not quote", without_spaces(mark)
+        )
     if not serves(names) and serves([name.strip("'") for name in names]):
         how = anew(mark, r'quotechar="\x27"')
         raise broken_file(file_name, "its cells stand in single quotes", f"CSV has double ones: {how} writes those.")

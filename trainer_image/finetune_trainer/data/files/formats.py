@@ -139,7 +139,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
             re.IGNORECASE,
         ),
         "is what a server answers that does not give the file",
-        "Fetch it anew: look up the address, and the key or the login that the place wants.",
+        "Fetch it again: look up the address, and the key or the login that the place wants.",
     ),
     (re.compile(rb"\s*<\?xml[^>]*>(?!\s*<(!doctype )?html)", re.IGNORECASE), "is XML", _AS_ROWS),
     (
@@ -176,7 +176,7 @@ _NO_TEXT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "is UTF-32 text", AS_UTF8),
     (
         re.compile(rb".{0,3}\0", re.DOTALL),
-        "begins with NUL bytes: it is no text",
+        "begins with NUL bytes: it is not text",
         AS_UTF8,
     ),
 )
@@ -245,5 +245,5 @@ def require_own_kind(start: bytes, file_format: FileFormat, file_name: str) -> N
         if pattern.match(start):
             raise broken_file(file_name, what, step)
     if in_parquet and start and not _FOREIGN[0][0].match(start):
-        step = "Set the format that it has, CSV, JSONLines or JSON; if it should be Parquet, write it anew."
-        raise broken_file(file_name, "is no Parquet file: it begins otherwise", step)
+        step = "Set the format that it has, CSV, JSONLines or JSON; if it should be Parquet, write it again."
+        raise broken_file(file_name, "is not a Parquet file: it begins otherwise", step)

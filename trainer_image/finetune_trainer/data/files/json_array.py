@@ -30,7 +30,7 @@ AFTER_ARRAY = "something follows the array"
 _AFTER = f"{AFTER_ARRAY}: it is not read; write one array of all rows, or one object a line"
 _AS_ARRAY = (
     "Write an array of objects, or set the format that it has. `sed '1s/^[^[{]*//; $s/[^]}]*$//' FILE > ROWS.json` "
-    "takes away what stands around an array in a script, such as const data = and a semicolon."
+    "removes what stands around an array in a script, such as const data = and a semicolon."
 )
 _CUT = "the array breaks off: a bracket or a quote is not closed"
 
@@ -45,7 +45,7 @@ def read_json_array(stream: io.BufferedReader, file_name: str) -> Iterator[Recor
     elements = _Elements(stream)
     first = elements.open()
     if first not in (b"[", b""):
-        raise broken_file(file_name, "is no JSON array", _AS_ARRAY)
+        raise broken_file(file_name, "is not a JSON array", _AS_ARRAY)
     return elements.records() if first else iter(())
 
 

@@ -18,7 +18,7 @@ _COMMENTS = (b"//", b"/*")
 _BREAKS_OFF = "is not valid JSON: it breaks off"
 LINE_BREAKS_OFF = f"the line {_BREAKS_OFF}"
 """Problem of a line that ends within an object."""
-NO_OBJECT = "is no JSON object"
+NO_OBJECT = "is not a JSON object"
 """End of what is said of text that is JSON and no row."""
 LINE_TOO_LONG = f"the line is {TOO_LONG}"
 
@@ -33,10 +33,10 @@ _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _TRAILS = "trailing characters"
 _GOES_ON = "expected ',' or '}'"
-BEFORE_OBJECT = "something stands before the object"
+BEFORE_OBJECT = "there is something before the object"
 """What is said of lines that have one behind a time, a number or a name, as logs have it."""
 DOUBLED = "backslashes are doubled, as COPY of Postgres doubles them"
-OF_CALLS = "a call such as ObjectId(...) stands where JSON has a value"
+OF_CALLS = "there is a call such as ObjectId(...) where JSON has a value"
 _CALL = re.compile(rb"(new +)?[A-Za-z]\w*\(")
 _TYPOGRAPHIC = ("\N{LEFT DOUBLE QUOTATION MARK}".encode(), "\N{RIGHT DOUBLE QUOTATION MARK}".encode())
 _OF_PYTHON = re.compile(rb"(None|True|False)\b")
@@ -198,14 +198,14 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
         (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
         (_OF_PYTHON.match(text, place) is not None, "None, True and False are Python's: JSON has null, true, false"),
         (_CALL.match(text, place) is not None, OF_CALLS),
-        (begun.startswith(BOM), "a byte order mark stands before the object"),
-        (begun.startswith(END_OF_DOS), "the end of a file of DOS (Ctrl-Z) stands before the object: take it away"),
+        (begun.startswith(BOM), "there is a byte order mark before the object"),
+        (begun.startswith(END_OF_DOS), "there is the end of a DOS file (Ctrl-Z) before the object: take it away"),
         (b"\0" in text, "a NUL byte is in it"),
         (_GOES_ON in said and before.endswith(rb'\\"') and _is_letter(behind[:1]), DOUBLED),
         (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),
         ("escape" in said, "a backslash that is part of text is written twice"),
         (any(mark in text[place : place + 3] for mark in _TYPOGRAPHIC), "its quotes are typographic ones"),
-        ("trailing comma" in said, "a comma stands before a closing bracket"),
+        ("trailing comma" in said, "there is a comma before a closing bracket"),
         (begun.startswith((b"#", *_COMMENTS)) or behind.startswith(_COMMENTS), "JSON has no comments"),
         (trails and behind.startswith(b"#"), "JSON has no comments"),
         (begun[:1] not in b'{"' and place <= text.find(b"{") and begun.rstrip().endswith(b"}"), BEFORE_OBJECT),

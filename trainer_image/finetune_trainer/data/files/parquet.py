@@ -53,7 +53,7 @@ class ParquetRows:
         except MemoryError:  # Arrow's own is an ArrowException, too: the file may be as it should be
             raise
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise broken_file(file_name, "is no Parquet file, or its end is missing") from error
+            raise broken_file(file_name, "is not a Parquet file, or its end is missing") from error
         self._group: Any = self._parquet.metadata.row_group
 
     def first_row(self) -> dict[str, Any]:

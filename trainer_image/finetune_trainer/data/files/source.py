@@ -218,7 +218,7 @@ class _StoredBytes(Filled):
         super().close()
 
 
-def broken_file(file_name: str, what: str, next_step: str = "Write the file anew and upload it again.") -> TrainerError:
+def broken_file(file_name: str, what: str, next_step: str = "Write and upload the file again.") -> TrainerError:
     """A file that cannot be read to its end."""
     return TrainerError(Reason.DATASET_INVALID, f"{file_name}: {what}", next_step)
 
@@ -364,7 +364,7 @@ def _of_keys(uri: Uri, place: str, error: Exception) -> TrainerError | None:
         message = f"{uri.file_name}: the proxy before {place} wants a user and a password"
         return TrainerError(Reason.ACCESS_DENIED, message, _TO_PROXY)
     if uri.scheme == "abfs" and status is None and isinstance(error, ValueError):  # of its library: no keys
-        message = f"{uri.file_name}: {place} has no keys, or a connection string that is none"
+        message = f"{uri.file_name}: {place} has no keys, or an invalid connection string"
         return TrainerError(Reason.ACCESS_DENIED, message, _AZURE_KEYS)
     if any(isinstance(one, NoTokenError) for one in chain(error)):
         said = "Azure gives no token to whoever asks for it (ClientAuthenticationError)"
@@ -381,7 +381,7 @@ def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:
         return _KEYS_STEP
     endpoint = next((name for name in _S3_ENDPOINTS if os.environ.get(name)), None) if uri.scheme == "s3" else None
     if endpoint is not None and not os.environ[endpoint].startswith(("http://", "https://")):
-        return f"{endpoint} is no URL: it begins with https:// or http://."
+        return f"{endpoint} is not a URL: it begins with https:// or http://."
     if reason == Reason.ACCESS_DENIED and uri.scheme == "s3" and _PAYER not in os.environ:
         return _READER_PAYS
     if reason == Reason.DATASET_NOT_FOUND and uri.scheme in _NOT_THERE:

@@ -122,8 +122,8 @@ OF_ALL: tuple[tuple[str, Step | None], ...] = (
 
 _OF_COLUMN = (
     (NO_LIST, "Write a list of messages: HOW makes one of the object's values.", _changed("[.[]]")),
-    (NO_ANSWER, "HOW takes away what follows the last answer, and rows without any.", _up_to(_IS_ANSWER)),
-    (UNLEARNT_END, "HOW takes away what follows the last answer that is learnt, and rows without any.",
+    (NO_ANSWER, "HOW removes what follows the last answer, and rows without any.", _up_to(_IS_ANSWER)),
+    (UNLEARNT_END, "HOW removes what follows the last answer that is learnt, and rows without any.",
      _up_to(f"({_IS_ANSWER}) and {_IS_LEARNT}")),
     (OF_TOOLS, f"Calls of tools are not learnt: HOW leaves such rows out; or {_TEXT_OF_CALLS}.",
      f"select(COLUMN | {_A_LIST} | all(.[]; ({_CALLS} or {_OF_TOOL}) | not))"),

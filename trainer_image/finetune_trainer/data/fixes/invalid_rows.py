@@ -31,7 +31,7 @@ _AS_TEMPLATE_WANTS = (
 )
 _WITHOUT_NUL = (
     r"`tr -d '\000' < FILE > ROWS` takes the NUL bytes away. A write that broke off leaves many of them: then rows are "
-    "missing, too, and the file is to be written anew."
+    "missing, too, and the file is to be written again."
 )
 _FROM_CESU = (
     '`python3 -c \'import sys; [sys.stdout.buffer.write(line.decode("utf-8", "surrogatepass").encode("utf-16", '
@@ -53,7 +53,7 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
     `problems` are those that are named, perhaps not all; `field` of the job says which format the file has.
     """
     if file_format.startswith("Parquet") and all_say(problems, "UTF-8"):
-        return "Make the text anew, from what it was read from, by bytes.decode with the encoding that it has there."
+        return "Make the text again, from what it was read from, by bytes.decode with the encoding that it has there."
     if known := next((step for what, step in _STEPS_OF_ANY if all_say(problems, what)), None):
         return known
     encoded = [problem for problem in problems if "UTF-8" in problem.what]

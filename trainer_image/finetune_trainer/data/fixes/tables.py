@@ -52,7 +52,7 @@ def without_rows(problems: Sequence[Unusable], rows: int, bad_rows: int, file_fo
         return None
     if bad_rows == 1 and problems[0].position.line == rows and problems[0].what.endswith("it breaks off"):
         return (
-            "The file ends within a row, as it does where writing or uploading broke off: write and upload it anew. "
+            "The file ends within a row, as it does where writing or uploading broke off: write and upload it again. "
             f"`sed '{rows}d' FILE > ROWS.jsonl` leaves that row out; others may be missing, too."
         )
     how = _by_lines(problems, bad_rows, file_format) or _by_columns(problems, file_format)
@@ -82,7 +82,7 @@ def _by_columns(problems: Sequence[Unusable], file_format: str) -> str | None:
 
 def _by_cells(problems: Sequence[Unusable], file_format: str) -> str | None:
     """The same of a table whose bad rows have other numbers of cells, or are its header once more."""
-    known = ("where the header has ", "the header stands here once more")
+    known = ("where the header has ", "the header is repeated here")
     if not file_format.startswith("CSV") or not all(any(one in problem.what for one in known) for problem in problems):
         return None
     return (

@@ -83,7 +83,7 @@ def longer_than(limit: int) -> Problem:
 def not_a_conversation(row: Row) -> str | None:
     """Why Bedrock would not take the turns: it begins with the user, and then they take turns."""
     if any(turn.role == "system" for turn in row.turns[1:]):
-        return "a system message stands after the first message"
+        return "there is a system message after the first message"
     if [turn.role for turn in spoken(row)] != ["user", "assistant"] * (len(spoken(row)) // 2):
         return "user and assistant do not take turns, beginning with the user"
     return None

@@ -310,7 +310,7 @@ def _object(path: Path) -> dict[str, Any]:
     """What a file of the tokenizer says, where it is there: transformers fails on one that is no object."""
     found = _json_or_nothing(path)
     if not found and path.is_file() and not isinstance(json.loads(_text(path)), dict):
-        raise TrainerError(Reason.MODEL_UNUSABLE, f"{path.name} of the base model is no JSON object", STEP)
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{path.name} of the base model is not a JSON object", STEP)
     return found
 
 

@@ -43,7 +43,7 @@ def require(folder: Path, *, tuned: bool = True) -> None:
     config = _read(folder / _CONFIG)
     if config.get("auto_map", {}) != {}:
         if not isinstance(config["auto_map"], dict):
-            raise _refusal(folder / _CONFIG, Wrong("auto_map", "is no object"))
+            raise _refusal(folder / _CONFIG, Wrong("auto_map", "is not an object"))
         return
     _require_config(folder, config, tuned=tuned)
     generation = folder / _GENERATION
@@ -118,11 +118,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise _unusable(path, f"cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         at = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise _unusable(path, f"is no JSON in UTF-8{at}") from None
+        raise _unusable(path, f"is not JSON in UTF-8{at}") from None
     if not isinstance(found, dict):
-        raise _unusable(path, "is no JSON object")
+        raise _unusable(path, "is not a JSON object")
     if path.name == _CONFIG and not isinstance(found.get("model_type"), str):
-        raise _refusal(path, Wrong("model_type", "is missing" if "model_type" not in found else "is no text"))
+        raise _refusal(path, Wrong("model_type", "is missing" if "model_type" not in found else "is not text"))
     return found
 
 

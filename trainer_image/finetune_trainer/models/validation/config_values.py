@@ -141,20 +141,20 @@ def wrong_values(config: Fields, text: Fields) -> Iterator[Wrong]:
 
 def _wrong_value(fields: Fields) -> Iterator[Wrong]:
     """Values that are none of their field's, whatever kind of model it is."""
-    yield from (Wrong(name, "is no object") for name in _OBJECTS if not _is(fields.get(name), dict))
+    yield from (Wrong(name, "is not an object") for name in _OBJECTS if not _is(fields.get(name), dict))
     yield from (Wrong(name, f"is {shown(fields[name])}, neither true nor false") for name in _BOOLEANS
                 if not _is(fields.get(name), bool))  # fmt: skip
     if not _is(fields.get("model_type"), str):
-        yield Wrong("model_type", "is no text")
+        yield Wrong("model_type", "is not text")
     yield from _wrong_names(fields)
     quantised = fields.get("quantization_config")
     if quantised is not None and not _is(quantised.get("quant_method"), str):
-        yield Wrong("quantization_config.quant_method", "is no text")
+        yield Wrong("quantization_config.quant_method", "is not text")
     elif quantised is not None and not {"quant_method", "load_in_4bit", "load_in_8bit"} & quantised.keys():
         yield Wrong("quantization_config.quant_method", "is missing: nobody knows how to read the weights")
     named = fields.get("architectures")
     if not (_is(named, list) and all(isinstance(one, str) for one in named or ())):
-        yield Wrong("architectures", "is no list of names")
+        yield Wrong("architectures", "is not a list of names")
     yield from _wrong_numbers(fields)
     yield from wrong_tokens(fields)
     yield from _wrong_types(fields)
@@ -172,17 +172,17 @@ def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
         if (value is None and name not in _NEEDED) or (isinstance(value, list) and kind not in KNOWN):
             continue
         if not is_whole(value) or value < least:
-            yield Wrong(name, f"is {shown(value)}, and no whole number from {least} on")
+            yield Wrong(name, f"is {shown(value)}, not a whole number from {least} on")
     positions = fields.get("max_position_embeddings")
     if not (positions is None or (is_whole(positions) and (positions > 0 or positions == -1))):
-        yield Wrong("max_position_embeddings", f"is {shown(positions)}, and no whole number above 0")
+        yield Wrong("max_position_embeddings", f"is {shown(positions)}, not a whole number above 0")
     window = fields.get("sliding_window")
     if not (window is None or is_whole(window) or isinstance(window, list)):
-        yield Wrong("sliding_window", f"is {shown(window)}, and no whole number")
+        yield Wrong("sliding_window", f"is {shown(window)}, not a whole number")
     for name in (*_REAL_FIELDS, *_RATES):
         value = fields.get(name)
         if value is not None and not (is_number(value) and value >= 0 and (name in _REAL_FIELDS or value <= 1)):
-            yield Wrong(name, f"is {shown(value)}, and no number from 0 {'on' if name in _REAL_FIELDS else 'to 1'}")
+            yield Wrong(name, f"is {shown(value)}, not a number from 0 {'on' if name in _REAL_FIELDS else 'to 1'}")
 
 
 def wrong_tokens(fields: Fields) -> Iterator[Wrong]:
@@ -196,7 +196,7 @@ def wrong_tokens(fields: Fields) -> Iterator[Wrong]:
         looked_up = name == "decoder_start_token_id" or (name == "pad_token_id" and kind in _WITH_PADDING_INDEX)
         for token in value if isinstance(value, list) else [] if value is None else [value]:
             if not is_whole(token):
-                yield Wrong(name, f"is {shown(value)}, and no token's number")
+                yield Wrong(name, f"is {shown(value)}, not a token's number")
             elif looked_up and is_whole(vocabulary) and not -1 <= token < vocabulary:
                 yield Wrong(name, f"is {token}, and vocab_size is {vocabulary}: tokens are counted from 0 on")
 
@@ -209,7 +209,7 @@ def _wrong_rope(text: Fields) -> Iterator[Wrong]:
             yield from _wrong_with_rope(name, rope, kind=text.get("model_type"))
     theta = text.get("rope_theta")
     if not (theta is None or (is_number(theta) and theta > 0)):
-        yield Wrong("rope_theta", f"is {shown(theta)}, and no number above 0")
+        yield Wrong("rope_theta", f"is {shown(theta)}, not a number above 0")
 
 
 def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
@@ -217,7 +217,7 @@ def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
     for part in _POSITIVE:
         value = rope.get(part)
         if not (value is None or (is_number(value) and value > 0)):
-            yield Wrong(f"{name}.{part}", f"is {shown(value)}, and no number above 0")
+            yield Wrong(f"{name}.{part}", f"is {shown(value)}, not a number above 0")
     if not rope or kind not in KNOWN:
         return
     if not (isinstance(form, str) and form in ROPE_TYPES):
@@ -237,7 +237,7 @@ def _wrong_size(text: Fields) -> Iterator[Wrong]:
         wide: Any = text.get(width)
         parts: Any = text.get(count)
         if is_whole(wide) and is_whole(parts) and wide % parts:
-            yield Wrong(count, f"is {parts}, and {width}, {wide}, is no multiple of it")
+            yield Wrong(count, f"is {parts}, and {width}, {wide}, is not a multiple of it")
     hidden: Any = text.get("hidden_size")
     heads: Any = text.get("num_attention_heads")
     groups = text.get("num_key_value_heads")
@@ -246,7 +246,7 @@ def _wrong_size(text: Fields) -> Iterator[Wrong]:
     if text.get("head_dim") is None and hidden % heads:
         yield Wrong("hidden_size", f"is {hidden}, which num_attention_heads, {heads}, do not divide")
     if is_whole(groups) and heads % groups:
-        yield Wrong("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is no multiple of it")
+        yield Wrong("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is not a multiple of it")
 
 
 def _wrong_names(fields: Fields) -> Iterator[Wrong]:
@@ -255,7 +255,7 @@ def _wrong_names(fields: Fields) -> Iterator[Wrong]:
         said = fields.get(name)
         for value in said.values() if isinstance(said, dict) else [said]:
             if not (value is None or (isinstance(value, str) and value in DTYPES)):
-                yield Wrong(name, f"is {shown(value)}, and no type of numbers, as bfloat16 is one")
+                yield Wrong(name, f"is {shown(value)}, not a type of numbers, as bfloat16 is one")
     if fields.get("model_type") in KNOWN:
         yield from _wrong_activation(fields)
         yield from _wrong_layers(fields)
@@ -268,7 +268,7 @@ def _wrong_activation(fields: Fields) -> Iterator[Wrong]:
     value = fields[name]
     word = value.removeprefix(_GATED) if isinstance(value, str) and name == "feed_forward_proj" else value
     if not (isinstance(word, str) and word in ACTIVATIONS):
-        yield Wrong(name, f"is {shown(value)}, and no activation that transformers has, as silu and gelu are")
+        yield Wrong(name, f"is {shown(value)}, not an activation that transformers has, as silu and gelu are")
 
 
 def activation_field(kind: str) -> str | None:
@@ -281,7 +281,7 @@ def _wrong_layers(fields: Fields) -> Iterator[Wrong]:
     if said is None:
         return
     if not isinstance(said, list):
-        yield Wrong("layer_types", f"is {shown(said)}, and no list with a word for each layer")
+        yield Wrong("layer_types", f"is {shown(said)}, not a list with a word for each layer")
         return
     for value in said:
         if not (isinstance(value, str) and value in LAYER_TYPES):
@@ -294,15 +294,15 @@ def _wrong_types(fields: Mapping[str, Any]) -> Iterator[Wrong]:
     """Values that are none of their field's in any kind, and then those that the known kinds refuse."""
     for name in ("base_model_tp_plan", "per_layer_config"):
         if not isinstance(fields.get(name), dict | None):
-            yield Wrong(name, "is no object")
+            yield Wrong(name, "is not an object")
     labels = fields.get("num_labels", 2)
     if not (is_whole(labels) and labels >= 0):
-        yield Wrong("num_labels", f"is {shown(labels)}, and no whole number from 0 on")
+        yield Wrong("num_labels", f"is {shown(labels)}, not a whole number from 0 on")
     named = fields.get("id2label")
     if isinstance(named, dict) and not all(key.strip().lstrip("+-").isdecimal() for key in named):
-        yield Wrong("id2label", "has a name that is no number")
+        yield Wrong("id2label", "has a name that is not a number")
     if "use_return_dict" in fields:
-        yield Wrong("use_return_dict", "is no field that can be set; remove it")
+        yield Wrong("use_return_dict", "is not a field that can be set; remove it")
     if "return_dict" in fields and fields["return_dict"] is not True:
         yield Wrong("return_dict", f"is {shown(fields['return_dict'])}, and models are asked for results with names")
     if fields.get("model_type") in KNOWN:
@@ -317,12 +317,12 @@ def _wrong_for_its_kind(fields: Mapping[str, Any], kind: str) -> Iterator[Wrong]
         if kind in NEVER_NULL[name] and is_whole(value := fields.get(name)):
             yield Wrong(name, f"is {value}, and transformers wants a decimal point there: {value}.0")
     if (value := fields.get("bos_token_id")) is not None and not is_whole(value):
-        yield Wrong("bos_token_id", f"is {shown(value)}, and no token's number")
+        yield Wrong("bos_token_id", f"is {shown(value)}, not a token's number")
     if isinstance(value := fields.get("pad_token_id"), list):
         yield Wrong("pad_token_id", f"is {shown(value)}, and one token pads")
     value = fields.get("pretraining_tp")
     if kind in _WITH_PRETRAINING_TP and not (value is None or is_whole(value)):
-        yield Wrong("pretraining_tp", f"is {shown(value)}, and no whole number")
+        yield Wrong("pretraining_tp", f"is {shown(value)}, not a whole number")
     if fields.get("output_attentions") is True:
         yield Wrong("output_attentions", "is true, and what tokens attend to is not kept; set it to false")
     both = fields.get("is_encoder_decoder")

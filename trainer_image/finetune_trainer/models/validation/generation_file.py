@@ -33,7 +33,7 @@ def wrong_sampling(fields: Fields) -> Iterator[Wrong]:
     for name, (meant, is_right) in _DRAWN_BY.items():
         value = fields.get(name)
         if (value or name == "temperature") and value is not None and not is_right(value):
-            yield Wrong(name, f"is {str(value)[:40]!r}, and no {meant}")
+            yield Wrong(name, f"is {str(value)[:40]!r}, not a {meant}")
 
 
 def wrong_generation(fields: Fields) -> Iterator[Wrong]:
@@ -43,12 +43,12 @@ def wrong_generation(fields: Fields) -> Iterator[Wrong]:
     given = {name: value for name, value in fields.items() if value is not None}
     most = given.get("max_new_tokens", 1)
     if not (is_whole(most) and most > 0):
-        yield Wrong("max_new_tokens", f"is {shown(most)}, and no whole number from 1 on")
+        yield Wrong("max_new_tokens", f"is {shown(most)}, not a whole number from 1 on")
     if not isinstance(stops := given.get("early_stopping", "never"), bool) and stops != "never":
         yield Wrong("early_stopping", f'is {shown(stops)}, and none of true, false, "never"')
     weight = given.get("assistant_ensemble_weight", 0.5)
     if not (isinstance(weight, float) and 0 < weight < 1):
-        yield Wrong("assistant_ensemble_weight", f"is {shown(weight)}, and no number between 0 and 1")
+        yield Wrong("assistant_ensemble_weight", f"is {shown(weight)}, not a number between 0 and 1")
     cache = given.get("cache_implementation", "dynamic")
     if not (isinstance(cache, str) and cache in CACHES):
         yield Wrong("cache_implementation", f"is {shown(cache)}, and none of {', '.join(sorted(CACHES))}")
@@ -66,18 +66,18 @@ def wrong_generation(fields: Fields) -> Iterator[Wrong]:
 def _wrong_watermark(said: Any) -> Iterator[Wrong]:
     known = {"bias", "context_width", "greenlist_ratio", "hashing_key", "seeding_scheme"}
     if not (isinstance(said, dict) and (said.keys() <= known or "ngram_len" in said)):
-        yield Wrong("watermarking_config", f"is {shown(said)}, and no object with {', '.join(sorted(known))}")
+        yield Wrong("watermarking_config", f"is {shown(said)}, not an object with {', '.join(sorted(known))}")
 
 
 def _wrong_together(given: Fields) -> Iterator[Wrong]:
     answers, beams = given.get("num_return_sequences", 1), given.get("num_beams", 1)
     if not is_whole(answers):
-        yield Wrong("num_return_sequences", f"is {shown(answers)}, and no whole number")
+        yield Wrong("num_return_sequences", f"is {shown(answers)}, not a whole number")
     elif answers > 1 and is_whole(beams) and (answers > beams if beams != 1 else not given.get("do_sample")):
         few = f"of {beams} beams (num_beams) come no more answers" if beams != 1 else "without do_sample there is one"
         yield Wrong("num_return_sequences", f"is {answers}, and {few}")
     if not isinstance(never := given.get("suppress_tokens", []), list):
-        yield Wrong("suppress_tokens", f"is {shown(never)}, and no list of tokens' numbers")
+        yield Wrong("suppress_tokens", f"is {shown(never)}, not a list of tokens' numbers")
         return
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         forced = given.get(name, [])

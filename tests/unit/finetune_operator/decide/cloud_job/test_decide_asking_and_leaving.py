@@ -35,7 +35,7 @@ BROKEN = at_provider("Failed", failure=Failure.because(Reason.PROVIDER_FAILED, "
 
 
 @pytest.mark.parametrize(
-    ("connection", "goes_on"), [(openai_connection(), False), (sagemaker_connection(), True)], ids=["anew", "goes on"]
+    ("connection", "goes_on"), [(openai_connection(), False), (sagemaker_connection(), True)], ids=["again", "goes on"]
 )
 def test_that_a_job_is_asked_for_is_in_status_before_it_is(connection: LLMConnectionSpec, goes_on: bool) -> None:
     """What an earlier attempt has said is this one's only where it goes on from a checkpoint."""

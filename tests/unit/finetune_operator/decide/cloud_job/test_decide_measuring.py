@@ -141,7 +141,9 @@ def test_a_new_process_goes_on_counting_where_the_last_one_was() -> None:
     assert evaluation(decision.status).tuned == Asked(answers=9)
 
 
-@pytest.mark.parametrize(("recorded", "counted"), [(5, 9), (9, 5)], ids=["it went on asking", "it began to count anew"])
+@pytest.mark.parametrize(
+    ("recorded", "counted"), [(5, 9), (9, 5)], ids=["it went on asking", "it began to count again"]
+)
 def test_of_what_was_asked_the_larger_count_stays(recorded: int, counted: int) -> None:
     run = made(pod("Active", report=report("Evaluating", progress=progress() | {"answers": 9, "totalAnswers": 24})))
     decision = decide(given(run, status(tuned={"answers": recorded}), asked_tuned=Asked(answers=counted)))

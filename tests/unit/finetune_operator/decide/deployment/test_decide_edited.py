@@ -33,10 +33,10 @@ def told(made: Plan) -> str:
 @pytest.mark.parametrize(
     ("wanted", "there", "step"),
     [
-        (WANTED, shown(model="theirs"), "change spec.retryNonce to have it made anew"),
+        (WANTED, shown(model="theirs"), "change spec.retryNonce to have it recreated"),
         (IN_PLACE, shown(model="theirs"), "change spec.retryNonce to have it changed back"),
-        (WANTED, shown(model="tuned-2", units=0), "change spec.retryNonce to have it made anew"),
-        (WANTED, shown(model="theirs", bound_until=at(-1)), "change spec.retryNonce to have it made anew"),
+        (WANTED, shown(model="tuned-2", units=0), "change spec.retryNonce to have it recreated"),
+        (WANTED, shown(model="theirs", bound_until=at(-1)), "change spec.retryNonce to have it recreated"),
         (
             WANTED,
             shown(model="theirs", bound_until=at(60)),
@@ -75,7 +75,7 @@ def test_other_instances_than_it_was_made_with_are_told_and_go_when_that_is_aske
     assert (first.serving.state, first.delete) == ("Serving", ())
     assert first.serving.note == (
         "; at the provider it is ml.g5.2xlarge x 2, not ml.g5.xlarge x 1: change spec.retryNonce to have it deleted "
-        "and made anew"
+        "and recreated"
     )
     assert plan([entry()], there, replace(AS_MADE, nonce="again"), at(0)).delete == ("md-v2",)
 

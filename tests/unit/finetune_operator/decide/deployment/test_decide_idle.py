@@ -137,7 +137,7 @@ FIGURES: dict[str, tuple[float | None, DeploymentUsage, float, float | None]] = 
     "the operator's own question": (-8000, DeploymentUsage(), -9000, -8000),
     "nothing since the record": (None, recorded(-5000), -9000, -5000),
     "something since the record": (-100, recorded(-5000), -9000, -100),
-    "made anew since the record": (None, recorded(-5000), -50, -50),
+    "recreated since the record": (None, recorded(-5000), -50, -50),
 }
 
 

@@ -179,7 +179,7 @@ def of_version(number: int, seconds: float = 0, *, ready: bool = True, going: bo
         pytest.param([of_version(2)], 2, id="the only one"),
         pytest.param([of_version(2, 60), of_version(1)], 1, id="the one before, while the new one comes"),
         pytest.param([of_version(1, 60), of_version(2)], 2, id="the same on the way back"),
-        pytest.param([of_version(2, 60), of_version(1, going=True)], 2, id="the old one is on its way out"),
+        pytest.param([of_version(2, 60), of_version(1, going=True)], 2, id="the old one is being deleted"),
     ],
 )
 def test_which_version_answers_is_seen_by_the_servers_that_are_ready(pods: Any, answers: int | None) -> None:

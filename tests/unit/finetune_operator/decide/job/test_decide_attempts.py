@@ -402,7 +402,7 @@ UNPUSHED = {"target": "hf://team/a", "message": "the hub does not take it", "nex
     ("pushes", "status", "reason", "said"),
     [
         ([PUSHED], "True", "Succeeded", "oci://ghcr.io/team/a:1 is sha256:ab"),
-        ([PUSHED, UNPUSHED], "False", "PushFailed", "hf://team/a: the hub does not take it. The version stands."),
+        ([PUSHED, UNPUSHED], "False", "PushFailed", "hf://team/a: the hub does not take it. The version exists."),
     ],
 )
 def test_a_push_that_fails_is_said_and_the_version_stands(pushes: Any, status: str, reason: str, said: str) -> None:
@@ -438,7 +438,7 @@ def test_a_tracker_that_misses_something_is_a_condition_of_its_own(phase: str) -
     status, reason, message = tracked(trackers)
     assert (status, reason) == ("False", "TrackerFailed")
     assert message.startswith(
-        "wandb: the Secret of trackers.wandb has no WANDB_API_KEY. The training goes on, and metrics"
+        "wandb: the Secret of trackers.wandb has no WANDB_API_KEY. The training continues, and metrics"
     )
     assert tracked(trackers[:1]) == ("True", "Succeeded", "followed by mlflow")
 

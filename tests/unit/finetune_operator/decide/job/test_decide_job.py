@@ -225,7 +225,7 @@ def test_what_an_admin_may_allow_later_is_told_with_how_it_begins_then_and_that_
 def test_in_every_state_a_sentence_says_what_it_does_or_waits_for(name: str) -> None:
     """`kubectl get -o wide` shows the message of Ready."""
     found = condition(decide(STATES[name][0]).status, "Ready")
-    assert found is None or found.message, "nothing is written of what is on its way out"
+    assert found is None or found.message, "nothing is written of what is being deleted"
 
 
 @pytest.mark.parametrize("reason", [*NEXT_STEP, None])
@@ -300,7 +300,7 @@ def test_a_succeeded_job_ends_a_pod_in_which_something_goes_on_beside_the_traine
     status = ended_as("Complete")
     given = view(run("Succeeded", report=succeeded()), status, version=1, live_pods=True)
     assert decide(given) == Decision(status, stop=True)
-    assert decide(replace(given, run=Run("Absent"))) == Decision(status), "it is on its way out"
+    assert decide(replace(given, run=Run("Absent"))) == Decision(status), "it is being deleted"
 
 
 def test_a_failure_is_written_before_its_pod_is_stopped() -> None:
@@ -480,7 +480,7 @@ def test_an_attempt_of_a_spec_that_another_release_wrote_is_neither_ended_nor_gi
     told = condition(decision.status, "Stalled")
     assert (told.status, told.reason, decision.status.phase) == ("True", "SpecInvalid", "Running")
     assert (decision.stop, decision.start, condition(decision.status, "Failed")) == (False, False, None)
-    assert "goes on by itself" in (decision.status.failure.next_step or "")
+    assert "continues automatically" in (decision.status.failure.next_step or "")
     again = chain(replace(given, status=decision.status))
     assert (again.status, again.stop) == (decision.status, False)
 

@@ -122,8 +122,8 @@ def test_who_used_too_much_memory_before_training_is_not_told_to_train_in_smalle
         (f"{LOW}{LARGER}", "Have the pod ask for as much ephemeral-storage as it uses, in spec.resources or"),
         (f"{LOW_ON_MEMORY}{LARGER_IN_MEMORY}", "Have the pod ask for as much memory as it uses, in spec.resources or"),
         (EARLIER, "Have the pod ask for as much as it uses, in spec.resources or"),
-        (LOW, "Set spec.retryNonce to go on from the last checkpoint when the node has room."),
-        (PRESSED, "Set spec.retryNonce to go on from the last checkpoint when the node has room."),
+        (LOW, "Set spec.retryNonce to resume from the last checkpoint when the node has room."),
+        (PRESSED, "Set spec.retryNonce to resume from the last checkpoint when the node has room."),
     ],
 )
 def test_who_was_evicted_by_the_kubelet_is_told_what_helps(said: str, step: str) -> None:
