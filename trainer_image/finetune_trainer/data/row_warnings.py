@@ -22,10 +22,8 @@ Look = Callable[[Row | Rows], Sequence[int]]
 _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
 _OF_PLACES = ("[NULL]", "(null)", "(NULL)", "<null>", "nil", "[deleted]", "[removed]", "(blank)", "(empty)")
 """What shows of databases, forums and pivot tables write for it."""
-_OF_SHEETS = (
-    *["#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!"],
-    *("#" * count for count in range(5, 256)),
-)
+_ERRORS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
+_OF_SHEETS = (*_ERRORS, *("#" * count for count in range(5, 256)))
 """Of values, and of numbers in a column that is too narrow."""
 _FEW = 10
 """Rows that may all have one answer."""
