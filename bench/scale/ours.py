@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.scale.world import NAMESPACE, STAYS, World
+from bench.scale.world import NAMESPACE, STAYS, World, settle
 from finetune_api.manifest import Manifest
 from tests.cluster import processes
 from tests.cluster.ports import answers, free_port
@@ -40,6 +40,7 @@ def install(world: World, jobs: int) -> None:
         _connection(LASTING, {STAYS: "true"}),
         *map(model, range(-(-jobs // JOBS_PER_MODEL))),
     )
+    settle(world, "finetunejobs")
 
 
 def install_chart(world: World) -> None:

@@ -141,9 +141,9 @@ is served."""
 _FOOT = """- **apply → Job**: from the POST of a FineTuneJob until the client's watch has its batch Job.
 - **requests per job**: all that the operator asked of the API server, watches left out, by the audit log.
 - **the peer**: from a TrainJob's POST; requests, memory and CPU are those of both managers. Its webhooks are on. Each
-  operator has a fresh control plane to itself, one after the other. Trainer's client has its rate raised from 20 to
-  1,000 requests a second, for which it has no setting; JobSet's has its default, 500. Bars are those of 1,000 jobs,
-  and from 5,000 on those of 5,000 and 10,000.
+  operator has a fresh control plane to itself, whose own controllers know its kinds by then, one after the other.
+  Trainer's client has its rate raised from 20 to 1,000 requests a second, for which it has no setting; JobSet's has
+  its default, 500. Bars are those of 1,000 jobs, and from 5,000 on those of 5,000 and 10,000.
 - **restart**: from the start of the process, with all objects present, until each job was looked at and nothing waits.
 - **edit**: from a PATCH of one job among all until its status speaks of the new generation. Restart and edits begin
   when the Job controller has seen the end of all batch Jobs, which is later than all are Complete.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.scale.world import NAMESPACE, World
+from bench.scale.world import NAMESPACE, World, settle
 from finetune_api.manifest import Manifest
 from tests.cluster import binaries, processes
 from tests.cluster.control_plane import answers
@@ -78,6 +78,8 @@ def install(world: World) -> None:
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": manager.namespace}})
         cluster.apply(*_built(world, manager, parts, prefix), *_front(world, manager))
     cluster.kubectl("apply", "-f", "-", stdin=json.dumps(_empty_secret(TRAINER)))
+    for kind in ("trainjobs", "jobsets"):
+        settle(world, kind)
 
 
 def _defined(world: World) -> bool:

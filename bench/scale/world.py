@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ NODES = 20
 PODS_PER_NODE = 1000
 ETCD_BYTES = 8 * 1024**3
 """Ten thousand jobs and all that was written about them, until it is compacted after five minutes."""
+AT_ONCE_SECONDS = 5
+"""Controllers that look for new kinds do so within these seconds of each other."""
 KWOK_CONFIG = Path(__file__).with_name("kwok") / "kwok.yaml"
 
 AUDIT_POLICY = {
@@ -91,6 +94,22 @@ def api_alone(name: str, folder: Path) -> Iterator[World]:
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         cluster.kubectl("apply", "--namespace", NAMESPACE, "-f", "-", stdin=json.dumps(account))
         yield World(cluster, log)
+
+
+def settle(made: World, plural: str) -> None:
+    """Return when Kubernetes' own controllers watch a kind that was just defined, for which they look every 30 s.
+
+    Until then the garbage collector asks anew for the owner of each batch Job: a request for each, of whoever begins
+    sooner than that after its definitions came.
+    """
+    processes.wait_until(lambda: _is_watched(made, plural), f"watches of {plural}", timeout=120)
+    time.sleep(AT_ONCE_SECONDS)
+
+
+def _is_watched(made: World, plural: str) -> bool:
+    metrics = made.cluster.kubectl("get", "--raw", "/metrics").splitlines()
+    running = (line for line in metrics if line.startswith("apiserver_longrunning_requests{") and line[-2:] != " 0")
+    return any(f'resource="{plural}"' in line and 'verb="WATCH"' in line for line in running)
 
 
 def is_at_rest(made: World) -> bool:
