@@ -153,7 +153,8 @@ test-alerts: venv programs ## the chart's alerts by Prometheus' own promtool, bu
 .PHONY: lint
 lint: venv ## ruff, mypy, import-linter, yamllint, helm lint
 	@echo "==> ruff";          $(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@echo "==> mypy";          $(BIN)/mypy --cache-dir "$${XDG_CACHE_HOME:-$$HOME/.cache}/finetune-operator/mypy"
+	@echo "==> mypy";          cache=$${XDG_CACHE_HOME:-$$HOME/.cache}/finetune-operator; mkdir -p "$$cache/locks"; \
+	 flock "$$cache/locks/mypy" $(BIN)/mypy --cache-dir "$$cache/mypy"  # two clones at once: "INTERNAL ERROR"
 	@echo "==> import-linter"; $(BIN)/lint-imports
 	@echo "==> yamllint";      $(BIN)/yamllint --strict .
 	@helm=$$(ls -d "$${XDG_CACHE_HOME:-$$HOME/.cache}"/finetune-operator/bin/kube-*/helm 2>/dev/null | tail -1 || true); \
