@@ -394,7 +394,7 @@ def test_questions_with_several_answers_become_rows_of_the_first(mended, name, a
 def test_json_text_sequences_are_told_with_what_takes_their_separators_away(check, tmp_path, name):
     data = "".join(f"\x1e{line}\n" for line in LINES)
     verdict = check(train=(name, data)).verdict
-    assert "line 1: the line is not valid JSON at byte 1: a record separator (0x1E) stands" in verdict.message
+    assert "line 1: the line is not valid JSON at byte 1: there is a record separator (0x1E)" in verdict.message
     assert check(train=("mended.jsonl", followed(verdict.next_step, tmp_path, FILE=data))).verdict.valid
 
 
