@@ -145,7 +145,7 @@ def _require_source(given: Path, *, folder: bool) -> None:
         step = "a file with --from-archive" if folder else "a file: a pipe can be read only once"
         if given.is_dir():
             step = "a folder with --from-folder"
-        raise TrainerError(Reason.MODEL_UNUSABLE, f"{given} is no {'folder' if folder else 'file'}", f"Give {step}.")
+        raise TrainerError(Reason.MODEL_UNUSABLE, f"{given} is not a {'folder' if folder else 'file'}", f"Give {step}.")
     if not os.access(given, os.R_OK):
         raise TrainerError(
             Reason.MODEL_UNUSABLE, f"{given} may not be read by this user", "Correct the rights of the file or folder."

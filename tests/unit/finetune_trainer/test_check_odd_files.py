@@ -41,7 +41,7 @@ def test_the_end_of_a_file_of_dos_is_its_end(check, name, text, end):
     ("name", "data", "said"),
     [
         ("t.csv", TABLE + "\x1a" + TABLE, "line 5: the header is repeated here"),
-        ("t.jsonl", LINES + "\x1a" + LINES, "line 4: the line is not valid JSON at byte 1: the end of a DOS file"),
+        ("t.jsonl", LINES + "\x1a" + LINES, "line 4: the line is not valid JSON at byte 1: there is the end of a DOS"),
         ("t.json", ARRAY + "\x1a" + ARRAY, "something follows the array"),
     ],
 )

@@ -190,16 +190,10 @@ def test_a_date_is_text(write):
         (("annotations: {a: b}", "lables: {a: b}"), "line 3: metadata.lables: no such field; did you mean labels?"),
         (("name: sentiment-1", "nmae: sentiment-1"), "line 3: metadata.nmae: no such field; did you mean name?"),
         (("annotations: {a: b}", "spec: {}"), "line 3: metadata.spec: no such field; here it is spec"),
-        (
-            ("annotations: {a: b}", "annotations: {my team: b}"),
-            "line 3: metadata.annotations: my team: this is not a key",
-        ),
+        (("annotations: {a: b}", "annotations: {my team: b}"), "metadata.annotations: my team: this is not a key"),
         (("annotations: {a: b}", "labels: {my team: b}"), "line 3: metadata.labels: my team: this is not a label"),
         (("annotations: {a: b}", "labels: {A.b/c: d}"), "line 3: metadata.labels: A.b/c: this is not a label"),
-        (
-            ("annotations: {a: b}", "annotations: {a..b/c: d}"),
-            "line 3: metadata.annotations: a..b/c: this is not a key",
-        ),
+        (("annotations: {a: b}", "annotations: {a..b/c: d}"), "metadata.annotations: a..b/c: this is not a key"),
         (("annotations: {a: b}", "labels: {/a: b}"), "line 3: metadata.labels: /a: this is not a label"),
         (("annotations: {a: b}", "labels: [a]"), "line 3: metadata.labels: write names with their values below it"),
         (("\n  baseModel", "\n  {{- toYaml .x }}\n  baseModel"), "; line 6 has a placeholder of a template"),

@@ -61,7 +61,7 @@ _AS_JSON = "Write rows by a library that escapes text: json.dumps of Python, JSO
 _STEPS = (
     ("a comma follows its end", "`sed 's/,[[:space:]]*$//' FILE > ROWS.jsonl` takes the commas away."),
     (
-        "a byte order mark stands",
+        "there is a byte order mark before",
         r"`sed 's/^\(\xEF\xBB\xBF\)*//' FILE > ROWS.jsonl` takes the marks away: `cat` of files that begin "
         "with one leaves them in the middle.",
     ),
