@@ -217,7 +217,7 @@ def test_a_wrong_flag_ends_with_what_to_write(wrong: list[str], capsys: pytest.C
     with pytest.raises(SystemExit) as ended:
         parser().parse_args(wrong)
     assert ended.value.code == 2
-    assert "is no " in capsys.readouterr().err
+    assert "not " in capsys.readouterr().err
 
 
 def test_an_answer_that_cannot_be_written_is_said_and_a_reader_that_has_left_has_had_enough(

@@ -121,7 +121,7 @@ SERVICES: dict[str, tuple[int, str, str, str]] = {
     "its own words": (400, "Bad Request", "max_tokens: at most 512", "max_tokens: at most 512 (400)"),
     "long": (0, "Timeout", "no answer within 120 s", "no answer within 120 s: does it write so long? --max-tokens"),
     "busy": (429, "TooManyRequests", "128 requests wait already", "wait already (429); ask again"),
-    "a page": (502, "Bad Gateway", "<html>bad gateway</html>", "it answers with a page (502); nothing behind"),
+    "a page": (502, "Bad Gateway", "<html>bad gateway</html>", "it answers with a page (502); nothing answers"),
 }
 
 

@@ -33,7 +33,7 @@ async def test_a_job_of_somebody_else_that_has_the_name_is_told_and_left_alone()
     cluster.add_job()
     await cluster.settle()
     failure = cluster.status()["failure"]
-    assert (failure["reason"], "Job sentiment-1-1 is there already" in failure["message"]) == ("NameConflict", True)
+    assert (failure["reason"], "Job sentiment-1-1 exists already" in failure["message"]) == ("NameConflict", True)
     assert "kubectl delete job sentiment-1-1" in failure["nextStep"]
     assert cluster.condition("Stalled")["status"] == "True"
     cluster.kube.drop(JOBS, "sentiment-1-1")

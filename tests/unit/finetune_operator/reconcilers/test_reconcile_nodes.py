@@ -252,7 +252,7 @@ async def test_a_job_that_has_the_name_of_a_sets_job_is_told() -> None:
     await cluster.wait(15)
     failure = cluster.status()["failure"]
     assert failure["reason"] == "NameConflict"
-    assert "Job sentiment-1-1-node-0 is there already" in failure["message"]
+    assert "Job sentiment-1-1-node-0 exists already" in failure["message"]
     cluster.kube.drop(JOBS, "sentiment-1-1-node-0")
     make_job(cluster)
     await cluster.wait(60)

@@ -4,7 +4,7 @@
     invalid_rows                              what mends rows that all have the same problem:
       conversations, nearly_json, tables      messages, text that is nearly JSON, cells
     exports, nested                           rows as other programs export them, and within objects
-    preferences, chat_markup                  answers that were ranked, conversations as marked text
+    chat_markup                               conversations as marked text
     split_turns                               a question and its answer in two places of a row
     jq                                        the commands themselves
 
