@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_api.manifest import wants_deletion
-from finetune_operator.reconcilers.dependents import concerned, has_ended, is_only_asked_for, pause
+from finetune_operator.reconcilers.affected import affected, has_ended, is_only_asked_for, pause
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError
@@ -173,7 +173,7 @@ class Observer:
     def _wake(self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS, seconds: float = 0) -> None:
         """Until everything is known, nothing is looked at; then everything is."""
         if self._begun.is_set():
-            for key in concerned(resource, obj, self._store):
+            for key in affected(resource, obj, self._store):
                 if key.namespace not in self._shut:
                     of_many = resource in OF_MANY and key.kind != resource.kind
                     self._enqueue(key, seconds, Lane.SWEEP if of_many else lane)

@@ -193,7 +193,8 @@ class CloudJobs:
             left = await self._hosts.down(job, view)
             job, view = left.job, replace(view, status=left.status)
             if left.names or left.error is not None:
-                return job, view, outcomes.not_gone(view, left.names, left.failure, self._hosts.moving_seconds)
+                ended = _ended_at(job, view)
+                return job, view, outcomes.not_gone(view, left.names, left.failure, self._hosts.moving_seconds, ended)
             unrecorded = evaluation_record.is_unrecorded(view, succeeded=succeeded)
             if unrecorded and may_still_show(_deleted_at(job), view.now):
                 return job, view, outcomes.looked_for(view, self._hosts.moving_seconds)
@@ -288,6 +289,12 @@ class CloudJobs:
 
 def _deleted_at(job: Manifest) -> datetime:
     return moment(job["metadata"]["deletionTimestamp"])
+
+
+def _ended_at(job: Manifest, view: JobView) -> datetime | None:
+    if view.status.completion_time is not None:
+        return moment(view.status.completion_time)
+    return _deleted_at(job) if view.deleting else None
 
 
 def _not_tidied(view: JobView, error: ProviderError) -> Decision:

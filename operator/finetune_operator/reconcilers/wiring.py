@@ -17,12 +17,12 @@ from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.providers.hugging_face.training import HuggingFaceTraining
+from finetune_operator.reconcilers.affected import affected
 from finetune_operator.reconcilers.answers import Answers
 from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.connection import ConnectionReconciler
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.dependents import concerned
 from finetune_operator.reconcilers.deployment import DeploymentReconciler
 from finetune_operator.reconcilers.evaluation_hosts import EvaluationHosts
 from finetune_operator.reconcilers.hosted import HostedDeployments
@@ -158,5 +158,5 @@ def _wake(context: Context, regarding: Mapping[str, Any]) -> None:
     name, namespace = regarding.get("name", ""), regarding.get("namespace")
     found = context.store.get(resource, name, namespace) if resource else None
     if resource and found:
-        for key in concerned(resource, found, context.store):
+        for key in affected(resource, found, context.store):
             context.enqueue(key)

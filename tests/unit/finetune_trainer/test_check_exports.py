@@ -240,6 +240,13 @@ def test_the_command_of_the_next_step_makes_rows_of_an_export(check, tmp_path, w
     assert all(json.dumps(asked)[1:-1] in made for asked in ASKED), "nothing is lost"
 
 
+def test_turns_that_a_table_has_as_json_are_not_lost(check, tmp_path):
+    turns = [{"role": "USER", "message": "a"}, {"role": "CHATBOT", "message": "b"}]
+    data = as_lines({"message": one, "chat_history": json.dumps(turns), "response": other} for one, other in PAIRS)
+    made = followed(check(train=("t.jsonl", data)).verdict.next_step, tmp_path, FILE=data)
+    assert [len(json.loads(line)["messages"]) for line in made.splitlines()] == [4] * len(PAIRS)
+
+
 def test_a_document_beside_a_question_is_not_taken_for_its_answer(check):
     data = as_lines([{"asked": [user("q")], "documents": [{"content": "d", "url": "u"}]}])
     assert "puts the answers" not in check(train=("rows.jsonl", data)).verdict.next_step

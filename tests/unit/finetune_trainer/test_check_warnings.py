@@ -96,6 +96,11 @@ MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
             '{"instruction":"a","input":"<noinput>","output":"b"}',
             "1 row with a word for no value below the instruction",
         ),
+        (
+            "t.csv",
+            "instruction,input,output\na,#N/A,b\n",
+            "1 row with a word for no value below the instruction",
+        ),
         ("t-00002-of-00005.csv", "prompt,completion\na,b\n", "part 3 of 5 by its name; the other parts are not read"),
         ("t.csv", "prompt,completion\na,b_x000D_\n", "1 row with _x000D_, as Excel's files have line breaks"),
         (

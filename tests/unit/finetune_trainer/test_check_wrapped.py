@@ -159,6 +159,16 @@ def test_lines_that_have_lists_of_objects_are_lines_whatever_their_file_is_calle
     assert "{prompt: text, completion: label}" in check(train=("t.json", data)).verdict.next_step
 
 
+def test_labels_beside_cells_are_not_names_of_columns(check):
+    data = json.dumps({"labels": ["pos", "neg"], "data": [["great", "pos"], ["bad", "neg"]]})
+    assert "names of the columns" not in (check(train=("t.json", data)).verdict.next_step or "")
+
+
+def test_a_row_with_an_odd_name_beside_a_column_is_not_an_object_of_questions(check):
+    step = check(train=("t.jsonl", '{"prompt": "a", "Answer (English)": "b"}')).verdict.next_step
+    assert "to_entries" not in (step or "")
+
+
 def test_squad_becomes_rows_of_its_answered_questions_in_one_step_or_in_two(check, tmp_path):
     data = json.dumps(SQUAD, indent=2)
     on_a_line = followed(check(train=("t.json", data)).verdict.next_step, tmp_path, FILE=data)

@@ -12,7 +12,8 @@ SCRIPTS = ARGOCD / "finetune.dev"
 def health(kind: str, obj: dict[str, Any]) -> tuple[str, str]:
     """Status and message, as Argo CD takes them: the script sees the object as the global `obj`."""
     lua = LuaRuntime(unpack_returned_tuples=True)
-    for library in ("io", "os", "package", "debug"):  # Argo CD gives scripts none of them
+    lua.execute("getmetatable('').__index = nil")
+    for library in ("io", "os", "package", "debug", "string"):  # Argo CD gives scripts none of them
         lua.globals()[library] = None
     lua.globals().obj = lua.table_from(obj, recursive=True)
     answer = lua.execute((SCRIPTS / kind / "health.lua").read_text())

@@ -22,7 +22,7 @@ _PAIR = re.compile(r"\\(.?)", re.DOTALL)
 _ESCAPED = frozenset("ntr0\\")
 _PATH = re.compile(r"\b[A-Za-z]:\\|(?:\A|\s)(?:\\\\|\.{1,2}\\)\w")
 """Beginning of one of Windows."""
-_WRITTEN_LETTER = re.compile(r"\\u[0-9a-fA-F]{4}")
+_WRITTEN_LETTER = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 _PLAIN_BREAK = re.compile(r"(?<!\\)(?:\\\\)*\n")
 _ESCAPED_BREAK = re.compile(r"""[^\s\\"'](?:\\\\)*\\\n""")
 """Where a line goes on in a shell or a program, a space or a quote stands before the backslash."""

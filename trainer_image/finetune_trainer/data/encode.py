@@ -379,14 +379,15 @@ class _Pending:
         self._whole = whole
         self._spans: list[tuple[int, int]] = []
         self._head = 0
+        self._parted = False
 
     def add(self, kind: str, ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> None:
         shared = common_prefix(ids, self._whole)
         if kind == "head":
-            self._head = shared
-            if shared < len(ids):
-                notes.add(note_of_prompts(tokenizer))
+            self._head, self._parted = shared, shared < len(ids)
             return
+        if self._parted and not tokenizer.opens_thoughts:  # templates drop the thoughts of earlier answers
+            notes.add(NOTE_PREFIX)
         end = tokenizer.end_of_turn(ids)
         if shared < end:
             notes.add(NOTE_TURNS)
@@ -394,6 +395,8 @@ class _Pending:
         self._spans.append((self._head, end))
 
     def encoded(self, tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Encoded:
+        if self._parted:
+            notes.add(note_of_prompts(tokenizer))
         ids = _ended(self._whole[: tokenizer.end_of_turn(self._whole)], tokenizer, notes)
         kept = array("i", ids[:max_length])
         labels = array("i", [IGNORED]) * len(kept)

@@ -25,6 +25,7 @@ _OF_PLACES = ("[NULL]", "(null)", "(NULL)", "<null>", "nil", "[deleted]", "[remo
 _ERRORS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
 _OF_SHEETS = (*_ERRORS, *("#" * count for count in range(5, 256)))
 """Of values, and of numbers in a column that is too narrow."""
+_OF_NO_INPUT = ("<noinput>", "<no input>", "No input", "-")
 _FEW = 10
 """Rows that may all have one answer."""
 _TWO, _SOME = 2, 3
@@ -225,7 +226,7 @@ class Words:
 
 def with_no_value_below() -> Doubtful:
     """Finds rows below whose instruction stands what says that nothing does."""
-    ends = tuple(f"\n\n{word}" for word in (*_OF_PROGRAMS, *_OF_PLACES, "<noinput>", "<no input>", "No input", "-"))
+    ends = tuple(f"\n\n{word}" for word in (*_OF_PROGRAMS, *_OF_PLACES, *_ERRORS, *_OF_NO_INPUT))
 
     def look(found: Row | Rows) -> Sequence[int]:
         if isinstance(found, Row):

@@ -326,7 +326,8 @@ class SplitCheck:
         if (said := self._spoken_columns()) == column_names.NO_HEADER:
             header = column_names.header(self.columns, self.columns_seen, self.format)
             return f"Let the file begin with a line of its columns' names{header}, or m{named}"
-        is_data = said == column_names.DATA or (self.rows == 1 and not all(map(column_names.may_be_shown, seen)))
+        of_texts = self.rows == 1 and seen.isdisjoint(columns.named.values())
+        is_data = said == column_names.DATA or (of_texts and not all(map(column_names.may_be_shown, seen)))
         if is_data and self.format.startswith("JSON"):
             return column_names.KEYS
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)

@@ -151,7 +151,7 @@ def too_long(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
     best = min(checks, key=itemgetter("validationLoss"), default=None)
     if best is None or checks[-1]["validationLoss"] <= _LONGER * best["validationLoss"] + _BEYOND:
         return None
-    after = f"{best['validationLoss']:.2f} after {best['epoch']:.2g} epochs"
+    after = f"{best['validationLoss']:.2f} after {round(best['epoch'], 2):g} epochs"
     said = f"{TOO_LONG}: the validation loss was {after} and {checks[-1]['validationLoss']:.2f} at the end"
     return [f"{said}. Fewer hyperparameters.epochs, or a lower learningRate, may make a better model"]
 

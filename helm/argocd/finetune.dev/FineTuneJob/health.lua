@@ -16,7 +16,7 @@ end
 local function told(kind)
   local failure = obj.status.failure or {}
   local message = failure.message or condition(kind).message or ""
-  return failure.nextStep and message:gsub("%.$", "") .. ". Next step: " .. failure.nextStep or message
+  return failure.nextStep and message .. "\nNext step: " .. failure.nextStep or message
 end
 
 if obj.metadata.deletionTimestamp ~= nil then
@@ -41,6 +41,6 @@ if condition("Ready").status == "True" then
   return health("Healthy", condition("Ready").message)
 end
 if obj.status.progress ~= nil and condition("Reconciling").reason == "Running" then
-  return health("Progressing", string.format("Running: %d%%", obj.status.progress.percent or 0))
+  return health("Progressing", "Running: " .. (obj.status.progress.percent or 0) .. "%")
 end
 return health("Progressing", told("Ready"))

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_record
 from finetune_operator.decide.cloud_job.submission import is_submitted
-from finetune_operator.decide.conditions import moment, reconciling, timestamp
+from finetune_operator.decide.conditions import reconciling, timestamp
 from finetune_operator.decide.deployment.hosted import LONG
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, fail, trouble, with_facts, with_status
 from finetune_operator.decide.job.remote import RemoteJob
@@ -73,10 +73,15 @@ def tidied(view: JobView, decision: Decision) -> Decision:
     return with_facts(view, decision, facts)
 
 
-def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again: float) -> Decision:
-    """Deployments that an evaluation needed are on their way out, or cannot be deleted now."""
-    if failure is None and _lasts(view):
-        said = "their deletion was accepted, and the provider shows them still. See there what holds it up"
+def not_gone(
+    view: JobView, names: Sequence[str], failure: Failure | None, again: float, ended: datetime | None
+) -> Decision:
+    """Deployments that an evaluation needed are being deleted, or cannot be deleted now. `ended`: when the job did."""
+    if failure is None and ended is not None and view.now - ended >= LONG:  # nobody looks at that one any more
+        said = (
+            "the provider still shows them, more than an hour after the job has ended: their deletion lasts, or waits "
+            "for another change of the account. See there what holds it up"
+        )
         failure = Failure(reason=Reason.PROVIDER_BUSY, message=said)
     if failure is None:
         said = f"being deleted at the provider: {', '.join(names)}"
@@ -88,12 +93,6 @@ def not_gone(view: JobView, names: Sequence[str], failure: Failure | None, again
     if not view.deleting:
         decision = Decision(with_status(view, Change()))
     return with_facts(view, replace(decision, requeue_after=ASK_AGAIN_SECONDS), facts, cost=cloud_cost.with_bill(view))
-
-
-def _lasts(view: JobView) -> bool:
-    """Whether it has taken long since the job has ended: nobody looks at that one any more, and they may be billed."""
-    ended = view.status.completion_time
-    return ended is not None and view.now - moment(ended) >= LONG
 
 
 def looked_for(view: JobView, again: float) -> Decision:

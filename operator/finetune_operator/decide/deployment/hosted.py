@@ -239,7 +239,9 @@ def _changing(look: _Look, there: Hosted) -> _Step | None:
 def _asking(look: _Look, there: Hosted) -> _Step:
     """It has not answered yet: it is asked as soon as its provider says that it is ready."""
     ask = there.state == "Ready"
-    silent = look.now - moment(look.entry.created_at) >= (LONG if ask else STUCK)
+    asked_for = moment(look.entry.created_at)  # and made later, where there was no room
+    made = max(asked_for, there.created_at or asked_for)
+    silent = there.state != "Deleting" and look.now - made >= (LONG if ask else STUCK)
     return replace(_failing(look, _silence(look, there)) if silent else look.base, ask=ask)
 
 

@@ -142,7 +142,7 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | No
     conditions: list[Manifest] = status.get("conditions") or []
     late = next((c for c in conditions if c.get("reason") == "ProgressDeadlineExceeded"), None)
     refused = _refused(status)
-    if refused is not None and (late or not may_pass(refused)):
+    if refused is not None and (late or _was_rolled_out(status) or not may_pass(refused)):  # no deadline is left there
         return refused
     if late is None:
         return None

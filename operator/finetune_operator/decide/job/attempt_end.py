@@ -93,7 +93,7 @@ def is_interruption(found: Failure, pod: Manifest | None) -> bool:
     return deleted or end_of(pod).get("exitCode") not in _SIGNALS
 
 
-_UNHEARD = "; its trainer has told nothing by then: if its pod did not start, kubectl get events says why"
+_UNHEARD = "; no report of its trainer is at hand: if its pod did not start, kubectl get events says why"
 """Of an attempt that may have waited for a node all the time, for which a longer one is no help."""
 
 

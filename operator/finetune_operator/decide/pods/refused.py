@@ -32,8 +32,8 @@ _WAIT = (
 )
 
 _ROOM_FOR_ONE_MORE = (
-    "Ask an admin for a larger ResourceQuota (kubectl describe resourcequota), or end other pods: a new server starts "
-    f"before the one that answers ends, and needs room beside it. {_AGAIN}"
+    "Ask an admin for a larger ResourceQuota (kubectl describe resourcequota), or end other pods: another server "
+    f"needs room beside those that answer. {_AGAIN}"
 )
 
 _RIGHTS = r'\bUser "[^"]*" cannot \w+ resource "'

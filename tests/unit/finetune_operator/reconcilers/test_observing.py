@@ -10,7 +10,7 @@ from finetune_api.names import ATTEMPT_LABEL
 from finetune_operator.decide.connection import NOBODY
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import AT_ONCE, Observer
-from finetune_operator.reconcilers.dependents import concerned
+from finetune_operator.reconcilers.affected import affected
 from finetune_operator.reconcilers.object_metrics import show
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.runtime.errors import Transient, WentBack
@@ -104,7 +104,7 @@ JOBS_OF_A = {("FineTuneJob", "team-a", "one"), ("FineTuneJob", "team-a", LONG_NA
     ],
 )
 def test_whom_a_change_concerns(resource: Resource, changed: dict[str, Any], woken: set[tuple[str, str, str]]) -> None:
-    assert {tuple(key) for key in concerned(resource, changed, known())} == woken
+    assert {tuple(key) for key in affected(resource, changed, known())} == woken
 
 
 async def test_an_older_state_wakes_nobody_and_is_not_kept() -> None:

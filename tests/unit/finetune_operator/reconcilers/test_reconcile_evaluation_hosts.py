@@ -108,7 +108,7 @@ async def test_a_deletion_that_comes_to_nothing_for_an_hour_is_told_though_the_j
     assert is_shown(cluster) == 1
     said = cluster.condition("Released")
     assert said["status"] == "False"
-    assert "shows them still" in said["message"]
+    assert "still shows them" in said["message"]
     provider.set(delete_seconds=20)
     await alone(cluster, provider)
     assert (cluster.condition("Released")["status"], cluster.status()["phase"]) == ("True", "Succeeded")

@@ -10,7 +10,7 @@ RUSSIAN, JAPANESE, CHINESE = "Привет, что нового?", "日本語テ
 CODE = (
     r'print("a\nb\tc")', r"s.split('\n')", r'{"text": "a\nb\tc", "path": "C:\\new"}', r"re.sub(r'\s+\n', '', x)",
     "docker run \\\n  -it x", "#define X(a) \\\n  do { \\\n  } while (0)", '"\\alpha"', "a[1:] = f'{x}'",
-    'x = """\\\nHint"""', "a = b + \\",
+    'x = """\\\nHint"""', "a = b + \\", r"s.replace(/[\u2018\u2019]/g, x)",
     '<image x="1"/>', "int &sum = a; b &= c;", "a=C3; b==E2", r'{"text": "He said \"hi\".\nBye", "score": 1}',
     r'printf("A\nB");', r"^\d{3}[\r\n]+$", r"sed 's/,/\n/g' FILE", r"(^|\n)#(.*)(\n|$)", r"\n{2,}",
     r"/[\u4e00-\u9fa5]+/", r'x = "caf\u00e9";', r"c = '\u00e9'",

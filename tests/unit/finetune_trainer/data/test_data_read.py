@@ -322,7 +322,7 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.csv", b"\xef\xbb\xbf[\n  {", "t.csv: begins like JSON, not like CSV"),
         ("t.csv", "prompt".encode("utf-32"), "t.csv: is UTF-32 text"),
         ("t.csv", "prompt".encode("utf-16")[:-1], "t.csv: the UTF-16 text breaks off within a character"),
-        ("t.csv", b"crc\0\0\0\2\0", "t.csv: begins with NUL bytes: it is not text"),
+        ("t.csv", b"crc\0\0\0\2\0", "t.csv: has NUL bytes at its beginning: it is not text"),
         ("t.csv", b"messages;x|messages\n", "t.csv: its header can be read by semicolons and by bars"),
         ("t.csv", b"PK\x03\x04", "t.csv: is a zip archive or a spreadsheet"),
         ("t.jsonl", b"BZh9", "t.jsonl: the bzip2 compression breaks off"),

@@ -178,6 +178,8 @@ def test_what_a_template_writes_before_an_answer_is_none_of_it(make, template, o
         assert tokenizer.answer_in(thought) == thought
         by_special_tokens = opening.startswith("<|")
         assert (tokenizer.answer_in([*thought, *tokenizer.opening, *answer]) == answer) is by_special_tokens
+        cut_off = [*tokenizer.opening[:1], *thought]  # in a message of its own
+        assert (tokenizer.answer_in(cut_off) == []) is by_special_tokens
 
 
 def test_trap_02_a_prompt_that_is_no_prefix_is_noted_and_loss_begins_where_the_texts_part():
@@ -203,6 +205,14 @@ def test_prompts_that_open_a_thought_which_rows_have_not_are_told_with_what_help
     one(ChatTokenizer.from_transformers(byte_level(template)), TWO, tally=tally)
     assert tally.notes == {NOTE_THOUGHT}
     assert len(NOTE_THOUGHT) <= 300
+
+
+def test_thoughts_that_a_template_drops_from_earlier_answers_are_not_missed():
+    template = NO_SYSTEM.replace("'<|im_start|>assistant'", "'<|im_start|>assistant<think>\n'")
+    turns = [Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"), Turn("assistant", "<think>\nso</think>d")]
+    tally = Tally()
+    one(ChatTokenizer.from_transformers(byte_level(template)), turns, tally=tally)
+    assert tally.notes == set()
 
 
 OTHER_ENDS = (  # the last answer ends otherwise than the earlier ones

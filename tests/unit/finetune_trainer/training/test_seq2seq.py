@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import normalizers
 
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.check import cached_tokenizer
@@ -106,6 +107,13 @@ def test_a_prompt_with_more_special_tokens_at_its_end_than_fit_is_cut_as_any_oth
     chat = ChatTokenizer.from_folder(cache / T5)
     (row,) = encode(rows_of([(before + "</s>" * 9, "six")]), chat, 4)
     assert list(row.input_ids[: -row.loss_tokens]) == [chat.eos_id] * 4
+
+
+def test_characters_that_the_tokenizer_reads_as_others_are_not_lost(cache):
+    chat = ChatTokenizer.from_folder(cache / T5)
+    lost = chat.lost("ｒ²ﬁ")
+    chat.backend.normalizer = normalizers.NFKC()  # as T5 has it
+    assert (chat.lost("ｒ²ﬁ"), bool(lost)) == ([], True)
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ _NO_TEXT: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "is UTF-32 text", AS_UTF8),
     (
         re.compile(rb".{0,3}\0", re.DOTALL),
-        "begins with NUL bytes: it is not text",
+        "has NUL bytes at its beginning: it is not text, or UTF-16 without a byte order mark",
         AS_UTF8,
     ),
 )

@@ -47,7 +47,8 @@ _WITH_HISTORY = (
     '{role: "assistant", content: .output}])}'
 )
 _OF_COHERE = (
-    '{system: .preamble, messages: ([.chat_history[]? | {role, content: .message}] + [{role: "user", content: '
+    '{system: .preamble, messages: ([.chat_history | if type == "string" then fromjson? else . end | .[]? | '
+    '{role, content: .message}] + [{role: "user", content: '
     '.message}, {role: "assistant", content: (.response // .text | if type == "object" then .text else . end)}])}'
 )
 _OF_ULTRACHAT = '{messages: [.data | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]}'

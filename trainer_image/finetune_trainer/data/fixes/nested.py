@@ -59,12 +59,15 @@ def step_for(fields: Mapping[str, Any] | None, serves: Callable[[Mapping[str, An
     return f"Write one object a line: `{by_jq(_LINES, program)}` {does}."
 
 
+_HEADS = frozenset({"columns", "column_names", "fields", "header", "headers", "meta", "names", "schema"})
+
+
 def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> Iterator[tuple[str, str]]:
     """Programs of jq that make rows of the object, and what each does; the likeliest first."""
     if _is_squad(fields):
         yield _OF_SQUAD, "makes a row of each question of SQuAD that has an answer, below its context"
     tables = list(islice(_lists(fields, ()), _MOST_PLACES))
-    yield from _of_cells(tables)
+    yield from _of_cells(tables, serves)
     for path, (head, *_) in tables:
         if isinstance(head, list) and all(isinstance(one, str) for one in head) and serves(dict.fromkeys(head, "")):
             rows = path_of(path)
@@ -83,11 +86,16 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
         yield f"{path_of(lists[0])}[]", _taken(lists)
 
 
-def _of_cells(lists: Sequence[tuple[list[str], list[Any]]]) -> Iterator[tuple[str, str]]:
+def _of_cells(
+    lists: Sequence[tuple[list[str], list[Any]]], serves: Callable[[Mapping[str, Any]], bool]
+) -> Iterator[tuple[str, str]]:
     """Programs for a list of names, or of objects that have one each, beside a list of as many cells a row."""
     for (place, heads), (rows, cells) in product(lists, repeat=2):
         names = [one.get("name") if isinstance(one, dict) else one for one in heads]
-        if all(isinstance(name, str) for name in names) and isinstance(cells[0], list) and len(cells[0]) == len(names):
+        if not isinstance(cells[0], list) or not all(isinstance(name, str) for name in names):
+            continue
+        are_names = place[-1] in _HEADS or serves({str(name): "" for name in names})  # and not the names of labels
+        if are_names and len(cells[0]) == len(names):
             program = f"({path_of(place)} | map(.name? // .)) as $names | {path_of(rows)}[] | [{_AS_ROWS}"
             yield program, "puts the names of the columns to their cells"
 

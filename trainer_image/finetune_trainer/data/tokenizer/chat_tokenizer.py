@@ -195,10 +195,17 @@ class ChatTokenizer:
         return [encoding.ids for encoding in encoded]
 
     def lost(self, characters: Iterable[str]) -> list[str]:
-        """Those that do not come back once they are tokens, but for accents, which become a part of their letter."""
+        """Those that do not come back once they are tokens, not even as what Unicode has them stand for (NFKC).
+
+        Accents are passed over: they become a part of their letter.
+        """
         found = sorted(one for one in characters if not unicodedata.combining(one))
         back = self.backend.decode_batch(self.ids([f"a{one}a" for one in found]))
-        return [one for one, text in zip(found, back, strict=True) if unicodedata.normalize("NFC", one) not in text]
+        return [
+            one
+            for one, text in zip(found, back, strict=True)
+            if not any(unicodedata.normalize(form, one) in text for form in ("NFC", "NFKC"))
+        ]
 
     def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:
         """What a model is asked with at inference: the turns, and the head of the assistant's answer.
@@ -241,12 +248,12 @@ class ChatTokenizer:
     def answer_in(self, ids: list[int]) -> list[int]:
         """What a model has written, without the template's opening, and without a thought before one of special tokens.
 
-        gpt-oss thinks in a message of its own, and opens another one for the answer.
+        gpt-oss thinks in a message of its own, and opens another one for the answer, unless its thought is cut off.
         """
         opening = self.opening
         last = 0 if self.special_ids.isdisjoint(opening) else len(ids) - len(opening)
         found = (start + len(opening) for start in range(last, -1, -1) if ids[start : start + len(opening)] == opening)
-        return ids[next(found, 0) :]
+        return ids[next(found, len(ids) if last and ids[:1] == opening[:1] else 0) :]
 
     def end_of_turn(self, ids: Sequence[int]) -> int:
         """How many of the ids are left without white space that follows a special token at the end.

@@ -8,6 +8,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import outcomes, submission
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.cloud_job.steps import decide
+from finetune_operator.decide.deployment import hosted
 from finetune_operator.decide.job import change
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Decision, JobView
@@ -63,11 +64,13 @@ def test_a_pause_that_a_provider_asks_for_is_recorded_and_no_look_is_at_once(pau
 @pytest.mark.parametrize("deleting", [False, True])
 def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_stay_are_told(deleting: bool) -> None:
     leaving = given(at_provider("Succeeded", model="ft:a"), status(), version=1, deleting=deleting)
-    going = outcomes.not_gone(leaving, ["md-e1t"], None, 20)
+    going = outcomes.not_gone(leaving, ["md-e1t"], None, 20, leaving.now)
     assert going.requeue_after == 20
     said = condition(going.status, "Reconciling")
     assert (said is not None and "being deleted at the provider: md-e1t" in said.message) is deleting
-    stays = outcomes.not_gone(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20)
+    lasts = outcomes.not_gone(leaving, ["md-e1t"], None, 20, leaving.now - hosted.LONG)
+    assert condition(lasts.status, "Released").status == "False", "it may be billed, and nobody looks at it any more"
+    stays = outcomes.not_gone(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20, None)
     assert stays.requeue_after == change.ASK_AGAIN_SECONDS
     assert condition(stays.status, "Released").status == "False"
     assert ("finetune.dev/abandon=true" in (stays.status.failure.message if stays.status.failure else "")) is deleting

@@ -425,13 +425,6 @@ def test_what_a_deployment_waits_for_is_said(name: str) -> None:
     assert bool(note) == bool(said)
 
 
-def test_one_that_is_made_for_a_day_is_stuck_until_it_is_there_or_is_deleted_there() -> None:
-    before, stuck = (plan([entry()], there(md_v2="Creating"), WANTED, at(seconds)) for seconds in (86399, 86400))
-    said = stuck.serving.failure.message if stuck.serving.failure else ""
-    assert (before.serving.failure, "is Creating at the provider still, may be billed" in said) == (None, True)
-    assert (stuck.make, stuck.delete, plan(stuck.recorded, {}, WANTED, at(86500)).make) == (False, (), True)
-
-
 def test_where_several_may_change_at_once_what_is_useless_goes_beside_what_is_made() -> None:
     found = there(md_v1="Ready", md_v3="Ready")
     free = plan([OLD, entry(3)], found, replace(WANTED, one_at_a_time=False), at(0))

@@ -53,7 +53,7 @@ def test_a_quota_that_others_use_is_waited_for_until_the_deadline() -> None:
 
 def test_a_quota_that_the_server_itself_may_fill_is_not_waited_for() -> None:
     failure = read_serving(deployment(updatedReplicas=0, conditions=[REFUSED | QUOTA]), []).failure
-    assert "needs room beside it" in ((failure and failure.next_step) or "")
+    assert "needs room beside those" in ((failure and failure.next_step) or "")
 
 
 def test_a_server_without_a_node_says_what_it_waits_for() -> None:
@@ -64,6 +64,7 @@ def test_a_server_without_a_node_says_what_it_waits_for() -> None:
 
 LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
 REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+UP = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,7 @@ REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
         (deployment(availableReplicas=0), [unplaced(NO_CLAIM)], "Failing", Reason.CONTAINER_CONFIG_INVALID),
         (deployment(availableReplicas=0, conditions=[LATE]), [unplaced("0/2")], "Failing", Reason.UNSCHEDULABLE),
         (deployment(availableReplicas=0, conditions=[REFUSED]), [], "Failing", Reason.POD_REJECTED),
+        (deployment(availableReplicas=0, conditions=[REFUSED | QUOTA, UP]), [], "Failing", Reason.POD_REJECTED),
         (deployment(availableReplicas=0, generation=2, conditions=[LATE]), [], "Rolling", None),
     ],
 )

@@ -24,7 +24,7 @@ from finetune_operator.runtime.queue import Key
 from finetune_operator.runtime.store import Store
 
 
-def concerned(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterable[Key]:
+def affected(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterable[Key]:
     """Keys of the objects that are to be looked at when this one has changed."""
     metadata = obj["metadata"]
     namespace, name = metadata.get("namespace", ""), metadata["name"]
