@@ -189,7 +189,7 @@ def test_one_that_was_asked_to_go_is_waited_for_though_it_is_shown_as_if_it_stoo
     both = there(md_v1="Ready", md_v2="Ready")
     back = plan(left_for_another(), both, BACK_TO_1, at(60))
     assert (back.serving.state, back.serves, back.make, back.ask, back.delete) == ("Rolling", "md-v2", False, False, ())
-    assert "its deletion was asked for at" in back.serving.note
+    assert "its deletion was requested at" in back.serving.note
     gone = plan(back.recorded, there(md_v2="Ready"), BACK_TO_1, at(120))
     assert (gone.serving.state, gone.serves, gone.make) == ("Rolling", "md-v2", False)
     gone = plan(gone.recorded, there(md_v2="Ready"), BACK_TO_1, at(140))
@@ -412,8 +412,8 @@ def test_terms_that_are_spelled_otherwise_or_not_told_are_no_change() -> None:
 WAITS = {
     "for another one": ([], there(other="Creating"), 0, "and other is being changed"),
     "for itself, a while": ([entry()], there(md_v2="Creating"), 600, ""),
-    "for itself, for long": ([entry()], there(md_v2="Creating"), 3600, "and is Creating at the provider still"),
-    "for its own end": ([entry(answered=True)], there(md_v2="Deleting"), 7200, "and is Deleting at the provider still"),
+    "for itself, for long": ([entry()], there(md_v2="Creating"), 3600, "and is still Creating at the provider"),
+    "for its own end": ([entry(answered=True)], there(md_v2="Deleting"), 7200, "and is still Deleting at the provider"),
 }
 
 
@@ -428,7 +428,7 @@ def test_what_a_deployment_waits_for_is_said(name: str) -> None:
 def test_one_that_is_made_for_a_day_is_stuck_until_it_is_there_or_is_deleted_there() -> None:
     before, stuck = (plan([entry()], there(md_v2="Creating"), WANTED, at(seconds)) for seconds in (86399, 86400))
     said = stuck.serving.failure.message if stuck.serving.failure else ""
-    assert (before.serving.failure, "is Creating at the provider still, may be billed" in said) == (None, True)
+    assert (before.serving.failure, "is still Creating at the provider, may be billed" in said) == (None, True)
     assert (stuck.make, stuck.delete, plan(stuck.recorded, {}, WANTED, at(86500)).make) == (False, (), True)
 
 
