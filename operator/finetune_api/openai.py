@@ -14,7 +14,7 @@ def is_openai(host: str) -> bool:
 
 
 def data_rules(spec: LLMConnectionSpec) -> str:
-    """Whose rules the data of a connection's jobs must meet: a name in the trainer's provider_rules."""
+    """Whose rules the data of a connection's jobs must meet: a name in the trainer's data.provider.rules."""
     if spec.open_ai is None:
         return spec.provider
     return "openAI" if is_openai(urlsplit(spec.open_ai.base_url).netloc) else "openAICompatible"

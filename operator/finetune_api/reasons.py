@@ -111,7 +111,7 @@ class Reason(StrEnum):
 NEXT_STEP: dict[Reason, str] = {
     Reason.AWAITING_CONFIGURATION: "Write the block that the message names: it is billed from then on. Or set "
     "deployment.mode: Manual on the FineTunedModel.",
-    Reason.RESTORED: "If it is to run, perhaps again, take its label velero.io/restore-name off; else delete it. "
+    Reason.RESTORED: "If it is to run, perhaps again, remove its label velero.io/restore-name; else delete it. "
     "Restores with --status-include-resources know what was done.",
     Reason.CONNECTION_NOT_FOUND: "Ask an admin to make that LLMConnection, as it was if it has gone: the rest follows "
     "automatically.",

@@ -174,7 +174,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
     status = deployment.get("status") or {}
     if status.get("asleep"):
         wake = f"kubectl -n {args.namespace} annotate md {args.model} --overwrite {WAKE_ANNOTATION}=$(date +%s)"
-        raise CannotAsk(f"ModelDeployment {args.model} was stopped because nobody asked it; bring it back: {wake}")
+        raise CannotAsk(f"ModelDeployment {args.model} was stopped, as it received no requests; bring it back: {wake}")
     if status.get("servedVersion") is None or not status.get("endpoint"):
         raise CannotAsk(f"ModelDeployment {args.model} does not answer yet ({_why(status)})")
     endpoint = Endpoint.model_validate(status["endpoint"])

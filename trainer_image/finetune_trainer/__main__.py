@@ -23,7 +23,7 @@ COMMANDS = (
 """Each is a module of the same name."""
 
 PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "sageMaker", "bedrock")
-"""Names of data.provider_rules, which is not imported before it is needed."""
+"""Names of data.provider.rules, which is not imported before it is needed."""
 
 _ABOUT = "Fine-tune a language model on rows of prompt and completion, and serve the result."
 EXAMPLES = {
@@ -83,7 +83,7 @@ def _check_flags(check: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         required=True,
-        help="manifests (YAML or JSON), of jobs above all, or a folder of them; may stand several times: a job is "
+        help="manifests (YAML or JSON), of jobs above all, or a folder of them; may be repeated: a job is "
         "checked for its LLMConnection, if that is among them",
     )
     check.add_argument("--model-cache", type=place, help="folder of the model cache, for token counts")

@@ -77,7 +77,7 @@ class Destination:
     """Where a job is meant to run, as far as that is known."""
 
     provider: str | None = None
-    """Name of its rules in provider_rules; None for this project's trainer on the cluster, or where nobody said so."""
+    """Name of its rules in data.provider.rules; None for this project's trainer on the cluster, or if unknown."""
     connection: LLMConnectionSpec | None = None
     doubt: str | None = None
     """Why it may be another one."""

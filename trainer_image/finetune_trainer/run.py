@@ -217,7 +217,7 @@ def _require_code(manifest: FineTuneJobManifest, code: Path | None) -> None:
     if manifest.spec.code is not None and code is None:
         key = manifest.spec.code.config_map_ref.key
         raise TrainerError(
-            Reason.SPEC_INVALID, "spec.code: its ConfigMap is not at hand here", f"Name the file with --code {key}."
+            Reason.SPEC_INVALID, "spec.code: its ConfigMap is not available here", f"Name the file with --code {key}."
         )
     if manifest.spec.code is None and code is not None:
         raise TrainerError(

@@ -433,8 +433,8 @@ def _require_no_success(made: RemoteJob) -> None:
 
 def _hidden(job_id: str, file: ProviderFile) -> Failure:
     message = (
-        f"neither job {job_id} nor its data ({file.id}) are to be seen with the connection's credentials: are they of "
-        "another account, organization or project by now? Where it was begun the job may go on, and be billed"
+        f"neither job {job_id} nor its data ({file.id}) are visible with the connection's credentials: do these belong "
+        "to another account, organization or project by now? Where it was begun the job may continue, and be billed"
     )
     step = (
         "Ask an admin to give the connection credentials of the account that it had. If job and data were both deleted "

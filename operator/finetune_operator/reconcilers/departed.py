@@ -23,7 +23,7 @@ from finetune_operator.runtime.queue import Key
 logger = logging.getLogger(__name__)
 
 SETTLED = (
-    "somebody else took its finalizer off; what it had at its provider, and was to go with it, is ended all the same"
+    "somebody else removed its finalizer; what it had at its provider, and was to go with it, is ended all the same"
 )
 
 _HELD = (FINE_TUNE_JOBS, MODEL_DEPLOYMENTS)
@@ -59,7 +59,7 @@ class Departed:
         key = _key_of(gone)
         self._last[key] = gone
         logger.warning(
-            "%s %s/%s is gone, and somebody else took its finalizer off: its end at its provider is seen to now, by "
+            "%s %s/%s is gone, and somebody else removed its finalizer: what it had at its provider is ended now, by "
             "what was last known of it. The annotation %s=true would have left everything there",
             resource.kind, metadata["namespace"], metadata["name"], ABANDON_ANNOTATION,
         )  # fmt: skip

@@ -196,7 +196,7 @@ class HostedDeployments:
             return plan, error
         if answers:
             return look.plan(hosted_record.answered(plan.recorded, look.wanted.name), asleep), None
-        note = f"{plan.serving.note}; {look.wanted.name} stands at the provider, and does not answer yet"
+        note = f"{plan.serving.note}; {look.wanted.name} exists at the provider, and does not answer yet"
         return replace(plan, serving=replace(plan.serving, note=note)), None
 
     async def _look(
@@ -285,7 +285,7 @@ class HostedDeployments:
         if seen is not None and seen.warns:
             await self._context.announce(deployment, "Warning", seen.fact.reason, seen.fact.message)
         if asleep is not None and view.status.asleep != asleep:
-            note = f"{seen.fact.message if seen else 'nobody asks it'}: its deployment is deleted"
+            note = f"{seen.fact.message if seen else 'it receives no requests'}: its deployment is deleted"
             await self._context.announce(deployment, "Normal", Reason.IDLE, note)
 
     async def _make(self, look: Look, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
@@ -316,7 +316,7 @@ class HostedDeployments:
         await context.refresh(CONNECTIONS, connection)
         if connection not in context.connections_of(namespace):
             said = f"LLMConnection {connection} does not serve namespace {namespace}"
-            message = f"{said}: nothing new is made at its provider, and what stands there goes on"
+            message = f"{said}: nothing new is created at its provider, and what exists there continues"
             raise Refused(Reason.NAMESPACE_NOT_ALLOWED, message, UNSERVED_PAUSE_SECONDS)
 
     async def _delete(self, look: Look, plan: Plan) -> Plan:

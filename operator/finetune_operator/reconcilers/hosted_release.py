@@ -134,7 +134,7 @@ class HostedRelease:
                     await self._calls.require_begun(connection, noted[connection])
                 found |= await self._calls.list(connection)
             except ProviderError as error:
-                what = "whether anything made for this object stands, and is billed"
+                what = "whether anything made for this object exists, and is billed"
                 unseen.append(f"{what}, at LLMConnection {connection} is not known: {error.message}")
         return found, unseen
 
@@ -211,7 +211,7 @@ def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -
     )
     if passes or error.reason == Reason.RATE_LIMITED:
         return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
-    message = f"{error.message}; mend that, or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
+    message = f"{error.message}; fix that, or annotate this object with {ABANDON_ANNOTATION}=true to release it"
     hosted = view.status.hosted or ()  # whoever ends them by hand has to know which
     names = [one.name for one in hosted if not one.attached] or [one.name for one in hosted] or ["what it deployed"]
     return stalled(error.reason, f"{', '.join(names)} cannot be deleted, and may be billed: {message}")
@@ -239,6 +239,6 @@ def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[Host
     asked = max(deleted, min((one.released_at for one in left if one.released_at), default=deleted), key=moment)
     if view.now - moment(asked) < LONG:
         return reconciling(Reason.PENDING, _on_their_way(left))
-    said = f"still at the provider, which has accepted the deletion that was asked for at {asked}: {names}. See there"
-    message = f"{said} what holds it up; or annotate this object with {ABANDON_ANNOTATION}=true to let it go"
+    said = f"still at the provider, which has accepted the deletion requested at {asked}: {names}. See there"
+    message = f"{said} what holds it up; or annotate this object with {ABANDON_ANNOTATION}=true to release it"
     return stalled(Reason.PROVIDER_BUSY, message)

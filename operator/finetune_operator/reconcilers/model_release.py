@@ -115,4 +115,4 @@ def is_held(model: Mapping[str, Any]) -> bool:
 
 
 def _way_out() -> str:
-    return f"or annotate the model with {ABANDON_ANNOTATION}=true to let it go and leave the weights"
+    return f"or annotate the model with {ABANDON_ANNOTATION}=true to release it and leave the weights"

@@ -74,7 +74,7 @@ class Contested(Transient):
     """What somebody else writes as well was put right so often that it has to wait."""
 
     def __init__(self, retry_after: float) -> None:
-        said = "somebody else writes its status again and again (two operators that look after one namespace?)"
+        said = "another writer changes its status again and again (two operators that watch one namespace?)"
         super().__init__(0, "Contested", f"{said}; ours is written again in {retry_after:.0f} s", retry_after)
 
 

@@ -109,7 +109,7 @@ class PerDeployment(Collector):
         )
         idle = GaugeMetricFamily(
             "finetune_deployment_billed_while_idle",
-            "1 while a ModelDeployment at a provider is billed and nobody is known to ask it, else 0.",
+            "1 while a ModelDeployment at a provider is billed and not known to receive requests, else 0.",
             labels=names,
         )
         for row in self.rows():
@@ -164,7 +164,7 @@ class Stuck(Collector):
         """The gauges; none where everything gets on."""
         found = GaugeMetricFamily(
             "finetune_stuck_objects",
-            "Objects that have not ended and do not get on, by the reason that they say.",
+            "Objects that have not ended and are stuck, by the reason in their status.",
             labels=["kind", "object_namespace", "reason"],
         )
         for *labels, number in self.rows():

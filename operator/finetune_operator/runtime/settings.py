@@ -128,7 +128,7 @@ class Settings(BaseModel):
     billed_idle_seconds: float = Field(
         86400,
         ge=600,
-        description="A deployment at a provider that is billed and that nobody asks for this long is warned about.",
+        description="A deployment at a provider that is billed without requests for this long causes a warning.",
     )
 
     tls_secret: str = Field(

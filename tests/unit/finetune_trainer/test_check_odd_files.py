@@ -58,8 +58,8 @@ def test_the_end_of_a_file_of_dos_within_another_is_told(check, name, data, said
 def test_commas_without_an_element_are_told_and_which_to_take_away(check, data):
     result = check(train=("t.json", data))
     assert result.code == ExitCode.DATASET_INVALID
-    assert "nothing stands between two commas" in result.verdict.message
-    assert ("removes comments, commas behind the last part" in result.verdict.next_step) == (data != "[,{}]")
+    assert "there is nothing between two commas" in result.verdict.message
+    assert ("removes comments, commas after the last part" in result.verdict.next_step) == (data != "[,{}]")
 
 
 @pytest.mark.parametrize(

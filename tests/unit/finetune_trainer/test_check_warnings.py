@@ -397,8 +397,8 @@ def test_marks_behind_questions_that_openais_old_models_wanted_are_warned_of(che
     result = check(train=("t.jsonl", json.dumps(row) + "\n" + GOOD))
     assert result.code == ExitCode.OK
     (said,) = [one for one in result.verdict.warnings if "OpenAI" in one]
-    assert said.startswith("t.jsonl: the first row has ### or -> behind its question")
-    assert "take it away, and a mark such as END behind answers" in said
+    assert said.startswith("t.jsonl: the first row has ### or -> after its question")
+    assert "remove it, and a mark such as END after answers" in said
 
 
 @pytest.mark.parametrize("end", ["\n\nAssistant:", "\n### Response:\n", "\nAI: "])
@@ -406,7 +406,7 @@ def test_names_of_who_is_to_answer_behind_questions_are_warned_of(check, end):
     """As Anthropic's old models and Alpaca's template want them: a chat template would write its own behind it."""
     row = {"prompt": f"Human: What colour is the sky?{end}", "completion": "blue"}
     (warning, _) = check(train=("t.jsonl", f"{json.dumps(row)}\n")).verdict.warnings
-    assert "the first row has marks of a chat in its text, such as Assistant: behind its question" in warning
+    assert "the first row has marks of a chat in its text, such as Assistant: after its question" in warning
 
 
 @pytest.mark.parametrize(

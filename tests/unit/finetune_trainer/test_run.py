@@ -69,10 +69,10 @@ def test_a_folder_with_things_of_somebody_else_is_left_alone(tiny_model, tmp_pat
     ("output", "words", "step"),
     [
         ("x" * 300, "File name too long", "a shorter path"),
-        ("mine", "mine could not be written: File exists", "A file stands where a folder is to be"),
-        ("mine/out", "mine/out could not be written: Not a directory", "A file stands where a folder is to be"),
+        ("mine", "mine could not be written: File exists", "There is a file where a folder must be"),
+        ("mine/out", "mine/out could not be written: Not a directory", "There is a file where a folder must be"),
         ("out", "out/.running could not be written: Is a directory", "a folder in place of a file"),
-        ("piped", "piped/.running could not be written: a pipe or a device stands there", "a pipe or a device counts"),
+        ("piped", "piped/.running could not be written: a pipe or a device stands there", "a device is neither"),
     ],
 )
 def test_a_place_that_cannot_be_the_output_folder_is_told(tiny_model, tmp_path, capfd, output, words, step):

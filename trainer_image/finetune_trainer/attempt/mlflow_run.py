@@ -44,7 +44,7 @@ _CODES = {
     "ENDPOINT_NOT_FOUND": _NO_SERVER,
 }
 """By MLflow's own words for it, where its text does not say more."""
-_WANTS_KEY = "it wants a key: name the Secret that has one in trackers.mlflow.secretRef"
+_WANTS_KEY = "it requires a key: name the Secret that has one in trackers.mlflow.secretRef"
 
 _JOB, _UID = "finetune.dev/job", "finetune.dev/uid"
 """Tags."""

@@ -45,7 +45,7 @@ _TROUBLES = {
     "returned error 401": "it does not accept the key in the Secret",
     "returned error 403": "the key in the Secret may not do this",
     "returned error 404": "trackers.wandb.baseURL leads to no server of Weights & Biases",
-    "API key must": "what the Secret has as WANDB_API_KEY is no key",
+    "API key must": "the Secret's WANDB_API_KEY is not a key",
 }
 """Its client is a Go program, whose errors arrive as text: what they say, the plainest first."""
 

@@ -278,7 +278,7 @@ def _with(has_it: Callable[[str], bool], may_have: Callable[[str], bool] | None 
 
 _AS_READ = ": the text was read in another encoding before it was saved; export it again as UTF-8"
 _AS_ANY_OTHER = "; it is learnt like any other"
-_AS_WRITTEN = "; they are learnt as they stand there: html.unescape of Python makes plain text of them"
+_AS_WRITTEN = "; they are learnt as they are: html.unescape of Python makes plain text of them"
 
 
 def of_texts() -> list[Doubtful]:
@@ -318,7 +318,7 @@ def of_texts() -> list[Doubtful]:
         Doubtful(
             _with(damaged_text.has_written_letters, may_have=lambda texts: "\\" in texts and "\\u" in texts),
             r"letters written out, such as \u00e9",
-            "; they are learnt as they stand there",
+            "; they are learnt as they are",
         ),
         Doubtful(
             _with(damaged_text.has_file), "the bytes of a file, such as a picture, written as text", _AS_ANY_OTHER
@@ -341,8 +341,8 @@ def of_texts() -> list[Doubtful]:
 
 
 _AS_OLD = (
-    "### or -> behind its question, as OpenAI's old models wanted it: chat templates tell question and answer apart, "
-    "so take it away, and a mark such as END behind answers"
+    "### or -> after its question, as OpenAI's old models needed it: chat templates tell question and answer apart, "
+    "so remove it, and a mark such as END after answers"
 )
 
 

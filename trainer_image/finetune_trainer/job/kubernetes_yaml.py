@@ -89,7 +89,7 @@ def _alone(key: yaml.Node, value: yaml.Node) -> str | None:
         return None
     name, colon, rest = key.value.partition(":")
     meant = f"write {name}: {rest}, with a space after the colon" if colon else "a colon and a value must follow it"
-    return f"{key.value} stands alone, and is left out: {meant}"
+    return f"{key.value} has no value, and is left out: {meant}"
 
 
 _EXACT = 1 << 53

@@ -152,7 +152,7 @@ def _read(path: Path) -> list[Document]:
             key = (document.kind, str(metadata.get("namespace", "")), str(metadata["name"]))
             before = lines.setdefault(key, line := document.line(()))
             if before != line:
-                again = f"{document.kind} {key[2]} stands on line {before} already, and would be changed to this one"
+                again = f"{document.kind} {key[2]} is on line {before} already, and would be changed to this one"
                 message = f"{document.file_name} line {line}: {again}"
                 raise TrainerError(Reason.SPEC_INVALID, message, "Give each a name of its own, or remove one of them.")
     return documents

@@ -58,7 +58,7 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     if found := _by_where_it_stands(name, parent, kind, below, names):
         return found
     if isinstance(below, dict) and below and below.keys() <= set(names) and not _has_shares(below, path[:-1], root):
-        return f"; what is below it stands in {parent} itself"
+        return f"; its fields belong directly in {parent}"
     place = _above(name, path[:-1], manifest, root) or _below(name, path[:-1], root)
     near = like(name, names, required(model) if model else [])
     near = f"; here it is {place}" if place else f"; did you mean {near}?" if near else _of_a_pod(name, names)
@@ -150,7 +150,7 @@ def _of_a_job(name: str, parent: str, names: list[str]) -> str:
     if place not in (None, parent) and not is_file:
         return f"; here it is {place}{to_heed(name)}"
     if place == parent:
-        return f"; what is below it stands in {parent} itself"
+        return f"; its fields belong directly in {parent}"
     return f"; {remark}" if remark else ""
 
 

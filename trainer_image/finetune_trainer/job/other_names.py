@@ -122,7 +122,7 @@ _REMARKS = {
     "a job trains; what is served, and where, is said by a FineTunedModel and its ModelDeployment": (
         "deploy serve serving"
     ),
-    "a training goes on to its end: look at status.loss and choose epochs": (
+    "a training runs to its end: look at status.loss and choose epochs": (
         "early_stopping early_stopping_patience load_best_model_at_end patience"
     ),
     "beside the adapters nothing is trained, and with method Full everything": (

@@ -49,12 +49,12 @@ _STEPS = {
     ),
     **dict.fromkeys(
         _OTHER_KIND,
-        "A file stands where a folder is to be, or a folder in place of a file (a pipe or a device counts as none): "
-        "take it away, or name another place; then try again (in a cluster by spec.retryNonce).",
+        "There is a file where a folder must be, or a folder in place of a file (a pipe or a device is neither): "
+        "remove it, or name another place; then try again (in a cluster by spec.retryNonce).",
     ),
     errno.ENAMETOOLONG: "Name a place with a shorter path, and try again (in a cluster by spec.retryNonce).",
     errno.ENOENT: "Somebody has deleted the folder, or put another volume in its place, while it was in use. Bring it "
-    "back where there is a copy, and try again (in a cluster by spec.retryNonce): it goes on from what is there.",
+    "back where there is a copy, and try again (in a cluster by spec.retryNonce): it resumes from what is there.",
 }
 """What to do where more room would not help."""
 

@@ -33,7 +33,7 @@ def _denied(why: str, step: str) -> Refusal:
 
 
 _EXPIRED = _denied("the session token of its keys has expired", _NEW_TOKEN)
-_OTHER_TOKEN = _denied("the session token is none of its keys", _NEW_TOKEN)
+_OTHER_TOKEN = _denied("the session token does not belong to its keys", _NEW_TOKEN)
 _CLOSED = _denied(
     "the account that the bucket belongs to is closed, unpaid or not signed up",
     "Ask whoever the account belongs to, or name a copy in another one.",

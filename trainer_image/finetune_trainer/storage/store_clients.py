@@ -127,7 +127,7 @@ def _google_credentials(key: str, secret: str) -> "Credentials":
         made = Credentials.from_service_account_info(json.loads(key), scopes=[_GOOGLE_SCOPE])  # type: ignore[no-untyped-call]
         return cast("Credentials", made)
     except (MalformedError, ValueError, AttributeError, TypeError) as error:
-        message = f"{secret}: {GOOGLE_KEY} is no key of a service account in JSON"
+        message = f"{secret}: {GOOGLE_KEY} is not the key of a service account in JSON"
         step = "Put the file that Google gave you for the service account into the Secret, under this name, as it is."
         raise TrainerError(Reason.ACCESS_DENIED, message, step) from error
 

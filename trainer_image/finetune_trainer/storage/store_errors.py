@@ -28,7 +28,7 @@ _MISSING_NAMES = {
 UNTRUSTED = "its certificate is not trusted"
 NO_TLS = "it does not speak TLS"
 TRUST_STEP = (
-    "Have whoever signed it trusted: an admin names the bundle of certificates in huggingFace.podTemplate.caBundleRef "
+    "Have its CA trusted: an admin names the bundle of certificates in huggingFace.podTemplate.caBundleRef "
     "of the connection; at a shell SSL_CERT_FILE does, for s3:// AWS_CA_BUNDLE."
 )
 _KINDS_OF_TROUBLE = {

@@ -175,7 +175,7 @@ class StepTrainer(Trainer):
 
     def _resume_notes(self, folder: str, step: int, notes: dict[str, Any]) -> None:
         if not Path(folder).is_dir():  # a claim that only one node can mount, or another one in its place
-            message = f"{folder} is the checkpoint to go on from, and is not there on every node"
+            message = f"{folder} is the checkpoint to resume from, and is not there on every node"
             raise TrainerError(Reason.ARTIFACT_FAILED, message, "Keep artifacts on a ReadWriteMany claim.")
         self._origin.require_same(Path(folder), notes)
         self.seconds_before, self._saved_step = notes["seconds"], step

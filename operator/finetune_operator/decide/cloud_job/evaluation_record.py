@@ -38,7 +38,7 @@ def not_released(view: JobView, status: FineTuneJobStatus, names: Sequence[str],
 def unreleased(names: Sequence[str], failure: Failure) -> Fact:
     """The condition Released while deployments that were made for an evaluation cannot be deleted."""
     standing = ", ".join(names) or "of the evaluation"
-    message = f"deployment {standing} may stand at the provider, and be billed: {failure.message}"
+    message = f"deployment {standing} may exist at the provider, and be billed: {failure.message}"
     return Fact("Released", "False", failure.reason, message)
 
 

@@ -59,7 +59,7 @@ def not_tidied(view: JobView, failure: Failure) -> Decision:
     if not view.deleting:
         return Decision(with_status(view, Change([fact])), requeue_after=again)
     message = (
-        f"{what} cannot be deleted: {failure.message}; annotate the job with finetune.dev/abandon=true to let it go"
+        f"{what} cannot be deleted: {failure.message}; annotate the job with finetune.dev/abandon=true to release it"
     )
     if failure.reason in CHANGES_BY_ITSELF:  # nobody is to let go of what stops in a moment
         message = f"{what} is deleted later: {failure.message}"

@@ -70,8 +70,8 @@ def is_forgotten(provider: ProviderStatus) -> bool:
 
 def _missing(view: JobView) -> Failure:
     message = (
-        f"status says that a job was asked for (status.provider.askedAt: {view.provider.asked_at}), and has lost its "
-        "name and its data; the provider shows no job of it. It may go on there, and be billed: no other one is made"
+        f"status says that a job was requested (status.provider.askedAt: {view.provider.asked_at}), and has lost its "
+        "name and its data; the provider shows no job of it. It may continue there, and be billed: no other one is made"
     )
     step = (
         "Look there for the job. It is followed here as soon as the provider lists it; where there is none, delete "

@@ -42,7 +42,7 @@ _STEPS = {
     Reason.CONNECTION_NOT_FOUND: "Ask an admin to make it again as it was, or pin another version (spec.activeVersion "
     "of the FineTunedModel).",
     Reason.QUOTA_EXCEEDED: "Raise the quota of the provider's account, ask for less in the provider's block, or delete "
-    "what nobody needs there; it is retried automatically.",
+    "what is not needed there; it is retried automatically.",
     Reason.DELETED_AT_PROVIDER: "Activate a version whose model is still there (spec.activeVersion of the "
     "FineTunedModel), or tune another one with a FineTuneJob under a new name.",
     Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
@@ -255,7 +255,7 @@ def _at_rest(view: DeploymentView) -> list[Fact]:
         )
     return resting(
         Reason.IDLE,
-        f"it was stopped at {view.status.asleep.since} because nobody asked it: change the annotation "
+        f"it was stopped at {view.status.asleep.since} because it received no requests: change the annotation "
         f"{WAKE_ANNOTATION}, or the spec, to bring it back",
     )
 
@@ -290,7 +290,7 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
     waits = failure.reason is Reason.AWAITING_CONFIGURATION and not billed
     said = _of_deployment(failure).sentences
     if billed:
-        said = f"{said.rstrip('.')}. {billed} stands at the provider meanwhile, and is billed until this is deleted"
+        said = f"{said.rstrip('.')}. {billed} exists at the provider meanwhile, and is billed until this is deleted"
     elif view.unrecorded:
         said = f"{said.rstrip('.')}. {unrecorded(view.unrecorded)}"
     facts = (resting if waits else reconciling if passes else stalled)(Reason(failure.reason), said)
@@ -305,7 +305,7 @@ def unrecorded(begins: str) -> str:
     """What is said of an object that is held, and has lost its record."""
     return (
         "What this object had at a provider is not recorded any more, as after a restore without status: deployments "
-        f"whose names begin with {begins} may stand there, and be billed"
+        f"whose names begin with {begins} may exist there, and be billed"
     )
 
 

@@ -385,13 +385,13 @@ def leave(
 def _said_of_waiting(found: Mapping[str, Hosted], entry: HostedDeployment, there: Hosted | None, now: datetime) -> str:
     """What a deployment waits for that is not being made, or is for long."""
     if there is None and entry.released_at is not None:
-        return f"; its deletion was asked for at {entry.released_at}: it is made again when it is gone"
+        return f"; its deletion was requested at {entry.released_at}: it is made again when it is gone"
     if there is None:
         return _said_of_turn(found)
     if entry.released_at is not None and there.state != "Deleting":
-        return f"; its deletion was asked for at {entry.released_at}: it is made again when it is gone"
+        return f"; its deletion was requested at {entry.released_at}: it is made again when it is gone"
     late = there.state in {"Creating", "Deleting"} and now - moment(entry.created_at) >= LONG
-    return f"; it was asked for at {entry.created_at}, and is {there.state} at the provider still" if late else ""
+    return f"; it was requested at {entry.created_at}, and is still {there.state} at the provider" if late else ""
 
 
 def _said_of_turn(found: Mapping[str, Hosted]) -> str:
@@ -408,8 +408,8 @@ def _said_of_staying(others: Sequence[HostedDeployment], found: Mapping[str, Hos
     """Those whose deletion was accepted, and comes to nothing."""
     shown = [one for one in others if whole(found, one.name) is not None]
     return "".join(
-        f"; {one.name}, which served before, was asked to go at {one.released_at}, and stays at the provider, where it "
-        "may be billed"
+        f"; {one.name}, which served before, was to be deleted at {one.released_at}, and is still at the provider, "
+        "where it may be billed"
         for one in shown
         if one.released_at is not None and now - moment(one.released_at) >= ENDING
     )
@@ -428,9 +428,9 @@ def _failure_of(wanted: Wanted, there: Hosted) -> Failure:
 
 
 def _silence(look: _Look, there: Hosted) -> Failure:
-    """Of one that is ready and does not answer, or is made for ever."""
-    said = f"deployment {look.wanted.name} was asked for at {look.entry.created_at} and is "
-    said += "ready, as the provider says" if there.state == "Ready" else f"{there.state} at the provider still"
+    """Of one that is ready and does not answer, or is still being made."""
+    said = f"deployment {look.wanted.name} was requested at {look.entry.created_at} and is "
+    said += "ready, as the provider says" if there.state == "Ready" else f"still {there.state} at the provider"
     said += f", {billed(look.entry)}, and does not answer; "
-    said += "it is asked again" if there.state == "Ready" else "see there why, or delete it there to have it made anew"
+    said += "it is asked again" if there.state == "Ready" else "see there why, or delete it there to have it recreated"
     return Failure.because(Reason.DEPLOYMENT_FAILED, said)

@@ -86,7 +86,7 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
     last = min(activity.last, now)  # of a time to come another clock has told
     quiet = activity.until - last
     usage = _moved(usage, last, activity.counted, limits)
-    since = f"nobody has asked it since {usage.last_request_at}"
+    since = f"it has received no requests since {usage.last_request_at}"
     if limits.idle is not None and quiet >= timedelta(seconds=limits.idle.after_seconds):
         stops = limits.idle.action != "None"
         if stops or limits.warn_after is None or quiet < limits.warn_after:
@@ -101,7 +101,7 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
 
 def _untold(usage: DeploymentUsage, activity: Activity, limits: Limits, now: datetime) -> Found:
     """What may be idle for as long as idle ones are warned of is told, too: it may cost all that for nobody."""
-    why = f"nobody knows when it was last asked, so it is not taken for idle: {activity.unknown}"
+    why = f"it is unknown when it last received a request, so it does not count as idle: {activity.unknown}"
     since = moment(usage.last_request_at) if usage.last_request_at else activity.started
     if since is None or limits.warn_after is None or now - since < limits.warn_after:
         return Found(usage, Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, why))
@@ -142,18 +142,20 @@ def woken(usage: DeploymentUsage | None, now: datetime) -> DeploymentUsage:
 
 def sleeping(asleep: Sleep, usage: DeploymentUsage | None) -> Fact:
     """The condition while it is stopped."""
-    last = f"nobody had asked it since {usage.last_request_at}, " if usage and usage.last_request_at else ""
+    last = f"it had received no requests since {usage.last_request_at}, " if usage and usage.last_request_at else ""
     return Fact(CONDITION, "True", Reason.IDLE, f"{last}so it was stopped at {asleep.since}")
 
 
 NOT_YET = Fact(CONDITION, "False", Reason.IN_USE, "it does not answer yet")
 """While nothing answers that could be asked."""
 
-_UNSEEN = "nobody knows when it was last asked, so it is not taken for idle: its provider is not looked at meanwhile"
+_UNSEEN = (
+    "it is unknown when it last received a request, so it does not count as idle: its provider is not asked meanwhile"
+)
 OUT_OF_SIGHT = Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, _UNSEEN)
 """Of what stands at a provider that nobody looks at, as its connection is gone, or its spec wrong."""
 
-_UNASKED = "spec.idle is not set, or nothing stands that could be stopped"
+_UNASKED = "spec.idle is not set, or there is nothing that could be stopped"
 NOT_LOOKED_AT = Fact(CONDITION, "False", Reason.IN_USE, _UNASKED)
 """Once nobody wants to know any more."""
 

@@ -34,18 +34,18 @@ AWAITED = "waiting for its pod to start"
 
 _LAST_POD = (
     "waiting for the last attempt's pod to end, or for a Job that an earlier job of this name has left (kubectl get "
-    "jobs,pods): where nothing ends it any more, delete it, or take off the finalizer that keeps it"
+    "jobs,pods): if nothing ends it any more, delete it, or remove the finalizer that keeps it"
 )
 
 _FOREIGN_DEADLINE = (
-    "the attempt ran longer than the activeDeadlineSeconds that a policy of the cluster, or somebody, has put on its "
+    "the attempt ran longer than the activeDeadlineSeconds that a policy of the cluster, or somebody, has set on its "
     "batch Job: the job itself has none in its spec"
 )
 _FOREIGN_DEADLINE_STEP = (
     "Find out with kubectl get jobs -o yaml, or from an admin, who sets it, and have these Jobs left out; then set "
     "spec.retryNonce: the next attempt resumes from the last checkpoint."
 )
-_NOT_COMPLETE = "somebody else wrote that it is Complete: it has no version yet, and its attempt goes on"
+_NOT_COMPLETE = "another writer marked it as Complete: it has no version yet, and its attempt continues"
 GOES_ON = "Nothing to do: the next attempt resumes from the last checkpoint."
 """The step of an interruption that is followed by an attempt; its reason's own is for a job that was given up."""
 

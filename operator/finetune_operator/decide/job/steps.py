@@ -85,8 +85,8 @@ _OURS = (
     f"is at one, annotate it with {ABANDON_ANNOTATION}=true"
 )
 _BY_A_NEWER_RELEASE = (
-    "The definitions on the cluster are newer than the operator: upgrade the operator to their release; the job begins "
-    "by itself."
+    "The definitions on the cluster are newer than the operator: upgrade the operator to their release; the job then "
+    "starts automatically."
 )
 
 
@@ -272,7 +272,7 @@ def _unknown_past(view: JobView) -> Failure | None:
         return None
     message = f"restored from a backup ({view.restored}) without its status: whether it has run before is not known"
     if view.remote:
-        message += "; a job that it has begun at its provider goes on there unseen, and is billed"
+        message += "; a job that it has begun at its provider continues there unseen, and is billed"
     return Failure.because(Reason.RESTORED, message)
 
 

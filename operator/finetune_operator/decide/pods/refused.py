@@ -43,7 +43,7 @@ _GIVE_RIGHTS = (
 )
 
 _SILENT_WEBHOOK = r"\bfailed calling webhook "
-_WAKE_WEBHOOK = f"Ask an admin: the webhook that the message names does not answer. Does what serves it run? {_AGAIN}"
+_WAKE_WEBHOOK = f"Ask an admin: the webhook that the message names does not answer. Does its server run? {_AGAIN}"
 
 _CHANGED = r"\bkeeps other values of status\."
 _LEAVE_AS_IT_IS = (
@@ -57,9 +57,9 @@ _STEPS = {
     f"ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}",
     _COUNTS_OTHERS: _MAKE_ROOM,
     r"\bexceeded quota: ": _WAIT,
-    r"\bfailed quota: ": "Ask an admin to name what the ResourceQuota wants of each pod in podTemplate.resources of "
-    "the connection, or a default for it in a LimitRange; spec.resources of a job under a new name and "
-    "spec.huggingFace.resources of a deployment may name it, too.",
+    r"\bfailed quota: ": "Ask an admin to set what the ResourceQuota requires of each pod in podTemplate.resources "
+    "of the connection, or a default for it in a LimitRange; spec.resources of a job under a new name and "
+    "spec.huggingFace.resources of a deployment may set it, too.",
     r" per (Container|Pod) is |: must be less than or equal to \S+ limit of ": "Ask for as much as the namespace's "
     "LimitRange allows (kubectl describe limitrange): in spec.resources of a job under a new name, in "
     "spec.huggingFace.resources of a deployment, or ask an admin to do it in podTemplate.resources of the connection.",

@@ -35,7 +35,7 @@ _STEPS = (
     (
         "scheduling gates",
         "Wait: a policy or a queue of the cluster has put a gate before the pod (kubectl get pod -o yaml: "
-        "spec.schedulingGates), and whoever has takes it away. Else ask an admin; more room would not help.",
+        "spec.schedulingGates), and removes it. Else ask an admin; more room would not help.",
     ),
     (
         "exceed max volume count",
@@ -80,8 +80,8 @@ _STEPS = (
     ),
     (
         "untolerated taint|taints that the pod didn't tolerate|were unschedulable",
-        "No node takes the pod (kubectl describe nodes): wait until one is well again, or uncordoned; where its taints "
-        "are meant, ask an admin for tolerations in the connection's podTemplate.",
+        "No node takes the pod (kubectl describe nodes): wait until one is healthy again, or uncordoned; where its "
+        "taints are meant, ask an admin for tolerations in the connection's podTemplate.",
     ),
 )
 """By the words of Kubernetes 1.30 to 1.34, where it is not for want of room on any node."""

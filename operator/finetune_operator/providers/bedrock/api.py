@@ -114,7 +114,7 @@ class BedrockApi(AwsApi):
             NotThere: there is no such job.
             TryLater: it was not refused, and the job goes on: what has answered may be a proxy.
         """
-        message = f"job {job_id} was to be stopped at Bedrock, and goes on"
+        message = f"job {job_id} was to be stopped at Bedrock, and continues"
         why: ProviderError = TryLater(Reason.PROVIDER_BUSY, message, STOP_PAUSE_SECONDS)
         try:
             await self._aws.call(SERVICE, "stop_model_customization_job", jobIdentifier=job_id)

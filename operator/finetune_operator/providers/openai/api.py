@@ -252,7 +252,7 @@ class OpenAIApi:
             if not (await self.job(job_id)).ended:
                 raise
             return
-        message = f"job {job_id} was to be cancelled at {self._host}, and goes on"
+        message = f"job {job_id} was to be cancelled at {self._host}, and continues"
         raise TryLater(Reason.PROVIDER_BUSY, message, CANCEL_PAUSE_SECONDS)
 
     async def has_model(self, model: str) -> bool:

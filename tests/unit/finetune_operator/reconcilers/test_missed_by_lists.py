@@ -49,7 +49,7 @@ async def test_a_job_that_was_seen_once_is_waited_for_however_many_lists_miss_it
     if status["provider"].get("jobID") != made:  # it was seen, and not told by which name before lists missed it
         assert (status["provider"]["attempt"], status["failure"]["reason"]) == (1, "DeletedAtProvider")
         assert cluster.condition("Stalled")["status"] == "True"
-        assert "may go on there, and be billed" in status["failure"]["message"]
+        assert "may continue there, and be billed" in status["failure"]["message"]
     await go_on(cluster, 400, step=60)
     assert (provider.count(CREATE, committed=False), cluster.status()["provider"]["jobID"]) == (1, made)
     await go_on(cluster, 3600)

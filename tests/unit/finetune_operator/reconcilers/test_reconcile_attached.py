@@ -109,7 +109,7 @@ async def test_one_that_is_not_there_is_named(cluster):
 async def test_one_that_stands_and_does_not_answer_is_not_told_as_one_that_is_made(cluster, provider):
     provider.fault(CHAT, status=404, code="DeploymentNotFound", times=99)
     await attach(cluster, "by-hand")
-    message = "by-hand stands at the provider, and does not answer yet"
+    message = "by-hand exists at the provider, and does not answer yet"
     assert cluster.status(PROD)["phase"] == "Deploying"
     assert message in cluster.condition("Ready", PROD)["message"]
     provider.faults.clear()

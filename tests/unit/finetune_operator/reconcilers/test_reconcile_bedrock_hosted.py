@@ -100,7 +100,7 @@ async def test_it_is_ready_when_it_answers_and_not_when_bedrock_says_so(cluster,
     await go_on(cluster, 420)
     assert [one.status for one in provider.account.deployments.values()] == ["Active"]
     assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
-    assert "stands at the provider, and does not answer yet" in cluster.condition("Ready", DEPLOYMENT)["message"]
+    assert "exists at the provider, and does not answer yet" in cluster.condition("Ready", DEPLOYMENT)["message"]
     provider.faults.clear()
     await deployed(cluster, 300)
 

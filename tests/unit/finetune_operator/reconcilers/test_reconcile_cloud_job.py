@@ -320,7 +320,7 @@ async def test_suspending_a_job_that_has_just_succeeded_keeps_its_model(provider
     await cluster.poll()
     await cluster.wait(10)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)
-    assert all(kind != "Warning" for _, kind, _ in cluster.told), "a success that came first is not a trouble"
+    assert all(kind != "Warning" for _, kind, _ in cluster.told), "a success that came first is no failure"
 
 
 async def test_a_job_whose_creation_may_still_show_is_not_let_go_before_it_is_certain(provider, begin):

@@ -257,7 +257,7 @@ async def test_credentials_that_are_gone_keep_the_job_until_they_are_back(provid
     assert cluster.status()["phase"] == "Succeeded"
     released = cluster.condition("Released")
     assert (released["status"], released["reason"]) == ("False", "CredentialsInvalid")
-    assert "may stand at the provider, and be billed" in released["message"]
+    assert "may exist at the provider, and be billed" in released["message"]
     assert (len(provider.deployments.found), finalizers(cluster) != []) == (2, True)
     assert is_shown(cluster) == 1
     billed = Decimal(cluster.status()["cost"]["actual"])

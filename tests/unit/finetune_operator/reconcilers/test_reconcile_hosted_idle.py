@@ -221,7 +221,7 @@ async def test_what_nobody_looks_at_meanwhile_is_neither_in_use_nor_forgotten(cl
     assert cluster.condition("Stalled", DEPLOYMENT)["reason"] == "SpecInvalid"
     condition = cluster.condition("Idle", DEPLOYMENT)
     assert (condition["status"], condition["reason"]) == ("Unknown", "UsageUnknown")
-    assert "its provider is not looked at" in condition["message"]
+    assert "its provider is not asked meanwhile" in condition["message"]
     assert cluster.status(DEPLOYMENT)["usage"] == before
     assert len(hosts(provider)) == 1
 

@@ -68,7 +68,7 @@ async def test_what_may_stand_is_told_while_a_restored_object_has_nothing_to_ser
     await cluster.settle()
     ready = cluster.condition("Ready", DEPLOYMENT)
     assert ready["reason"] == "NoVersion"
-    assert "names begin with team-a-sentiment- may stand there, and be billed" in ready["message"]
+    assert "names begin with team-a-sentiment- may exist there, and be billed" in ready["message"]
     assert hosts(provider) == [name]
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
     await cluster.settle()

@@ -110,7 +110,7 @@ async def test_what_is_billed_though_nothing_is_to_be_served_is_said(cluster, pr
         await cluster.pass_time(3600)
     stalled = cluster.condition("Stalled", DEPLOYMENT)
     assert (stalled["status"], stalled["reason"]) == ("True", reason)
-    assert f"{name} stands at the provider meanwhile, and is billed until this is deleted" in stalled["message"]
+    assert f"{name} exists at the provider meanwhile, and is billed until this is deleted" in stalled["message"]
     assert ("ModelDeployment", "Warning", reason) in cluster.told
     assert float(cluster.status(DEPLOYMENT)["cost"]["sinceDeployed"]) > before + 15
     assert hosts(provider) == [name]

@@ -195,7 +195,7 @@ async def test_a_models_deployment_that_may_not_be_deleted_keeps_the_model(refus
     reason, message = said(cluster, MODEL)
     assert reason == "WriteRefused"
     assert f"ModelDeployment sentiment cannot be deleted: {refusal.message}. Ask an admin" in message
-    assert message.endswith("or annotate the model with finetune.dev/abandon=true to let it go and leave the weights")
+    assert message.endswith("or annotate the model with finetune.dev/abandon=true to release it and leave the weights")
     await relent(cluster)
     assert (MODEL_DEPLOYMENTS, "team-a", "sentiment") not in cluster.kube.objects
 

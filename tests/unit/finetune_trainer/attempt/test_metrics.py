@@ -137,7 +137,7 @@ def test_a_record_that_is_a_folder_is_told_with_what_to_do(tmp_path):
     with pytest.raises(TrainerError) as caught:
         Metrics(tmp_path / "metrics.jsonl")
     assert caught.value.message.startswith(f"{tmp_path / 'metrics.jsonl'} could not be read: ")
-    assert caught.value.next_step.startswith(f"Take {tmp_path / 'metrics.jsonl'} away")
+    assert caught.value.next_step.startswith(f"Remove {tmp_path / 'metrics.jsonl'},")
 
 
 @pytest.mark.parametrize("rest", [b"3\n", b"[]\n", b'{"loss": 1}\n', b"\xff\xfe\n"])

@@ -434,7 +434,7 @@ NO_SERVER = "trackers.mlflow.trackingURI leads to no server of MLflow: write wha
         (
             MlflowException("no", error_code=UNAUTHENTICATED),
             False,
-            "it wants a key: name the Secret that has one in trackers.mlflow.secretRef",
+            "it requires a key: name the Secret that has one in trackers.mlflow.secretRef",
         ),
         (
             MlflowException(

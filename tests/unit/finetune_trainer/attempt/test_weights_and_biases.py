@@ -108,7 +108,7 @@ def test_a_server_that_does_not_take_it_is_said_and_the_training_goes_on(
         (lambda found, _: setattr(found, "fault", lambda _m, _p: 401), "it does not accept the key in the Secret"),
         (lambda found, _: setattr(found, "fault", lambda _m, _p: 403), "the key in the Secret may not do this"),
         (lambda found, _: setattr(found, "fault", lambda _m, _p: 404), "leads to no server of Weights & Biases"),
-        (lambda _, env: env.setenv(f"{TRACKERS_PREFIX}WANDB_API_KEY", "short"), "as WANDB_API_KEY is no key"),
+        (lambda _, env: env.setenv(f"{TRACKERS_PREFIX}WANDB_API_KEY", "short"), "WANDB_API_KEY is not a key"),
     ],
 )
 def test_why_its_server_does_not_take_a_run_is_said(server, tiny_model, tmp_path, monkeypatch, spoil, why):

@@ -258,7 +258,7 @@ def messages_of(job: TrainerJob) -> Path:
 
 def test_a_checkpoint_that_is_not_on_every_node_is_said_to_be_so(tmp_path):
     with pytest.raises(
-        TrainerError, match="step-7 is the checkpoint to go on from, and is not there on every"
+        TrainerError, match="step-7 is the checkpoint to resume from, and is not there on every"
     ) as refusal:
         StepTrainer._resume_notes(None, str(tmp_path / "step-7"), 7, {})
     assert refusal.value.reason == Reason.ARTIFACT_FAILED

@@ -188,7 +188,7 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("cr.jsonl", b'{"a":1}\r{"a":2}\r', [(1, "lines end with a lone carriage return, not with a line feed")]),
         ("nul.jsonl", b'{"a":1}\n\0\0\0', [(1, None), (2, "a NUL byte is in it")]),
         ("typed.jsonl", "{\u201ca\u201d: 1}\n".encode(), [(1, "its quotes are typographic ones")]),
-        ("bare.jsonl", b'{a: 1}\n{"a":1}\n', [(1, "names stand in double quotes"), (2, None)]),
+        ("bare.jsonl", b'{a: 1}\n{"a":1}\n', [(1, "names must be in double quotes"), (2, None)]),
         ("tab.jsonl", b'{"a":"x\ty"}\n{"a":1}\n', [(1, "tabs and line breaks within text are written"), (2, None)]),
         ("broken.jsonl", b'{"a":"x\ny"}\n', [(1, "tabs and line breaks within text"), (2, "at byte 1")]),
         (
@@ -227,7 +227,7 @@ def test_a_json_array_comes_back_wherever_its_blocks_are_cut(rows, indent, block
         ("after.json", b'[{"a":1}] x', [(0, None), (1, "something follows the array")]),
         ("end.json", b' [ {"a":1} ] \r\n\n', [(0, None)]),
         ("two.json", b"[]\n[]", [(1, "something follows the array")]),
-        ("gap.json", b'[{"a":1},,{"a":1},]', [(0, None), (1, "nothing stands"), (2, None), (3, "nothing stands")]),
+        ("gap.json", b'[{"a":1},,{"a":1},]', [(0, None), (1, "there is nothing"), (2, None), (3, "there is nothing")]),
         ("text.json", b'[{"a":"\xff"},{"a":1}]', [(0, "not UTF-8"), (1, None)]),
         ("bad.json", b'[{"a":},{"a":"]\\"},["},{"a":1}]', [(0, "not valid JSON"), (1, None), (2, None)]),
         ("brace.json", b'[{"a":1}},{"a":1}]', [(0, "not valid JSON at byte 8"), (1, None)]),
@@ -307,8 +307,8 @@ TWINS = as_parquet_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["pro
         ("t.json", b'{"0":{"prompt":"a"},"1":{"prompt":"b"}}', "t.json: begins with an object that is not a row"),
         ("t.json", b'{"prompt":["a","b"],"completion":["c","d"]}', "t.json: begins with an object that is not a row"),
         ("t.json", b'{"columns":["prompt"],"data":[["a"],["b"]]}', "t.json: begins with an object that is not a row"),
-        ("t.csv", b"Report,\r\n\r\nprompt,completion\r\na,b\r\n", "t.csv: the header stands on line 3, below lines"),
-        ("t.csv", b"# title\nprompt;completion\na;b\n", "t.csv: the header stands on line 2, below lines"),
+        ("t.csv", b"Report,\r\n\r\nprompt,completion\r\na,b\r\n", "t.csv: the header is on line 3, below lines"),
+        ("t.csv", b"# title\nprompt;completion\na;b\n", "t.csv: the header is on line 2, below lines"),
         (
             "t.csv",
             b"| prompt | completion |\n|---|:---:|\n| a | b |\n",

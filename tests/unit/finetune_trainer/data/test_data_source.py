@@ -366,7 +366,7 @@ def test_data_at_google_are_read_with_the_key_in_the_datas_secret(google, monkey
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS_JSON", google.keys["GOOGLE_APPLICATION_CREDENTIALS_JSON"])
     assert read("gs://models/data/train.jsonl") == DATA
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS_JSON", "{}")
-    with pytest.raises(TrainerError, match=r"dataset\.secretRef: GOOGLE_APPLICATION_CREDENTIALS_JSON is no key"):
+    with pytest.raises(TrainerError, match=r"dataset\.secretRef: GOOGLE_APPLICATION_CREDENTIALS_JSON is not the key"):
         read("gs://models/data/train.jsonl")
 
 
@@ -461,8 +461,7 @@ def test_azure_is_asked_once_for_a_token_that_it_does_not_give(given, monkeypatc
     assert len(asked) == 1
     assert raised.value.reason == "AccessDenied"
     assert raised.value.message == (
-        "train.jsonl: abfs://models does not let it be read: Azure gives no token to whoever asks for it "
-        "(ClientAuthenticationError)"
+        "train.jsonl: abfs://models does not let it be read: Azure gives no token for it (ClientAuthenticationError)"
     )
     assert "AZURE_STORAGE_CONNECTION_STRING" in raised.value.next_step
     assert "service account" in raised.value.next_step
@@ -475,7 +474,7 @@ async def _waited(seconds):
 def test_a_proxy_that_wants_a_password_is_told_as_that():
     error = store_error(parse_uri("https://host/a.csv"), StatusError(status=407))
     assert (error.reason, "HTTPS_PROXY=http://USER" in error.next_step) == ("AccessDenied", True)
-    assert error.message == "a.csv: the proxy before https://host wants a user and a password"
+    assert error.message == "a.csv: the proxy before https://host requires a user and a password"
 
 
 def test_a_file_that_a_hub_does_not_have_is_told_with_its_repository():

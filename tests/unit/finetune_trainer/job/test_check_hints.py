@@ -147,7 +147,7 @@ def test_what_is_no_duration_is_made_none(refused, written):
         (f"{DEPLOYMENT}  connectionRef: {{name: a}}\n", "; it is a field of FineTuneJob"),
         (
             f"{JOB}  resources: {{limits: {{nvidia.com/gpu: 1}}}}\n",
-            "; what is below it stands in spec.resources itself",
+            "; its fields belong directly in spec.resources",
         ),
         (f"{MODEL}  replicas: 2\n", "here it is spec.deployment.template.huggingFace.replicas"),
         (CONNECTION + "  allowedModels: ['*']\n", "here it is spec.fineTuning.allowedModels"),
@@ -211,11 +211,11 @@ def test_what_is_no_duration_is_made_none(refused, written):
         (f"{JOB}  hyperparameters: {{batchSize: 1 000}}\n", "nothing between thousands"),
         (
             f"{JOB}  hyperparameters: {{epochs:5, seed: 1}}\n",
-            "line 9: epochs:5 stands alone, and is left out: write epochs: 5, with a space after the colon",
+            "line 9: epochs:5 has no value, and is left out: write epochs: 5, with a space after the colon",
         ),
         (
             f"{JOB}  hyperparameters: {{seed: 1, packing}}\n",
-            "line 9: packing stands alone, and is left out: a colon and a value must follow it",
+            "line 9: packing has no value, and is left out: a colon and a value must follow it",
         ),
         ("%YAML 1.1\n---\n" + JOB, "line 1: it begins with a directive such as %YAML, which kubectl does not read"),
         (HEAD.format("").replace("kind: \n", "") + "  a: 1\n", "line 1: kind is missing"),
@@ -294,7 +294,7 @@ def test_a_value_alone_is_answered_with_all_that_is_around_it(refused, tmp_path)
     ("text", "said"),
     [
         (f"{JOB}---\nhello\n", "m.yaml line 10: no object stands there, but text alone"),
-        ("kind: List\nitems:\n- {kind: List, items: []}\n", "m.yaml line 1: a List stands in a List, which kubectl"),
+        ("kind: List\nitems:\n- {kind: List, items: []}\n", "m.yaml line 1: a List contains a List, which kubectl"),
     ],
 )
 def test_a_file_that_kubectl_takes_nothing_of_is_not_right_in_parts(refused, text, said):

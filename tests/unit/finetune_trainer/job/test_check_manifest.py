@@ -95,7 +95,7 @@ def test_two_objects_of_one_name_in_a_file_are_refused_with_both_lines(write, ki
         "apiVersion: finetune.dev/v1alpha1\nkind: ModelDeployment\nmetadata: {name: a}\nspec: {modelRef: {name: a}}\n"
     )
     text = {"FineTuneJob": JOB, "ModelDeployment": other}[kind]
-    with pytest.raises(TrainerError, match=rf"job\.yaml line \d+: {kind} \S+ stands on line 1 already") as raised:
+    with pytest.raises(TrainerError, match=rf"job\.yaml line \d+: {kind} \S+ is on line 1 already") as raised:
         read_all(write(f"{text}---\n{text}"))
     assert raised.value.next_step
     apart = text.replace("metadata: {", "metadata: {namespace: b, ")
@@ -108,7 +108,9 @@ def test_json_objects_one_behind_the_other_are_read_as_kubectl_reads_them(write,
     text = "\n".join(json.dumps(job, indent=indent) for job in jobs)
     assert [job.metadata.name for job in read_jobs(write(text))] == ["a", "b"]
     lines = text.count("\n") + 1
-    assert f"job.yaml line {lines + 1}: FineTuneJob b stands on" in said_of_all(write(f"{text}\n{json.dumps(jobs[1])}"))
+    assert f"job.yaml line {lines + 1}: FineTuneJob b is on line" in said_of_all(
+        write(f"{text}\n{json.dumps(jobs[1])}")
+    )
 
 
 def said_of_all(path):
@@ -336,7 +338,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("resources: {memory: '1,5 gb'}", "spec.resources.memory: this is not a quantity; did you mean 1.5Gi?"),
         (
             "hubTokenSecretRef: {secretKeyRef: {name: a, key: b}}",
-            "secretKeyRef: no such field; what is below it stands",
+            "secretKeyRef: no such field; its fields belong directly in",
         ),
         ("trackers: {mlflow: {uri: http://a}}", "spec.trackers.mlflow.uri: no such field; did you mean trackingURI?"),
         ("hyperparameters: {schedule: cosine_with_restarts}", "'Constant'; did you mean Cosine?"),
@@ -353,7 +355,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
             "lora: {modulesToSave: [a]}",
             "spec.lora.modulesToSave: no such field; beside the adapters nothing is trained",
         ),
-        ("hyperparameters: {early_stopping_patience: 2}", "no such field; a training goes on to its end"),
+        ("hyperparameters: {early_stopping_patience: 2}", "no such field; a training runs to its end"),
         (
             "hubTokenSecretRef: {secretName: a, key: b}",
             "hubTokenSecretRef.secretName: no such field; did you mean name?",
@@ -454,7 +456,7 @@ def test_aliases_do_not_multiply_what_is_read(write):
         ("test: {configMapRef: {name: b, key: c}}", "test.configMapRef: no such field; a file is named by its uri"),
         (
             "test: {file: {uri: pvc://a/b.csv}}",
-            "test.file: no such field; what is below it stands in spec.dataset.test",
+            "test.file: no such field; its fields belong directly in spec.dataset.test",
         ),
         ("test: {uri: pvc://a/b.csv, format: jsonl}", "'Parquet'; did you mean JSONLines?"),
     ],

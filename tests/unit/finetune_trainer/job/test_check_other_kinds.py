@@ -103,7 +103,7 @@ def test_the_examples_are_said_to_be_right(path, capsys):
         ),
         (
             MODEL + "spec: {deployment: {template: {spec: {huggingFace: {}}}}}\n",
-            "template.spec: no such field; what is below it stands in spec.deployment.template itself",
+            "template.spec: no such field; its fields belong directly in spec.deployment.template",
         ),
         (
             CONNECTION.replace("{name: openai, key: api-key}", "{name: a, namespace: b, key: c}"),

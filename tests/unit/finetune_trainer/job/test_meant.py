@@ -109,7 +109,7 @@ SAID = [
         "FineTuneJob",
         "spec.dataset.splits",
         {"train": {"uri": "pvc://data/a"}},
-        "what is below it stands in spec.dataset",
+        "its fields belong directly in spec.dataset",
     ),
     ("LLMConnection", "spec.fineTuning.blockedModels", None, "none can be excepted"),
     ("LLMConnection", "spec.huggingFace.token", None, "a job's hubTokenSecretRef"),

@@ -101,20 +101,20 @@ def refusal(base: Path) -> str:
         ({"rms_norm_eps": "x"}, 'rms_norm_eps is "x", not a number from 0 on'),
         ({"rms_norm_eps": -1}, "rms_norm_eps is -1, not a number from 0 on"),
         ({"attention_dropout": 2}, "attention_dropout is 2, not a number from 0 to 1"),
-        ({"dtype": "float99"}, 'dtype is "float99", not a type of numbers, as bfloat16 is one'),
-        ({"torch_dtype": 3}, "torch_dtype is 3, not a type of numbers, as bfloat16 is one"),
-        ({"dtype": "torch.bfloat16"}, 'dtype is "torch.bfloat16", not a type of numbers, as bfloat16 is one'),
-        ({"torch_dtype": "auto"}, 'torch_dtype is "auto", not a type of numbers, as bfloat16 is one'),
-        ({"dtype": {"text_config": "fp16"}}, 'dtype is "fp16", not a type of numbers, as bfloat16 is one'),
-        ({"hidden_act": "swigl"}, 'hidden_act is "swigl", not an activation that transformers has, as silu and gelu '
-         "are"),
-        ({"hidden_act": None}, "hidden_act is null, not an activation that transformers has, as silu and gelu are"),
-        ({"hidden_act": ["silu"]}, 'hidden_act is ["silu"], not an activation that transformers has, as silu and gelu '
-         "are"),
-        ({"model_type": "gpt2", "activation_function": "new"}, 'activation_function is "new", not an activation that '
-         "transformers has, as silu and gelu are"),
+        ({"dtype": "float99"}, 'dtype is "float99", not a number type such as bfloat16'),
+        ({"torch_dtype": 3}, "torch_dtype is 3, not a number type such as bfloat16"),
+        ({"dtype": "torch.bfloat16"}, 'dtype is "torch.bfloat16", not a number type such as bfloat16'),
+        ({"torch_dtype": "auto"}, 'torch_dtype is "auto", not a number type such as bfloat16'),
+        ({"dtype": {"text_config": "fp16"}}, 'dtype is "fp16", not a number type such as bfloat16'),
+        ({"hidden_act": "swigl"}, 'hidden_act is "swigl", not an activation of transformers such as silu '
+         "and gelu"),
+        ({"hidden_act": None}, "hidden_act is null, not an activation of transformers such as silu and gelu"),
+        ({"hidden_act": ["silu"]}, 'hidden_act is ["silu"], not an activation of transformers such as silu '
+         "and gelu"),
+        ({"model_type": "gpt2", "activation_function": "new"}, 'activation_function is "new", not an activation of '
+         "transformers such as silu and gelu"),
         ({"model_type": "t5", "feed_forward_proj": "gated-new"}, 'feed_forward_proj is "gated-new", not an activation '
-         "that transformers has, as silu and gelu are"),
+         "of transformers such as silu and gelu"),
         ({"layer_types": "full_attention"}, 'layer_types is "full_attention", not a list with a word for each layer'),
         ({"layer_types": ["full_attention", "full"]}, 'layer_types has "full", and none of attention, full_attention, '
          "sliding_attention"),

@@ -234,7 +234,7 @@ def test_keys_that_are_none_are_said_and_not_quoted(google, azure, monkeypatch):
         monkeypatch.setenv(f"{ARTIFACTS_PREFIX}GOOGLE_APPLICATION_CREDENTIALS_JSON", text)
         error = refused(lambda: Store(google.ref("keys"), patience=0).put_bytes(b"x", "x"))
         assert error.reason == Reason.ACCESS_DENIED
-        assert "GOOGLE_APPLICATION_CREDENTIALS_JSON is no key of a service account" in error.message
+        assert "GOOGLE_APPLICATION_CREDENTIALS_JSON is not the key of a service account" in error.message
         assert "hush" not in error.message + error.next_step
     monkeypatch.delenv(f"{ARTIFACTS_PREFIX}AZURE_STORAGE_ACCOUNT_KEY")
     monkeypatch.setenv(f"{ARTIFACTS_PREFIX}AZURE_STORAGE_CLIENT_ID", "id")

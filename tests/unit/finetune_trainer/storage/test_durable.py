@@ -86,7 +86,7 @@ def test_a_name_does_not_lead_out_of_its_folder(name, within):
         (errno.ENOTCONN, "StoreUnavailable", "Have the volume looked at"),
         (errno.ENOENT, "ArtifactFailed", "Somebody has deleted the folder"),
         (errno.EISDIR, "ArtifactFailed", "a folder in place of a file"),
-        (errno.ENOTDIR, "ArtifactFailed", "A file stands where a folder is to be"),
+        (errno.ENOTDIR, "ArtifactFailed", "There is a file where a folder must be"),
         (errno.ENAMETOOLONG, "ArtifactFailed", "a shorter path"),
     ],
 )

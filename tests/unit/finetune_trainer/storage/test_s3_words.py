@@ -20,7 +20,14 @@ from tests.unit.finetune_trainer.storage.s3_refusals import SECRET, refusing
 _REGION = {"x-amz-bucket-region": "eu-central-1"}
 SAID = {
     "an expired token": (400, "ExpiredToken", "", {}, "session token of its keys has expired", "AWS_SESSION_TOKEN"),
-    "a token of others": (400, "InvalidToken", "", {}, "session token is none of its keys", "AWS_SESSION_TOKEN"),
+    "a token of others": (
+        400,
+        "InvalidToken",
+        "",
+        {},
+        "token does not belong to its keys",
+        "AWS_SESSION_TOKEN",
+    ),
     "an unknown key": (403, "InvalidAccessKeyId", "", {}, "does not know AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"),
     "another secret": (403, "SignatureDoesNotMatch", "", {}, "AWS_SECRET_ACCESS_KEY is not that of", "of one pair"),
     "a wrong clock": (403, "RequestTimeTooSkewed", "", {}, "clock of this machine is more than 15 minutes", "NTP"),

@@ -31,7 +31,7 @@ def test_a_file_in_place_of_the_checkpoints_is_told_before_anything_is_learnt(tm
     (tmp_path / "checkpoints").write_text("x")
     with pytest.raises(TrainerError, match=r"checkpoints/memory\.json could not be read") as caught:
         Lesson.read(tmp_path / "checkpoints")
-    assert "A file stands where a folder is to be" in caught.value.next_step
+    assert "There is a file where a folder must be" in caught.value.next_step
 
 
 WIDE = {"epochs": 0.6, "batchSize": 8, "microBatchSize": 8}

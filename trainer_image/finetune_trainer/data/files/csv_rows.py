@@ -31,7 +31,7 @@ NO_UTF8 = f"the row is {other_than_utf8(b'')}"
 SPACE_BEFORE_QUOTE = ": there is a space before a quote, which then does not quote"
 """End of what is said of rows whose cells are told apart wrongly for that."""
 
-TYPOGRAPHIC = ": cells stand in typographic quotes, which CSV has not"
+TYPOGRAPHIC = ": cells are in typographic quotes, which CSV does not know"
 """End of the same for quotes that a word processor has put there."""
 
 ESCAPED = ": there is a backslash before a separator or the end of a line, as databases escape those"
@@ -286,14 +286,14 @@ def _header(
         )
     if not serves(names) and serves([name.strip("'") for name in names]):
         how = anew(mark, r'quotechar="\x27"')
-        raise broken_file(file_name, "its cells stand in single quotes", f"CSV has double ones: {how} writes those.")
+        raise broken_file(file_name, "its cells are in single quotes", f"CSV has double ones: {how} writes those.")
     if not serves(names) and serves([name.strip("“”„") for name in names]):
-        raise broken_file(file_name, "its cells stand in typographic quotes", with_plain_quotes(mark))
+        raise broken_file(file_name, "its cells are in typographic quotes", with_plain_quotes(mark))
     if not serves(names) and (other := _other_mark(names, serves)):
         what, how = f"its cells are separated by {other!r}", f"{anew(other, 'strict=True')} writes commas."
         raise broken_file(file_name, what, how)
     if not serves(names) and (below := _header_below(source, serves)):
-        what = f"the header stands on line {below}, below lines that belong to no table"
+        what = f"the header is on line {below}, below lines that are not part of the table"
         how = f"Remove the lines before it: `tail -n +{below} FILE > ROWS.csv` does it."
         raise broken_file(file_name, what, how)
     twice = next((name for name in wanted if names.count(name) > 1), None)

@@ -139,7 +139,7 @@ _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
             re.IGNORECASE,
         ),
         "is what a server answers that does not give the file",
-        "Fetch it again: look up the address, and the key or the login that the place wants.",
+        "Fetch it again: check the address, and the key or the login that the server requires.",
     ),
     (re.compile(rb"\s*<\?xml[^>]*>(?!\s*<(!doctype )?html)", re.IGNORECASE), "is XML", _AS_ROWS),
     (

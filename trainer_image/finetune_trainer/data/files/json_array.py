@@ -30,7 +30,7 @@ AFTER_ARRAY = "something follows the array"
 _AFTER = f"{AFTER_ARRAY}: it is not read; write one array of all rows, or one object a line"
 _AS_ARRAY = (
     "Write an array of objects, or set the format that it has. `sed '1s/^[^[{]*//; $s/[^]}]*$//' FILE > ROWS.json` "
-    "removes what stands around an array in a script, such as const data = and a semicolon."
+    "removes what surrounds an array in a script, such as const data = and a semicolon."
 )
 _CUT = "the array breaks off: a bracket or a quote is not closed"
 
@@ -125,7 +125,7 @@ class _Elements:
         if self._size > ROW_LIMIT:
             return Record(position, None, f"the element is {TOO_LONG}")
         if not self._size:
-            return Record(position, None, "nothing stands between two commas, or after the last one")
+            return Record(position, None, "there is nothing between two commas, or after the last one")
         return json_record(position, self._text, "element")
 
     def _element(self) -> bytes:

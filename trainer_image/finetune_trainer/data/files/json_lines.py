@@ -209,7 +209,7 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
         (begun.startswith((b"#", *_COMMENTS)) or behind.startswith(_COMMENTS), "JSON has no comments"),
         (trails and behind.startswith(b"#"), "JSON has no comments"),
         (begun[:1] not in b'{"' and place <= text.find(b"{") and begun.rstrip().endswith(b"}"), BEFORE_OBJECT),
-        ("keys must be" in said, "names stand in double quotes"),
+        ("keys must be" in said, "names must be in double quotes"),
         (_GOES_ON in said and before.endswith(b'"') and _is_letter(behind[:1]), r"a quote within text is written \""),
         (trails and before.endswith(b"\r"), "lines end with a lone carriage return, not with a line feed"),
         (trails and behind == b",", "a comma follows its end"),

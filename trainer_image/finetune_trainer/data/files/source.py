@@ -63,7 +63,7 @@ _NOT_THERE = {
     "s3": f"{_IN_A_STORE}; of a compatible store also AWS_ENDPOINT_URL, which names no bucket.",
     "gs": f"{_IN_A_STORE}.",
     "abfs": f"{_IN_A_STORE}; and the name of the storage account.",
-    "hf": "Check the uri: hf://datasets/OWNER/NAME/PATH. What is private is not there for whoever has no token for it.",
+    "hf": "Check the uri: hf://datasets/OWNER/NAME/PATH. Without a token private repositories are not visible.",
     "https": "Check the uri: open it in a browser that is signed in nowhere.",
 }
 _STORES = ("abfs", "gs", "s3")
@@ -361,13 +361,13 @@ def _of_keys(uri: Uri, place: str, error: Exception) -> TrainerError | None:
     """What is plainly a matter of keys before the store has been asked."""
     status = status_of(error)
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        message = f"{uri.file_name}: the proxy before {place} wants a user and a password"
+        message = f"{uri.file_name}: the proxy before {place} requires a user and a password"
         return TrainerError(Reason.ACCESS_DENIED, message, _TO_PROXY)
     if uri.scheme == "abfs" and status is None and isinstance(error, ValueError):  # of its library: no keys
         message = f"{uri.file_name}: {place} has no keys, or an invalid connection string"
         return TrainerError(Reason.ACCESS_DENIED, message, _AZURE_KEYS)
     if any(isinstance(one, NoTokenError) for one in chain(error)):
-        said = "Azure gives no token to whoever asks for it (ClientAuthenticationError)"
+        said = "Azure gives no token for it (ClientAuthenticationError)"
         message = f"{uri.file_name}: {place} does not let it be read: {said}"
         return TrainerError(Reason.ACCESS_DENIED, message, f"{_AZURE_KEYS} {_AZURE_IDENTITY}")
     return None

@@ -110,6 +110,6 @@ _OF_MODELS = (
     (re.compile(r"\[/?INST\]"), "[INST]"),
     *((re.compile(re.escape(mark)), mark) for mark in ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>")),
     *((re.compile(rf"{re.escape(mark)}\s*\Z"), mark) for mark in ("<|endoftext|>", "</s>")),
-    (re.compile(r"\n(#++ *Response|Assistant|ASSISTANT|AI|Bot):\s*\Z"), "Assistant: behind its question"),
+    (re.compile(r"\n(#++ *Response|Assistant|ASSISTANT|AI|Bot):\s*\Z"), "Assistant: after its question"),
 )
 """Marks of chat formats, which chat templates write."""

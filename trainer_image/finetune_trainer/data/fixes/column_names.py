@@ -217,7 +217,7 @@ def of_messages(names: set[str], file_format: str) -> str | None:
         return "Write one conversation a row: `jq -c '{messages: .}' FILE > ROWS.jsonl` does it with lists of messages."
     if any(pair <= names for pair in _OF_MESSAGES):
         how = (
-            f"`{by_jq_of_all(file_format, _OF_NEIGHBOURS)}` makes a row of each question and the answer right behind it"
+            f"`{by_jq_of_all(file_format, _OF_NEIGHBOURS)}` makes a row of each question and the answer right after it"
         )
         return f"Write one conversation a row: {how}."
     return None
@@ -286,7 +286,7 @@ def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:
     """
     inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
     how = by_jq(file_format, f"{{{inside}}}" if all_parts else f". + {{{inside}}}")
-    return f"Columns stand at the top of a row: `{how}` takes them out of objects."
+    return f"Columns must be at the top of a row: `{how}` takes them out of objects."
 
 
 def read_as(layout: Layout, asked: Layout) -> str:

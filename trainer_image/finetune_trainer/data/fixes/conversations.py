@@ -145,7 +145,7 @@ _OF_COLUMN = (
     (OTHER_WEIGHT, "An answer is learnt or not, and none in part: a weight is 0 or 1: HOW rounds them.",
      _changed('map(if has("weight") then .weight |= '
               '(if type | IN("number", "string") then tonumber | round else . end) else . end)')),
-    (BESIDE_CONTENT, "Reasoning is learnt only where it stands in the content: write it there; or HOW takes it away.",
+    (BESIDE_CONTENT, "Reasoning is learnt only if it is part of the content: write it there; or HOW removes it.",
      _changed("map(del(.reasoning_content, .reasoning, .thinking))")),
 )  # fmt: skip
 OF_COLUMN = tuple((what, by_command(said, program)) for what, said, program in _OF_COLUMN)

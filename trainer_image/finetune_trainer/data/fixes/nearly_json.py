@@ -39,8 +39,8 @@ _WHOLE = "ast.literal_eval(sys.stdin.buffer.read().decode())"
 _OF_JAVASCRIPT = (
     "JSON has no comments",
     "there is a comma before a closing bracket",
-    "names stand in double quotes",
-    "nothing stands between two commas",
+    "names must be in double quotes",
+    "there is nothing between two commas",
     OF_CALLS,
 )
 """What is said of texts that JavaScript reads, and shells of MongoDB write."""
@@ -54,7 +54,7 @@ _FROM_JAVASCRIPT = (
     r"""newline="", encoding="utf-8-sig").read(); plain = lambda one: re.sub(r"\\(\x27)|(\\.)|\"", lambda part: """
     rf"""part[1] or part[2] or r"\"", one); sys.stdout.write(re.sub(r"{"|".join(_TOKENS)}", """
     r"""lambda one: one[1] or ("" if one[2] is one[3] else f"\"{one[3] or plain(one[2])}\""), text))' > ROWS.jsonl` """
-    "removes comments, commas behind the last part and calls such as ObjectId(...), and puts double quotes around "
+    "removes comments, commas after the last part and calls such as ObjectId(...), and puts double quotes around "
     "names and texts."
 )
 _AS_JSON = "Write rows by a library that escapes text: json.dumps of Python, JSON.stringify, to_json of pandas."
@@ -91,7 +91,7 @@ _STEPS = (
 """What is said of each of the rows, and what helps."""
 
 _WITHOUT_PREFIX = (
-    "`sed -n 's/^[^{]*{/{/p' FILE > ROWS.jsonl` removes what stands before the first brace of each line, and lines "
+    "`sed -n 's/^[^{]*{/{/p' FILE > ROWS.jsonl` removes what precedes the first brace of each line, and lines "
     "without one."
 )
 _STEPS_OF_LINES = (

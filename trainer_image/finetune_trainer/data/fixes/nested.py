@@ -30,7 +30,7 @@ _OF_SQUAD = (
     "+ .question), completion: .answers[0].text}"
 )
 _ALONE = (
-    "Write one object a line: `sed 's/^},/}/' FILE | jq -c . > ROWS.jsonl` does it with objects that stand one after "
+    "Write one object a line: `sed 's/^},/}/' FILE | jq -c . > ROWS.jsonl` does it with objects that follow one after "
     "the other, with commas between them or without, and with one that holds the rows: check that then."
 )
 
@@ -142,16 +142,16 @@ def within(layouts: Layouts, fields: Mapping[str, Any], file_format: str) -> str
             asked, answered = (path_of([parts[part]]) for part in ("prompt", "completion"))
             each = f'{{role: "user", content: {asked}}}, {{role: "assistant", content: {answered}}}'
             how = by_jq(file_format, f"{{messages: [{path_of([name])}[] | {each}]}}")
-            return f"Turns stand in pairs: `{how}` makes messages of them."
+            return f"Turns are in pairs: `{how}` makes messages of them."
     told = _rows_out(fields, lambda one: not absent(layouts.of(one).columns, one))
-    return told and f"Rows stand within those of the file: `{by_jq(file_format, told[0])}` {told[1]}."
+    return told and f"Rows are within those of the file: `{by_jq(file_format, told[0])}` {told[1]}."
 
 
 def typed(fields: Mapping[str, Any], file_format: str) -> str | None:
     """What to do with rows whose lists and objects stand with their types, as DynamoDB and Firestore have them."""
     if not _has_typed(fields, _DEPTH):
         return None
-    return f"Values stand within their types: `{by_jq(file_format, _PLAIN)}` takes them out."
+    return f"Values are within their types: `{by_jq(file_format, _PLAIN)}` takes them out."
 
 
 def _has_typed(fields: Mapping[str, Any], depth: int) -> bool:
@@ -212,7 +212,7 @@ def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | 
     inside = ", ".join(f"{_as_key(columns.named[part])}: {path_of(places[found[part]])}" for part in lacking)
     is_all = lacking == ["messages"] or len(lacking) == len(columns.needed)
     how = by_jq(file_format, f"{{{inside}}}" if is_all else f". + {{{inside}}}")
-    return f"Columns stand at the top of a row: `{how}` takes them out of objects."
+    return f"Columns must be at the top of a row: `{how}` takes them out of objects."
 
 
 def as_json(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:

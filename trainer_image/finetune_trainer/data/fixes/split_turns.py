@@ -41,7 +41,7 @@ def put_together(first: Mapping[str, Any], file_format: str, *, may_be_mapped: b
         f'{{{system}messages: ((({asked[0]}) // [] | map({{role: "user"}} + .)) + '
         f'[({answered}) | {{role: "assistant"}} + .])}}',
     )
-    return f"A conversation stands in one place, with its answer: `{how}` puts the answers behind what was asked."
+    return f"A conversation must be in one place, with its answer: `{how}` puts the answers after what was asked."
 
 
 def _places(place: _Place, depth: int) -> Iterator[_Place]:

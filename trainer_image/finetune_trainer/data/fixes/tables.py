@@ -110,9 +110,9 @@ def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -
     if any(OTHER_QUOTES in problem.what for problem in problems):  # cells of other rows may come of it
         return (
             "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
-            r"""`sed 's/\\\\/\x01/g; s/\\"/""/g; s/\x01/\\/g' FILE > ROWS.csv` does it where a backslash stands """
-            "before them, and writes one of two backslashes, which stand for one there; others are for you "
-            f"to double, since nothing tells where their cell ends. {anew(separator, 'quoting=3')} takes all "
+            r"""`sed 's/\\\\/\x01/g; s/\\"/""/g; s/\x01/\\/g' FILE > ROWS.csv` does it where a backslash is before """
+            "them, and writes one of two backslashes, which mean one there; the others are for you to "
+            f"double, since nothing tells where their cell ends. {anew(separator, 'quoting=3')} takes all "
             "quotes for a part of the text, as tables with tabs mostly have them."
         )
     return None
@@ -135,7 +135,7 @@ def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool)
         )
     if all(_has_too_many(problem.what) for problem in problems):
         return (
-            "A cell with a separator in it stands in double quotes, as to_csv of pandas and csv.writer put them. "
+            "A cell with a separator in it must be in double quotes, as to_csv of pandas and csv.writer put them. "
             f"{_by_python(_rows_of(file_format) + _JOINED.format(mark=mark))} joins cells where a space follows the "
             "separator, as it does within a sentence; rows that have too many cells even so are left out, and their "
             "lines printed: in which cell the separator belongs is for you to say."

@@ -1,7 +1,7 @@
 """What a provider asks of a dataset before it takes it, checked before a cent is spent.
 
-What every row must have stands in `columns`, what a provider's rows look like in `provider_rows`; the file to send is
-made in `provider_file`.
+What every row must have stands in `columns`, what a provider's rows look like in `rows`; the file to send is
+made in `file`.
 """
 
 from collections.abc import Sequence

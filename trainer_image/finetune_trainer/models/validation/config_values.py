@@ -255,7 +255,7 @@ def _wrong_names(fields: Fields) -> Iterator[Wrong]:
         said = fields.get(name)
         for value in said.values() if isinstance(said, dict) else [said]:
             if not (value is None or (isinstance(value, str) and value in DTYPES)):
-                yield Wrong(name, f"is {shown(value)}, not a type of numbers, as bfloat16 is one")
+                yield Wrong(name, f"is {shown(value)}, not a number type such as bfloat16")
     if fields.get("model_type") in KNOWN:
         yield from _wrong_activation(fields)
         yield from _wrong_layers(fields)
@@ -268,7 +268,7 @@ def _wrong_activation(fields: Fields) -> Iterator[Wrong]:
     value = fields[name]
     word = value.removeprefix(_GATED) if isinstance(value, str) and name == "feed_forward_proj" else value
     if not (isinstance(word, str) and word in ACTIVATIONS):
-        yield Wrong(name, f"is {shown(value)}, not an activation that transformers has, as silu and gelu are")
+        yield Wrong(name, f"is {shown(value)}, not an activation of transformers such as silu and gelu")
 
 
 def activation_field(kind: str) -> str | None:

@@ -166,7 +166,7 @@ def test_a_deployment_that_cannot_be_deleted_is_told_until_it_is_gone() -> None:
     )
     told = condition(kept.status, "Released")
     assert (told.status, told.reason) == ("False", "CredentialsInvalid")
-    assert "md-e1t may stand at the provider, and be billed: no" in told.message
+    assert "md-e1t may exist at the provider, and be billed: no" in told.message
     assert kept.requeue_after == evaluation_record.ASK_AGAIN_SECONDS
     assert [fact.status for fact in evaluation_record.nothing_left(given(kept.status))] == ["True"]
     assert evaluation_record.nothing_left(given(before)) == []

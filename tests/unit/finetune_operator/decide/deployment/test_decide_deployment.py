@@ -212,7 +212,7 @@ def test_what_is_billed_though_nothing_is_served_is_named(wrong: dict[str, Any],
     """Somebody has to end it, and nothing else tells of it."""
     hosted = [BILLED if billed else BILLED.model_copy(update={"billed_since": None})]
     status = decide(view(status=ModelDeploymentStatus(hosted=hosted), **wrong)).status
-    assert ("sentiment-v1 stands at the provider" in condition(status, "Ready").message) is billed
+    assert ("sentiment-v1 exists at the provider" in condition(status, "Ready").message) is billed
 
 
 def test_a_provider_that_refuses_a_deployment_leads_to_no_new_job() -> None:

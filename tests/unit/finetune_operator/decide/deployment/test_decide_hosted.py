@@ -189,7 +189,7 @@ def test_one_that_was_asked_to_go_is_waited_for_though_it_is_shown_as_if_it_stoo
     both = there(md_v1="Ready", md_v2="Ready")
     back = plan(left_for_another(), both, BACK_TO_1, at(60))
     assert (back.serving.state, back.serves, back.make, back.ask, back.delete) == ("Rolling", "md-v2", False, False, ())
-    assert "its deletion was asked for at" in back.serving.note
+    assert "its deletion was requested at" in back.serving.note
     gone = plan(back.recorded, there(md_v2="Ready"), BACK_TO_1, at(120))
     assert (gone.serving.state, gone.serves, gone.make) == ("Rolling", "md-v2", False)
     gone = plan(gone.recorded, there(md_v2="Ready"), BACK_TO_1, at(140))
@@ -412,8 +412,8 @@ def test_terms_that_are_spelled_otherwise_or_not_told_are_no_change() -> None:
 WAITS = {
     "for another one": ([], there(other="Creating"), 0, "and other is being changed"),
     "for itself, a while": ([entry()], there(md_v2="Creating"), 600, ""),
-    "for itself, for long": ([entry()], there(md_v2="Creating"), 3600, "and is Creating at the provider still"),
-    "for its own end": ([entry(answered=True)], there(md_v2="Deleting"), 7200, "and is Deleting at the provider still"),
+    "for itself, for long": ([entry()], there(md_v2="Creating"), 3600, "and is still Creating at the provider"),
+    "for its own end": ([entry(answered=True)], there(md_v2="Deleting"), 7200, "and is still Deleting at the provider"),
 }
 
 

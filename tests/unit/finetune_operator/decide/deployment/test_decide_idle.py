@@ -108,7 +108,7 @@ def test_a_day_in_which_nobody_can_tell_begins_when_it_was_last_asked_and_is_tol
     assert not look(recorded(-86399), untold(9e6), limits, at(0)).warns
     first = look(recorded(-86400), untold(9e6), limits, at(0))
     assert first.fact.message.startswith(
-        "it is billed with 24.00 USD an hour: delete it if nobody needs it. Nobody knows"
+        "it is billed with 24.00 USD an hour: delete it if nobody needs it. It is unknown"
     )
     assert first.warns
     assert look(first.usage, untold(9e6), limits, at(60)) == replace(first, warns=False)
@@ -226,7 +226,7 @@ def test_what_sleeps_says_since_when_and_since_when_nobody_had_asked_it_where_th
     for usage, said in (
         (None, stopped),
         (DeploymentUsage(), stopped),
-        (asked, f"nobody had asked it since {stamp(0)}, {stopped}"),
+        (asked, f"it had received no requests since {stamp(0)}, {stopped}"),
     ):
         found = sleeping(asleep, usage)
         assert (found.status, found.reason, found.message) == ("True", Reason.IDLE, said)

@@ -330,7 +330,7 @@ def test_a_restored_job_says_what_may_be_billed_meanwhile(remote: bool) -> None:
     """Pods end with the namespace, or with their job; a job at a provider does not."""
     failure = decide(view(restored="monday", remote=remote)).status.failure
     assert failure is not None
-    assert ("at its provider goes on there unseen, and is billed" in failure.message) == remote
+    assert ("at its provider continues there unseen, and is billed" in failure.message) == remote
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ def pending(message: str) -> dict[str, Any]:
     [
         ("2 node(s) didn't match Pod's node affinity/selector.", "nodeSelector and affinity"),
         (f"1 {TAINT}{{nvidia.com/gpu: present}}, 1 {TAINT}{{team: b}}.", "tolerations"),
-        (f"2 {TAINT}{{node.kubernetes.io/unreachable: }}.", "well again"),
+        (f"2 {TAINT}{{node.kubernetes.io/unreachable: }}.", "healthy again"),
         (f"1 {TAINT}{{node.kubernetes.io/disk-pressure: }}.", "make room on the nodes' disks"),
         ("2 node(s) had untolerated taint(s).", "tolerations"),
-        ("2 node(s) were unschedulable.", "well again"),
+        ("2 node(s) were unschedulable.", "healthy again"),
         ("2 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by "
          "another pod.", "ReadWriteMany"),
         ("2 node(s) didn't match PersistentVolume's node affinity.", "kubectl describe pv"),
