@@ -101,9 +101,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
     try:
         written = text_in(path, errors="replace")
     except OSError as error:
-        step = (
-            f"Remove {path}, or let the trainer read and write it, and try again (in a cluster by spec.retryNonce)."
-        )
+        step = f"Remove {path}, or let the trainer read and write it, and try again (in a cluster by spec.retryNonce)."
         raise of_volume(f"{path} could not be read", error, step) from error
     for text in written.splitlines():
         try:
