@@ -341,7 +341,7 @@ _WITHIN_LIMITS = (
     "!has(self.limits) || !has(self.requests) || self.requests.all(name, !(name in self.limits) || "
     "!isQuantity(string(self.requests[name])) || !isQuantity(string(self.limits[name])) || "
     "!quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
-    "requests may not be greater than limits: no pod of it would be accepted",
+    "requests may not be greater than limits: such pods would be rejected",
     ".requests",
 )
 

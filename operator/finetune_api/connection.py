@@ -44,7 +44,7 @@ Glob = Annotated[
     shaped(r"^[^\s^$\\()|]*$", "write a glob, such as meta-llama/*, without white space, and no regular expression"),
     Never(
         "(^|/)[.]",
-        "no part of a model's name begins with a point: write a glob, such as meta-llama/*, and no regular expression",
+        "no part of a model's name begins with a dot: write a glob, such as meta-llama/*, not a regular expression",
     ),
 ]
 EndpointGlob = Annotated[
@@ -275,7 +275,7 @@ class HuggingFace(ApiModel):
     model_cache: ModelCache | None = Field(None, description="Volume with base models. Required if airGapped.")
     air_gapped: bool = Field(
         False,
-        description="Whether to contact no hub: base models must be in modelCache, otherwise jobs fail with "
+        description="If true, no hub is contacted: base models must be in modelCache, otherwise jobs fail with "
         "ModelNotInCache.",
     )
     trust_remote_code: bool = Field(

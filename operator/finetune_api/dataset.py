@@ -65,8 +65,8 @@ class DataFile(ApiModel):
     format: DataFormat = Field(
         "Auto",
         description="File format. Auto: by the extension (.csv, .tsv, .jsonl, .ndjson, .jsonlines, .jl, .json, "
-        ".parquet, .pq, optionally with one of compression). Whether JSON is an array or one object per line is "
-        "detected from the content in any case.",
+        ".parquet, .pq, optionally followed by .gz, .zst, .bz2 or .xz). Whether JSON is an array or one object per "
+        "line is detected from the content in any case.",
     )
 
 

@@ -259,7 +259,7 @@ class HostedDeployment(ApiModel):
     version: Annotated[int, Field(ge=1)] = Field(description="Version of the model that it serves.")
     connection: Annotated[str, Field(max_length=253)] = Field(description="LLMConnection with which it was created.")
     place: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="Where the connection led when it was created: it is looked for nowhere else."
+        None, description="Where the connection led when it was created: it is not looked for elsewhere."
     )
     account: Account | None = Field(None, description="Account in which it was created, as the provider identifies it.")
     created_at: Timestamp = Field(description="When it was requested, RFC 3339.")
@@ -279,7 +279,7 @@ class HostedDeployment(ApiModel):
         None, description="SKU and capacity that were requested last, where a provider changes them in place."
     )
     operation: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="By what the provider tells why it failed, until it has answered."
+        None, description="ID by which the provider says why it failed, until it has answered."
     )
     attached: bool = Field(
         True, description="Whether it existed before and was attached; it is then never changed. Absent counts as true."
@@ -301,7 +301,7 @@ class DeploymentCost(ApiModel):
     unpriced: bool | None = Field(None, description="Whether there were deployments whose price is unknown.")
     display: Annotated[str, Field(max_length=32)] | None = Field(
         None,
-        description="What kubectl get shows: the price per hour (1.70 USD/h), with attached behind it where the "
+        description="What kubectl get shows: the price per hour (1.70 USD/h), followed by attached where the "
         "deployment was not made for this object; unknown; or by tokens.",
     )
     answers: Annotated[str, Field(max_length=256)] | None = Field(
@@ -326,7 +326,7 @@ class DeploymentUsage(ApiModel):
         description="Requests and prompt tokens counted by the servers at that time, for servers that report no time.",
     )
     warned_at: Timestamp | None = Field(
-        None, description="When an Event last warned that it is billed while idle, or while nobody can tell."
+        None, description="When an Event last warned that it is billed while idle, or while this is unknown."
     )
 
 
@@ -349,8 +349,8 @@ class ModelDeploymentStatus(ApiModel):
     )
     conditions: Conditions | None = Field(
         None,
-        description="Ready, Reconciling, Stalled; Idle, whether nobody asks it, with spec.idle and at providers; "
-        "Retiring, True if the provider withdraws the model or the service.",
+        description="Ready, Reconciling, Stalled; Idle, whether it receives no requests, with spec.idle and at "
+        "providers; Retiring, True if the provider withdraws the model or the service.",
     )
     served_version: int | None = Field(None, description="Version that is served now.")
     target_version: int | None = Field(None, description="Version that should be served.")
@@ -364,5 +364,7 @@ class ModelDeploymentStatus(ApiModel):
         None, description="Deployments at a provider that belong to this object and are not deleted yet."
     )
     usage: DeploymentUsage | None = Field(None, description="When it was last used.")
-    asleep: Sleep | None = Field(None, description="Present while the deployment is stopped because nobody asked it.")
+    asleep: Sleep | None = Field(
+        None, description="Present while the deployment is stopped because it received no requests."
+    )
     cost: DeploymentCost | None = Field(None, description="Cost of the deployments at a provider, at list price.")

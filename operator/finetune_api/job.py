@@ -43,12 +43,12 @@ _ALL_LINEAR = Never(
 
 _NAMES_OF_MODULES = shaped(
     "^[ ,]*[A-Za-z0-9_.-]+( *,[ ,]*[A-Za-z0-9_.-]+)*[ ,]*$",
-    "targetModules is all-linear, or names of modules with commas, such as q_proj,v_proj: no pattern and no list",
+    "targetModules is all-linear, or names of modules with commas, such as q_proj,v_proj: not a pattern or a list",
 )
 
 _ALL_AMONG_NAMES = Never(
     "all-linear[ ,]*,[ ,]*[A-Za-z0-9_]|[A-Za-z0-9_][ ,]*,[ ,]*all-linear",
-    "all-linear stands alone, or there are only names of modules",
+    "write all-linear alone, or only names of modules",
 )
 
 
@@ -130,7 +130,7 @@ class Hyperparameters(ApiModel):
     max_sequence_length: Annotated[int, Field(ge=8, le=1048576)] = Field(
         1024,
         description="Maximum number of tokens of a row, prompt and completion together (by default no more than the "
-        "base model has positions for); the end of a longer one is cut.",
+        "base model has positions for); longer rows are truncated at the end.",
     )
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
         0.03, description="Fraction of the steps during which the learning rate rises to its peak."

@@ -284,7 +284,7 @@ class ProviderEvaluation(ApiModel):
         None, description="Deployments that are used; those created for the evaluation are deleted after it."
     )
     deployments_gone: bool = Field(
-        False, description="Whether none that was created for it is left, as far as was looked when it was suspended."
+        False, description="Whether none that was created for it was found any more when it was suspended."
     )
     deploying_since: Timestamp | None = Field(None, description="Since when the next pod waits for them, RFC 3339.")
     hosting: Money | None = Field(None, description="Estimated cost of deployments that are already deleted.")
@@ -300,7 +300,7 @@ class ProviderStatus(ApiModel):
         None, description="Name of the batch Job, or ID of the provider's job, of the current attempt."
     )
     place: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="Where at the provider it was started; it is looked for nowhere else."
+        None, description="Where at the provider it was started; it is not looked for elsewhere."
     )
     account: Account | None = Field(None, description="Account in which it was started, as the provider identifies it.")
     owner_uid: Annotated[str, Field(max_length=64)] | None = Field(

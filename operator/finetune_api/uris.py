@@ -53,12 +53,12 @@ HUB_PLACE = "datasets/[-._A-Za-z0-9]+/[-._A-Za-z0-9]+(@[^/]+)?/.+"
 PAGE_OF_A_HUB = "^https://(www[.])?(huggingface|hf)[.]co/datasets/[^/]+/[^/?#]+/?($|[?#]|(tree|blob|viewer)/)"
 """What a browser shows of a data set, as a regular expression; a file of it is below `resolve`."""
 
-PAGE_HELP = f"this is a page of a hub, and no file: {HUB_HELP}"
+PAGE_HELP = f"this is a page of a hub, not a file: {HUB_HELP}"
 
 WEB_PLACE = f"^https://([^/]*@)?{HOST}/"
 """How a dataset on the web begins, as a regular expression; credentials are refused in words of their own."""
 
-WEB_HELP = "this is not a host name: write https://HOST/PATH or https://HOST:PORT/PATH, with a port of 1 to 65535"
+WEB_HELP = "this is not a valid address: write https://HOST/PATH or https://HOST:PORT/PATH, with a port of 1 to 65535"
 
 SIGNED = "^https://.*[?&](?i:sig|signature|x-(amz|goog|oss)-signature|([a-z]+_)?token|api_?key)="
 """An address with a signature or a key in its query, as a regular expression: whoever reads the job could use it."""

@@ -91,7 +91,7 @@ JOBS: list[Refused] = [
         (JOB, "spec.lora.targetModules", text, ("spec.lora.targetModules", "names of modules with commas"))
         for text in (".*_proj", "q_proj|v_proj", "(q", "q_proj v_proj", " , ", "[q_proj]")
     ),
-    (JOB, "spec.lora.targetModules", "q_proj, all-linear", ("spec.lora.targetModules", "all-linear stands alone")),
+    (JOB, "spec.lora.targetModules", "q_proj, all-linear", ("spec.lora.targetModules", "write all-linear alone")),
     (JOB, TRAIN, "https://me:secret@host/x.csv", (f"{TRAIN}: ", "dataset.secretRef")),
     (JOB, TRAIN, "configmap://rows/a/b", (f"{TRAIN}: ", "write configmap://NAME/KEY")),
     (JOB, TRAIN, "hf://datasets/my team/name/x.csv", (f"{TRAIN}: ", "hf://datasets/OWNER/NAME/PATH")),
@@ -102,7 +102,7 @@ JOBS: list[Refused] = [
         (f"{TRAIN}: ", "hf://datasets/OWNER/NAME/PATH", "one file of the repository"),
     ),
     *(
-        (JOB, TRAIN, f"https://{place}", (f"{TRAIN}: ", "a page of a hub, and no file: write hf://datasets/OWNER/"))
+        (JOB, TRAIN, f"https://{place}", (f"{TRAIN}: ", "a page of a hub, not a file: write hf://datasets/OWNER/"))
         for place in ("huggingface.co/datasets/a/b", "www.hf.co/datasets/a/b/blob/main/x.csv")
     ),
     *(

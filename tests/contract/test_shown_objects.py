@@ -144,7 +144,7 @@ def test_the_category_lists_all_kinds(reported: Server) -> None:
         ("ftj.spec.dataset", "Guardrails of a connection or gateway are not applied to them"),
         (
             "ftj.spec.hyperparameters.maxSequenceLength",
-            "the end of a longer one is cut. Default: 1024",
+            "longer rows are truncated at the end. Default: 1024",
         ),
         ("ftj.status.failure", "What to do about it"),
         ("ftj.spec.evaluation.baselines", "Default: zeroShot."),
@@ -153,7 +153,7 @@ def test_the_category_lists_all_kinds(reported: Server) -> None:
         ("md.spec.attach", "never changed"),
         ("md.spec.idle.action", "finetune.dev/wake"),
         ("md.spec.deletionPolicy", "Default: Delete; attached: Retain."),
-        ("md.status.asleep", "because nobody asked it"),
+        ("md.status.asleep", "because it received no requests"),
         ("llmc.spec.azureOpenAI.workspace", "looked up every hour"),
         ("md.spec.version", "Active follows the model's active version"),
         ("llmc.spec.namespaceSelector", "{} is every namespace, absent is none"),

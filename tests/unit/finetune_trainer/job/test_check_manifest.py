@@ -324,7 +324,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
             (f"lora: {{targetModules: {text}}}", "spec.lora.targetModules: targetModules is all-linear, or names of")
             for text in ("'.*_proj'", "q_proj|v_proj", "'(q'", "q_proj v_proj", "', ,'", "'[q_proj]'", "q_proj;v_proj")
         ),
-        ("lora: {targetModules: 'q_proj,all-linear'}", "spec.lora.targetModules: all-linear stands alone"),
+        ("lora: {targetModules: 'q_proj,all-linear'}", "spec.lora.targetModules: write all-linear alone"),
         ("code: train.py", "spec.code: write {configMapRef: …} instead of a value alone"),
         ("lora: [{r: 8}]", "spec.lora: write its fields, no list: alpha, dropout"),
         ("hyperparameters: {epochs: 1,5}", "line 10: 5 stands alone: is the comma before it one within a number?"),

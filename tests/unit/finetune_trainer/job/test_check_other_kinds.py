@@ -135,7 +135,7 @@ def test_the_examples_are_said_to_be_right(path, capsys):
         ),
         (
             CONNECTION + "  fineTuning: {allowedModels: ['meta-llama/.*']}\n",
-            "spec.fineTuning.allowedModels[0]: no part of a model's name begins with a point: write a glob",
+            "spec.fineTuning.allowedModels[0]: no part of a model's name begins with a dot: write a glob",
         ),
         (DEPLOYMENT.replace("v1alpha1", "v1"), "line 1: apiVersion: input should be 'finetune.dev/v1alpha1'"),
     ],
