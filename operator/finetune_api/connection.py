@@ -41,7 +41,7 @@ OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-pr
 Glob = Annotated[
     str,
     Field(min_length=1, max_length=256),
-    shaped(r"^[^\s^$\\()|]*$", "write a glob, such as meta-llama/*, without white space, and no regular expression"),
+    shaped(r"^[^\s^$\\()|]*$", "write a glob, such as meta-llama/*, without white space, and not a regular expression"),
     Never(
         "(^|/)[.]",
         "no part of a model's name begins with a dot: write a glob, such as meta-llama/*, not a regular expression",

@@ -284,7 +284,7 @@ class ProviderEvaluation(ApiModel):
         None, description="Deployments that are used; those created for the evaluation are deleted after it."
     )
     deployments_gone: bool = Field(
-        False, description="Whether none that was created for it was found any more when it was suspended."
+        False, description="True if none of the deployments created for it was left when it was suspended."
     )
     deploying_since: Timestamp | None = Field(None, description="Since when the next pod waits for them, RFC 3339.")
     hosting: Money | None = Field(None, description="Estimated cost of deployments that are already deleted.")

@@ -154,7 +154,7 @@ def _read(content: bytes) -> Any:
         raise ValueError("it is nested too deep") from None
 
 
-_CALLS_A_TOOL = "an answer is missing: the model calls a tool, and has none here"
+_CALLS_A_TOOL = "an answer is missing: the model calls a tool, and there is none here"
 _BROKEN_OFF = {
     "content_filter": "its content filter kept the answer back, or the rest of it",
     "error": "it broke an answer off with an error, in spite of HTTP 200",

@@ -79,7 +79,7 @@ def not_gone(
     """Deployments that an evaluation needed are being deleted, or cannot be deleted now. `ended`: when the job did."""
     if failure is None and ended is not None and view.now - ended >= LONG:  # nobody looks at that one any more
         said = (
-            "the provider still shows them, more than an hour after the job has ended: their deletion lasts, or waits "
+            "the provider still shows them, more than an hour after the job ended: their deletion takes long, or waits "
             "for another change of the account. See there what holds it up"
         )
         failure = Failure(reason=Reason.PROVIDER_BUSY, message=said)

@@ -69,9 +69,10 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
     if placed and available >= wanted:
         return Serving("Serving", version, available, answers=answers)
     of_version = [pod for pod in pods if _version(labels_of(pod)) == version and not _is_over(pod)]
-    failure = _serving_failure(status if seen else {}, of_version)
-    if failure is None and placed and available == 0 and _was_rolled_out(status):
-        failure = _silent(status, of_version, now)
+    silent = _silent_since(status, now) if available == 0 and _was_rolled_out(status) else None
+    failure = _serving_failure(status if seen else {}, of_version, silent=silent is not None)
+    if failure is None and placed and silent is not None:
+        failure = _silence(silent, of_version)
     if failure is not None:
         return Serving("Failing", version, available, failure, answers=answers)
     short_of = wanted if placed and _was_rolled_out(status) else 0
@@ -88,13 +89,15 @@ def _paused(deployment: Manifest) -> str:
     return f"; somebody has paused Deployment {name} (kubectl rollout resume deployment {name})"
 
 
-def _silent(status: Manifest, pods: Sequence[Manifest], now: datetime | None) -> Failure | None:
-    """Why a server that was up has not answered for long: the Deployment's own deadline ends when it is up once."""
-    since = next(
+def _silent_since(status: Manifest, now: datetime | None) -> str | None:
+    """Since when a server that was up has not answered, if that is long: its Deployment has no deadline any more."""
+    since: str | None = next(
         (c.get("lastTransitionTime") for c in status.get("conditions") or () if c["type"] == "Available"), None
     )
-    if since is None or now is None or now - moment(since) < LONG_ENOUGH:
-        return None
+    return None if since is None or now is None or now - moment(since) < LONG_ENOUGH else since
+
+
+def _silence(since: str, pods: Sequence[Manifest]) -> Failure:
     waits = next((found for pod in pods if (found := unplaced(pod))), None)
     said = f"the server was up, and none of its pods has passed its health check since {since}{_waiting_for(pods)}"
     return waits or Failure.because(Reason.DEPLOYMENT_FAILED, said)
@@ -134,15 +137,18 @@ def _version(labels: Mapping[str, str]) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _serving_failure(status: Manifest, pods: Sequence[Manifest]) -> Failure | None:
-    """Why pods of the new version do not come up; a pod that still starts, or waits for room, is no failure."""
+def _serving_failure(status: Manifest, pods: Sequence[Manifest], *, silent: bool) -> Failure | None:
+    """Why pods of the new version do not come up; a pod that still starts, or waits for room, is no failure.
+
+    `silent`: it was up, and has not answered for long.
+    """
     for pod in pods:
         if found := _pod_failure(pod):
             return found
     conditions: list[Manifest] = status.get("conditions") or []
     late = next((c for c in conditions if c.get("reason") == "ProgressDeadlineExceeded"), None)
     refused = _refused(status)
-    if refused is not None and (late or _was_rolled_out(status) or not may_pass(refused)):  # no deadline is left there
+    if refused is not None and (late or silent or not may_pass(refused)):
         return refused
     if late is None:
         return None

@@ -58,7 +58,7 @@ def test_what_stands_where_its_folder_is_to_be_is_told(tmp_path, placed):
     with pytest.raises(TrainerError, match=r"evaluation/asked\.json could not be read") as told:
         care(tmp_path)
     assert told.value.reason == Reason.ARTIFACT_FAILED
-    assert "take it away" in told.value.next_step
+    assert "remove it" in told.value.next_step
 
 
 def test_after_an_end_for_want_of_memory_questions_are_asked_one_by_one_with_the_same_result(

@@ -108,13 +108,13 @@ def refusal(base: Path) -> str:
         ({"dtype": {"text_config": "fp16"}}, 'dtype is "fp16", not a number type such as bfloat16'),
         ({"hidden_act": "swigl"}, 'hidden_act is "swigl", not an activation of transformers such as silu '
          "and gelu"),
-        ({"hidden_act": None}, "hidden_act is null, not an activation of transformers such as silu and gelu"),
+        ({"hidden_act": None}, "hidden_act is null, not an activation of transformers such as silu or gelu"),
         ({"hidden_act": ["silu"]}, 'hidden_act is ["silu"], not an activation of transformers such as silu '
          "and gelu"),
         ({"model_type": "gpt2", "activation_function": "new"}, 'activation_function is "new", not an activation of '
-         "transformers such as silu and gelu"),
+         "transformers such as silu or gelu"),
         ({"model_type": "t5", "feed_forward_proj": "gated-new"}, 'feed_forward_proj is "gated-new", not an activation '
-         "of transformers such as silu and gelu"),
+         "of transformers such as silu or gelu"),
         ({"layer_types": "full_attention"}, 'layer_types is "full_attention", not a list with a word for each layer'),
         ({"layer_types": ["full_attention", "full"]}, 'layer_types has "full", and none of attention, full_attention, '
          "sliding_attention"),

@@ -199,7 +199,7 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
         (_OF_PYTHON.match(text, place) is not None, "None, True and False are Python's: JSON has null, true, false"),
         (_CALL.match(text, place) is not None, OF_CALLS),
         (begun.startswith(BOM), "there is a byte order mark before the object"),
-        (begun.startswith(END_OF_DOS), "there is the end of a DOS file (Ctrl-Z) before the object: take it away"),
+        (begun.startswith(END_OF_DOS), "there is the end of a DOS file (Ctrl-Z) before the object: remove it"),
         (b"\0" in text, "a NUL byte is in it"),
         (_GOES_ON in said and before.endswith(rb'\\"') and _is_letter(behind[:1]), DOUBLED),
         (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),

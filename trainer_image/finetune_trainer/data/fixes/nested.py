@@ -59,7 +59,7 @@ def step_for(fields: Mapping[str, Any] | None, serves: Callable[[Mapping[str, An
     return f"Write one object a line: `{by_jq(_LINES, program)}` {does}."
 
 
-_HEADS = frozenset({"columns", "column_names", "fields", "header", "headers", "meta", "names", "schema"})
+_HEADS = frozenset({"cols", "columns", "column_names", "fields", "header", "headers", "meta", "names", "schema"})
 
 
 def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> Iterator[tuple[str, str]]:

@@ -204,7 +204,7 @@ class ChatTokenizer:
         return [
             one
             for one, text in zip(found, back, strict=True)
-            if not any(unicodedata.normalize(form, one) in text for form in ("NFC", "NFKC"))
+            if not any(unicodedata.normalize(form, one) in text.strip()[1:-1] for form in ("NFC", "NFKC"))
         ]
 
     def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:

@@ -268,7 +268,7 @@ def _wrong_activation(fields: Fields) -> Iterator[Wrong]:
     value = fields[name]
     word = value.removeprefix(_GATED) if isinstance(value, str) and name == "feed_forward_proj" else value
     if not (isinstance(word, str) and word in ACTIVATIONS):
-        yield Wrong(name, f"is {shown(value)}, not an activation of transformers such as silu and gelu")
+        yield Wrong(name, f"is {shown(value)}, not an activation of transformers such as silu or gelu")
 
 
 def activation_field(kind: str) -> str | None:

@@ -62,3 +62,5 @@ def test_one_that_does_not_answer_for_long_is_stuck(there: dict[str, Any], secon
     said = found.serving.failure.message if found.serving.failure else ""
     assert ("may be billed" in said) == is_stuck
     assert (found.make, found.delete) == (False, ())
+    gone = plan(found.recorded, {}, WANTED, at(seconds + 200))
+    assert gone.make or there["state"] == "Deleting", "whoever deletes it there has it made again"

@@ -64,7 +64,6 @@ def test_a_server_without_a_node_says_what_it_waits_for() -> None:
 
 LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
 REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
-UP = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +108,6 @@ UP = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable
         (deployment(availableReplicas=0), [unplaced(NO_CLAIM)], "Failing", Reason.CONTAINER_CONFIG_INVALID),
         (deployment(availableReplicas=0, conditions=[LATE]), [unplaced("0/2")], "Failing", Reason.UNSCHEDULABLE),
         (deployment(availableReplicas=0, conditions=[REFUSED]), [], "Failing", Reason.POD_REJECTED),
-        (deployment(availableReplicas=0, conditions=[REFUSED | QUOTA, UP]), [], "Failing", Reason.POD_REJECTED),
         (deployment(availableReplicas=0, generation=2, conditions=[LATE]), [], "Rolling", None),
     ],
 )
@@ -230,6 +228,14 @@ def test_a_server_that_was_up_and_finds_no_node_for_long_says_that() -> None:
     serving = read_serving(silent_since(660), [unplaced("0/2 nodes: Insufficient nvidia.com/gpu")], at(0))
     assert serving.failure is not None
     assert serving.failure.reason is Reason.UNSCHEDULABLE
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(540, "Rolling"), (660, "Failing")])
+def test_a_server_that_was_up_and_finds_its_quota_used_by_others_waits_a_while(seconds: float, state: str) -> None:
+    found = silent_since(seconds)
+    found["status"] |= {"replicas": 0, "updatedReplicas": 0}
+    found["status"]["conditions"].append(REFUSED | QUOTA)
+    assert read_serving(found, [], at(0)).state == state
 
 
 def test_a_version_that_answers_is_not_said_to_be_unservable_where_its_new_server_fails() -> None:
