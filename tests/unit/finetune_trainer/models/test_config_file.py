@@ -107,10 +107,10 @@ def refusal(base: Path) -> str:
         ({"torch_dtype": "auto"}, 'torch_dtype is "auto", not a number type such as bfloat16'),
         ({"dtype": {"text_config": "fp16"}}, 'dtype is "fp16", not a number type such as bfloat16'),
         ({"hidden_act": "swigl"}, 'hidden_act is "swigl", not an activation of transformers such as silu '
-         "and gelu"),
+         "or gelu"),
         ({"hidden_act": None}, "hidden_act is null, not an activation of transformers such as silu or gelu"),
         ({"hidden_act": ["silu"]}, 'hidden_act is ["silu"], not an activation of transformers such as silu '
-         "and gelu"),
+         "or gelu"),
         ({"model_type": "gpt2", "activation_function": "new"}, 'activation_function is "new", not an activation of '
          "transformers such as silu or gelu"),
         ({"model_type": "t5", "feed_forward_proj": "gated-new"}, 'feed_forward_proj is "gated-new", not an activation '
