@@ -27,22 +27,12 @@ from finetune_operator.runtime.kube import (
 )
 from finetune_operator.runtime.settings import Settings
 from tests.contract.conftest import ROOT
+from tests.contract.manifests import JOB
 
 pytestmark = pytest.mark.cluster
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 CONTENDER = Path(__file__).with_name("lease_contender.py")
-JOB = {
-    "apiVersion": "finetune.dev/v1alpha1",
-    "kind": "FineTuneJob",
-    "metadata": {"name": "a", "namespace": "default"},
-    "spec": {
-        "connectionRef": {"name": "local"},
-        "baseModel": "x/y",
-        "modelRef": {"name": "m"},
-        "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +90,7 @@ async def test_a_successor_of_the_same_name_is_not_applied_onto_when_the_uid_is_
 
 
 async def test_a_status_is_replaced_whole_and_only_onto_the_version_that_was_read(kube):
-    job = await kube.create(FINE_TUNE_JOBS, JOB)
+    job = await kube.create(FINE_TUNE_JOBS, JOB | {"metadata": {"name": "a", "namespace": "default"}})
     first = await kube.patch_status(
         FINE_TUNE_JOBS,
         "a",
