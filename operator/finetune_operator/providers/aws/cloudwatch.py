@@ -1,4 +1,4 @@
-"""When something at AWS was last asked, by CloudWatch's metric `Invocations`. One call, no state, no retries."""
+"""The time of the last request to a model at AWS, by CloudWatch's `Invocations`. One call, no state, no retries."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -12,11 +12,11 @@ from finetune_operator.providers.errors import ProviderError, TryLater, of_figur
 SERVICE, METRIC = "cloudwatch", "Invocations"
 
 KEPT = timedelta(days=59)
-"""GetMetricStatistics gives 1,440 points at most: so many hours, less a margin."""
+"""GetMetricStatistics returns at most 1,440 points: that many hours, less a margin."""
 
 
 async def usage(aws: Aws, namespace: str, dimensions: Mapping[str, str], since: datetime, now: datetime) -> Figures:
-    """The last request to what has these dimensions.
+    """The last request by the metric with these dimensions.
 
     Raises:
         ProviderError: the metrics cannot be read.
@@ -31,7 +31,7 @@ async def usage(aws: Aws, namespace: str, dimensions: Mapping[str, str], since: 
 
 
 def question(namespace: str, dimensions: Mapping[str, str], since: datetime, now: datetime) -> dict[str, Any]:
-    """What GetMetricStatistics is asked. Pure."""
+    """The arguments of GetMetricStatistics. Pure."""
     return {
         "Namespace": namespace,
         "MetricName": METRIC,
@@ -44,6 +44,6 @@ def question(namespace: str, dimensions: Mapping[str, str], since: datetime, now
 
 
 def figures(points: Iterable[Mapping[str, Any]], step: timedelta, now: datetime) -> Figures:
-    """The end of the last span of time that has a request. Pure."""
+    """The end of the last interval that has a request. Pure."""
     asked: list[datetime] = [point["Timestamp"].astimezone(UTC) for point in points if point.get("Sum")]
     return Figures(min(max(asked) + step, now) if asked else None, now - LAG)
