@@ -192,7 +192,7 @@ async def _tell(
         try:
             observer.seen(resource, event["type"], event["object"])
         except Exception:
-                # One unreadable object must not hide all others; the resync tries it again.
+            # One unreadable object must not hide all others; the resync tries it again.
             logger.exception("an event of %s was not understood", resource.plural)
         count += 1
         if count % IN_A_ROW == 0:
