@@ -8,6 +8,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import (
+    EXPERTS_LEFT,
     LITTLE_KEPT,
     NOTHING_LEARNT,
     TOKENIZER_LEFT_OUT,
@@ -249,14 +250,16 @@ def _counted(status: FineTuneJobStatus) -> tuple[int, int]:
 def _doubt(status: FineTuneJobStatus) -> tuple[str, str] | None:
     """Reason and text of what users of a new version should know first, if anything."""
     result, provider = status.result, status.provider
-    if result is not None and result.warnings:
-        said = result.warnings[0]
+    said = result.warnings[0] if result and result.warnings else ""
+    if said and not said.startswith(EXPERTS_LEFT):
         reason = "Succeeded" if said.startswith(_NOT_DIVERGED) else Reason.TRAINING_DIVERGED.value
         return reason, f"but {said}"
     unmeasured = (result and result.evaluation_failure) or (
         provider.evaluation.failure if provider and provider.evaluation else None
     )
-    return (unmeasured.reason.value, f"and is not measured: {unmeasured.message}") if unmeasured else None
+    if unmeasured:
+        return unmeasured.reason.value, f"and is not measured: {unmeasured.message}"
+    return ("Succeeded", f"but {said}") if said else None
 
 
 def _asked_in_vain(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
