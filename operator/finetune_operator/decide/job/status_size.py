@@ -1,4 +1,4 @@
-"""Keeps a FineTuneJob's status within its size: what a person needs least is shortened first. Decides nothing else."""
+"""Keeps a FineTuneJob's status within its size limit by shortening the least useful parts first."""
 
 from collections.abc import Callable
 from typing import Any
@@ -94,7 +94,7 @@ def _with_dataset(status: FineTuneJobStatus, shorten: Callable[[DatasetVerdict],
 
 
 def _shortened(verdict: DatasetVerdict, *, problems: int, warnings: int, text: int) -> DatasetVerdict:
-    """Fewer rows named one by one; the counts stay."""
+    """With fewer rows listed one by one. The counts stay."""
     fields: dict[str, Any] = {
         "message": cut(verdict.message, text),
         "warnings": verdict.warnings[:warnings],
