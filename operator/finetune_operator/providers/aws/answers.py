@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.model import OperationModel
 from botocore.response import StreamingBody
 
-from finetune_operator.providers.errors import Unreadable, looks_like_page
+from finetune_operator.providers.errors import Unreadable, is_html
 from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, moved, too_long
 
 _CHUNK_BYTES = 64 * 1024
@@ -83,7 +83,7 @@ def require_answer(operation_model: OperationModel, response_dict: Mapping[str, 
         raise moved(service, status, headers.get("location", ""))
     if status >= 500 or (operation_model.has_streaming_output and status < 300):
         return
-    if looks_like_page(response_dict["body"]):
+    if is_html(response_dict["body"]):
         raise Unreadable(f"{service} answers with a web page and status {status}")
     if status < 300 and _is_something_else(operation_model, response_dict["body"], own=bool(_OF_AWS & headers.keys())):
         raise Unreadable(f"{service} answers with something else")

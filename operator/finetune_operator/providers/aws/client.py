@@ -26,7 +26,7 @@ from finetune_operator.providers.aws.answers import Bounded, require_answer
 from finetune_operator.providers.aws.line import POOLS, Line
 from finetune_operator.providers.aws.refusals import STORE, translated
 from finetune_operator.providers.connection_secret import AWS_KEYS
-from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable, require_end
+from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable, limit_pages
 from finetune_operator.providers.failed_calls import unanswered
 from finetune_operator.providers.rate_limit import Pace
 from finetune_operator.providers.timeouts import seconds_for
@@ -146,7 +146,7 @@ class Aws:
         while more:
             page, more = await self.run(service, read)
             found += page.get(key) or []
-            require_end(count := count + 1, service)
+            limit_pages(count := count + 1, service)
         return found
 
     async def run(self, service: str, do: Callable[[Any], T], *, paced: bool = True, size: int = 0) -> T:

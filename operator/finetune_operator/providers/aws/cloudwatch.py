@@ -7,7 +7,7 @@ from typing import Any
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.idle import LAG, Figures, span
 from finetune_operator.providers.aws.client import Aws
-from finetune_operator.providers.errors import ProviderError, TryLater, of_figures
+from finetune_operator.providers.errors import ProviderError, TryLater, metrics_unreadable
 
 SERVICE, METRIC = "cloudwatch", "Invocations"
 
@@ -24,7 +24,7 @@ async def usage(aws: Aws, namespace: str, dimensions: Mapping[str, str], since: 
     try:
         answer = await aws.call(SERVICE, "get_metric_statistics", **question(namespace, dimensions, since, now))
     except ProviderError as error:
-        raise of_figures(error, "CloudWatch", "cloudwatch:GetMetricStatistics") from None
+        raise metrics_unreadable(error, "CloudWatch", "cloudwatch:GetMetricStatistics") from None
     if "Datapoints" not in answer:
         raise TryLater(Reason.USAGE_UNKNOWN, f"CloudWatch tells nothing of {METRIC}")
     return figures(answer["Datapoints"], span(since, now), now)

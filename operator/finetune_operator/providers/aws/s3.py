@@ -21,7 +21,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    looks_like_page,
+    is_html,
 )
 
 PART_BYTES = 8 * 1024 * 1024
@@ -93,7 +93,7 @@ class Bucket:
                 return bytes(body.read(limit))
 
         content = await self._aws.run(STORE, read, size=limit)
-        if looks_like_page(content):
+        if is_html(content):
             raise Unreadable(f"s3 answers with a web page in the place of {name}")
         return content
 

@@ -22,7 +22,7 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.azure.arm import MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure.monitor import AzureMonitor
 from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
-from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable, require_end
+from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable, limit_pages
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.rate_limit import Pace
@@ -87,7 +87,7 @@ class AzureDeployments:
                 if pages.continuation_token in links:
                     break  # the list repeats a page for ever
                 links.add(pages.continuation_token)
-                require_end(len(links), "ARM")
+                limit_pages(len(links), "ARM")
             return found
 
         return [*(await ask(read(), self._base)).values()]

@@ -11,7 +11,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.deployment.idle import FINE, LAG, Figures, span
 from finetune_operator.providers.azure.arm import ArmRest
-from finetune_operator.providers.errors import ProviderError, Refused, of_figures
+from finetune_operator.providers.errors import ProviderError, Refused, metrics_unreadable
 from finetune_operator.providers.values import when
 
 API_VERSION = "2023-10-01"
@@ -55,7 +55,7 @@ class AzureMonitor:
         try:
             return await self._arm.get_dated(path, question(deployment, since, now))
         except ProviderError as error:
-            raise of_figures(error, "Azure Monitor", "the role Monitoring Reader") from None
+            raise metrics_unreadable(error, "Azure Monitor", "the role Monitoring Reader") from None
 
 
 def question(deployment: str, since: datetime, now: datetime) -> dict[str, str]:

@@ -20,7 +20,7 @@ from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.bedrock import wire
 from finetune_operator.providers.bedrock.deployments import BedrockDeployments
 from finetune_operator.providers.bedrock.models import ANSWER_SECONDS, RUNTIME, BedrockModels
-from finetune_operator.providers.errors import Crowded, Denied, NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.errors import AtCapacity, Denied, NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.values import RESULTS_MAX_BYTES
 
@@ -68,7 +68,7 @@ class BedrockApi(AwsApi):
             if error.reason is not Reason.QUOTA_EXCEEDED or not (running := await self._running()):
                 raise
             message = f"{error.message} (customization jobs in progress there: {running})"
-            raise Crowded(message, error.retry_after) from None
+            raise AtCapacity(message, error.retry_after) from None
         return RemoteJob(id=made["jobArn"], state="Queued", created=request.key.created)
 
     async def _running(self) -> int:

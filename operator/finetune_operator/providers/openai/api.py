@@ -20,7 +20,7 @@ from finetune_api.openai import is_openai
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.errors import (
-    Crowded,
+    AtCapacity,
     NotThere,
     Page,
     ProviderError,
@@ -28,7 +28,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    require_end,
+    limit_pages,
 )
 from finetune_operator.providers.failed_calls import unanswered
 from finetune_operator.providers.openai import address, wire
@@ -159,7 +159,7 @@ class OpenAIApi:
         except Throttled as error:
             # Usually because of running jobs. If other calls are throttled too, their own answers say so.
             message = f"{self._host} takes no more jobs now (429): {error.said}" if error.said else error.message
-            raise Crowded(message, error.retry_after, error.reason) from None
+            raise AtCapacity(message, error.retry_after, error.reason) from None
         except Refused as error:
             raise of_the_wish(error) from None
         return self._noted(wire.job(_fields(made)))
@@ -316,7 +316,7 @@ class OpenAIApi:
         """A list's pages, until one has nothing new: some services return the first page for ever."""
         page, seen, count = await self._ask_root(first), set[str](), 0
         while True:
-            require_end(count := count + 1, self._host)
+            limit_pages(count := count + 1, self._host)
             here = _rows(page)
             new = {str(one.get("id")) for one in here} - seen
             if not new:

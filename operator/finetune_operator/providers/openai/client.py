@@ -10,7 +10,7 @@ import httpx2
 import openai
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Page, TryLater, looks_like_page
+from finetune_operator.providers.errors import Page, TryLater, is_html
 from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, moved, too_long
 from finetune_operator.providers.timeouts import Limit
 from finetune_operator.providers.values import plain
@@ -118,7 +118,7 @@ def _require_no_page(response: httpx2.Response, content: bytes) -> None:
     """
     is_json = response.headers.get("content-type", "").partition(";")[0].strip().casefold().endswith("json")
     if response.is_success and content.strip() and not is_json and response.request.method != "DELETE":
-        what = "a web page" if looks_like_page(content) else "a page of text"
+        what = "a web page" if is_html(content) else "a page of text"
         raise Page(f"{response.request.url.netloc.decode()} answers with {what} and status {response.status_code}")
 
 

@@ -20,7 +20,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    looks_like_page,
+    is_html,
 )
 from finetune_operator.providers.failed_calls import moved, unanswered
 from finetune_operator.providers.retry_after import asked_pause
@@ -122,7 +122,7 @@ def of_something_else(error: openai.APIStatusError, host: str) -> ProviderError 
     status, body = error.status_code, error.body
     if status < 400:
         return moved(host, status, str(error.response.headers.get("location", "")))
-    if status < 500 and not isinstance(body, dict) and looks_like_page(error.response.content):
+    if status < 500 and not isinstance(body, dict) and is_html(error.response.content):
         return Page(f"{host} answers with a web page and status {status}")
     return None
 

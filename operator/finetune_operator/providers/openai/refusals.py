@@ -9,11 +9,11 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
     BRING_AGAIN,
     RIGHTS_STEP,
-    Broken,
     Contested,
     NotThere,
     ProviderError,
     Refused,
+    ServerError,
     TryLater,
 )
 from finetune_operator.providers.failed_jobs import OTHER_BASE
@@ -127,7 +127,7 @@ def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noq
         case 409:
             return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409){words}", pause)
         case status if (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status in {407, 408}:
-            return Broken(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
+            return ServerError(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
         case 400 if "not ready" in words:
             return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)
     return Wrong(f"{host} refuses ({f'{error.status_code} {code}'.rstrip()}){words}", code, param)

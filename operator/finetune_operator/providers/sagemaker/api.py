@@ -24,7 +24,7 @@ from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.aws.api import AwsApi
 from finetune_operator.providers.aws.client import Aws, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
-from finetune_operator.providers.errors import Crowded, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import AtCapacity, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.sagemaker import wire
 from finetune_operator.providers.sagemaker.endpoints import SERVICE, SageMakerEndpoints, cached
@@ -79,7 +79,7 @@ class SageMakerApi(AwsApi):
             await self._ask("create_training_job", **wire.training_job(request, settings, self._bucket, models))
         except TryLater as error:
             if error.reason is Reason.QUOTA_EXCEEDED and wire.has_room_later(error.message):
-                raise Crowded(error.message, error.retry_after) from None
+                raise AtCapacity(error.message, error.retry_after) from None
             if error.reason is not Reason.PROVIDER_BUSY:
                 raise
             return await self._ours(name, request)

@@ -32,7 +32,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    looks_like_page,
+    is_html,
 )
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.sagemaker.wire import of_the_instances, vpc
@@ -160,7 +160,7 @@ class SageMakerEndpoints:
             return False
         except Refused as error:
             raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"endpoint {name} does not answer: {error.message}") from None
-        if looks_like_page(said):
+        if is_html(said):
             raise Unreadable(f"{RUNTIME} answers with a web page")
         if not _is_completion(said):
             raise Unreadable(f"{RUNTIME} answers with something else")
