@@ -51,7 +51,7 @@ ANSWER_SECONDS = 100
 GRACE_SECONDS = PRE_STOP_SECONDS + ANSWER_SECONDS + 20
 """For both, and for the server's shutdown. The deletion of a namespace waits half of it."""
 
-_SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
+_INIT_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
 """For init containers: complete requests and limits for quotas, as they cannot be configured."""
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -188,7 +188,7 @@ def _fetch(served: Served, folder: str) -> Manifest:
         "image": connection.check_image or connection.trainer_image,
         "args": ["fetch", artifact.uri, "--to", folder, *flags],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": _SMALL,
+        "resources": _INIT_RESOURCES,
         **artifacts.environment(connection.artifacts),
     }
 
@@ -208,7 +208,7 @@ def _base(served: Served, folder: str) -> Manifest:
         "image": served.connection.trainer_image,
         "args": args,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": _SMALL,
+        "resources": _INIT_RESOURCES,
     }
 
 
