@@ -149,6 +149,9 @@ LITTLE_KEPT = "most of what was learnt is lost by rounding"
 TOKENIZER_LEFT_OUT = "the tokenizer that the code has saved is not used"
 """Beginning of the warning that the code saves another tokenizer, or chat template, than the base model's."""
 
+EXPERTS_LEFT = "the experts stay as they are"
+"""How the warning begins of adapters on a mixture of experts: it comes last, for it doubts nothing."""
+
 
 class TrainingResult(ApiModel):
     """Result of a finished run."""
@@ -174,7 +177,7 @@ class TrainingResult(ApiModel):
     warnings: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=2)] | None = Field(
         None,
         description="Signs that the training went wrong although it finished, such as a loss that rose or weights that "
-        "never moved.",
+        "never moved; and what part of a mixture of experts adapters do not reach.",
     )
     evaluation_failure: Failure | None = Field(
         None, description="Why the tuned model was not evaluated although the job has dataset.test."

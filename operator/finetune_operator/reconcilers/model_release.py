@@ -1,4 +1,4 @@
-"""A FineTunedModel that takes its weights with it: held until they are gone, with a way out."""
+"""Deletes the weights of a FineTunedModel before the model goes, with a way to release it without that."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,11 +24,11 @@ LOOK_SECONDS, TROUBLE_SECONDS = 5.0, 60.0
 
 
 class ModelRelease:
-    """Puts the finalizer on and takes it off.
+    """Adds and removes the finalizer.
 
     Args:
-        context: the world.
-        weights: deletes what the model takes with it.
+        context: what reconcilers share.
+        weights: deletes the weights of versions.
     """
 
     def __init__(self, context: Context, weights: Weights) -> None:
@@ -36,7 +36,7 @@ class ModelRelease:
         self._weights = weights
 
     async def hold(self, model: Manifest, view: ModelView) -> Manifest:
-        """The finalizer on a model that takes its weights with it, and on no other."""
+        """The model, with the finalizer exactly if its policy is to delete its weights."""
         wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
         if view.deleting or view.spec is None:
             return model
@@ -44,10 +44,10 @@ class ModelRelease:
         return await step(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
-        """One step towards the end of a model that is held.
+        """One step of deleting a model that has the finalizer.
 
         Raises:
-            KubeError: the finalizer cannot be taken off, or not yet again.
+            KubeError: the finalizer cannot be removed, or its next try is not due.
         """
         self._context.require_may_let_go(model, WEIGHTS_FINALIZER)
         if is_abandoned(model) or view.spec is None or view.spec.deletion_policy == "Retain":
@@ -110,7 +110,7 @@ class ModelRelease:
 
 
 def is_held(model: Mapping[str, Any]) -> bool:
-    """Whether the model waits for its weights to be deleted, or will."""
+    """Whether the model's deletion waits, or will wait, for its weights to be deleted."""
     return WEIGHTS_FINALIZER in finalizers_of(model)
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes Events for people: the same one at most every ten minutes, and never in a reconcile's way."""
+"""Kubernetes Events for people: the same one at most every ten minutes, and never an obstacle to a reconcile."""
 
 import hashlib
 import logging
@@ -24,7 +24,7 @@ EventType = Literal["Normal", "Warning"]
 REPEAT_SECONDS = 600.0
 NORMAL_PER_SECOND = 1.0
 NORMAL_AT_ONCE = 50
-"""Normal Events of a namespace: what comes faster is dropped, as Kubernetes' own clients do. Warnings never are."""
+"""Limits for Normal Events of a namespace: more are dropped, as in Kubernetes' own clients. Warnings never are."""
 REMEMBERED = 4096
 CONTROLLER = "finetune.dev/operator"
 _MAX_NOTE = 1024  # bytes; the API's own limits
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Occurrence(NamedTuple):
-    """What happened: Normal or Warning, one CamelCase word why, a sentence for people, one CamelCase word what."""
+    """What happened: Normal or Warning, the reason in CamelCase, a sentence for people, the action in CamelCase."""
 
     type: EventType
     reason: str
@@ -58,8 +58,8 @@ class Recorder:
     async def post(self, kube: Kube, regarding: Manifest, occurrence: Occurrence) -> None:
         """Posts an Event about an object, unless the same one was posted in the last ten minutes. Never raises.
 
-        A Normal one is dropped where its namespace has many of them: when a thousand jobs end at once, their status
-        says so, and the API server has better things to do.
+        Normal Events are dropped if their namespace has too many: when a thousand jobs end at once, their status
+        says so, and the API server is busy enough.
 
         Args:
             kube: the API server.
@@ -80,7 +80,7 @@ class Recorder:
             await kube.create(EVENTS, _manifest(self._instance, regarding, occurrence, fingerprint, kube.now()))
             metrics.EVENTS.labels("posted").inc()
         except Conflict:
-            metrics.EVENTS.labels("repeated").inc()  # by somebody else, or an earlier attempt whose answer was lost
+            metrics.EVENTS.labels("repeated").inc()  # by another process, or by a request whose answer was lost
         except (KubeError, LeadershipLost, ValueError) as error:
             self._posted.drop(fingerprint)
             metrics.EVENTS.labels("failed").inc()
@@ -101,7 +101,7 @@ async def record(  # noqa: PLR0917 - reads like the Event's own fields, in their
     note: str,
     action: str,
 ) -> None:
-    """Posts an Event as this process, which remembers what it has posted: see Recorder.post. Never raises."""
+    """Posts an Event in this process's name, which remembers what it posted: see Recorder.post. Never raises."""
     await _OF_THIS_PROCESS.post(kube, regarding, Occurrence(type, reason, note, action))
 
 
@@ -120,10 +120,10 @@ def _manifest(
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
         "metadata": {
-            # The same for all who would post it in these ten minutes: another release of the operator, or the process
-            # that comes after this one. Of another node, perhaps: so `moment` is by the API server's clock.
+            # The same for all who would post it in these ten minutes: another release of the operator, or the next
+            # process, perhaps on another node: so `moment` is by the API server's clock.
             "name": f"{_name(metadata['name'])}.{int(moment.timestamp() // REPEAT_SECONDS):x}{fingerprint[:10]}",
-            # Events of cluster-scoped objects live in the namespace default: so the API demands.
+            # The API requires that Events of cluster-scoped objects are in the namespace default.
             "namespace": metadata.get("namespace") or "default",
         },
         "eventTime": micro_time(moment),
@@ -144,5 +144,5 @@ def _fingerprint(regarding: Manifest, occurrence: Occurrence) -> str:
 
 
 def _name(name: str) -> str:
-    """The object's name, short enough that the Event's name stays within 253 characters."""
+    """The object's name, shortened so that the Event's name stays within 253 characters."""
     return re.sub(r"[^a-z0-9]+$", "", name[:220])

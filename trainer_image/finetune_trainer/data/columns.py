@@ -1,8 +1,8 @@
-"""A record's fields → a row that can be learnt from, or what is wrong with it. `spec.dataset.columns` maps the names.
+"""A record's fields → a training row, or what is wrong with it. `spec.dataset.columns` maps the names.
 
-A row has prompt and completion, each of them text or a list of messages, or a whole conversation in `messages` (used
-where one of the two is not there), and an optional system message. Rows with two answers are in `pairs.py`, columns
-that are known by other names in `layouts.py`. Text is taken as it is: nothing is trimmed, and nothing but text is text.
+A row has a prompt and a completion, each of them text or a list of messages, or a whole conversation in `messages`
+(used if prompt or completion is missing), and an optional system message. Preference pairs are in `pairs.py`, other
+names of columns in `layouts.py`. Text is taken unchanged: nothing is trimmed, and other types are not converted.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,10 +38,10 @@ class Unusable(NamedTuple):
     kind: ProblemKind
     what: str
     field: str | None = None
-    """Column that has the problem."""
+    """The column with the problem."""
 
     def named(self, file_name: str) -> RowProblem:
-        """As the verdict names it."""
+        """The problem as an entry of the verdict."""
         return RowProblem(
             file=file_name,
             line=self.position.line,
@@ -54,7 +54,7 @@ class Unusable(NamedTuple):
 
 
 def to_rows(found: Iterable[Record | Block], layouts: Layouts) -> Iterator[Rows | Row | Unusable]:
-    """Every row, in order: by itself, or many together where all of a block are plain."""
+    """Every row, in order: single, or many together if all rows of a block are plain."""
     for one in found:
         if isinstance(one, Record):
             yield _row(one, layouts)
@@ -65,7 +65,7 @@ def to_rows(found: Iterable[Record | Block], layouts: Layouts) -> Iterator[Rows 
 
 
 def _together(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
-    """The block's rows, where the job asks for one answer, and all have the same layout and are plain."""
+    """The block's rows, if the job trains on single answers and all rows are plain and have the same layout."""
     if layouts.asked.columns.chosen is not None:
         return None
     rows = _plain(block, layouts.asked)
@@ -76,7 +76,7 @@ def _together(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
 
 
 def _plain(block: Block, layout: Layout) -> Iterable[Rows | Row] | None:
-    """The rows, where each is a conversation and nothing beside it, or all have a prompt and a completion."""
+    """The rows, if each is a conversation and nothing else, or all have a prompt and a completion."""
     columns = layout.columns
     if block.names().isdisjoint((columns.prompt, columns.completion, columns.system)):
         return conversation_blocks.together(block.places, block.column(columns.messages))
@@ -85,7 +85,7 @@ def _plain(block: Block, layout: Layout) -> Iterable[Rows | Row] | None:
 
 
 def _plain_pairs(block: Block, layout: Layout) -> Rows | None:
-    """The rows, where each has a prompt and a completion, and all or none a system message."""
+    """The rows, if each has a prompt and a completion, and either all or none have a system message."""
     columns, names = layout.columns, block.names()
     prompts, completions = block.column(columns.prompt), block.column(columns.completion)
     asked, answered = put_together(prompts), put_together(completions)
@@ -110,7 +110,7 @@ def _plain_pairs(block: Block, layout: Layout) -> Rows | None:
 
 
 def _row(record: Record, layouts: Layouts) -> Row | Unusable:
-    """The row that a record holds, or the first thing that is wrong with it."""
+    """The row of a record, or the first problem found."""
     if record.fields is None:
         return Unusable(record.position, "Malformed", record.problem or "the row cannot be read")
     layout = layouts.of(record.fields)
@@ -126,7 +126,7 @@ def _row(record: Record, layouts: Layouts) -> Row | Unusable:
 
 
 _Turns = tuple[tuple[Turn, ...], tuple[int, ...]]
-"""Turns, and which of them are not to be learnt."""
+"""Turns, and the indices of those without loss."""
 
 
 def _turns(fields: Mapping[str, Any], columns: Columns) -> _Turns:
@@ -144,7 +144,7 @@ def _turns(fields: Mapping[str, Any], columns: Columns) -> _Turns:
 
 
 def _is_conversation(fields: Mapping[str, Any], columns: Columns) -> bool:
-    """Whether all of the row is in its messages: where its prompt stands beside them, nothing else answers it."""
+    """Whether the whole row is in its messages: it has them, and either no prompt or no completion."""
     messages = fields.get(columns.messages)
     if fields.get(columns.prompt) is None:
         return messages is not None or (columns.messages in fields and columns.prompt not in fields)
@@ -152,7 +152,7 @@ def _is_conversation(fields: Mapping[str, Any], columns: Columns) -> bool:
 
 
 def _require_its_answer(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns) -> None:
-    """Refuse a completion beside a conversation that does not end with it: one of the two would be left out unsaid."""
+    """Refuse a completion that is not the conversation's last turn: one of them would silently be dropped."""
     completion = fields.get(columns.completion)
     if not is_blank(completion) and _answer(completion, columns.completion)[0][-1] != turns[-1]:
         raise UnusableError(
@@ -161,7 +161,7 @@ def _require_its_answer(turns: Sequence[Turn], fields: Mapping[str, Any], column
 
 
 def _answer(completion: Any, column: str) -> _Turns:
-    """What is learnt: text, or messages of which the assistant's are the first and the last."""
+    """The part that carries loss: text, or messages that start and end with the assistant's."""
     if is_message(completion):
         completion = [completion]
     if not are_messages(completion):

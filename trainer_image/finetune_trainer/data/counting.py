@@ -1,8 +1,8 @@
-"""The tokens of rows, counted: many rows at once where that is sure to be right, the others as `encode` makes them.
+"""Counts the tokens of rows: in bulk where the result is provably the same, otherwise with `encode`.
 
-A row is cut behind a special token, the last before its answer. What stands before the cut is tokenised as it is when
-the model is asked; behind it, the same head of the answer stands in every row. So where loss begins is known from one
-pass over the row, and no row has to be made for it.
+A row is cut after the last special token before its answer. The tokens before the cut are the same as in the inference
+prompt; after it, every row has the same head of the answer. So one encoding of the row tells where the loss begins, and
+the prompt need not be encoded separately.
 """
 
 from collections import deque
@@ -28,7 +28,7 @@ from finetune_trainer.data.tokenizer.shared_parts import mark_pattern, marks, st
 def count(
     found: Iterable[Rows | Row], tokenizer: ChatTokenizer, max_length: int, tally: Tally, *, pairs: bool = False
 ) -> Iterator[Refused]:
-    """Count what `encode_all`, or `encode_all_pairs`, makes of the rows; those that the template refuses come back."""
+    """Count what `encode_all`, or `encode_all_pairs`, makes of the rows. Yields those that the template refuses."""
     rest = found if pairs else _Together(tokenizer, max_length, tally).rest(found)
     for result in (encode_all_pairs if pairs else encode_all)(_one_by_one(rest), tokenizer, max_length, tally.notes):
         if isinstance(result, Refused):
@@ -42,27 +42,27 @@ def _one_by_one(found: Iterable[Rows | Row]) -> Iterator[Row]:
 
 
 class _Cut(NamedTuple):
-    """What stands around the texts of rows with the same roles, before and behind the cut.
+    """The text around the turns of rows with the same roles, before and after the cut.
 
-    It is written shorter than the template has it: special tokens, and what stands between two of them, are the same in
-    each row. They are tokenised once for all, and one parts the texts where the template has several.
+    Shorter than the template's: special tokens and the text between them are the same in each row, so they are encoded
+    once for all rows. Where the template has several special tokens, one remains to separate the texts.
     """
 
     before: list[str]
-    """Around the texts of all turns but the last; ends with the token at which the row is cut."""
+    """Around all turns but the last; ends with the token at which the row is cut."""
     behind: tuple[str, str]
-    """Around the answer."""
+    """Before and after the answer."""
     head: list[int]
-    """Token ids of what stands behind the cut when the model is asked."""
+    """Token ids of the inference prompt after the cut."""
     mark: str
     """The token at which rows are cut."""
     mark_id: int
     marks: int
-    """How many of them stand before the cut."""
+    """How often it occurs up to the cut."""
     left_out: int
-    """Tokens that were left out before the cut."""
+    """Number of tokens omitted before the cut."""
     ended: int
-    """Tokens that were left out behind the answer, without white space behind the last special one."""
+    """Number of tokens omitted after the answer, without white space after the last special token."""
 
     def texts(self, rows: Rows) -> list[str]:
         """Each row as text."""
@@ -75,7 +75,7 @@ class _Cut(NamedTuple):
 
 
 class _Together:
-    """Counts the rows that it can count, and gives back the rest."""
+    """Counts the rows that can be counted in bulk, and returns the rest."""
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int, tally: Tally) -> None:
         self._tokenizer = tokenizer
@@ -85,7 +85,7 @@ class _Together:
         self._proven: set[tuple[Role, ...]] = set()
 
     def rest(self, found: Iterable[Rows | Row]) -> Iterator[Rows | Row]:
-        """What is to be counted row by row. Rows are tokenised while the next ones are read."""
+        """The rows to count one by one. Rows are tokenized while the next ones are read."""
         with ThreadPoolExecutor(1, "count") as beside:
             waiting: deque[tuple[Rows, _Cut, Future[list[list[int]]]]] = deque()
             for one in found:
@@ -117,9 +117,9 @@ class _Together:
                 self._tally.leave_out(Position.unpacked(place))
 
     def _count(self, cut: _Cut, found: list[list[int]]) -> list[tuple[int, int]] | None:
-        """All tokens, and those with loss, of each row; None where one is not as most are.
+        """Tokens and loss tokens of each row; None if the cut is ambiguous in one of them.
 
-        That is one in which the cut is not found by its id, because other text has become that token too.
+        That is the case if its token occurs more often than expected, because other text became that token too.
         """
         counted: list[tuple[int, int]] = []
         parted = False
@@ -139,7 +139,7 @@ class _Together:
         return counted
 
     def _prove(self, rows: Rows, found: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
-        """The first rows of their kind are counted both ways: where the two differ, none is counted together."""
+        """Count the first rows with these roles both ways. If the results differ, none are counted in bulk."""
         made = encode_all(rows.rows(), self._tokenizer, self._max_length, self._tally.notes)
         if [(one.tokens, one.loss_tokens) for one in made if isinstance(one, Encoded)] == found:
             self._proven.add(rows.roles)
@@ -149,7 +149,7 @@ class _Together:
 
 
 def cut(tokenizer: ChatTokenizer, roles: tuple[Role, ...]) -> _Cut | None:
-    """Where rows with these roles are cut; None where their template has no frame, no token to cut at, or no end."""
+    """Where rows with these roles are cut; None if the template has no frame, no token to cut at, or no end."""
     whole = tokenizer.frame(roles, add_generation_prompt=False)
     asked = tokenizer.frame(roles[:-1], add_generation_prompt=True)
     known = marks(tokenizer)
@@ -174,9 +174,9 @@ def cut(tokenizer: ChatTokenizer, roles: tuple[Role, ...]) -> _Cut | None:
 
 
 def _shorter(texts: list[str], tokenizer: ChatTokenizer, known: Mapping[str, list[int]]) -> tuple[list[str], int]:
-    """Texts before turns and before the cut, without what is sure to be the same tokens; and how many tokens that is.
+    """Texts before the turns and the cut, without what always gives the same tokens; and the number of those tokens.
 
-    Of several special tokens the last stays, to part the turns; but for those that stand before all turns.
+    Of several special tokens the last stays, to separate the turns; before the first turn none is needed.
     """
     kept, left_out = [], []
     for index, text in enumerate(texts):

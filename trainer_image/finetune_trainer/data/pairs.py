@@ -1,12 +1,12 @@
-"""Rows with two answers to one prompt, a better and a worse one, in the layouts that preference data come in.
+"""Preference pairs, a chosen and a rejected answer to one prompt, in the layouts that such data comes in.
 
     prompt                       chosen, rejected
-    text                         text, or the assistant's messages: a list, or one alone
-    a list of messages           the same; the list may be in `messages`, or in an object that has it there
+    text                         text, or the assistant's messages: a list, or a single one
+    a list of messages           the same; the list may be in `messages`, or in an object with a field `messages`
     none                         two whole conversations that differ in their last message
 
-Whatever came before the last message is the prompt of both. A system message of a column of its own is the first one of
-any layout. A prompt beside whole conversations has to be theirs.
+Everything before the last message is the common prompt. A system message from its own column comes first in any layout.
+A prompt column beside whole conversations must match them.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ from finetune_trainer.data.turns import (
 def two_answers(
     fields: Mapping[str, Any], columns: Columns, chosen_column: str, rejected_column: str
 ) -> tuple[tuple[Turn, ...], str]:
-    """The conversation with the better answer at its end, and the worse answer.
+    """The conversation ending with the chosen answer, and the rejected answer.
 
     Raises:
-        UnusableError: the first thing that is wrong.
+        UnusableError: the first problem found.
     """
     chosen = _answered(fields, columns, "chosen", chosen_column)
     rejected = _answered(fields, columns, "rejected", rejected_column)

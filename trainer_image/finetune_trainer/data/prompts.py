@@ -1,4 +1,4 @@
-"""What is asked, and what is answered: text, or messages as chat APIs and TRL have them."""
+"""Prompts and answers: text, or messages in the formats of chat APIs and TRL."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,10 +21,10 @@ from finetune_trainer.data.turns import (
 
 
 def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
-    """The turns that an answer is given to: a prompt, a list of messages, or an object that has it in `messages`.
+    """The turns before an answer: from a prompt, a list of messages, or an object with a list in `messages`.
 
     Raises:
-        UnusableError: there are none, or the user is not the last to speak.
+        UnusableError: there are none, or the last one is not the user's.
     """
     column = columns.prompt
     prompt = fields.get(column)
@@ -45,7 +45,7 @@ def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
 
 
 def require_its_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:
-    """Refuse a whole conversation beside a prompt that is not in it: one of the two would be left out unsaid.
+    """Refuse a whole conversation beside a prompt that is not in it: one of them would silently be dropped.
 
     Raises:
         UnusableError: it is not.
@@ -64,7 +64,9 @@ def require_its_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns
 
 
 def require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, what: str) -> None:
-    """Refuse messages beside `what` that are not the same turns, with the answer or without, unless the job names it.
+    """Refuse messages beside `what` that are not the same turns, with or without the answer.
+
+    Messages are ignored if the job names the columns of prompts or completions.
 
     Raises:
         UnusableError: they are not.
@@ -81,24 +83,24 @@ def require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: 
 
 
 def _names_prompts(columns: Columns) -> bool:
-    """Whether the job says that rows are prompts and completions, by naming their columns and not that of messages."""
+    """Whether the job chose prompts and completions, by naming their columns and not that of messages."""
     usual = Columns()
     named = columns.prompt != usual.prompt or columns.completion != usual.completion
     return named and columns.messages == usual.messages
 
 
 def other_than(what: str, columns: Columns) -> str:
-    """What is said of messages that contradict a part of their row."""
+    """The problem of messages that contradict another part of their row."""
     return f"{called('messages', columns.messages)} says something else than {what}: leave one of the two out"
 
 
 def are_messages(value: Any) -> bool:
-    """Whether it is a list with messages in it, and not one of parts of a text."""
+    """Whether it is a list with messages in it, as opposed to a list of content parts."""
     return isinstance(value, list) and any(map(is_message, value))
 
 
 def written_out(row: Row) -> bool:
-    """Whether a text is a message, or a list of them, as JSON or as Python writes it: a table cannot tell."""
+    """Whether a text is a message, or a list of them, written as JSON or by Python's str: a CSV cell has no types."""
     for turn in row.turns:
         if PYTHONS_LIST.match(turn.content):
             return True

@@ -1,4 +1,4 @@
-"""Rows that can be learnt from and were probably not meant so: found by a look at their text, counted, warned of."""
+"""Valid rows that look like a mistake: found by checks of their text, counted, and reported as warnings."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,19 +17,19 @@ from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.tokenizer.shared_parts import mark_pattern
 
 Look = Callable[[Row | Rows], Sequence[int]]
-"""Which of some rows are doubtful: their packed positions, in order."""
+"""Returns the packed positions of the doubtful rows among the given ones, in order."""
 
 _OF_PROGRAMS = ("nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL", "\\N", "undefined", "N/A", "n/a")
 _OF_PLACES = ("[NULL]", "(null)", "(NULL)", "<null>", "nil", "[deleted]", "[removed]", "(blank)", "(empty)")
-"""What shows of databases, forums and pivot tables write for it."""
+"""Missing values as databases, forums and pivot tables display them."""
 _ERRORS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
 _OF_SHEETS = (*_ERRORS, *("#" * count for count in range(5, 256)))
-"""Of values, and of numbers in a column that is too narrow."""
+"""Error values of spreadsheets, and numbers in a column that is too narrow."""
 _OF_NO_INPUT = ("<noinput>", "<no input>", "No input", "-")
 _FEW = 10
-"""Rows that may all have one answer."""
+"""Number of rows that may plausibly all have the same answer."""
 _TWO, _SOME = 2, 3
-"""Rows that say something that is next to never meant, and that is rarely so."""
+"""Number of rows needed to report what is almost never intended, and what is rarely intended."""
 _NO_VALUE = frozenset((*_OF_PROGRAMS, *_OF_PLACES, *_OF_SHEETS))
 _STILL_TO_COME = frozenset(
     spelt
@@ -47,19 +47,19 @@ _WORDS = _NO_VALUE | _STILL_TO_COME | _TOTALS
 
 
 class Doubtful:
-    """How many rows are doubtful for one reason, and the first of them."""
+    """Counts the rows that are doubtful for one reason, and keeps the first of them."""
 
     def __init__(self, look: Look, what: str, then: str = "") -> None:
         self._look = look
         self.what = what
-        """That such rows have, for messages."""
+        """What such rows have, for messages."""
         self.then = then
-        """What comes of it."""
+        """The consequence, for messages."""
         self.rows = 0
         self.first: Position | None = None
 
     def add(self, found: Row | Rows) -> None:
-        """Look at one row, or at many."""
+        """Check one row or a batch."""
         places = self._look(found)
         if places and self.first is None:
             self.first = Position.unpacked(places[0])
@@ -67,19 +67,19 @@ class Doubtful:
 
 
 class EveryRow:
-    """Whether each row of a file has something that a few may well have, and all of them have by mistake."""
+    """Whether all rows of a file have a property that is fine in a few of them but a mistake in all."""
 
     def __init__(self, has_it: Callable[[str, str], bool], what: str, least: int = _FEW) -> None:
-        """`has_it`: of a question and its answer. `least`: rows that say it."""
+        """`has_it`: of a question and its answer. `least`: rows needed to report it."""
         self._has_it = has_it
         self._least = least
         self.what = what
-        """That all have, for messages."""
+        """What all rows have, for messages."""
         self._rows = 0
         self._differs = False
 
     def add(self, found: Row | Rows) -> None:
-        """Look at one row, or at many; at none any more once one has it not."""
+        """Check one row or a batch. Stops checking after the first row that lacks the property."""
         if self._differs:
             return
         if isinstance(found, Row):
@@ -91,15 +91,15 @@ class EveryRow:
 
     @property
     def is_so(self) -> bool:
-        """Whether there are enough rows to say so."""
+        """Whether all rows have it, and there are enough of them."""
         return not self._differs and self._rows >= self._least
 
 
 class Longest:
-    """Whether several texts of one kind are as long as the longest: what was longer is cut there, as cells are."""
+    """Whether several texts share the maximum length: a sign that longer ones were truncated, as cells are."""
 
     def __init__(self, back: int, what: str) -> None:
-        """`back`: of the row's turns from its end."""
+        """`back`: the turn's position from the end of the row, 1 for the last."""
         self._back = back
         self._what = what
         self._most, self._rows = 0, 0
@@ -107,7 +107,7 @@ class Longest:
         self._differ = False
 
     def add(self, found: Row | Rows) -> None:
-        """Look at one row, or at many."""
+        """Check one row or a batch."""
         texts = found.contents[-self._back] if isinstance(found, Rows) else [found.turns[-self._back].content]
         most = max(map(len, texts))
         if most < self._most:
@@ -124,7 +124,7 @@ class Longest:
 
     @property
     def said(self) -> str | None:
-        """How long they are; None where nothing tells that any is cut. All of one length are meant so."""
+        """The warning; None without a sign of truncation. Texts that all have the same length are intended."""
         several = self._differ and self._most >= _NOT_SHORT and len(self._texts) >= _SOME
         if not several and self._most != _OF_EXCEL:
             return None
@@ -135,7 +135,7 @@ _NOT_SHORT, _OF_EXCEL = 200, 32_767
 
 
 def of_every_row() -> list[EveryRow]:
-    """What is asked of all rows of a file together: mostly the wrong column was taken, or one that has both texts."""
+    """Checks of all rows together. Mostly the wrong column was named, or one that holds both texts."""
     answers = set[str]()
 
     def is_the_same(_: str, answer: str) -> bool:
@@ -187,29 +187,29 @@ def of_every_row() -> list[EveryRow]:
 
 
 _TO_FILL = re.compile(r"(?<![\\\w^}])(?:\{\{ *[A-Za-z_][\w. ]*\}\}|\$?\{[A-Za-z_][\w.]*\}|%\([A-Za-z_]\w*\)s)")
-"""What stands in templates of prompts where a text is to be put. In formulas something else goes before the brace."""
+"""A placeholder of a prompt template. In formulas other characters precede the brace."""
 _ASKS, _ANSWERS = (
     re.compile(rf"(?:#+ *)?(?:{names}) *:", re.IGNORECASE) for names in ("human|user", "assistant|ai|bot")
 )
 
 
 class Words:
-    """Finds rows with a text that is a word and nothing else. Whether any row has one is asked once for all words."""
+    """Finds rows with a text that is exactly one of some words. A block is searched once for all words together."""
 
     def __init__(self) -> None:
         self._asked: Rows | None = None
         self._have_any = False
 
     def say_no_value(self, found: Row | Rows) -> Sequence[int]:
-        """Rows that ask or answer with what pandas, Excel and others write where there is no value."""
+        """Rows with a text that pandas, Excel and others write for a missing value."""
         return _having(_NO_VALUE, found) if self._may_have_any(found) else ()
 
     def stand_in(self, found: Row | Rows) -> Sequence[int]:
-        """Rows that ask or answer with what stands where something is still to be written."""
+        """Rows with a text that is a placeholder for one still to be written."""
         return _having(_STILL_TO_COME, found) if self._may_have_any(found) else ()
 
     def are_totals(self, found: Row | Rows) -> Sequence[int]:
-        """Rows whose question is what spreadsheets have below their columns. As an answer it may well be meant."""
+        """Rows whose question is the label of a spreadsheet's total row. As an answer it may be intended."""
         if isinstance(found, Row):
             return _one(found) if found.prompt[-1].content in _TOTALS else ()
         if not self._may_have_any(found):
@@ -225,7 +225,7 @@ class Words:
 
 
 def with_no_value_below() -> Doubtful:
-    """Finds rows below whose instruction stands what says that nothing does."""
+    """Finds rows with a word for a missing value below the instruction."""
     ends = tuple(f"\n\n{word}" for word in (*_OF_PROGRAMS, *_OF_PLACES, *_ERRORS, *_OF_NO_INPUT))
 
     def look(found: Row | Rows) -> Sequence[int]:
@@ -237,7 +237,7 @@ def with_no_value_below() -> Doubtful:
 
 
 def answered_as_asked(found: Row | Rows) -> Sequence[int]:
-    """Rows whose answer is the question itself: mostly a column that was named twice, or copied."""
+    """Rows whose answer equals the question: mostly the same column was named twice, or copied."""
     if isinstance(found, Row):
         return _one(found) if found.prompt[-1].content == found.completion else ()
     asked, answers = found.contents[-2:]
@@ -247,12 +247,12 @@ def answered_as_asked(found: Row | Rows) -> Sequence[int]:
 
 
 def with_character(one: str) -> Look:
-    """Finds rows with a character in them which nobody writes: it is left of what an earlier program did."""
+    """Finds rows with a character that nobody types: an artifact of an earlier program."""
     return _with(lambda text: one in text)
 
 
 def _having(words: AbstractSet[str], found: Row | Rows) -> Sequence[int]:
-    """Rows any of whose texts is one of these words, and nothing else."""
+    """Rows with a text that is exactly one of these words."""
     if isinstance(found, Row):
         return _one(found) if not words.isdisjoint(_texts(found)) else ()
     if all(map(words.isdisjoint, found.contents)):
@@ -262,7 +262,7 @@ def _having(words: AbstractSet[str], found: Row | Rows) -> Sequence[int]:
 
 
 def _with(has_it: Callable[[str], bool], may_have: Callable[[str], bool] | None = None) -> Look:
-    """Finds rows any of whose texts has something in it. `may_have`: asked of texts put together, else the same is."""
+    """Finds rows with a text that has a property. `may_have` is a cheap check of all texts joined, `has_it` if None."""
     of_all = may_have or has_it
 
     def look(found: Row | Rows) -> Sequence[int]:
@@ -282,7 +282,7 @@ _AS_WRITTEN = "; they are learnt as they are: html.unescape of Python makes plai
 
 
 def of_texts() -> list[Doubtful]:
-    """What every row of a file is looked at for, none found yet."""
+    """New checks of each single row's texts."""
     words = Words()
     return [
         Doubtful(words.say_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
@@ -347,7 +347,7 @@ _AS_OLD = (
 
 
 def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
-    """What a row has that was probably not meant, and what it means: asked of the first row alone."""
+    """Probable mistakes that are checked in the first row only, with their consequence."""
     if are_names(row.prompt[-1].content, row.completion):
         yield "names of columns for its texts: a header that is learnt as a row"
     if written_out(row):
@@ -366,7 +366,7 @@ def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
 
 
 def _in_quotes(row: Row) -> bool:
-    """Whether a row of CSV has kept quotes that were to be around its cells: single ones, or behind a space or =."""
+    """Whether a CSV row kept its quotes as text: single quotes, or double quotes after a space or =."""
     texts = [turn.content for turn in row.turns]
     return all(_between("'", text) for text in texts) or any(
         (text[0].isspace() or text[0] == "=") and _between('"', text.strip().removeprefix("=")) for text in texts
@@ -377,7 +377,7 @@ _SHORTENED = re.compile(r"[1-9][.,][0-9]+E\+[0-9]{2}")
 
 
 def _with_old_separator(row: Row) -> bool:
-    """Whether its question ends as OpenAI's completion models wanted all of them to; answers often have a mark, too."""
+    """Whether its question ends with a separator that OpenAI's completion models required."""
     return row.prompt[-1].content.rstrip().endswith(("###", "->"))
 
 
@@ -386,15 +386,15 @@ def _between(mark: str, text: str) -> bool:
 
 
 def with_special_tokens(tokenizer: ChatTokenizer) -> Look:
-    """Finds rows whose text has special tokens in it: the model reads them as marks of its chat, and not as text.
+    """Finds rows whose text contains special tokens: the tokenizer encodes them as such, not as text.
 
-    Mostly such rows were put into a chat's format before, and would be in it twice.
+    Mostly such rows were already formatted with a chat template, which would be applied twice.
     """
     added = tokenizer.backend.get_added_tokens_decoder().values()
     tokens = [token.content for token in added if token.special and token.content]
     if not tokens:
         return lambda _: ()
-    begin = commonprefix(tokens)  # noqa: RUF071 - of texts; most rows have not even that
+    begin = commonprefix(tokens)  # noqa: RUF071 - of texts; most rows do not contain even that
     search = mark_pattern(tokens).search
 
     def look(found: Row | Rows) -> Sequence[int]:
@@ -409,7 +409,7 @@ def with_special_tokens(tokenizer: ChatTokenizer) -> Look:
 
 
 def _texts(row: Row) -> list[str]:
-    """All that is said in it, the worse answer too."""
+    """All texts of the row, including the rejected answer."""
     return [*(turn.content for turn in row.turns), *(() if row.rejected is None else (row.rejected,))]
 
 

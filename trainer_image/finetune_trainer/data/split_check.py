@@ -1,6 +1,6 @@
-"""One split of a job's dataset: each of its rows is looked at once, then what is wrong with it is told, and what to do.
+"""Checks one split of a job's dataset: reads each row once, then reports what is wrong and what to do about it.
 
-The verdict on the whole dataset is put together in `verdict`.
+`verdict` combines the splits into the verdict on the dataset.
 """
 
 import re
@@ -44,20 +44,20 @@ if TYPE_CHECKING:
     from finetune_trainer.data.fingerprints import Contradiction, Fingerprints
 
 _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
-"""How datasets names the files of a split that it writes as several."""
+"""How the datasets library names the files of a split that it writes in several parts."""
 
 _LESS_MEMORY = (
     "Give it more memory. A Parquet file takes less with smaller row groups: "
     '`python3 -c \'from pyarrow import parquet; parquet.write_table(parquet.read_table("FILE"), "ROWS.parquet", '
     "row_group_size=1000)'` writes it so."
 )
-_SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
+_SPOKEN_PROBLEMS = 5  # per split in the message; the others are only in `problems`
 _LONGEST_NAME = 256
 
 
 @dataclass
 class SplitCheck:
-    """One split while it is read, and what was found in it."""
+    """Reads one split and holds what was found in it."""
 
     split: SplitName
     data: DataFile
@@ -67,14 +67,14 @@ class SplitCheck:
     tokenizer: ChatTokenizer | None
     file: str = ""
     called: str = ""
-    """The file in messages: with the split, where files of others are called alike."""
+    """The file's name in messages, with the split if both files have the same name."""
     format: str = ""
     rows: int = 0
     bad_rows: int = 0
     duplicates: int = 0
     contradiction: "Contradiction | None" = None
     absent: tuple[str, ...] = ()
-    """Columns that are asked for, any one of them, and that no row has."""
+    """Columns of which at least one is required, and that no row has."""
     columns_seen: tuple[str, ...] = ()
     problems: list[Unusable] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -83,13 +83,13 @@ class SplitCheck:
     of_objects: frozenset[str] = frozenset()
     """Columns that hold objects."""
     first_fields: Mapping[str, Any] = field(default_factory=dict)
-    """Those of the first row."""
+    """Fields of the first row."""
     names_vary: bool = False
-    """Whether rows have other columns than the first one."""
+    """Whether later rows have columns that the first one lacks."""
     fits_others: bool = False
-    """Whether the names that the job gives to columns are those of another file."""
+    """Whether the job's column names fit the other split's file."""
     of_first: tuple[str, ...] = ()
-    """What the first row probably was not meant to have."""
+    """Warnings about the first row."""
     empty_rows: EmptyRows = field(default_factory=EmptyRows)
     error: TrainerError | None = None
     """Why reading ended early."""
@@ -106,7 +106,7 @@ class SplitCheck:
 
     @property
     def columns(self) -> Columns:
-        """What the job asks for, by the names that the file has for it."""
+        """The columns that the job asks for, under the names that this file has for them."""
         return self.layouts.of(self.columns_seen).columns
 
     def read(self, *, allow_local: bool, air_gapped: bool) -> None:
@@ -119,7 +119,7 @@ class SplitCheck:
                 try:
                     self._count_tokens(self._usable(file))
                 finally:
-                    self.format = str(file.format)  # some is known only once the file is read
+                    self.format = str(file.format)  # partly known only after the file is read
                 self.columns_seen, self.of_objects = tuple(file.columns_seen), file.of_objects
                 self.names_vary, self.first_fields = file.names_vary, file.first_fields
                 self.size, self.sha256 = file.size, file.sha256
@@ -168,7 +168,7 @@ class SplitCheck:
 
     @property
     def usable(self) -> bool:
-        """Whether the split can be learnt from, or measured on, as it is."""
+        """Whether the split can be used for training or evaluation as it is."""
         return self.error is None and self.bad_rows == 0 and self.rows > 0 and self._has_loss
 
     @property
@@ -176,7 +176,7 @@ class SplitCheck:
         return self.tokenizer is None or self.tally.rows > self.tally.unlabelled
 
     def verdict(self) -> SplitVerdict | None:
-        """The split's part; None where the file could not be opened."""
+        """The split's part of the verdict; None if the file could not be opened."""
         if not self.format:
             return None
         counted = self.tokenizer is not None and self.error is None
@@ -231,20 +231,20 @@ class SplitCheck:
 
     @property
     def _marked(self) -> Marked | None:
-        """The column that holds conversations as text, where no other one is meant."""
+        """A column that holds conversations as marked-up text, if no other column fits."""
         is_data = self._spoken_columns() in (column_names.DATA, column_names.NO_HEADER)
         is_mapped = len(self._meant) == len(self._unnamed)
         return None if is_data or is_mapped or self.spec.preference is not None else marked(self.first_fields)
 
     @property
     def _meant(self) -> dict[str, str]:
-        """The columns that were probably meant, by what they hold."""
+        """The columns that were probably meant, judged by their content."""
         seen = [name for name in self.columns_seen if name not in self.of_objects]
         return column_names.meant(self.columns, seen, self.first_fields)
 
     @property
     def _unnamed(self) -> list[str]:
-        """What a row needs and no column is called."""
+        """Required parts of a row for which the file has no column."""
         return [part for part in self.columns.needed if self.columns.named[part] not in self.columns_seen]
 
     def _spoken_columns(self) -> str:
@@ -253,7 +253,7 @@ class SplitCheck:
         return column_names.NO_HEADER if in_text and said == column_names.DATA else said
 
     def next_step(self) -> str | None:
-        """What to do about it, where this place knows better than the reason."""
+        """What to do about it, if more specific than the reason's default."""
         step = self._step()
         return step and unpacked_first(step, self.format)
 
@@ -286,7 +286,7 @@ class SplitCheck:
         return self._of_another_layout(meant, unnamed) or self._how_to_map(meant, unnamed)
 
     def _of_another_layout(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
-        """What makes rows of a file that has all it needs, and not as columns."""
+        """How to convert a file that has all the data, but not in columns of its own."""
         is_mapped = len(meant) == len(unnamed)
         columns, seen, of_pairs = self.columns, set(self.columns_seen), self.spec.preference is not None
         of_one_answer = (
@@ -335,7 +335,7 @@ class SplitCheck:
         return f"The file has no column for {absent}: write a column for each of {all_of}." if too_few else f"M{named}"
 
     def _by_number_of_answers(self, seen: set[str], *, sought: bool) -> str | None:
-        """What to do with rows of two answers for a job that learns one, and the other way round."""
+        """The next step if the file has preference pairs and the job has no `preference`, or the other way round."""
         if self.spec.preference is None and column_names.has_two_answers(self.columns_seen):
             return "Write spec.preference: {} if the model is to learn which of two answers is better"
         if self.spec.preference is not None and not sought and {self.columns.completion, self.columns.messages} & seen:
@@ -343,7 +343,7 @@ class SplitCheck:
         return None
 
     def warnings(self) -> Iterator[str]:
-        """What is allowed but probably not meant."""
+        """Warnings: allowed, but probably a mistake."""
         if self.duplicates:
             yield f"{self.called}: {_rows(self.duplicates)} exactly like an earlier row"
         if (found := self.contradiction) is not None:

@@ -1,8 +1,8 @@
-"""What a chat template writes around the turns of a conversation, where it writes their texts as they are.
+"""What a chat template writes around the turns of a conversation, if it writes their texts unchanged.
 
-Most templates do: rows are then put together from the frame, in a fiftieth of the time that rendering takes. It is no
-guess. The template is rendered once for each order of roles, with turns whose text can be written and put behind other
-text, and nothing else: whatever looks into it, measures it or changes it has no frame, and is rendered row by row.
+Most templates do. Their rows are then concatenated from the frame, fifty times faster than rendering. This is not a
+heuristic: the template is rendered once per order of roles, with texts that only allow being written and concatenated.
+A template that inspects, measures or changes them has no frame, and is rendered row by row.
 """
 
 import re
@@ -17,11 +17,11 @@ from finetune_trainer.data.tokenizer.chat_template import ChatEnvironment, Templ
 
 _TURN = re.compile("\0(\\d+)\0")
 _JOINS_UNSEEN = (nodes.AssignBlock, nodes.CallBlock, nodes.Concat, nodes.FilterBlock, nodes.Macro)
-"""What makes text of what it is given, without asking it: afterwards nobody knows that a turn's text is in it."""
+"""Nodes that turn their input into text without calling its methods: the use of a turn's text would go unnoticed."""
 
 
 class _LookedAtError(Exception):
-    """The template does more with a turn's text than writing it."""
+    """The template does more with a turn's text than write it."""
 
 
 def _looked_at(*_: Any) -> NoReturn:
@@ -29,7 +29,7 @@ def _looked_at(*_: Any) -> NoReturn:
 
 
 class _Unseen(str):
-    """A text that can be written, and put before or behind another one."""
+    """A text that can only be written and concatenated."""
 
     __slots__ = ()
     __bool__ = __contains__ = __eq__ = __format__ = __ge__ = __getattribute__ = __getitem__ = __gt__ = __hash__ = (
@@ -45,7 +45,7 @@ class _Unseen(str):
 
 
 class _WatchfulEnvironment(ChatEnvironment):
-    """Lets no filter, and no function, have a turn's text: they may look at it in C, where nobody is asked."""
+    """Refuses to pass a turn's text to filters and functions: they may inspect it in C, without calling its methods."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _WatchfulEnvironment(ChatEnvironment):
 def frame(
     template: str, roles: Sequence[str], special_tokens: Mapping[str, str], *, add_generation_prompt: bool
 ) -> list[str] | None:
-    """What stands before, between and behind the texts of turns with these roles; None where that depends on them."""
+    """What is before, between and after the texts of turns with these roles; None if that depends on the texts."""
     watching = _watching(template)
     if watching is None:
         return None
@@ -75,7 +75,7 @@ def frame(
 
 @lru_cache(maxsize=8)
 def _watching(template: str) -> jinja2.Template | None:
-    """The template, which tells when a text is looked at; None where it could be without being told."""
+    """The template in an environment that detects inspected texts; None if it could inspect them undetected."""
     environment = _WatchfulEnvironment()
     tree = environment.parse(template)
     if (
@@ -88,7 +88,7 @@ def _watching(template: str) -> jinja2.Template | None:
 
 
 def _seeks(comparison: nodes.Compare) -> bool:
-    """Whether something that is not written out is sought in what may be a text."""
+    """Whether it searches in what may be a turn's text for a value that is not a literal."""
     return any(
         one.op in ("in", "notin") and not isinstance(one.expr, nodes.List | nodes.Tuple)
         for one in comparison.ops
