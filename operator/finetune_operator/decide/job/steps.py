@@ -30,17 +30,17 @@ from finetune_operator.decide.conditions import (
 from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.job import silent_trainer
 from finetune_operator.decide.job.attempts import (
-    AWAITED,
     LAST_POD_CHECK_SECONDS,
     LATE_POD_CHECK_SECONDS,
     LATEST_POD_CHECK_SECONDS,
-    adopted,
-    disbelieve,
-    is_unsaid,
+    WAITING_FOR_POD,
+    as_recorded,
+    is_unrecorded,
     next_attempt,
     notice_loss,
+    record_later,
+    reject_false_completion,
     retry_or_fail,
-    say_later,
     start,
     wait_before_retry,
     wait_for_last_pod,
@@ -49,13 +49,13 @@ from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.read_run import STARTING
 from finetune_operator.decide.job.reported import (
     AT_WORK,
-    at_rest,
     at_work,
     dataset_facts,
     evaluation_facts,
     push_facts,
     report_is_due,
     reported,
+    reported_without_eta,
     tracker_facts,
 )
 from finetune_operator.decide.job.retries import Tally
@@ -117,7 +117,7 @@ def not_done(view: JobView, refusal: str) -> Decision:
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
-def not_yet(view: JobView, said: str) -> Decision:
+def result_pending(view: JobView, said: str) -> Decision:
     """The attempt has a result, and its model cannot record it until something else has happened."""
     status = with_status(view, Change(reconciling(Reason.PENDING, said), {"failure": None}))
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
@@ -129,7 +129,7 @@ def refused_by_policy(decision: Decision) -> bool:
     return decision.status.phase == "Failed" and failure is not None and failure.reason in policy.REASONS
 
 
-def leave_deleted(view: JobView) -> Decision | None:
+def handle_deletion(view: JobView) -> Decision | None:
     """Let a deleted job go. Owner references delete its children; if a foreign finalizer keeps it, stop its attempt.
 
     It has our finalizer if it was copied from a job at a provider, or once led to one: only the user knows what to do
@@ -144,10 +144,10 @@ def leave_deleted(view: JobView) -> Decision | None:
         return Decision(view.status, release=True)
     if stays:
         return Decision(view.status)
-    return Decision(going(view), stop=runs)
+    return Decision(status_while_deleted(view), stop=runs)
 
 
-def going(view: JobView) -> FineTuneJobStatus:
+def status_while_deleted(view: JobView) -> FineTuneJobStatus:
     """The status of a job that is being deleted: if finalizers keep it, it must not say that the job continues."""
     if view.finished or not view.kept_by:
         return view.status
@@ -215,7 +215,7 @@ def restart(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
 
 
-def say_unread(view: JobView) -> Decision | None:
+def report_unreachable(view: JobView) -> Decision | None:
     """The attempt's state cannot be read. It continues, and only this is recorded."""
     failure = view.run.failure
     if view.run.state != "Unreachable" or failure is None:
@@ -231,14 +231,14 @@ def suspend(view: JobView, stops: str = "stopping: the trainer writes a checkpoi
     stopping = view.run.state != "Absent" or view.live_pods
     message = stops if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    fields = {"failure": _unknown_past(view), **at_rest(view.run.report, view.status)}
+    fields = {"failure": _unknown_past(view), **reported_without_eta(view.run.report, view.status)}
     if view.begun:
         fields["provider"] = next_attempt(view)
     status = with_status(view, Change(facts, fields))
     return Decision(status, stop=stopping, requeue_after=LAST_POD_CHECK_SECONDS if stopping else None)
 
 
-def remember(view: JobView) -> Decision | None:
+def restore_completion(view: JobView) -> Decision | None:
     """Status was emptied or replaced by an old one, but the model has the version: it is not made a second time."""
     if view.run.state != "Absent" or view.version is None or view.spec is None:
         return None
@@ -330,10 +330,10 @@ def refuse_by_policy(view: JobView) -> Decision | None:
 
 def adopt(view: JobView) -> Decision | None:
     """The attempt was started and status does not say so: record it together with what there is to say next."""
-    return (say_later(view) or decide(adopted(view))) if is_unsaid(view) else None
+    return (record_later(view) or decide(as_recorded(view))) if is_unrecorded(view) else None
 
 
-def make_anew(view: JobView) -> Decision | None:
+def recreate(view: JobView) -> Decision | None:
     """Its pod cannot start, and an admin has changed what it is built from: replace it by the next attempt's pod."""
     failure = view.run.failure
     if view.run.state != "Queued" or failure is None or not view.outdated:
@@ -350,7 +350,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
         return None
     obstacle, left = named_in(view, view.run.failure), grace_left(view.run, view.now)
     if obstacle is None:
-        facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
+        facts = reconciling(Reason.QUEUED, view.run.note or WAITING_FOR_POD)
     elif left or may_pass(obstacle):
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
@@ -404,7 +404,7 @@ def follow(view: JobView) -> Decision | None:
     """The trainer is at work: record its progress."""
     if view.run.state != "Active":
         return None
-    if view.run.starting and _says(view.status, AWAITED) and view.status.observed_generation == view.generation:
+    if view.run.starting and _says(view.status, WAITING_FOR_POD) and view.status.observed_generation == view.generation:
         return Decision(view.status, requeue_after=STARTING.total_seconds())
     report = view.run.report
     # A trainer reads the data first, before it can report.
@@ -452,14 +452,14 @@ def complete(view: JobView) -> Decision | None:
 
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
-    leave_deleted,
-    disbelieve,
+    handle_deletion,
+    reject_false_completion,
     keep_finished,
     refuse_invalid_spec,
     restart,
-    say_unread,
+    report_unreachable,
     suspend,
-    remember,
+    restore_completion,
     notice_loss,
     hold_restored,
     wait_for_connection,
@@ -468,7 +468,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_before_retry,
     start,
     adopt,
-    make_anew,
+    recreate,
     wait_for_pod,
     notice_silence,
     follow,
