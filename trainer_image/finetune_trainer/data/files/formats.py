@@ -1,7 +1,7 @@
-"""Which format a file has. Endings decide where the job does not, each perhaps behind that of a compression.
+"""Detects the format of a file. Extensions decide if the job does not, below that of a compression.
 
-What the first bytes tell goes before both: a Parquet file, a web page or an archive is none of rows in text, and JSON
-tells by itself whether it is an array or lines.
+The first bytes take precedence over both: a Parquet file, a web page or an archive is no text of rows, and for JSON
+they tell whether it is an array or lines.
 """
 
 import io
@@ -89,14 +89,14 @@ _OF_OTHERS = {
 }
 _FOREIGN_ENDINGS = {ending: step for endings, step in _OF_OTHERS.items() for ending in endings.split()}
 _NO_LETTERS = rb".{0,16}[\0-\x08\x0e-\x1f]"
-"""Behind magic that a header of CSV may begin with, such as PARENT and ORCID."""
+"""Follows magic bytes that a CSV header may also begin with, such as PARENT and ORCID."""
 
 _REFUSED = (
     rb"(\d{3}:? )?(entry |repository |file )?(not found|access (is )?denied|unauthorized|forbidden|bad credentials|"
     rb"invalid username or password|bad gateway|service unavailable|rate limit|too many requests|access to .{0,99} is "
     rb"restricted)\b"
 )
-"""How servers begin to say that they do not give a file."""
+"""How the error messages of servers begin."""
 
 _FOREIGN: tuple[tuple[re.Pattern[bytes], str, str], ...] = (
     (re.compile(rb"PAR1"), "is a Parquet file", "Set the format to Parquet, or let the name end in .parquet."),
@@ -188,18 +188,18 @@ class FileFormat(NamedTuple):
     format: DataFormat
     compression: Compression | None
     how: tuple[str, ...] = ()
-    """What else was found out: by what cells are separated, and how text is written."""
+    """Further findings: the separator of cells, and the encoding of the text."""
 
     def __str__(self) -> str:
-        """As the verdict says it."""
+        """As shown in the verdict."""
         return ", ".join((self.format, *self.how, *([self.compression] if self.compression else ())))
 
 
 def data_format(file_name: str, asked: DataFormat, field: str) -> DataFormat:
-    """The format that was asked for, else that of the ending.
+    """The requested format, or the one of the file's extension.
 
     Raises:
-        TrainerError: SpecInvalid, format is Auto and the ending is unknown.
+        TrainerError: SpecInvalid, format is Auto and the extension is unknown.
     """
     if asked != "Auto":
         return asked
@@ -216,18 +216,18 @@ def data_format(file_name: str, asked: DataFormat, field: str) -> DataFormat:
 
 
 def separator_by_ending(file_name: str) -> str:
-    """What separates the cells of a table in text, where its header does not say otherwise."""
+    """The separator of cells, unless the header says otherwise."""
     return "\t" if without_ending(file_name).endswith(".tsv") else ","
 
 
 _IN_BRACKETS = re.compile(rb"\[[^\]\n\"{}]*+\][^\n{}\[]*+\{")
-"""Something before the object of a line, such as a time."""
+"""A bracketed prefix before the object of a line, such as a time."""
 
 
 def json_format(stream: io.BufferedReader, asked: DataFormat) -> DataFormat:
-    """Which of both formats of JSON a stream has, by the first byte that is no white space, at its beginning.
+    """Which of the two JSON formats a stream has, by its first byte that is not white space.
 
-    An array is an array of rows and an object is a row, whatever the file is called. What begins otherwise is broken.
+    An array holds rows and an object is a row, whatever the file's name. Anything else is left to the reader to refuse.
     """
     start = stream.peek().removeprefix(BOM).lstrip()
     first = b"{" if _IN_BRACKETS.match(start) else start[:1]
@@ -235,7 +235,7 @@ def json_format(stream: io.BufferedReader, asked: DataFormat) -> DataFormat:
 
 
 def require_own_kind(start: bytes, file_format: FileFormat, file_name: str) -> None:
-    """Refuse what is plainly something else, by the first bytes of a file without its compression.
+    """Refuse a file that is plainly of another kind, by its first bytes after decompression.
 
     Raises:
         TrainerError: DatasetInvalid, with what it is and what to do.

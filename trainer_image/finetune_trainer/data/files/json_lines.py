@@ -1,4 +1,4 @@
-"""JSON Lines → rows: one object a line. Blank lines are passed over; a bad line does not end the file."""
+"""JSON Lines → rows: one object per line. Blank lines are skipped; an invalid line does not end the file."""
 
 import io
 import re
@@ -19,22 +19,22 @@ _BREAKS_OFF = "is not valid JSON: it breaks off"
 LINE_BREAKS_OFF = f"the line {_BREAKS_OFF}"
 """Problem of a line that ends within an object."""
 NO_OBJECT = "is not a JSON object"
-"""End of what is said of text that is JSON and no row."""
+"""End of the problem of text that is valid JSON but not a row."""
 LINE_TOO_LONG = f"the line is {TOO_LONG}"
 
 _decoder = msgspec.json.Decoder()
 _of_texts = msgspec.json.Decoder(dict[str, str])
 _NO_MARKS = bytes(set(range(256)) - set(b'{}",\n'))
-"""All bytes that say nothing of where objects begin and end: what is left of lines is counted in no time."""
+"""All bytes that do not matter for where objects begin and end; deleting them is very fast."""
 _MOST_NAMES = 32
 _MOST_KINDS = 16
-"""Of rows in one file for which a decoder is made."""
+"""Maximum number of different row types in one file for which a decoder is made."""
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _TRAILS = "trailing characters"
 _GOES_ON = "expected ',' or '}'"
 BEFORE_OBJECT = "there is something before the object"
-"""What is said of lines that have one behind a time, a number or a name, as logs have it."""
+"""Problem of lines that have a time, a number or a name before the object, as logs do."""
 DOUBLED = "backslashes are doubled, as COPY of Postgres doubles them"
 OF_CALLS = "there is a call such as ObjectId(...) where JSON has a value"
 _CALL = re.compile(rb"(new +)?[A-Za-z]\w*\(")
@@ -44,7 +44,7 @@ _NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
 
 
 def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
-    """Every line that is not blank, by itself or in a block."""
+    """Every line that is not blank, as a Record or in a Block."""
     source, alike = Lines(stream), _Alike()
     while source.more():
         ahead = source.ahead()
@@ -65,19 +65,19 @@ def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
 
 
 def _one_a_line(marks: bytes, count: int) -> bool:
-    """Whether lines hold one object each, where there are as many objects as lines, and none is broken.
+    """Whether each line holds one object, provided that there are `count` valid objects.
 
-    `marks` is all of the lines that says where objects begin and end. In no JSON are `}`, a line break and `{`
-    neighbours there, for a comma stands between two objects; and no string has a line break at all. So where every
-    break stands so, none is within an object, and there are as many objects as lines only where each line has one.
+    `marks` are the lines reduced to the bytes that tell where objects begin and end. Valid JSON never has `}`, a line
+    break and `{` in sequence there: two objects have a comma between them, and strings contain no line breaks. So if
+    every line break is in such a sequence, none is within an object, and as many objects as lines means one per line.
     """
     return marks.startswith(b"{") and marks.endswith(b"}\n") and marks.count(b"}\n{") == count - 1
 
 
 class _Alike:
-    """Rows with the same names and nothing but text: read into their columns, in three quarters of the time.
+    """Decodes rows that have the same names and only text straight into columns, in three quarters of the time.
 
-    The names are those of the row that was read last as an object; where a row has others, nothing is read.
+    The names are those of the last row that was read as an object; rows with other names are not decoded.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class _Alike:
         self._kinds = 0
 
     def learn(self, row: Mapping[str, Any]) -> None:
-        """Read rows like this one from here on."""
+        """Decode rows like this one from now on."""
         self._decoder, self._names = None, list(row)
         if not 0 < len(row) <= _MOST_NAMES or self._kinds == _MOST_KINDS or set(map(type, row.values())) != {str}:
             return
@@ -96,12 +96,12 @@ class _Alike:
             row_type = msgspec.defstruct(
                 "Row", [(place, str) for place in places], rename=places, forbid_unknown_fields=True, gc=False
             )
-        except ValueError:  # it takes no quotes and backslashes in names
+        except ValueError:  # names with quotes or backslashes are not supported
             return
         self._decoder = msgspec.json.Decoder(row_type)
 
     def columns(self, lines: bytes, count: int, *, quotes: int) -> Mapping[str, Sequence[str]] | None:
-        """What each of the lines has in each column; None where any is not like the row that was learnt from."""
+        """The values of each column; None if any row differs from the one learnt from."""
         if self._decoder is None:
             return None
         try:
@@ -115,7 +115,7 @@ class _Alike:
 
 
 def _objects(lines: bytes, marks: bytes, count: int) -> list[dict[str, Any]]:
-    """The objects of lines that hold one each; nothing where that is not so, or any is broken."""
+    """The objects of lines that hold one each; none if any line does not, or is invalid."""
     try:
         found, parts = _decoded(lines)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
@@ -126,7 +126,7 @@ def _objects(lines: bytes, marks: bytes, count: int) -> list[dict[str, Any]]:
 
 
 def _decoded(lines: bytes) -> tuple[list[Any], int | None]:
-    """What some lines are, and of objects that hold nothing but text how many names and texts that is: two each."""
+    """The decoded lines and, if all are objects of text only, the number of their names and texts: two per field."""
     try:
         found = _of_texts.decode_lines(lines)
     except msgspec.ValidationError:
@@ -135,7 +135,7 @@ def _decoded(lines: bytes) -> tuple[list[Any], int | None]:
 
 
 def objects(texts: Iterable[Any]) -> list[dict[str, Any]]:
-    """The objects that some texts are, one each; nothing where any is something else."""
+    """The decoded objects, one per text; none if any text is something else."""
     try:
         found = list(map(_decoder.decode, texts))
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
@@ -152,7 +152,7 @@ def _one_by_one(lines: Iterator[Line]) -> Iterator[Record]:
 
 
 def json_record(position: Position, text: bytes | bytearray, called: str) -> Record:
-    """The object that `text` is, or what is wrong with it. `called` is what messages call the text."""
+    """The object in `text`, or what is wrong with it. `called` is the name of the text in messages."""
     try:
         fields = _decoder.decode(text)
         twice = None if are_told_apart(text, [fields]) else repeated_name(text)
@@ -170,13 +170,13 @@ def json_record(position: Position, text: bytes | bytearray, called: str) -> Rec
 
 
 def _twice(name: str) -> str:
-    """Names of columns are shown as elsewhere; what objects within the row have for names may be data."""
+    """Column names are shown as in other messages; names in nested objects may be data."""
     column = f"the column {name}" if ORDINARY_NAME.fullmatch(name) else "a name"
     return f"{column} twice in one object, and only the last would be read: write it once"
 
 
 def _not_json(said: str, text: bytes | bytearray) -> str:
-    """The decoder's finding without its words: only what it is and where."""
+    """The decoder's error without its text: only the kind and the position."""
     if "out of range" in said:
         return "has a number that is too large"
     found = _BYTE.search(said)
@@ -184,14 +184,14 @@ def _not_json(said: str, text: bytes | bytearray) -> str:
         return "is not valid JSON: a \\u escape is half of a character"
     if found is None:
         return _BREAKS_OFF
-    place = int(found[1]) - (_TRAILS in said)  # of what follows it has read the first byte
+    place = int(found[1]) - (_TRAILS in said)  # for trailing characters the decoder has read one byte too many
     if _NO_JSON_NUMBER.match(text, place):
         return "has NaN or Infinity, which JSON does not know: write null"
     return f"is not valid JSON at byte {place + 1}{_why(said, text, place)}"
 
 
 def _why(said: str, text: bytes | bytearray, place: int) -> str:
-    """What is known of texts that often stand where JSON should."""
+    """The likely cause, from what often occurs in place of JSON."""
     begun, before, behind = text.lstrip(), text[:place].rstrip(b" \t"), text[place:].strip()
     trails = _TRAILS in said
     known = (
@@ -220,5 +220,5 @@ def _why(said: str, text: bytes | bytearray, place: int) -> str:
 
 
 def _is_letter(byte: bytes | bytearray) -> bool:
-    """Whether a word may begin with it, in any script."""
+    """Whether a word in any script may begin with it."""
     return byte.isalnum() or byte >= b"\x80"

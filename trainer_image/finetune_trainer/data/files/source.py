@@ -1,7 +1,7 @@
-"""A dataset URI → its bytes as they are stored, read once from front to back, counted and hashed on the way.
+"""A dataset URI → its bytes as stored, read once from start to end, counted and hashed on the way.
 
 Volumes and ConfigMaps are mounted paths; everything else goes through fsspec with credentials from the environment.
-It knows nothing about formats or compression.
+Knows nothing about formats or compression.
 """
 
 import difflib
@@ -34,9 +34,9 @@ from finetune_trainer.storage.store_errors import (
     trouble_of,
 )
 
-_BLOCK = 4 * 1024 * 1024  # read ahead from a store
+_BLOCK = 4 * 1024 * 1024  # read-ahead from a store
 BUFFER = 1 << 17
-"""Of a stream: rows are looked at by buffers, and what is made of one should stay in the processor's cache."""
+"""Buffer size of a stream: rows are processed buffer by buffer, and the results should fit into the CPU cache."""
 _MOST_KEYS = 5
 
 _ONE_FILE = (
@@ -67,7 +67,7 @@ _NOT_THERE = {
     "https": "Check the uri: open it in a browser that is signed in nowhere.",
 }
 _STORES = ("abfs", "gs", "s3")
-"""Those in which a folder is only what names begin with: it can be opened, and is empty or has no size."""
+"""Stores in which a folder is only a prefix of names: it can be opened, and is empty or has no size."""
 _AZURE_KEYS = (
     "Put AZURE_STORAGE_CONNECTION_STRING as Azure shows it into the Secret, or AZURE_STORAGE_ACCOUNT_NAME with a key, "
     "a SAS token or a client (docs/guides/tune.md lists them)."
@@ -83,13 +83,13 @@ _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 class Source:
-    """An open dataset file. `stream` gives its bytes; `sha256` and `size` are known once it was read to its end.
+    """An open dataset file. `stream` gives its bytes; `sha256` and `size` are known once it is read to the end.
 
-    Errors of the store become TrainerError wherever they happen: when opened, and in the middle of reading.
+    Errors of the store become TrainerError wherever they happen: when opening, and while reading.
     """
 
     def __init__(self, uri: Uri, *, air_gapped: bool, patient: bool = False) -> None:
-        """`patient`: a store that does not answer is asked again for a while, as nobody is there to do it."""
+        """`patient`: keep retrying a store that does not respond, because no user is present to do it."""
         self.uri = uri
         stored = _open(uri, air_gapped=air_gapped, patience=PATIENCE_SECONDS if patient else 0.0)
         self._opened = None if self.local_path is None else os.fstat(stored.fileno())
@@ -98,35 +98,35 @@ class Source:
 
     @property
     def local_path(self) -> Path | None:
-        """Where the file is mounted; None where it comes over the network."""
+        """Where the file is mounted; None if it comes over the network."""
         mounted = self.uri.mounted_path()
         return None if mounted is None else Path(mounted)
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file as stored."""
+        """Bytes of the file as stored; None until it is read to the end."""
         return self._raw.count if self._raw.finished else None
 
     @property
     def sha256(self) -> str | None:
-        """SHA-256 of the file as stored, in hexadecimal; as long as it is open.
+        """SHA-256 of the file as stored, in hexadecimal; only while the file is open.
 
         Raises:
-            TrainerError: DatasetInvalid, a file was written to, and its hash may be that of other bytes.
+            TrainerError: DatasetInvalid, the file was modified, so that the hash may be of other bytes.
         """
         return self._raw.sha256() if self._raw.finished else None
 
     def drain(self) -> None:
-        """Read what is left, for size and hash alone."""
+        """Read the rest, only for size and hash."""
         guarded(self.uri, self._raw.pass_over)
         while self.stream.read(1 << 18):
             pass
 
     def require_same(self) -> None:
-        """Go on only with a mounted file that is still the one which was opened, for what was read of it by its path.
+        """Raise if a mounted file is no longer the one that was opened; for readers that open it by its path.
 
         Raises:
-            TrainerError: DatasetInvalid, it was replaced or written to.
+            TrainerError: DatasetInvalid, it was replaced or modified.
         """
         if self._opened is None or self.local_path is None:
             return
@@ -142,18 +142,18 @@ class Source:
 
 
 class Filled(io.RawIOBase):
-    """Raw bytes of which every read is full but the last: what a first look shows depends on no packet's size."""
+    """Raw bytes whose reads are all full except the last: what `peek` shows does not depend on packet sizes."""
 
     def some(self, view: memoryview) -> int:
-        """Put some bytes into the view; how many, none only at the end."""
+        """Put some bytes into the view. Returns their number, 0 only at the end."""
         raise NotImplementedError
 
     def readable(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """As many bytes as the buffer holds, where there are so many."""
+        """Fill the buffer, unless the stream ends before."""
         view, filled = memoryview(buffer).cast("B"), 0
         while filled < len(view) and (size := self.some(view[filled:])):
             filled += size
@@ -161,22 +161,22 @@ class Filled(io.RawIOBase):
 
 
 class _StoredBytes(Filled):
-    """What the store gives, counted and hashed; its errors are already those of the trainer."""
+    """The stored bytes, counted and hashed; errors of the store are converted to TrainerError."""
 
     def __init__(self, uri: Uri, stored: io.RawIOBase, opened: os.stat_result | None) -> None:
         self._uri = uri
         self._stored = stored
         self._opened = opened
         self._least = 0 if opened is None else opened.st_size
-        """Bytes that there were at the beginning: where fewer come, somebody has written the file anew meanwhile."""
+        """Size at opening: if fewer bytes arrive, the file was rewritten meanwhile."""
         self._digest = hashlib.sha256()
         self._beside = Hashed(stored.fileno(), self._least) if self._least > PIECE else None
-        """Of a large mounted file, instead: another thread reads it, too."""
+        """For a large mounted file, instead of the digest: a second thread that reads and hashes it."""
         self.count = 0
         self.finished = False
 
     def some(self, view: memoryview) -> int:
-        if self.finished and self._uri.mounted_path() is None:  # HTTP's client warns of it, with a stack
+        if self.finished and self._uri.mounted_path() is None:  # the HTTP client logs a warning with a stack trace
             return 0
         size: int = guarded(self._uri, lambda: self._stored.readinto(view))
         if self._beside is None:
@@ -188,22 +188,22 @@ class _StoredBytes(Filled):
         return size
 
     def pass_over(self) -> None:
-        """Leave out what another thread hashes."""
+        """Skip what the second thread hashes."""
         if self._beside is not None and self.count < self._least:
             self.count = self._stored.seek(self._least)
 
     def sha256(self) -> str:
-        """Of what was read, in hexadecimal."""
+        """The hash of what was read, in hexadecimal."""
         if self._beside is None or self._opened is None:
             return self._digest.hexdigest()
         found: str = guarded(self._uri, partial(self._beside.of, self.count))
         now, then = guarded(self._uri, partial(os.fstat, self._stored.fileno())), self._opened
         if now.st_size <= then.st_size and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
-            raise _changed(self._uri)  # else rows were added: they are read here and there
+            raise _changed(self._uri)  # a file that only grew is fine: both threads read the added rows
         return found
 
     def _is_another(self) -> bool:
-        """Whether its name is that of another object now. S3 says so itself: it is asked for what was opened."""
+        """Whether its name refers to another object now. Not for S3, which refuses such a read (If-Match)."""
         if self._uri.scheme not in ("abfs", "gs"):
             return False
         stored: Any = self._stored
@@ -219,7 +219,7 @@ class _StoredBytes(Filled):
 
 
 def broken_file(file_name: str, what: str, next_step: str = "Write and upload the file again.") -> TrainerError:
-    """A file that cannot be read to its end."""
+    """The error for a file that cannot be read to its end."""
     return TrainerError(Reason.DATASET_INVALID, f"{file_name}: {what}", next_step)
 
 
@@ -229,7 +229,7 @@ def _changed(uri: Uri) -> TrainerError:
 
 
 def guarded(uri: Uri, action: Callable[[], Any]) -> Any:
-    """Do what touches a store; whatever goes wrong there becomes a TrainerError."""
+    """Run an action on a store; whatever it raises becomes a TrainerError."""
     try:
         return action()
     except Exception as error:
@@ -252,7 +252,7 @@ def _open(uri: Uri, *, air_gapped: bool, patience: float) -> io.RawIOBase:
 
 
 def _open_mounted(path: Path) -> io.RawIOBase:
-    """Only a regular file: a pipe or a device might never end, or never begin."""
+    """Opens regular files only: a pipe or a device might never end, or block forever."""
     if not path.is_dir() and path.exists() and not path.is_file():
         message = f"{path.name} is a pipe or a device, not a file"
         raise TrainerError(Reason.DATASET_NOT_FOUND, message, "Name one file of rows in the uri.")
@@ -280,12 +280,12 @@ def _open_remote(uri: Uri) -> io.RawIOBase:
 
 
 def _https_client() -> dict[str, Any]:
-    """With the proxy of the site, where its environment variables name one; the stores' libraries look themselves."""
+    """Uses the site's proxy from the environment variables; the libraries of the other stores do so themselves."""
     return {"trust_env": True, "trace_configs": [_within_tls()]}
 
 
 def _s3_client() -> dict[str, Any]:
-    """With the region as AWS's other tools read it; botocore itself reads AWS_DEFAULT_REGION, and the profile."""
+    """Uses the region from AWS_REGION, as AWS's other tools do; botocore reads only AWS_DEFAULT_REGION and profiles."""
     return {"region_name": region} if (region := os.environ.get("AWS_REGION")) else {}
 
 
@@ -294,7 +294,7 @@ _CLIENTS: dict[str, Callable[[], dict[str, Any]]] = {"https": _https_client, "s3
 
 @cache
 def _within_tls() -> Any:
-    """Stops a client that is sent on to an address without TLS: anybody on the way could change the rows."""
+    """Refuses redirects to an address without TLS: anyone on the network could modify the rows."""
     import aiohttp
 
     async def look(_session: Any, _context: Any, told: Any) -> None:
@@ -309,7 +309,7 @@ def _within_tls() -> Any:
 
 
 def store_error(uri: Uri, error: Exception) -> TrainerError:
-    """What a store's exception means. Its own text is not shown: it may hold signed addresses or keys."""
+    """The meaning of a store's exception. Its own text is not shown: it may contain signed addresses or keys."""
     known = next((one for one in chain(error) if isinstance(one, TrainerError)), None)
     if known is not None:
         return known
@@ -340,9 +340,9 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
 
 
 def _of_file(uri: Uri, place: str, error: Exception) -> TrainerError | None:
-    """What is plainly a matter of the file, or of this machine."""
+    """Errors that are plainly due to the file, or to this machine."""
     name = uri.file_name
-    if any(type(one).__name__ == "FileExpired" for one in chain(error)):  # of s3fs
+    if any(type(one).__name__ == "FileExpired" for one in chain(error)):  # from s3fs
         return _changed(uri)
     if isinstance(error, IsADirectoryError):
         return TrainerError(Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", _ONE_FILE)
@@ -358,12 +358,12 @@ def _of_file(uri: Uri, place: str, error: Exception) -> TrainerError | None:
 
 
 def _of_keys(uri: Uri, place: str, error: Exception) -> TrainerError | None:
-    """What is plainly a matter of keys before the store has been asked."""
+    """Errors that are plainly due to credentials, before the store is even asked."""
     status = status_of(error)
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         message = f"{uri.file_name}: the proxy before {place} requires a user and a password"
         return TrainerError(Reason.ACCESS_DENIED, message, _TO_PROXY)
-    if uri.scheme == "abfs" and status is None and isinstance(error, ValueError):  # of its library: no keys
+    if uri.scheme == "abfs" and status is None and isinstance(error, ValueError):  # from its library: no keys
         message = f"{uri.file_name}: {place} has no keys, or an invalid connection string"
         return TrainerError(Reason.ACCESS_DENIED, message, _AZURE_KEYS)
     if any(isinstance(one, NoTokenError) for one in chain(error)):
@@ -374,7 +374,7 @@ def _of_keys(uri: Uri, place: str, error: Exception) -> TrainerError | None:
 
 
 def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:
-    """What to do, where more is known than the reason itself tells."""
+    """The next step, if more specific than the reason's default."""
     if reason == Reason.DATASET_NOT_FOUND and any(mark in uri.file_name for mark in "*?{["):
         return f"Patterns are not read as such. {_ONE_FILE}"
     if reason == Reason.ACCESS_DENIED and lacks_keys(error):
@@ -390,7 +390,7 @@ def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:
 
 
 def _is_mounted(uri: Uri) -> bool:
-    """Whether the volume or ConfigMap is there at all: in a pod it always is, on a laptop never."""
+    """Whether the volume or ConfigMap is mounted at all: always in a pod, never on a laptop."""
     mounted = uri.mounted_path()
     if mounted is None or uri.scheme == LOCAL_SCHEME:
         return True
@@ -398,7 +398,7 @@ def _is_mounted(uri: Uri) -> bool:
 
 
 def _instead(uri: Uri) -> str:
-    """What is wrong with the path of a mounted file: a folder that is not there, or one letter of the file's name."""
+    """What is wrong with the path of a mounted file: the missing folder, or the most similar file name."""
     mounted = uri.mounted_path()
     if mounted is None:
         return ""
@@ -420,7 +420,7 @@ def _instead(uri: Uri) -> str:
 
 
 def _shorter(uri: Uri, mounted: str) -> str | None:
-    """The end of the path that is a file: its beginning repeats the claim's name, or where a pod has it mounted."""
+    """A suffix of the path that exists: its beginning repeats the claim's name, or the mount path in a pod."""
     root, parts = Path(mounted.removesuffix(uri.path)), Path(uri.path).parts
     ends = (Path(*parts[skipped:]) for skipped in range(1, len(parts)))
     try:
@@ -430,7 +430,7 @@ def _shorter(uri: Uri, mounted: str) -> str | None:
 
 
 def _first_missing(uri: Uri, mounted: str) -> str | None:
-    """The first folder of the path that is not there, as the URI spells it; None where all are."""
+    """The first missing folder of the path, as spelled in the URI; None if none is missing."""
     root = Path(mounted.removesuffix(uri.path))
     try:
         return next(
@@ -441,5 +441,5 @@ def _first_missing(uri: Uri, mounted: str) -> str | None:
 
 
 def _stem(name: str) -> str:
-    """Without endings, which many files of one folder have in common."""
+    """The name without extensions, which many files of one folder share."""
     return name.lower().partition(".")[0]

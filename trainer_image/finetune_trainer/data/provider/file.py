@@ -16,7 +16,7 @@ from finetune_api.verdict import SplitName
 from finetune_api.words import counted
 from finetune_trainer.data.provider.rules import ProviderRules, require_rows_as_wanted, require_size
 from finetune_trainer.data.provider.token_estimate import estimated_tokens, longest_tokens
-from finetune_trainer.data.row_warnings import Doubtful, Look
+from finetune_trainer.data.row_warnings import RowCheck, RowWarning
 from finetune_trainer.data.rows import Row
 
 NAMED_ROWS = 5
@@ -45,7 +45,7 @@ def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRul
     """
     path = folder / f"{split}.jsonl"
     digest, size, tokens = hashlib.sha256(), 0, 0
-    bad, long = _BadRows(rules), Doubtful(_longer_than(rules.max_tokens), "so many tokens")
+    bad, long = _BadRows(rules), RowWarning(_longer_than(rules.max_tokens), "so many tokens")
     with path.open("wb") as file:
         for part, count in _parts(_noted(bad.passing(rows), long), rules):
             size += len(part)
@@ -58,17 +58,17 @@ def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRul
     return ConvertedFile(split, path, size, digest.hexdigest(), tokens, warnings)
 
 
-def _noted(rows: Iterable[Row], doubtful: Doubtful) -> Iterator[Row]:
+def _noted(rows: Iterable[Row], doubtful: RowWarning) -> Iterator[Row]:
     for row in rows:
         doubtful.add(row)
         yield row
 
 
-def _longer_than(limit: int | None) -> Look:
+def _longer_than(limit: int | None) -> RowCheck:
     return lambda row: [row.position.packed()] if limit and isinstance(row, Row) and longest_tokens(row) > limit else ()
 
 
-def _long_rows(name: str, rules: ProviderRules, long: Doubtful) -> str:
+def _long_rows(name: str, rules: ProviderRules, long: RowWarning) -> str:
     some = (
         f"{name}: {counted(long.rows, 'row')} (the first: {long.first}) longer than about {rules.max_tokens:,} tokens"
     )
