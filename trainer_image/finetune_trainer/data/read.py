@@ -24,8 +24,8 @@ from finetune_trainer.data.files.formats import (
     FileFormat,
     data_format,
     json_format,
-    require_own_kind,
-    separator_by_ending,
+    require_format,
+    separator_by_extension,
 )
 from finetune_trainer.data.files.json_array import read_json_array
 from finetune_trainer.data.files.json_lines import LINE_BREAKS_OFF, LINE_TOO_LONG, read_json_lines
@@ -157,14 +157,14 @@ class SplitFile:
     def _blocks(self) -> Iterator[Record | Block]:
         stream = decompressed(self._source.stream, self.format.compression, self.name)
         if self.format.format == "Parquet":
-            require_own_kind(stream.peek(_START), self.format, self.name)
+            require_format(stream.peek(_START), self.format, self.name)
             return self._parquet(stream) if stream.peek(1) else iter(())
         if encoding := utf16_of(stream.peek(_START)):
             self._add_to_format(encoding)
             stream = as_utf8(stream, encoding, self.name)
-        require_own_kind(stream.peek(_START), self.format, self.name)
+        require_format(stream.peek(_START), self.format, self.name)
         if self.format.format == "CSV":
-            usual = separator_by_ending(self.name)
+            usual = separator_by_extension(self.name)
             callbacks = (self._wanted, self._note_header, self.empty_rows)
             return read_csv(stream, self.name, *callbacks, separator=usual, serves=self._serves)
         asked = self.format.format

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from finetune_api.verdict import ProblemKind
-from finetune_trainer.data.files.duplicate_keys import are_told_apart
+from finetune_trainer.data.files.duplicate_keys import has_unique_names
 from finetune_trainer.data.rows import ROLES, Role, Turn
 
 _VISIBLE_ASCII = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
@@ -225,7 +225,7 @@ def _from_json(messages: str, column: str) -> Any:
         known = ((_STRUCTS, AS_STRUCTS), (_TEXT_FIRST, NO_JSON), (PYTHONS_LIST, AS_PYTHON_WRITES))
         why = next((words for begins, words in known if begins.match(messages)), NO_JSON)
         raise UnusableError("Malformed", f"{called('messages', column)} {why}", column) from None
-    if not are_told_apart(messages.encode(), [found]):
+    if not has_unique_names(messages.encode(), [found]):
         what = f"{called('messages', column)} has a name twice in one object: write it once"
         raise UnusableError("Malformed", what, column)
     return found

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from finetune_trainer.data.files.duplicate_keys import are_told_apart
+from finetune_trainer.data.files.duplicate_keys import has_unique_names
 from finetune_trainer.data.files.json_lines import objects
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -23,7 +23,7 @@ class Elements(NamedTuple):
     """Number of line breaks from the first byte to each element."""
 
 
-def whole_elements(block: bytes, at: int) -> tuple[int, int] | None:
+def complete_elements(block: bytes, at: int) -> tuple[int, int] | None:
     """Where the next element begins, and where the last one in the block begins that starts like it.
 
     Rows of one file name the same column first, so the last one found is the element that the block's end cuts, or one
@@ -49,7 +49,7 @@ def elements(text: bytes) -> Elements | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     rows = objects(found)
-    breaks = _breaks(text, found) if rows and are_told_apart(text, rows) else None
+    breaks = _breaks(text, found) if rows and has_unique_names(text, rows) else None
     return Elements(rows, breaks) if rows and breaks is not None else None
 
 

@@ -12,40 +12,40 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PIECE = 4 * 1024 * 1024
+PIECE_BYTES = 4 * 1024 * 1024
 """Bytes that are hashed at a time."""
 
 
-def ahead(found: Iterator[T]) -> Iterator[T]:
+def prefetched(found: Iterator[T]) -> Iterator[T]:
     """The same items in the same order, produced by another thread; an error is raised where it would have been.
 
     Two items are always in flight: the thread starts the next one right away, without waiting for the GIL to be
     notified.
     """
-    with ThreadPoolExecutor(1) as other:
-        asked = deque(other.submit(next, found, None) for _ in range(2))
+    with ThreadPoolExecutor(1) as thread:
+        asked = deque(thread.submit(next, found, None) for _ in range(2))
         while (one := asked.popleft().result()) is not None:
-            asked.append(other.submit(next, found, None))
+            asked.append(thread.submit(next, found, None))
             yield one
 
 
-class Hashed:
+class BackgroundHash:
     """SHA-256 of an open file, computed by another thread that reads the file on its own.
 
     Handing over the bytes already read would be slower: they are no longer in any CPU cache.
     """
 
-    def __init__(self, number: int, most: int) -> None:
-        """`number`: file descriptor. `most`: bytes for the thread to read."""
-        self._number, self._digest, self._place = number, hashlib.sha256(), 0
-        self._piece = memoryview(bytearray(min(PIECE, most)))
+    def __init__(self, fd: int, max_bytes: int) -> None:
+        """`fd`: file descriptor. `max_bytes`: bytes for the thread to read."""
+        self._fd, self._digest, self._place = fd, hashlib.sha256(), 0
+        self._piece = memoryview(bytearray(min(PIECE_BYTES, max_bytes)))
         self._is_wanted = True
-        self._other = ThreadPoolExecutor(1)
-        self._done = self._other.submit(self._up_to, most)
+        self._thread = ThreadPoolExecutor(1)
+        self._done = self._thread.submit(self._up_to, max_bytes)
 
     def _up_to(self, end: int) -> None:
         while self._is_wanted and self._place < end:
-            size = os.preadv(self._number, [self._piece[: end - self._place]], self._place)
+            size = os.preadv(self._fd, [self._piece[: end - self._place]], self._place)
             if not size:
                 return
             self._digest.update(self._piece[:size])
@@ -60,4 +60,4 @@ class Hashed:
     def close(self) -> None:
         """Stop reading, before the file is closed."""
         self._is_wanted = False
-        self._other.shutdown()
+        self._thread.shutdown()

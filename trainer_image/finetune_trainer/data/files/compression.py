@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from finetune_trainer.data.files.source import BUFFER, Filled, broken_file
+from finetune_trainer.data.files.source import BUFFER, FullReads, broken_file
 
 Compression = Literal["gzip", "zstd", "bzip2", "xz"]
-_BY_ENDING: dict[str, Compression] = {
+_BY_EXTENSION: dict[str, Compression] = {
     ".gz": "gzip",
     ".gzip": "gzip",
     ".zst": "zstd",
@@ -40,16 +40,16 @@ _WINDOW = 128 * 1024 * 1024
 def compression_of(file_name: str, start: bytes) -> Compression | None:
     """How a file is compressed, by its first bytes. Unknown bytes that are not text are judged by the extension."""
     found = next((kind for magic, kind in _BY_START if magic.match(start)), None)
-    return found or (None if _PLAIN.match(start) else _promised(file_name))
+    return found or (None if _PLAIN.match(start) else _by_extension(file_name))
 
 
-def without_ending(file_name: str) -> str:
+def without_extension(file_name: str) -> str:
     """The name in lower case, without the extension of the compression."""
-    return file_name.lower().rpartition(".")[0] if _promised(file_name) else file_name.lower()
+    return file_name.lower().rpartition(".")[0] if _by_extension(file_name) else file_name.lower()
 
 
-def _promised(file_name: str) -> Compression | None:
-    return next((kind for ending, kind in _BY_ENDING.items() if file_name.lower().endswith(ending)), None)
+def _by_extension(file_name: str) -> Compression | None:
+    return next((kind for ending, kind in _BY_EXTENSION.items() if file_name.lower().endswith(ending)), None)
 
 
 def decompressed(stream: io.BufferedReader, compression: Compression | None, file_name: str) -> io.BufferedReader:
@@ -66,7 +66,7 @@ def decompressed(stream: io.BufferedReader, compression: Compression | None, fil
         # pyarrow's reader detects truncation and bounds its output; zstandard's does only one of the two
         import pyarrow as pa
 
-        unpacked = pa.CompressedInputStream(pa.PythonFile(_Borrowed(stream), mode="r"), "zstd")
+        unpacked = pa.CompressedInputStream(pa.PythonFile(_Unclosable(stream), mode="r"), "zstd")
     return io.BufferedReader(_Unpacked(unpacked.read, compression, file_name), buffer_size=BUFFER)
 
 
@@ -105,7 +105,7 @@ class _Members:
         return packed
 
 
-class _Borrowed:
+class _Unclosable:
     """A stream for pyarrow, which would close it: bytes after the compressed part must still be hashed."""
 
     closed = False
@@ -117,13 +117,13 @@ class _Borrowed:
         """Does nothing: the stream belongs to the source."""
 
 
-class _Unpacked(Filled):
+class _Unpacked(FullReads):
     def __init__(self, read: Callable[[int], bytes], compression: Compression, file_name: str) -> None:
         self._read = read
         self._compression = compression
         self._file_name = file_name
 
-    def some(self, view: memoryview) -> int:
+    def read_some(self, view: memoryview) -> int:
         with _compression_errors(self._compression, self._file_name):
             block = self._read(len(view))
         view[: len(block)] = block
@@ -136,10 +136,10 @@ def _compression_errors(compression: Compression, file_name: str) -> Iterator[No
     try:
         yield
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        said = str(error)
-        if isinstance(error, EOFError) or "Truncated" in said:
+        message = str(error)
+        if isinstance(error, EOFError) or "Truncated" in message:
             what = "breaks off in the middle"
-        elif "too much memory" in said or "usage limit" in said:
+        elif "too much memory" in message or "usage limit" in message:
             what = (
                 f"needs a window of more than {_WINDOW >> 20} MiB: compress the file without {_TOO_WIDE[compression]}"
             )

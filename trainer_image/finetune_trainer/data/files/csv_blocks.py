@@ -25,7 +25,7 @@ class Found(NamedTuple):
     """Whether they are certainly all rows of the given lines."""
 
 
-def rows_together(lines: bytes, width: int, separator: str) -> Found:
+def read_rows(lines: bytes, width: int, separator: str) -> Found:
     """The rows of some lines, up to the first irregular one, or one that is cut by the end of the lines."""
     if b"\0" in lines or not lines:
         return Found()
@@ -44,21 +44,21 @@ def _unquoted(lines: bytes, width: int, separator: str) -> Found | None:
 
 def _quoted(text: str, width: int, separator: str) -> Found | None:
     """The same for lines with quotes, except for a row that is cut by their end."""
-    rest, quoted = _parted(text)
+    rest, quoted = _split_quoted(text)
     cells = _cells(rest.encode(), width, separator)
-    if not cells or cells.count(_PLACE) != len(quoted):
+    if not cells or cells.count(_PLACEHOLDER) != len(quoted):
         return None
     following = iter(quoted).__next__
-    columns = _columns([following() if cell == _PLACE else cell for cell in cells], width)
+    columns = _columns([following() if cell == _PLACEHOLDER else cell for cell in cells], width)
     rows = len(cells) // width
     return Found(columns, range(1, rows + 1) if text.count("\n") == rows else _ends(columns))
 
 
-_PLACE = "\0"
+_PLACEHOLDER = "\0"
 """Placeholder for quoted text; the text itself never contains it."""
 
 
-def _parted(text: str) -> tuple[str, list[str]]:
+def _split_quoted(text: str) -> tuple[str, list[str]]:
     """Complete rows with a placeholder for each quoted piece, and the pieces with doubled quotes resolved."""
     pieces = text.split('"')
     twice = "" in pieces[2:-1:2]
@@ -66,9 +66,9 @@ def _parted(text: str) -> tuple[str, list[str]]:
         pieces = _QUOTED.split(text)
     elif len(pieces) % 2 == 0:
         pieces.pop()  # a cell that continues after the end
-    rest = _PLACE.join(pieces[::2]).partition('"')[0]
+    rest = _PLACEHOLDER.join(pieces[::2]).partition('"')[0]
     rest = rest[: rest.rfind("\n") + 1]
-    quoted = pieces[1 : 2 * rest.count(_PLACE) : 2]
+    quoted = pieces[1 : 2 * rest.count(_PLACEHOLDER) : 2]
     return rest, [piece.replace('""', '"') if '"' in piece else piece for piece in quoted] if twice else quoted
 
 
@@ -79,8 +79,8 @@ def _cells(lines: bytes, width: int, separator: str) -> list[str] | None:
     """All cells of lines without quotes, row by row; None if rows differ in their number, or line ends are mixed."""
     mark = separator.encode()
     end = b"\r\n" if lines.endswith(b"\r\n") else b"\n"
-    marks, of_a_row = lines.translate(None, _no_marks(separator)), mark * (width - 1) + end
-    if width < 2 or marks != of_a_row * (len(marks) // len(of_a_row)):
+    marks, row_marks = lines.translate(None, _other_bytes(separator)), mark * (width - 1) + end
+    if width < 2 or marks != row_marks * (len(marks) // len(row_marks)):
         return None
     cells = lines.replace(b"\r", b"").replace(b"\n", mark).decode().split(separator)
     cells.pop()  # after the last line end
@@ -88,7 +88,7 @@ def _cells(lines: bytes, width: int, separator: str) -> list[str] | None:
 
 
 @cache
-def _no_marks(separator: str) -> bytes:
+def _other_bytes(separator: str) -> bytes:
     """All bytes that are neither separators, quotes nor line ends."""
     return bytes(set(range(256)) - set(f'{separator}"\r\n'.encode()))
 

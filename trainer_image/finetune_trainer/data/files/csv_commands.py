@@ -25,7 +25,7 @@ def unescaped(separator: str) -> str:
 
 def without_spaces(separator: str) -> str:
     """The next step if there is a space before quotes."""
-    how = anew(separator, "skipinitialspace=True")
+    how = rewritten(separator, "skipinitialspace=True")
     return f"Quotes must directly follow the separator: {how} takes the spaces between them away."
 
 
@@ -36,7 +36,7 @@ def with_plain_quotes(separator: str) -> str:
     return f"`sed '{how}' FILE > ROWS.csv` writes plain quotes around cells, where a word processor has put others."
 
 
-def anew(separator: str, option: str) -> str:
+def rewritten(separator: str, option: str) -> str:
     """A command that reads a table with an option of Python's csv.reader and writes it as standard CSV."""
     return (
         "`python3 -c 'import csv, sys; csv.field_size_limit(1 << 30); csv.writer(sys.stdout, "

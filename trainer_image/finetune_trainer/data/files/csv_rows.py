@@ -13,8 +13,8 @@ from itertools import compress, islice
 from typing import NamedTuple
 
 from finetune_trainer.data.blocks import Block, Table
-from finetune_trainer.data.files.csv_blocks import Found, rows_together
-from finetune_trainer.data.files.csv_commands import UNQUOTED, anew, with_plain_quotes, without_spaces
+from finetune_trainer.data.files.csv_blocks import Found, read_rows
+from finetune_trainer.data.files.csv_commands import UNQUOTED, rewritten, with_plain_quotes, without_spaces
 from finetune_trainer.data.files.lines import TOO_LONG, Line, Lines, other_than_utf8
 from finetune_trainer.data.files.source import AS_UTF8, WITH_LINE_FEEDS, broken_file
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
@@ -46,7 +46,7 @@ ROW_NUMBER = ": the first is its number"
 TO_REMOVE = ": remove the line"
 """End of the problem of lines that are not rows."""
 
-_END = re.compile(r"\\\.|\([0-9]+ rows?( affected)?\)|[0-9]+ rows? selected\.?")
+_FOOTER = re.compile(r"\\\.|\([0-9]+ rows?( affected)?\)|[0-9]+ rows? selected\.?")
 """What COPY, psql, sqlcmd and sqlplus write below a table."""
 
 _HEADER_LINES = 256
@@ -56,10 +56,10 @@ _TITLE_LINES = 16
 """Maximum lines in which to look for a header that is not the first line."""
 
 _BREAK = frozenset("\r\n")
-_OF_NO_DATABASE = re.compile(r"(?<!\\)(?:\\\\)*\\[^\W0bnrtNZ]")
+_OTHER_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[^\W0bnrtNZ]")
 """A backslash of LaTeX, a pattern or a path: then those before n and t are not escapes either."""
 
-_SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
+_SEP_LINE = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
 """Excel's first line that names the separator."""
 
 
@@ -97,7 +97,7 @@ def read_csv(
     stream: io.BufferedReader,
     file_name: str,
     wanted: Collection[str] = (),
-    tell_header: Callable[[Header], None] = lambda _: None,
+    on_header: Callable[[Header], None] = lambda _: None,
     empty: EmptyRows | None = None,
     *,
     separator: str = ",",
@@ -112,7 +112,7 @@ def read_csv(
         stream: The file.
         file_name: For messages.
         wanted: Column names that the header may not contain twice.
-        tell_header: Called once with the header, before the first row.
+        on_header: Called once with the header, before the first row.
         empty: Counts the rows whose cells are all empty.
         separator: Of cells, unless the header fits another one better.
         serves: Whether columns with these names satisfy the job.
@@ -125,28 +125,28 @@ def read_csv(
         raise broken_file(file_name, "begins like JSON, not like CSV", step)
     csv.field_size_limit(ROW_LIMIT)
     source = Lines(stream)
-    header, begun = _header(source, file_name, wanted, separator, serves)
-    tell_header(header)
-    telling = next((name for name in reversed(header.names) if name in wanted), "".join(header.names[-1:]))
+    header, read_lines = _header(source, file_name, wanted, separator, serves)
+    on_header(header)
+    repeat_column = next((name for name in reversed(header.names) if name in wanted), "".join(header.names[-1:]))
     empty = empty or EmptyRows()
-    one_by_one = _records(_rows(_RowLines(_popped(begun, source), header.separator)), header, empty)
-    while begun and (row := next(one_by_one, None)):
+    one_by_one = _records(_rows(_RowLines(_drained(read_lines, source), header.separator)), header, empty)
+    while read_lines and (row := next(one_by_one, None)):
         yield row
-    yield from _in_blocks(source, header, telling, one_by_one, empty)
+    yield from _in_blocks(source, header, repeat_column, one_by_one, empty)
 
 
 def _in_blocks(
-    source: Lines, header: Header, telling: str, one_by_one: Iterator[Record], empty: EmptyRows
+    source: Lines, header: Header, repeat_column: str, one_by_one: Iterator[Record], empty: EmptyRows
 ) -> Iterator[Record | Block]:
     """The rest of the file: blocks of rows that can be read together, and single rows between them."""
-    while source.more():
+    while source.has_more():
         ahead, first = source.ahead(), source.number + 1
-        if hollow := _hollow_lines(ahead, header.separator):
-            empty.add_lines([number for number, line in enumerate(hollow, first) if line.strip(b"\r")])
-            source.skip(len(hollow), are_all=len(hollow) == ahead.count(b"\n"))
+        if empty_lines := _leading_empty_lines(ahead, header.separator):
+            empty.add_lines([number for number, line in enumerate(empty_lines, first) if line.strip(b"\r")])
+            source.skip(len(empty_lines), are_all=len(empty_lines) == ahead.count(b"\n"))
             continue
-        found, columns = _together(ahead, *header, telling)
-        if not found.ends and (parted := _without_hollow_rows(ahead, first, header, telling)):
+        found, columns = _in_bulk(ahead, *header, repeat_column)
+        if not found.ends and (parted := _without_empty_rows(ahead, first, header, repeat_column)):
             table, rows = parted
             yield table
             empty.add_lines(rows)
@@ -162,13 +162,13 @@ def _in_blocks(
             yield row
 
 
-def _hollow_lines(ahead: bytes, separator: str) -> list[bytes]:
+def _leading_empty_lines(ahead: bytes, separator: str) -> list[bytes]:
     """The leading lines that are blank or only separators: spreadsheets may end with a million of them."""
-    found = _hollow(separator).match(ahead)
+    found = _empty_lines_pattern(separator).match(ahead)
     return found[0].split(b"\n")[:-1] if found else []
 
 
-def _without_hollow_rows(ahead: bytes, first: int, header: Header, telling: str) -> tuple[Table, list[int]] | None:
+def _without_empty_rows(ahead: bytes, first: int, header: Header, repeat_column: str) -> tuple[Table, list[int]] | None:
     """The rows as one table, and the lines of separator-only rows among them; None if there are none.
 
     Not for text with quotes, where such a line may be part of a cell.
@@ -176,37 +176,39 @@ def _without_hollow_rows(ahead: bytes, first: int, header: Header, telling: str)
     if b'"' in ahead:
         return None
     lines, mark = ahead.split(b"\n")[:-1], header.separator.encode()
-    full = [bool(line.removesuffix(b"\r").strip(mark)) for line in lines]
-    rows = [number for number, line in enumerate(lines, first) if not full[number - first] and line.strip(b"\r")]
+    has_text = [bool(line.removesuffix(b"\r").strip(mark)) for line in lines]
+    rows = [number for number, line in enumerate(lines, first) if not has_text[number - first] and line.strip(b"\r")]
     if not rows:
         return None
-    found, columns = _together(b"\n".join([*compress(lines, full), b""]), *header, telling)
-    return (Table(list(compress(line_places(first, len(lines)), full)), columns), rows) if found.are_all else None
+    found, columns = _in_bulk(b"\n".join([*compress(lines, has_text), b""]), *header, repeat_column)
+    return (Table(list(compress(line_places(first, len(lines)), has_text)), columns), rows) if found.are_all else None
 
 
 @cache
-def _hollow(separator: str) -> re.Pattern[bytes]:
+def _empty_lines_pattern(separator: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?:[%b]*+\r?+\n)+" % re.escape(separator.encode()))
 
 
-def _together(ahead: bytes, names: list[str], separator: str, telling: str) -> tuple[Found, dict[str, Sequence[str]]]:
+def _in_bulk(
+    ahead: bytes, names: list[str], separator: str, repeat_column: str
+) -> tuple[Found, dict[str, Sequence[str]]]:
     """The leading rows that can be read together, and their columns.
 
-    None if the header may be repeated among them (judged by the column `telling`) or a row may be empty: such rows are
-    checked one by one.
+    None if the header may be repeated among them (judged by the column `repeat_column`) or a row may be empty: such
+    rows are checked one by one.
     """
-    found = rows_together(ahead, len(names), separator)
+    found = read_rows(ahead, len(names), separator)
     columns = dict(zip(names, found.columns, strict=True)) if found.ends else {}
-    header_again = {telling, telling.lower(), telling.upper(), telling.title()}
-    if not header_again.isdisjoint(columns.get(telling, ())) or all("" in cells for cells in columns.values()):
+    header_again = {repeat_column, repeat_column.lower(), repeat_column.upper(), repeat_column.title()}
+    if not header_again.isdisjoint(columns.get(repeat_column, ())) or all("" in cells for cells in columns.values()):
         return Found(), {}
     return found, columns
 
 
-def _popped(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
+def _drained(read_lines: list[Line], source: Iterator[Line]) -> Iterator[Line]:
     """The lines already read, then further ones."""
-    while begun:
-        yield begun.pop(0)
+    while read_lines:
+        yield read_lines.pop(0)
     yield from source
 
 
@@ -227,7 +229,7 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
     if len(cells) == len(names):
         return Record(position, dict(zip(names, cells, strict=True)))
     why = _why(cells, len(names), header.separator, position.line or 0)
-    return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(names)}{why}")
+    return Record(position, None, f"{len(cells)} cell{_plural(cells)} where the header has {len(names)}{why}")
 
 
 def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
@@ -238,12 +240,12 @@ def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
     known = (
         (any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"'), SPACE_BEFORE_QUOTE),
         (any(cell.startswith(("“", "„")) for cell in cells) and cells[-1].endswith(("”", "“")), TYPOGRAPHIC),
-        (any(map(_ends_escaped, cells)) and not any(map(_OF_NO_DATABASE.search, cells)), ESCAPED),
+        (any(map(_ends_escaped, cells)) and not any(map(_OTHER_ESCAPE.search, cells)), ESCAPED),
         (len(cells) == wanted + 1 and cells[0] in (str(line - 2), str(line - 1)), ROW_NUMBER),
-        (len(cells) == 1 and _END.fullmatch(cells[0]) is not None, f": databases write it below a table{TO_REMOVE}"),
+        (len(cells) == 1 and _FOOTER.fullmatch(cells[0]) is not None, f": databases write it below a table{TO_REMOVE}"),
         (other, f"{BY_OTHERS}{SEPARATORS.get(other)}"),
     )
-    return next((words for is_so, words in known if is_so), "")
+    return next((hint for applies, hint in known if applies), "")
 
 
 def _ends_escaped(cell: str) -> bool:
@@ -254,7 +256,7 @@ def _is_name(cell: str, name: str) -> bool:
     return cell.strip(' "\ufeff\x1a').casefold() == name.casefold()
 
 
-def _s(cells: list[str]) -> str:
+def _plural(cells: list[str]) -> str:
     return "" if len(cells) == 1 else "s"
 
 
@@ -266,10 +268,10 @@ def _header(
     serves: Callable[[Collection[str]], bool],
 ) -> tuple[Header, list[Line]]:
     """The header, and the lines after it that were read to find it."""
-    said, first = _first_line(source)
-    usual = said or separator
-    begun = [first] if first else []
-    found = {mark: _names(begun, source, mark) for mark in ((said,) if said else (separator, *SEPARATORS))}
+    declared, first = _first_line(source)
+    usual = declared or separator
+    read_lines = [first] if first else []
+    found = {mark: _names(read_lines, source, mark) for mark in ((declared,) if declared else (separator, *SEPARATORS))}
     mark = _separator({mark: names for mark, (names, _) in found.items()}, usual, serves, file_name)
     names, lines = found[mark]
     if isinstance(names, Record):
@@ -285,12 +287,12 @@ def _header(
             file_name, "there is a space before its quotes, which then do not quote", without_spaces(mark)
         )
     if not serves(names) and serves([name.strip("'") for name in names]):
-        how = anew(mark, r'quotechar="\x27"')
+        how = rewritten(mark, r'quotechar="\x27"')
         raise broken_file(file_name, "its cells are in single quotes", f"CSV has double ones: {how} writes those.")
     if not serves(names) and serves([name.strip("“”„") for name in names]):
         raise broken_file(file_name, "its cells are in typographic quotes", with_plain_quotes(mark))
     if not serves(names) and (other := _other_mark(names, serves)):
-        what, how = f"its cells are separated by {other!r}", f"{anew(other, 'strict=True')} writes commas."
+        what, how = f"its cells are separated by {other!r}", f"{rewritten(other, 'strict=True')} writes commas."
         raise broken_file(file_name, what, how)
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header is on line {below}, below lines that are not part of the table"
@@ -299,7 +301,7 @@ def _header(
     twice = next((name for name in wanted if names.count(name) > 1), None)
     if twice is not None:
         raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")
-    return Header(names, mark), begun[lines:]
+    return Header(names, mark), read_lines[lines:]
 
 
 def _separator(
@@ -339,33 +341,33 @@ def _header_below(source: Lines, serves: Callable[[Collection[str]], bool]) -> i
 
 def _first_line(source: Lines) -> tuple[str | None, Line | None]:
     """The separator in Excel's first line, if present, and the first line that is not blank."""
-    said: str | None = None
+    declared: str | None = None
     for line in source:
-        found = _SAID.fullmatch(line.text or b"") if line.number == 1 else None
+        found = _SEP_LINE.fullmatch(line.text or b"") if line.number == 1 else None
         if found:
-            said = found[1].decode()
+            declared = found[1].decode()
         elif line.text is None or line.text.strip(b"\r\n"):
-            return said, line
-    return said, None
+            return declared, line
+    return declared, None
 
 
-def _names(begun: list[Line], source: Lines, separator: str) -> tuple[list[str] | Record, int]:
+def _names(read_lines: list[Line], source: Lines, separator: str) -> tuple[list[str] | Record, int]:
     """The stripped cells of the first row and its number of lines; no cells if there is no row.
 
-    Further lines read for this are appended to `begun`.
+    Further lines read for this are appended to `read_lines`.
     """
-    lines = _RowLines(_again(begun, source), separator)
+    lines = _RowLines(_replayed(read_lines, source), separator)
     row = _row(csv.reader(lines, strict=True, delimiter=separator), lines)
     if row is None or isinstance(row, Record):
         return row or [], lines.count
     return [name.strip() for name in row[1]], lines.count
 
 
-def _again(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
+def _replayed(read_lines: list[Line], source: Iterator[Line]) -> Iterator[Line]:
     """The lines already read, then further ones, which are appended to them, up to the limit of a header."""
-    yield from begun
-    for line in islice(source, _HEADER_LINES - len(begun)):
-        begun.append(line)
+    yield from read_lines
+    for line in islice(source, _HEADER_LINES - len(read_lines)):
+        read_lines.append(line)
         yield line
 
 
@@ -414,12 +416,12 @@ OTHERS_IN_QUOTES = "quoted cells are not separated as the header's are"
 
 
 def _in_words(error: csv.Error) -> str:
-    said = str(error)
-    if "unexpected end" in said:
+    message = str(error)
+    if "unexpected end" in message:
         return "a quote is opened and never closed"
-    if "new-line" in said:
+    if "new-line" in message:
         return _LONE_RETURN
-    if "field larger" in said:
+    if "field larger" in message:
         return f"a cell is {TOO_LONG}; a quote may not be closed"
     return OTHER_QUOTES
 

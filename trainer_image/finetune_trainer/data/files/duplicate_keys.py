@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 
-def are_told_apart(
+def has_unique_names(
     text: bytes | bytearray, values: Sequence[Any], *, quotes: int | None = None, parts: int | None = None
 ) -> bool:
     """Whether no object in some JSON text has a name twice; `values` is the decoded text.
@@ -46,9 +46,9 @@ def repeated_name(text: bytes | bytearray) -> str:
     """The duplicate name in the outermost object; "" if only nested objects have one."""
     found = [""]
 
-    def look(pairs: list[tuple[str, Any]]) -> None:
+    def note_names(pairs: list[tuple[str, Any]]) -> None:
         (name, count), *_ = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
         found.append(name if count > 1 else "")
 
-    json.loads(text, object_pairs_hook=look, parse_int=str, parse_float=str)
+    json.loads(text, object_pairs_hook=note_names, parse_int=str, parse_float=str)
     return found[-1]

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 
 from finetune_trainer.data.blocks import Block, Objects
-from finetune_trainer.data.files.array_blocks import elements, whole_elements
+from finetune_trainer.data.files.array_blocks import complete_elements, elements
 from finetune_trainer.data.files.json_lines import json_record
-from finetune_trainer.data.files.lines import END_OF_DOS, TOO_LONG, skip_bom
+from finetune_trainer.data.files.lines import CTRL_Z, TOO_LONG, skip_bom
 from finetune_trainer.data.files.source import broken_file
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, element_places
 
@@ -57,7 +57,7 @@ class _Elements:
         self._block = b""
         self._at = 0
         """Next position in the block; one byte beyond its end if an escape is cut in two."""
-        self._careful = 0
+        self._single_until = 0
         """Up to here elements are read one by one, because reading them together has failed."""
         self._line = 1
         self._text = bytearray()
@@ -91,7 +91,7 @@ class _Elements:
                 yield self._record(row)
             if end == b"]":
                 behind = self.open()
-                if self.open() if behind == END_OF_DOS else behind:
+                if self.open() if behind == CTRL_Z else behind:
                     yield Record(Position(self._line, row=row + 1), None, _AFTER)
                 return
             row += 1
@@ -99,26 +99,26 @@ class _Elements:
 
     def _together(self, row: int) -> Block | None:
         """The complete elements in the block if none is unusual; otherwise None, and the next one is read alone."""
-        if self._at < self._careful:
+        if self._at < self._single_until:
             return None
-        self._top_up()
-        found = whole_elements(self._block, self._at)
+        self._refill()
+        found = complete_elements(self._block, self._at)
         start, end = found or (0, len(self._block))
         read = elements(self._block[start:end]) if found else None
         if read is None:
-            self._careful = end
+            self._single_until = end
             return None
         line = self._line + self._block.count(b"\n", self._at, start)
         self._line = line + self._block.count(b"\n", start, end)
         self._at = end
         return Objects(element_places(row, line, read.breaks), read.rows)
 
-    def _top_up(self) -> None:
+    def _refill(self) -> None:
         """Refill the block if less than half of its size is left."""
         if self._at >= len(self._block) - _BLOCK // 2:
             self._block = self._block[self._at :]
             self._block += self._stream.read(_BLOCK - len(self._block))
-            self._at = self._careful = 0
+            self._at = self._single_until = 0
 
     def _record(self, row: int) -> Record:
         position = Position(self._begins if self._size else self._line, row=row)
@@ -175,5 +175,5 @@ class _Elements:
         """Ensure that the block has unread bytes, by reading a new one if needed; False at the end of the stream."""
         if self._at >= len(self._block):
             self._at -= len(self._block)
-            self._block, self._careful = self._stream.read(_BLOCK), 0
+            self._block, self._single_until = self._stream.read(_BLOCK), 0
         return bool(self._block)

@@ -18,20 +18,20 @@ import pyarrow.parquet as pq
 
 from finetune_api.reasons import Reason
 from finetune_trainer.data.blocks import Block, Table
-from finetune_trainer.data.files.background import ahead
+from finetune_trainer.data.files.background import prefetched
 from finetune_trainer.data.files.lines import TOO_LONG
 from finetune_trainer.data.files.source import broken_file
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, group_places
 from finetune_trainer.errors import TrainerError
 
-_BATCH_ROWS, _MOST_ROWS = 256, 512
+_BATCH_ROWS, _MAX_ROWS = 256, 512
 """Rows of a block: the target if rows are short, and the maximum."""
 _AHEAD_ROWS, _AHEAD_BYTES = 4096, 1024 * 1024
 """Size of a batch that another thread decodes: waiting for one takes as long as checking hundreds of rows."""
 _BATCH_BYTES = 64 * 1024 * 1024
 _BLOCK_BYTES = 128 * 1024
 _SMALL_GROUP = 16 * 1024 * 1024
-_LOOKED_AT = 64  # columns of the first row
+_FIRST_ROW_COLUMNS = 64  # columns of the first row
 
 
 class ParquetRows:
@@ -59,7 +59,7 @@ class ParquetRows:
     def first_row(self) -> dict[str, Any]:
         """The first text columns of the first row; {} if it cannot be read."""
         kinds = zip(self.columns, self._parquet.schema_arrow.types, strict=True)
-        of_text = [name for name, kind in kinds if _is_text(kind)][:_LOOKED_AT]
+        of_text = [name for name, kind in kinds if _is_text(kind)][:_FIRST_ROW_COLUMNS]
         try:
             batch = next(self._parquet.iter_batches(1, [0], of_text, use_threads=False), None) if of_text else None
             rows = [] if batch is None or batch.nbytes > ROW_LIMIT else batch.slice(0, 1).to_pylist()
@@ -96,14 +96,14 @@ class ParquetRows:
         """
         places = _Places(self._places(groups))
         places.take(passed)
-        batches = _together(_behind(passed, self._batches(groups, columns, rows)))
+        batches = _merged(_skipping(passed, self._batches(groups, columns, rows)))
         while True:
             try:
                 batch = next(batches, None)
             except MemoryError:
                 raise
             except (pa.ArrowException, OSError) as error:
-                yield from self._up_to_the_broken(groups, columns, rows, next(iter(places.take(1)), None), error)
+                yield from self._rows_before_error(groups, columns, rows, next(iter(places.take(1)), None), error)
                 return
             taken = places.take(1 if batch is None else batch.num_rows)
             if len(taken) != (0 if batch is None else batch.num_rows):
@@ -121,14 +121,14 @@ class ParquetRows:
             pa.ArrowException: the next rows need smaller batches, or cannot be read.
         """
         read = partial(self._parquet.iter_batches, row_groups=groups, columns=columns, use_threads=False)
-        if rows <= _MOST_ROWS:
+        if rows <= _MAX_ROWS:
             yield from read(rows)
             return
-        deque(_as_said(islice(read(_MOST_ROWS), 1), rows), 0)
-        for batch in ahead(_as_said(read(rows), rows)):
-            yield from (batch.slice(at, _MOST_ROWS) for at in range(0, batch.num_rows, _MOST_ROWS))
+        deque(_while_as_expected(islice(read(_MAX_ROWS), 1), rows), 0)
+        for batch in prefetched(_while_as_expected(read(rows), rows)):
+            yield from (batch.slice(at, _MAX_ROWS) for at in range(0, batch.num_rows, _MAX_ROWS))
 
-    def _up_to_the_broken(
+    def _rows_before_error(
         self, groups: list[int], columns: list[str], rows: int, place: int | None, error: Exception
     ) -> Iterator[Record | Block]:
         """The rows from `place` on, where a batch begins that fails in one of several row groups.
@@ -137,13 +137,13 @@ class ParquetRows:
         """
         last = groups[-1]
         at = Position(row_group=last, row=self._group(last).num_rows) if place is None else Position.unpacked(place)
-        if len(groups) == 1 and rows <= _MOST_ROWS:
+        if len(groups) == 1 and rows <= _MAX_ROWS:
             if "decrypt" in str(error).lower():
                 raise broken_file(self._file_name, "is an encrypted Parquet file", "Write it without encryption.")
             raise broken_file(self._file_name, f"row group {last} is broken after row {at.row}") from error
         for group in (one for one in groups if one >= (at.row_group or 0)):
             passed = (at.row or 0) if group == at.row_group else 0
-            yield from self._read([group], columns, min(rows, _MOST_ROWS), passed)
+            yield from self._read([group], columns, min(rows, _MAX_ROWS), passed)
 
 
 class _Places:
@@ -163,7 +163,7 @@ class _Places:
         return taken
 
 
-def _as_said(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+def _while_as_expected(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
     """The batches up to the first whose rows take far more memory than assumed for batches of `rows`."""
     for batch in batches:
         yield batch
@@ -171,7 +171,7 @@ def _as_said(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Record
             raise pa.ArrowInvalid("rows are longer than the end of the file says")
 
 
-def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _skipping(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The batches without the first `rows` rows."""
     for batch in batches:
         if rows < batch.num_rows:
@@ -179,7 +179,7 @@ def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordB
         rows = max(0, rows - batch.num_rows)
 
 
-def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _merged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Merges small batches: a block of six rows takes as long to check as one of fifty.
 
     Batches before an error are yielded before it is raised.
@@ -212,7 +212,7 @@ def batch_rows(group: Any) -> int:
     if a_row <= 0:
         return 1
     many = 1 << (_AHEAD_BYTES // a_row).bit_length() >> 1  # rounded, so that similar groups share one reader
-    return int(max(1, min(most, _BATCH_BYTES // a_row, max(many, _MOST_ROWS))))
+    return int(max(1, min(most, _BATCH_BYTES // a_row, max(many, _MAX_ROWS))))
 
 
 def _blocks(batch: pa.RecordBatch, places: Sequence[int]) -> Iterator[Record | Block]:

@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SITE_HELP, Uri
-from finetune_trainer.data.files.background import PIECE, Hashed
+from finetune_trainer.data.files.background import PIECE_BYTES, BackgroundHash
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.s3_words import in_words, refusal_of
@@ -37,7 +37,7 @@ from finetune_trainer.storage.store_errors import (
 _BLOCK = 4 * 1024 * 1024  # read-ahead from a store
 BUFFER = 1 << 17
 """Buffer size of a stream: rows are processed buffer by buffer, and the results should fit into the CPU cache."""
-_MOST_KEYS = 5
+_MAX_KEYS = 5
 
 _ONE_FILE = (
     "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
@@ -59,7 +59,7 @@ _LOCAL_STEP = {
     Reason.STORE_UNAVAILABLE: "Check the disk.",
 }
 _IN_A_STORE = "Check the uri: bucket or container, and path, in the same capital and small letters"
-_NOT_THERE = {
+_NOT_FOUND_STEPS = {
     "s3": f"{_IN_A_STORE}; of a compatible store also AWS_ENDPOINT_URL, which names no bucket.",
     "gs": f"{_IN_A_STORE}.",
     "abfs": f"{_IN_A_STORE}; and the name of the storage account.",
@@ -118,7 +118,7 @@ class Source:
 
     def drain(self) -> None:
         """Read the rest, only for size and hash."""
-        guarded(self.uri, self._raw.pass_over)
+        guarded(self.uri, self._raw.skip_hashed)
         while self.stream.read(1 << 18):
             pass
 
@@ -141,10 +141,10 @@ class Source:
         self.stream.close()
 
 
-class Filled(io.RawIOBase):
+class FullReads(io.RawIOBase):
     """Raw bytes whose reads are all full except the last: what `peek` shows does not depend on packet sizes."""
 
-    def some(self, view: memoryview) -> int:
+    def read_some(self, view: memoryview) -> int:
         """Put some bytes into the view. Returns their number, 0 only at the end."""
         raise NotImplementedError
 
@@ -155,54 +155,56 @@ class Filled(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer, unless the stream ends before."""
         view, filled = memoryview(buffer).cast("B"), 0
-        while filled < len(view) and (size := self.some(view[filled:])):
+        while filled < len(view) and (size := self.read_some(view[filled:])):
             filled += size
         return filled
 
 
-class _StoredBytes(Filled):
+class _StoredBytes(FullReads):
     """The stored bytes, counted and hashed; errors of the store are converted to TrainerError."""
 
     def __init__(self, uri: Uri, stored: io.RawIOBase, opened: os.stat_result | None) -> None:
         self._uri = uri
         self._stored = stored
         self._opened = opened
-        self._least = 0 if opened is None else opened.st_size
+        self._initial_size = 0 if opened is None else opened.st_size
         """Size at opening: if fewer bytes arrive, the file was rewritten meanwhile."""
         self._digest = hashlib.sha256()
-        self._beside = Hashed(stored.fileno(), self._least) if self._least > PIECE else None
+        self._background_hash = (
+            BackgroundHash(stored.fileno(), self._initial_size) if self._initial_size > PIECE_BYTES else None
+        )
         """For a large mounted file, instead of the digest: a second thread that reads and hashes it."""
         self.count = 0
         self.finished = False
 
-    def some(self, view: memoryview) -> int:
+    def read_some(self, view: memoryview) -> int:
         if self.finished and self._uri.mounted_path() is None:  # the HTTP client logs a warning with a stack trace
             return 0
         size: int = guarded(self._uri, lambda: self._stored.readinto(view))
-        if self._beside is None:
+        if self._background_hash is None:
             self._digest.update(view[:size])
         self.count += size
         self.finished = self.finished or not size
-        if self.finished and (self.count < self._least or guarded(self._uri, self._is_another)):
+        if self.finished and (self.count < self._initial_size or guarded(self._uri, self._was_replaced)):
             raise _changed(self._uri)
         return size
 
-    def pass_over(self) -> None:
+    def skip_hashed(self) -> None:
         """Skip what the second thread hashes."""
-        if self._beside is not None and self.count < self._least:
-            self.count = self._stored.seek(self._least)
+        if self._background_hash is not None and self.count < self._initial_size:
+            self.count = self._stored.seek(self._initial_size)
 
     def sha256(self) -> str:
         """The hash of what was read, in hexadecimal."""
-        if self._beside is None or self._opened is None:
+        if self._background_hash is None or self._opened is None:
             return self._digest.hexdigest()
-        found: str = guarded(self._uri, partial(self._beside.of, self.count))
+        found: str = guarded(self._uri, partial(self._background_hash.of, self.count))
         now, then = guarded(self._uri, partial(os.fstat, self._stored.fileno())), self._opened
         if now.st_size <= then.st_size and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
             raise _changed(self._uri)  # a file that only grew is fine: both threads read the added rows
         return found
 
-    def _is_another(self) -> bool:
+    def _was_replaced(self) -> bool:
         """Whether its name refers to another object now. Not for S3, which refuses such a read (If-Match)."""
         if self._uri.scheme not in ("abfs", "gs"):
             return False
@@ -212,8 +214,8 @@ class _StoredBytes(Filled):
 
     def close(self) -> None:
         if not self.closed:
-            if self._beside is not None:
-                self._beside.close()
+            if self._background_hash is not None:
+                self._background_hash.close()
             self._stored.close()
         super().close()
 
@@ -281,7 +283,7 @@ def _open_remote(uri: Uri) -> io.RawIOBase:
 
 def _https_client() -> dict[str, Any]:
     """Uses the site's proxy from the environment variables; the libraries of the other stores do so themselves."""
-    return {"trust_env": True, "trace_configs": [_within_tls()]}
+    return {"trust_env": True, "trace_configs": [_refuse_redirects_without_tls()]}
 
 
 def _s3_client() -> dict[str, Any]:
@@ -293,18 +295,18 @@ _CLIENTS: dict[str, Callable[[], dict[str, Any]]] = {"https": _https_client, "s3
 
 
 @cache
-def _within_tls() -> Any:
+def _refuse_redirects_without_tls() -> Any:
     """Refuses redirects to an address without TLS: anyone on the network could modify the rows."""
     import aiohttp
 
-    async def look(_session: Any, _context: Any, told: Any) -> None:
+    async def check(_session: Any, _context: Any, told: Any) -> None:
         place = urljoin(str(told.url), told.response.headers.get("Location", ""))
         if not place.startswith("https://"):
             message = f"{told.url.host} sends on to an address without TLS, from which no data are read"
             raise TrainerError(Reason.ACCESS_DENIED, message, "Name the https address of the file itself.")
 
     trace = aiohttp.TraceConfig()
-    trace.on_request_redirect.append(look)
+    trace.on_request_redirect.append(check)
     return trace
 
 
@@ -318,28 +320,28 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         place = str(Path(f"/{uri.path}").parent)
     if uri.scheme == "hf":
         place = "/".join((place, *uri.path.split("/")[:2]))  # of datasets/OWNER/NAME
-    if (told := _of_file(uri, place, error) or _of_keys(uri, place, error)) is not None:
+    if (told := _file_error(uri, place, error) or _credentials_error(uri, place, error)) is not None:
         return told
     status = status_of(error)
-    said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
+    detail = f" ({type(error).__name__}{f', status {status}' if status else ''})"
     if uri.mounted_path() is not None:
-        said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        detail = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     refused = refusal_of(error) if uri.scheme == "s3" else None
     reason = reason_of(error) if refused is None else refused.reason
     trouble = trouble_of(error)
     step = _step(uri, reason, error) if refused is None else refused.step
     if refused is not None:
-        said = f": {refused.why}"
+        detail = f": {refused.why}"
     if trouble == UNTRUSTED:
         reason, step = Reason.STORE_UNAVAILABLE, TRUST_STEP
     message = {
-        Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{said}{_instead(uri)}",
-        Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{said}",
-    }.get(reason, f"{name}: {place} does not answer as it should{f': {trouble}' if trouble else said}")
+        Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{detail}{_near_miss(uri)}",
+        Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{detail}",
+    }.get(reason, f"{name}: {place} does not answer as it should{f': {trouble}' if trouble else detail}")
     return TrainerError(reason, message, step)
 
 
-def _of_file(uri: Uri, place: str, error: Exception) -> TrainerError | None:
+def _file_error(uri: Uri, place: str, error: Exception) -> TrainerError | None:
     """Errors that are plainly due to the file, or to this machine."""
     name = uri.file_name
     if any(type(one).__name__ == "FileExpired" for one in chain(error)):  # from s3fs
@@ -357,7 +359,7 @@ def _of_file(uri: Uri, place: str, error: Exception) -> TrainerError | None:
     return None
 
 
-def _of_keys(uri: Uri, place: str, error: Exception) -> TrainerError | None:
+def _credentials_error(uri: Uri, place: str, error: Exception) -> TrainerError | None:
     """Errors that are plainly due to credentials, before the store is even asked."""
     status = status_of(error)
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
@@ -367,8 +369,8 @@ def _of_keys(uri: Uri, place: str, error: Exception) -> TrainerError | None:
         message = f"{uri.file_name}: {place} has no keys, or an invalid connection string"
         return TrainerError(Reason.ACCESS_DENIED, message, _AZURE_KEYS)
     if any(isinstance(one, NoTokenError) for one in chain(error)):
-        said = "Azure gives no token for it (ClientAuthenticationError)"
-        message = f"{uri.file_name}: {place} does not let it be read: {said}"
+        detail = "Azure gives no token for it (ClientAuthenticationError)"
+        message = f"{uri.file_name}: {place} does not let it be read: {detail}"
         return TrainerError(Reason.ACCESS_DENIED, message, f"{_AZURE_KEYS} {_AZURE_IDENTITY}")
     return None
 
@@ -384,8 +386,8 @@ def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:
         return f"{endpoint} is not a URL: it begins with https:// or http://."
     if reason == Reason.ACCESS_DENIED and uri.scheme == "s3" and _PAYER not in os.environ:
         return _READER_PAYS
-    if reason == Reason.DATASET_NOT_FOUND and uri.scheme in _NOT_THERE:
-        return _NOT_THERE[uri.scheme]
+    if reason == Reason.DATASET_NOT_FOUND and uri.scheme in _NOT_FOUND_STEPS:
+        return _NOT_FOUND_STEPS[uri.scheme]
     return _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
 
 
@@ -397,13 +399,13 @@ def _is_mounted(uri: Uri) -> bool:
     return Path(mounted.removesuffix(uri.path)).is_dir()
 
 
-def _instead(uri: Uri) -> str:
+def _near_miss(uri: Uri) -> str:
     """What is wrong with the path of a mounted file: the missing folder, or the most similar file name."""
     mounted = uri.mounted_path()
     if mounted is None:
         return ""
     if (folder := _first_missing(uri, mounted)) is not None:
-        shorter = None if uri.scheme == LOCAL_SCHEME else _shorter(uri, mounted)
+        shorter = None if uri.scheme == LOCAL_SCHEME else _existing_suffix(uri, mounted)
         return f"; there is no folder {folder}" + (f"; there is {shorter}" if shorter else "")
     try:
         names = [path.name for path in Path(mounted).parent.iterdir() if path.name != uri.file_name]
@@ -416,10 +418,10 @@ def _instead(uri: Uri) -> str:
     if best:
         return f"; there is {found[best[0]]}"
     keys = sorted(name for name in names if not name.startswith("..")) if uri.scheme == "configmap" else []
-    return f"; there {'is' if len(keys) == 1 else 'are'} {', '.join(keys[:_MOST_KEYS])}" if keys else ""
+    return f"; there {'is' if len(keys) == 1 else 'are'} {', '.join(keys[:_MAX_KEYS])}" if keys else ""
 
 
-def _shorter(uri: Uri, mounted: str) -> str | None:
+def _existing_suffix(uri: Uri, mounted: str) -> str | None:
     """A suffix of the path that exists: its beginning repeats the claim's name, or the mount path in a pod."""
     root, parts = Path(mounted.removesuffix(uri.path)), Path(uri.path).parts
     ends = (Path(*parts[skipped:]) for skipped in range(1, len(parts)))

@@ -4,7 +4,7 @@ import codecs
 import io
 import re
 
-from finetune_trainer.data.files.source import BUFFER, Filled, broken_file
+from finetune_trainer.data.files.source import BUFFER, FullReads, broken_file
 
 _BEGINNINGS = {
     "UTF-16": re.compile(rb"\xff\xfe(?!\0\0)|\xfe\xff"),
@@ -24,7 +24,7 @@ def as_utf8(stream: io.BufferedReader, encoding: str, file_name: str) -> io.Buff
     return io.BufferedReader(_Recoded(stream, encoding, file_name), buffer_size=BUFFER)
 
 
-class _Recoded(Filled):
+class _Recoded(FullReads):
     def __init__(self, stream: io.BufferedReader, encoding: str, file_name: str) -> None:
         self._stream = stream
         self._encoding = encoding
@@ -32,7 +32,7 @@ class _Recoded(Filled):
         self._decoder = codecs.getincrementaldecoder(encoding)(errors="surrogatepass")
         self._ready = b""
 
-    def some(self, view: memoryview) -> int:
+    def read_some(self, view: memoryview) -> int:
         block = b"more"
         while block and not self._ready:
             block = self._stream.read1(BUFFER)

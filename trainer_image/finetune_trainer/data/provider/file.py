@@ -1,6 +1,6 @@
-"""Rows → the file that a provider gets: JSON lines, one row each. Also how many tokens it is likely to be.
+"""Rows → the file that a provider receives: JSON Lines, one row each. Also estimates its number of tokens.
 
-Written to the pod's scratch folder, so that an upload that breaks off is repeated without reading the source again.
+Written to the pod's scratch folder, so that a failed upload can be repeated without reading the source again.
 """
 
 import hashlib
@@ -24,24 +24,24 @@ NAMED_ROWS = 5
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """A split, or the job's own code, as the provider gets it."""
+    """A split, or the job's own code, as the provider receives it."""
 
     split: PartName
     path: Path
     bytes: int
     sha256: str
     tokens: int
-    """An estimate, of one pass."""
+    """Estimated tokens of one epoch."""
     warnings: Sequence[str] = ()
-    """What the provider does with some of the rows that may not be meant."""
+    """What the provider does to some of the rows, if that may be unexpected."""
 
 
 def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRules, folder: Path) -> ConvertedFile:
-    """Write a split as JSON lines in the provider's form.
+    """Write a split as JSON Lines in the provider's format.
 
     Raises:
-        TrainerError: the provider would not take all of the rows, or a file so large; or reading them raises it.
-        OSError: the scratch folder has no room.
+        TrainerError: the provider would not accept all rows, or such a large file; or reading them raises it.
+        OSError: the scratch folder is full.
     """
     path = folder / f"{split}.jsonl"
     digest, size, tokens = hashlib.sha256(), 0, 0
@@ -85,7 +85,7 @@ def _parts(rows: Iterable[Row], rules: ProviderRules) -> Iterable[tuple[bytes, i
 
 
 class _BadRows:
-    """Rows that the provider would not take: all are counted, the first are named."""
+    """Rows that the provider would not accept: all are counted, the first are named."""
 
     def __init__(self, rules: ProviderRules) -> None:
         self._problems = rules.problems
@@ -93,7 +93,7 @@ class _BadRows:
         self.count = 0
 
     def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The others."""
+        """The rows without problems."""
         for row in rows:
             what = next((found for problem in self._problems if (found := problem(row))), None)
             if what is None:
