@@ -1,4 +1,4 @@
-"""Negative log likelihood of the test set's completions, weighted by token: unlike batches count as they should."""
+"""Negative log likelihood of the test set's completions, weighted by token, independent of batching."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +17,13 @@ from finetune_trainer.training.token_store import TokenStore
 def loss_on(
     net: Any, store: TokenStore, *, token_budget: int, compute_dtype: torch.dtype, interruption: Interruption
 ) -> float | None:
-    """Nats per labelled token over the whole store; None where no token has a label.
+    """Nats per labelled token over the whole store; None if no token has a label.
 
-    The sum over all tokens divided by their number, not a mean of batches' means. Rows are cut as in training, and
-    smaller from where a GPU's memory was not enough on.
+    The sum over all tokens divided by their number, not a mean of batch means. Rows are cut as in training, and into
+    smaller passes once a GPU runs out of memory.
 
     Raises:
-        TrainerError: OutOfMemory, it was not enough for a row alone.
+        TrainerError: OutOfMemory, even for a single row.
     """
     net.eval()
     total, tokens = 0.0, 0
@@ -41,7 +41,7 @@ def loss_on(
 
 
 def _sum_of(net: Any, passes: Sequence[Pass], compute_dtype: torch.dtype, interruption: Interruption) -> float | None:
-    """Nats of all passes, or None where memory was short: what failed is only freed when the exception is gone."""
+    """Nats of all passes, or None if out of memory: the failed pass is freed only once the exception is gone."""
     device, total = next(net.parameters()).device, 0.0
     try:
         for batch in passes:
