@@ -62,8 +62,7 @@ class World:
         return self.rank == 0
 
     def share(self, rows: Sequence[int], lengths: "Sequence[int] | NDArray[np.int64]") -> list[int]:
-        """This rank's rows of a step: dealt in order of length, alternating direction, so that all get similar token
-        counts."""
+        """This rank's rows of a step: dealt by length, alternating direction, so that token counts are similar."""
         by_length = sorted(range(len(rows)), key=lambda place: -lengths[place])
         turns = range(math.ceil(len(rows) / self.size))
         places = (turn * self.size + (self.size - 1 - self.rank if turn % 2 else self.rank) for turn in turns)
