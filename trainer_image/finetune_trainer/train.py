@@ -118,7 +118,7 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
     if world.is_first:  # before anything else: writes of an earlier attempt must not land after ours
         with write_errors(Path(job.output)):
             interruption.stop_when_passed(keeping.fence)
-    if world.tell("finished", lambda: _was_finished(attempt)):
+    if world.broadcast("finished", lambda: _was_finished(attempt)):
         return
     attempt = replace(attempt, moment=moment.of_run(Path(job.output), world))
     trackers.require(job)
@@ -140,7 +140,7 @@ def _inputs(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
     if job.spec.method != "QLoRA":
         four_bit.leave_out(folder)
     base_alike.require(world, folder)
-    told = world.tell("data", lambda: _checked_data(attempt, folder).wire())
+    told = world.broadcast("data", lambda: _checked_data(attempt, folder).wire())
     attempt.interruption.check()  # Python drops exceptions raised in destructors: a signal may have been missed
     return folder, DatasetVerdict.model_validate(told)
 
@@ -262,7 +262,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     base_model.quiet_libraries()
     job, world, reporter = attempt.job, attempt.world, attempt.reporter
     width = compute_dtype_of(job).itemsize
-    shards = world.tell(
+    shards = world.broadcast(
         "shards", lambda: memory_fit.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
     )
     held = Held.of(job, folder, world, shards)
@@ -273,14 +273,14 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
             require_answers(folder, run.answering)
         run.padded = why_padded(job, run.model)
     attempt.interruption.check()
-    with world.formed():
+    with world.connected():
         if shards > 1:
-            held.spread(run.compute_dtype)
+            held.shard(run.compute_dtype)
             require_works(
                 job, folder, run.model, run.chat.decoder_start
             )  # a collective call with the same result on every rank
             padded = why_padded(job, run.model)
-            run.padded = world.tell("padded", lambda: padded)
+            run.padded = world.broadcast("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
         trainer = _train(run)
         memory_fit.report_peak(reporter, trainer.lesson.halvings)

@@ -38,7 +38,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 0.01, 1.0
 _TIMEOUT = timedelta(minutes=30)
 """Of a collective: longer than ranks differ within one step."""
 
-_FINDING = timedelta(minutes=5)
+_CONNECT_TIMEOUT = timedelta(minutes=5)
 """Of connecting to the store, which exists before the ranks: torchrun's agents use it for their rendezvous."""
 
 _BUCKET_BYTES = 64 * 1024 * 1024
@@ -68,7 +68,7 @@ class World:
         places = (turn * self.size + (self.size - 1 - self.rank if turn % 2 else self.rank) for turn in turns)
         return [rows[by_length[place]] for place in places if place < len(rows)] if self.size > 1 else list(rows)
 
-    def tell(self, name: str, work: Callable[[], Any]) -> Any:
+    def broadcast(self, name: str, work: Callable[[], Any]) -> Any:
         """Call `work` on rank 0 and broadcast its result, which must be valid JSON, to every rank.
 
         A collective call, in the same order on every rank; the name only helps to debug the store.
@@ -80,11 +80,11 @@ class World:
             return work()
         key = self._key(name)
         if self.is_first:
-            told = work()
-            with _others_may_end():
-                self.store.set(key, json.dumps(told))
-            return told
-        with _others_may_end():
+            result = work()
+            with _lost_rank_interrupts():
+                self.store.set(key, json.dumps(result))
+            return result
+        with _lost_rank_interrupts():
             self._wait_for(key)
             return json.loads(self.store.get(key))
 
@@ -99,17 +99,17 @@ class World:
         done = self._key(f"{name} on node {self.rank // self.per_node}")
         if self.rank % self.per_node == 0:
             made = work()
-            with _others_may_end():
+            with _lost_rank_interrupts():
                 self.store.set(done, "")
             return made
-        with _others_may_end():
+        with _lost_rank_interrupts():
             self._wait_for(done)
         return otherwise()
 
     def _key(self, name: str) -> str:
         return f"{next(self._numbers)} {name}"
 
-    def form(self) -> None:
+    def connect(self) -> None:
         """Wait for every rank, and create the process group: from then on collectives work.
 
         Raises:
@@ -120,7 +120,7 @@ class World:
         import torch
         from torch import distributed
 
-        with _others_may_end():
+        with _lost_rank_interrupts():
             if self.store.add("arrived", 1) == self.size:
                 self.store.set("all here", "")
             self._wait_for("all here")
@@ -130,24 +130,24 @@ class World:
             )
 
     @contextmanager
-    def formed(self) -> Iterator[None]:
+    def connected(self) -> Iterator[None]:
         """A block in which collectives work, also those of a sharded model.
 
         Raises:
             TrainerError: Interrupted, one of the ranks has ended.
         """
-        self.form()
+        self.connect()
         try:
             yield
-            self.anyone(False)  # detects a rank that has ended, before waiting for it
-            self._leave_together()
+            self.any_rank(False)  # detects a rank that has ended, before waiting for it
+            self._leave_with_all()
         except RuntimeError as error:
-            if self.store is None or not is_end_of_line(error):
+            if self.store is None or not is_lost_rank(error):
                 raise
-            raise _another_has_ended() from error
-        self.part()
+            raise _lost_rank() from error
+        self.disconnect()
 
-    def _leave_together(self) -> None:
+    def _leave_with_all(self) -> None:
         """Wait until all ranks have read the last messages: closing a connection discards unread ones.
 
         The store may belong to rank 0, which therefore leaves last.
@@ -158,7 +158,7 @@ class World:
 
         synchronize(self.store, b"", self.rank, self.size, "leaving", _TIMEOUT.total_seconds())
 
-    def part(self) -> None:
+    def disconnect(self) -> None:
         """Destroy the process group: from now on each rank runs on its own."""
         if self.store is None:
             return
@@ -173,34 +173,34 @@ class World:
         import torch
         from torch import distributed
 
-        with _others_may_end():
+        with _lost_rank_interrupts():
             summed = torch.tensor(numbers, dtype=torch.float64)
             distributed.all_reduce(summed)
         return tuple(summed.tolist())
 
-    def anyone(self, asked: bool) -> bool:
+    def any_rank(self, asked: bool) -> bool:
         """Whether it is true on any rank."""
         return self.sums(float(asked))[0] > 0
 
-    def most(self, number: int) -> int:
+    def largest(self, number: int) -> int:
         """The maximum over all ranks."""
         if self.store is None:
             return number
         import torch
         from torch import distributed
 
-        with _others_may_end():
+        with _lost_rank_interrupts():
             largest = torch.tensor(number)
             distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
         return int(largest)
 
-    def equalise(self, parameters: Iterable["torch.Tensor"]) -> None:
+    def broadcast_weights(self, parameters: Iterable["torch.Tensor"]) -> None:
         """Broadcast the values of rank 0."""
         if self.store is None:
             return
         from torch import distributed
 
-        with _others_may_end():
+        with _lost_rank_interrupts():
             for value in parameters:
                 distributed.broadcast(value.data, src=0)
 
@@ -212,7 +212,7 @@ class World:
         from torch import distributed
 
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        with _others_may_end():
+        with _lost_rank_interrupts():
             has = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.int32)
             distributed.all_reduce(has)
             for parameter, holders in zip(trained, has.tolist(), strict=True):
@@ -246,7 +246,7 @@ ALONE = World()
 
 
 def join(per_node: int = 1, environment: Mapping[str, str] = os.environ) -> World:
-    """The world that torchrun put this process into, or `ALONE`. Collectives only work after `form`.
+    """The world that torchrun put this process into, or `ALONE`. Collectives only work after `connect`.
 
     Removes the variables from the environment: accelerate would read them and split the data itself.
 
@@ -257,8 +257,8 @@ def join(per_node: int = 1, environment: Mapping[str, str] = os.environ) -> Worl
         return ALONE
     from torch.distributed.rendezvous import rendezvous
 
-    with _others_may_end():
-        store, rank, size = next(iter(rendezvous("env://", timeout=_FINDING)))
+    with _lost_rank_interrupts():
+        store, rank, size = next(iter(rendezvous("env://", timeout=_CONNECT_TIMEOUT)))
     store.set_timeout(_TIMEOUT)
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(variable, None)
@@ -279,17 +279,17 @@ def _buckets(gradients: Sequence["torch.Tensor"]) -> Iterator[list["torch.Tensor
 
 
 @contextmanager
-def _others_may_end() -> Iterator[None]:
+def _lost_rank_interrupts() -> Iterator[None]:
     """Torch has many errors for a lost rank. All are RuntimeErrors, but so is an out-of-memory error."""
     try:
         yield
     except RuntimeError as error:
         if is_short_of_device_memory(error):
             raise
-        raise _another_has_ended() from error
+        raise _lost_rank() from error
 
 
-def is_end_of_line(error: Exception) -> bool:
+def is_lost_rank(error: Exception) -> bool:
     """Whether torch means a lost rank, in code where errors may be anything: gloo's have no type of their own."""
     if not isinstance(error, RuntimeError):
         return False
@@ -298,5 +298,5 @@ def is_end_of_line(error: Exception) -> bool:
     return isinstance(error, DistError) or "gloo" in str(error)
 
 
-def _another_has_ended() -> TrainerError:
+def _lost_rank() -> TrainerError:
     return TrainerError(Reason.INTERRUPTED, "another process of this attempt has ended")

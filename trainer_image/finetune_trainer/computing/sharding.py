@@ -21,11 +21,11 @@ from finetune_trainer.errors import TrainerError
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether `spread` sharded it."""
+    """Whether `shard` sharded it."""
     return isinstance(model, FSDPModule)
 
 
-def spread(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtype) -> None:
+def shard(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtype) -> None:
     """Shard an empty model in place, and fill it with `whole`, whose weights are freed.
 
     A collective call, with `whole` on rank 0 only. Weights are gathered in `compute_dtype`, to which autocast would
@@ -34,8 +34,8 @@ def spread(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtyp
     Raises:
         TrainerError: InsufficientMemory, the model has no repeated layers to shard one by one.
     """
-    everybody: Any = distributed.group.WORLD
-    mesh = DeviceMesh.from_group(everybody, device)
+    all_ranks: Any = distributed.group.WORLD
+    mesh = DeviceMesh.from_group(all_ranks, device)
     narrow = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
     policy = MixedPrecisionPolicy() if compute_dtype == torch.float32 else narrow
     adapted = hasattr(model, "peft_config")
@@ -46,12 +46,12 @@ def spread(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtyp
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo supports no other
-    model.register_forward_hook(_share_again)
+    model.register_forward_hook(_reshard)
     model._apply(lambda value: torch.empty_like(value, device=device) if value.is_meta else value.to(device))  # noqa: SLF001 - `to` and `to_empty` know one case each
     _fill(model, whole)
 
 
-def _share_again(model: Any, _inputs: Any, _output: Any) -> None:
+def _reshard(model: Any, _inputs: Any, _output: Any) -> None:
     """Reshard parameters outside of the layers after a pass without gradients, as a backward pass does.
 
     Otherwise the model's parameters are copies in compute precision, unusable for optimizer and checkpoints.

@@ -122,7 +122,7 @@ class Gradients:
         short = self.lesson.halvings - halvings
         *self.means, given_up, any_short = self._world.sums(*part, self._cut_short, short)
         if any_short:
-            self._follow(self._world.most(short) - short, step)
+            self._follow(self._world.largest(short) - short, step)
         if given_up:
             self._interruption.spread()
             before.restore()
@@ -232,12 +232,12 @@ class Gradients:
         weighted = [(one, 1) for one in passes]
         if not self.are_sharded:
             return weighted
-        return weighted + [(self._steps.idle(), 0)] * (self._world.most(len(passes)) - len(passes))
+        return weighted + [(self._steps.idle(), 0)] * (self._world.largest(len(passes)) - len(passes))
 
     def asked(self) -> bool:
         """Whether to stop before the next pass: decided per rank, but jointly if sharded ranks wait for each other."""
         asked = self._interruption.asked
-        return self._world.anyone(asked) if self.are_sharded else asked
+        return self._world.any_rank(asked) if self.are_sharded else asked
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which a pass is computed."""

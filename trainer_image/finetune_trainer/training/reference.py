@@ -64,14 +64,14 @@ class Reference:
             Interrupted: a stop was requested; the values so far are saved.
             TrainerError: ArtifactFailed, they cannot be saved.
         """
-        known: list[float] = self._world.tell(f"reference {name}", lambda: self._kept(name, len(store)))
+        known: list[float] = self._world.broadcast(f"reference {name}", lambda: self._kept(name, len(store)))
         store.reference[: len(known)] = known
         if len(known) < len(store):
             logger.info("the model before training is asked about %d pairs of %s", len(store) - len(known), name)
         for start in range(len(known), len(store), SORTED_TOGETHER):
             rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
             margins = self._margins(store, rows)
-            if self._world.anyone(self._interruption.asked):
+            if self._world.any_rank(self._interruption.asked):
                 self._keep(name, store.reference[:start], at_once=True)
                 self._interruption.spread()
                 self._interruption.check()

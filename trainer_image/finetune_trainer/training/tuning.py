@@ -93,17 +93,17 @@ class Held:
         if shards == 1:
             return cls(tunable_model(job, folder), None)
         whole = tunable_model(job, folder) if world.is_first else None
-        tied = world.tell("tied", lambda: whole is None or says_tied(whole))
+        tied = world.broadcast("tied", lambda: whole is None or says_tied(whole))
         model = tunable_model(job, folder, empty_but_tied=tied)
         if whole is not None and _names(model) != _names(whole):
             raise base_refusals.unusable(folder, "shared out among GPUs it would have other weights than its files")
         return cls(model, whole)
 
-    def spread(self, compute_dtype: Any) -> None:
+    def shard(self, compute_dtype: Any) -> None:
         """Shard the model; a collective call."""
         from finetune_trainer.computing import sharding
 
-        sharding.spread(self.model, self.whole, device(), compute_dtype)
+        sharding.shard(self.model, self.whole, device(), compute_dtype)
 
     def released(self, trainer: "StepTrainer", compute_dtype: Any) -> Any:
         """The unsharded trained model on rank 0; a collective call.
