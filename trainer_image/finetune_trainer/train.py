@@ -117,7 +117,7 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
     job, world, interruption = attempt.job, attempt.world, attempt.interruption
     if world.is_first:  # before anything else: writes of an earlier attempt must not land after ours
         with write_errors(Path(job.output)):
-            interruption.stop_when_passed(keeping.fence)
+            interruption.stop_when_superseded(keeping.fence)
     if world.broadcast("finished", lambda: _was_finished(attempt)):
         return
     attempt = replace(attempt, moment=moment.of_run(Path(job.output), world))
@@ -149,7 +149,7 @@ def _was_finished(attempt: Attempt) -> bool:
     """Whether an earlier attempt wrote the artifact. If it was killed right after, its intermediate files remain."""
     found = was_finished(attempt.job, attempt.reporter, allow_local=attempt.allow_local)
     if found:
-        attempt.interruption.over()  # the result is reported and final: finish the clean-up without interruption
+        attempt.interruption.ignore_from_now_on()  # the result is reported and final: finish the clean-up without interruption
         attempt.tell_followers("Finished")
         _clear(attempt.job)
     return found

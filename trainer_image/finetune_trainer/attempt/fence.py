@@ -21,14 +21,14 @@ HOLDER = "attempt-holder"
 FOLDER = "attempts"
 
 
-class Passable(Protocol):
+class AttemptFence(Protocol):
     """Tells whether a newer attempt has started."""
 
     def take(self) -> bool:
         """Register this attempt as started; False if a newer one is already registered."""
         ...
 
-    def is_passed(self) -> bool:
+    def is_superseded(self) -> bool:
         """Whether a newer attempt has started."""
         ...
 
@@ -58,7 +58,7 @@ class Fence:
             staging.replace(self._output / name)
         return True
 
-    def is_passed(self) -> bool:
+    def is_superseded(self) -> bool:
         """Whether a newer attempt has started, or another pod of this one.
 
         Raises:
@@ -98,7 +98,7 @@ class StoreFence:
         self._store.put_bytes(self._mark, self._object)
         return True
 
-    def is_passed(self) -> bool:
+    def is_superseded(self) -> bool:
         """Whether a newer attempt has started, or another pod of this one.
 
         Raises:

@@ -1,6 +1,6 @@
 """Reasons to stop: SIGTERM, Ctrl-C, a newer attempt. Stops at once if nothing is lost, otherwise after a checkpoint.
 
-Writes no checkpoints: `deferred` work polls `asked` and writes them.
+Writes no checkpoints: `deferred` work polls `is_requested` and writes them.
 """
 
 import os
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import ClassVar, Literal
 
-from finetune_trainer.attempt.fence import Passable
+from finetune_trainer.attempt.fence import AttemptFence
 
 End = Literal["Finished", "Interrupted", "Failed"]
 """How an attempt ends. After an interruption another one may continue."""
@@ -33,29 +33,29 @@ class Interruption:
     the exit code. Otherwise, inside another program, the previous handlers are restored."""
 
     def __init__(self, patience: str | None = None) -> None:
-        self._asked = threading.Event()
+        self._requested = threading.Event()
         self._deferred = False
         self._raised = False
         self._over = False
-        self._fence: Passable | None = None
+        self._fence: AttemptFence | None = None
         self._patience = patience
 
     @property
-    def asked(self) -> bool:
+    def is_requested(self) -> bool:
         """Whether a stop was requested."""
-        return self._asked.is_set()
+        return self._requested.is_set()
 
     def wait(self, seconds: float) -> bool:
         """Wait up to this long for a stop request; returns whether there is one. For threads other than the run's."""
-        return self._asked.wait(seconds)
+        return self._requested.wait(seconds)
 
-    def ask(self, *, insist: bool = False) -> None:
+    def request(self, *, insist: bool = False) -> None:
         """Request a stop; raises Interrupted at once, but only once, unless the current work is deferred.
 
         A second request with `insist` does not wait for deferred work either.
         """
-        again = self._asked.is_set()
-        self._asked.set()
+        again = self._requested.is_set()
+        self._requested.set()
         if self._raised:
             return
         if not self._deferred or (insist and again):
@@ -64,29 +64,29 @@ class Interruption:
         if insist:
             self._say_patience()
 
-    def spread(self) -> None:
+    def set_by_other_rank(self) -> None:
         """Another rank got a stop request, so this one, whose current work is deferred, stops too."""
-        self._asked.set()
+        self._requested.set()
 
     def _say_patience(self) -> None:
         """Written to the descriptor: the signal may arrive while Python's own stderr is writing a line."""
         if self._patience:
             os.write(2, f"\n{self._patience}\n".encode())
 
-    def over(self) -> None:
+    def ignore_from_now_on(self) -> None:
         """Nothing is left to stop: from now on signals have no effect."""
         self._raised = self._over = True
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """For work that polls `asked` itself and stops where nothing is lost."""
+        """For work that polls `is_requested` itself and stops where nothing is lost."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
 
-    def stop_when_passed(self, fence: Passable) -> None:
+    def stop_when_superseded(self, fence: AttemptFence) -> None:
         """From now on, a newer attempt in the same output folder is a reason to stop.
 
         Raises:
@@ -98,15 +98,15 @@ class Interruption:
         if not fence.take():
             raise Interrupted
 
-    def is_passed(self) -> bool:
+    def is_superseded(self) -> bool:
         """Whether a newer attempt has started; if so, requests a stop.
 
         Raises:
             TrainerError: it cannot be found out.
         """
-        if self._fence is None or not self._fence.is_passed():
+        if self._fence is None or not self._fence.is_superseded():
             return False
-        self._asked.set()
+        self._requested.set()
         return True
 
     def before_writing(self) -> None:
@@ -116,7 +116,7 @@ class Interruption:
             Interrupted: there is a newer attempt.
             TrainerError: it cannot be found out.
         """
-        if self.is_passed():
+        if self.is_superseded():
             raise Interrupted
 
     def check(self) -> None:
@@ -125,7 +125,7 @@ class Interruption:
         Raises:
             Interrupted: a stop was requested.
         """
-        if self.asked:
+        if self.is_requested:
             raise Interrupted
 
     @contextmanager
@@ -133,7 +133,7 @@ class Interruption:
         """Handle SIGTERM and SIGINT while the block runs; only allowed on the main thread."""
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
-            self.ask(insist=number == signal.SIGINT and self._patience is not None)
+            self.request(insist=number == signal.SIGINT and self._patience is not None)
 
         before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {
             number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)

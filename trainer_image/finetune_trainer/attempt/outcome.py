@@ -42,9 +42,9 @@ def run_to_end(work: Callable[[], None], reporter: Reporter, interruption: Inter
     with interruption.install():
         try:
             code = _outcome(work, reporter)
-            interruption.over()
+            interruption.ignore_from_now_on()
         except Interrupted:  # also if it arrives while another end is being reported
-            interruption.over()
+            interruption.ignore_from_now_on()
             code = _interrupted(reporter)
         reporter.close()
     return int(code)

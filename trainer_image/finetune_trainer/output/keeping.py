@@ -13,7 +13,7 @@ from pathlib import Path
 from finetune_api.job_status import ArtifactRef
 from finetune_api.names import ARTIFACT_FOLDER, CHECKPOINTS_FOLDER, artifact_folder
 from finetune_api.trainer import StoreRef, TrainerJob
-from finetune_trainer.attempt.fence import Fence, Passable, StoreFence
+from finetune_trainer.attempt.fence import Fence, AttemptFence, StoreFence
 from finetune_trainer.attempt.interruption import Interrupted
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.output.snapshots import Snapshots
@@ -39,7 +39,7 @@ class Keeping:
         """The job; its artifact_uri is that of this attempt's artifact."""
 
     @property
-    def fence(self) -> Passable:
+    def fence(self) -> AttemptFence:
         """Tells whether a newer attempt has started."""
         return Fence(Path(self.job.output), self.job.attempt)
 
@@ -62,10 +62,10 @@ class StoreKeeping(Keeping):
         self._snapshots = Snapshots(self._store, Path(job.output), job.attempt)
         self._stop, self._over = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="keeping", daemon=True)
-        self._passed = False
+        self._superseded = False
 
     @property
-    def fence(self) -> Passable:
+    def fence(self) -> AttemptFence:
         """As of the thread's last check: training does not wait for the store at each checkpoint."""
         return self
 
@@ -75,11 +75,11 @@ class StoreKeeping(Keeping):
 
     def take(self) -> bool:
         """Whether this is the newest attempt; `begin` has registered it."""
-        return not self._passed
+        return not self._superseded
 
-    def is_passed(self) -> bool:
+    def is_superseded(self) -> bool:
         """Whether a newer attempt was seen."""
-        return self._passed
+        return self._superseded
 
     def begin(self) -> None:
         """Register the attempt, restore what an earlier one left, and start the uploads.
@@ -109,7 +109,7 @@ class StoreKeeping(Keeping):
             Interrupted: there is a newer attempt.
         """
         self._end_thread()
-        if self._fence.is_passed():
+        if self._fence.is_superseded():
             raise Interrupted
         patient = Store(self._ref, LAST_PATIENCE_SECONDS)
         artifact_store.keep(Path(self.job.output) / ARTIFACT_FOLDER, patient, self._name)
@@ -149,12 +149,12 @@ class StoreKeeping(Keeping):
             self._thread.join()
 
     def _keep(self) -> None:
-        if not self._passed and self._snapshots.changed():
+        if not self._superseded and self._snapshots.changed():
             self._tried("the newest checkpoint is not in the store yet", self._take)
 
     def _take(self) -> None:
-        self._passed = self._fence.is_passed()
-        if not self._passed:
+        self._superseded = self._fence.is_superseded()
+        if not self._superseded:
             self._snapshots.take()
 
     def _tried(self, without: str, action: Callable[[], None]) -> None:

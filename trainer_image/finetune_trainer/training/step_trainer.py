@@ -168,9 +168,9 @@ class StepTrainer(Trainer):
 
     def stopping(self) -> bool:
         """Whether any rank got a stop request: then all ranks stop after the same step."""
-        asked = self.world.any_rank(self.interruption.asked)
+        asked = self.world.any_rank(self.interruption.is_requested)
         if asked:
-            self.interruption.spread()
+            self.interruption.set_by_other_rank()
         return asked
 
     def _resume_notes(self, folder: str, step: int, notes: dict[str, Any]) -> None:
@@ -338,7 +338,7 @@ class StepTrainer(Trainer):
 
     def _write_down(self, **line: Any) -> None:
         """Add a line to the record, unless a newer attempt has taken it over."""
-        if not self.interruption.is_passed():
+        if not self.interruption.is_superseded():
             self.metrics_record.add(**line)
 
 
