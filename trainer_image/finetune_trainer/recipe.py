@@ -74,7 +74,7 @@ class Context:
 
         Child processes of the code see it as well.
         """
-        return self.interruption.asked or self._reports.is_asked_to_stop
+        return self.interruption.is_requested or self._reports.is_asked_to_stop
 
     def stop(self) -> None:
         """Exit after writing a checkpoint; the next attempt starts the code again.

@@ -118,8 +118,8 @@ def _execute(keeping: Keeping, attempt: Attempt) -> None:
     job, world, interruption = attempt.job, attempt.world, attempt.interruption
     if world.is_first:  # before anything else: writes of an earlier attempt must not land after ours
         with write_errors(Path(job.output)):
-            interruption.stop_when_passed(keeping.fence)
-    if world.tell("finished", lambda: _was_finished(attempt)):
+            interruption.stop_when_superseded(keeping.fence)
+    if world.broadcast("finished", lambda: _was_finished(attempt)):
         return
     attempt = replace(attempt, moment=moment.of_run(Path(job.output), world))
     trackers.require(job)
@@ -141,7 +141,7 @@ def _inputs(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
     if job.spec.method != "QLoRA":
         four_bit.leave_out(folder)
     base_alike.require(world, folder)
-    told = world.tell("data", lambda: _checked_data(attempt, folder).wire())
+    told = world.broadcast("data", lambda: _checked_data(attempt, folder).wire())
     attempt.interruption.check()  # Python drops exceptions raised in destructors: a signal may have been missed
     return folder, DatasetVerdict.model_validate(told)
 
@@ -150,7 +150,7 @@ def _was_finished(attempt: Attempt) -> bool:
     """Whether an earlier attempt wrote the artifact. If it was killed right after, its intermediate files remain."""
     found = was_finished(attempt.job, attempt.reporter, allow_local=attempt.allow_local)
     if found:
-        attempt.interruption.over()  # the result is reported and final: finish the clean-up without interruption
+        attempt.interruption.ignore_from_now_on()  # the result is reported and final: finish cleaning up
         attempt.tell_followers("Finished")
         _clear(attempt.job)
     return found
@@ -263,7 +263,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     base_model.quiet_libraries()
     job, world, reporter = attempt.job, attempt.world, attempt.reporter
     width = compute_dtype_of(job).itemsize
-    shards = world.tell(
+    shards = world.broadcast(
         "shards", lambda: memory_fit.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
     )
     held = Held.of(job, folder, world, shards)
@@ -274,14 +274,14 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
             require_answers(folder, run.answering)
         run.padded = why_padded(job, run.model)
     attempt.interruption.check()
-    with world.formed():
+    with world.connected():
         if shards > 1:
-            held.spread(run.compute_dtype)
+            held.shard(run.compute_dtype)
             require_works(
                 job, folder, run.model, run.chat.decoder_start
             )  # a collective call with the same result on every rank
             padded = why_padded(job, run.model)
-            run.padded = world.tell("padded", lambda: padded)
+            run.padded = world.broadcast("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
         trainer = _train(run)
         memory_fit.report_peak(reporter, trainer.lesson.halvings)

@@ -74,7 +74,7 @@ def test_a_job_leaves_its_artifact_in_the_store_and_nothing_else(template, bucke
 @pytest.mark.alike
 def test_an_interrupted_attempt_is_gone_on_with_on_another_node(template, any_bucket, undisturbed, tmp_path):
     first = attempt(template, any_bucket, "moved", tmp_path, 1)
-    code, report = run(first, at_step(6, lambda interruption: interruption.ask()))
+    code, report = run(first, at_step(6, lambda interruption: interruption.request()))
     assert code == ExitCode.INTERRUPTED
     assert report.progress.saved_step >= 6, "what the last upload has brought there counts"
     steps = []
@@ -91,7 +91,7 @@ def test_an_interrupted_attempt_is_gone_on_with_on_another_node(template, any_bu
 
 def test_on_several_nodes_each_pod_has_the_checkpoint_and_one_rank_brings_it(template, bucket, tmp_path):
     first = attempt(template, bucket, "nodes", tmp_path, 1)
-    assert run(first, at_step(6, lambda interruption: interruption.ask()))[0] == ExitCode.INTERRUPTED
+    assert run(first, at_step(6, lambda interruption: interruption.request()))[0] == ExitCode.INTERRUPTED
     before = set(bucket.names("nodes"))
     for rank, comes in {1: False, 2: True, 3: False}.items():
         job = attempt(template, bucket, "nodes", tmp_path / str(rank), 2).model_copy(update={"ranks_per_node": 2})
