@@ -1,6 +1,6 @@
-"""`finetune-trainer run`: a FineTuneJob manifest done here, without a cluster, by the same code as in the pod.
+"""`finetune-trainer run`: runs a FineTuneJob manifest without a cluster, with the same code as the pod.
 
-Datasets may be file:// here. A run that was stopped goes on from its checkpoint when it is started again.
+Datasets may be file:// here. A run that was stopped resumes from its checkpoint when it is started again.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from finetune_trainer.train import execute
 
 _LOCK = ".running"
 _MARKS = (_LOCK, fence.FILE)
-"""What is in an output folder from the first moment of a run on: here, and on a cluster."""
+"""Files that an output folder has from the start of a run, here or on a cluster."""
 
 _LONGEST_ADDRESS = 1024
-"""Of an artifact, in a job's status: a run would end in vain once all is done."""
+"""Limit of an artifact URI in a job's status: checked first, since the run would fail only at its very end."""
 
 _PATIENCE = (
     "Stopping as soon as a checkpoint is written. Ctrl-C again stops at once and loses what came after the last one."
@@ -62,11 +62,11 @@ _NEXT_STEP_HERE = {
     Reason.ARTIFACT_FAILED: "Make room on the disk, or name a folder that you may write to with --output; then "
     + _AGAIN,
 }
-"""What to do without a cluster, where the reason's own next step speaks of one."""
+"""Next steps without a cluster, where the reason's own next step assumes one."""
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do the job and say where the model is; the exit code is that of `train`."""
+    """Run the job and print where the model is; the exit code is that of `train`."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         job = local_job(read_job(args.file), args.output, args.model_cache, args.code)
@@ -92,15 +92,15 @@ def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruptio
     except TrainerError as error:
         raise outcome.with_next_step(error, _NEXT_STEP_HERE) from error
     finally:
-        display.close()  # before anything else is said: the bar's line has no end
+        display.close()  # before any other output: the bar's line has no newline
 
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[bool]:
-    """Keep the output folder from a second run. The lock goes with the process, however that ends.
+    """Lock the output folder against a second run. The kernel drops the lock when the process ends, however it ends.
 
-    Yields whether the run before was ended for want of memory: it has left the kernel's count of such ends, and that
-    has grown since.
+    Yields whether the previous run was killed for lack of memory: a run leaves the kernel's OOM-kill count in the lock
+    file until it ends, and that count has grown since.
 
     Raises:
         TrainerError: ArtifactFailed, another run has the folder, or it cannot be written.
@@ -136,7 +136,7 @@ def _leave(lock: TextIO, text: str) -> None:
 
 
 def _ended_for_memory() -> int:
-    """How many processes the kernel has ended for want of memory since this machine started; 0 where none is told."""
+    """How many processes the kernel has OOM-killed since this machine started; 0 if it does not say."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
             if line.startswith("oom_kill "):
@@ -145,7 +145,7 @@ def _ended_for_memory() -> int:
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse a folder in which something else has a name that a run writes or, at its end, deletes.
+    """Refuse a folder that holds foreign files under names that a run writes, or deletes at its end.
 
     Raises:
         TrainerError: ArtifactFailed.
@@ -159,7 +159,7 @@ def _require_own(folder: Path) -> None:
 
 
 def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | None, code: Path | None) -> TrainerJob:
-    """The job as the operator would hand it to a pod, with folders of this machine.
+    """The job as the operator would give it to a pod, with folders of this machine.
 
     Raises:
         TrainerError: SpecInvalid, spec.code and --code do not go together, or libraries cannot open a folder.
@@ -183,7 +183,7 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
 
 
 def _require_utf8(*folders: Path) -> None:
-    """Refuse names that Python opens and libraries do not: what they write last would end hours of training."""
+    """Refuse names that Python can open but libraries cannot: the last file they write would fail after hours."""
     for folder in folders:
         if os.fsencode(folder) == str(folder).encode(errors="replace"):
             continue
@@ -195,7 +195,7 @@ def _require_utf8(*folders: Path) -> None:
 
 
 def _address_of(artifact_folder: Path) -> str:
-    """What the result calls it, where each byte of a letter that is not of ASCII takes three characters."""
+    """The URI in the result, in which every byte of a non-ASCII character takes three characters."""
     address = artifact_folder.as_uri()
     if len(address) > _LONGEST_ADDRESS:
         said = f"--output: as an address it has {len(address):,} characters, of at most {_LONGEST_ADDRESS:,}"
@@ -204,7 +204,7 @@ def _address_of(artifact_folder: Path) -> str:
 
 
 def _require_heeded(spec: FineTuneJobSpec) -> None:
-    """Refuse what would be another training without a word: a provider's own learning rate, or a job made elsewhere."""
+    """Refuse fields that would silently have no effect: a provider's learning rate, or an adopted job."""
     named = ["spec.adopt"] if spec.adopt is not None else []
     if spec.hyperparameters.learning_rate_multiplier is not None:
         named.append("spec.hyperparameters.learningRateMultiplier")
@@ -230,7 +230,7 @@ def _require_code(manifest: FineTuneJobManifest, code: Path | None) -> None:
 
 
 class Display:
-    """What a person sees: a line when something new begins, and a bar while the model learns."""
+    """Terminal output: a line when a new phase begins, and a progress bar during training."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -238,7 +238,7 @@ class Display:
         self._ran = False
 
     def show(self, report: Report) -> None:
-        """Show what is new in the report."""
+        """Print what is new in the report."""
         if report.dataset and report.dataset.train:
             self._once(f"Data: {report.dataset.message}", *(f"  warning: {text}" for text in report.dataset.warnings))
         if report.phase == "Validating":
@@ -258,7 +258,7 @@ class Display:
             self._once(*(f"warning: {said}" for said in report.result.warnings or ()), *_not_evaluated(report.result))
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar and leave it on the screen."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -309,7 +309,7 @@ def _not_evaluated(result: TrainingResult) -> list[str]:
 
 
 def _scores(found: EvaluationResult) -> list[str]:
-    """The deciding metric of everybody, and the verdicts."""
+    """The deciding metric of every model, and the verdicts."""
     baselines = found.baselines
     named: list[tuple[str, Compared | None]] = [
         ("base model", baselines.zero_shot),

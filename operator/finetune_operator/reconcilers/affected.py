@@ -111,8 +111,8 @@ def pause(resource: Resource, obj: Mapping[str, Any], store: Store) -> float:
         return 0
     namespace, label = obj["metadata"]["namespace"], labels_of(obj).get(JOB_LABEL, "")
     named = store.select(FINE_TUNE_JOBS, labelled(namespace, label))
-    unsaid = named and all(is_of_the_definition(job.get("status") or {}) for job in named)
-    return STARTING.total_seconds() if unsaid else 0
+    unrecorded = named and all(is_of_the_definition(job.get("status") or {}) for job in named)
+    return STARTING.total_seconds() if unrecorded else 0
 
 
 def _has_only_begun(pod: Mapping[str, Any], store: Store) -> bool:

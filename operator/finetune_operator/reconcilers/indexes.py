@@ -30,7 +30,7 @@ from finetune_operator.runtime.store import Indexer
 UNRELEASED = "unreleased"
 """Index key of the FineTuneJobs whose evaluation left deployments that cannot be deleted."""
 
-UNSAID = "unsaid"
+UNRECORDED = "unrecorded"
 """Index key of the FineTuneJobs whose status is still the default of their definition."""
 
 UNCLEANED = "uncleaned"
@@ -150,7 +150,7 @@ def _index_job(job: Manifest) -> Iterator[str]:
         yield under_way(namespace, model)
         yield from _index_stuck(job)
     if is_of_the_definition(job.get("status") or {}):
-        yield UNSAID
+        yield UNRECORDED
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):

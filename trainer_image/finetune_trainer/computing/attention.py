@@ -152,6 +152,19 @@ def inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
+def turn_of(model: Any) -> int | None:
+    """The most tokens of a row that leave a model's rotation as it is (longrope, dynamic NTK); None for most models.
+
+    With one token more all rows of its pass are rotated otherwise.
+    """
+    config = inner(model).config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_layers = [one for one in (rope, *rope.values()) if isinstance(one, dict)]
+    changing = [one for one in of_layers if one.get("rope_type") in ("longrope", "dynamic")]
+    first = "original_max_position_embeddings"
+    return min((one.get(first) or config.max_position_embeddings for one in changing), default=None)
+
+
 @contextmanager
 def kept_apart(model: Any) -> Iterator[None]:
     """The model attends within documents; every forward pass in here needs `boundaries`."""

@@ -38,11 +38,13 @@ def generated(
     Raises:
         TrainerError: OutOfMemory, it was not enough for a question alone.
     """
+    from finetune_trainer.computing.attention import turn_of  # needs torch
+
     model.eval()
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    left, apart = dict.fromkeys(range(len(prompts))), minds_padding(model)
+    left, turn = dict.fromkeys(range(len(prompts))), 0 if minds_padding(model) else turn_of(model)
     while left:
-        for group in _groups(left, lengths, token_budget, apart=apart):
+        for group in _groups(left, lengths, token_budget, turn):
             new = _tried(model, [prompts[place] for place in group], generation, max_new_tokens)
             if new is None:
                 token_budget = _smaller(group, lengths)
@@ -53,11 +55,11 @@ def generated(
                 del left[place]
 
 
-def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, *, apart: bool) -> Iterator[list[int]]:
-    """Places of prompts that go together; only those of one length where padding would change an answer (`apart`)."""
+def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, turn: int | None) -> Iterator[list[int]]:
+    """Places of prompts that go together; beyond `turn` only those of one length, as padding would change an answer."""
     of_length: dict[int, list[int]] = {}
     for place in places:
-        of_length.setdefault(lengths[place] if apart else 0, []).append(place)
+        of_length.setdefault(lengths[place] if turn is not None and lengths[place] > turn else 0, []).append(place)
     for _, alike in sorted(of_length.items(), reverse=True):
         for group in forward_passes([lengths[place] for place in alike], token_budget=budget):
             yield [alike[place] for place in group]

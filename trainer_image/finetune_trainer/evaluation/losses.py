@@ -8,6 +8,7 @@ import torch
 from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing import gpus
+from finetune_trainer.computing.attention import turn_of
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.training.batches import SORTED_TOGETHER
 from finetune_trainer.training.passes import Cut, Pass, autocast, labelled, loss_sum, on_device, passes_of
@@ -26,16 +27,16 @@ def loss_on(
         TrainerError: OutOfMemory, it was not enough for a row alone.
     """
     net.eval()
-    total, tokens = 0.0, 0
+    total, tokens, turn = 0.0, 0, turn_of(net)
     for start in range(0, len(store), SORTED_TOGETHER):
         rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
-        passes = passes_of(store, rows, Cut(token_budget))
+        passes = passes_of(store, rows, Cut(token_budget, turn=turn))
         while (loss := _sum_of(net, passes, compute_dtype, interruption)) is None:
             gpus.give_back()
             if len(passes) == len(rows):
                 raise TrainerError(Reason.OUT_OF_MEMORY, "the GPU's memory was not enough for the loss of one row")
             token_budget //= 2
-            passes = passes_of(store, rows, Cut(token_budget))
+            passes = passes_of(store, rows, Cut(token_budget, turn=turn))
         total, tokens = total + loss, tokens + sum(map(labelled, passes))
     return total / tokens if tokens else None
 
