@@ -134,7 +134,7 @@ class DeploymentReconciler:
                 view = replace(view, idle=OUT_OF_SIGHT)
             else:
                 deployment, view = await self._idle.look(deployment, view)
-            deployment, view = await self._left(deployment, view, target)
+            deployment, view = await self._hosted.leave(deployment, view, target)
         decision = decide(view)
         try:
             made = await self._serve(deployment, view, decision)
@@ -143,8 +143,8 @@ class DeploymentReconciler:
             if made and (made.applied or contested or unwatched):
                 # The server was read before this change, or before it was created; and no watch event tells of one
                 # whose label a policy removed.
-                view = replace(view, serving=self._serving_of(view, made.present))
-                view = replace(view, contested=contested.note if contested else "")
+                state = read_serving(made.present, self._pods_of(view.namespace, view.name), view.now)
+                view = replace(view, serving=state, contested=contested.note if contested else "")
                 decision = decide(view)
             if view.serving.state == "Rolling" and not view.deleting:
                 view = replace(view, serving=await self._explained(view))
@@ -162,12 +162,6 @@ class DeploymentReconciler:
         again = contested.seconds if contested else None
         named = NAMES_CHECK_SECONDS if view.beside else None
         return deployment, decision, again or rolls or ends or named or looks_again(view)
-
-    async def _left(
-        self, deployment: Manifest, view: DeploymentView, target: Target | None
-    ) -> tuple[Manifest, DeploymentView]:
-        """Delete what an earlier version has at a provider, where this one needs nothing there."""
-        return await self._hosted.leave(deployment, view, target) if view.status.hosted else (deployment, view)
 
     async def _explained(self, view: DeploymentView) -> Serving:
         """The state of a server whose pods do not start, with what only their Events say, such as a missing volume."""
@@ -200,7 +194,7 @@ class DeploymentReconciler:
                 return deployment, None, good_for
             view = replace(view, meanwhile=await self._earlier(view, target))
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
-            deployment, view = await self._left(deployment, view, target)
+            deployment, view = await self._hosted.leave(deployment, view, target)
             view = await self._without_pods(deployment, view, here)
             unseen = view.serving.failure if view.serving.available else None
             return deployment, not_served(view, unseen) if unseen else decide(view), _with_pods(here, again)
@@ -341,10 +335,6 @@ class DeploymentReconciler:
         jobs = store.addresses(FINE_TUNE_JOBS, under_way(namespace, model))
         failed = store.addresses(FINE_TUNE_JOBS, failed_for(namespace, model))
         return Beside(models, [name for _, name in jobs], [name for _, name in failed])
-
-    def _serving_of(self, view: DeploymentView, present: Manifest | None) -> Serving:
-        """The state of the server on this cluster, if there is one."""
-        return read_serving(present, self._pods_of(view.namespace, view.name), view.now)
 
     def _pods_of(self, namespace: str, name: str) -> list[Manifest]:
         return self._context.store.select(PODS, pods_of_deployment(namespace, name))
