@@ -17,7 +17,8 @@ _OF_LATEX = (
     "parallel|prec|subseteq|succ|u|warrow|a[nu]|anh|ext\\w*|frac|hanks|herefore|heta|ilde|imes|iny|itle|o|op|riangle\\w*"
 )
 """Commands that begin with n or t, without that letter."""
-_WRITTEN_PAIR = re.compile(rf"(?<!\\)(?:\\\\)*\\[nt](?!(?:{_OF_LATEX})(?![a-z]))")
+_WRITTEN_PAIR = re.compile(rf"(?<!\\)\\+[nt](?!(?:{_OF_LATEX})(?![a-z]))")
+"""Of a text that was escaped twice, or more often."""
 _PAIR = re.compile(r"\\(.?)", re.DOTALL)
 _ESCAPED = frozenset("ntr0\\")
 _PATH = re.compile(r"\b[A-Za-z]:\\|(?:\A|\s)(?:\\\\|\.{1,2}\\)\w")
