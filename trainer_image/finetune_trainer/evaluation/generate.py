@@ -57,7 +57,7 @@ def generated(
 
 
 def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, equal_from: int | None) -> Iterator[list[int]]:
-    """Groups prompts into batches; prompts longer than `equal_from` only with equal ones, as padding would change an answer."""
+    """Groups prompts into batches. Above `equal_from` only equal lengths go together: padding would change answers."""
     of_length: dict[int, list[int]] = {}
     for place in places:
         equal = equal_from is not None and lengths[place] > equal_from
