@@ -321,7 +321,12 @@ def _separator(
 
 
 def _other_mark(names: list[str], serves: Callable[[Collection[str]], bool]) -> str | None:
-    """The character that parts the only cell of a header into the columns which the job needs; no quote is one."""
+    """The character that parts the only cell of a header into the columns which the job needs; no quote is one.
+
+    Or a control character, as Hive has one between cells: no text has it.
+    """
+    if control := next((one for one in "\x01\x1e\x1f" if any(one in name for name in names)), None):
+        return control
     marks = (mark for mark in dict.fromkeys("".join(names)) if not (mark.isalnum() or mark in "_- '\"`"))
     return next((mark for mark in marks if len(names) == 1 and serves(names[0].split(mark))), None)
 
