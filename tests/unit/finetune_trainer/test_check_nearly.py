@@ -142,6 +142,29 @@ def test_of_an_array_that_breaks_off_the_whole_rows_are_kept(check, tmp_path, lo
     assert made == ROWS[: 3 if lost == 1 else 2]
 
 
+def test_last_cells_that_spreadsheets_leave_out_are_added(check, tmp_path):
+    data = "prompt,completion,note,by\na?,b\nc?,d\n"
+    made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
+    assert made == "prompt,completion,note,by\na?,b,,\nc?,d,,\n"
+
+
+@pytest.mark.parametrize(
+    ("behind", "told"),
+    [(" (required)", True), ("*", True), ("\n[Text]", True), (" (en)", True), (" (Peter Smith)", False)],
+)
+def test_names_of_columns_are_known_by_what_stands_before_a_mark_that_forms_have(check, behind, told):
+    verdict = check(train=("t.csv", f'"prompt{behind}","completion{behind}"\na?,b\n')).verdict
+    assert (f"prompt{behind.replace(chr(10), ' ')}, completion" in verdict.message) is told
+    assert (f"{{prompt: {json.dumps(f'prompt{behind}')}, " in verdict.next_step) is told
+
+
+def test_cells_of_hive_without_a_header_are_told_and_not_taken_for_one_text(check, tmp_path):
+    data = "a, b?\1c\nd, e?\1f\n"
+    refused = check(train=("t.csv", data)).verdict
+    assert "its cells are separated by '\\x01'" in refused.message
+    assert followed(refused.next_step, tmp_path, FILE=data) == '"a, b?",c\n"d, e?",f\n'
+
+
 @pytest.mark.parametrize("header", ["prompt,completion", "“prompt”,“completion”"])
 def test_typographic_quotes_around_cells_are_made_plain_and_those_within_are_left(check, tmp_path, header):
     cells = [f"“{number}, or ”“ not”,„{number}“\r\n" for number in range(3)]
