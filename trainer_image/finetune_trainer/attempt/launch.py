@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RANK_VARIABLE = "RANK"
 _FOLDER_VARIABLE = "FINETUNE_RANKS"
-_MEETING_SECONDS = 3600
+_RENDEZVOUS_SECONDS = 3600
 """How long a node waits for the others, which may have to pull images first."""
 
 _LAST_CHECKPOINT_SECONDS = 110
@@ -50,7 +50,7 @@ def is_rank() -> bool:
     return RANK_VARIABLE in os.environ
 
 
-def speaks() -> bool:
+def is_reporting_rank() -> bool:
     """Whether this process reports: rank 0 does, for all."""
     return os.environ.get(RANK_VARIABLE, "0") == "0"
 
@@ -61,7 +61,7 @@ def main(job: TrainerJob, command: Sequence[str] = ("train",), message: Path = P
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-    with tempfile.TemporaryDirectory(prefix="finetune-ranks-") as folder, _signals_end_the_meeting():
+    with tempfile.TemporaryDirectory(prefix="finetune-ranks-") as folder, _signals_end_the_rendezvous():
         os.environ[_FOLDER_VARIABLE] = folder
         first: int | None = None
         try:
@@ -81,9 +81,9 @@ def main(job: TrainerJob, command: Sequence[str] = ("train",), message: Path = P
     return code
 
 
-def told_to_report(job: TrainerJob) -> TrainerJob:
+def job_for_reporter(job: TrainerJob) -> TrainerJob:
     """The job for this rank's reporter: only rank 0 reports to the operator."""
-    return job if speaks() else job.model_copy(update={"report": None})
+    return job if is_reporting_rank() else job.model_copy(update={"report": None})
 
 
 def message_path() -> Path:
@@ -92,7 +92,7 @@ def message_path() -> Path:
     return Path(folder) / os.environ[RANK_VARIABLE] if folder else Path(TERMINATION_MESSAGE_PATH)
 
 
-def of_this_node(name: str) -> Path:
+def node_file(name: str) -> Path:
     """Path of a file shared by all ranks of this pod, deleted with them."""
     return Path(os.environ[_FOLDER_VARIABLE]) / name
 
@@ -149,7 +149,7 @@ def _pass_on(messages: Path, failed: int | None, message: Path) -> None:
 def _options(job: TrainerJob) -> dict[str, Any]:
     """Arguments of torchrun's LaunchConfig."""
     alone = job.nodes == 1
-    meeting = {} if alone else {"rank": int(os.environ[NODE_VARIABLE])}
+    node_rank = {} if alone else {"rank": int(os.environ[NODE_VARIABLE])}
     return {
         "min_nodes": job.nodes,
         "max_nodes": job.nodes,
@@ -157,7 +157,7 @@ def _options(job: TrainerJob) -> dict[str, Any]:
         "run_id": f"{job.uid}-{job.attempt}",
         "rdzv_backend": "c10d" if alone else "static",
         "rdzv_endpoint": "localhost:0" if alone else job.rendezvous or "",
-        "rdzv_configs": {**meeting, "timeout": _MEETING_SECONDS},
+        "rdzv_configs": {**node_rank, "timeout": _RENDEZVOUS_SECONDS},
         "local_addr": "localhost" if alone else None,
         "max_restarts": 0,  # the operator's next attempt is the restart: it knows why the last one ended
         "signals_to_handle": "SIGTERM,SIGINT",
@@ -174,7 +174,7 @@ def _has_gpus() -> bool:
 
 
 @contextmanager
-def _signals_end_the_meeting() -> Iterator[None]:
+def _signals_end_the_rendezvous() -> Iterator[None]:
     """Exit on SIGTERM during the rendezvous, which waits in C++, where Python's handlers do not run.
 
     Once the ranks run, torch's own handlers are installed and take over.

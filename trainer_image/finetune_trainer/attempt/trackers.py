@@ -62,7 +62,7 @@ def require(job: TrainerJob) -> None:
             )
 
 
-class _Told:
+class _JobArguments:
     """The arguments of a run, except that integrations get the job's settings from `to_dict`.
 
     Our loop has its own batching and schedule, so most of the arguments are unused defaults of transformers.
@@ -84,7 +84,7 @@ class _Told:
         return {"baseModel": spec.base_model, "method": spec.method, **spec.hyperparameters.wire(), **own, **below}
 
 
-class _Follower:
+class _TrackerThread:
     """One tracker, with its thread, its queue of calls, and its state."""
 
     def __init__(self, job: TrainerJob, name: TrackerName) -> None:
@@ -132,13 +132,13 @@ class _Follower:
         """Wait up to this long for its end; records a problem if it does not end."""
         self._thread.join(seconds)
         if self._thread.is_alive():
-            self._blame("it did not answer in time")
+            self._record_problem("it did not answer in time")
 
     def _put(self, call: Callable[[], None] | None) -> None:
         try:
             self._calls.put_nowait(call)
         except queue.Full:
-            self._blame("it is too slow: some steps are missing")
+            self._record_problem("it is too slow: some steps are missing")
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -154,13 +154,13 @@ class _Follower:
         except Exception as error:
             logger.warning("spec.trackers.%s: %s", name, type(error).__name__)
             logger.info("spec.trackers.%s", name, exc_info=error)  # traceback for a pod's log only
-            self._blame(self._said(error))
+            self._record_problem(self._cause(error))
 
     def _tell(self, lines: Sequence[dict[str, Any]]) -> None:
         for line in lines:
             of = "eval_" if "validationLoss" in line else ""
             numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
-            self._act(partial(_passed_on, self._arguments, _state(line["step"]), numbers))
+            self._act(partial(_log_to, self._arguments, _state(line["step"]), numbers))
 
     def _act(self, action: Callable[[Any], None]) -> None:
         if self._integration is None:
@@ -169,12 +169,12 @@ class _Follower:
             action(self._integration)
         except Exception as error:  # noqa: BLE001 - a tracker's error must not affect the run
             logger.warning("spec.trackers.%s: %s", self.name, type(error).__name__)
-            self._blame(f"some steps are missing: {self._said(error)}")
+            self._record_problem(f"some steps are missing: {self._cause(error)}")
 
-    def _said(self, error: Exception) -> str:
-        return _said(error, keyed=mlflow_run.is_keyed(self._job))
+    def _cause(self, error: Exception) -> str:
+        return _cause(error, keyed=mlflow_run.is_keyed(self._job))
 
-    def _blame(self, problem: str) -> None:
+    def _record_problem(self, problem: str) -> None:
         """Record the first problem only: later ones may be consequences."""
         found = self.tracked or Tracked(name=self.name)
         if found.problem is None:
@@ -188,20 +188,20 @@ class Trackers:
         self._job = job
         self._arguments: Any = None
         self._model: Any = None
-        self._followers = [_Follower(job, name) for name in _asked(job)]
+        self._followers = [_TrackerThread(job, name) for name in _asked(job)]
 
     @property
     def tracked(self) -> list[Tracked] | None:
         """The state of each; before the start, known obstacles to it."""
-        return [told for one in self._followers if (told := one.tracked or self._kept_out(one.name))] or None
+        return [told for one in self._followers if (told := one.tracked or self._obstacle(one.name))] or None
 
-    def _kept_out(self, name: TrackerName) -> Tracked | None:
+    def _obstacle(self, name: TrackerName) -> Tracked | None:
         why = _OBSTACLES[name](self._job) if name in _OBSTACLES else None
         return Tracked(name=name, problem=why) if why else None
 
     def follow(self, arguments: Any, model: Any) -> None:
         """Set the model in training and its TrainingArguments."""
-        self._arguments, self._model = _Told(self._job, arguments), model
+        self._arguments, self._model = _JobArguments(self._job, arguments), model
 
     def log(self, record: Sequence[dict[str, Any]]) -> None:
         """Send the last line of the record; the first time start the trackers and send all of it."""
@@ -254,11 +254,11 @@ class Trackers:
         try:
             mlflow_run.end_earlier(self._job, how)
         except Exception as error:  # noqa: BLE001 - a tracker's error must not affect the run
-            said = _said(error, keyed=mlflow_run.is_keyed(self._job))
+            said = _cause(error, keyed=mlflow_run.is_keyed(self._job))
             logger.warning("spec.trackers.mlflow: the earlier run could not be ended: %s", said)
 
 
-def _passed_on(arguments: Any, state: Any, numbers: dict[str, Any], integration: Any) -> None:
+def _log_to(arguments: Any, state: Any, numbers: dict[str, Any], integration: Any) -> None:
     integration.on_log(arguments, state, None, logs=dict(numbers))
 
 
@@ -273,7 +273,7 @@ def _state(step: int) -> Any:
     return SimpleNamespace(is_world_process_zero=True, is_hyper_param_search=False, trial_name=None, global_step=step)
 
 
-def _said(error: Exception, *, keyed: bool = True) -> str:
+def _cause(error: Exception, *, keyed: bool = True) -> str:
     """A readable cause: a library's own text may contain addresses with keys."""
     if isinstance(error, weights_and_biases.NotReachableError):
         return str(error)

@@ -31,7 +31,7 @@ LAST_PATIENCE_SECONDS = 600.0
 logger = logging.getLogger(__name__)
 
 
-class Keeping:
+class OutputFolder:
     """A job whose output folder is on a volume: there is nothing to do."""
 
     def __init__(self, job: TrainerJob) -> None:
@@ -52,7 +52,7 @@ class Keeping:
         return reference
 
 
-class StoreKeeping(Keeping):
+class StoredOutput(OutputFolder):
     """A job whose output folder is scratch space, kept in an object store."""
 
     def __init__(self, job: TrainerJob, store: StoreRef) -> None:
@@ -93,7 +93,7 @@ class StoreKeeping(Keeping):
         if not self._fence.take():
             raise Interrupted
         finished = artifact_store.newest(self._store)
-        self._call_artifact(finished or artifact_folder(self.job.attempt))
+        self._name_artifact(finished or artifact_folder(self.job.attempt))
         if finished:
             artifact_store.fetch(self._store, finished, Path(self.job.output) / ARTIFACT_FOLDER)
             self._forget()  # if that attempt was killed right after, its snapshots are still there
@@ -136,7 +136,7 @@ class StoreKeeping(Keeping):
 
         self._tried("what is not needed any more stays in the store", forget)
 
-    def _call_artifact(self, name: str) -> None:
+    def _name_artifact(self, name: str) -> None:
         self.job = self.job.model_copy(update={"artifact_uri": f"{self._ref.uri}/{name}"})
 
     def _run(self) -> None:
@@ -166,7 +166,7 @@ class StoreKeeping(Keeping):
 
 
 @contextmanager
-def kept(job: TrainerJob) -> Iterator[Keeping]:
+def output_of_rank_0(job: TrainerJob) -> Iterator[OutputFolder]:
     """The job's output folder, as an earlier attempt left it; changes are stored at the end.
 
     Raises:
@@ -174,9 +174,9 @@ def kept(job: TrainerJob) -> Iterator[Keeping]:
         Interrupted: there is a newer attempt.
     """
     if job.store is None:
-        yield Keeping(job)
+        yield OutputFolder(job)
         return
-    keeping = StoreKeeping(job, job.store)
+    keeping = StoredOutput(job, job.store)
     try:
         keeping.begin()
         yield keeping
@@ -185,7 +185,7 @@ def kept(job: TrainerJob) -> Iterator[Keeping]:
 
 
 @contextmanager
-def followed(job: TrainerJob, rank: int) -> Iterator[Keeping]:
+def output_of_other_rank(job: TrainerJob, rank: int) -> Iterator[OutputFolder]:
     """The same folder for ranks other than 0, which only read it: in other pods their first rank restores it.
 
     Raises:
@@ -195,4 +195,4 @@ def followed(job: TrainerJob, rank: int) -> Iterator[Keeping]:
         with write_errors(Path(job.output)):
             Path(job.output).mkdir(parents=True, exist_ok=True)
         Snapshots(Store(job.store), Path(job.output), job.attempt).restore()
-    yield Keeping(job)
+    yield OutputFolder(job)

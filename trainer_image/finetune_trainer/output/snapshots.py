@@ -40,7 +40,7 @@ _DIGITS = 6
 _OBJECT = re.compile(rf"{_STATE}/[0-9]+/([0-9]+\.json|objects/[0-9a-f]+)")
 _TRIES = 5
 
-_Looks = list[tuple[str, int, int]]
+_Listing = list[tuple[str, int, int]]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Snapshots:
         self._store, self._output, self._attempt = store, output, attempt
         self._number = 0
         self._there: set[str] = set()
-        self._taken: _Looks = []
+        self._taken: _Listing = []
         self.saved_step: int | None = None
         """Step of the newest checkpoint in the store."""
 
@@ -74,11 +74,11 @@ class Snapshots:
             self._number = max((one.number for one in found if one.attempt == self._attempt), default=0)
             if not found or self._restore(max(found, key=lambda one: (one.attempt, one.number))):
                 break  # otherwise an old attempt that still runs has just replaced it
-        self._taken, self.saved_step = self._looks(), newest_step(self._output / CHECKPOINTS_FOLDER)
+        self._taken, self.saved_step = self._listing(), newest_step(self._output / CHECKPOINTS_FOLDER)
 
     def changed(self) -> bool:
         """Whether there is anything new to keep. A changed record alone does not count: it needs a checkpoint."""
-        return self._looks() != self._taken
+        return self._listing() != self._taken
 
     def take(self) -> None:
         """Upload the current state and delete older snapshots.
@@ -86,7 +86,7 @@ class Snapshots:
         Raises:
             TrainerError: as `Store` raises it; ArtifactFailed, the scratch space is full.
         """
-        looks = self._looks()
+        listing = self._listing()
         with write_errors(self._output), tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self._output) as place:
             captured = Path(place)
             self._capture(captured)
@@ -100,7 +100,7 @@ class Snapshots:
         self._number += 1
         newest = f"{self._own}/{self._number:0{_DIGITS}}.json"
         self._store.put_bytes(json.dumps({"files": sums}).encode(), newest)
-        self._taken, self.saved_step = looks, step
+        self._taken, self.saved_step = listing, step
         self._forget_but(newest, set(sums.values()))
 
     def forget(self) -> None:
@@ -140,17 +140,17 @@ class Snapshots:
             path.unlink()
         return there
 
-    def _looks(self) -> _Looks:
+    def _listing(self) -> _Listing:
         """Names, sizes and times of everything kept except the record."""
-        looks: _Looks = []
+        listing: _Listing = []
         for part in NEWS:
             for path in _files_in(self._output / part):
                 try:
                     stat = path.stat()
                 except FileNotFoundError:
                     continue  # a checkpoint that was just replaced by a newer one
-                looks.append((str(path), stat.st_size, stat.st_mtime_ns))
-        return sorted(looks)
+                listing.append((str(path), stat.st_size, stat.st_mtime_ns))
+        return sorted(listing)
 
     def _capture(self, place: Path) -> None:
         """Capture the current state: folders with a manifest never change and are hard-linked, the rest is copied."""

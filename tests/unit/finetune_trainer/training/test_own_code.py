@@ -53,7 +53,7 @@ def in_this_process(monkeypatch):
         try:
             runpy.run_path(str(code), run_name="__main__")
         finally:
-            recipe.context().leave_signals()
+            recipe.context().restore_handlers()
             recipe.context.cache_clear()
         return subprocess.Popen(["true"], start_new_session=True)
 
