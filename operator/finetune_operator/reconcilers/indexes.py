@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from finetune_api.manifest import Manifest, conditions_of, has_condition, labels_of
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
+from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.connection import NOBODY
 from finetune_operator.decide.transient import PASSING
@@ -182,13 +183,19 @@ def _index_model(model: Manifest) -> Iterator[str]:
     yield from _index_stuck(model)
 
 
+_WAITS = {**{reason: reason for reason in PASSING}, Reason.POD_REJECTED: Reason.UNSCHEDULABLE}
+"""What may pass by itself. A pod that is rejected and waits does so for a ResourceQuota: it finds no room there."""
+
+
 def _index_stuck(obj: Manifest) -> Iterator[str]:
     """What is Stalled, and what waits for something that may pass by itself and may as well last for ever."""
     for condition in conditions_of(obj):
         stalled = (condition["type"], condition["status"]) == ("Stalled", "True")
         waits = (condition["type"], condition["status"]) == ("Reconciling", "True")
-        if stalled or (waits and condition["reason"] in PASSING):
+        if stalled:
             yield stuck_by(condition["reason"])
+        elif waits and condition["reason"] in _WAITS:
+            yield stuck_by(_WAITS[condition["reason"]])
 
 
 def _index_deployment(deployment: Manifest) -> Iterator[str]:

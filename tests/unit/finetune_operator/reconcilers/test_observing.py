@@ -476,6 +476,8 @@ def saying(kind: str, reason: str, *more: str, status: str = "True") -> dict[str
         (saying("Stalled", "ConnectionNotFound"), "ConnectionNotFound"),
         (saying("Stalled", "TrainerSilent"), "TrainerSilent"),
         (saying("Reconciling", "Unschedulable"), "Unschedulable"),
+        (saying("Reconciling", "PodRejected"), "Unschedulable"),
+        (saying("Stalled", "PodRejected"), "PodRejected"),
         (saying("Reconciling", "Running"), None),
         (saying("Stalled", "Ready", status="False"), None),
         (saying("Stalled", "DatasetInvalid", "Failed"), None),
