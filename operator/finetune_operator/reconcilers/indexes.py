@@ -43,7 +43,7 @@ UNUSED = "unused"
 
 
 def uses_connection(name: str) -> str:
-    """Index key of the FineTuneJobs of a connection, the models with a version of it, the deployments at its provider."""
+    """Index key of a connection's FineTuneJobs, the models with a version of it, the deployments at its provider."""
     return f"connection/{name}"
 
 

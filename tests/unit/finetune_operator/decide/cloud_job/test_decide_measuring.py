@@ -14,9 +14,9 @@ from finetune_operator.decide.cloud_job import asking_cost, measuring
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job import change
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.pods.grace import GRACE
 from finetune_operator.decide.job.versions import compared_of
 from finetune_operator.decide.job.view import Active, JobView
+from finetune_operator.decide.pods.grace import GRACE
 from tests.unit.finetune_operator.decide.given import (
     condition,
     job_spec,
