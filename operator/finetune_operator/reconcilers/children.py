@@ -13,7 +13,6 @@ from finetune_operator.desired.compare import differences, handed_over, is_manag
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError
-from finetune_operator.runtime.events import EventType
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, OWN_KINDS, Resource
 from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Key
@@ -25,8 +24,8 @@ AT_ONCE = 3
 PAUSE_SECONDS = 30.0
 REMEMBERED = 4096
 
-PUT_RIGHT: tuple[EventType, str] = ("Warning", "PutRight")
-ALTERED: tuple[EventType, str] = ("Warning", "Altered")
+PUT_RIGHT: tuple[str, str] = ("Warning", "PutRight")
+ALTERED: tuple[str, str] = ("Warning", "Altered")
 
 
 class NameTaken(Exception):
@@ -152,7 +151,7 @@ class Children:
         self._context.enqueue(Key(resource.kind, metadata["namespace"], metadata["name"]))
         return False
 
-    async def _tell(self, owner: Manifest, child: Manifest, event: tuple[EventType, str], what: str) -> None:
+    async def _tell(self, owner: Manifest, child: Manifest, event: tuple[str, str], what: str) -> None:
         """Post an Event on the owner; on the child too if users edit such objects themselves, and look there."""
         own = f"{owner['kind']} {owner['metadata']['name']}"
         place = f"the spec of {own}"

@@ -173,7 +173,7 @@ class DeploymentReconciler:
             return replace(view.serving, note=view.serving.note + unknown)
         if failure is not None and failure.reason is Reason.UNSCHEDULABLE:
             return replace(view.serving, note=f"{view.serving.note}; a pod waits for a node: {failure.message}")
-        if any(is_awaited(failure, pod, view.now) for pod in pods):
+        if failure is not None and any(is_awaited(failure, pod, view.now) for pod in pods):
             return replace(view.serving, note=f"{view.serving.note}; a pod waits: {failure.message}")
         return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
 
